@@ -1,0 +1,1 @@
+"""Authentication server: signs the INVITEs of one domain."""

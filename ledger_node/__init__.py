@@ -1,0 +1,1 @@
+"""Ledger node: engine, submission node and inquiry node."""

@@ -1,0 +1,1 @@
+"""Two operators' domains on one machine: user agents, proxies, scenarios, reports."""

@@ -1,0 +1,47 @@
+"""JSON as PASSporT requires it: keys in lexicographic order, no white space, integers only (RFC 8225 §9)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from voice_dpki.errors import MalformedError
+
+Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+"""What canonical JSON can hold; there are no floating-point numbers in it."""
+
+
+def encode(value: Json) -> bytes:
+    """Encode `value` canonically, as UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def decode_object(data: bytes) -> dict[str, Json]:
+    """Decode one JSON object.
+
+    Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
+    differently), fractions and exponents, NaN, invalid UTF-8.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=_no_fraction,
+            parse_constant=_no_fraction,
+        )
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise MalformedError(f"not a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedError("not a JSON object: another value stands at the top")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member name is given twice")
+    return members
+
+
+def _no_fraction(text: str) -> Json:
+    raise ValueError(f"numbers must be integers, and {text[:20]!r} is none")

@@ -1,0 +1,46 @@
+"""Reading bytes from left to right, with every bound checked."""
+
+from voice_dpki.errors import MalformedError
+
+
+class Cursor:
+    """A position in `data`; each read moves it on, and reading past the end raises MalformedError."""
+
+    __slots__ = ("_at", "_data", "_what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self._data = data
+        self._what = what
+        self._at = 0
+
+    @property
+    def position(self) -> int:
+        """Offset of the next byte, from 0."""
+        return self._at
+
+    @property
+    def remaining(self) -> int:
+        """Bytes not yet read."""
+        return len(self._data) - self._at
+
+    def take(self, size: int) -> bytes:
+        """Read exactly `size` bytes."""
+        if size < 0 or size > self.remaining:
+            raise MalformedError(
+                f"{self._what}: {size} bytes expected at offset {self._at}, {self.remaining} are left"
+            )
+        start, self._at = self._at, self._at + size
+        return self._data[start : self._at]
+
+    def uint(self, size: int) -> int:
+        """Read an unsigned big-endian integer of `size` bytes."""
+        return int.from_bytes(self.take(size), "big")
+
+    def rest(self) -> bytes:
+        """Read all that is left."""
+        return self.take(self.remaining)
+
+    def finish(self) -> None:
+        """Raise MalformedError unless everything was read."""
+        if self.remaining:
+            raise MalformedError(f"{self._what}: {self.remaining} bytes too many after offset {self._at}")

@@ -1,0 +1,21 @@
+"""Base errors: who did wrong decides which branch an error belongs to.
+
+The message is for people: it names what was wrong and, where there is one, the limit or the section that
+was broken. It never holds a token, a key or a subscriber's number.
+"""
+
+
+class VoiceDpkiError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class PeerError(VoiceDpkiError):
+    """The other side did wrong: malformed, oversized, unauthentic or disallowed input."""
+
+
+class LocalError(VoiceDpkiError):
+    """We did wrong: bad configuration, a missing file, a call out of order."""
+
+
+class MalformedError(PeerError):
+    """Bytes from outside do not parse as what they claim to be."""

@@ -1,0 +1,1 @@
+"""The federation ledger: transactions, state, tree, proofs, light client."""

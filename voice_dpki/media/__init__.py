@@ -1,0 +1,1 @@
+"""Encrypted voice: SRTP sessions, playout, codecs, recordings."""

@@ -1,0 +1,1 @@
+"""MIKEY key management: RFC 3830, 4567."""

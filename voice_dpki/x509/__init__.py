@@ -1,0 +1,1 @@
+"""The certificate profile of the ledger, TNAuthList, and keys."""
