@@ -1,0 +1,25 @@
+"""What every test shares: real peers by mark, skipped where they are missing and demanded in CI."""
+
+import os
+import shutil
+
+import pytest
+
+PACKAGES = {
+    "tshark": "tshark",
+    "secsipidx": "secsipidx",
+    "sipp": "sip-tester",
+    "chromium": "chromium",
+}
+"""Debian package that holds each peer program."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose peer is not installed, naming the command that installs it; in CI fail instead."""
+    for mark in item.iter_markers("peer"):
+        program = mark.args[0]
+        if shutil.which(program) is None:
+            missing = f"{program} is missing; install it: apt-get install {PACKAGES[program]}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(missing)
+            pytest.skip(missing)

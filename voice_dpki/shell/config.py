@@ -1,0 +1,94 @@
+"""Configuration: one TOML file a service, validated whole before a socket is bound.
+
+A service declares a frozen `msgspec.Struct` that derives from `Config`; unknown keys are refused, so that a
+misspelt option is an error and not a silent default. Secrets are named by file, never given inline.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from voice_dpki.errors import LocalError
+
+MAX_CONFIG_BYTES = 1 << 20
+MAX_SECRET_BYTES = 1 << 16
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every configuration section: unknown keys refused. Derive with `frozen=True, kw_only=True`."""
+
+
+class Listen(Config, frozen=True, kw_only=True):
+    """Where a server listens. Port 0 lets the operating system choose; the choice is in the log."""
+
+    host: str = "127.0.0.1"
+    port: Port
+
+
+class TraceConfig(Config, frozen=True, kw_only=True):
+    """Where to write trace events (see `voice_dpki.shell.trace`)."""
+
+    file: str
+
+
+def load_config(path: Path, kind: type[T]) -> T:
+    """Read the TOML file `path` as a `kind`.
+
+    Raises LocalError that names the file and the key that is missing, unknown or of the wrong type.
+    """
+    data = _read(path, MAX_CONFIG_BYTES, "configuration")
+    try:
+        return msgspec.convert(tomllib.loads(data.decode("utf-8")), kind)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LocalError(f"{path}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+def resolve(config_path: Path, name: str) -> Path:
+    """Return the file that a configuration names: relative names start at the configuration's folder."""
+    return config_path.parent / name
+
+
+def read_file(path: Path, what: str, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
+    """Read a file that a configuration names; LocalError says which `what` cannot be read and why."""
+    return _read(path, max_bytes, what)
+
+
+def read_secret(path: Path) -> str:
+    """Read one secret: the first line of a text file, without white space around it."""
+    lines = read_secrets(path)
+    return lines[0]
+
+
+def read_secrets(path: Path) -> tuple[str, ...]:
+    """Read secrets, one a line; empty lines and lines that begin with `#` do not count.
+
+    Raises LocalError when the file holds none.
+    """
+    try:
+        text = _read(path, MAX_SECRET_BYTES, "secret").decode("utf-8")
+    except UnicodeDecodeError:
+        raise LocalError(f"{path}: a secret must be UTF-8 text") from None
+    secrets = tuple(line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith("#"))
+    if not secrets:
+        raise LocalError(f"{path}: holds no secret; put one on a line of its own")
+    return secrets
+
+
+def _read(path: Path, max_bytes: int, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot read this {what} file: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise LocalError(f"{path}: longer than the {max_bytes} bytes that a {what} file may have")
+    return data

@@ -1,0 +1,68 @@
+"""Trace: what a process did on the wire and decided, as JSON lines that the call report is made from.
+
+Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by kind:
+
+- `sip`: transport, src, dst ("host:port"), data (base64): a SIP message, written by its sender only;
+- `rtp`: src, dst, wire (base64), clear (base64): an RTP or RTCP packet, as sent and before encryption;
+- `note`: text, and where known ms, step, ok and other data: a row of the ladder;
+- `ready`: the addresses that a server listens on;
+- `result`: what a program reports at its end.
+
+Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import IO
+
+from voice_dpki.effects import Clock, SystemClock
+
+
+class Tracer:
+    """Writes trace events of one actor to `path`; with no path every method does nothing."""
+
+    def __init__(self, path: Path | None, actor: str, clock: Clock | None = None) -> None:
+        self._file: IO[str] | None = path.open("a", encoding="utf-8", buffering=1) if path else None
+        self._actor = actor
+        self._clock = clock or SystemClock()
+
+    @property
+    def on(self) -> bool:
+        """Whether events are kept: lets a caller skip the work of describing one."""
+        return self._file is not None
+
+    def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
+        """Record a SIP message that this actor sends from `src` to `dst`."""
+        self._write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
+
+    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
+        """Record an RTP or RTCP packet that this actor sends, as on the wire and in clear."""
+        self._write("rtp", src=src, dst=dst, wire=_base64(wire), clear=_base64(clear))
+
+    def note(self, text: str, **data: object) -> None:
+        """Record a row of the ladder; usual data: ms (duration), step, ok."""
+        self._write("note", text=text, **data)
+
+    def ready(self, **addresses: str) -> None:
+        """Record that a server listens, and where."""
+        self._write("ready", **addresses)
+
+    def result(self, **data: object) -> None:
+        """Record what a program reports at its end."""
+        self._write("result", **data)
+
+    def close(self) -> None:
+        """Close the file; later events are dropped."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, kind: str, **data: object) -> None:
+        if self._file is not None:
+            event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
+            self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
