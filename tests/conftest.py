@@ -4,6 +4,12 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
+
+# The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 PACKAGES = {
     "tshark": "tshark",

@@ -1,0 +1,67 @@
+# voice-dpki: `make call` places an authenticated, encrypted call; `make test` tests everything. `make help` lists the rest.
+# Needs python3 (3.11 or newer) with venv, and make. Everything else is installed into .venv, or named when missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT ?= out/call
+# Options of the call, for instance: make call ARGS="--codec opus --srtp AEAD_AES_128_GCM"
+ARGS ?=
+# Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
+PYTEST_ARGS ?=
+
+.PHONY: call test lint bench fuzz soak peers format clean help
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
+	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
+
+test: $(VENV)/.installed-dev peers ## Run all tests; peers that cannot be installed here are named and skipped
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev ## Measure against peers, side by side in one run
+	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+fuzz: $(VENV)/.installed-dev ## Run the property tests and fuzzers for longer
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m hypothesis --timeout 3600 $(PYTEST_ARGS)
+
+soak: $(VENV)/.installed-dev ## Run the long fault campaigns
+	@VOICE_DPKI_SOAK=1 $(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
+
+peers: ## Install the real peers (tshark, SIPp, secsipidx) where this is root on Debian
+	@tests/install-peers
+
+format: $(VENV)/.installed-dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove the virtual environment, caches and outputs
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "voice-dpki needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "Making the virtual environment in $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "The venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing voice-dpki and what it needs into $(VENV) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) --editable ".[dev]"
+	@touch $@
