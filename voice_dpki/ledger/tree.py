@@ -1,0 +1,212 @@
+"""Compact sparse Merkle tree: the ledger's content under one root hash, with proofs of presence and of absence.
+
+Keys and value hashes are 32 bytes each. The tree is binary over the bits of the key, most significant first, and
+its root depends only on what it maps, never on the order in which that came about:
+
+    no leaf in a subtree          EMPTY = 32 zero bytes
+    exactly one leaf              SHA-256(00 ‖ key ‖ value hash), wherever in the subtree it belongs
+    two leaves or more            SHA-256(01 ‖ left ‖ right), over the halves split by the next bit
+
+It is stored radix 16: one stored node for each nibble path under which two leaves or more live (and one for the
+root as soon as there is a leaf), under that path, with what stands at its 16 slots:
+
+    2   mask of the slots that hold a lone leaf, big-endian, bit i for slot i
+    2   mask of the slots with a node of their own
+    for each marked slot, in order: 64 bytes key and value hash, or the 32 bytes hash of the node
+
+Only the live tree is kept: an update replaces the nodes on its way. Everything here is a pure function of what the
+NodeReader gives; after the design of the Jellyfish Merkle tree (Gao, Hu, Wu, 2021).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol, TypeAlias
+
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.proof import EMPTY, HASH_BYTES, Leaf, Proof, inner_hash, leaf_hash
+
+RADIX = 16
+
+Slot: TypeAlias = Leaf | bytes | None
+"""What a subtree holds: nothing, a lone leaf, or two leaves or more under this hash."""
+
+Change: TypeAlias = tuple[bytes, bytes | None]
+"""Key and its new value hash; None deletes."""
+
+
+class NodeReader(Protocol):
+    """The stored nodes of a tree."""
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return the node stored under a nibble path (one byte a nibble, the root's is empty), if there is one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUpdate:
+    """What a set of changes does to a tree: its new root hash, and the nodes to store (None = remove)."""
+
+    root: bytes
+    nodes: dict[bytes, bytes | None]
+
+
+class TreeStoreError(LocalError):
+    """The stored nodes are damaged: one is missing or not of the form it must have."""
+
+
+def root(reader: NodeReader) -> bytes:
+    """Hash of the whole tree, EMPTY if nothing is in it."""
+    return _digest(_reduce(_load_root(reader)))
+
+
+def update(reader: NodeReader, changes: Mapping[bytes, bytes | None]) -> TreeUpdate:
+    """Compute the tree after `changes` (key to value hash, None = delete); nothing is written.
+
+    Deleting an absent key changes nothing. Raises ValueError where a key or a value hash has not 32 bytes.
+    """
+    if any(len(key) != HASH_BYTES or len(value or EMPTY) != HASH_BYTES for key, value in changes.items()):
+        raise ValueError(f"keys and value hashes have {HASH_BYTES} bytes")
+    nodes: dict[bytes, bytes | None] = {}
+    top = _Update(reader, nodes).change_node(b"", _load_root(reader), sorted(changes.items()))
+    return TreeUpdate(_digest(top), nodes)
+
+
+def get(reader: NodeReader, key: bytes) -> bytes | None:
+    """Value hash of `key`, or None where the tree does not hold it."""
+    path, slots = b"", _load_root(reader)
+    while isinstance(slot := slots[_nibble(key, len(path))], bytes):
+        path = key_path(key, len(path) + 1)
+        slots = _load(reader, path)
+    return slot[1] if slot is not None and slot[0] == key else None
+
+
+def prove(reader: NodeReader, key: bytes) -> Proof:
+    """Prove what the tree holds for `key`: a path that ends at its leaf if present, elsewhere if absent."""
+    siblings: list[bytes] = []
+    depth, slots = 0, _load_root(reader)
+    while True:
+        nibble = _nibble(key, depth)
+        levels = _levels(slots)
+        for above, level in enumerate(levels):
+            place = nibble >> 4 - above
+            if above:
+                siblings.append(_digest(level[place ^ 1]))
+            if not isinstance(slot := level[place], bytes):
+                return Proof(tuple(siblings), slot)
+        depth += 1
+        slots = _load(reader, key_path(key, depth))
+
+
+def key_path(key: bytes, nibbles: int) -> bytes:
+    """Path of the node `nibbles` deep towards `key`, one byte a nibble."""
+    return bytes(_nibble(key, at) for at in range(nibbles))
+
+
+class _Update:
+    """One run of `update`: descends along the changes and collects the nodes to store."""
+
+    def __init__(self, reader: NodeReader, nodes: dict[bytes, bytes | None]) -> None:
+        self._reader = reader
+        self._nodes = nodes
+
+    def change_node(self, path: bytes, slots: list[Slot], changes: Sequence[Change]) -> Slot:
+        """Apply sorted changes below `path` to the node's slots; return what its subtree then is."""
+        depth = len(path)
+        for nibble, group in groupby(changes, lambda change: _nibble(change[0], depth)):
+            slots[nibble] = self._change_slot(path + bytes((nibble,)), slots[nibble], list(group))
+        whole = _reduce(slots)
+        stored = isinstance(whole, bytes) or (not path and whole is not None)
+        self._nodes[path] = _encode(slots) if stored else None
+        return whole
+
+    def _change_slot(self, path: bytes, slot: Slot, changes: Sequence[Change]) -> Slot:
+        if isinstance(slot, bytes):
+            return self.change_node(path, _load(self._reader, path), changes)
+        leaves = _merge(slot, changes)
+        if len(leaves) > 1:
+            return self.change_node(path, [None] * RADIX, leaves)
+        return leaves[0] if leaves else None
+
+
+def _merge(slot: Leaf | None, changes: Iterable[Change]) -> list[Leaf]:
+    """Leaves, sorted, that a lone leaf or nothing turns into."""
+    leaves = dict(changes) if slot is None else {slot[0]: slot[1], **dict(changes)}
+    return sorted((key, value) for key, value in leaves.items() if value is not None)
+
+
+def _join(left: Slot, right: Slot) -> Slot:
+    """Two halves as one subtree: a lone leaf stays one, two leaves or more become a hash."""
+    if left is None and not isinstance(right, bytes):
+        return right
+    if right is None and not isinstance(left, bytes):
+        return left
+    return inner_hash(_digest(left), _digest(right))
+
+
+def _digest(slot: Slot) -> bytes:
+    if slot is None:
+        return EMPTY
+    return slot if isinstance(slot, bytes) else leaf_hash(slot)
+
+
+def _reduce(slots: list[Slot]) -> Slot:
+    while len(slots) > 1:
+        slots = [_join(left, right) for left, right in zip(slots[::2], slots[1::2], strict=True)]
+    return slots[0]
+
+
+def _levels(slots: list[Slot]) -> list[list[Slot]]:
+    """The binary levels inside a node, from its top (1 subtree) to its 16 slots."""
+    levels = [slots]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        levels.append([_join(left, right) for left, right in zip(below[::2], below[1::2], strict=True)])
+    return levels[::-1]
+
+
+def _nibble(key: bytes, at: int) -> int:
+    octet = key[at >> 1]
+    return octet & 15 if at & 1 else octet >> 4
+
+
+def _load_root(reader: NodeReader) -> list[Slot]:
+    data = reader.node(b"")
+    return [None] * RADIX if data is None else _decode(b"", data)
+
+
+def _load(reader: NodeReader, path: bytes) -> list[Slot]:
+    data = reader.node(path)
+    if data is None:
+        raise TreeStoreError(f"tree: the node at {path.hex()[1::2]!r} is missing")
+    return _decode(path, data)
+
+
+def _encode(slots: Iterable[Slot]) -> bytes:
+    leaves = inner = 0
+    parts = [b""]
+    for place, slot in enumerate(slots):
+        if isinstance(slot, bytes):
+            inner |= 1 << place
+            parts.append(slot)
+        elif slot is not None:
+            leaves |= 1 << place
+            parts += slot
+    parts[0] = leaves.to_bytes(2, "big") + inner.to_bytes(2, "big")
+    return b"".join(parts)
+
+
+def _decode(path: bytes, data: bytes) -> list[Slot]:
+    leaves, inner = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
+    if len(data) != 4 + 64 * leaves.bit_count() + 32 * inner.bit_count() or leaves & inner:
+        raise TreeStoreError(f"tree: the node at {path.hex()[1::2]!r} is damaged")
+    slots: list[Slot] = [None] * RADIX
+    at = 4
+    for place in range(RADIX):
+        if leaves >> place & 1:
+            slots[place] = (data[at : at + 32], data[at + 32 : at + 64])
+            at += 64
+        elif inner >> place & 1:
+            slots[place] = data[at : at + 32]
+            at += 32
+    return slots
