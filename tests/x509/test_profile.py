@@ -1,0 +1,195 @@
+import hashlib
+from datetime import UTC, datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_dpki.effects import SystemRandom
+from voice_dpki.names import Tn
+from voice_dpki.x509 import tnauthlist
+from voice_dpki.x509.keys import generate_es256, generate_rsa
+from voice_dpki.x509.profile import (
+    MAX_CERTIFICATE_BYTES,
+    ProfileError,
+    build_certificate,
+    digest_of,
+    read_profile,
+)
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+START_S, END_S = 1_760_000_000, 1_790_000_000
+SIGNER = generate_es256()
+OPERATOR_A = x509.Name(
+    [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Operator A"),
+        x509.NameAttribute(NameOID.COMMON_NAME, "authn.a.example"),
+    ]
+)
+LISTED = TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),))
+
+
+def build(signer=SIGNER, **changes):
+    given = {"organization": "Operator A", "common_name": "authn.a.example", "not_before_s": START_S}
+    return build_certificate(signer, **{"not_after_s": END_S, "random": SystemRandom(), **given, **changes})
+
+
+def odd(
+    key=SIGNER.private_key,
+    *,
+    subject=OPERATOR_A,
+    issuer=None,
+    start_s=START_S,
+    end_s=END_S,
+    extensions=(),
+    sign_with=None,
+    algorithm=hashes.SHA256(),  # noqa: B008
+    **sign,
+):
+    """A certificate that need not keep to the profile."""
+    builder = x509.CertificateBuilder(
+        subject_name=subject,
+        issuer_name=issuer or subject,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=datetime.fromtimestamp(start_s, UTC),
+        not_valid_after=datetime.fromtimestamp(end_s, UTC),
+    )
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical)
+    return builder.sign(sign_with or key, algorithm, **sign).public_bytes(Encoding.DER)
+
+
+def usage(**named):
+    every = (
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign "
+        "crl_sign encipher_only decipher_only"
+    )
+    return x509.KeyUsage(**{name: named.get(name, False) for name in every.split()})
+
+
+def test_reads_what_was_built():
+    uris = ("sip:+493023125001@a.example",)
+    der = build(uris=uris, dns_names=("a.example",), tn_auth_list=LISTED)
+    profile = read_profile(der)
+    assert profile.der == der
+    assert profile.digest == digest_of(der) == hashlib.sha256(der).digest()
+    assert (profile.organization, profile.common_name) == ("Operator A", "authn.a.example")
+    assert (profile.not_before_s, profile.not_after_s) == (START_S, END_S)
+    assert (profile.key_algorithm, profile.public_key_der) == ("ES256", SIGNER.public_key_der)
+    assert (profile.uris, profile.dns_names, profile.tn_auth_list) == (uris, ("a.example",), LISTED)
+    assert profile.key_usage == {"digitalSignature", "keyAgreement"}
+    assert profile.may_sign()
+
+
+def test_rsa_keys_are_admitted_under_every_padding_of_the_profile():
+    signer = generate_rsa()
+    assert read_profile(build(signer)).key_algorithm == "PS256"
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    assert read_profile(odd(signer.private_key, rsa_padding=pss)).key_algorithm == "PS256"
+
+
+@pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
+def test_hashes_from_sha256_up(algorithm):
+    assert read_profile(odd(algorithm=algorithm)).organization == "Operator A"
+
+
+@pytest.mark.parametrize(
+    ("now_s", "valid"), [(START_S - 0.1, False), (START_S, True), (END_S, True), (END_S + 0.1, False)]
+)
+def test_valid_at(now_s, valid):
+    assert read_profile(build()).valid_at(now_s) is valid
+
+
+def test_a_subject_without_name_gets_a_key_that_signs_nothing():
+    anonymous = read_profile(build(organization=None, common_name=None, uris=("urn:device:7",)))
+    assert anonymous.key_usage == {"keyAgreement"}
+    assert not anonymous.may_sign()
+
+
+NAMELESS = x509.Name([])
+UNKNOWN = ObjectIdentifier("1.3.6.1.4.1.99999.1")
+RSA = generate_rsa().private_key
+
+
+@pytest.mark.parametrize(
+    ("code", "make"),
+    [
+        ("too-large", lambda: bytes(MAX_CERTIFICATE_BYTES + 1)),
+        ("malformed", lambda: b""),
+        ("malformed", lambda: build() + b"\0"),
+        ("malformed", lambda: build()[:-1]),
+        ("malformed", lambda: x509.load_der_x509_certificate(build()).public_bytes(Encoding.PEM)),
+        ("algorithm", lambda: odd(ed25519.Ed25519PrivateKey.generate(), algorithm=None)),
+        ("algorithm", lambda: odd(RSA, algorithm=hashes.SHA224())),
+        ("weak-key", lambda: odd(rsa.generate_private_key(65537, 1024))),
+        ("weak-key", lambda: odd(rsa.generate_private_key(3, 2048))),
+        ("weak-key", lambda: odd(ec.generate_private_key(ec.SECP384R1()))),
+        ("self-signed", lambda: odd(issuer=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")]))),
+        ("signature", lambda: odd(sign_with=generate_es256().private_key)),
+        ("signature", lambda: build().replace(b"Operator A", b"Operator B")),
+        ("validity", lambda: odd(end_s=START_S)),
+        ("validity", lambda: odd(end_s=START_S + 41 * 366 * 86_400)),
+        ("name", lambda: odd(subject=x509.Name([*OPERATOR_A, *OPERATOR_A]))),
+        ("name", lambda: odd(subject=x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "A\nB")]))),
+        ("name", lambda: odd(subject=x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, " A")]))),
+        ("critical-extension", lambda: odd(extensions=[(x509.UnrecognizedExtension(UNKNOWN, b"\5\0"), True)])),
+        ("tn-auth-list", lambda: odd(extensions=[(_raw_list(b"\x30\0"), False)])),
+        ("key-usage", lambda: odd(subject=NAMELESS)),
+        ("key-usage", lambda: odd(subject=NAMELESS, extensions=[(usage(digital_signature=True), True)])),
+        (
+            "key-usage",
+            lambda: odd(subject=NAMELESS, extensions=[(usage(key_agreement=True, digital_signature=True), True)]),
+        ),
+    ],
+)
+def test_refuses_with_a_code_and_a_sentence(code, make):
+    with pytest.raises(ProfileError) as refused:
+        read_profile(make())
+    assert refused.value.code == code
+    assert len(str(refused.value)) > 20
+
+
+def _raw_list(value):
+    return x509.UnrecognizedExtension(ObjectIdentifier(tnauthlist.OID), value)
+
+
+def test_unknown_extensions_that_are_not_critical_are_left_alone():
+    assert read_profile(odd(extensions=[(x509.UnrecognizedExtension(UNKNOWN, b"\5\0"), False)]))
+
+
+@pytest.mark.parametrize("named", ["key_agreement", "key_encipherment", "data_encipherment"])
+def test_each_usage_that_a_nameless_subject_may_have(named):
+    assert read_profile(odd(subject=NAMELESS, extensions=[(usage(**{named: True}), True)])).common_name is None
+
+
+def test_the_serial_number_plays_no_role():
+    der = odd()
+    at = der.index(bytes.fromhex("020101"))
+    zero = der[:at] + bytes.fromhex("020100") + der[at + 3 :]
+    with pytest.raises(ProfileError) as refused:
+        read_profile(zero)
+    assert refused.value.code == "signature"
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_refused_as_a_profile_error(data):
+    with pytest.raises(ProfileError):
+        read_profile(data)
+
+
+CERTIFICATE = build(tn_auth_list=LISTED, uris=("sip:+493023125001@a.example",), dns_names=("a.example",))
+
+
+@settings(max_examples=400)
+@given(st.integers(0, len(CERTIFICATE) - 1), st.integers(1, 255))
+def test_a_certificate_with_one_byte_changed_is_refused(at, change):
+    changed = bytearray(CERTIFICATE)
+    changed[at] ^= change
+    with pytest.raises(ProfileError):
+        read_profile(bytes(changed))

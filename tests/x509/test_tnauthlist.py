@@ -1,0 +1,130 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+RANGE = TnRange(Tn("493023125000"), 1000)
+
+
+def test_encodes_each_kind_under_explicit_tags():
+    encoded = TnAuthList(("709J",), (TnRange(Tn("12155551000"), 2),), (Tn("911#"),)).serialize()
+    assert encoded.hex() == (
+        "3027"
+        "a006" + "1604" + b"709J".hex() + "a112" + "3010" + "160b" + b"12155551000".hex() + "020102"
+        "a206" + "1604" + b"911#".hex()
+    ).replace("3027", "3024")
+
+
+def test_one_kind_alone_as_the_certificates_of_north_america_have_it():
+    assert TnAuthList.parse(bytes.fromhex("3008a0061604" + b"709J".hex())) == TnAuthList(("709J",))
+
+
+digits = st.text("0123456789", min_size=1, max_size=15)
+tns = st.text("0123456789#*", min_size=1, max_size=15).map(Tn)
+spcs = st.text("ABCDEFGHIJ0123456789", min_size=1, max_size=32)
+
+
+@st.composite
+def ranges(draw):
+    start = draw(digits.filter(lambda text: int(text) + 2 < 10 ** len(text)))
+    return TnRange(Tn(start), draw(st.integers(2, 10 ** len(start) - int(start) - 1)))
+
+
+@given(st.lists(spcs, max_size=3), st.lists(ranges(), max_size=20), st.lists(tns, max_size=3))
+def test_parse_gives_back_what_serialize_wrote(codes, some, singles):
+    if codes or some or singles:
+        listed = TnAuthList(tuple(codes), tuple(some), tuple(singles))
+        assert TnAuthList.parse(listed.serialize()) == listed
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_parse_or_are_malformed(data):
+    with contextlib.suppress(MalformedError):
+        assert TnAuthList.parse(data)
+
+
+@given(st.data())
+def test_changed_bytes_parse_or_are_malformed(data):
+    encoded = bytearray(TnAuthList(("709J",), (RANGE,), (Tn("110"),)).serialize())
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[at] = data.draw(st.integers(0, 255))
+    try:
+        parsed = TnAuthList.parse(bytes(encoded))
+    except MalformedError:
+        return
+    assert sorted(parsed.serialize()) == sorted(encoded)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "why"),
+    [
+        ("", "no sequence"),
+        ("3000", "no entry"),
+        ("3008a0061604373039", "truncated"),
+        ("3008a0061604373039" + "4a00", "trailing byte"),
+        ("308108a0061604" + b"709J".hex(), "length not minimal"),
+        ("3080a0061604" + b"709J".hex() + "0000", "indefinite length"),
+        ("3006" + "8004" + b"709J".hex(), "implicit tag"),
+        ("3008" + "a306" + "1604" + b"709J".hex(), "unknown choice"),
+        ("3008" + "a006" + "0c04" + b"709J".hex(), "UTF8String"),
+        ("3008" + "a006" + "1604" + "373039ff", "byte above 127"),
+        ("3004a0021600", "empty code"),
+        ("3007a2051603" + b"12A".hex(), "letter in a number"),
+        ("3014a21216" + "10" + b"1234567890123456".hex(), "16 digits"),
+        ("300ba1093007" + "1602" + b"10".hex() + "020101", "count 1"),
+        ("300ba1093007" + "1602" + b"10".hex() + "020180", "negative count"),
+        ("300ca10a3008" + "1602" + b"10".hex() + "02020002", "count not minimal"),
+        ("300ba1093007" + "1602" + b"10".hex() + "02015b", "count 91 makes 10 longer"),
+        ("300ba1093007" + "1602" + b"1#".hex() + "020102", "range from a number with #"),
+        ("300ea10c300a" + "1602" + b"10".hex() + "020102" + "020101", "member after count"),
+    ],
+)
+def test_refuses(encoded, why):
+    with pytest.raises(MalformedError):
+        TnAuthList.parse(bytes.fromhex(encoded))
+
+
+@pytest.mark.parametrize(
+    ("tn", "covered"),
+    [
+        ("493023124999", False),
+        ("493023125000", True),
+        ("493023125999", True),
+        ("493023126000", False),
+        ("49302312500", False),
+        ("4930231250001", False),
+        ("49302312500#", False),
+        ("110", True),
+        ("0110", False),
+    ],
+)
+def test_covers(tn, covered):
+    assert TnAuthList(ranges=(RANGE,), tns=(Tn("110"),)).covers(Tn(tn)) is covered
+
+
+def test_inside_takes_neighbouring_allotments_together():
+    allotted = [TnRange(Tn("493023125000"), 500), TnRange(Tn("493023125500"), 500)]
+    assert TnAuthList(ranges=(RANGE,)).inside(allotted, ())
+    assert not TnAuthList(ranges=(RANGE,)).inside([allotted[0]], ())
+    assert not TnAuthList(ranges=(RANGE,)).inside([allotted[0], TnRange(Tn("493023125501"), 499)], ())
+    assert not TnAuthList(ranges=(RANGE,)).inside([TnRange(Tn("0493023125000"), 1000)], ())
+
+
+def test_inside_asks_for_every_code_and_number():
+    listed = TnAuthList(("709J",), (RANGE,), (Tn("493023125001"),))
+    assert listed.inside([RANGE], ["709J", "X"])
+    assert not listed.inside([RANGE], ["X"])
+    assert not TnAuthList(tns=(Tn("110"),)).inside([RANGE], ())
+    assert not TnAuthList(tns=(Tn("49302312500#"),)).inside([RANGE], ())
+
+
+@given(ranges(), st.lists(ranges(), max_size=6), st.data())
+def test_inside_means_that_every_number_is_allotted(wanted, allotted, data):
+    if TnAuthList(ranges=(wanted,)).inside(allotted, ()):
+        tn = Tn(str(int(wanted.start) + data.draw(st.integers(0, wanted.count - 1))).zfill(len(wanted.start)))
+        assert any(entry.covers(tn) for entry in allotted)

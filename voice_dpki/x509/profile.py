@@ -1,0 +1,345 @@
+"""The certificate profile of the ledger: self-signed X.509 v3, trusted because it is recorded (ITU-T X.1409).
+
+Which organisation may record a certificate is decided by the ledger's state; everything here depends on the
+certificate alone, so that all nodes judge alike. The serial number plays no role.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier, SignatureAlgorithmOID
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import CertDigest
+from voice_dpki.x509 import der, tnauthlist
+from voice_dpki.x509.keys import KeyKindError, LocalSigner, PublicKey, algorithm_of, spki
+from voice_dpki.x509.tnauthlist import TnAuthList
+
+MAX_CERTIFICATE_BYTES = 8192
+"""Largest certificate that is parsed; one with an RSA key of 4096 bits and 100 number ranges has about 4000."""
+
+MAX_LIFETIME_S = 40 * 366 * 86_400
+"""Longest validity: expired certificates leave the ledger, so all must expire, and devices live decades."""
+
+MAX_NAME_LENGTH = 64
+"""ub-common-name and ub-organization-name of RFC 5280, appendix A.1."""
+
+ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherment"})
+"""What a subject without identity and organisation may use its key for (ITU-T X.1409)."""
+
+_TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
+
+_SIGNATURE_ALGORITHMS = frozenset(
+    {
+        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+        SignatureAlgorithmOID.RSA_WITH_SHA256,
+        SignatureAlgorithmOID.RSA_WITH_SHA384,
+        SignatureAlgorithmOID.RSA_WITH_SHA512,
+        SignatureAlgorithmOID.RSASSA_PSS,
+    }
+)
+_HASHES = frozenset({"sha256", "sha384", "sha512"})
+
+_UNDERSTOOD_IF_CRITICAL = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        _TN_AUTH_LIST,
+    }
+)
+
+_USAGES: tuple[tuple[str, Callable[[x509.KeyUsage], bool]], ...] = (
+    ("digitalSignature", lambda usage: usage.digital_signature),
+    ("nonRepudiation", lambda usage: usage.content_commitment),
+    ("keyEncipherment", lambda usage: usage.key_encipherment),
+    ("dataEncipherment", lambda usage: usage.data_encipherment),
+    ("keyAgreement", lambda usage: usage.key_agreement),
+    ("keyCertSign", lambda usage: usage.key_cert_sign),
+    ("cRLSign", lambda usage: usage.crl_sign),
+)
+
+
+class ProfileError(PeerError):
+    """A certificate breaks the profile; `code` is stable and made for machines, the message for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProfile:
+    """What the project reads from a certificate of the profile. Times are whole seconds since the Unix epoch."""
+
+    der: bytes
+    digest: CertDigest
+    organization: str | None
+    common_name: str | None
+    not_before_s: int
+    not_after_s: int
+    key_algorithm: str
+    """"ES256" for ECDSA on P-256, "PS256" for RSA."""
+    public_key_der: bytes
+    uris: tuple[str, ...]
+    """Subject alternative names of type URI, for instance "sip:+493023125001@a.example"."""
+    dns_names: tuple[str, ...]
+    tn_auth_list: TnAuthList | None
+    key_usage: frozenset[str]
+    """Names of RFC 5280 §4.2.1.3; empty if the certificate does not limit the use of its key."""
+
+    def valid_at(self, now_s: float) -> bool:
+        """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
+        return self.not_before_s <= now_s <= self.not_after_s
+
+    def may_sign(self) -> bool:
+        """Tell whether key usage admits digital signatures (RFC 5280 §4.2.1.3)."""
+        return not self.key_usage or "digitalSignature" in self.key_usage
+
+
+def digest_of(data: bytes) -> CertDigest:
+    """Compute H(CERT), the name of a certificate everywhere on the ledger, from its DER."""
+    return CertDigest(hashlib.sha256(data).digest())
+
+
+def read_profile(data: bytes) -> CertificateProfile:
+    """Parse one DER certificate and hold it to the profile.
+
+    Raises ProfileError with one of the codes "too-large", "malformed", "version", "algorithm", "weak-key",
+    "self-signed", "signature", "validity", "name", "critical-extension", "tn-auth-list", "key-usage".
+    """
+    with _library_errors():
+        certificate = _load(data)
+        _check_algorithm(certificate)
+        _admitted_key(certificate)
+        _check_self_signature(certificate)
+        _check_critical(certificate.extensions)
+        profile = _profile(data, certificate)
+    _check_validity(profile)
+    _check_anonymous(profile)
+    return profile
+
+
+def build_certificate(
+    signer: LocalSigner,
+    *,
+    organization: str | None,
+    common_name: str | None,
+    uris: Sequence[str] = (),
+    dns_names: Sequence[str] = (),
+    tn_auth_list: TnAuthList | None = None,
+    not_before_s: int,
+    not_after_s: int,
+    random: Random,
+) -> bytes:
+    """Make a self-signed certificate of the profile over the key of `signer`; returns its DER.
+
+    The key may be used for signatures if the subject is named, and for key agreement and encipherment otherwise.
+    Raises ProfileError if the result would break the profile.
+    """
+    subject = _subject(organization, common_name)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(signer.private_key.public_key())
+        .serial_number(int.from_bytes(b"\x01" + random.token(16), "big"))
+        .not_valid_before(datetime.fromtimestamp(not_before_s, UTC))
+        .not_valid_after(datetime.fromtimestamp(not_after_s, UTC))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage_for(signer, named=bool(subject.rdns)), critical=True)
+    )
+    names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns_names)]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
+    if tn_auth_list is not None:
+        value = x509.UnrecognizedExtension(_TN_AUTH_LIST, tn_auth_list.serialize())
+        builder = builder.add_extension(value, critical=False)
+    return read_profile(builder.sign(signer.private_key, SHA256()).public_bytes(Encoding.DER)).der
+
+
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """Turn what the X.509 library raises into ProfileError: it parses lazily, so any access may find a fault.
+
+    Its warnings are silenced: they tell of oddities (a serial number of zero), and what matters is refused by rule.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (
+            ValueError,
+            TypeError,
+            UnsupportedAlgorithm,
+            x509.InvalidVersion,
+            x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType,
+        ):
+            raise ProfileError("malformed", "not one well-formed DER certificate") from None
+
+
+def _load(data: bytes) -> x509.Certificate:
+    if len(data) > MAX_CERTIFICATE_BYTES:
+        raise ProfileError("too-large", f"the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")
+    certificate = x509.load_der_x509_certificate(data)
+    # A signature with unused bits, too, would give one certificate a second digest; encoding again keeps them.
+    whole_bits = der.encode(der.BIT_STRING, b"\0" + certificate.signature)
+    if certificate.public_bytes(Encoding.DER) != data or not data.endswith(whole_bits):
+        raise ProfileError("malformed", "the certificate is not in DER: encoding it again gives other bytes")
+    if certificate.version is not x509.Version.v3:
+        raise ProfileError("version", "the certificate is not X.509 version 3")
+    return certificate
+
+
+def _check_algorithm(certificate: x509.Certificate) -> None:
+    algorithm = certificate.signature_hash_algorithm
+    admitted = certificate.signature_algorithm_oid in _SIGNATURE_ALGORITHMS
+    if not admitted or algorithm is None or algorithm.name not in _HASHES:
+        raise ProfileError("algorithm", "the certificate is not signed by ECDSA or RSA with SHA-256, 384 or 512")
+
+
+def _profile(data: bytes, certificate: x509.Certificate) -> CertificateProfile:
+    key = _admitted_key(certificate)
+    uris, dns_names = _alternative_names(certificate.extensions)
+    return CertificateProfile(
+        der=data,
+        digest=digest_of(data),
+        organization=_name(certificate, NameOID.ORGANIZATION_NAME, "organisation"),
+        common_name=_name(certificate, NameOID.COMMON_NAME, "common name"),
+        not_before_s=int(certificate.not_valid_before_utc.timestamp()),
+        not_after_s=int(certificate.not_valid_after_utc.timestamp()),
+        key_algorithm=algorithm_of(key),
+        public_key_der=spki(key),
+        uris=uris,
+        dns_names=dns_names,
+        tn_auth_list=_tn_auth_list(certificate.extensions),
+        key_usage=_key_usage(certificate.extensions),
+    )
+
+
+def _admitted_key(certificate: x509.Certificate) -> PublicKey:
+    key = certificate.public_key()
+    try:
+        algorithm_of(key)
+    except KeyKindError as error:
+        raise ProfileError("weak-key", str(error)) from None
+    assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+    return key
+
+
+def _check_self_signature(certificate: x509.Certificate) -> None:
+    if certificate.issuer != certificate.subject:
+        raise ProfileError("self-signed", "issuer and subject differ: the ledger holds self-signed certificates")
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except InvalidSignature:
+        raise ProfileError("signature", "the certificate's signature does not verify under its own key") from None
+
+
+def _check_validity(profile: CertificateProfile) -> None:
+    start, end = profile.not_before_s, profile.not_after_s
+    if start < 0 or end <= start:
+        raise ProfileError("validity", "the certificate's validity does not end after it begins")
+    if end - start > MAX_LIFETIME_S:
+        raise ProfileError("validity", "the certificate is valid for more than 40 years")
+
+
+def _check_critical(extensions: x509.Extensions) -> None:
+    for extension in extensions:
+        if extension.critical and extension.oid not in _UNDERSTOOD_IF_CRITICAL:
+            raise ProfileError(
+                "critical-extension",
+                f"extension {extension.oid.dotted_string} is critical and not understood (RFC 5280 §4.2)",
+            )
+
+
+def _name(certificate: x509.Certificate, oid: ObjectIdentifier, what: str) -> str | None:
+    """Return the one attribute `oid` of the subject; two would let two readers see two subjects."""
+    values = [attribute.value for attribute in certificate.subject.get_attributes_for_oid(oid)]
+    if not values:
+        return None
+    value = values[0]
+    if len(values) > 1 or not isinstance(value, str):
+        raise ProfileError("name", f"the subject's {what} is not one string")
+    if not 1 <= len(value) <= MAX_NAME_LENGTH or not value.isprintable() or value != value.strip():
+        raise ProfileError("name", f"the subject's {what} has not 1 to {MAX_NAME_LENGTH} printable characters")
+    return value
+
+
+def _key_usage(extensions: x509.Extensions) -> frozenset[str]:
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    return frozenset(name for name, of in _USAGES if of(usage))
+
+
+def _check_anonymous(profile: CertificateProfile) -> None:
+    """Hold a subject without identity and organisation to keys that sign nothing (ITU-T X.1409)."""
+    if profile.organization is not None or profile.common_name is not None:
+        return
+    if not profile.key_usage or not profile.key_usage <= ANONYMOUS_USAGES:
+        raise ProfileError(
+            "key-usage",
+            "the subject shows no identity and organisation, so key usage must be there and hold nothing but "
+            "keyAgreement, keyEncipherment and dataEncipherment",
+        )
+
+
+def _alternative_names(extensions: x509.Extensions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return (), ()
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return tuple(uris), tuple(names.get_values_for_type(x509.DNSName))
+
+
+def _tn_auth_list(extensions: x509.Extensions) -> TnAuthList | None:
+    try:
+        value = extensions.get_extension_for_oid(_TN_AUTH_LIST).value
+    except x509.ExtensionNotFound:
+        return None
+    assert isinstance(value, x509.UnrecognizedExtension)
+    try:
+        return TnAuthList.parse(value.value)
+    except MalformedError as error:
+        raise ProfileError("tn-auth-list", str(error)) from None
+
+
+def _subject(organization: str | None, common_name: str | None) -> x509.Name:
+    attributes = []
+    if organization is not None:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    if common_name is not None:
+        attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
+    return x509.Name(attributes)
+
+
+def _usage_for(signer: LocalSigner, *, named: bool) -> x509.KeyUsage:
+    is_rsa = signer.algorithm == "PS256"
+    return x509.KeyUsage(
+        digital_signature=named,
+        content_commitment=False,
+        key_encipherment=is_rsa,
+        data_encipherment=False,
+        key_agreement=not is_rsa,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
