@@ -1,0 +1,569 @@
+"""Headers, commits and validator sets in the forms of CometBFT v0.38: their hashes, vote bytes and RPC JSON.
+
+Both engines of the ledger make these, and one light client verifies them. Hashes are over the protobuf encodings
+of `proto/tendermint/types/{types,validator,canonical}.proto`; the JSON is that of the RPC answers `/commit` and
+`/validators`. Times are integers, nanoseconds since 1970-01-01T00:00:00Z.
+"""
+
+import base64
+import binascii
+import datetime
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from hashlib import sha256
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from voice_dpki.codec.protowire import bytes_field, delimited, message_field, sfixed64_field, varint_field
+from voice_dpki.errors import MalformedError
+
+BLOCK_PROTOCOL = 11
+"""Version of the block format (version.block) in CometBFT v0.38."""
+
+MAX_CHAIN_ID_BYTES = 50
+MAX_VALIDATORS = 1000
+"""Our own limit: a federation has tens, CometBFT allows 10,000, and each costs a signature to check."""
+
+MAX_APP_HASH_BYTES = 64
+"""Our own limit; CometBFT has none, and ours and the key-value example's are shorter."""
+
+MAX_TOTAL_POWER = (2**63 - 1) // 8
+"""types/validator_set.go, MaxTotalVotingPower."""
+
+ADDRESS_BYTES = 20
+SIGNATURE_BYTES = 64
+PUBLIC_KEY_BYTES = 32
+
+NO_TIME_NS = -62_135_596_800 * 10**9
+"""Go's zero time, 0001-01-01T00:00:00Z, which stands in the place of an absent vote."""
+
+_PRECOMMIT = 2
+_NS = 10**9
+
+
+def merkle_root(items: Sequence[bytes]) -> bytes:
+    """RFC 6962 §2.1 tree hash: leaf prefix 00, inner prefix 01, SHA-256 of nothing for the empty list."""
+    if not items:
+        return sha256().digest()
+    if len(items) == 1:
+        return sha256(b"\x00" + items[0]).digest()
+    split = 1 << (len(items) - 1).bit_length() - 1
+    return sha256(b"\x01" + merkle_root(items[:split]) + merkle_root(items[split:])).digest()
+
+
+def encode_time(time_ns: int) -> bytes:
+    """google.protobuf.Timestamp."""
+    seconds, nanoseconds = divmod(time_ns, _NS)
+    return varint_field(1, seconds) + varint_field(2, nanoseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class PartSetHeader:
+    """Into how many parts a block was cut for gossip, and the Merkle root over them."""
+
+    total: int
+    hash: bytes
+
+    def encode(self) -> bytes:
+        """tendermint.types.PartSetHeader."""
+        return varint_field(1, self.total) + bytes_field(2, self.hash)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockId:
+    """Name of a block: its header's hash and its parts."""
+
+    hash: bytes
+    parts: PartSetHeader
+
+    def encode(self) -> bytes:
+        """tendermint.types.BlockID; also CanonicalBlockID, which has the same fields."""
+        return bytes_field(1, self.hash) + message_field(2, self.parts.encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of the RPC."""
+        return {"hash": _hex(self.hash), "parts": {"total": self.parts.total, "hash": _hex(self.parts.hash)}}
+
+
+NO_BLOCK = BlockId(b"", PartSetHeader(0, b""))
+"""What stands before the first block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A block's header. It commits to the state before its own transactions: `app_hash` of height H is at H+1."""
+
+    version_block: int = BLOCK_PROTOCOL
+    version_app: int = 1
+    chain_id: str
+    height: int
+    time_ns: int
+    last_block_id: BlockId
+    last_commit_hash: bytes
+    data_hash: bytes
+    validators_hash: bytes
+    next_validators_hash: bytes
+    consensus_hash: bytes
+    app_hash: bytes
+    last_results_hash: bytes
+    evidence_hash: bytes
+    proposer_address: bytes
+
+    def hash(self) -> bytes:
+        """Merkle root over the encodings of the fields; the `hash` of the block's BlockId."""
+        return merkle_root(
+            [
+                self._version(),
+                bytes_field(1, self.chain_id.encode("utf-8")),
+                varint_field(1, self.height),
+                encode_time(self.time_ns),
+                self.last_block_id.encode(),
+                *(bytes_field(1, value) for value in self._hashes()),
+            ]
+        )
+
+    def encode(self) -> bytes:
+        """tendermint.types.Header."""
+        return b"".join(
+            (
+                message_field(1, self._version()),
+                bytes_field(2, self.chain_id.encode("utf-8")),
+                varint_field(3, self.height),
+                message_field(4, encode_time(self.time_ns)),
+                message_field(5, self.last_block_id.encode()),
+                *(bytes_field(number, value) for number, value in enumerate(self._hashes(), 6)),
+            )
+        )
+
+    def age_s(self, now_s: float) -> float:
+        """Seconds since the header's time, negative if it lies in the future."""
+        return now_s - self.time_ns / _NS
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of the RPC."""
+        return {
+            "version": {"block": str(self.version_block), "app": str(self.version_app)},
+            "chain_id": self.chain_id,
+            "height": str(self.height),
+            "time": format_time(self.time_ns),
+            "last_block_id": self.last_block_id.to_json(),
+            **{name: _hex(getattr(self, name)) for name in _HASH_FIELDS},
+        }
+
+    def _version(self) -> bytes:
+        return varint_field(1, self.version_block) + varint_field(2, self.version_app)
+
+    def _hashes(self) -> Iterable[bytes]:
+        return (getattr(self, name) for name in _HASH_FIELDS)
+
+
+_HASH_FIELDS = (
+    "last_commit_hash",
+    "data_hash",
+    "validators_hash",
+    "next_validators_hash",
+    "consensus_hash",
+    "app_hash",
+    "last_results_hash",
+    "evidence_hash",
+    "proposer_address",
+)
+"""The byte strings of a header in the order of their field numbers, 6 to 14."""
+
+
+class BlockIdFlag(IntEnum):
+    """What a validator voted for (tendermint.types.BlockIDFlag)."""
+
+    ABSENT = 1
+    COMMIT = 2
+    NIL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSig:
+    """One validator's precommit."""
+
+    flag: BlockIdFlag
+    validator_address: bytes
+    time_ns: int
+    signature: bytes
+
+    def encode(self) -> bytes:
+        """tendermint.types.CommitSig."""
+        return b"".join(
+            (
+                varint_field(1, self.flag),
+                bytes_field(2, self.validator_address),
+                message_field(3, encode_time(self.time_ns)),
+                bytes_field(4, self.signature),
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of the RPC."""
+        return {
+            "block_id_flag": int(self.flag),
+            "validator_address": _hex(self.validator_address),
+            "timestamp": format_time(self.time_ns),
+            "signature": base64.b64encode(self.signature).decode("ascii") if self.signature else None,
+        }
+
+
+ABSENT = CommitSig(BlockIdFlag.ABSENT, b"", NO_TIME_NS, b"")
+"""Stands in the place of a validator whose vote was not seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The precommits for a block, one place for each validator in the order of the set."""
+
+    height: int
+    round: int
+    block_id: BlockId
+    signatures: tuple[CommitSig, ...]
+
+    def canonical_vote_bytes(self, chain_id: str, index: int) -> bytes:
+        """What validator `index` signed: the length-delimited CanonicalVote, with its own time."""
+        vote = self.signatures[index]
+        return canonical_vote(
+            chain_id,
+            self.height,
+            self.round,
+            self.block_id if vote.flag is BlockIdFlag.COMMIT else None,
+            vote.time_ns,
+        )
+
+    def hash(self) -> bytes:
+        """Merkle root over the signatures; stands in the next header as `last_commit_hash`."""
+        return merkle_root([signature.encode() for signature in self.signatures])
+
+    def encode(self) -> bytes:
+        """tendermint.types.Commit."""
+        return b"".join(
+            (
+                varint_field(1, self.height),
+                varint_field(2, self.round),
+                message_field(3, self.block_id.encode()),
+                *(message_field(4, signature.encode()) for signature in self.signatures),
+            )
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of the RPC."""
+        return {
+            "height": str(self.height),
+            "round": self.round,
+            "block_id": self.block_id.to_json(),
+            "signatures": [signature.to_json() for signature in self.signatures],
+        }
+
+
+NO_COMMIT = Commit(0, 0, NO_BLOCK, ())
+"""The commit before the first block."""
+
+
+def canonical_vote(chain_id: str, height: int, round_: int, block_id: BlockId | None, time_ns: int) -> bytes:
+    """Bytes that a validator signs for a precommit; None is a vote for no block."""
+    return delimited(
+        b"".join(
+            (
+                varint_field(1, _PRECOMMIT),
+                sfixed64_field(2, height),
+                sfixed64_field(3, round_),
+                message_field(4, None if block_id is None else block_id.encode()),
+                message_field(5, encode_time(time_ns)),
+                bytes_field(6, chain_id.encode("utf-8")),
+            )
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHeader:
+    """A header and the commit of its own block."""
+
+    header: Header
+    commit: Commit
+
+    def to_json(self) -> dict[str, Any]:
+        """Value of `signed_header` in the RPC's answer to `/commit`."""
+        return {"header": self.header.to_json(), "commit": self.commit.to_json()}
+
+    @classmethod
+    def from_json(cls, value: object) -> "SignedHeader":
+        """Read the value of `signed_header`, already decoded from JSON.
+
+        Raises MalformedError on anything that the RPC would not give. Nothing is verified.
+        """
+        form = _convert(value, _SignedHeaderForm)
+        return cls(_header(form.header), _commit(form.commit))
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """A validator's Ed25519 public key and its voting power."""
+
+    public_key: bytes
+    power: int
+
+    @property
+    def address(self) -> bytes:
+        """The first 20 bytes of SHA-256 of the key."""
+        return sha256(self.public_key).digest()[:ADDRESS_BYTES]
+
+    def encode(self) -> bytes:
+        """tendermint.types.SimpleValidator, with the key as tendermint.crypto.PublicKey."""
+        return message_field(1, bytes_field(1, self.public_key)) + varint_field(2, self.power)
+
+
+@dataclass(frozen=True)
+class ValidatorSet:
+    """Validators in the order in which they vote; make one with `of`."""
+
+    validators: tuple[Validator, ...]
+
+    @classmethod
+    def of(cls, validators: Iterable[Validator]) -> "ValidatorSet":
+        """Put validators in order: by power descending, then by address.
+
+        Raises MalformedError for a key that stands twice or has not 32 bytes, a power below 1, more than
+        MAX_VALIDATORS or none at all, or too much power together.
+        """
+        ordered = tuple(sorted(validators, key=lambda validator: (-validator.power, validator.address)))
+        if not 1 <= len(ordered) <= MAX_VALIDATORS:
+            raise MalformedError(f"a validator set has 1 to {MAX_VALIDATORS} validators, not {len(ordered)}")
+        if any(len(validator.public_key) != PUBLIC_KEY_BYTES for validator in ordered):
+            raise MalformedError(f"a validator's Ed25519 key has {PUBLIC_KEY_BYTES} bytes")
+        if len({validator.address for validator in ordered}) != len(ordered):
+            raise MalformedError("a validator stands twice in the set")
+        if ordered[-1].power < 1 or sum(validator.power for validator in ordered) > MAX_TOTAL_POWER:
+            raise MalformedError(f"each validator's power is at least 1, all together at most {MAX_TOTAL_POWER}")
+        return cls(ordered)
+
+    @cached_property
+    def total_power(self) -> int:
+        """The power of all."""
+        return sum(validator.power for validator in self.validators)
+
+    def hash(self) -> bytes:
+        """Merkle root over the validators in order; `validators_hash` of a header."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> bytes:
+        return merkle_root([validator.encode() for validator in self.validators])
+
+    @cached_property
+    def addresses(self) -> tuple[bytes, ...]:
+        """The validators' addresses, in order."""
+        return tuple(validator.address for validator in self.validators)
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of the RPC's answer to `/validators`, without proposer priorities."""
+        return {
+            "validators": [
+                {
+                    "address": _hex(validator.address),
+                    "pub_key": {
+                        "type": _ED25519,
+                        "value": base64.b64encode(validator.public_key).decode("ascii"),
+                    },
+                    "voting_power": str(validator.power),
+                }
+                for validator in self.validators
+            ]
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> "ValidatorSet":
+        """Read the `result` of `/validators`, already decoded from JSON; MalformedError if it is not one."""
+        form = _convert(value, _ValidatorsForm)
+        return cls.of(_validator(validator) for validator in form.validators)
+
+
+def format_time(time_ns: int) -> str:
+    """RFC 3339 in UTC, with as many decimals as the time needs (Go's RFC3339Nano)."""
+    seconds, nanoseconds = divmod(time_ns, _NS)
+    whole = _EPOCH + datetime.timedelta(seconds=seconds)
+    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    return f"{whole.year:04d}-{whole:%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds of a time that `format_time` could have written; MalformedError on any other spelling."""
+    found = _TIME.match(text)
+    try:
+        if not found:
+            raise ValueError
+        whole = datetime.datetime.fromisoformat(found[1] + "+00:00")
+    except ValueError:
+        raise MalformedError("not a time in UTC of the form 2026-11-24T02:10:11.5Z") from None
+    seconds = (whole - _EPOCH) // datetime.timedelta(seconds=1)
+    return seconds * _NS + int((found[2] or "").ljust(9, "0"))
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{0,8}[1-9]))?Z\Z", re.ASCII)
+
+
+# The JSON of the RPC: 64-bit integers as text, hashes in upper-case hexadecimal, signatures and keys in base64.
+
+_ED25519 = "tendermint/PubKeyEd25519"
+
+_Hash = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-F]{64})?\Z")]
+_Address = Annotated[str, msgspec.Meta(pattern=r"^([0-9A-F]{40})?\Z")]
+_AppHash = Annotated[str, msgspec.Meta(pattern=rf"^([0-9A-F]{{2}}){{0,{MAX_APP_HASH_BYTES}}}\Z")]
+_ChainId = Annotated[str, msgspec.Meta(pattern=rf"^[!-~]{{1,{MAX_CHAIN_ID_BYTES}}}\Z")]
+_Int64Text = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,17})\Z")]
+_Int32 = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_TimeText = Annotated[str, msgspec.Meta(max_length=30)]
+_Signature = Annotated[str, msgspec.Meta(max_length=88)]
+
+
+class _Form(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+class _VersionForm(_Form):
+    block: _Int64Text
+    app: _Int64Text = "0"
+
+
+class _PartsForm(_Form):
+    total: _Int32
+    hash: _Hash
+
+
+class _BlockIdForm(_Form):
+    hash: _Hash
+    parts: _PartsForm
+
+
+class _HeaderForm(_Form):
+    version: _VersionForm
+    chain_id: _ChainId
+    height: _Int64Text
+    time: _TimeText
+    last_block_id: _BlockIdForm
+    last_commit_hash: _Hash
+    data_hash: _Hash
+    validators_hash: _Hash
+    next_validators_hash: _Hash
+    consensus_hash: _Hash
+    app_hash: _AppHash
+    last_results_hash: _Hash
+    evidence_hash: _Hash
+    proposer_address: _Address
+
+
+class _CommitSigForm(_Form):
+    block_id_flag: BlockIdFlag
+    validator_address: _Address
+    timestamp: _TimeText
+    signature: _Signature | None
+
+
+class _CommitForm(_Form):
+    height: _Int64Text
+    round: _Int32
+    block_id: _BlockIdForm
+    signatures: Annotated[tuple[_CommitSigForm, ...], msgspec.Meta(max_length=MAX_VALIDATORS)]
+
+
+class _SignedHeaderForm(_Form):
+    header: _HeaderForm
+    commit: _CommitForm
+
+
+class _PublicKeyForm(_Form):
+    type: Literal["tendermint/PubKeyEd25519"]
+    value: Annotated[str, msgspec.Meta(max_length=44)]
+
+
+class _ValidatorForm(_Form):
+    address: _Address
+    pub_key: _PublicKeyForm
+    voting_power: _Int64Text
+    proposer_priority: Annotated[str, msgspec.Meta(max_length=20)] = "0"
+
+
+class _ValidatorsForm(_Form):
+    validators: Annotated[tuple[_ValidatorForm, ...], msgspec.Meta(max_length=MAX_VALIDATORS)]
+    block_height: _Int64Text | None = None
+    count: _Int64Text | None = None
+    total: _Int64Text | None = None
+
+
+_FormType = TypeVar("_FormType", bound=_Form)
+
+
+def _convert(value: object, form: type[_FormType]) -> _FormType:
+    try:
+        return msgspec.convert(value, form)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise MalformedError(f"not in the form of CometBFT's RPC: {error}") from None
+
+
+def _header(form: _HeaderForm) -> Header:
+    return Header(
+        version_block=int(form.version.block),
+        version_app=int(form.version.app),
+        chain_id=form.chain_id,
+        height=int(form.height),
+        time_ns=parse_time(form.time),
+        last_block_id=_block_id(form.last_block_id),
+        **{name: bytes.fromhex(getattr(form, name)) for name in _HASH_FIELDS},
+    )
+
+
+def _block_id(form: _BlockIdForm) -> BlockId:
+    return BlockId(bytes.fromhex(form.hash), PartSetHeader(form.parts.total, bytes.fromhex(form.parts.hash)))
+
+
+def _commit(form: _CommitForm) -> Commit:
+    return Commit(
+        int(form.height),
+        form.round,
+        _block_id(form.block_id),
+        tuple(_commit_sig(signature) for signature in form.signatures),
+    )
+
+
+def _commit_sig(form: _CommitSigForm) -> CommitSig:
+    vote = CommitSig(
+        form.block_id_flag,
+        bytes.fromhex(form.validator_address),
+        parse_time(form.timestamp),
+        _base64(form.signature or ""),
+    )
+    if vote.flag is BlockIdFlag.ABSENT:
+        if vote != ABSENT:
+            raise MalformedError("commit: an absent vote has an address, a time or a signature")
+    elif len(vote.validator_address) != ADDRESS_BYTES or len(vote.signature) != SIGNATURE_BYTES:
+        raise MalformedError("commit: a vote has no address or no Ed25519 signature")
+    return vote
+
+
+def _validator(form: _ValidatorForm) -> Validator:
+    validator = Validator(_base64(form.pub_key.value), int(form.voting_power))
+    if _hex(validator.address) != form.address:
+        raise MalformedError("a validator's address is not that of its key")
+    return validator
+
+
+def _hex(data: bytes) -> str:
+    return data.hex().upper()
+
+
+def _base64(text: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedError("not base64 (RFC 4648 §4)") from None
+    if base64.b64encode(data).decode("ascii") != text:
+        raise MalformedError("not canonical base64 (RFC 4648 §3.5)")
+    return data
