@@ -1,0 +1,362 @@
+"""The report of a call: report.json for programs and a self-contained report.html for people.
+
+`Report` holds what is known of a call; `to_json` follows report.schema.json, and `to_html` draws the same with the
+ladder and the recordings. Nothing in the page comes from elsewhere: styles, drawings and sound are inside it.
+"""
+
+import base64
+import io
+import json
+import struct
+import wave
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from sip_testbed.ladder import Ladder, Row
+from voice_dpki.errors import MalformedError
+
+VERSION = 1
+"""Version of report.json's form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ends: what a scenario expects, and what was seen.
+
+    `verstat` is the verdict in the callee's INVITE or the verifier's answer, `reasoncode` the verifier's code (None
+    where it found nothing), `refused_by` the step that refused, `sip_status` what the caller got.
+    """
+
+    verstat: str | None
+    reasoncode: int | None
+    refused_by: str | None
+    sip_status: int | None
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """One direction of the media, as its receiver counted it.
+
+    `correlation` compares what was heard with what was said (1 is the same), `mos` is the E-model's estimate
+    (ITU-T G.107, 1 to 4.5); None where nothing was heard.
+    """
+
+    packets: int
+    lost: int
+    correlation: float | None = None
+    mos: float | None = None
+    jitter_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that had to hold, whether it did, and what was seen."""
+
+    name: str
+    held: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLink:
+    """A station on the way of trust from the caller to the callee, in the order of the page.
+
+    `state` is "ok", "refused", "attack" or "idle" (not reached).
+    """
+
+    name: str
+    role: str
+    facts: tuple[str, ...]
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that took part and its proportional set size, in MB of 10^6 bytes."""
+
+    name: str
+    pss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file in the call's folder and what it is good for."""
+
+    name: str
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is reported of one call."""
+
+    scenario: str
+    shows: str
+    started_at: str
+    held: bool
+    expected: Outcome
+    seen: Outcome
+    setup_ms: float | None
+    codec: str
+    srtp: str | None
+    keying: str | None
+    directions: Mapping[str, Direction]
+    checks: tuple[Check, ...] = ()
+    trust: tuple[TrustLink, ...] = ()
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    processes: tuple[Process, ...] = ()
+    files: tuple[OutputFile, ...] = ()
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory of all processes together."""
+        return round(sum(process.pss_mb for process in self.processes), 1)
+
+    @property
+    def refusal_expected(self) -> bool:
+        """Whether the scenario is an attack, which ought to be refused."""
+        return self.expected.refused_by is not None
+
+
+def to_json(report: Report) -> bytes:
+    """Return report.json: the members of `Report`, with what was seen at the top."""
+    members = asdict(report)
+    seen = members.pop("seen")
+    seen["reason"] = seen.pop("sentence")
+    ordered: dict[str, Any] = {"version": VERSION, "memory_mb": report.memory_mb, **members}
+    first = ("version", "scenario", "shows", "started_at", "held", "expected")
+    merged = {name: ordered.pop(name) for name in first} | seen | ordered
+    return (json.dumps(merged, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema that `to_json` keeps."""
+    loaded: dict[str, Any] = json.loads(files("sip_testbed").joinpath("report.schema.json").read_bytes())
+    return loaded
+
+
+def to_html(report: Report, ladder: Ladder, recordings: Mapping[str, bytes]) -> bytes:
+    """Return report.html; `recordings` are WAV files by name: caller.said, callee.heard and the other two."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sip_testbed"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _figure
+    page = environment.get_template("report.html.jinja").render(
+        report=report,
+        verdict=_verdict(report),
+        conversation=[_speech(report, recordings, *ends) for ends in (("caller", "callee"), ("callee", "caller"))],
+        drawing=draw_ladder(ladder),
+        timings=_bars(report.timings_ms),
+        memory=_bars({process.name: process.pss_mb for process in report.processes}),
+    )
+    return page.encode("utf-8")
+
+
+def _figure(value: float | None, digits: int = 0, unit: str = "") -> str:
+    """A number for people: fixed digits, thousands and unit set off by narrow spaces, a dash for None."""
+    if value is None:
+        return "\u2013"
+    number = f"{value:,.{digits}f}".replace(",", "\u202f")
+    return f"{number}\u202f{unit}" if unit else number
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    kind: str
+    headline: str
+    sentence: str
+
+
+def _verdict(report: Report) -> _Verdict:
+    if not report.held:
+        failed = [check for check in report.checks if not check.held]
+        detail = "; ".join(f"{check.name}: {check.detail}" for check in failed) or report.seen.sentence
+        return _Verdict("broken", "Not as expected", detail)
+    if report.refusal_expected:
+        return _Verdict("refused", "Refused, as it must be", report.seen.sentence)
+    words = ["Authenticated"] if report.seen.verstat == "TN-Validation-Passed" else ["Connected"]
+    words += ["encrypted"] if report.srtp else ["in clear"]
+    return _Verdict("good", ", ".join([*words, "heard"]), report.seen.sentence)
+
+
+# --- recordings -----------------------------------------------------------------------------------------------
+
+_BUCKETS = 300
+_WAVE_WIDTH = 900
+_WAVE_HEIGHT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    speaker: str
+    listener: str
+    figures: Direction | None
+    said: "_Sound | None"
+    heard: "_Sound | None"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    uri: str
+    path: str
+    seconds: float
+
+
+def _speech(report: Report, recordings: Mapping[str, bytes], speaker: str, listener: str) -> _Speech:
+    said, heard = recordings.get(f"{speaker}.said"), recordings.get(f"{listener}.heard")
+    return _Speech(
+        speaker,
+        listener,
+        report.directions.get(f"{speaker}_to_{listener}"),
+        _sound(said, up=True) if said else None,
+        _sound(heard, up=False) if heard else None,
+    )
+
+
+def _sound(data: bytes, *, up: bool) -> _Sound:
+    samples, rate = read_wav(data)
+    uri = "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
+    return _Sound(uri, outline(samples, up=up), len(samples) / rate)
+
+
+def read_wav(data: bytes) -> tuple["np.typing.NDArray[np.int16]", int]:
+    """Return the samples of a 16-bit WAV file (its channels in turn) and its rate in Hz; raises MalformedError."""
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            if file.getsampwidth() != 2:
+                raise MalformedError("WAV: samples must have 16 bits")
+            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2"), file.getframerate()
+    except (wave.Error, EOFError, struct.error) as error:
+        raise MalformedError(f"WAV: {error}") from None
+
+
+def outline(samples: "np.typing.NDArray[np.int16]", *, up: bool) -> str:
+    """Return an SVG path of the loudness over time: the upper half of a waveform, or the lower one.
+
+    What was said stands above the middle line and what was heard below it, so that two that are alike look like a
+    mirror image.
+    """
+    if not len(samples):
+        return ""
+    parts = np.array_split(np.abs(samples.astype(np.int32)), min(_BUCKETS, len(samples)))
+    peaks = np.sqrt(np.array([part.max() for part in parts]) / 32768)
+    step = _WAVE_WIDTH / len(peaks)
+    heights = _WAVE_HEIGHT * (1 - peaks) if up else _WAVE_HEIGHT * (1 + peaks)
+    points = " ".join(f"L{(i + 0.5) * step:.1f} {height:.1f}" for i, height in enumerate(heights))
+    return f"M0 {_WAVE_HEIGHT} {points} L{_WAVE_WIDTH} {_WAVE_HEIGHT}Z"
+
+
+# --- figures as bars ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    name: str
+    value: float
+    percent: float
+
+
+def _bars(values: Mapping[str, float]) -> list[_Bar]:
+    largest = max(values.values(), default=0) or 1
+    return [_Bar(name, value, round(100 * value / largest, 1)) for name, value in values.items()]
+
+
+# --- the ladder as a drawing ----------------------------------------------------------------------------------
+
+_DRAWING_WIDTH = 1080
+_TIME_ROOM = 72
+_ROW_HEIGHT = 30
+_HEAD = 46
+_CHARACTER = 6.7
+"""Width of a character of the drawing's 12 px text, for choosing where a label has room."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRow:
+    """A row of the ladder with its place in the drawing and, for a message, its text for the list below it."""
+
+    number: int
+    row: Row
+    y: float
+    x1: float
+    x2: float
+    label: str
+    label_x: float
+    anchor: str
+    src: str
+    dst: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The ladder's geometry, in units of the SVG's view box."""
+
+    width: float
+    height: float
+    columns: tuple[tuple[str, str, float], ...]
+    rows: tuple[DrawnRow, ...]
+
+
+def draw_ladder(ladder: Ladder) -> Drawing:
+    """Place the ladder's columns and rows; the template only writes down what stands here."""
+    gap = (_DRAWING_WIDTH - _TIME_ROOM) / max(len(ladder.actors), 1)
+    at = {actor: _TIME_ROOM + gap * (i + 0.5) for i, actor in enumerate(ladder.actors)}
+    rows = tuple(_drawn(ladder, at, number, row) for number, row in enumerate(ladder.rows, start=1))
+    columns = tuple((actor, ladder.title(actor), at[actor]) for actor in ladder.actors)
+    return Drawing(_DRAWING_WIDTH, _HEAD + _ROW_HEIGHT * (len(rows) + 0.5), columns, rows)
+
+
+def _drawn(ladder: Ladder, at: Mapping[str, float], number: int, row: Row) -> DrawnRow:
+    x1 = at[row.src]
+    x2 = at[row.dst] if row.dst else x1
+    if row.dst is None:
+        label, label_x, anchor = _beside(row, x1)
+    else:
+        label, label_x, anchor = _within(row, abs(x2 - x1)), (x1 + x2) / 2, "middle"
+    return DrawnRow(
+        number=number,
+        row=row,
+        y=_HEAD + _ROW_HEIGHT * number,
+        x1=x1,
+        x2=x2,
+        label=label,
+        label_x=label_x,
+        anchor=anchor,
+        src=ladder.title(row.src),
+        dst=ladder.title(row.dst) if row.dst else None,
+        message=row.event.data.decode("utf-8", "replace") if row.event else None,
+    )
+
+
+def _beside(row: Row, x: float) -> tuple[str, float, str]:
+    """What an actor decided stands right of its lifeline, or left of it where there is more room."""
+    right, left = _DRAWING_WIDTH - x - 16, x - _TIME_ROOM - 16
+    needed = len(row.text) * _CHARACTER
+    if needed <= right or right >= left:
+        return _shortened(row.text, right), x + 13, "start"
+    return _shortened(row.text, left), x - 13, "end"
+
+
+def _within(row: Row, width: float) -> str:
+    for count in range(len(row.extras), -1, -1):
+        label = " ".join((row.label, *row.extras[:count]))
+        if len(label) * _CHARACTER <= width - 30:
+            return label
+    return _shortened(row.label, width - 24)
+
+
+def _shortened(text: str, width: float) -> str:
+    room = int(width / _CHARACTER)
+    return text if len(text) <= room else text[: max(room - 1, 1)] + "…"
