@@ -154,6 +154,11 @@ class Header:
             **{name: _hex(getattr(self, name)) for name in _HASH_FIELDS},
         }
 
+    @classmethod
+    def from_json(cls, value: object) -> "Header":
+        """Read the form of the RPC, already decoded from JSON; MalformedError on anything else."""
+        return _header(_convert(value, _HeaderForm))
+
     def _version(self) -> bytes:
         return varint_field(1, self.version_block) + varint_field(2, self.version_app)
 
@@ -260,6 +265,11 @@ class Commit:
             "block_id": self.block_id.to_json(),
             "signatures": [signature.to_json() for signature in self.signatures],
         }
+
+    @classmethod
+    def from_json(cls, value: object) -> "Commit":
+        """Read the form of the RPC, already decoded from JSON; MalformedError on anything else."""
+        return _commit(_convert(value, _CommitForm))
 
 
 NO_COMMIT = Commit(0, 0, NO_BLOCK, ())
