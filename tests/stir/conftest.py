@@ -1,0 +1,91 @@
+from dataclasses import dataclass, replace
+
+import pytest
+
+from voice_dpki.effects import SystemRandom
+from voice_dpki.names import Tn
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
+from voice_dpki.stir.verify import Call, Policy, SignerRecord, SignerStatus, Verdict, examine, judge
+from voice_dpki.x509.keys import LocalSigner, generate_es256
+from voice_dpki.x509.profile import build_certificate, read_profile
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+NOW_S = 1_790_000_000
+RANGE_A = TnRange(Tn("493023125000"), 1000)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator with a signing key, as the ledger knows it, and the calls of its customers."""
+
+    signer: LocalSigner
+    der: bytes
+    credential: Credential
+    record: SignerRecord
+
+    def request(self, **changes) -> SigningRequest:
+        given = SigningRequest(
+            attest="A",
+            orig=Tn("493023125001"),
+            dest=Destinations((Tn("442079460001"),)),
+            iat_s=NOW_S,
+            origid="5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d",
+            key_mgmt=("mikey AQAFgM3YFvMAAAAA",),
+        )
+        return replace(given, **changes)
+
+    def call(self, **changes) -> Call:
+        """The call as it reaches the other side, signed as asked and unchanged."""
+        request = self.request(**changes)
+        identity = sign_shaken(request, self.credential, request.iat_s).serialize()
+        return Call(request.orig, request.dest, request.iat_s, identity, request.key_mgmt)
+
+
+def make_operator(now_s=NOW_S, *, listed=TnAuthList(ranges=(RANGE_A,)), signer=None, **certificate) -> Operator:  # noqa: B008
+    signer = signer or generate_es256()
+    options = {
+        "organization": "Operator A",
+        "common_name": "authn.a.example",
+        "not_before_s": now_s - 1000,
+        "not_after_s": now_s + 1000,
+        "random": SystemRandom(),
+        **certificate,
+    }
+    der = build_certificate(signer, tn_auth_list=listed, **options)
+    credential = make_credential(signer, read_profile(der), "https://certs.a.example/{digest}.der", now_s)
+    record = SignerRecord(SignerStatus.VALID, der, "Operator A", (RANGE_A,))
+    return Operator(signer, der, credential, record)
+
+
+@dataclass
+class Verifier:
+    policy: Policy = Policy()  # noqa: RUF009
+    now_s: float = NOW_S
+
+    def __post_init__(self) -> None:
+        self.replays = ReplayCache(1000, 120)
+
+    def verify(self, call: Call, record: SignerRecord) -> Verdict:
+        return judge(examine(call, self.policy, self.now_s), record, self.policy, self.replays, self.now_s)
+
+
+@pytest.fixture(scope="session")
+def operator() -> Operator:
+    return make_operator()
+
+
+@pytest.fixture(scope="session")
+def new_operator():
+    return make_operator
+
+
+@pytest.fixture
+def verifier() -> Verifier:
+    return Verifier()
+
+
+@pytest.fixture(scope="session")
+def new_verifier():
+    return Verifier

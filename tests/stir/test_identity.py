@@ -1,0 +1,75 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.stir.identity import MAX_IDENTITY_LENGTH, IdentityHeader
+
+WHOLE = IdentityHeader("eyJ.eyJ.c2ln", "https://c.example/ab.der", "ES256", "shaken")
+
+
+def test_serializes_as_peers_read_it():
+    assert WHOLE.serialize() == "eyJ.eyJ.c2ln;info=<https://c.example/ab.der>;alg=ES256;ppt=shaken"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "eyJ.eyJ.c2ln;info=<https://c.example/ab.der>;alg=ES256;ppt=shaken",
+        ' eyJ.eyJ.c2ln ; info = <https://c.example/ab.der> ; alg = ES256 ; ppt = "shaken" ',
+        'eyJ.eyJ.c2ln;PPT="shaken";ALG="ES256";Info=<https://c.example/ab.der>;later=<x>;flag',
+    ],
+)
+def test_reads_the_spellings_in_use(written):
+    assert IdentityHeader.parse(written) == WHOLE
+
+
+def test_parameters_may_be_missing():
+    assert IdentityHeader.parse("..c2ln") == IdentityHeader("..c2ln", None, None, None)
+    assert IdentityHeader.parse("a.b.c;info=<>").info == ""
+
+
+def test_a_uri_may_hold_semicolons_and_commas():
+    assert IdentityHeader.parse("a.b.c;info=<https://x/a;b,c=d>").info == "https://x/a;b,c=d"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        ";info=<x>",
+        "a b;info=<x>",
+        "a.b.c;info=https://x",
+        "a.b.c;info=<x",
+        "a.b.c;info=<x>;info=<y>",
+        "a.b.c;alg=ES256;ALG=none",
+        "a.b.c;=x",
+        "a.b.c;info=<x>,d.e.f;info=<y>",
+        "a.b.c;info=<x>\r\nX-Header: y",
+        "a.b.c;info=<x\r\n>",
+        "a.b.c" + "".join(f";p{n}=1" for n in range(17)),
+        "a" * (MAX_IDENTITY_LENGTH + 1),
+    ],
+)
+def test_refuses(written):
+    with pytest.raises(MalformedError):
+        IdentityHeader.parse(written)
+
+
+@given(st.text(max_size=100) | st.text('ab.;=<>" \tinfoalgppt', max_size=60).map("a.b.c;".__add__))
+def test_any_text_parses_or_is_malformed(text):
+    with contextlib.suppress(MalformedError):
+        assert IdentityHeader.parse(text).token
+
+
+@given(
+    st.text("abcXYZ019-_.", min_size=1),
+    st.none() | st.text("abc:/?#[]@!$&'()*+,;=%20", min_size=1),
+    st.none() | st.just("ES256"),
+    st.none() | st.sampled_from(["shaken", "div"]),
+)
+def test_parse_gives_back_what_serialize_wrote(token, info, alg, ppt):
+    header = IdentityHeader(token, info, alg, ppt)
+    assert IdentityHeader.parse(header.serialize()) == header

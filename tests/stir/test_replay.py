@@ -1,0 +1,45 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.stir.passport import Passport
+from voice_dpki.stir.replay import ReplayCache, replay_key
+
+
+def test_remembers_for_its_time_and_not_longer():
+    cache = ReplayCache(10, 120)
+    cache.add(b"a", 1000)
+    assert cache.seen(b"a", 1000)
+    assert cache.seen(b"a", 1120)
+    assert not cache.seen(b"a", 1120.5)
+    assert not cache.seen(b"b", 1000)
+
+
+def test_a_full_cache_forgets_nothing_early():
+    cache = ReplayCache(2, 120)
+    cache.add(b"a", 1000)
+    cache.add(b"b", 1010)
+    assert cache.full(1120)
+    assert cache.seen(b"a", 1120)
+    assert not cache.full(1121)
+    assert len(cache) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=40))
+def test_never_holds_more_than_its_bound(events):
+    cache, now_s = ReplayCache(3, 60), 0
+    for key, passed_s in events:
+        now_s += passed_s
+        name = bytes([key])
+        if not cache.seen(name, now_s) and not cache.full(now_s):
+            cache.add(name, now_s)
+        assert len(cache) <= 3
+
+
+def test_the_other_signature_that_anyone_can_make_has_the_same_key():
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    r, s = 7, 9
+    one = Passport(b"e30.e30", {}, b"", r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+    other = Passport(b"e30.e30", {}, b"", r.to_bytes(32, "big") + (order - s).to_bytes(32, "big"))
+    assert replay_key(one) == replay_key(other)
+    assert replay_key(one) != replay_key(Passport(b"e30.e31", {}, b"", one.signature))
+    assert replay_key(one) != replay_key(Passport(b"e30.e30", {}, b"", bytes(64)))

@@ -1,0 +1,73 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.stir.tn import canonical_tn, canonical_uri, is_canonical_tn
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("+49 30 231250 01".replace(" ", "-"), "493023125001"),
+        ("+49(30)231250.01", "493023125001"),
+        ("12155551212", "12155551212"),
+        ("*21#", "*21#"),
+        ("112", "112"),
+    ],
+)
+def test_canonical_tn(written, canonical):
+    assert canonical_tn(written) == canonical
+
+
+@pytest.mark.parametrize(
+    "written", ["", "+", "-", "4930 231", "49+30", "++4930", "alice", "1234567890123456", "٤٩", "1\n", "1" * 1000]
+)
+def test_no_telephone_number(written):
+    with pytest.raises(MalformedError) as refused:
+        canonical_tn(written)
+    assert len(written) < 3 or written not in str(refused.value)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_canonical_tn_or_malformed(text):
+    with contextlib.suppress(MalformedError):
+        assert is_canonical_tn(canonical_tn(text))
+
+
+@given(st.text("0123456789#*", min_size=1, max_size=15))
+def test_a_canonical_number_stays_as_it_is(text):
+    assert canonical_tn(text) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("sip:Alice@Example.COM", "sip:alice@example.com"),
+        ("SIPS:alice:secret@example.com:5061;transport=tls?subject=x", "sips:alice@example.com"),
+        ("sip:%61lice%2f@example.com", "sip:alice%2f@example.com"),
+        ("sip:alice@[2001:DB8::1]:5060", "sip:alice@[2001:db8::1]"),
+    ],
+)
+def test_canonical_uri(written, canonical):
+    assert canonical_uri(written) == canonical
+
+
+@pytest.mark.parametrize(
+    "written", ["", "tel:+4930", "sip:example.com", "sip:@x", "sip:a b@x", "sip:a@b@c", "sip:" + "a" * 300 + "@b"]
+)
+def test_no_sip_uri(written):
+    with pytest.raises(MalformedError):
+        canonical_uri(written)
+
+
+@given(
+    st.text(max_size=60)
+    | st.from_regex(r"sips?:[a-zA-Z%0-9]{1,9}(:x)?@[a-zA-Z.]{1,9}(:[0-9]{1,3})?(;[a-z]+)?", fullmatch=True)
+)
+def test_canonical_uris_stay_as_they_are(text):
+    with contextlib.suppress(MalformedError):
+        once = canonical_uri(text)
+        assert canonical_uri(once) == once

@@ -1,0 +1,347 @@
+import contextlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_dpki.codec import base64url, canonical_json
+from voice_dpki.names import Tn
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.verify import (
+    KeyMgmt,
+    Policy,
+    SignerStatus,
+    Step,
+    VerificationFailed,
+    Verstat,
+    examine,
+    verdict_of,
+)
+from voice_dpki.x509.keys import generate_es256, generate_rsa
+from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+NOW_S = 1_790_000_000
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def refused(verifier, call, record, step, match="."):
+    """Verify `call`, see that `step` refuses it with a sentence that matches, and return the verdict."""
+    with pytest.raises(VerificationFailed, match=match) as failure:
+        verifier.verify(call, record)
+    assert failure.value.step is step
+    verdict = verdict_of(failure.value)
+    assert verdict.reasoncode == step.reasoncode
+    assert verdict.verstat is step.verstat
+    assert verdict.reasondesc[0].isupper()
+    assert verdict.reasondesc.endswith(".")
+    assert call.orig not in verdict.reasondesc
+    assert call.dest.tns[0] not in verdict.reasondesc
+    return verdict
+
+
+def test_a_good_call_passes_every_step(operator, verifier):
+    verdict = verifier.verify(operator.call(), operator.record)
+    assert verdict.verstat is Verstat.PASSED
+    assert (verdict.reasoncode, verdict.step) == (None, "")
+    assert (verdict.signer, verdict.attest) == ("Operator A", "A")
+    assert verdict.certificate == digest_of(operator.der)
+    assert verdict.key_mgmt is KeyMgmt.VERIFIED
+
+
+def test_examine_tells_whom_to_look_up(operator):
+    assert examine(operator.call(), Policy(), NOW_S).digest == digest_of(operator.der)
+
+
+# What the token says of itself, forged by the very key that the ledger trusts.
+
+
+def forged(operator, call, *, header=None, payload=None, **parameters):
+    """Sign again with members of header and payload changed (None takes one away), and parameters set."""
+    received = IdentityHeader.parse(call.identity)
+    parts = [canonical_json.decode_object(base64url.decode(part)) for part in received.token.split(".")[:2]]
+    for members, changes in zip(parts, (header or {}, payload or {}), strict=True):
+        members.update(changes)
+        for name in [name for name, value in members.items() if value is None]:
+            del members[name]
+    signing_input = ".".join(base64url.encode(canonical_json.encode(members)) for members in parts)
+    signature = base64url.encode(operator.signer.sign(signing_input.encode()))
+    return replace(call, identity=replace(received, token=f"{signing_input}.{signature}", **parameters).serialize())
+
+
+URL = "https://certs.a.example/" + "0" * 64
+OTHER = Destinations((Tn("442079460099"),))
+
+
+@pytest.mark.parametrize(
+    ("step", "match", "changes"),
+    [
+        (Step.PPT_PARAMETER, "ppt", {"ppt": "div"}),
+        (Step.INFO, "no info", {"info": None}),
+        (Step.INFO_URL, "SHA-256", {"info": "https://certs.a.example/a.pem"}),
+        (Step.INFO_URL, "SHA-256", {"info": "http://169.254.169.254/latest/meta-data"}),
+        (Step.X5U, "different URLs", {"info": URL}),
+        (Step.X5U, "different URLs", {"header": {"x5u": URL}}),
+        (Step.HEADER, "no x5u", {"header": {"x5u": None}}),
+        (Step.HEADER, "no alg", {"header": {"alg": None}}),
+        (Step.HEADER, "no typ", {"header": {"typ": 7}}),
+        (Step.HEADER, "no ppt", {"header": {"ppt": None}}),
+        (Step.TYP, "passport", {"header": {"typ": "JWT"}}),
+        (Step.ALG, "ES256", {"header": {"alg": "none"}}),
+        (Step.ALG, "ES256", {"header": {"alg": "HS256"}}),
+        (Step.ALG, "ES256", {"alg": "ES384"}),
+        (Step.PPT, "shaken", {"header": {"ppt": "div"}}),
+        (Step.CLAIMS, "attest", {"payload": {"attest": None}}),
+        (Step.CLAIMS, "orig", {"payload": {"orig": None}}),
+        (Step.CLAIMS, "dest", {"payload": {"dest": None}}),
+        (Step.CLAIMS, "dest", {"payload": {"dest": {"tn": []}}}),
+        (Step.CLAIMS, "origid", {"payload": {"origid": None}}),
+        (Step.CLAIMS, "iat", {"payload": {"iat": str(NOW_S)}}),
+        (Step.CLAIMS, "key-mgmt", {"payload": {"key-mgmt": "none"}}),
+        (Step.IAT, "86400 s after", {"payload": {"iat": NOW_S + 86_400}}),
+        (Step.IAT, "61 s before", {"payload": {"iat": NOW_S - 61}}),
+        (Step.NUMBERS, "caller", {"payload": {"orig": {"tn": "493023125002"}}}),
+        (Step.NUMBERS, "destination", {"payload": {"dest": {"tn": ["442079460099"]}}}),
+        (Step.ATTEST, "none of A, B and C", {"payload": {"attest": "D"}}),
+        (Step.KEY_MGMT, "did not sign", {"payload": {"key-mgmt": None}}),
+    ],
+)
+def test_each_fault_in_a_token_is_told_by_its_step(operator, verifier, step, match, changes):
+    refused(verifier, forged(operator, operator.call(), **changes), operator.record, step, match)
+
+
+def test_parameters_alg_and_ppt_may_be_left_out(operator, verifier):
+    call = forged(operator, operator.call(), alg=None, ppt=None)
+    assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
+
+
+@pytest.mark.parametrize(
+    ("step", "match", "identity"),
+    [
+        (Step.FORM, "does not begin", ""),
+        (Step.FORM, "compact form", "..c2ln;info=<https://a.example/x>"),
+        (Step.FORM, "angle brackets", "a.b.c;info=x"),
+        (Step.INFO, "no info", "e30.e30.e30"),
+        (Step.HEADER, "decoded", f"e30.e30;info=<{URL}>"),
+        (Step.HEADER, "no alg", f"e30.e30.c2ln;info=<{URL}>"),
+    ],
+)
+def test_what_is_no_identity(operator, verifier, step, match, identity):
+    refused(verifier, replace(operator.call(), identity=identity), operator.record, step, match)
+
+
+@pytest.mark.parametrize("offset_s", [-61, 61])
+def test_a_stale_date(operator, verifier, offset_s):
+    call = replace(operator.call(), time_s=NOW_S + offset_s)
+    refused(verifier, call, operator.record, Step.TIME, "61 s")
+
+
+@pytest.mark.parametrize("offset_s", [-60, 60])
+def test_a_date_at_the_edge_is_fresh(operator, verifier, offset_s):
+    assert verifier.verify(operator.call(iat_s=NOW_S + offset_s), operator.record).verstat is Verstat.PASSED
+
+
+def test_a_signature_cut_from_one_call_and_pasted_into_another(operator, verifier):
+    pasted = replace(operator.call(), orig=Tn("493023125009"))
+    refused(verifier, pasted, operator.record, Step.NUMBERS, "caller")
+    refused(verifier, replace(operator.call(), dest=OTHER), operator.record, Step.NUMBERS, "destination")
+
+
+def test_a_call_to_one_of_several_signed_destinations(operator, verifier):
+    call = operator.call(dest=Destinations((Tn("442079460001"), Tn("442079460099"))))
+    assert verifier.verify(replace(call, dest=OTHER), operator.record).verstat is Verstat.PASSED
+
+
+# What the ledger says of the signer.
+
+
+@pytest.mark.parametrize(
+    ("status", "match"),
+    [
+        (SignerStatus.UNKNOWN, "not recorded"),
+        (SignerStatus.REVOKED, "revoked"),
+        (SignerStatus.SUSPENDED, "suspended"),
+        (SignerStatus.EXPIRED, "expired"),
+    ],
+)
+def test_signers_that_the_ledger_does_not_hold_valid(operator, verifier, status, match):
+    record = replace(operator.record, status=status)
+    verdict = refused(verifier, operator.call(), record, Step.CERTIFICATE, match)
+    assert verdict.verstat is Verstat.FAILED
+
+
+def test_the_certificate_is_the_one_that_was_asked_for(operator, new_operator, verifier):
+    for der in (new_operator().der, None):
+        record = replace(operator.record, certificate=der)
+        refused(verifier, operator.call(), record, Step.LEDGER, "did not give the certificate")
+
+
+def test_the_certificates_organisation_is_that_of_the_record(operator, verifier):
+    record = replace(operator.record, organization="Operator B")
+    refused(verifier, operator.call(), record, Step.CERTIFICATE, "organisation")
+
+
+def signed_with(operator, signer, **certificate):
+    """A call that `signer` signed under a certificate which our own server would refuse to sign with."""
+    options = {
+        "organization": "Operator A",
+        "common_name": "x",
+        "not_before_s": NOW_S - 9,
+        "not_after_s": NOW_S + 9,
+    }
+    random = type("Random", (), {"token": staticmethod(bytes)})()
+    certificate.setdefault("tn_auth_list", TnAuthList(ranges=operator.record.ranges))
+    der = build_certificate(signer, **{**options, **certificate}, random=random)
+    url = f"https://certs.a.example/{digest_of(der).hex()}"
+    call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, info=url)
+    return call, replace(operator.record, certificate=der)
+
+
+@pytest.mark.parametrize(
+    ("step", "match", "changes"),
+    [
+        (Step.CERTIFICATE, "digital signatures", {"organization": None, "common_name": None}),
+        (Step.CERTIFICATE, "validity", {"not_before_s": NOW_S + 1}),
+        (Step.CERTIFICATE, "validity", {"not_after_s": NOW_S - 1}),
+        (Step.AUTHORITY, "no TNAuthList", {"tn_auth_list": None}),
+        (Step.AUTHORITY, "no authority", {"tn_auth_list": TnAuthList(ranges=(TnRange(Tn("493023125500"), 2),))}),
+        (
+            Step.AUTHORITY,
+            "does not allot",
+            {"tn_auth_list": TnAuthList(ranges=(TnRange(Tn("493023125000"), 1001),))},
+        ),
+        (Step.AUTHORITY, "does not allot", {"tn_auth_list": TnAuthList(("709J",))}),
+    ],
+)
+def test_certificates_that_may_not_sign_this_call(operator, verifier, step, match, changes):
+    if changes.get("organization", "") is None:
+        record = replace(operator.record, organization=None)
+        operator = replace(operator, record=record)
+    call, record = signed_with(operator, generate_es256(), **changes)
+    refused(verifier, call, record, step, match)
+
+
+def test_rsa_signs_no_calls(operator, verifier):
+    call, record = signed_with(operator, generate_rsa())
+    refused(verifier, call, record, Step.CERTIFICATE, "P-256")
+
+
+def test_a_service_provider_code_stands_for_what_the_ledger_allots(operator, verifier):
+    call, record = signed_with(operator, generate_es256(), tn_auth_list=TnAuthList(("709J",)))
+    assert verifier.verify(call, replace(record, spcs=("709J",))).verstat is Verstat.PASSED
+    narrow = replace(record, spcs=("709J",), ranges=(TnRange(Tn("493023125500"), 2),))
+    refused(verifier, call, narrow, Step.AUTHORITY, "no authority")
+
+
+# The signature, the keying, and replays.
+
+
+def test_a_thief_who_names_the_certificate_but_has_not_its_key(operator, verifier):
+    call = forged(replace(operator, signer=generate_es256()), operator.call())
+    refused(verifier, call, operator.record, Step.SIGNATURE, "does not verify")
+
+
+def test_a_signature_of_another_length(operator, verifier):
+    call = operator.call()
+    header = IdentityHeader.parse(call.identity)
+    short = replace(header, token=header.token.rpartition(".")[0] + ".c2ln").serialize()
+    refused(verifier, replace(call, identity=short), operator.record, Step.SIGNATURE)
+
+
+OFFER = ("mikey AQAFgM3YFvMAAAAA", "mikey AQAFgM3YFvMAAAAB")
+
+
+@pytest.mark.parametrize(
+    ("signed", "given", "match"),
+    [
+        (OFFER, (), "taken out"),
+        (OFFER, OFFER[:1], "carries 1 .* signed 2"),
+        (OFFER, OFFER[::-1], "not what the caller signed"),
+        (OFFER, (OFFER[0], OFFER[1] + "A"), "not what the caller signed"),
+        ((), OFFER, "did not sign"),
+    ],
+)
+def test_keying_that_was_changed_on_the_path(operator, verifier, signed, given, match):
+    call = replace(operator.call(key_mgmt=signed), key_mgmt=given)
+    verdict = refused(verifier, call, operator.record, Step.KEY_MGMT, match)
+    assert verdict.verstat is Verstat.FAILED
+
+
+@pytest.mark.parametrize(
+    ("signed", "given", "found"),
+    [(OFFER, OFFER, KeyMgmt.VERIFIED), ((), (), KeyMgmt.NONE), (OFFER, None, KeyMgmt.NOT_CHECKED)],
+)
+def test_keying_as_it_was_signed(operator, verifier, signed, given, found):
+    call = replace(operator.call(key_mgmt=signed), key_mgmt=given)
+    assert verifier.verify(call, operator.record).key_mgmt is found
+
+
+def test_keying_may_be_required(operator, new_verifier):
+    verifier = new_verifier(Policy(require_key_mgmt=True))
+    call = operator.call(key_mgmt=OFFER)
+    refused(verifier, operator.call(key_mgmt=()), operator.record, Step.KEY_MGMT, "no key management")
+    refused(verifier, replace(call, key_mgmt=None), operator.record, Step.KEY_MGMT, "did not tell")
+    assert verifier.verify(call, operator.record).key_mgmt is KeyMgmt.VERIFIED
+
+
+def test_a_replay(operator, verifier):
+    call = operator.call()
+    verifier.verify(call, operator.record)
+    refused(verifier, call, operator.record, Step.REPLAY, "used before")
+
+
+def test_a_replay_with_the_other_signature_that_anyone_can_make(operator, verifier):
+    call = operator.call()
+    verifier.verify(call, operator.record)
+    header = IdentityHeader.parse(call.identity)
+    signed, _, signature = header.token.rpartition(".")
+    raw = base64url.decode(signature)
+    twin = raw[:32] + (ORDER - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
+    changed = replace(header, token=f"{signed}.{base64url.encode(twin)}").serialize()
+    refused(verifier, replace(call, identity=changed), operator.record, Step.REPLAY, "used before")
+
+
+def test_a_changed_copy_does_not_use_up_the_signature(operator, verifier):
+    call = operator.call()
+    refused(verifier, replace(call, key_mgmt=()), operator.record, Step.KEY_MGMT)
+    refused(verifier, call, replace(operator.record, status=SignerStatus.REVOKED), Step.CERTIFICATE)
+    assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
+
+
+def test_two_calls_alike_in_one_second_are_two_calls(operator, verifier):
+    verifier.verify(operator.call(), operator.record)
+    verifier.verify(operator.call(), operator.record)
+
+
+def test_a_full_memory_of_signatures_fails_closed(operator, verifier):
+    verifier.replays = ReplayCache(1, 120)
+    verifier.verify(operator.call(), operator.record)
+    refused(verifier, operator.call(), operator.record, Step.REPLAY, "full")
+    verifier.now_s += 121
+    verifier.verify(operator.call(iat_s=NOW_S + 121), operator.record)
+
+
+SOME = st.text(max_size=40) | st.text('ab.;=<>" \tinfoalgpptshaken', max_size=80)
+
+
+@given(SOME)
+def test_any_identity_is_examined_or_fails_at_a_step(operator, identity):
+    with contextlib.suppress(VerificationFailed):
+        examine(replace(operator.call(), identity=identity), Policy(), NOW_S)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_change_of_one_character_passes(operator, new_verifier, data):
+    call = operator.call()
+    signed = len(call.identity) - len(";alg=ES256;ppt=shaken")
+    at = data.draw(st.integers(0, signed - 1))
+    character = data.draw(st.sampled_from("AQgw_-.;<>=x019 "))
+    changed = call.identity[:at] + character + call.identity[at + 1 :]
+    if changed == call.identity:
+        return
+    with pytest.raises(VerificationFailed):
+        new_verifier().verify(replace(call, identity=changed), operator.record)

@@ -1,0 +1,79 @@
+"""The SIP Identity header field, full form (RFC 8224 §4).
+
+    Identity = signed-identity-digest SEMI "info" EQUAL LAQUOT absoluteURI RAQUOT *( SEMI ident-info-params )
+    ident-info-params = "alg" EQUAL token / "ppt" EQUAL token / generic-param
+
+Values of alg and ppt are also read when they are quoted, as many networks write them.
+"""
+
+import re
+from dataclasses import dataclass
+
+from voice_dpki.errors import MalformedError
+
+MAX_IDENTITY_LENGTH = 10_240
+"""Characters of a header field: the largest token and its parameters."""
+
+MAX_PARAMETERS = 16
+
+_DIGEST = re.compile(r"[ \t]*([A-Za-z0-9._/+=-]+)[ \t]*")
+_PARAMETER = re.compile(
+    r""";[ \t]*([A-Za-z0-9.!%*_+`'~-]+)[ \t]*(?:=[ \t]*(<[!-;=?-~]*>|"[ !#-\[\]-~]*"|[^\s;,<>"]+)[ \t]*)?"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityHeader:
+    """One Identity header field's value; parameters that were not given are None."""
+
+    token: str
+    info: str | None
+    """The URI without its angle brackets."""
+    alg: str | None
+    ppt: str | None
+
+    @classmethod
+    def parse(cls, value: str) -> "IdentityHeader":
+        """Parse an unfolded value; parameters other than info, alg and ppt are ignored.
+
+        Raises MalformedError at the first character that the grammar does not admit, at a parameter given twice,
+        and beyond 10240 characters or 16 parameters.
+        """
+        if len(value) > MAX_IDENTITY_LENGTH:
+            raise MalformedError(f"the Identity header has more than {MAX_IDENTITY_LENGTH} characters")
+        digest = _DIGEST.match(value)
+        if digest is None:
+            raise MalformedError("the Identity header does not begin with a PASSporT (RFC 8224 §4)")
+        parameters = _parameters(value, digest.end())
+        info = parameters.get("info")
+        if info is not None and not info.startswith("<"):
+            raise MalformedError("the Identity header's info is not a URI in angle brackets (RFC 8224 §4)")
+        return cls(
+            token=digest[1],
+            info=info[1:-1] if info else None,
+            alg=_unquoted(parameters.get("alg")),
+            ppt=_unquoted(parameters.get("ppt")),
+        )
+
+    def serialize(self) -> str:
+        """Write the value in the order and spelling that peers are known to read."""
+        named = (("info", self.info and f"<{self.info}>"), ("alg", self.alg), ("ppt", self.ppt))
+        return ";".join([self.token, *(f"{name}={value}" for name, value in named if value is not None)])
+
+
+def _parameters(value: str, at: int) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    while at < len(value):
+        found = _PARAMETER.match(value, at)
+        if found is None:
+            raise MalformedError(f"the Identity header's parameters break off at character {at} (RFC 8224 §4)")
+        name = found[1].lower()
+        if name in parameters or len(parameters) == MAX_PARAMETERS:
+            raise MalformedError("the Identity header gives a parameter twice, or too many of them")
+        parameters[name] = found[2] or ""
+        at = found.end()
+    return parameters
+
+
+def _unquoted(value: str | None) -> str | None:
+    return value.strip('"') if value is not None else None

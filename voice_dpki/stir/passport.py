@@ -1,0 +1,206 @@
+"""PASSporT: a signed statement of who calls whom, when (RFC 8225), with the claims of SHAKEN (RFC 8588).
+
+    token   = base64url(header) "." base64url(payload) "." base64url(signature)     RFC 7515 §7.1
+    header  = {"alg","ppt","typ","x5u"}                                              RFC 8225 §4, §8.1
+    payload = {"attest","dest","iat","key-mgmt"?,"orig","origid"}                    RFC 8588 §8
+
+`key-mgmt` is this project's claim: the SHA-256 of every `a=key-mgmt` value of the call's SDP (RFC 4567), in order.
+Verifiers that do not know it ignore it (RFC 8225 §8.3), and those that do see any change to the keying.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from voice_dpki.codec import base64url, canonical_json
+from voice_dpki.codec.canonical_json import Json
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import Tn
+from voice_dpki.stir.tn import MAX_URI_LENGTH, is_canonical_tn
+
+MAX_TOKEN_LENGTH = 8192
+"""Characters of a token; one of SHAKEN has about 500."""
+
+MAX_DESTINATIONS = 16
+MAX_KEY_MGMT = 16
+"""Values of `a=key-mgmt` that one call may carry."""
+
+MAX_ORIGID_LENGTH = 64
+"""A UUID has 36 characters; some networks send other identifiers."""
+
+ATTESTATIONS = frozenset("ABC")
+"""Full, partial and gateway attestation (RFC 8588 §4)."""
+
+KEY_MGMT_CLAIM = "key-mgmt"
+
+_DIGEST_LENGTH = 32
+
+
+class ClaimError(PeerError):
+    """A claim is missing or is not of the type that its section demands; the message names the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """A token of the full form, as received: its two JSON objects, and the very bytes that were signed."""
+
+    signing_input: bytes
+    """Header and payload in base64url with the dot between them, as received (RFC 7515 §5.2)."""
+    header: Mapping[str, Json]
+    payload_untrusted: bytes
+    """The payload, decoded from base64url and no further."""
+    signature: bytes
+
+    @classmethod
+    def parse(cls, token: str) -> "Passport":
+        """Split and decode `token`; raises MalformedError if it is not three parts, the first a JSON object."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise MalformedError(f"the PASSporT has more than {MAX_TOKEN_LENGTH} characters")
+        parts = token.split(".")
+        if len(parts) != 3:
+            raise MalformedError("a PASSporT has three parts, divided by dots (RFC 8225 §6)")
+        header, payload, signature = map(base64url.decode, parts)
+        signing_input = token.rpartition(".")[0].encode("ascii")
+        return cls(signing_input, canonical_json.decode_object(header), payload, signature)
+
+    def header_text(self, name: str) -> str | None:
+        """Return the header's parameter `name` if it is there and a string."""
+        value = self.header.get(name)
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Who is called: at least one number or URI, all in canonical form (RFC 8225 §5.2.1)."""
+
+    tns: tuple[Tn, ...] = ()
+    uris: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.tns) + len(self.uris) <= MAX_DESTINATIONS:
+            raise ClaimError(f"dest names 1 to {MAX_DESTINATIONS} destinations (RFC 8225 §5.2.1)")
+
+    def includes(self, others: "Destinations") -> bool:
+        """Tell whether all `others` are among these."""
+        return set(others.tns) <= set(self.tns) and set(others.uris) <= set(self.uris)
+
+
+@dataclass(frozen=True, slots=True)
+class ShakenClaims:
+    """The payload of a SHAKEN PASSporT (RFC 8588)."""
+
+    attest: str
+    """"A", "B" or "C" when well made; any other text is for the verifier to refuse."""
+    dest: Destinations
+    iat_s: int
+    orig: Tn
+    origid: str
+    key_mgmt: tuple[bytes, ...] = ()
+    """SHA-256 of each `a=key-mgmt` value, in the order of the SDP; empty if the claim is not there."""
+
+    @classmethod
+    def parse(cls, payload: bytes) -> "ShakenClaims":
+        """Read the claims; those that are not known are ignored.
+
+        Raises MalformedError if it is no JSON object, and ClaimError for the first claim that is missing or wrong.
+        """
+        claims = canonical_json.decode_object(payload)
+        return cls(
+            attest=_text(claims, "attest", 16),
+            dest=_dest(claims),
+            iat_s=_iat(claims),
+            orig=_orig(claims),
+            origid=_text(claims, "origid", MAX_ORIGID_LENGTH),
+            key_mgmt=_key_mgmt(claims),
+        )
+
+    def serialize(self) -> bytes:
+        """Encode as canonical JSON (RFC 8225 §9); numbers and URIs are put in order (RFC 8225 §5.2.1)."""
+        dest: dict[str, Json] = {}
+        if self.dest.tns:
+            dest["tn"] = sorted(self.dest.tns)
+        if self.dest.uris:
+            dest["uri"] = sorted(self.dest.uris)
+        claims: dict[str, Json] = {
+            "attest": self.attest,
+            "dest": dest,
+            "iat": self.iat_s,
+            "orig": {"tn": self.orig},
+            "origid": self.origid,
+        }
+        if self.key_mgmt:
+            claims[KEY_MGMT_CLAIM] = [
+                {"alg": "sha-256", "dig": base64url.encode(digest)} for digest in self.key_mgmt
+            ]
+        return canonical_json.encode(claims)
+
+
+def signing_input_of(header: Mapping[str, Json], payload: bytes) -> bytes:
+    """Return what is signed for `header` and an encoded `payload` (RFC 7515 §5.1)."""
+    return f"{base64url.encode(canonical_json.encode(header))}.{base64url.encode(payload)}".encode("ascii")
+
+
+def key_mgmt_digests(values: Sequence[str]) -> tuple[bytes, ...]:
+    """Digest the raw values of `a=key-mgmt` attributes, for instance "mikey AQAF...", in the order of the SDP."""
+    return tuple(hashlib.sha256(value.encode("utf-8")).digest() for value in values)
+
+
+def _text(claims: Mapping[str, Json], name: str, max_length: int) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not 1 <= len(value) <= max_length:
+        raise ClaimError(f"claim {name} must be there, as 1 to {max_length} characters (RFC 8588 §4, §5)")
+    return value
+
+
+def _iat(claims: Mapping[str, Json]) -> int:
+    value = claims.get("iat")
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise ClaimError("claim iat must be there, as an integer of seconds (RFC 8225 §5.1.1)")
+    return value
+
+
+def _orig(claims: Mapping[str, Json]) -> Tn:
+    value = claims.get("orig")
+    if not isinstance(value, dict) or list(value) != ["tn"]:
+        raise ClaimError("claim orig must be there and hold exactly one number, tn (RFC 8225 §5.2.1)")
+    return _tn(value["tn"], "orig")
+
+
+def _dest(claims: Mapping[str, Json]) -> Destinations:
+    value = claims.get("dest")
+    if not isinstance(value, dict):
+        raise ClaimError("claim dest must be there, as an object (RFC 8225 §5.2.1)")
+    tns = tuple(_tn(item, "dest") for item in _bounded_list(value.get("tn", []), "dest.tn", MAX_DESTINATIONS))
+    uris = tuple(_uri(item) for item in _bounded_list(value.get("uri", []), "dest.uri", MAX_DESTINATIONS))
+    return Destinations(tns, uris)
+
+
+def _key_mgmt(claims: Mapping[str, Json]) -> tuple[bytes, ...]:
+    items = _bounded_list(claims.get(KEY_MGMT_CLAIM, []), KEY_MGMT_CLAIM, MAX_KEY_MGMT)
+    return tuple(_digest(item) for item in items)
+
+
+def _digest(value: Json) -> bytes:
+    if isinstance(value, dict) and value.get("alg") == "sha-256" and isinstance(value.get("dig"), str):
+        digest = base64url.decode(str(value["dig"]))
+        if len(digest) == _DIGEST_LENGTH:
+            return digest
+    raise ClaimError('claim key-mgmt must hold objects with alg "sha-256" and dig, 32 bytes in base64url')
+
+
+def _bounded_list(value: Json, name: str, max_items: int) -> list[Json]:
+    if not isinstance(value, list) or len(value) > max_items:
+        raise ClaimError(f"claim {name} must be a list of at most {max_items}")
+    return value
+
+
+def _tn(value: Json, name: str) -> Tn:
+    if not isinstance(value, str) or not is_canonical_tn(value):
+        raise ClaimError(f"claim {name} must hold numbers of 1 to 15 of 0-9 # * (RFC 8224 §8.3)")
+    return Tn(value)
+
+
+def _uri(value: Json) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_URI_LENGTH:
+        raise ClaimError(f"claim dest must hold URIs of at most {MAX_URI_LENGTH} characters (RFC 8225 §5.2.1)")
+    return value

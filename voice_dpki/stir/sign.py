@@ -1,0 +1,138 @@
+"""Authentication service: sign a call with SHAKEN, and only with authority over its number (RFC 8224 §6.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voice_dpki.codec import base64url
+from voice_dpki.effects import Signer
+from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.names import Tn
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digests, signing_input_of
+from voice_dpki.stir.x5u import url_for
+from voice_dpki.x509.profile import CertificateProfile
+from voice_dpki.x509.tnauthlist import TnRange
+
+DEFAULT_MAX_SKEW_S = 60.0
+"""How far `iat` may lie from now; RFC 8224 §4.1 recommends sixty seconds."""
+
+
+class SigningRefused(PeerError):
+    """The call gets no signature. `code` is stable: "no-authority", "stale-iat" or "credential-not-valid"."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRequest:
+    """What a proxy asks to be signed, for one call."""
+
+    attest: str
+    orig: Tn
+    dest: Destinations
+    iat_s: int
+    origid: str
+    key_mgmt: tuple[str, ...] = ()
+    """Raw values of `a=key-mgmt` in the call's SDP, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A key, its certificate, and the URL under which others may look at that certificate."""
+
+    signer: Signer
+    profile: CertificateProfile
+    info: str
+    spc_ranges: tuple[TnRange, ...] = ()
+    """The numbers that the service provider codes in the certificate stand for, if it has any."""
+
+    def authorises(self, tn: Tn) -> bool:
+        """Tell whether the certificate's TNAuthList gives authority over `tn` (RFC 8226 §9)."""
+        listed = self.profile.tn_auth_list
+        if listed is None:
+            return False
+        return listed.covers(tn) or (bool(listed.spcs) and any(entry.covers(tn) for entry in self.spc_ranges))
+
+
+def make_credential(
+    signer: Signer,
+    profile: CertificateProfile,
+    info_template: str,
+    now_s: float,
+    spc_ranges: Sequence[TnRange] = (),
+) -> Credential:
+    """Check that key and certificate can sign calls now, and put the certificate's digest into the URL.
+
+    `info_template` is an http or https URL whose last path element is `{digest}`, perhaps with .der or .pem.
+    Raises LocalError with the reason.
+    """
+    reasons = (
+        (signer.public_key_der != profile.public_key_der, "the private key is not the certificate's"),
+        (profile.key_algorithm != "ES256", "its key is not ECDSA on P-256, as calls are signed (RFC 8225 §4.2)"),
+        (not profile.may_sign(), "its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)"),
+        (not profile.valid_at(now_s), "its validity has not begun or is over"),
+        (profile.tn_auth_list is None, "it has no TNAuthList, so it gives authority over no number (RFC 8226 §9)"),
+    )
+    for holds, sentence in reasons:
+        if holds:
+            raise LocalError(f"the certificate cannot sign calls: {sentence}")
+    try:
+        info = url_for(info_template, profile.digest)
+    except MalformedError as error:
+        raise LocalError(
+            f"info_url: {error}; its last path element must be {{digest}}, perhaps with .der"
+        ) from None
+    return Credential(signer, profile, info, tuple(spc_ranges))
+
+
+def sign_shaken(
+    request: SigningRequest, credential: Credential, now_s: float, max_skew_s: float = DEFAULT_MAX_SKEW_S
+) -> IdentityHeader:
+    """Sign `request` in the full form (RFC 8224 §4.1.1), after the checks of RFC 8224 §4.1 and §6.1.
+
+    Raises SigningRefused where a check fails.
+    """
+    _check_freshness(request.iat_s, now_s, max_skew_s)
+    _check_validity(request.iat_s, credential.profile, now_s)
+    _check_authority(request.orig, credential)
+    header = {"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": credential.info}
+    claims = ShakenClaims(
+        attest=request.attest,
+        dest=request.dest,
+        iat_s=request.iat_s,
+        orig=request.orig,
+        origid=request.origid,
+        key_mgmt=key_mgmt_digests(request.key_mgmt),
+    )
+    signing_input = signing_input_of(header, claims.serialize())
+    signature = base64url.encode(credential.signer.sign(signing_input))
+    token = f"{signing_input.decode('ascii')}.{signature}"
+    return IdentityHeader(token, info=credential.info, alg="ES256", ppt="shaken")
+
+
+def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:
+    """Refuse a Date outside the policy for freshness (RFC 8224 §4.1, third)."""
+    if abs(now_s - iat_s) > max_skew_s:
+        side = "before" if iat_s < now_s else "after"
+        raise SigningRefused(
+            "stale-iat",
+            f"iat lies {abs(now_s - iat_s):.0f} s {side} this server's clock, and {max_skew_s:.0f} s are allowed",
+        )
+
+
+def _check_validity(iat_s: int, profile: CertificateProfile, now_s: float) -> None:
+    """Refuse unless Date and now lie within the credential's validity (RFC 8224 §6.1)."""
+    if not (profile.valid_at(now_s) and profile.valid_at(iat_s)):
+        raise SigningRefused(
+            "credential-not-valid", "this server's certificate is not valid at the time of the call"
+        )
+
+
+def _check_authority(orig: Tn, credential: Credential) -> None:
+    """Refuse unless the credential has authority over the originating number (RFC 8224 §6.1)."""
+    if not credential.authorises(orig):
+        raise SigningRefused(
+            "no-authority", "the originating number is not among those that this server's certificate may sign for"
+        )

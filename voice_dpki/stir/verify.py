@@ -1,0 +1,435 @@
+"""Verification service: the numbered steps from an Identity header to a verdict (RFC 8224 §6.2, ATIS-1000082).
+
+`examine` does what the request alone allows and tells which certificate to look up on the ledger; `judge` does the
+rest, given what the ledger says. Each step is one function and raises VerificationFailed; `verdict_of` turns that
+into the answer. The steps bear the numbers of ATIS-1000082's table; those from E20 on are this project's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from functools import lru_cache
+
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import CertDigest, Tn
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import (
+    ATTESTATIONS,
+    ClaimError,
+    Destinations,
+    Passport,
+    ShakenClaims,
+    key_mgmt_digests,
+)
+from voice_dpki.stir.replay import ReplayCache, replay_key
+from voice_dpki.stir.x5u import digest_in
+from voice_dpki.x509.keys import SignatureError, verify_signature
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
+from voice_dpki.x509.tnauthlist import TnRange
+
+
+class Verstat(StrEnum):
+    """What the callee is told about the caller's number (3GPP TS 24.229 §7.2A.20)."""
+
+    PASSED = "TN-Validation-Passed"
+    FAILED = "TN-Validation-Failed"
+    NONE = "No-TN-Validation"
+
+
+REASON_TEXTS = {
+    403: "Stale Date",
+    436: "Bad Identity Info",
+    437: "Unsupported Credential",
+    438: "Invalid Identity Header",
+}
+"""Reason phrases of RFC 8224 §6.2.2."""
+
+
+class Step(Enum):
+    """The steps, with the reason code and the verstat that a failure gives."""
+
+    TIME = ("E3 time", 403, Verstat.NONE)
+    FORM = ("E4 form", 438, Verstat.NONE)
+    PPT_PARAMETER = ("E5 ppt parameter", 438, Verstat.NONE)
+    INFO = ("E6 info", 436, Verstat.NONE)
+    INFO_URL = ("E7 info URL", 436, Verstat.NONE)
+    LEDGER = ("E8 ledger", 436, Verstat.NONE)
+    HEADER = ("E9 header claims", 436, Verstat.NONE)
+    X5U = ("E10 x5u", 436, Verstat.NONE)
+    TYP = ("E11 typ", 437, Verstat.NONE)
+    ALG = ("E12 alg", 437, Verstat.NONE)
+    PPT = ("E13 ppt", 438, Verstat.NONE)
+    CLAIMS = ("E14 claims", 438, Verstat.NONE)
+    IAT = ("E15 iat", 403, Verstat.NONE)
+    NUMBERS = ("E16 numbers", 438, Verstat.NONE)
+    CERTIFICATE = ("E17 certificate", 437, Verstat.FAILED)
+    AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
+    SIGNATURE = ("E18 signature", 438, Verstat.FAILED)
+    ATTEST = ("E19 attest", 438, Verstat.NONE)
+    KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
+    REPLAY = ("E21 replay", 438, Verstat.FAILED)
+
+    def __init__(self, label: str, reasoncode: int, verstat: Verstat) -> None:
+        self.label = label
+        self.reasoncode = reasoncode
+        self.verstat = verstat
+
+
+class VerificationFailed(PeerError):
+    """A step failed; the message is the sentence for people, without any subscriber's number."""
+
+    def __init__(self, step: Step, sentence: str) -> None:
+        super().__init__(sentence)
+        self.step = step
+
+
+class KeyMgmt(StrEnum):
+    """What was found out about the keying in the call's SDP."""
+
+    VERIFIED = "verified"
+    """What the SDP carries is what the caller signed."""
+    NONE = "none"
+    """The SDP carries none, and the caller signed none."""
+    NOT_CHECKED = "not-checked"
+    """The proxy did not tell what the SDP carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a verification request. `reasoncode` is None, and the texts are empty, if all steps passed."""
+
+    verstat: Verstat
+    reasoncode: int | None = None
+    reasontext: str = ""
+    reasondesc: str = ""
+    step: str = ""
+    """The step that failed, for instance "E17 certificate"."""
+    signer: str = ""
+    """Organisation of the signer, once its certificate is known to be recorded."""
+    certificate: CertDigest | None = None
+    attest: str = ""
+    key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What signalling says about the call, in canonical form; the Identity header is as received."""
+
+    orig: Tn
+    dest: Destinations
+    time_s: int
+    """The SIP Date, or the time of receipt where there was none."""
+    identity: str
+    key_mgmt: tuple[str, ...] | None = None
+    """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this verifier insists on."""
+
+    freshness_s: float = 60.0
+    """How far `time` and `iat` may lie from now, in both directions (RFC 8224 §6.2 recommends sixty seconds)."""
+    require_key_mgmt: bool = False
+    """Refuse calls whose SDP carries no key management under the signature."""
+
+
+class SignerStatus(StrEnum):
+    """Status of a certificate on the ledger."""
+
+    VALID = "valid"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SignerRecord:
+    """What the ledger proves about the certificate that a token names."""
+
+    status: SignerStatus
+    certificate: bytes | None = None
+    organization: str = ""
+    ranges: tuple[TnRange, ...] = ()
+    """Number ranges that the ledger allots to the organisation."""
+    spcs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A call whose token is well made and agrees with signalling; only the signer is not known yet."""
+
+    call: Call
+    passport: Passport
+    claims: ShakenClaims
+    digest: CertDigest
+    """H(CERT) of the signer, to be looked up on the ledger."""
+
+
+_NOT_VALID = {
+    SignerStatus.UNKNOWN: "the signer's certificate is not recorded on the ledger",
+    SignerStatus.REVOKED: "the signer's certificate was revoked on the ledger",
+    SignerStatus.SUSPENDED: "the signer's certificate is suspended on the ledger",
+    SignerStatus.EXPIRED: "the signer's certificate has expired",
+}
+
+
+def examine(call: Call, policy: Policy, now_s: float) -> Examined:
+    """Do the steps that need no ledger; raises VerificationFailed."""
+    _time(call.time_s, policy, now_s)
+    header = _form(call.identity)
+    _ppt_parameter(header)
+    digest = _info_url(_info(header))
+    passport = _header(header.token)
+    _x5u(passport, header)
+    _typ(passport)
+    _alg(passport, header)
+    _ppt(passport)
+    claims = _claims(passport)
+    _iat(claims.iat_s, policy, now_s)
+    _numbers(claims, call)
+    _attest(claims)
+    return Examined(call, passport, claims, digest)
+
+
+def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: ReplayCache, now_s: float) -> Verdict:
+    """Do the steps that need the signer's record; raises VerificationFailed.
+
+    The token enters `replays` only when everything else has passed, so nobody can use it up with a changed copy.
+    """
+    profile = _certificate(examined, record, now_s)
+    _authority(examined.claims.orig, profile, record)
+    _signature(examined.passport, profile)
+    key_mgmt = _key_mgmt(examined, policy)
+    _replay(examined.passport, replays, now_s)
+    return Verdict(
+        Verstat.PASSED,
+        signer=record.organization,
+        certificate=examined.digest,
+        attest=examined.claims.attest,
+        key_mgmt=key_mgmt,
+    )
+
+
+def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertDigest | None = None) -> Verdict:
+    """Turn a failed step into the answer."""
+    step = failure.step
+    return Verdict(
+        step.verstat,
+        reasoncode=step.reasoncode,
+        reasontext=REASON_TEXTS[step.reasoncode],
+        reasondesc=f"{str(failure)[0].upper()}{str(failure)[1:]}.",
+        step=step.label,
+        signer=signer,
+        certificate=certificate,
+    )
+
+
+def _time(time_s: int, policy: Policy, now_s: float) -> None:
+    """E3: the SIP Date is fresh (RFC 8224 §6.2 step 4)."""
+    if abs(now_s - time_s) > policy.freshness_s:
+        raise VerificationFailed(Step.TIME, _stale("the request's Date", time_s, policy, now_s))
+
+
+def _form(identity: str) -> IdentityHeader:
+    """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3)."""
+    try:
+        header = IdentityHeader.parse(identity)
+    except MalformedError as error:
+        raise VerificationFailed(Step.FORM, str(error)) from None
+    if header.token.startswith(".."):
+        raise VerificationFailed(
+            Step.FORM, "the Identity is of the compact form, and SHAKEN uses the full form only"
+        )
+    return header
+
+
+def _ppt_parameter(header: IdentityHeader) -> None:
+    """E5: a ppt parameter names the one type that is supported (RFC 8224 §6.2 step 1)."""
+    if header.ppt not in (None, "shaken"):
+        raise VerificationFailed(Step.PPT_PARAMETER, "the Identity's ppt is not shaken, which alone is supported")
+
+
+def _info(header: IdentityHeader) -> str:
+    """E6: the info parameter is there (RFC 8224 §4)."""
+    if not header.info:
+        raise VerificationFailed(Step.INFO, "the Identity has no info parameter, so its signer is not known")
+    return header.info
+
+
+def _info_url(info: str) -> CertDigest:
+    """E7: info names a certificate by its digest; the URL itself is never fetched (RFC 8224 §7.2)."""
+    try:
+        return digest_in(info)
+    except MalformedError as error:
+        raise VerificationFailed(Step.INFO_URL, f"the Identity's info cannot be used: {error}") from None
+
+
+def _header(token: str) -> Passport:
+    """E9: the token decodes, and its header has the four parameters (RFC 8225 §4, §8.1)."""
+    try:
+        passport = Passport.parse(token)
+    except MalformedError as error:
+        raise VerificationFailed(Step.HEADER, f"the PASSporT cannot be decoded: {error}") from None
+    for name in ("alg", "ppt", "typ", "x5u"):
+        if passport.header_text(name) is None:
+            raise VerificationFailed(Step.HEADER, f"the PASSporT's header has no {name} (RFC 8225 §4)")
+    return passport
+
+
+def _x5u(passport: Passport, header: IdentityHeader) -> None:
+    """E10: x5u is the very URL in info (RFC 8224 §4.1, third)."""
+    if passport.header_text("x5u") != header.info:
+        raise VerificationFailed(Step.X5U, "the PASSporT's x5u and the Identity's info are different URLs")
+
+
+def _typ(passport: Passport) -> None:
+    """E11: the token is of type passport (RFC 8225 §4.1)."""
+    if passport.header_text("typ") != "passport":
+        raise VerificationFailed(Step.TYP, "the token's typ is not passport (RFC 8225 §4.1)")
+
+
+def _alg(passport: Passport, header: IdentityHeader) -> None:
+    """E12: the algorithm is ES256, in the token and in the header field (RFC 8225 §4.2; RFC 8224 §4.1, second)."""
+    if passport.header_text("alg") != "ES256" or header.alg not in (None, "ES256"):
+        raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
+
+
+def _ppt(passport: Passport) -> None:
+    """E13: the token is a SHAKEN PASSporT (RFC 8588 §3)."""
+    if passport.header_text("ppt") != "shaken":
+        raise VerificationFailed(Step.PPT, "the PASSporT's ppt is not shaken, which alone is supported")
+
+
+def _claims(passport: Passport) -> ShakenClaims:
+    """E14: all claims are there and well made (RFC 8225 §5, RFC 8588 §4, §5)."""
+    try:
+        return ShakenClaims.parse(passport.payload_untrusted)
+    except (ClaimError, MalformedError) as error:
+        raise VerificationFailed(Step.CLAIMS, f"the PASSporT's payload cannot be used: {error}") from None
+
+
+def _iat(iat_s: int, policy: Policy, now_s: float) -> None:
+    """E15: the signature is fresh; one from the future is as stale as an old one (RFC 8224 §6.2 step 4)."""
+    if abs(now_s - iat_s) > policy.freshness_s:
+        raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
+
+
+def _numbers(claims: ShakenClaims, call: Call) -> None:
+    """E16: the token speaks of the caller and the callee whom signalling names (RFC 8224 §6.2.4)."""
+    if claims.orig != call.orig:
+        raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
+    if not claims.dest.includes(call.dest):
+        raise VerificationFailed(Step.NUMBERS, "the signed destination is not the destination in the signalling")
+
+
+def _attest(claims: ShakenClaims) -> None:
+    """E19: the attestation is one of the three (RFC 8588 §4). It is done early, for it needs no ledger."""
+    if claims.attest not in ATTESTATIONS:
+        raise VerificationFailed(Step.ATTEST, "the attestation is none of A, B and C (RFC 8588 §4)")
+
+
+def _certificate(examined: Examined, record: SignerRecord, now_s: float) -> CertificateProfile:
+    """E17: the ledger holds the signer's certificate as valid, and it may sign calls (RFC 8224 §6.2 step 3)."""
+    if record.status is not SignerStatus.VALID:
+        raise VerificationFailed(Step.CERTIFICATE, _NOT_VALID[record.status])
+    if record.certificate is None or digest_of(record.certificate) != examined.digest:
+        raise VerificationFailed(Step.LEDGER, "the inquiry node did not give the certificate that was asked for")
+    try:
+        profile = _read_profile(record.certificate)
+    except ProfileError as error:
+        raise VerificationFailed(Step.CERTIFICATE, f"the signer's certificate cannot be used: {error}") from None
+    reasons = (
+        (profile.organization != record.organization, "its organisation is not the one that recorded it"),
+        (profile.key_algorithm != "ES256", "its key is not ECDSA on P-256 (RFC 8225 §4.2)"),
+        (not profile.may_sign(), "its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)"),
+        (
+            not (profile.valid_at(now_s) and profile.valid_at(examined.claims.iat_s)),
+            "the call is not within its validity (RFC 8224 §6.2 step 4)",
+        ),
+    )
+    for holds, sentence in reasons:
+        if holds:
+            raise VerificationFailed(Step.CERTIFICATE, f"the signer's certificate cannot be used: {sentence}")
+    return profile
+
+
+def _authority(orig: Tn, profile: CertificateProfile, record: SignerRecord) -> None:
+    """E17: the certificate covers the caller, and no more than the ledger allots (RFC 8224 §7.1, RFC 8226 §9)."""
+    listed = profile.tn_auth_list
+    if listed is None:
+        raise VerificationFailed(
+            Step.AUTHORITY, "the signer's certificate has no TNAuthList, so it has authority over no number"
+        )
+    if not listed.inside(record.ranges, record.spcs):
+        raise VerificationFailed(
+            Step.AUTHORITY,
+            "the signer's certificate claims numbers that the ledger does not allot to its organisation",
+        )
+    by_code = bool(listed.spcs) and any(entry.covers(orig) for entry in record.ranges)
+    if not listed.covers(orig) and not by_code:
+        raise VerificationFailed(
+            Step.AUTHORITY, "the signer's certificate has no authority over the caller's number"
+        )
+
+
+def _signature(passport: Passport, profile: CertificateProfile) -> None:
+    """E18: the signature verifies over the bytes as received (RFC 8224 §6.2 step 5)."""
+    try:
+        verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
+    except SignatureError:
+        raise VerificationFailed(Step.SIGNATURE, "the signature does not verify under the signer's key") from None
+
+
+def _key_mgmt(examined: Examined, policy: Policy) -> KeyMgmt:
+    """E20: the SDP's key management values are those that were signed, in number and order (RFC 4567 §3.1)."""
+    given, signed = examined.call.key_mgmt, examined.claims.key_mgmt
+    if policy.require_key_mgmt and (given is None or not signed):
+        whose = "proxy did not tell" if given is None else "caller signed no"
+        raise VerificationFailed(
+            Step.KEY_MGMT, f"the {whose} key management, and this domain admits no call without"
+        )
+    if given is None:
+        return KeyMgmt.NOT_CHECKED
+    sentence = _difference(key_mgmt_digests(given), signed)
+    if sentence:
+        raise VerificationFailed(Step.KEY_MGMT, sentence)
+    return KeyMgmt.VERIFIED if signed else KeyMgmt.NONE
+
+
+def _difference(given: Sequence[bytes], signed: Sequence[bytes]) -> str:
+    if not given and signed:
+        return "the key management that the caller signed was taken out of the SDP"
+    if given and not signed:
+        return "the SDP carries key management that the caller did not sign"
+    if len(given) != len(signed):
+        return f"the SDP carries {len(given)} key management values, and the caller signed {len(signed)}"
+    return "" if given == signed else "the SDP's key management is not what the caller signed"
+
+
+def _replay(passport: Passport, replays: ReplayCache, now_s: float) -> None:
+    """E21: this token is accepted for the first time (RFC 8224 §12.1)."""
+    key = replay_key(passport)
+    if replays.seen(key, now_s):
+        raise VerificationFailed(
+            Step.REPLAY, "this Identity was used before: the same signature has already set up a call"
+        )
+    if replays.full(now_s):
+        raise VerificationFailed(
+            Step.REPLAY,
+            "the memory of used signatures is full, so a replay could not be told; try again in a minute",
+        )
+    replays.add(key, now_s)
+
+
+def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:
+    side = "before" if then_s < now_s else "after"
+    return (
+        f"{what} lies {abs(now_s - then_s):.0f} s {side} the verifier's clock, "
+        f"and {policy.freshness_s:.0f} s are allowed"
+    )
+
+
+_read_profile = lru_cache(maxsize=4096)(read_profile)
+"""Signers are few and calls are many: a certificate, once judged, need not be parsed again."""
