@@ -1,0 +1,66 @@
+"""Which certificates a member may have recorded: the profile, and nothing that belongs to another member."""
+
+import re
+from functools import lru_cache
+
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
+from voice_dpki.names import Tn
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
+
+MAX_NOT_YET_VALID_S = 30 * 86_400
+"""How long before its validity begins a certificate may be recorded: a renewal's overlap."""
+
+_SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
+"""SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
+
+_TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
+_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
+
+
+def check_certificate(der: bytes, member: Member, time_s: int) -> CertificateProfile:
+    """Hold a certificate to the profile and to what `member` may endorse at `time_s`; raises Refused."""
+    profile = _profile(der)
+    _check_organization(profile, member)
+    _check_validity(profile, time_s)
+    if profile.tn_auth_list is not None and not profile.tn_auth_list.inside(member.ranges, member.spcs):
+        raise Refused(Refusal.NUMBERS)
+    if not all(_holds_uri(member, uri) for uri in profile.uris):
+        raise Refused(Refusal.NAMES)
+    if not all(member.holds_host(name.lower().removeprefix("*.")) for name in profile.dns_names):
+        raise Refused(Refusal.NAMES)
+    return profile
+
+
+@lru_cache(512)
+def _profile(der: bytes) -> CertificateProfile:
+    """Read a certificate; the verdict depends on its bytes alone, so one read serves check and block."""
+    try:
+        return read_profile(der)
+    except ProfileError as error:
+        raise Refused(PROFILE_REFUSALS.get(error.code, Refusal.CERTIFICATE_PROFILE)) from None
+
+
+def _check_organization(profile: CertificateProfile, member: Member) -> None:
+    """Hold the subject to the endorsing organisation; one that names nobody may go without (ITU-T X.1409)."""
+    anonymous = profile.organization is None and profile.common_name is None
+    if not anonymous and profile.organization != member.organization:
+        raise Refused(Refusal.ORGANIZATION)
+
+
+def _check_validity(profile: CertificateProfile, time_s: int) -> None:
+    if time_s > profile.not_after_s:
+        raise Refused(Refusal.EXPIRED)
+    if profile.not_before_s > time_s + MAX_NOT_YET_VALID_S:
+        raise Refused(Refusal.NOT_YET_VALID)
+
+
+def _holds_uri(member: Member, uri: str) -> bool:
+    """Tell whether a URI names nothing of another's: host in the member's domains, number in its ranges."""
+    if found := _SIP_URI.match(uri):
+        user = found["user"] or ""
+        number_ok = not user.startswith("+") or member.holds_number(Tn(user[1:]))
+        return number_ok and member.holds_host(found["host"].lower())
+    if found := _TEL_URI.match(uri):
+        return member.holds_number(Tn(found["number"]))
+    return _URN.match(uri) is not None

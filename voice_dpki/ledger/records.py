@@ -1,0 +1,112 @@
+"""What the ledger holds about a certificate: its record, a leaf of the tree under H(CERT).
+
+record = [1, status, organization, not_before_s, not_after_s, recorded_height, changed_height, revision, reason,
+          key_id]                                                        -- deterministic CBOR
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from voice_dpki.codec import cbor
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Height
+
+VERSION = 1
+
+
+class CertStatus(StrEnum):
+    """Status of a certificate. A record holds one of the first three; the others follow from time or absence."""
+
+    VALID = "valid"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    UNKNOWN = "unknown"
+    """Proved to be absent from the ledger."""
+
+
+RECORDED = frozenset({CertStatus.VALID, CertStatus.SUSPENDED, CertStatus.REVOKED})
+
+REASONS = frozenset(
+    {
+        "unspecified",
+        "keyCompromise",
+        "affiliationChanged",
+        "superseded",
+        "cessationOfOperation",
+        "certificateHold",
+        "removeFromCRL",
+        "privilegeWithdrawn",
+    }
+)
+"""Reasons for a change of status, named as in RFC 5280 §5.3.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertRecord:
+    """One recorded certificate. `revision` starts at 0 and grows with each change of status."""
+
+    status: CertStatus
+    organization: str
+    not_before_s: int
+    not_after_s: int
+    recorded_height: Height
+    changed_height: Height
+    revision: int
+    reason: str | None
+    key_id: bytes
+    """SHA-256 of the certificate's SubjectPublicKeyInfo."""
+
+    def __post_init__(self) -> None:
+        if self.status not in RECORDED:
+            raise MalformedError(f"record: {self.status} is not a status that is recorded")
+        numbers = (self.not_before_s, self.not_after_s, self.recorded_height, self.changed_height, self.revision)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise MalformedError("record: times, heights and revisions are whole numbers from 0")
+        if not isinstance(self.organization, str) or not isinstance(self.reason, str | None):
+            raise MalformedError("record: organisation and reason are text")
+        if not isinstance(self.key_id, bytes) or len(self.key_id) != 32:
+            raise MalformedError("record: a key is named by 32 bytes")
+
+    @classmethod
+    def parse(cls, data: bytes) -> "CertRecord":
+        """Parse a record; raises MalformedError on anything but its one encoding."""
+        match cbor.decode(data, "record"):
+            case [version, str(status), str(organization), *rest] if type(version) is int and len(rest) == 7:
+                if version != VERSION or status not in RECORDED:
+                    raise MalformedError("record: its version or status is not known")
+                return cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
+        raise MalformedError("record: not a list of the record's members")
+
+    def serialize(self) -> bytes:
+        """Encode the record."""
+        return cbor.encode(
+            [
+                VERSION,
+                str(self.status),
+                self.organization,
+                self.not_before_s,
+                self.not_after_s,
+                self.recorded_height,
+                self.changed_height,
+                self.revision,
+                self.reason,
+                self.key_id,
+            ]
+        )
+
+    def value_hash(self) -> bytes:
+        """Return the record's hash, as the tree holds it."""
+        return hashlib.sha256(self.serialize()).digest()
+
+    def status_at(self, now_s: float) -> CertStatus:
+        """Tell the status at `now_s`: what is revoked stays so, even when it has expired."""
+        if self.status is CertStatus.REVOKED:
+            return self.status
+        if now_s > self.not_after_s:
+            return CertStatus.EXPIRED
+        if self.status is CertStatus.VALID and now_s < self.not_before_s:
+            return CertStatus.NOT_YET_VALID
+        return self.status

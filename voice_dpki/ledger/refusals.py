@@ -1,0 +1,132 @@
+"""Why the ledger refuses a transaction: one number, one name and one sentence for each reason, alike on every node.
+
+The numbers are the codes of ABCI results: they go into the header's last_results_hash, so that they never change
+their meaning. The sentences hold nothing that comes from the transaction.
+"""
+
+from enum import Enum
+
+from voice_dpki.errors import PeerError
+
+_ROLE = "by a key that the ledger holds for the member"
+
+
+class Refusal(Enum):
+    """A reason to refuse. Codes below 100 concern the envelope, 100 to 199 a certificate, 200 to 299 its status."""
+
+    TOO_LARGE = (1, "transaction-too-large", "The transaction has more than 16384 bytes.")
+    MALFORMED = (2, "malformed", "The bytes are not a transaction in deterministic CBOR.")
+    VERSION = (3, "unknown-version", "The transaction has a version that this ledger does not know.")
+    KIND = (4, "unknown-kind", "The transaction is of a kind that this ledger does not know.")
+    CHAIN = (5, "wrong-chain", "The transaction was made for another ledger.")
+    MEMBER = (6, "unknown-member", "The transaction is made in the name of an organisation that is no member.")
+    SIGNER = (7, "unknown-signer", f"The transaction is not signed {_ROLE} in whose name it is made.")
+    SIGNATURE = (8, "bad-signature", "The transaction's signature does not verify.")
+
+    CERTIFICATE_TOO_LARGE = (100, "certificate-too-large", "The certificate has more than 8192 bytes.")
+    CERTIFICATE_MALFORMED = (
+        101,
+        "certificate-malformed",
+        "The certificate is not one well-formed DER certificate.",
+    )
+    CERTIFICATE_VERSION = (102, "certificate-version", "The certificate is not X.509 version 3.")
+    CERTIFICATE_ALGORITHM = (
+        103,
+        "certificate-algorithm",
+        "The certificate is not signed by ECDSA or RSA with SHA-256, SHA-384 or SHA-512.",
+    )
+    CERTIFICATE_KEY = (
+        104,
+        "certificate-weak-key",
+        "The certificate's key is neither on P-256 nor RSA of 2048 to 8192 bits.",
+    )
+    CERTIFICATE_SELF_SIGNED = (
+        105,
+        "certificate-not-self-signed",
+        "The certificate's issuer is not its subject.",
+    )
+    CERTIFICATE_SIGNATURE = (
+        106,
+        "certificate-signature",
+        "The certificate's signature does not verify under its own key.",
+    )
+    CERTIFICATE_VALIDITY = (
+        107,
+        "certificate-validity",
+        "The certificate's validity is empty or longer than 40 years.",
+    )
+    CERTIFICATE_NAME = (
+        108,
+        "certificate-name",
+        "A name in the certificate's subject is repeated, too long or not printable.",
+    )
+    CERTIFICATE_EXTENSION = (
+        109,
+        "certificate-critical-extension",
+        "The certificate has a critical extension that the profile does not know.",
+    )
+    CERTIFICATE_TN_AUTH_LIST = (110, "certificate-tn-auth-list", "The certificate's TNAuthList is malformed.")
+    CERTIFICATE_KEY_USAGE = (
+        111,
+        "certificate-key-usage",
+        "The certificate shows no identity and organisation, and its key usage is not limited to keyAgreement, "
+        "keyEncipherment and dataEncipherment.",
+    )
+    CERTIFICATE_PROFILE = (119, "certificate-profile", "The certificate breaks another rule of the profile.")
+
+    ORGANIZATION = (
+        120,
+        "wrong-organization",
+        "The organisation in the certificate's subject is not the one that endorses it.",
+    )
+    NUMBERS = (
+        121,
+        "numbers-outside-ranges",
+        "The certificate names telephone numbers or service provider codes that its organisation is not allotted.",
+    )
+    NAMES = (
+        122,
+        "names-outside-domains",
+        "The certificate's alternative names are not all SIP, SIPS, TEL or URN URIs and DNS names within the "
+        "domains and number ranges of its organisation.",
+    )
+    RECORDED = (123, "already-recorded", "The certificate is already recorded.")
+    KEY_IN_USE = (124, "key-of-another-organization", "The certificate's key is in use by another organisation.")
+    EXPIRED = (125, "expired", "The certificate has expired.")
+    NOT_YET_VALID = (126, "not-yet-valid", "The certificate becomes valid more than 30 days from now.")
+
+    NOT_RECORDED = (200, "not-recorded", "No certificate with this digest is recorded.")
+    NOT_OWNER = (201, "not-the-owner", "The certificate was recorded by another organisation.")
+    REVISION = (202, "wrong-revision", "The certificate's status has changed since this change was signed.")
+    TRANSITION = (203, "transition-not-allowed", "The certificate's present status does not allow this change.")
+    REASON = (204, "unknown-reason", "The reason given is none of those in RFC 5280 section 5.3.1.")
+
+    def __init__(self, code: int, kebab: str, sentence: str) -> None:
+        self.code = code
+        self.kebab = kebab
+        self.sentence = sentence
+
+
+class Refused(PeerError):
+    """A transaction is refused, for the reason in `refusal`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.sentence)
+        self.refusal = refusal
+
+
+PROFILE_REFUSALS = {
+    "too-large": Refusal.CERTIFICATE_TOO_LARGE,
+    "malformed": Refusal.CERTIFICATE_MALFORMED,
+    "version": Refusal.CERTIFICATE_VERSION,
+    "algorithm": Refusal.CERTIFICATE_ALGORITHM,
+    "weak-key": Refusal.CERTIFICATE_KEY,
+    "self-signed": Refusal.CERTIFICATE_SELF_SIGNED,
+    "signature": Refusal.CERTIFICATE_SIGNATURE,
+    "validity": Refusal.CERTIFICATE_VALIDITY,
+    "name": Refusal.CERTIFICATE_NAME,
+    "critical-extension": Refusal.CERTIFICATE_EXTENSION,
+    "tn-auth-list": Refusal.CERTIFICATE_TN_AUTH_LIST,
+    "key-usage": Refusal.CERTIFICATE_KEY_USAGE,
+}
+"""The refusal for each code of `voice_dpki.x509.profile.ProfileError`."""

@@ -1,0 +1,181 @@
+"""Replaying a ledger: blocks in their order, each held to the one before it and to the state that it proves.
+
+The AppHash after block N stands in header N+1. A replica therefore keeps what a block did until the next header has
+shown it to be right, and gives both to the store together: what is stored is always proved by the stored header.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
+from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply
+from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
+from voice_dpki.names import CertDigest, Height
+
+MAX_TRANSACTIONS = 1000
+"""Transactions in a block: bounds the time that a node needs to execute one to a few hundred milliseconds."""
+
+
+class BlockError(PeerError):
+    """A block does not follow from the one before, or its parts do not belong together."""
+
+
+class DivergenceError(LocalError):
+    """The validators agreed on another state than this replica computed: it must not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBlock:
+    """A block: its header with the commit for it, and its transactions."""
+
+    signed_header: SignedHeader
+    transactions: tuple[bytes, ...]
+
+    @property
+    def header(self) -> Header:
+        """The block's header."""
+        return self.signed_header.header
+
+    @property
+    def height(self) -> Height:
+        """The block's number."""
+        return Height(self.header.height)
+
+    def content(self) -> Block:
+        """Return what the state machine takes in."""
+        return Block(self.height, self.header.time_ns // 10**9, self.transactions)
+
+    def to_json(self) -> dict[str, Any]:
+        """Form of `GET /ledger/v1/blocks/{height}`."""
+        transactions = [base64.b64encode(raw).decode("ascii") for raw in self.transactions]
+        return {"signed_header": self.signed_header.to_json(), "transactions": transactions}
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "SignedBlock":
+        """Parse the JSON of `to_json`; raises MalformedError. Nothing is verified."""
+        try:
+            form = msgspec.json.decode(data, type=_BlockForm)
+            transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
+        except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError) as error:
+            raise MalformedError(f"block: {error}") from None
+        return cls(SignedHeader.from_json(form.signed_header), transactions)
+
+
+class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
+    signed_header: dict[str, Any]
+    transactions: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=MAX_TRANSACTION_BYTES * 2)], ...],
+        msgspec.Meta(max_length=MAX_TRANSACTIONS),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A block and what it did."""
+
+    block: SignedBlock
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to store together: blocks in order, and the header that proves the state after them."""
+
+    executed: tuple[Executed, ...]
+    tip: SignedHeader
+
+
+class Layered:
+    """The state `view` with `outcome` on top: what a block finds before its predecessor is stored."""
+
+    def __init__(self, view: StateView, outcome: Outcome) -> None:
+        self._view = view
+        self._outcome = outcome
+        self.chain_id = view.chain_id
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return a stored node of the tree."""
+        nodes = self._outcome.update.nodes
+        return nodes[path] if path in nodes else self._view.node(path)
+
+    def record(self, digest: CertDigest) -> CertRecord | None:
+        """Return the record of a certificate."""
+        return self._outcome.records.get(digest) or self._view.record(digest)
+
+    def member(self, organization: str) -> Member | None:
+        """Return a member."""
+        return self._outcome.members.get(organization) or self._view.member(organization)
+
+    def organization_of_key(self, key_id: bytes) -> str | None:
+        """Tell whose a key is."""
+        return self._outcome.keys.get(key_id) or self._view.organization_of_key(key_id)
+
+
+class Replica:
+    """Takes blocks in order; pure apart from remembering the last one. Headers are verified by the caller."""
+
+    def __init__(self, view: StateView, last: SignedHeader | None) -> None:
+        """Begin with a stored state, and the header of the last block that was executed (None: genesis)."""
+        self._view = view
+        self._last = last
+        self._root = tree.root(view)
+        self._results: tuple[TxResult, ...] = ()
+        self._pending: Executed | None = None
+
+    @property
+    def next_height(self) -> Height:
+        """Number of the block to take next."""
+        return Height(self._last.header.height + 1 if self._last else 1)
+
+    def take(self, block: SignedBlock) -> Step:
+        """Execute the next block and return what is to be stored now, which the caller does before the next call.
+
+        Raises BlockError where the block does not follow, and DivergenceError where its header does not commit to
+        the state that this replica computed; in both cases nothing changed.
+        """
+        check_link(block, self._last)
+        self._check_state(block.header)
+        view = Layered(self._view, self._pending.outcome) if self._pending else self._view
+        this = Executed(block, apply(view, block.content()))
+        executed = (self._pending,) if self._pending else ()
+        if this.outcome.app_hash == block.header.app_hash:
+            executed, self._pending = (*executed, this), None
+        else:
+            self._pending = this
+        self._last, self._root, self._results = block.signed_header, this.outcome.app_hash, this.outcome.results
+        return Step(executed, block.signed_header)
+
+    def _check_state(self, header: Header) -> None:
+        if header.app_hash != self._root:
+            raise DivergenceError(
+                f"the AppHash after block {header.height - 1} differs from the one that the validators agreed on: "
+                "this node's store is damaged, or its software is not theirs"
+            )
+        # A replica that has just started has not the last block's results; its AppHash vouches for them.
+        if self._results and header.last_results_hash != results_of(self._results):
+            raise DivergenceError(f"the results of block {header.height - 1} differ from those agreed on")
+
+
+def results_of(results: tuple[TxResult, ...]) -> bytes:
+    """Hash of a block's results: the next header's last_results_hash."""
+    return results_hash(ExecTxResult(result.code) for result in results)
+
+
+def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
+    """Raise BlockError unless `block` comes next after `before` and holds the transactions that its header says."""
+    header = block.header
+    if header.height != (before.header.height if before else 0) + 1:
+        raise BlockError("the block's height is not the next one")
+    if header.last_block_id != (before.commit.block_id if before else NO_BLOCK):
+        raise BlockError("the block does not name the one before it")
+    if header.data_hash != data_hash(block.transactions):
+        raise BlockError("the block's transactions are not those that its header commits to")
