@@ -1,0 +1,116 @@
+"""Two parties with certificates of the profile, and an exchange between them whose every part a test can bend."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from voice_dpki.mikey.modes import Answer, Initiator, Offer, Party, Responder
+from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.registry import Prf
+from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.x509.keys import LocalSigner, generate_rsa
+from voice_dpki.x509.profile import build_certificate
+
+NOW_S = 1_790_000_000.0
+CALLER, CALLEE = "sip:+493023125001@a.example", "sip:+442079460123@b.example"
+
+
+@dataclass
+class CountingRandom:
+    """Random bytes that are the same in every run."""
+
+    seed: str
+    drawn: int = 0
+
+    def token(self, size: int) -> bytes:
+        self.drawn += 1
+        return hashlib.shake_256(f"{self.seed}/{self.drawn}".encode()).digest(size)
+
+
+def certificate_for(signer: LocalSigner, uri: str, **times: int) -> bytes:
+    validity = {"not_before_s": int(NOW_S) - 3600, "not_after_s": int(NOW_S) + 3600} | times
+    return build_certificate(
+        signer, organization="Operator", common_name="user", uris=[uri], random=CountingRandom(uri), **validity
+    )
+
+
+@dataclass
+class Call:
+    """One exchange at NOW_S; the halves are separate, so that a test may change what passes between them."""
+
+    caller: Party
+    callee: Party
+    profile: SrtpProfile = SrtpProfile.AES_CM_128_HMAC_SHA1_80
+    prf: Prf = Prf.HMAC_SHA_256
+    random: CountingRandom = field(default_factory=lambda: CountingRandom("call"))
+    accepted: tuple[SrtpProfile, ...] = tuple(SrtpProfile)
+    started_s: float = NOW_S - 10
+
+    def __post_init__(self) -> None:
+        self.initiator = Initiator(self.caller)
+        self.responder = Responder(self.callee, ReplayCache(self.started_s), self.accepted)
+
+    def offer(self, now_s: float = NOW_S) -> Offer:
+        return self.initiator.offer(
+            responder_uri=self.callee.uri,
+            profile=self.profile,
+            random=self.random,
+            now_s=now_s,
+            prf=self.prf,
+        )
+
+    def receive(self, octets: bytes, *, ids: tuple[str, ...] = ("mikey",), now_s: float = NOW_S) -> PeerClaim:
+        return self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, now_s=now_s)
+
+    def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> Answer:
+        return self.responder.complete(claim, recorded(claim), random=self.random, now_s=now_s)
+
+    def accept(self, octets: bytes) -> Answer:
+        return self.answer(self.receive(octets))
+
+    def read_answer(self, offer: Offer, octets: bytes) -> object:
+        claim = offer.receive(octets, now_s=NOW_S)
+        return offer.complete(claim, recorded(claim))
+
+
+def recorded(
+    claim: PeerClaim, status: str = "valid", domains: tuple[str, ...] = ("a.example", "b.example")
+) -> Recorded:
+    return Recorded(claim.digest, status, 9, domains)
+
+
+@pytest.fixture(scope="session")
+def signers() -> tuple[LocalSigner, LocalSigner]:
+    return generate_rsa(), generate_rsa()
+
+
+@pytest.fixture(scope="session")
+def parties(signers: tuple[LocalSigner, LocalSigner]) -> tuple[Party, Party]:
+    caller, callee = signers
+    return (
+        Party(CALLER, certificate_for(caller, CALLER), caller),
+        Party(CALLEE, certificate_for(callee, CALLEE), callee),
+    )
+
+
+@pytest.fixture
+def call(parties: tuple[Party, Party]) -> Call:
+    return Call(*parties)
+
+
+@pytest.fixture
+def new_call(parties: tuple[Party, Party]) -> Callable[..., Call]:
+    return lambda **options: Call(*parties, **options)
+
+
+@pytest.fixture
+def new_certificate() -> Callable[..., bytes]:
+    return certificate_for
+
+
+@pytest.fixture
+def new_record() -> Callable[..., Recorded]:
+    return recorded

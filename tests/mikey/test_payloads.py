@@ -1,0 +1,154 @@
+"""Payloads and messages: what is written is read again, and any bytes parse or raise MikeyError."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.codec.cursor import Cursor
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.message import MAX_MESSAGE_BYTES, MAX_PAYLOADS, Header, Message, SrtpId, serialize
+from voice_dpki.mikey.payloads import (
+    DH_BYTES,
+    HASH_BYTES,
+    MAC_BYTES,
+    PAYLOADS,
+    TIMESTAMP_BYTES,
+    Certificate,
+    CertificateHash,
+    DhValue,
+    EnvelopeKey,
+    Error,
+    GeneralExtension,
+    Identity,
+    Kemac,
+    KeyData,
+    KeyValidity,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+    Verification,
+)
+from voice_dpki.mikey.registry import KeyType, PayloadType
+
+byte = st.integers(0, 255)
+data = st.binary(max_size=300)
+short = st.binary(max_size=20)
+
+
+def sized(lengths: dict[int, int], build: type) -> st.SearchStrategy:
+    """A payload of (number, bytes) whose length follows from its number."""
+    return st.sampled_from(sorted(lengths)).flatmap(
+        lambda number: st.binary(min_size=lengths[number], max_size=lengths[number]).map(
+            lambda value: build(number, value)
+        )
+    )
+
+
+validities = st.none() | st.builds(KeyValidity, short) | st.builds(KeyValidity, short, short)
+macs = sized(MAC_BYTES, Verification)
+payloads = st.one_of(
+    st.builds(lambda alg, octets, mac: Kemac(alg, octets, mac.auth_alg, mac.data), byte, data, macs),
+    st.builds(EnvelopeKey, st.integers(0, 3), data),
+    st.builds(lambda value, kv: DhValue(value.group, value.value, kv), sized(DH_BYTES, DhValue), validities),
+    sized(TIMESTAMP_BYTES, Timestamp),
+    st.builds(Identity, byte, data),
+    st.builds(Certificate, byte, data),
+    sized(HASH_BYTES, CertificateHash),
+    macs,
+    st.builds(SecurityPolicy, byte, byte, st.lists(st.tuples(byte, short), max_size=8).map(tuple)),
+    st.builds(Rand, st.binary(max_size=255)),
+    st.builds(Error, byte),
+    st.builds(GeneralExtension, byte, data),
+    st.builds(KeyData, st.sampled_from([KeyType.TGK, KeyType.TEK]), data, st.none(), validities),
+    st.builds(KeyData, st.sampled_from([KeyType.TGK_SALT, KeyType.TEK_SALT]), data, short, validities),
+)
+ssrc = st.integers(0, 2**32 - 1)
+headers = st.builds(
+    Header,
+    data_type=byte,
+    csb_id=ssrc,
+    prf=st.integers(0, 127),
+    sessions=st.lists(st.builds(SrtpId, byte, ssrc, ssrc), max_size=4).map(tuple),
+    respond=st.booleans(),
+)
+signatures = st.builds(Signature, st.integers(0, 15), data)
+messages = st.tuples(
+    headers,
+    st.lists(payloads, max_size=10),
+    st.lists(signatures, max_size=1),
+).map(lambda parts: (parts[0], (*parts[1], *parts[2])))
+
+
+@given(messages)
+def test_what_is_written_is_read_again(message: tuple) -> None:
+    header, chain = message
+    octets = serialize(header, chain)
+    assert len(octets) > MAX_MESSAGE_BYTES or Message.parse(octets) == Message(header, chain, octets)
+
+
+@given(messages, st.integers(0, 5000), st.binary(min_size=1, max_size=3))
+def test_any_damage_is_refused_or_read(message: tuple, at: int, junk: bytes) -> None:
+    octets = serialize(*message)
+    at %= len(octets)
+    for damaged in (octets[:at], octets[:at] + junk + octets[at + len(junk) :], octets + junk):
+        parses_or_refuses(damaged)
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes_behind_a_header_are_refused_or_read(octets: bytes) -> None:
+    parses_or_refuses(octets)
+    parses_or_refuses(Header(4, 1, 0).serialize(octets[0] % 22 if octets else 0) + octets)
+
+
+def parses_or_refuses(octets: bytes) -> None:
+    with suppress(MikeyError):
+        assert Message.parse(octets).octets == octets
+
+
+def test_every_payload_type_of_the_registry_has_a_class() -> None:
+    assert set(PAYLOADS) == set(PayloadType) - {PayloadType.LAST}
+
+
+class TestRefusals:
+    def refuse(self, octets: bytes) -> MikeyError:
+        with pytest.raises(MikeyError) as caught:
+            Message.parse(octets)
+        return caught.value
+
+    def test_a_message_that_is_too_long(self) -> None:
+        chain = (Certificate(0, bytes(MAX_MESSAGE_BYTES)),)
+        assert self.refuse(serialize(Header(4, 1, 0), chain)).failure is Failure.MALFORMED
+
+    def test_more_payloads_than_any_mode_needs(self) -> None:
+        assert (
+            self.refuse(serialize(Header(4, 1, 0), (Error(0),) * (MAX_PAYLOADS + 1))).failure is Failure.MALFORMED
+        )
+
+    def test_another_version(self) -> None:
+        assert self.refuse(b"\x02" + serialize(Header(4, 1, 0), ())[1:]).failure is Failure.VERSION
+
+    def test_another_map_type(self) -> None:
+        assert self.refuse(serialize(Header(4, 1, 0, map_type=2), ())).failure is Failure.CRYPTO_SESSIONS
+
+    def test_an_unknown_group_is_named(self) -> None:
+        error = self.refuse(serialize(Header(4, 1, 0), (DhValue(241, bytes(32)),)))
+        assert (error.failure, error.step) == (Failure.DH_GROUP, "DH")
+
+    def test_an_unknown_payload(self) -> None:
+        assert self.refuse(Header(4, 1, 0).serialize(14) + bytes(10)).failure is Failure.PAYLOAD
+
+    def test_bytes_after_the_last_payload(self) -> None:
+        assert self.refuse(serialize(Header(4, 1, 0), (Error(0),)) + b"\0").failure is Failure.MALFORMED
+
+    def test_unknown_key_types_and_validities(self) -> None:
+        for types in (0x40, 0x03):
+            octets = Header(4, 1, 0).serialize(PayloadType.KEY_DATA) + bytes([0, types, 0, 0])
+            assert self.refuse(octets).failure is Failure.MALFORMED
+
+
+def test_an_error_is_named_for_people() -> None:
+    assert Error.parse(Cursor(bytes([6, 0, 0]), "ERR")).name == "INVALID_DH"
+    assert Error(200).name == "200"

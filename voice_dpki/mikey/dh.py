@@ -1,0 +1,49 @@
+"""Diffie-Hellman in group OAKLEY 5, the one that MIKEY's DH method must have (RFC 3830 §4.2.7).
+
+Python's integers are used because the cryptography library has deprecated finite-field groups. They do not run in
+constant time; a secret lives for one exchange only, which gives an observer two exponentiations to time.
+"""
+
+from voice_dpki.effects import Random
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.payloads import DH_BYTES
+from voice_dpki.mikey.registry import DhGroup
+
+PRIME = int(
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74"
+    "020BBEA63B139B22514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F1437"
+    "4FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED"
+    "EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF05"
+    "98DA48361C55D39A69163FA8FD24CF5F83655D23DCA3AD961C62F356208552BB"
+    "9ED529077096966D670C354E4ABC9804F1746C08CA237327FFFFFFFFFFFFFFFF",
+    16,
+)
+"""The prime of 1536 bits (RFC 3526 §2; group 5 of RFC 2412, appendix E.5)."""
+
+GENERATOR = 2
+
+SECRET_BYTES = 48
+"""Length of a secret exponent: more than the 240 bits that RFC 3526 §8 wants for this group."""
+
+_SIZE = DH_BYTES[DhGroup.OAKLEY_5]
+
+
+def new_secret(random: Random) -> int:
+    """Draw a secret exponent."""
+    return int.from_bytes(random.token(SECRET_BYTES), "big") | 1 << (8 * SECRET_BYTES - 1)
+
+
+def public_value(secret: int) -> bytes:
+    """Compute g^secret, 192 bytes long."""
+    return pow(GENERATOR, secret, PRIME).to_bytes(_SIZE, "big")
+
+
+def shared_value(secret: int, peer_value: bytes) -> bytes:
+    """Compute the TGK, 192 bytes long.
+
+    Raises MikeyError unless 1 < y < p-1: the values outside give a TGK that anyone knows.
+    """
+    y = int.from_bytes(peer_value, "big")
+    if not 1 < y < PRIME - 1:
+        raise MikeyError(Failure.DH_VALUE, "the public Diffie-Hellman value is not between 2 and p-2")
+    return pow(y, secret, PRIME).to_bytes(_SIZE, "big")

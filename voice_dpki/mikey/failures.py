@@ -1,0 +1,81 @@
+"""Why a MIKEY message is refused: one error, with a stable code, the step that refused and a sentence."""
+
+from enum import StrEnum
+
+from voice_dpki.errors import PeerError
+from voice_dpki.mikey.registry import ErrorNumber
+
+
+class Failure(StrEnum):
+    """Stable codes of refusals; tests, results and reports compare these."""
+
+    MALFORMED = "malformed"
+    PAYLOAD = "payload"
+    VERSION = "version"
+    DATA_TYPE = "data-type"
+    PRF = "prf"
+    CSB_ID = "csb-id"
+    CRYPTO_SESSIONS = "crypto-sessions"
+    TIMESTAMP_TYPE = "timestamp-type"
+    TIMESTAMP = "timestamp"
+    TIMESTAMP_ECHO = "timestamp-echo"
+    REPLAY = "replay"
+    RAND = "rand"
+    SDP_IDS = "sdp-ids"
+    CERTIFICATE = "certificate"
+    LEDGER = "ledger"
+    IDENTITY = "identity"
+    SIGNATURE_TYPE = "signature-type"
+    SIGNATURE = "signature"
+    DH_GROUP = "dh-group"
+    DH_VALUE = "dh-value"
+    DH_ECHO = "dh-echo"
+    POLICY = "policy"
+    HASH = "hash"
+    MAC = "mac"
+    PEER_ERROR = "peer-error"
+    KEY_MGMT = "key-mgmt"
+
+
+_STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
+    Failure.MALFORMED: ("parse", ErrorNumber.UNSPECIFIED),
+    Failure.PAYLOAD: ("payloads", ErrorNumber.UNSUPPORTED_MESSAGE),
+    Failure.VERSION: ("HDR", ErrorNumber.UNSUPPORTED_MESSAGE),
+    Failure.DATA_TYPE: ("HDR", ErrorNumber.INVALID_DT),
+    Failure.PRF: ("HDR", ErrorNumber.INVALID_PRF),
+    Failure.CSB_ID: ("HDR", ErrorNumber.UNSPECIFIED),
+    Failure.CRYPTO_SESSIONS: ("HDR", ErrorNumber.UNSPECIFIED),
+    Failure.TIMESTAMP_TYPE: ("T", ErrorNumber.INVALID_TS),
+    Failure.TIMESTAMP: ("T", ErrorNumber.INVALID_TS),
+    Failure.TIMESTAMP_ECHO: ("T", ErrorNumber.INVALID_TS),
+    Failure.REPLAY: ("T", ErrorNumber.INVALID_TS),
+    Failure.RAND: ("RAND", ErrorNumber.UNSPECIFIED),
+    Failure.SDP_IDS: ("SDP IDs", ErrorNumber.UNSPECIFIED),
+    Failure.CERTIFICATE: ("CERT", ErrorNumber.INVALID_CERT),
+    Failure.LEDGER: ("ledger", ErrorNumber.INVALID_CERT),
+    Failure.IDENTITY: ("ID", ErrorNumber.INVALID_ID),
+    Failure.SIGNATURE_TYPE: ("SIGN", ErrorNumber.AUTH_FAILURE),
+    Failure.SIGNATURE: ("SIGN", ErrorNumber.AUTH_FAILURE),
+    Failure.DH_GROUP: ("DH", ErrorNumber.INVALID_DH),
+    Failure.DH_VALUE: ("DH", ErrorNumber.UNSPECIFIED),
+    Failure.DH_ECHO: ("DH", ErrorNumber.UNSPECIFIED),
+    Failure.POLICY: ("SP", ErrorNumber.INVALID_SPPAR),
+    Failure.HASH: ("CHASH", ErrorNumber.INVALID_HA),
+    Failure.MAC: ("MAC", ErrorNumber.INVALID_MAC),
+    Failure.PEER_ERROR: ("ERR", ErrorNumber.UNSPECIFIED),
+    Failure.KEY_MGMT: ("key-mgmt", ErrorNumber.UNSPECIFIED),
+}
+
+
+class MikeyError(PeerError):
+    """A message is refused. `str()` gives "step SIGN: the signature of the Responder's message does not verify".
+
+    `failure` is the code, `step` the step that refused, `number` what an ERR payload says of it, and `sentence`
+    the reason for people.
+    """
+
+    def __init__(self, failure: Failure, sentence: str) -> None:
+        self.failure = failure
+        self.step, self.number = _STEP_AND_NUMBER[failure]
+        self.sentence = sentence
+        super().__init__(f"step {self.step}: {sentence}")

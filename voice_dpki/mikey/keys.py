@@ -1,0 +1,97 @@
+"""Key derivation (RFC 3830 §4.1, RFC 6043 §6.1): from a TGK or a pre-shared key to the keys in use."""
+
+import hmac
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import reduce
+from hashlib import sha1, sha256
+
+from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.registry import Prf
+
+_BLOCK_BYTES = 32
+"""The input key is split into blocks of 256 bits, whatever the hash (RFC 3830 §4.1.2, RFC 6043 §6.1)."""
+
+_HASHES = {Prf.MIKEY_1: sha1, Prf.HMAC_SHA_256: sha256}
+
+PRE_SHARED = 0xFF
+"""Stands for the crypto session ID where keys for MIKEY's own messages are derived (RFC 3830 §4.1.4)."""
+
+
+class TgkConstant(IntEnum):
+    """First part of the label when a key is derived from a TGK (RFC 3830 §4.1.3)."""
+
+    TEK = 0x2AD01C64
+    AUTHENTICATION = 0x1B5C7973
+    ENCRYPTION = 0x15798CEF
+    SALT = 0x39A2C14B
+
+
+class EnvelopeConstant(IntEnum):
+    """First part of the label when a key is derived from a pre-shared or envelope key (RFC 3830 §4.1.4)."""
+
+    ENCRYPTION = 0x150533E1
+    AUTHENTICATION = 0x2D22AC75
+    SALT = 0x29B88916
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a derived key is bound to besides its constant: PRF, crypto session, bundle and RAND."""
+
+    prf: Prf
+    cs_id: int
+    csb_id: int
+    rand: bytes
+
+    def derive(self, key: bytes, constant: TgkConstant | EnvelopeConstant, size: int) -> bytes:
+        """Derive `size` bytes from `key`: label = constant ‖ cs_id ‖ csb_id ‖ RAND."""
+        label = constant.to_bytes(4, "big") + self.cs_id.to_bytes(1, "big") + self.csb_id.to_bytes(4, "big")
+        return prf(self.prf, key, label + self.rand, size)
+
+
+def prf(function: Prf, key: bytes, label: bytes, size: int) -> bytes:
+    """Compute PRF(key, label), `size` bytes long, with a key that is not empty (RFC 3830 §4.1.2).
+
+    A key whose length is a multiple of 32 bytes has no empty last block.
+    """
+    blocks = [key[start : start + _BLOCK_BYTES] for start in range(0, len(key), _BLOCK_BYTES)]
+    return reduce(_xor, (_p(function, block, label, size) for block in blocks))
+
+
+def _p(function: Prf, block: bytes, label: bytes, size: int) -> bytes:
+    """Compute the P-function over one block of the key, cut to `size` bytes."""
+    hash_ = _HASHES[function]
+    out, link = b"", label
+    while len(out) < size:
+        link = hmac.digest(block, link, hash_)
+        out += hmac.digest(block, link + label, hash_)
+    return out[:size]
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StreamKey:
+    """Master key and salt of one SRTP stream, which is the stream with this SSRC. Not shown by repr."""
+
+    ssrc: int
+    tek: bytes
+    salt: bytes
+
+    @classmethod
+    def from_tgk(cls, tgk: bytes, label: Label, profile: SrtpProfile, ssrc: int) -> "StreamKey":
+        """Derive the key of the crypto session that `label` names (RFC 3830 §4.1.3)."""
+        tek = label.derive(tgk, TgkConstant.TEK, profile.key_bytes)
+        return cls(ssrc, tek, label.derive(tgk, TgkConstant.SALT, profile.salt_bytes))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SrtpKeys:
+    """What a MIKEY exchange gives to SRTP: the profile, and a key for each direction as the holder sees it."""
+
+    profile: SrtpProfile
+    send: StreamKey
+    receive: StreamKey

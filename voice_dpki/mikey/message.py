@@ -1,0 +1,134 @@
+"""A whole MIKEY message: the common header and the chain of payloads behind it (RFC 3830 §5.2, §6.1).
+
+A message keeps the bytes that it was read from: signatures and MACs are checked over those.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from voice_dpki.codec.cursor import Cursor
+from voice_dpki.errors import MalformedError
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.payloads import PAYLOADS, Payload, Signature
+from voice_dpki.mikey.registry import VERSION, MapType, PayloadType
+
+MAX_MESSAGE_BYTES = 16 * 1024
+"""Longest message that is read: two certificates of the ledger's largest size would not fit into one INVITE."""
+
+MAX_PAYLOADS = 32
+"""Most payloads that are read from one message; DH-SIGN needs nine."""
+
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True, slots=True)
+class SrtpId:
+    """One crypto session of the SRTP-ID map (§6.1.1): 9 bytes. An SSRC of 0 is not chosen yet."""
+
+    policy_no: int
+    ssrc: int
+    roc: int = 0
+
+    @classmethod
+    def parse(cls, cursor: Cursor) -> Self:
+        """Read one entry of the map."""
+        return cls(cursor.uint(1), cursor.uint(4), cursor.uint(4))
+
+    def serialize(self) -> bytes:
+        """Write the entry."""
+        return self.policy_no.to_bytes(1, "big") + self.ssrc.to_bytes(4, "big") + self.roc.to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The common header, HDR (§6.1). The crypto session ID of `sessions[i]` is i + 1."""
+
+    data_type: int
+    csb_id: int
+    prf: int
+    sessions: tuple[SrtpId, ...] = ()
+    respond: bool = False
+    map_type: int = MapType.SRTP_ID
+
+    @classmethod
+    def parse(cls, cursor: Cursor) -> tuple[Self, int]:
+        """Read the header; returns it and the type of the first payload."""
+        version, data_type, first, flags = (cursor.uint(1) for _ in range(4))
+        if version != VERSION:
+            raise MikeyError(Failure.VERSION, f"version {version} is not supported, only version {VERSION}")
+        csb_id, count, map_type = cursor.uint(4), cursor.uint(1), cursor.uint(1)
+        if map_type not in set(MapType) or (map_type == MapType.EMPTY and count):
+            raise MikeyError(Failure.CRYPTO_SESSIONS, f"crypto session map type {map_type} is not supported")
+        sessions = tuple(SrtpId.parse(cursor) for _ in range(count))
+        return cls(data_type, csb_id, flags & 0x7F, sessions, bool(flags & 0x80), map_type), first
+
+    def serialize(self, first: int) -> bytes:
+        """Write the header before a payload of type `first`."""
+        fixed = bytes([VERSION, self.data_type, first, self.respond << 7 | self.prf])
+        sessions = b"".join(session.serialize() for session in self.sessions)
+        return fixed + self.csb_id.to_bytes(4, "big") + bytes([len(self.sessions), self.map_type]) + sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as read: header, payloads in order, and the bytes themselves."""
+
+    header: Header
+    payloads: tuple[Payload, ...]
+    octets: bytes
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Self:
+        """Read a whole message; raises MikeyError on anything that is not exactly one."""
+        if len(octets) > MAX_MESSAGE_BYTES:
+            raise MikeyError(Failure.MALFORMED, f"the message is longer than {MAX_MESSAGE_BYTES} bytes")
+        cursor = Cursor(octets, "MIKEY message")
+        try:
+            header, kind = Header.parse(cursor)
+            payloads = parse_payloads(kind, cursor)
+            cursor.finish()
+        except MalformedError as error:
+            raise MikeyError(Failure.MALFORMED, str(error)) from None
+        return cls(header, payloads, octets)
+
+    def all(self, kind: type[P]) -> tuple[P, ...]:
+        """Return the payloads of one class, in order."""
+        return tuple(payload for payload in self.payloads if isinstance(payload, kind))
+
+    def one(self, kind: type[P]) -> P:
+        """Return the only payload of a class; raises MikeyError unless there is exactly one."""
+        found = self.all(kind)
+        if len(found) != 1:
+            raise MikeyError(Failure.PAYLOAD, f"{kind.kind.name} must be there once, and is {len(found)} times")
+        return found[0]
+
+    def signed_octets(self) -> bytes:
+        """Return what SIGN covers: the message without the signature field at its end (§5.2)."""
+        return self.octets[: len(self.octets) - len(self.one(Signature).signature)]
+
+
+def parse_payloads(kind: int, cursor: Cursor) -> tuple[Payload, ...]:
+    """Read the chain of payloads whose first is of type `kind`, up to the last.
+
+    Raises MalformedError or MikeyError.
+    """
+    payloads: list[Payload] = []
+    while kind != PayloadType.LAST:
+        if kind not in PAYLOADS:
+            raise MikeyError(Failure.PAYLOAD, f"payload type {kind} is not supported")
+        if len(payloads) == MAX_PAYLOADS:
+            raise MikeyError(Failure.MALFORMED, f"more than {MAX_PAYLOADS} payloads")
+        following = PayloadType.LAST if kind == PayloadType.SIGN else cursor.uint(1)
+        payloads.append(PAYLOADS[kind].parse(cursor))
+        kind = following
+    return tuple(payloads)
+
+
+def serialize(header: Header, payloads: tuple[Payload, ...]) -> bytes:
+    """Write a message; SIGN, where there is one, comes last."""
+    kinds = [payload.kind for payload in payloads] + [PayloadType.LAST]
+    chain = (
+        payload.serialize() if isinstance(payload, Signature) else bytes([following]) + payload.serialize()
+        for payload, following in zip(payloads, kinds[1:], strict=True)
+    )
+    return header.serialize(kinds[0]) + b"".join(chain)

@@ -1,0 +1,281 @@
+"""The signed Diffie-Hellman mode, DH-SIGN (RFC 3830 §3.3), in the profile of this project.
+
+    I_MESSAGE = HDR, T, RAND, IDi, CERTi, IDr, SP, DHi, SDP IDs, SIGNi
+    R_MESSAGE = HDR, T, IDr, CERTr, IDi, DHr, DHi, SIGNr
+
+Each side reads the other's message in two halves. `receive` makes every check that needs nothing but the message
+and returns a PeerClaim: unverified, it only names the certificate to look up. The caller resolves that certificate
+on its own ledger node and hands what it found to `complete`, which verifies the signature and gives the keys.
+
+What the standards leave open is fixed here: the group is OAKLEY 5; the signature is RSA-PSS with SHA-256 (SIGN does
+not say its hash); IDs are the SIP URIs of the call, and stand in the certificates as subject alternative names.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from voice_dpki.effects import Random, Signer
+from voice_dpki.errors import LocalError
+from voice_dpki.mikey import dh, steps
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import Label, SrtpKeys, StreamKey
+from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
+from voice_dpki.mikey.payloads import (
+    Certificate,
+    DhValue,
+    Error,
+    Identity,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+)
+from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
+from voice_dpki.mikey.registry import CertType, DataType, DhGroup, Prf, SignatureType
+from voice_dpki.mikey.replay import ReplayCache, ntp_time, timestamp_at
+from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.x509.profile import ProfileError, read_profile
+
+_INITIATOR_CS, _RESPONDER_CS = 1, 2
+"""Crypto sessions of the one m-line: what the Initiator sends, and what the Responder sends (RFC 4567 §7.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who we are: our SIP URI, the certificate that names it, and the key that signs for it."""
+
+    uri: str
+    certificate: bytes
+    signer: Signer
+
+    def __post_init__(self) -> None:
+        if self.signer.algorithm != steps.SIGNATURE_ALGORITHM:
+            raise LocalError("MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)")
+        try:
+            profile = read_profile(self.certificate)
+        except ProfileError as error:
+            raise LocalError(f"our own certificate: {error}") from None
+        if profile.public_key_der != self.signer.public_key_der:
+            raise LocalError("our own certificate is not for the signing key")
+        if self.uri not in profile.uris:
+            raise LocalError("our own certificate does not name our identity as a URI")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a Responder gives: the R_MESSAGE, and the keys as the Responder sees them."""
+
+    message: bytes
+    keys: SrtpKeys
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Offer:
+    """An I_MESSAGE that was sent, and what its Initiator must remember to read the answer."""
+
+    message: bytes
+    responder_uri: str
+    profile: SrtpProfile
+    sent: Message
+    secret: int
+
+    @property
+    def csb_id(self) -> int:
+        """The bundle's ID."""
+        return self.sent.header.csb_id
+
+    def receive(self, octets: bytes, *, now_s: float) -> PeerClaim:
+        """Check an R_MESSAGE as far as it goes without the ledger.
+
+        Raises MikeyError; an error message of the Responder is one with the failure PEER_ERROR.
+        """
+        message = Message.parse(octets)
+        steps.check_not_error(message)
+        steps.check_answer_header(self.sent.header, message.header)
+        steps.check_payloads(message, steps.R_MESSAGE)
+        same_time = message.one(Timestamp) == self.sent.one(Timestamp)
+        steps.check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
+        steps.check_group(message)
+        steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
+        idr, idi = message.all(Identity)
+        steps.check_echo(idi == self.sent.all(Identity)[0], Failure.IDENTITY, "IDi")
+        return steps.read_claim(message, "Responder", idr, self.responder_uri, now_s)
+
+    def complete(self, claim: PeerClaim, recorded: Recorded) -> SrtpKeys:
+        """Verify the Responder's signature and return the keys as the Initiator sees them; raises MikeyError."""
+        steps.check_recorded(claim, recorded)
+        steps.check_signature(claim)
+        tgk = dh.shared_value(self.secret, claim.message.all(DhValue)[0].value)
+        ours, theirs = _stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
+        return SrtpKeys(self.profile, send=ours, receive=theirs)
+
+
+class Initiator:
+    """Makes offers for one party: each with a bundle ID of its own and a timestamp that never repeats."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+        self._csb_ids: set[int] = set()
+        self._last_ntp = 0
+
+    def offer(
+        self,
+        *,
+        responder_uri: str,
+        profile: SrtpProfile,
+        random: Random,
+        now_s: float,
+        key_mgmt_ids: Sequence[str] = ("mikey",),
+        prf: Prf = Prf.HMAC_SHA_256,
+    ) -> Offer:
+        """Make an I_MESSAGE for a call to `responder_uri`; it chooses the SSRC that we send with.
+
+        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
+        """
+        secret = dh.new_secret(random)
+        sessions = (SrtpId(0, _new_ssrc(random, other=0)), SrtpId(0, 0))
+        header = Header(DataType.DH_INIT, self._new_csb_id(random), prf, sessions, respond=True)
+        payloads = (
+            timestamp_at(self._next_ntp(now_s)),
+            Rand(random.token(steps.RAND_BYTES)),
+            steps.identity_of(self._party.uri),
+            Certificate(CertType.X509V3_SIGN, self._party.certificate),
+            steps.identity_of(responder_uri),
+            policy_for(profile),
+            DhValue(DhGroup.OAKLEY_5, dh.public_value(secret)),
+            steps.sdp_ids_of(key_mgmt_ids),
+        )
+        octets = _sign(header, payloads, self._party.signer)
+        return Offer(octets, responder_uri, profile, Message.parse(octets), secret)
+
+    def close(self, csb_id: int) -> None:
+        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        self._csb_ids.discard(csb_id)
+
+    def _new_csb_id(self, random: Random) -> int:
+        while (csb_id := int.from_bytes(random.token(4), "big")) in self._csb_ids:
+            pass
+        self._csb_ids.add(csb_id)
+        return csb_id
+
+    def _next_ntp(self, now_s: float) -> int:
+        self._last_ntp = max(self._last_ntp + 1, ntp_time(now_s))
+        return self._last_ntp
+
+
+class Responder:
+    """Reads offers for one party and answers them, once each."""
+
+    def __init__(
+        self, party: Party, replays: ReplayCache, profiles: Iterable[SrtpProfile] = tuple(SrtpProfile)
+    ) -> None:
+        self._party = party
+        self._replays = replays
+        self._profiles = tuple(profiles)
+
+    def receive(self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float) -> PeerClaim:
+        """Check an I_MESSAGE as far as it goes without the ledger; raises MikeyError.
+
+        `initiator_uri` is who SIP says that the caller is; `key_mgmt_ids` are the protocol identifiers of the SDP
+        that brought the message, in its order.
+        """
+        message = Message.parse(octets)
+        steps.check_offer_header(message.header)
+        steps.check_payloads(message, steps.I_MESSAGE)
+        self._replays.check(octets, message.one(Timestamp), now_s)
+        steps.check_sdp_ids(message, key_mgmt_ids)
+        steps.check_rand(message.one(Rand))
+        steps.check_group(message)
+        idi, idr = message.all(Identity)
+        if idr != steps.identity_of(self._party.uri):
+            raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
+        return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
+
+    def complete(self, claim: PeerClaim, recorded: Recorded, *, random: Random, now_s: float) -> Answer:
+        """Verify the Initiator's signature, and answer with an R_MESSAGE, which chooses our SSRC.
+
+        Raises MikeyError. Only a message whose signature verified enters the replay cache (RFC 3830 §5.3).
+        """
+        message = claim.message
+        steps.check_recorded(claim, recorded)
+        steps.check_signature(claim)
+        self._replays.remember(message.octets, message.one(Timestamp), now_s)
+        profile = self._accept_policy(message)
+        secret = dh.new_secret(random)
+        tgk = dh.shared_value(secret, message.one(DhValue).value)
+        header = _answer_header(message.header, random)
+        theirs, ours = _stream_keys(tgk, header, message.one(Rand).rand, profile)
+        return Answer(self._answer(message, header, secret), SrtpKeys(profile, send=ours, receive=theirs))
+
+    def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:
+        """Write the error message that tells the Initiator why, with the policies that we support (§5.1.2).
+
+        It is not signed: most errors stand before authentication, and to its receiver it is a hint only. Returns
+        None where the Initiator's message is too broken to be answered.
+        """
+        try:
+            message = Message.parse(octets)
+            timestamp = message.one(Timestamp)
+        except MikeyError:
+            return None
+        header = Header(DataType.ERROR, message.header.csb_id, message.header.prf)
+        policies = tuple(policy_for(profile, number) for number, profile in enumerate(self._profiles))
+        return serialize(header, (timestamp, Error(error.number), *policies))
+
+    def _accept_policy(self, message: Message) -> SrtpProfile:
+        policy = message.one(SecurityPolicy)
+        if any(session.policy_no != policy.policy_no for session in message.header.sessions):
+            raise MikeyError(Failure.POLICY, "a crypto session names a policy that the message does not hold")
+        profile = profile_of(policy)
+        if profile not in self._profiles:
+            raise MikeyError(Failure.POLICY, f"{profile} is not accepted here")
+        return profile
+
+    def _answer(self, message: Message, header: Header, secret: int) -> bytes:
+        idi, _ = message.all(Identity)
+        payloads = (
+            message.one(Timestamp),
+            steps.identity_of(self._party.uri),
+            Certificate(CertType.X509V3_SIGN, self._party.certificate),
+            idi,
+            DhValue(DhGroup.OAKLEY_5, dh.public_value(secret)),
+            message.one(DhValue),
+        )
+        return _sign(header, payloads, self._party.signer)
+
+
+def _sign(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> bytes:
+    """Write a message with its signature over all that stands before it (§5.2)."""
+    key = load_der_public_key(signer.public_key_der)
+    assert isinstance(key, RSAPublicKey)
+    size = key.key_size // 8
+    unsigned = serialize(header, (*payloads, Signature(SignatureType.RSA_PSS, bytes(size))))[:-size]
+    return unsigned + signer.sign(unsigned)
+
+
+def _new_ssrc(random: Random, other: int) -> int:
+    """Draw an SSRC that is neither 0, which stands for none, nor the other side's."""
+    while (ssrc := int.from_bytes(random.token(4), "big")) in (0, other):
+        pass
+    return ssrc
+
+
+def _answer_header(offered: Header, random: Random) -> Header:
+    """Take over the Initiator's header and fill in our SSRC (§6.1.1)."""
+    first, second = offered.sessions
+    sessions = (first, SrtpId(second.policy_no, _new_ssrc(random, other=first.ssrc)))
+    return Header(DataType.DH_RESP, offered.csb_id, offered.prf, sessions)
+
+
+def _stream_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile) -> tuple[StreamKey, StreamKey]:
+    """Derive the keys of the Initiator's stream and of the Responder's."""
+
+    def stream(cs_id: int) -> StreamKey:
+        label = Label(Prf(header.prf), cs_id, header.csb_id, rand)
+        return StreamKey.from_tgk(tgk, label, profile, header.sessions[cs_id - 1].ssrc)
+
+    return stream(_INITIATOR_CS), stream(_RESPONDER_CS)

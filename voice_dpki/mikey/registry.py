@@ -1,0 +1,181 @@
+"""Numbers of MIKEY's registries, as far as this project speaks them (RFC 3830 §6; RFC 6043 §6; RFC 7714 §15)."""
+
+from enum import IntEnum
+
+VERSION = 1
+"""The only version of MIKEY (RFC 3830 §6.1)."""
+
+SRTP = 0
+"""Protocol type of an SRTP policy (RFC 3830 §6.10)."""
+
+
+class DataType(IntEnum):
+    """What a message is (RFC 3830 §6.1, Table 6.1.a)."""
+
+    PSK_INIT = 0
+    PSK_RESP = 1
+    PKE_INIT = 2
+    PKE_RESP = 3
+    DH_INIT = 4
+    DH_RESP = 5
+    ERROR = 6
+
+
+class PayloadType(IntEnum):
+    """What the next payload is (RFC 3830 §6.1, Table 6.1.b)."""
+
+    LAST = 0
+    KEMAC = 1
+    PKE = 2
+    DH = 3
+    SIGN = 4
+    T = 5
+    ID = 6
+    CERT = 7
+    CHASH = 8
+    V = 9
+    SP = 10
+    RAND = 11
+    ERR = 12
+    KEY_DATA = 20
+    GENERAL_EXTENSION = 21
+
+
+class Prf(IntEnum):
+    """Pseudo-random functions (RFC 3830 §4.1.2; RFC 6043 §6.1)."""
+
+    MIKEY_1 = 0
+    HMAC_SHA_256 = 1
+
+
+class MapType(IntEnum):
+    """How crypto sessions are mapped (RFC 3830 §6.1; RFC 4563 §4)."""
+
+    SRTP_ID = 0
+    EMPTY = 1
+
+
+class TimestampType(IntEnum):
+    """Kinds of timestamp (RFC 3830 §6.6)."""
+
+    NTP_UTC = 0
+    NTP = 1
+    COUNTER = 2
+
+
+class IdType(IntEnum):
+    """Kinds of identity (RFC 3830 §6.7, Table 6.7.a)."""
+
+    NAI = 0
+    URI = 1
+
+
+class CertType(IntEnum):
+    """Kinds of certificate (RFC 3830 §6.7, Table 6.7.b)."""
+
+    X509V3 = 0
+    X509V3_URL = 1
+    X509V3_SIGN = 2
+    X509V3_ENCR = 3
+
+
+class DhGroup(IntEnum):
+    """Diffie-Hellman groups (RFC 3830 §6.4)."""
+
+    OAKLEY_5 = 0
+    OAKLEY_1 = 1
+    OAKLEY_2 = 2
+
+
+class SignatureType(IntEnum):
+    """Signature algorithms (RFC 3830 §6.5)."""
+
+    RSA_PKCS1 = 0
+    RSA_PSS = 1
+
+
+class EncrAlg(IntEnum):
+    """Encryption of key data (RFC 3830 §6.2; RFC 6043 §6.2)."""
+
+    NULL = 0
+    AES_CM_128 = 1
+    AES_KW_128 = 2
+    AES_CM_256 = 3
+
+
+class MacAlg(IntEnum):
+    """MACs over messages (RFC 3830 §6.2; RFC 6043 §6.2)."""
+
+    NULL = 0
+    HMAC_SHA_1_160 = 1
+    HMAC_SHA_256_256 = 2
+
+
+class HashFunc(IntEnum):
+    """Hashes of certificates (RFC 3830 §6.8; RFC 6043 §6.6)."""
+
+    SHA_1 = 0
+    MD5 = 1
+    SHA_256 = 2
+
+
+class KeyType(IntEnum):
+    """What a Key data sub-payload holds (RFC 3830 §6.13, Table 6.13.a)."""
+
+    TGK = 0
+    TGK_SALT = 1
+    TEK = 2
+    TEK_SALT = 3
+
+
+class ValidityType(IntEnum):
+    """How the validity of a key is given (RFC 3830 §6.13, Table 6.13.b)."""
+
+    NULL = 0
+    SPI = 1
+    INTERVAL = 2
+
+
+class ExtensionType(IntEnum):
+    """General extensions (RFC 3830 §6.15)."""
+
+    VENDOR_ID = 0
+    SDP_IDS = 1
+
+
+class SrtpParameter(IntEnum):
+    """Parameters of an SRTP policy (RFC 3830 §6.10.1; RFC 7714 §15)."""
+
+    ENCRYPTION_ALGORITHM = 0
+    ENCRYPTION_KEY_LENGTH = 1
+    AUTHENTICATION_ALGORITHM = 2
+    AUTHENTICATION_KEY_LENGTH = 3
+    SALT_LENGTH = 4
+    PRF = 5
+    KEY_DERIVATION_RATE = 6
+    SRTP_ENCRYPTION = 7
+    SRTCP_ENCRYPTION = 8
+    FEC_ORDER = 9
+    SRTP_AUTHENTICATION = 10
+    TAG_LENGTH = 11
+    PREFIX_LENGTH = 12
+    AEAD_TAG_LENGTH = 20
+
+
+class ErrorNumber(IntEnum):
+    """What went wrong, as an Error payload says it (RFC 3830 §6.12; RFC 6043 §6.9)."""
+
+    AUTH_FAILURE = 0
+    INVALID_TS = 1
+    INVALID_PRF = 2
+    INVALID_MAC = 3
+    INVALID_EA = 4
+    INVALID_HA = 5
+    INVALID_DH = 6
+    INVALID_ID = 7
+    INVALID_CERT = 8
+    INVALID_SP = 9
+    INVALID_SPPAR = 10
+    INVALID_DT = 11
+    UNSPECIFIED = 12
+    UNSUPPORTED_MESSAGE = 13

@@ -1,0 +1,76 @@
+"""MIKEY's time: NTP timestamps, the allowed skew, and the cache that refuses replays (RFC 3830 §4.2.8, §5.4)."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.payloads import Timestamp
+from voice_dpki.mikey.registry import TimestampType
+
+MAX_SKEW_S = 60.0
+"""How far an Initiator's timestamp may be from our clock: the freshness that PASSporT has, too."""
+
+MAX_REPLAY_ENTRIES = 4096
+"""Most authenticated messages that are remembered; at 100 bytes each, about 400 kB."""
+
+_NTP_EPOCH_S = 2_208_988_800
+"""Seconds from 1900 to 1970."""
+
+_WRAP = 1 << 64
+
+
+def ntp_time(now_s: float) -> int:
+    """Convert Unix time to NTP's 64 bits; the era of 136 years is dropped."""
+    return round((now_s + _NTP_EPOCH_S) * (1 << 32)) % _WRAP
+
+
+def timestamp_at(ntp: int) -> Timestamp:
+    """Write a timestamp payload in UTC."""
+    return Timestamp(TimestampType.NTP_UTC, ntp.to_bytes(8, "big"))
+
+
+def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
+    """Return what a timestamp means in Unix time, in the NTP era that is nearest to `now_s`.
+
+    Raises MikeyError for a counter: no counters are agreed between our users.
+    """
+    if timestamp.ts_type not in (TimestampType.NTP_UTC, TimestampType.NTP):
+        raise MikeyError(Failure.TIMESTAMP_TYPE, "the timestamp is a counter, and only NTP time is accepted")
+    ahead = (int.from_bytes(timestamp.value, "big") - ntp_time(now_s) + _WRAP // 2) % _WRAP - _WRAP // 2
+    return now_s + ahead / (1 << 32)
+
+
+@dataclass(slots=True)
+class ReplayCache:
+    """Authenticated messages that are still within the skew.
+
+    A Responder has no memory of what came before `started_s`: messages with an older timestamp are refused, so
+    that a restart does not admit replays (§5.4 asks for no less). A full cache refuses everything new.
+    """
+
+    started_s: float
+    max_skew_s: float = MAX_SKEW_S
+    max_entries: int = MAX_REPLAY_ENTRIES
+    _expiry_s: dict[bytes, float] = field(default_factory=dict)
+
+    def check(self, octets: bytes, timestamp: Timestamp, now_s: float) -> None:
+        """Raise MikeyError if the message is out of time or was accepted before."""
+        sent_s = unix_time_s(timestamp, now_s)
+        if abs(sent_s - now_s) > self.max_skew_s:
+            raise MikeyError(
+                Failure.TIMESTAMP,
+                f"the timestamp is {sent_s - now_s:+.0f} s from our clock, and {self.max_skew_s:.0f} s are allowed",
+            )
+        if sent_s < self.started_s:
+            raise MikeyError(Failure.REPLAY, "the message is older than this Responder's memory of replays")
+        if hashlib.sha256(octets).digest() in self._expiry_s:
+            raise MikeyError(Failure.REPLAY, "the message was accepted before: it is replayed")
+
+    def remember(self, octets: bytes, timestamp: Timestamp, now_s: float) -> None:
+        """Check once more, then remember an authenticated message; raises MikeyError as `check`, and when full."""
+        self.check(octets, timestamp, now_s)
+        if len(self._expiry_s) >= self.max_entries:
+            self._expiry_s = {digest: end_s for digest, end_s in self._expiry_s.items() if end_s >= now_s}
+        if len(self._expiry_s) >= self.max_entries:
+            raise MikeyError(Failure.REPLAY, "the replay cache is full: new messages must wait")
+        self._expiry_s[hashlib.sha256(octets).digest()] = unix_time_s(timestamp, now_s) + self.max_skew_s

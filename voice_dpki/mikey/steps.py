@@ -1,0 +1,246 @@
+"""The checks on DH-SIGN messages, one function a step; modes.py says in which order they are made.
+
+Each returns what it read, or nothing, and raises MikeyError with the step's failure.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from voice_dpki.errors import LocalError
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.message import Header, Message, SrtpId
+from voice_dpki.mikey.payloads import (
+    Certificate,
+    DhValue,
+    Error,
+    GeneralExtension,
+    Identity,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+)
+from voice_dpki.mikey.registry import (
+    CertType,
+    DataType,
+    DhGroup,
+    ExtensionType,
+    IdType,
+    MapType,
+    Prf,
+    SignatureType,
+)
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
+
+RAND_BYTES = 16
+"""Length of the RAND that we send, and the least that we accept (RFC 3830 §4.1.1)."""
+
+SIGNATURE_ALGORITHM = "PS256"
+"""RSASSA-PSS with SHA-256 and a salt of 32 bytes, for S type 1."""
+
+VALID = "valid"
+"""The ledger's status of a certificate that may be relied on."""
+
+_SIGNING_CERTIFICATES = (CertType.X509V3, CertType.X509V3_SIGN)
+
+Counts: TypeAlias = dict[type[Payload], tuple[int, int]]
+"""The least and the most payloads of each class that a message has; others must not be there."""
+
+I_MESSAGE: Counts = {
+    Timestamp: (1, 1),
+    Rand: (1, 1),
+    Identity: (2, 2),
+    Certificate: (1, 1),
+    SecurityPolicy: (1, 1),
+    DhValue: (1, 1),
+    GeneralExtension: (1, 8),
+    Signature: (1, 1),
+}
+"""The Initiator's message (RFC 3830 §3.3)."""
+
+R_MESSAGE: Counts = {
+    Timestamp: (1, 1),
+    Identity: (2, 2),
+    Certificate: (1, 1),
+    DhValue: (2, 2),
+    GeneralExtension: (0, 8),
+    Signature: (1, 1),
+}
+"""The Responder's message (RFC 3830 §3.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClaim:
+    """Who a message says that it comes from. Nothing is verified yet: resolve `digest`, then complete."""
+
+    role: str
+    """"Initiator" or "Responder"."""
+    uri: str
+    message: Message
+    certificate: CertificateProfile
+
+    @property
+    def digest(self) -> CertDigest:
+        """H(CERT), by which the ledger knows the certificate."""
+        return self.certificate.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What our own ledger node proved about a certificate.
+
+    `domains` are those of the member under whose endorsement it is recorded; a certificate that is not valid may
+    have none.
+    """
+
+    digest: CertDigest
+    status: str
+    height: int
+    domains: tuple[str, ...] = ()
+
+
+def identity_of(uri: str) -> Identity:
+    """Write a URI as an ID payload."""
+    return Identity(IdType.URI, uri.encode("utf-8"))
+
+
+def sdp_ids_of(key_mgmt_ids: Sequence[str]) -> GeneralExtension:
+    """Write the list of key management protocols that an SDP offers (RFC 4567 §4.1.4, §7)."""
+    return GeneralExtension(ExtensionType.SDP_IDS, ";".join(key_mgmt_ids).encode("ascii"))
+
+
+def check_not_error(message: Message) -> None:
+    """Tell the Initiator of an error message; nobody signed it, so it is a hint (RFC 3830 §5.1.2)."""
+    if message.header.data_type == DataType.ERROR:
+        names = ", ".join(error.name for error in message.all(Error)) or "no reason"
+        raise MikeyError(Failure.PEER_ERROR, f"the Responder answers with an error, which is not signed: {names}")
+
+
+def check_offer_header(header: Header) -> None:
+    """Hold an offer's header to DH-SIGN for one m-line: two crypto sessions, the second SSRC still open."""
+    if header.data_type != DataType.DH_INIT:
+        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN offer")
+    if header.prf not in set(Prf):
+        raise MikeyError(Failure.PRF, f"PRF {header.prf} is not supported")
+    if header.map_type != MapType.SRTP_ID or len(header.sessions) != 2:
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "one m-line has two crypto sessions (RFC 4567 §7.1)")
+    initiator, responder = header.sessions
+    if not initiator.ssrc or responder.ssrc or initiator.roc or responder.roc:
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRC alone, and no ROC")
+
+
+def check_answer_header(sent: Header, header: Header) -> None:
+    """Hold an answer's header to the offer's: all the same but the SSRC that the Responder fills in (§6.1.1)."""
+    if header.data_type != DataType.DH_RESP:
+        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN answer")
+    check_echo(header.prf == sent.prf, Failure.PRF, "the PRF")
+    check_echo(header.csb_id == sent.csb_id, Failure.CSB_ID, "the CSB ID")
+    ours, open_ = sent.sessions
+    filled = header.sessions[1].ssrc if len(header.sessions) == 2 else 0
+    check_echo(header.sessions == (ours, SrtpId(open_.policy_no, filled)), Failure.CRYPTO_SESSIONS, "the CS ID map")
+    if filled in (0, ours.ssrc):
+        raise MikeyError(Failure.CRYPTO_SESSIONS, "the Responder chose no SSRC of its own")
+
+
+def check_payloads(message: Message, counts: Counts) -> None:
+    """Hold the message to its mode: what must be there is, and nothing else."""
+    found = Counter(type(payload) for payload in message.payloads)
+    for kind in found.keys() | counts.keys():
+        least, most = counts.get(kind, (0, 0))
+        if not least <= found[kind] <= most:
+            raise MikeyError(Failure.PAYLOAD, f"{found[kind]} {kind.kind.name} payloads in a message of this kind")
+
+
+def check_echo(equal: bool, failure: Failure, what: str) -> None:
+    """Demand that the answer returned a part of the offer as it was sent."""
+    if not equal:
+        raise MikeyError(failure, f"the answer does not return {what} as it was sent")
+
+
+def check_sdp_ids(message: Message, key_mgmt_ids: Sequence[str]) -> None:
+    """Compare the signed list of protocols with the SDP's, so that none was peeled off (RFC 4567 §4.1.4)."""
+    lists = [
+        extension for extension in message.all(GeneralExtension) if extension.ext_type == ExtensionType.SDP_IDS
+    ]
+    if lists != [sdp_ids_of(key_mgmt_ids)]:
+        raise MikeyError(Failure.SDP_IDS, "the signed list of key management protocols is not the SDP's")
+
+
+def check_rand(rand: Rand) -> None:
+    """Demand a RAND of at least 128 bits (RFC 3830 §4.1.1)."""
+    if len(rand.rand) < RAND_BYTES:
+        raise MikeyError(Failure.RAND, f"RAND is shorter than {RAND_BYTES} bytes")
+
+
+def check_group(message: Message) -> None:
+    """Demand the one group that DH must have (RFC 3830 §4.2.7)."""
+    for value in message.all(DhValue):
+        if value.group != DhGroup.OAKLEY_5:
+            raise MikeyError(Failure.DH_GROUP, f"Diffie-Hellman group {value.group} is not accepted, only OAKLEY 5")
+
+
+def read_claim(message: Message, role: str, identity: Identity, uri: str, now_s: float) -> PeerClaim:
+    """Read the sender's certificate and identity: the identity is `uri`, and the certificate names it."""
+    certificate = _read_certificate(message, role, now_s)
+    if identity != identity_of(uri):
+        raise MikeyError(Failure.IDENTITY, f"the {role}'s ID is not the party of this call")
+    if uri not in certificate.uris:
+        raise MikeyError(Failure.IDENTITY, f"the {role}'s certificate does not name its ID")
+    return PeerClaim(role, uri, message, certificate)
+
+
+def _read_certificate(message: Message, role: str, now_s: float) -> CertificateProfile:
+    certificate = message.one(Certificate)
+    if certificate.cert_type not in _SIGNING_CERTIFICATES:
+        raise MikeyError(
+            Failure.CERTIFICATE, f"certificate type {certificate.cert_type} is not an X.509 certificate"
+        )
+    try:
+        profile = read_profile(certificate.data)
+    except ProfileError as error:
+        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s certificate is refused: {error}") from None
+    if profile.key_algorithm != SIGNATURE_ALGORITHM:
+        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s key is not RSA, and MIKEY has no other signature")
+    if not profile.valid_at(now_s) or not profile.may_sign():
+        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s certificate is out of date or not for signing")
+    return profile
+
+
+def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
+    """Demand that the ledger vouches for the certificate, under the operator that holds the identity's domain.
+
+    Raises LocalError if the ledger was asked about another certificate.
+    """
+    if recorded.digest != claim.digest:
+        raise LocalError("the ledger was asked about another certificate than the claim's")
+    where = f"on the ledger at height {recorded.height}"
+    if recorded.status != VALID:
+        raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is {recorded.status} {where}")
+    if _domain(claim.uri) not in recorded.domains:
+        whose = f"the operator that recorded the {claim.role}'s certificate"
+        raise MikeyError(Failure.LEDGER, f"{whose} does not hold the domain of its URI {where}")
+
+
+def check_signature(claim: PeerClaim) -> None:
+    """Verify SIGN over the message as it was received (RFC 3830 §5.2)."""
+    signature = claim.message.one(Signature)
+    if signature.s_type != SignatureType.RSA_PSS:
+        raise MikeyError(Failure.SIGNATURE_TYPE, f"signature type {signature.s_type} is not RSA-PSS")
+    key, signed = claim.certificate.public_key_der, claim.message.signed_octets()
+    try:
+        verify_signature(key, SIGNATURE_ALGORITHM, signed, signature.signature)
+    except (SignatureError, KeyKindError):
+        raise MikeyError(
+            Failure.SIGNATURE, f"the signature of the {claim.role}'s message does not verify"
+        ) from None
+
+
+def _domain(uri: str) -> str:
+    """Return the host of a SIP URI, without port and parameters."""
+    return re.split("[:;?]", uri.rpartition("@")[2], maxsplit=1)[0].lower()
