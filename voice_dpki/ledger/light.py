@@ -1,0 +1,345 @@
+"""Light client: from one trusted point, usually genesis, to any header that the validators committed to.
+
+After CometBFT's light client specification (docs/spec/light-client/verification): a header is trusted if more than
+two thirds of its own validators signed it, and these validators are either those that the header before it named,
+or share more than a third of the power of a set that was trusted. Stricter than CometBFT's own in two points:
+every signature in a commit is checked, not only as many as are needed, and a header next to a trusted one must be
+linked to it by hash.
+
+A header that passes becomes trusted in its turn. The very same header with the very same commit is not checked
+again, so answers at an unchanged height cost no signature check.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from voice_dpki.errors import PeerError
+from voice_dpki.ledger.header import (
+    ADDRESS_BYTES,
+    BLOCK_PROTOCOL,
+    BlockIdFlag,
+    CommitSig,
+    Header,
+    SignedHeader,
+    ValidatorSet,
+)
+
+TRUSTING_PERIOD_S = 14 * 86_400
+"""How long a trusted header can vouch for a later one; keys of validators that left may turn up anywhere later."""
+
+MAX_CLOCK_DRIFT_S = 10.0
+"""How far a header's time may lie ahead of our clock (CometBFT light/client.go, defaultMaxClockDrift)."""
+
+MAX_TRUSTED = 64
+"""Trusted headers that are kept; the oldest give way."""
+
+
+class LightCode(StrEnum):
+    """Why a header is refused."""
+
+    WRONG_CHAIN = "wrong-chain"
+    WRONG_FORM = "wrong-form"
+    WENT_BACK = "went-back"
+    BEFORE_TRUST = "before-trust"
+    TRUST_EXPIRED = "trust-expired"
+    VALIDATORS_NEEDED = "validators-needed"
+    WRONG_VALIDATORS = "wrong-validators"
+    TIME_ORDER = "time-order"
+    FUTURE = "future"
+    TOO_LITTLE_POWER = "too-little-power"
+    TOO_LITTLE_TRUST = "too-little-trust"
+    SIGNATURE = "signature"
+    FORK = "fork"
+
+
+class LightError(PeerError):
+    """A header cannot be trusted; `code` says why in a word.
+
+    VALIDATORS_NEEDED is no reproach: call again with the validators of that height.
+    """
+
+    def __init__(self, code: LightCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Evidence that validators committed to two histories: two headers that cannot both be of one chain."""
+
+    trusted: SignedHeader
+    conflicting: SignedHeader
+    validators: ValidatorSet
+
+    @property
+    def double_signers(self) -> tuple[bytes, ...]:
+        """Addresses of the validators that signed both blocks of one height in one round: proof of misbehaviour.
+
+        Where the commits are of different heights or rounds this is empty, though more than a third of the power
+        broke the protocol all the same.
+        """
+        if _place(self.trusted) != _place(self.conflicting):
+            return ()
+        first = {vote.validator_address for vote in _votes(self.trusted)}
+        return tuple(vote.validator_address for vote in _votes(self.conflicting) if vote.validator_address in first)
+
+    def to_json(self) -> dict[str, Any]:
+        """Both signed headers and the validators of the conflicting one, in the forms of the RPC."""
+        return {
+            "trusted": self.trusted.to_json(),
+            "conflicting": self.conflicting.to_json(),
+            **self.validators.to_json(),
+        }
+
+
+class ForkError(LightError):
+    """A header is as well signed as a trusted one that it contradicts; `evidence` holds both."""
+
+    def __init__(self, evidence: Fork) -> None:
+        height = evidence.conflicting.header.height
+        super().__init__(
+            LightCode.FORK, f"the header of height {height} contradicts a trusted one: the chain forked"
+        )
+        self.evidence = evidence
+
+
+@dataclass(frozen=True, slots=True)
+class TrustPoint:
+    """A height whose validators and successors are known for sure; make one with `genesis` or `at`."""
+
+    height: int
+    time_ns: int
+    validators: ValidatorSet
+    next_validators_hash: bytes
+    signed_header: SignedHeader | None
+
+    @classmethod
+    def genesis(cls, validators: ValidatorSet, time_ns: int, initial_height: int = 1) -> "TrustPoint":
+        """Trust the validators of a genesis file, which stands before the first header."""
+        return cls(initial_height - 1, time_ns, validators, validators.hash(), None)
+
+    @classmethod
+    def at(cls, signed_header: SignedHeader, validators: ValidatorSet) -> "TrustPoint":
+        """Trust a header that was verified before or had from a trusted place, and its validators.
+
+        Raises LightError where these are not the header's validators.
+        """
+        header = signed_header.header
+        _check_validators(header, validators)
+        return cls(header.height, header.time_ns, validators, header.next_validators_hash, signed_header)
+
+
+class LightClient:
+    """Trusted headers of one chain, and the verification of further ones.
+
+    To go on after a restart, keep `latest.signed_header` and `latest.validators` and build the next client on
+    `TrustPoint.at`.
+    """
+
+    def __init__(
+        self,
+        chain_id: str,
+        trust: TrustPoint,
+        *,
+        trusting_period_s: float = TRUSTING_PERIOD_S,
+        max_clock_drift_s: float = MAX_CLOCK_DRIFT_S,
+    ) -> None:
+        self._chain_id = chain_id
+        self._trusting_period_s = trusting_period_s
+        self._max_clock_drift_s = max_clock_drift_s
+        self._points = {trust.height: trust}
+        self._verified: dict[SignedHeader, None] = {}
+
+    @property
+    def latest(self) -> TrustPoint:
+        """The highest trusted point."""
+        return self._points[max(self._points)]
+
+    def age_s(self, now_s: float) -> float:
+        """Seconds since the time of the latest trusted point."""
+        return now_s - self.latest.time_ns / 1e9
+
+    def verify(
+        self,
+        signed: SignedHeader,
+        validators: ValidatorSet | None,
+        now_s: float,
+        *,
+        min_height: int | None = None,
+    ) -> Header:
+        """Verify a header and trust it from now on; return it.
+
+        `validators` are those of the header's height; None means that they are expected to be a set that is known
+        already. The height must be at least `min_height`, by default that of `latest`: whoever asks several
+        questions at a time passes the height that was the latest when the question was sent.
+
+        Raises LightError, and ForkError with the evidence where the chain has forked. How old the header is, is
+        for the caller to judge (Header.age_s).
+        """
+        header = signed.header
+        if header.height < (self.latest.height if min_height is None else min_height):
+            raise LightError(LightCode.WENT_BACK, f"height {header.height} was passed already: an old answer")
+        if signed in self._verified:
+            return header
+        _check_form(signed, self._chain_id)
+        below, above = self._neighbours(header.height)
+        known = self._known_validators(header, validators)
+        self._check_time(header, below, above, now_s)
+        _check_power(signed, known)
+        _check_trust(signed, below)
+        _check_signatures(signed, known, first=below.validators)
+        self._check_fork(signed, known, (below, self._points.get(header.height), above))
+        self._trust(TrustPoint.at(signed, known), signed)
+        return header
+
+    def _neighbours(self, height: int) -> tuple[TrustPoint, TrustPoint | None]:
+        """The trusted points next below and next above a height."""
+        below = max((known for known in self._points if known < height), default=None)
+        above = min((known for known in self._points if known > height), default=None)
+        if below is None:
+            raise LightError(LightCode.BEFORE_TRUST, f"height {height} lies before all that is trusted here")
+        return self._points[below], None if above is None else self._points[above]
+
+    def _known_validators(self, header: Header, validators: ValidatorSet | None) -> ValidatorSet:
+        """The set that the header names: one already known if possible, so that each is kept once."""
+        for point in self._points.values():
+            if point.validators.hash() == header.validators_hash:
+                return point.validators
+        if validators is None:
+            raise LightError(
+                LightCode.VALIDATORS_NEEDED, f"the validators of height {header.height} are not known yet"
+            )
+        _check_validators(header, validators)
+        return validators
+
+    def _check_time(self, header: Header, below: TrustPoint, above: TrustPoint | None, now_s: float) -> None:
+        """Times rise with heights, except that the first header may have genesis's; none is from the future."""
+        earliest = below.time_ns if below.signed_header is None else below.time_ns + 1
+        if header.time_ns < earliest or (above is not None and header.time_ns >= above.time_ns):
+            raise LightError(
+                LightCode.TIME_ORDER, f"the time of height {header.height} does not fit its neighbours'"
+            )
+        if header.age_s(now_s) < -self._max_clock_drift_s:
+            raise LightError(
+                LightCode.FUTURE,
+                f"the header's time is {-header.age_s(now_s):.0f} s ahead of our clock, at most "
+                f"{self._max_clock_drift_s:.0f} s is taken for drift",
+            )
+        if now_s - below.time_ns / 1e9 >= self._trusting_period_s:
+            raise LightError(
+                LightCode.TRUST_EXPIRED,
+                f"the last trusted header, of height {below.height}, is older than the trusting period of "
+                f"{self._trusting_period_s:.0f} s: start from a newer one, had from a trusted place",
+            )
+
+    def _check_fork(
+        self, signed: SignedHeader, validators: ValidatorSet, points: Iterable[TrustPoint | None]
+    ) -> None:
+        """A well-signed header must agree with the trusted ones at its height and next to it."""
+        for point in points:
+            trusted = point.signed_header if point else None
+            if trusted and _contradict(trusted.header, signed.header):
+                raise ForkError(Fork(trusted, signed, validators))
+
+    def _trust(self, point: TrustPoint, signed: SignedHeader) -> None:
+        self._points[point.height] = point
+        if len(self._points) > MAX_TRUSTED:
+            del self._points[min(self._points)]
+        self._verified[signed] = None
+        if len(self._verified) > MAX_TRUSTED:
+            del self._verified[next(iter(self._verified))]
+
+
+def _check_form(signed: SignedHeader, chain_id: str) -> None:
+    header, commit = signed.header, signed.commit
+    if header.chain_id != chain_id:
+        raise LightError(LightCode.WRONG_CHAIN, "the header is of another chain")
+    if header.version_block != BLOCK_PROTOCOL:
+        raise LightError(LightCode.WRONG_FORM, f"the block format is {header.version_block}, not {BLOCK_PROTOCOL}")
+    if len(header.proposer_address) != ADDRESS_BYTES:
+        raise LightError(LightCode.WRONG_FORM, "the header names no proposer")
+    if commit.height != header.height or commit.block_id.hash != header.hash():
+        raise LightError(LightCode.WRONG_FORM, "the commit is for another block than the header's")
+
+
+def _check_validators(header: Header, validators: ValidatorSet) -> None:
+    if validators.hash() != header.validators_hash:
+        raise LightError(LightCode.WRONG_VALIDATORS, f"these are not the validators of height {header.height}")
+
+
+def _check_power(signed: SignedHeader, validators: ValidatorSet) -> None:
+    """More than two thirds of the header's own validators voted for it, each in its place."""
+    votes = signed.commit.signatures
+    if len(votes) != len(validators.validators):
+        raise LightError(LightCode.WRONG_FORM, "the commit has not one place for each validator")
+    power = 0
+    for vote, validator, address in zip(votes, validators.validators, validators.addresses, strict=True):
+        if vote.flag is not BlockIdFlag.ABSENT and vote.validator_address != address:
+            raise LightError(LightCode.WRONG_FORM, "a vote in the commit stands in another validator's place")
+        power += validator.power if vote.flag is BlockIdFlag.COMMIT else 0
+    if 3 * power <= 2 * validators.total_power:
+        raise LightError(
+            LightCode.TOO_LITTLE_POWER,
+            f"validators with {power} of {validators.total_power} voted for the block, more than two thirds must",
+        )
+
+
+def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
+    """The header's validators follow from what is trusted below it."""
+    header = signed.header
+    if header.height == below.height + 1:
+        if header.validators_hash != below.next_validators_hash:
+            raise LightError(
+                LightCode.WRONG_VALIDATORS, "the header's validators are not those that the one before it named"
+            )
+        return
+    voters = {vote.validator_address for vote in _votes(signed)}
+    trusted = below.validators
+    power = sum(validator.power for validator in trusted.validators if validator.address in voters)
+    if 3 * power <= trusted.total_power:
+        raise LightError(
+            LightCode.TOO_LITTLE_TRUST,
+            f"trusted validators with {power} of {trusted.total_power} voted for the block, more than a third must: "
+            "verify a header between the two first",
+        )
+
+
+def _check_signatures(signed: SignedHeader, validators: ValidatorSet, first: ValidatorSet) -> None:
+    """Every vote is signed by its validator; those of the set `first` come first, so that forgers cost little."""
+    commit, chain_id = signed.commit, signed.header.chain_id
+    cheap = set(first.addresses)
+    order = sorted(
+        range(len(commit.signatures)), key=lambda at: commit.signatures[at].validator_address not in cheap
+    )
+    for index in order:
+        vote = commit.signatures[index]
+        if vote.flag is BlockIdFlag.ABSENT:
+            continue
+        key = Ed25519PublicKey.from_public_bytes(validators.validators[index].public_key)
+        try:
+            key.verify(vote.signature, commit.canonical_vote_bytes(chain_id, index))
+        except InvalidSignature:
+            raise LightError(LightCode.SIGNATURE, f"the signature of validator {index} is wrong") from None
+
+
+def _contradict(one: Header, other: Header) -> bool:
+    """Whether two headers cannot be of one chain, as far as their heights let one see."""
+    if one.height == other.height:
+        return one.hash() != other.hash()
+    lower, upper = sorted((one, other), key=lambda header: header.height)
+    return upper.height == lower.height + 1 and (
+        upper.last_block_id.hash != lower.hash() or upper.validators_hash != lower.next_validators_hash
+    )
+
+
+def _votes(signed: SignedHeader) -> Iterable[CommitSig]:
+    return (vote for vote in signed.commit.signatures if vote.flag is BlockIdFlag.COMMIT)
+
+
+def _place(signed: SignedHeader) -> tuple[int, int]:
+    return signed.commit.height, signed.commit.round
