@@ -3,7 +3,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sip_testbed.events import NoteEvent, SipEvent
+from sip_testbed.events import Event, NoteEvent, SipEvent
 from sip_testbed.ladder import WIDTH, Ladder, Mood, build, render, render_text
 
 FIGURES = {"caller": "loss 0, MOS 4.41", "callee": "loss 0, MOS 4.40"}
@@ -42,7 +42,11 @@ def test_refusals_and_challenges_are_told_apart() -> None:
         )
 
     refusal = NoteEvent(1.0, "verify-b", "E17: revoked", {"ok": False})
-    events = [status("407 Proxy Authentication Required"), status("438 Invalid Identity Header"), refusal]
+    events: list[Event] = [
+        status("407 Proxy Authentication Required"),
+        status("438 Invalid Identity Header"),
+        refusal,
+    ]
     assert [row.mood for row in build(events).rows] == [Mood.PROGRESS, Mood.REFUSED, Mood.REFUSED]
 
 

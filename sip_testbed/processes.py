@@ -1,0 +1,186 @@
+"""Programs as processes: started with their own configuration, waited for, measured, and stopped.
+
+Every service of a call is a process that one could as well start by hand. Its trace file tells when it listens
+and what it did; its log (standard error) is kept beside.
+"""
+
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sip_testbed.events import Event, ReadyEvent, parse_lines
+from voice_dpki.errors import LocalError
+
+START_TIMEOUT_S = 20.0
+"""A program that does not listen by then has failed; ten start at once on a small machine."""
+
+STOP_TIMEOUT_S = 5.0
+"""From SIGTERM to SIGKILL."""
+
+_POLL_S = 0.01
+_LOG_TAIL_BYTES = 2000
+
+_ENVIRONMENT = {
+    # One small process each: numpy and malloc need no arenas for threads that are not there.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+class ProcessError(LocalError):
+    """A program did not start, ended too early or did not finish in time."""
+
+
+class TraceReader:
+    """Follows a trace file that its program is still writing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        self.events: list[Event] = []
+
+    def poll(self) -> list[Event]:
+        """Read what was written since the last time, add it to `events` and return it."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        complete = data[: data.rfind(b"\n") + 1]
+        self._position += len(complete)
+        new = parse_lines(complete)
+        self.events += new
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run: a module with its arguments, and the files that tell about it."""
+
+    actor: str
+    module: str
+    arguments: tuple[str, ...]
+    trace: Path
+    log: Path
+
+
+class Running:
+    """A program that was started; stop it, or use it as a context manager."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.trace = TraceReader(program.trace)
+        program.trace.parent.mkdir(parents=True, exist_ok=True)
+        program.log.parent.mkdir(parents=True, exist_ok=True)
+        with program.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", program.module, *program.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | _ENVIRONMENT,
+            )
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, or None while it runs."""
+        return self._process.poll()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> ReadyEvent:
+        """Wait until the program listens; raises ProcessError when it ends first or takes too long."""
+        ready = self.wait_for(lambda event: isinstance(event, ReadyEvent), "listen", timeout_s)
+        assert isinstance(ready, ReadyEvent)
+        return ready
+
+    def wait_for(self, wanted: Callable[[Event], bool], what: str, timeout_s: float) -> Event:
+        """Wait for a `wanted` event, also among those already read."""
+        deadline = time.monotonic() + timeout_s
+        seen = 0
+        while True:
+            status = self.status  # before the trace is read: nothing can be written after the end
+            self.trace.poll()
+            for event in self.trace.events[seen:]:
+                if wanted(event):
+                    return event
+            seen = len(self.trace.events)
+            if status is not None:
+                raise self._failure(f"ended with status {status} before it could {what}")
+            if time.monotonic() > deadline:
+                raise self._failure(f"did not {what} within {timeout_s:g} s")
+            time.sleep(_POLL_S)
+
+    def wait_end(self, timeout_s: float) -> int:
+        """Wait until the program ends by itself; returns its exit status."""
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise self._failure(f"did not finish within {timeout_s:g} s") from None
+        self.trace.poll()
+        return status
+
+    def pss_mb(self) -> float:
+        """Proportional set size in MB of 10^6 bytes: its own memory and its share of what it shares."""
+        return pss_mb(Path(f"/proc/{self.pid}/smaps_rollup"))
+
+    def stop(self) -> None:
+        """End the program: SIGTERM, and SIGKILL to those that do not listen."""
+        stop_all([self])
+
+    def _failure(self, what: str) -> ProcessError:
+        with self.program.log.open("rb") as log:
+            log.seek(max(self.program.log.stat().st_size - _LOG_TAIL_BYTES, 0))
+            tail = log.read().decode("utf-8", "replace").strip()
+        return ProcessError(f"{self.program.actor} {what}; its log {self.program.log} ends with:\n{tail}")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.status is None:
+            self._process.send_signal(number)
+
+    def _ended_by(self, deadline: float) -> bool:
+        try:
+            self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def stop_all(running: Iterable[Running]) -> None:
+    """End programs together, so that the slowest decides how long it takes and not their sum."""
+    processes: Sequence[Running] = list(running)
+    for process in processes:
+        process._signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for process in processes:
+        if not process._ended_by(deadline):
+            process._signal(signal.SIGKILL)
+            process._ended_by(time.monotonic() + STOP_TIMEOUT_S)
+        process.trace.poll()
+
+
+def pss_mb(rollup: Path) -> float:
+    """Read a process's `smaps_rollup`; 0 where the system keeps none or the process is gone."""
+    try:
+        text = rollup.read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    kib = next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+    return round(kib * 1024 / 1e6, 1)

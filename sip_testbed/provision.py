@@ -1,0 +1,203 @@
+"""Provisioning: what two operators put on their disks before the first call.
+
+Keys, self-signed certificates, the ledger's genesis, tokens between a domain's own services, subscribers, and a
+configuration file for each program. Everything is made afresh in one folder; nothing in it is a default secret.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from sip_testbed.addresses import Addresses
+from voice_dpki.codec import base64url
+from voice_dpki.effects import Clock, Random
+from voice_dpki.ledger.genesis import dump_genesis
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.names import CertDigest, Tn
+from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
+from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+CHAIN_ID = "voice-dpki-testbed"
+CERTIFICATE_DAYS = 30
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One of the two operators, as the genesis knows it."""
+
+    letter: str
+    organization: str
+    domain: str
+    numbers: TnRange
+
+
+OPERATORS = (
+    Operator("a", "Operator A", "a.example", TnRange(Tn("493023125000"), 1000)),
+    Operator("b", "Operator B", "b.example", TnRange(Tn("442079460000"), 1000)),
+)
+
+CALLER = Tn("493023125001")
+CALLEE = Tn("442079460123")
+CALLEE_OVER_TRANSIT = Tn("442079460223")
+"""Operator A reaches the numbers 44207946 02xx over a transit network, where the attacker of a scenario stands."""
+
+TRANSIT_PREFIX = "+4420794602"
+OUTSIDE = Tn("441134960001")
+"""A number that the ledger allots to nobody here (Ofcom keeps it free for drama)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A certificate on the disk with its key."""
+
+    certificate: Path
+    key: Path
+    der: bytes
+
+    @property
+    def digest(self) -> CertDigest:
+        """H(CERT), by which the ledger knows it."""
+        return digest_of(self.der)
+
+
+def aor(number: Tn, operator: Operator) -> str:
+    """SIP address of record of a subscriber."""
+    return f"sip:+{number}@{operator.domain}"
+
+
+class Site:
+    """The folder of one testbed and what stands in it."""
+
+    def __init__(self, folder: Path, addresses: Addresses, clock: Clock, random: Random) -> None:
+        self.folder = folder
+        self.addresses = addresses
+        self._clock = clock
+        self._random = random
+        for operator in OPERATORS:
+            (folder / operator.letter).mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
+            telephones = pool.map(self._telephone, OPERATORS, (CALLER, CALLEE))
+            self._genesis()
+            self.signer = self.signing_credential("a/signer")
+            self.caller, self.callee = telephones
+        self.tokens = {name: self._token(name) for name in ("sign-a", "verify-b", "submit-a", "submit-b")}
+        self.passwords = {operator.letter: base64url.encode(random.token(12)) for operator in OPERATORS}
+
+    @property
+    def genesis(self) -> Path:
+        """The ledger's genesis: the trust anchor of everyone in the testbed."""
+        return self.folder / "genesis.json"
+
+    def signing_credential(self, name: str, numbers: TnRange = OPERATORS[0].numbers) -> Credential:
+        """Make a certificate with authority over `numbers` in Operator A's name; recording it is another step."""
+        return self._credential(
+            name,
+            generate_es256(),
+            OPERATORS[0].organization,
+            common_name=f"sti.{OPERATORS[0].domain}",
+            numbers=TnAuthList(ranges=(numbers,)),
+        )
+
+    def config(self, actor: str, sections: Mapping[str, object]) -> Path:
+        """Write a program's configuration file."""
+        return self._write(f"{actor}.toml", to_toml(sections).encode("utf-8"))
+
+    def secret(self, name: str, text: str) -> Path:
+        """Write a file that only its owner may read."""
+        return self._write(name, text.encode("utf-8") + b"\n")
+
+    def _telephone(self, operator: Operator, number: Tn) -> Credential:
+        """A user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
+        uris = [aor(number, operator)]
+        return self._credential(
+            f"{operator.letter}/telephone",
+            generate_rsa(),
+            operator.organization,
+            common_name=f"telephone {operator.letter}",
+            uris=uris,
+        )
+
+    def _credential(
+        self,
+        name: str,
+        signer: LocalSigner,
+        organization: str,
+        *,
+        common_name: str,
+        uris: list[str] | None = None,
+        numbers: TnAuthList | None = None,
+    ) -> Credential:
+        now_s = int(self._clock.now_s())
+        der = build_certificate(
+            signer,
+            organization=organization,
+            common_name=common_name,
+            uris=uris or (),
+            tn_auth_list=numbers,
+            not_before_s=now_s - _DAY_S,
+            not_after_s=now_s + CERTIFICATE_DAYS * _DAY_S,
+            random=self._random,
+        )
+        return Credential(self._write(f"{name}.der", der), self._write(f"{name}.pem", to_pem(signer)), der)
+
+    def _genesis(self) -> None:
+        members = []
+        for operator in OPERATORS:
+            validator = Ed25519PrivateKey.generate()
+            endorsing = generate_es256()
+            pem = validator.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            self._write(f"{operator.letter}/validator.pem", pem)
+            self._write(f"{operator.letter}/endorsing.pem", to_pem(endorsing))
+            members.append(
+                Member(
+                    organization=operator.organization,
+                    kind=MemberKind.OPERATOR,
+                    domains=(operator.domain,),
+                    ranges=(operator.numbers,),
+                    validators=(validator.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),),
+                    endorsing_keys=(endorsing.public_key_der,),
+                )
+            )
+        self._write("genesis.json", dump_genesis(CHAIN_ID, int(self._clock.now_s() * 1e9), members))
+
+    def _token(self, name: str) -> str:
+        token = base64url.encode(self._random.token(24))
+        self.secret(f"{name}.token", token)
+        return token
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        return path
+
+
+def to_toml(sections: Mapping[str, object]) -> str:
+    """Write a configuration: values first, then a table for each mapping and each mapping in a list."""
+    plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
+    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", to_toml(value).rstrip()]
+        elif _is_table(value) and isinstance(value, list):
+            for item in value:
+                lines += ["", f"[[{name}]]", to_toml(item).rstrip()]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _toml_value(value: object) -> str:
+    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
