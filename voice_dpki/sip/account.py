@@ -1,0 +1,57 @@
+"""Who a user agent is, and how it proves it to its domain."""
+
+from dataclasses import dataclass, field
+
+from sipmessage import Request, Response
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.digest import answer_challenge, choose_challenge
+from voice_dpki.sip.message import header_values
+
+_FIELDS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of a domain: address of record "sip:+493023125001@a.example", and credentials there."""
+
+    aor: str
+    username: str
+    password: str = field(repr=False)
+    display_name: str = ""
+    allow_md5: bool = False
+
+    @property
+    def name_addr(self) -> str:
+        """The value for From and To."""
+        return f'"{self.display_name}" <{self.aor}>' if self.display_name else f"<{self.aor}>"
+
+    def authorize(self, request: Request, response: Response, random: Random) -> bool:
+        """Answer the challenge of a 401 or 407 in `request`, whose CSeq grows by one (RFC 3261 §22.2).
+
+        False, and nothing changed, where there is nothing to answer: another status, no challenge that can be
+        answered, or credentials that were refused already and not for an old nonce.
+        """
+        names = _FIELDS.get(response.code)
+        if names is None:
+            return False
+        try:
+            challenge = choose_challenge(header_values(response, names[0]), allow_md5=self.allow_md5)
+        except MalformedError:
+            return False
+        if request.headers.get(names[1]) and not challenge.stale:
+            return False
+        answer = answer_challenge(
+            challenge,
+            username=self.username,
+            password=self.password,
+            method=request.method,
+            uri=str(request.uri),
+            count=1,
+            cnonce=random.token(8).hex(),
+        )
+        request.headers.set(names[1], answer)
+        sequence = int(request.headers["CSeq"].split()[0]) + 1
+        request.headers.set("CSeq", f"{sequence} {request.method}")
+        return True

@@ -1,0 +1,280 @@
+"""The two sides of a call, as its user agent sees them."""
+# ruff: noqa: TID251 - this is a shell: it runs on the event loop
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sipmessage import Headers, Request, Response
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.account import Account
+from voice_dpki.sip.dialog import Dialog
+from voice_dpki.sip.exchange import Exchange
+from voice_dpki.sip.message import (
+    Envelope,
+    Hop,
+    header_values,
+    make_response,
+    parse_address,
+    set_body,
+    split_values,
+)
+from voice_dpki.sip.sdp import CONTENT_TYPE
+from voice_dpki.sip.transaction import RequestReceived, TransactionKey
+
+ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
+MAX_TRIES: Final = 3
+"""How often one request is sent with new credentials."""
+MAX_RING_S: Final = 180.0
+"""An incoming call that nobody answers is refused with 480 after this time."""
+_VERSTAT: Final = "verstat="
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The final answer to an INVITE; `setup_ms` is the time since it was first sent."""
+
+    status: int
+    reason: str
+    sdp: bytes = b""
+    headers: Headers = field(default_factory=Headers)
+    setup_ms: float = 0.0
+
+    @property
+    def reasons(self) -> list[str]:
+        """The values of the Reason header field (RFC 3326)."""
+        return split_values(self.headers.getlist("Reason"))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a call needs of its user agent.
+
+    `opened` is told when a call has a dialog, `closed` when it has none any more.
+    """
+
+    account: Account
+    exchange: Exchange
+    proxy: Hop
+    contact: str
+    opened: Callable[["Leg"], None]
+    closed: Callable[["Leg"], None]
+
+
+class Leg:
+    """What both sides of a call have in common: a dialog, and its end."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.dialog: Dialog | None = None
+        self.ended = asyncio.Event()
+        """Set once the call is over, also when it was never answered."""
+        self.ended_by_peer = False
+
+    async def bye(self) -> None:
+        """End the call: sends BYE and waits for the answer, or until none can come. Does nothing a second time."""
+        if self.dialog is None or self.ended.is_set():
+            return
+        self._end()
+        await self._line.exchange.ask(self.dialog.request("BYE"), self.dialog.next_hop())
+
+    def hang_up(self) -> None:
+        """End the call without waiting for an answer."""
+        self._line.exchange.run(self.bye())
+
+    def bye_received(self) -> None:
+        """Note that the other side has ended the call."""
+        self.ended_by_peer = True
+        self._end()
+
+    def ack_received(self) -> None:
+        """Note the ACK of the other side."""
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._line.closed(self)
+
+
+class Call(Leg):
+    """A call that this user agent places."""
+
+    def __init__(self, line: Line, invite: Request) -> None:
+        super().__init__(line)
+        self.ringing = asyncio.Event()
+        """Set when a provisional response other than 100 has come."""
+        self._invite = invite
+        self._key: TransactionKey | None = None
+        self._started_s = line.exchange.now_s()
+        self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._ack: Request | None = None
+        self._cancelled = False
+        self._tries = 0
+        self._send()
+
+    async def answered(self) -> Answer:
+        """Wait for the final answer: 2xx, or the status that refused the call (also 408 and 503 of its own)."""
+        return await asyncio.shield(self._answer)
+
+    def cancel(self) -> None:
+        """Give up the call while it is not answered (RFC 3261 §9.1); its answer then is 487 as a rule.
+
+        Where the other side answers first, the call is ended at once.
+        """
+        self._cancelled = True
+        if self._key is not None:
+            self._line.exchange.cancel(self._key)
+
+    def _send(self) -> None:
+        self._tries += 1
+        self._key = self._line.exchange.send(self._invite, self._line.proxy, self._response)
+
+    def _response(self, response: Response, envelope: Envelope | None) -> None:
+        if response.code < 200:
+            if response.code > 100:
+                self.ringing.set()
+        elif response.code < 300 and envelope is not None:
+            self._accepted(response, envelope)
+        elif self._authorize(response):
+            self._send()
+        else:
+            self._finish(_answer_of(response))
+
+    def _authorize(self, response: Response) -> bool:
+        if self._cancelled or self._tries >= MAX_TRIES:
+            return False
+        return self._line.account.authorize(self._invite, response, self._line.exchange.random)
+
+    def _accepted(self, response: Response, envelope: Envelope) -> None:
+        """Acknowledge a 2xx response, each time it comes (RFC 3261 §13.2.2.4)."""
+        if self.dialog is not None and self._ack is not None and envelope.to_tag == self.dialog.remote_tag:
+            self._line.exchange.send_ack(self._ack, self.dialog.next_hop())
+            return
+        try:
+            dialog = Dialog.of_caller(self._invite, response, envelope)
+            ack, hop = dialog.request("ACK", envelope.sequence), dialog.next_hop()
+        except MalformedError as error:
+            self._finish(Answer(500, f"no dialog comes of the answer: {error}"))
+            return
+        self._line.exchange.send_ack(ack, hop)
+        if self.dialog is not None:  # another branch of a forked call: one is enough
+            self._line.exchange.run(self._line.exchange.ask(dialog.request("BYE"), hop))
+            return
+        self.dialog, self._ack = dialog, ack
+        self._line.opened(self)
+        self._finish(_answer_of(response))
+        if self._cancelled:
+            self.hang_up()
+
+    def _finish(self, answer: Answer) -> None:
+        if not self._answer.done():
+            setup_ms = (self._line.exchange.now_s() - self._started_s) * 1000
+            self._answer.set_result(replace(answer, setup_ms=round(setup_ms, 3)))
+        if answer.status >= 300:
+            self.ended.set()
+
+
+class IncomingCall(Leg):
+    """A call that this user agent receives."""
+
+    def __init__(self, line: Line, event: RequestReceived) -> None:
+        super().__init__(line)
+        self.key = event.key
+        self._to_tag = line.exchange.token()
+        self._final_sent = False
+        self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)
+        self.request = event.request
+        self.sdp = event.request.body
+        self.established = asyncio.Event()
+        """Set when the caller has acknowledged the answer."""
+        self._patience = asyncio.get_running_loop().call_later(MAX_RING_S, self._refuse, 480, None, ())
+
+    @property
+    def from_(self) -> str:
+        """The From value, which anybody could have written."""
+        return self.request.headers["From"]
+
+    @property
+    def identity(self) -> list[str]:
+        """The Identity header fields (RFC 8224)."""
+        return list(self.request.headers.getlist("Identity"))
+
+    @property
+    def asserted_identity(self) -> str | None:
+        """The URI that the own domain's proxy asserts for the caller (RFC 3325), or None."""
+        values = header_values(self.request, "P-Asserted-Identity")
+        return str(parse_address(values[0]).uri) if values else None
+
+    @property
+    def verstat(self) -> str | None:
+        """What the own domain says of the caller's number: "TN-Validation-Passed" and so on, or None."""
+        fields = (self.asserted_identity or "").replace("@", ";").split(";")
+        return next((f.removeprefix(_VERSTAT) for f in fields if f.startswith(_VERSTAT)), None)
+
+    async def ring(self) -> None:
+        """Send 180 Ringing."""
+        self._respond(self._in_dialog(180))
+
+    async def answer(self, sdp: bytes) -> None:
+        """Accept the call: 200 with `sdp`, sent again until the caller's ACK comes (RFC 3261 §13.3.1.4)."""
+        response = self._in_dialog(200)
+        response.headers.set("Allow", ALLOW)
+        set_body(response, sdp, CONTENT_TYPE)
+        if self._respond(response):
+            self._line.exchange.run(self._repeat(response))
+
+    async def reject(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Refuse the call with a status from 300 to 699."""
+        self._refuse(status, reason, headers)
+
+    def cancel_received(self) -> None:
+        """End the call that its caller gave up, unless it was answered before."""
+        if not self._final_sent:
+            self.ended_by_peer = True
+            self._refuse(487, None, ())
+
+    def bye_received(self) -> None:
+        """End the call; one that was not answered yet ends as if it were cancelled (RFC 3261 §15.1.2)."""
+        self.cancel_received()
+        super().bye_received()
+
+    def ack_received(self) -> None:
+        """Note that the caller knows of the answer."""
+        self.established.set()
+
+    def _refuse(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]]) -> None:
+        if self._respond(make_response(self.request, status, reason, to_tag=self._to_tag, headers=headers)):
+            self._end()
+
+    def _in_dialog(self, status: int) -> Response:
+        routes = [("Record-Route", value) for value in self.request.headers.getlist("Record-Route")]
+        headers = [*routes, ("Contact", self._line.contact)]
+        return make_response(self.request, status, to_tag=self._to_tag, headers=headers)
+
+    def _respond(self, response: Response) -> bool:
+        """Send a response; False where a final one was sent before."""
+        if self._final_sent:
+            return False
+        if response.code >= 200:
+            self._final_sent = True
+            self._patience.cancel()
+        self._line.exchange.respond(self.key, response)
+        return True
+
+    async def _repeat(self, response: Response) -> None:
+        timers = self._line.exchange.timers
+        interval_s, waited_s = timers.t1_s, 0.0
+        while waited_s < timers.patience_s and not self.ended.is_set():
+            try:
+                await asyncio.wait_for(self.established.wait(), interval_s)
+                return
+            except TimeoutError:
+                waited_s += interval_s
+                interval_s = min(2 * interval_s, timers.t2_s)
+                self._line.exchange.respond(self.key, response)
+        await self.bye()  # nobody acknowledged, so the session must not stay
+
+
+def _answer_of(response: Response) -> Answer:
+    return Answer(response.code, response.phrase, response.body, response.headers)

@@ -1,0 +1,123 @@
+"""Dialogs (RFC 3261 §12): what both ends of a call remember to send each other requests."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sipmessage import URI, Request, Response
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.message import (
+    Envelope,
+    Hop,
+    header_values,
+    parse_address,
+    required_header,
+    set_header_values,
+    uri_hop,
+)
+
+MAX_ROUTES: Final = 32
+
+
+@dataclass(slots=True)
+class Dialog:
+    """One end of a dialog. From and To values hold their tags; `routes` are Route values, the next hop first."""
+
+    call_id: str
+    local: str
+    remote: str
+    local_tag: str
+    remote_tag: str
+    target: URI
+    routes: tuple[str, ...]
+    local_sequence: int
+    remote_sequence: int | None
+
+    @classmethod
+    def of_caller(cls, request: Request, response: Response, envelope: Envelope) -> "Dialog":
+        """Return the caller's end, from its INVITE and the response that made the dialog (§12.1.2).
+
+        Raises MalformedError where the response lacks a To tag or a usable Contact.
+        """
+        if not envelope.to_tag:
+            raise MalformedError("a response makes a dialog without a To tag (RFC 3261 §12.1.1)")
+        return cls(
+            call_id=envelope.call_id,
+            local=required_header(request, "From"),
+            remote=required_header(response, "To"),
+            local_tag=envelope.from_tag,
+            remote_tag=envelope.to_tag,
+            target=_contact(response),
+            routes=tuple(reversed(_record_routes(response))),
+            local_sequence=envelope.sequence,
+            remote_sequence=None,
+        )
+
+    @classmethod
+    def of_callee(cls, request: Request, envelope: Envelope, to_tag: str) -> "Dialog":
+        """Return the callee's end, from the INVITE and the tag that its responses carry (§12.1.1).
+
+        Raises MalformedError where the request lacks a usable Contact.
+        """
+        return cls(
+            call_id=envelope.call_id,
+            local=f"{required_header(request, 'To')};tag={to_tag}",
+            remote=required_header(request, "From"),
+            local_tag=to_tag,
+            remote_tag=envelope.from_tag,
+            target=_contact(request),
+            routes=_record_routes(request),
+            local_sequence=0,
+            remote_sequence=envelope.sequence,
+        )
+
+    def request(self, method: str, sequence: int | None = None) -> Request:
+        """Build the next request in this dialog (§12.2.1.1); an ACK names the CSeq of its INVITE."""
+        if sequence is None:
+            self.local_sequence += 1
+            sequence = self.local_sequence
+        target, routes = self.target, self.routes
+        if routes and "lr" not in parse_address(routes[0]).uri.parameters:  # a strict router comes first
+            target, routes = parse_address(routes[0]).uri, (*routes[1:], f"<{self.target}>")
+        request = Request(method, target)
+        set_header_values(request, "Route", routes)
+        request.headers.set("Max-Forwards", "70")
+        request.headers.set("From", self.local)
+        request.headers.set("To", self.remote)
+        request.headers.set("Call-ID", self.call_id)
+        request.headers.set("CSeq", f"{sequence} {method}")
+        return request
+
+    def next_hop(self) -> Hop:
+        """Return where requests of this dialog go; raises MalformedError where that is no numeric address."""
+        uri = parse_address(self.routes[0]).uri if self.routes else self.target
+        hop = uri_hop(uri)
+        if hop is None:
+            raise MalformedError("the dialog's next hop is no numeric SIP address")
+        return hop
+
+    def accept(self, envelope: Envelope) -> bool:
+        """Whether a request from the other end is in order (§12.2.2); if so its CSeq is remembered."""
+        if self.remote_sequence is not None and envelope.sequence <= self.remote_sequence:
+            return False
+        self.remote_sequence = envelope.sequence
+        return True
+
+
+def _contact(message: Request | Response) -> URI:
+    contacts = header_values(message, "Contact")
+    if len(contacts) != 1:
+        raise MalformedError("a dialog needs exactly one Contact (RFC 3261 §12.1)")
+    uri = parse_address(contacts[0]).uri
+    if uri.scheme != "sip":
+        raise MalformedError("the Contact is no sip: URI")
+    return uri
+
+
+def _record_routes(message: Request | Response) -> tuple[str, ...]:
+    routes = tuple(header_values(message, "Record-Route"))
+    if len(routes) > MAX_ROUTES:
+        raise MalformedError(f"more than {MAX_ROUTES} Record-Route values")
+    for route in routes:
+        parse_address(route)
+    return routes

@@ -1,0 +1,232 @@
+"""The four transaction state machines as tables (RFC 3261 §17, corrected by RFC 6026 §7).
+
+Everything that moves a transaction's state stands here. A pair of state and input that a table does not list
+changes nothing and does nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, TypeAlias
+
+
+class State(Enum):
+    """States of RFC 3261 §17, with Accepted of RFC 6026."""
+
+    CALLING = auto()
+    TRYING = auto()
+    PROCEEDING = auto()
+    ACCEPTED = auto()
+    COMPLETED = auto()
+    CONFIRMED = auto()
+    TERMINATED = auto()
+
+
+class Input(Enum):
+    """What happens to a transaction: messages in, responses from the transaction user, timers, transport."""
+
+    REQUEST = auto()
+    """The request, received again."""
+    ACK = auto()
+    PROVISIONAL = auto()
+    """A 1xx response: received by a client, given by the transaction user to a server."""
+    SUCCESS = auto()
+    """A 2xx response, likewise."""
+    FAILURE = auto()
+    """A response from 300 to 699, likewise."""
+    RETRANSMIT = auto()
+    """Timer A, E or G."""
+    TIMEOUT = auto()
+    """Timer B, F or H; in Proceeding: a cancelled INVITE stays unanswered (RFC 3261 §9.1)."""
+    LINGER = auto()
+    """Timer D, I, J, K, L or M."""
+    TRYING_DUE = auto()
+    """200 ms without a response to an INVITE (RFC 3261 §17.2.1)."""
+    GIVE_UP = auto()
+    """Timer C of a proxy (RFC 3261 §16.6 step 11)."""
+    BROKEN = auto()
+    """The transport could not send."""
+
+
+class Action(Enum):
+    """What a step does besides moving the state."""
+
+    SEND = auto()
+    """Send the request or the latest response once more."""
+    DELIVER = auto()
+    """Hand the message to the transaction user."""
+    ACKNOWLEDGE = auto()
+    """Send the ACK for a response from 300 to 699."""
+    SEND_TRYING = auto()
+    """Send 100 unless the transaction user has answered."""
+    PATIENCE = auto()
+    """Start timer C again, or send the CANCEL that waited for a provisional response."""
+    CANCEL = auto()
+    TELL_TIMEOUT = auto()
+    TELL_BROKEN = auto()
+
+
+Step: TypeAlias = tuple[State, tuple[Action, ...]]
+Table: TypeAlias = Mapping[tuple[State, Input], Step]
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Timer values in seconds (RFC 3261 table 4)."""
+
+    t1_s: float = 0.5
+    t2_s: float = 4.0
+    t4_s: float = 5.0
+    d_s: float = 32.0
+    c_s: float | None = None
+    """How long a proxy waits for a final response to an INVITE; None at a user agent."""
+    trying_after_s: float = 0.2
+
+    @property
+    def patience_s(self) -> float:
+        """64*T1: timers B, F, H, J, L and M."""
+        return 64 * self.t1_s
+
+
+class Wait(Enum):
+    """Lengths that a state's timers may have: over UDP, and over TCP where that differs."""
+
+    T1 = auto()
+    PATIENCE = auto()
+    D = auto()
+    T4 = auto()
+
+    def seconds(self, timers: Timers) -> float:
+        """Return the length over an unreliable transport."""
+        return {Wait.T1: timers.t1_s, Wait.PATIENCE: timers.patience_s, Wait.D: timers.d_s, Wait.T4: timers.t4_s}[
+            self
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A timer that a state starts: its input, its length, and whether it is only for UDP or is 0 over TCP."""
+
+    input: Input
+    wait: Wait
+    over_tcp: str = "same"
+    """"same", "never" or "at once"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One state machine: its start, its steps, and the timers that entering a state starts.
+
+    Entering a state that `entry` lists stops all timers first; any other state keeps them running.
+    """
+
+    name: str
+    start: State
+    table: Table
+    entry: Mapping[State, tuple[Arm, ...]]
+    caps_interval: bool = True
+    """Whether retransmission intervals stop growing at T2; those of an INVITE do not (§17.1.1.2)."""
+
+
+S, I, A = State, Input, Action  # noqa: E741 - the tables read better with short names
+
+INVITE_CLIENT: Final = Machine(
+    "INVITE client",
+    S.CALLING,
+    {
+        (S.CALLING, I.RETRANSMIT): (S.CALLING, (A.SEND,)),
+        (S.CALLING, I.TIMEOUT): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.CALLING, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.CALLING, I.PROVISIONAL): (S.PROCEEDING, (A.PATIENCE, A.DELIVER)),
+        (S.CALLING, I.SUCCESS): (S.ACCEPTED, (A.DELIVER,)),
+        (S.CALLING, I.FAILURE): (S.COMPLETED, (A.ACKNOWLEDGE, A.DELIVER)),
+        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.PATIENCE, A.DELIVER)),
+        (S.PROCEEDING, I.SUCCESS): (S.ACCEPTED, (A.DELIVER,)),
+        (S.PROCEEDING, I.FAILURE): (S.COMPLETED, (A.ACKNOWLEDGE, A.DELIVER)),
+        (S.PROCEEDING, I.GIVE_UP): (S.PROCEEDING, (A.CANCEL,)),
+        (S.PROCEEDING, I.TIMEOUT): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.ACCEPTED, I.SUCCESS): (S.ACCEPTED, (A.DELIVER,)),
+        (S.ACCEPTED, I.LINGER): (S.TERMINATED, ()),
+        (S.COMPLETED, I.FAILURE): (S.COMPLETED, (A.ACKNOWLEDGE,)),
+        (S.COMPLETED, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
+    },
+    {
+        S.CALLING: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
+        S.PROCEEDING: (),
+        S.ACCEPTED: (Arm(I.LINGER, Wait.PATIENCE),),
+        S.COMPLETED: (Arm(I.LINGER, Wait.D, "at once"),),
+    },
+    caps_interval=False,
+)
+
+CLIENT: Final = Machine(
+    "client",
+    S.TRYING,
+    {
+        (S.TRYING, I.RETRANSMIT): (S.TRYING, (A.SEND,)),
+        (S.TRYING, I.TIMEOUT): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.TRYING, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.TRYING, I.PROVISIONAL): (S.PROCEEDING, (A.DELIVER,)),
+        (S.TRYING, I.SUCCESS): (S.COMPLETED, (A.DELIVER,)),
+        (S.TRYING, I.FAILURE): (S.COMPLETED, (A.DELIVER,)),
+        (S.PROCEEDING, I.RETRANSMIT): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.TIMEOUT): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.PROCEEDING, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.DELIVER,)),
+        (S.PROCEEDING, I.SUCCESS): (S.COMPLETED, (A.DELIVER,)),
+        (S.PROCEEDING, I.FAILURE): (S.COMPLETED, (A.DELIVER,)),
+        (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
+    },
+    {
+        S.TRYING: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
+        S.COMPLETED: (Arm(I.LINGER, Wait.T4, "at once"),),
+    },
+)
+
+INVITE_SERVER: Final = Machine(
+    "INVITE server",
+    S.PROCEEDING,
+    {
+        (S.PROCEEDING, I.REQUEST): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.TRYING_DUE): (S.PROCEEDING, (A.SEND_TRYING,)),
+        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.SUCCESS): (S.ACCEPTED, (A.SEND,)),
+        (S.PROCEEDING, I.FAILURE): (S.COMPLETED, (A.SEND,)),
+        (S.PROCEEDING, I.BROKEN): (S.PROCEEDING, (A.TELL_BROKEN,)),
+        (S.ACCEPTED, I.SUCCESS): (S.ACCEPTED, (A.SEND,)),
+        (S.ACCEPTED, I.ACK): (S.ACCEPTED, (A.DELIVER,)),
+        (S.ACCEPTED, I.BROKEN): (S.ACCEPTED, (A.TELL_BROKEN,)),
+        (S.ACCEPTED, I.LINGER): (S.TERMINATED, ()),
+        (S.COMPLETED, I.REQUEST): (S.COMPLETED, (A.SEND,)),
+        (S.COMPLETED, I.RETRANSMIT): (S.COMPLETED, (A.SEND,)),
+        (S.COMPLETED, I.ACK): (S.CONFIRMED, ()),
+        (S.COMPLETED, I.TIMEOUT): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.COMPLETED, I.BROKEN): (S.COMPLETED, (A.TELL_BROKEN,)),
+        (S.CONFIRMED, I.LINGER): (S.TERMINATED, ()),
+    },
+    {
+        S.ACCEPTED: (Arm(I.LINGER, Wait.PATIENCE),),
+        S.COMPLETED: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
+        S.CONFIRMED: (Arm(I.LINGER, Wait.T4, "at once"),),
+    },
+)
+
+SERVER: Final = Machine(
+    "server",
+    S.TRYING,
+    {
+        (S.TRYING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND,)),
+        (S.TRYING, I.SUCCESS): (S.COMPLETED, (A.SEND,)),
+        (S.TRYING, I.FAILURE): (S.COMPLETED, (A.SEND,)),
+        (S.PROCEEDING, I.REQUEST): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.SUCCESS): (S.COMPLETED, (A.SEND,)),
+        (S.PROCEEDING, I.FAILURE): (S.COMPLETED, (A.SEND,)),
+        (S.PROCEEDING, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.COMPLETED, I.REQUEST): (S.COMPLETED, (A.SEND,)),
+        (S.COMPLETED, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
+        (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
+    },
+    {S.COMPLETED: (Arm(I.LINGER, Wait.PATIENCE, "at once"),)},
+)

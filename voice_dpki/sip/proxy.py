@@ -1,0 +1,290 @@
+"""The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): one request in, one request out, no forking.
+
+It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
+`Arrival`, who answers it with `respond` or sends it on with `forward`, now or later. Its Record-Route carries a
+token over the Call-ID, so that only calls that were let through once are let through again: it relays for nobody
+else.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sipmessage import URI, Request, Response
+
+from voice_dpki.codec import base64url
+from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.sip.message import (
+    Envelope,
+    Hop,
+    copy_request,
+    copy_response,
+    header_values,
+    make_response,
+    parse_address,
+    parse_via,
+    set_header_values,
+    uri_hop,
+)
+from voice_dpki.sip.transaction import (
+    AckReceived,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    Terminated,
+    TimedOut,
+    TransactionKey,
+    TransactionLayer,
+    TransportBroken,
+)
+
+MAX_FORWARDS: Final = 70
+TIMER_C_S: Final = 185.0
+"""More than three minutes (RFC 3261 §16.6 step 11)."""
+
+_CALL_PARAMETER: Final = "call"
+_TOKEN_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request outside any dialog: the proxy's owner decides what becomes of it.
+
+    `request` belongs to the transaction: copy it before changing it.
+    """
+
+    key: TransactionKey
+    request: Request
+    envelope: Envelope
+    source: Hop
+
+
+@dataclass(slots=True)
+class _Context:
+    """A response context (RFC 3261 §16.2)."""
+
+    request: Request
+    loop_digest: str
+    client: TransactionKey | None = None
+    cancelled: bool = False
+
+
+class _RefusedError(Exception):
+    """A request that is answered at once (RFC 3261 §16.3)."""
+
+    def __init__(self, status: int, phrase: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(phrase)
+        self.status = status
+        self.headers = headers
+
+
+class ProxyCore:
+    """The transaction user of a proxy that listens at `own`, UDP and TCP alike.
+
+    `resolve` gives the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
+    tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back.
+    """
+
+    def __init__(
+        self,
+        layer: TransactionLayer,
+        own: Hop,
+        *,
+        secret: bytes,
+        random: Random,
+        resolve: Callable[[URI], Hop | None] = uri_hop,
+        change_response: Callable[[Response], None] | None = None,
+    ) -> None:
+        self._layer = layer
+        self._own = own
+        self._secret = secret
+        self._random = random
+        self._resolve = resolve
+        self._change_response = change_response
+        self._contexts: dict[TransactionKey, _Context] = {}
+        self._servers: dict[TransactionKey, TransactionKey] = {}
+
+    def handle(self, event: Event, now_s: float) -> Arrival | None:
+        """Take in an event of the transaction layer; return what the owner must decide."""
+        match event:
+            case RequestReceived():
+                return self._request(event, now_s)
+            case AckReceived():
+                self._ack(event)
+            case ResponseReceived():
+                self._response(event, now_s)
+            case TimedOut() | TransportBroken():
+                self._failed(event, now_s)
+            case Terminated():
+                self._contexts.pop(event.key, None)
+                self._servers.pop(event.key, None)
+        return None
+
+    def respond(self, key: TransactionKey, response: Response, now_s: float) -> None:
+        """Answer a request that was handed out as an Arrival."""
+        self._layer.respond(key, response, now_s)
+
+    def refuse(
+        self,
+        key: TransactionKey,
+        status: int,
+        phrase: str | None,
+        now_s: float,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Answer a request with a response of the proxy's own making; nothing, if it is over already."""
+        context = self._contexts.get(key)
+        if context is not None:
+            tag = self._random.token(6).hex()
+            response = make_response(context.request, status, phrase, to_tag=tag, headers=headers)
+            self._layer.respond(key, response, now_s)
+
+    def forward(self, key: TransactionKey, request: Request, hop: Hop, now_s: float) -> None:
+        """Send `request`, a copy of an Arrival's, to `hop`; nothing, if it was cancelled or answered meanwhile."""
+        context = self._contexts.get(key)
+        if context is None or context.cancelled or context.client is not None:
+            return
+        request = copy_request(request)
+        forwards = int(request.headers.get("Max-Forwards") or MAX_FORWARDS)
+        request.headers.set("Max-Forwards", str(forwards - 1))
+        if request.method == "INVITE":
+            record = f"<sip:{self._own.address};lr;{_CALL_PARAMETER}={self._token(request.headers['Call-ID'])}>"
+            set_header_values(request, "Record-Route", [record, *request.headers.getlist("Record-Route")])
+        try:
+            branch = f"{self._layer.new_branch()}.{context.loop_digest}"
+            context.client = self._layer.send_request(request, hop, now_s, branch=branch)
+        except LocalError:
+            self.refuse(key, 503, "Service Unavailable: too many transactions", now_s)
+        else:
+            self._servers[context.client] = key
+
+    # Requests (§16.3, §16.4, §16.10, §16.11).
+
+    def _request(self, event: RequestReceived, now_s: float) -> Arrival | None:
+        if event.request.method == "CANCEL":
+            self._cancel(event, now_s)
+            return None
+        self._contexts[event.key] = _Context(event.request, _loop_digest(event.request, event.envelope))
+        try:
+            self._check(event.request, self._contexts[event.key].loop_digest)
+            request = copy_request(event.request)
+            in_dialog = self._take_own_route(request, event.envelope)
+            return self._dispatch(event, request, in_dialog, now_s)
+        except _RefusedError as refused:
+            self.refuse(event.key, refused.status, str(refused), now_s, refused.headers)
+        except MalformedError as error:
+            self.refuse(event.key, 400, f"Bad Request: {error}", now_s)
+        return None
+
+    def _dispatch(self, event: RequestReceived, request: Request, in_dialog: bool, now_s: float) -> Arrival | None:
+        if in_dialog:
+            hop = self._next_hop(request)
+            if hop is None:
+                raise _RefusedError(404, "Not Found: the next hop of this dialog is no known address")
+            self.forward(event.key, request, hop, now_s)
+            return None
+        if event.envelope.to_tag:
+            raise _RefusedError(481, "Call/Transaction Does Not Exist")
+        if header_values(request, "Route"):
+            raise _RefusedError(403, "Forbidden: Route names elements beyond this proxy")
+        return Arrival(event.key, request, event.envelope, event.source)
+
+    def _check(self, request: Request, loop_digest: str) -> None:
+        if request.uri.scheme not in ("sip", "tel"):
+            raise _RefusedError(416, "Unsupported URI Scheme")
+        forwards = request.headers.get("Max-Forwards") or str(MAX_FORWARDS)
+        if not forwards.isascii() or not forwards.isdigit() or int(forwards[:9]) > 255:
+            raise MalformedError("Max-Forwards is no number up to 255")
+        if int(forwards) == 0:
+            raise _RefusedError(483, "Too Many Hops")
+        if required := header_values(request, "Proxy-Require"):
+            raise _RefusedError(420, "Bad Extension", tuple(("Unsupported", value) for value in required))
+        for value in header_values(request, "Via"):
+            if self._own.address in value and parse_via(value).branch.endswith(f".{loop_digest}"):
+                raise _RefusedError(482, "Loop Detected")
+
+    def _take_own_route(self, request: Request, envelope: Envelope) -> bool:
+        """Remove the Route value that names this proxy (§16.4); True if it carries this dialog's token."""
+        routes = header_values(request, "Route")
+        if routes and self._is_own(request.uri) and _CALL_PARAMETER in request.uri.parameters:
+            routes.insert(0, f"<{request.uri}>")  # a strict router put our Route into the Request-URI
+            request.uri = parse_address(routes.pop()).uri
+        if not routes or not self._is_own(own := parse_address(routes[0]).uri):
+            return False
+        set_header_values(request, "Route", routes[1:])
+        token = own.parameters.get(_CALL_PARAMETER) or ""
+        return hmac.compare_digest(token.encode(), self._token(envelope.call_id).encode())
+
+    def _next_hop(self, request: Request) -> Hop | None:
+        routes = header_values(request, "Route")
+        return (
+            uri_hop(parse_address(routes[0]).uri) if routes else uri_hop(request.uri) or self._resolve(request.uri)
+        )
+
+    def _is_own(self, uri: URI) -> bool:
+        return uri.host == self._own.host and (uri.port or 5060) == self._own.port
+
+    def _token(self, call_id: str) -> str:
+        return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
+
+    def _ack(self, event: AckReceived) -> None:
+        """Forward the ACK of a 2xx response (§16.6); any other has no business here."""
+        request = copy_request(event.request)
+        try:
+            if self._take_own_route(request, event.envelope):
+                hop = self._next_hop(request)
+                if hop is not None and hop != self._own:
+                    self._layer.send_ack(request, hop)
+        except MalformedError:
+            return
+
+    def _cancel(self, event: RequestReceived, now_s: float) -> None:
+        key = self._layer.cancelled_invite(event.envelope)
+        context = self._contexts.get(key) if key else None
+        tag = self._random.token(6).hex()
+        status = 200 if context else 481
+        self._layer.respond(event.key, make_response(event.request, status, to_tag=tag), now_s)
+        if key is None or context is None:
+            return
+        context.cancelled = True
+        if context.client is not None:
+            self._layer.cancel(context.client, now_s, reasons=event.request.headers.getlist("Reason"))
+        else:
+            self.refuse(key, 487, None, now_s)
+
+    # Responses (§16.7, §16.8, §16.9).
+
+    def _response(self, event: ResponseReceived, now_s: float) -> None:
+        server = self._servers.get(event.key)
+        vias = header_values(event.response, "Via")[1:]
+        if server is None or event.response.code == 100 or not vias:
+            return
+        if event.response.code == 503:  # the next hop's trouble, not this proxy's (§16.7 step 6)
+            self.refuse(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
+            return
+        response = copy_response(event.response)
+        set_header_values(response, "Via", vias)
+        if self._change_response is not None:
+            self._change_response(response)
+        self._layer.respond(server, response, now_s)
+
+    def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
+        server = self._servers.get(event.key)
+        context = self._contexts.get(server) if server else None
+        if server is None or context is None:
+            return
+        if isinstance(event, TransportBroken):
+            self.refuse(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
+        elif context.request.method == "INVITE":
+            self.refuse(server, 408, None, now_s)
+        else:
+            self._layer.abandon(server)
+
+
+def _loop_digest(request: Request, envelope: Envelope) -> str:
+    """Return a digest of all that decides where a request goes (RFC 5393 §4.2)."""
+    parts = [str(request.uri), envelope.call_id, envelope.from_tag, str(envelope.sequence), request.method]
+    return hashlib.sha256("\0".join([*parts, *header_values(request, "Route")]).encode()).hexdigest()[:12]

@@ -1,0 +1,209 @@
+"""SDP, as much as a call needs (RFC 4566): lines are kept as they came, and the few that matter are read.
+
+Key management stands in `a=key-mgmt:` lines (RFC 4567 §3): at the session level, or in a media section for that
+one alone. Its values are signed by the Identity of the INVITE, so they are kept to the character.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from voice_dpki.errors import MalformedError
+
+MAX_SDP_BYTES: Final = 32_768
+MAX_SDP_LINES: Final = 512
+MAX_MEDIA: Final = 16
+CONTENT_TYPE: Final = "application/sdp"
+
+PLAIN: Final = "RTP/AVP"
+SECURE: Final = "RTP/SAVP"
+
+KEY_MGMT: Final = "key-mgmt"
+
+_STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
+"""Payload types that need no rtpmap (RFC 3551 table 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtpMap:
+    """One payload type of a media section: "opus/48000/2", and its fmtp parameters if there are any."""
+
+    payload_type: int
+    encoding: str
+    fmtp: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One media section: its m= line taken apart, and the lines after it as they came."""
+
+    kind: str
+    port: int
+    protocol: str
+    formats: tuple[str, ...]
+    lines: tuple[str, ...] = ()
+    port_count: int = 1
+    """How many ports follow one another, as in m=audio 5000/2."""
+
+    def attributes(self, name: str) -> tuple[str, ...]:
+        """Return the values of the attribute `name`, in order."""
+        return _attributes(self.lines, name)
+
+    @property
+    def rtpmaps(self) -> tuple[RtpMap, ...]:
+        """The payload types offered, in order of preference; those that nothing explains are left out."""
+        named, fmtp = _by_format(self.attributes("rtpmap")), _by_format(self.attributes("fmtp"))
+        maps = []
+        for text in self.formats:
+            number = _number(text, 127)
+            encoding = named.get(text) or _STATIC_PAYLOADS.get(number, "")
+            if encoding:
+                maps.append(RtpMap(number, encoding, fmtp.get(text, "")))
+        return tuple(maps)
+
+    @property
+    def ptime_ms(self) -> int | None:
+        """Packet length in milliseconds, where the section states one."""
+        values = self.attributes("ptime")
+        return _number(values[0], 1000) if values else None
+
+    def serialize(self) -> tuple[str, ...]:
+        """Return the section's lines."""
+        ports = f"{self.port}/{self.port_count}" if self.port_count > 1 else f"{self.port}"
+        return (f"m={self.kind} {ports} {self.protocol} {' '.join(self.formats)}", *self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDescription:
+    """A session description: the lines before the first m= line, and the media sections."""
+
+    lines: tuple[str, ...]
+    media: tuple[Media, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> "SessionDescription":
+        """Parse a body of type application/sdp; raises MalformedError on anything else.
+
+        Lines may end in CRLF or LF (RFC 4566 §5); they are serialised with CRLF.
+        """
+        if len(data) > MAX_SDP_BYTES:
+            raise MalformedError(f"a session description over {MAX_SDP_BYTES} bytes")
+        try:
+            lines = data.decode("utf-8").replace("\r\n", "\n").rstrip("\n").split("\n")
+        except UnicodeDecodeError:
+            raise MalformedError("a session description is not UTF-8 (RFC 4566 §5)") from None
+        if len(lines) > MAX_SDP_LINES or lines[0] != "v=0":
+            raise MalformedError(f"no session description: no v=0 at its start, or over {MAX_SDP_LINES} lines")
+        if any(len(line) < 2 or line[1] != "=" or "\r" in line or "\0" in line for line in lines):
+            raise MalformedError("a line of a session description is not TYPE=VALUE (RFC 4566 §5)")
+        return cls._divide(lines)
+
+    @classmethod
+    def _divide(cls, lines: Sequence[str]) -> "SessionDescription":
+        starts = [at for at, line in enumerate(lines) if line.startswith("m=")]
+        if len(starts) > MAX_MEDIA:
+            raise MalformedError(f"more than {MAX_MEDIA} media sections")
+        ends = [*starts[1:], len(lines)]
+        media = tuple(_media(lines[a], lines[a + 1 : b]) for a, b in zip(starts, ends, strict=True))
+        return cls(tuple(lines[: starts[0]] if starts else lines), media)
+
+    def serialize(self) -> bytes:
+        """Return the body, every line ended by CRLF."""
+        lines = [*self.lines, *(line for media in self.media for line in media.serialize())]
+        return ("\r\n".join(lines) + "\r\n").encode("utf-8")
+
+    def attributes(self, name: str) -> tuple[str, ...]:
+        """Return the values of the session-level attribute `name`, in order."""
+        return _attributes(self.lines, name)
+
+    @property
+    def key_mgmt(self) -> tuple[str, ...]:
+        """The values of all a=key-mgmt lines, in the order of the description: "mikey AQ..."."""
+        levels = (self.lines, *(media.lines for media in self.media))
+        return tuple(value for lines in levels for value in _attributes(lines, KEY_MGMT))
+
+    @property
+    def audio(self) -> Media:
+        """The first audio section that is not refused (port 0); raises MalformedError where there is none."""
+        for media in self.media:
+            if media.kind == "audio" and media.port:
+                return media
+        raise MalformedError("the session description has no audio")
+
+    @property
+    def audio_address(self) -> tuple[str, int]:
+        """Where RTP for the audio goes: address and port; raises MalformedError where none is given."""
+        audio = self.audio
+        for lines in (audio.lines, self.lines):
+            for line in lines:
+                if line.startswith("c=IN IP4 "):
+                    return line.removeprefix("c=IN IP4 ").split("/")[0].strip(), audio.port
+        raise MalformedError("the session description has no IPv4 address for its audio (RFC 4566 §5.7)")
+
+    def map_lines(self, change: Callable[[str], str | None]) -> "SessionDescription":
+        """Return a description with `change` applied to every line but m= lines; None drops the line."""
+        media = tuple(replace(section, lines=_map(section.lines, change)) for section in self.media)
+        return SessionDescription(_map(self.lines, change), media)
+
+    def with_protocol(self, protocol: str) -> "SessionDescription":
+        """Return a description whose media sections use `protocol`."""
+        return replace(self, media=tuple(replace(section, protocol=protocol) for section in self.media))
+
+
+def audio_description(
+    address: str,
+    port: int,
+    payloads: Sequence[RtpMap],
+    *,
+    session_id: int,
+    ptime_ms: int = 20,
+    key_mgmt: Sequence[str] = (),
+) -> SessionDescription:
+    """Describe one audio stream at `address`:`port`, keyed by the values `key_mgmt` ("mikey AQ...") if any.
+
+    With key management the profile is RTP/SAVP, and the values stand at the session level (RFC 4567 §3.1).
+    """
+    lines = (
+        "v=0",
+        f"o=- {session_id} 1 IN IP4 {address}",
+        "s=-",
+        f"c=IN IP4 {address}",
+        "t=0 0",
+        *(f"a={KEY_MGMT}:{value}" for value in key_mgmt),
+    )
+    attributes = [f"a=rtpmap:{p.payload_type} {p.encoding}" for p in payloads]
+    attributes += [f"a=fmtp:{p.payload_type} {p.fmtp}" for p in payloads if p.fmtp]
+    attributes += [f"a=ptime:{ptime_ms}", "a=sendrecv"]
+    formats = tuple(str(p.payload_type) for p in payloads)
+    media = Media("audio", port, SECURE if key_mgmt else PLAIN, formats, tuple(attributes))
+    return SessionDescription(lines, (media,))
+
+
+def _media(line: str, rest: Sequence[str]) -> Media:
+    fields = line.removeprefix("m=").split()
+    if len(fields) < 4:
+        raise MalformedError("an m= line lacks media, port, protocol or formats (RFC 4566 §5.14)")
+    port, _, ports = fields[1].partition("/")
+    count = _number(ports, 65535) if ports else 1
+    return Media(fields[0], _number(port, 65535), fields[2], tuple(fields[3:]), tuple(rest), count)
+
+
+def _by_format(values: Sequence[str]) -> dict[str, str]:
+    parts = [value.partition(" ") for value in values]
+    return {payload_type: rest.strip() for payload_type, _, rest in parts}
+
+
+def _attributes(lines: Sequence[str], name: str) -> tuple[str, ...]:
+    prefix = f"a={name}:"
+    return tuple(line.removeprefix(prefix) for line in lines if line.startswith(prefix))
+
+
+def _map(lines: Sequence[str], change: Callable[[str], str | None]) -> tuple[str, ...]:
+    return tuple(changed for line in lines if (changed := change(line)) is not None)
+
+
+def _number(text: str, most: int) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= most):
+        raise MalformedError(f"a session description has {text[:16]!r} where a number up to {most} belongs")
+    return int(text)
