@@ -19,9 +19,16 @@ import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import consensus_hash
-from voice_dpki.ledger.header import MAX_CHAIN_ID_BYTES, Validator, ValidatorSet, format_time, parse_time
+from voice_dpki.ledger.header import (
+    MAX_CHAIN_ID_BYTES,
+    Validator,
+    ValidatorSet,
+    format_time,
+    merkle_root,
+    parse_time,
+)
 from voice_dpki.ledger.members import Member, MemberKind, check_apart
-from voice_dpki.ledger.state import MemoryState, found
+from voice_dpki.ledger.state import MemoryState, Outcome, found
 from voice_dpki.names import Tn
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -53,11 +60,25 @@ class Genesis:
         """Hash of the consensus parameters, as headers have it."""
         return consensus_hash(self.max_block_bytes, self.max_gas)
 
+    def outcome(self) -> Outcome:
+        """Compute what the ledger begins with; its AppHash stands in the first header."""
+        return found(self.members)
+
     def initial_state(self) -> MemoryState:
-        """Return the state before the first block; its root is the first header's app_hash."""
+        """Return the state before the first block."""
         state = MemoryState(self.chain_id)
-        state.commit(found(self.members))
+        state.commit(self.outcome())
         return state
+
+    def fingerprint(self) -> bytes:
+        """Name this genesis: a hash over all that the project reads of it."""
+        parts = [
+            self.chain_id.encode("ascii"),
+            self.validators.hash(),
+            self.consensus_hash(),
+            self.outcome().app_hash,
+        ]
+        return merkle_root([*parts, self.time_ns.to_bytes(12, "big", signed=True)])
 
     def member(self, organization: str) -> Member | None:
         """Return the member of that name, as it was at genesis."""

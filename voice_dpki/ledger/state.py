@@ -104,6 +104,14 @@ def found(members: Sequence[Member]) -> Outcome:
     return draft.outcome(())
 
 
+def leaves_of(records: Mapping[CertDigest, CertRecord], members: Mapping[str, Member]) -> dict[bytes, bytes | None]:
+    """Return the leaves of the tree, key to value hash, that stand for these records and members."""
+    leaves: dict[bytes, bytes | None] = {bytes(digest): record.value_hash() for digest, record in records.items()}
+    for organization, member in members.items():
+        leaves[member_key(organization)] = hashlib.sha256(member.serialize()).digest()
+    return leaves
+
+
 @dataclass
 class MemoryState:
     """A state held in memory: for replays, and as the start of every chain."""
@@ -164,11 +172,7 @@ class _Draft:
         return self.keys.get(key_id) or self.view.organization_of_key(key_id)
 
     def outcome(self, results: tuple[TxResult, ...]) -> Outcome:
-        changes: dict[bytes, bytes | None] = {
-            bytes(digest): record.value_hash() for digest, record in self.records.items()
-        }
-        for organization, member in self.members.items():
-            changes[member_key(organization)] = hashlib.sha256(member.serialize()).digest()
+        changes = leaves_of(self.records, self.members)
         update = tree.update(self.view, changes) if changes else tree.TreeUpdate(tree.root(self.view), {})
         return Outcome(results, self.records, self.certificates, self.keys, self.members, update)
 

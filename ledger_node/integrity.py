@@ -1,0 +1,139 @@
+"""Is a store whole? Checked before a node starts on it, because a damaged one must not answer or sign.
+
+The check runs in a process of its own: LMDB reads its file through memory, where damage can end the reader.
+"""
+
+import os
+from pathlib import Path
+
+from ledger_node.store import DATA_FILE, Store, StoredBlock, StoreError, StoreView, damaged, parse_signed_header
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.replica import check_link
+from voice_dpki.ledger.state import leaves_of
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.profile import digest_of
+
+QUICK_RECORDS = 10_000
+"""Up to so many certificates a start looks at every one: it takes about a second."""
+
+QUICK_BLOCKS = 500
+"""Blocks, from the newest back, that a start looks at."""
+
+
+class _DamageError(Exception):
+    """What is damaged."""
+
+
+def check_store(folder: Path, genesis: Genesis, *, whole: bool) -> str:
+    """Check the store in `folder` and say in one line what was looked at.
+
+    A check that is not `whole` looks at what a start must rely on: all content of a small store, and the newest
+    blocks. Raises StoreError, whose message says what to do, if anything is damaged.
+    """
+    if not (folder / DATA_FILE).exists():
+        return "no store yet"
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _report_and_exit(writer, folder, genesis, whole)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        text = pipe.read().decode("utf-8")
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, 1):
+        raise damaged(folder, f"reading it ended the reader (status {code})")
+    if code == 1:
+        raise StoreError(text)
+    return text
+
+
+def _report_and_exit(writer: int, folder: Path, genesis: Genesis, whole: bool) -> None:
+    """Run the check as the child, and leave without any of the parent's clean-up."""
+    code, text = 1, ""
+    try:
+        text = _check(folder, genesis, whole)
+        code = 0
+    except StoreError as error:
+        text = str(error)
+    except Exception as error:
+        text = str(damaged(folder, str(error) or type(error).__name__))
+    finally:
+        os.write(writer, text.encode("utf-8")[:4000])
+        os._exit(code)
+
+
+def _check(folder: Path, genesis: Genesis, whole: bool) -> str:
+    store = Store(folder, genesis, read_only=True)
+    store.check_size()
+    view = store.view
+    _check_tip(view, genesis)
+    height = view.height
+    blocks = height if whole else min(height, QUICK_BLOCKS)
+    for number in range(height - blocks + 1, height + 1):
+        _check_block(view, number)
+    records = view.count(b"records")
+    looked_at = whole or records <= QUICK_RECORDS
+    if looked_at:
+        _check_content(view)
+    seen = records if looked_at else 0
+    return f"height {height}: looked at {blocks} blocks and {seen} of {records} certificates"
+
+
+def _check_tip(view: StoreView, genesis: Genesis) -> None:
+    """Check that the newest header proves the stored state."""
+    proved = genesis.outcome().app_hash
+    if view.tip_json is not None:
+        header = _committed(parse_signed_header(view.tip_json)).header
+        proved = header.app_hash
+        if header.chain_id != genesis.chain_id or header.height < view.height:
+            raise _DamageError("its newest header is of another ledger or too old")
+    elif view.height:
+        raise _DamageError("it has no header")
+    if tree.root(view) != proved:
+        raise _DamageError("its newest header does not prove its state")
+
+
+def _check_block(view: StoreView, height: int) -> None:
+    """Check that a block is whole and linked to the one before."""
+    before = _block(view, height - 1).signed_header() if height > 1 else None
+    block = _block(view, height).signed_block()
+    check_link(block, before)
+    _committed(block.signed_header)
+
+
+def _block(view: StoreView, height: int) -> StoredBlock:
+    block = view.block(height)
+    if block is None:
+        raise _DamageError(f"block {height} is missing")
+    return block
+
+
+def _committed(signed: SignedHeader) -> SignedHeader:
+    if signed.header.hash() != signed.commit.block_id.hash:
+        raise _DamageError(f"the header of block {signed.header.height} is not the one that was signed")
+    return signed
+
+
+def _check_content(view: StoreView) -> None:
+    """Compute the tree anew from records and members, and compare it, and what hangs on it, with what is stored."""
+    records = {CertDigest(digest): CertRecord.parse(data) for digest, data in view.items(b"records")}
+    members = {name.decode("utf-8"): Member.parse(data) for name, data in view.items(b"members")}
+    nodes = {path[1:]: node for path, node in view.items(b"nodes")}
+    if tree.update(_EmptyTree(), leaves_of(records, members)).nodes != nodes:
+        raise _DamageError("its tree does not follow from its records")
+    certificates = dict(view.items(b"certificates"))
+    if certificates.keys() != records.keys() or any(digest_of(der) != name for name, der in certificates.items()):
+        raise _DamageError("its certificates are not those that are recorded")
+    keys = {record.key_id: record.organization for record in records.values()}
+    keys |= {key_id: member.organization for member in members.values() for key_id in member.key_ids}
+    if keys != {key_id: name.decode("utf-8") for key_id, name in view.items(b"keys")}:
+        raise _DamageError("its keys are not those of its records and members")
+
+
+class _EmptyTree:
+    def node(self, path: bytes) -> bytes | None:
+        return None

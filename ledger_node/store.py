@@ -1,0 +1,296 @@
+"""The node's store: tree, records, certificates and blocks in LMDB, one durable transaction for each step.
+
+Because a step holds the blocks, what they did and the header that proves it, a reader never sees a state without
+its proof, and a kill at any moment leaves the state after one step or after the next.
+
+    nodes         nibble path (a zero byte before it)     tree node
+    records       H(CERT)                                 record, CBOR
+    certificates  H(CERT)                                 DER
+    keys          SHA-256 of the SPKI                     organisation
+    members       organisation                            record, CBOR
+    blocks        height, 8 bytes big-endian              CBOR: [signed header (JSON), [transactions], [codes]]
+    meta          "format", "genesis", "height", "tip"    FORMAT, fingerprint, 8 bytes, signed header (JSON)
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import lmdb
+import msgspec
+
+from voice_dpki.codec import cbor
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.replica import SignedBlock, Step
+from voice_dpki.ledger.state import Outcome
+from voice_dpki.names import CertDigest, Height
+
+FORMAT = b"voice-dpki ledger store 1"
+MAP_BYTES = 1 << 36
+"""Address space set aside, not memory or disk: about 130 million certificates at half a kilobyte each."""
+
+DATA_FILE = "ledger.mdb"
+LOCK_FILE = "node.lock"
+
+_Databases: TypeAlias = "dict[bytes, lmdb._Database]"
+_Transaction: TypeAlias = "lmdb.Transaction[bytes]"
+
+_DATABASES = (b"nodes", b"records", b"certificates", b"keys", b"members", b"blocks", b"meta")
+
+
+class StoreError(LocalError):
+    """The store is in use, belongs to another ledger, or is damaged; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block as stored: the signed header as JSON, the transactions, and the code of each result."""
+
+    signed_header_json: bytes
+    transactions: tuple[bytes, ...]
+    codes: tuple[int, ...]
+
+    @classmethod
+    def decode(cls, data: bytes) -> "StoredBlock":
+        """Decode what `encode` gives; raises MalformedError."""
+        match cbor.decode(data, "stored block"):
+            case [bytes(header), list(transactions), list(codes)]:
+                return cls(header, tuple(transactions), tuple(codes))
+        raise MalformedError("stored block: not a header, transactions and codes")
+
+    def encode(self) -> bytes:
+        """Encode for the store."""
+        return cbor.encode([self.signed_header_json, self.transactions, self.codes])
+
+    def signed_header(self) -> SignedHeader:
+        """Parse the signed header; raises MalformedError."""
+        return parse_signed_header(self.signed_header_json)
+
+    def signed_block(self) -> SignedBlock:
+        """Return the block as it goes over the network."""
+        return SignedBlock(self.signed_header(), self.transactions)
+
+
+def parse_signed_header(data: bytes) -> SignedHeader:
+    """Parse a signed header's JSON; raises MalformedError."""
+    try:
+        return SignedHeader.from_json(msgspec.json.decode(data))
+    except msgspec.DecodeError as error:
+        raise MalformedError(f"signed header: {error}") from None
+
+
+class StoreView:
+    """The state within one LMDB transaction; a `StateView`."""
+
+    def __init__(self, chain_id: str, databases: _Databases, transaction: _Transaction) -> None:
+        self.chain_id = chain_id
+        self.transaction = transaction
+        self._databases = databases
+
+    def close(self) -> None:
+        """End the transaction; the view cannot be read any more."""
+        self.transaction.abort()
+
+    def _get(self, database: bytes, key: bytes) -> bytes | None:
+        return self.transaction.get(key, db=self._databases[database])
+
+    def count(self, database: bytes) -> int:
+        """Tell how many entries a database has."""
+        return self.transaction.stat(self._databases[database])["entries"]
+
+    def meta(self, name: bytes) -> bytes | None:
+        """Return an entry of the meta database."""
+        return self._get(b"meta", name)
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return a stored node of the tree."""
+        return self._get(b"nodes", b"\0" + path)
+
+    def record(self, digest: CertDigest) -> CertRecord | None:
+        """Return the record of a certificate."""
+        data = self._get(b"records", digest)
+        return None if data is None else CertRecord.parse(data)
+
+    def certificate(self, digest: CertDigest) -> bytes | None:
+        """Return a recorded certificate as DER."""
+        return self._get(b"certificates", digest)
+
+    def member(self, organization: str) -> Member | None:
+        """Return a member."""
+        data = self._get(b"members", organization.encode("utf-8"))
+        return None if data is None else _member(data)
+
+    def organization_of_key(self, key_id: bytes) -> str | None:
+        """Tell whose a key is."""
+        data = self._get(b"keys", key_id)
+        return None if data is None else data.decode("utf-8")
+
+    def block(self, height: int) -> StoredBlock | None:
+        """Return the block at a height."""
+        data = self._get(b"blocks", _height_key(height))
+        return None if data is None else StoredBlock.decode(data)
+
+    @property
+    def height(self) -> Height:
+        """Number of the last block that was executed, 0 before the first."""
+        return Height(int.from_bytes(self.meta(b"height") or b"", "big"))
+
+    @property
+    def tip_json(self) -> bytes | None:
+        """JSON of the signed header that proves this state; None before the first block."""
+        return self.meta(b"tip")
+
+    def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over all entries of one of the databases, by key."""
+        yield from self.transaction.cursor(db=self._databases[database])
+
+
+@lru_cache(256)
+def _member(data: bytes) -> Member:
+    return Member.parse(data)
+
+
+def _height_key(height: int) -> bytes:
+    return height.to_bytes(8, "big")
+
+
+class Store:
+    """An open store; `view` is the state as of the last commit, for the thread that commits."""
+
+    def __init__(self, folder: Path, genesis: Genesis, *, read_only: bool = False) -> None:
+        """Open the store in `folder`, making it with the genesis state if there is none.
+
+        Raises StoreError if it is in use by another process, made for another genesis, or unreadable.
+        """
+        self._folder = folder
+        self._lock = None if read_only else _take_lock(folder)
+        self._genesis = genesis
+        self._environment = _open(folder, read_only)
+        try:
+            self._databases = {name: self._environment.open_db(name) for name in _DATABASES}
+            if not read_only:
+                self._found()
+            transaction = self._environment.begin()
+        except lmdb.Error as error:
+            raise damaged(folder, str(error)) from None
+        self.view = StoreView(genesis.chain_id, self._databases, transaction)
+        self._check_identity()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[StoreView]:
+        """Give the state as of the last commit, unchanging while the context lasts."""
+        with self._environment.begin() as transaction:
+            yield StoreView(self._genesis.chain_id, self._databases, transaction)
+
+    def commit(self, step: Step) -> None:
+        """Store a step, durably before this returns."""
+        with self._environment.begin(write=True) as transaction:
+            for executed in step.executed:
+                self._put_block(transaction, executed.block, executed.outcome)
+            self._put(transaction, b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
+        self.view.close()
+        self.view.transaction = self._environment.begin()
+
+    def check_size(self) -> None:
+        """Raise StoreError if the file is shorter than LMDB made it: reading on would end the process."""
+        pages = int(self._environment.info()["last_pgno"]) + 1
+        if (self._folder / DATA_FILE).stat().st_size < pages * int(self._environment.stat()["psize"]):
+            raise damaged(self._folder, "its file is cut short")
+
+    def close(self) -> None:
+        """Close the store and let others have it."""
+        self.view.close()
+        self._environment.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _put(self, transaction: _Transaction, database: bytes, key: bytes, value: bytes) -> None:
+        transaction.put(key, value, db=self._databases[database])
+
+    def _put_block(self, transaction: _Transaction, block: SignedBlock, outcome: Outcome) -> None:
+        codes = tuple(result.code for result in outcome.results)
+        header = msgspec.json.encode(block.signed_header.to_json())
+        stored = StoredBlock(header, block.transactions, codes)
+        self._put(transaction, b"blocks", _height_key(block.height), stored.encode())
+        self._put(transaction, b"meta", b"height", _height_key(block.height))
+        self._put_outcome(transaction, outcome)
+
+    def _put_outcome(self, transaction: _Transaction, outcome: Outcome) -> None:
+        for path, node in outcome.update.nodes.items():
+            if node is None:
+                transaction.delete(b"\0" + path, db=self._databases[b"nodes"])
+            else:
+                self._put(transaction, b"nodes", b"\0" + path, node)
+        for digest, record in outcome.records.items():
+            self._put(transaction, b"records", digest, record.serialize())
+        for digest, der in outcome.certificates.items():
+            self._put(transaction, b"certificates", digest, der)
+        for key_id, organization in outcome.keys.items():
+            self._put(transaction, b"keys", key_id, organization.encode("utf-8"))
+        for organization, member in outcome.members.items():
+            self._put(transaction, b"members", organization.encode("utf-8"), member.serialize())
+
+    def _found(self) -> None:
+        """Store the genesis state in a store that is new."""
+        with self._environment.begin(write=True) as transaction:
+            if transaction.get(b"format", db=self._databases[b"meta"]) is not None:
+                return
+            self._put(transaction, b"meta", b"format", FORMAT)
+            self._put(transaction, b"meta", b"genesis", self._genesis.fingerprint())
+            self._put(transaction, b"meta", b"height", _height_key(0))
+            self._put_outcome(transaction, self._genesis.outcome())
+
+    def _check_identity(self) -> None:
+        if self.view.meta(b"format") != FORMAT:
+            raise damaged(self._folder, "it has not the format of this version")
+        if self.view.meta(b"genesis") != self._genesis.fingerprint():
+            raise StoreError(
+                f"{self._folder}: this store was made for another genesis than the one configured; "
+                "configure that genesis, or another data_dir"
+            )
+
+
+def damaged(folder: Path, what: str) -> StoreError:
+    """Describe a store that cannot be used, and what to do about it."""
+    return StoreError(
+        f"{folder}: the store is damaged: {what}. Move this folder away and start again: a following node fetches "
+        "everything from its engine; an engine needs the data folder of a following node in its place"
+    )
+
+
+def _open(folder: Path, read_only: bool) -> lmdb.Environment:
+    path = folder / DATA_FILE
+    try:
+        return lmdb.open(
+            str(path),
+            subdir=False,
+            map_size=MAP_BYTES,
+            max_dbs=len(_DATABASES),
+            readonly=read_only,
+            lock=not read_only,
+            mode=0o600,
+        )
+    except lmdb.Error as error:
+        raise damaged(folder, str(error)) from None
+
+
+def _take_lock(folder: Path) -> IO[bytes]:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot keep the store here: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise StoreError(f"{folder}: another ledger-node is running on this store; stop it first") from None
+    return file
