@@ -20,7 +20,7 @@ def decode_object(data: bytes) -> dict[str, Json]:
     """Decode one JSON object.
 
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
-    differently), fractions and exponents, NaN, invalid UTF-8.
+    differently), fractions and exponents, NaN, invalid UTF-8, half a surrogate pair.
     """
     try:
         value = json.loads(
@@ -29,6 +29,8 @@ def decode_object(data: bytes) -> dict[str, Json]:
             parse_float=_no_fraction,
             parse_constant=_no_fraction,
         )
+        if b"\\u" in data:
+            encode(value)  # an escape can stand for half a character, which UTF-8 cannot
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise MalformedError(f"not a JSON object: {error}") from None
     if not isinstance(value, dict):

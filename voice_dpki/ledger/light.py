@@ -304,7 +304,7 @@ def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
     if 3 * power <= trusted.total_power:
         raise LightError(
             LightCode.TOO_LITTLE_TRUST,
-            f"trusted validators with {power} of {trusted.total_power} voted for the block, more than a third must: "
+            f"trusted validators with {power} of {trusted.total_power} voted for it, more than a third must: "
             "verify a header between the two first",
         )
 

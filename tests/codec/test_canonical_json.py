@@ -1,0 +1,93 @@
+"""Canonical JSON: one encoding a value, and a decoder that refuses what two readers could take differently."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.codec import canonical_json
+from voice_dpki.codec.canonical_json import Json
+from voice_dpki.errors import MalformedError
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_VALUES: st.SearchStrategy[Json] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), _TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+def test_example_of_rfc_8225() -> None:
+    """The payload of §9.1, given in another order and with white space."""
+    given_order: Json = {
+        "orig": {"tn": "12155551212"},
+        "iat": 1471375418,
+        "dest": {"uri": ["sip:alice@example.com"]},
+    }
+    expected = b'{"dest":{"uri":["sip:alice@example.com"]},"iat":1471375418,"orig":{"tn":"12155551212"}}'
+    assert canonical_json.encode(given_order) == expected
+    assert canonical_json.decode_object(json.dumps(given_order, indent=2).encode()) == given_order
+
+
+def test_text_is_utf_8_and_not_escaped() -> None:
+    assert canonical_json.encode({"é": "ü"}) == '{"é":"ü"}'.encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"1",
+        b'"text"',
+        b"{",
+        b'{"a":1}x',
+        b'{"a":1,"a":1}',
+        b'{"b":{"a":1,"a":2}}',
+        b'{"a":1.0}',
+        b'{"a":1e3}',
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b'{"a":"\xff"}',
+        b"\xef\xbb\xbf{}",
+        b'{"a":' + b"[" * 100_000,
+        b'{"a":' + b"9" * 5000 + b"}",
+    ],
+)
+def test_refused(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        canonical_json.decode_object(data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_a_number_is_never_written(value: float) -> None:
+    with pytest.raises(ValueError):
+        canonical_json.encode({"a": value})  # type: ignore[dict-item]
+
+
+@given(st.dictionaries(_TEXT, _VALUES, max_size=4))
+def test_round_trip_is_exact_and_stable(value: dict[str, Json]) -> None:
+    encoded = canonical_json.encode(value)
+    assert canonical_json.decode_object(encoded) == value
+    assert canonical_json.encode(canonical_json.decode_object(encoded)) == encoded
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        canonical_json.encode(canonical_json.decode_object(data))
+
+
+@pytest.mark.parametrize(
+    "text", [r'{"a":"\ud800"}', r'{"a":["\udfff"]}', r'{"\ud83dx":1}', r'{"a":"\ude00\ud83d"}']
+)
+def test_half_a_surrogate_pair_is_no_text(text: str) -> None:
+    with pytest.raises(MalformedError):
+        canonical_json.decode_object(text.encode())
+
+
+def test_a_whole_surrogate_pair_is_one_character() -> None:
+    assert canonical_json.decode_object(rb'{"a":"\ud83d\ude00"}') == {"a": "😀"}
