@@ -62,6 +62,18 @@ def test_refused(data: bytes) -> None:
         canonical_json.decode_object(data)
 
 
+def test_what_was_decoded_can_be_encoded_from_a_deep_stack() -> None:
+    nested = b'{"a":' + b"[" * 255 + b"]" * 255 + b"}"
+    value = canonical_json.decode_object(nested)
+
+    def encode_below(frames: int) -> bytes:
+        return encode_below(frames - 1) if frames else canonical_json.encode(value)
+
+    assert encode_below(400) == nested
+    with pytest.raises(MalformedError):
+        canonical_json.decode_object(b'{"a":' + b"[" * 256 + b"]" * 256 + b"}")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_not_a_number_is_never_written(value: float) -> None:
     with pytest.raises(ValueError):

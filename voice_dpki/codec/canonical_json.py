@@ -10,6 +10,11 @@ Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]
 """What canonical JSON can hold; there are no floating-point numbers in it."""
 
 
+MAX_CONTAINERS = 256
+"""Objects and arrays in one text, counted by their opening brackets: a PASSporT has a handful. It bounds the depth
+too, so that a value which was decoded can be encoded, from however deep a stack."""
+
+
 def encode(value: Json) -> bytes:
     """Encode `value` canonically, as UTF-8."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -20,8 +25,11 @@ def decode_object(data: bytes) -> dict[str, Json]:
     """Decode one JSON object.
 
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
-    differently), fractions and exponents, NaN, invalid UTF-8, half a surrogate pair.
+    differently), fractions and exponents, NaN, invalid UTF-8, half a surrogate pair, more
+    than MAX_CONTAINERS objects and arrays.
     """
+    if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+        raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")
     try:
         value = json.loads(
             data.decode("utf-8"),
