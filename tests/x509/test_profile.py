@@ -18,6 +18,7 @@ from voice_dpki.x509.profile import (
     MAX_CERTIFICATE_BYTES,
     ProfileError,
     build_certificate,
+    der_of,
     digest_of,
     read_profile,
 )
@@ -110,6 +111,15 @@ def test_a_subject_without_name_gets_a_key_that_signs_nothing():
     anonymous = read_profile(build(organization=None, common_name=None, uris=("urn:device:7",)))
     assert anonymous.key_usage == {"keyAgreement"}
     assert not anonymous.may_sign()
+
+
+def test_files_are_in_der_or_pem():
+    der = build()
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    assert der_of(der) == der_of(pem) == der_of(b"\n" + pem) == der
+    for data in (pem + pem, pem[:60], b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"):
+        with pytest.raises(ProfileError):
+            der_of(data)
 
 
 NAMELESS = x509.Name([])

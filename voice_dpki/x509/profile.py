@@ -115,6 +115,17 @@ def digest_of(data: bytes) -> CertDigest:
     return CertDigest(hashlib.sha256(data).digest())
 
 
+def der_of(data: bytes) -> bytes:
+    """Return the DER of a certificate file in DER or PEM; raises ProfileError if it is PEM and holds not one."""
+    if not data.lstrip().startswith(b"-----BEGIN "):
+        return data
+    try:
+        (certificate,) = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise ProfileError("malformed", "not one certificate in PEM form") from None
+    return certificate.public_bytes(Encoding.DER)
+
+
 def read_profile(data: bytes) -> CertificateProfile:
     """Parse one DER certificate and hold it to the profile.
 

@@ -1,0 +1,96 @@
+"""Configuration of the authentication server, and what it names: credential and tokens."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import (
+    Config,
+    Listen,
+    PositiveSeconds,
+    TraceConfig,
+    load_config,
+    read_file,
+    read_secrets,
+    resolve,
+)
+from voice_dpki.stir.sign import Credential, make_credential
+from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, CertificateProfile, der_of, read_profile
+from voice_dpki.x509.tnauthlist import TnRange
+
+EXAMPLE = """\
+domain = "a.example"
+organization = "Operator A"                              # as in the certificate and on the ledger
+certificate = "authn.der"                                # self-signed, with a TNAuthList; DER or PEM
+key = "authn.pem"                                        # its private key, ECDSA P-256
+info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
+tokens = "proxy.tokens"                                  # bearer tokens of the proxies, one a line
+max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
+
+[listen]
+host = "127.0.0.1"
+port = 8091
+"""
+
+
+class SpcRange(Config, frozen=True, kw_only=True):
+    """Numbers that the service provider codes in the certificate stand for."""
+
+    start: str
+    count: int
+
+
+class AuthnConfig(Config, frozen=True, kw_only=True):
+    """The TOML file; see EXAMPLE. File names are relative to it."""
+
+    listen: Listen
+    domain: str
+    organization: str
+    info_url: str
+    certificate: str
+    key: str
+    tokens: str
+    max_iat_skew_s: PositiveSeconds = 60.0
+    spc_ranges: tuple[SpcRange, ...] = ()
+    trace: TraceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A configuration that was checked whole: this server can sign calls now."""
+
+    config: AuthnConfig
+    credential: Credential
+    tokens: tuple[str, ...]
+    trace: Path | None
+
+
+def load_setup(path: Path, clock: Clock) -> Setup:
+    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    config = load_config(path, AuthnConfig)
+    profile = _profile(resolve(path, config.certificate), config.organization)
+    signer = from_pem(read_file(resolve(path, config.key), "private key"))
+    credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
+    trace = resolve(path, config.trace.file) if config.trace else None
+    return Setup(config, credential, read_secrets(resolve(path, config.tokens)), trace)
+
+
+def _profile(path: Path, organization: str) -> CertificateProfile:
+    data = read_file(path, "certificate", 2 * MAX_CERTIFICATE_BYTES)
+    try:
+        profile = read_profile(der_of(data))
+    except PeerError as error:
+        raise LocalError(f"{path}: {error}") from None
+    if profile.organization != organization:
+        raise LocalError(f"{path}: the certificate's organisation is not the configured {organization!r}")
+    return profile
+
+
+def _spc_ranges(config: AuthnConfig) -> tuple[TnRange, ...]:
+    try:
+        return tuple(TnRange(Tn(entry.start), entry.count) for entry in config.spc_ranges)
+    except PeerError as error:
+        raise LocalError(f"spc_ranges: {error}") from None

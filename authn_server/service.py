@@ -1,0 +1,34 @@
+"""The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1, ATIS-1000082)."""
+
+from time import perf_counter
+
+from voice_dpki.effects import Clock
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir import atis
+from voice_dpki.stir.sign import Credential, SigningRefused, sign_shaken
+
+
+class AuthnService:
+    """Signs for the numbers of one credential."""
+
+    def __init__(self, credential: Credential, max_iat_skew_s: float, clock: Clock, tracer: Tracer) -> None:
+        self._credential = credential
+        self._max_iat_skew_s = max_iat_skew_s
+        self._clock = clock
+        self._tracer = tracer
+
+    async def sign(self, body: bytes) -> bytes:
+        """Answer the body of a signing request; raises atis.RequestError."""
+        began_s = perf_counter()
+        request = atis.parse_signing_request(body)
+        try:
+            identity = sign_shaken(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
+        except SigningRefused as refusal:
+            self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=_ms_since(began_s))
+            raise atis.error_of_refusal(refusal) from None
+        self._tracer.note("sign", step="sign", ok=True, ms=_ms_since(began_s), attest=request.attest)
+        return atis.signing_response(identity)
+
+
+def _ms_since(began_s: float) -> float:
+    return round((perf_counter() - began_s) * 1000, 3)

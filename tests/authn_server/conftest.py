@@ -1,0 +1,64 @@
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from authn_server.config import EXAMPLE
+from voice_dpki.effects import SystemRandom
+from voice_dpki.names import Tn
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.profile import build_certificate
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+TOKEN = "t0ken-of-the-proxy"
+UUID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The files of one authentication server."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "authn.toml"
+
+    def write(self, text=EXAMPLE, *, listed=TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),)), valid_s=3600):  # noqa: B008
+        """Write the example's configuration, to listen anywhere, and the files that it names."""
+        signer, now_s = generate_es256(), int(time.time())
+        der = build_certificate(
+            signer,
+            organization="Operator A",
+            common_name="sti.a.example",
+            tn_auth_list=listed,
+            not_before_s=now_s - 7200,
+            not_after_s=now_s + valid_s,
+            random=SystemRandom(),
+        )
+        (self.folder / "authn.der").write_bytes(der)
+        (self.folder / "authn.pem").write_bytes(to_pem(signer))
+        (self.folder / "proxy.tokens").write_text(f"{TOKEN}\nanother-proxy\n")
+        self.config.write_text(text.replace("port = 8091", "port = 0"))
+        return self
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    return Site(tmp_path).write()
+
+
+@pytest.fixture
+def signing_request():
+    def make(**changes):
+        request = {
+            "attest": "A",
+            "orig": {"tn": "+493023125001"},
+            "dest": {"tn": ["442079460001"]},
+            "iat": int(time.time()),
+            "origid": UUID,
+        }
+        return {"signingRequest": {**request, **changes}}
+
+    return make

@@ -1,0 +1,67 @@
+import pytest
+
+from authn_server.config import EXAMPLE, load_setup
+from authn_server.main import main
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.names import Tn
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.tnauthlist import TnAuthList
+
+
+def test_the_example_is_a_configuration(site):
+    setup = load_setup(site.config, SystemClock())
+    assert setup.tokens == ("t0ken-of-the-proxy", "another-proxy")
+    assert setup.credential.info == f"https://certs.a.example/{setup.credential.profile.digest.hex()}.der"
+    assert setup.credential.authorises(Tn("493023125999"))
+
+
+def test_service_provider_codes_get_their_numbers_from_the_configuration(site):
+    site.write(EXAMPLE + '\n[[spc_ranges]]\nstart = "493023125000"\ncount = 10\n', listed=TnAuthList(("709J",)))
+    credential = load_setup(site.config, SystemClock()).credential
+    assert credential.authorises(Tn("493023125009"))
+    assert not credential.authorises(Tn("493023125010"))
+
+
+@pytest.mark.parametrize(
+    ("match", "damage"),
+    [
+        ("authn.der", lambda site: (site.folder / "authn.der").unlink()),
+        ("authn.der.*well-formed", lambda site: (site.folder / "authn.der").write_bytes(b"x")),
+        ("PEM", lambda site: (site.folder / "authn.pem").write_bytes(b"x")),
+        ("private key", lambda site: (site.folder / "authn.pem").write_bytes(to_pem(generate_es256()))),
+        ("no secret", lambda site: (site.folder / "proxy.tokens").write_text("# none yet\n")),
+        ("validity", lambda site: site.write(valid_s=-60)),
+        ("TNAuthList", lambda site: site.write(listed=None)),
+        ("organisation", lambda site: site.write(EXAMPLE.replace("Operator A", "Operator B"))),
+        ("info_url", lambda site: site.write(EXAMPLE.replace("{digest}", "cert"))),
+        ("max_iat_skew_s", lambda site: site.write(EXAMPLE.replace("max_iat_skew_s = 60", "max_iat_skew_s = 0"))),
+        ("max_skew", lambda site: site.write(EXAMPLE.replace("max_iat_skew_s", "max_skew"))),
+        ("spc_ranges", lambda site: site.write(EXAMPLE + '\n[[spc_ranges]]\nstart = "x"\ncount = 2\n')),
+    ],
+)
+def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
+    damage(site)
+    with pytest.raises(LocalError, match=match):
+        load_setup(site.config, SystemClock())
+
+
+def test_check_config_tells_what_it_could_sign(site, capsys):
+    assert main(["check-config", "--config", str(site.config)]) == 0
+    told = capsys.readouterr().out
+    assert "1000 numbers" in told
+    assert "Operator A" in told
+
+
+def test_check_config_tells_what_is_wrong(site, capsys):
+    site.write(valid_s=-60)
+    assert main(["check-config", "--config", str(site.config)]) == 2
+    assert "its validity has not begun or is over" in capsys.readouterr().err
+
+
+def test_help_teaches_with_the_example(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert all(line in told for line in EXAMPLE.splitlines())

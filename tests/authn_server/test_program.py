@@ -1,0 +1,150 @@
+"""The program itself: started, asked over its socket, and stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from authn_server.config import EXAMPLE, load_setup
+from voice_dpki.effects import SystemClock
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Passport, ShakenClaims
+from voice_dpki.stir.sign import DEFAULT_MAX_SKEW_S
+from voice_dpki.x509.keys import verify_signature
+
+PATH = "/stir/v1/signing"
+
+
+class Server:
+    """A running `authn-server`, its client and what it wrote."""
+
+    def __init__(self, site):
+        site.write(EXAMPLE + '\n[trace]\nfile = "authn-a.jsonl"\n')
+        command = [sys.executable, "-m", "authn_server.main", "start", "--config", str(site.config)]
+        self.site = site
+        self.log_file = (site.folder / "log").open("w")
+        self.process = subprocess.Popen(command, stderr=self.log_file)
+        self.client = httpx.Client(
+            base_url=f"http://{self._ready()}",
+            headers={"Authorization": "Bearer t0ken-of-the-proxy"},
+            trust_env=False,
+        )
+
+    def _ready(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for event in self.trace():
+                if event["kind"] == "ready":
+                    return event["http"]
+            assert self.process.poll() is None, self.log()
+            time.sleep(0.02)
+        raise AssertionError("not ready")
+
+    def trace(self):
+        path = self.site.folder / "authn-a.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def log(self):
+        return (self.site.folder / "log").read_text()
+
+    def stop(self):
+        self.client.close()
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(10)
+        self.log_file.close()
+        return status
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    from .conftest import Site
+
+    server = Server(Site(tmp_path_factory.mktemp("authn")))
+    yield server
+    assert server.stop() == 0
+
+
+def test_signs(server, signing_request):
+    answer = server.client.post(PATH, json=signing_request(keyMgmt=["mikey AQ"]), headers={"X-RequestID": "r-1"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-requestid"] == "r-1"
+    passport = Passport.parse(IdentityHeader.parse(answer.json()["signingResponse"]["identity"]).token)
+    profile = load_setup(server.site.config, SystemClock()).credential.profile
+    verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
+    assert len(ShakenClaims.parse(passport.payload_untrusted).key_mgmt) == 1
+    row = server.trace()[-1]
+    assert (row["actor"], row["text"], row["ok"]) == ("authn-a", "sign", True)
+
+
+def refused(answer, status, message_id):
+    kind = "serviceException" if message_id.startswith("SVC") else "policyException"
+    assert answer.status_code == status
+    error = answer.json()["requestError"][kind]
+    assert error["messageId"] == message_id
+    assert answer.headers["x-requestid"]
+    return error
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": ""},
+        {"Authorization": "Bearer t0ken-of-the-prox"},
+        {"Authorization": "Basic t0ken-of-the-proxy"},
+        {"Authorization": "Bearer t0ken-of-the-pröxy".encode()},
+    ],
+)
+def test_nobody_else_gets_a_signature(server, signing_request, headers):
+    answer = server.client.post(PATH, json=signing_request(), headers=headers)
+    refused(answer, 401, "POL4010")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert '"POL4010"' in server.log()
+    assert "t0ken" not in server.log()
+    count = [
+        line
+        for line in server.client.get("/metrics").text.splitlines()
+        if 'outcome="POL4010"' in line and "total" in line
+    ]
+    assert float(count[0].split()[-1]) >= 1
+
+
+def test_a_number_of_somebody_else_is_not_signed_for(server, signing_request):
+    answer = server.client.post(PATH, json=signing_request(orig={"tn": "442079460001"}))
+    error = refused(answer, 403, "POL4030")
+    assert "not among those that this server's certificate may sign for" in error["variables"][0]
+    assert "442079460001" not in server.log()
+    assert server.trace()[-1]["ok"] is False
+
+
+@pytest.mark.parametrize("offset_s", [-DEFAULT_MAX_SKEW_S - 60, DEFAULT_MAX_SKEW_S + 60])
+def test_a_call_that_is_not_of_now_is_not_signed(server, signing_request, offset_s):
+    answer = server.client.post(PATH, json=signing_request(iat=int(time.time() + offset_s)))
+    refused(answer, 403, "POL4031")
+
+
+def test_the_interfaces_errors(server, signing_request):
+    post, body = server.client.post, signing_request()
+    refused(post(PATH, json=signing_request(attest=None)), 400, "SVC4001")
+    refused(post(PATH, content=b"{", headers={"Content-Type": "application/json"}), 400, "SVC4006")
+    refused(post(PATH, content=b"", headers={"Content-Type": "application/json"}), 400, "SVC4000")
+    refused(post(PATH, json=body, headers={"Accept": "text/html"}), 406, "SVC4002")
+    refused(post(PATH, content=b"{}", headers={"Content-Type": "text/plain"}), 415, "SVC4004")
+    refused(post("/stir/v1/nothing", json=body), 404, "SVC4003")
+    refused(server.client.get(PATH), 405, "POL4050")
+    refused(post(PATH, content=bytes(70_000), headers={"Content-Type": "application/json"}), 413, "POL4130")
+    chunked = iter([json.dumps(body).encode()])
+    refused(post(PATH, content=chunked, headers={"Content-Type": "application/json"}), 411, "SVC4007")
+
+
+def test_a_request_id_that_could_split_a_header_is_not_echoed(server, signing_request):
+    answer = server.client.post(PATH, json=signing_request(), headers={"X-RequestID": "a b"})
+    assert len(answer.headers["x-requestid"]) == 32
+
+
+def test_is_alive(server):
+    assert server.client.get("/healthz").status_code == 200

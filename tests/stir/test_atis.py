@@ -1,0 +1,253 @@
+import contextlib
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.names import CertDigest
+from voice_dpki.stir import atis
+from voice_dpki.stir.atis import RequestError
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Destinations, key_mgmt_digests
+from voice_dpki.stir.sign import SigningRefused, SigningRequest
+from voice_dpki.stir.verify import Call, KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
+
+UUID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
+SIGNING = {
+    "attest": "A",
+    "orig": {"tn": "+49(30)2312-50.01"},
+    "dest": {"tn": ["+442079460001"]},
+    "iat": 1443208345,
+    "origid": UUID,
+}
+VERIFICATION = {
+    "from": {"tn": "+493023125001"},
+    "to": {"tn": ["442079460001"]},
+    "time": 1443208345,
+    "identity": "e30.e30.c2ln",
+}
+
+
+def signing(**changes):
+    return msgspec.json.encode({"signingRequest": {**SIGNING, **changes}})
+
+
+def verification(**changes):
+    return msgspec.json.encode({"verificationRequest": {**VERIFICATION, **changes}})
+
+
+def test_parses_a_signing_request():
+    expected = SigningRequest("A", "493023125001", Destinations(("442079460001",)), 1443208345, UUID)
+    assert atis.parse_signing_request(signing()) == expected
+    assert atis.parse_signing_request(signing(later={"x": 1})) == expected
+
+
+def test_parses_a_verification_request():
+    expected = Call("493023125001", Destinations(("442079460001",)), 1443208345, "e30.e30.c2ln")
+    assert atis.parse_verification_request(verification()) == expected
+
+
+def test_key_mgmt_that_is_not_told_differs_from_none_at_all():
+    assert atis.parse_verification_request(verification()).key_mgmt is None
+    assert atis.parse_verification_request(verification(keyMgmt=[])).key_mgmt == ()
+    assert atis.parse_signing_request(signing(keyMgmt=["mikey AQ"])).key_mgmt == ("mikey AQ",)
+
+
+def test_destinations_may_be_uris():
+    request = atis.parse_signing_request(signing(dest={"uri": ["sip:Help@B.example;user=phone"]}))
+    assert request.dest == Destinations(uris=("sip:help@b.example",))
+
+
+@pytest.mark.parametrize(
+    ("message_id", "variables", "body"),
+    [
+        ("SVC4000", [], b""),
+        ("SVC4006", ["the body is not JSON"], b"{"),
+        ("SVC4006", ["the body is not JSON"], b"\xff"),
+        ("SVC4006", ["the body is not JSON"], b"[" * 50_000),
+        ("SVC4006", ["the body is not a JSON object"], b"[]"),
+        ("SVC4001", ["signingRequest"], b"{}"),
+        ("SVC4001", ["attest"], signing(attest=None)),
+        ("SVC4001", ["orig"], signing(orig=None)),
+        ("SVC4001", ["orig.tn"], signing(orig={})),
+        ("SVC4001", ["dest.tn"], signing(dest={})),
+        ("SVC4001", ["iat"], signing(iat=None)),
+        ("SVC4001", ["origid"], signing(origid=None)),
+        ("SVC4005", ["signingRequest"], b'{"signingRequest":7}'),
+        ("SVC4005", ["attest"], signing(attest="D")),
+        ("SVC4005", ["attest"], signing(attest=["A"])),
+        ("SVC4005", ["orig.tn"], signing(orig={"tn": "alice"})),
+        ("SVC4005", ["orig.tn"], signing(orig={"tn": ["493023125001"]})),
+        ("SVC4005", ["dest.tn"], signing(dest={"tn": "493023125001"})),
+        ("SVC4005", ["dest.tn"], signing(dest={"tn": ["1"] * 17})),
+        ("SVC4005", ["dest.uri"], signing(dest={"uri": ["tel:+49"]})),
+        ("SVC4005", ["dest"], signing(dest={"tn": []})),
+        ("SVC4005", ["dest"], signing(dest={"tn": ["1"] * 16, "uri": ["sip:a@b"]})),
+        ("SVC4005", ["iat"], signing(iat="1443208345")),
+        ("SVC4005", ["iat"], signing(iat=True)),
+        ("SVC4005", ["iat"], signing(iat=1.5)),
+        ("SVC4005", ["iat"], signing(iat=-1)),
+        ("SVC4005", ["iat"], b'{"signingRequest":{"attest":"A","orig":{"tn":"1"},"dest":{"tn":["1"]},"iat":1e30}}'),
+        ("SVC4005", ["origid"], signing(origid="x")),
+        ("SVC4005", ["origid"], signing(origid=UUID.replace("-", ""))),
+        ("SVC4005", ["keyMgmt"], signing(keyMgmt="mikey AQ")),
+        ("SVC4005", ["keyMgmt"], signing(keyMgmt=[""])),
+        ("SVC4005", ["keyMgmt"], signing(keyMgmt=["m" * 4097])),
+        ("SVC4005", ["keyMgmt"], signing(keyMgmt=["m"] * 17)),
+    ],
+)
+def test_signing_requests_that_cannot_be_used(message_id, variables, body):
+    with pytest.raises(RequestError) as refused:
+        atis.parse_signing_request(body)
+    assert refused.value.message_id == message_id
+    error = json.loads(refused.value.body())["requestError"]["serviceException"]
+    assert error["messageId"] == message_id
+    assert error["variables"][: len(variables)] == variables
+    assert refused.value.status == 400
+    assert "%1" not in refused.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("message_id", "variable", "body"),
+    [
+        ("SVC4001", "verificationRequest", b"{}"),
+        ("SVC4001", "from", verification(**{"from": None})),
+        ("SVC4001", "from.tn", verification(**{"from": {}})),
+        ("SVC4001", "to.tn", verification(to={})),
+        ("SVC4001", "time", verification(time=None)),
+        ("SVC4001", "identity", verification(identity=None)),
+        ("SVC4005", "identity", verification(identity=["e30"])),
+        ("SVC4005", "from.tn", verification(**{"from": {"tn": "anonymous"}})),
+    ],
+)
+def test_verification_requests_that_cannot_be_used(message_id, variable, body):
+    with pytest.raises(RequestError) as refused:
+        atis.parse_verification_request(body)
+    assert refused.value.message_id == message_id
+    assert json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == variable
+
+
+HEADERS = {"content-length": "2", "content-type": "application/json", "accept": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"accept": None},
+        {"accept": "text/html, application/*;q=0.5"},
+        {"accept": "*/*"},
+        {"accept": "Application/JSON;charset=utf-8"},
+        {"content-type": "application/json; charset=utf-8"},
+        {"content-type": "Application/JSON"},
+    ],
+)
+def test_headers_that_admit_json(changes):
+    atis.check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
+
+
+@pytest.mark.parametrize(
+    ("message_id", "status", "changes"),
+    [
+        ("SVC4007", 411, {"content-length": None}),
+        ("SVC4004", 415, {"content-type": None}),
+        ("SVC4004", 415, {"content-type": "text/plain"}),
+        ("SVC4004", 415, {"content-type": "application/jsonp"}),
+        ("SVC4002", 406, {"accept": "text/html"}),
+        ("SVC4002", 406, {"accept": "application/json;q=0"}),
+        ("SVC4002", 406, {"accept": "application/json; q=0.000"}),
+    ],
+)
+def test_headers_that_do_not(message_id, status, changes):
+    with pytest.raises(RequestError) as refused:
+        atis.check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
+    assert (refused.value.message_id, refused.value.status) == (message_id, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "message_id"),
+    [(404, "SVC4003"), (405, "POL4050"), (413, "POL4130"), (500, "POL5000"), (418, "POL5000"), (400, "SVC4006")],
+)
+def test_errors_before_a_service_have_the_interfaces_form(status, message_id):
+    error = atis.error_of_status(status, "why")
+    assert error.message_id == message_id
+    kind = "policyException" if message_id.startswith("POL") else "serviceException"
+    assert list(json.loads(error.body())["requestError"]) == [kind]
+
+
+@pytest.mark.parametrize("code", ["no-authority", "stale-iat", "credential-not-valid"])
+def test_refusals_are_policy_exceptions_with_a_reason(code):
+    error = atis.error_of_refusal(SigningRefused(code, "the reason"))
+    assert error.status == 403
+    assert json.loads(error.body())["requestError"]["policyException"]["variables"] == ["the reason"]
+    assert "the reason" in error.sentence
+
+
+def test_answers():
+    header = IdentityHeader("e30.e30.c2ln", "https://c/x", "ES256", "shaken")
+    assert json.loads(atis.signing_response(header)) == {"signingResponse": {"identity": header.serialize()}}
+    passed = Verdict(
+        Verstat.PASSED,
+        signer="Operator A",
+        certificate=CertDigest(bytes(32)),
+        attest="A",
+        key_mgmt=KeyMgmt.VERIFIED,
+    )
+    assert json.loads(atis.verification_response(passed)) == {
+        "verificationResponse": {
+            "verstat": "TN-Validation-Passed",
+            "signer": "Operator A",
+            "certificate": "00" * 32,
+            "attest": "A",
+            "keyMgmt": "verified",
+        }
+    }
+
+
+def test_a_verdict_that_fails_tells_step_and_reason():
+    verdict = verdict_of(VerificationFailed(Step.IAT, "it is stale"))
+    assert json.loads(atis.verification_response(verdict)) == {
+        "verificationResponse": {
+            "reasoncode": 403,
+            "reasontext": "Stale Date",
+            "reasondesc": "It is stale.",
+            "verstat": "No-TN-Validation",
+            "step": "E15 iat",
+            "keyMgmt": "not-checked",
+        }
+    }
+
+
+json_ = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["tn", "uri", "attest", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*SIGNING, *VERIFICATION, "keyMgmt"]), json_))
+def test_any_json_is_a_request_or_refused(members):
+    with contextlib.suppress(RequestError):
+        atis.parse_signing_request(json.dumps({"signingRequest": {**SIGNING, **members}}).encode())
+    with contextlib.suppress(RequestError):
+        call = atis.parse_verification_request(
+            json.dumps({"verificationRequest": {**VERIFICATION, **members}}).encode()
+        )
+        key_mgmt_digests(call.key_mgmt or ())
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_refused_as_a_request(body):
+    for parse in (atis.parse_signing_request, atis.parse_verification_request):
+        with pytest.raises(RequestError):
+            parse(body)
+
+
+@given(st.dictionaries(st.sampled_from([*HEADERS]), st.text(max_size=40)))
+def test_any_headers_are_admitted_or_refused(headers):
+    with contextlib.suppress(RequestError):
+        atis.check_headers(headers)

@@ -1,0 +1,78 @@
+"""What the two STIR services have in common: one POST route of ATIS-1000082, with its callers authenticated."""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter  # noqa: TID251 - this is a shell: it measures how long its answers take
+
+from prometheus_client import Counter, Histogram
+
+from voice_dpki.effects import Random, SystemRandom
+from voice_dpki.shell.http import ErrorHook, HttpApp, Request, Response, Route, bearer_token_matches
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.stir import atis
+from voice_dpki.stir.atis import RequestError
+
+log = logging.getLogger(__name__)
+
+REQUESTS = Counter("voice_dpki_stir_requests", "Requests, by what came of them.", ["operation", "outcome"])
+SECONDS = Histogram(
+    "voice_dpki_stir_request_seconds",
+    "Time from a request's arrival to its answer.",
+    ["operation"],
+    buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+
+Perform = Callable[[bytes], Awaitable[bytes]]
+"""The service itself: body of a request to body of the answer; raises RequestError."""
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StirRoute:
+    """A route that answers authenticated callers only, and every error in the form of the interface."""
+
+    operation: str
+    """Name in logs and metrics: "signing" or "verification"."""
+    path: str
+    tokens: Sequence[str]
+    perform: Perform
+    random: Random = SystemRandom()  # noqa: RUF009 - it has no state
+
+    def app(self) -> HttpApp:
+        """Return the whole application: this route, /metrics and /healthz."""
+        route = Route("POST", self.path, self.handle, max_body_bytes=atis.MAX_BODY_BYTES)
+        return HttpApp([route, HEALTH_ROUTE, METRICS_ROUTE], on_error=self._error_hook())
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request."""
+        began_s = perf_counter()
+        try:
+            if not bearer_token_matches(request, self.tokens):
+                raise RequestError("POL4010")
+            atis.check_headers(request.headers)
+            response = Response(200, await self.perform(request.body), headers=(self._request_id(request.headers),))
+        except RequestError as error:
+            return self._refuse(request, error)
+        REQUESTS.labels(self.operation, "answered").inc()
+        SECONDS.labels(self.operation).observe(perf_counter() - began_s)
+        return response
+
+    def _error_hook(self) -> ErrorHook:
+        return lambda request, status, detail: self._refuse(request, atis.error_of_status(status, detail))
+
+    def _refuse(self, request: Request, error: RequestError) -> Response:
+        REQUESTS.labels(self.operation, error.message_id).inc()
+        headers = [self._request_id(request.headers)]
+        fields = {"operation": self.operation, "messageId": error.message_id, "requestId": headers[0][1]}
+        log.warning(error.sentence, extra={"fields": {**fields, "client": request.client}})
+        if error.status == 401:
+            headers.append(("WWW-Authenticate", 'Bearer realm="stir"'))
+        return Response(error.status, error.body(), headers=tuple(headers))
+
+    def _request_id(self, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Echo the caller's X-RequestID, or make one."""
+        given = headers.get("x-requestid", "")
+        return "X-RequestID", given if _REQUEST_ID.match(given) else self.random.token(16).hex()

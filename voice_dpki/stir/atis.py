@@ -1,0 +1,278 @@
+"""The HTTP interface between proxies and the STIR services (ATIS-1000082): bodies, headers and errors, no sockets.
+
+    POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[]}}
+                                {"signingResponse":{identity}}
+    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, keyMgmt?:[]}}
+                                {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
+    errors                      {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
+
+A verification that fails is a 200 whose body tells the verdict. Members that are not known are ignored. `keyMgmt`,
+the values of `a=key-mgmt` in the order of the SDP, is this project's own; so are step, signer, certificate, attest
+and keyMgmt in a verificationResponse, and the errors POL4010 to POL4032, POL4080 and POL4130.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import Tn
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import ATTESTATIONS, MAX_DESTINATIONS, MAX_KEY_MGMT, ClaimError, Destinations
+from voice_dpki.stir.sign import SigningRefused, SigningRequest
+from voice_dpki.stir.tn import canonical_tn, canonical_uri
+from voice_dpki.stir.verify import Call, Verdict
+
+SIGNING_PATH = "/stir/v1/signing"
+VERIFICATION_PATH = "/stir/v1/verification"
+MEDIA_TYPE = "application/json"
+
+MAX_BODY_BYTES = 65_536
+"""A request with the largest Identity and 16 MIKEY messages has about 50 kB, one of an ordinary call 1 kB."""
+
+MAX_KEY_MGMT_LENGTH = 4096
+"""Characters of one `a=key-mgmt` value; MIKEY with an RSA certificate in it has about 3000."""
+
+_FAULTS: Mapping[str, tuple[int, str]] = {
+    "SVC4000": (400, "The request has no body."),
+    "SVC4001": (400, "Mandatory parameter '%1' is missing."),
+    "SVC4002": (406, "The answer is of type '%1', and the request's Accept does not admit it."),
+    "SVC4003": (404, "There is no such resource."),
+    "SVC4004": (415, "The body must be of type '%1'."),
+    "SVC4005": (400, "Parameter '%1' has a value that cannot be used: %2."),
+    "SVC4006": (400, "The request cannot be parsed: %1."),
+    "SVC4007": (411, "Content-Length is missing."),
+    "POL4010": (401, "The caller of this service is not known: send one of its bearer tokens in Authorization."),
+    "POL4030": (403, "There is no signature for this call: %1."),
+    "POL4031": (403, "There is no signature for a call that is not of now: %1."),
+    "POL4032": (403, "There is no signature at this time: %1."),
+    "POL4050": (405, "This resource has another method: %1."),
+    "POL4080": (408, "The request took too long: %1."),
+    "POL4130": (413, "The request is too large: %1."),
+    "POL5000": (500, "This server failed; its log says why."),
+}
+"""Message identifier to HTTP status and text; %1 and %2 stand for the variables."""
+
+_OF_STATUS = {
+    400: "SVC4006",
+    404: "SVC4003",
+    405: "POL4050",
+    408: "POL4080",
+    413: "POL4130",
+    414: "POL4130",
+    500: "POL5000",
+}
+
+_OF_REFUSAL = {"no-authority": "POL4030", "stale-iat": "POL4031", "credential-not-valid": "POL4032"}
+
+_T = TypeVar("_T")
+_Members = Mapping[str, object]
+
+
+class RequestError(PeerError):
+    """A request that gets no answer but an error of the interface."""
+
+    def __init__(self, message_id: str, *variables: str) -> None:
+        self.message_id = message_id
+        self.status, self._text = _FAULTS[message_id]
+        self._variables = variables
+        super().__init__(self.sentence)
+
+    @property
+    def sentence(self) -> str:
+        """The text with its variables in place."""
+        text = self._text
+        for number, value in enumerate(self._variables, 1):
+            text = text.replace(f"%{number}", value)
+        return text
+
+    def body(self) -> bytes:
+        """Encode the error: SVC as a serviceException, POL as a policyException."""
+        kind = "serviceException" if self.message_id.startswith("SVC") else "policyException"
+        error = {"messageId": self.message_id, "text": self._text, "variables": list(self._variables)}
+        return msgspec.json.encode({"requestError": {kind: error}})
+
+
+def error_of_status(status: int, detail: str) -> RequestError:
+    """Return the error for a request that was refused before it came to a service, with `detail` for people."""
+    message_id = _OF_STATUS.get(status, "POL5000")
+    return RequestError(message_id, *([detail] if "%1" in _FAULTS[message_id][1] else []))
+
+
+def error_of_refusal(refusal: SigningRefused) -> RequestError:
+    """Return the error for a call that gets no signature."""
+    return RequestError(_OF_REFUSAL[refusal.code], str(refusal))
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Check Content-Length, Content-Type and Accept; names are in lower case. Raises RequestError."""
+    if "content-length" not in headers:
+        raise RequestError("SVC4007")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
+        raise RequestError("SVC4004", MEDIA_TYPE)
+    if not any(_admits_json(part) for part in headers.get("accept", "*/*").split(",")):
+        raise RequestError("SVC4002", MEDIA_TYPE)
+
+
+def parse_signing_request(body: bytes) -> SigningRequest:
+    """Parse the body of a signing request; raises RequestError."""
+    request = _members(_decode(body), "signingRequest")
+    return SigningRequest(
+        attest=_value(request, "attest", _attest),
+        orig=_tn_in(request, "orig"),
+        dest=_destinations(request, "dest"),
+        iat_s=_value(request, "iat", _seconds),
+        origid=_value(request, "origid", _uuid),
+        key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else (),
+    )
+
+
+def parse_verification_request(body: bytes) -> Call:
+    """Parse the body of a verification request, but not the Identity in it; raises RequestError."""
+    request = _members(_decode(body), "verificationRequest")
+    return Call(
+        orig=_tn_in(request, "from"),
+        dest=_destinations(request, "to"),
+        time_s=_value(request, "time", _seconds),
+        identity=_value(request, "identity", _text),
+        key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else None,
+    )
+
+
+def signing_response(identity: IdentityHeader) -> bytes:
+    """Encode the answer to a signing request."""
+    return msgspec.json.encode({"signingResponse": {"identity": identity.serialize()}})
+
+
+def verification_response(verdict: Verdict) -> bytes:
+    """Encode a verdict; members that have nothing to say are left out."""
+    members = {
+        "reasoncode": verdict.reasoncode,
+        "reasontext": verdict.reasontext,
+        "reasondesc": verdict.reasondesc,
+        "verstat": verdict.verstat,
+        "step": verdict.step,
+        "signer": verdict.signer,
+        "certificate": verdict.certificate.hex() if verdict.certificate else None,
+        "attest": verdict.attest,
+        "keyMgmt": verdict.key_mgmt,
+    }
+    return msgspec.json.encode({"verificationResponse": {name: value for name, value in members.items() if value}})
+
+
+def _admits_json(media_range: str) -> bool:
+    """Tell whether one range of Accept admits JSON (RFC 9110 §12.5.1)."""
+    kind, *parameters = (part.strip().lower() for part in media_range.split(";"))
+    refused = any(
+        name == "q" and value.strip("0.") == "" for name, _, value in (p.partition("=") for p in parameters)
+    )
+    return kind in (MEDIA_TYPE, "application/*", "*/*") and not refused
+
+
+def _decode(body: bytes) -> _Members:
+    if not body:
+        raise RequestError("SVC4000")
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RequestError("SVC4006", "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise RequestError("SVC4006", "the body is not a JSON object")
+    return value
+
+
+def _value(members: _Members, name: str, read: Callable[[object], _T], path: str = "") -> _T:
+    """Read a mandatory member; what `read` raises becomes an error that names it."""
+    if members.get(name) is None:
+        raise RequestError("SVC4001", path + name)
+    try:
+        return read(members[name])
+    except (MalformedError, ClaimError) as error:
+        raise RequestError("SVC4005", path + name, str(error)) from None
+
+
+def _members(members: _Members, name: str) -> _Members:
+    return _value(members, name, _object)
+
+
+def _object(value: object) -> _Members:
+    if not isinstance(value, dict):
+        raise MalformedError("it is not a JSON object")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise MalformedError("it is not a string")
+    return value
+
+
+def _attest(value: object) -> str:
+    text = _text(value)
+    if text not in ATTESTATIONS:
+        raise MalformedError("it is none of A, B and C")
+    return text
+
+
+def _seconds(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise MalformedError("it is not an integer of seconds since 1970")
+    return value
+
+
+def _uuid(value: object) -> str:
+    """Read a UUID in its usual form (RFC 8588 §5)."""
+    text = _text(value)
+    try:
+        if len(text) == 36 and str(UUID(text)) == text.lower():
+            return text
+    except ValueError:
+        pass
+    raise MalformedError("it is not a UUID (RFC 8588 §5)")
+
+
+def _tn_in(request: _Members, name: str) -> Tn:
+    """Read {"tn": number}."""
+    return _value(_members(request, name), "tn", _tn, f"{name}.")
+
+
+def _tn(value: object) -> Tn:
+    return canonical_tn(_text(value))
+
+
+def _destinations(request: _Members, name: str) -> Destinations:
+    """Read {"tn": [numbers], "uri": [URIs]}, of which one may be missing."""
+    members = _members(request, name)
+    if "tn" not in members and "uri" not in members:
+        raise RequestError("SVC4001", f"{name}.tn")
+    tns = _value(members, "tn", _list_of(_tn, MAX_DESTINATIONS), f"{name}.") if "tn" in members else ()
+    uris = _value(members, "uri", _list_of(_uri, MAX_DESTINATIONS), f"{name}.") if "uri" in members else ()
+    try:
+        return Destinations(tns, uris)
+    except ClaimError as error:
+        raise RequestError("SVC4005", name, str(error)) from None
+
+
+def _uri(value: object) -> str:
+    return canonical_uri(_text(value))
+
+
+def _key_mgmt_value(value: object) -> str:
+    text = _text(value)
+    if not 1 <= len(text) <= MAX_KEY_MGMT_LENGTH:
+        raise MalformedError(f"a value has not 1 to {MAX_KEY_MGMT_LENGTH} characters")
+    return text
+
+
+def _list_of(read: Callable[[object], _T], max_items: int) -> Callable[[object], tuple[_T, ...]]:
+    def read_list(value: object) -> tuple[_T, ...]:
+        if not isinstance(value, list) or len(value) > max_items:
+            raise MalformedError(f"it is not a list of at most {max_items}")
+        return tuple(map(read, value))
+
+    return read_list
+
+
+_key_mgmt = _list_of(_key_mgmt_value, MAX_KEY_MGMT)
