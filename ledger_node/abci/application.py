@@ -1,0 +1,252 @@
+"""The ledger's state machine behind ABCI 2.0's methods.
+
+A block is executed once: when it is proposed (to leave out what is nobody's transaction) or when the proposal is
+judged, and what it did is kept until the block is decided. Whose transaction is refused for its content keeps its
+place in the block with its code, so that its sender learns the reason; what does not even carry the signature of
+a member (codes below 100) enters no block.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ledger_node.abci.abci_pb2 import (
+    CheckTx,
+    Commit,
+    FinalizeBlock,
+    Info,
+    InitChain,
+    PrepareProposal,
+    ProcessProposal,
+    ProofSteps,
+    PublicKey,
+    Query,
+    TransactionResult,
+    ValidatorPower,
+)
+from ledger_node.abci.server import Handlers
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.members import Member, member_key
+from voice_dpki.ledger.replica import MAX_TRANSACTIONS
+from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply, check
+from voice_dpki.names import CertDigest, Height
+
+APP_VERSION = 1
+"""Stands in headers as version.app; grows when the same block would give another state."""
+
+CODESPACE = "voice-dpki"
+VALIDATOR_POWER = 1
+"""Voting power of each validator: operators weigh as many validators as they run."""
+
+PROOF_TYPE = "voice-dpki/tree/v1"
+"""Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
+
+_FIRST_CONTENT_CODE = 100
+_KEPT_EXECUTIONS = 4
+"""Proposals of one height whose execution is kept; each further round brings one more."""
+
+
+class Ledger(Protocol):
+    """The stored state, as far as the application needs it."""
+
+    @property
+    def height(self) -> Height:
+        """Last block whose effects are stored, 0 before the first."""
+        ...
+
+    @property
+    def time_s(self) -> int:
+        """Time of that block, or of the genesis."""
+        ...
+
+    @property
+    def view(self) -> StateView:
+        """The state after that block."""
+        ...
+
+    def commit(self, block: Block, outcome: Outcome) -> None:
+        """Store what the next block did, durably."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A block that consensus has decided, and what it did."""
+
+    block: Block
+    outcome: Outcome
+
+
+class Application:
+    """Answers CometBFT. `on_decided` hears of each block once it is executed, `on_stored` once it is stored."""
+
+    def __init__(
+        self,
+        genesis: Genesis,
+        ledger: Ledger,
+        *,
+        on_decided: Callable[[Decided], None] = lambda _: None,
+        on_stored: Callable[[Decided], None] = lambda _: None,
+    ) -> None:
+        self._genesis = genesis
+        self._ledger = ledger
+        self._on_decided = on_decided
+        self._on_stored = on_stored
+        self._executions: dict[Block, Outcome] = {}
+        self._decided: Decided | None = None
+
+    @property
+    def handlers(self) -> Handlers:
+        """The dispatcher for `serve_abci`."""
+        return {
+            "info": self.info,
+            "init_chain": self.init_chain,
+            "query": self.query,
+            "check_tx": self.check_tx,
+            "prepare_proposal": self.prepare_proposal,
+            "process_proposal": self.process_proposal,
+            "finalize_block": self.finalize_block,
+            "commit": self.commit,
+        }
+
+    def info(self, _: Info.Request) -> Info.Response:
+        """Tell what is stored: CometBFT replays the blocks after it."""
+        height = self._ledger.height
+        return Info.Response(
+            data=CODESPACE,
+            app_version=APP_VERSION,
+            last_block_height=height,
+            last_block_app_hash=tree.root(self._ledger.view) if height else b"",
+        )
+
+    def init_chain(self, request: InitChain.Request) -> InitChain.Response:
+        """Begin the chain. Raises LocalError where CometBFT's genesis is not this node's."""
+        theirs = {(item.public_key.ed25519, item.power) for item in request.validators}
+        ours = {(item.public_key, item.power) for item in self._genesis.validators.validators}
+        if request.chain_id != self._genesis.chain_id or theirs != ours or request.initial_height != 1:
+            raise LocalError("CometBFT was started with another genesis than this ledger node")
+        return InitChain.Response(app_hash=tree.root(self._ledger.view))
+
+    def check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
+        """Judge a transaction for the mempool; there it stays until a block takes it."""
+        result = check(self._ledger.view, Height(self._ledger.height + 1), self._ledger.time_s, request.transaction)
+        if request.occasion == CheckTx.RECHECK and _may_enter(result):
+            return CheckTx.Response()
+        return CheckTx.Response(code=result.code, log=result.detail, info=result.name, codespace=_codespace(result))
+
+    def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
+        """Propose the transactions that may enter a block, as many as a block may have."""
+        block = _block(request.height, request.time, request.transactions[:MAX_TRANSACTIONS])
+        outcome = self._execute(block)
+        kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]
+        transactions = tuple(transaction for transaction, _ in kept)
+        proposed = replace(block, transactions=transactions)
+        self._remember(proposed, replace(outcome, results=tuple(result for _, result in kept)))
+        return PrepareProposal.Response(transactions=transactions)
+
+    def process_proposal(self, request: ProcessProposal.Request) -> ProcessProposal.Response:
+        """Reject a proposal with more transactions than a block may have, or with one that may not enter it."""
+        if len(request.transactions) > MAX_TRANSACTIONS:
+            return ProcessProposal.Response(verdict=ProcessProposal.REJECT)
+        outcome = self._execute(_block(request.height, request.time, request.transactions))
+        accepted = all(_may_enter(result) for result in outcome.results)
+        return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
+
+    def finalize_block(self, request: FinalizeBlock.Request) -> FinalizeBlock.Response:
+        """Execute a decided block; nothing is stored yet. Raises LocalError for a block that is not the next."""
+        if request.height != self._ledger.height + 1:
+            raise LocalError(f"block {request.height} came where {self._ledger.height + 1} is the next one")
+        block = _block(request.height, request.time, request.transactions)
+        outcome = self._execute(block)
+        self._decided = Decided(block, outcome)
+        self._on_decided(self._decided)
+        return FinalizeBlock.Response(
+            results=[_result(result) for result in outcome.results],
+            validator_updates=validator_updates(self._ledger.view, outcome.members),
+            app_hash=outcome.app_hash,
+        )
+
+    def commit(self, _: Commit.Request) -> Commit.Response:
+        """Store the decided block. Raises LocalError where there is none."""
+        if self._decided is None:
+            raise LocalError("ABCI: a commit without a decided block")
+        decided, self._decided = self._decided, None
+        self._executions.clear()
+        self._ledger.commit(decided.block, decided.outcome)
+        self._on_stored(decided)
+        return Commit.Response()
+
+    def query(self, request: Query.Request) -> Query.Response:
+        """Answer about the stored state, with a proof for the AppHash in the header after `height`.
+
+        Paths: `/certificates`, data is H(CERT); `/members`, data is the organisation in UTF-8. The value is the
+        record, or nothing with a proof of absence.
+        """
+        view = self._ledger.view
+        try:
+            key, value = _QUERIES[request.path](view, request.data)
+        except (KeyError, MalformedError, UnicodeDecodeError):
+            return Query.Response(code=1, codespace=CODESPACE, log="no such path, or data that it does not take")
+        step = ProofSteps.Step(type=PROOF_TYPE, key=key, data=tree.prove(view, key).serialize())
+        return Query.Response(
+            key=key, value=value or b"", proof=ProofSteps(steps=[step]), height=self._ledger.height
+        )
+
+    def _execute(self, block: Block) -> Outcome:
+        outcome = self._executions.get(block)
+        return outcome if outcome is not None else self._remember(block, apply(self._ledger.view, block))
+
+    def _remember(self, block: Block, outcome: Outcome) -> Outcome:
+        self._executions.pop(block, None)
+        while len(self._executions) >= _KEPT_EXECUTIONS:
+            del self._executions[next(iter(self._executions))]
+        self._executions[block] = outcome
+        return outcome
+
+
+def validator_updates(view: StateView, members: Mapping[str, Member]) -> list[ValidatorPower]:
+    """Derive from changed members which validators come (with their power) and go (with none), in a fixed order."""
+    before = {key for name in members if (member := view.member(name)) for key in member.validators}
+    after = {key for member in members.values() for key in member.validators}
+    powers = dict.fromkeys(before - after, 0) | dict.fromkeys(after - before, VALIDATOR_POWER)
+    return [ValidatorPower(public_key=PublicKey(ed25519=key), power=power) for key, power in sorted(powers.items())]
+
+
+def _block(height: int, time: Timestamp, transactions: Iterable[bytes]) -> Block:
+    return Block(Height(height), time.seconds, tuple(transactions))
+
+
+def _may_enter(result: TxResult) -> bool:
+    return result.code == 0 or result.code >= _FIRST_CONTENT_CODE
+
+
+def _result(result: TxResult) -> TransactionResult:
+    return TransactionResult(code=result.code, log=result.detail, info=result.name, codespace=_codespace(result))
+
+
+def _codespace(result: TxResult) -> str:
+    return CODESPACE if result.code else ""
+
+
+def _certificate(view: StateView, data: bytes) -> tuple[bytes, bytes | None]:
+    if len(data) != 32:
+        raise MalformedError("a digest has 32 bytes")
+    record = view.record(CertDigest(data))
+    return data, record.serialize() if record else None
+
+
+def _member(view: StateView, data: bytes) -> tuple[bytes, bytes | None]:
+    organization = data.decode("utf-8")
+    member = view.member(organization)
+    return member_key(organization), member.serialize() if member else None
+
+
+_QUERIES: dict[str, Callable[[StateView, bytes], tuple[bytes, bytes | None]]] = {
+    "/certificates": _certificate,
+    "/members": _member,
+}
+"""For each path, how to find the key in the tree and the value behind it."""

@@ -1,0 +1,176 @@
+"""ABCI over a Unix socket: messages behind their length as a varint, answered in the order in which they came.
+
+CometBFT opens four connections (consensus, mempool, query, snapshots) and sends requests without waiting for the
+answers; after those that it waits for it sends a flush. A handler is synchronous, so that what one connection does
+to the state is whole before another's request is looked at. A request that fails is answered with an exception,
+upon which CometBFT stops: a node that cannot follow the others must not vote.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from ledger_node.abci.abci_pb2 import Echo, Failure, Flush, Request, Response
+from voice_dpki.codec.protowire import varint
+from voice_dpki.errors import LocalError, MalformedError
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest request: a block, or a chunk of a snapshot; both have far lower limits of their own."""
+
+MAX_SOCKET_PATH_BYTES = 107
+"""sockaddr_un's sun_path without its final zero."""
+
+_MAX_VARINT_BYTES = 5
+
+Handler = Callable[[Any], Message]
+"""Answers one kind of request: takes the message in `Request.value` and returns that of `Response.value`."""
+
+Handlers = dict[str, Handler]
+"""The dispatcher: handlers by the name of the field in Request, which is also the answer's in Response."""
+
+
+def take_messages(buffer: bytearray) -> list[bytes]:
+    """Take all whole messages off the front of `buffer`; raises MalformedError for one that is too long."""
+    messages: list[bytes] = []
+    start = 0
+    while (found := _length(buffer, start)) is not None:
+        size, body = found
+        if len(buffer) < body + size:
+            break
+        start = body + size
+        messages.append(bytes(memoryview(buffer)[body:start]))
+    del buffer[:start]
+    return messages
+
+
+def answer(handlers: Handlers, data: bytes) -> bytes:
+    """Answer one encoded request with a delimited response.
+
+    Raises MalformedError for bytes that are no request, and whatever its handler raises.
+    """
+    try:
+        request = Request.FromString(data)
+    except DecodeError:
+        raise MalformedError("ABCI: not a request") from None
+    kind = request.WhichOneof("value")
+    if kind is None or kind not in handlers:
+        raise MalformedError("ABCI: a request of a kind that this application does not know")
+    value: dict[str, Any] = {kind: handlers[kind](getattr(request, kind))}
+    return encode(Response(**value))
+
+
+def encode(message: Message) -> bytes:
+    """Encode a message behind its length."""
+    data = message.SerializeToString()
+    return varint(len(data)) + data
+
+
+@asynccontextmanager
+async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.Event]:
+    """Serve the application on `socket`; yields an event that is set when a request has failed.
+
+    The socket is its owner's alone. Raises LocalError where its name is too long or it cannot be made.
+    """
+    if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
+        raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+    failed = asyncio.Event()
+    socket.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
+    table = _CONNECTION | handlers
+    connections: set[_Connection] = set()
+    try:
+        server = await asyncio.get_running_loop().create_unix_server(
+            lambda: _Connection(table, failed, connections), str(socket)
+        )
+    except OSError as error:
+        raise LocalError(f"{socket}: cannot serve on this socket: {error.strerror}") from None
+    socket.chmod(0o600)  # noqa: ASYNC240
+    try:
+        yield failed
+    finally:
+        server.close()
+        for connection in tuple(connections):
+            connection.close()
+        await server.wait_closed()
+        socket.unlink(missing_ok=True)  # noqa: ASYNC240
+
+
+def _echo(request: Echo.Request) -> Echo.Response:
+    return Echo.Response(message=request.message)
+
+
+def _flush(_: Flush.Request) -> Flush.Response:
+    return Flush.Response()
+
+
+_CONNECTION: Handlers = {"echo": _echo, "flush": _flush}
+"""What concerns the connection and not the application."""
+
+
+def _length(buffer: bytearray, start: int) -> tuple[int, int] | None:
+    """Read the varint at `start`: the length, and where the message begins; None where it is not whole yet."""
+    size = 0
+    for index, octet in enumerate(buffer[start : start + _MAX_VARINT_BYTES]):
+        size |= (octet & 0x7F) << 7 * index
+        if octet < 0x80:
+            if size > MAX_MESSAGE_BYTES:
+                raise MalformedError(f"ABCI: a message of more than {MAX_MESSAGE_BYTES} bytes")
+            return size, start + index + 1
+    if len(buffer) - start >= _MAX_VARINT_BYTES:
+        raise MalformedError("ABCI: a length that does not end")
+    return None
+
+
+class _Connection(asyncio.Protocol):
+    """One of CometBFT's connections."""
+
+    def __init__(self, handlers: Handlers, failed: asyncio.Event, connections: "set[_Connection]") -> None:
+        self._handlers = handlers
+        self._failed = failed
+        self._connections = connections
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+
+    def pause_writing(self) -> None:
+        """Take no more requests while CometBFT does not read the answers."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        assert self._transport is not None
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._buffer += data
+        answers: list[bytes] = []
+        try:
+            for message in take_messages(self._buffer):
+                answers.append(answer(self._handlers, message))
+        except Exception as error:
+            log.exception("abci-failed")
+            answers.append(encode(Response(exception=Failure(error=str(error) or type(error).__name__))))
+            self._transport.write(b"".join(answers))
+            self._failed.set()
+            self.close()
+        else:
+            self._transport.write(b"".join(answers))
+
+    def close(self) -> None:
+        """Close after what was written has been sent."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,176 @@
+"""The application: a block's way through ABCI's methods, and the state machine's AppHash for the same blocks."""
+
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ledger_node.abci.abci_pb2 import (
+    CheckTx,
+    Commit,
+    FinalizeBlock,
+    Info,
+    InitChain,
+    PrepareProposal,
+    ProcessProposal,
+    PublicKey,
+    Query,
+    ValidatorPower,
+)
+from ledger_node.abci.application import PROOF_TYPE, validator_updates
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.proof import Proof, verify_absence, verify_inclusion
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.replica import MAX_TRANSACTIONS
+from voice_dpki.ledger.state import Block, apply
+from voice_dpki.names import Height
+from voice_dpki.x509.profile import digest_of
+
+FIRST = Timestamp(seconds=1_790_000_001, nanos=5)
+
+
+def check(node: Any, transaction: bytes, occasion: Any = CheckTx.NEW) -> CheckTx.Response:
+    return node.application.check_tx(CheckTx.Request(transaction=transaction, occasion=occasion))
+
+
+def propose(node: Any, transactions: list[bytes]) -> list[bytes]:
+    request = PrepareProposal.Request(
+        max_bytes=10**6, height=node.ledger.height + 1, time=FIRST, transactions=transactions
+    )
+    return list(node.application.prepare_proposal(request).transactions)
+
+
+def judge(node: Any, transactions: list[bytes]) -> int:
+    request = ProcessProposal.Request(height=node.ledger.height + 1, time=FIRST, transactions=transactions)
+    return node.application.process_proposal(request).verdict
+
+
+def query(node: Any, path: str, data: bytes) -> Query.Response:
+    return node.application.query(Query.Request(path=path, data=data))
+
+
+def test_chain_begins_with_the_genesis_state(federation: Any, node: Any) -> None:
+    assert node.application.info(Info.Request()).last_block_height == 0
+    request = InitChain.Request(chain_id=federation.genesis.chain_id, initial_height=1)
+    with pytest.raises(LocalError, match="another genesis"):
+        node.application.init_chain(request)
+    for key in federation.validators.values():
+        request.validators.append(ValidatorPower(public_key=PublicKey(ed25519=key), power=1))
+    assert node.application.init_chain(request).app_hash == federation.genesis.outcome().app_hash
+
+
+def test_same_blocks_give_the_app_hash_and_codes_of_the_state_machine(federation: Any, node: Any) -> None:
+    """Whatever order CometBFT asks in, the outcome is `apply`'s, which is the embedded engine's."""
+    certificates = [federation.certificate() for _ in range(4)]
+    blocks = [
+        [federation.submission(certificates[0]), federation.submission(certificates[1])],
+        [],
+        [federation.submission(certificates[0]), federation.revocation(certificates[1])],
+        [federation.submission(certificates[2], key="Operator B"), federation.submission(certificates[3])],
+    ]
+    state = federation.genesis.initial_state()
+    for height, transactions in enumerate(blocks, 1):
+        outcome = apply(state, Block(Height(height), 1_790_000_000 + height, tuple(transactions)))
+        state.commit(outcome)
+        response = node.decide(height, transactions)
+        assert response.app_hash == outcome.app_hash
+        assert [item.code for item in response.results] == [item.code for item in outcome.results]
+        info = node.application.info(Info.Request())
+        assert (info.last_block_height, info.last_block_app_hash) == (height, outcome.app_hash)
+    assert [item.code for item in response.results] == [Refusal.SIGNER.code, 0]
+
+
+def test_a_proposal_is_executed_once(
+    federation: Any, node: Any, another_node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executed: list[Block] = []
+
+    def counting(view: Any, block: Block) -> Any:
+        executed.append(block)
+        return apply(view, block)
+
+    monkeypatch.setattr("ledger_node.abci.application.apply", counting)
+    transactions = propose(node, [federation.submission(), federation.submission(key="Operator B"), b"garbage"])
+    assert len(transactions) == 1
+    assert judge(node, transactions) == ProcessProposal.ACCEPT
+    assert judge(another_node, transactions) == ProcessProposal.ACCEPT
+    request = FinalizeBlock.Request(height=1, time=FIRST, transactions=transactions)
+    answers = [peer.application.finalize_block(request) for peer in (node, another_node)]
+    assert answers[0] == answers[1]
+    assert len(executed) == 2, "once by the proposer, once by the other"
+
+
+def test_what_no_member_signed_enters_no_block(federation: Any, node: Any) -> None:
+    good, foreign = federation.submission(), federation.submission(key="Operator B")
+    assert judge(node, [good]) == ProcessProposal.ACCEPT
+    assert judge(node, [good, foreign]) == ProcessProposal.REJECT
+    assert judge(node, [b"garbage"]) == ProcessProposal.REJECT
+    assert judge(node, []) == ProcessProposal.ACCEPT
+
+
+def test_a_block_has_at_most_so_many_transactions(federation: Any, node: Any) -> None:
+    transactions = [federation.submission()] * (MAX_TRANSACTIONS + 1)
+    assert len(propose(node, transactions)) == MAX_TRANSACTIONS
+    assert judge(node, transactions) == ProcessProposal.REJECT
+
+
+def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: Any) -> None:
+    certificate = federation.certificate()
+    submission, again = (federation.submission(certificate) for _ in range(2))
+    assert check(node, submission).code == check(node, again).code == 0
+    response = node.decide(1, [submission, again])
+    recorded = Refusal.RECORDED
+    result = response.results[1]
+    assert (result.code, result.info, result.log) == (recorded.code, recorded.kebab, recorded.sentence)
+    verdict = check(node, again)
+    assert (verdict.code, verdict.info, verdict.log) == (recorded.code, recorded.kebab, recorded.sentence)
+    assert check(node, again, CheckTx.RECHECK).code == 0, "it stays in the mempool until a block answers it"
+    assert check(node, b"garbage", CheckTx.RECHECK).code == Refusal.MALFORMED.code
+
+
+def test_nothing_is_stored_before_the_commit(federation: Any, node: Any) -> None:
+    request = FinalizeBlock.Request(height=1, time=FIRST, transactions=[federation.submission()])
+    node.application.finalize_block(request)
+    assert (node.ledger.height, len(node.decided), node.stored) == (0, 1, [])
+    node.application.commit(Commit.Request())
+    assert (node.ledger.height, node.stored) == (1, node.decided)
+    with pytest.raises(LocalError, match="without a decided block"):
+        node.application.commit(Commit.Request())
+    with pytest.raises(LocalError, match="block 1 came where 2"):
+        node.application.finalize_block(request)
+
+
+def test_queries_carry_proofs_of_presence_and_of_absence(federation: Any, node: Any) -> None:
+    certificate = federation.certificate()
+    root = node.decide(1, [federation.submission(certificate)]).app_hash
+    found = query(node, "/certificates", digest_of(certificate))
+    (step,) = found.proof.steps
+    assert (step.type, found.height, found.code) == (PROOF_TYPE, 1, 0)
+    record = CertRecord.parse(found.value)
+    verify_inclusion(root, found.key, record.value_hash(), Proof.parse(step.data))
+    missing = query(node, "/certificates", bytes(32))
+    assert missing.value == b""
+    verify_absence(root, missing.key, Proof.parse(missing.proof.steps[0].data))
+    assert Member.parse(query(node, "/members", b"Operator B").value).organization == "Operator B"
+    assert tree.root(node.ledger.view) == root
+
+
+@pytest.mark.parametrize(("path", "data"), [("/", b""), ("/certificates", b"short"), ("/members", b"\xff")])
+def test_queries_that_cannot_be_answered_get_a_code(node: Any, path: str, data: bytes) -> None:
+    assert query(node, path, data).code == 1
+
+
+def test_validators_follow_their_members(federation: Any, node: Any) -> None:
+    """Who loses its validators loses their power; new ones come with power; unchanged ones are not named."""
+    a, _ = federation.genesis.members
+    new = bytes([9]) * 32
+    members = {
+        "Operator A": Member(organization="Operator A", kind=MemberKind.OPERATOR, validators=(new,)),
+        "Operator C": Member(organization="Operator C", kind=MemberKind.OPERATOR, validators=(bytes([7]) * 32,)),
+    }
+    updates = validator_updates(node.ledger.view, members)
+    assert [(item.public_key.ed25519[0], item.power) for item in updates] == [(1, 0), (7, 1), (9, 1)]
+    assert validator_updates(node.ledger.view, {"Operator A": a}) == []
