@@ -165,6 +165,7 @@ def test_a_call_to_one_of_several_signed_destinations(operator, verifier):
         (SignerStatus.REVOKED, "revoked"),
         (SignerStatus.SUSPENDED, "suspended"),
         (SignerStatus.EXPIRED, "expired"),
+        (SignerStatus.NOT_YET_VALID, "not begun"),
     ],
 )
 def test_signers_that_the_ledger_does_not_hold_valid(operator, verifier, status, match):

@@ -105,8 +105,9 @@ class Verdict:
     step: str = ""
     """The step that failed, for instance "E17 certificate"."""
     signer: str = ""
-    """Organisation of the signer, once its certificate is known to be recorded."""
+    """Organisation that recorded the certificate which the token names; whether it really signed, verstat tells."""
     certificate: CertDigest | None = None
+    """H(CERT) that the token names."""
     attest: str = ""
     key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
 
@@ -141,6 +142,7 @@ class SignerStatus(StrEnum):
     SUSPENDED = "suspended"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
     UNKNOWN = "unknown"
 
 
@@ -172,6 +174,7 @@ _NOT_VALID = {
     SignerStatus.REVOKED: "the signer's certificate was revoked on the ledger",
     SignerStatus.SUSPENDED: "the signer's certificate is suspended on the ledger",
     SignerStatus.EXPIRED: "the signer's certificate has expired",
+    SignerStatus.NOT_YET_VALID: "the validity of the signer's certificate has not begun",
 }
 
 

@@ -1,0 +1,55 @@
+import pytest
+
+from verify_server.config import EXAMPLE, load_setup
+from verify_server.main import main
+from voice_dpki.errors import LocalError
+
+
+def test_the_example_is_a_configuration(site):
+    setup = load_setup(site.config)
+    assert setup.genesis.chain_id == "test"
+    assert setup.tokens == ("t0ken-of-the-proxy",)
+    assert setup.config.policy().freshness_s == 60
+
+
+def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site):
+    replays = load_setup(site.config).config.replay_cache()
+    replays.add(b"x", 1000)
+    assert replays.seen(b"x", 1120)
+    assert not replays.seen(b"x", 1121)
+
+
+@pytest.mark.parametrize(
+    ("match", "damage"),
+    [
+        ("genesis.json", lambda site: (site.folder / "genesis.json").unlink()),
+        ("genesis.json", lambda site: (site.folder / "genesis.json").write_bytes(b"{}")),
+        ("no secret", lambda site: (site.folder / "proxy.tokens").write_text("")),
+        ("freshness_s", lambda site: site.write(EXAMPLE.replace("freshness_s = 60", "freshness_s = -1"))),
+        ("replay_max_entries", lambda site: site.write(EXAMPLE.replace("200000", "0"))),
+        ("require", lambda site: site.write(EXAMPLE.replace("require_key_mgmt", "require_keymgmt"))),
+    ],
+)
+def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
+    damage(site)
+    with pytest.raises(LocalError, match=match):
+        load_setup(site.config)
+
+
+def test_check_config_tells_how_it_would_verify(site, capsys):
+    assert main(["check-config", "--config", str(site.config)]) == 0
+    assert "200000 signatures remembered" in capsys.readouterr().out
+
+
+def test_check_config_tells_what_is_wrong(site, capsys):
+    (site.folder / "genesis.json").unlink()
+    assert main(["check-config", "--config", str(site.config)]) == 2
+    assert "genesis.json" in capsys.readouterr().err
+
+
+def test_help_teaches_with_the_example(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert all(line in told for line in EXAMPLE.splitlines())

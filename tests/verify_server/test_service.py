@@ -1,0 +1,171 @@
+"""The service over a real socket, with what the ledger would say told by the test."""
+
+import json
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from verify_server.config import load_setup
+from verify_server.service import VerifyService
+from voice_dpki.effects import SystemClock
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import serve
+from voice_dpki.shell.stir_service import StirRoute
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
+
+from .conftest import RANGE_A, TOKEN, verification
+
+PATH = "/stir/v1/verification"
+OFFER = "mikey AQAFgM3YFvMAAAAA"
+
+
+class ToldResolver:
+    """Says of each certificate what the test told it; of any other, that it is not recorded."""
+
+    def __init__(self):
+        self.records = {}
+        self.reachable = True
+
+    def tell(self, digest, der, status=SignerStatus.VALID):
+        self.records[digest] = SignerRecord(status, der, "Operator A", (RANGE_A,))
+
+    async def look_up(self, digest):
+        if not self.reachable:
+            raise VerificationFailed(Step.LEDGER, "the inquiry node does not answer")
+        return self.records.get(digest, SignerRecord(SignerStatus.UNKNOWN))
+
+
+class Domain:
+    """Operator B's verification server and its proxy."""
+
+    def __init__(self, client, resolver, trace, caller):
+        self.client, self.resolver, self.trace, self.caller = client, resolver, trace, caller
+        self.der = caller.der()
+        self.digest = caller.credential(self.der).profile.digest
+
+    async def verdict(self, request):
+        answer = await self.client.post(PATH, json=request)
+        assert answer.status_code == 200
+        return answer.json()["verificationResponse"]
+
+    def last_row(self):
+        return json.loads(self.trace.read_text().splitlines()[-1])
+
+
+@pytest_asyncio.fixture
+async def domain(site, caller):
+    config, resolver = load_setup(site.config).config, ToldResolver()
+    trace = site.folder / "verify-b.jsonl"
+    tracer = Tracer(trace, "verify-b")
+    service = VerifyService(resolver, config.policy(), config.replay_cache(), SystemClock(), tracer)
+    app = StirRoute("verification", PATH, [TOKEN], service.verify).app()
+    async with serve(app, Listen(port=0)) as port:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False
+        ) as client:
+            yield Domain(client, resolver, trace, caller)
+    tracer.close()
+
+
+async def test_a_good_call(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    identity = domain.caller.identity(domain.der, (OFFER,))
+    assert await domain.verdict(verification(identity, keyMgmt=[OFFER])) == {
+        "verstat": "TN-Validation-Passed",
+        "signer": "Operator A",
+        "certificate": domain.digest.hex(),
+        "attest": "A",
+        "keyMgmt": "verified",
+    }
+    row = domain.last_row()
+    assert (row["text"], row["ok"], row["signer"]) == ("Identity A valid", True, "Operator A")
+    assert 0 < row["ms"] < 1000
+
+
+async def test_without_keymgmt_in_the_request_it_is_not_checked(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    verdict = await domain.verdict(verification(domain.caller.identity(domain.der, (OFFER,))))
+    assert (verdict["verstat"], verdict["keyMgmt"]) == ("TN-Validation-Passed", "not-checked")
+
+
+async def test_a_call_that_is_not_verified_says_why(domain):
+    verdict = await domain.verdict(verification(domain.caller.identity(domain.der)))
+    assert verdict == {
+        "reasoncode": 437,
+        "reasontext": "Unsupported Credential",
+        "reasondesc": "The signer's certificate is not recorded on the ledger.",
+        "verstat": "TN-Validation-Failed",
+        "step": "E17 certificate",
+        "certificate": domain.digest.hex(),
+        "keyMgmt": "not-checked",
+    }
+    row = domain.last_row()
+    assert (row["text"], row["step"], row["ok"]) == (verdict["reasondesc"], "E17 certificate", False)
+
+
+async def test_a_failure_before_the_ledger_names_no_signer(domain):
+    verdict = await domain.verdict(verification("e30.e30.c2ln"))
+    assert (verdict["step"], verdict["reasoncode"]) == ("E6 info", 436)
+    assert "signer" not in verdict
+    assert "certificate" not in verdict
+
+
+async def test_revoked_a_moment_ago(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    first, second = domain.caller.identity(domain.der), domain.caller.identity(domain.der)
+    assert (await domain.verdict(verification(first)))["verstat"] == "TN-Validation-Passed"
+    domain.resolver.tell(domain.digest, domain.der, SignerStatus.REVOKED)
+    verdict = await domain.verdict(verification(second))
+    assert (verdict["step"], verdict["signer"]) == ("E17 certificate", "Operator A")
+    assert "revoked" in verdict["reasondesc"]
+
+
+async def test_a_replay(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    request = verification(domain.caller.identity(domain.der))
+    assert (await domain.verdict(request))["verstat"] == "TN-Validation-Passed"
+    verdict = await domain.verdict(request)
+    assert (verdict["step"], verdict["reasoncode"]) == ("E21 replay", 438)
+
+
+async def test_fails_closed_without_the_ledger(domain):
+    domain.resolver.reachable = False
+    verdict = await domain.verdict(verification(domain.caller.identity(domain.der)))
+    assert (verdict["verstat"], verdict["reasoncode"], verdict["step"]) == ("No-TN-Validation", 436, "E8 ledger")
+
+
+async def test_verdicts_are_counted(domain):
+    await domain.verdict(verification("e30.e30.c2ln"))
+    metrics = (await domain.client.get("/metrics")).text
+    assert 'voice_dpki_verdicts_total{step="E6 info",verstat="No-TN-Validation"}' in metrics
+
+
+@pytest.mark.parametrize(
+    ("status", "message_id", "request_of"),
+    [
+        (400, "SVC4001", lambda: {"verificationRequest": {}}),
+        (400, "SVC4005", lambda: verification("e30", time="now")),
+        (400, "SVC4005", lambda: verification("e30", keyMgmt="mikey")),
+    ],
+)
+async def test_requests_that_cannot_be_used(domain, status, message_id, request_of):
+    answer = await domain.client.post(PATH, json=request_of())
+    assert answer.status_code == status
+    assert answer.json()["requestError"]["serviceException"]["messageId"] == message_id
+
+
+async def test_nobody_else_gets_a_verdict(domain):
+    answer = await domain.client.post(PATH, json=verification("e30"), headers={"Authorization": "Bearer guess"})
+    assert answer.status_code == 401
+    assert "policyException" in answer.json()["requestError"]
+
+
+async def test_no_number_in_the_trace_or_in_a_verdict(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    for orig in ("+493023125001", "+493023125777"):
+        verdict = await domain.verdict(verification(domain.caller.identity(domain.der), orig))
+        assert orig[1:] not in json.dumps(verdict)
+    assert "493023125" not in domain.trace.read_text()

@@ -1,0 +1,65 @@
+"""Signers are looked up on the operator's own inquiry node, whose every answer is proved (fails closed)."""
+
+from time import perf_counter
+
+from prometheus_client import Counter, Histogram
+
+from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
+
+LOOKUPS = Counter(
+    "voice_dpki_signer_lookups", "Signers looked up on the ledger, by status or failure.", ["outcome"]
+)
+SECONDS = Histogram(
+    "voice_dpki_signer_lookup_seconds",
+    "Time until the ledger's answer was there and proved.",
+    buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+
+_SENTENCES = {
+    InquiryCode.UNREACHABLE: "this domain's inquiry node does not answer, so the signer could not be looked up",
+    InquiryCode.STALE: "this domain's inquiry node is behind the ledger, and its answer is too old to be believed",
+    InquiryCode.UNPROVEN: "this domain's inquiry node gave an answer that the ledger's validators do not prove",
+    InquiryCode.MALFORMED: "this domain's inquiry node gave an answer that cannot be understood",
+}
+
+
+class LedgerResolver:
+    """Looks signers up with a LedgerClient."""
+
+    def __init__(self, client: LedgerClient, tracer: Tracer) -> None:
+        self._client = client
+        self._tracer = tracer
+
+    async def look_up(self, digest: CertDigest) -> SignerRecord:
+        """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+        began_s = perf_counter()
+        try:
+            resolution = await self._client.resolve(digest)
+        except InquiryError as error:
+            self._note(error.code, began_s, ok=False)
+            raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
+        record = signer_record(resolution)
+        self._note(record.status, began_s, ok=record.status is SignerStatus.VALID, height=resolution.height)
+        return record
+
+    def _note(self, outcome: str, began_s: float, *, ok: bool, **facts: object) -> None:
+        seconds = perf_counter() - began_s
+        LOOKUPS.labels(outcome).inc()
+        SECONDS.observe(seconds)
+        self._tracer.note(f"signer on the ledger: {outcome}", ok=ok, ms=round(seconds * 1000, 3), **facts)
+
+
+def signer_record(resolution: Resolution) -> SignerRecord:
+    """Translate the ledger's answer into what verification asks."""
+    member = resolution.member
+    return SignerRecord(
+        status=SignerStatus(resolution.status.value),
+        certificate=resolution.certificate,
+        organization=resolution.record.organization if resolution.record else "",
+        ranges=member.ranges if member else (),
+        spcs=member.spcs if member else (),
+    )

@@ -1,0 +1,83 @@
+"""The verification service: a verification request in, a verdict out (RFC 8224 §6.2, ATIS-1000082)."""
+
+import logging
+from time import perf_counter
+from typing import Protocol
+
+from prometheus_client import Counter
+
+from voice_dpki.effects import Clock
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir import atis
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.verify import (
+    Call,
+    Examined,
+    Policy,
+    SignerRecord,
+    Verdict,
+    VerificationFailed,
+    Verstat,
+    examine,
+    judge,
+    verdict_of,
+)
+
+log = logging.getLogger(__name__)
+
+VERDICTS = Counter("voice_dpki_verdicts", "Verdicts, by verstat and by the step that failed.", ["verstat", "step"])
+
+
+class Resolver(Protocol):
+    """Looks signers up on the ledger."""
+
+    async def look_up(self, digest: CertDigest) -> SignerRecord:
+        """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+        ...
+
+
+class VerifyService:
+    """Verifies calls to one domain."""
+
+    def __init__(
+        self, resolver: Resolver, policy: Policy, replays: ReplayCache, clock: Clock, tracer: Tracer
+    ) -> None:
+        self._resolver = resolver
+        self._policy = policy
+        self._replays = replays
+        self._clock = clock
+        self._tracer = tracer
+
+    async def verify(self, body: bytes) -> bytes:
+        """Answer the body of a verification request; raises atis.RequestError."""
+        began_s = perf_counter()
+        verdict = await self._verdict(atis.parse_verification_request(body))
+        VERDICTS.labels(verdict.verstat, verdict.step).inc()
+        self._tell(verdict, round((perf_counter() - began_s) * 1000, 3))
+        return atis.verification_response(verdict)
+
+    async def _verdict(self, call: Call) -> Verdict:
+        try:
+            examined = examine(call, self._policy, self._clock.now_s())
+        except VerificationFailed as failure:
+            return verdict_of(failure)
+        return await self._judge(examined)
+
+    async def _judge(self, examined: Examined) -> Verdict:
+        signer = ""
+        try:
+            record = await self._resolver.look_up(examined.digest)
+            signer = record.organization
+            return judge(examined, record, self._policy, self._replays, self._clock.now_s())
+        except VerificationFailed as failure:
+            return verdict_of(failure, signer, examined.digest)
+
+    def _tell(self, verdict: Verdict, ms: float) -> None:
+        ok = verdict.verstat is Verstat.PASSED
+        text = f"Identity {verdict.attest} valid" if ok else verdict.reasondesc
+        facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
+        facts = {name: value for name, value in facts.items() if value}
+        self._tracer.note(text, ok=ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
+        if not ok:
+            log.info("call not verified", extra={"fields": {**facts, "reason": verdict.reasondesc}})
