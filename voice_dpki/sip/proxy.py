@@ -1,7 +1,7 @@
 """The core of a stateful proxy (RFC 3261 §16, RFC 6026 §7.3): one request in, one request out, no forking.
 
 It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
-`Arrival`, who answers it with `respond` or sends it on with `forward`, now or later. Its Record-Route carries a
+`Arrival`, who answers it with `answer` or sends it on with `forward`, now or later. Its Record-Route carries a
 token over the Call-ID, so that only calls that were let through once are let through again: it relays for nobody
 else.
 """
@@ -85,7 +85,8 @@ class ProxyCore:
     """The transaction user of a proxy that listens at `own`, UDP and TCP alike.
 
     `resolve` gives the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
-    tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back.
+    tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back;
+    `on_answer` is told of each final response that is sent.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class ProxyCore:
         random: Random,
         resolve: Callable[[URI], Hop | None] = uri_hop,
         change_response: Callable[[Response], None] | None = None,
+        on_answer: Callable[[Response], None] | None = None,
     ) -> None:
         self._layer = layer
         self._own = own
@@ -104,6 +106,7 @@ class ProxyCore:
         self._random = random
         self._resolve = resolve
         self._change_response = change_response
+        self._on_answer = on_answer
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
@@ -123,11 +126,7 @@ class ProxyCore:
                 self._servers.pop(event.key, None)
         return None
 
-    def respond(self, key: TransactionKey, response: Response, now_s: float) -> None:
-        """Answer a request that was handed out as an Arrival."""
-        self._layer.respond(key, response, now_s)
-
-    def refuse(
+    def answer(
         self,
         key: TransactionKey,
         status: int,
@@ -139,8 +138,7 @@ class ProxyCore:
         context = self._contexts.get(key)
         if context is not None:
             tag = self._random.token(6).hex()
-            response = make_response(context.request, status, phrase, to_tag=tag, headers=headers)
-            self._layer.respond(key, response, now_s)
+            self._send(key, make_response(context.request, status, phrase, to_tag=tag, headers=headers), now_s)
 
     def forward(self, key: TransactionKey, request: Request, hop: Hop, now_s: float) -> None:
         """Send `request`, a copy of an Arrival's, to `hop`; nothing, if it was cancelled or answered meanwhile."""
@@ -157,9 +155,14 @@ class ProxyCore:
             branch = f"{self._layer.new_branch()}.{context.loop_digest}"
             context.client = self._layer.send_request(request, hop, now_s, branch=branch)
         except LocalError:
-            self.refuse(key, 503, "Service Unavailable: too many transactions", now_s)
+            self.answer(key, 503, "Service Unavailable: too many transactions", now_s)
         else:
             self._servers[context.client] = key
+
+    def _send(self, key: TransactionKey, response: Response, now_s: float) -> None:
+        self._layer.respond(key, response, now_s)
+        if response.code >= 200 and self._on_answer is not None:
+            self._on_answer(response)
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
 
@@ -174,9 +177,9 @@ class ProxyCore:
             in_dialog = self._take_own_route(request, event.envelope)
             return self._dispatch(event, request, in_dialog, now_s)
         except _RefusedError as refused:
-            self.refuse(event.key, refused.status, str(refused), now_s, refused.headers)
+            self.answer(event.key, refused.status, str(refused), now_s, refused.headers)
         except MalformedError as error:
-            self.refuse(event.key, 400, f"Bad Request: {error}", now_s)
+            self.answer(event.key, 400, f"Bad Request: {error}", now_s)
         return None
 
     def _dispatch(self, event: RequestReceived, request: Request, in_dialog: bool, now_s: float) -> Arrival | None:
@@ -246,14 +249,14 @@ class ProxyCore:
         context = self._contexts.get(key) if key else None
         tag = self._random.token(6).hex()
         status = 200 if context else 481
-        self._layer.respond(event.key, make_response(event.request, status, to_tag=tag), now_s)
+        self._send(event.key, make_response(event.request, status, to_tag=tag), now_s)
         if key is None or context is None:
             return
         context.cancelled = True
         if context.client is not None:
             self._layer.cancel(context.client, now_s, reasons=event.request.headers.getlist("Reason"))
         else:
-            self.refuse(key, 487, None, now_s)
+            self.answer(key, 487, None, now_s)
 
     # Responses (§16.7, §16.8, §16.9).
 
@@ -263,13 +266,13 @@ class ProxyCore:
         if server is None or event.response.code == 100 or not vias:
             return
         if event.response.code == 503:  # the next hop's trouble, not this proxy's (§16.7 step 6)
-            self.refuse(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
+            self.answer(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
             return
         response = copy_response(event.response)
         set_header_values(response, "Via", vias)
         if self._change_response is not None:
             self._change_response(response)
-        self._layer.respond(server, response, now_s)
+        self._send(server, response, now_s)
 
     def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
         server = self._servers.get(event.key)
@@ -277,9 +280,9 @@ class ProxyCore:
         if server is None or context is None:
             return
         if isinstance(event, TransportBroken):
-            self.refuse(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
+            self.answer(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
         elif context.request.method == "INVITE":
-            self.refuse(server, 408, None, now_s)
+            self.answer(server, 408, None, now_s)
         else:
             self._layer.abandon(server)
 

@@ -1,0 +1,68 @@
+"""The program `sip-testbed proxy`: registrar and proxy of one domain, which signs its calls and verifies others."""
+
+import argparse
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from sip_testbed.proxy_config import EXAMPLE, Setup, load_setup
+from sip_testbed.proxy_service import ProxyService
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.trace import Tracer
+
+log = logging.getLogger(__name__)
+
+SUMMARY = "registrar and proxy of one domain"
+HELP = f"""\
+The SIP proxy and registrar of one domain.
+
+It lets in users who are registered and authenticate (digest, SHA-256), has their calls signed by the domain's
+authentication server, and sends them to the next domain. Calls from other domains it has verified, and tells the
+callee the verdict in P-Asserted-Identity, or refuses them with the code of RFC 8224 and a Reason.
+
+A configuration (TOML; files are looked for beside it):
+
+{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the subcommand and its arguments."""
+    parser.description = HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the proxy until SIGTERM and return its exit status."""
+    try:
+        setup = load_setup(args.config)
+    except VoiceDpkiError as error:
+        return fail(error)
+    setup_logging("sip-testbed proxy")
+    return run_program(partial(_serve, setup))
+
+
+async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "proxy")
+    service = ProxyService(setup, tracer, SystemClock(), SystemRandom())
+    addresses = {}
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        await service.start()
+        addresses["sip"] = service.address.address
+        if setup.config.metrics is not None:
+            app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE])
+            port = await stack.enter_async_context(serve(app, setup.config.metrics))
+            addresses["metrics"] = f"{setup.config.metrics.host}:{port}"
+        log.info("ready", extra={"fields": {**addresses, "domain": setup.config.domain, "users": len(setup.users)}})
+        tracer.ready(**addresses)
+        await stop.wait()
+    tracer.close()

@@ -1,0 +1,126 @@
+"""Signing the calls that leave a domain and verifying those that come in, with what the trace tells of it."""
+
+from time import perf_counter
+
+from prometheus_client import Histogram
+from sipmessage import Request
+
+from sip_testbed import proxy_rules as rules
+from sip_testbed.proxy_config import SigningConfig, VerificationConfig
+from sip_testbed.proxy_rules import Refusal, number_of
+from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, ServiceError, StirService, Verdict
+from voice_dpki.effects import Clock, Random
+from voice_dpki.names import Tn
+from voice_dpki.shell.trace import Tracer
+
+STIR_SECONDS = Histogram("sip_stir_seconds", "Time that the STIR services took", ["operation", "result"])
+
+
+class CallSigner:
+    """Puts an Identity into the INVITEs of a domain's own users."""
+
+    def __init__(
+        self, config: SigningConfig, service: StirService, tracer: Tracer, clock: Clock, random: Random
+    ) -> None:
+        self._config = config
+        self._service = service
+        self._tracer = tracer
+        self._clock = clock
+        self._random = random
+
+    async def sign(self, request: Request, caller: Tn) -> None:
+        """Add Date and Identity to `request`; raises Refusal where that fails and the call may not go unsigned."""
+        time_s = rules.date_call(request, self._clock.now_s())
+        facts = rules.call_facts(request, caller, time_s)
+        began_s = perf_counter()
+        try:
+            identity = await self._service.sign(facts, self._config.attest, self._random)
+        except ServiceError as error:
+            self._observe("failed", began_s)
+            self._give_up(str(error))
+        else:
+            ms = self._observe("signed", began_s)
+            request.headers.set("Identity", identity)
+            self._tracer.note(
+                f"INVITE signed by {self._service.name}", step="sign", ok=True, ms=ms, attest=self._config.attest
+            )
+
+    def _give_up(self, sentence: str) -> None:
+        """Refuse the call, or let it go unsigned, as the operator configured."""
+        forward = self._config.on_failure == "forward"
+        outcome = "the call goes unsigned" if forward else "the call is refused"
+        self._tracer.note(f"{sentence}; {outcome}", step="sign", ok=False)
+        if not forward:
+            phrase = "Server Internal Error: the call gets no signature"
+            raise Refusal(500, phrase, (rules.reason(500, sentence, "SIP"),))
+
+    def _observe(self, result: str, began_s: float) -> float:
+        return _observe("sign", result, began_s)
+
+
+class CallVerifier:
+    """Finds out what the Identity header fields of an INVITE from another domain prove."""
+
+    def __init__(self, config: VerificationConfig, service: StirService, tracer: Tracer, clock: Clock) -> None:
+        self._config = config
+        self._service = service
+        self._tracer = tracer
+        self._clock = clock
+
+    async def verify(self, request: Request, called: Tn) -> str:
+        """Return the verstat for the callee; raises Refusal where the policy is to refuse and nothing is proven.
+
+        `called` is the number that the call goes to here.
+        """
+        try:
+            verdicts = await self._verdicts(request, called)
+        except ServiceError as error:
+            self._tracer.note(f"not verified: {error}", step="verify", ok=False)
+            if self._config.policy == "refuse":
+                phrase = "Server Internal Error: the caller cannot be verified now"
+                raise Refusal(500, phrase, (rules.reason(500, str(error), "SIP"),)) from None
+            return NOT_VALIDATED
+        verdict = rules.overall(verdicts)
+        if not verdict.passed and self._config.policy == "refuse":
+            raise rules.refusal_of(verdicts)
+        return verdict.verstat
+
+    async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
+        caller, identities = number_of(rules.caller_uri(request)), rules.identities_of(request)
+        if not identities:
+            verdicts = [rules.no_identity()]
+        elif caller is None:
+            verdicts = [rules.no_caller()]
+        elif rules.called_number(request) != called:
+            verdicts = [rules.retargeted()]
+        else:
+            facts = rules.call_facts(request, caller, rules.date_of(request, self._clock.now_s()))
+            return [await self._ask(facts, identity) for identity in identities]
+        self._tell(verdicts[0], None)
+        return verdicts
+
+    async def _ask(self, facts: CallFacts, identity: str) -> Verdict:
+        began_s = perf_counter()
+        try:
+            verdict = await self._service.verify(facts, identity)
+        except ServiceError:
+            _observe("verify", "failed", began_s)
+            raise
+        self._tell(verdict, _observe("verify", verdict.verstat, began_s))
+        return verdict
+
+    def _tell(self, verdict: Verdict, ms: float | None) -> None:
+        who = self._service.name
+        if verdict.passed:
+            signer = f", signed by {verdict.signer}" if verdict.signer else ""
+            text = f"Identity valid by {who}{signer}"
+        else:
+            text = f"{verdict.reasoncode} {verdict.reasontext}: {verdict.reasondesc}"
+        self._tracer.note(text, step=verdict.step or "verify", ok=verdict.passed, ms=ms, verstat=verdict.verstat)
+
+
+def _observe(operation: str, result: str, began_s: float) -> float:
+    """Count how long something took and return it in milliseconds."""
+    took_s = perf_counter() - began_s
+    STIR_SECONDS.labels(operation, result).observe(took_s)
+    return round(took_s * 1000, 3)

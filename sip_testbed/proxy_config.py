@@ -1,0 +1,220 @@
+"""Configuration of the proxy of one domain: its users, its routes, and the STIR services that it asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from sipmessage import URI
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_secret, resolve
+from voice_dpki.sip.digest import MD5, SHA_256, Secret
+from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.transaction import UDP_MAX_BYTES
+from voice_dpki.stir.tn import canonical_tn
+
+EXAMPLE = """\
+domain = "a.example"
+operator = "Operator A"                     # how the trace calls it
+users = "users.toml"                        # [[users]] number, and password or ha1 = H(number:domain:password)
+allow_md5 = false                           # true lets older phones authenticate with MD5
+require_registration = true                 # a caller must be registered, or gets no signature
+
+[listen]                                    # UDP and TCP alike
+host = "127.0.0.2"
+port = 5060
+
+[[routes]]                                  # the longest prefix decides, then the domain
+domain = "b.example"
+next_hop = "udp:127.0.0.3:5060"
+
+[signing]                                   # without it calls go out unsigned
+url = "http://127.0.0.2:8081"
+token_file = "sign-a.token"
+on_failure = "refuse"                       # or "forward": let the call go unsigned
+
+[verification]                              # without it calls come in unverified
+url = "http://127.0.0.2:8082"
+token_file = "verify-a.token"
+policy = "refuse"                           # or "label": let every call in and tell the callee
+"""
+
+Prefix = Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9]{1,15}$")]
+Milliseconds = Annotated[int, msgspec.Meta(ge=10, le=30_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+Hex = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
+
+
+class Route(Config, frozen=True, kw_only=True):
+    """Where calls go: to numbers that begin with `prefix`, or to URIs of `domain`."""
+
+    next_hop: str
+    prefix: Prefix | None = None
+    domain: Name | None = None
+
+
+class SigningConfig(Config, frozen=True, kw_only=True):
+    """The authentication service; a URL without a path gets the standard one."""
+
+    url: str
+    token_file: str
+    timeout_ms: Milliseconds = 2000
+    attest: Literal["A", "B", "C"] = "A"
+    on_failure: Literal["refuse", "forward"] = "refuse"
+
+
+class VerificationConfig(Config, frozen=True, kw_only=True):
+    """The verification service; a URL without a path gets the standard one."""
+
+    url: str
+    token_file: str
+    timeout_ms: Milliseconds = 2000
+    policy: Literal["refuse", "label"] = "refuse"
+
+
+class RegistrationConfig(Config, frozen=True, kw_only=True):
+    """How long a registration holds."""
+
+    min_s: Seconds = MIN_EXPIRES_S
+    default_s: Seconds = DEFAULT_EXPIRES_S
+    max_s: Seconds = MAX_EXPIRES_S
+
+
+class ProxyConfig(Config, frozen=True, kw_only=True):
+    """The TOML file; see EXAMPLE. File names are relative to it."""
+
+    listen: Listen
+    domain: Name
+    users: str
+    operator: str = ""
+    allow_md5: bool = False
+    require_registration: bool = True
+    udp_max_bytes: Annotated[int, msgspec.Meta(ge=548, le=65_507)] = UDP_MAX_BYTES
+    secret_file: str | None = None
+    """Keys nonces and Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""
+    registration: RegistrationConfig = RegistrationConfig()
+    routes: tuple[Route, ...] = ()
+    signing: SigningConfig | None = None
+    verification: VerificationConfig | None = None
+    metrics: Listen | None = None
+    trace: TraceConfig | None = None
+
+    @property
+    def name(self) -> str:
+        """What notes call the operator."""
+        return self.operator or self.domain
+
+
+class _User(Config, frozen=True, kw_only=True):
+    number: str
+    password: str | None = None
+    ha1: Hex | None = None
+    ha1_md5: Hex | None = None
+
+
+class _Users(Config, frozen=True, kw_only=True):
+    users: tuple[_User, ...]
+
+
+class Users:
+    """A domain's subscribers: their numbers, and by username (the number, with or without +) their secrets."""
+
+    def __init__(self, secrets: Mapping[Tn, Secret]) -> None:
+        self._secrets = dict(secrets)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._secrets
+
+    def __len__(self) -> int:
+        return len(self._secrets)
+
+    def secret(self, username: str) -> Secret | None:
+        """Return the secret for a digest username, or None."""
+        try:
+            return self._secrets.get(canonical_tn(username))
+        except MalformedError:
+            return None
+
+
+class Routes:
+    """The route table, checked."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._prefixes: list[tuple[str, Hop]] = []
+        self._domains: dict[str, Hop] = {}
+        for route in routes:
+            if (route.prefix is None) == (route.domain is None):
+                raise LocalError(f"route to {route.next_hop}: give it either a prefix or a domain")
+            try:
+                hop = Hop.parse(route.next_hop)
+            except MalformedError as error:
+                raise LocalError(f"route: {error}") from None
+            if route.prefix is not None:
+                self._prefixes.append((route.prefix.removeprefix("+"), hop))
+            elif route.domain is not None:
+                self._domains[route.domain.lower()] = hop
+        self._prefixes.sort(key=lambda entry: len(entry[0]), reverse=True)
+
+    def find(self, uri: URI, number: Tn | None) -> Hop | None:
+        """Return the next hop for `uri`, whose user is `number` if it is one; None where nothing fits."""
+        for prefix, hop in self._prefixes:
+            if number is not None and number.startswith(prefix):
+                return hop
+        return self._domains.get(uri.host.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A configuration that was checked whole: this proxy can start now."""
+
+    config: ProxyConfig
+    users: Users
+    routes: Routes
+    secret: bytes | None
+    signing_token: str | None
+    verification_token: str | None
+    trace: Path | None
+
+
+def load_setup(path: Path) -> Setup:
+    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    config = load_config(path, ProxyConfig)
+    bounds = config.registration
+    if not bounds.min_s <= bounds.default_s <= bounds.max_s:
+        raise LocalError(f"{path}: registration: min_s <= default_s <= max_s does not hold")
+    return Setup(
+        config,
+        _load_users(resolve(path, config.users)),
+        Routes(config.routes),
+        read_secret(resolve(path, config.secret_file)).encode() if config.secret_file else None,
+        read_secret(resolve(path, config.signing.token_file)) if config.signing else None,
+        read_secret(resolve(path, config.verification.token_file)) if config.verification else None,
+        resolve(path, config.trace.file) if config.trace else None,
+    )
+
+
+def _load_users(path: Path) -> Users:
+    secrets: dict[Tn, Secret] = {}
+    for user in load_config(path, _Users).users:
+        hashes = {name: value for name, value in ((SHA_256, user.ha1), (MD5, user.ha1_md5)) if value}
+        if (user.password is None) == (not hashes):
+            raise LocalError(f"{path}: each user needs a password, or ha1 of it, and not both")
+        try:
+            secrets[canonical_tn(user.number)] = Secret(user.password, hashes or None)
+        except MalformedError as error:
+            raise LocalError(f"{path}: {error}") from None
+    return Users(secrets)
+
+
+def service_url(url: str, path: str) -> str:
+    """Return the URL of a service's resource; raises LocalError for one that is not http or https."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise LocalError(f"{url}: no http or https URL")
+    return url if parts.path.strip("/") else url.rstrip("/") + path

@@ -1,0 +1,171 @@
+"""Rules that a domain's proxy applies to a request, one function each; what does not hold is a Refusal."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Final
+
+from sipmessage import URI, Request
+
+from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.sip.message import parse_address, reason_value, required_header
+from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
+from voice_dpki.stir.tn import canonical_tn
+
+MAX_DATE_SKEW_S: Final = 60
+"""How old a caller's own Date may be (RFC 8224 §4.1)."""
+MAX_IDENTITIES: Final = 4
+
+_VERSTAT = re.compile(r"(?i);\s*verstat=[^;>@\s]*")
+_ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
+
+
+class Refusal(Exception):
+    """A request that is answered with `status`; without a phrase the standard one is used."""
+
+    def __init__(self, status: int, phrase: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(phrase or str(status))
+        self.status = status
+        self.phrase = phrase
+        self.headers = headers
+
+
+def number_of(uri: URI) -> Tn | None:
+    """Return the telephone number that a SIP or TEL URI is about, or None."""
+    user = (uri.user or "").split(";")[0]
+    try:
+        return canonical_tn(user)
+    except MalformedError:
+        return None
+
+
+def caller_uri(request: Request) -> URI:
+    """Return the URI of From; raises MalformedError."""
+    return parse_address(required_header(request, "From")).uri
+
+
+def remove_assertions(request: Request) -> None:
+    """Remove what only a domain itself may say of a caller (RFC 3325 §5, 3GPP TS 24.229)."""
+    for name in _ASSERTIONS:
+        request.headers.remove(name)
+    value = request.headers["From"]
+    if "verstat" in value.lower():
+        request.headers.set("From", _VERSTAT.sub("", value))
+
+
+def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | None = None) -> None:
+    """Say who the caller is (RFC 3325 §9.1), and how far the number was validated."""
+    parameter = f";verstat={verstat}" if verstat else ""
+    request.headers.set("P-Asserted-Identity", f"<sip:+{caller}{parameter}@{domain};user=phone>")
+
+
+def date_of(request: Request, now_s: float) -> int:
+    """Return the time of the Date header field in Unix seconds, or `now_s` where there is none.
+
+    Raises MalformedError where it cannot be read (RFC 3261 §20.17).
+    """
+    value = request.headers.get("Date")
+    if value is None:
+        return int(now_s)
+    try:
+        date = parsedate_to_datetime(value)
+        return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp())
+    except (ValueError, TypeError, OverflowError):
+        raise MalformedError("Date is no date (RFC 3261 §20.17)") from None
+
+
+def date_call(request: Request, now_s: float) -> int:
+    """Add Date where a caller gave none and return its Unix seconds; raises Refusal for one that is not of now."""
+    time_s = date_of(request, now_s)
+    if abs(now_s - time_s) > MAX_DATE_SKEW_S:
+        raise Refusal(
+            403, "Stale Date: the caller's clock is wrong", (reason(403, "the caller's Date is not of now"),)
+        )
+    if request.headers.get("Date") is None:
+        request.headers.set("Date", format_datetime(datetime.fromtimestamp(time_s, UTC), usegmt=True))
+    return time_s
+
+
+def called_number(request: Request) -> Tn:
+    """Return the number in To, which an Identity is about (RFC 8224 §4); raises Refusal."""
+    number = number_of(parse_address(required_header(request, "To")).uri)
+    if number is None:
+        raise Refusal(404, "Not Found: no telephone number is called")
+    return number
+
+
+def key_mgmt_of(request: Request) -> tuple[str, ...]:
+    """Return the values of a=key-mgmt in the request's SDP, in order; raises MalformedError for broken SDP."""
+    kind = (request.headers.get("Content-Type") or "").split(";")[0].strip().lower()
+    return SessionDescription.parse(request.body).key_mgmt if kind == CONTENT_TYPE and request.body else ()
+
+
+def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
+    """Collect what an Identity says of a call; raises Refusal or MalformedError."""
+    return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request))
+
+
+def identities_of(request: Request) -> Sequence[str]:
+    """Return the Identity header fields; raises MalformedError for more than MAX_IDENTITIES."""
+    identities = list(request.headers.getlist("Identity"))
+    if len(identities) > MAX_IDENTITIES:
+        raise MalformedError(f"more than {MAX_IDENTITIES} Identity header fields")
+    return identities
+
+
+def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:
+    """Return a Reason header field (RFC 3326; protocol STIR by RFC 9410)."""
+    return "Reason", reason_value(protocol, status, text)
+
+
+def no_identity() -> Verdict:
+    """Return the verdict on a call without an Identity (RFC 8224 §6.2.2)."""
+    return Verdict(
+        verstat=NOT_VALIDATED,
+        reasoncode=428,
+        reasontext="Use Identity Header",
+        reasondesc="The INVITE has no Identity header field.",
+        step="E2 Identity present",
+    )
+
+
+def no_caller() -> Verdict:
+    """Return the verdict on a call whose From names nobody that an Identity could vouch for."""
+    return Verdict(
+        verstat=NOT_VALIDATED,
+        reasoncode=438,
+        reasontext="Invalid Identity Header",
+        reasondesc="From holds no telephone number.",
+        step="E16 numbers",
+    )
+
+
+def retargeted() -> Verdict:
+    """Return the verdict on a call that was sent to another number than its Identity can be about."""
+    return Verdict(
+        verstat=NOT_VALIDATED,
+        reasoncode=438,
+        reasontext="Invalid Identity Header",
+        reasondesc="Request-URI and To name different numbers, and no div PASSporT covers that.",
+        step="E16 numbers",
+    )
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return what several Identity header fields prove together: one that passes is enough.
+
+    436 is the answer only where every one failed with it (RFC 8224 §6.2.2).
+    """
+    passed = [verdict for verdict in verdicts if verdict.passed]
+    others = [verdict for verdict in verdicts if verdict.reasoncode != 436]
+    return [*passed, *others, *verdicts][0]
+
+
+def refusal_of(verdicts: Sequence[Verdict]) -> Refusal:
+    """Return the answer to a call whose caller is not proven: one Reason for each verdict (RFC 9410)."""
+    verdict = overall(verdicts)
+    reasons = tuple(reason(v.reasoncode or 438, v.reasondesc or v.reasontext or "not verified") for v in verdicts)
+    return Refusal(verdict.reasoncode or 438, verdict.reasontext or None, reasons)

@@ -1,0 +1,163 @@
+"""What a proxy asks its domain's STIR services, over HTTP (ATIS-1000082), and what it makes of their answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, TypeVar
+from uuid import UUID
+
+import httpx
+import msgspec
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import PeerError
+from voice_dpki.names import Tn
+
+PASSED: Final = "TN-Validation-Passed"
+FAILED: Final = "TN-Validation-Failed"
+NOT_VALIDATED: Final = "No-TN-Validation"
+VERSTATS: Final = (PASSED, FAILED, NOT_VALIDATED)
+
+MAX_ANSWER_BYTES: Final = 65_536
+MAX_CONNECTIONS: Final = 32
+
+_T = TypeVar("_T")
+
+
+class ServiceError(PeerError):
+    """A STIR service refused, failed or did not answer in time; the message is a sentence for the trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What a call's INVITE says, in canonical form; `key_mgmt` is as it stands in the SDP."""
+
+    caller: Tn
+    called: Tn
+    time_s: int
+    key_mgmt: tuple[str, ...]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A verificationResponse; members that only some services give have defaults."""
+
+    verstat: str
+    reasoncode: Annotated[int, msgspec.Meta(ge=400, le=699)] | None = None
+    reasontext: str = ""
+    reasondesc: str = ""
+    step: str = ""
+    signer: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the caller's number is proven."""
+        return self.verstat == PASSED
+
+
+class _VerificationAnswer(msgspec.Struct, frozen=True):
+    verdict: Verdict = msgspec.field(name="verificationResponse")
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    identity: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=8000)]
+
+
+class _SigningAnswer(msgspec.Struct, frozen=True):
+    signing: _Identity = msgspec.field(name="signingResponse")
+
+
+class _Fault(msgspec.Struct, frozen=True):
+    text: str
+    variables: tuple[str, ...] = ()
+
+
+class _RequestError(msgspec.Struct, frozen=True):
+    service: _Fault | None = msgspec.field(name="serviceException", default=None)
+    policy: _Fault | None = msgspec.field(name="policyException", default=None)
+
+
+class _ErrorAnswer(msgspec.Struct, frozen=True):
+    error: _RequestError = msgspec.field(name="requestError")
+
+
+class StirService:
+    """One STIR service at one URL, with connections that are kept."""
+
+    def __init__(self, name: str, url: str, token: str, timeout_ms: int) -> None:
+        self.name = name
+        self._url = url
+        self._client = httpx.AsyncClient(
+            timeout=timeout_ms / 1000,
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+            },
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def sign(self, call: CallFacts, attest: str, random: Random) -> str:
+        """Return the Identity value for a call; raises ServiceError."""
+        request = {
+            "attest": attest,
+            "dest": {"tn": [call.called]},
+            "iat": call.time_s,
+            "keyMgmt": call.key_mgmt,
+            "orig": {"tn": call.caller},
+            "origid": str(UUID(bytes=random.token(16), version=4)),
+        }
+        return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
+
+    async def verify(self, call: CallFacts, identity: str) -> Verdict:
+        """Return the verdict on one Identity value; raises ServiceError where there is none."""
+        request = {
+            "from": {"tn": call.caller},
+            "identity": identity,
+            "keyMgmt": call.key_mgmt,
+            "time": call.time_s,
+            "to": {"tn": [call.called]},
+        }
+        body = await self._post({"verificationRequest": request})
+        verdict = self._decode(body, _VerificationAnswer).verdict
+        if verdict.verstat not in VERSTATS:
+            raise ServiceError(f"{self.name} gave a verdict that is none")
+        return verdict
+
+    async def _post(self, body: Mapping[str, object]) -> bytes:
+        try:
+            response = await self._client.post(self._url, content=msgspec.json.encode(body))
+        except httpx.TimeoutException:
+            raise ServiceError(f"{self.name} did not answer in time") from None
+        except httpx.HTTPError:
+            raise ServiceError(f"{self.name} cannot be reached") from None
+        if response.status_code != 200:
+            raise ServiceError(f"{self.name} refused: {_sentence(response)}")
+        return response.content
+
+    def _decode(self, body: bytes, kind: type[_T]) -> _T:
+        try:
+            return msgspec.json.decode(body[:MAX_ANSWER_BYTES], type=kind)
+        except msgspec.MsgspecError:
+            raise ServiceError(f"{self.name} gave an answer that cannot be read") from None
+
+
+def _sentence(response: httpx.Response) -> str:
+    """Return what an error answer says, with its variables in place, or its status."""
+    try:
+        error = msgspec.json.decode(response.content[:MAX_ANSWER_BYTES], type=_ErrorAnswer).error
+    except msgspec.MsgspecError:
+        return f"HTTP {response.status_code}"
+    fault = error.policy or error.service
+    if fault is None:
+        return f"HTTP {response.status_code}"
+    return _filled(fault.text, fault.variables)
+
+
+def _filled(text: str, variables: Sequence[str]) -> str:
+    for number, value in enumerate(variables[:9], 1):
+        text = text.replace(f"%{number}", value)
+    return text[:500]

@@ -1,0 +1,49 @@
+"""The registrar of a domain: REGISTER, from authenticated users only (RFC 3261 §10.3)."""
+
+from math import ceil
+
+from sip_testbed.proxy_rules import Refusal, number_of
+from voice_dpki.names import Tn
+from voice_dpki.sip.digest import Authenticator, DigestRefusedError
+from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError
+from voice_dpki.sip.message import header_values, parse_address, required_header
+from voice_dpki.sip.proxy import Arrival
+from voice_dpki.stir.tn import canonical_tn
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Registrar:
+    """Keeps the location of the domain's users up to date."""
+
+    def __init__(self, authenticator: Authenticator, location: Location) -> None:
+        self._authenticator = authenticator
+        self._location = location
+
+    def register(self, arrival: Arrival, now_s: float) -> Headers:
+        """Apply a REGISTER and return the header fields of its 200; raises Refusal or MalformedError."""
+        user = self._user(arrival, now_s)
+        envelope = arrival.envelope
+        try:
+            self._location.register(
+                user, arrival.request, envelope.call_id, envelope.sequence, arrival.source, now_s
+            )
+        except IntervalTooBriefError:
+            raise Refusal(423, None, (("Min-Expires", str(self._location.bounds.least)),)) from None
+        except OutOfOrderError as error:
+            raise Refusal(500, f"Server Internal Error: {error}") from None
+        bindings = self._location.find(user, now_s)
+        return tuple(("Contact", f"<{b.uri}>;expires={ceil(b.expires_s - now_s)}") for b in bindings)
+
+    def _user(self, arrival: Arrival, now_s: float) -> Tn:
+        """Return the number whose user is registering: the authenticated one, and none else."""
+        values = header_values(arrival.request, "Authorization")
+        try:
+            username = self._authenticator.authenticate(values, "REGISTER", now_s)
+        except DigestRefusedError as refused:
+            challenges = self._authenticator.challenges(now_s, stale=refused.stale)
+            raise Refusal(401, None, tuple(("WWW-Authenticate", value) for value in challenges)) from None
+        user = canonical_tn(username)
+        if number_of(parse_address(required_header(arrival.request, "To")).uri) != user:
+            raise Refusal(403, "Forbidden: a user registers no other number")
+        return user
