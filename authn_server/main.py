@@ -1,6 +1,5 @@
 """The program `authn-server`: signs the calls of one operator's domain."""
 
-
 import argparse
 import asyncio
 import logging
@@ -10,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from authn_server.config import EXAMPLE, Setup, load_setup
+from authn_server.credential import SUMMARY, add_arguments, make_credential_files
 from authn_server.service import AuthnService
-from voice_dpki.effects import SystemClock
+from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
@@ -34,6 +34,12 @@ A proxy asks with POST {SIGNING_PATH}, as ATIS-1000082 describes:
 and puts the answer's "identity" into the INVITE as its Identity header. "keyMgmt": ["mikey AQ..."], the values of
 a=key-mgmt in the SDP, has them signed too. GET /metrics and GET /healthz are there for operations.
 
+Key and certificate come from
+
+  authn-server make-credential --organization "Operator A" --common-name sti.a.example --range 493023125000:1000
+
+and are good for calls once the certificate is recorded on the ledger.
+
 A configuration (TOML; files are looked for beside it):
 
 """
@@ -42,8 +48,11 @@ A configuration (TOML; files are looked for beside it):
 def main(arguments: list[str] | None = None) -> int:
     """Run `authn-server ...` and return its exit status."""
     options = _parser().parse_args(arguments)
-    command = _start if options.command == "start" else _check
     try:
+        if options.command == "make-credential":
+            print(make_credential_files(options, SystemClock(), SystemRandom()))
+            return 0
+        command = _start if options.command == "start" else _check
         return command(load_setup(options.config, SystemClock()))
     except VoiceDpkiError as error:
         return fail(error)
@@ -59,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=summary)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+    add_arguments(commands.add_parser("make-credential", help=SUMMARY))
     return parser
 
 

@@ -1,0 +1,72 @@
+"""`authn-server make-credential`: a key and a self-signed certificate, ready to be recorded on the ledger."""
+
+import argparse
+import os
+from pathlib import Path
+
+from voice_dpki.effects import Clock, Random
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.names import Tn
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+SUMMARY = "make a key and a certificate for these numbers"
+DEFAULT_DAYS = 90
+_DAY_S = 86_400
+_CLOCK_SKEW_S = 3600
+"""The certificate begins an hour ago, so that nobody whose clock is slow refuses it today."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--organization", required=True, metavar="NAME", help="as the ledger knows the operator")
+    parser.add_argument("--common-name", required=True, metavar="NAME", help="for instance sti.a.example")
+    parser.add_argument(
+        "--range", action="append", default=[], metavar="START:COUNT", help="numbers, e.g. 493023125000:1000"
+    )
+    parser.add_argument("--spc", action="append", default=[], metavar="CODE", help="a service provider code")
+    parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help=f"validity (default {DEFAULT_DAYS})")
+    parser.add_argument("--certificate", type=Path, default=Path("authn.der"), metavar="FILE")
+    parser.add_argument("--key", type=Path, default=Path("authn.pem"), metavar="FILE")
+
+
+def make_credential_files(options: argparse.Namespace, clock: Clock, random: Random) -> str:
+    """Write key and certificate to files that are not there yet, and return a sentence for the terminal.
+
+    Raises LocalError where the arguments make no certificate of the profile, or a file is there.
+    """
+    if options.days < 1:
+        raise LocalError("no such certificate can be made: it must be valid for a day at least")
+    signer, now_s = generate_es256(), int(clock.now_s())
+    try:
+        ranges = tuple(map(_range, options.range))
+        der = build_certificate(
+            signer,
+            organization=options.organization,
+            common_name=options.common_name,
+            tn_auth_list=TnAuthList(spcs=tuple(options.spc), ranges=ranges),
+            not_before_s=now_s - _CLOCK_SKEW_S,
+            not_after_s=now_s + options.days * _DAY_S,
+            random=random,
+        )
+    except (PeerError, ValueError) as error:
+        raise LocalError(f"no such certificate can be made: {error}") from None
+    _write_new(options.key, to_pem(signer), 0o600)
+    _write_new(options.certificate, der, 0o644)
+    return f"{options.certificate}: {digest_of(der).hex()}; submit it to the ledger before calls are signed with it"
+
+
+def _range(text: str) -> TnRange:
+    start, _, count = text.partition(":")
+    return TnRange(Tn(start), int(count))
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that must not be there: an overwritten key is gone for good."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot make this file: {error.strerror}") from None
+    with open(descriptor, "wb") as file:
+        file.write(data)

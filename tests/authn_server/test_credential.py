@@ -1,0 +1,51 @@
+import pytest
+
+from authn_server.config import EXAMPLE, load_setup
+from authn_server.main import main
+from voice_dpki.effects import SystemClock
+from voice_dpki.names import Tn
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COMMAND = ["make-credential", "--organization", "Operator A", "--common-name", "sti.a.example"]
+
+
+def test_what_it_makes_can_sign(folder, capsys):
+    assert main([*COMMAND, "--range", "493023125000:1000", "--spc", "709J"]) == 0
+    assert (folder / "authn.pem").stat().st_mode & 0o777 == 0o600
+    (folder / "proxy.tokens").write_text("x\n")
+    (folder / "authn.toml").write_text(EXAMPLE)
+    credential = load_setup(folder / "authn.toml", SystemClock()).credential
+    assert credential.authorises(Tn("493023125999"))
+    assert credential.profile.digest.hex() in capsys.readouterr().out
+
+
+def test_a_key_is_never_overwritten(folder, capsys):
+    (folder / "authn.pem").write_text("mine")
+    assert main([*COMMAND, "--range", "493023125000:1000"]) == 2
+    assert "authn.pem" in capsys.readouterr().err
+    assert (folder / "authn.pem").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--range", "493023125000"],
+        ["--range", "x:10"],
+        ["--range", "99:10"],
+        ["--spc", ""],
+        ["--spc", "709J", "--days", "0"],
+        ["--spc", "709J", "--days", "99999"],
+        ["--spc", "709J", "--organization", "x" * 65],
+    ],
+)
+def test_what_makes_no_certificate_is_said(folder, capsys, more):
+    assert main([*COMMAND, *more]) == 2
+    assert "no such certificate can be made" in capsys.readouterr().err
+    assert not list(folder.iterdir())
