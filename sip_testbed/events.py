@@ -39,6 +39,11 @@ class RtpEvent:
     wire: bytes
     clear: bytes
 
+    @property
+    def is_control(self) -> bool:
+        """Whether this is RTCP and not RTP (RFC 5761 §4)."""
+        return len(self.clear) > 1 and 192 <= self.clear[1] <= 223
+
 
 @dataclass(frozen=True, slots=True)
 class NoteEvent:

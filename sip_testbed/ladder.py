@@ -151,7 +151,7 @@ def _media_rows(
 ) -> list[Row]:
     streams: dict[tuple[str, str], list[RtpEvent]] = {}
     for event in events:
-        if isinstance(event, RtpEvent):
+        if isinstance(event, RtpEvent) and not event.is_control:
             streams.setdefault((event.src, event.dst), []).append(event)
     rows = []
     for (_, dst), packets in streams.items():

@@ -5,10 +5,7 @@ ladder and the recordings. Nothing in the page comes from elsewhere: styles, dra
 """
 
 import base64
-import io
 import json
-import struct
-import wave
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -18,7 +15,7 @@ import jinja2
 import numpy as np
 
 from sip_testbed.ladder import Ladder, Row
-from voice_dpki.errors import MalformedError
+from voice_dpki.media.recording import read_wav
 
 VERSION = 1
 """Version of report.json's form."""
@@ -225,20 +222,9 @@ def _speech(report: Report, recordings: Mapping[str, bytes], speaker: str, liste
 
 
 def _sound(data: bytes, *, up: bool) -> _Sound:
-    samples, rate = read_wav(data)
+    pcm = read_wav(data)
     uri = "data:audio/wav;base64," + base64.b64encode(data).decode("ascii")
-    return _Sound(uri, outline(samples, up=up), len(samples) / rate)
-
-
-def read_wav(data: bytes) -> tuple["np.typing.NDArray[np.int16]", int]:
-    """Return the samples of a 16-bit WAV file (its channels in turn) and its rate in Hz; raises MalformedError."""
-    try:
-        with wave.open(io.BytesIO(data)) as file:
-            if file.getsampwidth() != 2:
-                raise MalformedError("WAV: samples must have 16 bits")
-            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2"), file.getframerate()
-    except (wave.Error, EOFError, struct.error) as error:
-        raise MalformedError(f"WAV: {error}") from None
+    return _Sound(uri, outline(np.frombuffer(pcm.data, dtype="<i2"), up=up), pcm.duration_s)
 
 
 def outline(samples: "np.typing.NDArray[np.int16]", *, up: bool) -> str:

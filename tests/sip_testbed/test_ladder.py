@@ -3,7 +3,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sip_testbed.events import Event, NoteEvent, SipEvent
+from sip_testbed.events import Event, NoteEvent, RtpEvent, SipEvent
 from sip_testbed.ladder import WIDTH, Ladder, Mood, build, render, render_text
 
 FIGURES = {"caller": "loss 0, MOS 4.41", "callee": "loss 0, MOS 4.40"}
@@ -64,6 +64,11 @@ def test_media_rows_count_packets_and_show_figures(call_trace: Any) -> None:
         "SRTP 25 packets · loss 0, MOS 4.41",
         "SRTP 25 packets · loss 0, MOS 4.40",
     ]
+
+
+def test_rtcp_is_no_media_row() -> None:
+    report = bytes([0x80, 200]) + bytes(26)
+    assert build([RtpEvent(1.0, "caller", "127.0.0.6:4001", "127.0.0.7:4001", report, report)]).rows == ()
 
 
 def test_text_fits_the_width_and_shows_all_rows(call_trace: Any) -> None:

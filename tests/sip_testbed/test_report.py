@@ -22,12 +22,10 @@ from sip_testbed.report import (
     Report,
     TrustLink,
     outline,
-    read_wav,
     schema,
     to_html,
     to_json,
 )
-from voice_dpki.errors import MalformedError
 
 PASSED = Outcome("TN-Validation-Passed", None, None, 200, "The number is verified.")
 REPORT = Report(
@@ -172,15 +170,6 @@ class TestWaveform:
     def test_silence_and_nothing(self) -> None:
         assert heights(outline(np.zeros(10, dtype=np.int16), up=True)) == {60.0}
         assert outline(np.zeros(0, dtype=np.int16), up=True) == ""
-
-    def test_wav_is_read(self) -> None:
-        samples, rate = read_wav(wav([1, -2, 3]))
-        assert (samples.tolist(), rate) == ([1, -2, 3], 8000)
-
-    @pytest.mark.parametrize("data", [b"", b"RIFF", wav([1])[:30]])
-    def test_other_bytes_are_malformed(self, data: bytes) -> None:
-        with pytest.raises(MalformedError):
-            read_wav(data)
 
 
 def heights(path: str) -> set[float]:
