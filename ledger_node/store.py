@@ -183,6 +183,7 @@ class Store:
             raise damaged(folder, str(error)) from None
         self.view = StoreView(genesis.chain_id, self._databases, transaction)
         self._check_identity()
+        self.height = self.view.height
 
     @contextmanager
     def snapshot(self) -> Iterator[StoreView]:
@@ -198,6 +199,7 @@ class Store:
             self._put(transaction, b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
         self.view.close()
         self.view.transaction = self._environment.begin()
+        self.height = self.view.height
 
     def check_size(self) -> None:
         """Raise StoreError if the file is shorter than LMDB made it: reading on would end the process."""

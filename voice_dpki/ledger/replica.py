@@ -6,6 +6,7 @@ shown it to be right, and gives both to the store together: what is stored is al
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
 from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord
-from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply
+from voice_dpki.ledger.state import Block, Outcome, StateView, apply
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.names import CertDigest, Height
 
@@ -93,6 +94,10 @@ class Step:
     executed: tuple[Executed, ...]
     tip: SignedHeader
 
+    def then(self, later: "Step") -> "Step":
+        """Join two steps, to be stored as one."""
+        return Step(self.executed + later.executed, later.tip)
+
 
 class Layered:
     """The state `view` with `outcome` on top: what a block finds before its predecessor is stored."""
@@ -123,18 +128,24 @@ class Layered:
 class Replica:
     """Takes blocks in order; pure apart from remembering the last one. Headers are verified by the caller."""
 
-    def __init__(self, view: StateView, last: SignedHeader | None) -> None:
-        """Begin with a stored state, and the header of the last block that was executed (None: genesis)."""
+    def __init__(self, view: StateView, last: SignedHeader | None, codes: Sequence[int] = ()) -> None:
+        """Begin with a stored state, the last block that was executed (None: genesis), and its result codes."""
         self._view = view
-        self._last = last
-        self._root = tree.root(view)
-        self._results: tuple[TxResult, ...] = ()
         self._pending: Executed | None = None
+        self.last = last
+        self.app_hash = tree.root(view)
+        """Root of the tree after the last block: the next header's app_hash."""
+        self.codes = tuple(codes)
 
     @property
     def next_height(self) -> Height:
         """Number of the block to take next."""
-        return Height(self._last.header.height + 1 if self._last else 1)
+        return Height(self.last.header.height + 1 if self.last else 1)
+
+    @property
+    def last_results(self) -> list[ExecTxResult]:
+        """Results of the last block, as the next header's last_results_hash commits to them."""
+        return [ExecTxResult(code) for code in self.codes]
 
     def take(self, block: SignedBlock) -> Step:
         """Execute the next block and return what is to be stored now, which the caller does before the next call.
@@ -142,7 +153,7 @@ class Replica:
         Raises BlockError where the block does not follow, and DivergenceError where its header does not commit to
         the state that this replica computed; in both cases nothing changed.
         """
-        check_link(block, self._last)
+        check_link(block, self.last)
         self._check_state(block.header)
         view = Layered(self._view, self._pending.outcome) if self._pending else self._view
         this = Executed(block, apply(view, block.content()))
@@ -151,23 +162,17 @@ class Replica:
             executed, self._pending = (*executed, this), None
         else:
             self._pending = this
-        self._last, self._root, self._results = block.signed_header, this.outcome.app_hash, this.outcome.results
+        self.last, self.app_hash = block.signed_header, this.outcome.app_hash
+        self.codes = tuple(result.code for result in this.outcome.results)
         return Step(executed, block.signed_header)
 
     def _check_state(self, header: Header) -> None:
-        if header.app_hash != self._root:
+        results = results_hash(self.last_results)
+        if header.app_hash != self.app_hash or header.last_results_hash != results:
             raise DivergenceError(
-                f"the AppHash after block {header.height - 1} differs from the one that the validators agreed on: "
+                f"the state after block {header.height - 1} differs from the one that the validators agreed on: "
                 "this node's store is damaged, or its software is not theirs"
             )
-        # A replica that has just started has not the last block's results; its AppHash vouches for them.
-        if self._results and header.last_results_hash != results_of(self._results):
-            raise DivergenceError(f"the results of block {header.height - 1} differ from those agreed on")
-
-
-def results_of(results: tuple[TxResult, ...]) -> bytes:
-    """Hash of a block's results: the next header's last_results_hash."""
-    return results_hash(ExecTxResult(result.code) for result in results)
 
 
 def check_link(block: SignedBlock, before: SignedHeader | None) -> None:

@@ -1,0 +1,307 @@
+"""The HTTP interface of a node: inquiry for everyone, submission for holders of a token, blocks for followers."""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from prometheus_client import Counter
+
+from ledger_node import inquiry
+from ledger_node.chain import Chain, Verdict
+from ledger_node.engine import BusyError
+from ledger_node.follower import UnavailableError
+from ledger_node.inquiry import NoBlockError
+from ledger_node.store import StoredBlock, parse_signed_header
+from ledger_node.submission import Recorded, RefusedByLedger, Submission
+from voice_dpki.effects import Clock
+from voice_dpki.errors import PeerError
+from voice_dpki.ledger.client import CHANGES
+from voice_dpki.ledger.header import format_time
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.state import TxResult
+from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.http import Handler, Request, Response, Route, bearer_token_matches, json_response, problem
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT_MS = 30_000
+MAX_BLOCKS = 64
+MAX_BLOCKS_BYTES = 4 * 1024 * 1024
+"""A list of blocks ends with the block that passes this size."""
+
+INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
+SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", ["outcome"])
+
+
+class _BadRequestError(PeerError):
+    """The request is malformed; the message says how."""
+
+
+class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
+    digest: str
+    reason: str
+
+
+class Orderer(Protocol):
+    """Who orders transactions: the engine in this node, or the node that it follows."""
+
+    async def submit(self, raw: bytes) -> Verdict:
+        """Hand over a transaction and return what became of it."""
+        ...
+
+
+class Api:
+    """The handlers of one node, and their routes."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        name: str,
+        role: str,
+        folder: Path,
+        orderer: Orderer,
+        submission: Submission | None,
+        tokens: Sequence[str],
+        clock: Clock,
+        tracer: Tracer,
+    ) -> None:
+        self._chain = chain
+        self._name = name
+        self._role = role
+        self._folder = folder
+        self._orderer = orderer
+        self._submission = submission
+        self._tokens = tokens
+        self._clock = clock
+        self._tracer = tracer
+        self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
+
+    def routes(self) -> list[Route]:
+        """Return all routes; those of the submission role only if the node has it."""
+        answers = [
+            Route("GET", "/ledger/v1/status/{digest}", _guarded(self._status)),
+            Route("POST", "/ledger/v1/status", _guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
+            Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
+            Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
+            Route("GET", "/ledger/v1/search", _guarded(self._find)),
+            Route("GET", "/ledger/v1/node", _guarded(self._node)),
+            Route("GET", "/ledger/v1/blocks", _guarded(self._blocks)),
+            Route("GET", "/ledger/v1/blocks/{height}", _guarded(self._block)),
+            Route("POST", "/ledger/v1/transactions", _guarded(self._transaction), MAX_TRANSACTION_BYTES),
+            HEALTH_ROUTE,
+            METRICS_ROUTE,
+        ]
+        if self._submission is None:
+            return answers
+        submit = Route("POST", "/ledger/v1/submissions", _guarded(self._submit), MAX_CERTIFICATE_BYTES)
+        changes = [Route("POST", path, _guarded(self._change(status))) for status, path in CHANGES.items()]
+        return [*answers, submit, *changes]
+
+    async def _status(self, request: Request) -> Response:
+        return self._answer(_digest(request.path_args["digest"]), with_certificate=False)
+
+    async def _status_of_body(self, request: Request) -> Response:
+        return self._answer(digest_of(request.body), with_certificate=False)
+
+    async def _certificate(self, request: Request) -> Response:
+        name = request.path_args["digest"]
+        if not name.endswith(".der"):
+            return self._answer(_digest(name), with_certificate=True)
+        with self._chain.snapshot() as view:
+            der = view.certificate(_digest(name.removesuffix(".der")))
+        if der is None:
+            return problem(404, "Not Found", "no certificate with this digest is recorded")
+        return Response(200, der, content_type="application/pkix-cert")
+
+    def _answer(self, digest: CertDigest, *, with_certificate: bool) -> Response:
+        started = time.perf_counter()
+        with self._chain.snapshot() as view:
+            answer = inquiry.status_answer(view, digest, self._clock.now_s(), with_certificate=with_certificate)
+        body = inquiry.encode(answer)
+        INQUIRIES.labels(answer.status).inc()
+        if self._tracer.on:
+            text = f"inquiry H(CERT) {_short(digest)}, {answer.status} at height {answer.height}"
+            self._tracer.note(text, ms=_ms_since(started), status=answer.status, digest=answer.digest)
+        return Response(200, body)
+
+    async def _member(self, request: Request) -> Response:
+        with self._chain.snapshot() as view:
+            return Response(200, inquiry.encode(inquiry.member_answer(view, request.path_args["organization"])))
+
+    async def _find(self, request: Request) -> Response:
+        query = request.query
+        found = await asyncio.to_thread(self._search_blocking, query.get("subject"), query.get("organization"))
+        return json_response(200, found)
+
+    def _search_blocking(self, subject: str | None, organization: str | None) -> dict[str, object]:
+        if self._search is None:
+            from ledger_node.catalogue import Catalogue  # its libraries take half a second and 40 MB to load
+
+            self._search = Catalogue(self._folder, self._chain.store).search
+        return self._search(subject, organization)
+
+    async def _node(self, _request: Request) -> Response:
+        with self._chain.snapshot() as view:
+            tip, height = view.tip_json, view.height
+        header = parse_signed_header(tip).header if tip else None
+        description = {
+            "name": self._name,
+            "role": self._role,
+            "chain_id": self._chain.genesis.chain_id,
+            "height": height,
+            "app_hash": header.app_hash.hex() if header else "",
+            "time": format_time(header.time_ns) if header else None,
+            "age_s": round(header.age_s(self._clock.now_s()), 3) if header else None,
+        }
+        return json_response(200, description)
+
+    async def _block(self, request: Request) -> Response:
+        height = _number(request.path_args["height"], "height")
+        await self._chain.wait_for(height, _wait_s(request))
+        with self._chain.snapshot() as view:
+            block = view.block(height)
+        if block is None:
+            return problem(404, "Not Found", f"there is no block {height} yet")
+        return json_response(200, _block_json(block))
+
+    async def _blocks(self, request: Request) -> Response:
+        first = _number(request.query.get("from", "1"), "from")
+        count = min(_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
+        await self._chain.wait_for(first, _wait_s(request))
+        blocks, size = [], 0
+        with self._chain.snapshot() as view:
+            for height in range(first, first + count):
+                block = view.block(height)
+                if block is None or size > MAX_BLOCKS_BYTES:
+                    break
+                blocks.append(_block_json(block))
+                size += sum(map(len, block.transactions))
+        return json_response(200, {"blocks": blocks})
+
+    async def _transaction(self, request: Request) -> Response:
+        verdict = await self._orderer.submit(request.body)
+        return json_response(
+            422 if verdict.result.code else 200, {**asdict(verdict.result), "height": verdict.height}
+        )
+
+    async def _submit(self, request: Request) -> Response:
+        self._authorize(request)
+        assert self._submission is not None
+        started = time.perf_counter()
+        recorded = await self._submission.submit(request.body)
+        return self._recorded("submission", recorded, started, created=not recorded.repeated)
+
+    def _change(self, status: CertStatus) -> Handler:
+        async def change(request: Request) -> Response:
+            self._authorize(request)
+            assert self._submission is not None
+            started = time.perf_counter()
+            digest, reason = _change_body(request.body)
+            recorded = await self._submission.change_status(digest, status, reason)
+            return self._recorded("status change", recorded, started, created=False)
+
+        return change
+
+    def _authorize(self, request: Request) -> None:
+        if not bearer_token_matches(request, self._tokens):
+            raise PermissionError
+
+    def _recorded(self, what: str, recorded: Recorded, started: float, *, created: bool) -> Response:
+        SUBMISSIONS.labels("repeated" if recorded.repeated else "recorded").inc()
+        text = f"{what} H(CERT) {_short(recorded.digest)}, {recorded.status} since height {recorded.height}"
+        self._tracer.note(text, ms=_ms_since(started), status=recorded.status, digest=recorded.digest.hex())
+        body = {
+            "digest": recorded.digest.hex(),
+            "status": recorded.status,
+            "height": recorded.height,
+            "repeated": recorded.repeated,
+        }
+        return json_response(201 if created else 200, body)
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Turn the errors that a handler may raise into problem documents."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except _BadRequestError as error:
+            return problem(400, "Bad Request", str(error))
+        except PermissionError:
+            SUBMISSIONS.labels("unauthorized").inc()
+            return _unauthorized()
+        except RefusedByLedger as refused:
+            SUBMISSIONS.labels("refused").inc()
+            return _refused(refused.result)
+        except (BusyError, UnavailableError, NoBlockError) as error:
+            return problem(503, "Service Unavailable", str(error))
+
+    return guarded
+
+
+def _unauthorized() -> Response:
+    answer = problem(401, "Unauthorized", "this needs a bearer token of the submission node (RFC 6750)")
+    return Response(answer.status, answer.body, answer.content_type, (("WWW-Authenticate", "Bearer"),))
+
+
+def _refused(result: TxResult) -> Response:
+    body = {
+        "title": "Refused by the ledger",
+        "status": 422,
+        "detail": result.detail,
+        "code": result.code,
+        "name": result.name,
+    }
+    return Response(422, msgspec.json.encode(body), content_type="application/problem+json")
+
+
+def _change_body(body: bytes) -> tuple[CertDigest, str]:
+    try:
+        form = msgspec.json.decode(body, type=_ChangeForm)
+    except msgspec.MsgspecError as error:
+        raise _BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
+    return _digest(form.digest), form.reason[:64]
+
+
+def _digest(text: str) -> CertDigest:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or len(text) != 64:
+        raise _BadRequestError("H(CERT) is the SHA-256 of the certificate's DER: 64 hexadecimal digits")
+    return CertDigest(digest)
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 15):
+        raise _BadRequestError(f"{what} is a whole number")
+    return int(text)
+
+
+def _wait_s(request: Request) -> float:
+    return min(_number(request.query.get("wait_ms", "0"), "wait_ms"), MAX_WAIT_MS) / 1000
+
+
+def _block_json(block: StoredBlock) -> dict[str, object]:
+    transactions = [base64.b64encode(raw).decode("ascii") for raw in block.transactions]
+    return {"signed_header": msgspec.Raw(block.signed_header_json), "transactions": transactions}
+
+
+def _short(digest: CertDigest) -> str:
+    return f"{digest[:4].hex()}.."
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 2)

@@ -1,0 +1,105 @@
+"""Configuration of `ledger-node start`."""
+
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+
+EXAMPLE = """\
+[node]
+name = "operator-a"
+data_dir = "data"                          # made if it is not there
+genesis = "genesis.json"
+
+[listen]
+host = "127.0.0.1"
+port = 26680
+
+[engine]                                   # this node orders transactions; or:
+validator_keys = ["keys/validator-1.pem"]
+heartbeat_s = 5.0
+
+# [follow]                                 # this node replays, and verifies, another's blocks
+# url = "http://127.0.0.1:26680"
+
+[submission]                               # if it endorses for a member
+organization = "Operator A"
+endorsing_key = "keys/endorsing.pem"
+tokens = "tokens"                          # one bearer token a line
+
+# [trace]
+# file = "trace.jsonl"
+"""
+
+
+class NodeSection(Config, frozen=True, kw_only=True):
+    """Who the node is and where it keeps its store."""
+
+    name: str
+    data_dir: str
+    genesis: str
+
+
+class EngineSection(Config, frozen=True, kw_only=True):
+    """The embedded engine: keys of more than two thirds of the validators, and how often it shows to be alive."""
+
+    validator_keys: list[str]
+    heartbeat_s: PositiveSeconds = 5.0
+
+
+class FollowSection(Config, frozen=True, kw_only=True):
+    """Following another node's blocks."""
+
+    url: str
+
+
+class SubmissionSection(Config, frozen=True, kw_only=True):
+    """Endorsing for one member, on behalf of whoever holds one of the tokens."""
+
+    organization: str
+    endorsing_key: str
+    tokens: str
+
+
+class NodeConfig(Config, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    node: NodeSection
+    listen: Listen
+    engine: EngineSection | None = None
+    follow: FollowSection | None = None
+    submission: SubmissionSection | None = None
+    trace: TraceConfig | None = None
+
+
+def load(path: Path) -> NodeConfig:
+    """Read a configuration; raises LocalError, also unless exactly one of [engine] and [follow] is there."""
+    config = load_config(path, NodeConfig)
+    if (config.engine is None) == (config.follow is None):
+        raise LocalError(f"{path}: give exactly one of [engine] and [follow]")
+    return config
+
+
+def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
+    """Read the genesis that the configuration names; raises LocalError."""
+    path = resolve(config_path, config.node.genesis)
+    try:
+        return load_genesis(read_file(path, "genesis", MAX_GENESIS_BYTES))
+    except LocalError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+def read_validator_key(path: Path) -> Ed25519PrivateKey:
+    """Read an Ed25519 private key in unencrypted PEM; raises LocalError."""
+    try:
+        key = load_pem_private_key(read_file(path, "validator key"), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise LocalError(f"{path}: not an unencrypted private key in PEM form") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise LocalError(f"{path}: a validator's key must be Ed25519")
+    return key

@@ -1,0 +1,130 @@
+"""The embedded engine: orders transactions in one process and signs blocks with the validators' keys that it holds.
+
+Transactions that wait are committed together, at once; the empty block that proves what they did is stored in the
+same step. A heartbeat block now and then shows that the newest state is still the newest. A transaction is answered
+for only when its block is durably stored.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger_node.chain import Chain, Verdict
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.block import NextBlock, SignFunction
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.replica import SignedBlock, Step
+from voice_dpki.ledger.state import TxResult, check
+from voice_dpki.names import Height
+
+MAX_WAITING = 2000
+"""Transactions that wait for a block; with more, senders are told to come back."""
+
+MAX_BLOCK_TRANSACTIONS = 250
+"""Transactions that the engine puts into one block, so that executing it takes tens of milliseconds."""
+
+
+class BusyError(PeerError):
+    """Too many transactions wait already."""
+
+
+_Waiting = tuple[bytes, "asyncio.Future[Verdict]"]
+
+
+class Engine:
+    """Orders transactions; `run` makes the blocks."""
+
+    def __init__(self, chain: Chain, keys: Sequence[Ed25519PrivateKey], clock: Clock, heartbeat_s: float) -> None:
+        """Raise LocalError unless `keys` are validators' of the genesis, with more than two thirds of the power."""
+        self._chain = chain
+        self._signers = signers_of(chain.genesis, keys)
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+        self._replica = chain.replica()
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+
+    async def submit(self, raw: bytes) -> Verdict:
+        """Put a transaction into a block and return once that is durable, or refuse it without a block.
+
+        Raises BusyError when too many wait.
+        """
+        with self._chain.snapshot() as view:
+            result = check(view, Height(view.height + 1), int(self._clock.now_s()), raw)
+        if result.code:
+            return Verdict(result, None)
+        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((raw, answer))
+        except asyncio.QueueFull:
+            raise BusyError("too many transactions are waiting for a block; repeat this one in a moment") from None
+        return await answer
+
+    async def run(self) -> None:
+        """Make blocks until cancelled. What goes wrong in making one ends the engine: nothing is then promised."""
+        batch: list[_Waiting] = []
+        try:
+            while True:
+                transactions = tuple(raw for raw, _ in batch)
+                height, results = await self._chain.write(partial(self._make, transactions))
+                for (_, answer), result in zip(batch, results, strict=True):
+                    if not answer.done():
+                        answer.set_result(Verdict(result, height))
+                batch = await self._next_batch()
+        finally:
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(BusyError("the engine is stopping; repeat the request later"))
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """Wait for transactions, or for the next heartbeat, which has none."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                batch = [await self._queue.get()]
+        except TimeoutError:
+            return []
+        while len(batch) < MAX_BLOCK_TRANSACTIONS and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return batch
+
+    def _make(self, transactions: Sequence[bytes]) -> tuple[Height, tuple[TxResult, ...]]:
+        """Make and store a block, with the block that proves it where it changed the state."""
+        step = self._take_next(transactions)
+        if not step.executed:
+            step = step.then(self._take_next(()))
+        self._chain.store.commit(step)
+        first = step.executed[0]
+        return first.block.height, first.outcome.results
+
+    def _take_next(self, transactions: Sequence[bytes]) -> Step:
+        replica, genesis = self._replica, self._chain.genesis
+        earliest = replica.last.header.time_ns + 1 if replica.last else genesis.time_ns
+        following = NextBlock(
+            chain_id=genesis.chain_id,
+            previous=replica.last,
+            time_ns=max(int(self._clock.now_s() * 10**9), earliest),
+            transactions=transactions,
+            app_hash=replica.app_hash,
+            last_results=replica.last_results,
+            validators=genesis.validators,
+            next_validators=genesis.validators,
+            consensus_hash=genesis.consensus_hash(),
+        )
+        return replica.take(SignedBlock(following.seal(self._signers), tuple(transactions)))
+
+
+def signers_of(genesis: Genesis, keys: Iterable[Ed25519PrivateKey]) -> dict[bytes, SignFunction]:
+    """Return the signing function of each key by validator address; raises LocalError unless they are enough."""
+    powers = {validator.address: validator.power for validator in genesis.validators.validators}
+    signers: dict[bytes, SignFunction] = {}
+    for key in keys:
+        address = Validator(key.public_key().public_bytes_raw(), 1).address
+        if address not in powers:
+            raise LocalError("a validator key of the engine belongs to no validator of the genesis")
+        signers[address] = key.sign
+    if 3 * sum(powers[address] for address in signers) <= 2 * sum(powers.values()):
+        raise LocalError("the engine needs the keys of validators with more than two thirds of the power")
+    return signers

@@ -1,0 +1,139 @@
+"""Following another node: its blocks are fetched, verified with the light client and executed again.
+
+A block that does not verify is refused and asked for again, for it may be the path that lies. What contradicts a
+verified header, or the state that this node computed, ends the node: going on would answer from a state that the
+validators never agreed on. While the other node is away, this one goes on answering from what it has.
+"""
+
+import asyncio
+import json
+import logging
+from functools import partial
+
+import httpx
+import msgspec
+from prometheus_client import Counter
+
+from ledger_node.chain import Chain, Verdict
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.client import GENESIS_TRUST_S
+from voice_dpki.ledger.light import ForkError, LightClient, LightError, TrustPoint
+from voice_dpki.ledger.replica import BlockError, SignedBlock
+from voice_dpki.ledger.state import TxResult
+from voice_dpki.names import Height
+
+log = logging.getLogger(__name__)
+
+WAIT_MS = 10_000
+"""How long the other node may keep a request for blocks that are not there yet."""
+
+BLOCKS_PER_REQUEST = 64
+MAX_BLOCKS_BYTES = 16 * 1024 * 1024
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Pauses after one failure, two, and so on; the last one stays."""
+
+SUBMIT_TIMEOUT_S = 10.0
+
+REFUSED = Counter("ledger_blocks_refused", "Fetched blocks that did not verify")
+
+
+class UnavailableError(LocalError):
+    """The followed node does not answer; whether it took a transaction is not known."""
+
+
+class _BlocksForm(msgspec.Struct):
+    blocks: list[msgspec.Raw]
+
+
+class _VerdictForm(msgspec.Struct):
+    code: int
+    name: str
+    detail: str
+    height: int | None = None
+
+
+class Follower:
+    """Keeps the chain level with the node at `url`; `run` fetches blocks."""
+
+    def __init__(self, chain: Chain, url: str, clock: Clock) -> None:
+        self._chain = chain
+        self._clock = clock
+        self._replica = chain.replica()
+        self._light = _light_client(chain, self._replica.last is not None)
+        self._http = httpx.AsyncClient(base_url=url, trust_env=False)
+
+    async def run(self) -> None:
+        """Follow until cancelled. Raises LocalError (a fork, a diverging state) where going on would be wrong."""
+        try:
+            await self._follow()
+        finally:
+            await self._http.aclose()
+
+    async def _follow(self) -> None:
+        failures = 0
+        while True:
+            try:
+                if blocks := await self._fetch():
+                    await self._chain.write(partial(self._take, blocks))
+                failures = 0
+            except ForkError as error:
+                log.critical("fork", extra={"fields": {"evidence": json.dumps(error.evidence.to_json())}})
+                raise LocalError(f"the validators contradict themselves: {error}") from None
+            except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError) as error:
+                _log_failure(error, first=failures == 0)
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    async def submit(self, raw: bytes) -> Verdict:
+        """Hand a transaction to the followed node and return what became of it; raises UnavailableError."""
+        try:
+            response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
+            form = msgspec.json.decode(response.content, type=_VerdictForm)
+        except (httpx.HTTPError, msgspec.MsgspecError):
+            raise UnavailableError("the ordering node does not answer; repeat the request") from None
+        height = None if form.height is None else Height(form.height)
+        return Verdict(TxResult(form.code, form.name, form.detail), height)
+
+    async def _fetch(self) -> list[SignedBlock]:
+        """Ask for the next blocks, waiting for them at the other node."""
+        query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
+        data = bytearray()
+        async with self._http.stream(
+            "GET", "/ledger/v1/blocks", params=query, timeout=WAIT_MS / 1000 + 5
+        ) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) > MAX_BLOCKS_BYTES:
+                    raise MalformedError("the followed node sends more than was asked for")
+        try:
+            form = msgspec.json.decode(bytes(data), type=_BlocksForm)
+        except msgspec.MsgspecError as error:
+            raise MalformedError(f"blocks: {error}") from None
+        return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
+
+    def _take(self, blocks: list[SignedBlock]) -> None:
+        """Verify, execute and store blocks in turn, up to the first that does not verify."""
+        for block in blocks:
+            self._light.verify(block.signed_header, None, self._clock.now_s())
+            self._chain.store.commit(self._replica.take(block))
+
+
+def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
+    """Trust the last stored header, which was verified before it was stored, or else the genesis."""
+    genesis, view = chain.genesis, chain.store.view
+    trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
+    last = view.block(view.height) if has_blocks else None
+    if last is not None:
+        trust = TrustPoint.at(last.signed_header(), genesis.validators)
+    return LightClient(genesis.chain_id, trust, trusting_period_s=GENESIS_TRUST_S)
+
+
+def _log_failure(error: Exception, *, first: bool) -> None:
+    refused = isinstance(error, LightError | BlockError | MalformedError)
+    if refused:
+        REFUSED.inc()
+    if refused or first:
+        event = "block refused" if refused else "followed node does not answer"
+        log.warning(event, extra={"fields": {"reason": str(error) or type(error).__name__}})

@@ -1,0 +1,146 @@
+"""`ledger-node init`: a new ledger from a list of members - keys, genesis, and a configuration for each node."""
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.genesis import dump_genesis
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import Config, load_config
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.tnauthlist import TnRange
+
+FIRST_PORT = 26680
+
+EXAMPLE = """\
+chain_id = "demo-1"
+
+[[members]]
+organization = "Operator A"
+kind = "operator"                                          # or vendor, service_provider, ca
+domains = ["a.example"]
+ranges = [{ start = "493023125000", count = 1000 }]        # E.164 without +
+spcs = []                                                  # service provider codes
+validators = 1                                             # keys to make; operators only
+"""
+
+
+class _Range(Config, frozen=True, kw_only=True):
+    start: str
+    count: int
+
+
+class _Member(Config, frozen=True, kw_only=True):
+    organization: str
+    kind: MemberKind
+    domains: tuple[str, ...] = ()
+    ranges: tuple[_Range, ...] = ()
+    spcs: tuple[str, ...] = ()
+    validators: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+
+
+class _Members(Config, frozen=True, kw_only=True):
+    chain_id: str
+    members: Annotated[list[_Member], msgspec.Meta(min_length=1)]
+
+
+def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
+    """Make a ledger in `folder`, which must be new or empty; return the configurations made, the engine's first.
+
+    Raises LocalError if the file does not describe members that can be.
+    """
+    wanted = load_config(members_file, _Members)
+    if folder.exists() and any(folder.iterdir()):
+        raise LocalError(f"{folder}: there is something in it already; name a new folder")
+    slugs = [_slug(member.organization) for member in wanted.members]
+    if len(set(slugs)) != len(slugs) or "engine" in slugs:
+        raise LocalError(f"{members_file}: two organisations' names are too alike to name files by")
+    keys = folder / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    validator_keys: list[str] = []
+    members = [
+        _make_member(member, slug, keys, validator_keys) for member, slug in zip(wanted.members, slugs, strict=True)
+    ]
+    genesis = dump_genesis(wanted.chain_id, int(clock.now_s()) * 10**9, members)
+    (folder / "genesis.json").write_bytes(genesis)
+    return [
+        _write_engine(folder, validator_keys),
+        *(
+            _write_follower(folder, member.organization, slug, FIRST_PORT + 1 + at)
+            for at, (member, slug) in enumerate(zip(members, slugs, strict=True))
+        ),
+    ]
+
+
+def _make_member(wanted: _Member, slug: str, keys: Path, validator_keys: list[str]) -> Member:
+    """Make a member with new keys; names of validators' key files are added to `validator_keys`."""
+    endorsing = generate_es256()
+    write_private(keys / f"endorsing-{slug}.pem", to_pem(endorsing))
+    public = []
+    for number in range(1, wanted.validators + 1):
+        key = Ed25519PrivateKey.generate()
+        name = f"validator-{slug}-{number}.pem"
+        write_private(keys / name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        validator_keys.append(f"keys/{name}")
+        public.append(key.public_key().public_bytes_raw())
+    try:
+        return Member(
+            organization=wanted.organization,
+            kind=wanted.kind,
+            domains=wanted.domains,
+            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in wanted.ranges),
+            spcs=wanted.spcs,
+            validators=tuple(public),
+            endorsing_keys=(endorsing.public_key_der,),
+        )
+    except MalformedError as error:
+        raise LocalError(f"{wanted.organization}: {error}") from None
+
+
+def _write_engine(folder: Path, validator_keys: list[str]) -> Path:
+    keys = ", ".join(f'"{name}"' for name in validator_keys)
+    role = f"[engine]\nvalidator_keys = [{keys}]\nheartbeat_s = 5.0\n"
+    return _write_config(folder, "engine", FIRST_PORT, role)
+
+
+def _write_follower(folder: Path, organization: str, slug: str, port: int) -> Path:
+    write_private(folder / f"tokens-{slug}", (secrets.token_urlsafe(32) + "\n").encode("ascii"))
+    role = (
+        f'[follow]\nurl = "http://127.0.0.1:{FIRST_PORT}"\n\n'
+        f"[submission]\norganization = {_toml(organization)}\n"
+        f'endorsing_key = "keys/endorsing-{slug}.pem"\ntokens = "tokens-{slug}"\n'
+    )
+    return _write_config(folder, slug, port, role)
+
+
+def _write_config(folder: Path, name: str, port: int, role: str) -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'[node]\nname = "{name}"\ndata_dir = "data-{name}"\ngenesis = "genesis.json"\n\n'
+        f'[listen]\nhost = "127.0.0.1"\nport = {port}\n\n{role}',
+        encoding="utf-8",
+    )
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+
+
+def _slug(organization: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", organization.lower()).strip("-") or "member"
+
+
+def _toml(text: str) -> str:
+    return msgspec.json.encode(text).decode("utf-8")  # a JSON string is a TOML basic string

@@ -1,0 +1,205 @@
+"""The `ledger-node` program."""
+
+import asyncio
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from ledger_node import config as configuration
+from ledger_node import initialise
+from ledger_node.api import Api, Orderer
+from ledger_node.chain import Chain
+from ledger_node.engine import Engine
+from ledger_node.follower import Follower
+from ledger_node.integrity import check_store
+from ledger_node.store import Store
+from ledger_node.submission import Submission
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.shell.config import read_file, read_secrets, resolve
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.program import Parser, fail, run
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.x509.keys import from_pem
+
+log = logging.getLogger(__name__)
+
+CLOCK = SystemClock()
+
+FIRST_BLOCK_WAIT_S = 2.0
+"""How long a node that has no block yet waits for one before it says that it is ready."""
+
+DESCRIPTION = """\
+A node of the federation's ledger. It answers whether a certificate is valid, with a proof that anyone can check
+who has the genesis file; it may order transactions (embedded engine) or follow a node that does; and it may endorse
+certificates for one member (submission role).
+
+A ledger on one machine, in three commands:
+
+  ledger-node init --members members.toml --out net       # see: ledger-node init --help
+  ledger-node start --config net/engine.toml &
+  ledger-node start --config net/operator-a.toml &
+
+Then, for a certificate in DER:
+
+  curl -H "Authorization: Bearer $(cat net/tokens-operator-a)" --data-binary @cert.der \\
+       http://127.0.0.1:26681/ledger/v1/submissions
+  curl http://127.0.0.1:26681/ledger/v1/status/$(sha256sum cert.der | cut -d' ' -f1)
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `ledger-node COMMAND ...` and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except VoiceDpkiError as error:
+        return fail(error)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ledger-node", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    start = commands.add_parser(
+        "start",
+        help="run a node until SIGTERM",
+        description=f"Run a node until SIGTERM. Its configuration:\n\n{configuration.EXAMPLE}",
+    )
+    start.set_defaults(run=_start)
+    init = commands.add_parser(
+        "init",
+        help="make a new ledger: keys, genesis and configurations",
+        description=f"Make a new ledger from a list of its members:\n\n{initialise.EXAMPLE}",
+    )
+    init.add_argument("--members", type=Path, required=True, help="the list of members, TOML")
+    init.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configurations")
+    init.set_defaults(run=_init)
+    check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
+    check.set_defaults(run=_check)
+    for command in (start, check):
+        command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
+    status = commands.add_parser("status", help="print what a running node says of itself")
+    status.add_argument("--url", required=True, help="for instance http://127.0.0.1:26680")
+    status.set_defaults(run=_status)
+    return parser
+
+
+def _init(options: Namespace) -> int:
+    made = initialise.initialise(options.members, options.out, CLOCK)
+    print(f"Made {options.out / 'genesis.json'}, keys, and a configuration for each node. Start them with:")
+    for path in made:
+        print(f"  ledger-node start --config {path}")
+    return 0
+
+
+def _check(options: Namespace) -> int:
+    config = configuration.load(options.config)
+    genesis = configuration.read_genesis(options.config, config)
+    print(check_store(resolve(options.config, config.node.data_dir), genesis, whole=True))
+    return 0
+
+
+def _status(options: Namespace) -> int:
+    try:
+        answer = httpx.get(f"{options.url.rstrip('/')}/ledger/v1/node", timeout=5, trust_env=False)
+        answer.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise LocalError(f"{options.url}: the node does not answer: {error}") from None
+    print(answer.text)
+    return 0
+
+
+def _start(options: Namespace) -> int:
+    config = configuration.load(options.config)
+    genesis = configuration.read_genesis(options.config, config)
+    setup_logging(config.node.name)
+    looked_at = check_store(resolve(options.config, config.node.data_dir), genesis, whole=False)
+    log.info("store is sound", extra={"fields": {"checked": looked_at}})
+    return run(lambda stop: _serve(options.config, config, genesis, stop))
+
+
+async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis, stop: asyncio.Event) -> None:
+    """Run the node until `stop`; what ends its chain's work ends the node."""
+    folder = resolve(path, config.node.data_dir)
+    tracer = Tracer(resolve(path, config.trace.file) if config.trace else None, config.node.name)
+    async with _chain(folder, genesis) as chain:
+        orderer = _orderer(path, config, chain)
+        submission, tokens = _submission(path, config, chain, orderer)
+        api = Api(
+            chain,
+            name=config.node.name,
+            role="engine" if config.engine else "follower",
+            folder=folder,
+            orderer=orderer,
+            submission=submission,
+            tokens=tokens,
+            clock=CLOCK,
+            tracer=tracer,
+        )
+        work = asyncio.create_task(orderer.run())
+        async with serve(HttpApp(api.routes()), config.listen) as port:
+            await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
+            tracer.ready(http=f"{config.listen.host}:{port}")
+            log.info("ready", extra={"fields": {"host": config.listen.host, "port": port, "height": chain.height}})
+            await _first_of(work, stop.wait())
+        await _end(work)
+    tracer.close()
+
+
+@asynccontextmanager
+async def _chain(folder: Path, genesis: Genesis) -> AsyncIterator[Chain]:
+    chain = Chain(Store(folder, genesis), genesis)
+    try:
+        yield chain
+    finally:
+        chain.close()
+
+
+def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Engine | Follower:
+    if config.engine is not None:
+        keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
+        return Engine(chain, keys, CLOCK, config.engine.heartbeat_s)
+    assert config.follow is not None
+    return Follower(chain, config.follow.url, CLOCK)
+
+
+def _submission(
+    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer
+) -> tuple[Submission | None, tuple[str, ...]]:
+    section = config.submission
+    if section is None:
+        return None, ()
+    key_path = resolve(path, section.endorsing_key)
+    try:
+        signer = from_pem(read_file(key_path, "endorsing key"))
+    except LocalError as error:
+        raise LocalError(f"{key_path}: {error}") from None
+    submission = Submission(chain, section.organization, signer, orderer.submit)
+    return submission, read_secrets(resolve(path, section.tokens))
+
+
+async def _first_of(work: asyncio.Task[None], stopped: Coroutine[object, object, object]) -> None:
+    stop = asyncio.ensure_future(stopped)
+    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+
+
+async def _end(work: asyncio.Task[None]) -> None:
+    """End the chain's work; raises what it ended with by itself."""
+    work.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The submission role: endorses for one member what its own systems ask for, and waits until it is on the ledger.
+
+Asking twice is harmless: what is on the ledger already is answered for as it stands there.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ledger_node.chain import Chain, Verdict
+from voice_dpki.effects import Signer
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.state import TxResult
+from voice_dpki.ledger.transactions import Body, ChangeStatus, Submit, endorse
+from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.profile import digest_of
+
+OWN_STORE_WAIT_S = 3.0
+"""How long to wait until this node too has the block, so that its own answers know of it."""
+
+Order = Callable[[bytes], Awaitable[Verdict]]
+"""Hands a transaction to the ordering node and returns what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is on the ledger; `repeated` if it was so before it was asked for."""
+
+    digest: CertDigest
+    status: CertStatus
+    height: Height
+    repeated: bool
+
+
+class RefusedByLedger(Exception):
+    """The ledger refuses, with the code, name and sentence in `result`."""
+
+    def __init__(self, result: TxResult) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+class Submission:
+    """Endorses for `organization` with `signer`."""
+
+    def __init__(self, chain: Chain, organization: str, signer: Signer, order: Order) -> None:
+        """Raise LocalError unless the ledger holds the key for the member."""
+        with chain.snapshot() as view:
+            member = view.member(organization)
+        if member is None or signer.public_key_der not in member.endorsing_keys:
+            raise LocalError(f"the ledger has no member {organization!r} with this endorsing key")
+        self._chain = chain
+        self._organization = organization
+        self._signer = signer
+        self._order = order
+
+    async def submit(self, der: bytes) -> Recorded:
+        """Have a certificate recorded; raises RefusedByLedger, BusyError or UnavailableError."""
+        digest = digest_of(der)
+        if own := self._own(digest):
+            return Recorded(digest, own.status, own.recorded_height, repeated=True)
+        body = Submit(self._chain.genesis.chain_id, self._organization, der)
+        verdict = await self._endorse(body)
+        if verdict.result.code == Refusal.RECORDED.code:
+            return await self._recorded_meanwhile(digest, verdict)
+        return Recorded(digest, CertStatus.VALID, _height(verdict), repeated=False)
+
+    async def change_status(self, digest: CertDigest, status: CertStatus, reason: str) -> Recorded:
+        """Have a certificate's status changed; raises RefusedByLedger, BusyError or UnavailableError."""
+        own = self._own(digest)
+        if own and own.status is status:
+            return Recorded(digest, status, own.changed_height, repeated=True)
+        revision = own.revision if own else 0
+        body = ChangeStatus(self._chain.genesis.chain_id, self._organization, digest, revision, status, reason)
+        verdict = await self._endorse(body)
+        return Recorded(digest, status, _height(verdict), repeated=False)
+
+    async def _endorse(self, body: Body) -> Verdict:
+        verdict = await self._order(endorse(body, [self._signer]))
+        if verdict.height is not None:
+            await self._chain.wait_for(verdict.height, OWN_STORE_WAIT_S)
+        if verdict.result.code not in (0, Refusal.RECORDED.code):
+            raise RefusedByLedger(verdict.result)
+        return verdict
+
+    async def _recorded_meanwhile(self, digest: CertDigest, verdict: Verdict) -> Recorded:
+        """Answer for a certificate that this node did not know of, once its store has caught up."""
+        with self._chain.snapshot() as view:
+            behind = view.record(digest) is None
+        if behind:
+            await self._chain.wait_for(self._chain.height + 1, OWN_STORE_WAIT_S)
+        own = self._own(digest)
+        if own is None:
+            raise RefusedByLedger(verdict.result)
+        return Recorded(digest, own.status, own.recorded_height, repeated=True)
+
+    def _own(self, digest: CertDigest) -> CertRecord | None:
+        with self._chain.snapshot() as view:
+            record = view.record(digest)
+        return record if record and record.organization == self._organization else None
+
+
+def _height(verdict: Verdict) -> Height:
+    if verdict.height is None:
+        raise LocalError("the ordering node did not say in which block the transaction is")
+    return verdict.height
