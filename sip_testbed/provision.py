@@ -6,7 +6,7 @@ configuration file for each program. Everything is made afresh in one folder; no
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ class Site:
         for operator in OPERATORS:
             (folder / operator.letter).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
-            telephones = pool.map(self._telephone, OPERATORS, (CALLER, CALLEE))
+            telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT)))
             self._genesis()
             self.signer = self.signing_credential("a/signer")
             self.caller, self.callee = telephones
@@ -114,9 +114,20 @@ class Site:
         """Write a file that only its owner may read."""
         return self._write(name, text.encode("utf-8") + b"\n")
 
-    def _telephone(self, operator: Operator, number: Tn) -> Credential:
+    def listen(self, actor: str) -> dict[str, object]:
+        """The [listen] section of an actor's configuration."""
+        address = self.addresses[actor]
+        return {"host": address.host, "port": address.port}
+
+    def users(self, letter: str, *numbers: Tn) -> str:
+        """Write the subscribers of a domain, all with its one password; returns the file's name."""
+        password = self.passwords[letter]
+        users = [{"number": f"+{number}", "password": password} for number in numbers]
+        return self.config(f"users-{letter}", {"users": users}).name
+
+    def _telephone(self, operator: Operator, numbers: Iterable[Tn]) -> Credential:
         """A user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
-        uris = [aor(number, operator)]
+        uris = [aor(number, operator) for number in numbers]
         return self._credential(
             f"{operator.letter}/telephone",
             generate_rsa(),

@@ -89,7 +89,7 @@ class TestJson:
 class Outline(HTMLParser):
     """Collects what a page would load, and whether its tags are balanced."""
 
-    VOID = frozenset({"meta", "link", "br", "line", "path", "circle", "rect"})
+    VOID = frozenset({"meta", "wbr", "link", "br", "line", "path", "circle", "rect"})
 
     def __init__(self) -> None:
         super().__init__()

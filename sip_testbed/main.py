@@ -1,0 +1,62 @@
+"""The program `sip-testbed`: the parts of a telephone network between two operators, and whole calls through it."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.shell.program import EXIT_USAGE, Parser, fail
+
+COMMANDS = {
+    "call": ("sip_testbed.call", "start two operators' networks, place a call, and report what was seen"),
+    "proxy": ("sip_testbed.proxy", "registrar and proxy of one domain"),
+    "user-agent": ("sip_testbed.user_agent", "a telephone that plays and records"),
+    "path": ("sip_testbed.path", "an attacker on the path between the operators"),
+}
+"""Subcommand to the module that it lives in and its summary. Only the module that is asked for is imported."""
+
+HELP = """\
+Parts of a telephone network between two operators, each a program of its own, and whole calls through it.
+
+{commands}
+
+Begin with
+
+  sip-testbed call                        one authenticated, encrypted call, with a ladder and a report in out/call
+  sip-testbed call --list-scenarios       the attacks that can be tried on it
+
+The other commands run one part for longer: sip-testbed proxy --help shows a proxy's configuration, for instance.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `sip-testbed ...` and return its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else EXIT_USAGE
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        print(f"sip-testbed: there is no command {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        return _run(name, import_module(COMMANDS[name][0]), rest)
+    except VoiceDpkiError as error:
+        return fail(error)
+
+
+def _run(name: str, module: Any, arguments: Sequence[str]) -> int:
+    parser = Parser(prog=f"sip-testbed {name}")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(arguments)))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    return HELP.format(commands=commands).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
