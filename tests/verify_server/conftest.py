@@ -1,5 +1,5 @@
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,10 @@ class Caller:
     def credential(self, der: bytes) -> Credential:
         return make_credential(self.signer, read_profile(der), "https://certs.a.example/{digest}.der", time.time())
 
-    def identity(self, der: bytes, key_mgmt=(), orig="493023125001") -> str:
+    def identity(self, der: bytes, key_mgmt=(), orig="493023125001", named: bytes | None = None) -> str:
+        """Sign a call under `der`; a thief may have the token name another certificate of the key."""
         now_s = time.time()
+        credential = replace(self.credential(der), info=self.credential(named or der).info)
         request = SigningRequest(
             "A",
             Tn(orig),
@@ -52,7 +54,7 @@ class Caller:
             "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d",
             key_mgmt,
         )
-        return sign_shaken(request, self.credential(der), now_s).serialize()
+        return sign_shaken(request, credential, now_s).serialize()
 
 
 def verification(identity: str, orig="+493023125001", **changes) -> dict[str, object]:

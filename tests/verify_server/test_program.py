@@ -1,0 +1,191 @@
+"""The program against a real ledger node: signers are recorded, revoked, and the node goes away."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from verify_server.config import EXAMPLE
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.names import Tn
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.tnauthlist import TnRange
+
+from .conftest import TOKEN, Caller, verification
+
+PATH = "/stir/v1/verification"
+OFFER = "mikey AQAFgM3YFvMAAAAA"
+
+MEMBERS = """\
+chain_id = "test-1"
+[[members]]
+organization = "Operator A"
+kind = "operator"
+domains = ["a.example"]
+ranges = [{ start = "493023125000", count = 1000 }]
+validators = 1
+"""
+
+ENGINE = """\
+[node]
+name = "engine"
+data_dir = "data"
+genesis = "genesis.json"
+[listen]
+port = 0
+[engine]
+validator_keys = ["keys/validator-operator-a-1.pem"]
+[submission]
+organization = "Operator A"
+endorsing_key = "keys/endorsing-operator-a.pem"
+tokens = "tokens-operator-a"
+[trace]
+file = "engine.jsonl"
+"""
+
+
+class Program:
+    """A program that traces into `trace`; its address is in its ready event."""
+
+    def __init__(self, module, config, trace):
+        self.trace_file, self.log_path = trace, trace.with_suffix(".log")
+        self.log = self.log_path.open("w")
+        command = [sys.executable, "-m", module, "start", "--config", str(config)]
+        self.process = subprocess.Popen(command, stderr=self.log)
+        self.url = f"http://{self._ready()}"
+
+    def _ready(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for event in self.events():
+                if event["kind"] == "ready":
+                    return event["http"]
+            assert self.process.poll() is None, self.log_path.read_text()
+            time.sleep(0.02)
+        raise AssertionError("not ready")
+
+    def events(self):
+        return (
+            [json.loads(line) for line in self.trace_file.read_text().splitlines()]
+            if self.trace_file.exists()
+            else []
+        )
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(10)
+        self.log.close()
+        return status
+
+
+class Federation:
+    """A ledger of Operator A's, and a verification server that asks it."""
+
+    def __init__(self, folder):
+        (folder / "members.toml").write_text(MEMBERS)
+        net = folder / "net"
+        command = [sys.executable, "-m", "ledger_node.main", "init", "--members", "members.toml", "--out", "net"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+        (net / "test.toml").write_text(ENGINE)
+        self.ledger = Program("ledger_node.main", net / "test.toml", net / "engine.jsonl")
+        config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
+        config = config.replace("genesis.json", "net/genesis.json")
+        (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
+        (folder / "proxy.tokens").write_text(TOKEN)
+        self.verifier = Program("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
+        self.genesis = load_genesis((net / "genesis.json").read_bytes())
+        self.token = (net / "tokens-operator-a").read_text().strip()
+        self.client = httpx.Client(
+            base_url=self.verifier.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False
+        )
+        self.caller = Caller()
+        self.der = self.caller.der()
+        self.submit(self.der)
+
+    def submit(self, der):
+        self._on_the_ledger(lambda client: client.submit(der, self.token))
+
+    def revoke(self, der):
+        self._on_the_ledger(lambda client: client.revoke(digest_of(der), "keyCompromise", self.token))
+
+    def _on_the_ledger(self, act):
+        async def run():
+            async with LedgerClient.of_genesis(self.ledger.url, self.genesis) as client:
+                await act(client)
+
+        asyncio.run(run())
+
+    def verdict(self, identity, **changes):
+        answer = self.client.post(PATH, json=verification(identity, **changes))
+        assert answer.status_code == 200, answer.text
+        return answer.json()["verificationResponse"]
+
+    def stop(self):
+        self.client.close()
+        assert self.verifier.stop() == 0
+        assert self.ledger.process.poll() is not None or self.ledger.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory):
+    federation = Federation(tmp_path_factory.mktemp("federation"))
+    yield federation
+    federation.stop()
+
+
+def test_a_recorded_signer_passes(federation):
+    identity = federation.caller.identity(federation.der, (OFFER,))
+    verdict = federation.verdict(identity, keyMgmt=[OFFER])
+    assert (verdict["verstat"], verdict["signer"], verdict["keyMgmt"]) == (
+        "TN-Validation-Passed",
+        "Operator A",
+        "verified",
+    )
+    texts = [event["text"] for event in federation.verifier.events() if event["kind"] == "note"]
+    assert texts[-2:] == ["signer on the ledger: valid", "Identity A valid"]
+
+
+def test_a_signer_that_is_not_recorded(federation):
+    verdict = federation.verdict(federation.caller.identity(federation.caller.der()))
+    assert (verdict["step"], verdict["reasoncode"]) == ("E17 certificate", 437)
+    assert verdict["reasondesc"] == "The signer's certificate is not recorded on the ledger."
+
+
+def test_a_signer_that_was_revoked_a_moment_ago(federation):
+    der = federation.caller.der(TnRange(Tn("493023125000"), 500))
+    federation.submit(der)
+    first, second = federation.caller.identity(der), federation.caller.identity(der)
+    assert federation.verdict(first)["verstat"] == "TN-Validation-Passed"
+    federation.revoke(der)
+    verdict = federation.verdict(second)
+    assert (verdict["step"], verdict["verstat"]) == ("E17 certificate", "TN-Validation-Failed")
+    assert verdict["reasondesc"] == "The signer's certificate was revoked on the ledger."
+
+
+def test_a_thief_with_the_key_signs_for_a_number_beyond_the_certificate(federation):
+    narrow = federation.caller.der(TnRange(Tn("493023125000"), 100))
+    federation.submit(narrow)
+    identity = federation.caller.identity(federation.der, orig="493023125100", named=narrow)
+    verdict = federation.verdict(identity, **{"from": {"tn": "493023125100"}})
+    assert (verdict["step"], verdict["reasoncode"], verdict["signer"]) == ("E17 authority", 437, "Operator A")
+    assert verdict["reasondesc"] == "The signer's certificate has no authority over the caller's number."
+
+
+def test_lookups_are_counted(federation):
+    federation.verdict(federation.caller.identity(federation.caller.der()))
+    metrics = federation.client.get("/metrics").text
+    assert 'voice_dpki_signer_lookups_total{outcome="unknown"}' in metrics
+
+
+def test_when_the_ledger_is_gone_no_call_is_verified(federation):
+    """Last, for it takes the ledger away."""
+    assert federation.ledger.stop() == 0
+    verdict = federation.verdict(federation.caller.identity(federation.der))
+    assert (verdict["verstat"], verdict["reasoncode"], verdict["step"]) == ("No-TN-Validation", 436, "E8 ledger")
+    assert "does not answer" in verdict["reasondesc"]
