@@ -1,0 +1,142 @@
+"""Whole sessions over the loopback, in real time: both directions, each codec, each protection."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from voice_dpki.errors import LocalError
+from voice_dpki.media.codecs import CODECS, Codec
+from voice_dpki.media.correlate import correlate
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.rtp import RtpPacket
+from voice_dpki.media.session import MediaSession
+from voice_dpki.mikey.policy import SrtpProfile
+
+DEADLINE_S = 10.0
+
+
+class Trace:
+    """What a session sent."""
+
+    def __init__(self) -> None:
+        self.packets: list[tuple[str, str, bytes, bytes]] = []
+
+    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
+        self.packets.append((src, dst, wire, clear))
+
+
+@contextlib.asynccontextmanager
+async def pair(codec: Codec, keys: tuple[Any, Any]) -> AsyncIterator[tuple[MediaSession, MediaSession, Trace]]:
+    trace = Trace()
+    one, other = await MediaSession.open("127.0.0.1", tracer=trace), await MediaSession.open("127.0.0.2")
+    try:
+        one.start(codec, payload_type=codec.payload_type, remote=(other.host, other.port), keys=keys[0])
+        other.start(codec, payload_type=codec.payload_type, remote=(one.host, one.port), keys=keys[1])
+        yield one, other, trace
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def talk(one: MediaSession, other: MediaSession, speech: Any, seconds: float) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(one.say(speech("caller", seconds)), other.say(speech("callee", seconds)))
+        await asyncio.gather(one.wait_until_quiet(2), other.wait_until_quiet(2))
+        await asyncio.gather(one.finish(), other.finish())
+
+
+@pytest.mark.parametrize("protection", [*SrtpProfile, None])
+@pytest.mark.parametrize("name", CODECS)
+async def test_a_conversation(name: str, protection: SrtpProfile | None, new_keys: Any, speech: Any) -> None:
+    codec = CODECS[name]
+    keys = (None, None) if protection is None else new_keys(protection)
+    async with pair(codec, keys) as (one, other, trace):
+        await talk(one, other, speech, 1.0)
+        assert correlate(one.said, other.heard).coefficient >= 0.99
+        assert correlate(other.said, one.heard).coefficient >= 0.99
+        counted = other.statistics()
+        assert counted.received == one.statistics().sent == 55
+        assert (counted.lost, counted.late, counted.unauthentic, counted.foreign) == (0, 0, 0, 0)
+        assert counted.srtp == protection
+        assert counted.mos > 4.2
+        encrypted = [wire != clear for _, _, wire, clear in trace.packets]
+        assert all(encrypted) if protection else not any(encrypted)
+
+
+async def test_packets_before_the_keys_wait_for_them(new_keys: Any, speech: Any) -> None:
+    codec, (ours, theirs) = CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
+    one, other = await MediaSession.open("127.0.0.1"), await MediaSession.open("127.0.0.1")
+    try:
+        one.start(codec, payload_type=0, remote=(other.host, other.port), keys=ours)
+        await one.say(speech("caller", 0.2))
+        other.start(codec, payload_type=0, remote=(one.host, one.port), keys=theirs)
+        await other.finish()
+        assert other.statistics().received == one.statistics().sent
+        assert correlate(one.said, other.heard).coefficient >= 0.99
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def test_rtcp_is_protected_and_ends_the_session(new_keys: Any, speech: Any) -> None:
+    async with pair(CODECS["PCMA"], new_keys(SrtpProfile.AEAD_AES_128_GCM)) as (one, other, trace):
+        await one.say(speech("caller", 0.1))
+        await one.finish()
+        async with asyncio.timeout(DEADLINE_S):
+            await other.wait_until_quiet(DEADLINE_S)
+        src, dst, wire, clear = trace.packets[-1]
+        assert (src, dst) == (f"{one.host}:{one.port + 1}", f"{other.host}:{other.port + 1}")
+        assert clear[1] == 200
+        assert wire[:8] == clear[:8]
+        assert clear[8:] not in wire
+
+
+async def test_only_the_host_of_the_sdp_is_heard(speech: Any) -> None:
+    """In clear, where nothing else protects: a packet from another host is dropped."""
+    async with pair(CODECS["PCMU"], (None, None)) as (one, other, _):
+        packet = RtpPacket(0, 1, 1, 99, bytes(160)).serialize()
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stranger:
+            stranger.bind(("127.0.0.9", 0))
+            stranger.sendto(packet, (other.host, other.port))
+        await one.say(Pcm(8000, speech("caller", 0.1).resampled(8000).data))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as same_host:
+            same_host.bind((one.host, 0))
+            same_host.sendto(packet, (other.host, other.port))
+        async with asyncio.timeout(DEADLINE_S):
+            while other.statistics().foreign < 2:
+                await asyncio.sleep(0.01)
+        assert other.statistics().received == one.statistics().sent
+
+
+async def test_forged_packets_are_counted_and_dropped(new_keys: Any, speech: Any) -> None:
+    async with pair(CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)) as (one, other, _):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forger:
+            forger.bind((one.host, 0))
+            for _ in range(10):
+                forger.sendto(RtpPacket(0, 1, 1, 1111, bytes(170)).serialize(), (other.host, other.port))
+        await talk(one, other, speech, 0.3)
+        assert other.statistics().unauthentic == 10
+        assert correlate(one.said, other.heard).coefficient >= 0.99
+
+
+async def test_order_of_use(speech: Any) -> None:
+    session = await MediaSession.open("127.0.0.1")
+    assert session.port % 2 == 0
+    with pytest.raises(LocalError):
+        session.statistics()
+    session.start(CODECS["PCMU"], payload_type=0, remote=("127.0.0.1", 9))
+    with pytest.raises(LocalError):
+        session.start(CODECS["PCMU"], payload_type=0, remote=("127.0.0.1", 9))
+    await session.say(speech("caller", 0.04))
+    await session.close()
+    await session.close()
+
+
+async def test_a_host_that_is_not_ours() -> None:
+    with pytest.raises(LocalError):
+        await MediaSession.open("192.0.2.1")

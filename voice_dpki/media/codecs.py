@@ -1,0 +1,181 @@
+"""Speech codecs: PCMU and PCMA (ITU-T G.711) and Opus (RFC 6716, RFC 7587), on aiortc's encoders and decoders.
+
+aiortc and its FFmpeg are imported when the first coder is made: they cost a process about 25 MB.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.media.pcm import SAMPLE_BYTES, audio_frame, samples_of
+
+if TYPE_CHECKING:
+    from aiortc.codecs.opus import OpusEncoder
+    from av import AudioFrame
+    from av.frame import Frame
+
+FRAME_S = 0.020
+"""Length of a frame: one packet each (RFC 3551 §4.2)."""
+
+MAX_OPUS_PACKET_S = 0.120
+"""Longest time that one Opus packet holds (RFC 6716 §3.2.5)."""
+
+CONCEALED_FRAMES = 3
+"""Frames in a row that repeat the last one heard, each at half the level, before silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A codec as SDP names it. Its samples are one channel at `clock_rate`, which is the RTP clock too."""
+
+    name: str
+    payload_type: int
+    clock_rate: int
+    rtpmap: str
+    impairment: float
+    """Ie of the E-model: what the codec costs without loss (ITU-T G.113, appendix I; 0 is assumed for Opus)."""
+    loss_robustness: float
+    """Bpl of the E-model: how well the codec with our concealment bears loss (4.3 for G.711 without any)."""
+    duration: Callable[[bytes], int]
+    """How many ticks of the RTP clock a payload lasts; raises MalformedError."""
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one frame, and ticks of the RTP clock."""
+        return int(self.clock_rate * FRAME_S)
+
+
+def _g711_duration(payload: bytes) -> int:
+    if not payload:
+        raise MalformedError("an empty G.711 payload")
+    return len(payload)
+
+
+_OPUS_TICKS = (
+    *((480, 960, 1920, 2880) * 3),  # SILK, three bandwidths
+    *((480, 960) * 2),  # hybrid, two bandwidths
+    *((120, 240, 480, 960) * 4),  # CELT, four bandwidths
+)
+"""Ticks of a frame by the configuration in a packet's first byte (RFC 6716 §3.1, Table 2)."""
+
+
+def _opus_duration(payload: bytes) -> int:
+    """Return the ticks of an Opus packet from its first two bytes (RFC 6716 §3.1, §3.2.5)."""
+    if not payload:
+        raise MalformedError("an empty Opus payload")
+    config, code = payload[0] >> 3, payload[0] & 3
+    if code == 3 and len(payload) < 2:
+        raise MalformedError("an Opus packet without its frame count")
+    frames = (1, 2, 2, payload[-1 if len(payload) < 2 else 1] & 0x3F)[code]
+    ticks = _OPUS_TICKS[config] * frames
+    if not 0 < ticks <= MAX_OPUS_PACKET_S * 48_000:
+        raise MalformedError("an Opus packet lasts more than 120 ms, or nothing (RFC 6716 §3.2.5)")
+    return ticks
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec("PCMU", 0, 8000, "PCMU/8000", 0.0, 4.3, _g711_duration),
+        Codec("PCMA", 8, 8000, "PCMA/8000", 0.0, 4.3, _g711_duration),
+        Codec("opus", 96, 48_000, "opus/48000/2", 0.0, 10.0, _opus_duration),
+    )
+}
+"""The codecs by their names in SDP (RFC 3551 §6, RFC 7587 §7)."""
+
+
+def codec_named(name: str) -> Codec:
+    """Return the codec of that name, in any case (RFC 4566 §6); raises LocalError for one that we do not have."""
+    for codec in CODECS.values():
+        if codec.name.lower() == name.lower():
+            return codec
+    raise LocalError(f"no such codec: {name[:20]}; there are {', '.join(CODECS)}")
+
+
+class SpeechEncoder:
+    """Encodes one stream, frame by frame."""
+
+    def __init__(self, codec: Codec) -> None:
+        from aiortc.codecs.g711 import PcmaEncoder, PcmuEncoder
+
+        self._codec = codec
+        self._encoder = {"PCMU": PcmuEncoder, "PCMA": PcmaEncoder, "opus": _opus_encoder}[codec.name]()
+        self._pts = 0
+
+    def encode(self, frame: bytes) -> bytes:
+        """Encode one frame of samples; each gives one payload."""
+        layout = "stereo" if self._codec.name == "opus" else "mono"
+        data = _doubled(frame) if layout == "stereo" else frame
+        payloads, _ = self._encoder.encode(audio_frame(data, self._codec.clock_rate, layout, self._pts))
+        self._pts += self._codec.frame_samples
+        if len(payloads) != 1:
+            raise LocalError(f"{self._codec.name} gave {len(payloads)} payloads for one frame")
+        return payloads[0]
+
+
+def _opus_encoder() -> "OpusEncoder":
+    """Make an encoder that keeps low frequencies: aiortc's choice, "voip", would not let us hear what was said."""
+    from aiortc.codecs.opus import OpusEncoder
+
+    encoder = OpusEncoder()
+    encoder.codec.options = {"application": "audio"}
+    return encoder
+
+
+class SpeechDecoder:
+    """Decodes one stream, payload by payload in the order of time, and fills what was lost."""
+
+    def __init__(self, codec: Codec) -> None:
+        from aiortc.codecs.g711 import PcmaDecoder, PcmuDecoder
+        from aiortc.codecs.opus import OpusDecoder
+        from av import AudioFrame, AudioResampler
+
+        self._codec = codec
+        self._decoder = {"PCMU": PcmuDecoder, "PCMA": PcmaDecoder, "opus": OpusDecoder}[codec.name]()
+        self._mono = AudioResampler(format="s16", layout="mono", rate=codec.clock_rate)
+        self._audio_frame = AudioFrame
+        self._last = b""
+        self._concealed = 0
+
+    def decode(self, payload: bytes) -> bytes:
+        """Decode one payload to samples; raises MalformedError if the codec cannot read it."""
+        from aiortc.jitterbuffer import JitterFrame
+        from av.error import FFmpegError
+
+        try:
+            frames = self._decoder.decode(JitterFrame(payload, 0))
+            self._last = b"".join(samples_of(mono) for frame in frames for mono in self._mono_frames(frame))
+        except FFmpegError as error:
+            raise MalformedError(f"not a payload of {self._codec.name}: {error.strerror}") from None
+        self._concealed = 0
+        return self._last
+
+    def conceal(self, samples: int) -> bytes:
+        """Make up `samples` that were lost: the last frame again and fainter, then silence."""
+        self._concealed += 1
+        size = samples * SAMPLE_BYTES
+        if self._concealed > CONCEALED_FRAMES or not self._last:
+            return bytes(size)
+        self._last = _halved(self._last)
+        return self._last[-size:].ljust(size, b"\0")
+
+    def _mono_frames(self, frame: "Frame") -> "list[AudioFrame]":
+        """Mix a decoded frame down, without its time: the resampler must not fill where packets were lost."""
+        assert isinstance(frame, self._audio_frame)
+        frame.pts = None
+        return self._mono.resample(frame)
+
+
+def _doubled(mono: bytes) -> bytes:
+    """Give both channels of a stereo frame the same samples."""
+    stereo = bytearray(2 * len(mono))
+    for offset in (0, 2):
+        stereo[offset::4] = mono[0::2]
+        stereo[offset + 1 :: 4] = mono[1::2]
+    return bytes(stereo)
+
+
+def _halved(mono: bytes) -> bytes:
+    samples = memoryview(mono).cast("h")
+    return b"".join((sample // 2).to_bytes(SAMPLE_BYTES, "little", signed=True) for sample in samples)

@@ -1,0 +1,96 @@
+"""RTCP of a call: reports both ways, the round trip, and the BYE that is encrypted like all else (RFC 3550 §6)."""
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.media.playout import PlayoutStatistics
+from voice_dpki.media.rtcp import (
+    Goodbye,
+    ReceiverReport,
+    ReportBlock,
+    SenderReport,
+    SourceDescription,
+    ntp_time,
+    parse_compound,
+)
+from voice_dpki.media.srtp import Protection, SrtpError
+from voice_dpki.media.stream import ReceiveStream, SendStream
+
+
+class Control:
+    """Writes and reads the RTCP of one session; `now_s` is Unix time here."""
+
+    def __init__(self, sending: SendStream, receiving: ReceiveStream, protection: Protection, cname: str) -> None:
+        self.goodbye = False
+        """Whether the peer has left."""
+        self.round_trip_s: float | None = None
+        self.remote: ReportBlock | None = None
+        """What the peer last told about our stream."""
+        self.dropped = 0
+        self._sending = sending
+        self._receiving = receiving
+        self._protection = protection
+        self._cname = cname
+        self._last_report: tuple[int, float] | None = None
+        """Middle of the NTP time of the peer's last SR, and when it came."""
+        self._reported = PlayoutStatistics()
+
+    def report(self, now_s: float, *, goodbye: bool = False) -> tuple[bytes, bytes]:
+        """Write a compound packet; returns it in clear and as it goes on the wire."""
+        sending = self._sending
+        report = SenderReport(
+            sending.ssrc,
+            ntp_time(now_s),
+            sending.timestamp,
+            sending.packets,
+            sending.octets,
+            self._blocks(now_s),
+        )
+        clear = report.serialize() + SourceDescription(sending.ssrc, self._cname).serialize()
+        if goodbye:
+            clear += Goodbye((sending.ssrc,)).serialize()
+        return clear, self._protection.protect_rtcp(clear)
+
+    def receive(self, wire: bytes, now_s: float) -> None:
+        """Read a compound packet; what is not authentic or not RTCP is counted and dropped."""
+        try:
+            packets = parse_compound(self._protection.unprotect_rtcp(wire))
+        except (SrtpError, MalformedError):
+            self.dropped += 1
+            return
+        for packet in packets:
+            if isinstance(packet, Goodbye):
+                self.goodbye = self.goodbye or self._receiving.ssrc in packet.ssrcs
+                continue
+            if isinstance(packet, SenderReport):
+                self._last_report = (packet.middle, now_s)
+            self._read_blocks(packet, now_s)
+
+    def _read_blocks(self, packet: SenderReport | ReceiverReport, now_s: float) -> None:
+        for block in packet.blocks:
+            if block.ssrc != self._sending.ssrc:
+                continue
+            self.remote = block
+            if block.last_sender_report:
+                middle = ntp_time(now_s) >> 16 & 0xFFFFFFFF
+                ticks = (middle - block.last_sender_report - block.delay_since) % (1 << 32)
+                self.round_trip_s = ticks / 65_536 if ticks < 1 << 31 else 0.0
+
+    def _blocks(self, now_s: float) -> tuple[ReportBlock, ...]:
+        """Report on the peer's stream, if it has sent one (RFC 3550 §6.4.1)."""
+        if self._receiving.ssrc is None:
+            return ()
+        counted, before = self._receiving.statistics(), self._reported
+        self._reported = counted
+        expected, received = counted.expected - before.expected, counted.received - before.received
+        fraction = max(0, min(255, 256 * (expected - received) // expected)) if expected > 0 else 0
+        last, at_s = self._last_report or (0, now_s)
+        return (
+            ReportBlock(
+                ssrc=self._receiving.ssrc,
+                fraction_lost=fraction,
+                cumulative_lost=counted.lost,
+                highest_sequence=counted.highest_sequence,
+                jitter=int(counted.jitter),
+                last_sender_report=last,
+                delay_since=int((now_s - at_s) * 65_536) & 0xFFFFFFFF,
+            ),
+        )

@@ -1,0 +1,61 @@
+"""Speech as samples: one channel, signed 16 bits, little-endian. FFmpeg is imported when it is first needed."""
+
+import fractions
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from av import AudioFrame
+
+SAMPLE_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pcm:
+    """Samples of one channel: signed 16 bits, little-endian, `rate` a second."""
+
+    rate: int
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data) // SAMPLE_BYTES
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self) / self.rate
+
+    def frames(self, samples: int) -> Iterator[bytes]:
+        """Cut into frames of `samples` each; the last is filled up with silence."""
+        size = samples * SAMPLE_BYTES
+        for start in range(0, len(self.data), size):
+            yield self.data[start : start + size].ljust(size, b"\0")
+
+    def resampled(self, rate: int) -> "Pcm":
+        """Return the same sound at another rate, with a band-limited filter."""
+        if rate == self.rate or not self.data:
+            return Pcm(rate, self.data)
+        from av import AudioResampler
+
+        resampler = AudioResampler(format="s16", layout="mono", rate=rate)
+        frames = resampler.resample(audio_frame(self.data, self.rate)) + resampler.resample(None)
+        return Pcm(rate, b"".join(samples_of(frame) for frame in frames))
+
+
+def audio_frame(data: bytes, rate: int, layout: str = "mono", pts: int = 0) -> "AudioFrame":
+    """Wrap samples for FFmpeg; in a "stereo" layout, left and right take turns."""
+    from av import AudioFrame
+
+    channels = 2 if layout == "stereo" else 1
+    frame = AudioFrame(format="s16", layout=layout, samples=len(data) // SAMPLE_BYTES // channels)
+    frame.planes[0].update(data)
+    frame.sample_rate = rate
+    frame.pts = pts
+    frame.time_base = fractions.Fraction(1, rate)
+    return frame
+
+
+def samples_of(frame: "AudioFrame") -> bytes:
+    """Return the samples of a mono frame, without FFmpeg's padding."""
+    return bytes(frame.planes[0])[: frame.samples * SAMPLE_BYTES]

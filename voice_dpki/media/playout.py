@@ -1,0 +1,245 @@
+"""The playout buffer: packets in, in any order; frames out, in the order of their timestamps and at their time.
+
+It is driven by timestamps alone. A frame is due a fixed delay after the first packet's arrival, plus what its
+timestamp is ahead of the first's. When its time comes and it is not there, but later ones are, its place is filled
+(concealed) and passed; should it come after all, it is late. When nothing at all is there, playout waits, and the
+delay grows by how late the next packet is: a phone would play a pause, too.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from voice_dpki.media.rtp import RtpPacket
+
+DELAY_S = 0.060
+"""Playout delay at the start: three frames of 20 ms may arrive out of order."""
+
+MAX_PACKETS = 250
+"""Most packets that wait: five seconds of frames of 20 ms."""
+
+MAX_JUMP_S = 2.0
+"""A timestamp further than this from its time is a new start of the sender's clock (RFC 3550 §6.3 knows none)."""
+
+MAX_CONCEALED_FRAMES = 5
+"""Longest gap, in frames, that is filled; over a longer one playout waits in silence, as the sender may do."""
+
+_SEQUENCE_WINDOW = 1024
+"""How far back duplicates are recognised, in packets."""
+
+
+class Arrival(StrEnum):
+    """What became of a packet."""
+
+    PLAYABLE = "playable"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    OVERFLOW = "overflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame to play at `position` (ticks from the first frame), `duration` ticks long; no payload: conceal it."""
+
+    position: int
+    duration: int
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlayoutStatistics:
+    """What a receiver knows about its stream (RFC 3550 §6.4.1, appendix A.3 and A.8)."""
+
+    received: int = 0
+    """Different packets that arrived, late ones included."""
+    expected: int = 0
+    """Packets that the sequence numbers say were sent."""
+    late: int = 0
+    duplicate: int = 0
+    overflow: int = 0
+    concealed: int = 0
+    jitter: float = 0.0
+    """Interarrival jitter in ticks."""
+    delay_s: float = 0.0
+    """Playout delay that was reached."""
+    highest_sequence: int = 0
+    """Extended highest sequence number: cycles ‖ number."""
+
+    @property
+    def lost(self) -> int:
+        """Packets that were sent and never came."""
+        return max(0, self.expected - self.received)
+
+    @property
+    def missing(self) -> float:
+        """Fraction of the packets that could not be played when they were due: lost, late or dropped."""
+        return (self.lost + self.late + self.overflow) / self.expected if self.expected else 0.0
+
+
+def _unwrap(value: int, near: int, bits: int) -> int:
+    """Return the number that ends in the `bits` of `value` and is nearest to `near`."""
+    half = 1 << (bits - 1)
+    return near + (value - near + half) % (1 << bits) - half
+
+
+class _Sequence:
+    """Counts one source's packets by their sequence numbers."""
+
+    def __init__(self, first: int) -> None:
+        self.base = self.highest = first
+        self.received = 1
+        self._seen = 1
+        """One bit a packet, the highest number's first."""
+
+    def count(self, sequence: int) -> int | None:
+        """Count a packet; returns how far it is ahead of the highest before it, or None for one seen before."""
+        number = _unwrap(sequence, self.highest, 16)
+        ahead = number - self.highest
+        if ahead > 0:
+            self._seen = (self._seen << min(ahead, _SEQUENCE_WINDOW) | 1) & ((1 << _SEQUENCE_WINDOW) - 1)
+            self.highest = number
+        elif ahead <= -_SEQUENCE_WINDOW or self._seen >> -ahead & 1:
+            return None
+        else:
+            self._seen |= 1 << -ahead
+            self.base = min(self.base, number)
+        self.received += 1
+        return ahead
+
+
+class PlayoutBuffer:
+    """The buffer of one stream: its clock ticks `clock_rate` times a second, its frames last `frame_ticks`."""
+
+    def __init__(self, clock_rate: int, frame_ticks: int, delay_s: float = DELAY_S) -> None:
+        self._rate = clock_rate
+        self._frame_ticks = frame_ticks
+        self._delay_s = delay_s
+        self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._sequence: _Sequence | None = None
+        self._newest = 0
+        self._anchor = (0, 0.0)
+        """A timestamp, and when it is due."""
+        self._next: int | None = None
+        """Timestamp that is played next, once playout has begun."""
+        self._origin = 0
+        """Timestamp of position 0."""
+        self._transit: float | None = None
+        self._jitter = 0.0
+        self._late = self._duplicate = self._overflow = self._concealed = 0
+
+    def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
+        """Take a packet whose payload lasts `duration` ticks (more than 0)."""
+        if self._sequence is None:
+            self._sequence = _Sequence(packet.sequence)
+            self._restart(packet.timestamp, now_s)
+            ahead: int | None = 1
+        else:
+            ahead = self._sequence.count(packet.sequence)
+        if ahead is None:
+            self._duplicate += 1
+            return Arrival.DUPLICATE
+        timestamp = _unwrap(packet.timestamp, self._newest, 32)
+        self._measure_jitter(timestamp, now_s)
+        self._follow_clock(timestamp, now_s, newest=ahead > 0)
+        return self._place(timestamp, packet.payload, duration)
+
+    def due(self, now_s: float) -> list[Frame]:
+        """Return the frames whose time has come, in order."""
+        frames: list[Frame] = []
+        while self._waiting and (frame := self._frame_due(now_s)):
+            frames.append(frame)
+        return frames
+
+    def flush(self) -> list[Frame]:
+        """Return all that waits, in order: for the end of a call, when nothing more will come."""
+        return self.due(float("inf"))
+
+    def statistics(self) -> PlayoutStatistics:
+        """Return the counts so far."""
+        sequence = self._sequence
+        if sequence is None:
+            return PlayoutStatistics()
+        return PlayoutStatistics(
+            received=sequence.received,
+            expected=sequence.highest - sequence.base + 1,
+            late=self._late,
+            duplicate=self._duplicate,
+            overflow=self._overflow,
+            concealed=self._concealed,
+            jitter=self._jitter,
+            delay_s=self._delay_s,
+            highest_sequence=sequence.highest & 0xFFFFFFFF,
+        )
+
+    def _restart(self, timestamp: int, now_s: float) -> None:
+        """Let `timestamp` be played one delay from now, at the position that playout has reached."""
+        position = 0 if self._next is None else self._next - self._origin
+        self._waiting.clear()
+        self._newest = timestamp
+        self._anchor = (timestamp, now_s + self._delay_s)
+        if self._next is not None:
+            self._next = timestamp
+        self._origin = timestamp - position
+
+    def _follow_clock(self, timestamp: int, now_s: float, *, newest: bool) -> None:
+        """Adapt to a sender whose clock jumps, and to packets that come when nothing is left to play."""
+        ahead_s = self._due_s(timestamp) - now_s
+        if newest and abs(ahead_s) > MAX_JUMP_S + self._delay_s:
+            self._restart(timestamp, now_s)
+        elif newest and ahead_s < 0 and not self._waiting:
+            self._anchor = (timestamp, now_s)
+            self._delay_s -= ahead_s
+
+    def _place(self, timestamp: int, payload: bytes, duration: int) -> Arrival:
+        if self._next is not None and timestamp < self._next:
+            self._late += 1
+            return Arrival.LATE
+        if len(self._waiting) >= MAX_PACKETS:
+            self._overflow += 1
+            return Arrival.OVERFLOW
+        self._newest = max(self._newest, timestamp)
+        self._waiting.setdefault(timestamp, (payload, duration))
+        return Arrival.PLAYABLE
+
+    def _frame_due(self, now_s: float) -> Frame | None:
+        """Take the next frame, or its concealment, if its time has come."""
+        earliest = min(self._waiting)
+        if self._next is None:
+            if self._due_s(earliest) > now_s:
+                return None
+            self._next = self._origin = earliest
+        gap = earliest - self._next
+        if 0 < gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
+            return self._conceal(min(gap, self._frame_ticks), now_s)
+        if self._due_s(earliest) > now_s:
+            return None
+        payload, duration = self._waiting.pop(earliest)
+        self._next = earliest + duration
+        self._drop_overlapping()
+        return Frame(earliest - self._origin, duration, payload)
+
+    def _conceal(self, duration: int, now_s: float) -> Frame | None:
+        assert self._next is not None
+        if self._due_s(self._next) > now_s:
+            return None
+        frame = Frame(self._next - self._origin, duration, None)
+        self._next += duration
+        self._concealed += 1
+        return frame
+
+    def _drop_overlapping(self) -> None:
+        """Drop what begins before the last frame's end: a sender that talks over itself."""
+        assert self._next is not None
+        for timestamp in [timestamp for timestamp in self._waiting if timestamp < self._next]:
+            del self._waiting[timestamp]
+            self._late += 1
+
+    def _due_s(self, timestamp: int) -> float:
+        anchor, anchor_s = self._anchor
+        return anchor_s + (timestamp - anchor) / self._rate
+
+    def _measure_jitter(self, timestamp: int, now_s: float) -> None:
+        """Estimate the jitter as RFC 3550 §6.4.1 and appendix A.8 do."""
+        transit = now_s * self._rate - timestamp
+        if self._transit is not None:
+            self._jitter += (abs(transit - self._transit) - self._jitter) / 16
+        self._transit = transit

@@ -1,0 +1,303 @@
+"""A media session: the sockets and the clock around one call's streams.
+
+The session is opened before the call is offered, because SDP must name its port; packets that come before the keys
+are agreed wait for them. After `start`, `say` sends speech in real time, and what comes is played into a recording.
+"""
+# ruff: noqa: TID251 - this is a shell: it has sockets and runs on the event loop's clock
+
+import asyncio
+import contextlib
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.media.codecs import FRAME_S, Codec
+from voice_dpki.media.control import Control
+from voice_dpki.media.mos import mos, r_factor
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.srtp import Clear, Protection, Srtp
+from voice_dpki.media.stream import Dropped, ReceiveStream, SendStream
+from voice_dpki.mikey.keys import SrtpKeys
+
+log = logging.getLogger(__name__)
+
+MAX_HELD = 100
+"""Most packets that wait for the keys: two seconds of speech."""
+
+MAX_PORT_TRIES = 50
+
+REPORT_INTERVAL_S = 5.0
+"""Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
+
+QUIET_S = 0.3
+"""A peer that has spoken, and of which nothing came for so long, has ended its speech."""
+
+CNAME = "voice"
+"""The same for everybody: an RTCP name would tell who calls to whoever sees a call in clear (RFC 7022)."""
+
+
+class RtpTracer(Protocol):
+    """Who wants to know of every packet that is sent; `voice_dpki.shell.trace.Tracer` is one."""
+
+    def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
+        """Take a packet as sent, and as it was before encryption; the addresses are "host:port"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStatistics:
+    """What one side of a call counted: `sent` is its own stream, everything else the peer's."""
+
+    codec: str
+    srtp: str | None
+    sent: int
+    received: int
+    lost: int
+    late: int
+    duplicate: int
+    concealed: int
+    unauthentic: int
+    foreign: int
+    malformed: int
+    loss: float
+    """Fraction of the peer's packets that could not be played: lost or late."""
+    jitter_ms: float
+    playout_delay_ms: float
+    round_trip_ms: float | None
+    mos: float
+
+
+@dataclass(slots=True)
+class _Streams:
+    """What exists once the call is agreed."""
+
+    codec: Codec
+    keys: SrtpKeys | None
+    remote: tuple[str, int]
+    """Where the peer's SDP says that it receives RTP; its RTCP is one port above (RFC 3550 §11)."""
+    sending: SendStream
+    receiving: ReceiveStream
+    control: Control
+    source: tuple[str, int] | None = None
+    """Where the peer's first authentic packet came from: only packets from there are taken after it."""
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Hands the datagrams of one socket on."""
+
+    def __init__(self, session: "MediaSession", is_control: bool) -> None:
+        self._session = session
+        self._is_control = is_control
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Take a datagram."""
+        self._session.take(data, addr, self._is_control)
+
+    def error_received(self, exc: Exception) -> None:
+        """Note that the peer's port is closed, as it is after a call."""
+        log.debug("media socket", extra={"fields": {"error": str(exc)}})
+
+
+class MediaSession:
+    """One call's media at one pair of ports. Make it with `open`, and `close` it in any case."""
+
+    def __init__(self, host: str, tracer: RtpTracer | None, clock: Clock, random: Random) -> None:
+        self.host = host
+        self.port = 0
+        """Even port of RTP, for the SDP; RTCP has the next."""
+        self._tracer = tracer
+        self._clock = clock
+        self._random = random
+        self._transports: list[asyncio.DatagramTransport] = []
+        self._held: list[tuple[bytes, tuple[str, int], bool, float]] = []
+        self._streams: _Streams | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._said = b""
+        self._last_received_s: float | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        host: str,
+        *,
+        tracer: RtpTracer | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> "MediaSession":
+        """Bind an even port of `host` for RTP and the next for RTCP; raises LocalError if there are none."""
+        session = cls(host, tracer, clock or SystemClock(), random or SystemRandom())
+        for is_control, bound in enumerate(_bind_pair(host)):
+            session.port = session.port or bound.getsockname()[1]
+            await session._listen(bound, bool(is_control))
+        return session
+
+    async def _listen(self, bound: socket.socket, is_control: bool) -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self, is_control), sock=bound)
+        self._transports.append(transport)
+
+    def start(
+        self, codec: Codec, *, payload_type: int, remote: tuple[str, int], keys: SrtpKeys | None = None
+    ) -> None:
+        """Begin; `remote` is the RTP address in the peer's SDP, `keys` come from MIKEY: None means RTP in clear."""
+        if self._streams is not None:
+            raise LocalError("the media session has started already")
+        protection: Protection = Clear() if keys is None else Srtp(keys)
+        ours = int.from_bytes(self._random.token(4), "big") if keys is None else keys.send.ssrc
+        theirs = None if keys is None else keys.receive.ssrc
+        sending = SendStream(codec, payload_type, ours, protection, self._random)
+        receiving = ReceiveStream(codec, payload_type, theirs, protection)
+        control = Control(sending, receiving, protection, CNAME)
+        self._streams = _Streams(codec, keys, remote, sending, receiving, control)
+        held, self._held = self._held, []
+        for data, source, is_control, at_s in held:
+            self._take(self._streams, data, source, is_control, at_s)
+        self._ticking = asyncio.get_running_loop().create_task(self._tick(self._streams))
+
+    async def say(self, speech: Pcm) -> None:
+        """Send `speech` in real time, one packet every 20 ms; returns after the last."""
+        streams = self._started()
+        pcm = speech.resampled(streams.codec.clock_rate)
+        self._said += pcm.data
+        loop = asyncio.get_running_loop()
+        next_s = loop.time()
+        for frame in pcm.frames(streams.codec.frame_samples):
+            await asyncio.sleep(next_s - loop.time())
+            self._send(streams.sending.send(frame), is_control=False)
+            next_s += FRAME_S
+
+    async def wait_until_quiet(self, timeout_s: float) -> None:
+        """Wait until the peer has spoken and ended, or left; after `timeout_s` at the latest."""
+        loop, control = asyncio.get_running_loop(), self._started().control
+        end_s = loop.time() + timeout_s
+        while loop.time() < end_s and not control.goodbye:
+            last_s = self._last_received_s
+            if last_s is not None and loop.time() - last_s > QUIET_S:
+                return
+            await asyncio.sleep(FRAME_S)
+
+    async def finish(self) -> None:
+        """Leave the session: send an RTCP BYE, and play what is still waiting."""
+        streams = self._started()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
+            self._ticking = None
+            self._send(streams.control.report(self._clock.now_s(), goodbye=True), is_control=True)
+            streams.receiving.play(float("inf"))
+
+    async def close(self) -> None:
+        """Finish if that is still to do, and close the sockets."""
+        if self._streams is not None:
+            await self.finish()
+        for transport in self._transports:
+            transport.close()
+        await asyncio.sleep(0)  # lets the loop close the sockets
+
+    @property
+    def said(self) -> Pcm:
+        """What was said, at the codec's rate."""
+        return Pcm(self._started().codec.clock_rate, self._said)
+
+    @property
+    def heard(self) -> Pcm:
+        """What was heard, at the codec's rate; lost packets leave their time filled or silent."""
+        return self._started().receiving.heard()
+
+    def statistics(self) -> MediaStatistics:
+        """Return what was counted so far."""
+        streams = self._started()
+        counted, dropped = streams.receiving.statistics(), streams.receiving.dropped
+        round_trip_s = streams.control.round_trip_s
+        delay_s = counted.delay_s + FRAME_S + (round_trip_s or 0.0) / 2
+        return MediaStatistics(
+            codec=streams.codec.name,
+            srtp=None if streams.keys is None else str(streams.keys.profile),
+            sent=streams.sending.packets,
+            received=counted.received,
+            lost=counted.lost,
+            late=counted.late,
+            duplicate=counted.duplicate + dropped[Dropped.REPLAYED],
+            concealed=counted.concealed,
+            unauthentic=dropped[Dropped.UNAUTHENTIC],
+            foreign=dropped[Dropped.FOREIGN],
+            malformed=dropped[Dropped.MALFORMED],
+            loss=counted.missing,
+            jitter_ms=1000 * counted.jitter / streams.codec.clock_rate,
+            playout_delay_ms=1000 * counted.delay_s,
+            round_trip_ms=None if round_trip_s is None else 1000 * round_trip_s,
+            mos=mos(r_factor(streams.codec, counted.missing, 1000 * delay_s)),
+        )
+
+    def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
+        """Take a datagram from a socket; before `start` it waits, as long as there is room."""
+        now_s = asyncio.get_running_loop().time()
+        if self._streams is not None:
+            self._take(self._streams, data, source, is_control, now_s)
+        elif len(self._held) < MAX_HELD:
+            self._held.append((data, source, is_control, now_s))
+
+    def _take(
+        self, streams: _Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float
+    ) -> None:
+        """Let only the host that SDP named speak, and after its first authentic packet only that port of it."""
+        if source[0] != streams.remote[0]:
+            streams.receiving.dropped[Dropped.FOREIGN] += 1
+        elif is_control:
+            streams.control.receive(data, self._clock.now_s())
+        elif streams.source not in (None, source):
+            streams.receiving.dropped[Dropped.FOREIGN] += 1
+        elif streams.receiving.receive(data, now_s):
+            streams.source = source
+            self._last_received_s = now_s
+
+    async def _tick(self, streams: _Streams) -> None:
+        """Play every 20 ms what is due, and send reports."""
+        loop = asyncio.get_running_loop()
+        next_s = loop.time()
+        report_s = next_s + REPORT_INTERVAL_S / 2
+        while True:
+            streams.receiving.play(loop.time())
+            if loop.time() >= report_s:
+                self._send(streams.control.report(self._clock.now_s()), is_control=True)
+                report_s += REPORT_INTERVAL_S
+            next_s += FRAME_S
+            await asyncio.sleep(max(0.0, next_s - loop.time()))
+
+    def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
+        """Send a packet, in clear and as on the wire, to where the peer is."""
+        clear, wire = packet
+        streams = self._started()
+        host, port = streams.remote if is_control else streams.source or streams.remote
+        transport = self._transports[is_control]
+        if transport.is_closing():
+            return
+        transport.sendto(wire, (host, port + is_control))
+        if self._tracer is not None:
+            self._tracer.rtp(f"{self.host}:{self.port + is_control}", f"{host}:{port + is_control}", wire, clear)
+
+    def _started(self) -> _Streams:
+        if self._streams is None:
+            raise LocalError("the media session has not started")
+        return self._streams
+
+
+def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
+    """Bind two UDP sockets to an even port and the one above it (RFC 3550 §11)."""
+    for _ in range(MAX_PORT_TRIES):
+        first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        try:
+            first.bind((host, 0))
+            port = first.getsockname()[1]
+            if port % 2 == 0:
+                second.bind((host, port + 1))
+                return first, second
+        except OSError as error:
+            log.debug("no pair of ports here", extra={"fields": {"error": str(error)}})
+        first.close()
+        second.close()
+    raise LocalError(f"no two free UDP ports at {host}")

@@ -1,0 +1,107 @@
+"""SRTP and SRTCP with keys from MIKEY, on libsrtp (RFC 3711, RFC 7714).
+
+The library gives no access to the roll-over counter: a receiver must join before a stream's first wrap, which a
+call does, because a sender starts in the lower half of the sequence numbers (RFC 3711 §3.3.1).
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import pylibsrtp
+
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.mikey.keys import SrtpKeys, StreamKey
+from voice_dpki.mikey.policy import SrtpProfile
+
+MAX_CLEAR_BYTES = 1356
+"""Longest packet that libsrtp's Python binding protects: its buffer of 1500 bytes less the largest trailer."""
+
+_PROFILES = {
+    SrtpProfile.AES_CM_128_HMAC_SHA1_80: pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
+    SrtpProfile.AEAD_AES_128_GCM: pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
+}
+
+
+class SrtpError(PeerError):
+    """A packet that was received is not authentic, or was received before (`replayed`)."""
+
+    def __init__(self, reason: str) -> None:
+        self.replayed = reason.startswith(("replay", "packet index"))
+        super().__init__(f"SRTP: {reason}")
+
+
+class Protection(Protocol):
+    """What stands between packets in clear and packets on the wire, for both directions of one stream."""
+
+    def protect(self, packet: bytes) -> bytes:
+        """Turn an RTP packet into what is sent."""
+        ...
+
+    def unprotect(self, packet: bytes) -> bytes:
+        """Turn what was received into an RTP packet; raises SrtpError."""
+        ...
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """Turn an RTCP packet into what is sent."""
+        ...
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        """Turn what was received into an RTCP packet; raises SrtpError."""
+        ...
+
+
+class Srtp:
+    """Protection with the keys of one MIKEY exchange: each direction has its own key and its one SSRC."""
+
+    def __init__(self, keys: SrtpKeys) -> None:
+        self._out = pylibsrtp.Session(_policy(keys.profile, keys.send))
+        self._in = pylibsrtp.Session(_policy(keys.profile, keys.receive))
+
+    def protect(self, packet: bytes) -> bytes:
+        """Encrypt and authenticate an RTP packet; raises LocalError if it cannot be."""
+        return _ours(self._out.protect, packet)
+
+    def unprotect(self, packet: bytes) -> bytes:
+        """Check and decrypt an SRTP packet; raises SrtpError."""
+        return _theirs(self._in.unprotect, packet)
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """Encrypt and authenticate an RTCP packet; raises LocalError if it cannot be."""
+        return _ours(self._out.protect_rtcp, packet)
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        """Check and decrypt an SRTCP packet; raises SrtpError."""
+        return _theirs(self._in.unprotect_rtcp, packet)
+
+
+class Clear:
+    """No protection: what a call without keys sends, for comparison."""
+
+    def protect(self, packet: bytes) -> bytes:
+        """Return the packet."""
+        return packet
+
+    unprotect = protect_rtcp = unprotect_rtcp = protect
+
+
+def _policy(profile: SrtpProfile, key: StreamKey) -> pylibsrtp.Policy:
+    return pylibsrtp.Policy(
+        key=key.tek + key.salt,
+        ssrc_type=pylibsrtp.Policy.SSRC_SPECIFIC,
+        ssrc_value=key.ssrc,
+        srtp_profile=_PROFILES[profile],
+    )
+
+
+def _ours(operation: Callable[[bytes], bytes], packet: bytes) -> bytes:
+    try:
+        return operation(packet)
+    except (pylibsrtp.Error, ValueError) as error:
+        raise LocalError(f"SRTP cannot protect a packet of {len(packet)} bytes: {error}") from None
+
+
+def _theirs(operation: Callable[[bytes], bytes], packet: bytes) -> bytes:
+    try:
+        return operation(packet)
+    except (pylibsrtp.Error, ValueError) as error:
+        raise SrtpError(str(error)) from None
