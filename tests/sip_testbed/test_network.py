@@ -1,0 +1,141 @@
+import asyncio
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sip_testbed.addresses import SIP_PORT, Addresses
+from sip_testbed.network import SERVICES, Testbed, service_configs
+from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, Credential, Site, to_toml
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.x509.profile import read_profile
+
+
+class TestAddresses:
+    def test_two_testbeds_stand_side_by_side_with_sip_at_its_own_port(self) -> None:
+        first, second = Addresses(), Addresses()
+        try:
+            assert first["proxy-a"].host != second["proxy-a"].host
+            assert first["proxy-a"].host != first["proxy-b"].host
+            assert first["proxy-a"].port == second["proxy-a"].port
+            assert first["proxy-a"].port % 10_000 == SIP_PORT
+        finally:
+            first.close()
+            second.close()
+
+    def test_a_block_is_given_back(self) -> None:
+        taken = [Addresses() for _ in range(3)]
+        hosts = [addresses["caller"].host for addresses in taken]
+        for addresses in taken:
+            addresses.close()
+        again = Addresses()
+        again.close()
+        assert again["caller"].host == hosts[0]
+
+    def test_when_all_are_taken_it_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sip_testbed.addresses._blocks", lambda: iter([(0, 224)]))
+        only = Addresses()
+        with pytest.raises(LocalError, match="no free block"):
+            Addresses()
+        only.close()
+
+
+class TestToml:
+    def test_it_reads_back(self) -> None:
+        sections = {
+            "name": 'a "quoted" é\n',
+            "count": 3,
+            "ratio": 0.5,
+            "on": True,
+            "keys": ["a", "b"],
+            "listen": {"host": "127.0.0.1", "port": 0},
+            "routes": [{"prefix": "+1"}, {"prefix": "+2"}],
+            "none": None,
+            "path": Path("/x"),
+        }
+        expected = {name: value for name, value in sections.items() if value is not None} | {"path": "/x"}
+        assert tomllib.loads(to_toml(sections)) == expected
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    addresses = Addresses()
+    yield Site(tmp_path, addresses, SystemClock(), SystemRandom())
+    addresses.close()
+
+
+class TestSite:
+    def test_genesis_names_both_operators_and_nobody_else(self, site: Site) -> None:
+        genesis = load_genesis(site.genesis.read_bytes())
+        assert [member.organization for member in genesis.members] == ["Operator A", "Operator B"]
+        assert len(genesis.validators.validators) == 2
+
+    def test_certificates_say_what_their_holders_may(self, site: Site) -> None:
+        signer, caller, callee = (read_profile(held.der) for held in (site.signer, site.caller, site.callee))
+        assert signer.tn_auth_list is not None
+        assert signer.tn_auth_list.covers(CALLER)
+        assert signer.key_algorithm == "ES256"
+        assert caller.uris == (f"sip:+{CALLER}@a.example",)
+        assert callee.uris == (f"sip:+{CALLEE}@b.example", f"sip:+{CALLEE_OVER_TRANSIT}@b.example")
+        assert caller.key_algorithm == "PS256"
+
+    def test_nobody_else_can_read_what_is_written(self, site: Site) -> None:
+        service_configs(site)
+        files = [path for path in site.folder.rglob("*") if path.is_file()]
+        assert len(files) > 12
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+    def test_secrets_are_made_afresh(self, site: Site, tmp_path: Path) -> None:
+        other = Site(tmp_path / "other", site.addresses, SystemClock(), SystemRandom())
+        assert len({*site.tokens.values(), *other.tokens.values()}) == 8
+        assert site.passwords["a"] != site.passwords["b"]
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    with Testbed(tmp_path_factory.mktemp("logs")) as testbed:
+        testbed.start()
+        testbed.record_all()
+        yield testbed
+
+
+def status(testbed: Testbed, credential: Credential, letter: str = "b") -> str:
+    async def ask() -> str:
+        genesis = load_genesis(testbed.site.genesis.read_bytes())
+        url = f"http://{testbed.addresses[f'ledger-{letter}']}"
+        async with LedgerClient.of_genesis(url, genesis) as ledger:
+            return (await ledger.resolve(credential.digest)).status.value
+
+    return asyncio.run(ask())
+
+
+class TestNetwork:
+    def test_everything_listens(self, testbed: Testbed) -> None:
+        assert set(testbed.running) == set(SERVICES)
+        assert all(running.status is None for running in testbed.running.values())
+
+    def test_certificates_are_recorded_where_the_other_operator_asks(self, testbed: Testbed) -> None:
+        site = testbed.site
+        assert [status(testbed, held) for held in (site.signer, site.caller, site.callee)] == ["valid"] * 3
+        assert status(testbed, site.callee, "a") == "valid"
+
+    def test_a_revocation_is_known_to_both_once_it_returns(self, testbed: Testbed) -> None:
+        stolen = testbed.site.signing_credential("stolen")
+        assert status(testbed, stolen) == "unknown"
+        recorded = testbed.record({"a": (stolen,)})
+        assert status(testbed, stolen) == "valid"
+        assert testbed.revoke(stolen) > recorded
+        assert [status(testbed, stolen, operator.letter) for operator in OPERATORS] == ["revoked"] * 2
+
+    def test_memory_is_measured(self, testbed: Testbed) -> None:
+        memory = testbed.memory_mb()
+        assert all(5 < size < 120 for size in memory.values())
+
+    def test_an_actor_runs_once(self, testbed: Testbed) -> None:
+        with pytest.raises(LocalError, match="runs already"):
+            testbed.launch("proxy-a", {})

@@ -1,0 +1,95 @@
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sip_testbed.events import NoteEvent
+from sip_testbed.processes import ProcessError, Program, Running, TraceReader, pss_mb, stop_all
+
+READY = """
+import signal, sys, time
+{before}
+with open(sys.argv[1], "a") as trace:
+    trace.write('{{"t": 1, "actor": "x", "kind": "ready", "sip": "127.0.0.1:5060"}}\\n')
+time.sleep(60)
+"""
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a module whose source is given; its argument is the trace file."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started: list[Running] = []
+
+    def start_source(source: str) -> Running:
+        name = f"program_{len(started)}"
+        (tmp_path / f"{name}.py").write_text(source)
+        trace = tmp_path / f"{name}.jsonl"
+        started.append(Running(Program(name, name, (str(trace),), trace, tmp_path / f"{name}.log")))
+        return started[-1]
+
+    yield start_source
+    stop_all(started)
+
+
+def test_a_program_is_waited_for_measured_and_stopped(start: Start) -> None:
+    program = start(READY.format(before=""))
+    assert program.wait_ready().addresses == {"sip": "127.0.0.1:5060"}
+    assert program.pss_mb() > 1
+    program.stop()
+    assert program.status == -15
+
+
+def test_one_that_ends_early_is_named_with_the_end_of_its_log(start: Start) -> None:
+    program = start("import sys; sys.exit('b.toml: the key listen is missing')")
+    with pytest.raises(ProcessError, match=r"program_0 ended with status 1 before it could listen") as error:
+        program.wait_ready()
+    assert "the key listen is missing" in str(error.value)
+
+
+def test_one_that_never_listens_has_a_deadline(start: Start) -> None:
+    program = start("import time; time.sleep(60)")
+    with pytest.raises(ProcessError, match=r"did not listen within 0\.3 s"):
+        program.wait_ready(0.3)
+    with pytest.raises(ProcessError, match=r"did not finish within 0\.1 s"):
+        program.wait_end(0.1)
+
+
+def test_one_that_ignores_sigterm_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sip_testbed.processes.STOP_TIMEOUT_S", 0.3)
+    program = start(READY.format(before="signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
+    program.wait_ready()
+    program.stop()
+    assert program.status == -9
+
+
+def test_programs_are_stopped_together(start: Start) -> None:
+    programs = [start(READY.format(before="")) for _ in range(3)]
+    for program in programs:
+        program.wait_ready()
+    began = time.monotonic()
+    stop_all(programs)
+    assert time.monotonic() - began < 4
+    assert [program.status for program in programs] == [-15] * 3
+
+
+def test_a_trace_is_followed_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    reader = TraceReader(path)
+    assert reader.poll() == []
+    with path.open("w") as file:
+        file.write('{"t": 1, "actor": "a", "kind": "note", "text": "one"}\n{"t": 2, "ac')
+        file.flush()
+        assert [event.text for event in reader.poll() if isinstance(event, NoteEvent)] == ["one"]
+        assert reader.poll() == []
+        file.write('tor": "a", "kind": "note", "text": "two"}\n')
+        file.flush()
+        assert [event.text for event in reader.poll() if isinstance(event, NoteEvent)] == ["two"]
+    assert len(reader.events) == 2
+
+
+def test_memory_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
+    assert pss_mb(tmp_path / "smaps_rollup") == 0.0
