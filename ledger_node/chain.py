@@ -36,6 +36,7 @@ class Chain:
         self.store = store
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
         self._changed = asyncio.Event()
+        self._stopping = False
 
     @property
     def height(self) -> Height:
@@ -62,18 +63,26 @@ class Chain:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
         finally:
             HEIGHT.set(self.height)
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._wake()
 
     async def wait_for(self, height: int, timeout_s: float) -> bool:
-        """Wait until the block at `height` is stored; tell whether it is within `timeout_s`."""
+        """Wait until the block at `height` is stored; tell whether it is, within `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.height < height:
+                while self.height < height and not self._stopping:
                     await self._changed.wait()
         except TimeoutError:
             return False
-        return True
+        return self.height >= height
+
+    def stop_waiting(self) -> None:
+        """Let nobody wait for blocks any more: requests under way shall end."""
+        self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def close(self) -> None:
         """Finish what is being written and close the store."""

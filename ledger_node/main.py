@@ -150,6 +150,7 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
             tracer.ready(http=f"{config.listen.host}:{port}")
             log.info("ready", extra={"fields": {"host": config.listen.host, "port": port, "height": chain.height}})
             await _first_of(work, stop.wait())
+            chain.stop_waiting()
         await _end(work)
     tracer.close()
 
