@@ -514,7 +514,7 @@ _FormType = TypeVar("_FormType", bound=_Form)
 def _convert(value: object, form: type[_FormType]) -> _FormType:
     try:
         return msgspec.convert(value, form)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
         raise MalformedError(f"not in the form of CometBFT's RPC: {error}") from None
 
 

@@ -207,6 +207,8 @@ class LightClient:
 
     def _known_validators(self, header: Header, validators: ValidatorSet | None) -> ValidatorSet:
         """The set that the header names: one already known if possible, so that each is kept once."""
+        if validators is not None:
+            _check_validators(header, validators)
         for point in self._points.values():
             if point.validators.hash() == header.validators_hash:
                 return point.validators
@@ -214,7 +216,6 @@ class LightClient:
             raise LightError(
                 LightCode.VALIDATORS_NEEDED, f"the validators of height {header.height} are not known yet"
             )
-        _check_validators(header, validators)
         return validators
 
     def _check_time(self, header: Header, below: TrustPoint, above: TrustPoint | None, now_s: float) -> None:
