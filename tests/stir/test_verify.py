@@ -185,7 +185,7 @@ def test_the_certificates_organisation_is_that_of_the_record(operator, verifier)
     refused(verifier, operator.call(), record, Step.CERTIFICATE, "organisation")
 
 
-def signed_with(operator, signer, **certificate):
+def signed_with(operator, signer, payload=None, **certificate):
     """A call that `signer` signed under a certificate which our own server would refuse to sign with."""
     options = {
         "organization": "Operator A",
@@ -197,7 +197,7 @@ def signed_with(operator, signer, **certificate):
     certificate.setdefault("tn_auth_list", TnAuthList(ranges=operator.record.ranges))
     der = build_certificate(signer, **{**options, **certificate}, random=random)
     url = f"https://certs.a.example/{digest_of(der).hex()}"
-    call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, info=url)
+    call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, payload=payload, info=url)
     return call, replace(operator.record, certificate=der)
 
 
@@ -223,6 +223,12 @@ def test_certificates_that_may_not_sign_this_call(operator, verifier, step, matc
         operator = replace(operator, record=record)
     call, record = signed_with(operator, generate_es256(), **changes)
     refused(verifier, call, record, step, match)
+
+
+@pytest.mark.parametrize(("now_s", "iat_s"), [(NOW_S + 10, NOW_S), (NOW_S, NOW_S + 10), (NOW_S - 10, NOW_S)])
+def test_the_certificate_is_valid_both_now_and_at_the_time_of_the_signature(operator, new_verifier, now_s, iat_s):
+    call, record = signed_with(operator, generate_es256(), payload={"iat": iat_s})
+    refused(new_verifier(now_s=now_s), call, record, Step.CERTIFICATE, "validity")
 
 
 def test_rsa_signs_no_calls(operator, verifier):

@@ -389,10 +389,8 @@ def _key_mgmt(examined: Examined, policy: Policy) -> KeyMgmt:
     """E20: the SDP's key management values are those that were signed, in number and order (RFC 4567 §3.1)."""
     given, signed = examined.call.key_mgmt, examined.claims.key_mgmt
     if policy.require_key_mgmt and (given is None or not signed):
-        whose = "proxy did not tell" if given is None else "caller signed no"
-        raise VerificationFailed(
-            Step.KEY_MGMT, f"the {whose} key management, and this domain admits no call without"
-        )
+        what = "the proxy did not tell the SDP's" if given is None else "the caller signed no"
+        raise VerificationFailed(Step.KEY_MGMT, f"{what} key management, and this domain requires it")
     if given is None:
         return KeyMgmt.NOT_CHECKED
     sentence = _difference(key_mgmt_digests(given), signed)
