@@ -112,5 +112,10 @@ def new_certificate() -> Callable[..., bytes]:
 
 
 @pytest.fixture
+def new_party(signers: tuple[LocalSigner, LocalSigner]) -> Callable[[str], Party]:
+    return lambda uri: Party(uri, certificate_for(signers[0], uri), signers[0])
+
+
+@pytest.fixture
 def new_record() -> Callable[..., Recorded]:
     return recorded

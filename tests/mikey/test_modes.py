@@ -11,7 +11,7 @@ from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
-from voice_dpki.mikey.modes import Party, Responder
+from voice_dpki.mikey.modes import Initiator, Party, Responder
 from voice_dpki.mikey.payloads import (
     Certificate,
     CertificateHash,
@@ -290,6 +290,13 @@ class TestCertificates:
         record = new_record(claim, domains=("b.example", "xa.example"))
         with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
             call.responder.complete(claim, record, random=call.random, now_s=NOW_S)
+
+    def test_names_below_a_domain_are_its_holder_s_too(self, new_party: Any, call: Any, new_record: Any) -> None:
+        call.caller = new_party("sip:+493023125001@pbx.a.example;user=phone")
+        call.initiator = Initiator(call.caller)
+        claim = call.receive(call.offer().message)
+        record = new_record(claim, domains=("a.example",))
+        assert call.responder.complete(claim, record, random=call.random, now_s=NOW_S).message
 
     def test_a_record_of_another_certificate_is_our_own_fault(self, call: Any, new_record: Any) -> None:
         claim = call.receive(call.offer().message)

@@ -95,8 +95,8 @@ class PeerClaim:
 class Recorded:
     """What our own ledger node proved about a certificate.
 
-    `domains` are those of the member under whose endorsement it is recorded; a certificate that is not valid may
-    have none.
+    `domains` are those of the member under whose endorsement it is recorded, with all names below them; a
+    certificate that is not valid may have none.
     """
 
     digest: CertDigest
@@ -222,7 +222,8 @@ def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
     where = f"on the ledger at height {recorded.height}"
     if recorded.status != VALID:
         raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is {recorded.status} {where}")
-    if _domain(claim.uri) not in recorded.domains:
+    host = _host(claim.uri)
+    if not any(host == domain or host.endswith(f".{domain}") for domain in recorded.domains):
         whose = f"the operator that recorded the {claim.role}'s certificate"
         raise MikeyError(Failure.LEDGER, f"{whose} does not hold the domain of its URI {where}")
 
@@ -241,6 +242,6 @@ def check_signature(claim: PeerClaim) -> None:
         ) from None
 
 
-def _domain(uri: str) -> str:
+def _host(uri: str) -> str:
     """Return the host of a SIP URI, without port and parameters."""
     return re.split("[:;?]", uri.rpartition("@")[2], maxsplit=1)[0].lower()

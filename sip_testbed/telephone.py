@@ -1,0 +1,287 @@
+"""What a user agent does with a call: offers or answers it, keys it, speaks and listens, and tells how it went."""
+
+import asyncio
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sip_testbed.keying import Keying
+from sip_testbed.user_agent_config import Setup
+from voice_dpki.effects import Clock, Random
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import write_wav
+from voice_dpki.media.session import MediaSession, MediaStatistics
+from voice_dpki.mikey.failures import MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.message import parse_address
+from voice_dpki.sip.sdp import PLAIN, SECURE, RtpMap, SessionDescription, audio_description
+from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, UserAgent
+
+log = logging.getLogger(__name__)
+
+ANSWER_TIMEOUT_S = 60.0
+"""A call that nobody answers is given up."""
+
+HANG_UP_TIMEOUT_S = 10.0
+"""After our own speech, for the other side to end its speech or the call."""
+
+NOT_ACCEPTABLE = 488
+"""Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
+
+BUSY = 486
+
+
+class Refusal(PeerError):
+    """We refuse the call: `step` is where, the message why."""
+
+    def __init__(self, step: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.step = step
+
+
+@dataclass(slots=True)
+class Result:
+    """How a call went, as one side saw it; result.json has these members."""
+
+    role: str
+    established: bool = False
+    """Whether the call was answered and keyed, and lasted until our speech was over."""
+    status: int | None = None
+    """SIP status of the call's answer."""
+    refused_by: str | None = None
+    """Our own step that refused, "MIKEY SIGN" for instance; None where the other side did, or nobody."""
+    reason: str | None = None
+    """Why the call was refused or ended early: our sentence, or the Reason or Warning that came."""
+    verstat: str | None = None
+    """What the callee's domain says about the caller's number."""
+    setup_ms: float | None = None
+    """From the INVITE to its 200."""
+    mikey_ms: float | None = None
+    """Our own part of the key agreement, with the ledger's answer."""
+    codec: str | None = None
+    srtp: str | None = None
+    media: MediaStatistics | None = None
+
+
+class Telephone:
+    """One user agent with a voice: places a call, or answers those that come, one at a time."""
+
+    def __init__(
+        self, setup: Setup, agent: UserAgent, keying: Keying | None, tracer: Tracer, clock: Clock, random: Random
+    ) -> None:
+        self._setup = setup
+        self._agent = agent
+        self._keying = keying
+        self._tracer = tracer
+        self._clock = clock
+        self._random = random
+        self._busy = False
+
+    async def call(self, target: str) -> Result:
+        """Place a call, speak, and hang up when the other side has spoken, too."""
+        result = Result("caller")
+        media = await self._open_media()
+        try:
+            await self._place(target, media, result)
+        finally:
+            await media.close()
+            self._report(result)
+        return result
+
+    async def answer(self, call: IncomingCall) -> None:
+        """Answer a call, speak, and wait until the caller hangs up."""
+        if self._busy:
+            await call.reject(BUSY)
+            return
+        self._busy = True
+        result = Result("callee", verstat=call.verstat)
+        media = await self._open_media()
+        try:
+            await self._take(call, media, result)
+        finally:
+            self._busy = False
+            await media.close()
+            self._report(result)
+
+    # The caller.
+
+    async def _place(self, target: str, media: MediaSession, result: Result) -> None:
+        offer = self._keying.offer(target) if self._keying else None
+        sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
+        call = await self._agent.invite(target, sdp.serialize())
+        answer = await _final_answer(call)
+        result.status, result.setup_ms = answer.status, answer.setup_ms
+        if not 200 <= answer.status < 300:
+            result.reason = _why(answer)
+            return
+        try:
+            described = self._agreed_media(answer.sdp)
+            keys = await self._keying.confirm(offer, described.key_mgmt) if self._keying and offer else None
+            self._start(media, described, keys, result)
+        except (Refusal, MikeyError, MalformedError) as error:
+            self._refused(result, error)
+        else:
+            await self._converse(call, media, result)
+        await call.bye()
+        if self._keying and offer:
+            self._keying.end(offer)
+
+    # The callee.
+
+    async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
+        try:
+            described = self._agreed_media(call.sdp)
+            answer = await self._keying.accept(described.key_mgmt, _caller_uri(call)) if self._keying else None
+        except (Refusal, MikeyError, MalformedError) as error:
+            self._refused(result, error)
+            result.status = NOT_ACCEPTABLE
+            await call.reject(NOT_ACCEPTABLE, None, _reasons(str(error)))
+            return
+        await call.ring()
+        payload_type = _payload_type(described, self._setup)
+        sdp = self._describe(media, payload_type, answer.message if answer else None)
+        self._start(media, described, answer.keys if answer else None, result)
+        result.status = 200
+        await call.answer(sdp.serialize())
+        await _first_of(call.established, call.ended)
+        await self._converse(call, media, result)
+
+    # What both do.
+
+    async def _converse(self, call: Call | IncomingCall, media: MediaSession, result: Result) -> None:
+        """Speak and listen until both have spoken, or the other side hangs up; then leave."""
+        ended = asyncio.ensure_future(call.ended.wait())
+        speaking = asyncio.ensure_future(media.say(self._setup.speech))
+        await asyncio.wait((speaking, ended), return_when=asyncio.FIRST_COMPLETED)
+        result.established = speaking.done()
+        if isinstance(call, IncomingCall):
+            await asyncio.wait((ended,), timeout=HANG_UP_TIMEOUT_S)
+        elif not ended.done():
+            await media.wait_until_quiet(HANG_UP_TIMEOUT_S)
+        for task in (speaking, ended):
+            task.cancel()
+        await media.finish()
+        await call.bye()
+        if not result.established:
+            result.reason = "the other side hung up before the speech was over"
+        self._keep(media, result)
+
+    async def _open_media(self) -> MediaSession:
+        return await MediaSession.open(
+            self._setup.listen.host, tracer=self._tracer, clock=self._clock, random=self._random
+        )
+
+    def _describe(self, media: MediaSession, payload_type: int, mikey: bytes | None) -> SessionDescription:
+        return audio_description(
+            media.host,
+            media.port,
+            [RtpMap(payload_type, self._setup.codec.rtpmap)],
+            session_id=int.from_bytes(self._random.token(4), "big"),
+            key_mgmt=[key_mgmt_value(mikey)] if mikey else [],
+        )
+
+    def _agreed_media(self, sdp: bytes) -> SessionDescription:
+        """Hold the other side's description to our policy; raises Refusal or MalformedError."""
+        described = SessionDescription.parse(sdp)
+        protocol, keyed = described.audio.protocol, bool(described.key_mgmt)
+        if self._keying and (protocol != SECURE or not keyed):
+            missing = "no key management" if protocol == SECURE else f"{protocol[:16]} in place of {SECURE}"
+            raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
+        if not self._keying and (protocol != PLAIN or keyed):
+            raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
+        _payload_type(described, self._setup)
+        return described
+
+    def _start(
+        self, media: MediaSession, described: SessionDescription, keys: SrtpKeys | None, result: Result
+    ) -> None:
+        payload_type = _payload_type(described, self._setup)
+        media.start(self._setup.codec, payload_type=payload_type, remote=described.audio_address, keys=keys)
+        result.codec = self._setup.codec.name
+        result.srtp = str(keys.profile) if keys else None
+        result.mikey_ms = self._keying.ms if self._keying else None
+
+    def _keep(self, media: MediaSession, result: Result) -> None:
+        """Write the recordings down, and count."""
+        result.media = counted = media.statistics()
+        text = f"{'SRTP' if result.srtp else 'RTP'} {counted.received} packets"
+        note = f"{text}, loss {counted.loss:.1%}, jitter {counted.jitter_ms:.1f} ms, MOS {counted.mos:.1f}"
+        self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
+        for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
+            if path is not None:
+                _write_wav(path, pcm)
+
+    def _refused(self, result: Result, error: Refusal | MikeyError | MalformedError) -> None:
+        step = f"MIKEY {error.step}" if isinstance(error, MikeyError) else getattr(error, "step", "SDP")
+        result.refused_by = step
+        result.reason = str(error)
+        self._tracer.note(f"refused: {error}", step=step, ok=False)
+        log.info("call refused", extra={"fields": {"step": step, "reason": str(error)}})
+
+    def _report(self, result: Result) -> None:
+        data = asdict(result)
+        self._tracer.result(**data)
+        if self._setup.result is not None:
+            self._setup.result.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+async def _final_answer(call: Call) -> Answer:
+    """Wait for the answer; a call that takes too long is given up, and so is one when we are stopped."""
+    try:
+        return await asyncio.wait_for(call.answered(), ANSWER_TIMEOUT_S)
+    except TimeoutError:
+        call.cancel()
+        return await call.answered()
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _payload_type(described: SessionDescription, setup: Setup) -> int:
+    """Find our codec in the other side's audio; raises Refusal where it is not there."""
+    for rtpmap in described.audio.rtpmaps:
+        if rtpmap.encoding.lower() == setup.codec.rtpmap.lower():
+            return rtpmap.payload_type
+    raise Refusal("SDP codec", f"the SDP does not have {setup.codec.rtpmap}")
+
+
+def _caller_uri(call: IncomingCall) -> str:
+    """Return who calls: the number that our domain asserts, at the domain that From names.
+
+    Without an assertion (the domain may let calls through with a label only) From has to do; MIKEY verifies it.
+    """
+    claimed = parse_address(call.from_).uri
+    asserted = (call.asserted_identity or "").removeprefix("sip:").partition("@")[0].partition(";")[0]
+    return f"sip:{asserted or claimed.user}@{claimed.host}"
+
+
+def _why(answer: Answer) -> str:
+    """Say why a call was refused, in the words of Reason or Warning where there are any."""
+    reasons = answer.reasons or answer.headers.getlist("Warning")
+    return f"{answer.status} {answer.reason}" + "".join(f"; {reason}" for reason in reasons)
+
+
+def _reasons(sentence: str) -> list[tuple[str, str]]:
+    """Say why as RFC 3326 (Reason) and RFC 3261 §20.43 (Warning) write it."""
+    text = sentence.replace("\\", "").replace('"', "'")
+    return [
+        ("Reason", f'SIP;cause={NOT_ACCEPTABLE};text="{text}"'),
+        ("Warning", f'399 user-agent "{text}"'),
+    ]
+
+
+def _write_wav(path: Path, pcm: Pcm) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(write_wav(pcm))

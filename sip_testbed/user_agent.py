@@ -1,0 +1,103 @@
+"""The program `sip-testbed user-agent`: a telephone that registers, calls or answers, speaks and records."""
+
+import argparse
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from sip_testbed.keying import Keying
+from sip_testbed.telephone import Telephone
+from sip_testbed.user_agent_config import EXAMPLE, Setup, load_setup
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.user_agent import UserAgent
+
+log = logging.getLogger(__name__)
+
+EXIT_REFUSED = 1
+"""Exit status of a caller whose call was not established."""
+
+HELP = f"""\
+A telephone without a person: it registers with its domain's proxy, and then either places one call ([call]) or
+answers those that come until it is stopped. Calls are keyed end to end with MIKEY: the other side's certificate is
+looked up on this operator's own ledger node. It plays a recording into the call and keeps what it heard.
+
+A caller ends with status 0 if the call was established, and 1 if somebody refused it; the result file says who.
+
+A configuration (TOML; files are looked for beside it):
+
+{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the subcommand and its arguments."""
+    parser.description = HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the user agent and return its exit status."""
+    try:
+        setup = load_setup(args.config)
+    except VoiceDpkiError as error:
+        return fail(error)
+    setup_logging("sip-testbed user-agent")
+    return run_program(partial(_serve, setup))
+
+
+async def _serve(setup: Setup, stop: asyncio.Event) -> int:
+    clock, random = SystemClock(), SystemRandom()
+    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "user-agent", clock)
+    async with AsyncExitStack() as stack:
+        stack.callback(tracer.close)
+        _load_coders(setup.codec)
+        keying = Keying(setup.credentials, tracer, clock, random) if setup.credentials else None
+        if keying is not None:
+            stack.push_async_callback(keying.close)
+        agent = UserAgent(
+            setup.account,
+            host=setup.listen.host,
+            port=setup.listen.port,
+            proxy=setup.proxy,
+            tracer=tracer,
+            random=random,
+        )
+        stack.push_async_callback(agent.close)
+        await agent.start()
+        telephone = Telephone(setup, agent, keying, tracer, clock, random)
+        if setup.target is None:
+            agent.on_invite = telephone.answer
+        await agent.register()
+        log.info("ready", extra={"fields": {"sip": agent.address.address}})
+        tracer.ready(sip=agent.address.address)
+        if setup.target is None:
+            await stop.wait()
+            return 0
+        return await _call(telephone, setup.target, stop)
+
+
+def _load_coders(codec: Codec) -> None:
+    """Import and start the codec now: it takes longer than setting up a call."""
+    SpeechEncoder(codec)
+    SpeechDecoder(codec)
+
+
+async def _call(telephone: Telephone, target: str, stop: asyncio.Event) -> int:
+    """Place the call, unless we are stopped before it is over."""
+    calling = asyncio.ensure_future(telephone.call(target))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((calling, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not calling.done():
+        calling.cancel()
+        await asyncio.wait((calling,))
+        return EXIT_REFUSED
+    return 0 if calling.result().established else EXIT_REFUSED

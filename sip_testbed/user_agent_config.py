@@ -1,0 +1,164 @@
+"""Configuration of a user agent: who it is, how its calls are keyed, what it says and where it writes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.media.codecs import Codec, codec_named
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
+from voice_dpki.mikey.modes import Party
+from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.shell.config import (
+    Config,
+    Listen,
+    PositiveSeconds,
+    TraceConfig,
+    load_config,
+    read_file,
+    read_secret,
+    resolve,
+)
+from voice_dpki.sip.account import Account
+from voice_dpki.sip.message import Hop, parse_uri
+from voice_dpki.x509.keys import from_pem
+
+EXAMPLE = """\
+aor = "sip:+493023125001@a.example"         # the certificate names this URI
+password_file = "caller.password"           # for the domain's proxy; the username is the part before the @
+proxy = "udp:127.0.0.2:5060"
+codec = "PCMU"                              # or PCMA, opus
+srtp = "AES_CM_128_HMAC_SHA1_80"            # or AEAD_AES_128_GCM; "none" sends in clear, and takes nothing else
+say = "caller.wav"                          # mono, 16 bits
+said = "caller.said.wav"                    # what was said and heard, at the codec's rate
+heard = "caller.heard.wav"
+result = "caller.json"                      # how the call went
+
+[listen]                                    # SIP, UDP and TCP alike; media have free ports of the same address
+host = "127.0.0.6"
+port = 5060
+
+[keys]                                      # needed unless srtp = "none"
+certificate = "telephone.der"               # RSA: MIKEY has no ECDSA
+key = "telephone.pem"
+ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
+genesis = "genesis.json"
+max_age_s = 30                              # older answers of the ledger are not relied on
+
+[call]                                      # the caller: places one call and ends; without it calls are awaited
+target = "sip:+442079460123@b.example"
+
+[trace]
+file = "caller.jsonl"
+"""
+
+
+class KeysConfig(Config, frozen=True, kw_only=True):
+    """Our certificate and its key, and the ledger node that knows the others'."""
+
+    certificate: str
+    key: str
+    ledger_url: str
+    genesis: str
+    max_age_s: PositiveSeconds = 30.0
+
+
+class CallConfig(Config, frozen=True, kw_only=True):
+    """Whom to call."""
+
+    target: str
+
+
+class UserAgentConfig(Config, frozen=True, kw_only=True):
+    """The TOML file; see EXAMPLE. File names are relative to it."""
+
+    aor: str
+    password_file: str
+    proxy: str
+    listen: Listen
+    say: str
+    codec: str = "PCMU"
+    srtp: Literal["AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM", "none"] = "AES_CM_128_HMAC_SHA1_80"
+    said: str | None = None
+    heard: str | None = None
+    result: str | None = None
+    keys: KeysConfig | None = None
+    call: CallConfig | None = None
+    trace: TraceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What keying a call needs."""
+
+    party: Party
+    profile: SrtpProfile
+    ledger_url: str
+    genesis: Genesis
+    max_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A configuration that was checked whole: this user agent can start now."""
+
+    account: Account
+    listen: Listen
+    proxy: Hop
+    codec: Codec
+    speech: Pcm
+    credentials: Credentials | None
+    """None: in clear."""
+    target: str | None
+    said: Path | None
+    heard: Path | None
+    result: Path | None
+    trace: Path | None
+
+
+def load_setup(path: Path) -> Setup:
+    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    config = load_config(path, UserAgentConfig)
+    try:
+        return _setup(path, config)
+    except MalformedError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+def _setup(path: Path, config: UserAgentConfig) -> Setup:
+    target = config.call.target if config.call else None
+    if target is not None:
+        parse_uri(target)
+    username = parse_uri(config.aor).user or ""
+    return Setup(
+        account=Account(config.aor, username, read_secret(resolve(path, config.password_file))),
+        listen=config.listen,
+        proxy=Hop.parse(config.proxy),
+        codec=codec_named(config.codec),
+        speech=read_wav(read_file(resolve(path, config.say), "speech", MAX_WAV_BYTES)),
+        credentials=_credentials(path, config),
+        target=target,
+        said=_optional(path, config.said),
+        heard=_optional(path, config.heard),
+        result=_optional(path, config.result),
+        trace=_optional(path, config.trace.file if config.trace else None),
+    )
+
+
+def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:
+    if config.srtp == "none":
+        return None
+    keys = config.keys
+    if keys is None:
+        raise LocalError(f'{path}: [keys] is missing; it is needed unless srtp = "none"')
+    certificate = read_file(resolve(path, keys.certificate), "certificate")
+    signer = from_pem(read_file(resolve(path, keys.key), "key"))
+    genesis = load_genesis(read_file(resolve(path, keys.genesis), "genesis"))
+    party = Party(config.aor, certificate, signer)
+    return Credentials(party, SrtpProfile(config.srtp), keys.ledger_url, genesis, keys.max_age_s)
+
+
+def _optional(path: Path, name: str | None) -> Path | None:
+    return resolve(path, name) if name else None
