@@ -1,0 +1,255 @@
+"""Answers prove what they say, or are refused with the code for what is wrong."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError
+from voice_dpki.ledger.client import light_client
+from voice_dpki.ledger.members import member_key
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.state import MemoryState
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.profile import digest_of
+
+ABSENT = CertDigest(bytes(32))
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def proof(state: MemoryState, key: bytes) -> str:
+    return b64(tree.prove(state, key).serialize())
+
+
+class World:
+    """A chain with one valid and one revoked certificate, and the answers of a node that holds it."""
+
+    def __init__(self, federation: Any, chain: Any) -> None:
+        self.chain, self.state = chain, chain.state
+        self.valid, self.revoked = federation.certificate(), federation.certificate()
+        chain.add([federation.submission(self.valid), federation.submission(self.revoked)])
+        chain.add([federation.change(digest_of(self.revoked), "revoked", 0, reason="keyCompromise")])
+        self.light = light_client(federation.genesis)
+        self.verifier = AnswerVerifier(self.light, max_age_s=30)
+        self.now_s = chain.replica.last.header.time_ns / 1e9 + 3
+
+    def answer(self, digest: CertDigest) -> dict[str, Any]:
+        record = self.state.record(digest)
+        member = record and self.state.member(record.organization)
+        return {
+            "digest": digest.hex(),
+            "height": 0,
+            "status": "whatever",
+            "record": b64(record.serialize()) if record else None,
+            "certificate": b64(self.state.certificates[digest]) if record else None,
+            "proof": proof(self.state, digest),
+            "member": {
+                "record": b64(member.serialize()),
+                "proof": proof(self.state, member_key(member.organization)),
+            }
+            if member
+            else None,
+            "signed_header": self.chain.replica.last.to_json(),
+        }
+
+    def verify(self, answer: Any, digest: CertDigest, **options: Any) -> Any:
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        options = {
+            "now_s": self.now_s,
+            "min_height": self.verifier.latest_height,
+            "with_certificate": True,
+            **options,
+        }
+        return self.verifier.verify(data, digest, **options)
+
+    def refused(self, answer: Any, digest: CertDigest, **options: Any) -> InquiryCode:
+        with pytest.raises(InquiryError) as caught:
+            self.verify(answer, digest, **options)
+        return caught.value.code
+
+
+@pytest.fixture
+def world(federation: Any, chain: Any) -> World:
+    return World(federation, chain)
+
+
+def test_a_recorded_certificate(world: World) -> None:
+    digest = digest_of(world.valid)
+    found = world.verify(world.answer(digest), digest)
+    assert (found.status, found.certificate, found.height) == (CertStatus.VALID, world.valid, 4)
+    assert found.record == world.state.record(digest)
+    assert found.member == world.state.member("Operator A")
+    assert found.age_s == pytest.approx(3)
+    assert world.verify(world.answer(digest), digest, with_certificate=False).certificate is None
+
+
+def test_other_statuses(world: World) -> None:
+    digest = digest_of(world.revoked)
+    assert world.verify(world.answer(digest), digest).status is CertStatus.REVOKED
+    absent = world.verify(world.answer(ABSENT), ABSENT)
+    assert (absent.status, absent.record, absent.member, absent.certificate) == (
+        CertStatus.UNKNOWN,
+        None,
+        None,
+        None,
+    )
+
+
+def test_the_status_is_that_of_now_whatever_the_node_says(world: World) -> None:
+    digest = digest_of(world.valid)
+    world.verifier = AnswerVerifier(world.light, max_age_s=10**9)
+    late = world.now_s + 40 * 86_400
+    assert world.verify(world.answer(digest), digest, now_s=late).status is CertStatus.EXPIRED
+
+
+def lie_about_record(answer: dict[str, Any], world: World) -> None:
+    record = world.state.record(digest_of(world.revoked))
+    answer["record"] = b64(replace(record, status=CertStatus.VALID, revision=0, reason=None).serialize())
+
+
+def no_record(answer: dict[str, Any], world: World) -> None:
+    answer["record"] = "AAAA"
+
+
+def lie_about_member(answer: dict[str, Any], world: World) -> None:
+    member = world.state.member("Operator A")
+    answer["member"]["record"] = b64(replace(member, domains=("b.example",)).serialize())
+
+
+def other_member(answer: dict[str, Any], world: World) -> None:
+    member = world.state.member("Operator B")
+    answer["member"] = {"record": b64(member.serialize()), "proof": proof(world.state, member_key("Operator B"))}
+
+
+def say_absent(answer: dict[str, Any], world: World) -> None:
+    answer.update(record=None, member=None, certificate=None)
+
+
+def say_absent_by_anothers_proof(answer: dict[str, Any], world: World) -> None:
+    say_absent(answer, world)
+    answer["proof"] = proof(world.state, ABSENT)
+
+
+def say_no_member(answer: dict[str, Any], world: World) -> None:
+    answer["member"] = {"record": None, "proof": proof(world.state, member_key("Nobody"))}
+
+
+def other_certificate(answer: dict[str, Any], world: World) -> None:
+    answer["certificate"] = b64(world.valid)
+
+
+def change_app_hash(answer: dict[str, Any], world: World) -> None:
+    answer["signed_header"]["header"]["app_hash"] = "00" * 32
+
+
+def drop_a_vote(answer: dict[str, Any], world: World) -> None:
+    vote = answer["signed_header"]["commit"]["signatures"][0]
+    vote.update(block_id_flag=1, validator_address="", timestamp="0001-01-01T00:00:00Z", signature=None)
+
+
+def change_a_signature(answer: dict[str, Any], world: World) -> None:
+    answer["signed_header"]["commit"]["signatures"][0]["signature"] = b64(bytes(64))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lie_about_record,
+        no_record,
+        lie_about_member,
+        other_member,
+        say_absent,
+        say_absent_by_anothers_proof,
+        say_no_member,
+        other_certificate,
+        change_app_hash,
+        drop_a_vote,
+        change_a_signature,
+    ],
+)
+def test_a_node_that_lies_is_not_believed(world: World, lie: Callable[[dict[str, Any], World], None]) -> None:
+    digest = digest_of(world.revoked)
+    answer = world.answer(digest)
+    lie(answer, world)
+    assert world.refused(answer, digest) is InquiryCode.UNPROVEN
+    world.verify(world.answer(digest), digest)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proof": "?"},
+        {"proof": "AAAB"},
+        {"proof": None},
+        {"member": None},
+        {"member": {"record": None}},
+        {"certificate": None},
+        {"signed_header": {}},
+        {"signed_header": None},
+        {"height": "x"},
+    ],
+)
+def test_malformed_answers(world: World, change: dict[str, Any]) -> None:
+    digest = digest_of(world.valid)
+    assert world.refused(world.answer(digest) | change, digest) is InquiryCode.MALFORMED
+
+
+def test_any_bytes_are_malformed(world: World) -> None:
+    @given(st.binary(max_size=40))
+    def fuzz(data: bytes) -> None:
+        assert world.refused(data, ABSENT) is InquiryCode.MALFORMED
+
+    fuzz()
+    assert world.refused(b" " * (MAX_ANSWER_BYTES + 1), ABSENT) is InquiryCode.MALFORMED
+
+
+def test_a_changed_byte_changes_nothing_or_is_refused(world: World) -> None:
+    digest = digest_of(world.revoked)
+    sound = json.dumps(world.answer(digest)).encode()
+
+    @given(st.integers(0, len(sound) - 1), st.integers(0, 255))
+    def fuzz(at: int, value: int) -> None:
+        changed = bytearray(sound)
+        changed[at] = value
+        try:
+            found = world.verify(bytes(changed), digest)
+        except InquiryError:
+            return
+        assert found.status is CertStatus.REVOKED
+        assert found.member == world.state.member("Operator A")
+
+    fuzz()
+
+
+def test_old_answers_are_stale(world: World) -> None:
+    digest = digest_of(world.valid)
+    answer = world.answer(digest)
+    world.verify(answer, digest, now_s=world.now_s + 26)
+    assert world.refused(answer, digest, now_s=world.now_s + 28) is InquiryCode.STALE
+
+
+def test_an_answer_from_before_what_was_seen_is_refused(world: World) -> None:
+    digest = digest_of(world.valid)
+    old = world.answer(digest)
+    world.verify(old, digest)
+    world.chain.take(world.chain.next_block())
+    world.verify(world.answer(digest), digest)
+    assert world.refused(old, digest) is InquiryCode.UNPROVEN
+    assert world.verify(old, digest, min_height=4).height == 4
+
+
+def test_another_ledgers_answer_is_refused(world: World, federation: Any) -> None:
+    genesis = replace(federation.genesis, chain_id="other")
+    other = AnswerVerifier(light_client(genesis), max_age_s=30)
+    world.verifier = other
+    digest = digest_of(world.valid)
+    assert world.refused(world.answer(digest), digest) is InquiryCode.UNPROVEN

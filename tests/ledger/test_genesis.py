@@ -1,0 +1,151 @@
+"""Genesis: CometBFT's form with members, refused unless whole and sound."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, GenesisError, dump_genesis, load_genesis
+from voice_dpki.ledger.light import TrustPoint
+from voice_dpki.ledger.members import Member, MemberKind
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "cometbft"
+
+
+@pytest.fixture(scope="session")
+def form(federation: Any) -> dict[str, Any]:
+    return json.loads(federation.genesis_json)
+
+
+def test_round_trip(federation: Any) -> None:
+    genesis = load_genesis(federation.genesis_json)
+    assert dump_genesis(genesis.chain_id, genesis.time_ns, genesis.members) == federation.genesis_json
+    assert genesis.member("Operator B").domains == ("b.example",)
+    assert genesis.member("Nobody") is None
+    assert TrustPoint.genesis(genesis.validators, genesis.time_ns).validators.total_power == 2
+
+
+def test_it_begins_with_the_members_in_the_tree(federation: Any) -> None:
+    genesis = federation.genesis
+    assert tree.root(genesis.initial_state()) == genesis.outcome().app_hash != bytes(32)
+
+
+def test_the_consensus_hash_is_that_of_a_real_chain(form: dict[str, Any]) -> None:
+    real = json.loads((VECTORS / "genesis.json").read_bytes())["result"]["genesis"]
+    header = json.loads((VECTORS / "commit-2.json").read_bytes())["result"]["signed_header"]["header"]
+    genesis = load_genesis(json.dumps({**form, "consensus_params": real["consensus_params"]}).encode())
+    assert genesis.consensus_hash().hex().upper() == header["consensus_hash"]
+
+
+def test_a_genesis_without_members_is_none(form: dict[str, Any]) -> None:
+    real = json.loads((VECTORS / "genesis.json").read_bytes())["result"]["genesis"]
+    with pytest.raises(GenesisError, match="app_state"):
+        load_genesis(json.dumps(real).encode())
+
+
+def test_another_genesis_has_another_fingerprint(form: dict[str, Any], federation: Any) -> None:
+    fingerprints = {federation.genesis.fingerprint()}
+    members = form["app_state"]["members"]
+    for change in (
+        {"chain_id": "other"},
+        {"genesis_time": "2026-01-01T00:00:00Z"},
+        {"validators": form["validators"][:1]},
+        {"app_state": {"members": [members[0], members[1] | {"domains": ["c.example"]}]}},
+    ):
+        fingerprints.add(load_genesis(json.dumps({**form, **change}).encode()).fingerprint())
+    assert len(fingerprints) == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["chain_id"], ""),
+        (["chain_id"], "x" * 51),
+        (["chain_id"], "a b"),
+        (["genesis_time"], "yesterday"),
+        (["initial_height"], "2"),
+        (["app_hash"], "00"),
+        (["validators"], []),
+        (["validators", 0, "power"], 1),
+        (["validators", 0, "power"], "0"),
+        (["validators", 0, "power"], "-1"),
+        (["validators", 0, "address"], "00" * 20),
+        (["validators", 0, "pub_key", "type"], "tendermint/PubKeySecp256k1"),
+        (["validators", 0, "pub_key", "value"], "AAAA"),
+        (["validators", 0, "pub_key", "value"], "?"),
+        (
+            ["validators", 0],
+            {"pub_key": {"type": "tendermint/PubKeyEd25519", "value": "A" * 43 + "="}, "power": "1"},
+        ),
+        (["consensus_params", "block", "max_bytes"], "many"),
+        (["app_state", "members"], []),
+        (["app_state", "members", 0, "kind"], "king"),
+        (["app_state", "members", 0, "more"], 1),
+        (["app_state", "members", 0, "organization"], "Operator B"),
+        (["app_state", "members", 0, "ranges", 0, "count"], 0),
+        (["app_state", "members", 0, "ranges", 0, "start"], "+49"),
+        (["app_state", "members", 0, "endorsing_keys", 0], "AAAA"),
+        (["app_state", "members", 0, "domains", 0], "b.example"),
+    ],
+)
+def test_refuses_unsound_parts(form: dict[str, Any], path: list[Any], value: Any) -> None:
+    changed = json.loads(json.dumps(form))
+    inner = changed
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    with pytest.raises(GenesisError):
+        load_genesis(json.dumps(changed).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'"' * 100_000, b"[" * 100_000])
+def test_refuses_what_is_no_genesis(data: bytes) -> None:
+    with pytest.raises(GenesisError):
+        load_genesis(data)
+    with pytest.raises(GenesisError, match="longer"):
+        load_genesis(data + b" " * (MAX_GENESIS_BYTES + 1))
+
+
+def test_what_would_not_load_is_not_written() -> None:
+    with pytest.raises(GenesisError):
+        dump_genesis("x", 0, [Member("Vendor", MemberKind.VENDOR)])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(data=st.data(), value=JSON)
+def test_any_value_in_any_place_loads_or_raises(federation: Any, data: st.DataObject, value: Any) -> None:
+    changed = json.loads(federation.genesis_json)
+    inner = changed
+    while True:
+        key = data.draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
+        if not isinstance(inner[key], dict | list) or not inner[key] or data.draw(st.booleans()):
+            break
+        inner = inner[key]
+    inner[key] = value
+    try:
+        genesis = load_genesis(json.dumps(changed).encode())
+    except GenesisError:
+        return
+    assert genesis.validators.validators
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_load_or_raise(data: bytes) -> None:
+    with pytest.raises(GenesisError):
+        load_genesis(data)
+
+
+def test_keys_are_written_in_standard_base64(form: dict[str, Any], federation: Any) -> None:
+    member = form["app_state"]["members"][0]
+    assert base64.b64decode(member["endorsing_keys"][0]) == federation.keys["Operator A"].public_key_der
