@@ -6,6 +6,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from ledger_node.cometbft import CometbftSection
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
@@ -26,6 +27,13 @@ heartbeat_s = 5.0
 
 # [follow]                                 # this node replays, and verifies, another's blocks
 # url = "http://127.0.0.1:26680"
+
+# [cometbft]                               # this node orders transactions with other operators' nodes
+# home = "cometbft"
+# rpc = { host = "127.0.0.1", port = 26657 }
+# p2p = { host = "127.0.0.1", port = 26656 }
+# peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
+# validator_key = "keys/validator-1.pem"   # left out: it does not vote
 
 [submission]                               # if it endorses for a member
 organization = "Operator A"
@@ -73,15 +81,16 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     listen: Listen
     engine: EngineSection | None = None
     follow: FollowSection | None = None
+    cometbft: CometbftSection | None = None
     submission: SubmissionSection | None = None
     trace: TraceConfig | None = None
 
 
 def load(path: Path) -> NodeConfig:
-    """Read a configuration; raises LocalError, also unless exactly one of [engine] and [follow] is there."""
+    """Read a configuration; raises LocalError, also unless exactly one source of blocks is configured."""
     config = load_config(path, NodeConfig)
-    if (config.engine is None) == (config.follow is None):
-        raise LocalError(f"{path}: give exactly one of [engine] and [follow]")
+    if sum(section is not None for section in (config.engine, config.follow, config.cometbft)) != 1:
+        raise LocalError(f"{path}: give exactly one of [engine], [follow] and [cometbft]")
     return config
 
 

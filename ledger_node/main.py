@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -14,6 +15,7 @@ from ledger_node import config as configuration
 from ledger_node import initialise
 from ledger_node.api import Api, Orderer
 from ledger_node.chain import Chain
+from ledger_node.cometbft import CometbftSection, Home, node_id, node_key
 from ledger_node.engine import Engine
 from ledger_node.follower import Follower
 from ledger_node.integrity import check_store
@@ -21,13 +23,16 @@ from ledger_node.store import Store
 from ledger_node.submission import Submission
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
-from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, fail, run
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.keys import from_pem
+
+if TYPE_CHECKING:
+    from ledger_node.abci.engine import CometEngine
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +89,9 @@ def _parser() -> Parser:
     init.set_defaults(run=_init)
     check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
     check.set_defaults(run=_check)
-    for command in (start, check):
+    identify = commands.add_parser("id", help="print the id by which CometBFT's other nodes know this one")
+    identify.set_defaults(run=_id)
+    for command in (start, check, identify):
         command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
     status = commands.add_parser("status", help="print what a running node says of itself")
     status.add_argument("--url", required=True, help="for instance http://127.0.0.1:26680")
@@ -104,6 +111,14 @@ def _check(options: Namespace) -> int:
     config = configuration.load(options.config)
     genesis = configuration.read_genesis(options.config, config)
     print(check_store(resolve(options.config, config.node.data_dir), genesis, whole=True))
+    return 0
+
+
+def _id(options: Namespace) -> int:
+    section = configuration.load(options.config).cometbft
+    if section is None:
+        raise LocalError(f"{options.config}: this node does not run CometBFT")
+    print(node_id(node_key(resolve(options.config, section.home))))
     return 0
 
 
@@ -136,7 +151,7 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
         api = Api(
             chain,
             name=config.node.name,
-            role="engine" if config.engine else "follower",
+            role="follower" if config.follow else "engine" if config.engine else "validator",
             folder=folder,
             orderer=orderer,
             submission=submission,
@@ -164,12 +179,27 @@ async def _chain(folder: Path, genesis: Genesis) -> AsyncIterator[Chain]:
         chain.close()
 
 
-def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Engine | Follower:
+def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> "Engine | Follower | CometEngine":
     if config.engine is not None:
         keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
         return Engine(chain, keys, CLOCK, config.engine.heartbeat_s)
+    if config.cometbft is not None:
+        from ledger_node.abci.engine import CometEngine  # other nodes do without protobuf and its memory
+
+        return CometEngine(chain, _home(path, config, config.cometbft))
     assert config.follow is not None
     return Follower(chain, config.follow.url, CLOCK)
+
+
+def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection) -> Home:
+    key = section.validator_key
+    return Home(
+        folder=resolve(path, section.home).absolute(),
+        name=config.node.name,
+        genesis=read_file(resolve(path, config.node.genesis), "genesis", MAX_GENESIS_BYTES),
+        settings=section,
+        validator_key=None if key is None else configuration.read_validator_key(resolve(path, key)),
+    )
 
 
 def _submission(

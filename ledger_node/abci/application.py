@@ -7,7 +7,7 @@ a member (codes below 100) enters no block.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -51,11 +51,11 @@ _KEPT_EXECUTIONS = 4
 
 
 class Ledger(Protocol):
-    """The stored state, as far as the application needs it."""
+    """The state, as far as the application needs it."""
 
     @property
     def height(self) -> Height:
-        """Last block whose effects are stored, 0 before the first."""
+        """Last block whose effects are in the state, 0 before the first."""
         ...
 
     @property
@@ -69,35 +69,25 @@ class Ledger(Protocol):
         ...
 
     def commit(self, block: Block, outcome: Outcome) -> None:
-        """Store what the next block did, durably."""
+        """Take over what the next block did."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A block that consensus has decided, and what it did."""
-
-    block: Block
-    outcome: Outcome
-
-
 class Application:
-    """Answers CometBFT. `on_decided` hears of each block once it is executed, `on_stored` once it is stored."""
+    """Answers CometBFT. `on_progress` hears a block's height when it is decided, and again when it is committed."""
 
     def __init__(
         self,
         genesis: Genesis,
         ledger: Ledger,
         *,
-        on_decided: Callable[[Decided], None] = lambda _: None,
-        on_stored: Callable[[Decided], None] = lambda _: None,
+        on_progress: Callable[[Height], None] = lambda _: None,
     ) -> None:
         self._genesis = genesis
         self._ledger = ledger
-        self._on_decided = on_decided
-        self._on_stored = on_stored
+        self._on_progress = on_progress
         self._executions: dict[Block, Outcome] = {}
-        self._decided: Decided | None = None
+        self._decided: tuple[Block, Outcome] | None = None
 
     @property
     def handlers(self) -> Handlers:
@@ -114,7 +104,7 @@ class Application:
         }
 
     def info(self, _: Info.Request) -> Info.Response:
-        """Tell what is stored: CometBFT replays the blocks after it."""
+        """Tell which block the state is after: CometBFT replays the others."""
         height = self._ledger.height
         return Info.Response(
             data=CODESPACE,
@@ -157,13 +147,13 @@ class Application:
         return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
 
     def finalize_block(self, request: FinalizeBlock.Request) -> FinalizeBlock.Response:
-        """Execute a decided block; nothing is stored yet. Raises LocalError for a block that is not the next."""
+        """Execute a decided block; the state stays as it is. Raises LocalError for a block that is not the next."""
         if request.height != self._ledger.height + 1:
             raise LocalError(f"block {request.height} came where {self._ledger.height + 1} is the next one")
+        self._on_progress(Height(request.height))
         block = _block(request.height, request.time, request.transactions)
         outcome = self._execute(block)
-        self._decided = Decided(block, outcome)
-        self._on_decided(self._decided)
+        self._decided = (block, outcome)
         return FinalizeBlock.Response(
             results=[_result(result) for result in outcome.results],
             validator_updates=validator_updates(self._ledger.view, outcome.members),
@@ -171,17 +161,17 @@ class Application:
         )
 
     def commit(self, _: Commit.Request) -> Commit.Response:
-        """Store the decided block. Raises LocalError where there is none."""
+        """Take the decided block into the state. Raises LocalError where there is none."""
         if self._decided is None:
             raise LocalError("ABCI: a commit without a decided block")
-        decided, self._decided = self._decided, None
+        (block, outcome), self._decided = self._decided, None
         self._executions.clear()
-        self._ledger.commit(decided.block, decided.outcome)
-        self._on_stored(decided)
+        self._ledger.commit(block, outcome)
+        self._on_progress(block.height)
         return Commit.Response()
 
     def query(self, request: Query.Request) -> Query.Response:
-        """Answer about the stored state, with a proof for the AppHash in the header after `height`.
+        """Answer about the state, with a proof for the AppHash in the header after `height`.
 
         Paths: `/certificates`, data is H(CERT); `/members`, data is the organisation in UTF-8. The value is the
         record, or nothing with a proof of absence.

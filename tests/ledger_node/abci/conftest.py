@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ledger_node.abci.abci_pb2 import Commit, FinalizeBlock
-from ledger_node.abci.application import Application, Decided
+from ledger_node.abci.application import Application
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
@@ -72,12 +72,11 @@ class MemoryLedger:
 
 @dataclass
 class Node:
-    """An application with what it stored and said."""
+    """An application with its state and the heights that it told of."""
 
     application: Application
     ledger: MemoryLedger
-    decided: list[Decided]
-    stored: list[Decided]
+    progress: list[int]
 
     def decide(self, height: int, transactions: list[bytes]) -> FinalizeBlock.Response:
         """Take a block that others decided, as in a replay, and store it."""
@@ -95,10 +94,8 @@ def at(height: int) -> Timestamp:
 def make_node(genesis: Genesis) -> Node:
     """Start an application at the genesis."""
     ledger = MemoryLedger(genesis.initial_state())
-    decided: list[Decided] = []
-    stored: list[Decided] = []
-    application = Application(genesis, ledger, on_decided=decided.append, on_stored=stored.append)
-    return Node(application, ledger, decided, stored)
+    progress: list[int] = []
+    return Node(Application(genesis, ledger, on_progress=progress.append), ledger, progress)
 
 
 @pytest.fixture(scope="session")

@@ -131,12 +131,12 @@ def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: An
     assert check(node, b"garbage", CheckTx.RECHECK).code == Refusal.MALFORMED.code
 
 
-def test_nothing_is_stored_before_the_commit(federation: Any, node: Any) -> None:
+def test_the_state_changes_with_the_commit(federation: Any, node: Any) -> None:
     request = FinalizeBlock.Request(height=1, time=FIRST, transactions=[federation.submission()])
     node.application.finalize_block(request)
-    assert (node.ledger.height, len(node.decided), node.stored) == (0, 1, [])
+    assert (node.ledger.height, node.progress) == (0, [1])
     node.application.commit(Commit.Request())
-    assert (node.ledger.height, node.stored) == (1, node.decided)
+    assert (node.ledger.height, node.progress) == (1, [1, 1])
     with pytest.raises(LocalError, match="without a decided block"):
         node.application.commit(Commit.Request())
     with pytest.raises(LocalError, match="block 1 came where 2"):

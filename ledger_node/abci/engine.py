@@ -1,0 +1,152 @@
+"""The engine on CometBFT: orders transactions among the operators' validators.
+
+CometBFT runs as a child process; the application answers it over a socket in the node's folder. Both live and die
+together: a validator whose application is gone must not vote, and an application without CometBFT is stale.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Coroutine
+
+from ledger_node.abci.abci_pb2 import CheckTx
+from ledger_node.abci.application import Application
+from ledger_node.abci.rpc import IN_CACHE, Broadcaster, Rpc, RpcError
+from ledger_node.abci.server import serve_abci
+from ledger_node.abci.tail import Tail
+from ledger_node.chain import Chain, Verdict
+from ledger_node.cometbft import LOG_FILE, Home, running
+from ledger_node.engine import MAX_WAITING, BusyError
+from ledger_node.follower import UnavailableError
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.state import TxResult, check
+from voice_dpki.names import Height
+
+log = logging.getLogger(__name__)
+
+SUBMIT_TIMEOUT_S = 20.0
+"""How long a sender is kept waiting for its transaction's block, for instance while too few validators are up."""
+
+RETRY_S = 0.1
+"""Pause before CometBFT is asked again, while it starts."""
+
+
+class CometEngine:
+    """Orders transactions over CometBFT; `run` does the work, `submit` needs it to be running."""
+
+    def __init__(self, chain: Chain, home: Home) -> None:
+        self._chain = chain
+        self._home = home
+        self._tail = Tail(chain.store, chain.genesis)
+        self._application = Application(chain.genesis, self._tail, on_progress=self._progressed)
+        self._rpc = Rpc(home.settings.rpc)
+        self._broadcaster = Broadcaster(self._rpc)
+        self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
+        self._height = Height(0)
+        self._headers: dict[int, SignedHeader] = {}
+        self._news = asyncio.Event()
+
+    async def submit(self, raw: bytes) -> Verdict:
+        """Have a transaction put into a block, and return once that is durable here; or refuse it without a block.
+
+        Raises BusyError when too many wait, and UnavailableError when no block takes it in SUBMIT_TIMEOUT_S: it may
+        still be taken later.
+        """
+        result = self._check(raw)
+        if result.code:
+            return Verdict(result, None)
+        if len(self._waiting) >= MAX_WAITING:
+            raise BusyError("too many transactions are waiting for a block; repeat this one in a moment")
+        name = hashlib.sha256(raw).digest()
+        answer = self._waiting.setdefault(name, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+                not_taken = await self._broadcaster.broadcast(raw)
+                if not_taken and not_taken != IN_CACHE:
+                    raise BusyError(f"CometBFT takes no transaction now: {not_taken}")
+                return await asyncio.shield(answer)
+        except (TimeoutError, RpcError):
+            raise UnavailableError("the validators agree on no block in time; repeat the request") from None
+        finally:
+            self._waiting.pop(name, None)
+
+    async def run(self) -> None:
+        """Serve CometBFT and keep it running until cancelled; raises LocalError when either of them fails."""
+        try:
+            async with (
+                self._rpc,
+                serve_abci(self._application.handlers | {"check_tx": self._check_tx}, self._home.socket) as failed,
+                running(self._home) as process,
+            ):
+                await _first_of(
+                    self._broadcaster.run(),
+                    self._settle(),
+                    self._fail_after(failed.wait(), "the ledger application failed"),
+                    self._fail_after(process.wait(), "CometBFT ended"),
+                )
+        finally:
+            self._tail.close()
+
+    def _check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
+        """Judge a transaction for the mempool, and tell who waits for it when it is refused after all."""
+        response = self._application.check_tx(request)
+        if response.code:
+            self._answer(request.transaction, Verdict(self._check(request.transaction), None))
+        return response
+
+    def _answer(self, raw: bytes, verdict: Verdict) -> None:
+        answer = self._waiting.get(hashlib.sha256(raw).digest())
+        if answer is not None and not answer.done():
+            answer.set_result(verdict)
+
+    def _check(self, raw: bytes) -> TxResult:
+        return check(self._tail, Height(self._tail.height + 1), self._tail.time_s, raw)
+
+    def _progressed(self, height: Height) -> None:
+        """Take note that CometBFT has the header at `height`, and maybe that its block is committed."""
+        self._height = height
+        self._news.set()
+
+    async def _settle(self) -> None:
+        """Store blocks as soon as CometBFT gives the headers that prove them."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                while await self._store():
+                    pass
+            except (RpcError, MalformedError) as error:
+                log.info("header-missing", extra={"fields": {"reason": str(error)}})
+                await asyncio.sleep(RETRY_S)
+                self._news.set()
+
+    async def _store(self) -> bool:
+        """Store what can be proved now; tell whether there was anything."""
+        wanted = self._tail.wanted_headers(self._height)
+        missing = [height for height in wanted if height not in self._headers]
+        self._headers |= await self._rpc.signed_headers(missing)
+        step = self._tail.step(self._headers)
+        if step is None:
+            return False
+        self._headers = {step.tip.header.height: step.tip}
+        await self._chain.write(lambda: self._chain.store.commit(step))
+        for settled in self._tail.stored():
+            self._answer(settled.transaction, Verdict(settled.result, settled.height))
+        return True
+
+    async def _fail_after(self, end: Awaitable[object], what: str) -> None:
+        await end
+        raise LocalError(f"{what}; this node's log and {self._home.folder / LOG_FILE} say why")
+
+
+async def _first_of(*work: Coroutine[object, object, None]) -> None:
+    """Run all of `work` until the first of it ends, and raise what that raised."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,152 @@
+"""CometBFT's RPC, as far as the ledger node uses it on its own CometBFT: JSON-RPC 2.0 over HTTP."""
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+import msgspec
+
+from ledger_node.cometbft import MAX_RPC_BATCH
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.shell.config import Listen
+
+TIMEOUT_S = 10.0
+IN_CACHE = "tx already exists in cache"
+"""CometBFT's words for a transaction that it has seen before."""
+
+
+class RpcError(LocalError):
+    """CometBFT does not answer, or answers with an error."""
+
+
+class Rpc:
+    """A client of one CometBFT; use as an asynchronous context."""
+
+    def __init__(self, listen: Listen) -> None:
+        self._url = f"http://{listen.host}:{listen.port}"
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+
+    async def __aenter__(self) -> "Rpc":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def signed_headers(self, heights: Sequence[int]) -> dict[int, SignedHeader]:
+        """Fetch the headers at the first MAX_RPC_BATCH of `heights`, each with the commit for it.
+
+        Raises RpcError where one is missing or CometBFT does not answer, and MalformedError for anything else.
+        """
+        parameters = [{"height": str(height)} for height in heights[:MAX_RPC_BATCH]]
+        results = [_result(answer) for answer in await self._batch("commit", parameters)]
+        headers = (SignedHeader.from_json(_member(result, "signed_header")) for result in results)
+        return {header.header.height: header for header in headers}
+
+    async def status(self) -> dict[str, Any]:
+        """Fetch the node's own account of itself; raises RpcError."""
+        return await self._call("status")
+
+    async def peers(self) -> int:
+        """Count the peers that the node is connected to; raises RpcError."""
+        return int(_member(await self._call("net_info"), "n_peers"))
+
+    async def broadcast(self, transactions: Sequence[bytes]) -> list[str]:
+        """Hand at most MAX_RPC_BATCH transactions to the mempool; returns for each why it was not taken, or "".
+
+        Does not wait for CheckTx, which CometBFT asks for in intervals of 20 ms, one after another.
+        Raises
+        RpcError if CometBFT does not answer: it may then have taken some of them.
+        """
+        parameters = [{"tx": base64.b64encode(raw).decode("ascii")} for raw in transactions]
+        answers = await self._batch("broadcast_tx_async", parameters)
+        return [_reason(answer) if "error" in answer else "" for answer in answers]
+
+    async def _call(self, method: str) -> dict[str, Any]:
+        return _result(*await self._batch(method, [{}]))
+
+    async def _batch(self, method: str, parameters: Sequence[dict[str, str]]) -> list[Any]:
+        """Call a method once for each of `parameters`, in one request; the answers are in the same order."""
+        if not parameters:
+            return []
+        calls = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": values}
+            for number, values in enumerate(parameters)
+        ]
+        answers = await self._post(calls)
+        # CometBFT answers a batch of one without the list around it.
+        answers = answers if isinstance(answers, list) else [answers]
+        by_number = {_member(answer, "id"): answer for answer in answers}
+        if by_number.keys() != set(range(len(calls))):
+            raise RpcError(f"CometBFT did not answer each {method} of a batch")
+        return [by_number[number] for number in range(len(calls))]
+
+    async def _post(self, body: object) -> Any:
+        try:
+            response = await self._client.post(self._url, content=msgspec.json.encode(body))
+            return msgspec.json.decode(response.content)
+        except httpx.HTTPError as error:
+            raise RpcError(f"CometBFT does not answer at {self._url}: {type(error).__name__}") from None
+        except msgspec.DecodeError:
+            raise RpcError(f"CometBFT's answer at {self._url} is not JSON") from None
+
+
+class Broadcaster:
+    """Collects transactions that come at the same time into one batch; `run` is its task."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self._queue: deque[tuple[bytes, asyncio.Future[str]]] = deque()
+        self._filled = asyncio.Event()
+
+    async def broadcast(self, transaction: bytes) -> str:
+        """Hand one transaction to the mempool and return why it was not taken, or ""; raises RpcError."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._queue.append((transaction, future))
+        self._filled.set()
+        return await future
+
+    async def run(self) -> None:
+        """Send what is queued, batch after batch, until cancelled."""
+        while True:
+            await self._filled.wait()
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_RPC_BATCH))]
+            if not self._queue:
+                self._filled.clear()
+            await self._send(batch)
+
+    async def _send(self, batch: Sequence[tuple[bytes, asyncio.Future[str]]]) -> None:
+        try:
+            answers = await self._rpc.broadcast([transaction for transaction, _ in batch])
+        except RpcError as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(RpcError(str(error)))
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+
+
+def _result(answer: Any) -> dict[str, Any]:
+    if "error" in answer:
+        raise RpcError(f"CometBFT refuses: {_reason(answer)}")
+    result: dict[str, Any] = _member(answer, "result")
+    return result
+
+
+def _reason(answer: Any) -> str:
+    error = _member(answer, "error")
+    return str(error.get("data") or error.get("message"))[:200]
+
+
+def _member(value: Any, name: str) -> Any:
+    if not isinstance(value, dict) or name not in value:
+        raise MalformedError(f"CometBFT's answer has no {name}")
+    return value[name]

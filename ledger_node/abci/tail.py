@@ -1,0 +1,163 @@
+"""The blocks that CometBFT has decided and the store has not: the state after them, and the steps that store them.
+
+The AppHash after block H stands in header H+1, and the store takes a block together with the header that proves
+its state. Until then what the block did is kept here. CometBFT keeps all blocks: after a crash it replays those
+that the store lacks, so nothing is lost by keeping them in memory.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from ledger_node.store import Store, StoreView
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.replica import Executed, SignedBlock, Step
+from voice_dpki.ledger.state import Block, Outcome, TxResult
+from voice_dpki.names import CertDigest, Height
+
+MAX_BLOCKS = 20_000
+"""Blocks that may wait to be stored: hours of heartbeats, and more than a crash ever leaves to replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A transaction whose block is stored."""
+
+    transaction: bytes
+    result: TxResult
+    height: Height
+
+
+class Tail:
+    """Implements `ledger_node.abci.application.Ledger` over a store that lags behind; its `view` is itself."""
+
+    def __init__(self, store: Store, genesis: Genesis) -> None:
+        """Begin where the store ends."""
+        self.chain_id = genesis.chain_id
+        self._store = store
+        self._stored = ExitStack()
+        self._base = self._open()
+        self._blocks: list[tuple[Block, Outcome]] = []
+        self._layer = _Layer()
+        self._stored_time_s = _stored_time_s(self._base, genesis)
+
+    @property
+    def height(self) -> Height:
+        """Last block that CometBFT had committed."""
+        return self._blocks[-1][0].height if self._blocks else self._base.height
+
+    @property
+    def time_s(self) -> int:
+        """Time of that block, or of the genesis."""
+        return self._blocks[-1][0].time_s if self._blocks else self._stored_time_s
+
+    @property
+    def view(self) -> "Tail":
+        """The state after that block."""
+        return self
+
+    def commit(self, block: Block, outcome: Outcome) -> None:
+        """Take over what the next block did; raises LocalError when far too many blocks wait for their headers."""
+        if len(self._blocks) >= MAX_BLOCKS:
+            raise LocalError(
+                f"the ledger's store lags more than {MAX_BLOCKS} blocks behind CometBFT's: copy the store of a "
+                "node that follows, or move CometBFT's blocks away so that they are fetched from its peers again"
+            )
+        self._blocks.append((block, outcome))
+        self._layer.add(outcome)
+
+    def wanted_headers(self, decided: Height) -> range:
+        """Tell which headers are needed to store what can be stored now, `decided` being the last one there is."""
+        provable = (block.height for block, outcome in self._blocks if block.height < decided or _idle(outcome))
+        first = next(provable, None)
+        return range(0) if first is None else range(first, decided + 1)
+
+    def step(self, headers: Mapping[int, SignedHeader]) -> Step | None:
+        """Make the step that stores all blocks whose state one of `headers` proves; None if there is none."""
+        executed: list[Executed] = []
+        tip: SignedHeader | None = None
+        for block, outcome in self._blocks:
+            own, following = headers.get(block.height), headers.get(block.height + 1)
+            proof = next((header for header in (following, own) if header and _proves(header, outcome)), None)
+            if own is None or proof is None:
+                break
+            executed.append(Executed(SignedBlock(own, block.transactions), outcome))
+            tip = proof
+        return None if tip is None else Step(tuple(executed), tip)
+
+    def stored(self) -> list[Settled]:
+        """Forget the blocks that the store has by now; returns their transactions."""
+        self._stored.close()
+        self._base = self._open()
+        height = self._base.height
+        done = [(block, outcome) for block, outcome in self._blocks if block.height <= height]
+        self._blocks = self._blocks[len(done) :]
+        self._layer = _Layer()
+        for _, outcome in self._blocks:
+            self._layer.add(outcome)
+        if done:
+            self._stored_time_s = done[-1][0].time_s
+        return [
+            Settled(transaction, result, block.height)
+            for block, outcome in done
+            for transaction, result in zip(block.transactions, outcome.results, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._stored.close()
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return a node of the tree."""
+        nodes = self._layer.nodes
+        return nodes[path] if path in nodes else self._base.node(path)
+
+    def record(self, digest: CertDigest) -> CertRecord | None:
+        """Return the record of a certificate."""
+        return self._layer.records.get(digest) or self._base.record(digest)
+
+    def member(self, organization: str) -> Member | None:
+        """Return a member."""
+        return self._layer.members.get(organization) or self._base.member(organization)
+
+    def organization_of_key(self, key_id: bytes) -> str | None:
+        """Tell whose a key is."""
+        return self._layer.keys.get(key_id) or self._base.organization_of_key(key_id)
+
+    def _open(self) -> StoreView:
+        return self._stored.enter_context(self._store.snapshot())
+
+
+class _Layer:
+    """What several blocks did, put together."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[bytes, bytes | None] = {}
+        self.records: dict[CertDigest, CertRecord] = {}
+        self.members: dict[str, Member] = {}
+        self.keys: dict[bytes, str] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        self.nodes.update(outcome.update.nodes)
+        self.records.update(outcome.records)
+        self.members.update(outcome.members)
+        self.keys.update(outcome.keys)
+
+
+def _idle(outcome: Outcome) -> bool:
+    """Tell whether a block left the state as it was, so that its own header proves it."""
+    return not outcome.update.nodes
+
+
+def _proves(signed_header: SignedHeader, outcome: Outcome) -> bool:
+    return signed_header.header.app_hash == outcome.app_hash
+
+
+def _stored_time_s(view: StoreView, genesis: Genesis) -> int:
+    block = view.block(view.height)
+    time_ns = block.signed_header().header.time_ns if block else genesis.time_ns
+    return time_ns // 10**9

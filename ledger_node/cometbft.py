@@ -1,0 +1,253 @@
+"""The CometBFT program: finding it, writing its configuration and keys, running it beside the application.
+
+CometBFT keeps a home folder with config/ and data/. Everything in config/ is written anew from the ledger node's
+own configuration at each start, so that there is one place to change; data/ is CometBFT's alone.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
+from voice_dpki.shell.config import Config, Listen
+
+VERSION = "0.38.25"
+"""The one version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
+
+PROGRAM = "cometbft"
+INSTALL = "make cometbft"
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=60_000)]
+
+RPC_PORT = 26657
+P2P_PORT = 26656
+
+STOP_S = 10.0
+"""How long CometBFT may take to stop before it is killed."""
+
+
+class Timeouts(Config, frozen=True, kw_only=True):
+    """Consensus timeouts in milliseconds, measured with four validators on two cores (docs/adr).
+
+    A validator that is down costs `propose` and `precommit` whenever it is its turn to propose, one block in n;
+    with CometBFT's own 3 s and 1 s, a revocation would then take seconds to be in force. Each further round of the
+    same height waits `delta` longer, so that slow networks come to an agreement too.
+    """
+
+    propose: Milliseconds = 300
+    prevote: Milliseconds = 100
+    precommit: Milliseconds = 100
+    commit: Milliseconds = 50
+    delta: Milliseconds = 200
+
+
+class CometbftSection(Config, frozen=True, kw_only=True):
+    """`[cometbft]` of a node's configuration. File names are relative to the configuration's folder."""
+
+    home: str
+    """CometBFT's folder, made if it is not there."""
+    rpc: Listen = Listen(port=RPC_PORT)
+    p2p: Listen = Listen(port=P2P_PORT)
+    peers: tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}@[^\s,]+:[0-9]+\Z")], ...] = ()
+    """The other nodes: `id@host:port`; `ledger-node id` prints a node's id."""
+    validator_key: str | None = None
+    """Ed25519 key in PEM; a node without one does not vote."""
+    heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
+    timeouts: Timeouts = Timeouts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """One CometBFT node: where it lives, how it is configured, and as which validator it votes, if it is one."""
+
+    folder: Path
+    name: str
+    genesis: bytes
+    settings: CometbftSection
+    validator_key: Ed25519PrivateKey | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where the application is served."""
+        return self.folder / "abci.sock"
+
+    def write(self) -> None:
+        """Write what CometBFT reads at its start; its record of what it has signed is left as it is."""
+        config, data = self.folder / "config", self.folder / "data"
+        for folder in (config, data):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (config / "config.toml").write_text(_toml(self._settings()))
+        (config / "genesis.json").write_bytes(self.genesis)
+        key = self.validator_key or _own_key(config / "observer_key.json")
+        _write_private(config / "priv_validator_key.json", key_json(key))
+        state = data / "priv_validator_state.json"
+        if not state.exists():
+            _write_private(state, {"height": "0", "round": 0, "step": 0})
+        node_key(self.folder)
+
+    def _settings(self) -> Mapping[str, Mapping[str, object]]:
+        settings, times = self.settings, self.settings.timeouts
+        return {
+            "": {
+                "proxy_app": f"unix://{self.socket}",
+                "moniker": self.name,
+                "log_level": "error",
+            },
+            "rpc": {
+                "laddr": _address(settings.rpc),
+                "max_request_batch_size": MAX_RPC_BATCH,
+                "max_body_bytes": 4 * MAX_RPC_BATCH * MAX_TRANSACTION_BYTES,
+            },
+            "p2p": {
+                "laddr": _address(settings.p2p),
+                "persistent_peers": ",".join(settings.peers),
+                "persistent_peers_max_dial_period": "2s",
+                "addr_book_strict": False,
+                "allow_duplicate_ip": True,
+                "pex": False,
+                "flush_throttle_timeout": "5ms",
+                "send_rate": _P2P_BYTES_PER_S,
+                "recv_rate": _P2P_BYTES_PER_S,
+            },
+            "mempool": {
+                "size": _MEMPOOL_TRANSACTIONS,
+                "cache_size": 2 * _MEMPOOL_TRANSACTIONS,
+                "max_tx_bytes": MAX_TRANSACTION_BYTES,
+            },
+            "consensus": {
+                "timeout_propose": f"{times.propose}ms",
+                "timeout_prevote": f"{times.prevote}ms",
+                "timeout_precommit": f"{times.precommit}ms",
+                "timeout_commit": f"{times.commit}ms",
+                "timeout_propose_delta": f"{times.delta}ms",
+                "timeout_prevote_delta": f"{times.delta}ms",
+                "timeout_precommit_delta": f"{times.delta}ms",
+                "create_empty_blocks": False,
+                "create_empty_blocks_interval": f"{settings.heartbeat_s}s",
+                "peer_gossip_sleep_duration": "5ms",
+            },
+            "storage": {"discard_abci_responses": True},
+            "tx_index": {"indexer": "null"},
+        }
+
+
+LOG_FILE = "cometbft.log"
+
+MAX_RPC_BATCH = 256
+"""Calls in one JSON-RPC batch."""
+
+_P2P_BYTES_PER_S = 50_000_000
+_MEMPOOL_TRANSACTIONS = 10_000
+
+
+def find() -> Path:
+    """Find CometBFT in the virtual environment or on the PATH.
+
+    Raises LocalError that says how to install it where it is missing or of another version.
+    """
+    beside = Path(sys.executable).parent / PROGRAM
+    found = str(beside) if beside.exists() else shutil.which(PROGRAM)
+    if found is None:
+        raise LocalError(f"CometBFT v{VERSION} is not installed; install it: {INSTALL}")
+    try:
+        version = subprocess.run([found, "version"], capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LocalError(f"{found}: does not run ({error}); install CometBFT again: {INSTALL}") from None
+    if version.stdout.strip().lstrip("v") != VERSION:
+        raise LocalError(
+            f"{found}: this is CometBFT {version.stdout.strip()[:40]}, and the ledger runs on {VERSION}; "
+            f"install it: {INSTALL}"
+        )
+    return Path(found)
+
+
+@asynccontextmanager
+async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run CometBFT in its home until the context ends; its log is there too.
+
+    The application must be served already. Raises LocalError where CometBFT is not installed.
+    """
+    program = await asyncio.to_thread(find)
+    await asyncio.to_thread(home.write)
+    with (home.folder / LOG_FILE).open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(program), "start", "--home", str(home.folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        await _stop(process)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def node_key(folder: Path) -> Ed25519PrivateKey:
+    """Return the key by which peers know the node in `folder`, made at the first call."""
+    return _own_key(folder / "config" / "node_key.json")
+
+
+def node_id(key: Ed25519PrivateKey) -> str:
+    """Name of a node to its peers: the address of its key."""
+    return Validator(key.public_key().public_bytes_raw(), 1).address.hex()
+
+
+def key_json(key: Ed25519PrivateKey) -> dict[str, object]:
+    """Write a key in the form of CometBFT's key files."""
+    seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    return {
+        "address": Validator(public, 1).address.hex().upper(),
+        "pub_key": {"type": "tendermint/PubKeyEd25519", "value": b64encode(public).decode("ascii")},
+        "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": b64encode(seed + public).decode("ascii")},
+    }
+
+
+def _own_key(path: Path) -> Ed25519PrivateKey:
+    """Load the key that the node made for itself, or make it."""
+    if path.exists():
+        value = json.loads(path.read_bytes())["priv_key"]["value"]
+        return Ed25519PrivateKey.from_private_bytes(b64decode(value)[:32])
+    key = Ed25519PrivateKey.generate()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_private(path, key_json(key))
+    return key
+
+
+def _write_private(path: Path, value: object) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(value, file, indent=2)
+
+
+def _address(listen: Listen) -> str:
+    return f"tcp://{listen.host}:{listen.port}"
+
+
+def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
+    """Write TOML; texts, whole numbers and booleans are written as in JSON."""
+    lines: list[str] = []
+    for name, values in sections.items():
+        lines += [f"[{name}]"] if name else []
+        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()] + [""]
+    return "\n".join(lines)
