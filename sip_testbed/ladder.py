@@ -96,7 +96,7 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
         since_ms = (event.time_s - first) * 1000 if first is not None else 0.0
         if isinstance(event, SipEvent):
             rows.append(_message(event, since_ms, owners))
-        elif isinstance(event, NoteEvent):
+        elif isinstance(event, NoteEvent) and event.step != "media":  # the media rows have these figures
             rows.append(_note(event, since_ms))
     rows += _media_rows(events, first or 0.0, owners, media or {})
     rows.sort(key=lambda row: row.time_ms)

@@ -17,15 +17,26 @@ from typing import Self
 from sip_testbed.addresses import Addresses
 from sip_testbed.events import Event
 from sip_testbed.processes import Program, Running, stop_all
-from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, TRANSIT_PREFIX, Credential, Site
+from sip_testbed.provision import (
+    CALLEE,
+    CALLEE_OVER_TRANSIT,
+    CALLER,
+    OPERATORS,
+    TRANSIT_PREFIX,
+    Credential,
+    Site,
+    aor,
+)
+from sip_testbed.scenarios import Attack
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import load_genesis
-from voice_dpki.names import Height
+from voice_dpki.names import Height, Tn
 
-SERVICES = ("engine", "ledger-a", "ledger-b", "authn-a", "verify-b", "proxy-a", "proxy-b")
-LEDGER = ("engine", "ledger-a", "ledger-b")
+PROXIES = ("proxy-a", "proxy-b")
+SERVICES = ("engine", "ledger-a", "ledger-b", "authn-a", "verify-b", *PROXIES)
+"""In the order in which they are started: what others wait for comes first."""
 
 HEIGHT_TIMEOUT_S = 10.0
 """For an inquiry node to reach a block that its operator knows of."""
@@ -51,14 +62,16 @@ X5U = "https://certificates.a.example/{digest}.der"
 class Testbed:
     """A running network of two operators.
 
-    `folder` holds what is provisioned (a temporary one by default), `logs` each program's log. Use it as a context
-    manager, or call `stop` in any case.
+    `folder` holds what is provisioned (a temporary one by default), `logs` each program's log. Without `protected`
+    there are proxies alone: no signing, no verification and no ledger. Use it as a context manager, or call `stop`
+    in any case.
     """
 
     __test__ = False  # pytest: not a test class
 
-    def __init__(self, logs: Path, folder: Path | None = None) -> None:
+    def __init__(self, logs: Path, folder: Path | None = None, *, protected: bool = True) -> None:
         self.logs = logs
+        self.protected = protected
         self._stack = ExitStack()
         self.folder = folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-")))
         self.addresses = Addresses()
@@ -77,9 +90,10 @@ class Testbed:
 
     def start(self) -> None:
         """Start all services side by side and wait until they listen; raises ProcessError."""
-        for actor, sections in service_configs(self.site).items():
+        configs = service_configs(self.site, protected=self.protected)
+        for actor, sections in configs.items():
             self.launch(actor, sections)
-        for actor in SERVICES:
+        for actor in configs:
             self.running[actor].wait_ready()
 
     def record_all(self) -> None:
@@ -92,7 +106,7 @@ class Testbed:
             raise LocalError(f"{actor} runs already")
         self._runs += 1
         trace = self.folder / "traces" / str(self._runs) / f"{actor}.jsonl"
-        config = self.site.config(actor, {**sections, "trace": {"file": str(trace)}})
+        config = self.site.config(actor, {**sections, "trace": {"file": trace}})
         module, *arguments = MODULES[actor]
         program = Program(actor, module, (*arguments, "--config", str(config)), trace, self.logs / f"{actor}.log")
         self.running[actor] = Running(program)
@@ -103,6 +117,10 @@ class Testbed:
         ended = [self.running.pop(actor) for actor in actors if actor in self.running]
         stop_all(ended)
         return [event for running in ended for event in running.trace.events]
+
+    def attack(self, attack: Attack) -> None:
+        """Put the attacker of a scenario on the path to CALLEE_OVER_TRANSIT, and wait until it listens."""
+        self.launch("path", path_config(self.site, attack)).wait_ready()
 
     def new_events(self) -> list[Event]:
         """Return what the running programs traced since the last time."""
@@ -168,8 +186,15 @@ class Testbed:
 Sections = dict[str, object]
 
 
-def service_configs(site: Site) -> dict[str, Sections]:
-    """Return the configuration of each service, by actor."""
+def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections]:
+    """Return the configuration of each service, by actor; without protection there are proxies alone."""
+    proxies = {"proxy-a": _proxy_a(site), "proxy-b": _proxy_b(site)}
+    if not protected:
+        secured = ("signing", "verification")
+        return {
+            actor: {name: value for name, value in sections.items() if name not in secured}
+            for actor, sections in proxies.items()
+        }
     return {
         "engine": _ledger_node(site, "engine")
         | {"engine": {"validator_keys": [f"{operator.letter}/validator.pem" for operator in OPERATORS]}},
@@ -191,9 +216,48 @@ def service_configs(site: Site) -> dict[str, Sections]:
             "tokens": "verify-b.token",
             "listen": site.listen("verify-b"),
         },
-        "proxy-a": _proxy_a(site),
-        "proxy-b": _proxy_b(site),
+        **proxies,
     }
+
+
+def user_agent_config(
+    site: Site,
+    role: str,
+    *,
+    number: Tn,
+    codec: str,
+    srtp: str | None,
+    say: Path,
+    out: Path,
+    target: str | None = None,
+) -> Sections:
+    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` it talks in clear."""
+    operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
+    telephone = site.caller if role == "caller" else site.callee
+    keys = {
+        "certificate": telephone.certificate,
+        "key": telephone.key,
+        "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
+        "genesis": "genesis.json",
+    }
+    return {
+        "aor": aor(number, operator),
+        "password_file": site.secret(f"{role}.password", site.passwords[operator.letter]),
+        "proxy": f"udp:{site.addresses[f'proxy-{operator.letter}']}",
+        "codec": codec,
+        "srtp": srtp or "none",
+        "say": say,
+        "said": out / f"{role}.said.wav",
+        "heard": out / f"{role}.heard.wav",
+        "listen": site.listen(role),
+        **({"keys": keys} if srtp else {}),
+        **({"call": {"target": target}} if target else {}),
+    }
+
+
+def path_config(site: Site, attack: Attack) -> Sections:
+    """Return the configuration of the attacker."""
+    return {"mode": attack.mode, "listen": site.listen("path"), "next_hop": f"tcp:{site.addresses['proxy-b']}"}
 
 
 def _ledger_node(site: Site, actor: str) -> Sections:

@@ -151,7 +151,7 @@ def to_html(report: Report, ladder: Ladder, recordings: Mapping[str, bytes]) -> 
     environment.filters["figure"] = _figure
     page = environment.get_template("report.html.jinja").render(
         report=report,
-        verdict=_verdict(report),
+        verdict=verdict_of(report),
         conversation=[_speech(report, recordings, *ends) for ends in (("caller", "callee"), ("callee", "caller"))],
         drawing=draw_ladder(ladder),
         timings=_bars(report.timings_ms),
@@ -169,22 +169,25 @@ def _figure(value: float | None, digits: int = 0, unit: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class Verdict:
+    """The call in one glance: `kind` is "good", "refused" (as expected) or "broken"."""
+
     kind: str
     headline: str
     sentence: str
 
 
-def _verdict(report: Report) -> _Verdict:
+def verdict_of(report: Report) -> Verdict:
+    """Return what a reader wants to know first."""
     if not report.held:
         failed = [check for check in report.checks if not check.held]
         detail = "; ".join(f"{check.name}: {check.detail}" for check in failed) or report.seen.sentence
-        return _Verdict("broken", "Not as expected", detail)
+        return Verdict("broken", "Not as expected", detail)
     if report.refusal_expected:
-        return _Verdict("refused", "Refused, as it must be", report.seen.sentence)
+        return Verdict("refused", "Refused, as it must be", report.seen.sentence)
     words = ["Authenticated"] if report.seen.verstat == "TN-Validation-Passed" else ["Connected"]
     words += ["encrypted"] if report.srtp else ["in clear"]
-    return _Verdict("good", ", ".join([*words, "heard"]), report.seen.sentence)
+    return Verdict("good", ", ".join([*words, "heard"]), report.seen.sentence)
 
 
 # --- recordings -----------------------------------------------------------------------------------------------

@@ -1,0 +1,297 @@
+"""What a call's traces and recordings prove: how it ended, what had to hold, and along which way trust came.
+
+Pure functions of `Evidence`; nothing here knows how the evidence was had.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sip_testbed.events import Event, NoteEvent, ResultEvent, RtpEvent, SipEvent
+from sip_testbed.provision import OPERATORS
+from sip_testbed.report import Check, Direction, Outcome, TrustLink
+from sip_testbed.scenarios import Scenario
+from voice_dpki.media.correlate import correlate
+from voice_dpki.media.recording import read_wav
+
+MIN_CORRELATION = 0.99
+"""Of what was heard with what was said, for a good call."""
+
+MAX_LOSS = 0.01
+"""Part of the packets that may be lost or late: a loaded machine drops some on loopback, too."""
+
+ENDS = (("caller", "callee"), ("callee", "caller"))
+"""Speaker and listener of each direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one call: its events by time, and the recordings by name ("caller.said")."""
+
+    scenario: Scenario
+    codec: str
+    srtp: str | None
+    events: Sequence[Event]
+    recordings: Mapping[str, bytes] = field(default_factory=dict)
+
+    def result(self, role: str) -> Mapping[str, Any]:
+        """What the user agent of that role reported last; empty if it took no part."""
+        found = [event.data for event in self.events if isinstance(event, ResultEvent) and event.actor == role]
+        return found[-1] if found else {}
+
+    def notes(self, *actors: str) -> list[NoteEvent]:
+        """What these actors (or all) noted, by time."""
+        return [
+            event for event in self.events if isinstance(event, NoteEvent) and (not actors or event.actor in actors)
+        ]
+
+    def rtp(self) -> list[RtpEvent]:
+        """All RTP packets, RTCP left out."""
+        return [event for event in self.events if isinstance(event, RtpEvent) and not event.is_control]
+
+    def invites(self, src: str, dst_actor: str) -> list[SipEvent]:
+        """INVITEs that `src` sent to where `dst_actor` sends from."""
+        homes = {event.src for event in self.events if isinstance(event, SipEvent) and event.actor == dst_actor}
+        return [
+            event
+            for event in self.events
+            if isinstance(event, SipEvent)
+            and event.actor == src
+            and event.data.startswith(b"INVITE ")
+            and event.dst in homes
+        ]
+
+
+# --- how it ended ---------------------------------------------------------------------------------------------
+
+
+def seen(evidence: Evidence) -> Outcome:
+    """Return how the call ended, in the terms of an expectation."""
+    caller, callee = evidence.result("caller"), evidence.result("callee")
+    status: int | None = caller.get("status")
+    refusal = _stir_refusal(evidence)
+    if refusal is not None:
+        verstat, sentence = _text(refusal.data.get("verstat")), _sentence(refusal.text)
+        return Outcome(verstat, _reasoncode(refusal), refusal.step, status, sentence)
+    verstat = _text(callee.get("verstat")) or _last_verstat(evidence)
+    for result in (callee, caller):
+        if result.get("refused_by"):
+            return Outcome(verstat, status, result["refused_by"], status, _sentence(result["reason"]))
+    return Outcome(verstat, None, None, status, _ending(evidence, status, caller))
+
+
+def _stir_refusal(evidence: Evidence) -> NoteEvent | None:
+    """The verifier's refusal, or the proxy's where it asked no verifier."""
+    refusals = [
+        note for note in evidence.notes("verify-b", "proxy-b") if note.ok is False and "verstat" in note.data
+    ]
+    return refusals[0] if refusals else None
+
+
+def _last_verstat(evidence: Evidence) -> str | None:
+    told = [note.data["verstat"] for note in evidence.notes("proxy-b") if "verstat" in note.data]
+    return _text(told[-1]) if told else None
+
+
+def _reasoncode(refusal: NoteEvent) -> int | None:
+    code = refusal.data.get("reasoncode")
+    if isinstance(code, int):
+        return code
+    found = re.match(r"([4-6]\d\d) ", refusal.text)
+    return int(found[1]) if found else None
+
+
+def _sentence(text: str) -> str:
+    """The part of a note that is for people: without a status in front, with a capital and a full stop."""
+    text = re.sub(r"^[4-6]\d\d [^:]*: ", "", text).strip()
+    return text[:1].upper() + text[1:].rstrip(".") + "." if text else text
+
+
+def _ending(evidence: Evidence, status: int | None, caller: Mapping[str, Any]) -> str:
+    if status is None:
+        return "The call was not placed."
+    if not caller.get("established"):
+        return _sentence(str(caller.get("reason") or f"The call ended with status {status}"))
+    if not evidence.scenario.protected:
+        return "The call was answered, and nobody knows who called or who listened."
+    return (
+        "Operator A signed for its caller, Operator B had the proof from the ledger, and both telephones agreed on "
+        "keys that nobody between them holds."
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+# --- the media ------------------------------------------------------------------------------------------------
+
+
+def directions(evidence: Evidence) -> dict[str, Direction]:
+    """Return both directions of the media as their receivers counted them; none where no media flowed."""
+    if not evidence.rtp():
+        return {}
+    return {f"{speaker}_to_{listener}": _direction(evidence, speaker, listener) for speaker, listener in ENDS}
+
+
+def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
+    media = evidence.result(listener).get("media") or {}
+    said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
+    likeness = correlate(read_wav(said), read_wav(heard)).coefficient if said and heard else None
+    return Direction(
+        packets=media.get("received", 0),
+        lost=media.get("lost", 0) + media.get("late", 0),
+        correlation=None if likeness is None else round(likeness, 5),
+        mos=_rounded(media.get("mos"), 2),
+        jitter_ms=_rounded(media.get("jitter_ms"), 2),
+    )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+# --- what had to hold -----------------------------------------------------------------------------------------
+
+
+def checks(evidence: Evidence, outcome: Outcome, media: Mapping[str, Direction]) -> tuple[Check, ...]:
+    """Return everything that this scenario has to hold to, and whether it did."""
+    expected = evidence.scenario.expected
+    verdict = [
+        _same("Verdict on the caller's number", expected.verstat, outcome.verstat),
+        _same("Reason code", expected.reasoncode, outcome.reasoncode),
+        _same("Step that refused", expected.refused_by, outcome.refused_by),
+        _same("SIP status that the caller got", expected.sip_status, outcome.sip_status),
+    ]
+    if expected.refused_by is None:
+        return (*verdict, *_good_call(evidence, media))
+    return (*verdict, *_refused_call(evidence))
+
+
+def _same(name: str, expected: object, found: object) -> Check:
+    if expected == found:
+        return Check(name, True, str(found) if found is not None else "none")
+    return Check(name, False, f"{found if found is not None else 'none'}, expected {expected or 'none'}")
+
+
+def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[Check]:
+    for role in ("caller", "callee"):
+        established = bool(evidence.result(role).get("established"))
+        yield Check(f"The {role} spoke to the end", established, "yes" if established else "no")
+    for name, direction in media.items():
+        yield _heard(name.replace("_", " "), direction)
+    if evidence.srtp:
+        yield _keyed(evidence)
+        yield _unreadable(evidence)
+    if not media:
+        yield Check("Speech was heard", False, "no RTP was sent")
+
+
+def _heard(name: str, direction: Direction) -> Check:
+    likeness, total = direction.correlation or 0.0, direction.packets + direction.lost
+    held = likeness >= MIN_CORRELATION and direction.packets > 0 and direction.lost <= MAX_LOSS * total
+    detail = f"correlation {likeness:.4f} (at least {MIN_CORRELATION}), {direction.lost} of {total} packets lost"
+    return Check(f"Speech was heard, {name}", held, detail)
+
+
+def _keyed(evidence: Evidence) -> Check:
+    profiles = {role: evidence.result(role).get("srtp") for role in ("caller", "callee")}
+    held = set(profiles.values()) == {evidence.srtp}
+    detail = (
+        f"{evidence.srtp} at both ends" if held else ", ".join(f"{role}: {got}" for role, got in profiles.items())
+    )
+    return Check("Both telephones agreed on keys with MIKEY", held, detail)
+
+
+def _unreadable(evidence: Evidence) -> Check:
+    packets = evidence.rtp()
+    readable = sum(packet.clear[12:] in packet.wire for packet in packets)
+    detail = f"the speech shows in {readable} of {len(packets)} packets"
+    return Check("RTP on the wire cannot be played", bool(packets) and not readable, detail)
+
+
+def _refused_call(evidence: Evidence) -> Iterable[Check]:
+    sent = len(evidence.rtp())
+    yield Check("No speech was sent", sent == 0, f"{sent} RTP packets")
+    rang = len(evidence.invites("proxy-b", "callee"))
+    yield Check("The callee's telephone did not ring", rang == 0, f"{rang} INVITEs reached it")
+
+
+# --- the way of trust -----------------------------------------------------------------------------------------
+
+
+def trust(evidence: Evidence, outcome: Outcome) -> tuple[TrustLink, ...]:
+    """Return the stations from the caller to the callee, and what each contributed."""
+    if not evidence.scenario.protected:
+        return ()
+    links = [
+        _caller(evidence),
+        _signs(evidence),
+        _ledger(evidence),
+        _verifies(evidence, outcome),
+        _callee(evidence),
+    ]
+    attack = evidence.scenario.attack
+    if attack is not None:
+        does = attack.does[:1].upper() + attack.does[1:]
+        links.insert(2, TrustLink(does, "Attacker on the path", _attack_facts(evidence), "attack"))
+    return tuple(links)
+
+
+def _caller(evidence: Evidence) -> TrustLink:
+    aor = _aor(evidence, "caller", b"From")
+    return TrustLink(aor, "Caller", ("registered at Operator A", "authenticated by digest, SHA-256"), "ok")
+
+
+def _signs(evidence: Evidence) -> TrustLink:
+    note = next((note for note in evidence.notes("authn-a") if note.ok is not None), None)
+    if note is None:
+        return TrustLink(OPERATORS[0].organization, "Signs", ("signed nothing",), "idle")
+    facts = [OPERATORS[0].domain, f"PASSporT shaken, attestation {note.data.get('attest', '')}"]
+    facts += [f"signed in {note.ms:.1f} ms"] if note.ms is not None else []
+    return TrustLink(OPERATORS[0].organization, "Signs", tuple(facts), "ok" if note.ok else "refused")
+
+
+def _attack_facts(evidence: Evidence) -> tuple[str, ...]:
+    attack = evidence.scenario.attack
+    assert attack is not None
+    notes = tuple(dict.fromkeys(note.text for note in evidence.notes("path")))
+    return (f"holds {attack.key.value}", *notes[:3])
+
+
+def _ledger(evidence: Evidence) -> TrustLink:
+    found = [note for note in evidence.notes("verify-b") if "height" in note.data]
+    if not found:
+        return TrustLink("Not asked", "Ledger", ("the call was refused before",), "idle")
+    note = found[-1]
+    facts = (note.text, "proof and validators' signatures checked", f"answered in {note.ms or 0:.1f} ms")
+    return TrustLink(f"Height {note.data['height']}", "Ledger", facts, "ok" if note.ok else "refused")
+
+
+def _verifies(evidence: Evidence, outcome: Outcome) -> TrustLink:
+    refused = _stir_refusal(evidence)
+    if refused is not None:
+        told, state = [f"{outcome.refused_by}: {outcome.sentence}"], "refused"
+    else:
+        told = [note.text for note in evidence.notes("verify-b", "proxy-b") if note.ok and "verstat" in note.data]
+        state = "ok" if outcome.verstat else "idle"
+    return TrustLink(OPERATORS[1].organization, "Verifies", (OPERATORS[1].domain, *dict.fromkeys(told)), state)
+
+
+def _callee(evidence: Evidence) -> TrustLink:
+    aor, result = _aor(evidence, "caller", b"To"), evidence.result("callee")
+    if not result:
+        return TrustLink(aor, "Callee", ("the telephone did not ring",), "idle")
+    keys = [note.text for note in evidence.notes("callee") if (note.step or "").startswith("MIKEY")]
+    facts = (f"sees {result.get('verstat') or 'no verdict'}", *keys)
+    return TrustLink(aor, "Callee", facts, "refused" if result.get("refused_by") else "ok")
+
+
+def _aor(evidence: Evidence, actor: str, header: bytes) -> str:
+    """The user part of an INVITE's From or To."""
+    for event in evidence.events:
+        if isinstance(event, SipEvent) and event.actor == actor and event.data.startswith(b"INVITE "):
+            found = re.search(rb"^" + header + rb":[^\r\n]*sips?:([^@>\r\n]+)@", event.data, re.MULTILINE)
+            return found[1].decode("utf-8", "replace") if found else header.decode()
+    return header.decode()

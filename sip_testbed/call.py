@@ -1,0 +1,192 @@
+"""The command `voice-dpki call`: two operators' networks, one call, and what it proved."""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from sip_testbed import ladder, report
+from sip_testbed.network import Testbed
+from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
+from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell.program import Parser
+
+EXIT_NOT_HELD = 1
+"""Exit status when something expected did not hold."""
+
+DEFAULT_OUT = Path("out/call")
+
+HELP = """\
+Starts two operators' networks on this machine, each program a process of its own: ledger nodes, authentication
+server, verification server, proxies and telephones. Then it places a call from Operator A to Operator B, prints the
+ladder, and writes captures, recordings and a report into one folder.
+
+  voice-dpki call                                         the good call: signed, verified, encrypted, heard
+  voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
+  voice-dpki call --list-scenarios                        the attacks that can be tried on it
+  voice-dpki call --scenario mikey-changed                one of them
+
+Exit status: 0 if everything expected held (an attack is expected to be refused), 1 if something did not, 2 if the
+call could not be placed at all.
+"""
+
+
+def command(argv: list[str]) -> int:
+    """Place a call between two operators and report what it proved."""
+    parser = Parser(prog="voice-dpki call")
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command and its arguments."""
+    parser.description = HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    what = parser.add_argument_group("what happens")
+    what.add_argument("--scenario", metavar="NAME", default=DEFAULT, help=f"what is tried (default: {DEFAULT})")
+    what.add_argument("--list-scenarios", action="store_true", help="list them, one a line, and end")
+    what.add_argument("--plain", action="store_true", help=f"no protection at all: short for --scenario {PLAIN}")
+    how = parser.add_argument_group("how")
+    how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
+    how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
+    how.add_argument("--say-seconds", type=_positive, metavar="S", help="say only the beginning of the speech")
+    how.add_argument(
+        "--repeat", type=_count, default=1, metavar="N", help="place N calls, and print the median set-up"
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    results.add_argument("--json", action="store_true", help="print report.json instead of the ladder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status; raises VoiceDpkiError where no call can be placed."""
+    if arguments.list_scenarios:
+        for scenario in SCENARIOS.values():
+            print(f"{scenario.name}\t{scenario.shows}")
+        return 0
+    scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
+    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
+    progress = _Progress(Console(stderr=arguments.json))
+    calls = _place_calls(scenario, options, arguments.out, arguments.repeat, progress)
+    if arguments.json:
+        sys.stdout.write(report.to_json(calls[-1].report).decode("utf-8"))
+    else:
+        _show(calls[-1], progress.console)
+    if len(calls) > 1:
+        _show_repeated(calls, arguments.out, progress.console)
+    return 0 if all(call.report.held for call in calls) else EXIT_NOT_HELD
+
+
+def _place_calls(
+    scenario: Scenario, options: CallOptions, out: Path, count: int, progress: "_Progress"
+) -> list[PlacedCall]:
+    shutil.rmtree(out / "logs", ignore_errors=True)
+    stages = Stages(progress.begin)
+    with ExitStack() as stack:
+        stack.enter_context(progress)
+        with stages.stage("start the network"):
+            testbed = stack.enter_context(Testbed(out / "logs", protected=scenario.protected))
+            testbed.start()
+        if scenario.protected:
+            with stages.stage("record the certificates"):
+                testbed.record_all()
+        calls = [place_call(testbed, scenario, options, out, stages) for _ in range(count)]
+        progress.begin("stop the network")
+    return calls
+
+
+class _Progress:
+    """Tells what is being done, a line a stage; at a terminal with a moving mark while it lasts."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._status = console.status("")
+        self._stage: str | None = None
+
+    def __enter__(self) -> "_Progress":
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._status.stop()
+        self._finish(failed=kind is not None)
+
+    def begin(self, stage: str) -> None:
+        """Say that `stage` begins, and that the one before it is done."""
+        self._finish()
+        self._stage = stage
+        self._status.update(Text(f"{stage} ...", style="dim"))
+
+    def _finish(self, *, failed: bool = False) -> None:
+        if self._stage is not None:
+            mark = Text("x " if failed else "+ ", style="bold red" if failed else "green")
+            self.console.print(mark.append(self._stage, style="not bold default"), highlight=False)
+        self._stage = None
+
+
+def _show(call: PlacedCall, console: Console) -> None:
+    console.print()
+    ladder.render(call.ladder, console)
+    console.print()
+    for check in call.report.checks:
+        mark, style = ("ok", "green") if check.held else ("FAILED", "bold red")
+        line = Text(f"  {mark:<7}", style=style).append(f"{check.name}: ", style="not bold default")
+        console.print(line.append(check.detail, style="not bold dim"), highlight=False, soft_wrap=True)
+    console.print()
+    console.print(_headline(call.report), highlight=False, soft_wrap=True)
+    console.print()
+    _show_files(call, console)
+
+
+def _headline(described: report.Report) -> Text:
+    verdict = report.verdict_of(described)
+    style = {"good": "bold green", "refused": "bold blue", "broken": "bold red"}[verdict.kind]
+    text = Text(f"{verdict.headline}. ", style=style).append(verdict.sentence, style="not bold default")
+    figures = [f"set up in {described.setup_ms:.0f} ms"] if described.setup_ms is not None else []
+    figures += [f"{described.memory_mb:.0f} MB in {len(described.processes)} processes"]
+    return text.append(f" ({', '.join(figures)})", style="not bold dim")
+
+
+def _show_files(call: PlacedCall, console: Console) -> None:
+    width = max(map(len, FILES))
+    console.print(Text(f"{call.folder}/", style="bold"))
+    for name, what in FILES.items():
+        if (call.folder / name).exists():
+            console.print(Text(f"  {name:<{width}}  ").append(what, style="dim"), highlight=False, soft_wrap=True)
+
+
+def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None:
+    times = [call.report.setup_ms for call in calls if call.report.setup_ms is not None]
+    held = sum(call.report.held for call in calls)
+    result: Mapping[str, object] = {
+        "scenario": calls[0].report.scenario,
+        "calls": len(calls),
+        "held": held,
+        "setup_ms": times,
+        "median_setup_ms": round(statistics.median(times), 1) if times else None,
+        "memory_mb": max(call.report.memory_mb for call in calls),
+    }
+    (out / "repeat.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    median = f", median set-up {result['median_setup_ms']} ms" if times else ""
+    console.print(f"{held} of {len(calls)} calls held{median}; repeat.json has each", highlight=False)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError("seconds, more than 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise argparse.ArgumentTypeError("a number from 1 to 10000")
+    return value

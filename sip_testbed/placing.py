@@ -1,0 +1,245 @@
+"""Placing one call in a testbed, and writing down all that it leaves behind in one folder."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+from sip_testbed import assess, capture, ladder, report
+from sip_testbed.events import Event, NoteEvent, ResultEvent, RtpEvent
+from sip_testbed.network import Sections, Testbed, user_agent_config
+from sip_testbed.processes import Running
+from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
+from sip_testbed.scenarios import Scenario
+from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
+from voice_dpki.media.recording import read_wav, write_wav
+
+CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
+"""Codecs by the command's name for them, and their names in SDP."""
+
+SRTP_PROFILES = ("AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM")
+
+CALL_TIMEOUT_S = 60.0
+AFTERWARDS_TIMEOUT_S = 15.0
+"""For the callee, after the caller is done, to write down what it heard."""
+
+RECORDINGS = ("caller.said", "caller.heard", "callee.said", "callee.heard")
+
+FILES: Mapping[str, str] = {
+    "report.html": "this report, in one file",
+    "report.json": "its figures for programs; sip_testbed/report.schema.json describes them",
+    "ladder.txt": "the ladder as text",
+    "call.pcap": "every SIP message and RTP packet as sent; open it with Wireshark or sngrep",
+    "call.decrypted.pcap": "the same with RTP in clear: Telephony, RTP, RTP Player plays it",
+    "caller.said.wav": "what the caller said",
+    "callee.heard.wav": "what arrived at the callee",
+    "callee.said.wav": "what the callee said",
+    "caller.heard.wav": "what arrived at the caller",
+}
+"""What a call may leave in its folder, and what each file is good for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a call is made: `codec` of CODECS, `srtp` of SRTP_PROFILES, and how much of the speech is said."""
+
+    codec: str = "pcmu"
+    srtp: str = SRTP_PROFILES[0]
+    say_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedCall:
+    """A call that was placed: its report, its ladder, and the folder with its files."""
+
+    report: report.Report
+    ladder: ladder.Ladder
+    folder: Path
+
+
+@dataclass(slots=True)
+class Stages:
+    """Names what is being done, as it begins, and keeps how long each stage took."""
+
+    tell: Callable[[str], None] = lambda stage: None
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of what is done inside under `name`."""
+        self.tell(name)
+        began = time.perf_counter()
+        yield
+        self.took_ms[name] = round((time.perf_counter() - began) * 1000, 1)
+
+
+def place_call(
+    testbed: Testbed, scenario: Scenario, options: CallOptions, folder: Path, stages: Stages | None = None
+) -> PlacedCall:
+    """Place a call in a testbed that runs and has its certificates recorded; write its files into `folder`.
+
+    Raises ProcessError where a program fails; how the call itself ends is in the report.
+    """
+    return _Placement(testbed, scenario, options, folder, stages or Stages()).place()
+
+
+class _Placement:
+    """One call from its first process to its last file."""
+
+    def __init__(
+        self, testbed: Testbed, scenario: Scenario, options: CallOptions, folder: Path, stages: Stages
+    ) -> None:
+        self._testbed = testbed
+        self._scenario = scenario
+        self._options = options
+        self._folder = folder
+        self._stages = stages
+        self._srtp = options.srtp if scenario.protected else None
+        self._memory_mb: dict[str, float] = {}
+
+    def place(self) -> PlacedCall:
+        started_at = datetime.now(UTC)
+        self._prepare_folder()
+        self._testbed.new_events()
+        try:
+            with self._stages.stage("prepare the attack" if self._scenario.attack else "prepare the telephones"):
+                callee = self._answering_side()
+            with self._stages.stage("call"):
+                self._call(callee)
+        finally:
+            events = self._testbed.end(("caller", "callee", "path"))
+        with self._stages.stage("report"):
+            events = sorted([*events, *self._testbed.new_events()], key=lambda event: event.time_s)
+            return self._report(started_at, events)
+
+    def _prepare_folder(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (self._folder / name).unlink(missing_ok=True)
+
+    # --- the processes ---------------------------------------------------------------------------------------
+
+    def _answering_side(self) -> Running:
+        number = CALLEE_OVER_TRANSIT if self._scenario.attack else CALLEE
+        callee = self._testbed.launch("callee", self._telephone("callee", number=number))
+        if self._scenario.attack:
+            self._testbed.attack(self._scenario.attack)
+        callee.wait_ready()
+        return callee
+
+    def _call(self, callee: Running) -> None:
+        target = aor(CALLEE_OVER_TRANSIT if self._scenario.attack else CALLEE, OPERATORS[1])
+        caller = self._testbed.launch("caller", self._telephone("caller", number=CALLER, target=target))
+        event = caller.wait_for(_talks_or_ends, "place the call", CALL_TIMEOUT_S)
+        self._memory_mb = self._testbed.memory_mb()
+        caller.wait_end(CALL_TIMEOUT_S)
+        if isinstance(event, RtpEvent) or _took_part(callee):
+            callee.wait_for(lambda event: isinstance(event, ResultEvent), "report its call", AFTERWARDS_TIMEOUT_S)
+
+    def _telephone(self, role: str, **particulars: object) -> Sections:
+        return user_agent_config(
+            self._testbed.site,
+            role,
+            codec=CODECS[self._options.codec],
+            srtp=self._srtp,
+            say=self._speech(role),
+            out=self._folder.resolve(),
+            **particulars,  # type: ignore[arg-type]
+        )
+
+    def _speech(self, role: str) -> Path:
+        """What that side says: the project's recording, or its beginning."""
+        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
+        if self._options.say_s is not None:
+            pcm = Pcm(pcm.rate, pcm.data[: int(self._options.say_s * pcm.rate) * SAMPLE_BYTES])
+        path = self._testbed.folder / f"{role}.wav"
+        path.write_bytes(write_wav(pcm))
+        return path
+
+    # --- the files -------------------------------------------------------------------------------------------
+
+    def _report(self, started_at: datetime, events: list[Event]) -> PlacedCall:
+        recordings = self._recordings()
+        evidence = assess.Evidence(self._scenario, self._options.codec, self._srtp, events, recordings)
+        outcome, media = assess.seen(evidence), assess.directions(evidence)
+        checks = assess.checks(evidence, outcome, media)
+        drawn = ladder.build(events, _figures(media))
+        self._write("call.pcap", capture.wire_capture(events))
+        self._write("call.decrypted.pcap", capture.clear_capture(events))
+        self._write("ladder.txt", ladder.render_text(drawn).encode("utf-8"))
+        described = report.Report(
+            scenario=self._scenario.name,
+            shows=self._scenario.shows,
+            started_at=f"{started_at:%Y-%m-%d %H:%M:%S} UTC",
+            held=all(check.held for check in checks),
+            expected=self._scenario.expected,
+            seen=outcome,
+            setup_ms=_setup_ms(evidence),
+            codec=self._options.codec,
+            srtp=self._srtp,
+            keying="MIKEY DH-SIGN, certificates on the ledger" if self._srtp else None,
+            directions=media,
+            checks=checks,
+            trust=assess.trust(evidence, outcome),
+            timings_ms={**self._stages.took_ms, **_timings(evidence)},
+            processes=tuple(report.Process(ladder.ACTORS[actor], size) for actor, size in self._memory_mb.items()),
+            files=self._files(),
+        )
+        self._write("report.json", report.to_json(described))
+        self._write("report.html", report.to_html(described, drawn, recordings))
+        return PlacedCall(described, drawn, self._folder)
+
+    def _recordings(self) -> dict[str, bytes]:
+        paths = {name: self._folder / f"{name}.wav" for name in RECORDINGS}
+        return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+
+    def _files(self) -> tuple[report.OutputFile, ...]:
+        """The files that are there; the reports name themselves without a size."""
+        found = []
+        for name, what in FILES.items():
+            path = self._folder / name
+            if path.exists():
+                found.append(report.OutputFile(name, path.stat().st_size, what))
+        return tuple(found)
+
+    def _write(self, name: str, data: bytes) -> None:
+        (self._folder / name).write_bytes(data)
+
+
+def _talks_or_ends(event: Event) -> bool:
+    return isinstance(event, RtpEvent | ResultEvent)
+
+
+def _took_part(callee: Running) -> bool:
+    """Whether a call reached the callee: it noted something about one."""
+    callee.trace.poll()
+    return any(isinstance(event, NoteEvent) for event in callee.trace.events)
+
+
+def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
+    """Figures for the ladder's media rows, by speaker."""
+    return {
+        name.partition("_")[0]: f"lost {direction.lost}, MOS {direction.mos:.2f}"
+        for name, direction in media.items()
+        if direction.mos is not None
+    }
+
+
+def _setup_ms(evidence: assess.Evidence) -> float | None:
+    result = evidence.result("caller")
+    setup_ms = result.get("setup_ms")
+    return round(setup_ms, 1) if setup_ms is not None and result.get("status") == 200 else None
+
+
+def _timings(evidence: assess.Evidence) -> dict[str, float]:
+    """What the actors measured themselves, by what it was."""
+    names = {"authn-a": "sign", "verify-b": "verify", "caller": "MIKEY, caller", "callee": "MIKEY, callee"}
+    found = {}
+    for actor, name in names.items():
+        times = [note.ms for note in evidence.notes(actor) if note.ms is not None and note.ok is not None]
+        if times:
+            found[name] = round(times[-1], 2)
+    return found

@@ -1,0 +1,136 @@
+"""Scenarios: the good call, and what an attacker between the operators, or a thief with a key, tries on it.
+
+No victim has a switch for any of this. An attack is done by an element on the path (`sip_testbed.path`), with
+keys that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from sip_testbed.report import Outcome
+from voice_dpki.errors import LocalError
+
+PASSED = "TN-Validation-Passed"
+FAILED = "TN-Validation-Failed"
+NONE = "No-TN-Validation"
+
+
+class Key(Enum):
+    """What the attacker signs with."""
+
+    NONE = "nothing"
+    STOLEN = "Operator A's signing key"
+    UNRECORDED = "a key whose certificate was never recorded"
+    REVOKED = "a key of Operator A whose certificate was revoked a moment ago"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """What stands between the operators: the mode of `sip-testbed path`, and the key that it holds."""
+
+    mode: str
+    does: str
+    key: Key = Key.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A call to place, what it shows, and how it must end."""
+
+    name: str
+    shows: str
+    expected: Outcome
+    attack: Attack | None = None
+    protected: bool = True
+    """False for the call without any protection, which others are measured against."""
+
+
+def _refused(step: str, reasoncode: int, verstat: str, sentence: str) -> Outcome:
+    return Outcome(verstat, reasoncode, step, reasoncode, sentence)
+
+
+_TABLE = (
+    Scenario(
+        "authenticated",
+        "A call between two operators: signed by A, verified by B on the ledger, keyed by MIKEY, heard both ways.",
+        Outcome(PASSED, None, None, 200, "The call is answered and its caller's number is verified."),
+    ),
+    Scenario(
+        "number-outside-range",
+        "A thief with Operator A's key signs for a number that the ledger allots to nobody at Operator A.",
+        _refused(
+            "E17 authority", 437, FAILED, "The signer's certificate has no authority over the caller's number."
+        ),
+        Attack("number-outside-range", "signs for a number of somebody else", Key.STOLEN),
+    ),
+    Scenario(
+        "identity-replayed",
+        "Somebody on the path sends a signed INVITE a second time, as a call of their own.",
+        _refused("E21 replay", 438, FAILED, "The same signature has already set up a call."),
+        Attack("identity-replayed", "sends the signed INVITE again"),
+    ),
+    Scenario(
+        "sdp-changed",
+        "Somebody on the path exchanges the session description for one of their own, to get the media.",
+        _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
+        Attack("sdp-changed", "exchanges the session description"),
+    ),
+    Scenario(
+        "signer-not-recorded",
+        "A thief makes a certificate in Operator A's name that no quorum of validators ever recorded.",
+        _refused("E17 certificate", 437, FAILED, "The signer's certificate is not recorded on the ledger."),
+        Attack("resign", "signs with a certificate of their own making", Key.UNRECORDED),
+    ),
+    Scenario(
+        "signer-revoked",
+        "A key of Operator A was stolen, and its certificate was revoked on the ledger a moment ago.",
+        _refused("E17 certificate", 437, FAILED, "The signer's certificate was revoked on the ledger."),
+        Attack("resign", "signs with the stolen key", Key.REVOKED),
+    ),
+    Scenario(
+        "stale-date",
+        "A signature is held back and used when its time has passed.",
+        _refused("E15 iat", 403, NONE, "The signature lies too far before the verifier's clock."),
+        Attack("stale-date", "uses a signature of some minutes ago", Key.STOLEN),
+    ),
+    Scenario(
+        "key-mgmt-stripped",
+        "Somebody on the path takes MIKEY out of the offer, so that the call would go in clear.",
+        _refused(
+            "E20 key-mgmt", 438, FAILED, "The key management that the caller signed was taken out of the SDP."
+        ),
+        Attack("key-mgmt-stripped", "takes the keys out of the offer"),
+    ),
+    Scenario(
+        "mikey-changed",
+        "Somebody on the path changes the MIKEY message of the offer.",
+        _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
+        Attack("mikey-changed", "changes the MIKEY message"),
+    ),
+    Scenario(
+        "no-identity",
+        "Somebody on the path takes the Identity away, as if nobody had signed.",
+        _refused("E2 Identity present", 428, NONE, "The INVITE has no Identity header field."),
+        Attack("no-identity", "takes the Identity away"),
+    ),
+    Scenario(
+        "plain",
+        "The same call with nothing of all this: no signature, no ledger, RTP in clear; to measure against.",
+        Outcome(None, None, None, 200, "The call is answered, and nobody knows who calls."),
+        protected=False,
+    ),
+)
+
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _TABLE}
+"""All scenarios by name, in the order of the list."""
+
+DEFAULT = "authenticated"
+PLAIN = "plain"
+
+
+def scenario_named(name: str) -> Scenario:
+    """Return a scenario; raises LocalError that names those that there are."""
+    if name not in SCENARIOS:
+        raise LocalError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
