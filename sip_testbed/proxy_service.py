@@ -21,7 +21,7 @@ from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.endpoint import Endpoint
 from voice_dpki.sip.location import ExpiryBounds, Location
 from voice_dpki.sip.machines import Timers
-from voice_dpki.sip.message import Hop, copy_request, header_values, uri_hop
+from voice_dpki.sip.message import Hop, copy_request, uri_hop
 from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
 from voice_dpki.sip.transaction import Event
 from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
@@ -194,7 +194,7 @@ class ProxyService:
         return hop
 
     def _authenticate(self, request: Request, now_s: float) -> Tn:
-        values = header_values(request, "Proxy-Authorization")
+        values = request.headers.getlist("Proxy-Authorization")
         try:
             return canonical_tn(self._authenticator.authenticate(values, request.method, now_s))
         except DigestRefusedError as refused:

@@ -6,7 +6,7 @@ from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.names import Tn
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError
-from voice_dpki.sip.message import header_values, parse_address, required_header
+from voice_dpki.sip.message import parse_address, required_header
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.stir.tn import canonical_tn
 
@@ -37,7 +37,7 @@ class Registrar:
 
     def _user(self, arrival: Arrival, now_s: float) -> Tn:
         """Return the number whose user is registering: the authenticated one, and none else."""
-        values = header_values(arrival.request, "Authorization")
+        values = arrival.request.headers.getlist("Authorization")
         try:
             username = self._authenticator.authenticate(values, "REGISTER", now_s)
         except DigestRefusedError as refused:

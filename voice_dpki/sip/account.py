@@ -7,7 +7,6 @@ from sipmessage import Request, Response
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.digest import answer_challenge, choose_challenge
-from voice_dpki.sip.message import header_values
 
 _FIELDS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
 
@@ -37,7 +36,7 @@ class Account:
         if names is None:
             return False
         try:
-            challenge = choose_challenge(header_values(response, names[0]), allow_md5=self.allow_md5)
+            challenge = choose_challenge(response.headers.getlist(names[0]), allow_md5=self.allow_md5)
         except MalformedError:
             return False
         if request.headers.get(names[1]) and not challenge.stale:

@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Final
 
 from sipmessage import Headers, Request, Response
@@ -106,7 +107,7 @@ class Call(Leg):
         """Set when a provisional response other than 100 has come."""
         self._invite = invite
         self._key: TransactionKey | None = None
-        self._started_s = line.exchange.now_s()
+        self._started_s = perf_counter()
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._ack: Request | None = None
         self._cancelled = False
@@ -169,7 +170,7 @@ class Call(Leg):
 
     def _finish(self, answer: Answer) -> None:
         if not self._answer.done():
-            setup_ms = (self._line.exchange.now_s() - self._started_s) * 1000
+            setup_ms = (perf_counter() - self._started_s) * 1000
             self._answer.set_result(replace(answer, setup_ms=round(setup_ms, 3)))
         if answer.status >= 300:
             self.ended.set()

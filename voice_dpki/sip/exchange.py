@@ -73,10 +73,6 @@ class Exchange:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._endpoint.close()
 
-    def now_s(self) -> float:
-        """Return the time of the loop's clock, in seconds."""
-        return self._endpoint.now_s()
-
     def token(self) -> str:
         """Return a fresh value for a tag or a Call-ID."""
         return self.random.token(12).hex()
@@ -90,7 +86,7 @@ class Exchange:
     def send(self, request: Request, hop: Hop, on_response: OnResponse) -> TransactionKey | None:
         """Send a request other than ACK; None where there is no room for it, and UNREACHABLE is told at once."""
         try:
-            key = self._endpoint.layer.send_request(request, hop, self.now_s())
+            key = self._endpoint.layer.send_request(request, hop, self._endpoint.now_s())
         except LocalError:
             on_response(UNREACHABLE, None)
             return None
@@ -116,7 +112,7 @@ class Exchange:
 
     def cancel(self, key: TransactionKey) -> None:
         """Cancel an INVITE that was sent."""
-        self._endpoint.layer.cancel(key, self.now_s())
+        self._endpoint.layer.cancel(key, self._endpoint.now_s())
         self._endpoint.flush()
 
     def cancelled_invite(self, envelope: Envelope) -> TransactionKey | None:
@@ -125,7 +121,7 @@ class Exchange:
 
     def respond(self, key: TransactionKey, response: Response) -> None:
         """Answer a request that came in."""
-        self._endpoint.layer.respond(key, response, self.now_s())
+        self._endpoint.layer.respond(key, response, self._endpoint.now_s())
         self._endpoint.flush()
 
     def _handle(self, event: Event, _now_s: float) -> None:

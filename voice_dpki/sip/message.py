@@ -210,7 +210,10 @@ def parse_address(text: str) -> Address:
 
 
 def split_values(values: Iterable[str]) -> list[str]:
-    """Return the values of a list header field, one an item: commas in quotes or <> do not separate (§7.3.1)."""
+    """Return the values of a list header field, one an item: commas in quotes or <> do not separate.
+
+    Not for challenges and credentials, whose commas divide parameters (RFC 3261 §7.3.1).
+    """
     items: list[str] = []
     for value in values:
         items += [value.strip()] if "," not in value else _split_commas(value)

@@ -1,0 +1,243 @@
+"""The program `sip-testbed path`: an attacker on the path between two domains, a proxy that is not well-behaved."""
+
+import argparse
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from sipmessage import URI, Response
+
+from sip_testbed.path_attacks import SIMPLE, Attack, ChangeSdp, Forgery, Hold, Resign
+from sip_testbed.proxy_config import Route, Routes
+from sip_testbed.proxy_rules import number_of
+from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
+from voice_dpki.errors import LocalError, MalformedError, PeerError, VoiceDpkiError
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.endpoint import Endpoint
+from voice_dpki.sip.machines import Timers
+from voice_dpki.sip.message import Hop, copy_request
+from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
+from voice_dpki.sip.transaction import UDP_MAX_BYTES, Event
+from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.stir.x5u import url_for
+from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, der_of, digest_of
+
+log = logging.getLogger(__name__)
+
+EXAMPLE = """\
+mode = "resign"                             # what to do to the calls that pass, see above
+hold_s = 70                                 # for hold
+
+[listen]                                    # UDP and TCP alike
+host = "127.0.0.5"
+port = 5060
+
+[[routes]]                                  # where calls go on, in both directions
+domain = "b.example"
+next_hop = "udp:127.0.0.3:5060"
+
+[resign]
+key = "thief.pem"
+certificate = "thief.der"
+info_url = "https://certs.a.example/{digest}.der"
+caller = "+441134960001"                    # the number to claim; without it the caller's own
+attest = "A"
+age_s = 0                                   # how old the signature is to look
+"""
+
+HELP = f"""\
+An attacker between two domains: it stands where a route of one proxy leads, forwards everything in both directions
+as a proxy does, and tampers with it on the way. By mode:
+
+  forward                 nothing
+  strip-identity          takes the Identity out of INVITEs
+  replay                  sends the first signed INVITE again as every later call
+  change-key-mgmt         changes the MIKEY message of the offer
+  change-sdp              exchanges address and keys of the offer
+  strip-key-mgmt          takes MIKEY out of the offer and downgrades it to RTP/AVP
+  change-answer-key-mgmt  changes the MIKEY message of the answer
+  hold                    holds INVITEs back for hold_s seconds
+  resign                  signs INVITEs with a key of its own, for any caller
+
+A configuration (TOML; files are looked for beside it):
+
+{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+
+Mode = Literal[
+    "forward",
+    "strip-identity",
+    "replay",
+    "change-key-mgmt",
+    "change-sdp",
+    "strip-key-mgmt",
+    "change-answer-key-mgmt",
+    "hold",
+    "resign",
+]
+
+
+class ResignConfig(Config, frozen=True, kw_only=True):
+    """The key of a thief or a rogue insider, and what it is used for."""
+
+    key: str
+    certificate: str
+    info_url: str
+    caller: str | None = None
+    attest: Literal["A", "B", "C"] = "A"
+    age_s: int = 0
+
+
+class PathConfig(Config, frozen=True, kw_only=True):
+    """The TOML file; see EXAMPLE. File names are relative to it."""
+
+    listen: Listen
+    mode: Mode
+    routes: tuple[Route, ...]
+    udp_max_bytes: int = UDP_MAX_BYTES
+    hold_s: PositiveSeconds = 70.0
+    resign: ResignConfig | None = None
+    trace: TraceConfig | None = None
+
+
+class PathService:
+    """A proxy that forwards all it gets, after the attack has had it."""
+
+    def __init__(self, config: PathConfig, attack: Attack, tracer: Tracer, random: Random) -> None:
+        self._routes = Routes(config.routes)
+        self._attack = attack
+        self._tracer = tracer
+        self._random = random
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._endpoint = Endpoint(
+            config.listen.host,
+            config.listen.port,
+            self._handle,
+            random=random,
+            tracer=tracer,
+            timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
+            udp_max_bytes=config.udp_max_bytes,
+        )
+        self._core: ProxyCore | None = None
+
+    @property
+    def address(self) -> Hop:
+        """Where it listens, once it has started."""
+        return self._endpoint.address
+
+    async def start(self) -> None:
+        """Bind the sockets; raises LocalError."""
+        await self._endpoint.start()
+        self._core = ProxyCore(
+            self._endpoint.layer,
+            self._endpoint.address,
+            secret=self._random.token(32),
+            random=self._random,
+            resolve=self._resolve,
+            change_response=self._response,
+        )
+
+    async def close(self) -> None:
+        """Stop at once."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._endpoint.close()
+
+    def _resolve(self, uri: URI) -> Hop | None:
+        return self._routes.find(uri, number_of(uri))
+
+    def _handle(self, event: Event, now_s: float) -> None:
+        assert self._core is not None
+        arrival = self._core.handle(event, now_s)
+        if arrival is not None:
+            task = asyncio.get_running_loop().create_task(self._pass_on(self._core, arrival))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, core: ProxyCore, arrival: Arrival) -> None:
+        request = copy_request(arrival.request)
+        hop = self._resolve(request.uri)
+        try:
+            if request.method == "INVITE":
+                self._tell(await self._attack.invite(request))
+            if hop is None:
+                core.answer(arrival.key, 404, None, self._endpoint.now_s())
+            else:
+                core.forward(arrival.key, request, hop, self._endpoint.now_s())
+        except Exception:
+            log.exception("an attack failed")
+            core.answer(arrival.key, 500, None, self._endpoint.now_s())
+        self._endpoint.flush()
+
+    def _response(self, response: Response) -> None:
+        try:
+            self._tell(self._attack.response(response))
+        except PeerError:
+            log.exception("an attack failed")
+
+    def _tell(self, done: str | None) -> None:
+        if done is not None:
+            self._tracer.note(done, step="attack")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the subcommand and its arguments."""
+    parser.description = HELP
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the attacker until SIGTERM and return its exit status."""
+    try:
+        config = load_config(args.config, PathConfig)
+        attack = make_attack(config, args.config, SystemClock(), SystemRandom())
+        Routes(config.routes)
+    except VoiceDpkiError as error:
+        return fail(error)
+    setup_logging("sip-testbed path")
+    trace = resolve(args.config, config.trace.file) if config.trace else None
+    return run_program(partial(_serve, config, attack, Tracer(trace, trace.stem if trace else "path")))
+
+
+async def _serve(config: PathConfig, attack: Attack, tracer: Tracer, stop: asyncio.Event) -> None:
+    service = PathService(config, attack, tracer, SystemRandom())
+    async with AsyncExitStack() as stack:
+        stack.callback(tracer.close)
+        stack.push_async_callback(service.close)
+        await service.start()
+        log.info("ready", extra={"fields": {"sip": service.address.address, "mode": config.mode}})
+        tracer.ready(sip=service.address.address)
+        await stop.wait()
+
+
+def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> Attack:
+    """Return the attack that the configuration at `path` asks for; raises LocalError."""
+    if config.mode == "hold":
+        return Hold(config.hold_s)
+    if config.mode == "change-sdp":
+        return ChangeSdp(config.listen.host)
+    if config.mode == "resign":
+        if config.resign is None:
+            raise LocalError(f"{path}: mode resign needs a section [resign]")
+        return Resign(_forgery(config.resign, path), clock, random)
+    return SIMPLE[config.mode]()
+
+
+def _forgery(config: ResignConfig, path: Path) -> Forgery:
+    data = read_file(resolve(path, config.certificate), "certificate", 2 * MAX_CERTIFICATE_BYTES)
+    signer = from_pem(read_file(resolve(path, config.key), "private key"))
+    try:
+        info = url_for(config.info_url, digest_of(der_of(data)))
+        caller = canonical_tn(config.caller) if config.caller else None
+    except MalformedError as error:
+        raise LocalError(f"{path}: resign: {error}") from None
+    return Forgery(signer, info, caller, config.attest, config.age_s)
