@@ -56,7 +56,11 @@ class Orderer(Protocol):
     """Who orders transactions: the engine in this node, or the node that it follows."""
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Hand over a transaction and return what became of it."""
+        """Hand over a transaction and return what became of it; raises BusyError or UnavailableError."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the chain going until cancelled; raises what it cannot go on after."""
         ...
 
 
@@ -269,7 +273,7 @@ def _refused(result: TxResult) -> Response:
 def _change_body(body: bytes) -> tuple[CertDigest, str]:
     try:
         form = msgspec.json.decode(body, type=_ChangeForm)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise _BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
     return _digest(form.digest), form.reason[:64]
 

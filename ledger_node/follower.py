@@ -90,7 +90,7 @@ class Follower:
         try:
             response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
             form = msgspec.json.decode(response.content, type=_VerdictForm)
-        except (httpx.HTTPError, msgspec.MsgspecError):
+        except (httpx.HTTPError, ValueError):  # msgspec's errors, and bytes that are not UTF-8
             raise UnavailableError("the ordering node does not answer; repeat the request") from None
         height = None if form.height is None else Height(form.height)
         return Verdict(TxResult(form.code, form.name, form.detail), height)
@@ -109,7 +109,7 @@ class Follower:
                     raise MalformedError("the followed node sends more than was asked for")
         try:
             form = msgspec.json.decode(bytes(data), type=_BlocksForm)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             raise MalformedError(f"blocks: {error}") from None
         return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
 

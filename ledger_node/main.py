@@ -1,6 +1,7 @@
 """The `ledger-node` program."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from argparse import Namespace
@@ -144,30 +145,33 @@ def _start(options: Namespace) -> int:
 async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis, stop: asyncio.Event) -> None:
     """Run the node until `stop`; what ends its chain's work ends the node."""
     folder = resolve(path, config.node.data_dir)
-    tracer = Tracer(resolve(path, config.trace.file) if config.trace else None, config.node.name)
-    async with _chain(folder, genesis) as chain:
-        orderer = _orderer(path, config, chain)
-        submission, tokens = _submission(path, config, chain, orderer)
-        api = Api(
-            chain,
-            name=config.node.name,
-            role="follower" if config.follow else "engine" if config.engine else "validator",
-            folder=folder,
-            orderer=orderer,
-            submission=submission,
-            tokens=tokens,
-            clock=CLOCK,
-            tracer=tracer,
-        )
-        work = asyncio.create_task(orderer.run())
-        async with serve(HttpApp(api.routes()), config.listen) as port:
-            await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
-            tracer.ready(http=f"{config.listen.host}:{port}")
-            log.info("ready", extra={"fields": {"host": config.listen.host, "port": port, "height": chain.height}})
-            await _first_of(work, stop.wait())
-            chain.stop_waiting()
-        await _end(work)
-    tracer.close()
+    trace = resolve(path, config.trace.file) if config.trace else None
+    with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
+        async with _chain(folder, genesis) as chain:
+            orderer = _orderer(path, config, chain)
+            api = _api(path, config, chain, orderer, tracer)
+            async with _running(orderer) as work, serve(HttpApp(api.routes()), config.listen) as port:
+                await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
+                address = f"{config.listen.host}:{port}"
+                tracer.ready(http=address)
+                log.info("ready", extra={"fields": {"address": address, "height": chain.height}})
+                await _first_of(work, stop.wait())
+                chain.stop_waiting()
+
+
+def _api(path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer, tracer: Tracer) -> Api:
+    submission, tokens = _submission(path, config, chain, orderer)
+    return Api(
+        chain,
+        name=config.node.name,
+        role="follower" if config.follow else "engine" if config.engine else "validator",
+        folder=resolve(path, config.node.data_dir),
+        orderer=orderer,
+        submission=submission,
+        tokens=tokens,
+        clock=CLOCK,
+        tracer=tracer,
+    )
 
 
 @asynccontextmanager
@@ -217,19 +221,22 @@ def _submission(
     return submission, read_secrets(resolve(path, section.tokens))
 
 
+@asynccontextmanager
+async def _running(orderer: Orderer) -> AsyncIterator[asyncio.Task[None]]:
+    """Have the orderer work while the context lasts; what it ended with by itself is raised at the end."""
+    work = asyncio.create_task(orderer.run())
+    try:
+        yield work
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
 async def _first_of(work: asyncio.Task[None], stopped: Coroutine[object, object, object]) -> None:
     stop = asyncio.ensure_future(stopped)
     await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
-
-
-async def _end(work: asyncio.Task[None]) -> None:
-    """End the chain's work; raises what it ended with by itself."""
-    work.cancel()
-    try:
-        await work
-    except asyncio.CancelledError:
-        return
 
 
 if __name__ == "__main__":

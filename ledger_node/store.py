@@ -83,7 +83,7 @@ def parse_signed_header(data: bytes) -> SignedHeader:
     """Parse a signed header's JSON; raises MalformedError."""
     try:
         return SignedHeader.from_json(msgspec.json.decode(data))
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise MalformedError(f"signed header: {error}") from None
 
 

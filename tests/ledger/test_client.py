@@ -53,6 +53,7 @@ async def inquiry_code(client: LedgerClient) -> InquiryCode:
         (canned(problem(503, "Service Unavailable", "no block yet")), InquiryCode.UNREACHABLE),
         (canned(json_response(302, {}, (("Location", "/"),))), InquiryCode.UNREACHABLE),
         (canned(Response(200, b"<html>")), InquiryCode.MALFORMED),
+        (canned(Response(200, b'"\xff"')), InquiryCode.MALFORMED),
         (canned(Response(200, b" " * (MAX_ANSWER_BYTES + 1))), InquiryCode.MALFORMED),
         (slow, InquiryCode.UNREACHABLE),
     ],
@@ -74,8 +75,9 @@ async def test_nobody_there(federation: Any) -> None:
         assert (caught.value.name, caught.value.code) == ("unavailable", None)
 
 
-async def test_a_node_that_describes_itself_badly(federation: Any) -> None:
-    async with node(federation, Route("GET", "/ledger/v1/node", canned(Response(200, b"{}")))) as client:
+@pytest.mark.parametrize("body", [b"{}", b'{"name": "\xff"}'])
+async def test_a_node_that_describes_itself_badly(federation: Any, body: bytes) -> None:
+    async with node(federation, Route("GET", "/ledger/v1/node", canned(Response(200, body)))) as client:
         with pytest.raises(InquiryError) as caught:
             await client.node_info()
         assert caught.value.code is InquiryCode.MALFORMED
@@ -92,6 +94,7 @@ REFUSED = {"title": "Refused", "detail": "The certificate has expired.", "code":
         (json_response(422, REFUSED), "expired", 125),
         (problem(400, "Bad Request", "no digest"), "refused", None),
         (Response(500, b"oops"), "unavailable", None),
+        (Response(422, b'{"detail": "\xff"}'), "unavailable", None),
         (Response(200, b"{}"), "unavailable", None),
     ],
 )

@@ -10,7 +10,6 @@ them out.
 """
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -112,7 +111,7 @@ class AnswerVerifier:
             record = _record(form, digest, header)
             member = _member(form, record, header)
             certificate = _certificate(form, digest) if record and with_certificate else None
-        except (msgspec.MsgspecError, MalformedError, RecursionError, binascii.Error, ValueError) as error:
+        except (MalformedError, RecursionError, ValueError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
             raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
         except ProofError as error:
             raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None

@@ -144,7 +144,7 @@ class LedgerClient:
         """Ask what the node says of itself; raises InquiryError."""
         try:
             return msgspec.json.decode(await self._get("/ledger/v1/node"), type=NodeInfo)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
             raise InquiryError(InquiryCode.MALFORMED, f"the node's description is malformed: {error}") from None
 
     async def submit(self, der: bytes, token: str) -> Receipt:
@@ -219,7 +219,7 @@ _T = TypeVar("_T", _ReceiptForm, _ProblemForm)
 def _decode(data: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError:
+    except ValueError:
         raise SubmissionError("unavailable", "the submission node's answer is malformed") from None
 
 

@@ -5,7 +5,6 @@ shown it to be right, and gives both to the store together: what is stored is al
 """
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -66,7 +65,7 @@ class SignedBlock:
         try:
             form = msgspec.json.decode(data, type=_BlockForm)
             transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
-        except (msgspec.MsgspecError, binascii.Error, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
             raise MalformedError(f"block: {error}") from None
         return cls(SignedHeader.from_json(form.signed_header), transactions)
 
