@@ -1,5 +1,6 @@
 """How a user agent keys its calls: MIKEY, with the other side's certificate resolved on its own ledger node."""
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ from voice_dpki.mikey.steps import PeerClaim, Recorded
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_uri
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.x509.profile import digest_of
+
+log = logging.getLogger(__name__)
 
 
 class Keying:
@@ -24,6 +28,7 @@ class Keying:
 
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
         self.profile = credentials.profile
+        self._party = credentials.party
         self.ms = 0.0
         """Time that the last agreement took on this side, the ledger's answer included."""
         self._tracer = tracer
@@ -35,6 +40,16 @@ class Keying:
         self._ledger = LedgerClient.of_genesis(
             credentials.ledger_url, credentials.genesis, clock=clock, max_age_s=credentials.max_age_s
         )
+
+    async def prepare(self) -> None:
+        """Ask the ledger for our own certificate: tells early what would make calls fail, and warms the way up."""
+        try:
+            own = await self._ledger.resolve(digest_of(self._party.certificate), with_certificate=False)
+        except InquiryError as error:
+            log.warning("our ledger node cannot be relied on", extra={"fields": {"reason": str(error)}})
+        else:
+            fields = {"status": str(own.status), "height": own.height}
+            log.info("our own certificate", extra={"fields": fields})
 
     async def close(self) -> None:
         """Close the connection to the ledger node."""

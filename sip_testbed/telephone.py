@@ -144,9 +144,9 @@ class Telephone:
         await call.ring()
         payload_type = _payload_type(described, self._setup)
         sdp = self._describe(media, payload_type, answer.message if answer else None)
-        self._start(media, described, answer.keys if answer else None, result)
         result.status = 200
         await call.answer(sdp.serialize())
+        self._start(media, described, answer.keys if answer else None, result)
         await _first_of(call.established, call.ended)
         await self._converse(call, media, result)
 

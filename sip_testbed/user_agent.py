@@ -62,6 +62,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
         keying = Keying(setup.credentials, tracer, clock, random) if setup.credentials else None
         if keying is not None:
             stack.push_async_callback(keying.close)
+            await keying.prepare()
         agent = UserAgent(
             setup.account,
             host=setup.listen.host,

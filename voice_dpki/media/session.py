@@ -226,11 +226,11 @@ class MediaSession:
             unauthentic=dropped[Dropped.UNAUTHENTIC],
             foreign=dropped[Dropped.FOREIGN],
             malformed=dropped[Dropped.MALFORMED],
-            loss=counted.missing,
-            jitter_ms=1000 * counted.jitter / streams.codec.clock_rate,
-            playout_delay_ms=1000 * counted.delay_s,
-            round_trip_ms=None if round_trip_s is None else 1000 * round_trip_s,
-            mos=mos(r_factor(streams.codec, counted.missing, 1000 * delay_s)),
+            loss=round(counted.missing, 4),
+            jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3),
+            playout_delay_ms=round(1000 * counted.delay_s, 3),
+            round_trip_ms=None if round_trip_s is None else round(1000 * round_trip_s, 3),
+            mos=round(mos(r_factor(streams.codec, counted.missing, 1000 * delay_s)), 2),
         )
 
     def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:

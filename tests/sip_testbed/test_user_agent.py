@@ -1,0 +1,248 @@
+"""The user agent as a program, in a running network of two operators: calls, and what it refuses itself."""
+
+import json
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from sip_testbed.events import NoteEvent, ResultEvent
+from sip_testbed.network import Testbed, user_agent_config
+from sip_testbed.processes import Running
+from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor, to_toml
+from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.media.correlate import correlate
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.shell.config import load_config
+from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
+from voice_dpki.x509.profile import build_certificate
+
+CALL_TIMEOUT_S = 30.0
+TARGET = aor(CALLEE, OPERATORS[1])
+
+
+@dataclass
+class Ended:
+    """How a call went: the caller's exit status, both results, and what both noted."""
+
+    status: int
+    caller: dict[str, Any]
+    callee: dict[str, Any]
+    notes: list[str]
+
+
+def results(running: Running) -> list[ResultEvent]:
+    return [event for event in running.trace.events if isinstance(event, ResultEvent)]
+
+
+class Telephones:
+    """Places calls between telephones whose configurations a test may change."""
+
+    callee_config: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, testbed: Testbed, out: Path) -> None:
+        self.testbed = testbed
+        self.out = out
+
+    def config(self, role: str, **changes: Any) -> dict[str, Any]:
+        speech = self.out / f"{role}.wav"
+        pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
+        speech.write_bytes(write_wav(Pcm(pcm.rate, pcm.data[:32_000] + bytes(3200))))
+        config = user_agent_config(
+            self.testbed.site,
+            role,
+            number=CALLER if role == "caller" else CALLEE,
+            codec="PCMU",
+            srtp="AES_CM_128_HMAC_SHA1_80",
+            say=speech,
+            out=self.out,
+            target=TARGET if role == "caller" else None,
+        )
+        return {**config, "result": str(self.out / f"{role}.json"), **changes}
+
+    def start(self, role: str, **changes: Any) -> Running:
+        return self.testbed.launch(role, self.config(role, **changes))
+
+    def awaiting(self, **changes: Any) -> Running:
+        """The callee, running with this configuration: started again only where it changes."""
+        config = self.config("callee", **changes)
+        if "callee" in self.testbed.running and config != self.callee_config:
+            self.testbed.end(("callee",))
+        if "callee" not in self.testbed.running:
+            self.testbed.launch("callee", config).wait_ready()
+        Telephones.callee_config = config
+        return self.testbed.running["callee"]
+
+    def call(self, caller: dict[str, Any] | None = None, callee: dict[str, Any] | None = None) -> Ended:
+        answering = self.awaiting(**(callee or {}))
+        before = len(results(answering))
+        calling = self.start("caller", **(caller or {}))
+        try:
+            status = calling.wait_end(CALL_TIMEOUT_S)
+            answering.wait_for(lambda event: len(results(answering)) > before, "report", CALL_TIMEOUT_S)
+        finally:
+            events = [*self.testbed.end(("caller",)), *answering.trace.events]
+        notes = [event.text for event in events if isinstance(event, NoteEvent)]
+        return Ended(status, self.result("caller"), self.result("callee"), notes)
+
+    def result(self, role: str) -> dict[str, Any]:
+        return json.loads((self.out / f"{role}.json").read_text())
+
+    def likeness(self, said: str, heard: str) -> float:
+        read = [read_wav((self.out / f"{name}.wav").read_bytes()) for name in (f"{said}.said", f"{heard}.heard")]
+        return correlate(*read).coefficient
+
+
+@pytest.fixture(scope="module")
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    with Testbed(tmp_path_factory.mktemp("logs")) as testbed:
+        testbed.start()
+        testbed.record_all()
+        yield testbed
+
+
+@pytest.fixture(scope="module")
+def telephones(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Telephones:
+    return Telephones(testbed, tmp_path_factory.mktemp("out"))
+
+
+def test_a_call(telephones: Telephones) -> None:
+    ended = telephones.call()
+    assert ended.status == 0
+    assert ended.caller["established"]
+    assert ended.callee["established"]
+    assert ended.callee["verstat"] == "TN-Validation-Passed"
+    assert ended.caller["setup_ms"] > 0
+    assert ended.caller["media"]["received"] == ended.callee["media"]["sent"] > 50
+    assert telephones.likeness("caller", "callee") >= 0.99
+    assert telephones.likeness("callee", "caller") >= 0.99
+    for note in (
+        "MIKEY DH-SIGN, TEK agreed (AES_CM_128_HMAC_SHA1_80)",
+        f"certificate of {TARGET} valid on the ledger",
+    ):
+        assert any(note in text for text in ended.notes)
+
+
+def test_a_caller_without_keys(telephones: Telephones) -> None:
+    ended = telephones.call(caller={"srtp": "none"})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "SDP key-mgmt")
+    assert "media in clear are refused" in ended.callee["reason"]
+    assert "media in clear are refused" in ended.caller["reason"]
+    assert ended.caller["refused_by"] is None
+
+
+def test_no_codec_in_common(telephones: Telephones) -> None:
+    ended = telephones.call(caller={"codec": "opus"})
+    assert (ended.caller["status"], ended.callee["refused_by"]) == (488, "SDP codec")
+
+
+def test_no_srtp_profile_in_common(telephones: Telephones) -> None:
+    ended = telephones.call(caller={"srtp": "AEAD_AES_128_GCM"})
+    assert (ended.caller["status"], ended.callee["refused_by"]) == (488, "MIKEY SP")
+
+
+def telephone_keys(telephones: Telephones, role: str, uri: str) -> dict[str, Any]:
+    """A new key and certificate for `uri`, which nobody has recorded."""
+    site, operator = telephones.testbed.site, OPERATORS[0] if role == "caller" else OPERATORS[1]
+    signer = generate_rsa()
+    year_s = 31_536_000
+    now_s = int(telephones.testbed.site.genesis.stat().st_mtime)
+    der = build_certificate(
+        signer,
+        organization=operator.organization,
+        common_name="telephone",
+        uris=[uri],
+        not_before_s=now_s - 60,
+        not_after_s=now_s + year_s,
+        random=SystemRandom(),
+    )
+    certificate, key = telephones.out / f"{role}.der", telephones.out / f"{role}.pem"
+    certificate.write_bytes(der)
+    key.write_bytes(to_pem(signer))
+    url = f"http://{site.addresses[f'ledger-{operator.letter}']}"
+    return {"certificate": certificate, "key": key, "ledger_url": url, "genesis": "genesis.json"}
+
+
+def test_a_caller_whose_certificate_nobody_recorded(telephones: Telephones) -> None:
+    keys = telephone_keys(telephones, "caller", aor(CALLER, OPERATORS[0]))
+    ended = telephones.call(caller={"keys": keys})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY ledger")
+    assert "the Initiator's certificate is unknown on the ledger" in ended.callee["reason"]
+
+
+def test_a_caller_that_is_stopped(telephones: Telephones) -> None:
+    answering = telephones.awaiting()
+    before = len(results(answering))
+    calling = telephones.start("caller")
+    calling.wait_for(lambda event: isinstance(event, NoteEvent) and "TEK agreed" in event.text, "agree on keys", 20)
+    calling._signal(signal.SIGTERM)
+    assert calling.wait_end(CALL_TIMEOUT_S) == 1
+    answering.wait_for(lambda event: len(results(answering)) > before, "report", CALL_TIMEOUT_S)
+    telephones.testbed.end(("caller",))
+    assert not telephones.result("callee")["established"]
+
+
+def test_a_callee_in_clear(telephones: Telephones) -> None:
+    ended = telephones.call(callee={"srtp": "none"})
+    assert (ended.caller["status"], ended.callee["refused_by"]) == (488, "SDP key-mgmt")
+
+
+def test_a_callee_whose_certificate_nobody_recorded(telephones: Telephones) -> None:
+    """Somebody on the way answers in the callee's name: the caller ends the call and says why."""
+    ended = telephones.call(callee={"keys": telephone_keys(telephones, "callee", TARGET)})
+    assert (ended.status, ended.caller["status"], ended.caller["refused_by"]) == (1, 200, "MIKEY ledger")
+    assert "the Responder's certificate is unknown on the ledger" in ended.caller["reason"]
+    assert not ended.caller["established"]
+    assert not ended.callee["established"]
+    assert ended.caller["media"] is None
+
+
+class TestConfiguration:
+    def test_the_example_is_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "ua.toml"
+        path.write_text(EXAMPLE)
+        assert load_config(path, UserAgentConfig).call is not None
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda config, out: config.pop("keys"), r"\[keys\] is missing"),
+            (lambda config, out: config.update(codec="G729"), "no such codec: G729"),
+            (lambda config, out: config.update(srtp="DES"), "srtp"),
+            (lambda config, out: config.update(proxy="127.0.0.2"), "udp:127.0.0.3:5060"),
+            (lambda config, out: config.update(aor="nobody"), "not a SIP or TEL URI"),
+            (lambda config, out: config.update(say="nothing.wav"), "nothing.wav"),
+            (lambda config, out: config.update(say=str(stereo(out))), "mono"),
+            (lambda config, out: config["keys"].update(key=str(ecdsa(out))), "RSA"),
+        ],
+        ids=["no keys", "codec", "srtp", "proxy", "aor", "no speech", "stereo", "ecdsa"],
+    )
+    def test_what_is_wrong_is_named(self, telephones: Telephones, change: Callable, message: str) -> None:
+        config = telephones.config("caller")
+        change(config, telephones.out)
+        path = telephones.testbed.folder / "broken.toml"
+        path.write_text(to_toml(config))
+        with pytest.raises(LocalError, match=message):
+            load_setup(path)
+
+
+def stereo(out: Path) -> Path:
+    data = bytearray(write_wav(Pcm(8000, bytes(400))))
+    data[22:24] = struct.pack("<H", 2)
+    path = out / "stereo.wav"
+    path.write_bytes(data)
+    return path
+
+
+def ecdsa(out: Path) -> Path:
+    path = out / "ec.pem"
+    path.write_bytes(to_pem(generate_es256()))
+    return path
