@@ -185,7 +185,11 @@ async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
     await asyncio.to_thread(home.write)
     with (home.folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            str(program), "start", "--home", str(home.folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            *(str(program), "start", "--home", str(home.folder)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C at a terminal is for this process, which then stops CometBFT
         )
     try:
         yield process

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine
 
 from ledger_node.abci.abci_pb2 import CheckTx
 from ledger_node.abci.application import Application
-from ledger_node.abci.rpc import IN_CACHE, Broadcaster, Rpc, RpcError
+from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import serve_abci
 from ledger_node.abci.tail import Tail
 from ledger_node.chain import Chain, Verdict
@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 
 SUBMIT_TIMEOUT_S = 20.0
 """How long a sender is kept waiting for its transaction's block, for instance while too few validators are up."""
-
-RETRY_S = 0.1
-"""Pause before CometBFT is asked again, while it starts."""
 
 
 class CometEngine:
@@ -66,7 +63,7 @@ class CometEngine:
                 if not_taken and not_taken != IN_CACHE:
                     raise BusyError(f"CometBFT takes no transaction now: {not_taken}")
                 return await asyncio.shield(answer)
-        except (TimeoutError, RpcError):
+        except TimeoutError:
             raise UnavailableError("the validators agree on no block in time; repeat the request") from None
         finally:
             self._waiting.pop(name, None)

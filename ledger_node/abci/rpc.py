@@ -16,6 +16,9 @@ from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.shell.config import Listen
 
 TIMEOUT_S = 10.0
+RETRY_S = 0.1
+"""Pause before CometBFT is asked again, while it starts."""
+
 IN_CACHE = "tx already exists in cache"
 """CometBFT's words for a transaction that it has seen before."""
 
@@ -60,9 +63,8 @@ class Rpc:
     async def broadcast(self, transactions: Sequence[bytes]) -> list[str]:
         """Hand at most MAX_RPC_BATCH transactions to the mempool; returns for each why it was not taken, or "".
 
-        Does not wait for CheckTx, which CometBFT asks for in intervals of 20 ms, one after another.
-        Raises
-        RpcError if CometBFT does not answer: it may then have taken some of them.
+        Does not wait for CheckTx, which CometBFT asks for in intervals of 20 ms, one after another. Raises RpcError
+        if CometBFT does not answer: it may then have taken some of them.
         """
         parameters = [{"tx": base64.b64encode(raw).decode("ascii")} for raw in transactions]
         answers = await self._batch("broadcast_tx_async", parameters)
@@ -97,16 +99,19 @@ class Rpc:
             raise RpcError(f"CometBFT's answer at {self._url} is not JSON") from None
 
 
+_Queued = tuple[bytes, "asyncio.Future[str]"]
+
+
 class Broadcaster:
     """Collects transactions that come at the same time into one batch; `run` is its task."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
-        self._queue: deque[tuple[bytes, asyncio.Future[str]]] = deque()
+        self._queue: deque[_Queued] = deque()
         self._filled = asyncio.Event()
 
     async def broadcast(self, transaction: bytes) -> str:
-        """Hand one transaction to the mempool and return why it was not taken, or ""; raises RpcError."""
+        """Hand over a transaction, waiting until CometBFT answers; returns why it was not taken, or ""."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._queue.append((transaction, future))
         self._filled.set()
@@ -119,19 +124,20 @@ class Broadcaster:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_RPC_BATCH))]
             if not self._queue:
                 self._filled.clear()
-            await self._send(batch)
+            while not await self._send(batch):  # noqa: ASYNC110 - CometBFT tells nobody that it is up
+                await asyncio.sleep(RETRY_S)
 
-    async def _send(self, batch: Sequence[tuple[bytes, asyncio.Future[str]]]) -> None:
+    async def _send(self, batch: Sequence[_Queued]) -> bool:
+        """Send those of a batch that somebody waits for; tell whether CometBFT answered."""
+        wanted = [(transaction, future) for transaction, future in batch if not future.done()]
         try:
-            answers = await self._rpc.broadcast([transaction for transaction, _ in batch])
-        except RpcError as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(RpcError(str(error)))
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
+            answers = await self._rpc.broadcast([transaction for transaction, _ in wanted])
+        except RpcError:
+            return False
+        for (_, future), answer in zip(wanted, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+        return True
 
 
 def _result(answer: Any) -> dict[str, Any]:

@@ -1,0 +1,361 @@
+"""`voice-dpki federation`: several operators' validators on one machine, each with a loopback address of its own.
+
+What `federation up` makes in its folder is what each operator would have at home: keys, the common genesis, and one
+configuration for one `ledger-node`. The processes are started as one would start them by hand.
+"""
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from ledger_node import config as configuration
+from ledger_node.cometbft import P2P_PORT, RPC_PORT, find, node_id, node_key
+from ledger_node.initialise import FIRST_PORT, initialise
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.client import LedgerClient, NodeInfo
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.config import Listen, read_secret, resolve
+from voice_dpki.shell.program import Parser, run
+from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.profile import build_certificate, digest_of
+
+CHAIN_ID = "voice-dpki-federation"
+MAX_OPERATORS = 26
+NETWORK = "127.0.1"
+"""The first three numbers of the nodes' loopback addresses; the last is the operator's."""
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+AGREE_TIMEOUT_S = 30.0
+CONNECTIONS_PER_NODE = 64
+"""Submissions on their way at the same time to one node, by `federation check`."""
+
+_NUMBERS = (("493023125000", 1000), ("442079460000", 1000), ("33199000000", 10000))
+"""Ranges of the first operators, kept free for drama by the regulators; the others get North American ones."""
+
+DESCRIPTION = """\
+Several operators' validators on this machine, as one federation. Each operator has a ledger node with its own
+CometBFT, keys and loopback address, and trusts none of the others.
+
+  voice-dpki federation up --operators 4              # until Ctrl-C
+  voice-dpki federation check --certificates 10000    # records certificates, compares all nodes, stops
+
+CometBFT is needed; `make cometbft` installs it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorNode:
+    """One operator's node: its configuration and what clients need to know."""
+
+    config: Path
+    organization: str
+    url: str
+    token: str
+
+    @property
+    def name(self) -> str:
+        """Name of the node and of its files."""
+        return self.config.stem
+
+    @property
+    def log(self) -> Path:
+        """Where its process writes its log."""
+        return self.config.with_suffix(".log")
+
+
+def provision(folder: Path, operators: int, network: str = NETWORK) -> list[OperatorNode]:
+    """Make a federation in `folder`, which must be new or empty, and return its nodes.
+
+    Raises LocalError where it cannot be made.
+    """
+    if not 1 <= operators <= MAX_OPERATORS:
+        raise LocalError(f"a federation on one machine has 1 to {MAX_OPERATORS} operators")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = folder.with_name(folder.name + ".members.toml")
+    wanted.write_text(_members(operators))
+    try:
+        engine, *configs = initialise(wanted, folder, SystemClock())
+    finally:
+        wanted.unlink()
+    engine.unlink()
+    addresses = {config: f"{network}.{number}" for number, config in enumerate(configs, 1)}
+    ids = {config: node_id(node_key(_home(config))) for config in configs}
+    for config in configs:
+        peers = [f"{ids[peer]}@{addresses[peer]}:{P2P_PORT}" for peer in configs if peer != config]
+        config.write_text(_configuration(config.stem, addresses[config], peers))
+    return nodes_in(folder)
+
+
+def nodes_in(folder: Path) -> list[OperatorNode]:
+    """Return the nodes of the federation in `folder`, none if there is none; raises LocalError if it is damaged."""
+    return [_node(config) for config in sorted(folder.glob("operator-*.toml"))]
+
+
+class Processes:
+    """The running nodes of a federation; use as a context, at whose end all are stopped."""
+
+    def __init__(self, nodes: Sequence[OperatorNode]) -> None:
+        self._nodes = nodes
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "Processes":
+        """Start all nodes."""
+        for node in self._nodes:
+            self.start(node)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all nodes and wait until they have ended."""
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self._running.values():
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def start(self, node: OperatorNode) -> int:
+        """Start one node and return its process id."""
+        command = [sys.executable, "-m", "ledger_node.main", "start", "--config", str(node.config)]
+        with node.log.open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+        self._running[node.name] = process
+        return process.pid
+
+    def pids(self, node: OperatorNode) -> tuple[int, ...]:
+        """Return the process ids of a node: the ledger node's, and its CometBFT's."""
+        pid = self._running[node.name].pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return (pid, *map(int, children))
+
+    def kill(self, node: OperatorNode) -> None:
+        """End a node at once, without giving it or its CometBFT the time to do anything about it."""
+        for pid in self.pids(node):
+            os.kill(pid, signal.SIGKILL)
+        self._running.pop(node.name).wait()
+
+    def check(self) -> None:
+        """Raise LocalError if one of them has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                node = next(node for node in self._nodes if node.name == name)
+                last = (node.log.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
+                raise LocalError(f"{name} ended with status {process.returncode}: {last}; see {node.log}")
+
+    async def ready(self) -> None:
+        """Wait until every node has a block; raises LocalError if one does not come up."""
+        for node in self._nodes:
+            await self._ready(node)
+
+    async def _ready(self, node: OperatorNode) -> None:
+        end = time.monotonic() + START_TIMEOUT_S
+        while not (info := await node_info(node)) or info.height < 1:
+            self.check()
+            if time.monotonic() > end:
+                raise LocalError(f"{node.name} made no block in {START_TIMEOUT_S:.0f} s; see {node.log}")
+            await asyncio.sleep(0.05)
+
+
+async def node_info(node: OperatorNode) -> NodeInfo | None:
+    """Return what a node says of itself, None if it does not answer."""
+    async with httpx.AsyncClient(base_url=node.url, timeout=5, trust_env=False) as client:
+        try:
+            return msgspec.json.decode((await client.get("/ledger/v1/node")).content, type=NodeInfo)
+        except (httpx.HTTPError, msgspec.MsgspecError):
+            return None
+
+
+async def record(nodes: Sequence[OperatorNode], count: int) -> list[CertDigest]:
+    """Have each operator record its share of `count` new certificates, and return what they are called.
+
+    Raises PeerError where a node refuses one.
+    """
+    shares = [range(at, count, len(nodes)) for at in range(len(nodes))]
+    found = await asyncio.gather(*(_record_at(node, share) for node, share in zip(nodes, shares, strict=True)))
+    return [digest for digests in found for digest in digests]
+
+
+async def _record_at(node: OperatorNode, numbers: Iterable[int]) -> list[CertDigest]:
+    left = iter(numbers)
+    # A context that trusts nobody, shared: making one a client takes 20 ms, and nothing here is TLS. A client keeps
+    # one connection, because httpx looks at all idle connections of a client for each request.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    async def worker() -> list[CertDigest]:
+        async with httpx.AsyncClient(timeout=60, trust_env=False, verify=context) as client:
+            return [await _record(client, node, number) for number in left]
+
+    found = await asyncio.gather(*(worker() for _ in range(CONNECTIONS_PER_NODE)))
+    return [digest for digests in found for digest in digests]
+
+
+async def agree(nodes: Sequence[OperatorNode]) -> str:
+    """Wait until all nodes have the same AppHash and return it; raises LocalError if they do not come to one."""
+    end = time.monotonic() + AGREE_TIMEOUT_S
+    while True:
+        infos = await asyncio.gather(*(node_info(node) for node in nodes))
+        hashes = {info.app_hash if info else "no answer" for info in infos}
+        if len(hashes) == 1 and (found := hashes.pop()) != "no answer":
+            return found
+        if time.monotonic() > end:
+            raise LocalError(f"the nodes do not agree: {', '.join(sorted(hashes))}")
+        await asyncio.sleep(0.1)
+
+
+def command(arguments: list[str]) -> int:
+    """Run a federation of several operators' validators on this machine."""
+    parser = Parser(prog="voice-dpki federation", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    up = commands.add_parser("up", help="start all nodes and keep them running until Ctrl-C")
+    up.set_defaults(work=_up)
+    check = commands.add_parser("check", help="record certificates through all nodes, compare them, and stop")
+    check.add_argument("--certificates", type=int, default=1000, help="how many (default: %(default)s)")
+    check.set_defaults(work=_check)
+    for each in (up, check):
+        each.add_argument("--operators", type=int, default=4, help="how many (default: %(default)s)")
+        each.add_argument(
+            "--folder", type=Path, default=Path("out/federation"), help="where (default: %(default)s); kept"
+        )
+    options = parser.parse_args(arguments)
+    find()
+    return run(lambda stop: _run(options, stop))
+
+
+async def _run(options: Namespace, stop: asyncio.Event) -> None:
+    """Start the federation, made anew if the folder holds none, and do the command's work."""
+    nodes = nodes_in(options.folder) or provision(options.folder, options.operators)
+    with ExitStack() as stack:
+        print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", flush=True)
+        processes = stack.enter_context(Processes(nodes))
+        await processes.ready()
+        for node in nodes:
+            print(f"  {node.organization:<12} {node.url}   {node.config}")
+        await options.work(options, nodes, processes, stop)
+
+
+async def _up(_: Namespace, nodes: Sequence[OperatorNode], processes: Processes, stop: asyncio.Event) -> None:
+    print("All are up. Try:")
+    print(f"  curl {nodes[0].url}/ledger/v1/node")
+    print("Ctrl-C stops them.", flush=True)
+    while not stop.is_set():
+        processes.check()
+        try:
+            await asyncio.wait_for(stop.wait(), 1)
+        except TimeoutError:
+            continue
+
+
+async def _check(options: Namespace, nodes: Sequence[OperatorNode], _: Processes, __: asyncio.Event) -> None:
+    started = time.monotonic()
+    digests = await record(nodes, options.certificates)
+    seconds = time.monotonic() - started
+    print(f"Recorded {len(digests)} certificates in {seconds:.1f} s ({len(digests) / seconds:.0f} a second).")
+    print(f"AppHash at all {len(nodes)} nodes: {await agree(nodes)}")
+    genesis = load_genesis((options.folder / "genesis.json").read_bytes())
+    for node in nodes:
+        async with LedgerClient.of_genesis(node.url, genesis) as client:
+            found = await client.resolve(digests[-1], with_certificate=False)
+        if found.status is not CertStatus.VALID:
+            raise PeerError(f"{node.name} does not know a certificate that was recorded")
+        print(f"{node.organization}: H(CERT) {digests[-1].hex()[:12]}.. is valid, proved at height {found.height}")
+
+
+async def _record(client: httpx.AsyncClient, node: OperatorNode, number: int) -> CertDigest:
+    now_s = int(time.time())
+    certificate = build_certificate(
+        generate_es256(),
+        organization=node.organization,
+        common_name=f"certificate {number}",
+        not_before_s=now_s - 3600,
+        not_after_s=now_s + 30 * 86_400,
+        random=SystemRandom(),
+    )
+    answer = await client.post(
+        f"{node.url}/ledger/v1/submissions",
+        content=certificate,
+        headers={"Authorization": f"Bearer {node.token}"},
+    )
+    if answer.status_code not in (200, 201):
+        raise PeerError(f"{node.name} refuses a certificate: {answer.text[:200]}")
+    return digest_of(certificate)
+
+
+def _members(operators: int) -> str:
+    return f'chain_id = "{CHAIN_ID}"\n' + "".join(_member(number) for number in range(operators))
+
+
+def _member(number: int) -> str:
+    letter = chr(ord("a") + number)
+    start, count = _NUMBERS[number] if number < len(_NUMBERS) else (f"1{200 + number}5550100", 100)
+    return f"""
+[[members]]
+organization = "Operator {letter.upper()}"
+kind = "operator"
+domains = ["{letter}.example"]
+ranges = [{{ start = "{start}", count = {count} }}]
+validators = 1
+"""
+
+
+def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
+    listed = "".join(f'  "{peer}",\n' for peer in peers)
+    return f"""\
+[node]
+name = "{name}"
+data_dir = "data-{name}"
+genesis = "genesis.json"
+
+[listen]
+host = "{host}"
+port = {FIRST_PORT}
+
+[cometbft]
+home = "cometbft-{name}"
+rpc = {{ host = "{host}", port = {RPC_PORT} }}
+p2p = {{ host = "{host}", port = {P2P_PORT} }}
+validator_key = "keys/validator-{name}-1.pem"
+peers = [
+{listed}]
+
+[submission]
+organization = "Operator {name[-1].upper()}"
+endorsing_key = "keys/endorsing-{name}.pem"
+tokens = "tokens-{name}"
+"""
+
+
+def _node(path: Path) -> OperatorNode:
+    config = configuration.load(path)
+    if config.submission is None:
+        raise LocalError(f"{path}: a federation's node has the submission role")
+    token = read_secret(resolve(path, config.submission.tokens))
+    return OperatorNode(path, config.submission.organization, _url(config.listen), token)
+
+
+def _url(listen: Listen) -> str:
+    return f"http://{listen.host}:{listen.port}"
+
+
+def _home(config: Path) -> Path:
+    return config.with_name(f"cometbft-{config.stem}")
+
+
+if __name__ == "__main__":
+    sys.exit(command(sys.argv[1:]))

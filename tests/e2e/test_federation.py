@@ -1,0 +1,244 @@
+"""Four operators' validators as real processes on CometBFT: agreement, crashes under load, too few validators."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from ledger_node import federation
+from ledger_node.cometbft import find
+from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.replica import Replica, SignedBlock
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.profile import build_certificate, digest_of
+
+NETWORK = "127.0.5"
+KILLS = 100 if os.environ.get("VOICE_DPKI_SOAK") else 5
+DEADLINE_S = 60.0
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    try:
+        find()
+    except LocalError as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    return tmp_path_factory.mktemp("f") / "net"
+
+
+@pytest.fixture(scope="module")
+def nodes(folder: Path) -> list[OperatorNode]:
+    return provision(folder, 4, NETWORK)
+
+
+@pytest.fixture(scope="module")
+def genesis(folder: Path, nodes: list[OperatorNode]) -> Genesis:
+    return load_genesis((folder / "genesis.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def processes(nodes: list[OperatorNode]) -> Iterator[Processes]:
+    with Processes(nodes) as processes:
+        yield processes
+
+
+def certificate(node: OperatorNode, name: str) -> bytes:
+    now_s = int(time.time())
+    return build_certificate(
+        generate_es256(),
+        organization=node.organization,
+        common_name=name,
+        not_before_s=now_s - 60,
+        not_after_s=now_s + 86_400,
+        random=SystemRandom(),
+    )
+
+
+async def submit(node: OperatorNode, der: bytes, timeout_s: float = 30.0) -> bool:
+    """Submit a certificate; tell whether it was acknowledged."""
+    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {node.token}"}
+        try:
+            answer = await client.post(f"{node.url}/ledger/v1/submissions", content=der, headers=headers)
+        except httpx.HTTPError:
+            return False
+    assert answer.status_code in (200, 201, 503), answer.text
+    return answer.is_success
+
+
+async def status(node: OperatorNode, genesis: Genesis, digest: CertDigest) -> CertStatus:
+    """Ask a node for a certificate's status, and verify the proof from the genesis."""
+    async with LedgerClient.of_genesis(node.url, genesis, max_age_s=600, timeout_s=10) as client:
+        return (await client.resolve(digest, with_certificate=False)).status
+
+
+async def blocks(node: OperatorNode) -> list[SignedBlock]:
+    """Fetch all blocks of a node."""
+    found: list[SignedBlock] = []
+    async with httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
+        while True:
+            query = {"from": len(found) + 1, "count": 64}
+            answer = await client.get("/ledger/v1/blocks", params=query)
+            raws = msgspec.json.decode(answer.content, type=dict[str, list[msgspec.Raw]])["blocks"]
+            if not raws:
+                return found
+            found += [SignedBlock.from_json(bytes(raw)) for raw in raws]
+
+
+@contextlib.asynccontextmanager
+async def load(nodes: list[OperatorNode]) -> AsyncIterator[list[CertDigest]]:
+    """Submit certificates at all nodes, one after another at each; the list grows with those acknowledged."""
+    acknowledged: list[CertDigest] = []
+
+    async def sender(node: OperatorNode) -> None:
+        number = 0
+        while True:
+            der = certificate(node, f"load {number}")
+            while not await submit(node, der):
+                await asyncio.sleep(0.1)
+            acknowledged.append(digest_of(der))
+            number += 1
+
+    tasks = [asyncio.create_task(sender(node)) for node in nodes]
+    try:
+        yield acknowledged
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results), results
+
+
+async def reaches(condition: object, what: str) -> None:
+    """Wait until `condition()` holds."""
+    end = time.monotonic() + DEADLINE_S
+    while not await condition():  # type: ignore[operator]
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        await asyncio.sleep(0.05)
+
+
+async def test_certificates_recorded_at_one_are_proved_by_all(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    await processes.ready()
+    ders = [certificate(node, "first") for node in nodes]
+    assert all(await asyncio.gather(*(submit(node, der) for node, der in zip(nodes, ders, strict=True))))
+    await agree(nodes)
+    for node in nodes:
+        for der in ders:
+            assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
+        assert await status(node, genesis, CertDigest(bytes(32))) is CertStatus.UNKNOWN
+
+
+async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    """A replica without CometBFT takes CometBFT's blocks: every header's AppHash and results must be its own."""
+    app_hash = await agree(nodes)
+    state = genesis.initial_state()
+    replica = Replica(state, None)
+    for block in await blocks(nodes[0]):
+        for executed in replica.take(block).executed:
+            state.commit(executed.outcome)
+    assert replica.app_hash.hex() == app_hash
+    assert len(state.records) >= len(nodes)
+
+
+async def test_a_validator_killed_under_load_loses_nothing(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    await processes.ready()
+    async with load(nodes) as acknowledged:
+        for kill in range(KILLS):
+            victim, others = nodes[kill % 4], [node for at, node in enumerate(nodes) if at != kill % 4]
+            processes.kill(victim)
+            before = len(acknowledged)
+            await reaches(lambda before=before: _more(acknowledged, before + 20), "the others record certificates")
+            processes.start(victim)
+            height = (await node_info(others[0])).height
+            await reaches(lambda victim=victim, height=height: _at(victim, height), "it has caught up")
+    await agree(nodes)
+    for node in nodes:
+        for digest in acknowledged[-50:] + acknowledged[:: max(1, len(acknowledged) // 50)]:
+            assert await status(node, genesis, digest) is CertStatus.VALID
+
+
+async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    await processes.ready()
+    der, late = certificate(nodes[0], "before"), certificate(nodes[0], "while too few are up")
+    assert await submit(nodes[0], der)
+    processes.kill(nodes[2])
+    processes.kill(nodes[3])
+    assert not await submit(nodes[0], late, timeout_s=3)
+    height = (await node_info(nodes[0])).height
+    for node in nodes[:2]:
+        assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
+        info = await node_info(node)
+        assert info.height <= height + 1
+        assert info.age_s > 2, "it says how old its answers are"
+    for node in nodes[2:]:
+        processes.start(node)
+    await reaches(lambda: submit(nodes[0], late, timeout_s=5), "the certificate is recorded after all")
+    await processes.ready()
+    await agree(nodes)
+    assert await status(nodes[3], genesis, digest_of(late)) is CertStatus.VALID
+
+
+async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_round(
+    nodes: list[OperatorNode], processes: Processes
+) -> None:
+    await processes.ready()
+    node = nodes[3]
+    for end_child in (False, True):
+        ledger_node, cometbft = processes.pids(node)
+        os.kill(cometbft if end_child else ledger_node, 9)
+        await reaches(lambda pid=ledger_node: _gone(processes, node, pid), "the ledger node has ended")
+        await reaches(lambda pid=cometbft: _gone(processes, node, pid), "CometBFT has ended")
+        processes.start(node)
+        await reaches(lambda: _answers(node), "it is back")
+    await agree(nodes)
+
+
+def test_check_command_records_and_compares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = folder.with_name("again")
+    provision(again, 2, "127.0.6")
+    assert federation.command(["check", "--certificates", "20", "--folder", str(again)]) == 0
+    printed = capsys.readouterr().out
+    assert "Recorded 20 certificates" in printed
+    assert "AppHash at all 2 nodes" in printed
+    assert printed.count("is valid, proved at height") == 2
+
+
+async def _more(acknowledged: list[CertDigest], count: int) -> bool:
+    return len(acknowledged) >= count
+
+
+async def _at(node: OperatorNode, height: int) -> bool:
+    info = await node_info(node)
+    return info is not None and info.height >= height
+
+
+async def _answers(node: OperatorNode) -> bool:
+    return await node_info(node) is not None
+
+
+async def _gone(processes: Processes, node: OperatorNode, pid: int) -> bool:
+    with contextlib.suppress(LocalError):
+        processes.check()
+    return not Path(f"/proc/{pid}").exists()
