@@ -10,9 +10,10 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
-from voice_dpki.x509 import tnauthlist
+from voice_dpki.x509 import der, tnauthlist
 from voice_dpki.x509.keys import generate_es256, generate_rsa
 from voice_dpki.x509.profile import (
     MAX_CERTIFICATE_BYTES,
@@ -76,10 +77,10 @@ def usage(**named):
 
 def test_reads_what_was_built():
     uris = ("sip:+493023125001@a.example",)
-    der = build(uris=uris, dns_names=("a.example",), tn_auth_list=LISTED)
-    profile = read_profile(der)
-    assert profile.der == der
-    assert profile.digest == digest_of(der) == hashlib.sha256(der).digest()
+    made = build(uris=uris, dns_names=("a.example",), tn_auth_list=LISTED)
+    profile = read_profile(made)
+    assert profile.der == made
+    assert profile.digest == digest_of(made) == hashlib.sha256(made).digest()
     assert (profile.organization, profile.common_name) == ("Operator A", "authn.a.example")
     assert (profile.not_before_s, profile.not_after_s) == (START_S, END_S)
     assert (profile.key_algorithm, profile.public_key_der) == ("ES256", SIGNER.public_key_der)
@@ -114,12 +115,43 @@ def test_a_subject_without_name_gets_a_key_that_signs_nothing():
 
 
 def test_files_are_in_der_or_pem():
-    der = build()
-    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-    assert der_of(der) == der_of(pem) == der_of(b"\n" + pem) == der
+    made = build()
+    pem = x509.load_der_x509_certificate(made).public_bytes(Encoding.PEM)
+    assert der_of(made) == der_of(pem) == der_of(b"\n" + pem) == made
     for data in (pem + pem, pem[:60], b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"):
         with pytest.raises(ProfileError):
             der_of(data)
+
+
+def test_either_name_makes_a_subject_that_may_sign():
+    assert read_profile(build(common_name=None)).organization == "Operator A"
+    assert read_profile(build(organization=None)).common_name == "authn.a.example"
+
+
+def test_one_certificate_has_one_digest():
+    """Unused bits in the signature's BIT STRING would give it a second one."""
+    whole = next(made for made in iter(build, None) if made[-1] % 2 == 0)
+    at = len(whole) - len(x509.load_der_x509_certificate(whole).signature) - 1
+    with pytest.raises(ProfileError) as refused:
+        read_profile(whole[:at] + b"\1" + whole[at + 1 :])
+    assert refused.value.code == "malformed"
+
+
+def resigned(change):
+    """A certificate whose fields (version, serial number, algorithm, ...) were changed, signed anew."""
+    certificate = x509.load_der_x509_certificate(build())
+    fields = Cursor(der.read_as(Cursor(certificate.tbs_certificate_bytes, "tbs"), der.SEQUENCE, "tbs"), "fields")
+    parts = []
+    while fields.remaining:
+        parts.append(der.encode(*der.read(fields)))
+    tbs = der.encode(der.SEQUENCE, b"".join(change(parts)))
+    signature = SIGNER.private_key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return der.encode(der.SEQUENCE, tbs + parts[2] + der.encode(der.BIT_STRING, b"\0" + signature))
+
+
+@pytest.mark.parametrize("serial", [b"\0", b"\xff", b"\x7f" * 30])
+def test_the_serial_number_plays_no_role(serial):
+    assert read_profile(resigned(lambda parts: [parts[0], der.encode(der.INTEGER, serial), *parts[2:]]))
 
 
 NAMELESS = x509.Name([])
@@ -135,6 +167,7 @@ RSA = generate_rsa().private_key
         ("malformed", lambda: build() + b"\0"),
         ("malformed", lambda: build()[:-1]),
         ("malformed", lambda: x509.load_der_x509_certificate(build()).public_bytes(Encoding.PEM)),
+        ("version", lambda: resigned(lambda parts: parts[1:-1])),
         ("algorithm", lambda: odd(ed25519.Ed25519PrivateKey.generate(), algorithm=None)),
         ("algorithm", lambda: odd(RSA, algorithm=hashes.SHA224())),
         ("weak-key", lambda: odd(rsa.generate_private_key(65537, 1024))),
@@ -173,18 +206,13 @@ def test_unknown_extensions_that_are_not_critical_are_left_alone():
     assert read_profile(odd(extensions=[(x509.UnrecognizedExtension(UNKNOWN, b"\5\0"), False)]))
 
 
-@pytest.mark.parametrize("named", ["key_agreement", "key_encipherment", "data_encipherment"])
-def test_each_usage_that_a_nameless_subject_may_have(named):
-    assert read_profile(odd(subject=NAMELESS, extensions=[(usage(**{named: True}), True)])).common_name is None
+ENCIPHER = ["key_agreement", "key_encipherment", "data_encipherment"]
 
 
-def test_the_serial_number_plays_no_role():
-    der = odd()
-    at = der.index(bytes.fromhex("020101"))
-    zero = der[:at] + bytes.fromhex("020100") + der[at + 3 :]
-    with pytest.raises(ProfileError) as refused:
-        read_profile(zero)
-    assert refused.value.code == "signature"
+@pytest.mark.parametrize("named", [*([name] for name in ENCIPHER), ENCIPHER])
+def test_usages_that_a_nameless_subject_may_have(named):
+    certificate = odd(subject=NAMELESS, extensions=[(usage(**dict.fromkeys(named, True)), True)])
+    assert len(read_profile(certificate).key_usage) == len(named)
 
 
 @given(st.binary(max_size=300))

@@ -79,6 +79,8 @@ def test_changed_bytes_parse_or_are_malformed(data):
         ("300ba1093007" + "1602" + b"10".hex() + "020180", "negative count"),
         ("300ca10a3008" + "1602" + b"10".hex() + "02020002", "count not minimal"),
         ("300ba1093007" + "1602" + b"10".hex() + "02015b", "count 91 makes 10 longer"),
+        ("300ba1093007" + "1602" + b"10".hex() + "02015a", "count 90 makes the number after the last longer"),
+        ("300aa0081604" + b"709J".hex() + "0500", "member after a code"),
         ("300ba1093007" + "1602" + b"1#".hex() + "020102", "range from a number with #"),
         ("300ea10c300a" + "1602" + b"10".hex() + "020102" + "020101", "member after count"),
     ],

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
@@ -39,17 +39,6 @@ ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherme
 
 _TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
 
-_SIGNATURE_ALGORITHMS = frozenset(
-    {
-        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
-        SignatureAlgorithmOID.RSA_WITH_SHA256,
-        SignatureAlgorithmOID.RSA_WITH_SHA384,
-        SignatureAlgorithmOID.RSA_WITH_SHA512,
-        SignatureAlgorithmOID.RSASSA_PSS,
-    }
-)
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 
 _UNDERSTOOD_IF_CRITICAL = frozenset(
@@ -135,10 +124,10 @@ def read_profile(data: bytes) -> CertificateProfile:
     with _library_errors():
         certificate = _load(data)
         _check_algorithm(certificate)
-        _admitted_key(certificate)
+        key = _admitted_key(certificate)
         _check_self_signature(certificate)
         _check_critical(certificate.extensions)
-        profile = _profile(data, certificate)
+        profile = _profile(data, certificate, key)
     _check_validity(profile)
     _check_anonymous(profile)
     return profile
@@ -218,13 +207,11 @@ def _load(data: bytes) -> x509.Certificate:
 
 def _check_algorithm(certificate: x509.Certificate) -> None:
     algorithm = certificate.signature_hash_algorithm
-    admitted = certificate.signature_algorithm_oid in _SIGNATURE_ALGORITHMS
-    if not admitted or algorithm is None or algorithm.name not in _HASHES:
-        raise ProfileError("algorithm", "the certificate is not signed by ECDSA or RSA with SHA-256, 384 or 512")
+    if algorithm is None or algorithm.name not in _HASHES:
+        raise ProfileError("algorithm", "the certificate is not signed with SHA-256, SHA-384 or SHA-512")
 
 
-def _profile(data: bytes, certificate: x509.Certificate) -> CertificateProfile:
-    key = _admitted_key(certificate)
+def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> CertificateProfile:
     uris, dns_names = _alternative_names(certificate.extensions)
     return CertificateProfile(
         der=data,
