@@ -113,7 +113,7 @@ class Arm:
     """"same", "never" or "at once"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Machine:
     """One state machine: its start, its steps, and the timers that entering a state starts.
 

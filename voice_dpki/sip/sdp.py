@@ -6,6 +6,7 @@ one alone. Its values are signed by the Identity of the INVITE, so they are kept
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from voice_dpki.errors import MalformedError
@@ -103,8 +104,7 @@ class SessionDescription:
         starts = [at for at, line in enumerate(lines) if line.startswith("m=")]
         if len(starts) > MAX_MEDIA:
             raise MalformedError(f"more than {MAX_MEDIA} media sections")
-        ends = [*starts[1:], len(lines)]
-        media = tuple(_media(lines[a], lines[a + 1 : b]) for a, b in zip(starts, ends, strict=True))
+        media = tuple(_media(lines[at], lines[at + 1 : end]) for at, end in pairwise([*starts, len(lines)]))
         return cls(tuple(lines[: starts[0]] if starts else lines), media)
 
     def serialize(self) -> bytes:

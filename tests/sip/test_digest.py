@@ -1,0 +1,161 @@
+"""Digest authentication: RFC 7616's own example, and what an attacker may try with a nonce."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.digest import (
+    MD5,
+    SHA_256,
+    Authenticator,
+    Challenge,
+    DigestRefusedError,
+    Secret,
+    answer_challenge,
+    choose_challenge,
+    digest_ha1,
+)
+
+NOW_S = 1000.0
+USERS = {"+493023125001": Secret("right")}
+
+
+@pytest.fixture
+def server(random: Random) -> Authenticator:
+    return Authenticator("a.example", b"key", USERS.get, random=random)
+
+
+def answer(
+    challenge: str, password: str = "right", *, count: int = 1, method: str = "INVITE", user: str = "+493023125001"
+) -> str:
+    return answer_challenge(
+        Challenge.parse(challenge),
+        username=user,
+        password=password,
+        method=method,
+        uri="sip:b.example",
+        count=count,
+        cnonce="0a4f113b",
+    )
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "response"),
+    [
+        (MD5, "8ca523f5e9506fed4657c9700eebdbec"),
+        (SHA_256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+    ],
+)
+def test_the_example_of_rfc_7616(algorithm: str, response: str) -> None:
+    challenge = Challenge(
+        "http-auth@example.org",
+        "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
+        algorithm,
+        "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS",
+    )
+    text = answer_challenge(
+        Challenge.parse(challenge.serialize()),
+        username="Mufasa",
+        password="Circle of Life",
+        method="GET",
+        uri="/dir/index.html",
+        count=1,
+        cnonce="f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
+    )
+    assert f'response="{response}"' in text
+    assert "nc=00000001" in text
+    assert 'opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"' in text
+
+
+def test_the_right_password_authenticates(server: Authenticator) -> None:
+    challenge = server.challenges(NOW_S)[0]
+    assert Challenge.parse(challenge).algorithm == SHA_256
+    other = 'Digest realm="elsewhere", nonce="x"'
+    values = [other, "Basic eA==", answer(challenge)]
+    assert server.authenticate(values, "INVITE", NOW_S + 1) == "+493023125001"
+
+
+def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
+    secret = Secret(ha1={SHA_256: digest_ha1(SHA_256, "+493023125001", "a.example", "right")})
+    server = Authenticator("a.example", b"key", lambda _: secret, random=random)
+    challenge = server.challenges(NOW_S)[0]
+    assert server.authenticate([answer(challenge)], "INVITE", NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (lambda c: answer(c, "wrong"), False),
+        (lambda c: answer(c, user="+493023125009"), False),
+        (lambda c: answer(c, method="BYE"), False),
+        (lambda c: answer(c).replace("qop=auth", "qop=auth-int"), False),
+        (lambda c: answer(c).replace("qop=auth, ", ""), False),
+        (lambda c: answer(c).replace("nc=00000001", "nc=1"), False),
+        (lambda c: answer(c.replace("SHA-256", "MD5")), False),
+        (lambda c: answer(c.replace('nonce="', 'nonce="A')), True),
+        (lambda c: answer(c).replace("a.example", "b.example"), False),
+        (lambda c: answer(c) + ', realm="a.example"', False),
+        (lambda c: "Digest", False),
+    ],
+)
+def test_anything_else_does_not(server: Authenticator, change: Callable[[str], str], stale: bool) -> None:
+    challenge = server.challenges(NOW_S)[0]
+    with pytest.raises(DigestRefusedError) as refused:
+        server.authenticate([change(challenge)], "INVITE", NOW_S + 1)
+    assert refused.value.stale is stale
+
+
+def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticator) -> None:
+    challenge = server.challenges(NOW_S)[0]
+    server.authenticate([answer(challenge)], "INVITE", NOW_S)
+    server.authenticate([answer(challenge, count=3)], "INVITE", NOW_S)
+    for count, at_s in ((1, NOW_S), (2, NOW_S), (3, NOW_S), (4, NOW_S + 301)):
+        with pytest.raises(DigestRefusedError) as refused:
+            server.authenticate([answer(challenge, count=count)], "INVITE", at_s)
+        assert refused.value.stale
+
+
+def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
+    server = Authenticator("a.example", b"key", USERS.get, random=random, max_nonces=2)
+    challenges = [server.challenges(NOW_S + second)[0] for second in range(4)]
+    for challenge in challenges[:3]:
+        server.authenticate([answer(challenge)], "INVITE", NOW_S + 5)
+    with pytest.raises(DigestRefusedError):
+        server.authenticate([answer(challenges[0])], "INVITE", NOW_S + 5)
+    server.authenticate([answer(challenges[3])], "INVITE", NOW_S + 5)
+
+
+def test_md5_only_where_it_is_allowed(random: Random) -> None:
+    server = Authenticator("a.example", b"key", USERS.get, random=random, allow_md5=True)
+    challenges = server.challenges(NOW_S)
+    assert [Challenge.parse(c).algorithm for c in challenges] == [SHA_256, MD5]
+    assert choose_challenge(challenges).algorithm == SHA_256
+    assert server.authenticate([answer(challenges[1])], "INVITE", NOW_S)
+    with pytest.raises(MalformedError):
+        choose_challenge(challenges[1:])
+    assert choose_challenge(challenges[1:], allow_md5=True).algorithm == MD5
+
+
+def test_challenges_of_other_servers_are_read() -> None:
+    text = (
+        'Digest  realm="x, \\"y\\"" ,nonce = "n",qop="auth-int, auth", algorithm=sha-256 ,domain="a b", stale=TRUE'
+    )
+    challenge = Challenge.parse(text)
+    assert (challenge.realm, challenge.nonce, challenge.algorithm) == ('x, "y"', "n", SHA_256)
+    assert challenge.stale
+    for text in ('Digest realm="x"', 'Digest nonce="n", qop="auth-int"', 'Basic realm="x"', 'Digest nonce="n', ""):
+        with pytest.raises(MalformedError):
+            Challenge.parse(text)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_challenge_or_none(text: str) -> None:
+    for value in (text, "Digest " + text, 'Digest nonce="n", ' + text):
+        try:
+            assert Challenge.parse(value).nonce
+        except MalformedError:
+            continue

@@ -1,0 +1,99 @@
+"""The location service: bindings that last as long as was granted, and no longer."""
+
+from collections.abc import Callable
+
+import pytest
+from sipmessage import Request
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError
+from voice_dpki.sip.message import Hop, parse_message
+
+RequestText = Callable[..., bytes]
+Register = Callable[..., list[str]]
+
+SOURCE = Hop("udp", "127.0.0.6", 5060)
+
+
+@pytest.fixture
+def location() -> Location:
+    return Location()
+
+
+@pytest.fixture
+def register(location: Location, request_text: RequestText) -> Register:
+    """Register contacts and return what is then bound, as seen at the same moment."""
+
+    def act(
+        *contacts: str, expires: str = "", sequence: int = 1, call_id: str = "r", now_s: float = 0.0
+    ) -> list[str]:
+        data = request_text("REGISTER", "sip:a.example", sequence=sequence, call_id=call_id)
+        request = parse_message(data)
+        assert isinstance(request, Request)
+        request.headers.remove("Contact")
+        if contacts:
+            request.headers.setlist("Contact", list(contacts))
+        if expires:
+            request.headers.set("Expires", expires)
+        location.register("1", request, call_id, sequence, SOURCE, 0.0)
+        return [str(binding.uri) for binding in location.find("1", 0.0)]
+
+    return act
+
+
+def test_a_binding_lasts_as_long_as_granted(location: Location, register: Register) -> None:
+    assert register("<sip:1@127.0.0.6>;expires=60") == ["sip:1@127.0.0.6"]
+    assert location.find("1", 59.9)
+    assert not location.find("1", 60.0)
+
+
+@pytest.mark.parametrize(
+    ("contact", "expires", "granted_s"),
+    [
+        ("<sip:a>", "", 600),
+        ("<sip:a>", "90", 90),
+        ("<sip:a>;expires=99999999999", "", 3600),
+        ("<sip:a>", "soon", 600),
+    ],
+)
+def test_the_time_is_bounded(
+    location: Location, register: Register, contact: str, expires: str, granted_s: int
+) -> None:
+    register(contact, expires=expires)
+    assert location.find("1", granted_s - 1)
+    assert not location.find("1", granted_s)
+
+
+def test_a_time_too_short_is_refused_whole(location: Location, register: Register) -> None:
+    with pytest.raises(IntervalTooBriefError):
+        register("<sip:a>", "<sip:b>;expires=5")
+    assert location.find("1", 0) == ()
+
+
+def test_the_latest_contact_comes_first_and_renewal_moves_it(register: Register) -> None:
+    register("<sip:a>")
+    assert register("<sip:b>", sequence=2) == ["sip:b", "sip:a"]
+    assert register("<sip:a>", sequence=3) == ["sip:a", "sip:b"]
+
+
+def test_contacts_are_removed_one_by_one_or_all(register: Register) -> None:
+    register("<sip:a>", "<sip:b>")
+    assert register("<sip:a>;expires=0", sequence=2) == ["sip:b"]
+    assert register(sequence=3) == ["sip:b"]
+    assert register("*", expires="0", sequence=4) == []
+    with pytest.raises(MalformedError):
+        register("*", sequence=5)
+
+
+def test_an_older_register_changes_nothing(register: Register) -> None:
+    register("<sip:a>", sequence=2)
+    with pytest.raises(OutOfOrderError):
+        register("<sip:a>;expires=0", sequence=2)
+    assert register("<sip:a>", call_id="another", sequence=1) == ["sip:a"]
+
+
+def test_contacts_are_few_and_sip(register: Register) -> None:
+    with pytest.raises(MalformedError):
+        register(*(f"<sip:{n}@a>" for n in range(5)))
+    with pytest.raises(MalformedError):
+        register("<tel:+49>")

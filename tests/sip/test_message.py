@@ -1,0 +1,223 @@
+"""Messages from outside: what is read, what is refused, and that nothing else ever happens."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sipmessage import Request, Response
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.message import (
+    MAX_MESSAGE_BYTES,
+    Hop,
+    encode,
+    header_values,
+    make_response,
+    mark_received,
+    parse_message,
+    parse_via,
+    read_envelope,
+    reason_value,
+    response_hop,
+    set_header_values,
+    split_values,
+    uri_hop,
+)
+
+INVITE = (
+    b"INVITE sip:+442079460123@b.example SIP/2.0\r\n"
+    b"Via: SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bK+odd~branch;rport, SIP/2.0/TCP 127.0.0.9;branch=z9hG4bKtwo\r\n"
+    b'From: "Caller, A." <sip:+493023125001@a.example>;tag=caller\r\n'
+    b"To: <sip:+442079460123@b.example>\r\n"
+    b"Call-ID: call-1\r\n"
+    b"CSeq: 7 INVITE\r\n"
+    b"Max-Forwards: 70\r\n"
+    b"Content-Length: 3\r\n\r\nv=0"
+)
+
+RequestText = Callable[..., bytes]
+
+
+def test_a_request_is_read() -> None:
+    message = parse_message(INVITE)
+    assert isinstance(message, Request)
+    envelope = read_envelope(message)
+    assert (envelope.method, envelope.sequence, envelope.call_id) == ("INVITE", 7, "call-1")
+    assert (envelope.from_tag, envelope.to_tag) == ("caller", "")
+    assert (envelope.via.branch, envelope.via.sent_by) == ("z9hG4bK+odd~branch", "127.0.0.6:5060")
+    assert message.body == b"v=0"
+
+
+def test_compact_folded_and_spaced_header_fields_are_read() -> None:
+    data = (
+        b"BYE sip:127.0.0.1 SIP/2.0\r\nv: SIP/2.0/UDP 127.0.0.1\r\n ;branch=z9hG4bKx\r\n"
+        b"f : <sip:a@a.example>;tag=1\r\nt: <sip:b@b.example>;tag=2\r\ni: x\r\nCSeq\t: 2 BYE\r\nl: 0\r\n\r\n"
+    )
+    envelope = read_envelope(parse_message(data))
+    assert (envelope.via.branch, envelope.from_tag, envelope.sequence) == ("z9hG4bKx", "1", 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Call-ID: call-1\r\n", b"Call-ID: call-1\r\nCall-ID: call-2\r\n"),
+        (b"Content-Length: 3", b"Content-Length: 4"),
+        (b"Content-Length: 3", b"Content-Length: -3"),
+        (b"Content-Length: 3", b"l: 3\r\nContent-Length: 3"),
+        (b"Max-Forwards: 70", b"Max-Forwards: 7\n0: x"),
+        (b"Max-Forwards: 70", b"Max-Forwards: 70\x00"),
+        (b"Max-Forwards: 70", b"Max Forwards: 70"),
+        (b"Max-Forwards: 70", b"Max-Forwards: 70\r\nX: " + b"y" * 9000),
+        (b"Max-Forwards: 70", b"X: y\r\n" * 200 + b"Max-Forwards: 70"),
+        (b"SIP/2.0\r\nVia", b"SIP/3.0\r\nVia"),
+        (b"sip:+442079460123@b.example SIP", b"sip:" + b"4" * 600 + b"@b.example SIP"),
+        (b"sip:+442079460123@b.example SIP", b"sip:4@b.example;self=1 SIP"),
+        (b"sip:+442079460123@b.example SIP", b"urn:service:sos SIP"),
+        (b"call-1", b"\xff\xfe"),
+    ],
+)
+def test_what_two_parsers_could_read_differently_is_refused(old: bytes, new: bytes) -> None:
+    assert old in INVITE
+    with pytest.raises(MalformedError):
+        parse_message(INVITE.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"CSeq: 7 INVITE", b"CSeq: 7 BYE"),
+        (b"CSeq: 7 INVITE", b"CSeq: 4294967296 INVITE"),
+        (b"CSeq: 7 INVITE", b"CSeq: INVITE"),
+        (b"Call-ID: call-1\r\n", b""),
+        (b"To: <sip:+442079460123@b.example>", b"To: <sip:+442079460123@b.example>;self=1"),
+        (b"127.0.0.6:5060", b"127.0.0.6:99999"),
+        (b"SIP/2.0/UDP 127.0.0.6:5060", b"nonsense"),
+    ],
+)
+def test_an_envelope_that_cannot_be_read_is_refused(old: bytes, new: bytes) -> None:
+    assert old in INVITE
+    message = parse_message(INVITE.replace(old, new, 1))
+    with pytest.raises(MalformedError):
+        read_envelope(message)
+
+
+@pytest.mark.parametrize("line", [b"SIP/2.0 99 Low", b"SIP/2.0 700 High", b"SIP/2.0 +20 OK", b"SIP/2.0 2000 OK"])
+def test_a_status_outside_its_range_is_refused(line: bytes) -> None:
+    with pytest.raises(MalformedError):
+        parse_message(line + b"\r\nCall-ID: x\r\n\r\n")
+
+
+def test_a_message_over_the_bound_is_refused() -> None:
+    with pytest.raises(MalformedError):
+        parse_message(INVITE + b"x" * MAX_MESSAGE_BYTES)
+
+
+def test_a_response_keeps_the_via_as_it_came_and_says_where_it_goes() -> None:
+    request = parse_message(INVITE)
+    assert isinstance(request, Request)
+    mark_received(request, Hop("udp", "127.0.0.8", 4444))
+    response = make_response(request, 180, to_tag="callee")
+    vias = header_values(response, "Via")
+    assert vias[0] == "SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bK+odd~branch;rport=4444;received=127.0.0.8"
+    assert vias[1] == "SIP/2.0/TCP 127.0.0.9;branch=z9hG4bKtwo"
+    assert response.headers["To"].endswith(";tag=callee")
+    assert response_hop(parse_via(vias[0]), "udp") == Hop("udp", "127.0.0.8", 4444)
+
+
+def test_an_unasked_port_and_a_true_address_leave_the_via_alone() -> None:
+    request = parse_message(INVITE.replace(b";rport", b""))
+    assert isinstance(request, Request)
+    before = header_values(request, "Via")
+    mark_received(request, Hop("udp", "127.0.0.6", 4444))
+    assert header_values(request, "Via") == before
+    assert response_hop(parse_via(before[0]), "udp") == Hop("udp", "127.0.0.6", 5060)
+
+
+def test_a_reason_cannot_break_out_of_its_line() -> None:
+    request = parse_message(INVITE)
+    assert isinstance(request, Request)
+    evil = 'x"\r\nIdentity: forged'
+    response = make_response(request, 438, evil, headers=[("Reason", reason_value("STIR", 438, evil))])
+    again = parse_message(encode(response))
+    assert again.headers.get("Identity") is None
+    assert again.headers["Reason"] == 'STIR;cause=438;text="x\\"  Identity: forged"'
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        ("a, b", ["a", "b"]),
+        ('"x, y" <sip:a@b>, <sip:c@d;p="1,2">', ['"x, y" <sip:a@b>', '<sip:c@d;p="1,2">']),
+        ("<sip:a,b@c>,<sip:d>", ["<sip:a,b@c>", "<sip:d>"]),
+        (r'"q\", r" <sip:a>, b', [r'"q\", r" <sip:a>', "b"]),
+        (",,", []),
+    ],
+)
+def test_list_values_are_divided_outside_quotes_and_brackets(value: str, items: list[str]) -> None:
+    assert split_values([value]) == items
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:5060", "sctp:127.0.0.1:5060", "udp:host:5060", "udp:127.0.0.1:x", ""])
+def test_a_hop_needs_transport_numeric_address_and_port(text: str) -> None:
+    with pytest.raises(MalformedError):
+        Hop.parse(text)
+
+
+def test_a_uri_names_a_hop_only_with_a_numeric_address() -> None:
+    message = parse_message(INVITE)
+    assert isinstance(message, Request)
+    assert uri_hop(message.uri) is None
+    message = parse_message(INVITE.replace(b"b.example SIP", b"127.0.0.7:5070;transport=TCP SIP"))
+    assert isinstance(message, Request)
+    assert uri_hop(message.uri) == Hop("tcp", "127.0.0.7", 5070)
+
+
+def _understand(data: bytes) -> None:
+    """Read a message as every element does, or be told that it cannot be."""
+    try:
+        message = parse_message(data)
+    except MalformedError:
+        return
+    assert parse_message(encode(message)).body == message.body
+    try:
+        envelope = read_envelope(message)
+        if isinstance(message, Request):
+            mark_received(message, Hop("udp", "127.0.0.1", 5060))
+            again = parse_message(encode(make_response(message, 200, to_tag="t")))
+            assert isinstance(again, Response)
+            assert read_envelope(again).call_id == envelope.call_id
+    except MalformedError:
+        return
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
+    _understand(data)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, len(INVITE)),
+            st.integers(0, 40),
+            st.one_of(
+                st.binary(max_size=20),
+                st.sampled_from([b"\r\n", b";self=1", b",", b'"', b"<", b">", b"%", b"\\", b"\r\n "]),
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_a_changed_invite_parses_or_is_refused(changes: list[tuple[int, int, bytes]]) -> None:
+    data = INVITE
+    for at, removed, inserted in changes:
+        data = data[:at] + inserted + data[at + removed :]
+    _understand(data)
+
+
+@given(st.lists(st.text(max_size=20).filter(lambda t: "\r" not in t and "\n" not in t), max_size=5))
+def test_header_values_are_kept(values: list[str]) -> None:
+    message = parse_message(INVITE)
+    set_header_values(message, "X-Test", values)
+    assert list(message.headers.getlist("X-Test")) == values

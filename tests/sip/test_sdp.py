@@ -1,0 +1,101 @@
+"""Session descriptions: read, kept and changed without loss."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.sdp import PLAIN, SECURE, RtpMap, SessionDescription, audio_description
+
+OFFER = (
+    b"v=0\r\no=- 1 1 IN IP4 127.0.0.6\r\ns=-\r\nc=IN IP4 127.0.0.6\r\nt=0 0\r\na=key-mgmt:mikey AQAF\r\n"
+    b"a=unknown\r\nm=audio 4000/2 RTP/SAVP 96 0 18 101\r\nb=AS:64\r\na=rtpmap:96 opus/48000/2\r\n"
+    b"a=fmtp:96 useinbandfec=1\r\na=ptime:20\r\na=key-mgmt:mikey BBBB\r\nm=video 0 RTP/AVP 99\r\n"
+)
+
+
+def test_what_matters_is_read_and_all_is_kept() -> None:
+    sdp = SessionDescription.parse(OFFER)
+    assert sdp.serialize() == OFFER
+    assert sdp.key_mgmt == ("mikey AQAF", "mikey BBBB")
+    assert sdp.audio_address == ("127.0.0.6", 4000)
+    assert sdp.audio.protocol == SECURE
+    assert sdp.audio.ptime_ms == 20
+    assert sdp.audio.rtpmaps == (RtpMap(96, "opus/48000/2", "useinbandfec=1"), RtpMap(0, "PCMU/8000"))
+
+
+def test_lines_may_end_in_a_bare_line_feed() -> None:
+    assert SessionDescription.parse(OFFER.replace(b"\r\n", b"\n")).serialize() == OFFER
+
+
+def test_an_own_description_reads_back() -> None:
+    payloads = (RtpMap(111, "opus/48000/2", "useinbandfec=1"), RtpMap(0, "PCMU/8000"))
+    sdp = audio_description("127.0.0.6", 4000, payloads, session_id=7, key_mgmt=["mikey AQAF"])
+    again = SessionDescription.parse(sdp.serialize())
+    assert again == sdp
+    assert (again.audio.rtpmaps, again.key_mgmt) == (payloads, ("mikey AQAF",))
+    assert again.audio.protocol == SECURE
+    plain = audio_description("127.0.0.6", 4000, payloads, session_id=7)
+    assert (plain.audio.protocol, plain.key_mgmt) == (PLAIN, ())
+
+
+def test_changes_touch_what_they_name() -> None:
+    sdp = SessionDescription.parse(OFFER)
+    changed = sdp.map_lines(lambda line: None if line.startswith("a=key-mgmt") else line).with_protocol(PLAIN)
+    assert changed.serialize() == OFFER.replace(b"a=key-mgmt:mikey AQAF\r\n", b"").replace(
+        b"a=key-mgmt:mikey BBBB\r\n", b""
+    ).replace(b"RTP/SAVP", b"RTP/AVP")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"v=1\r\n",
+        b"v=0\r\nnonsense\r\n",
+        b"v=0\r\nm=audio 4000 RTP/AVP\r\n",
+        b"v=0\r\nm=audio 70000 RTP/AVP 0\r\n",
+        b"v=0\r\nm=audio x RTP/AVP 0\r\n",
+        b"v=0\r\na=\xff\r\n",
+        b"v=0\r\n" + b"a=x\r\n" * 600,
+        b"v=0\r\n" + b"m=audio 1 RTP/AVP 0\r\n" * 17,
+        b"v=0\r\na=" + b"x" * 40_000,
+    ],
+)
+def test_what_is_no_description_is_refused(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        SessionDescription.parse(data)
+
+
+@pytest.mark.parametrize("data", [b"v=0\r\n", b"v=0\r\nm=audio 0 RTP/AVP 0\r\n", b"v=0\r\nm=video 1 RTP/AVP 0\r\n"])
+def test_a_call_needs_audio(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        _ = SessionDescription.parse(data).audio
+
+
+def _understand(data: bytes) -> None:
+    try:
+        sdp = SessionDescription.parse(data)
+    except MalformedError:
+        return
+    assert SessionDescription.parse(sdp.serialize()) == sdp
+    try:
+        assert sdp.audio_address
+        assert all(0 <= rtpmap.payload_type < 128 for rtpmap in sdp.audio.rtpmaps)
+        _ = sdp.audio.ptime_ms
+    except MalformedError:
+        return
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
+    _understand(data)
+    _understand(b"v=0\r\n" + data)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(OFFER)), st.integers(0, 20), st.binary(max_size=10)), max_size=5))
+def test_a_changed_offer_parses_or_is_refused(changes: list[tuple[int, int, bytes]]) -> None:
+    data = OFFER
+    for at, removed, inserted in changes:
+        data = data[:at] + inserted + data[at + removed :]
+    _understand(data)
