@@ -77,7 +77,8 @@ def seen(evidence: Evidence) -> Outcome:
     verstat = _text(callee.get("verstat")) or _last_verstat(evidence)
     for result in (callee, caller):
         if result.get("refused_by"):
-            return Outcome(verstat, status, result["refused_by"], status, _sentence(result["reason"]))
+            code = status if status and status >= 300 else None
+            return Outcome(verstat, code, result["refused_by"], status, _sentence(result["reason"]))
     return Outcome(verstat, None, None, status, _ending(evidence, status, caller))
 
 
@@ -103,8 +104,8 @@ def _reasoncode(refusal: NoteEvent) -> int | None:
 
 
 def _sentence(text: str) -> str:
-    """The part of a note that is for people: without a status in front, with a capital and a full stop."""
-    text = re.sub(r"^[4-6]\d\d [^:]*: ", "", text).strip()
+    """The part of a note that is for people: without status or step in front, with a capital and a full stop."""
+    text = re.sub(r"^([4-6]\d\d [^:]*|step [A-Z]+): ", "", text).strip()
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else text
 
 
@@ -212,10 +213,21 @@ def _unreadable(evidence: Evidence) -> Check:
 
 
 def _refused_call(evidence: Evidence) -> Iterable[Check]:
+    if evidence.scenario.expected.sip_status == 200:
+        yield from _refused_by_caller(evidence)
+        return
     sent = len(evidence.rtp())
     yield Check("No speech was sent", sent == 0, f"{sent} RTP packets")
     rang = len(evidence.invites("proxy-b", "callee"))
     yield Check("The callee's telephone did not ring", rang == 0, f"{rang} INVITEs reached it")
+
+
+def _refused_by_caller(evidence: Evidence) -> Iterable[Check]:
+    """The callee has answered in good faith, so its speech may be on the way; nobody must hear it."""
+    sent = sum(packet.actor == "caller" for packet in evidence.rtp())
+    yield Check("The caller said nothing", sent == 0, f"{sent} RTP packets")
+    heard = evidence.result("caller").get("media") is not None
+    yield Check("The caller heard nothing", not heard, "it played speech" if heard else "it started no media")
 
 
 # --- the way of trust -----------------------------------------------------------------------------------------
@@ -274,7 +286,7 @@ def _verifies(evidence: Evidence, outcome: Outcome) -> TrustLink:
     if refused is not None:
         told, state = [f"{outcome.refused_by}: {outcome.sentence}"], "refused"
     else:
-        told = [note.text for note in evidence.notes("verify-b", "proxy-b") if note.ok and "verstat" in note.data]
+        told = [note.text for note in evidence.notes("proxy-b") if note.ok and "verstat" in note.data]
         state = "ok" if outcome.verstat else "idle"
     return TrustLink(OPERATORS[1].organization, "Verifies", (OPERATORS[1].domain, *dict.fromkeys(told)), state)
 

@@ -85,12 +85,13 @@ class Ladder:
 def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> Ladder:
     """Make the ladder of one call from its events in the order of time.
 
-    Registrations are left out (they are in the capture). `media` adds figures to the media row of an actor that
-    sends, for instance {"caller": "loss 0, MOS 4.4"}.
+    Registrations (they are in the capture) and what telephones ask the ledger before the call are left out. `media`
+    adds figures to the media row of an actor that sends, for instance {"caller": "lost 0, MOS 4.4"}.
     """
     owners = _owners(events)
     shown = [event for event in events if not (isinstance(event, SipEvent) and _method(event.data) == "REGISTER")]
     first = next((event.time_s for event in shown if isinstance(event, SipEvent)), None)
+    shown = [event for event in shown if first is None or event.time_s >= first or not _is_inquiry(event)]
     rows: list[Row] = []
     for event in shown:
         since_ms = (event.time_s - first) * 1000 if first is not None else 0.0
@@ -106,19 +107,26 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
 
 
 def _owners(events: Iterable[Event]) -> dict[str, str]:
-    """Address to actor: who listens there, or has sent from there."""
+    """Address to actor: who listens there, or has sent from there; and host to actor where it has but one."""
     owners: dict[str, str] = {}
     for event in events:
         if isinstance(event, ReadyEvent):
             owners.update(dict.fromkeys(event.addresses.values(), event.actor))
         elif isinstance(event, SipEvent | RtpEvent):
             owners[event.src] = event.actor
-    return owners
+    hosts: dict[str, set[str]] = {}
+    for address, actor in owners.items():
+        hosts.setdefault(address.rpartition(":")[0], set()).add(actor)
+    return owners | {host: next(iter(actors)) for host, actors in hosts.items() if len(actors) == 1}
+
+
+def _owner(address: str, owners: Mapping[str, str]) -> str:
+    return owners.get(address) or owners.get(address.rpartition(":")[0], address)
 
 
 def _message(event: SipEvent, since_ms: float, owners: Mapping[str, str]) -> Row:
     start = event.data.split(b"\r\n", 1)[0].decode("utf-8", "replace")
-    dst = owners.get(event.dst, event.dst)
+    dst = _owner(event.dst, owners)
     if not start.startswith("SIP/2.0 "):
         label, mood = start.split(" ", 1)[0], Mood.REQUEST
     else:
@@ -159,8 +167,12 @@ def _media_rows(
         label, actor = f"{kind} {len(packets)} packets", packets[0].actor
         extras = (f"· {figures[actor]}",) if actor in figures else ()
         since_ms = (packets[0].time_s - first_s) * 1000
-        rows.append(Row(since_ms, actor, owners.get(dst, dst), label, Mood.MEDIA, extras))
+        rows.append(Row(since_ms, actor, _owner(dst, owners), label, Mood.MEDIA, extras))
     return rows
+
+
+def _is_inquiry(event: Event) -> bool:
+    return isinstance(event, NoteEvent) and event.actor.startswith("ledger-") and event.text.startswith("inquiry")
 
 
 def _duration(ms: float) -> str:
@@ -277,9 +289,11 @@ class _Canvas:
         rightward = self._at[dst] == end
         inner = end - start - 1
         shaft = (self._glyphs.media if row.mood is Mood.MEDIA else self._glyphs.shaft) * inner
-        label = self._label(row, inner - 3)
-        middle = max((inner - len(label) - 2) // 2, 0) + (0 if rightward else 1)
-        body = shaft[:middle] + f" {label} " + shaft[middle + len(label) + 2 :]
+        label = f" {self._label(row, inner - 3)} "
+        if self._glyphs.more in label:  # without the spaces around it there may be room
+            label = self._label(row, inner - 1)
+        middle = max((inner - len(label)) // 2, 0) + (0 if rightward else 1)
+        body = shaft[:middle] + label + shaft[middle + len(label) :]
         body = body[: inner - 1] + self._glyphs.right if rightward else self._glyphs.left + body[1:inner]
         return self._put(line, start + 1, body, _STYLES[row.mood])
 

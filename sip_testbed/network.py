@@ -27,7 +27,7 @@ from sip_testbed.provision import (
     Site,
     aor,
 )
-from sip_testbed.scenarios import Attack
+from sip_testbed.scenarios import Attack, Key
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, Receipt
@@ -119,8 +119,20 @@ class Testbed:
         return [event for running in ended for event in running.trace.events]
 
     def attack(self, attack: Attack) -> None:
-        """Put the attacker of a scenario on the path to CALLEE_OVER_TRANSIT, and wait until it listens."""
-        self.launch("path", path_config(self.site, attack)).wait_ready()
+        """Put the attacker of a scenario on the path to CALLEE_OVER_TRANSIT, and wait until it listens.
+
+        A key that was revoked a moment ago really was: it is recorded here, and then revoked.
+        """
+        self.launch("path", path_config(self.site, attack, self._stolen(attack.key))).wait_ready()
+
+    def _stolen(self, key: Key) -> Credential:
+        if key in (Key.NONE, Key.STOLEN):
+            return self.site.signer
+        thief = self.site.signing_credential("thief")
+        if key is Key.REVOKED:
+            self.record({"a": (thief,)})
+            self.revoke(thief)
+        return thief
 
     def new_events(self) -> list[Event]:
         """Return what the running programs traced since the last time."""
@@ -255,9 +267,24 @@ def user_agent_config(
     }
 
 
-def path_config(site: Site, attack: Attack) -> Sections:
-    """Return the configuration of the attacker."""
-    return {"mode": attack.mode, "listen": site.listen("path"), "next_hop": f"tcp:{site.addresses['proxy-b']}"}
+def path_config(site: Site, attack: Attack, stolen: Credential) -> Sections:
+    """Return the configuration of the attacker, who signs (if at all) with what was `stolen`."""
+    resign = {
+        "key": stolen.key,
+        "certificate": stolen.certificate,
+        "info_url": X5U,
+        "caller": f"+{attack.caller}" if attack.caller else None,
+        "age_s": attack.age_s,
+    }
+    return {
+        "mode": attack.mode,
+        "listen": site.listen("path"),
+        "routes": [
+            {"domain": operator.domain, "next_hop": f"tcp:{site.addresses[f'proxy-{operator.letter}']}"}
+            for operator in OPERATORS
+        ],
+        **({"resign": resign} if attack.mode == "resign" else {}),
+    }
 
 
 def _ledger_node(site: Site, actor: str) -> Sections:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
-from sip_testbed.events import Event, NoteEvent, ResultEvent, RtpEvent
+from sip_testbed.events import Event, ResultEvent, RtpEvent, SipEvent
 from sip_testbed.network import Sections, Testbed, user_agent_config
 from sip_testbed.processes import Running
 from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
@@ -26,6 +26,10 @@ CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
 """For the callee, after the caller is done, to write down what it heard."""
 
+REFUSED_SAY_S = 1.0
+"""Enough speech for calls that are to be refused."""
+
+WAV_HEADER_BYTES = 44
 RECORDINGS = ("caller.said", "caller.heard", "callee.said", "callee.heard")
 
 FILES: Mapping[str, str] = {
@@ -104,16 +108,25 @@ class _Placement:
         started_at = datetime.now(UTC)
         self._prepare_folder()
         self._testbed.new_events()
+        earlier: list[Event] = []
         try:
             with self._stages.stage("prepare the attack" if self._scenario.attack else "prepare the telephones"):
                 callee = self._answering_side()
-            with self._stages.stage("call"):
+            if self._listened():
+                with self._stages.stage("earlier call"):
+                    self._call(callee)
+                    earlier = self._testbed.end(("caller",))
+            began_s = time.time()
+            with self._stages.stage("call and talk"):
                 self._call(callee)
         finally:
-            events = self._testbed.end(("caller", "callee", "path"))
+            ended = self._testbed.end(("caller", "callee", "path"))
         with self._stages.stage("report"):
-            events = sorted([*events, *self._testbed.new_events()], key=lambda event: event.time_s)
-            return self._report(started_at, events)
+            events = sorted([*earlier, *ended, *self._testbed.new_events()], key=lambda event: event.time_s)
+            return self._report(started_at, events, began_s)
+
+    def _listened(self) -> bool:
+        return self._scenario.attack is not None and self._scenario.attack.listens_first
 
     def _prepare_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +144,15 @@ class _Placement:
         return callee
 
     def _call(self, callee: Running) -> None:
+        began_s = time.time()
         target = aor(CALLEE_OVER_TRANSIT if self._scenario.attack else CALLEE, OPERATORS[1])
         caller = self._testbed.launch("caller", self._telephone("caller", number=CALLER, target=target))
-        event = caller.wait_for(_talks_or_ends, "place the call", CALL_TIMEOUT_S)
+        caller.wait_for(_talks_or_ends, "place the call", CALL_TIMEOUT_S)
         self._memory_mb = self._testbed.memory_mb()
         caller.wait_end(CALL_TIMEOUT_S)
-        if isinstance(event, RtpEvent) or _took_part(callee):
-            callee.wait_for(lambda event: isinstance(event, ResultEvent), "report its call", AFTERWARDS_TIMEOUT_S)
+        callee.trace.poll()
+        if any(_answers(event) and event.time_s >= began_s for event in callee.trace.events):
+            callee.wait_for(lambda event: _ends(event) and event.time_s >= began_s, "end", AFTERWARDS_TIMEOUT_S)
 
     def _telephone(self, role: str, **particulars: object) -> Sections:
         return user_agent_config(
@@ -153,20 +168,23 @@ class _Placement:
     def _speech(self, role: str) -> Path:
         """What that side says: the project's recording, or its beginning."""
         pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
-        if self._options.say_s is not None:
-            pcm = Pcm(pcm.rate, pcm.data[: int(self._options.say_s * pcm.rate) * SAMPLE_BYTES])
+        say_s = self._options.say_s or (REFUSED_SAY_S if self._scenario.attack else None)
+        if say_s is not None:
+            pcm = Pcm(pcm.rate, pcm.data[: int(say_s * pcm.rate) * SAMPLE_BYTES])
         path = self._testbed.folder / f"{role}.wav"
         path.write_bytes(write_wav(pcm))
         return path
 
     # --- the files -------------------------------------------------------------------------------------------
 
-    def _report(self, started_at: datetime, events: list[Event]) -> PlacedCall:
+    def _report(self, started_at: datetime, events: list[Event], began_s: float) -> PlacedCall:
+        """Report what happened from `began_s` on; what an attacker heard before is in the captures alone."""
         recordings = self._recordings()
-        evidence = assess.Evidence(self._scenario, self._options.codec, self._srtp, events, recordings)
+        shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
+        evidence = assess.Evidence(self._scenario, self._options.codec, self._srtp, shown, recordings)
         outcome, media = assess.seen(evidence), assess.directions(evidence)
         checks = assess.checks(evidence, outcome, media)
-        drawn = ladder.build(events, _figures(media))
+        drawn = ladder.build(shown, _figures(media))
         self._write("call.pcap", capture.wire_capture(events))
         self._write("call.decrypted.pcap", capture.clear_capture(events))
         self._write("ladder.txt", ladder.render_text(drawn).encode("utf-8"))
@@ -193,16 +211,20 @@ class _Placement:
         return PlacedCall(described, drawn, self._folder)
 
     def _recordings(self) -> dict[str, bytes]:
+        """The recordings with any sound in them."""
         paths = {name: self._folder / f"{name}.wav" for name in RECORDINGS}
-        return {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+        found = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+        return {name: data for name, data in found.items() if len(data) > WAV_HEADER_BYTES}
 
     def _files(self) -> tuple[report.OutputFile, ...]:
-        """The files that are there; the reports name themselves without a size."""
+        """The files that are there, and the two reports that will be."""
         found = []
         for name, what in FILES.items():
             path = self._folder / name
             if path.exists():
                 found.append(report.OutputFile(name, path.stat().st_size, what))
+            elif name.startswith("report."):
+                found.append(report.OutputFile(name, None, what))
         return tuple(found)
 
     def _write(self, name: str, data: bytes) -> None:
@@ -213,10 +235,13 @@ def _talks_or_ends(event: Event) -> bool:
     return isinstance(event, RtpEvent | ResultEvent)
 
 
-def _took_part(callee: Running) -> bool:
-    """Whether a call reached the callee: it noted something about one."""
-    callee.trace.poll()
-    return any(isinstance(event, NoteEvent) for event in callee.trace.events)
+def _ends(event: Event) -> bool:
+    return isinstance(event, ResultEvent)
+
+
+def _answers(event: Event) -> bool:
+    """Whether a telephone answered a request, which only a call can have brought."""
+    return isinstance(event, SipEvent) and event.data.startswith(b"SIP/2.0 ")
 
 
 def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
@@ -237,7 +262,8 @@ def _setup_ms(evidence: assess.Evidence) -> float | None:
 def _timings(evidence: assess.Evidence) -> dict[str, float]:
     """What the actors measured themselves, by what it was."""
     names = {"authn-a": "sign", "verify-b": "verify", "caller": "MIKEY, caller", "callee": "MIKEY, callee"}
-    found = {}
+    setup_ms = _setup_ms(evidence)
+    found = {} if setup_ms is None else {"set-up, INVITE to 200": setup_ms}
     for actor, name in names.items():
         times = [note.ms for note in evidence.notes(actor) if note.ms is not None and note.ok is not None]
         if times:

@@ -83,10 +83,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file in the call's folder and what it is good for."""
+    """A file in the call's folder and what it is good for; a report does not know its own size."""
 
     name: str
-    bytes: int
+    bytes: int | None
     what: str
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from sip_testbed.provision import OUTSIDE
 from sip_testbed.report import Outcome
 from voice_dpki.errors import LocalError
+from voice_dpki.names import Tn
 
 PASSED = "TN-Validation-Passed"
 FAILED = "TN-Validation-Failed"
@@ -19,7 +21,7 @@ NONE = "No-TN-Validation"
 class Key(Enum):
     """What the attacker signs with."""
 
-    NONE = "nothing"
+    NONE = "no key"
     STOLEN = "Operator A's signing key"
     UNRECORDED = "a key whose certificate was never recorded"
     REVOKED = "a key of Operator A whose certificate was revoked a moment ago"
@@ -27,11 +29,17 @@ class Key(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What stands between the operators: the mode of `sip-testbed path`, and the key that it holds."""
+    """What stands between the operators: a mode of `sip-testbed path`, and what it signs with and claims."""
 
     mode: str
     does: str
     key: Key = Key.NONE
+    caller: Tn | None = None
+    """The number that is claimed instead of the caller's."""
+    age_s: int = 0
+    """How old the signature is."""
+    listens_first: bool = False
+    """Whether an earlier call passes the attacker untouched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +70,19 @@ _TABLE = (
         _refused(
             "E17 authority", 437, FAILED, "The signer's certificate has no authority over the caller's number."
         ),
-        Attack("number-outside-range", "signs for a number of somebody else", Key.STOLEN),
+        Attack("resign", "signs for a number of somebody else", Key.STOLEN, caller=OUTSIDE),
     ),
     Scenario(
         "identity-replayed",
-        "Somebody on the path sends a signed INVITE a second time, as a call of their own.",
+        "Somebody on the path listened to an earlier call, and sends its signed INVITE again as another call.",
         _refused("E21 replay", 438, FAILED, "The same signature has already set up a call."),
-        Attack("identity-replayed", "sends the signed INVITE again"),
+        Attack("replay", "sends an earlier call's INVITE again", listens_first=True),
     ),
     Scenario(
         "sdp-changed",
         "Somebody on the path exchanges the session description for one of their own, to get the media.",
         _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
-        Attack("sdp-changed", "exchanges the session description"),
+        Attack("change-sdp", "exchanges the session description"),
     ),
     Scenario(
         "signer-not-recorded",
@@ -90,9 +98,9 @@ _TABLE = (
     ),
     Scenario(
         "stale-date",
-        "A signature is held back and used when its time has passed.",
+        "A signature is used five minutes after it was made.",
         _refused("E15 iat", 403, NONE, "The signature lies too far before the verifier's clock."),
-        Attack("stale-date", "uses a signature of some minutes ago", Key.STOLEN),
+        Attack("resign", "uses a signature of five minutes ago", Key.STOLEN, age_s=300),
     ),
     Scenario(
         "key-mgmt-stripped",
@@ -100,19 +108,25 @@ _TABLE = (
         _refused(
             "E20 key-mgmt", 438, FAILED, "The key management that the caller signed was taken out of the SDP."
         ),
-        Attack("key-mgmt-stripped", "takes the keys out of the offer"),
+        Attack("strip-key-mgmt", "takes the keys out of the offer"),
     ),
     Scenario(
         "mikey-changed",
         "Somebody on the path changes the MIKEY message of the offer.",
         _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
-        Attack("mikey-changed", "changes the MIKEY message"),
+        Attack("change-key-mgmt", "changes the MIKEY message"),
+    ),
+    Scenario(
+        "mikey-answer-changed",
+        "Somebody on the path changes the MIKEY message of the answer, which no Identity covers.",
+        Outcome(PASSED, None, "MIKEY SIGN", 200, "The callee's signature on the MIKEY message does not verify."),
+        Attack("change-answer-key-mgmt", "changes the MIKEY message of the answer"),
     ),
     Scenario(
         "no-identity",
         "Somebody on the path takes the Identity away, as if nobody had signed.",
         _refused("E2 Identity present", 428, NONE, "The INVITE has no Identity header field."),
-        Attack("no-identity", "takes the Identity away"),
+        Attack("strip-identity", "takes the Identity away"),
     ),
     Scenario(
         "plain",
