@@ -118,7 +118,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 def parse_signing_request(body: bytes) -> SigningRequest:
     """Parse the body of a signing request; raises RequestError."""
-    request = _members(_decode(body), "signingRequest")
+    request = _object_in(_decode(body), "signingRequest")
     return SigningRequest(
         attest=_value(request, "attest", _attest),
         orig=_tn_in(request, "orig"),
@@ -131,7 +131,7 @@ def parse_signing_request(body: bytes) -> SigningRequest:
 
 def parse_verification_request(body: bytes) -> Call:
     """Parse the body of a verification request, but not the Identity in it; raises RequestError."""
-    request = _members(_decode(body), "verificationRequest")
+    request = _object_in(_decode(body), "verificationRequest")
     return Call(
         orig=_tn_in(request, "from"),
         dest=_destinations(request, "to"),
@@ -193,7 +193,7 @@ def _value(members: _Members, name: str, read: Callable[[object], _T], path: str
         raise RequestError("SVC4005", path + name, str(error)) from None
 
 
-def _members(members: _Members, name: str) -> _Members:
+def _object_in(members: _Members, name: str) -> _Members:
     return _value(members, name, _object)
 
 
@@ -226,7 +226,7 @@ def _uuid(value: object) -> str:
     """Read a UUID in its usual form (RFC 8588 §5)."""
     text = _text(value)
     try:
-        if len(text) == 36 and str(UUID(text)) == text.lower():
+        if str(UUID(text)) == text.lower():
             return text
     except ValueError:
         pass
@@ -235,7 +235,7 @@ def _uuid(value: object) -> str:
 
 def _tn_in(request: _Members, name: str) -> Tn:
     """Read {"tn": number}."""
-    return _value(_members(request, name), "tn", _tn, f"{name}.")
+    return _value(_object_in(request, name), "tn", _tn, f"{name}.")
 
 
 def _tn(value: object) -> Tn:
@@ -244,7 +244,7 @@ def _tn(value: object) -> Tn:
 
 def _destinations(request: _Members, name: str) -> Destinations:
     """Read {"tn": [numbers], "uri": [URIs]}, of which one may be missing."""
-    members = _members(request, name)
+    members = _object_in(request, name)
     if "tn" not in members and "uri" not in members:
         raise RequestError("SVC4001", f"{name}.tn")
     tns = _value(members, "tn", _list_of(_tn, MAX_DESTINATIONS), f"{name}.") if "tn" in members else ()
