@@ -51,6 +51,7 @@ class Node:
         self.log = folder / f"{name}.log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, trust_env=False, verify=False)
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, role: str) -> None:
@@ -75,7 +76,7 @@ class Node:
     def info(self) -> dict[str, Any] | None:
         """Return what the node says of itself, or None if it does not answer."""
         try:
-            return httpx.get(f"{self.url}/ledger/v1/node", timeout=5, trust_env=False).json()
+            return self.http.get("/ledger/v1/node").json()
         except httpx.HTTPError:
             return None
 
@@ -172,6 +173,7 @@ class Network:
     def end(self) -> None:
         for node in self.nodes:
             node.kill()
+            node.http.close()
 
 
 def free_port() -> int:

@@ -135,7 +135,7 @@ async def test_plain_http_inquiries(running: Any, token: str) -> None:
         answer = get(engine, f"search?{query}").json()
         assert [(entry["digest"], entry["status"]) for entry in answer["results"]] == [(digest, "valid")] * found
         assert answer["height"] >= 1
-    assert "ledger_height" in httpx.get(f"{engine.url}/metrics", trust_env=False).text
+    assert "ledger_height" in engine.http.get("/metrics").text
     notes = [json.loads(line) for line in engine.trace.read_text().splitlines()]
     assert any(note.get("text", "").startswith(f"inquiry H(CERT) {digest[:8]}.., valid at") for note in notes)
 
@@ -179,8 +179,8 @@ async def test_a_follower_goes_on_answering_and_says_how_old_it_is(network: Any,
 
 
 def get(node: Any, path: str) -> httpx.Response:
-    return httpx.get(f"{node.url}/ledger/v1/{path}", trust_env=False)
+    return node.http.get(f"/ledger/v1/{path}")
 
 
 def post(node: Any, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.post(f"{node.url}/ledger/v1/{path}", content=body, headers=headers, trust_env=False)
+    return node.http.post(f"/ledger/v1/{path}", content=body, headers=headers)
