@@ -22,7 +22,7 @@ EXAMPLE = """\
 domain = "a.example"
 operator = "Operator A"                     # how the trace calls it
 users = "users.toml"                        # [[users]] number, and password or ha1 = H(number:domain:password)
-allow_md5 = false                           # true lets older phones authenticate with MD5
+allow_md5 = false                           # true admits users with md5 = true, whose telephones are older
 require_registration = true                 # a caller must be registered, or gets no signature
 
 [listen]                                    # UDP and TCP alike
@@ -115,7 +115,7 @@ class _User(Config, frozen=True, kw_only=True):
     number: str
     password: str | None = None
     ha1: Hex | None = None
-    ha1_md5: Hex | None = None
+    md5: bool = False
 
 
 class _Users(Config, frozen=True, kw_only=True):
@@ -190,7 +190,7 @@ def load_setup(path: Path) -> Setup:
         raise LocalError(f"{path}: registration: min_s <= default_s <= max_s does not hold")
     return Setup(
         config,
-        _load_users(resolve(path, config.users)),
+        _load_users(resolve(path, config.users), config.allow_md5),
         Routes(config.routes),
         read_secret(resolve(path, config.secret_file)).encode() if config.secret_file else None,
         read_secret(resolve(path, config.signing.token_file)) if config.signing else None,
@@ -199,16 +199,20 @@ def load_setup(path: Path) -> Setup:
     )
 
 
-def _load_users(path: Path) -> Users:
+def _load_users(path: Path, allow_md5: bool) -> Users:
     secrets: dict[Tn, Secret] = {}
     for user in load_config(path, _Users).users:
-        hashes = {name: value for name, value in ((SHA_256, user.ha1), (MD5, user.ha1_md5)) if value}
-        if (user.password is None) == (not hashes):
+        if (user.password is None) == (user.ha1 is None):
             raise LocalError(f"{path}: each user needs a password, or ha1 of it, and not both")
+        if user.md5 and not allow_md5:
+            raise LocalError(
+                f"{path}: a user has md5 = true, and the proxy's configuration has not allow_md5 = true"
+            )
         try:
-            secrets[canonical_tn(user.number)] = Secret(user.password, hashes or None)
+            number = canonical_tn(user.number)
         except MalformedError as error:
             raise LocalError(f"{path}: {error}") from None
+        secrets[number] = Secret(user.password, user.ha1, MD5 if user.md5 else SHA_256)
     return Users(secrets)
 
 

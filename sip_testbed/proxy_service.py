@@ -49,9 +49,7 @@ class ProxyService:
         self._secret = setup.secret or random.token(32)
         bounds = config.registration
         self._location = Location(ExpiryBounds(bounds.min_s, bounds.default_s, bounds.max_s))
-        self._authenticator = Authenticator(
-            config.domain, self._secret, setup.users.secret, random=random, allow_md5=config.allow_md5
-        )
+        self._authenticator = Authenticator(config.domain, self._secret, setup.users.secret, random=random)
         self._registrar = Registrar(self._authenticator, self._location)
         self._services: list[StirService] = []
         self._signer = self._make_signer(setup, clock)
@@ -198,8 +196,9 @@ class ProxyService:
         try:
             return canonical_tn(self._authenticator.authenticate(values, request.method, now_s))
         except DigestRefusedError as refused:
-            challenges = self._authenticator.challenges(now_s, stale=refused.stale)
-            raise Refusal(407, None, tuple(("Proxy-Authenticate", value) for value in challenges)) from None
+            claimed = rules.caller_uri(request).user or ""
+            challenge = self._authenticator.challenge(claimed, now_s, stale=refused.stale)
+            raise Refusal(407, None, (("Proxy-Authenticate", challenge),)) from None
 
     # Calls from other domains.
 

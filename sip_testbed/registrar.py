@@ -37,13 +37,14 @@ class Registrar:
 
     def _user(self, arrival: Arrival, now_s: float) -> Tn:
         """Return the number whose user is registering: the authenticated one, and none else."""
+        aor = parse_address(required_header(arrival.request, "To")).uri
         values = arrival.request.headers.getlist("Authorization")
         try:
             username = self._authenticator.authenticate(values, "REGISTER", now_s)
         except DigestRefusedError as refused:
-            challenges = self._authenticator.challenges(now_s, stale=refused.stale)
-            raise Refusal(401, None, tuple(("WWW-Authenticate", value) for value in challenges)) from None
+            challenge = self._authenticator.challenge(aor.user or "", now_s, stale=refused.stale)
+            raise Refusal(401, None, (("WWW-Authenticate", challenge),)) from None
         user = canonical_tn(username)
-        if number_of(parse_address(required_header(arrival.request, "To")).uri) != user:
+        if number_of(aor) != user:
             raise Refusal(403, "Forbidden: a user registers no other number")
         return user

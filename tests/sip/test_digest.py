@@ -21,7 +21,8 @@ from voice_dpki.sip.digest import (
 )
 
 NOW_S = 1000.0
-USERS = {"+493023125001": Secret("right")}
+USER = "+493023125001"
+USERS = {USER: Secret("right")}
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_example_of_rfc_7616(algorithm: str, response: str) -> None:
 
 
 def test_the_right_password_authenticates(server: Authenticator) -> None:
-    challenge = server.challenges(NOW_S)[0]
+    challenge = server.challenge(USER, NOW_S)
     assert Challenge.parse(challenge).algorithm == SHA_256
     other = 'Digest realm="elsewhere", nonce="x"'
     values = [other, "Basic eA==", answer(challenge)]
@@ -80,9 +81,9 @@ def test_the_right_password_authenticates(server: Authenticator) -> None:
 
 
 def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
-    secret = Secret(ha1={SHA_256: digest_ha1(SHA_256, "+493023125001", "a.example", "right")})
+    secret = Secret(ha1=digest_ha1(SHA_256, USER, "a.example", "right"))
     server = Authenticator("a.example", b"key", lambda _: secret, random=random)
-    challenge = server.challenges(NOW_S)[0]
+    challenge = server.challenge(USER, NOW_S)
     assert server.authenticate([answer(challenge)], "INVITE", NOW_S)
 
 
@@ -103,14 +104,14 @@ def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
     ],
 )
 def test_anything_else_does_not(server: Authenticator, change: Callable[[str], str], stale: bool) -> None:
-    challenge = server.challenges(NOW_S)[0]
+    challenge = server.challenge(USER, NOW_S)
     with pytest.raises(DigestRefusedError) as refused:
         server.authenticate([change(challenge)], "INVITE", NOW_S + 1)
     assert refused.value.stale is stale
 
 
 def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticator) -> None:
-    challenge = server.challenges(NOW_S)[0]
+    challenge = server.challenge(USER, NOW_S)
     server.authenticate([answer(challenge)], "INVITE", NOW_S)
     server.authenticate([answer(challenge, count=3)], "INVITE", NOW_S)
     for count, at_s in ((1, NOW_S), (2, NOW_S), (3, NOW_S), (4, NOW_S + 301)):
@@ -121,7 +122,7 @@ def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticato
 
 def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
     server = Authenticator("a.example", b"key", USERS.get, random=random, max_nonces=2)
-    challenges = [server.challenges(NOW_S + second)[0] for second in range(4)]
+    challenges = [server.challenge(USER, NOW_S + second) for second in range(4)]
     for challenge in challenges[:3]:
         server.authenticate([answer(challenge)], "INVITE", NOW_S + 5)
     with pytest.raises(DigestRefusedError):
@@ -129,15 +130,23 @@ def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
     server.authenticate([answer(challenges[3])], "INVITE", NOW_S + 5)
 
 
-def test_md5_only_where_it_is_allowed(random: Random) -> None:
-    server = Authenticator("a.example", b"key", USERS.get, random=random, allow_md5=True)
-    challenges = server.challenges(NOW_S)
-    assert [Challenge.parse(c).algorithm for c in challenges] == [SHA_256, MD5]
-    assert choose_challenge(challenges).algorithm == SHA_256
-    assert server.authenticate([answer(challenges[1])], "INVITE", NOW_S)
+def test_md5_is_for_users_with_older_telephones_alone(random: Random) -> None:
+    users = {**USERS, "old": Secret("right", algorithm=MD5)}
+    server = Authenticator("a.example", b"key", users.get, random=random)
+    challenge = server.challenge("old", NOW_S)
+    assert Challenge.parse(challenge).algorithm == MD5
+    assert server.authenticate([answer(challenge, user="old")], "INVITE", NOW_S) == "old"
+    for value in (answer(challenge), answer(challenge.replace("MD5", "SHA-256"), user="old")):
+        with pytest.raises(DigestRefusedError):
+            server.authenticate([value], "INVITE", NOW_S)
+
+
+def test_an_old_challenge_is_answered_only_where_that_is_allowed() -> None:
+    challenges = [Challenge("r", "n", name).serialize() for name in ("SHA-512-256", MD5)]
     with pytest.raises(MalformedError):
-        choose_challenge(challenges[1:])
-    assert choose_challenge(challenges[1:], allow_md5=True).algorithm == MD5
+        choose_challenge(challenges)
+    assert choose_challenge(challenges, allow_md5=True).algorithm == MD5
+    assert choose_challenge([*challenges, Challenge("r", "n", SHA_256).serialize()]).algorithm == SHA_256
 
 
 def test_challenges_of_other_servers_are_read() -> None:

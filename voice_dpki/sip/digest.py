@@ -1,4 +1,4 @@
-"""Digest authentication for SIP (RFC 7616, RFC 8760): SHA-256, and MD5 only where it is allowed.
+"""Digest authentication for SIP (RFC 7616, RFC 8760): SHA-256, and MD5 only for users whose telephones are older.
 
 Protection is `auth`: the body is not covered. A nonce is good for a time and, by its count, once for each request.
 """
@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from voice_dpki.codec import base64url
@@ -79,16 +79,20 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What a server keeps of a user's password: the password, or H(username:realm:password) by algorithm."""
+    """What a server keeps of a user: the password, or `ha1` = H(username:realm:password), in hexadecimal.
 
-    password: str | None = None
-    ha1: Mapping[str, str] | None = None
+    `algorithm` is the only one that the user's telephone may use, so that nobody can talk it down to MD5.
+    """
 
-    def ha1_for(self, algorithm: str, username: str, realm: str) -> str | None:
-        """Return HA1 in hexadecimal, or None where it is not known for `algorithm`."""
+    password: str | None = field(default=None, repr=False)
+    ha1: str | None = field(default=None, repr=False)
+    algorithm: str = SHA_256
+
+    def ha1_for(self, username: str, realm: str) -> str:
+        """Return HA1 in hexadecimal (RFC 7616 §3.4.2)."""
         if self.password is not None:
-            return digest_ha1(algorithm, username, realm, self.password)
-        return (self.ha1 or {}).get(algorithm)
+            return digest_ha1(self.algorithm, username, realm, self.password)
+        return self.ha1 or ""
 
 
 def digest_ha1(algorithm: str, username: str, realm: str, password: str) -> str:
@@ -136,6 +140,9 @@ def answer_challenge(
     return "Digest " + ", ".join(fields)
 
 
+_NOBODY: Final = Secret(password="")  # so that an unknown user takes as long as a known one
+
+
 class Authenticator:
     """Challenges requests for one realm, and checks the answers.
 
@@ -151,7 +158,6 @@ class Authenticator:
         lookup: Callable[[str], Secret | None],
         *,
         random: Random,
-        allow_md5: bool = False,
         nonce_lifetime_s: float = NONCE_LIFETIME_S,
         max_nonces: int = MAX_NONCES,
     ) -> None:
@@ -159,17 +165,18 @@ class Authenticator:
         self._secret = secret
         self._lookup = lookup
         self._random = random
-        self._algorithms = (SHA_256, MD5) if allow_md5 else (SHA_256,)
         self._lifetime_s = nonce_lifetime_s
         self._max_nonces = max_nonces
         self._counts: dict[str, int] = {}
         self._forgotten_ms = -1
 
-    def challenges(self, now_s: float, *, stale: bool = False) -> list[str]:
-        """Return the challenges to send, the preferred first (RFC 8760 §2.3)."""
+    def challenge(self, username: str, now_s: float, *, stale: bool = False) -> str:
+        """Return the challenge to send to whoever says to be `username`."""
         head = int(now_s * 1000).to_bytes(_TIME_BYTES, "big") + self._random.token(_RANDOM_BYTES)
         nonce = base64url.encode(head + self._mac(head))
-        return [Challenge(self.realm, nonce, name, stale=stale).serialize() for name in self._algorithms]
+        secret = self._lookup(username)
+        algorithm = secret.algorithm if secret else SHA_256
+        return Challenge(self.realm, nonce, algorithm, stale=stale).serialize()
 
     def authenticate(self, values: Iterable[str], method: str, now_s: float) -> str:
         """Return the username that one of the header values proves for this realm.
@@ -187,25 +194,18 @@ class Authenticator:
         raise DigestRefusedError("the request has no credentials for this realm")
 
     def _check(self, parameters: Mapping[str, str], method: str, now_s: float) -> str:
-        algorithm, username, nonce = (
-            _algorithm(parameters),
-            parameters.get("username", ""),
-            parameters.get("nonce", ""),
-        )
+        username, nonce = parameters.get("username", ""), parameters.get("nonce", "")
         nc, cnonce = parameters.get("nc", ""), parameters.get("cnonce", "")
-        if (
-            algorithm not in self._algorithms
-            or parameters.get("qop") != "auth"
-            or not cnonce
-            or not _COUNT.match(nc)
-        ):
-            raise DigestRefusedError("the credentials use an algorithm or a protection that is not accepted here")
+        secret = self._lookup(username) or _NOBODY
+        if parameters.get("qop") != "auth" or not cnonce or not _COUNT.match(nc):
+            raise DigestRefusedError("the credentials are not for qop=auth with a nonce count")
+        if _algorithm(parameters) != secret.algorithm:
+            raise DigestRefusedError("the credentials use an algorithm that this user may not use")
         issued_ms = self._issued_ms(nonce)
-        secret = self._lookup(username)
-        ha1 = secret.ha1_for(algorithm, username, self.realm) if secret else None
-        expected = _response(algorithm, ha1 or "", nonce, nc, cnonce, method, parameters.get("uri", ""))
+        ha1 = secret.ha1_for(username, self.realm)
+        expected = _response(secret.algorithm, ha1, nonce, nc, cnonce, method, parameters.get("uri", ""))
         given = parameters.get("response", "").lower()
-        if not hmac.compare_digest(expected.encode(), given.encode()) or ha1 is None:
+        if not hmac.compare_digest(expected.encode(), given.encode()) or secret is _NOBODY:
             raise DigestRefusedError("the username or the password is wrong")
         self._use(nonce, issued_ms, int(nc, 16), now_s)
         return username
