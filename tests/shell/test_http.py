@@ -1,5 +1,6 @@
 """The HTTP shell with a real client over a real socket."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 
@@ -103,3 +104,13 @@ async def test_a_taken_port_is_named() -> None:
 def test_bearer_tokens(header: str, matches: bool) -> None:
     request = Request("POST", "/", {"authorization": header}, b"", "")
     assert bearer_token_matches(request, ["one", "two"]) is matches
+
+
+async def test_a_content_length_of_thousands_of_digits_is_too_large() -> None:
+    async with serve(HttpApp(ROUTES), Listen(port=0)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+        status = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+    assert status.split()[1] in (b"413", b"400")

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_BYTES = 4096
+MAX_LENGTH_DIGITS = 15
+"""Digits of a Content-Length that are read; no body bound needs more, and int() refuses thousands."""
 BODY_TIMEOUT_S = 10.0
 """How long a client may take to send the whole body; slower ones are cut off."""
 MAX_CONNECTIONS = 1000
@@ -168,7 +170,7 @@ def _query(raw: bytes) -> dict[str, str]:
 
 async def _read_body(headers: Mapping[str, str], receive: Any, max_bytes: int) -> bytes:
     length = headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length) > max_bytes:
+    if not length.isascii() or not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or int(length) > max_bytes:
         raise _Refused(413, f"the body is longer than the {max_bytes} bytes allowed here")
     chunks, size = [], 0
     try:
