@@ -20,6 +20,7 @@ NodeReader gives; after the design of the Jellyfish Merkle tree (Gao, Hu, Wu, 20
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Protocol, TypeAlias
 
@@ -27,6 +28,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.proof import EMPTY, HASH_BYTES, Leaf, Proof, inner_hash, leaf_hash
 
 RADIX = 16
+_NO_SLOTS = bytes(4)
 
 Slot: TypeAlias = Leaf | bytes | None
 """What a subtree holds: nothing, a lone leaf, or two leaves or more under this hash."""
@@ -57,7 +59,7 @@ class TreeStoreError(LocalError):
 
 def root(reader: NodeReader) -> bytes:
     """Hash of the whole tree, EMPTY if nothing is in it."""
-    return _digest(_reduce(_load_root(reader)))
+    return _digest(_reduce(_load(reader, b"")))
 
 
 def update(reader: NodeReader, changes: Mapping[bytes, bytes | None]) -> TreeUpdate:
@@ -65,18 +67,18 @@ def update(reader: NodeReader, changes: Mapping[bytes, bytes | None]) -> TreeUpd
 
     Deleting an absent key changes nothing. Raises ValueError where a key or a value hash has not 32 bytes.
     """
-    if any(len(key) != HASH_BYTES or len(value or EMPTY) != HASH_BYTES for key, value in changes.items()):
+    if any(len(each) != HASH_BYTES for change in changes.items() for each in change if each is not None):
         raise ValueError(f"keys and value hashes have {HASH_BYTES} bytes")
     nodes: dict[bytes, bytes | None] = {}
-    top = _Update(reader, nodes).change_node(b"", _load_root(reader), sorted(changes.items()))
+    top = _Update(reader, nodes).change_node(b"", _load(reader, b""), sorted(changes.items()))
     return TreeUpdate(_digest(top), nodes)
 
 
 def get(reader: NodeReader, key: bytes) -> bytes | None:
     """Value hash of `key`, or None where the tree does not hold it."""
-    path, slots = b"", _load_root(reader)
-    while isinstance(slot := slots[_nibble(key, len(path))], bytes):
-        path = key_path(key, len(path) + 1)
+    path, slots = b"", _load(reader, b"")
+    while isinstance(slot := slots[nibble := _nibble(key, len(path))], bytes):
+        path += bytes((nibble,))
         slots = _load(reader, path)
     return slot[1] if slot is not None and slot[0] == key else None
 
@@ -84,23 +86,17 @@ def get(reader: NodeReader, key: bytes) -> bytes | None:
 def prove(reader: NodeReader, key: bytes) -> Proof:
     """Prove what the tree holds for `key`: a path that ends at its leaf if present, elsewhere if absent."""
     siblings: list[bytes] = []
-    depth, slots = 0, _load_root(reader)
+    path = b""
     while True:
-        nibble = _nibble(key, depth)
-        levels = _levels(slots)
-        for above, level in enumerate(levels):
+        nibble = _nibble(key, len(path))
+        look_up = _hot_levels if len(path) < _HOT_DEPTH else _levels_of
+        for above, level in enumerate(look_up(path, _read(reader, path))):
             place = nibble >> 4 - above
             if above:
                 siblings.append(_digest(level[place ^ 1]))
             if not isinstance(slot := level[place], bytes):
                 return Proof(tuple(siblings), slot)
-        depth += 1
-        slots = _load(reader, key_path(key, depth))
-
-
-def key_path(key: bytes, nibbles: int) -> bytes:
-    """Path of the node `nibbles` deep towards `key`, one byte a nibble."""
-    return bytes(_nibble(key, at) for at in range(nibbles))
+        path += bytes((nibble,))
 
 
 class _Update:
@@ -137,6 +133,8 @@ def _merge(slot: Leaf | None, changes: Iterable[Change]) -> list[Leaf]:
 
 def _join(left: Slot, right: Slot) -> Slot:
     """Two halves as one subtree: a lone leaf stays one, two leaves or more become a hash."""
+    if isinstance(left, bytes) and isinstance(right, bytes):  # most pairs, and first for speed
+        return inner_hash(left, right)
     if left is None and not isinstance(right, bytes):
         return right
     if right is None and not isinstance(left, bytes):
@@ -150,19 +148,26 @@ def _digest(slot: Slot) -> bytes:
     return slot if isinstance(slot, bytes) else leaf_hash(slot)
 
 
-def _reduce(slots: list[Slot]) -> Slot:
-    while len(slots) > 1:
-        slots = [_join(left, right) for left, right in zip(slots[::2], slots[1::2], strict=True)]
-    return slots[0]
-
-
 def _levels(slots: list[Slot]) -> list[list[Slot]]:
     """The binary levels inside a node, from its top (1 subtree) to its 16 slots."""
     levels = [slots]
-    while len(levels[-1]) > 1:
-        below = levels[-1]
-        levels.append([_join(left, right) for left, right in zip(below[::2], below[1::2], strict=True)])
-    return levels[::-1]
+    while len(slots) > 1:
+        slots = [_join(left, right) for left, right in zip(slots[::2], slots[1::2], strict=True)]
+        levels.insert(0, slots)
+    return levels
+
+
+def _reduce(slots: list[Slot]) -> Slot:
+    return _levels(slots)[0][0]
+
+
+def _levels_of(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:
+    return _levels(_decode(path, data))
+
+
+_HOT_DEPTH = 4
+_hot_levels = lru_cache(maxsize=6000)(_levels_of)
+"""The 4,369 nodes of the four upper levels, which every proof passes through; at most 20 MB."""
 
 
 def _nibble(key: bytes, at: int) -> int:
@@ -170,16 +175,15 @@ def _nibble(key: bytes, at: int) -> int:
     return octet & 15 if at & 1 else octet >> 4
 
 
-def _load_root(reader: NodeReader) -> list[Slot]:
-    data = reader.node(b"")
-    return [None] * RADIX if data is None else _decode(b"", data)
-
-
 def _load(reader: NodeReader, path: bytes) -> list[Slot]:
+    return _decode(path, _read(reader, path))
+
+
+def _read(reader: NodeReader, path: bytes) -> bytes:
     data = reader.node(path)
-    if data is None:
+    if data is None and path:
         raise TreeStoreError(f"tree: the node at {path.hex()[1::2]!r} is missing")
-    return _decode(path, data)
+    return _NO_SLOTS if data is None else data
 
 
 def _encode(slots: Iterable[Slot]) -> bytes:
