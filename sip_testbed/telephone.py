@@ -15,6 +15,7 @@ from voice_dpki.media.recording import write_wav
 from voice_dpki.media.session import MediaSession, MediaStatistics
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.modes import Offer
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
@@ -98,19 +99,22 @@ class Telephone:
             await call.reject(BUSY)
             return
         self._busy = True
-        result = Result("callee", verstat=call.verstat)
-        media = await self._open_media()
         try:
-            await self._take(call, media, result)
+            await self._answer(call)
         finally:
             self._busy = False
-            await media.close()
-            self._report(result)
 
     # The caller.
 
     async def _place(self, target: str, media: MediaSession, result: Result) -> None:
         offer = self._keying.offer(target) if self._keying else None
+        try:
+            await self._dial(target, offer, media, result)
+        finally:
+            if self._keying and offer:
+                self._keying.end(offer)
+
+    async def _dial(self, target: str, offer: Offer | None, media: MediaSession, result: Result) -> None:
         sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
         call = await self._agent.invite(target, sdp.serialize())
         answer = await _final_answer(call)
@@ -124,29 +128,35 @@ class Telephone:
             self._start(media, described, keys, result)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
+            await call.bye()
         else:
             await self._converse(call, media, result)
-        await call.bye()
-        if self._keying and offer:
-            self._keying.end(offer)
 
     # The callee.
+
+    async def _answer(self, call: IncomingCall) -> None:
+        result = Result("callee", verstat=call.verstat)
+        media = await self._open_media()
+        try:
+            await self._take(call, media, result)
+        finally:
+            await media.close()
+            self._report(result)
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         try:
             described = self._agreed_media(call.sdp)
             answer = await self._keying.accept(described.key_mgmt, _caller_uri(call)) if self._keying else None
+            self._start(media, described, answer.keys if answer else None, result)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
             await call.reject(NOT_ACCEPTABLE, None, _reasons(str(error)))
             return
         await call.ring()
-        payload_type = _payload_type(described, self._setup)
-        sdp = self._describe(media, payload_type, answer.message if answer else None)
-        result.status = 200
+        sdp = self._describe(media, _payload_type(described, self._setup), answer.message if answer else None)
         await call.answer(sdp.serialize())
-        self._start(media, described, answer.keys if answer else None, result)
+        result.status = 200
         await _first_of(call.established, call.ended)
         await self._converse(call, media, result)
 
@@ -166,7 +176,9 @@ class Telephone:
             task.cancel()
         await media.finish()
         await call.bye()
-        if not result.established:
+        if result.established:
+            await speaking  # tells of what went wrong while we spoke
+        else:
             result.reason = "the other side hung up before the speech was over"
         self._keep(media, result)
 
@@ -216,9 +228,8 @@ class Telephone:
                 _write_wav(path, pcm)
 
     def _refused(self, result: Result, error: Refusal | MikeyError | MalformedError) -> None:
-        step = f"MIKEY {error.step}" if isinstance(error, MikeyError) else getattr(error, "step", "SDP")
-        result.refused_by = step
-        result.reason = str(error)
+        step = _step(error)
+        result.refused_by, result.reason = step, str(error)
         self._tracer.note(f"refused: {error}", step=step, ok=False)
         log.info("call refused", extra={"fields": {"step": step, "reason": str(error)}})
 
@@ -247,6 +258,13 @@ async def _first_of(*events: asyncio.Event) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
+
+
+def _step(error: Refusal | MikeyError | MalformedError) -> str:
+    """Name the step that refused, for results and reports."""
+    if isinstance(error, MikeyError):
+        return f"MIKEY {error.step}"
+    return error.step if isinstance(error, Refusal) else "SDP"
 
 
 def _payload_type(described: SessionDescription, setup: Setup) -> int:

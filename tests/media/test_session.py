@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import CODECS, Codec
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.pcm import Pcm
@@ -126,6 +126,16 @@ async def test_forged_packets_are_counted_and_dropped(new_keys: Any, speech: Any
         await talk(one, other, speech, 0.3)
         assert other.statistics().unauthentic == 10
         assert correlate(one.said, other.heard).coefficient >= 0.99
+
+
+@pytest.mark.parametrize(
+    "remote", [("media.example", 4000), ("::1", 4000), ("127.0.0.1", 0), ("127.0.0.1", 65_535)]
+)
+async def test_addresses_that_an_sdp_may_give(remote: tuple[str, int]) -> None:
+    session = await MediaSession.open("127.0.0.1")
+    with pytest.raises(MalformedError):
+        session.start(CODECS["PCMU"], payload_type=0, remote=remote)
+    await session.close()
 
 
 async def test_order_of_use(speech: Any) -> None:

@@ -33,10 +33,12 @@ class Codec:
     payload_type: int
     clock_rate: int
     rtpmap: str
+    channels: int
+    """What the encoder is given: Opus is always stereo in RTP (RFC 7587 §7); both channels get the same."""
     impairment: float
-    """Ie of the E-model: what the codec costs without loss (ITU-T G.113, appendix I; 0 is assumed for Opus)."""
+    """Ie of the E-model: what the codec costs without loss (ITU-T G.113, appendix I)."""
     loss_robustness: float
-    """Bpl of the E-model: how well the codec with our concealment bears loss (4.3 for G.711 without any)."""
+    """Bpl of the E-model: how well the codec bears loss (4.3 for G.711 without concealment, G.113)."""
     duration: Callable[[bytes], int]
     """How many ticks of the RTP clock a payload lasts; raises MalformedError."""
 
@@ -67,7 +69,7 @@ def _opus_duration(payload: bytes) -> int:
     config, code = payload[0] >> 3, payload[0] & 3
     if code == 3 and len(payload) < 2:
         raise MalformedError("an Opus packet without its frame count")
-    frames = (1, 2, 2, payload[-1 if len(payload) < 2 else 1] & 0x3F)[code]
+    frames = payload[1] & 0x3F if code == 3 else min(code, 1) + 1
     ticks = _OPUS_TICKS[config] * frames
     if not 0 < ticks <= MAX_OPUS_PACKET_S * 48_000:
         raise MalformedError("an Opus packet lasts more than 120 ms, or nothing (RFC 6716 §3.2.5)")
@@ -77,12 +79,15 @@ def _opus_duration(payload: bytes) -> int:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("PCMU", 0, 8000, "PCMU/8000", 0.0, 4.3, _g711_duration),
-        Codec("PCMA", 8, 8000, "PCMA/8000", 0.0, 4.3, _g711_duration),
-        Codec("opus", 96, 48_000, "opus/48000/2", 0.0, 10.0, _opus_duration),
+        Codec("PCMU", 0, 8000, "PCMU/8000", 1, 0.0, 4.3, _g711_duration),
+        Codec("PCMA", 8, 8000, "PCMA/8000", 1, 0.0, 4.3, _g711_duration),
+        Codec("opus", 96, 48_000, "opus/48000/2", 2, 0.0, 10.0, _opus_duration),
     )
 }
-"""The codecs by their names in SDP (RFC 3551 §6, RFC 7587 §7)."""
+"""The codecs by their names in SDP (RFC 3551 §6, RFC 7587 §7).
+
+G.113 has no figures for Opus. Assumed: no impairment, and a Bpl between G.711's without and with concealment.
+"""
 
 
 def codec_named(name: str) -> Codec:
@@ -105,12 +110,12 @@ class SpeechEncoder:
 
     def encode(self, frame: bytes) -> bytes:
         """Encode one frame of samples; each gives one payload."""
-        layout = "stereo" if self._codec.name == "opus" else "mono"
-        data = _doubled(frame) if layout == "stereo" else frame
-        payloads, _ = self._encoder.encode(audio_frame(data, self._codec.clock_rate, layout, self._pts))
-        self._pts += self._codec.frame_samples
+        codec = self._codec
+        samples = frame if codec.channels == 1 else _doubled(frame)
+        payloads, _ = self._encoder.encode(audio_frame(samples, codec.clock_rate, codec.channels, self._pts))
+        self._pts += codec.frame_samples
         if len(payloads) != 1:
-            raise LocalError(f"{self._codec.name} gave {len(payloads)} payloads for one frame")
+            raise LocalError(f"{codec.name} gave {len(payloads)} payloads for one frame")
         return payloads[0]
 
 

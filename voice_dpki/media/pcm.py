@@ -43,11 +43,11 @@ class Pcm:
         return Pcm(rate, b"".join(samples_of(frame) for frame in frames))
 
 
-def audio_frame(data: bytes, rate: int, layout: str = "mono", pts: int = 0) -> "AudioFrame":
-    """Wrap samples for FFmpeg; in a "stereo" layout, left and right take turns."""
+def audio_frame(data: bytes, rate: int, channels: int = 1, pts: int = 0) -> "AudioFrame":
+    """Wrap samples for FFmpeg; of two channels, left and right take turns."""
     from av import AudioFrame
 
-    channels = 2 if layout == "stereo" else 1
+    layout = "mono" if channels == 1 else "stereo"
     frame = AudioFrame(format="s16", layout=layout, samples=len(data) // SAMPLE_BYTES // channels)
     frame.planes[0].update(data)
     frame.sample_rate = rate

@@ -10,14 +10,16 @@ import contextlib
 import logging
 import socket
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Protocol
 
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import FRAME_S, Codec
 from voice_dpki.media.control import Control
 from voice_dpki.media.mos import mos, r_factor
 from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import Dropped, ReceiveStream, SendStream
 from voice_dpki.mikey.keys import SrtpKeys
@@ -142,9 +144,13 @@ class MediaSession:
     def start(
         self, codec: Codec, *, payload_type: int, remote: tuple[str, int], keys: SrtpKeys | None = None
     ) -> None:
-        """Begin; `remote` is the RTP address in the peer's SDP, `keys` come from MIKEY: None means RTP in clear."""
+        """Begin; `remote` is the RTP address in the peer's SDP, `keys` come from MIKEY: None means RTP in clear.
+
+        Raises MalformedError for an address that nothing can be sent to.
+        """
         if self._streams is not None:
             raise LocalError("the media session has started already")
+        _check_address(*remote)
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(self._random.token(4), "big") if keys is None else keys.send.ssrc
         theirs = None if keys is None else keys.receive.ssrc
@@ -238,7 +244,7 @@ class MediaSession:
         now_s = asyncio.get_running_loop().time()
         if self._streams is not None:
             self._take(self._streams, data, source, is_control, now_s)
-        elif len(self._held) < MAX_HELD:
+        elif len(self._held) < MAX_HELD and len(data) <= MAX_PACKET_BYTES:
             self._held.append((data, source, is_control, now_s))
 
     def _take(
@@ -284,6 +290,16 @@ class MediaSession:
         if self._streams is None:
             raise LocalError("the media session has not started")
         return self._streams
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse what the peer's SDP may say and a socket would not take: names, and ports without one above."""
+    try:
+        IPv4Address(host)
+    except ValueError:
+        raise MalformedError("the peer's media address is no numeric IPv4 address") from None
+    if not 0 < port < 65_535:
+        raise MalformedError("the peer's media port leaves none above it for RTCP")
 
 
 def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
