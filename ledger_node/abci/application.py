@@ -42,6 +42,10 @@ CODESPACE = "voice-dpki"
 VALIDATOR_POWER = 1
 """Voting power of each validator: operators weigh as many validators as they run."""
 
+MAX_PROPOSED = 250
+"""Transactions that this node proposes in one block: other validators, which may not have checked them before, then
+need less than the proposal's timeout to judge it. They accept up to MAX_TRANSACTIONS."""
+
 PROOF_TYPE = "voice-dpki/tree/v1"
 """Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
 
@@ -129,8 +133,8 @@ class Application:
         return CheckTx.Response(code=result.code, log=result.detail, info=result.name, codespace=_codespace(result))
 
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
-        """Propose the transactions that may enter a block, as many as a block may have."""
-        block = _block(request.height, request.time, request.transactions[:MAX_TRANSACTIONS])
+        """Propose the transactions that may enter a block, as many as can be judged in time."""
+        block = _block(request.height, request.time, request.transactions[:MAX_PROPOSED])
         outcome = self._execute(block)
         kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]
         transactions = tuple(transaction for transaction, _ in kept)

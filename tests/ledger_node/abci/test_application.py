@@ -17,7 +17,7 @@ from ledger_node.abci.abci_pb2 import (
     Query,
     ValidatorPower,
 )
-from ledger_node.abci.application import PROOF_TYPE, validator_updates
+from ledger_node.abci.application import MAX_PROPOSED, PROOF_TYPE, validator_updates
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import Member, MemberKind
@@ -113,7 +113,7 @@ def test_what_no_member_signed_enters_no_block(federation: Any, node: Any) -> No
 
 def test_a_block_has_at_most_so_many_transactions(federation: Any, node: Any) -> None:
     transactions = [federation.submission()] * (MAX_TRANSACTIONS + 1)
-    assert len(propose(node, transactions)) == MAX_TRANSACTIONS
+    assert len(propose(node, transactions)) == MAX_PROPOSED
     assert judge(node, transactions) == ProcessProposal.REJECT
 
 

@@ -1,0 +1,268 @@
+"""Four operators' validators on this machine: throughput beside CometBFT's own application, and time to effect.
+
+    python bench/federation.py [--transactions 2000] [--probes 60]
+
+Throughput: the same number of transactions of the same size goes to the mempools of four nodes in batches, once
+with CometBFT's built-in key-value application and once with the ledger; the time is until the last is in a block.
+For the ledger, also through the node's HTTP interface, one request a transaction, each answered when its block is
+durable and proved there.
+
+Time to effect: one certificate at a time is recorded at one operator's node and then revoked there; every
+operator's node is asked in turn until it proves it. Once with all validators, once with one of the four killed.
+"""
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from ledger_node import config as configuration
+from ledger_node.abci.rpc import Rpc
+from ledger_node.cometbft import MAX_RPC_BATCH, CometbftSection, Home, find
+from ledger_node.federation import OperatorNode, Processes, provision
+from ledger_node.initialise import FIRST_PORT
+from voice_dpki.effects import SystemRandom
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.transactions import Submit, endorse
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.config import Listen, read_file, resolve
+from voice_dpki.x509.keys import from_pem, generate_es256
+from voice_dpki.x509.profile import build_certificate, digest_of
+
+NETWORK = "127.0.9"
+OPERATORS = 4
+SENDERS = 200
+TIMEOUT_S = 120
+
+
+def main() -> None:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transactions", type=int, default=2000)
+    parser.add_argument("--probes", type=int, default=60)
+    options = parser.parse_args()
+    asyncio.run(measure(options.transactions, options.probes))
+
+
+async def measure(count: int, probes: int) -> None:
+    """Measure throughput, then time to effect."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        nodes = provision(Path(name) / "ledger", OPERATORS, NETWORK)
+        direct, over_http = (transactions(nodes, count) for _ in range(2))
+        size = round(statistics.mean(map(len, direct)))
+        with key_value_nodes(Path(name) / "ledger"):
+            padding = [b"%d=" % number + b"x" * (size - len(str(number)) - 1) for number in range(count)]
+            peer = await flood(padding)
+        report(f"kvstore, {size} B", peer, peer)
+        with Processes(nodes) as processes:
+            await processes.ready()
+            report("ledger, batches to CometBFT", await flood(direct), peer)
+            rate, latencies = await post_all(over_http)
+            report(f"ledger, HTTP, {SENDERS} at a time", rate, peer)
+            print(f"{'':34} answered p50 {at(latencies, 0.5):.2f} s, p99 {at(latencies, 0.99):.2f} s")
+            await probe(nodes, nodes, probes, "four of four")
+            processes.kill(nodes[-1])
+            await probe(nodes[:-1], nodes[:-1], probes, "three of four")
+
+
+def transactions(nodes: Sequence[OperatorNode], count: int) -> list[bytes]:
+    """Make endorsed submissions of new certificates, in turn by each operator."""
+    signers = [from_pem(read_file(_endorsing_key(node), "key")) for node in nodes]
+    chain = load_genesis(nodes[0].config.with_name("genesis.json").read_bytes()).chain_id
+    return [
+        endorse(Submit(chain, node.organization, certificate(node)), [signer])
+        for node, signer in itertools.islice(itertools.cycle(zip(nodes, signers, strict=True)), count)
+    ]
+
+
+def certificate(node: OperatorNode) -> bytes:
+    """Make a certificate of the operator."""
+    now_s = int(time.time())
+    return build_certificate(
+        generate_es256(),
+        organization=node.organization,
+        common_name="bench",
+        not_before_s=now_s - 60,
+        not_after_s=now_s + 86_400,
+        random=SystemRandom(),
+    )
+
+
+async def flood(raws: Sequence[bytes]) -> float:
+    """Hand all transactions to the mempools; returns how many a second came into blocks."""
+    hosts = [f"{NETWORK}.{number}" for number in range(1, OPERATORS + 1)]
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        first = await height(client, hosts[0]) + 1
+        started = time.monotonic()
+        await asyncio.gather(*(hand_over(host, raws[at::OPERATORS]) for at, host in enumerate(hosts)))
+        while await included(client, hosts[0], first) < len(raws):
+            if time.monotonic() - started > TIMEOUT_S:
+                raise SystemExit("not all transactions came into blocks")
+            await asyncio.sleep(0.05)
+    return len(raws) / (time.monotonic() - started)
+
+
+async def hand_over(host: str, raws: Sequence[bytes]) -> None:
+    """Hand transactions to one node's mempool, one batch after the other."""
+    async with Rpc(Listen(host=host, port=26657)) as rpc:
+        for start in range(0, len(raws), MAX_RPC_BATCH):
+            refused = [reason for reason in await rpc.broadcast(raws[start : start + MAX_RPC_BATCH]) if reason]
+            if refused:
+                raise SystemExit(f"the mempool refuses: {refused[0]}")
+
+
+async def height(client: httpx.AsyncClient, host: str) -> int:
+    """Ask for the newest block's height."""
+    answer = await client.get(f"http://{host}:26657/status")
+    return int(answer.json()["result"]["sync_info"]["latest_block_height"])
+
+
+async def included(client: httpx.AsyncClient, host: str, first: int) -> int:
+    """Count the transactions in blocks from height `first` on."""
+    last, count = await height(client, host), 0
+    for start in range(first, last + 1, 20):
+        query = f"minHeight={start}&maxHeight={min(start + 19, last)}"
+        metas = (await client.get(f"http://{host}:26657/blockchain?{query}")).json()["result"]["block_metas"]
+        count += sum(int(meta["num_txs"]) for meta in metas)
+    return count
+
+
+async def post_all(raws: Sequence[bytes]) -> tuple[float, list[float]]:
+    """Post each transaction to one of the nodes, SENDERS at a time; returns the rate, and the time each took."""
+    left = iter(enumerate(raws))
+    latencies: list[float] = []
+
+    async def sender(host: str) -> None:
+        reader, writer = await asyncio.open_connection(host, FIRST_PORT)
+        for _, raw in left:
+            started = time.monotonic()
+            head = f"POST /ledger/v1/transactions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(raw)}\r\n\r\n"
+            writer.write(head.encode() + raw)
+            answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if not answer.startswith("http/1.1 200"):
+                raise SystemExit(f"a node answers: {answer.splitlines()[0]}")
+            await reader.readexactly(int(answer.partition("content-length:")[2].split()[0]))
+            latencies.append(time.monotonic() - started)
+        writer.close()
+
+    started = time.monotonic()
+    await asyncio.gather(*(sender(f"{NETWORK}.{number % OPERATORS + 1}") for number in range(SENDERS)))
+    return len(raws) / (time.monotonic() - started), latencies
+
+
+async def probe(nodes: Sequence[OperatorNode], up: Sequence[OperatorNode], probes: int, title: str) -> None:
+    """Record and revoke certificates one at a time, and tell how long until every node proves it."""
+    genesis = load_genesis(nodes[0].config.with_name("genesis.json").read_bytes())
+    clients = [LedgerClient.of_genesis(node.url, genesis, timeout_s=10) for node in up]
+    rows: dict[str, list[tuple[float, float]]] = {"recorded": [], "revoked": []}
+    for number in range(probes):
+        client, node = clients[number % len(up)], up[number % len(up)]
+        der = certificate(node)
+        digest = digest_of(der)
+
+        async def everywhere(status: CertStatus, digest: CertDigest = digest) -> None:
+            for each in clients:
+                while (await each.resolve(digest, with_certificate=False)).status is not status:
+                    await asyncio.sleep(0.005)
+
+        submit = client.submit(der, node.token)
+        rows["recorded"].append(await timed(submit, lambda: everywhere(CertStatus.VALID)))
+        revoke = client.revoke(digest, "keyCompromise", node.token)
+        rows["revoked"].append(await timed(revoke, lambda: everywhere(CertStatus.REVOKED)))
+    for what, times in rows.items():
+        acknowledged, visible = ([time_s[at] for time_s in times] for at in (0, 1))
+        print(
+            f"{title}: {what:9} answered p50 {at(acknowledged, 0.5):.3f} p99 {at(acknowledged, 0.99):.3f} s; "
+            f"then proved by all p50 {at(visible, 0.5):.3f} p99 {at(visible, 0.99):.3f} s"
+        )
+    for client in clients:
+        await client.aclose()
+
+
+async def timed(first: Awaitable[object], then: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """Return the seconds that each of two things took, one after the other."""
+    started = time.monotonic()
+    await first
+    between = time.monotonic()
+    await then()
+    return between - started, time.monotonic() - between
+
+
+@contextmanager
+def key_value_nodes(folder: Path) -> Iterator[None]:
+    """Run the same validators with CometBFT's own application, in homes of their own."""
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in _key_value_commands(folder)]
+    try:
+        wait_for_block()
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(20)
+
+
+def wait_for_block() -> None:
+    """Wait until the key-value nodes answer and have a block."""
+    for _ in range(200):
+        try:
+            answer = httpx.get(f"http://{NETWORK}.1:26657/status", trust_env=False).json()
+            if int(answer["result"]["sync_info"]["latest_block_height"]) >= 1:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the key-value nodes do not start")
+
+
+def _key_value_commands(folder: Path) -> Iterator[list[str]]:
+    for path in sorted(folder.glob("operator-*.toml")):
+        config = configuration.load(path)
+        section = config.cometbft
+        assert isinstance(section, CometbftSection)
+        assert section.validator_key is not None
+        home = Home(
+            folder=folder.parent / f"key-value-{path.stem}",
+            name=path.stem,
+            genesis=(folder / "genesis.json").read_bytes(),
+            settings=section,
+            validator_key=configuration.read_validator_key(resolve(path, section.validator_key)),
+        )
+        # The same node key, so that the peers' ids hold.
+        node_key = folder / section.home / "config" / "node_key.json"
+        (home.folder / "config").mkdir(parents=True)
+        (home.folder / "config" / "node_key.json").write_bytes(node_key.read_bytes())
+        home.write()
+        settings = home.folder / "config" / "config.toml"
+        settings.write_text(settings.read_text().replace(f"unix://{home.socket}", "kvstore"))
+        yield [str(find()), "start", "--home", str(home.folder)]
+
+
+def _endorsing_key(node: OperatorNode) -> Path:
+    section = configuration.load(node.config).submission
+    assert section is not None
+    return resolve(node.config, section.endorsing_key)
+
+
+def report(what: str, rate: float, peer: float) -> None:
+    """Print one rate and its ratio to the peer's."""
+    print(f"{what:34} {rate:7.0f} transactions a second   {rate / peer:5.2f} of kvstore", flush=True)
+
+
+def at(values: Sequence[float], quantile: float) -> float:
+    """Return a quantile."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * quantile))]
+
+
+if __name__ == "__main__":
+    main()
