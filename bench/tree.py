@@ -3,8 +3,8 @@
     python bench/tree.py [--max 1000000] [--dir DIR]
 
 Keys arrive in blocks of 1,000, each block one LMDB transaction that is synced to disk, as in the ledger node. A row
-is measured when the tree has grown to its size: rate and processor time of the last blocks, bytes a key on disk (LMDB)
-or of nodes and paths alone (memory), and the processor time of proofs of keys that are present, once the upper
+is measured when the tree has grown to its size: rate and processor time of the last blocks, bytes a key on disk
+(LMDB) or of nodes and paths alone (memory), and the processor time of proofs of present keys once the upper
 nodes are warm.
 """
 

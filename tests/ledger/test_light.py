@@ -113,6 +113,7 @@ def test_a_client_goes_on_from_a_stored_point() -> None:
     stored = TrustPoint.at(signed_at("changing/", 214), validators_at("changing/", 214))
     client = LightClient("vectors-2", stored)
     client.verify(signed_at("changing/", 221), validators_at("changing/", 221), CHANGING_NOW_S)
+    client.verify(signed_at("changing/", 214), None, CHANGING_NOW_S, min_height=0)
     with pytest.raises(LightError) as refused:
         TrustPoint.at(signed_at("changing/", 214), validators_at("changing/", 213))
     assert refused.value.code is LightCode.WRONG_VALIDATORS
@@ -389,6 +390,7 @@ def test_nothing_before_the_first_trusted_height() -> None:
     chain.grow()
     chain.grow()
     client = LightClient("made", TrustPoint.at(chain.blocks[1], chain.validators(2)))
+    client.verify(chain.blocks[1], None, 5.0)
     assert refusal(client.verify, chain.blocks[0], None, 5.0, min_height=0) is LightCode.BEFORE_TRUST
 
 
@@ -443,6 +445,17 @@ def test_a_fork_shows_beside_the_trusted_height_too() -> None:
     client.verify(one.grow(), None, 9.0)
     with pytest.raises(ForkError):
         client.verify(other.blocks[2], None, 9.0, min_height=0)
+
+
+def test_a_past_that_is_later_than_the_present_is_a_fork() -> None:
+    one, other = two_histories(0, 1, 2)
+    one.grow()
+    one.grow()
+    client = one.client()
+    client.verify(one.grow(), None, 9.0)
+    with pytest.raises(ForkError) as refused:
+        client.verify(other.grow(time_ns=7 * NS), None, 9.0, min_height=0)
+    assert refused.value.evidence.trusted == one.blocks[-1]
 
 
 def test_a_conflict_without_signatures_is_no_evidence() -> None:
@@ -503,6 +516,19 @@ def test_forged_votes_of_trusted_validators_are_found_first(checked: list[bytes]
     mutant = replace(signed, commit=replace(signed.commit, signatures=tuple(votes)))
     assert refusal(chain.client().verify, mutant, chain.validators(3), 5.0) is LightCode.SIGNATURE
     assert len(checked) == 1
+
+
+def test_a_stored_header_is_not_checked_again_but_another_commit_for_it_is(checked: list[bytes]) -> None:
+    chain = Chain(0, 1, 2, 3)
+    signed = chain.grow()
+    client = LightClient("made", TrustPoint.at(signed, chain.validators(1)))
+    client.verify(signed, None, 5.0)
+    assert not checked
+    fewer = replace(signed, commit=replace(signed.commit, signatures=(*signed.commit.signatures[1:], ABSENT)))
+    assert refusal(client.verify, fewer, None, 5.0) is LightCode.WRONG_FORM
+    fewer = replace(signed, commit=replace(signed.commit, signatures=(*signed.commit.signatures[:3], ABSENT)))
+    client.verify(fewer, None, 5.0)
+    assert len(checked) == 3
 
 
 def test_what_is_kept_is_bounded() -> None:

@@ -3,8 +3,8 @@
 After CometBFT's light client specification (docs/spec/light-client/verification): a header is trusted if more than
 two thirds of its own validators signed it, and these validators are either those that the header before it named,
 or share more than a third of the power of a set that was trusted. Stricter than CometBFT's own in two points:
-every signature in a commit is checked, not only as many as are needed, and a header next to a trusted one must be
-linked to it by hash.
+every signature in a commit is checked, not only as many as are needed, and a header must not contradict any other
+trusted one (same height, link by hash to the next, order of times): if it does, that is evidence of a fork.
 
 A header that passes becomes trusted in its turn. The very same header with the very same commit is not checked
 again, so answers at an unchanged height cost no signature check.
@@ -153,7 +153,7 @@ class LightClient:
         self._trusting_period_s = trusting_period_s
         self._max_clock_drift_s = max_clock_drift_s
         self._points = {trust.height: trust}
-        self._verified: dict[SignedHeader, None] = {}
+        self._verified = {trust.signed_header: None} if trust.signed_header else {}
 
     @property
     def latest(self) -> TrustPoint:
@@ -187,23 +187,28 @@ class LightClient:
         if signed in self._verified:
             return header
         _check_form(signed, self._chain_id)
-        below, above = self._neighbours(header.height)
         known = self._known_validators(header, validators)
-        self._check_time(header, below, above, now_s)
         _check_power(signed, known)
-        _check_trust(signed, below)
-        _check_signatures(signed, known, first=below.validators)
-        self._check_fork(signed, known, (below, self._points.get(header.height), above))
-        self._trust(TrustPoint.at(signed, known), signed)
+        if not self._is_trusted(header):
+            below = self._below(header.height)
+            self._check_time(header, below, now_s)
+            _check_trust(signed, below)
+        _check_signatures(signed, known, first=self.latest.validators)
+        self._check_fork(signed, known)
+        self._trust(signed, known)
         return header
 
-    def _neighbours(self, height: int) -> tuple[TrustPoint, TrustPoint | None]:
-        """The trusted points next below and next above a height."""
+    def _is_trusted(self, header: Header) -> bool:
+        """Whether this header is trusted already, by another commit."""
+        point = self._points.get(header.height)
+        return point is not None and point.signed_header is not None and point.signed_header.header == header
+
+    def _below(self, height: int) -> TrustPoint:
+        """The trusted point next below a height."""
         below = max((known for known in self._points if known < height), default=None)
-        above = min((known for known in self._points if known > height), default=None)
         if below is None:
             raise LightError(LightCode.BEFORE_TRUST, f"height {height} lies before all that is trusted here")
-        return self._points[below], None if above is None else self._points[above]
+        return self._points[below]
 
     def _known_validators(self, header: Header, validators: ValidatorSet | None) -> ValidatorSet:
         """The set that the header names: one already known if possible, so that each is kept once."""
@@ -218,12 +223,12 @@ class LightClient:
             )
         return validators
 
-    def _check_time(self, header: Header, below: TrustPoint, above: TrustPoint | None, now_s: float) -> None:
-        """Times rise with heights, except that the first header may have genesis's; none is from the future."""
+    def _check_time(self, header: Header, below: TrustPoint, now_s: float) -> None:
+        """Times rise, except that the first header may have genesis's; none is from the future."""
         earliest = below.time_ns if below.signed_header is None else below.time_ns + 1
-        if header.time_ns < earliest or (above is not None and header.time_ns >= above.time_ns):
+        if header.time_ns < earliest:
             raise LightError(
-                LightCode.TIME_ORDER, f"the time of height {header.height} does not fit its neighbours'"
+                LightCode.TIME_ORDER, f"height {header.height} is not later than the trusted height {below.height}"
             )
         if header.age_s(now_s) < -self._max_clock_drift_s:
             raise LightError(
@@ -238,17 +243,15 @@ class LightClient:
                 f"{self._trusting_period_s:.0f} s: start from a newer one, had from a trusted place",
             )
 
-    def _check_fork(
-        self, signed: SignedHeader, validators: ValidatorSet, points: Iterable[TrustPoint | None]
-    ) -> None:
-        """A well-signed header must agree with the trusted ones at its height and next to it."""
-        for point in points:
-            trusted = point.signed_header if point else None
+    def _check_fork(self, signed: SignedHeader, validators: ValidatorSet) -> None:
+        """A well-signed header must not contradict any trusted one."""
+        for point in self._points.values():
+            trusted = point.signed_header
             if trusted and _contradict(trusted.header, signed.header):
                 raise ForkError(Fork(trusted, signed, validators))
 
-    def _trust(self, point: TrustPoint, signed: SignedHeader) -> None:
-        self._points[point.height] = point
+    def _trust(self, signed: SignedHeader, validators: ValidatorSet) -> None:
+        self._points[signed.header.height] = TrustPoint.at(signed, validators)
         if len(self._points) > MAX_TRUSTED:
             del self._points[min(self._points)]
         self._verified[signed] = None
@@ -313,9 +316,9 @@ def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
 def _check_signatures(signed: SignedHeader, validators: ValidatorSet, first: ValidatorSet) -> None:
     """Every vote is signed by its validator; those of the set `first` come first, so that forgers cost little."""
     commit, chain_id = signed.commit, signed.header.chain_id
-    cheap = set(first.addresses)
+    early = set(first.addresses)
     order = sorted(
-        range(len(commit.signatures)), key=lambda at: commit.signatures[at].validator_address not in cheap
+        range(len(commit.signatures)), key=lambda at: commit.signatures[at].validator_address not in early
     )
     for index in order:
         vote = commit.signatures[index]
@@ -333,9 +336,11 @@ def _contradict(one: Header, other: Header) -> bool:
     if one.height == other.height:
         return one.hash() != other.hash()
     lower, upper = sorted((one, other), key=lambda header: header.height)
-    return upper.height == lower.height + 1 and (
-        upper.last_block_id.hash != lower.hash() or upper.validators_hash != lower.next_validators_hash
-    )
+    if upper.time_ns <= lower.time_ns:
+        return True
+    if upper.height > lower.height + 1:
+        return False
+    return (upper.last_block_id.hash, upper.validators_hash) != (lower.hash(), lower.next_validators_hash)
 
 
 def _votes(signed: SignedHeader) -> Iterable[CommitSig]:
