@@ -14,7 +14,7 @@ its proof, and a kill at any moment leaves the state after one step or after the
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -171,18 +171,22 @@ class Store:
         Raises StoreError if it is in use by another process, made for another genesis, or unreadable.
         """
         self._folder = folder
-        self._lock = None if read_only else _take_lock(folder)
         self._genesis = genesis
-        self._environment = _open(folder, read_only)
-        try:
-            self._databases = {name: self._environment.open_db(name) for name in _DATABASES}
+        with ExitStack() as opened:
             if not read_only:
-                self._found()
-            transaction = self._environment.begin()
-        except lmdb.Error as error:
-            raise damaged(folder, str(error)) from None
-        self.view = StoreView(genesis.chain_id, self._databases, transaction)
-        self._check_identity()
+                opened.enter_context(_take_lock(folder))
+            self._environment = opened.enter_context(_open(folder, read_only))
+            try:
+                self._databases = {name: self._environment.open_db(name) for name in _DATABASES}
+                if not read_only:
+                    self._found()
+                transaction = self._environment.begin()
+            except lmdb.Error as error:
+                raise damaged(folder, str(error)) from None
+            self.view = StoreView(genesis.chain_id, self._databases, transaction)
+            opened.callback(self.view.close)
+            self._check_identity()
+            self._opened = opened.pop_all()
         self.height = self.view.height
 
     @contextmanager
@@ -201,18 +205,9 @@ class Store:
         self.view.transaction = self._environment.begin()
         self.height = self.view.height
 
-    def check_size(self) -> None:
-        """Raise StoreError if the file is shorter than LMDB made it: reading on would end the process."""
-        pages = int(self._environment.info()["last_pgno"]) + 1
-        if (self._folder / DATA_FILE).stat().st_size < pages * int(self._environment.stat()["psize"]):
-            raise damaged(self._folder, "its file is cut short")
-
     def close(self) -> None:
         """Close the store and let others have it."""
-        self.view.close()
-        self._environment.close()
-        if self._lock is not None:
-            self._lock.close()
+        self._opened.close()
 
     def _put(self, transaction: _Transaction, database: bytes, key: bytes, value: bytes) -> None:
         transaction.put(key, value, db=self._databases[database])

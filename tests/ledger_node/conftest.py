@@ -5,17 +5,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from ledger_node.config import read_validator_key
+from ledger_node.engine import signers_of
 from ledger_node.initialise import initialise
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.replica import Replica, SignedBlock, Step
+from voice_dpki.ledger.transactions import Submit, endorse
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate
 
@@ -170,10 +175,55 @@ class Network:
     def client(self, node: Node, **options: Any) -> LedgerClient:
         return LedgerClient.of_genesis(node.url, self.genesis, **options)
 
+    def submission_of(self, der: bytes, by: str = "Operator A") -> bytes:
+        """Endorse a certificate as a transaction."""
+        return endorse(Submit("test-1", by, der), [self.signer(by)])
+
+    def maker(self) -> "Maker":
+        """Make blocks as the engine would, with its keys, in this process."""
+        return Maker(self)
+
     def end(self) -> None:
         for node in self.nodes:
             node.kill()
             node.http.close()
+
+
+class Maker:
+    """Makes a chain's blocks in memory; `changes` replace what a block is made of."""
+
+    def __init__(self, network: Network) -> None:
+        self.genesis = network.genesis
+        keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+        self.signers = signers_of(network.genesis, keys)
+        self.state = network.genesis.initial_state()
+        self.replica = Replica(self.state, None)
+
+    def block(self, *transactions: bytes, **changes: Any) -> SignedBlock:
+        """Make the next block without taking it."""
+        parts: dict[str, Any] = {
+            "chain_id": self.genesis.chain_id,
+            "previous": self.replica.last,
+            "time_ns": self.genesis.time_ns + self.replica.next_height * 1000,
+            "transactions": transactions,
+            "app_hash": self.replica.app_hash,
+            "last_results": self.replica.last_results,
+            "validators": self.genesis.validators,
+            "next_validators": self.genesis.validators,
+            "consensus_hash": self.genesis.consensus_hash(),
+        }
+        return SignedBlock(NextBlock(**parts | changes).seal(self.signers), tuple(transactions))
+
+    def take(self, block: SignedBlock) -> Step:
+        """Take the next block."""
+        step = self.replica.take(block)
+        for executed in step.executed:
+            self.state.commit(executed.outcome)
+        return step
+
+    def steps(self, *blocks: Sequence[bytes]) -> list[Step]:
+        """Make and take a block for each list of transactions, and an empty one after them."""
+        return [self.take(self.block(*transactions)) for transactions in (*blocks, ())]
 
 
 def free_port() -> int:
