@@ -1,0 +1,149 @@
+"""SIPp (Debian's sip-tester) as caller and as callee, through two real proxy processes."""
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sip_testbed.events import SipEvent
+from sip_testbed.processes import Program, Running, stop_all
+
+pytestmark = pytest.mark.peer("sipp")
+
+SCENARIOS = Path(__file__).parent / "sipp"
+TIMEOUT_S = 15
+CALLER, CALLEE = "+493023125001", "+442079460123"
+
+_BLOCKS = itertools.count(os.getpid() % 200 * 16)
+
+
+@dataclass(frozen=True)
+class World:
+    """Two domains: the proxies' processes, the transport that everything uses, and everybody's address."""
+
+    transport: str
+    folder: Path
+    proxies: dict[str, Running]
+    hosts: dict[str, str]
+    before: dict[str, int] = field(default_factory=dict)
+    """How many events each proxy's trace had before the latest call."""
+
+    def register(self) -> None:
+        for role, number, letter in (("caller", CALLER, "a"), ("callee", CALLEE, "b")):
+            assert self.sipp("register", role, number, letter).wait(TIMEOUT_S) == 0, self.errors("register", role)
+
+    def sipp(self, scenario: str, role: str, number: str, letter: str) -> "subprocess.Popen[bytes]":
+        """Start SIPp as `number` of domain `letter`."""
+        keys = {"number": number, "domain": f"{letter}.example", "callee_domain": "b.example"}
+        command = [
+            "sipp",
+            f"{self.hosts[f'proxy-{letter}']}:5060",
+            *("-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", self.hosts[role], "-p", "5060"),
+            *("-t", {"udp": "u1", "tcp": "t1"}[self.transport], "-m", "1", "-nostdin", "-nr"),
+            *("-s", CALLEE, "-au", number, "-ap", f"password of {letter}"),
+            *("-timeout", str(TIMEOUT_S - 3), "-timeout_error"),
+            *("-trace_err", "-error_file", str(self.folder / f"{scenario}-{role}.err")),
+            *itertools.chain(*(("-key", name, value) for name, value in keys.items())),
+        ]
+        with (self.folder / f"{scenario}-{role}.out").open("wb") as out:
+            return subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=self.folder)
+
+    def call(self, caller: str, callee: str) -> None:
+        """Let the callee's SIPp listen and the caller's call; both scenarios must end well."""
+        for letter, proxy in self.proxies.items():
+            proxy.trace.poll()
+            self.before[letter] = len(proxy.trace.events)
+        called = self.sipp(callee, "callee", CALLEE, "b")
+        wait_until_bound(self.hosts["callee"], self.transport)
+        try:
+            assert self.sipp(caller, "caller", CALLER, "a").wait(TIMEOUT_S) == 0, self.errors(caller, "caller")
+            assert called.wait(TIMEOUT_S) == 0, self.errors(callee, "callee")
+        finally:
+            called.kill()
+            called.wait()
+
+    def errors(self, scenario: str, role: str) -> str:
+        path = self.folder / f"{scenario}-{role}.err"
+        return path.read_text() if path.exists() else "SIPp says nothing"
+
+    def sent(self, letter: str, first_line: str) -> int:
+        """How many messages that begin with `first_line` the proxy of domain `letter` sent in the latest call."""
+        trace = self.proxies[letter].trace
+        trace.poll()
+        events = trace.events[self.before[letter] :]
+        return sum(isinstance(e, SipEvent) and e.data.startswith(first_line.encode()) for e in events)
+
+
+def wait_until_bound(host: str, transport: str) -> None:
+    """Wait until a process listens at port 5060 of `host`, as the kernel's table says."""
+    wanted = "".join(f"{int(part):02X}" for part in reversed(host.split("."))) + ":13C4"
+    for _ in range(500):
+        table = Path(f"/proc/net/{transport}").read_text().splitlines()
+        if any(wanted == line.split()[1] for line in table):
+            return
+        subprocess.run(["sleep", "0.01"], check=True)
+    raise AssertionError("SIPp does not listen")
+
+
+@pytest.fixture(scope="module", params=["udp", "tcp"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    tmp_path = tmp_path_factory.mktemp(request.param)
+    net = next(_BLOCKS)
+    hosts = {
+        name: f"127.{100 + net // 4096}.{net // 16 % 256}.{net % 16 * 8 + place}"
+        for place, name in enumerate(("proxy-a", "proxy-b", "caller", "callee"), 1)
+    }
+    proxies = {}
+    for letter, other, number in (("a", "b", CALLER), ("b", "a", CALLEE)):
+        next_hop = f"{request.param}:{hosts[f'proxy-{other}']}:5060"
+        (tmp_path / f"{letter}.users.toml").write_text(
+            f'[[users]]\nnumber = "{number}"\npassword = "password of {letter}"\nmd5 = true\n'
+        )
+        (tmp_path / f"{letter}.toml").write_text(
+            f'domain = "{letter}.example"\nusers = "{letter}.users.toml"\nallow_md5 = true\n'
+            f'[listen]\nhost = "{hosts[f"proxy-{letter}"]}"\nport = 5060\n'
+            f'[[routes]]\ndomain = "{other}.example"\nnext_hop = "{next_hop}"\n[trace]\nfile = "{letter}.jsonl"\n'
+        )
+        arguments = ("proxy", "--config", str(tmp_path / f"{letter}.toml"))
+        program = Program(
+            f"proxy-{letter}",
+            "sip_testbed.main",
+            arguments,
+            tmp_path / f"{letter}.jsonl",
+            tmp_path / f"{letter}.log",
+        )
+        proxies[letter] = Running(program)
+    try:
+        for proxy in proxies.values():
+            proxy.wait_ready()
+        world = World(request.param, tmp_path, proxies, hosts)
+        world.register()
+        yield world
+    finally:
+        stop_all(proxies.values())
+
+
+def test_a_plain_call_through_both_domains(world: World) -> None:
+    world.call("caller", "callee")
+    assert world.sent("a", "SIP/2.0 407") == 1
+    assert world.sent("b", "ACK sip:") == world.sent("b", "BYE sip:") == 1
+
+
+def test_a_call_that_is_cancelled(world: World) -> None:
+    world.call("caller_cancels", "callee_cancelled")
+    assert world.sent("a", "CANCEL") == world.sent("b", "CANCEL") == 1
+    assert world.sent("a", "SIP/2.0 487") == 1
+
+
+def test_a_callee_that_is_busy(world: World) -> None:
+    world.call("caller_refused", "callee_busy")
+    assert world.sent("a", "SIP/2.0 486") == 1
+
+
+def test_a_retransmitted_invite_is_one_call(world: World) -> None:
+    world.call("caller_repeats", "callee_slow")
+    assert world.sent("a", "INVITE") == world.sent("b", "INVITE") == 1
