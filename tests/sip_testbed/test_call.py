@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from sip_testbed import call
+from sip_testbed.main import main
+from sip_testbed.scenarios import SCENARIOS
+from voice_dpki.errors import LocalError
+from voice_dpki.shell import cli
+
+
+def test_scenarios_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call.command(["--list-scenarios"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t") for line in lines] == [[name, item.shows] for name, item in SCENARIOS.items()]
+
+
+def test_an_unknown_scenario_is_an_error_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LocalError, match="no scenario 'nonsense'"):
+        call.command(["--scenario", "nonsense"])
+    assert cli.main(["call", "--scenario", "nonsense"]) == 2
+    assert "there are: authenticated" in capsys.readouterr().err
+    assert main(["call", "--scenario", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--codec", "gsm"], ["--srtp", "none"], ["--repeat", "0"], ["--say-seconds", "-1"], ["surplus"]]
+)
+def test_wrong_arguments_end_with_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        call.command(list(arguments))
+    assert stopped.value.code == 2
+    assert "usage: voice-dpki call" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["call", "proxy", "user-agent", "path"])
+def test_every_command_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 15
+
+
+def test_help_of_the_program_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n  {name} " in shown for name in ("call", "proxy", "user-agent", "path"))
+    assert main([]) == 2
+    assert main(["nonsense"]) == 2
+
+
+def test_a_part_does_not_import_the_others() -> None:
+    """A proxy's memory is not to pay for numpy and jinja2."""
+    script = "import sys, sip_testbed.main; sys.exit(bool({'numpy', 'jinja2', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], timeout=30).returncode == 0
