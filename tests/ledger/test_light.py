@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.block import NextBlock, SignFunction
+from voice_dpki.ledger.block import NextBlock, SignFunction, sign_commit
 from voice_dpki.ledger.header import (
     ABSENT,
+    BlockId,
     BlockIdFlag,
     Commit,
     CommitSig,
@@ -394,14 +395,30 @@ def test_nothing_before_the_first_trusted_height() -> None:
     assert refusal(client.verify, chain.blocks[0], None, 5.0, min_height=0) is LightCode.BEFORE_TRUST
 
 
-def test_another_chain_format_or_proposer_is_refused() -> None:
+def test_another_chain_format_or_proposer_is_refused_though_it_is_signed() -> None:
     chain = Chain(0, 1, 2)
-    signed = chain.grow(chain_id="other")
-    assert refusal(chain.client().verify, signed, None, 5.0) is LightCode.WRONG_CHAIN
-    honest = Chain(0, 1, 2).grow()
-    for change in ({"version_block": 12}, {"proposer_address": b""}, {"height": 2}):
-        mutant = replace(honest, header=replace(honest.header, **change))
-        assert refusal(chain.client().verify, mutant, None, 5.0) is LightCode.WRONG_FORM
+    honest = chain.grow().header
+    for change, code in (
+        ({"chain_id": "other"}, LightCode.WRONG_CHAIN),
+        ({"version_block": 12}, LightCode.WRONG_FORM),
+        ({"proposer_address": b""}, LightCode.WRONG_FORM),
+    ):
+        header = replace(honest, **change)
+        signed = SignedHeader(header, signed_as(header, header))
+        assert refusal(chain.client().verify, signed, None, 5.0) is code
+
+
+def test_a_commit_for_another_height_is_refused_though_it_is_signed() -> None:
+    chain = Chain(0, 1, 2)
+    header = chain.grow().header
+    signed = SignedHeader(header, signed_as(header, replace(header, height=2)))
+    assert refusal(chain.client().verify, signed, None, 5.0) is LightCode.WRONG_FORM
+
+
+def signed_as(named: Header, voted: Header) -> Commit:
+    """A commit that names one header and whose votes have the height and chain of another."""
+    block_id = BlockId(named.hash(), PartSetHeader(1, bytes(32)))
+    return sign_commit(voted, block_id, federation(0, 1, 2), signers(range(3)), voted.time_ns)
 
 
 # Forks
