@@ -151,7 +151,8 @@ MAX_RPC_BATCH = 256
 """Calls in one JSON-RPC batch."""
 
 _P2P_BYTES_PER_S = 50_000_000
-_MEMPOOL_TRANSACTIONS = 10_000
+_MEMPOOL_TRANSACTIONS = 5_000
+"""Fewer than the verdicts that `voice_dpki.ledger.state` remembers."""
 
 
 def find() -> Path:

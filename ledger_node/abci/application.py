@@ -91,6 +91,7 @@ class Application:
         self._ledger = ledger
         self._on_progress = on_progress
         self._executions: dict[Block, Outcome] = {}
+        self._members_changed = True
         self._decided: tuple[Block, Outcome] | None = None
 
     @property
@@ -126,7 +127,9 @@ class Application:
         return InitChain.Response(app_hash=tree.root(self._ledger.view))
 
     def check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
-        """Judge a transaction for the mempool; there it stays until a block takes it."""
+        """Judge a transaction for the mempool; there it stays until a block takes it, or a change of members."""
+        if request.occasion == CheckTx.RECHECK and not self._members_changed:
+            return CheckTx.Response()
         result = check(self._ledger.view, Height(self._ledger.height + 1), self._ledger.time_s, request.transaction)
         if request.occasion == CheckTx.RECHECK and _may_enter(result):
             return CheckTx.Response()
@@ -171,6 +174,7 @@ class Application:
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
         self._ledger.commit(block, outcome)
+        self._members_changed = bool(outcome.members)
         self._on_progress(block.height)
         return Commit.Response()
 

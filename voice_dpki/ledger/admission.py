@@ -11,6 +11,9 @@ from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profi
 MAX_NOT_YET_VALID_S = 30 * 86_400
 """How long before its validity begins a certificate may be recorded: a renewal's overlap."""
 
+_CACHED_PROFILES = 8192
+"""As many as signatures in `state`; about 3 kB each."""
+
 _SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
 """SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
 
@@ -32,7 +35,7 @@ def check_certificate(der: bytes, member: Member, time_s: int) -> CertificatePro
     return profile
 
 
-@lru_cache(512)
+@lru_cache(_CACHED_PROFILES)
 def _profile(der: bytes) -> CertificateProfile:
     """Read a certificate; the verdict depends on its bytes alone, so one read serves check and block."""
     try:

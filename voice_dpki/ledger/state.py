@@ -21,8 +21,9 @@ from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.profile import digest_of
 
-_CACHED_VERDICTS = 1024
-"""Signatures whose verification is remembered between the check of a transaction and its block."""
+_CACHED_VERDICTS = 8192
+"""Signatures whose verification is remembered between the check of a transaction and its block: a mempool's worth,
+for with fewer, the first of those that wait are forgotten before their block comes, and all are verified twice."""
 
 
 class StateView(tree.NodeReader, Protocol):

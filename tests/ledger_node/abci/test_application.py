@@ -121,6 +121,7 @@ def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: An
     certificate = federation.certificate()
     submission, again = (federation.submission(certificate) for _ in range(2))
     assert check(node, submission).code == check(node, again).code == 0
+    assert check(node, b"garbage", CheckTx.RECHECK).code == Refusal.MALFORMED.code
     response = node.decide(1, [submission, again])
     recorded = Refusal.RECORDED
     result = response.results[1]
@@ -128,7 +129,6 @@ def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: An
     verdict = check(node, again)
     assert (verdict.code, verdict.info, verdict.log) == (recorded.code, recorded.kebab, recorded.sentence)
     assert check(node, again, CheckTx.RECHECK).code == 0, "it stays in the mempool until a block answers it"
-    assert check(node, b"garbage", CheckTx.RECHECK).code == Refusal.MALFORMED.code
 
 
 def test_the_state_changes_with_the_commit(federation: Any, node: Any) -> None:
