@@ -47,30 +47,34 @@ class Catalogue:
 
     def __init__(self, folder: Path, store: Store) -> None:
         self._store = store
+        self._path = folder / FILE
+        self._engine = create_engine(f"sqlite:///{self._path}")
         self._lock = threading.Lock()
-        self._engine = create_engine(f"sqlite:///{folder / FILE}")
-        try:
-            SQLModel.metadata.create_all(self._engine)
-        except DatabaseError:  # it can be made again from the blocks, so a damaged one is not worth more than that
-            (folder / FILE).unlink()
-            SQLModel.metadata.create_all(self._engine)
 
     def search(self, subject: str | None, organization: str | None) -> dict[str, object]:
-        """Find certificates by part of a name and by organisation, the newest first; at most MAX_RESULTS."""
-        with self._lock, Session(self._engine) as session, self._store.snapshot() as view:
+        """Find certificates by part of a name and by organisation, the newest first; at most MAX_RESULTS.
+
+        A damaged catalogue is thrown away and made again from the blocks.
+        """
+        with self._lock:
+            try:
+                return self._search(subject, organization)
+            except DatabaseError:
+                self.close()
+                self._path.unlink()
+                return self._search(subject, organization)
+
+    def _search(self, subject: str | None, organization: str | None) -> dict[str, object]:
+        SQLModel.metadata.create_all(self._engine)
+        query = select(Entry).order_by(col(Entry.recorded_height).desc(), col(Entry.digest)).limit(MAX_RESULTS)
+        if organization:
+            query = query.where(Entry.organization == organization)
+        if subject:
+            named = (col(name).contains(subject, autoescape=True) for name in (Entry.common_name, Entry.names))
+            query = query.where(or_(*named))
+        with Session(self._engine) as session, self._store.snapshot() as view:
             height = self._catch_up(session, view)
-            query = select(Entry).order_by(col(Entry.recorded_height).desc(), col(Entry.digest)).limit(MAX_RESULTS)
-            if organization:
-                query = query.where(Entry.organization == organization)
-            if subject:
-                query = query.where(
-                    or_(
-                        col(Entry.common_name).contains(subject, autoescape=True),
-                        col(Entry.names).contains(subject, autoescape=True),
-                    )
-                )
-            found = [_result(entry, view) for entry in session.exec(query)]
-        return {"height": height, "results": found}
+            return {"height": height, "results": [_result(entry, view) for entry in session.exec(query)]}
 
     def close(self) -> None:
         """Close the database."""

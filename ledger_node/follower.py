@@ -114,8 +114,13 @@ class Follower:
         return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
 
     def _take(self, blocks: list[SignedBlock]) -> None:
-        """Verify, execute and store blocks in turn, up to the first that does not verify."""
+        """Verify, execute and store blocks in turn, up to the first that does not verify.
+
+        The light client takes no earlier height after a later one, so it gets to see the next height only.
+        """
         for block in blocks:
+            if block.height != self._replica.next_height:
+                raise BlockError(f"block {block.height} came where {self._replica.next_height} was asked for")
             self._light.verify(block.signed_header, None, self._clock.now_s())
             self._chain.store.commit(self._replica.take(block))
 

@@ -196,11 +196,16 @@ class Store:
             yield StoreView(self._genesis.chain_id, self._databases, transaction)
 
     def commit(self, step: Step) -> None:
-        """Store a step, durably before this returns."""
-        with self._environment.begin(write=True) as transaction:
-            for executed in step.executed:
-                self._put_block(transaction, executed.block, executed.outcome)
-            self._put(transaction, b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
+        """Store a step, durably before this returns; raises StoreError, and has then stored nothing of it."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for executed in step.executed:
+                    self._put_block(transaction, executed.block, executed.outcome)
+                self._put(transaction, b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
+        except lmdb.Error as error:
+            raise StoreError(
+                f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
+            ) from None
         self.view.close()
         self.view.transaction = self._environment.begin()
         self.height = self.view.height

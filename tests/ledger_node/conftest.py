@@ -58,6 +58,7 @@ class Node:
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, trust_env=False, verify=False)
         self.process: subprocess.Popen[bytes] | None = None
+        self.said: list[str] = []
 
     def write(self, role: str) -> None:
         """Write the configuration, with the sections in `role`."""
@@ -89,6 +90,10 @@ class Node:
         """Wait until the node has the block at `height`."""
         wait_until(lambda: (self.info() or {}).get("height", 0) >= height, f"{self.config.stem} at height {height}")
 
+    def says(self, text: str) -> None:
+        """Wait until the node's log has a text."""
+        wait_until(lambda: text in self.log.read_text(), f"{self.config.stem} says {text!r}")
+
     def kill(self) -> None:
         """End the process at once."""
         self._end(signal.SIGKILL)
@@ -109,7 +114,8 @@ class Node:
         done = run("start", "--config", self.config)
         assert done.returncode == 2, done
         assert "Traceback" not in done.stderr
-        return done.stderr.splitlines()[-1]
+        self.said = done.stderr.splitlines()
+        return self.said[-1]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

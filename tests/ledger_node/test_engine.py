@@ -1,0 +1,125 @@
+"""The embedded engine in this process: group commits, heartbeats, a clock that goes back, a full queue and disk."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_node.chain import Chain
+from ledger_node.config import read_validator_key
+from ledger_node.engine import BusyError, Engine
+from ledger_node.store import Store, StoreError
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+
+
+class SteppingClock:
+    """Goes back by an hour between any two readings."""
+
+    def __init__(self, start_s: float) -> None:
+        self.now = start_s
+
+    def now_s(self) -> float:
+        self.now -= 3600
+        return self.now
+
+
+@pytest.fixture
+def chain(network: Any, tmp_path: Path) -> Iterator[Chain]:
+    chain = Chain(Store(tmp_path / "data", network.genesis), network.genesis)
+    yield chain
+    chain.close()
+
+
+def make(network: Any, chain: Chain, clock: Any = None, heartbeat_s: float = 60) -> Engine:
+    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+    return Engine(chain, keys, clock or SystemClock(), heartbeat_s)
+
+
+@asynccontextmanager
+async def running(engine: Engine) -> AsyncIterator[None]:
+    work = asyncio.create_task(engine.run())
+    yield
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_what_waits_is_committed_together(network: Any, chain: Chain) -> None:
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(20)]
+    await asyncio.sleep(0)
+    async with running(engine):
+        verdicts = await asyncio.gather(*waiting)
+        assert {(verdict.result.name, verdict.height) for verdict in verdicts} == {("ok", 2)}
+        assert chain.height == 3
+        again = await engine.submit(network.submission_of(network.certificate()))
+        assert again.height == 4
+
+
+async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) -> None:
+    async with running(make(network, chain, heartbeat_s=0.01)):
+        assert await chain.wait_for(5, 10)
+    with chain.snapshot() as view:
+        hashes = {view.block(height).signed_header().header.app_hash for height in range(1, 6)}
+    assert hashes == {network.genesis.outcome().app_hash}
+
+
+async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain) -> None:
+    clock = SteppingClock(network.genesis.time_ns / 1e9 + 5 * 3600)
+    async with running(make(network, chain, clock, heartbeat_s=0.01)):
+        assert await chain.wait_for(6, 10)
+    with chain.snapshot() as view:
+        times = [view.block(height).signed_header().header.time_ns for height in range(1, 7)]
+    assert times == sorted(set(times))
+    assert times[0] >= network.genesis.time_ns
+
+
+async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger_node.engine.MAX_WAITING", 2)
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError):
+        await engine.submit(network.submission_of(network.certificate()))
+    async with running(engine):
+        assert {verdict.result.code for verdict in await asyncio.gather(*waiting)} == {0}
+
+
+async def test_what_is_refused_makes_no_block(network: Any, chain: Chain) -> None:
+    engine = make(network, chain)
+    async with running(engine):
+        assert await chain.wait_for(1, 10)
+        verdict = await engine.submit(network.submission_of(network.certificate("Operator B")))
+        assert (verdict.result.name, verdict.height, chain.height) == ("wrong-organization", None, 1)
+
+
+async def test_a_full_disk_ends_the_engine_and_promises_nothing(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.store.MAP_BYTES", 1 << 18)
+    small = Chain(Store(tmp_path / "small", network.genesis), network.genesis)
+    engine = make(network, small)
+    work = asyncio.create_task(engine.run())
+    promised = 0
+    with contextlib.suppress(BusyError):
+        while not (await engine.submit(network.submission_of(network.certificate()))).result.code:
+            promised += 1
+    with pytest.raises(StoreError, match="Make room"):
+        await work
+    height, app_hash = small.height, small.store.view.meta(b"tip")
+    small.close()
+    again = Store(tmp_path / "small", network.genesis, read_only=True)
+    assert (again.height, again.view.meta(b"tip")) == (height, app_hash)
+    assert again.view.count(b"certificates") == promised > 10
+    again.close()
+
+
+async def test_the_keys_must_be_the_validators(network: Any, chain: Chain) -> None:
+    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+    with pytest.raises(LocalError, match="two thirds"):
+        Engine(chain, keys[:1], SystemClock(), 5)

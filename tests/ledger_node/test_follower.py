@@ -1,0 +1,186 @@
+"""A follower that is lied to: what does not verify is refused, and what contradicts the state ends the node."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from voice_dpki.ledger.block import ExecTxResult
+from voice_dpki.ledger.replica import SignedBlock
+
+
+class Source:
+    """Serves blocks as an engine would, changed on the way by `lie`."""
+
+    def __init__(self, blocks: list[SignedBlock]) -> None:
+        self.blocks = blocks
+        self.lie: Callable[[list[Any]], Any] | None = None
+
+    def answer(self, path: str) -> bytes:
+        first = int(parse_qs(urlsplit(path).query)["from"][0])
+        blocks: Any = [block.to_json() for block in self.blocks]
+        if self.lie is not None:
+            blocks = self.lie(blocks)
+        return blocks if isinstance(blocks, bytes) else json.dumps({"blocks": blocks[first - 1 :]}).encode()
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = source.answer(self.path)
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+
+@pytest.fixture
+def maker(network: Any) -> Any:
+    return network.maker()
+
+
+@pytest.fixture
+def blocks(network: Any, maker: Any) -> list[SignedBlock]:
+    """An empty block, one that records a certificate, and the one that proves it."""
+    made = []
+    for transactions in ([], [network.submission_of(network.certificate())], []):
+        made.append(maker.block(*transactions))
+        maker.take(made[-1])
+    return made
+
+
+def drop_transactions(blocks: list[Any]) -> Any:
+    blocks[1]["transactions"] = []
+    return blocks
+
+
+def repeat_transactions(blocks: list[Any]) -> Any:
+    blocks[1]["transactions"] *= 2
+    return blocks
+
+
+def change_a_transaction(blocks: list[Any]) -> Any:
+    blocks[1]["transactions"] = ["AAAA"]
+    return blocks
+
+
+def leave_out_a_block(blocks: list[Any]) -> Any:
+    return [blocks[0], blocks[2]]
+
+
+def repeat_a_block(blocks: list[Any]) -> Any:
+    return [blocks[0], blocks[0]]
+
+
+def set_in_header(name: str, value: Any) -> Callable[[list[Any]], Any]:
+    def lie(blocks: list[Any]) -> Any:
+        blocks[2]["signed_header"]["header"][name] = value
+        return blocks
+
+    return lie
+
+
+def forge_a_signature(blocks: list[Any]) -> Any:
+    votes = blocks[2]["signed_header"]["commit"]["signatures"]
+    votes[0]["signature"], votes[1]["signature"] = votes[1]["signature"], votes[0]["signature"]
+    return blocks
+
+
+def leave_out_a_vote(blocks: list[Any]) -> Any:
+    absent = {
+        "block_id_flag": 1,
+        "validator_address": "",
+        "timestamp": "0001-01-01T00:00:00Z",
+        "signature": None,
+    }
+    blocks[2]["signed_header"]["commit"]["signatures"][0] = absent
+    return blocks
+
+
+def garbage(_blocks: list[Any]) -> bytes:
+    return b'{"blocks": [{"\xff": 1}]}'
+
+
+def no_blocks_at_all(_blocks: list[Any]) -> bytes:
+    return b"[]"
+
+
+def too_much(_blocks: list[Any]) -> bytes:
+    return b" " * (17 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("lie", "height"),
+    [
+        (drop_transactions, 1),
+        (repeat_transactions, 1),
+        (change_a_transaction, 1),
+        (leave_out_a_block, 1),
+        (repeat_a_block, 1),
+        (set_in_header("app_hash", "00" * 32), 1),
+        (set_in_header("time", "2030-01-01T00:00:00Z"), 1),
+        (set_in_header("chain_id", "other"), 1),
+        (forge_a_signature, 1),
+        (leave_out_a_vote, 1),
+        (garbage, 0),
+        (no_blocks_at_all, 0),
+        (too_much, 0),
+    ],
+)
+def test_a_lie_is_refused_until_the_truth_is_told(
+    network: Any, blocks: list[SignedBlock], lie: Callable[[list[Any]], Any], height: int
+) -> None:
+    source = Source(blocks)
+    source.lie = lie
+    with source.served() as url:
+        follower = network.follower("a", url).launch()
+        follower.says("block refused")
+        assert follower.info()["height"] == height
+        source.lie = None
+        follower.reaches(3)
+        follower.kill()
+
+
+def test_a_state_that_the_validators_agreed_on_and_we_did_not_compute(
+    network: Any, maker: Any, blocks: list[SignedBlock]
+) -> None:
+    for at, changes in enumerate(({"app_hash": bytes(32)}, {"last_results": [ExecTxResult(5)]})):
+        with Source([*blocks, maker.block(**changes)]).served() as url:
+            follower = network.follower(f"follower-{at}", url)
+            assert "differs from the one that the validators agreed on" in follower.fails()
+
+
+def test_two_histories_end_the_node_and_are_kept_as_evidence(
+    network: Any, maker: Any, blocks: list[SignedBlock]
+) -> None:
+    fourth, other = maker.block(), maker.block(time_ns=maker.replica.last.header.time_ns + 5)
+    source = Source([*blocks, fourth])
+    with source.served() as url:
+        follower = network.follower("a", url).launch()
+        follower.reaches(4)
+        follower.kill()
+        maker.replica.last = other.signed_header
+        source.blocks = [*blocks, other, maker.block()]
+        assert "contradict themselves" in follower.fails()
+    (said,) = [line for line in follower.said if '"fork"' in line]
+    evidence = json.loads(json.loads(said)["evidence"])
+    assert evidence["trusted"]["header"]["height"] == "4"
+    assert evidence["conflicting"]["header"]["height"] == "5"
