@@ -207,6 +207,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 JUNK = st.one_of(
+    st.just(""),
     st.none(),
     st.booleans(),
     st.integers(),

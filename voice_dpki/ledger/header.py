@@ -431,7 +431,7 @@ _ChainId = Annotated[str, msgspec.Meta(pattern=rf"^[!-~]{{1,{MAX_CHAIN_ID_BYTES}
 _Int64Text = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,17})\Z")]
 _Int32 = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _TimeText = Annotated[str, msgspec.Meta(max_length=30)]
-_Signature = Annotated[str, msgspec.Meta(max_length=88)]
+_Signature = Annotated[str, msgspec.Meta(min_length=88, max_length=88)]
 
 
 class _Form(msgspec.Struct, forbid_unknown_fields=True):
@@ -491,7 +491,7 @@ class _SignedHeaderForm(_Form):
 
 class _PublicKeyForm(_Form):
     type: Literal["tendermint/PubKeyEd25519"]
-    value: Annotated[str, msgspec.Meta(max_length=44)]
+    value: Annotated[str, msgspec.Meta(min_length=44, max_length=44)]
 
 
 class _ValidatorForm(_Form):
