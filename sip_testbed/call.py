@@ -3,16 +3,19 @@
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import ladder, report
+from sip_testbed.ladder import Mood
 from sip_testbed.network import Testbed
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
@@ -20,6 +23,9 @@ from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
 """Exit status when something expected did not hold."""
+
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM, as shells have it."""
 
 DEFAULT_OUT = Path("out/call")
 
@@ -34,7 +40,7 @@ ladder, and writes captures, recordings and a report into one folder.
   voice-dpki call --scenario mikey-changed                one of them
 
 Exit status: 0 if everything expected held (an attack is expected to be refused), 1 if something did not, 2 if the
-call could not be placed at all.
+call could not be placed at all, 130 if it was interrupted.
 """
 
 
@@ -74,7 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
     options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
     progress = _Progress(Console(stderr=arguments.json))
-    calls = _place_calls(scenario, options, arguments.out, arguments.repeat, progress)
+    try:
+        with _sigterm_interrupts():
+            calls = _place_calls(scenario, options, arguments.out, arguments.repeat, progress)
+    except KeyboardInterrupt:
+        progress.console.print("interrupted; everything is stopped")
+        return EXIT_INTERRUPTED
     if arguments.json:
         sys.stdout.write(report.to_json(calls[-1].report).decode("utf-8"))
     else:
@@ -109,6 +120,7 @@ class _Progress:
         self.console = console
         self._status = console.status("")
         self._stage: str | None = None
+        self._began_s = 0.0
 
     def __enter__(self) -> "_Progress":
         self._status.start()
@@ -121,13 +133,16 @@ class _Progress:
     def begin(self, stage: str) -> None:
         """Say that `stage` begins, and that the one before it is done."""
         self._finish()
-        self._stage = stage
+        self._stage, self._began_s = stage, time.monotonic()
         self._status.update(Text(f"{stage} ...", style="dim"))
 
     def _finish(self, *, failed: bool = False) -> None:
         if self._stage is not None:
-            mark = Text("x " if failed else "+ ", style="bold red" if failed else "green")
-            self.console.print(mark.append(self._stage, style="not bold default"), highlight=False)
+            marks = ladder.marks(self.console.encoding)
+            mark, style = (marks[Mood.REFUSED], "bold red") if failed else (marks[Mood.OK], "green")
+            line = Text(f"{mark} ", style=style).append(f"{self._stage:<24}", style="not bold default")
+            took = f"{time.monotonic() - self._began_s:5.1f} s"
+            self.console.print(line.append(took, style="not bold dim"), highlight=False)
         self._stage = None
 
 
@@ -135,9 +150,10 @@ def _show(call: PlacedCall, console: Console) -> None:
     console.print()
     ladder.render(call.ladder, console)
     console.print()
+    marks = ladder.marks(console.encoding)
     for check in call.report.checks:
-        mark, style = ("ok", "green") if check.held else ("FAILED", "bold red")
-        line = Text(f"  {mark:<7}", style=style).append(f"{check.name}: ", style="not bold default")
+        mark, style = (marks[Mood.OK], "green") if check.held else (marks[Mood.REFUSED], "bold red")
+        line = Text(f"  {mark} ", style=style).append(f"{check.name}: ", style="not bold default")
         console.print(line.append(check.detail, style="not bold dim"), highlight=False, soft_wrap=True)
     console.print()
     console.print(_headline(call.report), highlight=False, soft_wrap=True)
@@ -176,6 +192,20 @@ def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None
     (out / "repeat.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     median = f", median set-up {result['median_setup_ms']} ms" if times else ""
     console.print(f"{held} of {len(calls)} calls held{median}; repeat.json has each", highlight=False)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does, so that no program is left behind."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _positive(text: str) -> float:

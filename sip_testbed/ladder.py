@@ -220,6 +220,11 @@ def render_text(ladder: Ladder, width: int = WIDTH, encoding: str = "utf-8") -> 
     return "\n".join(line.plain.rstrip() for line in _lines(ladder, width, _glyphs(encoding))) + "\n"
 
 
+def marks(encoding: str) -> Mapping[Mood, str]:
+    """The marks for what was accepted (Mood.OK) and refused (Mood.REFUSED) that an output's `encoding` has."""
+    return _glyphs(encoding).marks
+
+
 def _glyphs(encoding: str) -> _Glyphs:
     try:
         "│▶✔●…".encode(encoding)
