@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -79,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
     options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a reason from afar may hold what this terminal cannot show
+            stream.reconfigure(errors="replace")
     progress = _Progress(Console(stderr=arguments.json))
     try:
         with _sigterm_interrupts():

@@ -165,7 +165,7 @@ def _media_rows(
     for (_, dst), packets in streams.items():
         kind = "SRTP" if packets[0].wire != packets[0].clear else "RTP"
         label, actor = f"{kind} {len(packets)} packets", packets[0].actor
-        extras = (f"· {figures[actor]}",) if actor in figures else ()
+        extras = (f"({figures[actor]})",) if actor in figures else ()
         since_ms = (packets[0].time_s - first_s) * 1000
         rows.append(Row(since_ms, actor, _owner(dst, owners), label, Mood.MEDIA, extras))
     return rows

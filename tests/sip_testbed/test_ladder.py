@@ -61,8 +61,8 @@ def test_registrations_are_left_out_and_time_begins_with_the_call(call_trace: An
 def test_media_rows_count_packets_and_show_figures(call_trace: Any) -> None:
     rows = [row for row in build(call_trace().events(), FIGURES).rows if row.mood is Mood.MEDIA]
     assert [row.text for row in rows] == [
-        "SRTP 25 packets · loss 0, MOS 4.41",
-        "SRTP 25 packets · loss 0, MOS 4.40",
+        "SRTP 25 packets (loss 0, MOS 4.41)",
+        "SRTP 25 packets (loss 0, MOS 4.40)",
     ]
 
 
@@ -103,7 +103,7 @@ def test_without_a_terminal_there_are_no_escape_codes_and_with_one_there_are(cal
 
 
 def test_ascii_where_the_output_knows_nothing_else(call_trace: Any) -> None:
-    render_text(build(call_trace().events(), FIGURES), encoding="ascii").replace("·", "-").encode("ascii")
+    render_text(build(call_trace().events(), FIGURES), encoding="ascii").encode("ascii")
 
 
 def test_nothing_happened_is_a_ladder_too() -> None:
