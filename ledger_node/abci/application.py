@@ -6,11 +6,13 @@ place in the block with its code, so that its sender learns the reason; what doe
 a member (codes below 100) enters no block.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import Counter
 
 from ledger_node.abci.abci_pb2 import (
     CheckTx,
@@ -18,6 +20,7 @@ from ledger_node.abci.abci_pb2 import (
     FinalizeBlock,
     Info,
     InitChain,
+    Misbehavior,
     PrepareProposal,
     ProcessProposal,
     ProofSteps,
@@ -34,6 +37,10 @@ from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply, check
 from voice_dpki.names import CertDigest, Height
+
+log = logging.getLogger(__name__)
+
+MISBEHAVIOR = Counter("ledger_validators_misbehaved", "Pieces of evidence in blocks")
 
 APP_VERSION = 1
 """Stands in headers as version.app; grows when the same block would give another state."""
@@ -158,6 +165,8 @@ class Application:
         if request.height != self._ledger.height + 1:
             raise LocalError(f"block {request.height} came where {self._ledger.height + 1} is the next one")
         self._on_progress(Height(request.height))
+        for misbehavior in request.misbehavior:
+            _report(misbehavior)
         block = _block(request.height, request.time, request.transactions)
         outcome = self._execute(block)
         self._decided = (block, outcome)
@@ -216,6 +225,17 @@ def validator_updates(view: StateView, members: Mapping[str, Member]) -> list[Va
 
 def _block(height: int, time: Timestamp, transactions: Iterable[bytes]) -> Block:
     return Block(Height(height), time.seconds, tuple(transactions))
+
+
+def _report(misbehavior: Misbehavior) -> None:
+    """Make a validator's misbehaviour known: what CometBFT's evidence proves."""
+    MISBEHAVIOR.inc()
+    fields = {
+        "kind": Misbehavior.Kind.Name(misbehavior.kind),
+        "validator": misbehavior.validator.address.hex(),
+        "height": misbehavior.height,
+    }
+    log.critical("validator-misbehaved", extra={"fields": fields})
 
 
 def _may_enter(result: TxResult) -> bool:

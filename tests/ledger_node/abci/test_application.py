@@ -11,6 +11,7 @@ from ledger_node.abci.abci_pb2 import (
     FinalizeBlock,
     Info,
     InitChain,
+    Misbehavior,
     PrepareProposal,
     ProcessProposal,
     PublicKey,
@@ -174,3 +175,12 @@ def test_validators_follow_their_members(federation: Any, node: Any) -> None:
     updates = validator_updates(node.ledger.view, members)
     assert [(item.public_key.ed25519[0], item.power) for item in updates] == [(1, 0), (7, 1), (9, 1)]
     assert validator_updates(node.ledger.view, {"Operator A": a}) == []
+
+
+def test_misbehaviour_is_made_known(node: Any, caplog: pytest.LogCaptureFixture) -> None:
+    request = FinalizeBlock.Request(height=1, time=FIRST)
+    request.misbehavior.add(kind=Misbehavior.DUPLICATE_VOTE, height=1).validator.address = bytes(20)
+    node.application.finalize_block(request)
+    (entry,) = caplog.records
+    assert entry.message == "validator-misbehaved"
+    assert entry.fields == {"kind": "DUPLICATE_VOTE", "validator": "00" * 20, "height": 1}

@@ -1,0 +1,96 @@
+"""The client of CometBFT's RPC, against a double that answers over HTTP as CometBFT v0.38 does."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_node.abci.rpc import IN_CACHE, MAX_RPC_BATCH, Broadcaster, Rpc, RpcError
+from voice_dpki.errors import MalformedError
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
+
+COMMIT = json.loads((Path(__file__).parents[2] / "vectors" / "cometbft" / "commit-5.json").read_text())
+COMMIT = COMMIT.get("result", COMMIT)
+HEIGHT = int(COMMIT["signed_header"]["header"]["height"])
+
+
+def call(method: str, parameters: dict[str, str]) -> dict[str, Any]:
+    """Answer one call as CometBFT does."""
+    if method == "commit" and int(parameters["height"]) == HEIGHT:
+        return {"result": COMMIT}
+    if method == "broadcast_tx_async":
+        known = base64.b64decode(parameters["tx"]) == b"known"
+        error = {"code": -32603, "message": "Internal error", "data": IN_CACHE}
+        return {"error": error} if known else {"result": {"code": 0, "hash": ""}}
+    return {"error": {"code": -32603, "message": "Internal error", "data": "height must be less"}}
+
+
+def batch(body: bytes) -> Any:
+    """Answer a batch; the answers to several calls come in any order, and the answer to one without a list."""
+    calls = json.loads(body)
+    answers = [{"jsonrpc": "2.0", "id": each["id"], **call(each["method"], each["params"])} for each in calls]
+    return answers[::-1] if len(answers) > 1 else answers[0]
+
+
+@asynccontextmanager
+async def cometbft(answers: Callable[[bytes], Any] = batch, port: int = 0) -> AsyncIterator[Rpc]:
+    async def answer(request: Request) -> Response:
+        return Response(200, json.dumps(answers(request.body)).encode())
+
+    app = HttpApp([Route("POST", "/", answer, 10**7)])
+    async with serve(app, Listen(port=port)) as chosen, Rpc(Listen(port=chosen)) as rpc:
+        yield rpc
+
+
+async def test_headers_come_with_their_commits() -> None:
+    async with cometbft() as rpc:
+        assert await rpc.signed_headers([]) == {}
+        headers = await rpc.signed_headers([HEIGHT])
+        assert headers[HEIGHT].header.hash() == headers[HEIGHT].commit.block_id.hash
+        with pytest.raises(RpcError, match="height must be less"):
+            await rpc.signed_headers([HEIGHT, HEIGHT + 1])
+
+
+async def test_transactions_are_taken_or_not_each_for_itself() -> None:
+    async with cometbft() as rpc:
+        assert await rpc.broadcast([b"new", b"known", b"other"]) == ["", IN_CACHE, ""]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], {}, 7, "text", None, {"id": 0}, {"id": 1, "result": {}}, {"id": 0, "result": {"signed_header": 3}}],
+    ids=str,
+)
+async def test_other_answers_are_errors(answer: Any) -> None:
+    async with cometbft(lambda _: answer) as rpc:
+        with pytest.raises((RpcError, MalformedError)):
+            await rpc.signed_headers([HEIGHT])
+
+
+async def test_transactions_wait_for_cometbft_and_go_in_batches() -> None:
+    sizes: list[int] = []
+
+    def counting(body: bytes) -> Any:
+        sizes.append(len(json.loads(body)))
+        return batch(body)
+
+    async with cometbft() as unused:
+        port = int(str(unused._url).rpartition(":")[2])
+    async with Rpc(Listen(port=port)) as rpc:
+        broadcaster = Broadcaster(rpc)
+        work = asyncio.create_task(broadcaster.run())
+        waiting = [asyncio.create_task(broadcaster.broadcast(b"%d" % n)) for n in range(MAX_RPC_BATCH + 4)]
+        given_up = waiting.pop()
+        await asyncio.sleep(0)
+        given_up.cancel()
+        async with cometbft(counting, port):
+            assert await asyncio.gather(*waiting) == [""] * len(waiting)
+        work.cancel()
+    assert max(sizes) <= MAX_RPC_BATCH
+    assert sum(sizes) >= len(waiting)
