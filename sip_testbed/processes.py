@@ -4,7 +4,6 @@ Every service of a call is a process that one could as well start by hand. Its t
 and what it did; its log (standard error) is kept beside.
 """
 
-
 import os
 import signal
 import subprocess
