@@ -30,7 +30,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, Request, Response, Route, bearer_token_matches, json_response, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Api:
         if not name.endswith(".der"):
             return self._answer(_digest(name), with_certificate=True)
         with self._chain.snapshot() as view:
-            der = view.certificate(_digest(name.removesuffix(".der")))
+            der = view.get(b"certificates", _digest(name.removesuffix(".der")))
         if der is None:
             return problem(404, "Not Found", "no certificate with this digest is recorded")
         return Response(200, der, content_type="application/pkix-cert")
@@ -132,16 +132,18 @@ class Api:
         started = time.perf_counter()
         with self._chain.snapshot() as view:
             answer = inquiry.status_answer(view, digest, self._clock.now_s(), with_certificate=with_certificate)
-        body = inquiry.encode(answer)
         INQUIRIES.labels(answer.status).inc()
         if self._tracer.on:
             text = f"inquiry H(CERT) {_short(digest)}, {answer.status} at height {answer.height}"
             self._tracer.note(text, ms=_ms_since(started), status=answer.status, digest=answer.digest)
-        return Response(200, body)
+        return json_response(200, answer)
 
     async def _member(self, request: Request) -> Response:
+        organization = request.path_args["organization"]
+        if len(organization) > MAX_NAME_LENGTH:
+            raise _BadRequestError(f"an organisation's name has at most {MAX_NAME_LENGTH} characters")
         with self._chain.snapshot() as view:
-            return Response(200, inquiry.encode(inquiry.member_answer(view, request.path_args["organization"])))
+            return json_response(200, inquiry.member_answer(view, organization))
 
     async def _find(self, request: Request) -> Response:
         query = request.query

@@ -20,16 +20,17 @@ class NoBlockError(LocalError):
 def status_answer(view: StoreView, digest: CertDigest, now_s: float, *, with_certificate: bool) -> AnswerForm:
     """Answer about one certificate; raises NoBlockError."""
     header = _tip(view)
-    record = view.record(digest)
-    certificate = view.certificate(digest) if record and with_certificate else None
+    data = view.get(b"records", digest)
+    record = None if data is None else CertRecord.parse(data)
+    certificate = view.get(b"certificates", digest) if record and with_certificate else None
     return AnswerForm(
         digest=digest.hex(),
         height=view.height,
         status=record.status_at(now_s) if record else CertStatus.UNKNOWN,
-        record=_base64(record.serialize()) if record else None,
-        certificate=_base64(certificate) if certificate else None,
+        record=_base64(data),
+        certificate=_base64(certificate),
         proof=_proof(view, digest),
-        member=_member_of(view, record) if record else None,
+        member=_member(view, record.organization) if record else None,
         signed_header=header,
     )
 
@@ -41,19 +42,9 @@ def member_answer(view: StoreView, organization: str) -> dict[str, object]:
     return {"organization": organization, "height": view.height, "member": member, "signed_header": header}
 
 
-def encode(answer: AnswerForm | dict[str, object]) -> bytes:
-    """Encode an answer as JSON."""
-    return msgspec.json.encode(answer)
-
-
-def _member_of(view: StoreView, record: CertRecord) -> MemberForm:
-    return _member(view, record.organization)
-
-
 def _member(view: StoreView, organization: str) -> MemberForm:
-    member = view.member(organization)
-    record = _base64(member.serialize()) if member else None
-    return MemberForm(record=record, proof=_proof(view, member_key(organization)))
+    record = view.get(b"members", organization.encode("utf-8"))
+    return MemberForm(record=_base64(record), proof=_proof(view, member_key(organization)))
 
 
 def _tip(view: StoreView) -> msgspec.Raw:
@@ -64,8 +55,8 @@ def _tip(view: StoreView) -> msgspec.Raw:
 
 
 def _proof(view: StoreView, key: bytes) -> str:
-    return _base64(tree.prove(view, key).serialize())
+    return base64.b64encode(tree.prove(view, key).serialize()).decode("ascii")
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode("ascii")

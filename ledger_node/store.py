@@ -13,6 +13,7 @@ its proof, and a kill at any moment leaves the state after one step or after the
 """
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ MAP_BYTES = 1 << 36
 """Address space set aside, not memory or disk: about 130 million certificates at half a kilobyte each."""
 
 DATA_FILE = "ledger.mdb"
+UNFINISHED_FILE = "unfinished.mdb"
 LOCK_FILE = "node.lock"
 
 _Databases: TypeAlias = "dict[bytes, lmdb._Database]"
@@ -99,54 +101,47 @@ class StoreView:
         """End the transaction; the view cannot be read any more."""
         self.transaction.abort()
 
-    def _get(self, database: bytes, key: bytes) -> bytes | None:
+    def get(self, database: bytes, key: bytes) -> bytes | None:
+        """Return an entry of a database as it is stored."""
         return self.transaction.get(key, db=self._databases[database])
 
     def count(self, database: bytes) -> int:
         """Tell how many entries a database has."""
         return self.transaction.stat(self._databases[database])["entries"]
 
-    def meta(self, name: bytes) -> bytes | None:
-        """Return an entry of the meta database."""
-        return self._get(b"meta", name)
-
     def node(self, path: bytes) -> bytes | None:
         """Return a stored node of the tree."""
-        return self._get(b"nodes", b"\0" + path)
+        return self.get(b"nodes", b"\0" + path)
 
     def record(self, digest: CertDigest) -> CertRecord | None:
         """Return the record of a certificate."""
-        data = self._get(b"records", digest)
+        data = self.get(b"records", digest)
         return None if data is None else CertRecord.parse(data)
-
-    def certificate(self, digest: CertDigest) -> bytes | None:
-        """Return a recorded certificate as DER."""
-        return self._get(b"certificates", digest)
 
     def member(self, organization: str) -> Member | None:
         """Return a member."""
-        data = self._get(b"members", organization.encode("utf-8"))
+        data = self.get(b"members", organization.encode("utf-8"))
         return None if data is None else _member(data)
 
     def organization_of_key(self, key_id: bytes) -> str | None:
         """Tell whose a key is."""
-        data = self._get(b"keys", key_id)
+        data = self.get(b"keys", key_id)
         return None if data is None else data.decode("utf-8")
 
     def block(self, height: int) -> StoredBlock | None:
         """Return the block at a height."""
-        data = self._get(b"blocks", _height_key(height))
+        data = self.get(b"blocks", _height_key(height))
         return None if data is None else StoredBlock.decode(data)
 
     @property
     def height(self) -> Height:
         """Number of the last block that was executed, 0 before the first."""
-        return Height(int.from_bytes(self.meta(b"height") or b"", "big"))
+        return Height(int.from_bytes(self.get(b"meta", b"height") or b"", "big"))
 
     @property
     def tip_json(self) -> bytes | None:
         """JSON of the signed header that proves this state; None before the first block."""
-        return self.meta(b"tip")
+        return self.get(b"meta", b"tip")
 
     def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over all entries of one of the databases, by key."""
@@ -162,6 +157,39 @@ def _height_key(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
+class _Writer:
+    """Puts things into the databases within one LMDB transaction."""
+
+    def __init__(self, databases: _Databases, transaction: _Transaction) -> None:
+        self._databases = databases
+        self._transaction = transaction
+
+    def put(self, database: bytes, key: bytes, value: bytes) -> None:
+        self._transaction.put(key, value, db=self._databases[database])
+
+    def put_block(self, block: SignedBlock, outcome: Outcome) -> None:
+        header = msgspec.json.encode(block.signed_header.to_json())
+        codes = tuple(result.code for result in outcome.results)
+        self.put(b"blocks", _height_key(block.height), StoredBlock(header, block.transactions, codes).encode())
+        self.put(b"meta", b"height", _height_key(block.height))
+        self.put_outcome(outcome)
+
+    def put_outcome(self, outcome: Outcome) -> None:
+        for path, node in outcome.update.nodes.items():
+            if node is None:
+                self._transaction.delete(b"\0" + path, db=self._databases[b"nodes"])
+            else:
+                self.put(b"nodes", b"\0" + path, node)
+        for digest, record in outcome.records.items():
+            self.put(b"records", digest, record.serialize())
+        for digest, der in outcome.certificates.items():
+            self.put(b"certificates", digest, der)
+        for key_id, organization in outcome.keys.items():
+            self.put(b"keys", key_id, organization.encode("utf-8"))
+        for organization, member in outcome.members.items():
+            self.put(b"members", organization.encode("utf-8"), member.serialize())
+
+
 class Store:
     """An open store; `view` is the state as of the last commit, for the thread that commits."""
 
@@ -175,15 +203,13 @@ class Store:
         with ExitStack() as opened:
             if not read_only:
                 opened.enter_context(_take_lock(folder))
-            self._environment = opened.enter_context(_open(folder, read_only))
+                _make_if_missing(folder, genesis)
             try:
-                self._databases = {name: self._environment.open_db(name) for name in _DATABASES}
-                if not read_only:
-                    self._found()
-                transaction = self._environment.begin()
+                self._environment = opened.enter_context(_open(folder / DATA_FILE, read_only=read_only))
+                self._databases = {name: self._environment.open_db(name, create=False) for name in _DATABASES}
+                self.view = StoreView(genesis.chain_id, self._databases, self._environment.begin())
             except lmdb.Error as error:
                 raise damaged(folder, str(error)) from None
-            self.view = StoreView(genesis.chain_id, self._databases, transaction)
             opened.callback(self.view.close)
             self._check_identity()
             self._opened = opened.pop_all()
@@ -199,9 +225,10 @@ class Store:
         """Store a step, durably before this returns; raises StoreError, and has then stored nothing of it."""
         try:
             with self._environment.begin(write=True) as transaction:
+                writer = _Writer(self._databases, transaction)
                 for executed in step.executed:
-                    self._put_block(transaction, executed.block, executed.outcome)
-                self._put(transaction, b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
+                    writer.put_block(executed.block, executed.outcome)
+                writer.put(b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
         except lmdb.Error as error:
             raise StoreError(
                 f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
@@ -214,46 +241,10 @@ class Store:
         """Close the store and let others have it."""
         self._opened.close()
 
-    def _put(self, transaction: _Transaction, database: bytes, key: bytes, value: bytes) -> None:
-        transaction.put(key, value, db=self._databases[database])
-
-    def _put_block(self, transaction: _Transaction, block: SignedBlock, outcome: Outcome) -> None:
-        codes = tuple(result.code for result in outcome.results)
-        header = msgspec.json.encode(block.signed_header.to_json())
-        stored = StoredBlock(header, block.transactions, codes)
-        self._put(transaction, b"blocks", _height_key(block.height), stored.encode())
-        self._put(transaction, b"meta", b"height", _height_key(block.height))
-        self._put_outcome(transaction, outcome)
-
-    def _put_outcome(self, transaction: _Transaction, outcome: Outcome) -> None:
-        for path, node in outcome.update.nodes.items():
-            if node is None:
-                transaction.delete(b"\0" + path, db=self._databases[b"nodes"])
-            else:
-                self._put(transaction, b"nodes", b"\0" + path, node)
-        for digest, record in outcome.records.items():
-            self._put(transaction, b"records", digest, record.serialize())
-        for digest, der in outcome.certificates.items():
-            self._put(transaction, b"certificates", digest, der)
-        for key_id, organization in outcome.keys.items():
-            self._put(transaction, b"keys", key_id, organization.encode("utf-8"))
-        for organization, member in outcome.members.items():
-            self._put(transaction, b"members", organization.encode("utf-8"), member.serialize())
-
-    def _found(self) -> None:
-        """Store the genesis state in a store that is new."""
-        with self._environment.begin(write=True) as transaction:
-            if transaction.get(b"format", db=self._databases[b"meta"]) is not None:
-                return
-            self._put(transaction, b"meta", b"format", FORMAT)
-            self._put(transaction, b"meta", b"genesis", self._genesis.fingerprint())
-            self._put(transaction, b"meta", b"height", _height_key(0))
-            self._put_outcome(transaction, self._genesis.outcome())
-
     def _check_identity(self) -> None:
-        if self.view.meta(b"format") != FORMAT:
+        if self.view.get(b"meta", b"format") != FORMAT:
             raise damaged(self._folder, "it has not the format of this version")
-        if self.view.meta(b"genesis") != self._genesis.fingerprint():
+        if self.view.get(b"meta", b"genesis") != self._genesis.fingerprint():
             raise StoreError(
                 f"{self._folder}: this store was made for another genesis than the one configured; "
                 "configure that genesis, or another data_dir"
@@ -268,20 +259,46 @@ def damaged(folder: Path, what: str) -> StoreError:
     )
 
 
-def _open(folder: Path, read_only: bool) -> lmdb.Environment:
-    path = folder / DATA_FILE
+def _make_if_missing(folder: Path, genesis: Genesis) -> None:
+    """Make a store with the genesis state, under another name until it is whole."""
+    if (folder / DATA_FILE).exists():
+        return
+    unfinished = folder / UNFINISHED_FILE
+    unfinished.unlink(missing_ok=True)
     try:
-        return lmdb.open(
-            str(path),
-            subdir=False,
-            map_size=MAP_BYTES,
-            max_dbs=len(_DATABASES),
-            readonly=read_only,
-            lock=not read_only,
-            mode=0o600,
-        )
+        with _open(unfinished, lock=False) as environment:
+            databases = {name: environment.open_db(name) for name in _DATABASES}
+            with environment.begin(write=True) as transaction:
+                writer = _Writer(databases, transaction)
+                writer.put(b"meta", b"format", FORMAT)
+                writer.put(b"meta", b"genesis", genesis.fingerprint())
+                writer.put(b"meta", b"height", _height_key(0))
+                writer.put_outcome(genesis.outcome())
     except lmdb.Error as error:
-        raise damaged(folder, str(error)) from None
+        raise StoreError(f"{folder}: cannot make a store here: {error}") from None
+    unfinished.rename(folder / DATA_FILE)
+    _sync(folder)
+
+
+def _open(path: Path, *, read_only: bool = False, lock: bool = True) -> lmdb.Environment:
+    return lmdb.open(
+        str(path),
+        subdir=False,
+        map_size=MAP_BYTES,
+        max_dbs=len(_DATABASES),
+        readonly=read_only,
+        lock=lock and not read_only,
+        mode=0o600,
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _take_lock(folder: Path) -> IO[bytes]:

@@ -127,7 +127,7 @@ async def test_plain_http_inquiries(running: Any, token: str) -> None:
     assert "certificate" not in get(engine, f"status/{digest}").json()
     assert get(engine, "members/Operator%20B").json()["member"]["record"]
     assert get(engine, "members/Nobody").json()["member"]["record"] is None
-    for path in ("status/xyz", f"status/{digest}00", "blocks/x", "blocks?from=-1"):
+    for path in ("status/xyz", f"status/{digest}00", "blocks/x", "blocks?from=-1", "members/" + "x" * 600):
         assert get(engine, path).status_code == 400
     for body in (b"{}", b'{"digest": "", "reason": ""}', b'{"digest": "\xff"}'):
         assert post(engine, "revocations", body, {"authorization": f"Bearer {token}"}).status_code == 400

@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from ledger_node.integrity import check_store
-from ledger_node.store import DATA_FILE, Store, StoreError
+from ledger_node.store import DATA_FILE, UNFINISHED_FILE, Store, StoreError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.x509.profile import digest_of
@@ -52,7 +52,7 @@ def test_what_was_committed_is_there_again(stored: Stored) -> None:
     assert tree.root(view) == tree.root(stored.maker.state)
     assert (store.height, view.height, view.count(b"records")) == (4, 4, 3)
     for der in stored.ders:
-        assert view.certificate(digest_of(der)) == der
+        assert view.get(b"certificates", digest_of(der)) == der
         assert view.record(digest_of(der)) == stored.maker.state.record(digest_of(der))
         assert view.organization_of_key(view.record(digest_of(der)).key_id) == "Operator A"
     assert view.member("Operator B") == stored.genesis.member("Operator B")
@@ -73,6 +73,16 @@ def test_a_snapshot_does_not_change(stored: Stored) -> None:
 
 def test_a_sound_store_passes(stored: Stored) -> None:
     assert stored.check() == "height 4: looked at 4 blocks and all 3 certificates"
+
+
+def test_a_store_that_was_never_finished_is_made_anew(network: Any, tmp_path: Path) -> None:
+    (tmp_path / UNFINISHED_FILE).write_bytes(b"half of it")
+    assert check_store(tmp_path, network.genesis, whole=True) == "no store yet"
+    Store(tmp_path, network.genesis).close()
+    assert (
+        check_store(tmp_path, network.genesis, whole=True) == "height 0: looked at 0 blocks and all 0 certificates"
+    )
+    assert not (tmp_path / UNFINISHED_FILE).exists()
 
 
 def test_a_store_serves_one_process(stored: Stored) -> None:
