@@ -15,8 +15,10 @@ from voice_dpki.sip.transaction import Outgoing
 
 log = logging.getLogger(__name__)
 
+MAX_DATAGRAM_BYTES: Final = 65_507
+"""What fits into an IPv4 datagram behind its headers."""
+
 _BIND_TRIES: Final = 20
-_UDP_BUFFER_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +137,11 @@ class Transport:
 
     def _send_datagram(self, outgoing: Outgoing) -> None:
         hop = outgoing.hop
-        try:
-            if self._udp is None or self._udp.is_closing():
-                raise OSError("closed")
-            self._udp.sendto(outgoing.data, (hop.host, hop.port))
-        except OSError:
+        if self._udp is None or self._udp.is_closing() or len(outgoing.data) > MAX_DATAGRAM_BYTES:
             self._fail(outgoing)
-        else:
-            self.trace("udp", self.address.address, hop.address, outgoing.data)
+            return
+        self.trace("udp", self.address.address, hop.address, outgoing.data)
+        self._udp.sendto(outgoing.data, (hop.host, hop.port))
 
     def _queue(self, outgoing: Outgoing) -> None:
         """Let a message wait for a connection to its hop, which is begun if none is under way."""

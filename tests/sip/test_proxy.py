@@ -1,0 +1,278 @@
+"""The proxy core: what it forwards, in which form, and what it refuses (RFC 3261 §16)."""
+
+from collections.abc import Callable
+
+import pytest
+from sipmessage import Request, Response
+
+from voice_dpki.effects import Random
+from voice_dpki.sip.machines import Timers
+from voice_dpki.sip.message import (
+    Hop,
+    copy_request,
+    encode,
+    header_values,
+    make_response,
+    parse_message,
+    set_header_values,
+)
+from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
+from voice_dpki.sip.transaction import Outgoing, TransactionLayer
+
+RequestText = Callable[..., bytes]
+
+OWN = Hop("udp", "127.0.0.2", 5060)
+CALLER = Hop("udp", "127.0.0.6", 5060)
+CALLEE = Hop("udp", "127.0.0.7", 5060)
+
+
+class Bench:
+    """A proxy core on its layer, between a caller and a callee that the test plays."""
+
+    def __init__(self, random: Random) -> None:
+        self.layer = TransactionLayer(OWN.address, random=random, timers=Timers(c_s=TIMER_C_S, trying_after_s=0))
+        self.core = ProxyCore(self.layer, OWN, secret=b"key", random=random)
+        self.now_s = 100.0
+        self.arrivals: list[Arrival] = []
+        self.sent: list[Outgoing] = []
+
+    def pump(self) -> None:
+        while events := self.layer.take_events():
+            for event in events:
+                arrival = self.core.handle(event, self.now_s)
+                if arrival is not None:
+                    self.arrivals.append(arrival)
+        self.sent += self.layer.take_output()
+
+    def receive(self, data: bytes, source: Hop = CALLER) -> None:
+        self.layer.receive(data, source, self.now_s)
+        self.pump()
+
+    def forward(self, index: int = -1) -> None:
+        arrival = self.arrivals[index]
+        self.core.forward(arrival.key, copy_request(arrival.request), CALLEE, self.now_s)
+        self.pump()
+
+    def answer(self, status: int, to_tag: str = "callee", **headers: str) -> None:
+        """Let the callee answer the request that was forwarded last."""
+        request = self.last_request()
+        extra = [("Record-Route", value) for value in header_values(request, "Record-Route")]
+        response = make_response(request, status, to_tag=to_tag, headers=[*extra, *headers.items()])
+        self.receive(encode(response), CALLEE)
+
+    def last_request(self) -> Request:
+        return next(m for m in reversed(self.messages()) if isinstance(m, Request) and m.method != "CANCEL")
+
+    def messages(self) -> list[Request | Response]:
+        return [parse_message(outgoing.data) for outgoing in self.sent]
+
+    def names(self) -> list[str]:
+        return [m.method if isinstance(m, Request) else str(m.code) for m in self.messages()]
+
+    def advance(self, seconds: float) -> None:
+        end_s = self.now_s + seconds
+        while (due_s := self.layer.next_timer()) is not None and due_s <= end_s:
+            self.now_s = due_s
+            self.layer.handle_timer(due_s)
+            self.pump()
+        self.now_s = end_s
+
+
+@pytest.fixture
+def bench(random: Random) -> Bench:
+    return Bench(random)
+
+
+@pytest.fixture
+def called(bench: Bench, request_text: RequestText) -> Bench:
+    """A proxy that has forwarded an INVITE."""
+    bench.receive(request_text())
+    bench.forward()
+    return bench
+
+
+def route_of(bench: Bench) -> str:
+    """The Route value that both ends get from the proxy's Record-Route."""
+    return header_values(bench.last_request(), "Record-Route")[0]
+
+
+def test_an_invite_is_tried_recorded_and_forwarded_once(called: Bench, request_text: RequestText) -> None:
+    called.receive(request_text())
+    assert called.names() == ["100", "INVITE", "100"]
+    assert len(called.arrivals) == 1
+    invite = called.last_request()
+    vias = header_values(invite, "Via")
+    assert vias[0].startswith("SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bK")
+    assert vias[1].startswith("SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bKone")
+    assert invite.headers["Max-Forwards"] == "69"
+    assert route_of(called).startswith("<sip:127.0.0.2:5060;lr;call=")
+    assert called.sent[1].hop == CALLEE
+
+
+def test_responses_go_back_without_our_via_and_trying_does_not(called: Bench) -> None:
+    for status in (100, 180, 200, 200):
+        called.answer(status)
+    assert called.names()[2:] == ["180", "200", "200"]
+    ok = called.messages()[-1]
+    assert [via.split(";")[0] for via in header_values(ok, "Via")] == ["SIP/2.0/UDP 127.0.0.6:5060"]
+    assert called.sent[-1].hop == CALLER
+
+
+def test_a_failure_is_acknowledged_here_and_forwarded(called: Bench, request_text: RequestText) -> None:
+    called.answer(486)
+    assert called.names()[2:] == ["ACK", "486"]
+    called.receive(request_text("ACK", to_tag="callee"))
+    assert called.names()[4:] == []
+
+
+def test_a_503_of_the_next_hop_is_not_ours(called: Bench) -> None:
+    called.answer(503)
+    assert called.names()[-1] == "500"
+
+
+def test_requests_of_the_dialog_need_no_decision(called: Bench, request_text: RequestText) -> None:
+    called.answer(200)
+    route = f"Route: {route_of(called)}\r\n"
+    called.receive(request_text("ACK", f"sip:{CALLEE.address}", branch="z9hG4bKa", to_tag="callee", headers=route))
+    called.receive(
+        request_text("BYE", f"sip:{CALLEE.address}", branch="z9hG4bKb", to_tag="callee", sequence=2, headers=route)
+    )
+    assert called.names()[-2:] == ["ACK", "BYE"]
+    for request, outgoing in list(zip(called.messages(), called.sent, strict=True))[-2:]:
+        assert header_values(request, "Route") == []
+        assert header_values(request, "Record-Route") == []
+        assert outgoing.hop == CALLEE
+    called.answer(200)
+    assert called.names()[-1] == "200"
+    assert len(called.arrivals) == 1
+
+
+def test_nobody_else_is_relayed_for(called: Bench, request_text: RequestText) -> None:
+    called.answer(200)
+    sent = len(called.sent)
+    stranger = f"Route: {route_of(called)}\r\n"
+    bare = "Route: <sip:127.0.0.2:5060;lr>\r\n"
+    forged = "Route: <sip:127.0.0.2:5060;lr;call=AAAAAAAAAAAAAAAA>\r\n"
+    for number, (headers, call_id) in enumerate(
+        ((stranger, "other"), (bare, "call-1"), (forged, "call-1"), ("", "call-1"))
+    ):
+        text = request_text(
+            "BYE", "sip:127.0.0.99", branch=f"z9hG4bK{number}", to_tag="x", call_id=call_id, headers=headers
+        )
+        called.receive(text)
+        called.receive(text.replace(b"BYE", b"ACK").replace(b"z9hG4bK", b"z9hG4bKack"))
+    assert called.names()[sent:] == ["481"] * 4
+    called.receive(request_text("INVITE", branch="z9hG4bKi", headers="Route: <sip:127.0.0.99;lr>\r\n"))
+    assert called.names()[-1] == "403"
+    assert len(called.arrivals) == 1
+
+
+def test_a_strict_router_before_us_is_understood(called: Bench, request_text: RequestText) -> None:
+    called.answer(200)
+    own = route_of(called).strip("<>")
+    called.receive(
+        request_text("BYE", own, branch="z9hG4bKb", to_tag="callee", headers=f"Route: <sip:{CALLEE.address}>\r\n")
+    )
+    bye = called.last_request()
+    assert (bye.method, str(bye.uri)) == ("BYE", f"sip:{CALLEE.address}")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ((b"Max-Forwards: 70", b"Max-Forwards: 0"), "483"),
+        ((b"Max-Forwards: 70", b"Max-Forwards: 256"), "400"),
+        ((b"Max-Forwards: 70", b"Max-Forwards: -1"), "400"),
+        ((b"Max-Forwards: 70", b"Max-Forwards: 70\r\nProxy-Require: magic"), "420"),
+        ((b"INVITE sip:", b"INVITE sips:"), "416"),
+        ((b"Max-Forwards: 70", b"Max-Forwards: 70\r\nRoute: nonsense"), "400"),
+    ],
+)
+def test_what_no_proxy_forwards(
+    bench: Bench, request_text: RequestText, change: tuple[bytes, bytes], status: str
+) -> None:
+    bench.receive(request_text().replace(*change))
+    assert bench.names() == ["100", status]
+    assert bench.arrivals == []
+
+
+def test_a_loop_is_found(called: Bench) -> None:
+    looped = called.last_request()
+    vias = header_values(looped, "Via")
+    set_header_values(looped, "Via", ["SIP/2.0/UDP 127.0.0.9:5060;branch=z9hG4bKnine", *vias])
+    looped.headers.remove("Record-Route")
+    called.receive(encode(looped), Hop("udp", "127.0.0.9", 5060))
+    assert called.names()[-1] == "482"
+
+
+def test_a_cancel_is_answered_here_and_sent_on(called: Bench, request_text: RequestText) -> None:
+    called.answer(180)
+    called.receive(request_text("CANCEL", headers="Reason: SIP;cause=200\r\n"))
+    assert called.names()[-2:] == ["200", "CANCEL"]
+    assert called.messages()[-1].headers["Reason"] == "SIP;cause=200"
+    called.answer(487)
+    assert called.names()[-2:] == ["ACK", "487"]
+
+
+def test_a_call_cancelled_before_it_was_decided_goes_nowhere(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    bench.receive(request_text("CANCEL"))
+    assert bench.names() == ["100", "200", "487"]
+    bench.forward()
+    bench.core.answer(bench.arrivals[0].key, 404, None, bench.now_s)
+    bench.pump()
+    assert bench.names() == ["100", "200", "487"]
+
+
+def test_a_cancel_of_nothing_is_told_so(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text("CANCEL"))
+    assert bench.names() == ["481"]
+
+
+def test_silence_becomes_408_for_an_invite_and_nothing_for_others(called: Bench, request_text: RequestText) -> None:
+    called.advance(33)
+    assert called.names()[-1] == "408"
+    called = Bench(called.core._random)
+    called.receive(request_text("OPTIONS"))
+    called.forward()
+    called.advance(100)
+    assert set(called.names()) == {"OPTIONS"}
+    assert len(called.layer) == 0
+
+
+def test_a_call_that_rings_for_ever_is_cancelled(called: Bench) -> None:
+    called.answer(180)
+    called.advance(TIMER_C_S + 1)
+    assert "CANCEL" in called.names()
+    called.advance(33)
+    assert called.names()[-1] == "408"
+
+
+def test_a_next_hop_that_cannot_be_reached_becomes_500(called: Bench) -> None:
+    key = called.sent[1].key
+    assert key is not None
+    called.layer.transport_failed(key, called.now_s)
+    called.pump()
+    assert called.names()[-1] == "500"
+
+
+def test_nothing_is_kept_when_all_is_over(called: Bench, request_text: RequestText) -> None:
+    called.answer(200)
+    called.answer(200)
+    called.advance(100)
+    assert len(called.layer) == 0
+    assert (called.core._contexts, called.core._servers) == ({}, {})
+    called.answer(200)
+    assert called.names()[-1] == "200"
+    assert len(called.sent) == 4
+
+
+def test_a_response_on_its_way_back_can_be_changed(random: Random, request_text: RequestText) -> None:
+    bench = Bench(random)
+    bench.core = ProxyCore(
+        bench.layer, OWN, secret=b"k", random=random, change_response=lambda r: r.headers.set("X-Seen", "1")
+    )
+    bench.receive(request_text())
+    bench.forward()
+    bench.answer(200)
+    assert bench.messages()[-1].headers["X-Seen"] == "1"
