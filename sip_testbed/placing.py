@@ -116,6 +116,7 @@ class _Placement:
                 with self._stages.stage("earlier call"):
                     self._call(callee)
                     earlier = self._testbed.end(("caller",))
+                    self._prepare_folder()  # what was said then is not this call's
             began_s = time.time()
             with self._stages.stage("call and talk"):
                 self._call(callee)

@@ -1,6 +1,7 @@
 """Whole calls between two operators: every program a process, every message over a socket, every attack real."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -138,6 +139,7 @@ def test_every_attack_is_refused_by_the_step_that_is_documented(name: str, place
     )
     assert seen.sentence.endswith(".")
     assert any(row.src == "path" for row in call.ladder.rows)
+    assert not any(name.startswith("caller.") for name in os.listdir(call.folder))
     jsonschema.validate(json.loads((call.folder / "report.json").read_bytes()), schema())
 
 
