@@ -90,6 +90,7 @@ class Api:
         self._clock = clock
         self._tracer = tracer
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
+        self._searching = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """Return all routes; those of the submission role only if the node has it."""
@@ -146,9 +147,9 @@ class Api:
             return json_response(200, inquiry.member_answer(view, organization))
 
     async def _find(self, request: Request) -> Response:
-        query = request.query
-        found = await asyncio.to_thread(self._search_blocking, query.get("subject"), query.get("organization"))
-        return json_response(200, found)
+        subject, organization = request.query.get("subject"), request.query.get("organization")
+        async with self._searching:
+            return json_response(200, await asyncio.to_thread(self._search_blocking, subject, organization))
 
     def _search_blocking(self, subject: str | None, organization: str | None) -> dict[str, object]:
         if self._search is None:

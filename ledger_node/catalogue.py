@@ -4,7 +4,6 @@ It proves nothing and decides nothing: whoever finds a digest here asks for its 
 catches up when it is asked, so that a node that nobody searches on does not pay for it.
 """
 
-import threading
 from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
@@ -43,26 +42,24 @@ class Progress(SQLModel, table=True):
 
 
 class Catalogue:
-    """The catalogue of one store. Its methods block, and may be called from any thread."""
+    """The catalogue of one store. Its methods block; one may be called at a time, from any thread."""
 
     def __init__(self, folder: Path, store: Store) -> None:
         self._store = store
         self._path = folder / FILE
         self._engine = create_engine(f"sqlite:///{self._path}")
-        self._lock = threading.Lock()
 
     def search(self, subject: str | None, organization: str | None) -> dict[str, object]:
         """Find certificates by part of a name and by organisation, the newest first; at most MAX_RESULTS.
 
         A damaged catalogue is thrown away and made again from the blocks.
         """
-        with self._lock:
-            try:
-                return self._search(subject, organization)
-            except DatabaseError:
-                self.close()
-                self._path.unlink()
-                return self._search(subject, organization)
+        try:
+            return self._search(subject, organization)
+        except DatabaseError:
+            self.close()
+            self._path.unlink()
+            return self._search(subject, organization)
 
     def _search(self, subject: str | None, organization: str | None) -> dict[str, object]:
         SQLModel.metadata.create_all(self._engine)

@@ -6,7 +6,16 @@ from pathlib import Path
 import lmdb
 import lmdb.verify
 
-from ledger_node.store import DATA_FILE, Store, StoredBlock, StoreError, StoreView, damaged, parse_signed_header
+from ledger_node.store import (
+    DATA_FILE,
+    Store,
+    StoredBlock,
+    StoreError,
+    StoreView,
+    damaged,
+    parse_signed_header,
+    take_lock,
+)
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import Genesis
@@ -38,9 +47,10 @@ def check_store(folder: Path, genesis: Genesis, *, whole: bool) -> str:
     if not (folder / DATA_FILE).exists():
         return "no store yet"
     try:
-        _check_structure(folder / DATA_FILE)
-        with closing(Store(folder, genesis, read_only=True)) as store:
-            return _check(store.view, genesis, whole)
+        with take_lock(folder):
+            _check_structure(folder / DATA_FILE)
+            with closing(Store(folder, genesis, read_only=True)) as store:
+                return _check(store.view, genesis, whole)
     except StoreError:
         raise
     except (VoiceDpkiError, lmdb.Error, ValueError) as error:

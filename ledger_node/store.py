@@ -202,7 +202,7 @@ class Store:
         self._genesis = genesis
         with ExitStack() as opened:
             if not read_only:
-                opened.enter_context(_take_lock(folder))
+                opened.enter_context(take_lock(folder))
                 _make_if_missing(folder, genesis)
             try:
                 self._environment = opened.enter_context(_open(folder / DATA_FILE, read_only=read_only))
@@ -301,7 +301,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _take_lock(folder: Path) -> IO[bytes]:
+def take_lock(folder: Path) -> IO[bytes]:
+    """Reserve the store in `folder`, made if missing, until the result is closed; raises StoreError if in use."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("ab")

@@ -123,6 +123,15 @@ def test_start_refuses_an_address_in_use(network: Any) -> None:
     assert f"127.0.0.1:{engine.port}" in other.fails()
 
 
+def test_a_store_in_use_is_left_alone(network: Any, ledger_node: Any) -> None:
+    engine = network.engine().start()
+    shown = ledger_node("check", "--config", engine.config)
+    assert shown.returncode == 2
+    assert "another ledger-node is running" in shown.stderr
+    engine.stop()
+    assert ledger_node("check", "--config", engine.config).stdout.startswith("height 1: looked at 1 blocks")
+
+
 def test_it_stops_in_order(network: Any) -> None:
     engine = network.engine().start()
     follower = network.follower("a", engine.url).start()
