@@ -16,8 +16,9 @@ from ledger_node.cometbft import find
 from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.client import LedgerClient, light_client
 from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import Replica, SignedBlock
 from voice_dpki.names import CertDigest
@@ -26,6 +27,9 @@ from voice_dpki.x509.profile import build_certificate, digest_of
 
 NETWORK = "127.0.5"
 KILLS = 100 if os.environ.get("VOICE_DPKI_SOAK") else 5
+SENDERS = 3
+"""Certificates on their way at the same time at each node, under load."""
+
 DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.timeout(600)
@@ -101,7 +105,7 @@ async def blocks(node: OperatorNode) -> list[SignedBlock]:
 
 @contextlib.asynccontextmanager
 async def load(nodes: list[OperatorNode]) -> AsyncIterator[list[CertDigest]]:
-    """Submit certificates at all nodes, one after another at each; the list grows with those acknowledged."""
+    """Submit certificates at all nodes until the context ends; the list grows with those acknowledged."""
     acknowledged: list[CertDigest] = []
 
     async def sender(node: OperatorNode) -> None:
@@ -113,7 +117,7 @@ async def load(nodes: list[OperatorNode]) -> AsyncIterator[list[CertDigest]]:
             acknowledged.append(digest_of(der))
             number += 1
 
-    tasks = [asyncio.create_task(sender(node)) for node in nodes]
+    tasks = [asyncio.create_task(sender(node)) for node in nodes for _ in range(SENDERS)]
     try:
         yield acknowledged
     finally:
@@ -156,6 +160,61 @@ async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
             state.commit(executed.outcome)
     assert replica.app_hash.hex() == app_hash
     assert len(state.records) >= len(nodes)
+
+
+async def test_a_follower_replays_cometbfts_blocks_and_answers_like_a_validator(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
+) -> None:
+    """An inquiry node without CometBFT verifies the blocks of one operator's node with the light client."""
+    config = folder / "inquiry.toml"
+    config.write_text(
+        '[node]\nname = "inquiry"\ndata_dir = "data-inquiry"\ngenesis = "genesis.json"\n'
+        f'[listen]\nhost = "{NETWORK}.20"\nport = 26680\n[follow]\nurl = "{nodes[0].url}"\n'
+    )
+    inquiry = OperatorNode(config, "nobody", f"http://{NETWORK}.20:26680", "")
+    der = certificate(nodes[1], "seen by the follower")
+    with Processes([inquiry]) as follower:
+        await follower.ready()
+        assert await submit(nodes[1], der)
+        await agree([*nodes, inquiry])
+        assert await status(inquiry, genesis, digest_of(der)) is CertStatus.VALID
+
+
+async def test_cometbfts_own_light_client_comes_to_the_same_headers(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, tmp_path: Path
+) -> None:
+    await agree(nodes)
+    ours = await blocks(nodes[0])
+    rpcs = [node.url.replace("26680", "26657") for node in nodes]
+    judge = f"{NETWORK}.30"
+    arguments = [
+        *(str(find()), "light", genesis.chain_id, "--primary", rpcs[0], "--witnesses", ",".join(rpcs[1:])),
+        *("--height", "1", "--hash", ours[0].header.hash().hex()),
+        *("--home-dir", str(tmp_path), "--laddr", f"tcp://{judge}:26657"),
+    ]
+    with (tmp_path / "light.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(*arguments, stdout=log, stderr=log)
+    try:
+        light = light_client(genesis)
+        for block in ours[1 :: max(1, len(ours) // 5)]:
+            theirs = await verified_header(f"http://{judge}:26657", block.height)
+            assert light.verify(block.signed_header, None, time.time()).hash() == theirs.hash()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def verified_header(url: str, height: int) -> Header:
+    """Ask CometBFT's verifying proxy, which may still be starting."""
+    end = time.monotonic() + DEADLINE_S
+    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+        while True:
+            try:
+                answer = (await client.get(f"{url}/commit?height={height}")).json()
+                return SignedHeader.from_json(answer["result"]["signed_header"]).header
+            except (httpx.HTTPError, KeyError):
+                assert time.monotonic() < end, "the light client does not verify the header"
+                await asyncio.sleep(0.1)
 
 
 async def test_a_validator_killed_under_load_loses_nothing(
