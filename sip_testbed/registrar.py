@@ -1,7 +1,5 @@
 """The registrar of a domain: REGISTER, from authenticated users only (RFC 3261 §10.3)."""
 
-from math import ceil
-
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.names import Tn
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
@@ -33,7 +31,7 @@ class Registrar:
         except OutOfOrderError as error:
             raise Refusal(500, f"Server Internal Error: {error}") from None
         bindings = self._location.find(user, now_s)
-        return tuple(("Contact", f"<{b.uri}>;expires={ceil(b.expires_s - now_s)}") for b in bindings)
+        return tuple(("Contact", f"<{b.uri}>;expires={round(b.expires_s - now_s)}") for b in bindings)
 
     def _user(self, arrival: Arrival, now_s: float) -> Tn:
         """Return the number whose user is registering: the authenticated one, and none else."""
