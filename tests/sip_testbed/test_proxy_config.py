@@ -1,0 +1,97 @@
+"""The configurations of proxy and attacker: the examples work, and every mistake is an error with a name."""
+
+from pathlib import Path
+
+import pytest
+
+from sip_testbed import path, proxy_config
+from sip_testbed.path import PathConfig, make_attack
+from sip_testbed.proxy_config import load_setup, service_url
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.config import load_config
+from voice_dpki.sip.digest import MD5, SHA_256
+
+USERS = '[[users]]\nnumber = "+49 (30) 23125-001"\npassword = "x"\n'.replace(" (30) ", "30")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "proxy.toml").write_text(proxy_config.EXAMPLE)
+    (tmp_path / "path.toml").write_text(path.EXAMPLE)
+    (tmp_path / "users.toml").write_text(USERS)
+    for name in ("sign-a.token", "verify-a.token"):
+        (tmp_path / name).write_text("secret\n")
+    return tmp_path
+
+
+def test_the_example_works(folder: Path) -> None:
+    setup = load_setup(folder / "proxy.toml")
+    assert setup.config.name == "Operator A"
+    assert (setup.signing_token, setup.verification_token) == ("secret", "secret")
+    secret = setup.users.secret("493023125001")
+    assert secret is not None
+    assert secret == setup.users.secret("+493023125001")
+    assert secret.algorithm == SHA_256
+    assert setup.users.secret("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('domain = "a.example"', 'dommain = "a.example"', "dommain"),
+        ('domain = "b.example"', "", "either a prefix or a domain"),
+        ("udp:127.0.0.3:5060", "127.0.0.3", "write it like"),
+        ("users.toml", "missing.toml", "missing.toml"),
+        ("sign-a.token", "missing.token", "missing.token"),
+        ('policy = "refuse"', 'policy = "maybe"', "policy"),
+        ("[listen]", "[registration]\nmin_s = 900\n[listen]", "min_s"),
+    ],
+)
+def test_a_mistake_is_named(folder: Path, old: str, new: str, says: str) -> None:
+    assert old in proxy_config.EXAMPLE
+    (folder / "proxy.toml").write_text(proxy_config.EXAMPLE.replace(old, new, 1))
+    with pytest.raises(LocalError, match=says):
+        load_setup(folder / "proxy.toml")
+
+
+@pytest.mark.parametrize(
+    ("users", "says"),
+    [
+        (USERS + 'ha1 = "00"\n', "ha1"),
+        (USERS + f'ha1 = "{"0" * 64}"\n', "not both"),
+        (USERS.replace('password = "x"', ""), "password, or ha1"),
+        (USERS + "md5 = true\n", "allow_md5"),
+        (USERS.replace("+49", "x"), "number"),
+    ],
+)
+def test_a_mistake_about_a_user_is_named(folder: Path, users: str, says: str) -> None:
+    (folder / "users.toml").write_text(users)
+    with pytest.raises(LocalError, match=says):
+        load_setup(folder / "proxy.toml")
+
+
+def test_older_telephones_are_admitted_where_that_is_allowed(folder: Path) -> None:
+    (folder / "users.toml").write_text(USERS + "md5 = true\n")
+    example = proxy_config.EXAMPLE.replace("allow_md5 = false", "allow_md5 = true")
+    (folder / "proxy.toml").write_text(example)
+    secret = load_setup(folder / "proxy.toml").users.secret("+493023125001")
+    assert secret is not None
+    assert secret.algorithm == MD5
+
+
+def test_a_service_url_has_the_standard_path_unless_it_has_one() -> None:
+    assert service_url("http://127.0.0.1:8081", "/stir/v1/signing") == "http://127.0.0.1:8081/stir/v1/signing"
+    assert service_url("http://127.0.0.1:8081/", "/stir/v1/signing") == "http://127.0.0.1:8081/stir/v1/signing"
+    assert service_url("https://x/y", "/stir/v1/signing") == "https://x/y"
+    with pytest.raises(LocalError):
+        service_url("ftp://x", "/")
+
+
+@pytest.mark.parametrize("change", ["mode = 'resign'", "mode = 'resign'\n[resign]\nkey = 'a'", "mode = 'dance'"])
+def test_a_mistake_of_the_attacker_is_named(folder: Path, change: str) -> None:
+    (folder / "path.toml").write_text(f"{change}\n[listen]\nport = 0\n[[routes]]\nnext_hop = 'udp:127.0.0.1:1'\n")
+    with pytest.raises(LocalError):
+        make_attack(
+            load_config(folder / "path.toml", PathConfig), folder / "path.toml", SystemClock(), SystemRandom()
+        )
