@@ -1,14 +1,22 @@
 """The state machine: what takes effect, what is refused with which code, and that every node computes the same."""
 
 import base64
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,10 +24,11 @@ from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord, CertStatus
-from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal
 from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check, leaves_of
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Endorsement, Transaction
 from voice_dpki.names import CertDigest, Height, Tn
+from voice_dpki.x509 import profile
 from voice_dpki.x509.keys import generate_es256, generate_rsa
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -143,6 +152,19 @@ def test_a_certificate_that_breaks_the_profile_is_refused_by_its_own_code(federa
     assert code(federation.state(), federation.submission(bytes(der))) is Refusal.CERTIFICATE_SIGNATURE
     big = federation.submission(bytes(9000))
     assert code(federation.state(), big) is Refusal.CERTIFICATE_TOO_LARGE
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 1024)])
+def test_weak_and_other_keys_are_refused(federation: Any, key: Any) -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Operator A")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, datetime(2026, 1, 1), datetime(2027, 1, 1))
+    der = builder.sign(key, SHA256()).public_bytes(Encoding.DER)
+    assert code(federation.state(), federation.submission(der)) is Refusal.CERTIFICATE_KEY
+
+
+def test_every_rule_of_the_profile_has_its_own_refusal() -> None:
+    rules = set(re.findall(r'ProfileError\(\s*"([a-z-]+)"', inspect.getsource(profile)))
+    assert rules == set(PROFILE_REFUSALS)
 
 
 def test_envelopes_that_are_refused(federation: Any) -> None:
