@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from functools import partial
 
 from prometheus_client import Counter, Gauge
@@ -106,6 +107,8 @@ class ProxyService:
         """Bind the sockets; raises LocalError."""
         await self._endpoint.start()
         self._core = self._make_core()  # its own address is known now
+        for service in self._services:
+            self._run(service.warm_up())
 
     async def close(self) -> None:
         """Stop at once."""
@@ -116,6 +119,11 @@ class ProxyService:
         for service in self._services:
             await service.close()
 
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # Dispatch.
 
     def _handle(self, event: Event, now_s: float) -> None:
@@ -123,9 +131,7 @@ class ProxyService:
         if arrival is None:
             return
         if arrival.request.method == "INVITE":
-            task = asyncio.get_running_loop().create_task(self._call(arrival))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._call(arrival))
         else:
             self._answer(arrival, now_s)
 

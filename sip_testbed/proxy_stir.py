@@ -1,8 +1,11 @@
 """What a proxy asks its domain's STIR services, over HTTP (ATIS-1000082), and what it makes of their answers."""
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
+from urllib.parse import urljoin
 from uuid import UUID
 
 import httpx
@@ -12,6 +15,8 @@ from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
 from voice_dpki.names import Tn
 
+log = logging.getLogger(__name__)
+
 PASSED: Final = "TN-Validation-Passed"
 FAILED: Final = "TN-Validation-Failed"
 NOT_VALIDATED: Final = "No-TN-Validation"
@@ -19,6 +24,10 @@ VERSTATS: Final = (PASSED, FAILED, NOT_VALIDATED)
 
 MAX_ANSWER_BYTES: Final = 65_536
 MAX_CONNECTIONS: Final = 32
+KEEP_ALIVE_S: Final = 25.0
+"""Idle connections are given up before the service does so, which it may do after 30 s."""
+WARM_UP_TRIES: Final = 50
+WARM_UP_PAUSE_S: Final = 0.2
 
 _T = TypeVar("_T")
 
@@ -87,7 +96,7 @@ class StirService:
         self._url = url
         self._client = httpx.AsyncClient(
             timeout=timeout_ms / 1000,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
             headers={
                 "Authorization": f"Bearer {token}",
                 "Content-Type": "application/json",
@@ -99,6 +108,19 @@ class StirService:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def warm_up(self) -> None:
+        """Make a first connection, so that no call waits for what only the first request costs.
+
+        The service may start later than the proxy, or lack a /healthz: what it answers does not matter.
+        """
+        for _ in range(WARM_UP_TRIES):
+            try:
+                await self._client.get(urljoin(self._url, "/healthz"))
+                return
+            except httpx.HTTPError:
+                await asyncio.sleep(WARM_UP_PAUSE_S)
+        log.warning("STIR service not reached", extra={"fields": {"service": self.name}})
 
     async def sign(self, call: CallFacts, attest: str, random: Random) -> str:
         """Return the Identity value for a call; raises ServiceError."""
