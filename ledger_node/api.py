@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 from prometheus_client import Counter
@@ -25,7 +25,7 @@ from voice_dpki.ledger.client import CHANGES
 from voice_dpki.ledger.header import format_time
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
-from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
+from voice_dpki.ledger.transactions import MAX_TEXT_LENGTH, MAX_TRANSACTION_BYTES
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, Request, Response, Route, bearer_token_matches, json_response, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
@@ -49,7 +49,7 @@ class _BadRequestError(PeerError):
 
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
     digest: str
-    reason: str
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
 
 
 class Orderer(Protocol):
@@ -278,7 +278,7 @@ def _change_body(body: bytes) -> tuple[CertDigest, str]:
         form = msgspec.json.decode(body, type=_ChangeForm)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise _BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
-    return _digest(form.digest), form.reason[:64]
+    return _digest(form.digest), form.reason
 
 
 def _digest(text: str) -> CertDigest:
