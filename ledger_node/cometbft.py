@@ -55,6 +55,16 @@ class Timeouts(Config, frozen=True, kw_only=True):
     delta: Milliseconds = 200
 
 
+class StateSync(Config, frozen=True, kw_only=True):
+    """Begin with another node's snapshot instead of the first block. `trust_*` come from a trustworthy place."""
+
+    rpc_servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
+    """URLs of the RPC of two nodes or more, of different operators: they are checked against one another."""
+    trust_height: Annotated[int, msgspec.Meta(ge=1)]
+    trust_hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
+    """Hash of the header at that height."""
+
+
 class CometbftSection(Config, frozen=True, kw_only=True):
     """`[cometbft]` of a node's configuration. File names are relative to the configuration's folder."""
 
@@ -68,6 +78,9 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Ed25519 key in PEM; a node without one does not vote."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
     timeouts: Timeouts = Timeouts()
+    snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    """A snapshot for others is taken after so many blocks; 0 for never."""
+    state_sync: StateSync | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +153,7 @@ class Home:
                 "create_empty_blocks_interval": f"{settings.heartbeat_s}s",
                 "peer_gossip_sleep_duration": "5ms",
             },
+            "statesync": _state_sync(settings.state_sync),
             "storage": {"discard_abci_responses": True},
             "tx_index": {"indexer": "null"},
         }
@@ -225,6 +239,19 @@ def key_json(key: Ed25519PrivateKey) -> dict[str, object]:
         "address": Validator(public, 1).address.hex().upper(),
         "pub_key": {"type": "tendermint/PubKeyEd25519", "value": b64encode(public).decode("ascii")},
         "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": b64encode(seed + public).decode("ascii")},
+    }
+
+
+def _state_sync(settings: StateSync | None) -> dict[str, object]:
+    if settings is None:
+        return {"enable": False}
+    return {
+        "enable": True,
+        "rpc_servers": ",".join(settings.rpc_servers),
+        "trust_height": settings.trust_height,
+        "trust_hash": settings.trust_hash,
+        "trust_period": "336h",
+        "discovery_time": "5s",
     }
 
 

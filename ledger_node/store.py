@@ -118,6 +118,10 @@ class StoreView:
         data = self.get(b"records", digest)
         return None if data is None else CertRecord.parse(data)
 
+    def certificate(self, digest: CertDigest) -> bytes | None:
+        """Return a recorded certificate as DER."""
+        return self.get(b"certificates", digest)
+
     def member(self, organization: str) -> Member | None:
         """Return a member."""
         data = self.get(b"members", organization.encode("utf-8"))
@@ -137,6 +141,11 @@ class StoreView:
     def height(self) -> Height:
         """Number of the last block that was executed, 0 before the first."""
         return Height(int.from_bytes(self.get(b"meta", b"height") or b"", "big"))
+
+    @property
+    def first(self) -> Height:
+        """Lowest block that the store holds, or will hold: 1 unless the state came by a snapshot."""
+        return Height(int.from_bytes(self.get(b"meta", b"first") or b"\x01", "big"))
 
     @property
     def tip_json(self) -> bytes | None:
@@ -233,13 +242,32 @@ class Store:
             raise StoreError(
                 f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
             ) from None
-        self.view.close()
-        self.view.transaction = self._environment.begin()
-        self.height = self.view.height
+        self._renew()
+
+    def restore(self, height: Height, outcome: Outcome) -> None:
+        """Take over the whole state after block `height`, durably, into a store without blocks.
+
+        Until a step brings the header that proves it, nothing can be answered. Raises StoreError where blocks are.
+        """
+        if self.height:
+            raise StoreError(f"{self._folder}: a snapshot can only be restored into a store without blocks")
+        with self._environment.begin(write=True) as transaction:
+            for name in (b"nodes", b"records", b"certificates", b"keys", b"members"):
+                transaction.drop(self._databases[name], delete=False)
+            writer = _Writer(self._databases, transaction)
+            writer.put(b"meta", b"height", _height_key(height))
+            writer.put(b"meta", b"first", _height_key(height + 1))
+            writer.put_outcome(outcome)
+        self._renew()
 
     def close(self) -> None:
         """Close the store and let others have it."""
         self._opened.close()
+
+    def _renew(self) -> None:
+        self.view.close()
+        self.view.transaction = self._environment.begin()
+        self.height = self.view.height
 
     def _check_identity(self) -> None:
         if self.view.get(b"meta", b"format") != FORMAT:

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Coroutine
 from ledger_node.abci.abci_pb2 import CheckTx
 from ledger_node.abci.application import Application
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
-from ledger_node.abci.server import serve_abci
+from ledger_node.abci.server import Handlers, serve_abci
+from ledger_node.abci.snapshots import Restoration, Snapshots
 from ledger_node.abci.tail import Tail
 from ledger_node.chain import Chain, Verdict
 from ledger_node.cometbft import LOG_FILE, Home, running
@@ -20,7 +21,7 @@ from ledger_node.engine import MAX_WAITING, BusyError
 from ledger_node.follower import UnavailableError
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.state import TxResult, check
+from voice_dpki.ledger.state import Outcome, TxResult, check
 from voice_dpki.names import Height
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ class CometEngine:
         self._home = home
         self._tail = Tail(chain.store, chain.genesis)
         self._application = Application(chain.genesis, self._tail, on_progress=self._progressed)
+        self._snapshots = Snapshots(home.folder / "snapshots")
+        self._restoration = Restoration(chain.genesis.chain_id, self._restore)
+        self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
         self._broadcaster = Broadcaster(self._rpc)
         self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
@@ -73,7 +77,7 @@ class CometEngine:
         try:
             async with (
                 self._rpc,
-                serve_abci(self._application.handlers | {"check_tx": self._check_tx}, self._home.socket) as failed,
+                serve_abci(self._handlers(), self._home.socket) as failed,
                 running(self._home) as process,
             ):
                 await _first_of(
@@ -84,6 +88,10 @@ class CometEngine:
                 )
         finally:
             self._tail.close()
+
+    def _handlers(self) -> Handlers:
+        own: Handlers = {"check_tx": self._check_tx}
+        return self._application.handlers | self._snapshots.handlers | self._restoration.handlers | own
 
     def _check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
         """Judge a transaction for the mempool, and tell who waits for it when it is refused after all."""
@@ -130,7 +138,24 @@ class CometEngine:
         await self._chain.write(lambda: self._chain.store.commit(step))
         for settled in self._tail.stored():
             self._answer(settled.transaction, Verdict(settled.result, settled.height))
+        await self._take_snapshot()
         return True
+
+    async def _take_snapshot(self) -> None:
+        """Take a snapshot every so many blocks; blocks go on meanwhile, and are stored afterwards."""
+        every, height = self._home.settings.snapshot_blocks, self._chain.height
+        if every and height // every > self._snapshot_height // every:
+            self._snapshot_height = height
+            await asyncio.to_thread(self._write_snapshot)
+
+    def _write_snapshot(self) -> None:
+        with self._chain.snapshot() as view:
+            self._snapshots.take(view)
+
+    def _restore(self, height: Height, outcome: Outcome) -> None:
+        """Store a state that came by snapshots; nothing else is written before."""
+        self._chain.store.restore(height, outcome)
+        self._tail.stored()
 
     async def _fail_after(self, end: Awaitable[object], what: str) -> None:
         await end

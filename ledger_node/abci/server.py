@@ -86,7 +86,8 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
     if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
         raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
     failed = asyncio.Event()
-    socket.unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
+    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    socket.unlink(missing_ok=True)  # noqa: ASYNC240
     table = _CONNECTION | handlers
     connections: set[_Connection] = set()
     try:

@@ -72,6 +72,8 @@ class Tail:
 
     def wanted_headers(self, decided: Height) -> range:
         """Tell which headers are needed to store what can be stored now, `decided` being the last one there is."""
+        if self._restored and decided > self._base.height:
+            return range(self._base.height + 1, decided + 1)
         provable = (block.height for block, outcome in self._blocks if block.height < decided or _idle(outcome))
         first = next(provable, None)
         return range(0) if first is None else range(first, decided + 1)
@@ -79,7 +81,7 @@ class Tail:
     def step(self, headers: Mapping[int, SignedHeader]) -> Step | None:
         """Make the step that stores all blocks whose state one of `headers` proves; None if there is none."""
         executed: list[Executed] = []
-        tip: SignedHeader | None = None
+        tip = headers.get(self._base.height + 1) if self._restored else None
         for block, outcome in self._blocks:
             own, following = headers.get(block.height), headers.get(block.height + 1)
             proof = next((header for header in (following, own) if header and _proves(header, outcome)), None)
@@ -127,6 +129,11 @@ class Tail:
     def organization_of_key(self, key_id: bytes) -> str | None:
         """Tell whose a key is."""
         return self._layer.keys.get(key_id) or self._base.organization_of_key(key_id)
+
+    @property
+    def _restored(self) -> bool:
+        """Whether the stored state came by a snapshot and has no header that proves it yet."""
+        return self._base.height > 0 and self._base.tip_json is None
 
     def _open(self) -> StoreView:
         return self._stored.enter_context(self._store.snapshot())

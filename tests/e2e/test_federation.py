@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from ledger_node import federation
-from ledger_node.cometbft import find
+from ledger_node.cometbft import find, node_id, node_key
 from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
@@ -30,6 +31,7 @@ KILLS = 100 if os.environ.get("VOICE_DPKI_SOAK") else 5
 SENDERS = 3
 """Certificates on their way at the same time at each node, under load."""
 
+SNAPSHOT_BLOCKS = 20
 DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.timeout(600)
@@ -46,7 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes(folder: Path) -> list[OperatorNode]:
-    return provision(folder, 4, NETWORK)
+    nodes = provision(folder, 4, NETWORK)
+    for node in nodes:
+        text = node.config.read_text()
+        node.config.write_text(text.replace("[cometbft]\n", f"[cometbft]\nsnapshot_blocks = {SNAPSHOT_BLOCKS}\n"))
+    return nodes
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +263,41 @@ async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
     await processes.ready()
     await agree(nodes)
     assert await status(nodes[3], genesis, digest_of(late)) is CertStatus.VALID
+
+
+async def test_a_node_joins_by_state_sync(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
+) -> None:
+    """A node that does not vote begins with a snapshot and proves what was recorded before and after."""
+    await agree(nodes)
+    old, new = certificate(nodes[0], "before the snapshot"), certificate(nodes[1], "after it joined")
+    assert await submit(nodes[0], old)
+    first = (await node_info(nodes[0])).height
+    async with load(nodes[1:2]):
+        await reaches(lambda: _at(nodes[0], first + 2 * SNAPSHOT_BLOCKS), "there is a snapshot")
+    trusted = (await blocks(nodes[0]))[-10].header
+    peers = [f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes]
+    joiner = OperatorNode(folder / "joiner.toml", "nobody", f"http://{NETWORK}.21:26680", "")
+    joiner.config.write_text(
+        '[node]\nname = "joiner"\ndata_dir = "data-joiner"\ngenesis = "genesis.json"\n'
+        f'[listen]\nhost = "{NETWORK}.21"\nport = 26680\n'
+        f'[cometbft]\nhome = "cometbft-joiner"\npeers = {json.dumps(peers)}\n'
+        f'rpc = {{ host = "{NETWORK}.21", port = 26657 }}\np2p = {{ host = "{NETWORK}.21", port = 26656 }}\n'
+        f'[cometbft.state_sync]\nrpc_servers = ["http://{host(nodes[0])}:26657", "http://{host(nodes[1])}:26657"]\n'
+        f'trust_height = {trusted.height}\ntrust_hash = "{trusted.hash().hex()}"\n'
+    )
+    with Processes([joiner]) as joining:
+        await joining.ready()
+        assert await submit(nodes[1], new)
+        await agree([*nodes, joiner])
+        for der in (old, new):
+            assert await status(joiner, genesis, digest_of(der)) is CertStatus.VALID
+        async with httpx.AsyncClient(base_url=joiner.url, trust_env=False) as client:
+            assert (await client.get("/ledger/v1/blocks/1")).status_code == 404, "it has not replayed the history"
+
+
+def host(node: OperatorNode) -> str:
+    return node.url.split("/")[2].partition(":")[0]
 
 
 async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_round(

@@ -1,0 +1,204 @@
+"""Snapshots for state sync: the whole state in chunks, so that a new node need not replay the ledger's history.
+
+    chunk    = [[* member record], [* [certificate record, DER]]]          -- deterministic CBOR, members first
+    metadata = [* SHA-256 of a chunk]                                      -- its SHA-256 is the snapshot's hash
+
+Nothing in a snapshot is believed: each chunk must have its hash, and the state put together from all of them must
+have the AppHash that CometBFT's light client verified. Snapshots are kept in a folder, one folder for each height.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ledger_node.abci.abci_pb2 import (
+    ApplySnapshotChunk,
+    ListSnapshots,
+    LoadSnapshotChunk,
+    OfferSnapshot,
+    Snapshot,
+)
+from ledger_node.abci.server import Handlers
+from ledger_node.store import StoreView
+from voice_dpki.codec import cbor
+from voice_dpki.codec.cbor import Cbor
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.state import MemoryState, Outcome, leaves_of
+from voice_dpki.names import Height
+from voice_dpki.x509.profile import digest_of
+
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+"""A chunk ends with the entry that passes this size; CometBFT carries chunks of up to 16 MB."""
+
+MAX_CHUNKS = 100_000
+"""CometBFT's own limit (max_snapshot_chunks)."""
+
+KEPT = 2
+"""Snapshots kept: one that others may be fetching, and the newest."""
+
+_METADATA = "metadata"
+
+
+class Snapshots:
+    """Takes snapshots and gives them to others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def handlers(self) -> Handlers:
+        """The methods of ABCI for a node that has snapshots."""
+        return {"list_snapshots": self.list_snapshots, "load_snapshot_chunk": self.load_snapshot_chunk}
+
+    def take(self, view: StoreView) -> None:
+        """Write a snapshot of the state in `view`, and remove all but the newest ones."""
+        unfinished = self._folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        hashes: list[Cbor] = []
+        for number, chunk in enumerate(_chunks(view)):
+            (unfinished / str(number)).write_bytes(chunk)
+            hashes.append(hashlib.sha256(chunk).digest())
+        (unfinished / _METADATA).write_bytes(cbor.encode(hashes))
+        shutil.rmtree(self._folder / str(view.height), ignore_errors=True)
+        unfinished.rename(self._folder / str(view.height))
+        for old in self._heights()[:-KEPT]:
+            shutil.rmtree(self._folder / str(old))
+
+    def list_snapshots(self, _: ListSnapshots.Request) -> ListSnapshots.Response:
+        """Tell which snapshots there are."""
+        return ListSnapshots.Response(snapshots=[self._describe(height) for height in self._heights()])
+
+    def load_snapshot_chunk(self, request: LoadSnapshotChunk.Request) -> LoadSnapshotChunk.Response:
+        """Give a chunk of a snapshot; nothing where it is not there any more."""
+        try:
+            chunk = (self._folder / str(request.height) / str(request.chunk)).read_bytes()
+        except OSError:
+            chunk = b""
+        return LoadSnapshotChunk.Response(chunk=chunk if request.format == FORMAT else b"")
+
+    def _heights(self) -> list[int]:
+        return sorted(int(path.name) for path in self._folder.glob("[0-9]*"))
+
+    def _describe(self, height: int) -> Snapshot:
+        metadata = (self._folder / str(height) / _METADATA).read_bytes()
+        chunks = len(_hashes(metadata))
+        digest = hashlib.sha256(metadata).digest()
+        return Snapshot(height=height, format=FORMAT, chunks=chunks, hash=digest, metadata=metadata)
+
+
+class Restoration:
+    """Puts a state together from another node's snapshot; `restored` takes it, once it is verified."""
+
+    def __init__(self, chain_id: str, restored: Callable[[Height, Outcome], None]) -> None:
+        self._chain_id = chain_id
+        self._restored = restored
+        self._height = Height(0)
+        self._app_hash = b""
+        self._hashes: list[bytes] = []
+        self._state = MemoryState(chain_id)
+
+    @property
+    def handlers(self) -> Handlers:
+        """The methods of ABCI for a node that has no state yet."""
+        return {"offer_snapshot": self.offer_snapshot, "apply_snapshot_chunk": self.apply_snapshot_chunk}
+
+    def offer_snapshot(self, request: OfferSnapshot.Request) -> OfferSnapshot.Response:
+        """Accept a snapshot whose description is sound, and begin anew with it."""
+        snapshot = request.snapshot
+        if snapshot.format != FORMAT:
+            return OfferSnapshot.Response(verdict=OfferSnapshot.REJECT_FORMAT)
+        try:
+            self._hashes = _hashes(snapshot.metadata)
+        except MalformedError:
+            return OfferSnapshot.Response(verdict=OfferSnapshot.REJECT)
+        if len(self._hashes) != snapshot.chunks or hashlib.sha256(snapshot.metadata).digest() != snapshot.hash:
+            return OfferSnapshot.Response(verdict=OfferSnapshot.REJECT)
+        self._height, self._app_hash = Height(snapshot.height), request.app_hash
+        self._state = MemoryState(self._chain_id)
+        return OfferSnapshot.Response(verdict=OfferSnapshot.ACCEPT)
+
+    def apply_snapshot_chunk(self, request: ApplySnapshotChunk.Request) -> ApplySnapshotChunk.Response:
+        """Take a chunk in; with the last one, verify the state and hand it over."""
+        expected = self._hashes[request.index] if request.index < len(self._hashes) else None
+        if hashlib.sha256(request.chunk).digest() != expected:
+            return ApplySnapshotChunk.Response(
+                verdict=ApplySnapshotChunk.RETRY,
+                refetch_chunks=[request.index],
+                reject_senders=[request.sender] if request.sender else [],
+            )
+        try:
+            _read_chunk(request.chunk, self._state)
+        except MalformedError:
+            return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
+        if request.index + 1 < len(self._hashes):
+            return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.ACCEPT)
+        return self._finish()
+
+    def _finish(self) -> ApplySnapshotChunk.Response:
+        state = self._state
+        update = tree.update(state, leaves_of(state.records, state.members))
+        if update.root != self._app_hash:
+            return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
+        keys = {record.key_id: record.organization for record in state.records.values()}
+        keys |= {key_id: member.organization for member in state.members.values() for key_id in member.key_ids}
+        outcome = Outcome((), state.records, state.certificates, keys, state.members, update)
+        self._restored(self._height, outcome)
+        self._state = MemoryState(self._chain_id)
+        return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.ACCEPT)
+
+
+def _chunks(view: StoreView) -> Iterator[bytes]:
+    """Cut the state into chunks; the first holds the members."""
+    members: list[Cbor] = [data for _, data in view.items(b"members")]
+    entries: list[Cbor] = []
+    size = 0
+    for digest, record in view.items(b"records"):
+        der = view.get(b"certificates", digest) or b""
+        entries.append([record, der])
+        size += len(record) + len(der)
+        if size >= CHUNK_BYTES:
+            yield cbor.encode([members, entries])
+            members, entries, size = [], [], 0
+    if members or entries:
+        yield cbor.encode([members, entries])
+
+
+def _read_chunk(data: bytes, state: MemoryState) -> None:
+    """Add a chunk's content to `state`; raises MalformedError."""
+    match cbor.decode(data, "snapshot chunk"):
+        case [list(members), list(entries)]:
+            for member in (Member.parse(_bytes(data)) for data in members):
+                state.members[member.organization] = member
+            for entry in entries:
+                _read_entry(entry, state)
+        case _:
+            raise MalformedError("snapshot chunk: not members and certificates")
+
+
+def _read_entry(entry: Cbor, state: MemoryState) -> None:
+    match entry:
+        case [bytes(record), bytes(der)]:
+            digest = digest_of(der)
+            state.records[digest] = CertRecord.parse(record)
+            state.certificates[digest] = der
+        case _:
+            raise MalformedError("snapshot chunk: an entry is not a record and a certificate")
+
+
+def _hashes(metadata: bytes) -> list[bytes]:
+    hashes = cbor.decode(metadata, "snapshot metadata")
+    if not isinstance(hashes, list) or not 1 <= len(hashes) <= MAX_CHUNKS:
+        raise MalformedError("snapshot metadata: not a list of hashes")
+    return [_bytes(item) for item in hashes]
+
+
+def _bytes(item: Cbor) -> bytes:
+    if not isinstance(item, bytes):
+        raise MalformedError("snapshot: not a byte string where one belongs")
+    return item
