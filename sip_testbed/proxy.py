@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
@@ -63,6 +64,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
             port = await stack.enter_async_context(serve(app, setup.config.metrics))
             addresses["metrics"] = f"{setup.config.metrics.host}:{port}"
         log.info("ready", extra={"fields": {**addresses, "domain": setup.config.domain, "users": len(setup.users)}})
+        gc.freeze()  # what the start has made stays; scanning it again and again would only hold calls up
         tracer.ready(**addresses)
         await stop.wait()
     tracer.close()

@@ -46,6 +46,7 @@ class Endpoint:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._closed = False
 
     @property
@@ -97,10 +98,10 @@ class Endpoint:
         due_s = self.layer.next_timer()
         if due_s is None or self._loop is None or self._closed:
             return
-        if self._timer is None or self._timer.when() > due_s:
+        if self._timer is None or self._timer_s > due_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(due_s, self._wake)
+            self._timer, self._timer_s = self._loop.call_at(due_s, self._wake), due_s
 
     def _wake(self) -> None:
         self._timer = None

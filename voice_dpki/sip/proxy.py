@@ -66,7 +66,9 @@ class Arrival:
 class _Context:
     """A response context (RFC 3261 §16.2)."""
 
-    request: Request
+    method: str
+    request: Request | None
+    """None once a final response was sent."""
     loop_digest: str
     client: TransactionKey | None = None
     cancelled: bool = False
@@ -136,7 +138,7 @@ class ProxyCore:
     ) -> None:
         """Answer a request with a response of the proxy's own making; nothing, if it is over already."""
         context = self._contexts.get(key)
-        if context is not None:
+        if context is not None and context.request is not None:
             tag = self._random.token(6).hex()
             self._send(key, make_response(context.request, status, phrase, to_tag=tag, headers=headers), now_s)
 
@@ -161,7 +163,11 @@ class ProxyCore:
 
     def _send(self, key: TransactionKey, response: Response, now_s: float) -> None:
         self._layer.respond(key, response, now_s)
-        if response.code >= 200 and self._on_answer is not None:
+        if response.code < 200:
+            return
+        if (context := self._contexts.get(key)) is not None:
+            context.request = None
+        if self._on_answer is not None:
             self._on_answer(response)
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
@@ -170,9 +176,10 @@ class ProxyCore:
         if event.request.method == "CANCEL":
             self._cancel(event, now_s)
             return None
-        self._contexts[event.key] = _Context(event.request, _loop_digest(event.request, event.envelope))
+        loop_digest = _loop_digest(event.request, event.envelope)
+        self._contexts[event.key] = _Context(event.request.method, event.request, loop_digest)
         try:
-            self._check(event.request, self._contexts[event.key].loop_digest)
+            self._check(event.request, loop_digest)
             request = copy_request(event.request)
             in_dialog = self._take_own_route(request, event.envelope)
             return self._dispatch(event, request, in_dialog, now_s)
@@ -281,7 +288,7 @@ class ProxyCore:
             return
         if isinstance(event, TransportBroken):
             self.answer(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
-        elif context.request.method == "INVITE":
+        elif context.method == "INVITE":
             self.answer(server, 408, None, now_s)
         else:
             self._layer.abandon(server)

@@ -38,6 +38,7 @@ from voice_dpki.sip.message import (
     parse_message,
     parse_via,
     read_envelope,
+    required_header,
     response_hop,
     set_header_values,
 )
@@ -119,11 +120,13 @@ Event: TypeAlias = RequestReceived | AckReceived | ResponseReceived | TimedOut |
 class _Transaction:
     key: TransactionKey
     machine: Machine
-    request: Request
-    envelope: Envelope
     hop: Hop
+    branch: str
+    sequence: int
+    request: Request | None
+    """None once nothing can be built from it any more: an answered transaction lingers, and may be one of many."""
     wire: bytes = b""
-    """What SEND sends: the request of a client, the latest response of a server."""
+    """What is sent again: a client's request or its ACK, a server's latest response."""
     fallback: Hop | None = None
     state: State = State.TERMINATED
     timers: dict[Input, float] = field(default_factory=dict)
@@ -255,7 +258,7 @@ class TransactionLayer:
         return MAGIC_COOKIE + self._random.token(10).hex()
 
     def send_request(
-        self, request: Request, hop: Hop, now_s: float, *, branch: str | None = None, quiet: bool = False
+        self, request: Request, hop: Hop, now_s: float, *, branch: str | None = None
     ) -> TransactionKey:
         """Send `request` (not an ACK) in a transaction of its own; a Via is put on top of those it has.
 
@@ -267,16 +270,19 @@ class TransactionLayer:
         request = copy_request(request)
         vias = header_values(request, "Via")
         set_header_values(request, "Via", [self._via(hop, branch), *vias])
-        machine = INVITE_CLIENT if request.method == "INVITE" else CLIENT
-        key = _client_key(branch, request.method)
-        transaction = _Transaction(key, machine, request, read_envelope(request), hop, quiet=quiet)
+        sequence = read_envelope(request).sequence
+        transaction = self._client(request, hop, branch, sequence)
         self._address(transaction, hop)
         if hop.transport == "udp" and len(transaction.wire) > self._udp_max_bytes:
             transaction.plain_hop = hop
             self._address(transaction, replace(hop, transport="tcp"))
         self._open(transaction, now_s)
         self._send(transaction)
-        return key
+        return transaction.key
+
+    def _client(self, request: Request, hop: Hop, branch: str, sequence: int) -> _Transaction:
+        machine = INVITE_CLIENT if request.method == "INVITE" else CLIENT
+        return _Transaction(_client_key(branch, request.method), machine, hop, branch, sequence, request)
 
     def send_ack(self, request: Request, hop: Hop) -> None:
         """Send an ACK for a 2xx response: outside any transaction (RFC 3261 §13.2.2.4)."""
@@ -344,8 +350,10 @@ class TransactionLayer:
         machine = INVITE_SERVER if request.method == "INVITE" else SERVER
         via = parse_via(header_values(request, "Via")[0])
         back = response_hop(via, source.transport)
-        transaction = _Transaction(key, machine, request, envelope, source if source.reliable else back)
-        transaction.fallback = back if source.reliable else None
+        hop, fallback = (source, back) if source.reliable else (back, None)
+        transaction = _Transaction(
+            key, machine, hop, envelope.via.branch, envelope.sequence, request, fallback=fallback
+        )
         self._open(transaction, now_s)
         if machine is INVITE_SERVER:
             self._arm(transaction, Input.TRYING_DUE, self._timers.trying_after_s, now_s)
@@ -388,7 +396,11 @@ class TransactionLayer:
             self._stretch(transaction, now_s)
         for action in actions:
             _DO[action](self, transaction, message, now_s)
-        if transaction.state is State.TERMINATED:
+        if transaction.state in _ANSWERED:
+            transaction.request = None
+            if transaction.state is State.ACCEPTED or transaction.machine is CLIENT:
+                transaction.wire = b""
+        elif transaction.state is State.TERMINATED:
             self._forget(transaction)
 
     def _enter(self, transaction: _Transaction, now_s: float) -> None:
@@ -430,8 +442,9 @@ class TransactionLayer:
 
     def _address(self, transaction: _Transaction, hop: Hop) -> None:
         """Make the request's own Via and bytes fit for `hop`."""
+        assert transaction.request is not None
         vias = header_values(transaction.request, "Via")
-        vias[0] = self._via(hop, transaction.envelope.via.branch)
+        vias[0] = self._via(hop, transaction.branch)
         set_header_values(transaction.request, "Via", vias)
         transaction.hop = hop
         transaction.wire = encode(transaction.request)
@@ -440,9 +453,8 @@ class TransactionLayer:
         if transaction.wire:
             self._output.append(Outgoing(transaction.hop, transaction.wire, transaction.key, transaction.fallback))
 
-    def _sibling(self, transaction: _Transaction, method: str, to: str) -> Request:
+    def _sibling(self, invite: Request, method: str, sequence: int, to: str) -> Request:
         """Build the CANCEL or the ACK that belongs to an INVITE (RFC 3261 §9.1, §17.1.1.3)."""
-        invite = transaction.request
         request = Request(method, invite.uri)
         set_header_values(request, "Via", header_values(invite, "Via")[:1])
         set_header_values(request, "Route", invite.headers.getlist("Route"))
@@ -450,7 +462,7 @@ class TransactionLayer:
         set_header_values(request, "From", invite.headers.getlist("From"))
         request.headers.set("To", to)
         set_header_values(request, "Call-ID", invite.headers.getlist("Call-ID"))
-        request.headers.set("CSeq", f"{transaction.envelope.sequence} {method}")
+        request.headers.set("CSeq", f"{sequence} {method}")
         return request
 
     # Actions.
@@ -472,12 +484,13 @@ class TransactionLayer:
     def _acknowledge(
         self, transaction: _Transaction, message: tuple[Request | Response, Envelope] | None, _now_s: float
     ) -> None:
-        to = message[0].headers.get("To") if message else None
-        ack = self._sibling(transaction, "ACK", to or transaction.request.headers["To"])
-        self._output.append(Outgoing(transaction.hop, encode(ack), transaction.key))
+        if message is not None and transaction.request is not None:
+            to = required_header(message[0], "To")
+            transaction.wire = encode(self._sibling(transaction.request, "ACK", transaction.sequence, to))
+        self._send(transaction)
 
     def _send_trying(self, transaction: _Transaction, _message: object, now_s: float) -> None:
-        if not transaction.wire:
+        if transaction.request is not None and not transaction.wire:
             self.respond(transaction.key, make_response(transaction.request, 100), now_s)
 
     def _patience(self, transaction: _Transaction, _message: object, now_s: float) -> None:
@@ -491,11 +504,12 @@ class TransactionLayer:
         transaction.cancelling = True
         transaction.timers.clear()
         self._arm(transaction, Input.TIMEOUT, self._timers.patience_s, now_s)
-        cancel = self._sibling(transaction, "CANCEL", transaction.request.headers["To"])
+        invite = transaction.request
+        assert invite is not None
+        cancel = self._sibling(invite, "CANCEL", transaction.sequence, invite.headers["To"])
         set_header_values(cancel, "Reason", transaction.reasons)
-        key = _client_key(transaction.envelope.via.branch, "CANCEL")
-        child = _Transaction(key, CLIENT, cancel, read_envelope(cancel), transaction.hop, encode(cancel))
-        child.quiet = True
+        child = self._client(cancel, transaction.hop, transaction.branch, transaction.sequence)
+        child.wire, child.quiet = encode(cancel), True
         self._open(child, now_s)
         self._send(child)
 
@@ -519,6 +533,9 @@ _DO: Final[dict[Action, _Do]] = {
     Action.TELL_TIMEOUT: TransactionLayer._tell_timeout,
     Action.TELL_BROKEN: TransactionLayer._tell_broken,
 }
+
+
+_ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED))
 
 
 def _client_key(branch: str, method: str) -> TransactionKey:
