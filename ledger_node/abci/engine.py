@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Coroutine
+from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx
 from ledger_node.abci.application import Application
@@ -43,7 +44,8 @@ class CometEngine:
         self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
         self._broadcaster = Broadcaster(self._rpc)
-        self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
+        self._waiting: WeakValueDictionary[bytes, asyncio.Future[Verdict]] = WeakValueDictionary()
+        """Who waits for which transaction, by its SHA-256, for as long as anybody holds the future."""
         self._height = Height(0)
         self._headers: dict[int, SignedHeader] = {}
         self._news = asyncio.Event()
@@ -59,8 +61,7 @@ class CometEngine:
             return Verdict(result, None)
         if len(self._waiting) >= MAX_WAITING:
             raise BusyError("too many transactions are waiting for a block; repeat this one in a moment")
-        name = hashlib.sha256(raw).digest()
-        answer = self._waiting.setdefault(name, asyncio.get_running_loop().create_future())
+        answer = self._waiting.setdefault(hashlib.sha256(raw).digest(), asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
                 not_taken = await self._broadcaster.broadcast(raw)
@@ -69,8 +70,6 @@ class CometEngine:
                 return await asyncio.shield(answer)
         except TimeoutError:
             raise UnavailableError("the validators agree on no block in time; repeat the request") from None
-        finally:
-            self._waiting.pop(name, None)
 
     async def run(self) -> None:
         """Serve CometBFT and keep it running until cancelled; raises LocalError when either of them fails."""
@@ -142,11 +141,15 @@ class CometEngine:
         return True
 
     async def _take_snapshot(self) -> None:
-        """Take a snapshot every so many blocks; blocks go on meanwhile, and are stored afterwards."""
+        """Take a snapshot every so many blocks; those that are decided meanwhile are stored afterwards."""
         every, height = self._home.settings.snapshot_blocks, self._chain.height
-        if every and height // every > self._snapshot_height // every:
-            self._snapshot_height = height
-            await asyncio.to_thread(self._write_snapshot)
+        if not every or height // every == self._snapshot_height // every:
+            return
+        self._snapshot_height = height
+        try:
+            await self._chain.write(self._write_snapshot)
+        except OSError as error:
+            log.warning("no-snapshot", extra={"fields": {"reason": str(error)}})
 
     def _write_snapshot(self) -> None:
         with self._chain.snapshot() as view:

@@ -22,8 +22,9 @@ from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import Replica, SignedBlock
+from voice_dpki.ledger.transactions import Submit, endorse
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.keys import from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
 NETWORK = "127.0.5"
@@ -152,6 +153,20 @@ async def test_certificates_recorded_at_one_are_proved_by_all(
         for der in ders:
             assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
         assert await status(node, genesis, CertDigest(bytes(32))) is CertStatus.UNKNOWN
+
+
+async def test_everyone_who_hands_over_the_same_transaction_hears_of_its_block(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
+) -> None:
+    signer = from_pem((folder / "keys" / "endorsing-operator-a.pem").read_bytes())
+    raw = endorse(Submit(genesis.chain_id, "Operator A", certificate(nodes[0], "many ways")), [signer])
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        urls = [f"{node.url}/ledger/v1/transactions" for node in [nodes[0], *nodes]]
+        answers = await asyncio.gather(*(client.post(url, content=raw) for url in urls))
+        assert [answer.json()["code"] for answer in answers] == [0] * 5
+        assert len({answer.json()["height"] for answer in answers}) == 1
+        again = (await client.post(urls[3], content=raw)).json()
+    assert (again["name"], again.get("height")) == ("already-recorded", None)
 
 
 async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
