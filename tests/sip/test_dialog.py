@@ -72,6 +72,5 @@ def test_a_dialog_needs_a_to_tag(invite: Request) -> None:
 
 def test_a_name_is_no_next_hop(invite: Request) -> None:
     invite.headers.remove("Record-Route")
-    caller, _ = ends(invite, "<sip:b@b.example>")
     with pytest.raises(MalformedError):
-        caller.next_hop()
+        ends(invite, "<sip:b@b.example>")

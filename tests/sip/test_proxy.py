@@ -109,6 +109,21 @@ def test_an_invite_is_tried_recorded_and_forwarded_once(called: Bench, request_t
     assert called.sent[1].hop == CALLEE
 
 
+def test_both_sides_of_the_proxy_are_recorded_where_their_transports_differ(
+    bench: Bench, request_text: RequestText
+) -> None:
+    bench.receive(request_text(transport="TCP"), Hop("tcp", "127.0.0.6", 40000))
+    bench.forward()
+    outside, inside = header_values(bench.last_request(), "Record-Route")
+    assert "transport" not in outside
+    assert inside.endswith(";transport=tcp>")
+    bench.answer(200)
+    routes = f"Route: {inside}, {outside}\r\n"
+    bench.receive(request_text("BYE", f"sip:{CALLEE.address}", branch="z9hG4bKb", to_tag="callee", headers=routes))
+    assert header_values(bench.last_request(), "Route") == []
+    assert bench.last_request().method == "BYE"
+
+
 def test_responses_go_back_without_our_via_and_trying_does_not(called: Bench) -> None:
     for status in (100, 180, 200, 200):
         called.answer(status)

@@ -208,6 +208,28 @@ async def test_closing_ends_the_calls(pair: tuple[UserAgent, UserAgent]) -> None
     await asyncio.wait_for(calls[0].ended.wait(), TIMEOUT_S)
 
 
+async def test_closing_gives_up_calls_that_ring(pair: tuple[UserAgent, UserAgent]) -> None:
+    caller, callee = pair
+    calls: list[IncomingCall] = []
+    callee.on_invite = keeps(calls)
+    first = await caller.invite(TARGET, SDP)
+    await until(lambda: calls)
+    await calls[0].ring()
+    await until(first.ringing.is_set)
+    await caller.close()
+    await asyncio.wait_for(calls[0].ended.wait(), TIMEOUT_S)
+
+
+async def test_a_callee_that_hangs_up_before_it_answers_refuses(pair: tuple[UserAgent, UserAgent]) -> None:
+    caller, callee = pair
+
+    async def on_invite(call: IncomingCall) -> None:
+        await call.bye()
+
+    callee.on_invite = on_invite
+    assert (await (await caller.invite(TARGET, SDP)).answered()).status == 480
+
+
 # One against a peer.
 
 
@@ -316,6 +338,15 @@ async def test_an_answer_is_repeated_until_the_ack_and_a_repeated_invite_is_the_
     peer.send(in_dialog(invite, "BYE", tag, "bye", 5), address)
     await peer.response(200)
     assert calls[0].ended_by_peer
+
+
+async def test_only_the_own_proxy_asserts_who_calls(make: Make, peer: Peer) -> None:
+    agent = await make(CALLEE, Hop("udp", "127.0.0.2", 5060))
+    calls: list[IncomingCall] = []
+    agent.on_invite = keeps(calls)
+    peer.send(invite_to(agent, peer), (HOST, agent.address.port))
+    await until(lambda: calls)
+    assert (calls[0].asserted_identity, calls[0].verstat) == (None, None)
 
 
 async def test_an_answer_that_nobody_acknowledges_is_taken_back(make: Make, peer: Peer) -> None:

@@ -118,6 +118,11 @@ class Call(Leg):
         """Wait for the final answer: 2xx, or the status that refused the call (also 408 and 503 of its own)."""
         return await asyncio.shield(self._answer)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the final answer has come."""
+        return self._answer.done()
+
     def cancel(self) -> None:
         """Give up the call while it is not answered (RFC 3261 §9.1); its answer then is 487 as a rule.
 
@@ -182,6 +187,7 @@ class IncomingCall(Leg):
     def __init__(self, line: Line, event: RequestReceived) -> None:
         super().__init__(line)
         self.key = event.key
+        self._from_proxy = event.source.host == line.proxy.host
         self._to_tag = line.exchange.token()
         self._final_sent = False
         self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)
@@ -203,9 +209,15 @@ class IncomingCall(Leg):
 
     @property
     def asserted_identity(self) -> str | None:
-        """The URI that the own domain's proxy asserts for the caller (RFC 3325), or None."""
-        values = header_values(self.request, "P-Asserted-Identity")
-        return str(parse_address(values[0]).uri) if values else None
+        """The URI that the own domain's proxy asserts for the caller, or None.
+
+        What comes past that proxy asserts nothing, whatever it says (RFC 3325 §5).
+        """
+        values = header_values(self.request, "P-Asserted-Identity") if self._from_proxy else []
+        try:
+            return str(parse_address(values[0]).uri) if values else None
+        except MalformedError:
+            return None
 
     @property
     def verstat(self) -> str | None:
@@ -228,6 +240,11 @@ class IncomingCall(Leg):
     async def reject(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse the call with a status from 300 to 699."""
         self._refuse(status, reason, headers)
+
+    async def bye(self) -> None:
+        """End the call; one that was not answered is refused (RFC 3261 §15)."""
+        self._refuse(480, None, ())
+        await super().bye()
 
     def cancel_received(self) -> None:
         """End the call that its caller gave up, unless it was answered before."""

@@ -33,11 +33,14 @@ class Dialog:
     local_sequence: int
     remote_sequence: int | None
 
+    def __post_init__(self) -> None:
+        self.next_hop()
+
     @classmethod
     def of_caller(cls, request: Request, response: Response, envelope: Envelope) -> "Dialog":
         """Return the caller's end, from its INVITE and the response that made the dialog (§12.1.2).
 
-        Raises MalformedError where the response lacks a To tag or a usable Contact.
+        Raises MalformedError where the response lacks a To tag, a usable Contact or a next hop.
         """
         if not envelope.to_tag:
             raise MalformedError("a response makes a dialog without a To tag (RFC 3261 §12.1.1)")
@@ -57,7 +60,7 @@ class Dialog:
     def of_callee(cls, request: Request, envelope: Envelope, to_tag: str) -> "Dialog":
         """Return the callee's end, from the INVITE and the tag that its responses carry (§12.1.1).
 
-        Raises MalformedError where the request lacks a usable Contact.
+        Raises MalformedError where the request lacks a usable Contact or a next hop.
         """
         return cls(
             call_id=envelope.call_id,

@@ -69,6 +69,8 @@ class _Context:
     method: str
     request: Request | None
     """None once a final response was sent."""
+    transport: str
+    """How the request came."""
     loop_digest: str
     client: TransactionKey | None = None
     cancelled: bool = False
@@ -151,8 +153,8 @@ class ProxyCore:
         forwards = int(request.headers.get("Max-Forwards") or MAX_FORWARDS)
         request.headers.set("Max-Forwards", str(forwards - 1))
         if request.method == "INVITE":
-            record = f"<sip:{self._own.address};lr;{_CALL_PARAMETER}={self._token(request.headers['Call-ID'])}>"
-            set_header_values(request, "Record-Route", [record, *request.headers.getlist("Record-Route")])
+            records = self._records(request.headers["Call-ID"], hop.transport, context.transport)
+            set_header_values(request, "Record-Route", [*records, *request.headers.getlist("Record-Route")])
         try:
             branch = f"{self._layer.new_branch()}.{context.loop_digest}"
             context.client = self._layer.send_request(request, hop, now_s, branch=branch)
@@ -170,6 +172,11 @@ class ProxyCore:
         if self._on_answer is not None:
             self._on_answer(response)
 
+    def _records(self, call_id: str, *transports: str) -> list[str]:
+        """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658)."""
+        base = f"<sip:{self._own.address};lr;{_CALL_PARAMETER}={self._token(call_id)}"
+        return [f"{base};transport=tcp>" if t == "tcp" else f"{base}>" for t in dict.fromkeys(transports)]
+
     # Requests (§16.3, §16.4, §16.10, §16.11).
 
     def _request(self, event: RequestReceived, now_s: float) -> Arrival | None:
@@ -177,7 +184,9 @@ class ProxyCore:
             self._cancel(event, now_s)
             return None
         loop_digest = _loop_digest(event.request, event.envelope)
-        self._contexts[event.key] = _Context(event.request.method, event.request, loop_digest)
+        self._contexts[event.key] = _Context(
+            event.request.method, event.request, event.source.transport, loop_digest
+        )
         try:
             self._check(event.request, loop_digest)
             request = copy_request(event.request)
@@ -217,16 +226,18 @@ class ProxyCore:
                 raise _RefusedError(482, "Loop Detected")
 
     def _take_own_route(self, request: Request, envelope: Envelope) -> bool:
-        """Remove the Route value that names this proxy (§16.4); True if it carries this dialog's token."""
+        """Remove the Route values that name this proxy (§16.4); True if they carry this dialog's token."""
         routes = header_values(request, "Route")
         if routes and self._is_own(request.uri) and _CALL_PARAMETER in request.uri.parameters:
             routes.insert(0, f"<{request.uri}>")  # a strict router put our Route into the Request-URI
             request.uri = parse_address(routes.pop()).uri
-        if not routes or not self._is_own(own := parse_address(routes[0]).uri):
-            return False
-        set_header_values(request, "Route", routes[1:])
-        token = own.parameters.get(_CALL_PARAMETER) or ""
-        return hmac.compare_digest(token.encode(), self._token(envelope.call_id).encode())
+        tokens = []
+        while routes and self._is_own(uri := parse_address(routes[0]).uri):
+            tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
+            del routes[0]
+        set_header_values(request, "Route", routes)
+        wanted = self._token(envelope.call_id)
+        return bool(tokens) and all(hmac.compare_digest(token.encode(), wanted.encode()) for token in tokens)
 
     def _next_hop(self, request: Request) -> Hop | None:
         routes = header_values(request, "Route")

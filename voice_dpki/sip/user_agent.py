@@ -72,6 +72,7 @@ class UserAgent:
             udp_max_bytes=udp_max_bytes,
         )
         self._legs: dict[tuple[str, str], Leg] = {}
+        self._placed: list[Call] = []
         self._register_call_id = self._exchange.token()
         self._register_sequence = 0
         self._refreshing: asyncio.TimerHandle | None = None
@@ -86,10 +87,13 @@ class UserAgent:
         await self._exchange.start()
 
     async def close(self) -> None:
-        """Send BYE on what is left, without waiting for answers, and free the sockets."""
+        """End all calls, without waiting for answers, and free the sockets."""
         self._stop_refreshing()
         for leg in list(self._legs.values()):
             leg.hang_up()
+        for call in self._placed:
+            if not call.is_answered:
+                call.cancel()
         await asyncio.sleep(0)  # lets the BYEs out
         await self._exchange.close()
 
@@ -160,7 +164,9 @@ class UserAgent:
         for name, value in headers:
             request.headers.add(name, value)
         set_body(request, sdp, CONTENT_TYPE)
-        return Call(self._line(), request)
+        self._placed = [call for call in self._placed if not call.is_answered]
+        self._placed.append(Call(self._line(), request))
+        return self._placed[-1]
 
     def _line(self) -> Line:
         return Line(self._account, self._exchange, self._proxy, self._contact, self._opened, self._closed)
