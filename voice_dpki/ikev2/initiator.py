@@ -1,0 +1,257 @@
+"""The Initiator, here a device: IKE_SA_INIT, IKE_AUTH, and its judgement of the Responder (RFC 7296 §1.2).
+
+IKE_SA_INIT  HDR, SAi1, KEi, Ni, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED), N(SIGNATURE_HASH_ALGORITHMS)
+IKE_AUTH     HDR, SK{IDi, CERT, CERTREQ, AUTH, [N(INTEGRITY_INFO)], CP(CFG_REQUEST), SAi2, TSi, TSr}
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from voice_dpki.effects import Random
+from voice_dpki.ikev2 import auth, child
+from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
+from voice_dpki.ikev2.events import Established, Failed, Path, SaName, Trusted, Untrusted, Verdict
+from voice_dpki.ikev2.failures import Failure, IkeError
+from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message
+from voice_dpki.ikev2.payloads import (
+    Certificate,
+    CertificateRequest,
+    IdInitiator,
+    IdResponder,
+    KeyExchange,
+    Nonce,
+    Notify,
+    Payload,
+    SecurityAssociation,
+)
+from voice_dpki.ikev2.proposals import IkeSuite, chosen, offer
+from voice_dpki.ikev2.registry import CertEncoding, ExchangeType, Group, NotifyType, Protocol
+from voice_dpki.ikev2.sa import IkeSa, Party, Settings, behind_nat, nat_notifies, only, peer_error, refused_by_peer
+from voice_dpki.ikev2.states import Move, State
+
+MAX_ATTEMPTS = 4
+"""IKE_SA_INIT requests in one exchange: the first, one with a cookie, one of another group, and a cookie again."""
+
+MAX_COOKIE_BYTES = 64
+"""RFC 7296 §2.6."""
+
+StateIntegrity: TypeAlias = Callable[[SaName, float], bytes]
+"""Makes the content of N(INTEGRITY_INFO) for an IKE SA at a time in seconds."""
+
+
+class Initiator(IkeSa):
+    """One attempt to set up an IKE SA with its child SA, and that SA."""
+
+    def __init__(
+        self,
+        party: Party,
+        settings: Settings,
+        random: Random,
+        path: Path,
+        *,
+        marked_path: Path | None = None,
+        state_integrity: StateIntegrity | None = None,
+        want_address: bool = True,
+    ) -> None:
+        """Go over `path`, and over `marked_path` (port 4500) from IKE_AUTH on if there is a NAT in between."""
+        name = SaName(random.token(SPI_BYTES), NO_SPI)
+        super().__init__(party, settings, random, name, path, is_initiator=True)
+        self._marked_path = marked_path
+        self._state_integrity = state_integrity
+        self._group: Group = settings.ike_suites[0].group
+        self._pair = KeyPair(self._group, random)
+        self._nonce = Nonce(random.token(NONCE_BYTES))
+        self._peer_nonce = b""
+        self._cookie: tuple[Notify, ...] = ()
+        self._attempts = 0
+        self._sent = b""
+        self._answered = b""
+        self._child = child.Offer(child.new_spi(random), settings.esp_suites, want_address)
+        self._suite: IkeSuite | None = None
+        self._auth_answer: tuple[Payload, ...] = ()
+
+    def start(self, now_s: float) -> None:
+        """Send IKE_SA_INIT."""
+        self._move(Move.START)
+        self._send_init(now_s)
+
+    def receive(self, message: Message, path: Path, now_s: float) -> None:
+        """Take a message from the Responder."""
+        if self.state is not State.INIT:
+            super().receive(message, path, now_s)
+        elif not self._is_init_answer(message, path):
+            self.dropped += 1
+        else:
+            try:
+                self._init_answered(message, path, now_s)
+            except IkeError as error:
+                self._fail(error)
+
+    def judge(self, verdict: Verdict, now_s: float) -> None:
+        """Go on with the verdict on the Responder's certificate."""
+        if self.state is not State.JUDGING:
+            return
+        self._judging_until_s = None
+        if isinstance(verdict, Untrusted):
+            self._refuse(IkeError(Failure.JUDGED, verdict.sentence, step=verdict.step, code=verdict.code), now_s)
+            return
+        assert isinstance(verdict, Trusted)
+        self._move(Move.TRUSTED)
+        self._stood = True
+        self._establish()
+
+    # --- IKE_SA_INIT ----------------------------------------------------------------------------------------------
+
+    def _send_init(self, now_s: float) -> None:
+        self._attempts += 1
+        payloads: tuple[Payload, ...] = (
+            *self._cookie,
+            offer(self.settings.ike_suites, Protocol.IKE),
+            KeyExchange(self._group, self._pair.public_value),
+            self._nonce,
+            *nat_notifies(self.name, self.path),
+            *self._supported(),
+        )
+        header = Header(self.name.spi_i, NO_SPI, ExchangeType.IKE_SA_INIT, 0, True, False)
+        datagram = self._clear(header, payloads)
+        self._sent = datagram.data
+        self._requests.next_id = 0
+        self._requests.sent((datagram,), now_s)
+        self._datagrams.append(datagram)
+
+    def _supported(self) -> tuple[Notify, ...]:
+        fragments = self.settings.fragment_bytes is not None
+        return (
+            *((Notify(NotifyType.FRAGMENTATION_SUPPORTED),) if fragments else ()),
+            Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, auth.HASHES),
+        )
+
+    def _is_init_answer(self, message: Message, path: Path) -> bool:
+        header = message.header
+        return (
+            header.is_response
+            and not header.from_initiator
+            and header.exchange == ExchangeType.IKE_SA_INIT
+            and header.message_id == 0
+            and header.spi_i == self.name.spi_i
+            and path.remote == self.path.remote
+        )
+
+    def _init_answered(self, message: Message, path: Path, now_s: float) -> None:
+        if self._asked_again(message):
+            if self._attempts >= MAX_ATTEMPTS:
+                raise IkeError(Failure.BUSY, "the peer wants IKE_SA_INIT again and again")
+            self._send_init(now_s)
+            return
+        refusal = peer_error(message.payloads)
+        if refusal is not None:
+            raise refused_by_peer(refusal)
+        self._key(message, path)
+        self._requests.answered()
+        self._move(Move.KEYED)
+        self._send_auth(now_s)
+
+    def _asked_again(self, message: Message) -> bool:
+        """Prepare what the Responder wants before it does anything: a cookie returned, or another group."""
+        cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if cookie is not None:
+            if not 1 <= len(cookie.data) <= MAX_COOKIE_BYTES:
+                raise IkeError(Failure.MALFORMED, "a cookie has 1 to 64 bytes (RFC 7296 §2.6)")
+            self._cookie = (Notify(NotifyType.COOKIE, cookie.data),)
+            return True
+        if group is not None:
+            self._group = self._other_group(int.from_bytes(group.data[:2], "big"))
+            self._pair = KeyPair(self._group, self._random)
+            return True
+        return False
+
+    def _other_group(self, number: int) -> Group:
+        """The group that the Responder wants, which must be another one that we offered (RFC 7296 §1.2)."""
+        offered = {suite.group for suite in self.settings.ike_suites} - {self._group}
+        wanted = next((group for group in offered if group == number), None)
+        if wanted is None:
+            raise IkeError(Failure.KE_GROUP, f"the peer wants key exchange group {number}, which was not offered")
+        return wanted
+
+    def _key(self, message: Message, path: Path) -> None:
+        """Derive the keys from the Responder's answer."""
+        spi_r = message.header.spi_r
+        if spi_r == NO_SPI:
+            raise IkeError(Failure.MALFORMED, "the answer to IKE_SA_INIT has no SPI of the Responder")
+        suite, _ = chosen(only(message.payloads, SecurityAssociation), self.settings.ike_suites, Protocol.IKE)
+        exchange = only(message.payloads, KeyExchange)
+        if exchange.group != self._group or suite.group != self._group:
+            raise IkeError(Failure.KE_GROUP, "the answer is of another key exchange group than the request")
+        self._peer_nonce = only(message.payloads, Nonce).value
+        shared = self._pair.shared(exchange.value)
+        self.name = SaName(self.name.spi_i, spi_r)
+        self._suite = suite
+        self._protect_with(IkeKeys.derive(suite, shared, (self._nonce.value, self._peer_nonce), self.name))
+        self._peer_fragments = message.notify(NotifyType.FRAGMENTATION_SUPPORTED) is not None
+        self._digital = auth.knows_sha256(message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS))
+        self._answered = message.octets
+        if self._marked_path is not None and behind_nat(self.name, message, path):
+            self.path = self._marked_path
+
+    # --- IKE_AUTH -------------------------------------------------------------------------------------------------
+
+    def _send_auth(self, now_s: float) -> None:
+        own = self.party.identification
+        identification = IdInitiator(own.id_type, own.data)
+        payloads = (
+            identification,
+            Certificate(CertEncoding.X509_SIGNATURE, self.party.certificate),
+            CertificateRequest(CertEncoding.X509_SIGNATURE),
+            self._own_auth(identification, self._sent, self._peer_nonce, digital=self._digital),
+            *self._integrity(now_s),
+            *self._child.payloads(),
+        )
+        self._ask(ExchangeType.IKE_AUTH, payloads, now_s)
+
+    def _integrity(self, now_s: float) -> tuple[Notify, ...]:
+        if self._state_integrity is None:
+            return ()
+        return (Notify(self.settings.integrity_info, self._state_integrity(self.name, now_s)),)
+
+    def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
+        if self.state is not State.AUTH:
+            super()._handle_response(message, payloads, now_s)
+            return
+        try:
+            refusal = peer_error(payloads)
+            if refusal is not None and not any(isinstance(payload, IdResponder) for payload in payloads):
+                raise refused_by_peer(refusal)
+            claim = self._claim(payloads, IdResponder, self._answered, self._nonce.value)
+        except IkeError as error:
+            if error.failure is Failure.PEER_REFUSED:
+                self._fail(error)
+            else:
+                self._move(Move.AUTHENTICATED)
+                self._refuse(error, now_s)
+            return
+        self._auth_answer = payloads
+        self._ask_judge(claim, now_s)
+
+    def _refuse(self, error: IkeError, now_s: float) -> None:
+        """Tell a Responder that believes the SA to stand that it does not (RFC 7296 §2.21.2)."""
+        self._events.append(Failed(self.name, error))
+        self._move(Move.REFUSED)
+        self._ask(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),), now_s)
+
+    def _establish(self) -> None:
+        assert self.keys is not None
+        assert self._suite is not None
+        assert self._certificate is not None
+        negotiated, problem = None, None
+        refusal = peer_error(self._auth_answer)
+        try:
+            if refusal is not None:
+                raise refused_by_peer(refusal)
+            nonces = self._nonce.value, self._peer_nonce
+            negotiated = self._child.complete(self._auth_answer, self.keys.sk_d, nonces)
+        except IkeError as error:
+            problem = error.sentence
+        self._auth_answer = ()
+        self._events.append(
+            Established(self.name, self.peer_identity, self._certificate, self._suite, negotiated, problem)
+        )

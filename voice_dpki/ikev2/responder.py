@@ -1,0 +1,413 @@
+"""The Responder, here a security gateway: many IKE SAs, each set up by IKE_SA_INIT and IKE_AUTH (RFC 7296 §1.2).
+
+`Responder` holds what is common to all: the table of SAs, cookies under load, bounds on SAs that nobody has judged,
+and the inner addresses. `ResponderSa` is one of them.
+
+    IKE_SA_INIT  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED), N(SIGNATURE_HASH_ALGORITHMS)
+    IKE_AUTH     HDR, SK{IDr, CERT, AUTH, [N(LEDGER_ANSWER)], CP(CFG_REPLY), SAr2, TSi, TSr}
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from ipaddress import IPv4Address, IPv4Network
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ikev2 import auth, child
+from voice_dpki.ikev2.cookies import Cookies
+from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
+from voice_dpki.ikev2.events import (
+    Child,
+    Datagram,
+    Established,
+    Event,
+    Path,
+    SaName,
+    Trusted,
+    Untrusted,
+    Verdict,
+)
+from voice_dpki.ikev2.failures import Failure, IkeError
+from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message, describe, serialize
+from voice_dpki.ikev2.payloads import (
+    Certificate,
+    Delete,
+    IdInitiator,
+    IdResponder,
+    KeyExchange,
+    Nonce,
+    Notify,
+    Payload,
+    SecurityAssociation,
+)
+from voice_dpki.ikev2.proposals import IkeSuite, choose
+from voice_dpki.ikev2.registry import CertEncoding, ExchangeType, NotifyType, Protocol
+from voice_dpki.ikev2.sa import IkeSa, Party, Settings, nat_notifies, only
+from voice_dpki.ikev2.states import HALF_OPEN, Move, State
+
+HALF_OPEN_S = 30.0
+"""How long a peer may take from IKE_SA_INIT to IKE_AUTH."""
+
+LINGER_S = 10.0
+"""How long an SA that is gone still repeats its last answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what a gateway keeps: above `cookie_from` half-open SAs it demands cookies, above `half_open` it
+    takes no more, and above `total` SAs neither.
+    """
+
+    cookie_from: int = 100
+    half_open: int = 1000
+    total: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Init:
+    """An IKE_SA_INIT request that was taken, and what was chosen for it."""
+
+    message: Message
+    suite: IkeSuite
+    answer: SecurityAssociation
+    exchange: KeyExchange
+    nonce: bytes
+
+
+class ResponderSa(IkeSa):
+    """One IKE SA of a gateway."""
+
+    def __init__(self, owner: "Responder", init: _Init, path: Path, now_s: float) -> None:
+        random = owner.random
+        name = SaName(init.message.header.spi_i, owner.new_spi())
+        super().__init__(owner.party, owner.settings, random, name, path, is_initiator=False)
+        self.init = init
+        self.half_open_until_s = now_s + HALF_OPEN_S
+        self.gone_until_s: float | None = None
+        self.scheduled_s: float | None = None
+        self.address: IPv4Address | None = None
+        self._owner = owner
+        self._nonce = random.token(NONCE_BYTES)
+        self._auth_request: tuple[Payload, ...] = ()
+        self._child: Child | None = None
+        pair = KeyPair(init.suite.group, random)
+        shared = pair.shared(init.exchange.value)
+        self._protect_with(IkeKeys.derive(init.suite, shared, (init.nonce, self._nonce), name))
+        self._peer_fragments = init.message.notify(NotifyType.FRAGMENTATION_SUPPORTED) is not None
+        self._digital = auth.knows_sha256(init.message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS))
+        self.init_answer = self._answer_init(pair)
+        self._datagrams.append(self.init_answer)
+
+    def _answer_init(self, pair: KeyPair) -> Datagram:
+        fragments = self.settings.fragment_bytes is not None and self._peer_fragments
+        payloads = (
+            self.init.answer,
+            KeyExchange(pair.group, pair.public_value),
+            Nonce(self._nonce),
+            *nat_notifies(self.name, self.path),
+            *((Notify(NotifyType.FRAGMENTATION_SUPPORTED),) if fragments else ()),
+            *((Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, auth.HASHES),) if self._digital else ()),
+        )
+        return self._clear(self._header(ExchangeType.IKE_SA_INIT, 0, is_response=True), payloads)
+
+    def timer_s(self) -> float | None:
+        """When `handle_timer` is to be called next."""
+        if self.state is State.CLOSED:
+            return self.gone_until_s
+        due = super().timer_s()
+        if self.state is State.AUTH:
+            return self.half_open_until_s if due is None else min(due, self.half_open_until_s)
+        return due
+
+    def handle_timer(self, now_s: float) -> None:
+        """Do what is due; an SA that stays half open is given up."""
+        if self.state is State.AUTH and now_s >= self.half_open_until_s:
+            self._fail(IkeError(Failure.TIMEOUT, "the peer did not go on to IKE_AUTH"))
+        super().handle_timer(now_s)
+
+    # --- IKE_AUTH -------------------------------------------------------------------------------------------------
+
+    def _handle_request(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
+        if self.state is not State.AUTH:
+            super()._handle_request(message, payloads, now_s)
+        elif message.header.exchange != ExchangeType.IKE_AUTH:
+            self._refuse(IkeError(Failure.PAYLOADS, "the first encrypted exchange is not IKE_AUTH"))
+        else:
+            try:
+                claim = self._claim(payloads, IdInitiator, self.init.message.octets, self._nonce)
+            except IkeError as error:
+                self._refuse(error)
+                return
+            self._auth_request = payloads
+            self._ask_judge(claim, now_s)
+
+    def judge(self, verdict: Verdict, now_s: float) -> None:
+        """Go on with the verdict on the Initiator's certificate."""
+        if self.state is not State.JUDGING:
+            return
+        self._judging_until_s = None
+        if isinstance(verdict, Untrusted):
+            self._refuse(IkeError(Failure.JUDGED, verdict.sentence, step=verdict.step, code=verdict.code))
+            return
+        try:
+            payloads = self._auth_payloads(verdict)
+        except LocalError as error:
+            self._refuse(IkeError(Failure.AUTH_METHOD, str(error)))
+            return
+        self._move(Move.TRUSTED)
+        self._stood = True
+        answer, problem = self._negotiate_child()
+        self._answer(ExchangeType.IKE_AUTH, (*payloads, *answer))
+        self._auth_request = ()
+        assert self._certificate is not None
+        self._events.append(
+            Established(self.name, self.peer_identity, self._certificate, self.init.suite, self._child, problem)
+        )
+
+    def _auth_payloads(self, verdict: Trusted) -> tuple[Payload, ...]:
+        own = self.party.identification
+        identification = IdResponder(own.id_type, own.data)
+        stapled = verdict.ledger_answer
+        return (
+            identification,
+            Certificate(CertEncoding.X509_SIGNATURE, self.party.certificate),
+            self._own_auth(identification, self.init_answer.data, self.init.nonce, digital=self._digital),
+            *((Notify(self.settings.ledger_answer, stapled),) if stapled is not None else ()),
+        )
+
+    def _negotiate_child(self) -> tuple[tuple[Payload, ...], str | None]:
+        """Return the payloads that answer the child SA's offer, and why there is none, if there is none."""
+        assert self.keys is not None
+        try:
+            if child.wants_address(self._auth_request):
+                self.address = self._owner.pool.take(self.peer_identity)
+            answer = child.answer(
+                self._auth_request,
+                spi=child.new_spi(self._random),
+                suites=self.settings.esp_suites,
+                inner=self._owner.inner,
+                address=self.address,
+                sk_d=self.keys.sk_d,
+                nonces=(self.init.nonce, self._nonce),
+            )
+        except child.ChildError as error:
+            return (Notify(error.notify),), error.sentence
+        self._child = answer.child
+        return answer.payloads, None
+
+    def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
+        if self._child is None or self._child.spi_i not in spis:
+            return ()
+        ours, self._child = self._child.spi_r, None
+        return (Delete(Protocol.ESP, (ours,)),)
+
+    def _refuse(self, error: IkeError) -> None:
+        """Tell the Initiator, without saying why, and keep nothing but the answer."""
+        notify = Notify(error.notify) if error.failure is Failure.MALFORMED else _AUTHENTICATION_FAILED
+        self._answer(ExchangeType.IKE_AUTH, (notify,))
+        self._fail(error)
+
+    def _gone(self) -> None:
+        super()._gone()
+        if self.address is not None:
+            self._owner.pool.give_back(self.peer_identity)
+
+
+_AUTHENTICATION_FAILED = Notify(NotifyType.AUTHENTICATION_FAILED)
+
+
+class Responder:
+    """A gateway's end of all its IKE SAs."""
+
+    def __init__(
+        self,
+        party: Party,
+        settings: Settings,
+        random: Random,
+        *,
+        pool: IPv4Network,
+        inner: IPv4Network,
+        limits: Limits | None = None,
+    ) -> None:
+        """Give devices addresses of `pool`, and let them reach `inner`."""
+        self.party, self.settings, self.random = party, settings, random
+        self.pool, self.inner = child.AddressPool(pool), inner
+        self.limits = limits or Limits()
+        self.dropped = 0
+        """Datagrams that were no message, for no SA, or one too many."""
+        self._cookies = Cookies(random)
+        self._sas: dict[bytes, ResponderSa] = {}
+        self._of_identity: dict[str, set[bytes]] = {}
+        self._due: list[tuple[float, bytes]] = []
+        self._inits: dict[tuple[str, int, bytes], ResponderSa] = {}
+        self._datagrams: list[Datagram] = []
+        self._events: list[Event] = []
+
+    def __len__(self) -> int:
+        return len(self._sas)
+
+    @property
+    def half_open(self) -> int:
+        """IKE SAs that nobody has judged."""
+        return len(self._inits)
+
+    def sas(self) -> Iterator[ResponderSa]:
+        """Return the SAs that stand."""
+        return (sa for sa in list(self._sas.values()) if sa.state is State.ESTABLISHED)
+
+    def receive(self, octets: bytes, path: Path, now_s: float) -> None:
+        """Take a datagram."""
+        try:
+            message = Message.parse(octets)
+        except MalformedError:
+            self.dropped += 1
+            return
+        header = message.header
+        if header.exchange == ExchangeType.IKE_SA_INIT and not header.is_response and header.message_id == 0:
+            self._receive_init(message, path, now_s)
+            return
+        sa = self._sas.get(header.spi_r)
+        if sa is None or sa.name.spi_i != header.spi_i:
+            self.dropped += 1
+            return
+        sa.receive(message, path, now_s)
+        self._collect(sa, now_s)
+
+    def judge(self, name: SaName, verdict: Verdict, now_s: float) -> None:
+        """Go on with the verdict on the certificate of an SA's peer."""
+        sa = self._sas.get(name.spi_r)
+        if sa is not None:
+            sa.judge(verdict, now_s)
+            self._collect(sa, now_s)
+
+    def delete(self, name: SaName, reason: str, now_s: float) -> None:
+        """Delete an SA that stands."""
+        sa = self._sas.get(name.spi_r)
+        if sa is not None:
+            sa.delete(reason, now_s)
+            self._collect(sa, now_s)
+
+    def delete_others(self, name: SaName, reason: str, now_s: float) -> int:
+        """Delete the other SAs of an SA's identity (step 9 of the flow); returns how many."""
+        sa = self._sas.get(name.spi_r)
+        if sa is None:
+            return 0
+        others = self._of_identity.get(sa.peer_identity, set()) - {name.spi_r}
+        for spi in others:
+            self.delete(self._sas[spi].name, reason, now_s)
+        return len(others)
+
+    def timer_s(self) -> float | None:
+        """When `handle_timer` is to be called next."""
+        return self._due[0][0] if self._due else None
+
+    def handle_timer(self, now_s: float) -> None:
+        """Do what is due."""
+        while self._due and self._due[0][0] <= now_s:
+            sa = self._sas.get(heappop(self._due)[1])
+            if sa is None:
+                continue
+            sa.scheduled_s = None
+            if sa.state is State.CLOSED:
+                del self._sas[sa.name.spi_r]
+                continue
+            sa.handle_timer(now_s)
+            self._collect(sa, now_s)
+
+    def take_datagrams(self) -> list[Datagram]:
+        """Return the datagrams to send, once."""
+        taken, self._datagrams = self._datagrams, []
+        return taken
+
+    def take_events(self) -> list[Event]:
+        """Return what happened, once."""
+        taken, self._events = self._events, []
+        return taken
+
+    def new_spi(self) -> bytes:
+        """Draw an SPI that no SA here has."""
+        while (spi := self.random.token(SPI_BYTES)) in self._sas or spi == NO_SPI:
+            pass
+        return spi
+
+    # --- IKE_SA_INIT ----------------------------------------------------------------------------------------------
+
+    def _receive_init(self, message: Message, path: Path, now_s: float) -> None:
+        header = message.header
+        known = self._inits.get(_init_key(message, path))
+        if known is not None and known.init.message.octets == message.octets:
+            self._datagrams.append(known.init_answer)
+            return
+        full = self.half_open >= self.limits.half_open or len(self._sas) >= self.limits.total
+        if full or known is not None or header.spi_r != NO_SPI or not header.from_initiator:
+            self.dropped += 1
+            return
+        try:
+            self._take_init(message, path, now_s)
+        except IkeError as error:
+            self._answer_clear(header, Notify(error.notify, error.data), path)
+
+    def _take_init(self, message: Message, path: Path, now_s: float) -> None:
+        nonce = only(message.payloads, Nonce).value
+        if not self._cookie_holds(message, nonce, path, now_s):
+            cookie = self._cookies.make(nonce, path.remote.host, message.header.spi_i, now_s)
+            self._answer_clear(message.header, Notify(NotifyType.COOKIE, cookie), path)
+            return
+        suite, proposal = choose(
+            only(message.payloads, SecurityAssociation), self.settings.ike_suites, Protocol.IKE
+        )
+        exchange = only(message.payloads, KeyExchange)
+        if exchange.group != suite.group:
+            data = int(suite.group).to_bytes(2, "big")
+            raise IkeError(Failure.KE_GROUP, "the key exchange is of another group than the one chosen", data=data)
+        init = _Init(message, suite, SecurityAssociation((proposal,)), exchange, nonce)
+        sa = ResponderSa(self, init, path, now_s)
+        self._sas[sa.name.spi_r] = self._inits[_init_key(message, path)] = sa
+        self._collect(sa, now_s)
+
+    def _cookie_holds(self, message: Message, nonce: bytes, path: Path, now_s: float) -> bool:
+        if self.half_open < self.limits.cookie_from:
+            return True
+        cookie = message.notify(NotifyType.COOKIE)
+        spi_i = message.header.spi_i
+        return cookie is not None and self._cookies.holds(cookie.data, nonce, path.remote.host, spi_i, now_s)
+
+    def _answer_clear(self, request: Header, notify: Notify, path: Path) -> None:
+        header = Header(request.spi_i, NO_SPI, request.exchange, 0, False, True)
+        data = serialize(header, (notify,))
+        self._datagrams.append(Datagram(path, data, header.name, True, describe((notify,))))
+
+    def _collect(self, sa: ResponderSa, now_s: float) -> None:
+        """Take out what an SA gave, and forget about it what need not be kept."""
+        self._datagrams += sa.take_datagrams()
+        self._events += sa.take_events()
+        if sa.state not in HALF_OPEN:
+            key = _init_key(sa.init.message, sa.init_answer.path)
+            if self._inits.get(key) is sa:
+                del self._inits[key]
+        if sa.state is State.CLOSED and sa.gone_until_s is None:
+            sa.gone_until_s = now_s + LINGER_S
+        self._index(sa)
+        self._schedule(sa)
+
+    def _index(self, sa: ResponderSa) -> None:
+        """Keep who has which SAs that stand."""
+        spis = self._of_identity.setdefault(sa.peer_identity, set())
+        if sa.state is State.ESTABLISHED:
+            spis.add(sa.name.spi_r)
+        else:
+            spis.discard(sa.name.spi_r)
+        if not spis:
+            del self._of_identity[sa.peer_identity]
+
+    def _schedule(self, sa: ResponderSa) -> None:
+        """Have `handle_timer` look at the SA in time; too early does no harm."""
+        due_s = sa.timer_s()
+        if due_s is not None and (sa.scheduled_s is None or due_s < sa.scheduled_s):
+            sa.scheduled_s = due_s
+            heappush(self._due, (due_s, sa.name.spi_r))
+
+
+def _init_key(message: Message, path: Path) -> tuple[str, int, bytes]:
+    return (*path.remote, message.header.spi_i)

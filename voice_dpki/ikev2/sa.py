@@ -1,0 +1,467 @@
+"""What both ends of an IKE SA have in common: protection, the window, INFORMATIONAL exchanges, deletion.
+
+`initiator` and `responder` derive from it what is theirs: IKE_SA_INIT and IKE_AUTH. Nothing here reads a clock or a
+socket: methods take `now_s`, and give datagrams and events that the caller takes out.
+"""
+
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from voice_dpki.effects import Random, Signer
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ikev2 import auth
+from voice_dpki.ikev2.crypto import IkeKeys, ProtectionError, nat_detection
+from voice_dpki.ikev2.events import (
+    Address,
+    CertificateToJudge,
+    Closed,
+    Datagram,
+    Event,
+    Failed,
+    Path,
+    SaName,
+    Untrusted,
+    Verdict,
+)
+from voice_dpki.ikev2.failures import Failure, IkeError
+from voice_dpki.ikev2.identity import check_identity
+from voice_dpki.ikev2.message import Header, Message, describe, serialize
+from voice_dpki.ikev2.payloads import (
+    Authentication,
+    Certificate,
+    Delete,
+    EncryptedFragment,
+    Identification,
+    Notify,
+    Payload,
+    Unknown,
+    notify_named,
+)
+from voice_dpki.ikev2.proposals import ESP_SUITES, IKE_SUITES, EspSuite, IkeSuite
+from voice_dpki.ikev2.protect import FRAGMENT_BYTES, Opener, seal
+from voice_dpki.ikev2.registry import (
+    FIRST_STATUS,
+    INTEGRITY_INFO,
+    LEDGER_ANSWER,
+    CertEncoding,
+    ExchangeType,
+    NotifyType,
+    Protocol,
+    name_of,
+)
+from voice_dpki.ikev2.states import Move, State, moved
+from voice_dpki.ikev2.window import Requests, Responses, Retransmission
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
+
+JUDGING_S = 10.0
+"""How long a verdict may take; peers give up on IKE_AUTH after some more."""
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Who we are: a certificate, the identity that it bears, and its key."""
+
+    certificate: bytes
+    identification: Identification
+    signer: Signer
+
+    def __post_init__(self) -> None:
+        try:
+            profile = read_profile(self.certificate)
+            check_identity(self.identification, profile)
+        except (ProfileError, IkeError) as error:
+            raise LocalError(f"our own certificate: {error}") from None
+        if profile.public_key_der != self.signer.public_key_der:
+            raise LocalError("our own certificate is not for the signing key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is accepted and how patient we are; suites are in order of preference.
+
+    Without `fragment_bytes` nothing is sent in fragments; without `probe_s` a silent peer is never asked whether it
+    lives. The two notify numbers are private (docs/integrity-info.md).
+    """
+
+    ike_suites: tuple[IkeSuite, ...] = IKE_SUITES
+    esp_suites: tuple[EspSuite, ...] = ESP_SUITES
+    retransmission: Retransmission = field(default_factory=Retransmission)
+    fragment_bytes: int | None = FRAGMENT_BYTES
+    probe_s: float | None = None
+    integrity_info: int = INTEGRITY_INFO
+    ledger_answer: int = LEDGER_ANSWER
+
+    def names(self) -> dict[int, str]:
+        """Names of the private notifies."""
+        return {self.integrity_info: "INTEGRITY_INFO", self.ledger_answer: "LEDGER_ANSWER"}
+
+
+class IkeSa(ABC):
+    """One IKE SA. After any call, take out what it gave with `take_datagrams` and `take_events`."""
+
+    def __init__(
+        self, party: Party, settings: Settings, random: Random, name: SaName, path: Path, *, is_initiator: bool
+    ) -> None:
+        self.party, self.settings, self.name, self.path = party, settings, name, path
+        self.is_initiator = is_initiator
+        self.state = State.IDLE if is_initiator else State.AUTH
+        self.peer_identity = ""
+        self.dropped = 0
+        """Messages that were dropped because they did not verify or came out of turn."""
+        self.keys: IkeKeys | None = None
+        self._random = random
+        self._requests = Requests(settings.retransmission)
+        self._responses = Responses(0 if is_initiator else 1)
+        self._opener: Opener | None = None
+        self._peer_fragments = False
+        self._queue: list[tuple[ExchangeType, tuple[Payload, ...]]] = []
+        self._head = b""
+        self._heard_s = 0.0
+        self._judging_until_s: float | None = None
+        self._certificate: CertificateProfile | None = None
+        self._stood = False
+        self._close_reason = ""
+        self._datagrams: list[Datagram] = []
+        self._events: list[Event] = []
+
+    # --- what the caller uses -------------------------------------------------------------------------------------
+
+    def take_datagrams(self) -> list[Datagram]:
+        """Return the datagrams to send, once."""
+        taken, self._datagrams = self._datagrams, []
+        return taken
+
+    def take_events(self) -> list[Event]:
+        """Return what happened, once."""
+        taken, self._events = self._events, []
+        return taken
+
+    def timer_s(self) -> float | None:
+        """When `handle_timer` is to be called next."""
+        probe_s = self.settings.probe_s
+        due = [self._requests.due_s, self._judging_until_s]
+        if probe_s is not None and self.state is State.ESTABLISHED and self._requests.due_s is None:
+            due.append(self._heard_s + probe_s)
+        return min((at for at in due if at is not None), default=None)
+
+    def handle_timer(self, now_s: float) -> None:
+        """Do what is due: send again, ask a silent peer whether it lives, give up."""
+        repeat = self._requests.repeat(now_s)
+        if repeat is None:
+            self._fail(IkeError(Failure.TIMEOUT, "the peer does not answer"))
+            return
+        self._datagrams += [_as_repeated(datagram) for datagram in repeat]
+        if self._judging_until_s is not None and now_s >= self._judging_until_s:
+            self.judge(Untrusted("no-verdict", self._judge_step, "no verdict within the time for it"), now_s)
+        probe_s = self.settings.probe_s
+        if probe_s is not None and self.state is State.ESTABLISHED and now_s >= self._heard_s + probe_s:
+            self._heard_s = now_s
+            self._ask(ExchangeType.INFORMATIONAL, (), now_s)
+
+    def receive(self, message: Message, path: Path, now_s: float) -> None:
+        """Take a message; one that is not of this SA is dropped."""
+        header = message.header
+        named = (header.spi_i, header.spi_r) == self.name
+        if not named or header.from_initiator == self.is_initiator or self.state is State.IDLE:
+            self.dropped += 1
+        elif header.is_response:
+            self._receive_response(message, now_s)
+        else:
+            self._receive_request(message, path, now_s)
+
+    @abstractmethod
+    def judge(self, verdict: Verdict, now_s: float) -> None:
+        """Go on with the verdict on the peer's certificate; without effect unless one is waited for."""
+
+    def delete(self, reason: str, now_s: float) -> None:
+        """Delete the SA: the peer is told, and it is gone when that was answered or given up."""
+        if self.state is not State.ESTABLISHED:
+            return
+        self._close_reason = reason
+        self._move(Move.DELETE)
+        self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.IKE),), now_s)
+
+    def probe(self, now_s: float) -> None:
+        """Ask the peer whether it lives (RFC 7296 §2.4)."""
+        if self.state is State.ESTABLISHED:
+            self._ask(ExchangeType.INFORMATIONAL, (), now_s)
+
+    # --- messages in ----------------------------------------------------------------------------------------------
+
+    def _receive_request(self, message: Message, path: Path, now_s: float) -> None:
+        message_id = message.header.message_id
+        again = self._responses.repeated(message_id, message.octets)
+        if again:
+            self._datagrams += [_as_repeated(datagram) for datagram in again]
+            return
+        if message_id != self._responses.expected or self.state in (State.JUDGING, State.CLOSED):
+            self.dropped += 1
+            return
+        payloads = self._open(message, now_s)
+        if payloads is None:
+            return
+        self.path = path
+        critical = next((each for each in payloads if isinstance(each, Unknown) and each.critical), None)
+        if critical is not None:
+            refusal = Notify(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, bytes((critical.kind,)))
+            self._answer(message.header.exchange, (refusal,))
+            self._refuse_unreadable(IkeError(Failure.CRITICAL_PAYLOAD, "a critical payload is not known"))
+            return
+        self._handle_request(message, payloads, now_s)
+
+    def _receive_response(self, message: Message, now_s: float) -> None:
+        if message.header.message_id != self._requests.waiting_for:
+            self.dropped += 1
+            return
+        payloads = self._open(message, now_s)
+        if payloads is None:
+            return
+        self._requests.answered()
+        self._handle_response(message, payloads, now_s)
+        self._send_queued(now_s)
+
+    def _open(self, message: Message, now_s: float) -> tuple[Payload, ...] | None:
+        """Decrypt; None where the message is dropped or not whole yet. What is authentic but wrong ends the SA."""
+        if self._opener is None:
+            self.dropped += 1
+            return None
+        last = message.payloads[-1] if message.payloads else None
+        try:
+            payloads = self._opener.open(message)
+        except ProtectionError:
+            self.dropped += 1
+            return None
+        except (IkeError, MalformedError) as error:
+            self._answer_unreadable(message)
+            self._fail(error if isinstance(error, IkeError) else IkeError(Failure.MALFORMED, str(error)))
+            return None
+        if not isinstance(last, EncryptedFragment) or last.number == 1:
+            self._head = message.octets
+        self._heard_s = now_s
+        return payloads
+
+    def _answer_unreadable(self, message: Message) -> None:
+        if not message.header.is_response:
+            self._head = message.octets
+            self._answer(message.header.exchange, (Notify(NotifyType.INVALID_SYNTAX),))
+
+    def _refuse_unreadable(self, error: IkeError) -> None:
+        """End an SA that does not stand yet; one that stands outlives a payload that it does not know."""
+        if self.state is not State.ESTABLISHED:
+            self._fail(error)
+
+    def _handle_request(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
+        """Answer an authentic request of an SA that stands."""
+        exchange = message.header.exchange
+        if self.state not in (State.ESTABLISHED, State.DELETING):
+            self._answer(exchange, (Notify(NotifyType.INVALID_SYNTAX),))
+        elif exchange == ExchangeType.INFORMATIONAL:
+            self._informational(payloads)
+        elif exchange == ExchangeType.CREATE_CHILD_SA:
+            self._answer(exchange, (Notify(NotifyType.NO_ADDITIONAL_SAS),))
+        else:
+            self._answer(exchange, (Notify(NotifyType.INVALID_SYNTAX),))
+
+    def _informational(self, payloads: tuple[Payload, ...]) -> None:
+        deletes = [payload for payload in payloads if isinstance(payload, Delete)]
+        children = tuple(spi for each in deletes if each.protocol == Protocol.ESP for spi in each.spis)
+        self._answer(ExchangeType.INFORMATIONAL, self._deleted_children(children))
+        refused = notify_named(payloads, NotifyType.AUTHENTICATION_FAILED)
+        if any(each.protocol == Protocol.IKE for each in deletes):
+            self._close("deleted by the peer" if self.state is State.ESTABLISHED else self._close_reason)
+        elif refused is not None:
+            self._close("the peer refused our certificate")
+
+    def _deleted_children(self, _spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
+        """Forget child SAs that the peer deletes, and return our half of it (RFC 7296 §1.4.1)."""
+        return ()
+
+    def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
+        """Take an authentic answer to a request of an SA that stands: all that it can end is a deletion."""
+        if self.state is State.DELETING and not self._queue:
+            self._close(self._close_reason)
+
+    # --- messages out ---------------------------------------------------------------------------------------------
+
+    def _ask(self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float) -> None:
+        """Send an encrypted request, as soon as the one before it is answered."""
+        self._queue.append((exchange, payloads))
+        self._send_queued(now_s)
+
+    def _send_queued(self, now_s: float) -> None:
+        if self._queue and self._requests.waiting_for is None and self.state is not State.CLOSED:
+            exchange, payloads = self._queue.pop(0)
+            header = self._header(exchange, self._requests.next_id, is_response=False)
+            datagrams = self._sealed(header, payloads)
+            self._requests.sent(datagrams, now_s)
+            self._datagrams += datagrams
+
+    def _answer(self, exchange: int, payloads: tuple[Payload, ...]) -> None:
+        """Answer the expected request, encrypted."""
+        header = self._header(exchange, self._responses.expected, is_response=True)
+        datagrams = self._sealed(header, payloads)
+        self._responses.answered(self._head, datagrams)
+        self._datagrams += datagrams
+
+    def _header(self, exchange: int, message_id: int, *, is_response: bool) -> Header:
+        return Header(self.name.spi_i, self.name.spi_r, exchange, message_id, self.is_initiator, is_response)
+
+    def _sealed(self, header: Header, payloads: tuple[Payload, ...]) -> tuple[Datagram, ...]:
+        fragment_bytes = self.settings.fragment_bytes if self._peer_fragments else None
+        messages = seal(header, payloads, self._cipher, fragment_bytes)
+        names = describe(payloads, self.settings.names())
+        return tuple(
+            Datagram(self.path, octets, header.name, header.is_response, names, (number, len(messages)))
+            for number, octets in enumerate(messages, 1)
+        )
+
+    def _clear(self, header: Header, payloads: tuple[Payload, ...]) -> Datagram:
+        """A message of IKE_SA_INIT."""
+        names = describe(payloads, self.settings.names())
+        return Datagram(self.path, serialize(header, payloads), header.name, header.is_response, names)
+
+    def _protect_with(self, keys: IkeKeys) -> None:
+        """From now on encrypt and decrypt with the SA's keys."""
+        self.keys = keys
+        self._cipher = keys.cipher(self._random, of_initiator=self.is_initiator)
+        self._opener = Opener(keys.cipher(self._random, of_initiator=not self.is_initiator))
+
+    # --- IKE_AUTH, as far as it is the same at both ends ----------------------------------------------------------
+
+    def _own_auth(
+        self, identification: Identification, message: bytes, peer_nonce: bytes, *, digital: bool
+    ) -> Authentication:
+        """Sign our first message for the peer."""
+        assert self.keys is not None
+        sk_p = self.keys.sk_pi if self.is_initiator else self.keys.sk_pr
+        octets = auth.signed_octets(message, peer_nonce, sk_p, identification)
+        return auth.sign(self.party.signer, octets, digital=digital)
+
+    def _claim(
+        self,
+        payloads: tuple[Payload, ...],
+        id_kind: type[Identification],
+        message: bytes,
+        own_nonce: bytes,
+    ) -> CertificateToJudge:
+        """Read who the peer says that it is, and verify that it has the certificate's key; raises IkeError."""
+        identification = only(payloads, id_kind)
+        profile = _read_certificate(payloads)
+        identity = check_identity(identification, profile)
+        assert self.keys is not None
+        sk_p = self.keys.sk_pr if self.is_initiator else self.keys.sk_pi
+        octets = auth.signed_octets(message, own_nonce, sk_p, identification)
+        auth.verify(only(payloads, Authentication), octets, profile.public_key_der)
+        self.peer_identity, self._certificate = identity, profile
+        integrity = notify_named(payloads, self.settings.integrity_info)
+        answer = notify_named(payloads, self.settings.ledger_answer)
+        return CertificateToJudge(
+            self.name, identity, profile, integrity.data if integrity else None, answer.data if answer else None
+        )
+
+    @property
+    def _judge_step(self) -> str:
+        return "8 SeGW certificate" if self.is_initiator else "5.4 certificate"
+
+    def _ask_judge(self, claim: CertificateToJudge, now_s: float) -> None:
+        self._move(Move.AUTHENTICATED)
+        self._judging_until_s = now_s + JUDGING_S
+        self._events.append(claim)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _move(self, move: Move) -> None:
+        self.state = moved(self.state, move)
+
+    def _fail(self, error: IkeError) -> None:
+        """End the SA for what went wrong."""
+        if self._stood:
+            self._close(self._close_reason or error.sentence)
+        elif self.state is not State.CLOSED:
+            told = self.state is State.DELETING
+            self._gone()
+            self._events += [] if told else [Failed(self.name, error)]
+
+    def _close(self, reason: str) -> None:
+        if self.state is not State.CLOSED:
+            self._gone()
+            self._events += [Closed(self.name, self.peer_identity, reason)] if self._stood else []
+
+    def _gone(self) -> None:
+        self._move(Move.CLOSE)
+        self._requests.answered()
+        self._queue.clear()
+        self._judging_until_s = None
+
+
+def only(payloads: Sequence[Payload], kind: type[P]) -> P:
+    """Return the one payload of a class; raises IkeError with PAYLOADS."""
+    found = [payload for payload in payloads if isinstance(payload, kind)]
+    if len(found) != 1:
+        raise IkeError(Failure.PAYLOADS, f"the message has {len(found)} {kind.__name__} payloads, and needs one")
+    return found[0]
+
+
+def peer_error(payloads: Sequence[Payload]) -> Notify | None:
+    """Return the first notify that tells an error."""
+    errors = (each for each in payloads if isinstance(each, Notify) and each.type < FIRST_STATUS)
+    return next(errors, None)
+
+
+def refused_by_peer(notify: Notify) -> IkeError:
+    """Make an error of the peer's notify."""
+    name = name_of(NotifyType, notify.type)
+    return IkeError(Failure.PEER_REFUSED, f"the peer answers {name}", code=f"peer-{name.lower().replace('_', '-')}")
+
+
+def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
+    """NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP of a message that is sent over `path`."""
+    return (
+        Notify(NotifyType.NAT_DETECTION_SOURCE_IP, _nat_hash(name, path.local)),
+        Notify(NotifyType.NAT_DETECTION_DESTINATION_IP, _nat_hash(name, path.remote)),
+    )
+
+
+def behind_nat(name: SaName, message: Message, path: Path) -> bool:
+    """Whether the addresses of a message were changed on the way (RFC 7296 §2.23)."""
+    sources = [each.data for each in message.all(Notify) if each.type == NotifyType.NAT_DETECTION_SOURCE_IP]
+    target = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
+    if not sources or target is None:
+        return False
+    return _nat_hash(name, path.remote) not in sources or target.data != _nat_hash(name, path.local)
+
+
+def _nat_hash(name: SaName, address: Address) -> bytes:
+    packed = ipaddress.ip_address(address.host).packed
+    return nat_detection(name.spi_i, name.spi_r, packed, address.port)
+
+
+def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
+    """Read the one certificate of the sender; its chain, if it sends one, plays no role."""
+    certificates = [payload for payload in payloads if isinstance(payload, Certificate)]
+    if not certificates or certificates[0].encoding != CertEncoding.X509_SIGNATURE:
+        raise IkeError(Failure.CERTIFICATE, "the message has no X.509 certificate")
+    try:
+        profile = read_profile(certificates[0].data)
+    except ProfileError as error:
+        raise IkeError(Failure.CERTIFICATE, f"the certificate is refused: {error}") from None
+    if not profile.may_sign():
+        raise IkeError(Failure.CERTIFICATE, "the certificate's key is not for signatures")
+    return profile
+
+
+def _as_repeated(datagram: Datagram) -> Datagram:
+    return Datagram(
+        datagram.path,
+        datagram.data,
+        datagram.exchange,
+        datagram.is_response,
+        datagram.payloads,
+        datagram.fragment,
+        repeated=True,
+    )

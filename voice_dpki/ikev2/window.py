@@ -1,0 +1,98 @@
+"""Message IDs, the window of 1, and retransmission (RFC 7296 §2.1 to §2.3)."""
+
+import hashlib
+from dataclasses import dataclass
+
+from voice_dpki.ikev2.events import Datagram
+
+
+@dataclass(frozen=True, slots=True)
+class Retransmission:
+    """When a request is sent again: after `first_s`, then `factor` times later each time, `tries` times in all.
+
+    After the last one, the peer has as long again as the pause would be; then it counts as gone.
+    """
+
+    first_s: float = 1.0
+    factor: float = 2.0
+    tries: int = 5
+
+    def pause_s(self, sent: int) -> float:
+        """How long to wait after the request was sent `sent` times."""
+        return self.first_s * self.factor ** (sent - 1)
+
+
+@dataclass(slots=True)
+class _InFlight:
+    message_id: int
+    datagrams: tuple[Datagram, ...]
+    sent: int
+    due_s: float
+
+
+class Requests:
+    """Our own requests: one at a time."""
+
+    def __init__(self, retransmission: Retransmission) -> None:
+        self._retransmission = retransmission
+        self._in_flight: _InFlight | None = None
+        self.next_id = 0
+
+    @property
+    def due_s(self) -> float | None:
+        """When something is due, or None where no request waits for its answer."""
+        return self._in_flight.due_s if self._in_flight else None
+
+    @property
+    def waiting_for(self) -> int | None:
+        """Message ID of the request that waits for its answer."""
+        return self._in_flight.message_id if self._in_flight else None
+
+    def sent(self, datagrams: tuple[Datagram, ...], now_s: float) -> None:
+        """Note that the request with `next_id` was sent."""
+        due_s = now_s + self._retransmission.pause_s(1)
+        self._in_flight = _InFlight(self.next_id, datagrams, 1, due_s)
+        self.next_id += 1
+
+    def answered(self) -> None:
+        """Note that the answer came."""
+        self._in_flight = None
+
+    def repeat(self, now_s: float) -> tuple[Datagram, ...] | None:
+        """Return what is to be sent again now, nothing if nothing is due, or None if the peer counts as gone."""
+        request = self._in_flight
+        if request is None or now_s < request.due_s:
+            return ()
+        if request.sent >= self._retransmission.tries:
+            self._in_flight = None
+            return None
+        request.sent += 1
+        request.due_s = now_s + self._retransmission.pause_s(request.sent)
+        return request.datagrams
+
+
+class Responses:
+    """The peer's requests: the next one that is expected, and the last answer, for requests that come again."""
+
+    def __init__(self, expected: int = 0) -> None:
+        self.expected = expected
+        self._head: bytes | None = None
+        self._answer: tuple[Datagram, ...] = ()
+
+    def answered(self, head: bytes, datagrams: tuple[Datagram, ...]) -> None:
+        """Note the answer to the expected request; `head` is the request's datagram, or its first fragment's."""
+        self._head, self._answer = _digest(head), datagrams
+        self.expected += 1
+
+    def repeated(self, message_id: int, octets: bytes) -> tuple[Datagram, ...]:
+        """Return the last answer if `octets` are its request again; nothing otherwise.
+
+        Of a request in fragments only the first one brings the answer (RFC 7383 §2.6.1). The bytes are compared, so
+        that nobody but the peer (or who repeats it) gets anything, without a decryption.
+        """
+        known = message_id == self.expected - 1 and _digest(octets) == self._head
+        return self._answer if known else ()
+
+
+def _digest(octets: bytes) -> bytes:
+    return hashlib.sha256(octets).digest()
