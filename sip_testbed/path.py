@@ -12,7 +12,8 @@ from sipmessage import URI, Response
 
 from sip_testbed.path_attacks import SIMPLE, Attack, ChangeSdp, Forgery, Hold, Resign
 from sip_testbed.proxy_config import Route, Routes
-from sip_testbed.proxy_rules import number_of
+from sip_testbed.proxy_element import Forward, ProxyElement
+from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError, VoiceDpkiError
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
@@ -20,11 +21,9 @@ from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import fail
 from voice_dpki.shell.program import run as run_program
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.endpoint import Endpoint
-from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, copy_request
-from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
-from voice_dpki.sip.transaction import UDP_MAX_BYTES, Event
+from voice_dpki.sip.proxy import Arrival
+from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.x5u import url_for
 from voice_dpki.x509.keys import from_pem
@@ -114,74 +113,47 @@ class PathService:
         self._routes = Routes(config.routes)
         self._attack = attack
         self._tracer = tracer
-        self._random = random
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._endpoint = Endpoint(
-            config.listen.host,
-            config.listen.port,
-            self._handle,
+        self._element = ProxyElement(
+            config.listen,
+            self._decide,
+            resolve=self._resolve,
+            secret=random.token(32),
             random=random,
             tracer=tracer,
-            timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
             udp_max_bytes=config.udp_max_bytes,
+            change_response=self._change_response,
         )
-        self._core: ProxyCore | None = None
 
     @property
     def address(self) -> Hop:
         """Where it listens, once it has started."""
-        return self._endpoint.address
+        return self._element.address
 
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""
-        await self._endpoint.start()
-        self._core = ProxyCore(
-            self._endpoint.layer,
-            self._endpoint.address,
-            secret=self._random.token(32),
-            random=self._random,
-            resolve=self._resolve,
-            change_response=self._response,
-        )
+        await self._element.start()
 
     async def close(self) -> None:
         """Stop at once."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._endpoint.close()
+        await self._element.close()
 
-    def _resolve(self, uri: URI) -> Hop | None:
-        return self._routes.find(uri, number_of(uri))
-
-    def _handle(self, event: Event, now_s: float) -> None:
-        assert self._core is not None
-        arrival = self._core.handle(event, now_s)
-        if arrival is not None:
-            task = asyncio.get_running_loop().create_task(self._pass_on(self._core, arrival))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pass_on(self, core: ProxyCore, arrival: Arrival) -> None:
+    async def _decide(self, arrival: Arrival) -> Forward:
         request = copy_request(arrival.request)
+        if request.method == "INVITE":
+            self._tell(await self._attack.invite(request))
         hop = self._resolve(request.uri)
-        try:
-            if request.method == "INVITE":
-                self._tell(await self._attack.invite(request))
-            if hop is None:
-                core.answer(arrival.key, 404, None, self._endpoint.now_s())
-            else:
-                core.forward(arrival.key, request, hop, self._endpoint.now_s())
-        except Exception:
-            log.exception("an attack failed")
-            core.answer(arrival.key, 500, None, self._endpoint.now_s())
-        self._endpoint.flush()
+        if hop is None:
+            raise Refusal(404)
+        return Forward(request, hop)
 
-    def _response(self, response: Response) -> None:
+    def _change_response(self, response: Response) -> None:
         try:
             self._tell(self._attack.response(response))
         except PeerError:
             log.exception("an attack failed")
+
+    def _resolve(self, uri: URI) -> Hop | None:
+        return self._routes.find(uri, number_of(uri))
 
     def _tell(self, done: str | None) -> None:
         if done is not None:

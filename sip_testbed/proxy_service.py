@@ -1,8 +1,5 @@
 """What a domain's proxy does with a request: admit its users, sign and route their calls, verify the others'."""
 
-import asyncio
-import logging
-from collections.abc import Coroutine
 from functools import partial
 
 from prometheus_client import Counter, Gauge
@@ -11,30 +8,30 @@ from sipmessage import URI, Request
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
 from sip_testbed.proxy_config import Setup, service_url
+from sip_testbed.proxy_element import Forward, ProxyElement, Reply
 from sip_testbed.proxy_rules import Refusal, number_of
 from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
-from voice_dpki.sip.endpoint import Endpoint
 from voice_dpki.sip.location import ExpiryBounds, Location
-from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, copy_request, uri_hop
-from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
-from voice_dpki.sip.transaction import Event
+from voice_dpki.sip.proxy import Arrival
 from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.stir.tn import canonical_tn
 
-log = logging.getLogger(__name__)
-
-ALLOW = ("Allow", "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS")
+METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS")
+ALLOW = ("Allow", ", ".join(METHODS))
 
 ANSWERS = Counter("sip_answers", "Final responses of this proxy's own or of others", ["method", "status"])
 TRANSACTIONS = Gauge("sip_transactions", "Open transactions")
 IGNORED = Gauge("sip_ignored", "Messages dropped or refused without a transaction", ["cause"])
+
+
+def _count(method: str, status: int) -> None:
+    ANSWERS.labels(method if method in METHODS else "other", str(status)).inc()
 
 
 class ProxyService:
@@ -47,28 +44,27 @@ class ProxyService:
         self._routes = setup.routes
         self._tracer = tracer
         self._random = random
-        self._secret = setup.secret or random.token(32)
+        secret = setup.secret or random.token(32)
         bounds = config.registration
         self._location = Location(ExpiryBounds(bounds.min_s, bounds.default_s, bounds.max_s))
-        self._authenticator = Authenticator(config.domain, self._secret, setup.users.secret, random=random)
+        self._authenticator = Authenticator(config.domain, secret, setup.users.secret, random=random)
         self._registrar = Registrar(self._authenticator, self._location)
         self._services: list[StirService] = []
         self._signer = self._make_signer(setup, clock)
         self._verifier = self._make_verifier(setup, clock)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._endpoint = Endpoint(
-            config.listen.host,
-            config.listen.port,
-            self._handle,
+        self._element = ProxyElement(
+            config.listen,
+            self._decide,
+            resolve=self._resolve,
+            secret=secret,
             random=random,
             tracer=tracer,
-            timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
             udp_max_bytes=config.udp_max_bytes,
+            on_answer=_count,
         )
-        self._core = self._make_core()
-        TRANSACTIONS.set_function(lambda: len(self._endpoint.layer))
+        TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in ("malformed", "stray_responses", "overload"):
-            IGNORED.labels(cause).set_function(partial(getattr, self._endpoint.layer.counters, cause))
+            IGNORED.labels(cause).set_function(partial(getattr, self._element.layer.counters, cause))
 
     def _make_signer(self, setup: Setup, clock: Clock) -> CallSigner | None:
         config, token = setup.config.signing, setup.signing_token
@@ -88,96 +84,43 @@ class ProxyService:
         self._services.append(service)
         return CallVerifier(config, service, self._tracer, clock)
 
-    def _make_core(self) -> ProxyCore:
-        return ProxyCore(
-            self._endpoint.layer,
-            self._endpoint.address,
-            secret=self._secret,
-            random=self._random,
-            resolve=self._resolve,
-            on_answer=lambda response: ANSWERS.labels(response.cseq.method, str(response.code)).inc(),
-        )
-
     @property
     def address(self) -> Hop:
         """Where the proxy listens, once it has started."""
-        return self._endpoint.address
+        return self._element.address
 
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""
-        await self._endpoint.start()
-        self._core = self._make_core()  # its own address is known now
+        await self._element.start()
         for service in self._services:
-            self._run(service.warm_up())
+            self._element.run(service.warm_up())
 
     async def close(self) -> None:
         """Stop at once."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._endpoint.close()
+        await self._element.close()
         for service in self._services:
             await service.close()
 
-    def _run(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    # Dispatch.
-
-    def _handle(self, event: Event, now_s: float) -> None:
-        arrival = self._core.handle(event, now_s)
-        if arrival is None:
-            return
-        if arrival.request.method == "INVITE":
-            self._run(self._call(arrival))
-        else:
-            self._answer(arrival, now_s)
-
-    def _answer(self, arrival: Arrival, now_s: float) -> None:
-        try:
-            headers = self._own_answer(arrival, now_s)
-            self._core.answer(arrival.key, 200, None, now_s, headers)
-        except Exception as error:
-            self._refuse(arrival, error)
-
-    def _own_answer(self, arrival: Arrival, now_s: float) -> tuple[tuple[str, str], ...]:
-        """Do what is the proxy's own: REGISTER, and OPTIONS about the proxy (RFC 3261 §11.2)."""
+    async def _decide(self, arrival: Arrival) -> Forward | Reply:
+        """Say what becomes of a request; raises Refusal or MalformedError."""
         method = arrival.request.method
+        if method == "INVITE":
+            request = copy_request(arrival.request)
+            own = self._is_own_caller(rules.caller_uri(request))
+            return Forward(request, await (self._outbound(request) if own else self._inbound(request)))
         if method not in ("REGISTER", "OPTIONS"):
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
-        return self._registrar.register(arrival, now_s) if method == "REGISTER" else (ALLOW,)
-
-    async def _call(self, arrival: Arrival) -> None:
-        try:
-            request = copy_request(arrival.request)
-            own = self._is_own_caller(rules.caller_uri(request))
-            hop = await (self._outbound(request) if own else self._inbound(request))
-            self._core.forward(arrival.key, request, hop, self._endpoint.now_s())
-        except Exception as error:
-            self._refuse(arrival, error)
-        self._endpoint.flush()
-
-    def _refuse(self, arrival: Arrival, error: Exception) -> None:
-        """Answer a request that a rule refused, or on which this proxy failed."""
-        if isinstance(error, Refusal):
-            refusal = error
-        elif isinstance(error, MalformedError):
-            refusal = Refusal(400, f"Bad Request: {error}")
-        else:
-            log.error("a request was not handled", exc_info=error)
-            refusal = Refusal(500)
-        now_s = self._endpoint.now_s()
-        self._core.answer(arrival.key, refusal.status, refusal.phrase, now_s, refusal.headers)
+        if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
+            return Reply((ALLOW,))
+        return Reply(self._registrar.register(arrival, self._element.now_s()))
 
     # Calls of the domain's own users.
 
     async def _outbound(self, request: Request) -> Hop:
         """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
-        now_s = self._endpoint.now_s()
+        now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
         if number_of(rules.caller_uri(request)) != caller:
             raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
@@ -214,7 +157,7 @@ class ProxyService:
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")
         rules.remove_assertions(request)
-        hop = self._deliver(request, callee, self._endpoint.now_s())
+        hop = self._deliver(request, callee, self._element.now_s())
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
             caller = number_of(rules.caller_uri(request))
@@ -249,5 +192,5 @@ class ProxyService:
         user = self._own_user(uri)
         if user is None:
             return self._routes.find(uri, number_of(uri))
-        bindings = self._location.find(user, self._endpoint.now_s())
+        bindings = self._location.find(user, self._element.now_s())
         return uri_hop(bindings[0].uri) if bindings else None

@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self, random: Random) -> None:
         self.layer = TransactionLayer(OWN.address, random=random, timers=Timers(c_s=TIMER_C_S, trying_after_s=0))
-        self.core = ProxyCore(self.layer, OWN, secret=b"key", random=random)
+        self.core = ProxyCore(self.layer, secret=b"key", random=random)
         self.now_s = 100.0
         self.arrivals: list[Arrival] = []
         self.sent: list[Outgoing] = []
@@ -285,7 +285,7 @@ def test_nothing_is_kept_when_all_is_over(called: Bench, request_text: RequestTe
 def test_a_response_on_its_way_back_can_be_changed(random: Random, request_text: RequestText) -> None:
     bench = Bench(random)
     bench.core = ProxyCore(
-        bench.layer, OWN, secret=b"k", random=random, change_response=lambda r: r.headers.set("X-Seen", "1")
+        bench.layer, secret=b"k", random=random, change_response=lambda r: r.headers.set("X-Seen", "1")
     )
     bench.receive(request_text())
     bench.forward()

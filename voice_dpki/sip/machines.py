@@ -7,7 +7,7 @@ changes nothing and does nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 
 class State(Enum):
@@ -88,29 +88,16 @@ class Timers:
         return 64 * self.t1_s
 
 
-class Wait(Enum):
-    """Lengths that a state's timers may have: over UDP, and over TCP where that differs."""
-
-    T1 = auto()
-    PATIENCE = auto()
-    D = auto()
-    T4 = auto()
-
-    def seconds(self, timers: Timers) -> float:
-        """Return the length over an unreliable transport."""
-        return {Wait.T1: timers.t1_s, Wait.PATIENCE: timers.patience_s, Wait.D: timers.d_s, Wait.T4: timers.t4_s}[
-            self
-        ]
-
-
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A timer that a state starts: its input, its length, and whether it is only for UDP or is 0 over TCP."""
+    """A timer that a state starts: the input that it becomes, and its length, one of those in `Timers`.
+
+    Over TCP some have the same length, some are not needed and some fire at once.
+    """
 
     input: Input
-    wait: Wait
-    over_tcp: str = "same"
-    """"same", "never" or "at once"."""
+    wait: Literal["t1_s", "patience_s", "d_s", "t4_s"]
+    over_tcp: Literal["same", "never", "at once"] = "same"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,10 +139,10 @@ INVITE_CLIENT: Final = Machine(
         (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
     },
     {
-        S.CALLING: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
+        S.CALLING: (Arm(I.RETRANSMIT, "t1_s", "never"), Arm(I.TIMEOUT, "patience_s")),
         S.PROCEEDING: (),
-        S.ACCEPTED: (Arm(I.LINGER, Wait.PATIENCE),),
-        S.COMPLETED: (Arm(I.LINGER, Wait.D, "at once"),),
+        S.ACCEPTED: (Arm(I.LINGER, "patience_s"),),
+        S.COMPLETED: (Arm(I.LINGER, "d_s", "at once"),),
     },
     caps_interval=False,
 )
@@ -179,8 +166,8 @@ CLIENT: Final = Machine(
         (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
     },
     {
-        S.TRYING: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
-        S.COMPLETED: (Arm(I.LINGER, Wait.T4, "at once"),),
+        S.TRYING: (Arm(I.RETRANSMIT, "t1_s", "never"), Arm(I.TIMEOUT, "patience_s")),
+        S.COMPLETED: (Arm(I.LINGER, "t4_s", "at once"),),
     },
 )
 
@@ -206,9 +193,9 @@ INVITE_SERVER: Final = Machine(
         (S.CONFIRMED, I.LINGER): (S.TERMINATED, ()),
     },
     {
-        S.ACCEPTED: (Arm(I.LINGER, Wait.PATIENCE),),
-        S.COMPLETED: (Arm(I.RETRANSMIT, Wait.T1, "never"), Arm(I.TIMEOUT, Wait.PATIENCE)),
-        S.CONFIRMED: (Arm(I.LINGER, Wait.T4, "at once"),),
+        S.ACCEPTED: (Arm(I.LINGER, "patience_s"),),
+        S.COMPLETED: (Arm(I.RETRANSMIT, "t1_s", "never"), Arm(I.TIMEOUT, "patience_s")),
+        S.CONFIRMED: (Arm(I.LINGER, "t4_s", "at once"),),
     },
 )
 
@@ -228,5 +215,5 @@ SERVER: Final = Machine(
         (S.COMPLETED, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
         (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
     },
-    {S.COMPLETED: (Arm(I.LINGER, Wait.PATIENCE, "at once"),)},
+    {S.COMPLETED: (Arm(I.LINGER, "patience_s", "at once"),)},
 )

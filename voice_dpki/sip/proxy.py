@@ -86,26 +86,24 @@ class _RefusedError(Exception):
 
 
 class ProxyCore:
-    """The transaction user of a proxy that listens at `own`, UDP and TCP alike.
+    """The transaction user of a proxy, whose address is the layer's, over UDP and TCP alike.
 
     `resolve` gives the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
     tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back;
-    `on_answer` is told of each final response that is sent.
+    `on_answer` is told method and status of each request's final response.
     """
 
     def __init__(
         self,
         layer: TransactionLayer,
-        own: Hop,
         *,
         secret: bytes,
         random: Random,
         resolve: Callable[[URI], Hop | None] = uri_hop,
         change_response: Callable[[Response], None] | None = None,
-        on_answer: Callable[[Response], None] | None = None,
+        on_answer: Callable[[str, int], None] | None = None,
     ) -> None:
         self._layer = layer
-        self._own = own
         self._secret = secret
         self._random = random
         self._resolve = resolve
@@ -165,16 +163,15 @@ class ProxyCore:
 
     def _send(self, key: TransactionKey, response: Response, now_s: float) -> None:
         self._layer.respond(key, response, now_s)
-        if response.code < 200:
-            return
-        if (context := self._contexts.get(key)) is not None:
+        context = self._contexts.get(key)
+        if response.code >= 200 and context is not None and context.request is not None:
             context.request = None
-        if self._on_answer is not None:
-            self._on_answer(response)
+            if self._on_answer is not None:
+                self._on_answer(context.method, response.code)
 
     def _records(self, call_id: str, *transports: str) -> list[str]:
         """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658)."""
-        base = f"<sip:{self._own.address};lr;{_CALL_PARAMETER}={self._token(call_id)}"
+        base = f"<sip:{self._layer.sent_by};lr;{_CALL_PARAMETER}={self._token(call_id)}"
         return [f"{base};transport=tcp>" if t == "tcp" else f"{base}>" for t in dict.fromkeys(transports)]
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
@@ -222,7 +219,7 @@ class ProxyCore:
         if required := header_values(request, "Proxy-Require"):
             raise _RefusedError(420, "Bad Extension", tuple(("Unsupported", value) for value in required))
         for value in header_values(request, "Via"):
-            if self._own.address in value and parse_via(value).branch.endswith(f".{loop_digest}"):
+            if self._layer.sent_by in value and parse_via(value).branch.endswith(f".{loop_digest}"):
                 raise _RefusedError(482, "Loop Detected")
 
     def _take_own_route(self, request: Request, envelope: Envelope) -> bool:
@@ -246,7 +243,7 @@ class ProxyCore:
         )
 
     def _is_own(self, uri: URI) -> bool:
-        return uri.host == self._own.host and (uri.port or 5060) == self._own.port
+        return f"{uri.host}:{uri.port or 5060}" == self._layer.sent_by
 
     def _token(self, call_id: str) -> str:
         return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
@@ -257,7 +254,7 @@ class ProxyCore:
         try:
             if self._take_own_route(request, event.envelope):
                 hop = self._next_hop(request)
-                if hop is not None and hop != self._own:
+                if hop is not None and hop.address != self._layer.sent_by:
                     self._layer.send_ack(request, hop)
         except MalformedError:
             return

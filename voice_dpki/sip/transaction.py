@@ -413,7 +413,7 @@ class TransactionLayer:
         for arm in arms:
             if reliable and arm.over_tcp == "never":
                 continue
-            wait_s = 0.0 if reliable and arm.over_tcp == "at once" else arm.wait.seconds(self._timers)
+            wait_s = 0.0 if reliable and arm.over_tcp == "at once" else float(getattr(self._timers, arm.wait))
             if arm.input is Input.RETRANSMIT:
                 transaction.interval_s = wait_s
             self._arm(transaction, arm.input, wait_s, now_s)

@@ -1,0 +1,138 @@
+"""A proxy's sockets, transactions and core together, for programs that decide what becomes of a request."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sipmessage import URI, Request, Response
+
+from sip_testbed.proxy_rules import Refusal
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.endpoint import Endpoint
+from voice_dpki.sip.machines import Timers
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
+from voice_dpki.sip.transaction import Event, TransactionLayer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send `request`, which may be a changed copy, to `hop`."""
+
+    request: Request
+    hop: Hop
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer with 200 and these header fields."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Decide: TypeAlias = Callable[[Arrival], Awaitable[Forward | Reply]]
+"""Says what becomes of a request outside dialogs; raises Refusal or MalformedError to refuse it."""
+
+
+class ProxyElement:
+    """A stateful proxy at one address. Each request outside dialogs is decided on in a task of its own."""
+
+    def __init__(
+        self,
+        listen: Listen,
+        decide: Decide,
+        *,
+        resolve: Callable[[URI], Hop | None],
+        secret: bytes,
+        random: Random,
+        tracer: Tracer,
+        udp_max_bytes: int,
+        change_response: Callable[[Response], None] | None = None,
+        on_answer: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._decide = decide
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._endpoint = Endpoint(
+            listen.host,
+            listen.port,
+            self._handle,
+            random=random,
+            tracer=tracer,
+            timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
+            udp_max_bytes=udp_max_bytes,
+        )
+        self._core = ProxyCore(
+            self._endpoint.layer,
+            secret=secret,
+            random=random,
+            resolve=resolve,
+            change_response=change_response,
+            on_answer=on_answer,
+        )
+
+    @property
+    def address(self) -> Hop:
+        """Where the proxy listens; the port is known once it has started."""
+        return self._endpoint.address
+
+    @property
+    def layer(self) -> TransactionLayer:
+        """Its transactions, to be counted."""
+        return self._endpoint.layer
+
+    def now_s(self) -> float:
+        """Return the time that transactions go by, in seconds of a clock that never goes back."""
+        return self._endpoint.now_s()
+
+    async def start(self) -> None:
+        """Bind the sockets; raises LocalError."""
+        await self._endpoint.start()
+
+    async def close(self) -> None:
+        """Stop at once."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._endpoint.close()
+
+    def run(self, work: Coroutine[object, object, None]) -> None:
+        """Run `work` in the background until it ends or the proxy closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _handle(self, event: Event, now_s: float) -> None:
+        arrival = self._core.handle(event, now_s)
+        if arrival is not None:
+            self.run(self._settle(arrival))
+
+    async def _settle(self, arrival: Arrival) -> None:
+        """Do what was decided; whatever goes wrong is answered too."""
+        try:
+            decision = await self._decide(arrival)
+        except Refusal as refusal:
+            self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
+        except MalformedError as error:
+            self._answer(arrival, 400, f"Bad Request: {error}", ())
+        except Exception:
+            log.exception("a request was not handled")
+            self._answer(arrival, 500, None, ())
+        else:
+            if isinstance(decision, Forward):
+                self._core.forward(arrival.key, decision.request, decision.hop, self.now_s())
+            else:
+                self._answer(arrival, 200, None, decision.headers)
+        self._endpoint.flush()
+
+    def _answer(
+        self, arrival: Arrival, status: int, phrase: str | None, headers: tuple[tuple[str, str], ...]
+    ) -> None:
+        self._core.answer(arrival.key, status, phrase, self.now_s(), headers)
