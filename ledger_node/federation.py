@@ -35,6 +35,7 @@ from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
 CHAIN_ID = "voice-dpki-federation"
+DEFAULT_OPERATORS = 4
 MAX_OPERATORS = 26
 NETWORK = "127.0.1"
 """The first three numbers of the nodes' loopback addresses; the last is the operator's."""
@@ -229,7 +230,9 @@ def command(arguments: list[str]) -> int:
     check.add_argument("--certificates", type=int, default=1000, help="how many (default: %(default)s)")
     check.set_defaults(work=_check)
     for each in (up, check):
-        each.add_argument("--operators", type=int, default=4, help="how many (default: %(default)s)")
+        each.add_argument(
+            "--operators", type=int, help=f"how many (default: {DEFAULT_OPERATORS}, or those there are)"
+        )
         each.add_argument(
             "--folder", type=Path, default=Path("out/federation"), help="where (default: %(default)s); kept"
         )
@@ -240,7 +243,9 @@ def command(arguments: list[str]) -> int:
 
 async def _run(options: Namespace, stop: asyncio.Event) -> None:
     """Start the federation, made anew if the folder holds none, and do the command's work."""
-    nodes = nodes_in(options.folder) or provision(options.folder, options.operators)
+    nodes = nodes_in(options.folder) or provision(options.folder, options.operators or DEFAULT_OPERATORS)
+    if options.operators not in (None, len(nodes)):
+        raise LocalError(f"{options.folder}: holds a federation of {len(nodes)} operators; name another folder")
     with ExitStack() as stack:
         print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", flush=True)
         processes = stack.enter_context(Processes(nodes))

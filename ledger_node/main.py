@@ -1,6 +1,7 @@
 """The `ledger-node` program."""
 
 import asyncio
+import base64
 import contextlib
 import logging
 import sys
@@ -14,6 +15,7 @@ import httpx
 
 from ledger_node import config as configuration
 from ledger_node import initialise
+from ledger_node import join as joining
 from ledger_node.api import Api, Orderer
 from ledger_node.chain import Chain
 from ledger_node.cometbft import CometbftSection, Home, node_id, node_key
@@ -88,6 +90,20 @@ def _parser() -> Parser:
     init.add_argument("--members", type=Path, required=True, help="the list of members, TOML")
     init.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configurations")
     init.set_defaults(run=_init)
+    join = commands.add_parser(
+        "join",
+        help="make a new node for a federation that is running",
+        description=f"Make a new node for a federation that is running:\n\n{joining.EXAMPLE}",
+    )
+    join.add_argument("--genesis", type=Path, required=True, help="the federation's genesis, from a trusted place")
+    join.add_argument("--name", required=True, help="name of the node and of its files")
+    join.add_argument("--host", required=True, help="this machine's address, as the other nodes see it")
+    join.add_argument("--peer", action="append", required=True, metavar="ID@HOST:PORT", help="a node to talk to")
+    join.add_argument(
+        "--rpc", action="append", metavar="URL", help="RPC of a node; with two, begin with a snapshot"
+    )
+    join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
+    join.set_defaults(run=_join)
     check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
     check.set_defaults(run=_check)
     identify = commands.add_parser("id", help="print the id by which CometBFT's other nodes know this one")
@@ -105,6 +121,22 @@ def _init(options: Namespace) -> int:
     print(f"Made {options.out / 'genesis.json'}, keys, and a configuration for each node. Start them with:")
     for path in made:
         print(f"  ledger-node start --config {path}")
+    return 0
+
+
+def _join(options: Namespace) -> int:
+    made = joining.join(
+        options.genesis,
+        options.out,
+        name=options.name,
+        host=options.host,
+        peers=options.peer,
+        rpc_servers=options.rpc or (),
+    )
+    print(f"Made {made.config} and its keys. For the other operators:")
+    print(f"  peer           {made.peer}")
+    print(f"  validator key  {base64.b64encode(made.validator_key).decode('ascii')}")
+    print(f"Start it with:\n  ledger-node start --config {made.config}")
     return 0
 
 

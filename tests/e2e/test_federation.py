@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +14,7 @@ import pytest
 from ledger_node import federation
 from ledger_node.cometbft import find, node_id, node_key
 from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.join import join
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, light_client
@@ -290,17 +290,15 @@ async def test_a_node_joins_by_state_sync(
     first = (await node_info(nodes[0])).height
     async with load(nodes[1:2]):
         await reaches(lambda: _at(nodes[0], first + 2 * SNAPSHOT_BLOCKS), "there is a snapshot")
-    trusted = (await blocks(nodes[0]))[-10].header
-    peers = [f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes]
-    joiner = OperatorNode(folder / "joiner.toml", "nobody", f"http://{NETWORK}.21:26680", "")
-    joiner.config.write_text(
-        '[node]\nname = "joiner"\ndata_dir = "data-joiner"\ngenesis = "genesis.json"\n'
-        f'[listen]\nhost = "{NETWORK}.21"\nport = 26680\n'
-        f'[cometbft]\nhome = "cometbft-joiner"\npeers = {json.dumps(peers)}\n'
-        f'rpc = {{ host = "{NETWORK}.21", port = 26657 }}\np2p = {{ host = "{NETWORK}.21", port = 26656 }}\n'
-        f'[cometbft.state_sync]\nrpc_servers = ["http://{host(nodes[0])}:26657", "http://{host(nodes[1])}:26657"]\n'
-        f'trust_height = {trusted.height}\ntrust_hash = "{trusted.hash().hex()}"\n'
+    made = join(
+        folder / "genesis.json",
+        folder / "joiner",
+        name="joiner",
+        host=f"{NETWORK}.21",
+        peers=[f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes],
+        rpc_servers=[f"http://{host(node)}:26657" for node in nodes[:2]],
     )
+    joiner = OperatorNode(made.config, "nobody", f"http://{NETWORK}.21:26680", "")
     with Processes([joiner]) as joining:
         await joining.ready()
         assert await submit(nodes[1], new)

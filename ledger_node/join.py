@@ -1,0 +1,133 @@
+"""`ledger-node join`: what an operator's new node needs to take part in a federation that is running.
+
+The genesis file is the root of trust and must be had from a trusted place. With the RPC of two nodes or more, the
+new node begins with a snapshot: the header from which it does so is verified here from the genesis.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ledger_node.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
+from ledger_node.initialise import FIRST_PORT, write_private
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.client import light_client
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
+from voice_dpki.ledger.light import LightError
+from voice_dpki.shell.config import read_file
+
+TIMEOUT_S = 10.0
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
+
+EXAMPLE = """\
+ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out node \\
+    --peer 0123456789abcdef0123456789abcdef01234567@192.0.2.1:26656 \\
+    --rpc http://192.0.2.1:26657 --rpc http://192.0.2.2:26657
+ledger-node start --config node/operator-c.toml
+
+The node follows at once. It votes from the block after which the federation has admitted its validator key, which
+this command prints.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What was made: the configuration, and what the others need to know of the node."""
+
+    config: Path
+    peer: str
+    validator_key: bytes
+
+
+def join(
+    genesis_file: Path, folder: Path, *, name: str, host: str, peers: Sequence[str], rpc_servers: Sequence[str]
+) -> Joined:
+    """Make keys and a configuration in `folder`, which must be new or empty.
+
+    Raises LocalError if something is there already, the genesis is none, or the first RPC server proves no header.
+    """
+    if not _NAME.match(name):
+        raise LocalError(
+            "a node's name has small letters, digits and hyphens, at most 40: its files are named by it"
+        )
+    genesis = load_genesis(read_file(genesis_file, "genesis", MAX_GENESIS_BYTES))
+    if folder.exists() and any(folder.iterdir()):
+        raise LocalError(f"{folder}: there is something in it already; name a new folder")
+    trusted = trusted_header(genesis, rpc_servers[0]) if rpc_servers else None
+    (folder / "keys").mkdir(parents=True, mode=0o700)
+    shutil.copyfile(genesis_file, folder / "genesis.json")
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private(folder / "keys" / f"validator-{name}.pem", pem)
+    config = folder / f"{name}.toml"
+    config.write_text(_configuration(name, host, peers) + _state_sync(rpc_servers, trusted))
+    identity = node_id(node_key(folder / f"cometbft-{name}"))
+    return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
+
+
+def trusted_header(genesis: Genesis, url: str) -> Header:
+    """Fetch a node's newest header and verify it from the genesis; raises LocalError."""
+    try:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+            signed = SignedHeader.from_json(_result(client, "/commit")["signed_header"])
+            validators = _result(client, f"/validators?height={signed.header.height}&per_page=100")
+        return light_client(genesis).verify(signed, ValidatorSet.from_json(validators), time.time())
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, KeyError, MalformedError, LightError) as error:
+        raise LocalError(f"{url}: no header there that the genesis proves: {error}") from None
+
+
+class _Answer(msgspec.Struct):
+    result: dict[str, Any]
+
+
+def _result(client: httpx.Client, path: str) -> dict[str, Any]:
+    return msgspec.json.decode(client.get(path).content, type=_Answer).result
+
+
+def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
+    listed = "".join(f"  {_toml(peer)},\n" for peer in peers)
+    return f"""\
+[node]
+name = {_toml(name)}
+data_dir = "data-{name}"
+genesis = "genesis.json"
+
+[listen]
+host = {_toml(host)}
+port = {FIRST_PORT}
+
+[cometbft]
+home = "cometbft-{name}"
+rpc = {{ host = {_toml(host)}, port = {RPC_PORT} }}
+p2p = {{ host = {_toml(host)}, port = {P2P_PORT} }}
+validator_key = "keys/validator-{name}.pem"
+peers = [
+{listed}]
+"""
+
+
+def _state_sync(rpc_servers: Sequence[str], trusted: Header | None) -> str:
+    if trusted is None:
+        return ""
+    listed = ", ".join(map(_toml, rpc_servers))
+    return f"""
+[cometbft.state_sync]
+rpc_servers = [{listed}]
+trust_height = {trusted.height}
+trust_hash = "{trusted.hash().hex()}"
+"""
+
+
+def _toml(text: str) -> str:
+    return msgspec.json.encode(text).decode("utf-8")  # a JSON string is a TOML basic string

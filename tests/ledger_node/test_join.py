@@ -1,0 +1,52 @@
+"""`ledger-node join`: what it makes, and what it refuses; joining for real is in tests/e2e/test_federation.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_node import config as configuration
+from ledger_node.cometbft import node_id, node_key
+from ledger_node.join import join, trusted_header
+from ledger_node.main import main
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import load_genesis
+
+PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.1:26656"
+
+
+def test_a_node_has_its_own_keys_and_a_configuration_that_loads(
+    network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "joiner"
+    arguments = ["join", "--genesis", str(network.folder / "genesis.json"), "--name", "operator-c"]
+    assert main([*arguments, "--host", "127.0.1.9", "--peer", PEER, "--out", str(out)]) == 0
+    config = configuration.load(out / "operator-c.toml")
+    assert config.cometbft is not None
+    assert (config.cometbft.peers, config.cometbft.state_sync) == ((PEER,), None)
+    assert configuration.read_genesis(out / "operator-c.toml", config) == network.genesis
+    key = configuration.read_validator_key(out / str(config.cometbft.validator_key))
+    printed = capsys.readouterr().out
+    assert f"{node_id(node_key(out / config.cometbft.home))}@127.0.1.9:26656" in printed
+    assert (out / "keys" / "validator-operator-c.pem").stat().st_mode & 0o777 == 0o600
+    assert key.public_key().public_bytes_raw() not in {
+        item.public_key for item in network.genesis.validators.validators
+    }
+    assert main(["id", "--config", str(out / "operator-c.toml")]) == 0
+    assert capsys.readouterr().out.strip() == node_id(node_key(out / config.cometbft.home))
+
+
+def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
+    genesis = network.folder / "genesis.json"
+    options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
+    with pytest.raises(LocalError, match="something in it already"):
+        join(genesis, network.folder, **options)
+    with pytest.raises(LocalError, match="small letters"):
+        join(genesis, tmp_path / "new", **{**options, "name": "../x"})
+    with pytest.raises(LocalError, match="genesis"):
+        join(network.folder / "tokens", tmp_path / "new", **options)
+    with pytest.raises(LocalError, match="no header there that the genesis proves"):
+        join(genesis, tmp_path / "new", **{**options, "rpc_servers": ["http://127.0.0.1:9"]})
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(LocalError, match="no header there"):
+        trusted_header(load_genesis(genesis.read_bytes()), "not a url")
