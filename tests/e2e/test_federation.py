@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -278,6 +279,28 @@ async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
     await processes.ready()
     await agree(nodes)
     assert await status(nodes[3], genesis, digest_of(late)) is CertStatus.VALID
+
+
+async def test_validators_that_stood_still_are_with_the_others_again_within_ten_seconds(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    """Two validators stand still, so that neither half can decide; then all go on together."""
+    await processes.ready()
+    still = [pid for node in nodes[:2] for pid in processes.pids(node)]
+    der = certificate(nodes[3], "while two stand still")
+    for pid in still:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not await submit(nodes[3], der, timeout_s=3)
+    finally:
+        for pid in still:
+            os.kill(pid, signal.SIGCONT)
+    resumed = time.monotonic()
+    await reaches(lambda: submit(nodes[3], der, timeout_s=5), "the certificate is recorded")
+    await agree(nodes)
+    assert time.monotonic() - resumed < 10
+    for node in nodes:
+        assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
 
 
 async def test_a_node_joins_by_state_sync(
