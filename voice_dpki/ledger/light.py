@@ -3,23 +3,25 @@
 After CometBFT's light client specification (docs/spec/light-client/verification): a header is trusted if more than
 two thirds of its own validators signed it, and these validators are either those that the header before it named,
 or share more than a third of the power of a set that was trusted. Stricter than CometBFT's own in two points:
-every signature in a commit is checked, not only as many as are needed, and a header must not contradict any other
-trusted one (same height, link by hash to the next, order of times): if it does, that is evidence of a fork.
+every vote for the block is checked, not only as many as are needed, and a header must not contradict any other
+trusted one (same height, link by hash to the next, order of times): if it does, that is evidence of a fork, and
+nothing is trusted any more. A vote whose signature does not verify is not counted (docs/adr/0005).
 
 A header that passes becomes trusted in its turn. The very same header with the very same commit is not checked
 again, so answers at an unchanged height cost no signature check.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.ledger.header import (
+    ABSENT,
     ADDRESS_BYTES,
     BLOCK_PROTOCOL,
     BlockIdFlag,
@@ -38,6 +40,9 @@ MAX_CLOCK_DRIFT_S = 10.0
 MAX_TRUSTED = 64
 """Trusted headers that are kept; the oldest give way."""
 
+MAX_APPROACH_STEPS = 256
+"""Headers asked for on the way to one: enough for ten complete changes of validators in a million blocks."""
+
 
 class LightCode(StrEnum):
     """Why a header is refused."""
@@ -53,7 +58,6 @@ class LightCode(StrEnum):
     FUTURE = "future"
     TOO_LITTLE_POWER = "too-little-power"
     TOO_LITTLE_TRUST = "too-little-trust"
-    SIGNATURE = "signature"
     FORK = "fork"
 
 
@@ -69,8 +73,37 @@ class LightError(PeerError):
 
 
 @dataclass(frozen=True, slots=True)
+class LightBlock:
+    """A signed header and the validators of its height; also what is kept of a trusted header for a restart."""
+
+    signed_header: SignedHeader
+    validators: ValidatorSet
+
+    @property
+    def height(self) -> int:
+        """Height of the header."""
+        return self.signed_header.header.height
+
+    def to_json(self) -> dict[str, Any]:
+        """Both, in the forms of the RPC."""
+        return {"signed_header": self.signed_header.to_json(), **self.validators.to_json()}
+
+    @classmethod
+    def from_json(cls, value: object) -> "LightBlock":
+        """Read the form of `to_json`, already decoded from JSON; MalformedError on anything else."""
+        match value:
+            case {"signed_header": signed_header, "validators": validators}:
+                form = {"validators": validators}
+                return cls(SignedHeader.from_json(signed_header), ValidatorSet.from_json(form))
+        raise MalformedError("light block: not a signed header and validators")
+
+
+@dataclass(frozen=True, slots=True)
 class Fork:
-    """Evidence that validators committed to two histories: two headers that cannot both be of one chain."""
+    """Evidence that validators committed to two histories: two headers that cannot both be of one chain.
+
+    Only votes that verify are left in the commits, so that nobody can be accused by a forged one.
+    """
 
     trusted: SignedHeader
     conflicting: SignedHeader
@@ -123,6 +156,11 @@ class TrustPoint:
         """Trust the validators of a genesis file, which stands before the first header."""
         return cls(initial_height - 1, time_ns, validators, validators.hash(), None)
 
+    @property
+    def light_block(self) -> LightBlock | None:
+        """The trusted header with its validators; None for a genesis."""
+        return LightBlock(self.signed_header, self.validators) if self.signed_header else None
+
     @classmethod
     def at(cls, signed_header: SignedHeader, validators: ValidatorSet) -> "TrustPoint":
         """Trust a header that was verified before or had from a trusted place, and its validators.
@@ -137,8 +175,7 @@ class TrustPoint:
 class LightClient:
     """Trusted headers of one chain, and the verification of further ones.
 
-    To go on after a restart, keep `latest.signed_header` and `latest.validators` and build the next client on
-    `TrustPoint.at`.
+    To go on after a restart, keep `latest.light_block` and build the next client on `TrustPoint.at`.
     """
 
     def __init__(
@@ -154,6 +191,8 @@ class LightClient:
         self._max_clock_drift_s = max_clock_drift_s
         self._points = {trust.height: trust}
         self._verified = {trust.signed_header: None} if trust.signed_header else {}
+        self.fork: Fork | None = None
+        """Evidence, once there is any; nothing is verified any more then."""
 
     @property
     def latest(self) -> TrustPoint:
@@ -178,25 +217,90 @@ class LightClient:
         already. The height must be at least `min_height`, by default that of `latest`: whoever asks several
         questions at a time passes the height that was the latest when the question was sent.
 
-        Raises LightError, and ForkError with the evidence where the chain has forked. How old the header is, is
-        for the caller to judge (Header.age_s).
+        Raises LightError, and ForkError with the evidence where the chain has forked, then and for whatever comes
+        after: which history is the true one is for people to find out. How old the header is, is for the caller to
+        judge (Header.age_s).
         """
         header = signed.header
+        if self.fork is not None:
+            raise ForkError(self.fork)
         if header.height < (self.latest.height if min_height is None else min_height):
             raise LightError(LightCode.WENT_BACK, f"height {header.height} was passed already: an old answer")
         if signed in self._verified:
             return header
         _check_form(signed, self._chain_id)
         known = self._known_validators(header, validators)
+        _check_places(signed, known)
         _check_power(signed, known)
-        if not self._is_trusted(header):
-            below = self._below(header.height)
-            self._check_time(header, below, now_s)
-            _check_trust(signed, below)
-        _check_signatures(signed, known, first=self.latest.validators)
-        self._check_fork(signed, known)
-        self._trust(signed, known)
+        counted = self._counted(signed, known, now_s)
+        self._check_fork(counted, known)
+        self._trust(counted, known)
+        self._remember(signed)
         return header
+
+    def verify_before(self, signed: SignedHeader, after: Header) -> Header:
+        """Accept the header that a trusted one, `after`, names as the one before it, whatever its votes are worth.
+
+        For who takes every block in turn and meets one whose commit has too few votes that verify here. Raises
+        LightError.
+        """
+        _check_form(signed, self._chain_id)
+        if not self._is_trusted(after) or after.height != signed.header.height + 1:
+            raise LightError(LightCode.BEFORE_TRUST, "the header after it is not trusted")
+        if after.last_block_id != signed.commit.block_id:
+            raise LightError(LightCode.WRONG_FORM, "the trusted header after it names another block")
+        return signed.header
+
+    def approach(
+        self, signed: SignedHeader, now_s: float, *, min_height: int | None = None
+    ) -> Generator[int, LightBlock, Header]:
+        """Verify a header as `verify` does, by way of others where the trusted ones do not suffice (bisection).
+
+        A generator: each height that it yields is that of a light block to send in; it returns the header. Raises
+        LightError, also where the way is longer than MAX_APPROACH_STEPS.
+        """
+        pending: list[tuple[SignedHeader, ValidatorSet | None]] = [(signed, None)]
+        for _ in range(MAX_APPROACH_STEPS):
+            target, validators = pending[-1]
+            height = target.header.height
+            try:
+                header = self.verify(target, validators, now_s, min_height=min_height if len(pending) == 1 else 0)
+            except LightError as error:
+                if error.code is LightCode.VALIDATORS_NEEDED:
+                    pending[-1] = target, (yield height).validators
+                elif error.code is LightCode.TOO_LITTLE_TRUST:
+                    middle = (self._below(height).height + height) // 2
+                    block = yield middle
+                    if block.height != middle:
+                        raise LightError(
+                            LightCode.WRONG_FORM, "a header of another height than asked for"
+                        ) from None
+                    pending.append((block.signed_header, block.validators))
+                else:
+                    raise
+            else:
+                pending.pop()
+                if not pending:
+                    return header
+        raise LightError(LightCode.TOO_LITTLE_TRUST, f"more than {MAX_APPROACH_STEPS} headers lie on the way")
+
+    def _counted(self, signed: SignedHeader, known: ValidatorSet, now_s: float) -> SignedHeader:
+        """Check votes, time and trust; return the header with those votes alone that verify.
+
+        Votes of trusted validators come first, so that a forger's commit costs little.
+        """
+        if self._is_trusted(signed.header):
+            signed = _without_forged(signed, known, lambda _: True)
+        else:
+            below = self._below(signed.header.height)
+            self._check_time(signed.header, below, now_s)
+            _check_trust(signed, below)
+            trusted = frozenset(below.validators.addresses)
+            signed = _without_forged(signed, known, lambda address: address in trusted)
+            _check_trust(signed, below)
+            signed = _without_forged(signed, known, lambda address: address not in trusted)
+        _check_power(signed, known)
+        return signed
 
     def _is_trusted(self, header: Header) -> bool:
         """Whether this header is trusted already, by another commit."""
@@ -248,12 +352,15 @@ class LightClient:
         for point in self._points.values():
             trusted = point.signed_header
             if trusted and _contradict(trusted.header, signed.header):
-                raise ForkError(Fork(trusted, signed, validators))
+                self.fork = Fork(trusted, signed, validators)
+                raise ForkError(self.fork)
 
     def _trust(self, signed: SignedHeader, validators: ValidatorSet) -> None:
         self._points[signed.header.height] = TrustPoint.at(signed, validators)
         if len(self._points) > MAX_TRUSTED:
             del self._points[min(self._points)]
+
+    def _remember(self, signed: SignedHeader) -> None:
         self._verified[signed] = None
         if len(self._verified) > MAX_TRUSTED:
             del self._verified[next(iter(self._verified))]
@@ -276,16 +383,20 @@ def _check_validators(header: Header, validators: ValidatorSet) -> None:
         raise LightError(LightCode.WRONG_VALIDATORS, f"these are not the validators of height {header.height}")
 
 
-def _check_power(signed: SignedHeader, validators: ValidatorSet) -> None:
-    """More than two thirds of the header's own validators voted for it, each in its place."""
+def _check_places(signed: SignedHeader, validators: ValidatorSet) -> None:
+    """The commit has one place for each validator, and each vote stands in its validator's."""
     votes = signed.commit.signatures
     if len(votes) != len(validators.validators):
         raise LightError(LightCode.WRONG_FORM, "the commit has not one place for each validator")
-    power = 0
-    for vote, validator, address in zip(votes, validators.validators, validators.addresses, strict=True):
+    for vote, address in zip(votes, validators.addresses, strict=True):
         if vote.flag is not BlockIdFlag.ABSENT and vote.validator_address != address:
             raise LightError(LightCode.WRONG_FORM, "a vote in the commit stands in another validator's place")
-        power += validator.power if vote.flag is BlockIdFlag.COMMIT else 0
+
+
+def _check_power(signed: SignedHeader, validators: ValidatorSet) -> None:
+    """More than two thirds of the header's own validators voted for it."""
+    votes = zip(signed.commit.signatures, validators.validators, strict=True)
+    power = sum(validator.power for vote, validator in votes if vote.flag is BlockIdFlag.COMMIT)
     if 3 * power <= 2 * validators.total_power:
         raise LightError(
             LightCode.TOO_LITTLE_POWER,
@@ -313,22 +424,31 @@ def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
         )
 
 
-def _check_signatures(signed: SignedHeader, validators: ValidatorSet, first: ValidatorSet) -> None:
-    """Every vote is signed by its validator; those of the set `first` come first, so that forgers cost little."""
-    commit, chain_id = signed.commit, signed.header.chain_id
-    early = set(first.addresses)
-    order = sorted(
-        range(len(commit.signatures)), key=lambda at: commit.signatures[at].validator_address not in early
-    )
-    for index in order:
-        vote = commit.signatures[index]
-        if vote.flag is BlockIdFlag.ABSENT:
-            continue
-        key = Ed25519PublicKey.from_public_bytes(validators.validators[index].public_key)
-        try:
-            key.verify(vote.signature, commit.canonical_vote_bytes(chain_id, index))
-        except InvalidSignature:
-            raise LightError(LightCode.SIGNATURE, f"the signature of validator {index} is wrong") from None
+def _without_forged(
+    signed: SignedHeader, validators: ValidatorSet, concerned: Callable[[bytes], bool]
+) -> SignedHeader:
+    """Take out the votes for the block that do not verify, of those validators whose address is `concerned`."""
+    votes = [
+        ABSENT
+        if vote.flag is BlockIdFlag.COMMIT
+        and concerned(vote.validator_address)
+        and not _verifies(signed, index, validators.validators[index].public_key)
+        else vote
+        for index, vote in enumerate(signed.commit.signatures)
+    ]
+    if all(vote is given for vote, given in zip(votes, signed.commit.signatures, strict=True)):
+        return signed
+    return replace(signed, commit=replace(signed.commit, signatures=tuple(votes)))
+
+
+def _verifies(signed: SignedHeader, index: int, public_key: bytes) -> bool:
+    commit = signed.commit
+    message = commit.canonical_vote_bytes(signed.header.chain_id, index)
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(commit.signatures[index].signature, message)
+    except (InvalidSignature, ValueError):  # ValueError: the bytes are no point of the curve
+        return False
+    return True
 
 
 def _contradict(one: Header, other: Header) -> bool:
