@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sipmessage import Request, Response
 
 from voice_dpki.effects import Random
@@ -291,3 +293,25 @@ def test_a_response_on_its_way_back_can_be_changed(random: Random, request_text:
     bench.forward()
     bench.answer(200)
     assert bench.messages()[-1].headers["X-Seen"] == "1"
+
+
+@given(st.data())
+def test_no_message_breaks_a_proxy(
+    make_random: Callable[[], Random], request_text: RequestText, data: st.DataObject
+) -> None:
+    """Whatever comes, in whatever order: the core raises nothing, and what it sends are messages."""
+    bench = Bench(make_random())
+    bench.receive(request_text())
+    bench.forward()
+    route = f"Route: {route_of(bench)}\r\n"
+    texts = [request_text(method, to_tag=tag, headers=h) for method in ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS")
+             for tag in ("", "callee") for h in ("", route)]  # fmt: skip
+    texts += [encode(make_response(bench.last_request(), status, to_tag="x")) for status in (100, 180, 200, 486)]
+    for _ in range(data.draw(st.integers(1, 5))):
+        text = data.draw(st.sampled_from(texts))
+        at = data.draw(st.integers(0, len(text)))
+        bench.receive(text[:at] + data.draw(st.binary(max_size=8)) + text[at + data.draw(st.integers(0, 8)) :])
+        if bench.arrivals and data.draw(st.booleans()):
+            bench.forward()
+        bench.advance(data.draw(st.sampled_from([0.0, 1.0, 40.0])))
+    assert len(bench.messages()) == len(bench.sent)
