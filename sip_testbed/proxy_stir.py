@@ -5,14 +5,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 import msgspec
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
+from voice_dpki.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 from voice_dpki.names import Tn
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,6 @@ NOT_VALIDATED: Final = "No-TN-Validation"
 VERSTATS: Final = (PASSED, FAILED, NOT_VALIDATED)
 
 MAX_ANSWER_BYTES: Final = 65_536
-MAX_CONNECTIONS: Final = 32
-KEEP_ALIVE_S: Final = 25.0
-"""Idle connections are given up before the service does so, which it may do after 30 s."""
 WARM_UP_TRIES: Final = 50
 WARM_UP_PAUSE_S: Final = 0.2
 
@@ -93,16 +90,18 @@ class StirService:
 
     def __init__(self, name: str, url: str, token: str, timeout_ms: int) -> None:
         self.name = name
-        self._url = url
-        self._client = httpx.AsyncClient(
-            timeout=timeout_ms / 1000,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
-            headers={
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-            },
-            trust_env=False,
+        parts = urlsplit(url)
+        self._target = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+        self._client = HttpClient(
+            f"{parts.scheme}://{parts.netloc}",
+            timeout_s=timeout_ms / 1000,
+            max_answer_bytes=MAX_ANSWER_BYTES,
+            headers=headers,
         )
 
     async def close(self) -> None:
@@ -116,9 +115,9 @@ class StirService:
         """
         for _ in range(WARM_UP_TRIES):
             try:
-                await self._client.get(urljoin(self._url, "/healthz"))
+                await self._client.request("GET", "/healthz")
                 return
-            except httpx.HTTPError:
+            except HttpError:
                 await asyncio.sleep(WARM_UP_PAUSE_S)
         log.warning("STIR service not reached", extra={"fields": {"service": self.name}})
 
@@ -151,31 +150,31 @@ class StirService:
 
     async def _post(self, body: Mapping[str, object]) -> bytes:
         try:
-            response = await self._client.post(self._url, content=msgspec.json.encode(body))
-        except httpx.TimeoutException:
+            answer = await self._client.request("POST", self._target, msgspec.json.encode(body))
+        except HttpTimeoutError:
             raise ServiceError(f"{self.name} did not answer in time") from None
-        except httpx.HTTPError:
+        except HttpError:
             raise ServiceError(f"{self.name} cannot be reached") from None
-        if response.status_code != 200:
-            raise ServiceError(f"{self.name} refused: {_sentence(response)}")
-        return response.content
+        if answer.status != 200:
+            raise ServiceError(f"{self.name} refused: {_sentence(answer)}")
+        return answer.body
 
     def _decode(self, body: bytes, kind: type[_T]) -> _T:
         try:
-            return msgspec.json.decode(body[:MAX_ANSWER_BYTES], type=kind)
-        except msgspec.MsgspecError:
+            return msgspec.json.decode(body, type=kind)
+        except ValueError:  # msgspec's errors, and bytes that are not UTF-8
             raise ServiceError(f"{self.name} gave an answer that cannot be read") from None
 
 
-def _sentence(response: httpx.Response) -> str:
+def _sentence(answer: HttpAnswer) -> str:
     """Return what an error answer says, with its variables in place, or its status."""
     try:
-        error = msgspec.json.decode(response.content[:MAX_ANSWER_BYTES], type=_ErrorAnswer).error
-    except msgspec.MsgspecError:
-        return f"HTTP {response.status_code}"
+        error = msgspec.json.decode(answer.body, type=_ErrorAnswer).error
+    except ValueError:  # msgspec's errors, and bytes that are not UTF-8
+        return f"HTTP {answer.status}"
     fault = error.policy or error.service
     if fault is None:
-        return f"HTTP {response.status_code}"
+        return f"HTTP {answer.status}"
     return _filled(fault.text, fault.variables)
 
 

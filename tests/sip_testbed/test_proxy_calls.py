@@ -24,6 +24,7 @@ from sip_testbed.proxy_config import (
 )
 from sip_testbed.proxy_service import ProxyService
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.http_client import HttpClient
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, json_response, serve
@@ -345,7 +346,8 @@ async def test_services_that_are_down_or_slow_or_talk_nonsense_fail_closed(start
 
 async def test_a_service_that_is_not_there(start: Start) -> None:
     world = await start()
-    world.proxy_a._services[0]._url = "http://127.0.0.1:9/"
+    service = world.proxy_a._services[0]
+    service._client = HttpClient("http://127.0.0.1:9/", timeout_s=1, max_answer_bytes=1)
     assert "cannot be reached" in (await world.call()).reasons[0]
 
 

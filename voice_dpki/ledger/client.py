@@ -1,16 +1,14 @@
 """Asking a ledger node over HTTP: every answer is verified, and what cannot be verified is an error."""
-# ruff: noqa: TID251 - this is a shell: it speaks HTTP
 
-import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
-import httpx
 import msgspec
 
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import PeerError
+from voice_dpki.http_client import HttpAnswerError, HttpClient, HttpError
 from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.light import LightClient, TrustPoint
@@ -95,11 +93,10 @@ class LedgerClient:
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        """Ask the node at `url`, and believe what `light` can trace to its trusted headers."""
+        """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError."""
         self._clock = clock or SystemClock()
         self._verifier = AnswerVerifier(light, max_age_s=max_age_s)
-        self._timeout_s = timeout_s
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False)
+        self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_ANSWER_BYTES)
 
     @classmethod
     def of_genesis(
@@ -165,29 +162,24 @@ class LedgerClient:
 
     async def _get(self, path: str) -> bytes:
         try:
-            async with asyncio.timeout(self._timeout_s), self._http.stream("GET", path) as response:
-                data = await _body(response)
-        except (httpx.HTTPError, TimeoutError) as error:
-            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {_why(error)}") from None
-        if response.status_code != 200:
-            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node answers {response.status_code}")
-        return data
+            answer = await self._http.request("GET", path)
+        except HttpAnswerError as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the ledger node's answer cannot be read: {error}") from None
+        except HttpError as error:
+            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {error}") from None
+        if answer.status != 200:
+            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node answers {answer.status}")
+        return answer.body
 
     async def _post(self, path: str, body: bytes, token: str, digest: CertDigest) -> Receipt:
         headers = {"authorization": f"Bearer {token}"}
         try:
-            async with (
-                asyncio.timeout(SUBMISSION_TIMEOUT_S),
-                self._http.stream(
-                    "POST", path, content=body, headers=headers, timeout=SUBMISSION_TIMEOUT_S
-                ) as response,
-            ):
-                data = await _body(response)
-        except (httpx.HTTPError, TimeoutError, InquiryError) as error:
-            raise SubmissionError("unavailable", f"the submission node does not answer: {_why(error)}") from None
-        if response.status_code not in (200, 201):
-            raise _refusal(response.status_code, data)
-        form = _decode(data, _ReceiptForm)
+            answer = await self._http.request("POST", path, body, headers=headers, timeout_s=SUBMISSION_TIMEOUT_S)
+        except HttpError as error:
+            raise SubmissionError("unavailable", f"the submission node does not answer: {error}") from None
+        if answer.status not in (200, 201):
+            raise _refusal(answer.status, answer.body)
+        form = _decode(answer.body, _ReceiptForm)
         return Receipt(digest, form.status, Height(form.height), form.repeated)
 
 
@@ -195,16 +187,6 @@ def light_client(genesis: Genesis) -> LightClient:
     """Make a light client that trusts the validators of a genesis."""
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
     return LightClient(genesis.chain_id, trust, trusting_period_s=GENESIS_TRUST_S)
-
-
-async def _body(response: httpx.Response) -> bytes:
-    """Read a body within the bound."""
-    data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > MAX_ANSWER_BYTES:
-            raise InquiryError(InquiryCode.MALFORMED, f"an answer has more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(data)
 
 
 def _refusal(status: int, data: bytes) -> SubmissionError:
@@ -221,7 +203,3 @@ def _decode(data: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(data, type=kind)
     except ValueError:
         raise SubmissionError("unavailable", "the submission node's answer is malformed") from None
-
-
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
