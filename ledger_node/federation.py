@@ -132,11 +132,14 @@ class Processes:
                 process.kill()
                 process.wait()
 
+    def command(self, node: OperatorNode) -> list[str]:
+        """Return the command that runs a node."""
+        return [sys.executable, "-m", "ledger_node.main", "start", "--config", str(node.config)]
+
     def start(self, node: OperatorNode) -> int:
         """Start one node and return its process id."""
-        command = [sys.executable, "-m", "ledger_node.main", "start", "--config", str(node.config)]
         with node.log.open("ab") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            process = subprocess.Popen(self.command(node), stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
         self._running[node.name] = process
         return process.pid
 
