@@ -20,9 +20,9 @@ class NoBlockError(LocalError):
 def status_answer(view: StoreView, digest: CertDigest, now_s: float, *, with_certificate: bool) -> AnswerForm:
     """Answer about one certificate; raises NoBlockError."""
     header = _tip(view)
-    data = view.get(b"records", digest)
+    data = view.leaf(digest)
     record = None if data is None else CertRecord.parse(data)
-    certificate = view.get(b"certificates", digest) if record and with_certificate else None
+    certificate = view.certificate(digest) if record and with_certificate else None
     return AnswerForm(
         digest=digest.hex(),
         height=view.height,
@@ -43,8 +43,8 @@ def member_answer(view: StoreView, organization: str) -> dict[str, object]:
 
 
 def _member(view: StoreView, organization: str) -> MemberForm:
-    record = view.get(b"members", organization.encode("utf-8"))
-    return MemberForm(record=_base64(record), proof=_proof(view, member_key(organization)))
+    key = member_key(organization)
+    return MemberForm(record=_base64(view.leaf(key)), proof=_proof(view, key))
 
 
 def _tip(view: StoreView) -> msgspec.Raw:

@@ -20,11 +20,9 @@ from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.replica import check_link
-from voice_dpki.ledger.state import leaves_of
-from voice_dpki.names import CertDigest
+from voice_dpki.ledger.view import value_hashes
 from voice_dpki.x509.profile import digest_of
 
 QUICK_RECORDS = 10_000
@@ -69,7 +67,7 @@ def _check_structure(path: Path) -> None:
 
 def _check(view: StoreView, genesis: Genesis, whole: bool) -> str:
     _check_tip(view, genesis)
-    height, records = view.height, view.count(b"records")
+    height, records = view.height, view.count(b"certificates")
     held = height + 1 - view.first
     blocks = held if whole else min(held, QUICK_BLOCKS)
     for number in range(height - blocks + 1, height + 1):
@@ -118,19 +116,15 @@ def _committed(signed: SignedHeader) -> SignedHeader:
 
 
 def _check_content(view: StoreView) -> None:
-    """Compute the tree anew from records and members, and compare it, and what hangs on it, with what is stored."""
-    records = {CertDigest(digest): CertRecord.parse(data) for digest, data in view.items(b"records")}
-    members = {name.decode("utf-8"): Member.parse(data) for name, data in view.items(b"members")}
+    """Compute the tree anew from the leaves, and compare it, and what hangs on it, with what is stored."""
+    leaves: dict[bytes, bytes | None] = dict(view.items(b"leaves"))
     nodes = {path[1:]: node for path, node in view.items(b"nodes")}
-    if tree.update(_EmptyTree(), leaves_of(records, members)).nodes != nodes:
-        raise _DamageError("its tree does not follow from its records")
+    if tree.update(_EmptyTree(), value_hashes(leaves)).nodes != nodes:
+        raise _DamageError("its tree does not follow from its leaves")
+    recorded = {key for key, value in leaves.items() if value is not None and CertRecord.is_one(value)}
     certificates = dict(view.items(b"certificates"))
-    if certificates.keys() != records.keys() or any(digest_of(der) != name for name, der in certificates.items()):
+    if certificates.keys() != recorded or any(digest_of(der) != name for name, der in certificates.items()):
         raise _DamageError("its certificates are not those that are recorded")
-    keys = {record.key_id: record.organization for record in records.values()}
-    keys |= {key_id: member.organization for member in members.values() for key_id in member.key_ids}
-    if keys != {key_id: name.decode("utf-8") for key_id, name in view.items(b"keys")}:
-        raise _DamageError("its keys are not those of its records and members")
 
 
 class _EmptyTree:

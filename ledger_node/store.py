@@ -4,10 +4,8 @@ Because a step holds the blocks, what they did and the header that proves it, a 
 its proof, and a kill at any moment leaves the state after one step or after the next.
 
     nodes         nibble path (a zero byte before it)     tree node
-    records       H(CERT)                                 record, CBOR
+    leaves        key in the tree                         value of the leaf, CBOR
     certificates  H(CERT)                                 DER
-    keys          SHA-256 of the SPKI                     organisation
-    members       organisation                            record, CBOR
     blocks        height, 8 bytes big-endian              CBOR: [signed header (JSON), [transactions], [codes]]
     meta          "format", "genesis", "height", "tip"    FORMAT, fingerprint, 8 bytes, signed header (JSON)
 """
@@ -17,7 +15,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -28,13 +25,11 @@ from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.replica import SignedBlock, Step
-from voice_dpki.ledger.state import Outcome
+from voice_dpki.ledger.state import Outcome, StateView
 from voice_dpki.names import CertDigest, Height
 
-FORMAT = b"voice-dpki ledger store 1"
+FORMAT = b"voice-dpki ledger store 2"
 MAP_BYTES = 1 << 36
 """Address space set aside, not memory or disk: about 130 million certificates at half a kilobyte each."""
 
@@ -45,7 +40,7 @@ LOCK_FILE = "node.lock"
 _Databases: TypeAlias = "dict[bytes, lmdb._Database]"
 _Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
-_DATABASES = (b"nodes", b"records", b"certificates", b"keys", b"members", b"blocks", b"meta")
+_DATABASES = (b"nodes", b"leaves", b"certificates", b"blocks", b"meta")
 
 
 class StoreError(LocalError):
@@ -89,8 +84,8 @@ def parse_signed_header(data: bytes) -> SignedHeader:
         raise MalformedError(f"signed header: {error}") from None
 
 
-class StoreView:
-    """The state within one LMDB transaction; a `StateView`."""
+class StoreView(StateView):
+    """The state within one LMDB transaction."""
 
     def __init__(self, chain_id: str, databases: _Databases, transaction: _Transaction) -> None:
         self.chain_id = chain_id
@@ -113,24 +108,13 @@ class StoreView:
         """Return a stored node of the tree."""
         return self.get(b"nodes", b"\0" + path)
 
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
-        data = self.get(b"records", digest)
-        return None if data is None else CertRecord.parse(data)
+    def leaf(self, key: bytes) -> bytes | None:
+        """Return the value of a leaf."""
+        return self.get(b"leaves", key)
 
     def certificate(self, digest: CertDigest) -> bytes | None:
         """Return a recorded certificate as DER."""
         return self.get(b"certificates", digest)
-
-    def member(self, organization: str) -> Member | None:
-        """Return a member."""
-        data = self.get(b"members", organization.encode("utf-8"))
-        return None if data is None else _member(data)
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        """Tell whose a key is."""
-        data = self.get(b"keys", key_id)
-        return None if data is None else data.decode("utf-8")
 
     def block(self, height: int) -> StoredBlock | None:
         """Return the block at a height."""
@@ -157,11 +141,6 @@ class StoreView:
         yield from self.transaction.cursor(db=self._databases[database])
 
 
-@lru_cache(256)
-def _member(data: bytes) -> Member:
-    return Member.parse(data)
-
-
 def _height_key(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
@@ -185,18 +164,18 @@ class _Writer:
 
     def put_outcome(self, outcome: Outcome) -> None:
         for path, node in outcome.update.nodes.items():
-            if node is None:
-                self._transaction.delete(b"\0" + path, db=self._databases[b"nodes"])
-            else:
-                self.put(b"nodes", b"\0" + path, node)
-        for digest, record in outcome.records.items():
-            self.put(b"records", digest, record.serialize())
+            self.change(b"nodes", b"\0" + path, node)
+        for key, value in outcome.leaves.items():
+            self.change(b"leaves", key, value)
         for digest, der in outcome.certificates.items():
-            self.put(b"certificates", digest, der)
-        for key_id, organization in outcome.keys.items():
-            self.put(b"keys", key_id, organization.encode("utf-8"))
-        for organization, member in outcome.members.items():
-            self.put(b"members", organization.encode("utf-8"), member.serialize())
+            self.change(b"certificates", digest, der)
+
+    def change(self, database: bytes, key: bytes, value: bytes | None) -> None:
+        """Set an entry, or with None remove it."""
+        if value is None:
+            self._transaction.delete(key, db=self._databases[database])
+        else:
+            self.put(database, key, value)
 
 
 class Store:
@@ -252,7 +231,7 @@ class Store:
         if self.height:
             raise StoreError(f"{self._folder}: a snapshot can only be restored into a store without blocks")
         with self._environment.begin(write=True) as transaction:
-            for name in (b"nodes", b"records", b"certificates", b"keys", b"members"):
+            for name in (b"nodes", b"leaves", b"certificates"):
                 transaction.drop(self._databases[name], delete=False)
             writer = _Writer(self._databases, transaction)
             writer.put(b"meta", b"height", _height_key(height))

@@ -7,7 +7,7 @@ a member (codes below 100) enters no block.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -33,7 +33,7 @@ from ledger_node.abci.server import Handlers
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.members import Member, member_key
+from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply, check
 from voice_dpki.names import CertDigest, Height
@@ -46,9 +46,6 @@ APP_VERSION = 1
 """Stands in headers as version.app; grows when the same block would give another state."""
 
 CODESPACE = "voice-dpki"
-VALIDATOR_POWER = 1
-"""Voting power of each validator: operators weigh as many validators as they run."""
-
 MAX_PROPOSED = 250
 """Transactions that this node proposes in one block: other validators, which may not have checked them before, then
 need less than the proposal's timeout to judge it. They accept up to MAX_TRANSACTIONS."""
@@ -172,7 +169,7 @@ class Application:
         self._decided = (block, outcome)
         return FinalizeBlock.Response(
             results=[_result(result) for result in outcome.results],
-            validator_updates=validator_updates(self._ledger.view, outcome.members),
+            validator_updates=validator_updates(outcome),
             app_hash=outcome.app_hash,
         )
 
@@ -183,7 +180,7 @@ class Application:
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
         self._ledger.commit(block, outcome)
-        self._members_changed = bool(outcome.members)
+        self._members_changed = outcome.members_changed
         self._on_progress(block.height)
         return Commit.Response()
 
@@ -215,12 +212,11 @@ class Application:
         return outcome
 
 
-def validator_updates(view: StateView, members: Mapping[str, Member]) -> list[ValidatorPower]:
-    """Derive from changed members which validators come (with their power) and go (with none), in a fixed order."""
-    before = {key for name in members if (member := view.member(name)) for key in member.validators}
-    after = {key for member in members.values() for key in member.validators}
-    powers = dict.fromkeys(before - after, 0) | dict.fromkeys(after - before, VALIDATOR_POWER)
-    return [ValidatorPower(public_key=PublicKey(ed25519=key), power=power) for key, power in sorted(powers.items())]
+def validator_updates(outcome: Outcome) -> list[ValidatorPower]:
+    """Tell CometBFT which validators come, with their power, and go, with none."""
+    return [
+        ValidatorPower(public_key=PublicKey(ed25519=key), power=power) for key, power in outcome.validator_updates
+    ]
 
 
 def _block(height: int, time: Timestamp, transactions: Iterable[bytes]) -> Block:

@@ -105,7 +105,7 @@ class CometEngine:
             answer.set_result(verdict)
 
     def _check(self, raw: bytes) -> TxResult:
-        return check(self._tail, Height(self._tail.height + 1), self._tail.time_s, raw)
+        return check(self._tail.view, Height(self._tail.height + 1), self._tail.time_s, raw)
 
     def _progressed(self, height: Height) -> None:
         """Take note that CometBFT has the header at `height`, and maybe that its block is committed."""

@@ -1,6 +1,6 @@
 """Snapshots for state sync: the whole state in chunks, so that a new node need not replay the ledger's history.
 
-    chunk    = [[* member record], [* [certificate record, DER]]]          -- deterministic CBOR, members first
+    chunk    = [* [key, value, DER / null]]                                -- leaves, deterministic CBOR
     metadata = [* SHA-256 of a chunk]                                      -- its SHA-256 is the snapshot's hash
 
 Nothing in a snapshot is believed: each chunk must have its hash, and the state put together from all of them must
@@ -25,13 +25,13 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord
-from voice_dpki.ledger.state import MemoryState, Outcome, leaves_of
-from voice_dpki.names import Height
+from voice_dpki.ledger.state import MemoryState, Outcome
+from voice_dpki.ledger.view import value_hashes
+from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_BYTES = 1 << 20
 """A chunk ends with the entry that passes this size; CometBFT carries chunks of up to 16 MB."""
 
@@ -142,53 +142,49 @@ class Restoration:
 
     def _finish(self) -> ApplySnapshotChunk.Response:
         state = self._state
-        update = tree.update(state, leaves_of(state.records, state.members))
+        update = tree.update(state, value_hashes(state.leaves))
         if update.root != self._app_hash:
             return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
-        keys = {record.key_id: record.organization for record in state.records.values()}
-        keys |= {key_id: member.organization for member in state.members.values() for key_id in member.key_ids}
-        outcome = Outcome((), state.records, state.certificates, keys, state.members, update)
+        outcome = Outcome((), state.leaves, state.certificates, update)
         self._restored(self._height, outcome)
         self._state = MemoryState(self._chain_id)
         return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.ACCEPT)
 
 
 def _chunks(view: StoreView) -> Iterator[bytes]:
-    """Cut the state into chunks; the first holds the members."""
-    members: list[Cbor] = [data for _, data in view.items(b"members")]
+    """Cut the state into chunks."""
     entries: list[Cbor] = []
     size = 0
-    for digest, record in view.items(b"records"):
-        der = view.get(b"certificates", digest) or b""
-        entries.append([record, der])
-        size += len(record) + len(der)
+    for key, value in view.items(b"leaves"):
+        der = view.certificate(CertDigest(key))
+        entries.append([key, value, der])
+        size += len(key) + len(value) + len(der or b"")
         if size >= CHUNK_BYTES:
-            yield cbor.encode([members, entries])
-            members, entries, size = [], [], 0
-    if members or entries:
-        yield cbor.encode([members, entries])
+            yield cbor.encode(entries)
+            entries, size = [], 0
+    if entries:
+        yield cbor.encode(entries)
 
 
 def _read_chunk(data: bytes, state: MemoryState) -> None:
     """Add a chunk's content to `state`; raises MalformedError."""
-    match cbor.decode(data, "snapshot chunk"):
-        case [list(members), list(entries)]:
-            for member in (Member.parse(_bytes(data)) for data in members):
-                state.members[member.organization] = member
-            for entry in entries:
-                _read_entry(entry, state)
-        case _:
-            raise MalformedError("snapshot chunk: not members and certificates")
+    entries = cbor.decode(data, "snapshot chunk")
+    if not isinstance(entries, list):
+        raise MalformedError("snapshot chunk: not a list of leaves")
+    for entry in entries:
+        _read_entry(entry, state)
 
 
 def _read_entry(entry: Cbor, state: MemoryState) -> None:
+    """Take in a leaf; the record of a certificate comes with the certificate, so that none can be withheld."""
     match entry:
-        case [bytes(record), bytes(der)]:
-            digest = digest_of(der)
-            state.records[digest] = CertRecord.parse(record)
-            state.certificates[digest] = der
+        case [bytes(key), bytes(value), bytes(der)] if CertRecord.is_one(value) and digest_of(der) == key:
+            state.certificates[CertDigest(key)] = der
+        case [bytes(key), bytes(value), None] if len(key) == 32 and not CertRecord.is_one(value):
+            pass
         case _:
-            raise MalformedError("snapshot chunk: an entry is not a record and a certificate")
+            raise MalformedError("snapshot chunk: an entry is not a leaf with what belongs to it")
+    state.leaves[key] = value
 
 
 def _hashes(metadata: bytes) -> list[bytes]:

@@ -13,11 +13,10 @@ from ledger_node.store import Store, StoreView
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.replica import Executed, SignedBlock, Step
 from voice_dpki.ledger.state import Block, Outcome, TxResult
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.view import Layered
+from voice_dpki.names import Height
 
 MAX_BLOCKS = 20_000
 """Blocks that may wait to be stored: hours of heartbeats, and more than a crash ever leaves to replay."""
@@ -33,16 +32,15 @@ class Settled:
 
 
 class Tail:
-    """Implements `ledger_node.abci.application.Ledger` over a store that lags behind; its `view` is itself."""
+    """Implements `ledger_node.abci.application.Ledger` over a store that lags behind."""
 
     def __init__(self, store: Store, genesis: Genesis) -> None:
         """Begin where the store ends."""
-        self.chain_id = genesis.chain_id
         self._store = store
         self._stored = ExitStack()
         self._base = self._open()
         self._blocks: list[tuple[Block, Outcome]] = []
-        self._layer = _Layer()
+        self._view = Layered(self._base)
         self._stored_time_s = _stored_time_s(self._base, genesis)
 
     @property
@@ -56,9 +54,9 @@ class Tail:
         return self._blocks[-1][0].time_s if self._blocks else self._stored_time_s
 
     @property
-    def view(self) -> "Tail":
+    def view(self) -> Layered:
         """The state after that block."""
-        return self
+        return self._view
 
     def commit(self, block: Block, outcome: Outcome) -> None:
         """Take over what the next block did; raises LocalError when far too many blocks wait for their headers."""
@@ -68,7 +66,7 @@ class Tail:
                 "node that follows, or move CometBFT's blocks away so that they are fetched from its peers again"
             )
         self._blocks.append((block, outcome))
-        self._layer.add(outcome)
+        self._view.add(outcome)
 
     def wanted_headers(self, decided: Height) -> range:
         """Tell which headers are needed to store what can be stored now, `decided` being the last one there is."""
@@ -98,9 +96,7 @@ class Tail:
         height = self._base.height
         done = [(block, outcome) for block, outcome in self._blocks if block.height <= height]
         self._blocks = self._blocks[len(done) :]
-        self._layer = _Layer()
-        for _, outcome in self._blocks:
-            self._layer.add(outcome)
+        self._view = Layered(self._base, *(outcome for _, outcome in self._blocks))
         if done:
             self._stored_time_s = done[-1][0].time_s
         return [
@@ -113,23 +109,6 @@ class Tail:
         """Let go of the store."""
         self._stored.close()
 
-    def node(self, path: bytes) -> bytes | None:
-        """Return a node of the tree."""
-        nodes = self._layer.nodes
-        return nodes[path] if path in nodes else self._base.node(path)
-
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
-        return self._layer.records.get(digest) or self._base.record(digest)
-
-    def member(self, organization: str) -> Member | None:
-        """Return a member."""
-        return self._layer.members.get(organization) or self._base.member(organization)
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        """Tell whose a key is."""
-        return self._layer.keys.get(key_id) or self._base.organization_of_key(key_id)
-
     @property
     def _restored(self) -> bool:
         """Whether the stored state came by a snapshot and has no header that proves it yet."""
@@ -137,22 +116,6 @@ class Tail:
 
     def _open(self) -> StoreView:
         return self._stored.enter_context(self._store.snapshot())
-
-
-class _Layer:
-    """What several blocks did, put together."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[bytes, bytes | None] = {}
-        self.records: dict[CertDigest, CertRecord] = {}
-        self.members: dict[str, Member] = {}
-        self.keys: dict[bytes, str] = {}
-
-    def add(self, outcome: Outcome) -> None:
-        self.nodes.update(outcome.update.nodes)
-        self.records.update(outcome.records)
-        self.members.update(outcome.members)
-        self.keys.update(outcome.keys)
 
 
 def _idle(outcome: Outcome) -> bool:

@@ -13,7 +13,7 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.names import Height
 
 RECORD = CertRecord(CertStatus.VALID, "Operator A", 1000, 2000, Height(3), Height(4), 1, "unspecified", bytes(32))
-PARTS = [1, "valid", "Operator A", 1000, 2000, 3, 4, 1, "unspecified", bytes(32)]
+PARTS = ["certificate", "valid", "Operator A", 1000, 2000, 3, 4, 1, "unspecified", bytes(32)]
 
 
 def test_round_trip() -> None:
@@ -25,8 +25,8 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("at", "value"),
     [
-        (0, 2),
-        (0, True),
+        (0, "member"),
+        (0, 1),
         (1, "expired"),
         (1, "dance"),
         (1, 0),

@@ -65,7 +65,7 @@ def test_a_replica_goes_on_after_a_restart(federation: Any, chain: Any) -> None:
     chain.take(chain.next_block(b"nonsense"))
     chain.replica = Replica(chain.state, chain.replica.last, [2])
     chain.add([federation.submission(federation.certificate())])
-    assert len(chain.state.records) == 1
+    assert len(chain.state.certificates) == 1
 
 
 def test_refuses_a_block_that_does_not_follow(federation: Any, chain: Any) -> None:

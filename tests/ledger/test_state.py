@@ -25,8 +25,9 @@ from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal
-from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check, leaves_of
+from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Endorsement, Transaction
+from voice_dpki.ledger.view import value_hashes
 from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.x509 import profile
 from voice_dpki.x509.keys import generate_es256, generate_rsa
@@ -51,7 +52,7 @@ def code(state: MemoryState, transaction: bytes) -> Refusal | None:
     if result == OK:
         return None
     assert outcome.app_hash == before
-    assert not any((outcome.records, outcome.certificates, outcome.keys, outcome.update.nodes))
+    assert not any((outcome.leaves, outcome.certificates, outcome.update.nodes))
     refusal = next(refusal for refusal in Refusal if refusal.code == result.code)
     assert (result.name, result.detail) == (refusal.kebab, refusal.sentence)
     return refusal
@@ -318,7 +319,7 @@ def test_any_history_follows_the_model_and_depends_on_the_blocks_alone(
         results += execute(state, *transactions[start:end], height=height).results
     assert [result.code == 0 for result in results] == expected
     assert {at: (str(record.status), record.revision) for at, record in recorded(state, four)} == model
-    rebuilt = tree.update(MemoryState(""), leaves_of(state.records, state.members))
+    rebuilt = tree.update(MemoryState(""), value_hashes(state.leaves))
     assert rebuilt.root == tree.root(state)
     assert rebuilt.nodes == state.nodes
 

@@ -14,6 +14,8 @@ import pytest
 from ledger_node.integrity import check_store
 from ledger_node.store import DATA_FILE, UNFINISHED_FILE, Store, StoreError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.members import member_key
+from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.x509.profile import digest_of
 
@@ -50,11 +52,11 @@ def test_what_was_committed_is_there_again(stored: Stored) -> None:
     store = Store(stored.folder, stored.genesis)
     view = store.view
     assert tree.root(view) == tree.root(stored.maker.state)
-    assert (store.height, view.height, view.count(b"records")) == (4, 4, 3)
+    assert (store.height, view.height, view.count(b"certificates")) == (4, 4, 3)
     for der in stored.ders:
         assert view.get(b"certificates", digest_of(der)) == der
         assert view.record(digest_of(der)) == stored.maker.state.record(digest_of(der))
-        assert view.organization_of_key(view.record(digest_of(der)).key_id) == "Operator A"
+        assert owner_of(view, view.record(digest_of(der)).key_id) == "Operator A"
     assert view.member("Operator B") == stored.genesis.member("Operator B")
     assert [len(view.block(height).transactions) for height in range(1, 5)] == [3, 1, 0, 0]
     assert view.block(2).codes == (2,)
@@ -103,7 +105,7 @@ def test_a_store_belongs_to_its_genesis(stored: Stored) -> None:
 
 
 def unrevoke(stored: Stored) -> None:
-    environment, records = stored.database(b"records")
+    environment, records = stored.database(b"leaves")
     with environment.begin(write=True) as transaction:
         digest = digest_of(stored.ders[0])
         record = CertRecord.parse(transaction.get(digest, db=records))
@@ -149,15 +151,15 @@ FIRST = bytes(7) + b"\1"
     "damage",
     [
         unrevoke,
-        drop(b"records", lambda stored: digest_of(stored.ders[0])),
+        drop(b"leaves", lambda stored: digest_of(stored.ders[0])),
         drop(b"certificates", lambda stored: digest_of(stored.ders[0])),
-        drop(b"members", lambda stored: b"Operator B"),
+        drop(b"leaves", lambda stored: member_key("Operator B")),
         drop(b"nodes", lambda stored: b"\0"),
         drop(b"blocks", lambda stored: FIRST),
         drop(b"meta", lambda stored: b"tip"),
         drop(b"meta", lambda stored: b"format"),
         put(b"certificates", bytes(32), b"der"),
-        put(b"keys", bytes(32), b"Operator B"),
+        put(b"leaves", bytes(32), b"x"),
         put(b"blocks", FIRST, b"\xff"),
         put(b"meta", b"tip", b"{}"),
         put(b"meta", b"height", bytes(7) + b"\2"),
@@ -174,7 +176,7 @@ def test_damage_is_found_and_the_way_out_is_told(stored: Stored, damage: Callabl
 
 def contents(stored: Stored) -> dict[bytes, list[tuple[bytes, bytes]]]:
     store = Store(stored.folder, stored.genesis, read_only=True)
-    names = (b"nodes", b"records", b"certificates", b"keys", b"members", b"blocks", b"meta")
+    names = (b"nodes", b"leaves", b"certificates", b"blocks", b"meta")
     dump = {name: list(store.view.items(name)) for name in names}
     store.close()
     return dump

@@ -18,6 +18,7 @@ import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import consensus_hash
+from voice_dpki.ledger.draft import Outcome
 from voice_dpki.ledger.header import (
     MAX_CHAIN_ID_BYTES,
     Validator,
@@ -27,7 +28,8 @@ from voice_dpki.ledger.header import (
     parse_time,
 )
 from voice_dpki.ledger.members import Member, MemberKind, check_apart
-from voice_dpki.ledger.state import MemoryState, Outcome, found
+from voice_dpki.ledger.state import found
+from voice_dpki.ledger.view import MemoryState
 from voice_dpki.names import Tn
 from voice_dpki.x509.tnauthlist import TnRange
 

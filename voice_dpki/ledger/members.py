@@ -2,7 +2,8 @@
 
 A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ organisation):
 
-    member = [1, organization, kind, [domains], [[start, count], ...], [spcs], [validator keys], [endorsing keys]]
+    member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
+              [validator keys], [endorsing keys]]
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
 from voice_dpki.x509.profile import MAX_NAME_LENGTH
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
-VERSION = 1
+KIND = "member"
 MEMBER_DOMAIN = b"voice-dpki/member/v1\0"
 
 MAX_ENTRIES = 256
@@ -83,9 +84,9 @@ class Member:
     def parse(cls, data: bytes) -> "Member":
         """Parse a member's record; raises MalformedError on anything but its one encoding."""
         match cbor.decode(data, "member"):
-            case [version, str(organization), str(kind), *lists] if len(lists) == 5 and type(version) is int:
-                if version != VERSION or kind not in set(MemberKind):
-                    raise MalformedError("member: its version or kind is not known")
+            case ["member", str(organization), str(kind), *lists] if len(lists) == 5:
+                if kind not in set(MemberKind):
+                    raise MalformedError("member: its kind is not known")
                 domains, ranges, spcs, validators, endorsing_keys = lists
                 return cls(
                     organization=organization,
@@ -102,7 +103,7 @@ class Member:
         """Encode the member's record."""
         ranges: list[Cbor] = [[entry.start, entry.count] for entry in self.ranges]
         lists: list[Cbor] = [self.domains, ranges, self.spcs, self.validators, self.endorsing_keys]
-        return cbor.encode([VERSION, self.organization, str(self.kind), *lists])
+        return cbor.encode([KIND, self.organization, str(self.kind), *lists])
 
     @cached_property
     def key_ids(self) -> frozenset[bytes]:

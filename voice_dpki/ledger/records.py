@@ -1,7 +1,7 @@
 """What the ledger holds about a certificate: its record, a leaf of the tree under H(CERT).
 
-record = [1, status, organization, not_before_s, not_after_s, recorded_height, changed_height, revision, reason,
-          key_id]                                                        -- deterministic CBOR
+    record = ["certificate", status, organization, not_before_s, not_after_s, recorded_height, changed_height,
+              revision, reason, key_id]                                        -- deterministic CBOR
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Height
 
-VERSION = 1
+KIND = "certificate"
 
 
 class CertStatus(StrEnum):
@@ -74,9 +74,9 @@ class CertRecord:
     def parse(cls, data: bytes) -> "CertRecord":
         """Parse a record; raises MalformedError on anything but its one encoding."""
         match cbor.decode(data, "record"):
-            case [version, str(status), str(organization), *rest] if type(version) is int and len(rest) == 7:
-                if version != VERSION or status not in RECORDED:
-                    raise MalformedError("record: its version or status is not known")
+            case ["certificate", str(status), str(organization), *rest] if len(rest) == 7:
+                if status not in RECORDED:
+                    raise MalformedError("record: its status is not known")
                 return cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
         raise MalformedError("record: not a list of the record's members")
 
@@ -84,7 +84,7 @@ class CertRecord:
         """Encode the record."""
         return cbor.encode(
             [
-                VERSION,
+                KIND,
                 str(self.status),
                 self.organization,
                 self.not_before_s,
@@ -96,6 +96,11 @@ class CertRecord:
                 self.key_id,
             ]
         )
+
+    @staticmethod
+    def is_one(data: bytes) -> bool:
+        """Tell whether a leaf's value is the record of a certificate, and not of another kind."""
+        return data.startswith(_PREFIX)
 
     def value_hash(self) -> bytes:
         """Return the record's hash, as the tree holds it."""
@@ -110,3 +115,7 @@ class CertRecord:
         if self.status is CertStatus.VALID and now_s < self.not_before_s:
             return CertStatus.NOT_YET_VALID
         return self.status
+
+
+_PREFIX = cbor.encode([KIND, *[0] * 9])[:-9]
+"""How the encodings of records, and of no other leaves, begin."""

@@ -14,12 +14,12 @@ import msgspec
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
+from voice_dpki.ledger.draft import Block, Outcome
 from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
-from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.records import CertRecord
-from voice_dpki.ledger.state import Block, Outcome, StateView, apply
+from voice_dpki.ledger.state import apply
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.view import Layered, StateView
+from voice_dpki.names import Height
 
 MAX_TRANSACTIONS = 1000
 """Transactions in a block: bounds the time that a node needs to execute one to a few hundred milliseconds."""
@@ -96,32 +96,6 @@ class Step:
     def then(self, later: "Step") -> "Step":
         """Join two steps, to be stored as one."""
         return Step(self.executed + later.executed, later.tip)
-
-
-class Layered:
-    """The state `view` with `outcome` on top: what a block finds before its predecessor is stored."""
-
-    def __init__(self, view: StateView, outcome: Outcome) -> None:
-        self._view = view
-        self._outcome = outcome
-        self.chain_id = view.chain_id
-
-    def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree."""
-        nodes = self._outcome.update.nodes
-        return nodes[path] if path in nodes else self._view.node(path)
-
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
-        return self._outcome.records.get(digest) or self._view.record(digest)
-
-    def member(self, organization: str) -> Member | None:
-        """Return a member."""
-        return self._outcome.members.get(organization) or self._view.member(organization)
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        """Tell whose a key is."""
-        return self._outcome.keys.get(key_id) or self._view.organization_of_key(key_id)
 
 
 class Replica:

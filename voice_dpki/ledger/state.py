@@ -5,193 +5,67 @@ other than the block's time, on the order of a set, on a float or on a node's co
 decided from members, records and keys as they stand after the transactions before it in the same block.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol
 
-from voice_dpki.ledger import tree
 from voice_dpki.ledger.admission import check_certificate
-from voice_dpki.ledger.members import Member, member_key
+from voice_dpki.ledger.draft import OK, Block, Draft, Outcome, TxResult
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.owners import claim
 from voice_dpki.ledger.records import REASONS, CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.transactions import ChangeStatus, Submit, Transaction, key_id_of, signed_bytes
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.view import MemoryState, StateView
+from voice_dpki.names import Height
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.profile import digest_of
+
+__all__ = ["OK", "Block", "MemoryState", "Outcome", "StateView", "TxResult", "apply", "check", "found"]
 
 _CACHED_VERDICTS = 8192
 """Signatures whose verification is remembered between the check of a transaction and its block: a mempool's worth,
 for with fewer, the first of those that wait are forgotten before their block comes, and all are verified twice."""
 
 
-class StateView(tree.NodeReader, Protocol):
-    """The state after some block: the tree's nodes and what stands behind its leaves."""
-
-    @property
-    def chain_id(self) -> str:
-        """Name of the ledger, from its genesis."""
-        ...
-
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
-        ...
-
-    def member(self, organization: str) -> Member | None:
-        """Return a member."""
-        ...
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        """Tell whose a key is: the organisation of the certificates with it, or of the endorsing key that it is."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What a block brings to the state; `time_s` is the header's time in whole seconds."""
-
-    height: Height
-    time_s: int
-    transactions: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TxResult:
-    """What became of one transaction: code 0 if it took effect, else a refusal's code, name and sentence."""
-
-    code: int
-    name: str
-    detail: str
-
-
-OK = TxResult(0, "ok", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a block does: a result for each transaction, what to store, and the root of the tree afterwards."""
-
-    results: tuple[TxResult, ...]
-    records: Mapping[CertDigest, CertRecord]
-    certificates: Mapping[CertDigest, bytes]
-    keys: Mapping[bytes, str]
-    members: Mapping[str, Member]
-    update: tree.TreeUpdate
-
-    @property
-    def app_hash(self) -> bytes:
-        """Root of the tree after the block: the next header's app_hash."""
-        return self.update.root
-
-
 def apply(view: StateView, block: Block) -> Outcome:
     """Execute a block; pure. What a transaction is refused for is in its result, and it then changes nothing."""
-    draft = _Draft(view)
+    draft = Draft(view)
     results = tuple(_result(draft, block, raw) for raw in block.transactions)
     return draft.outcome(results)
 
 
 def check(view: StateView, height: Height, time_s: int, raw: bytes) -> TxResult:
     """Tell what would become of a transaction if it came first in the block at `height`; changes nothing."""
-    return _result(_Draft(view), Block(height, time_s, ()), raw)
+    return _result(Draft(view), Block(height, time_s, ()), raw)
 
 
 def found(members: Sequence[Member]) -> Outcome:
     """Compute the state that a genesis with these members begins with."""
-    draft = _Draft(MemoryState(""))
-    draft.members = {member.organization: member for member in members}
-    draft.keys = {key_id: member.organization for member in members for key_id in sorted(member.key_ids)}
-    return draft.outcome(())
+    draft = Draft(MemoryState(""))
+    for member in members:
+        draft.put_member(member)
+        for key_id in sorted(member.key_ids):
+            claim(draft, key_id, member.organization)
+    return draft.outcome()
 
 
-def leaves_of(records: Mapping[CertDigest, CertRecord], members: Mapping[str, Member]) -> dict[bytes, bytes | None]:
-    """Return the leaves of the tree, key to value hash, that stand for these records and members."""
-    leaves: dict[bytes, bytes | None] = {bytes(digest): record.value_hash() for digest, record in records.items()}
-    for organization, member in members.items():
-        leaves[member_key(organization)] = hashlib.sha256(member.serialize()).digest()
-    return leaves
-
-
-@dataclass
-class MemoryState:
-    """A state held in memory: for replays, and as the start of every chain."""
-
-    chain_id: str
-    nodes: dict[bytes, bytes] = field(default_factory=dict)
-    records: dict[CertDigest, CertRecord] = field(default_factory=dict)
-    certificates: dict[CertDigest, bytes] = field(default_factory=dict)
-    keys: dict[bytes, str] = field(default_factory=dict)
-    members: dict[str, Member] = field(default_factory=dict)
-
-    def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree."""
-        return self.nodes.get(path)
-
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        """Return the record of a certificate."""
-        return self.records.get(digest)
-
-    def member(self, organization: str) -> Member | None:
-        """Return a member."""
-        return self.members.get(organization)
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        """Tell whose a key is."""
-        return self.keys.get(key_id)
-
-    def commit(self, outcome: Outcome) -> None:
-        """Take over what a block did."""
-        for path, node in outcome.update.nodes.items():
-            if node is None:
-                self.nodes.pop(path, None)
-            else:
-                self.nodes[path] = node
-        self.records.update(outcome.records)
-        self.certificates.update(outcome.certificates)
-        self.keys.update(outcome.keys)
-        self.members.update(outcome.members)
-
-
-class _Draft:
-    """The state while a block is executed: what it changed, over the view from before."""
-
-    def __init__(self, view: StateView) -> None:
-        self.view = view
-        self.records: dict[CertDigest, CertRecord] = {}
-        self.certificates: dict[CertDigest, bytes] = {}
-        self.keys: dict[bytes, str] = {}
-        self.members: dict[str, Member] = {}
-
-    def record(self, digest: CertDigest) -> CertRecord | None:
-        return self.records.get(digest) or self.view.record(digest)
-
-    def member(self, organization: str) -> Member | None:
-        return self.members.get(organization) or self.view.member(organization)
-
-    def organization_of_key(self, key_id: bytes) -> str | None:
-        return self.keys.get(key_id) or self.view.organization_of_key(key_id)
-
-    def outcome(self, results: tuple[TxResult, ...]) -> Outcome:
-        changes = leaves_of(self.records, self.members)
-        update = tree.update(self.view, changes) if changes else tree.TreeUpdate(tree.root(self.view), {})
-        return Outcome(results, self.records, self.certificates, self.keys, self.members, update)
-
-
-def _result(draft: _Draft, block: Block, raw: bytes) -> TxResult:
+def _result(draft: Draft, block: Block, raw: bytes) -> TxResult:
+    own = Draft(draft)
     try:
         transaction = Transaction.parse(raw)
-        member = _endorser(draft, transaction)
-        _HANDLERS[type(transaction.body)](draft, block, member, transaction.body)
+        member = _endorser(own, transaction)
+        _HANDLERS[type(transaction.body)](own, block, member, transaction.body)
     except Refused as refused:
         refusal = refused.refusal
         return TxResult(refusal.code, refusal.kebab, refusal.sentence)
+    draft.take_over(own)
     return OK
 
 
-def _endorser(draft: _Draft, transaction: Transaction) -> Member:
+def _endorser(draft: Draft, transaction: Transaction) -> Member:
     """Return the member in whose name the transaction is made, after checking all signatures to be its own."""
-    if transaction.body.chain != draft.view.chain_id:
+    if transaction.body.chain != draft.chain_id:
         raise Refused(Refusal.CHAIN)
     member = draft.member(transaction.body.by)
     if member is None:
@@ -212,17 +86,15 @@ def _verify(key: bytes, signed: bytes, signature: bytes) -> None:
         raise Refused(Refusal.SIGNATURE) from None
 
 
-def _submit(draft: _Draft, block: Block, member: Member, body: Submit) -> None:
+def _submit(draft: Draft, block: Block, member: Member, body: Submit) -> None:
     digest = digest_of(body.certificate)
     if draft.record(digest) is not None:
         raise Refused(Refusal.RECORDED)
     profile = check_certificate(body.certificate, member, block.time_s)
     key_id = key_id_of(profile.public_key_der)
-    if draft.organization_of_key(key_id) not in (None, member.organization):
-        raise Refused(Refusal.KEY_IN_USE)
-    draft.keys[key_id] = member.organization
+    claim(draft, key_id, member.organization)
     draft.certificates[digest] = body.certificate
-    draft.records[digest] = CertRecord(
+    record = CertRecord(
         status=CertStatus.VALID,
         organization=member.organization,
         not_before_s=profile.not_before_s,
@@ -233,6 +105,7 @@ def _submit(draft: _Draft, block: Block, member: Member, body: Submit) -> None:
         reason=None,
         key_id=key_id,
     )
+    draft.put_record(digest, record)
 
 
 _TRANSITIONS = {
@@ -243,7 +116,7 @@ _TRANSITIONS = {
 """From each recorded status, where a change may lead: nothing leaves `revoked`."""
 
 
-def _change_status(draft: _Draft, block: Block, member: Member, body: ChangeStatus) -> None:
+def _change_status(draft: Draft, block: Block, member: Member, body: ChangeStatus) -> None:
     record = draft.record(body.digest)
     if record is None:
         raise Refused(Refusal.NOT_RECORDED)
@@ -255,13 +128,14 @@ def _change_status(draft: _Draft, block: Block, member: Member, body: ChangeStat
         raise Refused(Refusal.TRANSITION)
     if body.reason not in REASONS:
         raise Refused(Refusal.REASON)
-    draft.records[body.digest] = replace(
+    changed = replace(
         record,
         status=CertStatus(body.status),
         changed_height=block.height,
         revision=record.revision + 1,
         reason=body.reason,
     )
+    draft.put_record(body.digest, changed)
 
 
 _HANDLERS: dict[type, Callable[..., None]] = {Submit: _submit, ChangeStatus: _change_status}

@@ -1,5 +1,6 @@
 """The application: a block's way through ABCI's methods, and the state machine's AppHash for the same blocks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from ledger_node.abci.abci_pb2 import (
 from ledger_node.abci.application import MAX_PROPOSED, PROOF_TYPE, validator_updates
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proof import Proof, verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal
@@ -164,17 +165,10 @@ def test_queries_that_cannot_be_answered_get_a_code(node: Any, path: str, data: 
     assert query(node, path, data).code == 1
 
 
-def test_validators_follow_their_members(federation: Any, node: Any) -> None:
-    """Who loses its validators loses their power; new ones come with power; unchanged ones are not named."""
-    a, _ = federation.genesis.members
-    new = bytes([9]) * 32
-    members = {
-        "Operator A": Member(organization="Operator A", kind=MemberKind.OPERATOR, validators=(new,)),
-        "Operator C": Member(organization="Operator C", kind=MemberKind.OPERATOR, validators=(bytes([7]) * 32,)),
-    }
-    updates = validator_updates(node.ledger.view, members)
-    assert [(item.public_key.ed25519[0], item.power) for item in updates] == [(1, 0), (7, 1), (9, 1)]
-    assert validator_updates(node.ledger.view, {"Operator A": a}) == []
+def test_validators_follow_the_outcome(federation: Any) -> None:
+    outcome = replace(federation.genesis.outcome(), validator_updates=((bytes([1]) * 32, 0), (bytes([7]) * 32, 1)))
+    updates = validator_updates(outcome)
+    assert [(item.public_key.ed25519[0], item.power) for item in updates] == [(1, 0), (7, 1)]
 
 
 def test_misbehaviour_is_made_known(node: Any, caplog: pytest.LogCaptureFixture) -> None:

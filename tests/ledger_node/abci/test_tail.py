@@ -11,6 +11,7 @@ from ledger_node.store import Store
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
@@ -41,7 +42,7 @@ class Chain:
             next_validators=self.genesis.validators,
         )
         self.headers[height] = following.seal({})
-        outcome = apply(self.tail, block)
+        outcome = apply(self.tail.view, block)
         self.app_hash = outcome.app_hash
         self.tail.commit(block, outcome)
         return height
@@ -66,13 +67,13 @@ def test_the_state_runs_ahead_of_the_store(federation: Any, store: Store, chain:
     assert (chain.tail.height, chain.tail.time_s) == (0, START_S)
     chain.decide(federation.submission(certificate))
     assert (chain.tail.height, chain.tail.time_s) == (1, START_S + 1)
-    record = chain.tail.record(digest_of(certificate))
+    record = chain.tail.view.record(digest_of(certificate))
     assert record is not None
-    assert chain.tail.organization_of_key(record.key_id) == "Operator A"
-    assert chain.tail.member("Operator B") is not None
+    assert owner_of(chain.tail.view, record.key_id) == "Operator A"
+    assert chain.tail.view.member("Operator B") is not None
     assert store.view.record(digest_of(certificate)) is None
     chain.decide(federation.revocation(certificate))
-    assert chain.tail.record(digest_of(certificate)).status == "revoked"
+    assert chain.tail.view.record(digest_of(certificate)).status == "revoked"
 
 
 def test_a_block_is_stored_with_the_next_header(federation: Any, store: Store, chain: Chain) -> None:
@@ -110,7 +111,7 @@ def test_blocks_decided_meanwhile_stay_in_the_state(federation: Any, store: Stor
     assert len(chain.tail.stored()) == 1
     assert (store.view.height, chain.tail.height) == (1, 2)
     for der in (first, second):
-        assert chain.tail.record(digest_of(der)) is not None
+        assert chain.tail.view.record(digest_of(der)) is not None
     chain.decide(federation.revocation(second))
     chain.decide()
     store.commit(chain.tail.step(chain.headers))
@@ -124,7 +125,7 @@ def test_a_tail_begins_where_the_store_ends(federation: Any, store: Store, chain
     store.commit(chain.tail.step(chain.headers))
     again = Tail(store, federation.genesis)
     assert (again.height, again.time_s) == (2, START_S + 2)
-    assert again.record(CertDigest(bytes(32))) is None
+    assert again.view.record(CertDigest(bytes(32))) is None
     again.close()
 
 

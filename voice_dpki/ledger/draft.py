@@ -1,0 +1,85 @@
+"""The state while a block is executed, and what the block has done so far."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from voice_dpki.codec import cbor
+from voice_dpki.codec.cbor import Cbor
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.members import Member, member_key
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.view import Layered, value_hashes
+from voice_dpki.names import CertDigest, Height
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What a block brings to the state; `time_s` is the header's time in whole seconds."""
+
+    height: Height
+    time_s: int
+    transactions: tuple[bytes, ...]
+    misbehaving: tuple[bytes, ...] = ()
+    """Addresses of validators whose double signing the block's evidence proves."""
+
+
+@dataclass(frozen=True, slots=True)
+class TxResult:
+    """What became of one transaction: code 0 if it took effect, else a refusal's code, name and sentence."""
+
+    code: int
+    name: str
+    detail: str
+
+
+OK = TxResult(0, "ok", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a block does: a result for each transaction, what to store, and the root of the tree afterwards."""
+
+    results: tuple[TxResult, ...]
+    leaves: Mapping[bytes, bytes | None]
+    certificates: Mapping[CertDigest, bytes | None]
+    update: tree.TreeUpdate
+    validator_updates: tuple[tuple[bytes, int], ...] = ()
+    """Ed25519 keys whose voting power changes, in order, with the new power: 0 for those that go."""
+    members_changed: bool = False
+
+    @property
+    def app_hash(self) -> bytes:
+        """Root of the tree after the block: the next header's app_hash."""
+        return self.update.root
+
+
+class Draft(Layered):
+    """A state that can be changed. Each transaction gets a draft on the block's, which takes it over or not."""
+
+    members_changed = False
+
+    def put(self, key: bytes, value: Cbor) -> None:
+        """Set a leaf to the encoding of `value`; None removes it."""
+        self.leaves[key] = None if value is None else cbor.encode(value)
+
+    def put_record(self, digest: CertDigest, record: CertRecord) -> None:
+        """Set a certificate's record."""
+        self.leaves[digest] = record.serialize()
+
+    def put_member(self, member: Member) -> None:
+        """Set a member."""
+        self.leaves[member_key(member.organization)] = member.serialize()
+        self.members_changed = True
+
+    def take_over(self, later: "Draft") -> None:
+        """Take over what was done in a draft on this one."""
+        self.leaves.update(later.leaves)
+        self.certificates.update(later.certificates)
+        self.members_changed |= later.members_changed
+
+    def outcome(self, results: tuple[TxResult, ...] = ()) -> Outcome:
+        """Compute the tree after all changes."""
+        changed = {key: value for key, value in self.leaves.items() if value != self.view.leaf(key)}
+        hashes = value_hashes(changed)
+        update = tree.update(self.view, hashes) if hashes else tree.TreeUpdate(tree.root(self.view), {})
+        return Outcome(results, changed, self.certificates, update, members_changed=self.members_changed)
