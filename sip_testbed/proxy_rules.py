@@ -9,7 +9,7 @@ from typing import Final
 from sipmessage import URI, Request
 
 from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
-from voice_dpki.errors import MalformedError
+from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.sip.message import parse_address, reason_value, required_header
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
@@ -23,7 +23,7 @@ _VERSTAT = re.compile(r"(?i);\s*verstat=[^;>@\s]*")
 _ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
 
 
-class Refusal(Exception):
+class Refusal(PeerError):
     """A request that is answered with `status`; without a phrase the standard one is used."""
 
     def __init__(self, status: int, phrase: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> None:

@@ -15,7 +15,9 @@ from voice_dpki.sip.message import (
     header_values,
     make_response,
     mark_received,
+    parse_address,
     parse_message,
+    parse_uri,
     parse_via,
     read_envelope,
     reason_value,
@@ -100,6 +102,15 @@ def test_an_envelope_that_cannot_be_read_is_refused(old: bytes, new: bytes) -> N
     message = parse_message(INVITE.replace(old, new, 1))
     with pytest.raises(MalformedError):
         read_envelope(message)
+
+
+@pytest.mark.parametrize("text", ["tel:+" + "1" * 64, "TEL:" + "(" * 400, "sip:" + "4" * 600 + "@b.example"])
+def test_a_number_or_uri_that_would_take_long_to_parse_is_refused_first(text: str) -> None:
+    for parse, value in ((parse_uri, text), (parse_address, f'"x" <{text}>;tag=1' + " " * 600)):
+        with pytest.raises(MalformedError, match="longer than"):
+            parse(value)
+    with pytest.raises(MalformedError, match="longer than"):
+        parse_message(INVITE.replace(b"sip:+442079460123@b.example SIP", text.encode() + b" SIP"))
 
 
 @pytest.mark.parametrize("line", [b"SIP/2.0 99 Low", b"SIP/2.0 700 High", b"SIP/2.0 +20 OK", b"SIP/2.0 2000 OK"])

@@ -115,7 +115,7 @@ class Call(Leg):
         self._send()
 
     async def answered(self) -> Answer:
-        """Wait for the final answer: 2xx, or the status that refused the call (also 408 and 503 of its own)."""
+        """Wait for the final answer: 2xx, or the status that refused the call (408 or 503 where none came)."""
         return await asyncio.shield(self._answer)
 
     @property

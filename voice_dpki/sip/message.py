@@ -67,6 +67,8 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTROL_TEXT = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")
 _STATUS_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
+_LONG_NUMBER = re.compile(r"(?i)\btel:[^;>\s]{64}")
+"""No telephone number is that long, and sipmessage takes quadratic time to find out."""
 _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _ONCE = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Content-Type", "Max-Forwards", "Date", "Expires")
 _RPORT = re.compile(r"(?i);\s*rport\s*(?=;|$)")
@@ -170,8 +172,8 @@ def _tidy_head(head: bytes) -> bytes:
         raise MalformedError("a control character stands in the header")
     if lines[0].startswith(b"SIP/2.0 ") and not _STATUS_LINE.match(lines[0]):
         raise MalformedError("no status from 100 to 699 in the status line (RFC 3261 §7.2)")
-    if len(lines[0]) > MAX_URI_CHARS:
-        raise MalformedError(f"the first line is longer than {MAX_URI_CHARS} bytes")
+    if len(lines[0]) > MAX_URI_CHARS or _LONG_NUMBER.search(lines[0].decode("latin-1")):
+        raise MalformedError(f"the first line is longer than {MAX_URI_CHARS} bytes, or its number is none")
     return _SPACE_BEFORE_COLON.sub(rb"\1:", head) if b" :" in head or b"\t:" in head else head
 
 
@@ -197,15 +199,15 @@ def _read(parse: Callable[[str], _Parsed] | Callable[[bytes], _Parsed], value: s
 
 def parse_uri(text: str) -> URI:
     """Parse a SIP, SIPS or TEL URI of at most MAX_URI_CHARS; raises MalformedError."""
-    if len(text) > MAX_URI_CHARS:
-        raise MalformedError(f"a URI is longer than {MAX_URI_CHARS} characters")
+    if len(text) > MAX_URI_CHARS or _LONG_NUMBER.search(text):
+        raise MalformedError(f"a URI is longer than {MAX_URI_CHARS} characters, or its number is none")
     return _read(URI.parse, text, "a SIP or TEL URI")
 
 
 def parse_address(text: str) -> Address:
     """Parse one name-addr or addr-spec with its parameters; raises MalformedError."""
-    if len(text) > MAX_ADDRESS_CHARS:
-        raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters")
+    if len(text) > MAX_ADDRESS_CHARS or _LONG_NUMBER.search(text):
+        raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters, or its number is none")
     return _read(Address.parse, text, "an address")
 
 

@@ -16,7 +16,7 @@ from sipmessage import URI, Request, Response
 
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.sip.message import (
     Envelope,
     Hop,
@@ -76,7 +76,7 @@ class _Context:
     cancelled: bool = False
 
 
-class _RefusedError(Exception):
+class _RefusedError(PeerError):
     """A request that is answered at once (RFC 3261 §16.3)."""
 
     def __init__(self, status: int, phrase: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
