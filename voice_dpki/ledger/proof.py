@@ -14,6 +14,7 @@ Wire form, in bytes:
 There is one wire form for each proof: spare bits are 0, and an EMPTY sibling is never spelt out.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -110,15 +111,58 @@ def verify_absence(root: bytes, key: bytes, proof: Proof) -> None:
     _check_root(root, key, proof)
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixProof:
+    """Which leaves have a prefix: the hashes beside the path to it, from the root down, and all leaves at its end.
+
+    The path ends above the prefix where one leaf at most is left; that leaf may then have another prefix.
+    """
+
+    siblings: tuple[bytes, ...]
+    leaves: tuple[Leaf, ...]
+    """By key."""
+
+
+def verify_prefix(root: bytes, prefix: bytes, proof: PrefixProof) -> dict[bytes, bytes]:
+    """Return all leaves of the tree with this root, key to value hash, that begin with the nibbles `prefix`.
+
+    Raises ProofError where the proof does not show that these are all.
+    """
+    depth, keys = len(proof.siblings), [key for key, _ in proof.leaves]
+    if depth > 4 * len(prefix) or any(nibble > 15 for nibble in prefix) or len(prefix) > KEY_BITS // 4:
+        raise ProofError("the path is longer than the prefix, or the prefix is none")
+    if depth < 4 * len(prefix) and len(keys) > 1:
+        raise ProofError("the path ends above the prefix, though there is more than one leaf")
+    wanted = int(prefix.hex()[1::2] or "0", 16)
+    path = wanted >> 4 * len(prefix) - depth
+    if any(len(key) != HASH_BYTES or _prefix(key, depth) != path for key in keys) or keys != sorted(set(keys)):
+        raise ProofError("a leaf does not belong below the path, or leaves are out of order")
+    if _fold(_subtree(proof.leaves, depth), path, proof.siblings) != root:
+        raise ProofError("the proof does not lead to the root")
+    return {key: value for key, value in proof.leaves if _prefix(key, 4 * len(prefix)) == wanted}
+
+
+def _subtree(leaves: Sequence[Leaf], depth: int) -> bytes:
+    """Hash of the subtree at a depth with these leaves, by key, and no others."""
+    if len(leaves) < 2:
+        return leaf_hash(leaves[0]) if leaves else EMPTY
+    split = bisect_left(leaves, 1, key=lambda leaf: _prefix(leaf[0], depth + 1) & 1)
+    return inner_hash(_subtree(leaves[:split], depth + 1), _subtree(leaves[split:], depth + 1))
+
+
+def _fold(digest: bytes, path: int, siblings: Sequence[bytes]) -> bytes:
+    """Hash from the end of a path up to the root; `path` has one bit for each of the siblings."""
+    for sibling in reversed(siblings):
+        digest = inner_hash(sibling, digest) if path & 1 else inner_hash(digest, sibling)
+        path >>= 1
+    return digest
+
+
 def _check_root(root: bytes, key: bytes, proof: Proof) -> None:
     if len(key) != HASH_BYTES or len(proof.siblings) > KEY_BITS:
         raise ProofError(f"keys have {KEY_BITS} bits, and paths at most as many siblings")
-    bits = int.from_bytes(key, "big") >> KEY_BITS - len(proof.siblings)
     digest = EMPTY if proof.leaf is None else leaf_hash(proof.leaf)
-    for sibling in reversed(proof.siblings):
-        digest = inner_hash(sibling, digest) if bits & 1 else inner_hash(digest, sibling)
-        bits >>= 1
-    if digest != root:
+    if _fold(digest, _prefix(key, len(proof.siblings)), proof.siblings) != root:
         raise ProofError("the proof does not lead to the root")
 
 

@@ -24,11 +24,21 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Protocol, TypeAlias
 
-from voice_dpki.errors import LocalError
-from voice_dpki.ledger.proof import EMPTY, HASH_BYTES, Leaf, Proof, inner_hash, leaf_hash
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.proof import (
+    EMPTY,
+    HASH_BYTES,
+    Leaf,
+    PrefixProof,
+    Proof,
+    ProofError,
+    inner_hash,
+    leaf_hash,
+)
 
 RADIX = 16
 _NO_SLOTS = bytes(4)
+_NOTHING: "list[Slot]" = [None] * RADIX
 
 Slot: TypeAlias = Leaf | bytes | None
 """What a subtree holds: nothing, a lone leaf, or two leaves or more under this hash."""
@@ -53,8 +63,21 @@ class TreeUpdate:
     nodes: dict[bytes, bytes | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """In what two trees differ: the value hashes that leaves have in the later one (None = gone), and those nodes
+    of the earlier one that stand on the way to these leaves."""
+
+    changes: dict[bytes, bytes | None]
+    nodes: dict[bytes, bytes]
+
+
 class TreeStoreError(LocalError):
     """The stored nodes are damaged: one is missing or not of the form it must have."""
+
+
+class TooManyLeavesError(PeerError):
+    """More leaves have the prefix than were allowed for."""
 
 
 def root(reader: NodeReader) -> bytes:
@@ -97,6 +120,124 @@ def prove(reader: NodeReader, key: bytes) -> Proof:
             if not isinstance(slot := level[place], bytes):
                 return Proof(tuple(siblings), slot)
         path += bytes((nibble,))
+
+
+def prove_prefix(reader: NodeReader, prefix: bytes, limit: int) -> PrefixProof:
+    """Prove which leaves have a key that begins with the nibbles `prefix` (one byte a nibble).
+
+    Raises TooManyLeavesError where they are more than `limit`.
+    """
+    siblings: list[bytes] = []
+    for depth, nibble in enumerate(prefix):
+        path = prefix[:depth]
+        for above, level in enumerate(_levels_of(path, _read(reader, path))):
+            place = nibble >> 4 - above
+            if above:
+                siblings.append(_digest(level[place ^ 1]))
+            if not isinstance(slot := level[place], bytes):
+                return PrefixProof(tuple(siblings), () if slot is None else (slot,))
+    return PrefixProof(tuple(siblings), tuple(_collect(reader, prefix, limit)))
+
+
+def diff(before: NodeReader, after: NodeReader) -> Difference:
+    """Find in what two trees differ, reading only what lies on the way to the differences."""
+    found = Difference({}, {})
+    _Diff(before, after, found).compare(b"", _load(before, b""), _load(after, b""))
+    if found.changes and (top := before.node(b"")) is not None:
+        found.nodes[b""] = top
+    return found
+
+
+def follow(root_before: bytes, difference: Difference) -> bytes:
+    """Return the root of the one tree that differs from the tree with `root_before` in these leaves alone.
+
+    If that is the root of a tree known otherwise, every leaf that `difference` does not name is the same in both.
+    Raises ProofError where its nodes are not those of the tree with `root_before`, or do not suffice.
+    """
+    if not difference.changes:
+        return root_before
+    try:
+        _check_nodes(root_before, difference.nodes)
+        return update(_Given(difference.nodes), difference.changes).root
+    except (TreeStoreError, ValueError) as error:
+        raise ProofError(f"the nodes do not show the difference: {error}") from None
+
+
+class _Given:
+    """A reader of the nodes that came with a difference."""
+
+    def __init__(self, nodes: Mapping[bytes, bytes]) -> None:
+        self._nodes = nodes
+
+    def node(self, path: bytes) -> bytes | None:
+        return self._nodes.get(path)
+
+
+def _check_nodes(top: bytes, nodes: Mapping[bytes, bytes]) -> None:
+    """Each node hashes to what the one above holds at its place, and its lone leaves are where they belong.
+
+    A lone leaf's hash does not depend on its place in the node, so that has to be looked at.
+    """
+    slots_of: dict[bytes, list[Slot]] = {}
+    for path in sorted(nodes, key=len):
+        slots = slots_of[path] = _decode(path, nodes[path])
+        above = slots_of.get(path[:-1], _NOTHING)[path[-1]] if path else top
+        below = _reduce(slots) if path else _digest(_reduce(slots))
+        if not isinstance(below, bytes) or below != above:
+            raise ProofError("a node is not the one that the tree has there")
+        for place, slot in enumerate(slots):
+            if isinstance(slot, tuple) and _nibbles(slot[0], len(path) + 1) != path + bytes((place,)):
+                raise ProofError("a leaf stands in another one's place")
+    if b"" not in nodes and top != EMPTY:
+        raise ProofError("the tree's top node is missing")
+
+
+class _Diff:
+    """One run of `diff`: descends in both trees at once."""
+
+    def __init__(self, before: NodeReader, after: NodeReader, found: Difference) -> None:
+        self._before = before
+        self._after = after
+        self._found = found
+
+    def compare(self, path: bytes, old: list[Slot], new: list[Slot]) -> None:
+        """Compare what stands at the slots of a node."""
+        for place, (one, other) in enumerate(zip(old, new, strict=True)):
+            if one == other:
+                continue
+            below = path + bytes((place,))
+            if isinstance(one, bytes) or isinstance(other, bytes):
+                if isinstance(one, bytes):
+                    self._found.nodes[below] = _read(self._before, below)
+                self.compare(below, _open(self._before, below, one), _open(self._after, below, other))
+                continue
+            if one is not None:
+                self._found.changes.setdefault(one[0], None)
+            if other is not None:
+                self._found.changes[other[0]] = other[1]
+
+
+def _open(reader: NodeReader, path: bytes, slot: Slot) -> list[Slot]:
+    """What stands at the slots of the node under `path`, as if a lone leaf had one too."""
+    if isinstance(slot, bytes):
+        return _load(reader, path)
+    slots: list[Slot] = [None] * RADIX
+    if slot is not None:
+        slots[_nibble(slot[0], len(path))] = slot
+    return slots
+
+
+def _collect(reader: NodeReader, path: bytes, limit: int) -> list[Leaf]:
+    """All leaves under a node, by key."""
+    leaves: list[Leaf] = []
+    for place, slot in enumerate(_load(reader, path)):
+        if isinstance(slot, bytes):
+            leaves += _collect(reader, path + bytes((place,)), limit - len(leaves))
+        elif slot is not None:
+            leaves.append(slot)
+        if len(leaves) > limit:
+            raise TooManyLeavesError("more leaves have this prefix than can be proved at once: make it longer")
+    return leaves
 
 
 class _Update:
@@ -173,6 +314,10 @@ _hot_levels = lru_cache(maxsize=6000)(_levels_of)
 def _nibble(key: bytes, at: int) -> int:
     octet = key[at >> 1]
     return octet & 15 if at & 1 else octet >> 4
+
+
+def _nibbles(key: bytes, count: int) -> bytes:
+    return bytes(_nibble(key, at) for at in range(count))
 
 
 def _load(reader: NodeReader, path: bytes) -> list[Slot]:
