@@ -61,6 +61,7 @@ PARTS = (
     Part("its question to the ledger", "verify-b", text="signer on the ledger", depth=2),
     Part("in the ledger node", "ledger-b", text="inquiry", depth=3),
     Part("MIKEY: the callee asks the ledger, verifies and answers", "callee", text="MIKEY DH-SIGN, TEK agreed"),
+    Part("its question to the ledger", "callee", text="certificate of", depth=1),
 )
 """In the order of a call."""
 

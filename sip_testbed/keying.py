@@ -1,14 +1,18 @@
 """How a user agent keys its calls: MIKEY, with the other side's certificate resolved on its own ledger node."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 from sip_testbed.user_agent_config import Credentials
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modes import Answer, Initiator, Offer, Responder
@@ -21,6 +25,11 @@ from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.x509.profile import digest_of
 
 log = logging.getLogger(__name__)
+
+PAIR_AFTER_S: Final = 1.0
+"""After a pair was used, until the next one is made: the call should be set up by then."""
+
+_T = TypeVar("_T")
 
 
 class Keying:
@@ -40,9 +49,15 @@ class Keying:
         self._ledger = LedgerClient.of_genesis(
             credentials.ledger_url, credentials.genesis, clock=clock, max_age_s=credentials.max_age_s
         )
+        self._pair: dh.KeyPair | None = None
+        self._making: asyncio.TimerHandle | None = None
 
     async def prepare(self) -> None:
-        """Ask the ledger for our own certificate: tells early what would make calls fail, and warms the way up."""
+        """Do what the first call need not wait for: draw a Diffie-Hellman pair, and ask the ledger something.
+
+        The question is about our own certificate, which tells early what would make calls fail.
+        """
+        self._make_pair()
         try:
             own = await self._ledger.resolve(digest_of(self._party.certificate), with_certificate=False)
         except InquiryError as error:
@@ -53,13 +68,19 @@ class Keying:
 
     async def close(self) -> None:
         """Close the connection to the ledger node."""
+        if self._making is not None:
+            self._making.cancel()
         await self._ledger.aclose()
 
     def offer(self, responder_uri: str) -> Offer:
         """Make the I_MESSAGE of a call."""
         began_s = time.perf_counter()
         offer = self._initiator.offer(
-            responder_uri=responder_uri, profile=self.profile, random=self._random, now_s=self._clock.now_s()
+            responder_uri=responder_uri,
+            profile=self.profile,
+            random=self._random,
+            now_s=self._clock.now_s(),
+            pair=self._take_pair(),
         )
         self.ms = _since_ms(began_s)
         self._tracer.note(f"MIKEY DH-SIGN offered ({self.profile})", step="MIKEY", ms=self.ms)
@@ -72,8 +93,9 @@ class Keying:
         claim = self._responder.receive(
             octets, initiator_uri=initiator_uri, key_mgmt_ids=ids, now_s=self._clock.now_s()
         )
-        recorded = await self._resolve(claim)
-        answer = self._responder.complete(claim, recorded, random=self._random, now_s=self._clock.now_s())
+        prepare = partial(self._responder.prepare, claim, random=self._random, pair=self._take_pair())
+        prepared, recorded = await self._resolve_during(prepare, claim)
+        answer = self._responder.complete(prepared, recorded, now_s=self._clock.now_s())
         self._agreed(began_s)
         return answer
 
@@ -81,7 +103,7 @@ class Keying:
         """Verify the answer to an offer; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
-        keys = offer.complete(claim, await self._resolve(claim))
+        keys = offer.complete(*await self._resolve_during(partial(offer.prepare, claim), claim))
         self._agreed(began_s)
         return keys
 
@@ -93,8 +115,31 @@ class Keying:
         self.ms = _since_ms(began_s)
         self._tracer.note(f"MIKEY DH-SIGN, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
 
+    def _take_pair(self) -> dh.KeyPair | None:
+        """Take the pair that was made before, and have another one made when the call has been set up."""
+        pair, self._pair = self._pair, None
+        if self._making is None:
+            self._making = asyncio.get_running_loop().call_later(PAIR_AFTER_S, self._make_pair)
+        return pair
+
+    def _make_pair(self) -> None:
+        self._making, self._pair = None, dh.new_pair(self._random)
+
+    async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Recorded]:
+        """Do `work` while our own ledger node is asked about a certificate; raises MikeyError, the work's first."""
+        asking = asyncio.ensure_future(self._resolve(claim))
+        try:
+            for _ in range(2):  # one turn of the loop to write the question, one to send what was written
+                await asyncio.sleep(0)
+            done = work()
+        except BaseException:
+            asking.cancel()
+            raise
+        return done, await asking
+
     async def _resolve(self, claim: PeerClaim) -> Recorded:
         """Ask our own ledger node about a certificate; no answer is a refusal."""
+        began_s = time.perf_counter()
         try:
             resolution = await self._ledger.resolve(claim.digest, with_certificate=False)
         except InquiryError as error:
@@ -102,7 +147,7 @@ class Keying:
         _check_number(claim, resolution)
         status, height = resolution.status, resolution.height
         text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
-        self._tracer.note(text, step="MIKEY ledger", ok=status == "valid")
+        self._tracer.note(text, step="MIKEY ledger", ok=status == "valid", ms=_since_ms(began_s))
         domains = resolution.member.domains if resolution.member else ()
         return Recorded(claim.digest, status, height, domains)
 

@@ -66,14 +66,18 @@ class Call:
         return self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, now_s=now_s)
 
     def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> Answer:
-        return self.responder.complete(claim, recorded(claim), random=self.random, now_s=now_s)
+        return self.complete(claim, recorded(claim), now_s)
+
+    def complete(self, claim: PeerClaim, record: Recorded, now_s: float = NOW_S) -> Answer:
+        prepared = self.responder.prepare(claim, random=self.random)
+        return self.responder.complete(prepared, record, now_s=now_s)
 
     def accept(self, octets: bytes) -> Answer:
         return self.answer(self.receive(octets))
 
     def read_answer(self, offer: Offer, octets: bytes) -> object:
         claim = offer.receive(octets, now_s=NOW_S)
-        return offer.complete(claim, recorded(claim))
+        return offer.complete(offer.prepare(claim), recorded(claim))
 
 
 def recorded(

@@ -282,27 +282,27 @@ class TestCertificates:
     ) -> None:
         claim = call.receive(call.offer().message)
         with pytest.raises(MikeyError, match=r"step ledger: .* at height 9") as caught:
-            call.responder.complete(claim, new_record(claim, status), random=call.random, now_s=NOW_S)
+            call.complete(claim, new_record(claim, status))
         assert caught.value.number is ErrorNumber.INVALID_CERT
 
     def test_a_certificate_that_another_domain_recorded(self, call: Any, new_record: Any) -> None:
         claim = call.receive(call.offer().message)
         record = new_record(claim, domains=("b.example", "xa.example"))
         with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
-            call.responder.complete(claim, record, random=call.random, now_s=NOW_S)
+            call.complete(claim, record)
 
     def test_names_below_a_domain_are_its_holder_s_too(self, new_party: Any, call: Any, new_record: Any) -> None:
         call.caller = new_party("sip:+493023125001@pbx.a.example;user=phone")
         call.initiator = Initiator(call.caller)
         claim = call.receive(call.offer().message)
         record = new_record(claim, domains=("a.example",))
-        assert call.responder.complete(claim, record, random=call.random, now_s=NOW_S).message
+        assert call.complete(claim, record).message
 
     def test_a_record_of_another_certificate_is_our_own_fault(self, call: Any, new_record: Any) -> None:
         claim = call.receive(call.offer().message)
         record = replace(new_record(claim), digest=bytes(32))
         with pytest.raises(LocalError):
-            call.responder.complete(claim, record, random=call.random, now_s=NOW_S)
+            call.complete(claim, record)
 
 
 class TestReplays:

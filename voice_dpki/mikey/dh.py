@@ -4,6 +4,8 @@ Python's integers are used because the cryptography library has deprecated finit
 constant time; a secret lives for one exchange only, which gives an observer two exponentiations to time.
 """
 
+from dataclasses import dataclass
+
 from voice_dpki.effects import Random
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.payloads import DH_BYTES
@@ -22,20 +24,30 @@ PRIME = int(
 
 GENERATOR = 2
 
-SECRET_BYTES = 48
-"""Length of a secret exponent: more than the 240 bits that RFC 3526 §8 wants for this group."""
+SECRET_BYTES = 32
+"""Length of a secret exponent.
+
+RFC 3526 §8 estimates the group's strength at 90 to 120 bits and wants exponents of 180 to 240 bits for that: one of
+n bits is found in 2^(n/2) steps, so a longer one costs time and adds nothing. The group's order is twice a prime,
+so that no peer's value learns more than one bit of it.
+"""
 
 _SIZE = DH_BYTES[DhGroup.OAKLEY_5]
 
 
-def new_secret(random: Random) -> int:
-    """Draw a secret exponent."""
-    return int.from_bytes(random.token(SECRET_BYTES), "big") | 1 << (8 * SECRET_BYTES - 1)
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyPair:
+    """A secret exponent and g^secret, for one exchange only. Not shown by repr."""
+
+    secret: int
+    public_value: bytes
+    """192 bytes."""
 
 
-def public_value(secret: int) -> bytes:
-    """Compute g^secret, 192 bytes long."""
-    return pow(GENERATOR, secret, PRIME).to_bytes(_SIZE, "big")
+def new_pair(random: Random) -> KeyPair:
+    """Draw a secret exponent and compute its public value; may be done before there is a call."""
+    secret = int.from_bytes(random.token(SECRET_BYTES), "big") | 1 << (8 * SECRET_BYTES - 1)
+    return KeyPair(secret, pow(GENERATOR, secret, PRIME).to_bytes(_SIZE, "big"))
 
 
 def shared_value(secret: int, peer_value: bytes) -> bytes:

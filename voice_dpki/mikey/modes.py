@@ -3,9 +3,10 @@
     I_MESSAGE = HDR, T, RAND, IDi, CERTi, IDr, SP, DHi, SDP IDs, SIGNi
     R_MESSAGE = HDR, T, IDr, CERTr, IDi, DHr, DHi, SIGNr
 
-Each side reads the other's message in two halves. `receive` makes every check that needs nothing but the message
-and returns a PeerClaim: unverified, it only names the certificate to look up. The caller resolves that certificate
-on its own ledger node and hands what it found to `complete`, which verifies the signature and gives the keys.
+Each side reads the other's message in three steps. `receive` makes every check that needs nothing but the message
+and returns a PeerClaim: unverified, it only names the certificate to look up, which the caller asks its own ledger
+node to do. Until that answers, `prepare` verifies the signature under the certificate and computes the keys, which
+takes as long. `complete` gives them out if the ledger vouches for the certificate.
 
 What the standards leave open is fixed here: the group is OAKLEY 5; the signature is RSA-PSS with SHA-256 (SIGN does
 not say its hash); IDs are the SIP URIs of the call, and stand in the certificates as subject alternative names.
@@ -13,6 +14,7 @@ not say its hash); IDs are the SIP URIs of the call, and stand in the certificat
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -73,6 +75,22 @@ class Answer:
     keys: SrtpKeys
 
 
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prepared(Generic[_T]):
+    """What `complete` gives if the ledger vouches for the claim's certificate; until then it must go nowhere."""
+
+    claim: PeerClaim
+    _result: _T
+
+    def release(self, recorded: Recorded) -> _T:
+        """Give it out; raises MikeyError where the ledger does not vouch."""
+        steps.check_recorded(self.claim, recorded)
+        return self._result
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Offer:
     """An I_MESSAGE that was sent, and what its Initiator must remember to read the answer."""
@@ -81,7 +99,7 @@ class Offer:
     responder_uri: str
     profile: SrtpProfile
     sent: Message
-    secret: int
+    pair: dh.KeyPair
 
     @property
     def csb_id(self) -> int:
@@ -105,13 +123,16 @@ class Offer:
         steps.check_echo(idi == self.sent.all(Identity)[0], Failure.IDENTITY, "IDi")
         return steps.read_claim(message, "Responder", idr, self.responder_uri, now_s)
 
-    def complete(self, claim: PeerClaim, recorded: Recorded) -> SrtpKeys:
-        """Verify the Responder's signature and return the keys as the Initiator sees them; raises MikeyError."""
-        steps.check_recorded(claim, recorded)
+    def prepare(self, claim: PeerClaim) -> Prepared[SrtpKeys]:
+        """Verify the Responder's signature and compute the keys as the Initiator sees them; raises MikeyError."""
         steps.check_signature(claim)
-        tgk = dh.shared_value(self.secret, claim.message.all(DhValue)[0].value)
+        tgk = dh.shared_value(self.pair.secret, claim.message.all(DhValue)[0].value)
         ours, theirs = _stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
-        return SrtpKeys(self.profile, send=ours, receive=theirs)
+        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+
+    def complete(self, prepared: Prepared[SrtpKeys], recorded: Recorded) -> SrtpKeys:
+        """Give out the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
+        return prepared.release(recorded)
 
 
 class Initiator:
@@ -131,12 +152,14 @@ class Initiator:
         now_s: float,
         key_mgmt_ids: Sequence[str] = ("mikey",),
         prf: Prf = Prf.HMAC_SHA_256,
+        pair: dh.KeyPair | None = None,
     ) -> Offer:
         """Make an I_MESSAGE for a call to `responder_uri`; it chooses the SSRC that we send with.
 
-        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
+        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4). `pair`
+        is a fresh one that no other exchange uses, if there is one already.
         """
-        secret = dh.new_secret(random)
+        pair = pair or dh.new_pair(random)
         sessions = (SrtpId(0, _new_ssrc(random, other=0)), SrtpId(0, 0))
         header = Header(DataType.DH_INIT, self._new_csb_id(random), prf, sessions, respond=True)
         payloads = (
@@ -146,11 +169,11 @@ class Initiator:
             Certificate(CertType.X509V3_SIGN, self._party.certificate),
             steps.identity_of(responder_uri),
             policy_for(profile),
-            DhValue(DhGroup.OAKLEY_5, dh.public_value(secret)),
+            DhValue(DhGroup.OAKLEY_5, pair.public_value),
             steps.sdp_ids_of(key_mgmt_ids),
         )
         octets = _sign(header, payloads, self._party.signer)
-        return Offer(octets, responder_uri, profile, Message.parse(octets), secret)
+        return Offer(octets, responder_uri, profile, Message.parse(octets), pair)
 
     def close(self, csb_id: int) -> None:
         """Forget a bundle whose call has ended, so that its ID may be drawn again."""
@@ -195,21 +218,29 @@ class Responder:
             raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
         return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
 
-    def complete(self, claim: PeerClaim, recorded: Recorded, *, random: Random, now_s: float) -> Answer:
-        """Verify the Initiator's signature, and answer with an R_MESSAGE, which chooses our SSRC.
+    def prepare(self, claim: PeerClaim, *, random: Random, pair: dh.KeyPair | None = None) -> Prepared[Answer]:
+        """Verify the Initiator's signature and make the R_MESSAGE, which chooses our SSRC; raises MikeyError.
 
-        Raises MikeyError. Only a message whose signature verified enters the replay cache (RFC 3830 §5.3).
+        `pair` is a fresh one that no other exchange uses, if there is one already.
         """
         message = claim.message
-        steps.check_recorded(claim, recorded)
         steps.check_signature(claim)
-        self._replays.remember(message.octets, message.one(Timestamp), now_s)
         profile = self._accept_policy(message)
-        secret = dh.new_secret(random)
-        tgk = dh.shared_value(secret, message.one(DhValue).value)
+        pair = pair or dh.new_pair(random)
+        tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
         header = _answer_header(message.header, random)
         theirs, ours = _stream_keys(tgk, header, message.one(Rand).rand, profile)
-        return Answer(self._answer(message, header, secret), SrtpKeys(profile, send=ours, receive=theirs))
+        answer = Answer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
+        return Prepared(claim, answer)
+
+    def complete(self, prepared: Prepared[Answer], recorded: Recorded, *, now_s: float) -> Answer:
+        """Give out the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
+
+        Only a message that comes so far enters the replay cache (RFC 3830 §5.3).
+        """
+        answer, message = prepared.release(recorded), prepared.claim.message
+        self._replays.remember(message.octets, message.one(Timestamp), now_s)
+        return answer
 
     def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:
         """Write the error message that tells the Initiator why, with the policies that we support (§5.1.2).
@@ -235,14 +266,14 @@ class Responder:
             raise MikeyError(Failure.POLICY, f"{profile} is not accepted here")
         return profile
 
-    def _answer(self, message: Message, header: Header, secret: int) -> bytes:
+    def _answer(self, message: Message, header: Header, pair: dh.KeyPair) -> bytes:
         idi, _ = message.all(Identity)
         payloads = (
             message.one(Timestamp),
             steps.identity_of(self._party.uri),
             Certificate(CertType.X509V3_SIGN, self._party.certificate),
             idi,
-            DhValue(DhGroup.OAKLEY_5, dh.public_value(secret)),
+            DhValue(DhGroup.OAKLEY_5, pair.public_value),
             message.one(DhValue),
         )
         return _sign(header, payloads, self._party.signer)
