@@ -8,6 +8,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 OUT ?= out/call
 # Options of the call, for instance: make call ARGS="--codec opus --srtp AEAD_AES_128_GCM"
 ARGS ?=
+# How many certificates the federation records before its nodes are compared.
+CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
@@ -15,13 +17,13 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
 	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
 
 federation: $(VENV)/.installed cometbft ## Run four operators' validators on CometBFT, record certificates, compare all AppHashes
-	@$(BIN)/voice-dpki federation check --operators 4
+	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)
 
 test: $(VENV)/.installed-dev peers cometbft ## Run all tests; peers that cannot be installed here are named and skipped
 	@$(BIN)/pytest $(PYTEST_ARGS)

@@ -128,7 +128,7 @@ class Telephone:
             self._start(media, described, keys, result)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
-            await call.bye()
+            await call.bye(_reasons(str(error)))
         else:
             await self._converse(call, media, result)
 

@@ -126,6 +126,13 @@ def test_other_codecs_and_ciphers_are_heard_too(codec: str, srtp: int, place: Pl
     assert (call.report.codec, call.report.srtp) == (codec, SRTP_PROFILES[srtp])
 
 
+def test_a_caller_who_refuses_the_keys_says_why_in_its_bye(place: Place) -> None:
+    call = place("mikey-answer-changed")
+    capture = (call.folder / "call.pcap").read_bytes()
+    bye = capture[capture.index(b"BYE sip:") :]
+    assert b'Reason: SIP;cause=488;text="step SIGN' in bye[:2000]
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_is_refused_by_the_step_that_is_documented(name: str, place: Place) -> None:
     call = place(name)

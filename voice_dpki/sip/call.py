@@ -74,12 +74,18 @@ class Leg:
         """Set once the call is over, also when it was never answered."""
         self.ended_by_peer = False
 
-    async def bye(self) -> None:
-        """End the call: sends BYE and waits for the answer, or until none can come. Does nothing a second time."""
+    async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """End the call: sends BYE and waits for the answer, or until none can come. Does nothing a second time.
+
+        `headers` go with the BYE, for instance a Reason (RFC 3326).
+        """
         if self.dialog is None or self.ended.is_set():
             return
         self._end()
-        await self._line.exchange.ask(self.dialog.request("BYE"), self.dialog.next_hop())
+        request = self.dialog.request("BYE")
+        for name, value in headers:
+            request.headers.add(name, value)
+        await self._line.exchange.ask(request, self.dialog.next_hop())
 
     def hang_up(self) -> None:
         """End the call without waiting for an answer."""
@@ -241,10 +247,10 @@ class IncomingCall(Leg):
         """Refuse the call with a status from 300 to 699."""
         self._refuse(status, reason, headers)
 
-    async def bye(self) -> None:
+    async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
         """End the call; one that was not answered is refused (RFC 3261 §15)."""
-        self._refuse(480, None, ())
-        await super().bye()
+        self._refuse(480, None, headers)
+        await super().bye(headers)
 
     def cancel_received(self) -> None:
         """End the call that its caller gave up, unless it was answered before."""
