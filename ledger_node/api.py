@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,20 +13,21 @@ from typing import Annotated, Protocol
 import msgspec
 from prometheus_client import Counter
 
-from ledger_node import inquiry
 from ledger_node.chain import Chain, Verdict
 from ledger_node.engine import BusyError
 from ledger_node.follower import UnavailableError
-from ledger_node.inquiry import NoBlockError
+from ledger_node.inquiry import Inquiry, NoBlockError
 from ledger_node.store import StoredBlock, parse_signed_header
 from ledger_node.submission import Recorded, RefusedByLedger, Submission
 from voice_dpki.effects import Clock
 from voice_dpki.errors import PeerError
+from voice_dpki.ledger.answers import MAX_BATCH
 from voice_dpki.ledger.client import CHANGES
 from voice_dpki.ledger.header import format_time
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.transactions import MAX_TEXT_LENGTH, MAX_TRANSACTION_BYTES
+from voice_dpki.ledger.tree import TooManyLeavesError
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, Request, Response, Route, bearer_token_matches, json_response, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
@@ -39,12 +41,22 @@ MAX_BLOCKS = 64
 MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 """A list of blocks ends with the block that passes this size."""
 
+MAX_BATCH_BODY_BYTES = 80 * MAX_BATCH
+
 INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
+_COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
 SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", ["outcome"])
+
+
+_PREFIX = re.compile("[0-9a-f]{1,64}")
 
 
 class _BadRequestError(PeerError):
     """The request is malformed; the message says how."""
+
+
+class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
+    digests: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,6 +101,7 @@ class Api:
         self._tokens = tokens
         self._clock = clock
         self._tracer = tracer
+        self._inquiry = Inquiry(chain, clock)
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
         self._searching = asyncio.Lock()
 
@@ -98,6 +111,9 @@ class Api:
             Route("GET", "/ledger/v1/status/{digest}", _guarded(self._status)),
             Route("POST", "/ledger/v1/status", _guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
             Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
+            Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES),
+            Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix)),
+            Route("GET", "/ledger/v1/headers/{height}", _guarded(self._header)),
             Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
             Route("GET", "/ledger/v1/search", _guarded(self._find)),
             Route("GET", "/ledger/v1/node", _guarded(self._node)),
@@ -131,20 +147,41 @@ class Api:
 
     def _answer(self, digest: CertDigest, *, with_certificate: bool) -> Response:
         started = time.perf_counter()
-        with self._chain.snapshot() as view:
-            answer = inquiry.status_answer(view, digest, self._clock.now_s(), with_certificate=with_certificate)
-        INQUIRIES.labels(answer.status).inc()
+        answer = self._inquiry.status(digest, with_certificate=with_certificate)
+        _COUNTED[answer.status].inc()
         if self._tracer.on:
             text = f"inquiry H(CERT) {_short(digest)}, {answer.status} at height {answer.height}"
-            self._tracer.note(text, ms=_ms_since(started), status=answer.status, digest=answer.digest)
-        return json_response(200, answer)
+            self._tracer.note(text, ms=_ms_since(started), status=answer.status, digest=digest.hex())
+        return Response(200, answer.body)
+
+    async def _statuses(self, request: Request) -> Response:
+        try:
+            form = msgspec.json.decode(request.body, type=_BatchForm)
+        except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
+            raise _BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
+        return Response(200, self._inquiry.batch([_digest(text) for text in form.digests]))
+
+    async def _prefix(self, request: Request) -> Response:
+        prefix = request.path_args["prefix"]
+        if not _PREFIX.fullmatch(prefix):
+            raise _BadRequestError("a prefix of H(CERT) is 1 to 64 hexadecimal digits, in lower case")
+        try:
+            return Response(200, self._inquiry.prefix(prefix))
+        except TooManyLeavesError as error:
+            raise _BadRequestError(str(error)) from None
+
+    async def _header(self, request: Request) -> Response:
+        height = _number(request.path_args["height"], "height")
+        block = self._inquiry.light_block(height)
+        if block is None:
+            return problem(404, "Not Found", f"there is no header {height} here, or its validators are not known")
+        return Response(200, block)
 
     async def _member(self, request: Request) -> Response:
         organization = request.path_args["organization"]
         if len(organization) > MAX_NAME_LENGTH:
             raise _BadRequestError(f"an organisation's name has at most {MAX_NAME_LENGTH} characters")
-        with self._chain.snapshot() as view:
-            return json_response(200, inquiry.member_answer(view, organization))
+        return Response(200, self._inquiry.member(organization))
 
     async def _find(self, request: Request) -> Response:
         subject, organization = request.query.get("subject"), request.query.get("organization")

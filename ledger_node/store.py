@@ -8,6 +8,7 @@ its proof, and a kill at any moment leaves the state after one step or after the
     certificates  H(CERT)                                 DER
     blocks        height, 8 bytes big-endian              CBOR: [signed header (JSON), [transactions], [codes]]
     meta          "format", "genesis", "height", "tip"    FORMAT, fingerprint, 8 bytes, signed header (JSON)
+                  "validators" and a validator set's hash the set, as JSON
 """
 
 import fcntl
@@ -24,7 +25,7 @@ import msgspec
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.header import SignedHeader, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import Outcome, StateView
 from voice_dpki.names import CertDigest, Height
@@ -136,6 +137,10 @@ class StoreView(StateView):
         """JSON of the signed header that proves this state; None before the first block."""
         return self.get(b"meta", b"tip")
 
+    def validators(self, name: bytes) -> bytes | None:
+        """Return the validator set with a hash as JSON, if it was kept (`Store.keep_validators`)."""
+        return self.get(b"meta", b"validators" + name)
+
     def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over all entries of one of the databases, by key."""
         yield from self.transaction.cursor(db=self._databases[database])
@@ -222,6 +227,12 @@ class Store:
                 f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
             ) from None
         self._renew()
+
+    def keep_validators(self, validators: ValidatorSet) -> None:
+        """Keep a validator set other than the genesis's, before the first block is stored that names it."""
+        with self._environment.begin(write=True) as transaction:
+            value = msgspec.json.encode(validators.to_json())
+            _Writer(self._databases, transaction).put(b"meta", b"validators" + validators.hash(), value)
 
     def restore(self, height: Height, outcome: Outcome) -> None:
         """Take over the whole state after block `height`, durably, into a store without blocks.

@@ -195,7 +195,6 @@ def test_a_node_that_lies_is_not_believed(world: World, lie: Callable[[dict[str,
         {"certificate": None},
         {"signed_header": {}},
         {"signed_header": None},
-        {"height": "x"},
     ],
 )
 def test_malformed_answers(world: World, change: dict[str, Any]) -> None:

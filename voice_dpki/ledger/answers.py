@@ -1,34 +1,66 @@
-"""Answers that prove themselves: what an inquiry node says about a certificate, and its verification.
+"""Answers that prove themselves: what an inquiry node says about certificates, and its verification.
 
-    {"digest": hex, "height", "status", "record": base64 | null, "certificate": base64 (if asked for and recorded),
-     "proof": base64, "member": {"record": base64 | null, "proof": base64} | null,
-     "signed_header": {"header", "commit"}}
+About one certificate, named by H(CERT):
+
+    {"digest": hex, "status",
+     "record": base64 | null, "proof": base64, "member": {"record": base64 | null, "proof": base64} | null,
+     "certificate": base64 (if asked for and recorded),
+     "height", "signed_header": {"header", "commit"}}
 
 `record` is the certificate's leaf, or null with a proof of absence; `member` is the organisation that it is
-recorded under. Both proofs lead to the header's AppHash. `height` and `status` are for people: a verifier works
+recorded under. All proofs lead to the header's AppHash. `height` and `status` are for people: a verifier works
 them out.
+
+About several (`entries` in the order of the question), and about all whose H(CERT) begins with the hexadecimal
+digits `prefix`, so that the node does not learn which of them is meant:
+
+    {"entries": [{"digest", "record", "proof"}, ...], "members": {organisation: {"record", "proof"}, ...},
+     "height", "signed_header"}
+    {"prefix": hex, "proof": base64, "leaves": [{"key": hex, "value": base64} | {"key", "hash": base64}, ...],
+     "members", "height", "signed_header"}
+
+The proof of a prefix is that of an empty place, whose hashes lead from the prefix to the root; `leaves` are all
+leaves of the tree below it, of which those of other kinds than certificates come as hashes.
 """
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.ledger.header import Header, SignedHeader
-from voice_dpki.ledger.light import LightClient, LightError
+from voice_dpki.ledger.light import LightClient, LightCode, LightError
 from voice_dpki.ledger.members import Member, member_key
-from voice_dpki.ledger.proof import MAX_PROOF_BYTES, Proof, ProofError, verify_absence, verify_inclusion
+from voice_dpki.ledger.proof import (
+    MAX_PROOF_BYTES,
+    PrefixProof,
+    Proof,
+    ProofError,
+    verify_absence,
+    verify_inclusion,
+    verify_prefix,
+)
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
 MAX_ANSWER_BYTES = 256 * 1024
-"""Largest answer: the largest certificate, member and proofs, and a header signed by 1000 validators."""
+"""Largest answer about one certificate: certificate, member and proofs, and a header signed by 1000 validators."""
+
+MAX_BATCH = 1000
+"""Certificates in one question."""
+
+MAX_PREFIX_LEAVES = 1000
+"""Leaves below a prefix that is answered about; whoever asks takes one long enough."""
+
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Largest answer about several certificates, with the members of as many organisations."""
 
 
 class InquiryCode(StrEnum):
@@ -38,6 +70,7 @@ class InquiryCode(StrEnum):
     MALFORMED = "malformed"
     UNPROVEN = "unproven"
     STALE = "stale"
+    FORK = "fork"
 
 
 class InquiryError(PeerError):
@@ -46,6 +79,14 @@ class InquiryError(PeerError):
     def __init__(self, code: InquiryCode, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class HeaderUnknownError(InquiryError):
+    """The header of an answer can perhaps be trusted by way of others (`LightClient.approach`)."""
+
+    def __init__(self, signed_header: SignedHeader, error: LightError) -> None:
+        super().__init__(InquiryCode.UNPROVEN, f"the answer's header is not trusted: {error}")
+        self.signed_header = signed_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +106,78 @@ class Resolution:
     age_s: float
 
 
+_Record = Annotated[str, msgspec.Meta(max_length=4096)]
+_ProofText = Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
+
+
 class MemberForm(msgspec.Struct, frozen=True):
     """The `member` of an answer."""
 
     record: Annotated[str, msgspec.Meta(max_length=MAX_ANSWER_BYTES)] | None
-    proof: Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
+    proof: _ProofText
 
 
-class AnswerForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class EvidenceForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The part of an answer that proves a certificate's status under one AppHash."""
+
+    record: _Record | None
+    proof: _ProofText
+    member: MemberForm | None
+    certificate: Annotated[str, msgspec.Meta(max_length=2 * MAX_CERTIFICATE_BYTES)] | None = None
+
+
+class AnswerForm(EvidenceForm, frozen=True, omit_defaults=True, kw_only=True):
     """An answer's JSON. Unknown members are let be, so that nodes can say more in time."""
 
-    digest: str
-    height: int
-    status: str
-    record: Annotated[str, msgspec.Meta(max_length=4096)] | None
-    certificate: Annotated[str, msgspec.Meta(max_length=2 * MAX_CERTIFICATE_BYTES)] | None = None
-    proof: Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
-    member: MemberForm | None
     signed_header: msgspec.Raw
+
+
+class EntryForm(msgspec.Struct, frozen=True):
+    """One certificate in an answer about several."""
+
+    digest: str
+    record: _Record | None
+    proof: _ProofText
+
+
+class BatchForm(msgspec.Struct, frozen=True):
+    """An answer about several certificates."""
+
+    entries: Annotated[tuple[EntryForm, ...], msgspec.Meta(max_length=MAX_BATCH)]
+    members: dict[str, MemberForm]
+    signed_header: msgspec.Raw
+
+
+class LeafForm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A leaf below a prefix, with its value or the hash of it."""
+
+    key: Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
+    value: _Record | None = None
+    hash: _Record | None = None
+
+
+class PrefixForm(msgspec.Struct, frozen=True):
+    """An answer about all certificates below a prefix."""
+
+    proof: _ProofText
+    leaves: Annotated[tuple[LeafForm, ...], msgspec.Meta(max_length=MAX_PREFIX_LEAVES)]
+    members: dict[str, MemberForm]
+    signed_header: msgspec.Raw
+
+
+def answer_bytes(digest: CertDigest, status: CertStatus, evidence: bytes, tail: bytes) -> bytes:
+    """Put an answer together: `evidence` is an EvidenceForm in JSON, `tail` what `tail_bytes` gives."""
+    return b'{"digest":"%s","status":"%s",%s%s' % (
+        digest.hex().encode("ascii"),
+        status.encode("ascii"),
+        evidence[1:-1],
+        tail,
+    )
+
+
+def tail_bytes(height: int, signed_header: bytes) -> bytes:
+    """What ends all answers at a height, the comma before it included; `signed_header` is its JSON."""
+    return b',"height":%d,"signed_header":%s}' % (height, signed_header)
 
 
 class AnswerVerifier:
@@ -103,28 +198,58 @@ class AnswerVerifier:
         self, data: bytes, digest: CertDigest, now_s: float, *, min_height: int, with_certificate: bool
     ) -> Resolution:
         """Verify an answer to a question about `digest`; raises InquiryError."""
-        if len(data) > MAX_ANSWER_BYTES:
-            raise InquiryError(InquiryCode.MALFORMED, f"an answer has more than {MAX_ANSWER_BYTES} bytes")
-        try:
-            form = _decoder.decode(data)
+
+        def judge() -> Resolution:
+            form = _read(_ANSWER, data, MAX_ANSWER_BYTES)
             header = self._header(bytes(form.signed_header), now_s, min_height)
-            record = _record(form, digest, header)
-            member = _member(form, record, header)
+            record = _record(form.record, form.proof, digest, header)
+            member = _member(form.member, record, header)
             certificate = _certificate(form, digest) if record and with_certificate else None
-        except (MalformedError, RecursionError, ValueError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
-            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
-        except ProofError as error:
-            raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None
-        return Resolution(
-            digest=digest,
-            status=record.status_at(now_s) if record else CertStatus.UNKNOWN,
-            certificate=certificate,
-            record=record,
-            member=member,
-            height=Height(header.height),
-            time_s=header.time_ns / 1e9,
-            age_s=header.age_s(now_s),
-        )
+            return _resolution(digest, record, member, certificate, header, now_s)
+
+        return _judged(judge)
+
+    def verify_batch(
+        self, data: bytes, digests: Sequence[CertDigest], now_s: float, *, min_height: int
+    ) -> tuple[Resolution, ...]:
+        """Verify an answer to a question about several certificates, without these themselves.
+
+        Raises InquiryError.
+        """
+
+        def judge() -> tuple[Resolution, ...]:
+            form = _read(_BATCH, data, MAX_BATCH_BYTES)
+            header = self._header(bytes(form.signed_header), now_s, min_height)
+            if [entry.digest for entry in form.entries] != [digest.hex() for digest in digests]:
+                raise MalformedError("the answer is about other certificates")
+            members = _Members(form.members, header)
+            found = []
+            for digest, entry in zip(digests, form.entries, strict=True):
+                record = _record(entry.record, entry.proof, digest, header)
+                found.append(_resolution(digest, record, members.of(record), None, header, now_s))
+            return tuple(found)
+
+        return _judged(judge)
+
+    def verify_prefix(self, data: bytes, prefix: str, now_s: float, *, min_height: int) -> "PrefixResolution":
+        """Verify an answer about all certificates whose H(CERT) begins with hexadecimal digits; InquiryError."""
+
+        def judge() -> PrefixResolution:
+            form = _read(_PREFIX, data, MAX_BATCH_BYTES)
+            header = self._header(bytes(form.signed_header), now_s, min_height)
+            below, records = _below(form, bytes(int(digit, 16) for digit in prefix), header)
+            members = _Members(form.members, header)
+            found = {
+                digest: _resolution(digest, record, members.of(record), None, header, now_s)
+                for digest, record in records.items()
+            }
+            return PrefixResolution(prefix, found, below - found.keys(), header, now_s)
+
+        return _judged(judge)
+
+    def trust(self, raw: bytes, now_s: float, *, min_height: int) -> Header:
+        """Verify a signed header in JSON, its age included; raises InquiryError."""
+        return _judged(lambda: self._header(raw, now_s, min_height))
 
     def _header(self, raw: bytes, now_s: float, min_height: int) -> Header:
         if self._last is not None and self._last[0] == raw and self._last[1].height >= min_height:
@@ -144,38 +269,144 @@ class AnswerVerifier:
         try:
             return self._light.verify(signed, None, now_s, min_height=min_height)
         except LightError as error:
-            raise InquiryError(InquiryCode.UNPROVEN, f"the answer's header is not trusted: {error}") from None
+            if error.code in (LightCode.VALIDATORS_NEEDED, LightCode.TOO_LITTLE_TRUST):
+                raise HeaderUnknownError(signed, error) from None
+            raise inquiry_error(error) from None
 
 
-_decoder = msgspec.json.Decoder(AnswerForm)
+def inquiry_error(error: LightError) -> InquiryError:
+    """Say of an inquiry that its header cannot be trusted."""
+    code = InquiryCode.FORK if error.code is LightCode.FORK else InquiryCode.UNPROVEN
+    return InquiryError(code, f"the answer's header is not trusted: {error}")
 
 
-def _record(form: AnswerForm, digest: CertDigest, header: Header) -> CertRecord | None:
-    proof = Proof.parse(_base64(form.proof))
-    if form.record is None:
+@dataclass(frozen=True, slots=True)
+class PrefixResolution:
+    """What the ledger proves about all certificates with a prefix."""
+
+    prefix: str
+    recorded: Mapping[CertDigest, Resolution]
+    """Those whose records were given."""
+    others: frozenset[bytes]
+    """Leaves of which no such record was given, so that nothing is known about them."""
+    header: Header
+    now_s: float
+
+    def about(self, digest: CertDigest) -> Resolution:
+        """Return what is proved about one of them.
+
+        Raises ValueError if it has not the prefix, and InquiryError if the node kept its record back.
+        """
+        if not digest.hex().startswith(self.prefix):
+            raise ValueError("the certificate's digest has not this prefix")
+        if digest in self.others:
+            raise InquiryError(InquiryCode.UNPROVEN, "the answer does not show the certificate's record")
+        return self.recorded.get(digest) or _resolution(digest, None, None, None, self.header, self.now_s)
+
+
+_ANSWER = msgspec.json.Decoder(AnswerForm)
+_BATCH = msgspec.json.Decoder(BatchForm)
+_PREFIX = msgspec.json.Decoder(PrefixForm)
+
+_T = TypeVar("_T")
+
+
+def _judged(judge: Callable[[], _T]) -> _T:
+    """Run a verification and raise what goes wrong in it as an InquiryError."""
+    try:
+        return judge()
+    except (MalformedError, RecursionError, ValueError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
+        raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+    except ProofError as error:
+        raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None
+
+
+def _read(decoder: "msgspec.json.Decoder[_T]", data: bytes, max_bytes: int) -> _T:
+    if len(data) > max_bytes:
+        raise MalformedError(f"it has more than {max_bytes} bytes")
+    return decoder.decode(data)
+
+
+def _resolution(
+    digest: CertDigest,
+    record: CertRecord | None,
+    member: Member | None,
+    certificate: bytes | None,
+    header: Header,
+    now_s: float,
+) -> Resolution:
+    return Resolution(
+        digest=digest,
+        status=record.status_at(now_s) if record else CertStatus.UNKNOWN,
+        certificate=certificate,
+        record=record,
+        member=member,
+        height=Height(header.height),
+        time_s=header.time_ns / 1e9,
+        age_s=header.age_s(now_s),
+    )
+
+
+def _record(given: str | None, proof_text: str, digest: CertDigest, header: Header) -> CertRecord | None:
+    proof = Proof.parse(_base64(proof_text))
+    if given is None:
         verify_absence(header.app_hash, digest, proof)
         return None
-    record = _base64(form.record)
+    record = _base64(given)
     verify_inclusion(header.app_hash, digest, hashlib.sha256(record).digest(), proof)
     return CertRecord.parse(record)
 
 
-def _member(form: AnswerForm, record: CertRecord | None, header: Header) -> Member | None:
+def _member(form: MemberForm | None, record: CertRecord | None, header: Header) -> Member | None:
     """Return the member that the certificate is recorded under, having checked that it is one or is none."""
     if record is None:
         return None
-    if form.member is None:
+    if form is None:
         raise MalformedError("the answer does not say whether the certificate's organisation is a member")
-    key, proof = member_key(record.organization), Proof.parse(_base64(form.member.proof))
-    if form.member.record is None:
+    key, proof = member_key(record.organization), Proof.parse(_base64(form.proof))
+    if form.record is None:
         verify_absence(header.app_hash, key, proof)
         return None
-    data = _base64(form.member.record)
+    data = _base64(form.record)
     verify_inclusion(header.app_hash, key, hashlib.sha256(data).digest(), proof)
     return _parse_member(data)
 
 
-@lru_cache(256)
+class _Members:
+    """The members that several certificates are recorded under, each verified once."""
+
+    def __init__(self, forms: Mapping[str, MemberForm], header: Header) -> None:
+        self._forms = forms
+        self._header = header
+        self._known: dict[str, Member | None] = {}
+
+    def of(self, record: CertRecord | None) -> Member | None:
+        if record is None:
+            return None
+        name = record.organization
+        if name not in self._known:
+            self._known[name] = _member(self._forms.get(name), record, self._header)
+        return self._known[name]
+
+
+def _below(
+    form: PrefixForm, prefix: bytes, header: Header
+) -> tuple[frozenset[bytes], dict[CertDigest, CertRecord]]:
+    """Return all leaves below a prefix, having checked that these are all, and the records given for them."""
+    values = {bytes.fromhex(leaf.key): _base64(leaf.value) for leaf in form.leaves if leaf.value is not None}
+    hashes = {bytes.fromhex(leaf.key): _base64(leaf.hash) for leaf in form.leaves if leaf.hash is not None}
+    hashes |= {key: hashlib.sha256(value).digest() for key, value in values.items()}
+    proof = PrefixProof(Proof.parse(_base64(form.proof)).siblings, tuple(sorted(hashes.items())))
+    below = frozenset(verify_prefix(header.app_hash, prefix, proof))
+    records = {
+        CertDigest(key): CertRecord.parse(value)
+        for key, value in values.items()
+        if key in below and CertRecord.is_one(value)
+    }
+    return below, records
+
+
+@lru_cache(1024)
 def _parse_member(data: bytes) -> Member:
     return Member.parse(data)
 
