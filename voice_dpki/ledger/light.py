@@ -5,7 +5,7 @@ two thirds of its own validators signed it, and these validators are either thos
 or share more than a third of the power of a set that was trusted. Stricter than CometBFT's own in two points:
 every vote for the block is checked, not only as many as are needed, and a header must not contradict any other
 trusted one (same height, link by hash to the next, order of times): if it does, that is evidence of a fork, and
-nothing is trusted any more. A vote whose signature does not verify is not counted (docs/adr/0005).
+nothing is trusted any more. A vote whose signature does not verify is not counted (docs/adr/0006).
 
 A header that passes becomes trusted in its turn. The very same header with the very same commit is not checked
 again, so answers at an unchanged height cost no signature check.
