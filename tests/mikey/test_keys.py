@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from voice_dpki.codec.cursor import Cursor
+from voice_dpki.mikey import dh
 from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label, StreamKey, TgkConstant, prf
 from voice_dpki.mikey.message import Message, SrtpId, parse_payloads
 from voice_dpki.mikey.payloads import Kemac, KeyData, Rand, Timestamp
@@ -94,3 +95,34 @@ def test_a_longer_key_never_gives_the_same_output() -> None:
 def test_keys_are_not_shown() -> None:
     stream = StreamKey(1, b"master key bytes", b"salt")
     assert "master" not in repr(stream)
+
+
+SHORT_PUBLIC_VALUE = 866
+"""Gives a public value that begins with a zero byte, as one in 256 does."""
+
+
+class TestDiffieHellman:
+    @pytest.mark.parametrize("number", [*range(2, 40), SHORT_PUBLIC_VALUE])
+    def test_against_the_definition(self, number: int) -> None:
+        pair = dh.new_pair(Counted(number))
+        assert pair.public_value == pow(2, pair.secret, dh.PRIME).to_bytes(192, "big")
+        shared = pow(number, pair.secret, dh.PRIME).to_bytes(192, "big")
+        assert dh.shared_value(pair.secret, number.to_bytes(192, "big")) == shared
+
+    def test_a_short_value_is_padded(self) -> None:
+        assert dh.new_pair(Counted(SHORT_PUBLIC_VALUE)).public_value[0] == 0
+
+    def test_secrets_have_256_bits(self) -> None:
+        assert {dh.new_pair(Counted(number)).secret.bit_length() for number in range(20)} == {256}
+
+    def test_a_pair_does_not_show_its_secret(self) -> None:
+        pair = dh.new_pair(Counted(1))
+        assert str(pair.secret) not in repr(pair)
+
+
+class Counted:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def token(self, size: int) -> bytes:
+        return hashlib.shake_256(self.number.to_bytes(4, "big")).digest(size)
