@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -27,6 +28,9 @@ from voice_dpki.x509.tnauthlist import TnAuthList
 
 MAX_CERTIFICATE_BYTES = 8192
 """Largest certificate that is parsed; one with an RSA key of 4096 bits and 100 number ranges has about 4000."""
+
+PROFILES_KEPT = 256
+"""Certificates whose profile is remembered, for they come again with each call: it depends on nothing else."""
 
 MAX_LIFETIME_S = 40 * 366 * 86_400
 """Longest validity: expired certificates leave the ledger, so all must expire, and devices live decades."""
@@ -121,6 +125,11 @@ def read_profile(data: bytes) -> CertificateProfile:
     Raises ProfileError with one of the codes "too-large", "malformed", "version", "algorithm", "weak-key",
     "self-signed", "signature", "validity", "name", "critical-extension", "tn-auth-list", "key-usage".
     """
+    return _read(bytes(data))
+
+
+@lru_cache(maxsize=PROFILES_KEPT)
+def _read(data: bytes) -> CertificateProfile:
     with _library_errors():
         certificate = _load(data)
         _check_algorithm(certificate)
