@@ -12,9 +12,10 @@ Tracing is for tests and demonstrations: a trace holds speech and subscribers' n
 """
 
 import base64
-import json
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
+
+import msgspec
 
 from voice_dpki.effects import Clock, SystemClock
 
@@ -23,7 +24,8 @@ class Tracer:
     """Writes trace events of one actor to `path`; with no path every method does nothing."""
 
     def __init__(self, path: Path | None, actor: str, clock: Clock | None = None) -> None:
-        self._file: IO[str] | None = path.open("a", encoding="utf-8", buffering=1) if path else None
+        # Each event is one write, so that it is there whole as soon as it happened.
+        self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
         self._actor = actor
         self._clock = clock or SystemClock()
 
@@ -61,7 +63,7 @@ class Tracer:
     def _write(self, kind: str, **data: object) -> None:
         if self._file is not None:
             event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
-            self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            self._file.write(msgspec.json.encode(event) + b"\n")
 
 
 def _base64(data: bytes) -> str:
