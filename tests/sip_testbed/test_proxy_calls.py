@@ -347,6 +347,7 @@ async def test_services_that_are_down_or_slow_or_talk_nonsense_fail_closed(start
 async def test_a_service_that_is_not_there(start: Start) -> None:
     world = await start()
     service = world.proxy_a._services[0]
+    await service._client.aclose()
     service._client = HttpClient("http://127.0.0.1:9/", timeout_s=1, max_answer_bytes=1)
     assert "cannot be reached" in (await world.call()).reasons[0]
 
