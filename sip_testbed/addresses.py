@@ -1,6 +1,6 @@
 """Addresses of a testbed: loopback addresses and ports that no other run on this machine uses.
 
-Each domain has an address of its own and SIP stands at port 5060, so that a capture reads like one from the
+Each operator has an address of its own and SIP stands at port 5060, so that a capture reads like one from the
 field and every tool decodes it. Several testbeds share a machine by taking different blocks of 127.0.0.0/24; the
 block is held by a bound socket, which the system releases even when the testbed is killed.
 """
@@ -18,19 +18,29 @@ _BLOCK_SIZE = 16
 _PORT_SHIFTS = (0, 10_000, 20_000)
 """Tried in turn where another program holds SIP's port on all addresses."""
 
+_OPERATORS: Mapping[str, int] = {"a": 2, "b": 3, "c": 8, "d": 9}
+_SERVICES: Mapping[str, int] = {
+    "proxy": SIP_PORT,
+    "authn": 8081,
+    "verify": 8082,
+    "ledger": 8083,
+    "validator": 8084,
+    "cometbft-rpc": 8085,
+    "cometbft-p2p": 8086,
+}
+
 LISTENERS: Mapping[str, tuple[int, int]] = {
-    "proxy-a": (2, SIP_PORT),
-    "authn-a": (2, 8081),
-    "ledger-a": (2, 8083),
-    "proxy-b": (3, SIP_PORT),
-    "verify-b": (3, 8082),
-    "ledger-b": (3, 8083),
     "engine": (4, 8084),
     "path": (5, SIP_PORT),
     "caller": (6, SIP_PORT),
     "callee": (7, SIP_PORT),
+    **{
+        f"{service}-{letter}": (octet, port)
+        for letter, octet in _OPERATORS.items()
+        for service, port in _SERVICES.items()
+    },
 }
-"""Actor to the last octet of its address within the block, and its port."""
+"""Listener (an actor, or one of CometBFT's two) to the last octet of its address within the block, and its port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sip_testbed import ladder, report
 from sip_testbed.ladder import Mood
 from sip_testbed.network import Testbed
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
+from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
 from voice_dpki.shell.program import Parser
 
@@ -29,6 +30,7 @@ EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C or SIGTERM, as shells have it."""
 
 DEFAULT_OUT = Path("out/call")
+LEDGERS_HELP = "; ".join(f"{name}, {what}" for name, what in report.LEDGERS.items())
 
 HELP = """\
 Starts two operators' networks on this machine, each program a process of its own: ledger nodes, authentication
@@ -39,6 +41,7 @@ ladder, and writes captures, recordings and a report into one folder.
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
   voice-dpki call --scenario mikey-changed                one of them
+  voice-dpki call --ledger federation                     on a ledger of four operators' validators; needs CometBFT
 
 Exit status: 0 if everything expected held (an attack is expected to be refused), 1 if something did not, 2 if the
 call could not be placed at all, 130 if it was interrupted.
@@ -67,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="place N calls, and print the median set-up"
     )
+    how.add_argument(
+        "--ledger",
+        choices=report.LEDGERS,
+        default=LedgerKind.EMBEDDED.value,
+        help="what orders transactions (default: embedded): " + LEDGERS_HELP,
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
     results.add_argument("--json", action="store_true", help="print report.json instead of the ladder")
@@ -79,14 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{scenario.name}\t{scenario.shows}")
         return 0
     scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
-    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a reason from afar may hold what this terminal cannot show
             stream.reconfigure(errors="replace")
     progress = _Progress(Console(stderr=arguments.json))
     try:
         with _sigterm_interrupts():
-            calls = _place_calls(scenario, options, arguments.out, arguments.repeat, progress)
+            calls = _place_calls(scenario, arguments, progress)
     except KeyboardInterrupt:
         progress.console.print("interrupted; everything is stopped")
         return EXIT_INTERRUPTED
@@ -99,20 +107,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(call.report.held for call in calls) else EXIT_NOT_HELD
 
 
-def _place_calls(
-    scenario: Scenario, options: CallOptions, out: Path, count: int, progress: "_Progress"
-) -> list[PlacedCall]:
+def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_Progress") -> list[PlacedCall]:
+    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
+    out, ledger = arguments.out, LedgerKind(arguments.ledger)
     shutil.rmtree(out / "logs", ignore_errors=True)
     stages = Stages(progress.begin)
     with ExitStack() as stack:
         stack.enter_context(progress)
         with stages.stage("start the network"):
-            testbed = stack.enter_context(Testbed(out / "logs", protected=scenario.protected))
+            testbed = stack.enter_context(Testbed(out / "logs", protected=scenario.protected, ledger=ledger))
             testbed.start()
         if scenario.protected:
             with stages.stage("record the certificates"):
                 testbed.record_all()
-        calls = [place_call(testbed, scenario, options, out, stages) for _ in range(count)]
+        calls = [place_call(testbed, scenario, options, out, stages) for _ in range(arguments.repeat)]
         progress.begin("stop the network")
     return calls
 
@@ -171,6 +179,7 @@ def _headline(described: report.Report) -> Text:
     text = Text(f"{verdict.headline}. ", style=style).append(verdict.sentence, style="not bold default")
     figures = [f"set up in {described.setup_ms:.0f} ms"] if described.setup_ms is not None else []
     figures += [f"{described.memory_mb:.0f} MB in {len(described.processes)} processes"]
+    figures += [f"ledger: {report.LEDGERS[described.ledger]}"] if described.ledger else []
     return text.append(f" ({', '.join(figures)})", style="not bold dim")
 
 

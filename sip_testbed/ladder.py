@@ -33,6 +33,8 @@ ACTORS: Mapping[str, str] = {
     "verify-b": "verify B",
     "ledger-b": "ledger B",
     "engine": "validators",
+    **{f"validator-{letter}": f"validator {letter.upper()}" for letter in "abcd"},
+    **{f"cometbft-{letter}": f"CometBFT {letter.upper()}" for letter in "abcd"},
     "callee": "callee",
 }
 """Actors in the order of their columns, with their titles."""

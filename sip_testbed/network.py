@@ -1,8 +1,9 @@
 """Two operators' networks, running: each program a process of its own, meeting over sockets only.
 
 Operator A has what it needs to place calls, Operator B what it needs to take them, and each its own ledger node,
-which follows and checks the validators' blocks. `Testbed` starts all of it, changes the ledger as an operator does
-and stops it; placing calls in it is `sip_testbed.call`'s part.
+which follows and checks the validators' blocks. The validators are one engine, or those of a federation of four
+operators. `Testbed` starts all of it, changes the ledger as an operator does and stops it; placing calls in it is
+`sip_testbed.placing`'s part.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Self
 
 from sip_testbed.addresses import Addresses
 from sip_testbed.events import Event
-from sip_testbed.processes import Program, Running, stop_all
+from sip_testbed.processes import Program, Running, require, stop_all
 from sip_testbed.provision import (
     CALLEE,
     CALLEE_OVER_TRANSIT,
@@ -24,8 +25,11 @@ from sip_testbed.provision import (
     OPERATORS,
     TRANSIT_PREFIX,
     Credential,
+    LedgerKind,
+    Operator,
     Site,
     aor,
+    cometbft_home,
 )
 from sip_testbed.scenarios import Attack, Key
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -34,26 +38,21 @@ from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.names import Height, Tn
 
-PROXIES = ("proxy-a", "proxy-b")
-SERVICES = ("engine", "ledger-a", "ledger-b", "authn-a", "verify-b", *PROXIES)
-"""In the order in which they are started: what others wait for comes first."""
-
 HEIGHT_TIMEOUT_S = 10.0
 """For an inquiry node to reach a block that its operator knows of."""
 
-MODULES: Mapping[str, tuple[str, ...]] = {
+MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node.main", "start"),
-    "ledger-a": ("ledger_node.main", "start"),
-    "ledger-b": ("ledger_node.main", "start"),
-    "authn-a": ("authn_server.main", "start"),
-    "verify-b": ("verify_server.main", "start"),
-    "proxy-a": ("sip_testbed.main", "proxy"),
-    "proxy-b": ("sip_testbed.main", "proxy"),
+    "validator": ("ledger_node.main", "start"),
+    "ledger": ("ledger_node.main", "start"),
+    "authn": ("authn_server.main", "start"),
+    "verify": ("verify_server.main", "start"),
+    "proxy": ("sip_testbed.main", "proxy"),
     "path": ("sip_testbed.main", "path"),
     "caller": ("sip_testbed.main", "user-agent"),
     "callee": ("sip_testbed.main", "user-agent"),
 }
-"""Module and subcommand of each actor's program."""
+"""Module and subcommand of each actor's program; an operator's letter, as in "proxy-a", is not part of the key."""
 
 X5U = "https://certificates.a.example/{digest}.der"
 """Where Operator A publishes its certificates; verifiers read the digest and ask the ledger."""
@@ -63,20 +62,29 @@ class Testbed:
     """A running network of two operators.
 
     `folder` holds what is provisioned (a temporary one by default), `logs` each program's log. Without `protected`
-    there are proxies alone: no signing, no verification and no ledger. Use it as a context manager, or call `stop`
-    in any case.
+    there are proxies alone: no signing, no verification and no ledger. Raises LocalError where the `ledger` wants
+    CometBFT and there is none. Use it as a context manager, or call `stop` in any case.
     """
 
     __test__ = False  # pytest: not a test class
 
-    def __init__(self, logs: Path, folder: Path | None = None, *, protected: bool = True) -> None:
+    def __init__(
+        self,
+        logs: Path,
+        folder: Path | None = None,
+        *,
+        protected: bool = True,
+        ledger: LedgerKind = LedgerKind.EMBEDDED,
+    ) -> None:
+        if protected and ledger is LedgerKind.FEDERATION:
+            require("cometbft", "make cometbft")
         self.logs = logs
         self.protected = protected
         self._stack = ExitStack()
         self.folder = folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-")))
         self.addresses = Addresses()
         self._stack.callback(self.addresses.close)
-        self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom())
+        self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom(), ledger)
         self.running: dict[str, Running] = {}
         self._runs = 0
 
@@ -89,10 +97,20 @@ class Testbed:
         self.stop()
 
     def start(self) -> None:
-        """Start all services side by side and wait until they listen; raises ProcessError."""
+        """Start all services side by side and wait until they listen; raises ProcessError.
+
+        A federation's validators begin: CometBFT looks for blocks at its peers for a second before it makes one,
+        and meanwhile the processors are free to start the others.
+        """
         configs = service_configs(self.site, protected=self.protected)
-        for actor, sections in configs.items():
-            self.launch(actor, sections)
+        validators = [actor for actor in configs if actor.startswith("validator-")]
+        for actor in validators:
+            self.launch(actor, configs[actor])
+        for actor in validators:
+            self.running[actor].wait_open(self.addresses[actor])
+        for actor in configs:
+            if actor not in validators:
+                self.launch(actor, configs[actor])
         for actor in configs:
             self.running[actor].wait_ready()
 
@@ -107,8 +125,8 @@ class Testbed:
         self._runs += 1
         trace = self.folder / "traces" / str(self._runs) / f"{actor}.jsonl"
         config = self.site.config(actor, {**sections, "trace": {"file": trace}})
-        module, *arguments = MODULES[actor]
-        program = Program(actor, module, (*arguments, "--config", str(config)), trace, self.logs / f"{actor}.log")
+        module, command = MODULES[actor.partition("-")[0]]
+        program = Program(actor, module, (command, "--config", str(config)), trace, self.logs / f"{actor}.log")
         self.running[actor] = Running(program)
         return self.running[actor]
 
@@ -139,8 +157,14 @@ class Testbed:
         return [event for running in self.running.values() for event in running.trace.poll()]
 
     def memory_mb(self) -> dict[str, float]:
-        """Proportional set size of each running program."""
-        return {actor: running.pss_mb() for actor, running in self.running.items()}
+        """Proportional set size of each running program, and of each CometBFT beside its validator."""
+        memory = {actor: running.pss_mb() for actor, running in self.running.items()}
+        beside = {
+            actor.replace("validator-", "cometbft-"): running.children_pss_mb()
+            for actor, running in self.running.items()
+            if actor.startswith("validator-")
+        }
+        return memory | beside
 
     def stop(self) -> None:
         """Stop all programs and give the addresses and temporary files back."""
@@ -199,7 +223,10 @@ Sections = dict[str, object]
 
 
 def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections]:
-    """Return the configuration of each service, by actor; without protection there are proxies alone."""
+    """Return the configuration of each service by actor, what others wait for first.
+
+    Without protection there are proxies alone.
+    """
     proxies = {"proxy-a": _proxy_a(site), "proxy-b": _proxy_b(site)}
     if not protected:
         secured = ("signing", "verification")
@@ -208,10 +235,8 @@ def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections
             for actor, sections in proxies.items()
         }
     return {
-        "engine": _ledger_node(site, "engine")
-        | {"engine": {"validator_keys": [f"{operator.letter}/validator.pem" for operator in OPERATORS]}},
-        "ledger-a": _follower(site, "a"),
-        "ledger-b": _follower(site, "b"),
+        **_ordering(site),
+        **{f"ledger-{operator.letter}": follower_config(site, operator) for operator in OPERATORS},
         "authn-a": {
             "domain": OPERATORS[0].domain,
             "organization": OPERATORS[0].organization,
@@ -221,14 +246,34 @@ def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections
             "tokens": "sign-a.token",
             "listen": site.listen("authn-a"),
         },
-        "verify-b": {
-            "domain": OPERATORS[1].domain,
-            "ledger_url": f"http://{site.addresses['ledger-b']}",
-            "genesis": "genesis.json",
-            "tokens": "verify-b.token",
-            "listen": site.listen("verify-b"),
-        },
+        "verify-b": verifier_config(site, OPERATORS[1]),
         **proxies,
+    }
+
+
+def follower_config(site: Site, operator: Operator) -> Sections:
+    """Return the configuration of an operator's own inquiry node, which is its submission node too."""
+    actor = f"ledger-{operator.letter}"
+    orders = f"validator-{operator.letter}" if site.ledger is LedgerKind.FEDERATION else "engine"
+    submission = {
+        "organization": operator.organization,
+        "endorsing_key": f"{operator.letter}/endorsing.pem",
+        "tokens": f"submit-{operator.letter}.token",
+    }
+    return _ledger_node(site, actor) | {
+        "follow": {"url": f"http://{site.addresses[orders]}"},
+        "submission": submission,
+    }
+
+
+def verifier_config(site: Site, operator: Operator) -> Sections:
+    """Return the configuration of an operator's verification server, which asks that operator's inquiry node."""
+    return {
+        "domain": operator.domain,
+        "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
+        "genesis": "genesis.json",
+        "tokens": f"verify-{operator.letter}.token",
+        "listen": site.listen(f"verify-{operator.letter}"),
     }
 
 
@@ -292,15 +337,26 @@ def _ledger_node(site: Site, actor: str) -> Sections:
     return {"node": node, "listen": site.listen(actor)}
 
 
-def _follower(site: Site, letter: str) -> Sections:
-    operator = next(operator for operator in OPERATORS if operator.letter == letter)
-    submission = {
-        "organization": operator.organization,
-        "endorsing_key": f"{letter}/endorsing.pem",
-        "tokens": f"submit-{letter}.token",
+def _ordering(site: Site) -> dict[str, Sections]:
+    """The nodes that order transactions: one engine with all validators' keys, or each operator's validator."""
+    operators = site.ledger.operators
+    if site.ledger is LedgerKind.FEDERATION:
+        return {f"validator-{operator.letter}": _validator(site, operator) for operator in operators}
+    keys = [f"{operator.letter}/validator.pem" for operator in operators]
+    return {"engine": _ledger_node(site, "engine") | {"engine": {"validator_keys": keys}}}
+
+
+def _validator(site: Site, operator: Operator) -> Sections:
+    letter = operator.letter
+    peers = {f"{node_id}@{site.addresses[f'cometbft-p2p-{peer}']}": peer for peer, node_id in site.node_ids.items()}
+    cometbft = {
+        "home": cometbft_home(letter),
+        "rpc": site.listen(f"cometbft-rpc-{letter}"),
+        "p2p": site.listen(f"cometbft-p2p-{letter}"),
+        "validator_key": f"{letter}/validator.pem",
+        "peers": [address for address, peer in peers.items() if peer != letter],
     }
-    follow = {"url": f"http://{site.addresses['engine']}"}
-    return _ledger_node(site, f"ledger-{letter}") | {"follow": follow, "submission": submission}
+    return _ledger_node(site, f"validator-{letter}") | {"cometbft": cometbft}
 
 
 def _proxy_a(site: Site) -> Sections:

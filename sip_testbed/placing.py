@@ -200,6 +200,7 @@ class _Placement:
             codec=self._options.codec,
             srtp=self._srtp,
             keying="MIKEY DH-SIGN, certificates on the ledger" if self._srtp else None,
+            ledger=self._testbed.site.ledger if self._testbed.protected else None,
             directions=media,
             checks=checks,
             trust=assess.trust(evidence, outcome),

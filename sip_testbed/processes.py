@@ -5,7 +5,9 @@ and what it did; its log (standard error) is kept beside.
 """
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sip_testbed.addresses import Address
 from sip_testbed.events import Event, ReadyEvent, parse_lines
 from voice_dpki.errors import LocalError
 
@@ -127,6 +130,19 @@ class Running:
                 raise self._failure(f"did not {what} within {timeout_s:g} s")
             time.sleep(_POLL_S)
 
+    def wait_open(self, address: Address) -> None:
+        """Wait until the program takes connections at `address`, which may be before it is ready.
+
+        Raises ProcessError when it ends first or takes longer than START_TIMEOUT_S.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _is_open(address):
+            if self.status is not None:
+                raise self._failure(f"ended with status {self.status} before it could listen")
+            if time.monotonic() > deadline:
+                raise self._failure(f"did not listen within {START_TIMEOUT_S:g} s")
+            time.sleep(_POLL_S)
+
     def wait_end(self, timeout_s: float) -> int:
         """Wait until the program ends by itself; returns its exit status."""
         try:
@@ -139,6 +155,14 @@ class Running:
     def pss_mb(self) -> float:
         """Proportional set size in MB of 10^6 bytes: its own memory and its share of what it shares."""
         return pss_mb(Path(f"/proc/{self.pid}/smaps_rollup"))
+
+    def children_pss_mb(self) -> float:
+        """The same of the programs that this one started, together."""
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        except OSError:
+            return 0.0
+        return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children), 1)
 
     def stop(self) -> None:
         """End the program: SIGTERM, and SIGKILL to those that do not listen."""
@@ -173,6 +197,17 @@ def stop_all(running: Iterable[Running]) -> None:
             process._signal(signal.SIGKILL)
             process._ended_by(time.monotonic() + STOP_TIMEOUT_S)
         process.trace.poll()
+
+
+def _is_open(address: Address) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex((address.host, address.port)) == 0
+
+
+def require(program: str, install: str) -> None:
+    """Raise LocalError that says how to `install` a program unless it is beside this Python or on the PATH."""
+    if not (Path(sys.executable).with_name(program).exists() or shutil.which(program)):
+        raise LocalError(f"{program} is not installed; install it: {install}")
 
 
 def pss_mb(rollup: Path) -> float:

@@ -1,23 +1,26 @@
-"""Provisioning: what two operators put on their disks before the first call.
+"""Provisioning: what the operators put on their disks before the first call.
 
 Keys, self-signed certificates, the ledger's genesis, tokens between a domain's own services, subscribers, and a
 configuration file for each program. Everything is made afresh in one folder; nothing in it is a default secret.
 """
 
+import base64
 import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sip_testbed.addresses import Addresses
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.genesis import dump_genesis
+from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
@@ -31,7 +34,7 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One of the two operators, as the genesis knows it."""
+    """One of the operators, as the genesis knows it."""
 
     letter: str
     organization: str
@@ -43,6 +46,29 @@ OPERATORS = (
     Operator("a", "Operator A", "a.example", TnRange(Tn("493023125000"), 1000)),
     Operator("b", "Operator B", "b.example", TnRange(Tn("442079460000"), 1000)),
 )
+"""Between these two the calls are placed."""
+
+FEDERATION = (
+    *OPERATORS,
+    Operator("c", "Operator C", "c.example", TnRange(Tn("33199000000"), 10_000)),
+    Operator("d", "Operator D", "d.example", TnRange(Tn("12035550100"), 100)),
+)
+"""Who runs the federation's validators."""
+
+
+class LedgerKind(StrEnum):
+    """What orders the ledger's transactions."""
+
+    EMBEDDED = "embedded"
+    """One engine, which holds the two operators' validator keys."""
+    FEDERATION = "federation"
+    """Validators of four operators on CometBFT, each with its own key."""
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The members at genesis, each with one validator."""
+        return FEDERATION if self is LedgerKind.FEDERATION else OPERATORS
+
 
 CALLER = Tn("493023125001")
 CALLEE = Tn("442079460123")
@@ -76,19 +102,29 @@ def aor(number: Tn, operator: Operator) -> str:
 class Site:
     """The folder of one testbed and what stands in it."""
 
-    def __init__(self, folder: Path, addresses: Addresses, clock: Clock, random: Random) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        addresses: Addresses,
+        clock: Clock,
+        random: Random,
+        ledger: LedgerKind = LedgerKind.EMBEDDED,
+    ) -> None:
         self.folder = folder
         self.addresses = addresses
+        self.ledger = ledger
         self._clock = clock
         self._random = random
-        for operator in OPERATORS:
+        for operator in ledger.operators:
             (folder / operator.letter).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
             telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT)))
             self._genesis()
+            self.node_ids = self._node_ids() if ledger is LedgerKind.FEDERATION else {}
             self.signer = self.signing_credential("a/signer")
             self.caller, self.callee = telephones
-        self.tokens = {name: self._token(name) for name in ("sign-a", "verify-b", "submit-a", "submit-b")}
+        roles = (f"{role}-{operator.letter}" for role in ("verify", "submit") for operator in ledger.operators)
+        self.tokens = {name: self._token(name) for name in ("sign-a", *roles)}
         self.passwords = {operator.letter: base64url.encode(random.token(12)) for operator in OPERATORS}
 
     @property
@@ -159,9 +195,24 @@ class Site:
         )
         return Credential(self._write(f"{name}.der", der), self._write(f"{name}.pem", to_pem(signer)), der)
 
+    def _node_ids(self) -> dict[str, str]:
+        """Make each CometBFT node's key in CometBFT's own form; returns operators' letters and their nodes' ids."""
+        ids = {}
+        for operator in self.ledger.operators:
+            key = Ed25519PrivateKey.generate()
+            seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+            value = base64.b64encode(seed + public).decode("ascii")
+            (self.folder / cometbft_home(operator.letter) / "config").mkdir(mode=0o700, parents=True)
+            self._write(
+                f"{cometbft_home(operator.letter)}/config/node_key.json",
+                json.dumps({"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": value}}).encode("ascii"),
+            )
+            ids[operator.letter] = Validator(public, 1).address.hex()
+        return ids
+
     def _genesis(self) -> None:
         members = []
-        for operator in OPERATORS:
+        for operator in self.ledger.operators:
             validator = Ed25519PrivateKey.generate()
             endorsing = generate_es256()
             pem = validator.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -173,7 +224,7 @@ class Site:
                     kind=MemberKind.OPERATOR,
                     domains=(operator.domain,),
                     ranges=(operator.numbers,),
-                    validators=(validator.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),),
+                    validators=(validator.public_key().public_bytes_raw(),),
                     endorsing_keys=(endorsing.public_key_der,),
                 )
             )
@@ -192,16 +243,24 @@ class Site:
         return path
 
 
-def to_toml(sections: Mapping[str, object]) -> str:
-    """Write a configuration: values first, then a table for each mapping and each mapping in a list."""
+def cometbft_home(letter: str) -> str:
+    """Name of the folder of an operator's CometBFT."""
+    return f"cometbft-{letter}"
+
+
+def to_toml(sections: Mapping[str, object], inside: str = "") -> str:
+    """Write a configuration: values first, then a table for each mapping and each mapping in a list.
+
+    `inside` is the table that the sections belong to, with a dot behind it.
+    """
     plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
     lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
     for name, value in sections.items():
         if isinstance(value, Mapping):
-            lines += ["", f"[{name}]", to_toml(value).rstrip()]
+            lines += ["", f"[{inside}{name}]", to_toml(value, f"{inside}{name}.").rstrip()]
         elif _is_table(value) and isinstance(value, list):
             for item in value:
-                lines += ["", f"[[{name}]]", to_toml(item).rstrip()]
+                lines += ["", f"[[{inside}{name}]]", to_toml(item, f"{inside}{name}.").rstrip()]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 

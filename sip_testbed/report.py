@@ -20,6 +20,12 @@ from voice_dpki.media.recording import read_wav
 VERSION = 1
 """Version of report.json's form."""
 
+LEDGERS: Mapping[str, str] = {
+    "embedded": "one engine with both operators' validators",
+    "federation": "four operators' validators on CometBFT",
+}
+"""What orders the ledger's transactions, by its name in report.json."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -104,6 +110,7 @@ class Report:
     codec: str
     srtp: str | None
     keying: str | None
+    ledger: str | None
     directions: Mapping[str, Direction]
     checks: tuple[Check, ...] = ()
     trust: tuple[TrustLink, ...] = ()
@@ -156,6 +163,7 @@ def to_html(report: Report, ladder: Ladder, recordings: Mapping[str, bytes]) -> 
         drawing=draw_ladder(ladder),
         timings=_bars(report.timings_ms),
         memory=_bars({process.name: process.pss_mb for process in report.processes}),
+        ledger=LEDGERS[report.ledger] if report.ledger else "none",
     )
     return page.encode("utf-8")
 

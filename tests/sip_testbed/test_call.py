@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -26,13 +27,31 @@ def test_an_unknown_scenario_is_an_error_for_people(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--codec", "gsm"], ["--srtp", "none"], ["--repeat", "0"], ["--say-seconds", "-1"], ["surplus"]]
+    "arguments",
+    [
+        ["--codec", "gsm"],
+        ["--srtp", "none"],
+        ["--repeat", "0"],
+        ["--ledger", "paper"],
+        ["--say-seconds", "-1"],
+        ["surplus"],
+    ],
 )
 def test_wrong_arguments_end_with_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         call.command(list(arguments))
     assert stopped.value.code == 2
     assert "usage: voice-dpki call" in capsys.readouterr().err
+
+
+def test_without_cometbft_a_federation_is_not_begun_and_the_command_that_installs_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.main(["call", "--ledger", "federation", "--out", str(tmp_path / "call")]) == 2
+    assert capfd.readouterr().err.endswith("cometbft is not installed; install it: make cometbft\n")
+    assert not (tmp_path / "call").exists()
 
 
 @pytest.mark.parametrize("name", ["call", "proxy", "user-agent", "path"])

@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from sip_testbed.addresses import SIP_PORT, Addresses
-from sip_testbed.network import SERVICES, Testbed, service_configs
-from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, Credential, Site, to_toml
+from sip_testbed.network import Testbed, service_configs
+from sip_testbed.provision import (
+    CALLEE,
+    CALLEE_OVER_TRANSIT,
+    CALLER,
+    FEDERATION,
+    OPERATORS,
+    Credential,
+    LedgerKind,
+    Site,
+    to_toml,
+)
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient
@@ -55,6 +65,7 @@ class TestToml:
             "keys": ["a", "b"],
             "listen": {"host": "127.0.0.1", "port": 0},
             "routes": [{"prefix": "+1"}, {"prefix": "+2"}],
+            "nested": {"deeper": {"deepest": {"x": 1}}, "routes": [{"to": {"y": 2}}]},
             "none": None,
             "path": Path("/x"),
         }
@@ -92,8 +103,39 @@ class TestSite:
 
     def test_secrets_are_made_afresh(self, site: Site, tmp_path: Path) -> None:
         other = Site(tmp_path / "other", site.addresses, SystemClock(), SystemRandom())
-        assert len({*site.tokens.values(), *other.tokens.values()}) == 8
+        assert len({*site.tokens.values(), *other.tokens.values()}) == 10
         assert site.passwords["a"] != site.passwords["b"]
+
+
+class TestFederation:
+    @pytest.fixture
+    def site(self, tmp_path: Path) -> Iterator[Site]:
+        addresses = Addresses()
+        yield Site(tmp_path, addresses, SystemClock(), SystemRandom(), LedgerKind.FEDERATION)
+        addresses.close()
+
+    def test_each_of_four_operators_has_a_validator_with_a_key_and_an_address_of_its_own(self, site: Site) -> None:
+        genesis = load_genesis(site.genesis.read_bytes())
+        assert [member.organization for member in genesis.members] == [each.organization for each in FEDERATION]
+        assert {key for member in genesis.members for key in member.validators} == {
+            validator.public_key for validator in genesis.validators.validators
+        }
+        assert len({site.addresses[f"validator-{operator.letter}"].host for operator in FEDERATION}) == 4
+
+    def test_each_validator_knows_its_three_peers_and_no_key_but_its_own(self, site: Site) -> None:
+        configs = service_configs(site)
+        assert "engine" not in configs
+        for operator in FEDERATION:
+            settings = tomllib.loads(to_toml(configs[f"validator-{operator.letter}"]))["cometbft"]
+            others = {each.letter for each in FEDERATION} - {operator.letter}
+            expected = {f"{site.node_ids[other]}@{site.addresses[f'cometbft-p2p-{other}']}" for other in others}
+            assert set(settings["peers"]) == expected
+            assert settings["validator_key"] == f"{operator.letter}/validator.pem"
+
+    def test_each_operator_asks_and_submits_at_its_own_validator(self, site: Site) -> None:
+        configs = service_configs(site)
+        urls = [configs[f"ledger-{operator.letter}"]["follow"] for operator in OPERATORS]
+        assert urls == [{"url": f"http://{site.addresses[f'validator-{each.letter}']}"} for each in OPERATORS]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +158,7 @@ def status(testbed: Testbed, credential: Credential, letter: str = "b") -> str:
 
 class TestNetwork:
     def test_everything_listens(self, testbed: Testbed) -> None:
-        assert set(testbed.running) == set(SERVICES)
+        assert set(testbed.running) == set(service_configs(testbed.site))
         assert all(running.status is None for running in testbed.running.values())
 
     def test_certificates_are_recorded_where_the_other_operator_asks(self, testbed: Testbed) -> None:

@@ -1,11 +1,14 @@
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sip_testbed.addresses import Address
 from sip_testbed.events import NoteEvent
-from sip_testbed.processes import ProcessError, Program, Running, TraceReader, pss_mb, stop_all
+from sip_testbed.processes import ProcessError, Program, Running, TraceReader, pss_mb, require, stop_all
+from voice_dpki.errors import LocalError
 
 READY = """
 import signal, sys, time
@@ -93,3 +96,39 @@ def test_a_trace_is_followed_while_it_is_written(tmp_path: Path) -> None:
 
 def test_memory_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
     assert pss_mb(tmp_path / "smaps_rollup") == 0.0
+
+
+LISTENING = """
+import socket, time
+{before}
+listener = socket.create_server(("127.0.0.1", {port}))
+time.sleep(60)
+"""
+
+
+def test_a_program_that_takes_connections_is_open_though_it_is_not_ready(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = start(LISTENING.format(before="time.sleep(0.2)", port=port))
+    program.wait_open(Address("127.0.0.1", port))
+    assert not program.trace.poll()
+
+
+def test_one_that_ends_before_it_is_open_is_named(start: Start) -> None:
+    program = start("import sys; sys.exit('the port is taken')")
+    with pytest.raises(ProcessError, match=r"ended with status 1 before it could listen") as error:
+        program.wait_open(Address("127.0.0.1", 1))
+    assert "the port is taken" in str(error.value)
+
+
+def test_what_a_program_started_is_measured_apart(start: Start) -> None:
+    child = "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
+    program = start(READY.format(before=child))
+    program.wait_ready()
+    assert program.children_pss_mb() > 1
+
+
+def test_a_program_that_is_missing_is_named_with_the_command_that_installs_it() -> None:
+    require("sh", "make sh")
+    with pytest.raises(LocalError, match=r"^no-such-program is not installed; install it: make it$"):
+        require("no-such-program", "make it")

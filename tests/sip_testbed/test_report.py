@@ -39,6 +39,7 @@ REPORT = Report(
     codec="opus",
     srtp="AEAD_AES_128_GCM",
     keying="MIKEY DH-SIGN",
+    ledger="federation",
     directions={"caller_to_callee": Direction(250, 0, 0.9999, 4.41, 0.3), "callee_to_caller": Direction(249, 1)},
     checks=(Check("answered", True, "200 OK"),),
     trust=(TrustLink("Operator A", "Signs", ("a.example",), "ok"),),
