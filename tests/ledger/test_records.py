@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.records import CertRecord, CertStatus
-from voice_dpki.names import Height
+from voice_dpki.ledger.records import Authority, CertRecord, CertStatus
+from voice_dpki.names import CertDigest, Height
 
-RECORD = CertRecord(CertStatus.VALID, "Operator A", 1000, 2000, Height(3), Height(4), 1, "unspecified", bytes(32))
-PARTS = ["certificate", "valid", "Operator A", 1000, 2000, 3, 4, 1, "unspecified", bytes(32)]
+DIGEST = CertDigest(bytes([7]) * 32)
+
+RECORD = CertRecord(
+    CertStatus.VALID,
+    "Operator A",
+    1000,
+    2000,
+    Height(3),
+    Height(4),
+    1,
+    "unspecified",
+    bytes(32),
+    Authority.OWNER,
+    DIGEST,
+)
+PARTS = ["certificate", "valid", "Operator A", 1000, 2000, 3, 4, 1, "unspecified", bytes(32), 0, DIGEST, None]
 
 
 def test_round_trip() -> None:
@@ -39,6 +53,10 @@ def test_round_trip() -> None:
         (8, 1),
         (9, bytes(31)),
         (9, "x" * 32),
+        (10, 3),
+        (10, True),
+        (11, bytes(31)),
+        (12, 1),
     ],
 )
 def test_refuses_other_values(at: int, value: Any) -> None:

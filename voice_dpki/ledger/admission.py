@@ -23,7 +23,7 @@ _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
 
 def check_certificate(der: bytes, member: Member, time_s: int) -> CertificateProfile:
     """Hold a certificate to the profile and to what `member` may endorse at `time_s`; raises Refused."""
-    profile = _profile(der)
+    profile = read_admitted(der)
     _check_organization(profile, member)
     _check_validity(profile, time_s)
     if profile.tn_auth_list is not None and not profile.tn_auth_list.inside(member.ranges, member.spcs):
@@ -36,8 +36,11 @@ def check_certificate(der: bytes, member: Member, time_s: int) -> CertificatePro
 
 
 @lru_cache(_CACHED_PROFILES)
-def _profile(der: bytes) -> CertificateProfile:
-    """Read a certificate; the verdict depends on its bytes alone, so one read serves check and block."""
+def read_admitted(der: bytes) -> CertificateProfile:
+    """Hold a certificate to the profile; raises Refused.
+
+    The verdict depends on its bytes alone, so one reading serves check, proposal and block.
+    """
     try:
         return read_profile(der)
     except ProfileError as error:

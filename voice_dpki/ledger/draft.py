@@ -8,7 +8,7 @@ from voice_dpki.codec.cbor import Cbor
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.records import CertRecord
-from voice_dpki.ledger.view import Layered, value_hashes
+from voice_dpki.ledger.view import Layered, StateView, value_hashes
 from voice_dpki.names import CertDigest, Height
 
 
@@ -58,6 +58,11 @@ class Draft(Layered):
 
     members_changed = False
 
+    def __init__(self, view: StateView) -> None:
+        super().__init__(view)
+        self.recorded: int = view.recorded if isinstance(view, Draft) else 0
+        """Certificates recorded in this block so far."""
+
     def put(self, key: bytes, value: Cbor) -> None:
         """Set a leaf to the encoding of `value`; None removes it."""
         self.leaves[key] = None if value is None else cbor.encode(value)
@@ -76,10 +81,13 @@ class Draft(Layered):
         self.leaves.update(later.leaves)
         self.certificates.update(later.certificates)
         self.members_changed |= later.members_changed
+        self.recorded = later.recorded
 
-    def outcome(self, results: tuple[TxResult, ...] = ()) -> Outcome:
+    def outcome(
+        self, results: tuple[TxResult, ...] = (), validator_updates: tuple[tuple[bytes, int], ...] = ()
+    ) -> Outcome:
         """Compute the tree after all changes."""
         changed = {key: value for key, value in self.leaves.items() if value != self.view.leaf(key)}
         hashes = value_hashes(changed)
         update = tree.update(self.view, hashes) if hashes else tree.TreeUpdate(tree.root(self.view), {})
-        return Outcome(results, changed, self.certificates, update, members_changed=self.members_changed)
+        return Outcome(results, changed, self.certificates, update, validator_updates, self.members_changed)

@@ -3,7 +3,10 @@
     {"genesis_time", "chain_id", "initial_height": "1", "consensus_params": {"block": {"max_bytes", "max_gas"}},
      "validators": [{"address", "pub_key": {"type", "value"}, "power", "name"}], "app_hash": "",
      "app_state": {"members": [{"organization", "kind", "domains", "ranges": [{"start", "count"}], "spcs",
-                                "validators": [base64 Ed25519 key], "endorsing_keys": [base64 SPKI DER]}]}}
+                                "validators": [base64 Ed25519 key], "endorsing_keys": [base64 SPKI DER]}],
+                   "parameters": {"delay_s", "delay_blocks", "voting_s", ...}}}
+
+`voice_dpki.ledger.parameters` describes the parameters, all of which have defaults.
 
 Who holds the genesis file can check every answer of the ledger, so it is the one thing that must be had from a
 trusted place.
@@ -11,13 +14,14 @@ trusted place.
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import consensus_hash
+from voice_dpki.ledger.directory import MAX_MEMBERS, MAX_VALIDATORS
 from voice_dpki.ledger.draft import Outcome
 from voice_dpki.ledger.header import (
     MAX_CHAIN_ID_BYTES,
@@ -28,13 +32,13 @@ from voice_dpki.ledger.header import (
     parse_time,
 )
 from voice_dpki.ledger.members import Member, MemberKind, check_apart
+from voice_dpki.ledger.parameters import DEFAULT_PARAMETERS, Parameters
 from voice_dpki.ledger.state import found
 from voice_dpki.ledger.view import MemoryState
 from voice_dpki.names import Tn
 from voice_dpki.x509.tnauthlist import TnRange
 
 MAX_GENESIS_BYTES = 4 * 1024 * 1024
-MAX_MEMBERS = 10_000
 
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 """consensus_params.block.max_bytes of a new genesis: 256 of the largest transactions."""
@@ -56,6 +60,7 @@ class Genesis:
     members: tuple[Member, ...]
     max_block_bytes: int
     max_gas: int = -1
+    parameters: Parameters = DEFAULT_PARAMETERS
 
     def consensus_hash(self) -> bytes:
         """Hash of the consensus parameters, as headers have it."""
@@ -63,7 +68,7 @@ class Genesis:
 
     def outcome(self) -> Outcome:
         """Compute what the ledger begins with; its AppHash stands in the first header."""
-        return found(self.members)
+        return found(self.members, self.validators, self.parameters, self.time_ns // 10**9)
 
     def initial_state(self) -> MemoryState:
         """Return the state before the first block."""
@@ -103,7 +108,12 @@ def load_genesis(data: bytes) -> Genesis:
 
 
 def dump_genesis(
-    chain_id: str, time_ns: int, members: Sequence[Member], *, max_block_bytes: int = MAX_BLOCK_BYTES
+    chain_id: str,
+    time_ns: int,
+    members: Sequence[Member],
+    *,
+    max_block_bytes: int = MAX_BLOCK_BYTES,
+    parameters: Parameters = DEFAULT_PARAMETERS,
 ) -> bytes:
     """Write a genesis file in which all validators of `members` have the power 1.
 
@@ -127,7 +137,10 @@ def dump_genesis(
         "consensus_params": {"block": block, **_COMET_DEFAULTS},
         "validators": validators,
         "app_hash": "",
-        "app_state": {"members": [_member_json(member) for member in members]},
+        "app_state": {
+            "members": [_member_json(member) for member in members],
+            "parameters": asdict(parameters),
+        },
     }
     data = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
     load_genesis(data)
@@ -183,6 +196,7 @@ class _MemberForm(msgspec.Struct, forbid_unknown_fields=True):
 
 class _StateForm(msgspec.Struct, forbid_unknown_fields=True):
     members: Annotated[tuple[_MemberForm, ...], msgspec.Meta(min_length=1, max_length=MAX_MEMBERS)]
+    parameters: dict[str, int] = {}
 
 
 class _GenesisForm(msgspec.Struct):
@@ -206,7 +220,15 @@ def _genesis(form: _GenesisForm) -> Genesis:
         members=tuple(_member(item) for item in form.app_state.members),
         max_block_bytes=int(block.max_bytes),
         max_gas=int(block.max_gas),
+        parameters=_parameters(form.app_state.parameters),
     )
+
+
+def _parameters(form: dict[str, int]) -> Parameters:
+    try:
+        return Parameters(**form)
+    except TypeError:
+        raise MalformedError("there is a parameter that the ledger does not know") from None
 
 
 def _validator(form: _ValidatorForm) -> Validator:
@@ -248,6 +270,8 @@ def _check(genesis: Genesis) -> None:
     theirs = {key for member in genesis.members for key in member.validators}
     if not {validator.public_key for validator in genesis.validators.validators} <= theirs:
         raise GenesisError("genesis: a validator belongs to no member")
+    if not any(member.votes for member in genesis.members) or len(theirs) > MAX_VALIDATORS:
+        raise GenesisError(f"genesis: there must be an operator, and at most {MAX_VALIDATORS} validators")
 
 
 def _base64(data: bytes) -> str:

@@ -3,16 +3,17 @@
 A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ organisation):
 
     member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
-              [validator keys], [endorsing keys]]
+              [validator keys], [endorsing keys], revision, admitted height, suspended]
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -61,6 +62,12 @@ class Member:
     """Ed25519 public keys."""
     endorsing_keys: tuple[bytes, ...] = ()
     """ECDSA P-256 public keys, as DER SubjectPublicKeyInfo: they sign the member's transactions."""
+    revision: int = 0
+    """Grows with each change, so that two proposals cannot undo each other unseen."""
+    admitted_height: int = 0
+    """Block that admitted the member, 0 at genesis: what was recorded under its name before is not its own."""
+    suspended: bool = False
+    """Whether a quorum of operators has found it compromised: it can do nothing, and its certificates rest."""
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
@@ -79,15 +86,27 @@ class Member:
             _check_endorsing_key(key)
         if self.kind is not MemberKind.OPERATOR and self.validators:
             raise MalformedError("member: only operators run validators")
+        if any(type(number) is not int or number < 0 for number in (self.revision, self.admitted_height)):
+            raise MalformedError("member: revisions and heights are whole numbers from 0")
+        if type(self.suspended) is not bool:
+            raise MalformedError("member: it is suspended or not")
 
     @classmethod
     def parse(cls, data: bytes) -> "Member":
         """Parse a member's record; raises MalformedError on anything but its one encoding."""
         match cbor.decode(data, "member"):
-            case ["member", str(organization), str(kind), *lists] if len(lists) == 5:
+            case ["member", *parts, revision, admitted_height, suspended]:
+                kept: Any = {"revision": revision, "admitted_height": admitted_height, "suspended": suspended}
+                return replace(cls.of_parts(parts), **kept)  # checked by the class
+        raise MalformedError("member: not a list of a member's parts")
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Cbor]) -> "Member":
+        """Make a member of what `parts` gives; raises MalformedError."""
+        match parts:
+            case [str(organization), str(kind), domains, ranges, spcs, validators, endorsing_keys]:
                 if kind not in set(MemberKind):
                     raise MalformedError("member: its kind is not known")
-                domains, ranges, spcs, validators, endorsing_keys = lists
                 return cls(
                     organization=organization,
                     kind=MemberKind(kind),
@@ -99,11 +118,20 @@ class Member:
                 )
         raise MalformedError("member: not a list of a member's parts")
 
-    def serialize(self) -> bytes:
-        """Encode the member's record."""
+    def parts(self) -> list[Cbor]:
+        """Return what is decided about a member, without what the ledger keeps of it, ready for encoding."""
         ranges: list[Cbor] = [[entry.start, entry.count] for entry in self.ranges]
         lists: list[Cbor] = [self.domains, ranges, self.spcs, self.validators, self.endorsing_keys]
-        return cbor.encode([KIND, self.organization, str(self.kind), *lists])
+        return [self.organization, str(self.kind), *lists]
+
+    def serialize(self) -> bytes:
+        """Encode the member's record."""
+        return cbor.encode([KIND, *self.parts(), self.revision, self.admitted_height, self.suspended])
+
+    @property
+    def votes(self) -> bool:
+        """Whether the member takes part in decisions."""
+        return self.kind is MemberKind.OPERATOR and not self.suspended
 
     @cached_property
     def key_ids(self) -> frozenset[bytes]:
@@ -128,34 +156,54 @@ def member_key(organization: str) -> bytes:
     return hashlib.sha256(MEMBER_DOMAIN + organization.encode("utf-8")).digest()
 
 
+class ConflictError(MalformedError):
+    """Two members cannot both be, for they share what only one can have: `what`, one of CONFLICTS."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"members: two of them share {CONFLICTS[what]}")
+        self.what = what
+
+
+CONFLICTS = {
+    "organization": "an organisation's name",
+    "domain": "a domain, or one has a domain below another's",
+    "spc": "a service provider code",
+    "validator": "a validator key",
+    "endorsing-key": "an endorsing key",
+    "range": "numbers: two number ranges overlap",
+}
+
+
 def check_apart(members: Sequence[Member]) -> None:
-    """Raise MalformedError unless no two members share an organisation, domain, number, code or key."""
-    _check_unique("organisation", (member.organization for member in members))
+    """Raise ConflictError unless no two members share an organisation, domain, number, code or key."""
+    _check_unique("organization", (member.organization for member in members))
     _check_unique("domain", (domain for member in members for domain in member.domains))
     _check_domains_apart(members)
-    _check_unique("service provider code", (spc for member in members for spc in member.spcs))
-    _check_unique("validator key", (key for member in members for key in member.validators))
-    _check_unique("endorsing key", (key for member in members for key in member.endorsing_keys))
+    _check_unique("spc", (spc for member in members for spc in member.spcs))
+    _check_unique("validator", (key for member in members for key in member.validators))
+    _check_unique("endorsing-key", (key for member in members for key in member.endorsing_keys))
     spans = sorted(
         (len(entry.start), int(entry.start), entry.count) for member in members for entry in member.ranges
     )
     for (digits, start, count), (next_digits, next_start, _) in pairwise(spans):
         if digits == next_digits and next_start < start + count:
-            raise MalformedError("members: two number ranges overlap")
+            raise ConflictError("range")
 
 
 def _check_domains_apart(members: Sequence[Member]) -> None:
     """Refuse a domain below another member's: both would hold the names under it."""
-    for member in members:
-        others = [other for other in members if other is not member]
-        if any(other.holds_host(domain) for domain in member.domains for other in others):
-            raise MalformedError("members: a domain lies below another member's")
+    holders = {domain: member.organization for member in members for domain in member.domains}
+    for domain, holder in holders.items():
+        labels = domain.split(".")
+        above = (".".join(labels[at:]) for at in range(1, len(labels)))
+        if any(holders.get(name, holder) != holder for name in above):
+            raise ConflictError("domain")
 
 
 def _check_unique(what: str, values: Iterable[object]) -> None:
     listed = list(values)
     if len(set(listed)) != len(listed):
-        raise MalformedError(f"members: a {what} is given twice")
+        raise ConflictError(what)
 
 
 def _check_organization(organization: str) -> None:

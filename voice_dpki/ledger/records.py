@@ -1,16 +1,18 @@
 """What the ledger holds about a certificate: its record, a leaf of the tree under H(CERT).
 
-    record = ["certificate", status, organization, not_before_s, not_after_s, recorded_height, changed_height,
-              revision, reason, key_id]                                        -- deterministic CBOR
+record = ["certificate", status, organization, not_before_s, not_after_s, recorded_height, changed_height,
+          revision, reason, key_id, changed_by, replaces, replaced_by]    -- deterministic CBOR
+
+A renewed certificate and the one that replaces it name each other.
 """
 
 import hashlib
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
-from voice_dpki.names import Height
+from voice_dpki.names import CertDigest, Height
 
 KIND = "certificate"
 
@@ -44,6 +46,17 @@ REASONS = frozenset(
 """Reasons for a change of status, named as in RFC 5280 §5.3.1."""
 
 
+class Authority(IntEnum):
+    """Who gave a certificate its status, in rising order: nobody resumes what a higher authority suspended."""
+
+    OWNER = 0
+    """The certificate's own key."""
+    ENDORSER = 1
+    """The member that endorsed it."""
+    QUORUM = 2
+    """More than two thirds of the operators."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertRecord:
     """One recorded certificate. `revision` starts at 0 and grows with each change of status."""
@@ -58,6 +71,9 @@ class CertRecord:
     reason: str | None
     key_id: bytes
     """SHA-256 of the certificate's SubjectPublicKeyInfo."""
+    changed_by: Authority = Authority.ENDORSER
+    replaces: CertDigest | None = None
+    replaced_by: CertDigest | None = None
 
     def __post_init__(self) -> None:
         if self.status not in RECORDED:
@@ -69,14 +85,20 @@ class CertRecord:
             raise MalformedError("record: organisation and reason are text")
         if not isinstance(self.key_id, bytes) or len(self.key_id) != 32:
             raise MalformedError("record: a key is named by 32 bytes")
+        if not isinstance(self.changed_by, Authority):
+            raise MalformedError("record: who changed it is not known")
+        for link in (self.replaces, self.replaced_by):
+            if link is not None and not (isinstance(link, bytes) and len(link) == 32):
+                raise MalformedError("record: another certificate is named by 32 bytes")
 
     @classmethod
     def parse(cls, data: bytes) -> "CertRecord":
         """Parse a record; raises MalformedError on anything but its one encoding."""
         match cbor.decode(data, "record"):
-            case ["certificate", str(status), str(organization), *rest] if len(rest) == 7:
-                if status not in RECORDED:
-                    raise MalformedError("record: its status is not known")
+            case ["certificate", str(status), str(organization), *rest] if len(rest) == 10:
+                if status not in RECORDED or type(rest[7]) is not int or rest[7] not in set(Authority):
+                    raise MalformedError("record: its status, or who gave it, is not known")
+                rest[7] = Authority(rest[7])
                 return cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
         raise MalformedError("record: not a list of the record's members")
 
@@ -94,6 +116,9 @@ class CertRecord:
                 self.revision,
                 self.reason,
                 self.key_id,
+                int(self.changed_by),
+                self.replaces,
+                self.replaced_by,
             ]
         )
 
@@ -117,5 +142,5 @@ class CertRecord:
         return self.status
 
 
-_PREFIX = cbor.encode([KIND, *[0] * 9])[:-9]
+_PREFIX = cbor.encode([KIND, *[0] * 12])[:-12]
 """How the encodings of records, and of no other leaves, begin."""

@@ -12,9 +12,12 @@ _ROLE = "by a key that the ledger holds for the member"
 
 
 class Refusal(Enum):
-    """A reason to refuse. Codes below 100 concern the envelope, 100 to 199 a certificate, 200 to 299 its status."""
+    """A reason to refuse. Codes below 100 keep a transaction out of blocks, because it is nobody's or has no room.
 
-    TOO_LARGE = (1, "transaction-too-large", "The transaction has more than 16384 bytes.")
+    Codes from 100 concern a certificate, from 200 its status, from 300 proposals and members.
+    """
+
+    TOO_LARGE = (1, "transaction-too-large", "The transaction has more than 65536 bytes.")
     MALFORMED = (2, "malformed", "The bytes are not a transaction in deterministic CBOR.")
     VERSION = (3, "unknown-version", "The transaction has a version that this ledger does not know.")
     KIND = (4, "unknown-kind", "The transaction is of a kind that this ledger does not know.")
@@ -22,6 +25,9 @@ class Refusal(Enum):
     MEMBER = (6, "unknown-member", "The transaction is made in the name of an organisation that is no member.")
     SIGNER = (7, "unknown-signer", f"The transaction is not signed {_ROLE} in whose name it is made.")
     SIGNATURE = (8, "bad-signature", "The transaction's signature does not verify.")
+    SUSPENDED = (9, "suspended-member", "The member in whose name the transaction is made is suspended.")
+    OWNER = (10, "unknown-owner", "No certificate with this digest is recorded under the key that signs.")
+    BLOCK_FULL = (11, "block-full", "The block holds as many new certificates as it may; a later one has room.")
 
     CERTIFICATE_TOO_LARGE = (100, "certificate-too-large", "The certificate has more than 8192 bytes.")
     CERTIFICATE_MALFORMED = (
@@ -95,11 +101,53 @@ class Refusal(Enum):
     EXPIRED = (125, "expired", "The certificate has expired.")
     NOT_YET_VALID = (126, "not-yet-valid", "The certificate becomes valid more than 30 days from now.")
 
+    TOO_MANY_NAMES = (127, "too-many-names", "The certificate has more than 128 names and blocks of numbers.")
+    NAME_FULL = (128, "name-full", "256 certificates with one of the certificate's names are recorded already.")
+    QUOTA_HOUR = (129, "hourly-quota", "The member has had as many certificates recorded in this hour as it may.")
+    QUOTA_TOTAL = (130, "total-quota", "The member has as many certificates on the ledger as it may.")
+
     NOT_RECORDED = (200, "not-recorded", "No certificate with this digest is recorded.")
     NOT_OWNER = (201, "not-the-owner", "The certificate was recorded by another organisation.")
     REVISION = (202, "wrong-revision", "The certificate's status has changed since this change was signed.")
     TRANSITION = (203, "transition-not-allowed", "The certificate's present status does not allow this change.")
     REASON = (204, "unknown-reason", "The reason given is none of those in RFC 5280 section 5.3.1.")
+    OUTRANKED = (
+        205,
+        "outranked",
+        "The certificate was suspended by a higher authority, which alone can resume it.",
+    )
+    NOT_VALID = (206, "not-valid", "The certificate to be renewed is suspended, revoked or expired.")
+    RENEWED = (207, "already-renewed", "The certificate has been renewed already.")
+    OWNER_SIGNATURE = (
+        208,
+        "owner-signature",
+        "The new certificate is not signed for by the key of the one that it replaces.",
+    )
+    NO_OVERLAP = (
+        209,
+        "no-overlap",
+        "The new certificate becomes valid only after the one that it replaces expires.",
+    )
+    OTHER_SUBJECT = (210, "other-subject", "The new certificate has another subject than the one that it replaces.")
+
+    NOT_OPERATOR = (300, "not-an-operator", "Only operators propose and vote.")
+    CHANGE = (301, "unknown-change", "The proposal asks for nothing that this ledger knows how to do.")
+    DEADLINE = (302, "bad-deadline", "The proposal ends in the past, or later than the ledger allows.")
+    PROPOSED = (303, "already-proposed", "The very same proposal has been made already.")
+    PROPOSALS = (304, "too-many-proposals", "The operator, or the ledger, has as many proposals as it may.")
+    NO_PROPOSAL = (305, "unknown-proposal", "There is no such proposal.")
+    NOT_OPEN = (306, "not-open", "The proposal is decided, or its time is over.")
+    VOTED = (307, "already-voted", "The operator has voted on this proposal.")
+    MEMBER_REVISION = (310, "wrong-member-revision", "The member is not, or no more, as the proposal assumes.")
+    ORGANIZATION_TAKEN = (311, "organization-taken", "Another member has this name.")
+    DOMAIN_TAKEN = (312, "domain-taken", "A domain is another member's, or lies below or above one of its.")
+    RANGE_TAKEN = (313, "range-taken", "A number range overlaps with one that is allotted already.")
+    SPC_TAKEN = (314, "spc-taken", "A service provider code is another member's.")
+    VALIDATOR_TAKEN = (315, "validator-taken", "A validator key is another member's.")
+    ENDORSING_KEY_TAKEN = (316, "endorsing-key-taken", "An endorsing key is in use by another organisation.")
+    NO_VALIDATORS = (317, "no-validators", "The change would leave the ledger without validators or operators.")
+    MEMBERS = (318, "too-many-members", "The ledger has as many members or validators as it may.")
+    QUORUM = (319, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:
         self.code = code
@@ -130,3 +178,13 @@ PROFILE_REFUSALS = {
     "key-usage": Refusal.CERTIFICATE_KEY_USAGE,
 }
 """The refusal for each code of `voice_dpki.x509.profile.ProfileError`."""
+
+CONFLICT_REFUSALS = {
+    "organization": Refusal.ORGANIZATION_TAKEN,
+    "domain": Refusal.DOMAIN_TAKEN,
+    "spc": Refusal.SPC_TAKEN,
+    "validator": Refusal.VALIDATOR_TAKEN,
+    "endorsing-key": Refusal.ENDORSING_KEY_TAKEN,
+    "range": Refusal.RANGE_TAKEN,
+}
+"""The refusal for each kind of `voice_dpki.ledger.members.ConflictError`."""

@@ -1,20 +1,26 @@
 """Transactions: what members ask of the ledger, as deterministic CBOR under signatures.
 
-    transaction = [1, body: bytes, [+ [key_id: bytes .size 32, signature: bytes .size 64]]]
-    body        = {"chain": text, "by": text, "kind": "submit", "certificate": bytes}
-                / {"chain": text, "by": text, "kind": "status", "digest": bytes .size 32,
-                   "revision": uint, "status": text, "reason": text}
+    transaction = [1, body: bytes, [+ [key_id: bytes .size 32, signature: bytes .size (64..1024)]]]
+    body        = {"chain": text, "by": text, "kind": text, ...}                -- by: an organisation
 
-A signature is ECDSA P-256 with SHA-256, r ‖ s, over "voice-dpki/tx/v1", a zero byte and the bytes of the body as
-received. The key is named by the SHA-256 of its SubjectPublicKeyInfo. What a body asks for can happen only once (a
-certificate is recorded once, a revision is left once), so repeating a transaction, or signing its body again,
-changes nothing.
+    "submit"        "certificate": bytes
+    "batch"         "certificates": [+ bytes]                                   -- all are recorded, or none
+    "renew"         "certificate": bytes, "replaces": H(CERT), "owner_key": bytes, "owner_signature": bytes
+    "status"        "digest": H(CERT), "revision": uint, "status": text, "reason": text
+    "owner-status"  the same and "key": bytes, the certificate's own key, which signs
+    "propose"       "until_s": uint, "change": bytes                            -- `voice_dpki.ledger.proposals`
+    "vote"          "proposal": bytes .size 32, "approve": bool
+
+A signature is over "voice-dpki/tx/v1", a zero byte and the bytes of the body as received: ECDSA P-256 with SHA-256
+as r ‖ s, or for the RSA key of a certificate RSASSA-PSS. The key is named by the SHA-256 of its
+SubjectPublicKeyInfo. What a body asks for can happen only once (a certificate is recorded once, a revision is left
+once, an operator votes once), so repeating a transaction, or signing its body again, changes nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias, TypeVar
 
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
@@ -25,8 +31,17 @@ from voice_dpki.names import CertDigest
 
 VERSION = 1
 
-MAX_TRANSACTION_BYTES = 16 * 1024
-"""Largest transaction; the largest certificate is half of it."""
+MAX_TRANSACTION_BYTES = 64 * 1024
+"""Largest transaction: a batch of about a hundred certificates, or a proposal with the largest member."""
+
+MAX_BATCH = 256
+"""Certificates in a batch."""
+
+MAX_SIGNATURE_BYTES = 1024
+"""A signature by the largest RSA key."""
+
+MAX_KEY_BYTES = 2048
+"""A SubjectPublicKeyInfo; the largest RSA key's has about 1100."""
 
 MAX_SIGNATURES = 32
 """Signatures on one transaction: a quorum's, in time; each costs every validator 80 µs."""
@@ -37,6 +52,9 @@ MAX_TEXT_LENGTH = 64
 SIGNATURE_DOMAIN = b"voice-dpki/tx/v1\0"
 """Keeps these signatures apart from everything else that an endorsing key may sign."""
 
+RENEWAL_DOMAIN = b"voice-dpki/renewal/v1\0"
+"""The same for an owner's signature on a renewal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submit:
@@ -45,6 +63,27 @@ class Submit:
     chain: str
     by: str
     certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Record all of `certificates` (DER), or none: one endorsement for many."""
+
+    chain: str
+    by: str
+    certificates: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Record `certificate` as what follows `replaces`, whose owner signs for it with `renewal_bytes`."""
+
+    chain: str
+    by: str
+    certificate: bytes
+    replaces: CertDigest
+    owner_key: bytes
+    owner_signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +98,45 @@ class ChangeStatus:
     reason: str
 
 
-Body: TypeAlias = Submit | ChangeStatus
+@dataclass(frozen=True, slots=True)
+class OwnerStatus:
+    """The same, by the certificate's own key (DER SubjectPublicKeyInfo); `by` is the member that endorsed it."""
+
+    chain: str
+    by: str
+    digest: CertDigest
+    revision: int
+    status: str
+    reason: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Ask the operators for a change (`voice_dpki.ledger.proposals.Change`), to be decided until `until_s`."""
+
+    chain: str
+    by: str
+    until_s: int
+    change: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The vote of the operator `by` on a proposal."""
+
+    chain: str
+    by: str
+    proposal: bytes
+    approve: bool
+
+
+Body: TypeAlias = Submit | Batch | Renew | ChangeStatus | OwnerStatus | Propose | Vote
 
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """One signature, r ‖ s, and the SHA-256 of the SubjectPublicKeyInfo of the key that made it."""
+    """One signature, and the SHA-256 of the SubjectPublicKeyInfo of the key that made it."""
 
     key_id: bytes
     signature: bytes
@@ -113,12 +185,27 @@ def signed_bytes(body_bytes: bytes) -> bytes:
     return SIGNATURE_DOMAIN + body_bytes
 
 
+def renewal_bytes(chain: str, replaces: CertDigest, digest: CertDigest) -> bytes:
+    """Return what the owner of a certificate signs with its key, to have `digest` follow it."""
+    return RENEWAL_DOMAIN + cbor.encode([chain, replaces, digest])
+
+
+def certificates_of(body: Body) -> tuple[bytes, ...]:
+    """Return the certificates (DER) that a body asks to record."""
+    match body:
+        case Submit() | Renew():
+            return (body.certificate,)
+        case Batch():
+            return body.certificates
+    return ()
+
+
 def endorse(body: Body, signers: Sequence[Signer]) -> bytes:
     """Serialise `body` as a transaction with the signature of each of `signers`.
 
-    Raises LocalError if a signer is not ES256 or the transaction would be too large.
+    Raises LocalError if a signer cannot be the one that is needed, or the transaction would be too large.
     """
-    if any(signer.algorithm != "ES256" for signer in signers):
+    if not isinstance(body, OwnerStatus) and any(signer.algorithm != "ES256" for signer in signers):
         raise LocalError("an endorsing key must be ECDSA on P-256")
     body_bytes = cbor.encode(_body_map(body))
     signed = signed_bytes(body_bytes)
@@ -145,9 +232,9 @@ def _list(value: Cbor, least: int, most: int) -> list[Cbor]:
     return items
 
 
-def _bytes(value: Cbor, size: int) -> bytes:
+def _bytes(value: Cbor, least: int, most: int) -> bytes:
     data = _as(bytes, value)
-    if len(data) != size:
+    if not least <= len(data) <= most:
         raise MalformedError("a byte string in a transaction has another size")
     return data
 
@@ -161,52 +248,71 @@ def _text(value: Cbor) -> str:
 
 def _parse_endorsement(value: Cbor) -> Endorsement:
     key_id, signature = _list(value, 2, 2)
-    return Endorsement(_bytes(key_id, 32), _bytes(signature, 64))
+    return Endorsement(_hash(key_id), _signature(signature))
 
 
-def _parse_submit(members: Mapping[str, Cbor]) -> Submit:
-    return Submit(_text(members["chain"]), _text(members["by"]), _as(bytes, members["certificate"]))
+def _hash(value: Cbor) -> bytes:
+    return _bytes(value, 32, 32)
 
 
-def _parse_status(members: Mapping[str, Cbor]) -> ChangeStatus:
-    return ChangeStatus(
-        chain=_text(members["chain"]),
-        by=_text(members["by"]),
-        digest=CertDigest(_bytes(members["digest"], 32)),
-        revision=_as(int, members["revision"]),
-        status=_text(members["status"]),
-        reason=_text(members["reason"]),
-    )
+def _signature(value: Cbor) -> bytes:
+    return _bytes(value, 64, MAX_SIGNATURE_BYTES)
 
 
-_KINDS: dict[str, tuple[frozenset[str], Callable[[Mapping[str, Cbor]], Body]]] = {
-    "submit": (frozenset({"chain", "by", "kind", "certificate"}), _parse_submit),
-    "status": (frozenset({"chain", "by", "kind", "digest", "revision", "status", "reason"}), _parse_status),
+def _key(value: Cbor) -> bytes:
+    return _bytes(value, 1, MAX_KEY_BYTES)
+
+
+def _long(value: Cbor) -> bytes:
+    return _as(bytes, value)
+
+
+def _number(value: Cbor) -> int:
+    return _as(int, value)
+
+
+def _flag(value: Cbor) -> bool:
+    return _as(bool, value)
+
+
+def _certificates(value: Cbor) -> tuple[bytes, ...]:
+    return tuple(map(_long, _list(value, 1, MAX_BATCH)))
+
+
+_Parser: TypeAlias = Callable[[Cbor], Any]
+
+_COMMON: dict[str, _Parser] = {"chain": _text, "by": _text}
+_CHANGE: dict[str, _Parser] = {**_COMMON, "digest": _hash, "revision": _number, "status": _text, "reason": _text}
+
+_KINDS: dict[str, tuple[type[Body], dict[str, _Parser]]] = {
+    "submit": (Submit, {**_COMMON, "certificate": _long}),
+    "batch": (Batch, {**_COMMON, "certificates": _certificates}),
+    "renew": (
+        Renew,
+        {**_COMMON, "certificate": _long, "replaces": _hash, "owner_key": _key, "owner_signature": _signature},
+    ),
+    "status": (ChangeStatus, _CHANGE),
+    "owner-status": (OwnerStatus, {**_CHANGE, "key": _key}),
+    "propose": (Propose, {**_COMMON, "until_s": _number, "change": _long}),
+    "vote": (Vote, {**_COMMON, "proposal": _hash, "approve": _flag}),
 }
-"""For each kind, exactly the members that its body has, and its parser."""
+"""For each kind its class and, for exactly the members that its body has beside the kind, their parsers."""
+
+_KIND_OF = {body_type: kind for kind, (body_type, _) in _KINDS.items()}
 
 
 def _parse_body(body_bytes: bytes) -> Body:
     members: dict[str, Cbor] = _as(dict, cbor.decode(body_bytes, "transaction body"))
     if "kind" not in members:
         raise MalformedError("a transaction's body has no kind")
-    kind = _text(members["kind"])
+    kind = _text(members.pop("kind"))
     if kind not in _KINDS:
         raise Refused(Refusal.KIND)
-    expected, parse = _KINDS[kind]
-    if members.keys() != expected:
+    body_type, parsers = _KINDS[kind]
+    if members.keys() != parsers.keys():
         raise MalformedError("a transaction's body lacks a member or has one too many")
-    return parse(members)
+    return body_type(**{name: parse(members[name]) for name, parse in parsers.items()})
 
 
 def _body_map(body: Body) -> dict[str, Cbor]:
-    common: dict[str, Cbor] = {"chain": body.chain, "by": body.by}
-    if isinstance(body, Submit):
-        return common | {"kind": "submit", "certificate": body.certificate}
-    return common | {
-        "kind": "status",
-        "digest": body.digest,
-        "revision": body.revision,
-        "status": body.status,
-        "reason": body.reason,
-    }
+    return {"kind": _KIND_OF[type(body)]} | {each.name: getattr(body, each.name) for each in fields(body)}

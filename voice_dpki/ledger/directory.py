@@ -1,0 +1,132 @@
+"""The list of members, and the changes to it that keep the ledger sound.
+
+    SHA-256("voice-dpki/members/v1" ‖ 00) -> ["members", [* organization]]                     -- sorted
+
+Whatever changes a member goes through `install` or `remove`: both hold the new state of affairs to what must always
+be true, so that no number, name or key ever has two owners.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from voice_dpki.codec import cbor
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger import owners, validators
+from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.members import ConflictError, Member, check_apart, member_key
+from voice_dpki.ledger.refusals import CONFLICT_REFUSALS, Refusal, Refused
+from voice_dpki.ledger.view import StateView
+
+DIRECTORY_KEY = hashlib.sha256(b"voice-dpki/members/v1\0").digest()
+
+MAX_MEMBERS = 1000
+MAX_VALIDATORS = 200
+"""Each signs every block, and every answer carries the signatures."""
+
+
+def organizations(view: StateView) -> tuple[str, ...]:
+    """Return the names of all members, in order."""
+    data = view.leaf(DIRECTORY_KEY)
+    if data is None:
+        return ()
+    return parse_organizations(data)
+
+
+def parse_organizations(data: bytes) -> tuple[str, ...]:
+    """Parse the value of the leaf."""
+    match cbor.decode(data, "member list"):
+        case ["members", list(names)]:
+            return tuple(name for name in names if isinstance(name, str))
+    raise LocalError("the ledger's state is damaged: the list of members is not one")
+
+
+def members_of(view: StateView) -> list[Member]:
+    """Return all members, in the order of their names."""
+    return [_found(view, organization) for organization in organizations(view)]
+
+
+def operators_of(view: StateView) -> frozenset[str]:
+    """Return the names of those who decide: operators that are not suspended."""
+    return frozenset(member.organization for member in members_of(view) if member.votes)
+
+
+def begin(draft: Draft, members: Sequence[Member]) -> None:
+    """Let a ledger begin with members that are known to share nothing."""
+    for member in members:
+        draft.put_member(member)
+        for key_id in sorted(member.key_ids):
+            owners.claim(draft, key_id, member.organization)
+    _write(draft, sorted(member.organization for member in members))
+
+
+def install(draft: Draft, member: Member) -> None:
+    """Admit a member, or put it in the place of its former self; raises Refused where that cannot be."""
+    old = draft.member(member.organization)
+    others = [other for other in members_of(draft) if other.organization != member.organization]
+    _check_together([*others, member])
+    for key_id in sorted(old.key_ids - member.key_ids if old else ()):
+        owners.release(draft, key_id)
+    try:
+        for key_id in sorted(member.key_ids - old.key_ids if old else member.key_ids):
+            owners.claim(draft, key_id, member.organization)
+    except Refused:
+        raise Refused(Refusal.ENDORSING_KEY_TAKEN) from None
+    before = frozenset(old.validators) if old else frozenset[bytes]()
+    after = frozenset(member.validators)
+    validators.replace_keys(draft, before - after, after - before)
+    draft.put_member(member)
+    if old is None:
+        _write(draft, sorted([*organizations(draft), member.organization]))
+    _check_capable(draft)
+
+
+def remove(draft: Draft, organization: str) -> None:
+    """Remove a member; raises Refused where the ledger could not go on without it."""
+    member = _found(draft, organization)
+    for key_id in sorted(member.key_ids):
+        owners.release(draft, key_id)
+    validators.replace_keys(draft, frozenset(member.validators), frozenset())
+    draft.put(member_key(organization), None)
+    draft.members_changed = True
+    _write(draft, [name for name in organizations(draft) if name != organization])
+    _check_capable(draft)
+
+
+def drop_validators(draft: Draft, addresses: frozenset[bytes]) -> None:
+    """Take the keys with these addresses from the members that run them, unless no validator would be left."""
+    for member in members_of(draft):
+        kept = tuple(key for key in member.validators if Validator(key, 1).address not in addresses)
+        if kept != member.validators:
+            own = Draft(draft)
+            try:
+                install(own, replace(member, validators=kept, revision=member.revision + 1))
+            except Refused:
+                continue
+            draft.take_over(own)
+
+
+def _check_together(members: list[Member]) -> None:
+    if len(members) > MAX_MEMBERS or sum(len(member.validators) for member in members) > MAX_VALIDATORS:
+        raise Refused(Refusal.MEMBERS)
+    try:
+        check_apart(members)
+    except ConflictError as error:
+        raise Refused(CONFLICT_REFUSALS[error.what]) from None
+
+
+def _check_capable(draft: Draft) -> None:
+    if not validators.validator_keys(draft) or not operators_of(draft):
+        raise Refused(Refusal.NO_VALIDATORS)
+
+
+def _found(view: StateView, organization: str) -> Member:
+    member = view.member(organization)
+    if member is None:
+        raise LocalError("the ledger's state is damaged: a member is missing")
+    return member
+
+
+def _write(draft: Draft, names: list[str]) -> None:
+    draft.put(DIRECTORY_KEY, ["members", names])

@@ -1,0 +1,199 @@
+"""How operators decide: proposals, votes, and what takes effect when.
+
+A change needs the approval of more than two thirds of the operators: those that are members, not suspended, and of
+the kind operator. Whoever proposes approves. A change of members takes effect with the first block after the
+ledger's delay, if the quorum still holds then and the change is still possible; what a compromise calls for, namely
+suspending a member and revoking or suspending certificates, takes effect at once. A proposal leaves the state after
+its deadline: it cannot be brought back, because its deadline is signed with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger import directory, proposals
+from voice_dpki.ledger.draft import Block, Draft
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.parameters import parameters_of
+from voice_dpki.ledger.proposals import (
+    Change,
+    Proposal,
+    ProposalState,
+    RemoveMember,
+    SetMember,
+    SetStatus,
+    SuspendMember,
+    parse_change,
+    proposal_of,
+)
+from voice_dpki.ledger.records import Authority, CertStatus
+from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.ledger.transactions import Propose, Transaction, Vote
+
+_AT_ONCE = (SuspendMember, SetStatus)
+
+
+def propose(draft: Draft, block: Block, member: Member, body: Propose, transaction: Transaction) -> None:
+    """Take a proposal, with its proposer's approval; raises Refused."""
+    _check_operator(member)
+    parameters = parameters_of(draft)
+    if not block.time_s < body.until_s <= block.time_s + parameters.voting_s:
+        raise Refused(Refusal.DEADLINE)
+    identity = proposals.proposal_id(transaction.body_bytes)
+    if proposal_of(draft, identity) is not None:
+        raise Refused(Refusal.PROPOSED)
+    listed = [entry.by for entry in proposals.entries_of(draft)]
+    if len(listed) >= proposals.MAX_PROPOSALS or listed.count(body.by) >= parameters.proposals_per_operator:
+        raise Refused(Refusal.PROPOSALS)
+    _make(Draft(draft), block, _read_change(body.change))  # whether it could take effect now
+    state = ProposalState.OPEN
+    proposal = Proposal(body.by, body.change, body.until_s, state, None, (body.by,), (), 0, 0)
+    proposals.put(draft, identity, _counted(draft, block, proposal))
+
+
+def vote(draft: Draft, block: Block, member: Member, body: Vote, _: Transaction) -> None:
+    """Take an operator's vote, its only one on this proposal; raises Refused."""
+    _check_operator(member)
+    proposal = proposal_of(draft, body.proposal)
+    if proposal is None:
+        raise Refused(Refusal.NO_PROPOSAL)
+    if proposal.state is not ProposalState.OPEN or block.time_s > proposal.until_s:
+        raise Refused(Refusal.NOT_OPEN)
+    if body.by in proposal.approving + proposal.rejecting:
+        raise Refused(Refusal.VOTED)
+    if body.approve:
+        proposal = replace(proposal, approving=tuple(sorted((*proposal.approving, body.by))))
+    else:
+        proposal = replace(proposal, rejecting=tuple(sorted((*proposal.rejecting, body.by))))
+    proposals.put(draft, body.proposal, _counted(draft, block, proposal))
+
+
+def take_effect(draft: Draft, block: Block) -> None:
+    """Do what is due with this block: changes in the order in which they became due, and forgetting."""
+    due = [
+        entry
+        for entry in proposals.entries_of(draft)
+        if block.height >= entry.height and block.time_s >= entry.time_s
+    ]
+    for entry in sorted(due, key=lambda entry: (entry.height, entry.time_s, entry.proposal_id)):
+        proposal = proposal_of(draft, entry.proposal_id)
+        if proposal is None:
+            raise LocalError("the ledger's state is damaged: a proposal is missing")
+        if proposal.state is ProposalState.PASSED:
+            proposal = _executed(draft, block, proposal)
+        if block.time_s > proposal.until_s:
+            proposals.drop(draft, entry.proposal_id)
+        else:
+            proposals.put(draft, entry.proposal_id, proposal)
+
+
+def is_quorum(votes: int, operators: int) -> bool:
+    """Tell whether so many votes are more than two thirds."""
+    return 3 * votes > 2 * operators
+
+
+def _counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
+    """Decide an open proposal if it can be decided."""
+    operators = directory.operators_of(draft)
+    if _has_quorum(draft, proposal):
+        if isinstance(parse_change(proposal.change), _AT_ONCE):
+            return _executed(draft, block, proposal)
+        parameters = parameters_of(draft)
+        due = block.height + max(parameters.delay_blocks, 1), block.time_s + parameters.delay_s
+        return replace(proposal, state=ProposalState.PASSED, due_height=due[0], due_s=due[1])
+    if not is_quorum(len(operators) - len(operators.intersection(proposal.rejecting)), len(operators)):
+        return _failed(proposal, Refusal.QUORUM)
+    return proposal
+
+
+def _executed(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
+    """Make the change, if its quorum still holds and it is still possible."""
+    own = Draft(draft)
+    try:
+        if not _has_quorum(draft, proposal):
+            raise Refused(Refusal.QUORUM)
+        _make(own, block, parse_change(proposal.change))
+    except Refused as refused:
+        return _failed(proposal, refused.refusal)
+    draft.take_over(own)
+    return replace(proposal, state=ProposalState.DONE)
+
+
+def _failed(proposal: Proposal, refusal: Refusal) -> Proposal:
+    return replace(proposal, state=ProposalState.FAILED, why=refusal.kebab)
+
+
+def _has_quorum(draft: Draft, proposal: Proposal) -> bool:
+    """Count the approvals of those who are operators now."""
+    operators = directory.operators_of(draft)
+    return is_quorum(len(operators.intersection(proposal.approving)), len(operators))
+
+
+def _check_operator(member: Member) -> None:
+    if not member.votes:
+        raise Refused(Refusal.NOT_OPERATOR)
+
+
+def _read_change(data: bytes) -> Change:
+    try:
+        return parse_change(data)
+    except MalformedError:
+        raise Refused(Refusal.CHANGE) from None
+
+
+def _make(draft: Draft, block: Block, change: Change) -> None:
+    """Make a change; raises Refused where it is not possible."""
+    _MAKERS[type(change)](draft, block, change)
+
+
+def _set_member(draft: Draft, block: Block, change: SetMember) -> None:
+    old = draft.member(change.member.organization)
+    if (old.revision if old else None) != change.revision:
+        raise Refused(Refusal.MEMBER_REVISION)
+    revision = old.revision + 1 if old else 0
+    admitted_height = old.admitted_height if old else block.height
+    directory.install(draft, replace(change.member, revision=revision, admitted_height=admitted_height))
+
+
+def _remove_member(draft: Draft, _: Block, change: RemoveMember) -> None:
+    _require_member(draft, change.organization)
+    directory.remove(draft, change.organization)
+
+
+def _suspend_member(draft: Draft, _: Block, change: SuspendMember) -> None:
+    member = _require_member(draft, change.organization)
+    directory.install(draft, replace(member, suspended=True, revision=member.revision + 1))
+
+
+def _require_member(draft: Draft, organization: str) -> Member:
+    member = draft.member(organization)
+    if member is None:
+        raise Refused(Refusal.MEMBER_REVISION)
+    return member
+
+
+def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
+    """Change the status whatever the revision is, or its owner could dodge the decision; revoked stays revoked."""
+    for digest in change.digests:
+        record = draft.record(digest)
+        if record is None:
+            raise Refused(Refusal.NOT_RECORDED)
+        if record.status is CertStatus.REVOKED:
+            continue
+        changed = replace(
+            record,
+            status=change.status,
+            changed_height=block.height,
+            revision=record.revision + 1,
+            reason=change.reason,
+            changed_by=Authority.QUORUM,
+        )
+        draft.put_record(digest, changed)
+
+
+_MAKERS: dict[type, Callable[..., None]] = {
+    SetMember: _set_member,
+    RemoveMember: _remove_member,
+    SuspendMember: _suspend_member,
+    SetStatus: _set_status,
+}

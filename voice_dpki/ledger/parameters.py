@@ -1,0 +1,68 @@
+"""What a federation chose for its ledger at genesis: delays, windows and quotas. They never change.
+
+SHA-256("voice-dpki/parameters/v1" ‖ 00) -> ["parameters", each of the fields below, in their order]
+"""
+
+import hashlib
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+
+from voice_dpki.codec import cbor
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.view import StateView
+
+PARAMETERS_KEY = hashlib.sha256(b"voice-dpki/parameters/v1\0").digest()
+
+DAY_S = 86_400
+HOUR_S = 3600
+_MAX = 1 << 53
+"""Numbers stay within what JSON carries exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Raises MalformedError when a number is not whole or out of bounds."""
+
+    delay_s: int = DAY_S
+    """How long after its quorum a change of members takes effect, so that everyone can see it coming; and"""
+    delay_blocks: int = 1
+    """how many blocks at least."""
+    voting_s: int = 30 * DAY_S
+    """Longest time that a proposal can be open."""
+    proposals_per_operator: int = 8
+    """Proposals of one operator on the ledger at a time."""
+    retention_s: int = 30 * DAY_S
+    """How long, after the day on which it expires, a certificate's record stays provable as a leaf."""
+    certificates_per_hour: int = 1_000_000
+    """Certificates that one member may have recorded in a clock hour."""
+    certificates_per_member: int = 50_000_000
+    """Certificates of one member on the ledger at a time, those that have expired and are not pruned included."""
+
+    def __post_init__(self) -> None:
+        if any(type(number) is not int or not 0 <= number < _MAX for number in astuple(self)):
+            raise MalformedError("parameters: whole numbers from 0")
+        if not (self.voting_s and self.proposals_per_operator):
+            raise MalformedError("parameters: without proposals and time to vote on them nothing could change")
+
+    def serialize(self) -> bytes:
+        """Encode as the leaf's value."""
+        return cbor.encode(["parameters", *astuple(self)])
+
+
+DEFAULT_PARAMETERS = Parameters()
+
+
+def parameters_of(view: StateView) -> Parameters:
+    """Return the ledger's parameters."""
+    data = view.leaf(PARAMETERS_KEY)
+    if data is None:
+        raise LocalError("the ledger's state is damaged: it has no parameters")
+    return _parse(data)
+
+
+@lru_cache(8)
+def _parse(data: bytes) -> Parameters:
+    match cbor.decode(data, "parameters"):
+        case ["parameters", *numbers]:
+            return Parameters(*numbers)  # type: ignore[arg-type]  # checked by the class
+    raise LocalError("the ledger's state is damaged: its parameters are not such")

@@ -1,0 +1,231 @@
+"""Proposals: what operators are asked to decide, and how far they are with it.
+
+    change   = ["member", revision / null, organization, kind, [domains], [ranges], [spcs], [validators], [keys]]
+             / ["remove", organization]
+             / ["suspend", organization]
+             / ["status", [+ H(CERT)], "revoked" / "suspended", reason]
+
+    SHA-256("voice-dpki/proposal/v1" ‖ 00 ‖ id) -> ["proposal", by, change: bytes, until_s, state, why / null,
+                                                    [* approving], [* rejecting], due height, due_s]
+    SHA-256("voice-dpki/proposals/v1" ‖ 00)     -> ["proposals", [* [id, by, height, time_s]]]
+
+The id is the SHA-256 of the body that proposed it. "member" admits a member (revision null), or puts a new record
+in the place of the one with that revision; that ends a suspension. The list says for each proposal from which
+height and time on a block has something to do about it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from voice_dpki.codec import cbor
+from voice_dpki.codec.cbor import Cbor
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import REASONS, CertStatus
+from voice_dpki.ledger.view import StateView
+from voice_dpki.names import CertDigest
+
+LIST_KEY = hashlib.sha256(b"voice-dpki/proposals/v1\0").digest()
+
+MAX_PROPOSALS = 256
+"""Proposals on the ledger at a time, of all operators."""
+
+MAX_CERTIFICATES = 256
+"""Certificates that one proposal revokes or suspends."""
+
+_DOMAIN = b"voice-dpki/proposal/v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class SetMember:
+    """Admit a member (`revision` None), or change the one whose record has that revision."""
+
+    member: Member
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """Remove a member: its certificates are trusted no more."""
+
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendMember:
+    """Stop a compromised member at once: it can do nothing, and its certificates are suspended."""
+
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """Revoke or suspend certificates at once, whoever endorsed them."""
+
+    digests: tuple[CertDigest, ...]
+    status: CertStatus
+    reason: str
+
+
+Change: TypeAlias = SetMember | RemoveMember | SuspendMember | SetStatus
+
+
+class ProposalState(StrEnum):
+    """How far a proposal is."""
+
+    OPEN = "open"
+    PASSED = "passed"
+    """It has its quorum, and takes effect after the delay."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+def encode_change(change: Change) -> bytes:
+    """Encode a change for `voice_dpki.ledger.transactions.Propose`."""
+    match change:
+        case SetMember(member, revision):
+            return cbor.encode(["member", revision, *member.parts()])
+        case RemoveMember(organization):
+            return cbor.encode(["remove", organization])
+        case SuspendMember(organization):
+            return cbor.encode(["suspend", organization])
+        case SetStatus(digests, status, reason):
+            return cbor.encode(["status", digests, str(status), reason])
+
+
+def parse_change(data: bytes) -> Change:
+    """Parse a change; raises MalformedError on anything but what `encode_change` gives."""
+    match cbor.decode(data, "change"):
+        case ["member", revision, *parts] if revision is None or type(revision) is int:
+            return SetMember(Member.of_parts(parts), revision)
+        case ["remove", str(organization)]:
+            return RemoveMember(organization)
+        case ["suspend", str(organization)]:
+            return SuspendMember(organization)
+        case ["status", list(digests), "revoked" | "suspended" as status, str(reason)] if reason in REASONS:
+            return SetStatus(_digests(digests), CertStatus(status), reason)
+    raise MalformedError("change: none that the ledger knows")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposal on the ledger."""
+
+    by: str
+    change: bytes
+    until_s: int
+    state: ProposalState
+    why: str | None
+    """Name of the refusal for which it failed."""
+    approving: tuple[str, ...]
+    rejecting: tuple[str, ...]
+    due_height: int
+    due_s: int
+    """When a passed one takes effect: the first block that has both this height and this time."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Proposal":
+        """Parse the value of a proposal's leaf; raises MalformedError."""
+        match cbor.decode(data, "proposal"):
+            case ["proposal", str(by), bytes(change), int(until_s), str(state), why, approving, rejecting, *due]:
+                if state not in set(ProposalState) or not isinstance(why, str | None):
+                    raise MalformedError("proposal: its state is not known")
+                height, time_s = _numbers(due)
+                names = _names(approving), _names(rejecting)
+                return cls(by, change, until_s, ProposalState(state), why, *names, height, time_s)
+        raise MalformedError("proposal: not one")
+
+    def serialize(self) -> bytes:
+        """Encode the leaf's value."""
+        votes: list[Cbor] = [self.approving, self.rejecting]
+        head: list[Cbor] = ["proposal", self.by, self.change, self.until_s, str(self.state), self.why]
+        return cbor.encode([*head, *votes, self.due_height, self.due_s])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A proposal in the list, and from when on a block has something to do about it."""
+
+    proposal_id: bytes
+    by: str
+    height: int
+    time_s: int
+
+
+def proposal_id(body_bytes: bytes) -> bytes:
+    """Name the proposal that a transaction's body makes."""
+    return hashlib.sha256(body_bytes).digest()
+
+
+def proposal_key(identity: bytes) -> bytes:
+    """Key of a proposal's leaf."""
+    return hashlib.sha256(_DOMAIN + identity).digest()
+
+
+def proposal_of(view: StateView, identity: bytes) -> Proposal | None:
+    """Return a proposal."""
+    data = view.leaf(proposal_key(identity))
+    return None if data is None else Proposal.parse(data)
+
+
+def entries_of(view: StateView) -> list[Entry]:
+    """Return the list of proposals, in the order of their ids."""
+    data = view.leaf(LIST_KEY)
+    return [] if data is None else parse_entries(data)
+
+
+def parse_entries(data: bytes) -> list[Entry]:
+    """Parse the value of the list's leaf."""
+    match cbor.decode(data, "proposal list"):
+        case ["proposals", list(entries)]:
+            return [Entry(*entry) for entry in entries]
+    raise LocalError("the ledger's state is damaged: the list of proposals is not one")
+
+
+def put(draft: Draft, identity: bytes, proposal: Proposal) -> None:
+    """Set a proposal, and its place in the list."""
+    draft.leaves[proposal_key(identity)] = proposal.serialize()
+    passed = proposal.state is ProposalState.PASSED
+    height, time_s = (proposal.due_height, proposal.due_s) if passed else (0, proposal.until_s + 1)
+    _write(draft, [*_others(draft, identity), Entry(identity, proposal.by, height, time_s)])
+
+
+def drop(draft: Draft, identity: bytes) -> None:
+    """Remove a proposal."""
+    draft.put(proposal_key(identity), None)
+    _write(draft, _others(draft, identity))
+
+
+def _others(draft: Draft, identity: bytes) -> list[Entry]:
+    return [entry for entry in entries_of(draft) if entry.proposal_id != identity]
+
+
+def _write(draft: Draft, entries: list[Entry]) -> None:
+    listed: list[Cbor] = [
+        [entry.proposal_id, entry.by, entry.height, entry.time_s]
+        for entry in sorted(entries, key=lambda entry: entry.proposal_id)
+    ]
+    draft.put(LIST_KEY, ["proposals", listed] if listed else None)
+
+
+def _digests(items: list[Cbor]) -> tuple[CertDigest, ...]:
+    found = tuple(CertDigest(item) for item in items if isinstance(item, bytes) and len(item) == 32)
+    if len(found) != len(items) or not 1 <= len(found) <= MAX_CERTIFICATES or len(set(found)) != len(found):
+        raise MalformedError("change: not a list of certificates")
+    return found
+
+
+def _names(items: Cbor) -> tuple[str, ...]:
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise MalformedError("proposal: votes are a list of organisations")
+    return tuple(item for item in items if isinstance(item, str))
+
+
+def _numbers(items: list[Cbor]) -> tuple[int, int]:
+    match items:
+        case [int(height), int(time_s)]:
+            return height, time_s
+    raise MalformedError("proposal: it is due at a height and a time")

@@ -1,0 +1,54 @@
+"""How much of the ledger a member uses, and the bounds on it: no member can fill the ledger, or a block, alone.
+
+SHA-256("voice-dpki/usage/v1" ‖ 00 ‖ organization) -> ["usage", certificates, hour, certificates in that hour]
+"""
+
+import hashlib
+
+from voice_dpki.codec import cbor
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.parameters import HOUR_S, parameters_of
+from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.ledger.view import StateView
+
+MAX_BLOCK_CERTIFICATES = 4000
+"""Certificates that one block records: half a second to a second of one core's work."""
+
+_DOMAIN = b"voice-dpki/usage/v1\0"
+
+
+def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
+    """Count `count` new certificates of a member; raises Refused where a bound is passed."""
+    if draft.recorded + count > MAX_BLOCK_CERTIFICATES:
+        raise Refused(Refusal.BLOCK_FULL)
+    parameters, hour = parameters_of(draft), time_s // HOUR_S
+    total, last_hour, recent = usage(draft, organization)
+    recent = count + (recent if last_hour == hour else 0)
+    if recent > parameters.certificates_per_hour:
+        raise Refused(Refusal.QUOTA_HOUR)
+    if total + count > parameters.certificates_per_member:
+        raise Refused(Refusal.QUOTA_TOTAL)
+    draft.recorded += count
+    draft.put(_key(organization), ["usage", total + count, hour, recent])
+
+
+def leave(draft: Draft, organization: str) -> None:
+    """Count a certificate less."""
+    total, hour, recent = usage(draft, organization)
+    draft.put(_key(organization), ["usage", total - 1, hour, recent])
+
+
+def usage(view: StateView, organization: str) -> tuple[int, int, int]:
+    """Return a member's certificates on the ledger, an hour since 1970, and how many were recorded in it."""
+    data = view.leaf(_key(organization))
+    if data is None:
+        return 0, 0, 0
+    match cbor.decode(data, "usage leaf"):
+        case ["usage", int(total), int(hour), int(recent)]:
+            return total, hour, recent
+    raise LocalError("the ledger's state is damaged: the usage of a member is not such")
+
+
+def _key(organization: str) -> bytes:
+    return hashlib.sha256(_DOMAIN + organization.encode("utf-8")).digest()

@@ -1,0 +1,81 @@
+"""The validators, as the state knows them: who signs the next block, and who the one after it.
+
+    SHA-256("voice-dpki/validators/v1" ‖ 00) -> ["validators", [* [Ed25519 key, power]], [* [Ed25519 key, power]]]
+
+A block can change only the set for the block after the next one: the next one's is named in its own header's
+predecessor already. That is CometBFT's rule, and the embedded engine follows it. Keys that come have the power 1:
+operators weigh as many validators as they run.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from voice_dpki.codec import cbor
+from voice_dpki.codec.cbor import Cbor
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.header import Validator, ValidatorSet
+from voice_dpki.ledger.view import StateView
+
+VALIDATORS_KEY = hashlib.sha256(b"voice-dpki/validators/v1\0").digest()
+
+POWER = 1
+
+_Powers = dict[bytes, int]
+
+
+def begin(draft: Draft, validators: ValidatorSet) -> None:
+    """Let a ledger begin with a set of validators."""
+    powers = {validator.public_key: validator.power for validator in validators.validators}
+    _write(draft, powers, powers)
+
+
+def validator_sets(view: StateView) -> tuple[ValidatorSet, ValidatorSet]:
+    """Return the validators of the next block, and of the one after it."""
+    following, later = _read(view)
+    return _set(following), _set(later)
+
+
+def validator_keys(view: StateView) -> frozenset[bytes]:
+    """Return the keys of the newest set."""
+    return frozenset(_read(view)[1])
+
+
+def advance(draft: Draft) -> None:
+    """Begin a block: the later set becomes the next."""
+    following, later = _read(draft)
+    if following != later:
+        _write(draft, later, later)
+
+
+def replace_keys(draft: Draft, gone: frozenset[bytes], come: frozenset[bytes]) -> None:
+    """Change the set for the block after the next one."""
+    following, later = _read(draft)
+    kept = {key: power for key, power in later.items() if key not in gone}
+    _write(draft, following, kept | dict.fromkeys(sorted(come - kept.keys()), POWER))
+
+
+def updates(before: StateView, after: StateView) -> tuple[tuple[bytes, int], ...]:
+    """Return which keys get another power by a block, with that power, in order."""
+    old, new = _read(before)[1], _read(after)[1]
+    return tuple((key, new.get(key, 0)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+
+
+def _set(powers: Mapping[bytes, int]) -> ValidatorSet:
+    return ValidatorSet.of(Validator(key, power) for key, power in powers.items())
+
+
+def _read(view: StateView) -> tuple[_Powers, _Powers]:
+    match cbor.decode(view.leaf(VALIDATORS_KEY) or b"", "validators"):
+        case ["validators", list(following), list(later)]:
+            return _powers(following), _powers(later)
+    raise LocalError("the ledger's state is damaged: its validators are not such")
+
+
+def _powers(items: list[Cbor]) -> _Powers:
+    return dict(items)  # type: ignore[arg-type]  # pairs of key and power, written by this module alone
+
+
+def _write(draft: Draft, following: _Powers, later: _Powers) -> None:
+    sets: list[Cbor] = [[[key, power] for key, power in sorted(each.items())] for each in (following, later)]
+    draft.put(VALIDATORS_KEY, ["validators", *sets])
