@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from ledger_node.chain import Chain, Verdict
 from ledger_node.engine import BusyError
+from ledger_node.feed import Feed
 from ledger_node.follower import UnavailableError
 from ledger_node.inquiry import Inquiry, NoBlockError
 from ledger_node.store import StoredBlock, parse_signed_header
@@ -49,6 +50,7 @@ SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", [
 
 
 _PREFIX = re.compile("[0-9a-f]{1,64}")
+_ROOT = re.compile("([0-9a-f]{64})?")
 
 
 class _BadRequestError(PeerError):
@@ -87,12 +89,14 @@ class Api:
         role: str,
         folder: Path,
         orderer: Orderer,
+        feed: Feed,
         submission: Submission | None,
         tokens: Sequence[str],
         clock: Clock,
         tracer: Tracer,
     ) -> None:
         self._chain = chain
+        self._feed = feed
         self._name = name
         self._role = role
         self._folder = folder
@@ -114,6 +118,7 @@ class Api:
             Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES),
             Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix)),
             Route("GET", "/ledger/v1/headers/{height}", _guarded(self._header)),
+            Route("GET", "/ledger/v1/changes", _guarded(self._changes)),
             Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
             Route("GET", "/ledger/v1/search", _guarded(self._find)),
             Route("GET", "/ledger/v1/node", _guarded(self._node)),
@@ -177,6 +182,15 @@ class Api:
             return problem(404, "Not Found", f"there is no header {height} here, or its validators are not known")
         return Response(200, block)
 
+    async def _changes(self, request: Request) -> Response:
+        root, height = request.query.get("root", ""), _number(request.query.get("height", "0"), "height")
+        if not _ROOT.fullmatch(root):
+            raise _BadRequestError("root is the AppHash that is known, 64 hexadecimal digits, or empty")
+        changes = await self._feed.changes(bytes.fromhex(root), height, _wait_s(request))
+        if changes is None:
+            raise NoBlockError("this node has no block yet; ask again in a moment")
+        return Response(200, changes)
+
     async def _member(self, request: Request) -> Response:
         organization = request.path_args["organization"]
         if len(organization) > MAX_NAME_LENGTH:
@@ -223,7 +237,9 @@ class Api:
         first = _number(request.query.get("from", "1"), "from")
         count = min(_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
         await self._chain.wait_for(first, _wait_s(request))
-        blocks, size = [], 0
+        blocks: list[dict[str, object]] = []
+        sets: dict[bytes, bytes] = {}
+        size = 0
         with self._chain.snapshot() as view:
             for height in range(first, first + count):
                 block = view.block(height)
@@ -231,7 +247,11 @@ class Api:
                     break
                 blocks.append(_block_json(block))
                 size += sum(map(len, block.transactions))
-        return json_response(200, {"blocks": blocks})
+                name = block.signed_header().header.validators_hash
+                if (kept := view.validators(name)) is not None:
+                    sets[name] = kept
+        validators = [msgspec.json.decode(kept)["validators"] for kept in sets.values()]
+        return json_response(200, {"blocks": blocks, "validators": validators})
 
     async def _transaction(self, request: Request) -> Response:
         verdict = await self._orderer.submit(request.body)

@@ -43,6 +43,11 @@ class Chain:
         """Number of the last stored block."""
         return self.store.height
 
+    @property
+    def changed(self) -> asyncio.Event:
+        """An event that is set when next something is stored. Who takes it before looking misses nothing."""
+        return self._changed
+
     def replica(self) -> Replica:
         """Make a replica that goes on where the store ends."""
         view = self.store.view

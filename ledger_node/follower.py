@@ -8,7 +8,11 @@ validators never agreed on. While the other node is away, this one goes on answe
 import asyncio
 import json
 import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import httpx
 import msgspec
@@ -17,8 +21,8 @@ from prometheus_client import Counter
 from ledger_node.chain import Chain, Verdict
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger.client import GENESIS_TRUST_S
-from voice_dpki.ledger.light import ForkError, LightClient, LightError, TrustPoint
+from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.replica import BlockError, SignedBlock
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.names import Height
@@ -44,6 +48,15 @@ class UnavailableError(LocalError):
 
 class _BlocksForm(msgspec.Struct):
     blocks: list[msgspec.Raw]
+    validators: list[list[dict[str, Any]]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """Blocks in turn, and the validator sets that came with them, by hash."""
+
+    blocks: Sequence[SignedBlock]
+    validators: dict[bytes, ValidatorSet]
 
 
 class _VerdictForm(msgspec.Struct):
@@ -74,8 +87,9 @@ class Follower:
         failures = 0
         while True:
             try:
-                if blocks := await self._fetch():
-                    await self._chain.write(partial(self._take, blocks))
+                fetched = await self._fetch()
+                if fetched.blocks:
+                    await self._chain.write(partial(self._take, fetched))
                 failures = 0
             except ForkError as error:
                 log.critical("fork", extra={"fields": {"evidence": json.dumps(error.evidence.to_json())}})
@@ -95,7 +109,7 @@ class Follower:
         height = None if form.height is None else Height(form.height)
         return Verdict(TxResult(form.code, form.name, form.detail), height)
 
-    async def _fetch(self) -> list[SignedBlock]:
+    async def _fetch(self) -> _Fetched:
         """Ask for the next blocks, waiting for them at the other node."""
         query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
         data = bytearray()
@@ -111,28 +125,58 @@ class Follower:
             form = msgspec.json.decode(bytes(data), type=_BlocksForm)
         except ValueError as error:
             raise MalformedError(f"blocks: {error}") from None
-        return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
+        sets = [ValidatorSet.from_json({"validators": each}) for each in form.validators[:BLOCKS_PER_REQUEST]]
+        return _Fetched(
+            [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]],
+            {each.hash(): each for each in sets},
+        )
 
-    def _take(self, blocks: list[SignedBlock]) -> None:
+    def _take(self, fetched: _Fetched) -> None:
         """Verify, execute and store blocks in turn, up to the first that does not verify.
 
         The light client takes no earlier height after a later one, so it gets to see the next height only.
         """
-        for block in blocks:
+        for index, block in enumerate(fetched.blocks):
             if block.height != self._replica.next_height:
                 raise BlockError(f"block {block.height} came where {self._replica.next_height} was asked for")
-            self._light.verify(block.signed_header, None, self._clock.now_s())
+            validators = fetched.validators.get(block.header.validators_hash)
+            try:
+                self._light.verify(block.signed_header, validators, self._clock.now_s())
+            except LightError as error:
+                if error.code is not LightCode.TOO_LITTLE_POWER or index + 1 == len(fetched.blocks):
+                    raise
+                self._verify_by_next(block, fetched.blocks[index + 1], fetched)
+            if validators is not None:
+                self._keep(validators)
             self._chain.store.commit(self._replica.take(block))
+
+    def _verify_by_next(self, block: SignedBlock, following: SignedBlock, fetched: _Fetched) -> None:
+        """Accept a block with too few votes that verify here because the one after it names it (docs/adr/0006)."""
+        validators = fetched.validators.get(following.header.validators_hash)
+        after = self._light.verify(following.signed_header, validators, self._clock.now_s())
+        self._light.verify_before(block.signed_header, after)
+
+    def _keep(self, validators: ValidatorSet) -> None:
+        known = self._chain.store.view.validators(validators.hash())
+        if known is None and validators.hash() != self._chain.genesis.validators.hash():
+            self._chain.store.keep_validators(validators)
 
 
 def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
-    """Trust the last stored header, which was verified before it was stored, or else the genesis."""
+    """Trust the last stored header, which was verified before it was stored, or else the genesis.
+
+    A follower skips no height, so that each set of validators was named by the one before: however old what it
+    trusts, it goes on from there.
+    """
     genesis, view = chain.genesis, chain.store.view
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
     last = view.block(view.height) if has_blocks else None
     if last is not None:
-        trust = TrustPoint.at(last.signed_header(), genesis.validators)
-    return LightClient(genesis.chain_id, trust, trusting_period_s=GENESIS_TRUST_S)
+        signed_header = last.signed_header()
+        kept = view.validators(signed_header.header.validators_hash)
+        validators = ValidatorSet.from_json(msgspec.json.decode(kept)) if kept else genesis.validators
+        trust = TrustPoint.at(signed_header, validators)
+    return LightClient(genesis.chain_id, trust, trusting_period_s=math.inf)
 
 
 def _log_failure(error: Exception, *, first: bool) -> None:

@@ -20,6 +20,7 @@ from ledger_node.api import Api, Orderer
 from ledger_node.chain import Chain
 from ledger_node.cometbft import CometbftSection, Home, node_id, node_key
 from ledger_node.engine import Engine
+from ledger_node.feed import Feed
 from ledger_node.follower import Follower
 from ledger_node.integrity import check_store
 from ledger_node.store import Store
@@ -180,18 +181,24 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis) as chain:
-            orderer = _orderer(path, config, chain)
-            api = _api(path, config, chain, orderer, tracer)
-            async with _running(orderer) as work, serve(HttpApp(api.routes()), config.listen) as port:
+            orderer, feed = _orderer(path, config, chain), Feed(chain)
+            api = _api(path, config, chain, orderer, feed, tracer)
+            async with (
+                _running(orderer.run(), feed.run()) as work,
+                serve(HttpApp(api.routes()), config.listen) as port,
+            ):
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address, "height": chain.height}})
                 await _first_of(work, stop.wait())
                 chain.stop_waiting()
+                feed.stop_waiting()
 
 
-def _api(path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer, tracer: Tracer) -> Api:
+def _api(
+    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer, feed: Feed, tracer: Tracer
+) -> Api:
     submission, tokens = _submission(path, config, chain, orderer)
     return Api(
         chain,
@@ -199,6 +206,7 @@ def _api(path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Or
         role="follower" if config.follow else "engine" if config.engine else "validator",
         folder=resolve(path, config.node.data_dir),
         orderer=orderer,
+        feed=feed,
         submission=submission,
         tokens=tokens,
         clock=CLOCK,
@@ -253,21 +261,26 @@ def _submission(
     return submission, read_secrets(resolve(path, section.tokens))
 
 
+_Work = Coroutine[object, object, None]
+
+
 @asynccontextmanager
-async def _running(orderer: Orderer) -> AsyncIterator[asyncio.Task[None]]:
-    """Have the orderer work while the context lasts; what it ended with by itself is raised at the end."""
-    work = asyncio.create_task(orderer.run())
+async def _running(*works: _Work) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Have parts of the node work while the context lasts; what one ended with by itself is raised at the end."""
+    tasks = [asyncio.create_task(work) for work in works]
     try:
-        yield work
+        yield tasks
     finally:
-        work.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
 
 
-async def _first_of(work: asyncio.Task[None], stopped: Coroutine[object, object, object]) -> None:
+async def _first_of(tasks: list[asyncio.Task[None]], stopped: Coroutine[object, object, object]) -> None:
     stop = asyncio.ensure_future(stopped)
-    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError
 from voice_dpki.ledger.client import light_client
+from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.members import member_key
+from voice_dpki.ledger.proof import Proof
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import MemoryState
 from voice_dpki.names import CertDigest
@@ -106,9 +110,131 @@ def test_other_statuses(world: World) -> None:
 
 def test_the_status_is_that_of_now_whatever_the_node_says(world: World) -> None:
     digest = digest_of(world.valid)
-    world.verifier = AnswerVerifier(world.light, max_age_s=10**9)
+    genesis = world.chain.federation.genesis
+    trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
+    light = LightClient(genesis.chain_id, trust, trusting_period_s=math.inf)
+    world.verifier = AnswerVerifier(light, max_age_s=10**9)
     late = world.now_s + 40 * 86_400
     assert world.verify(world.answer(digest), digest, now_s=late).status is CertStatus.EXPIRED
+
+
+# Several at once
+
+
+def batch(world: World, *digests: CertDigest) -> dict[str, Any]:
+    answers = [world.answer(digest) for digest in digests]
+    return {
+        "entries": [{name: answer[name] for name in ("digest", "record", "proof")} for answer in answers],
+        "members": {"Operator A": world.answer(digest_of(world.valid))["member"]},
+        "signed_header": answers[0]["signed_header"],
+    }
+
+
+def ask_batch(world: World, answer: Any, *digests: CertDigest) -> Any:
+    data = json.dumps(answer).encode()
+    return world.verifier.verify_batch(data, digests, world.now_s, min_height=world.verifier.latest_height)
+
+
+def test_a_batch(world: World) -> None:
+    digests = digest_of(world.valid), ABSENT, digest_of(world.revoked)
+    found = ask_batch(world, batch(world, *digests), *digests)
+    assert [each.digest for each in found] == list(digests)
+    assert [each.status for each in found] == [CertStatus.VALID, CertStatus.UNKNOWN, CertStatus.REVOKED]
+    assert found[0].member is found[2].member
+    assert found[0].member == world.state.member("Operator A")
+
+
+def swap_records(answer: dict[str, Any]) -> None:
+    first, second = answer["entries"]
+    first["record"], second["record"] = second["record"], first["record"]
+
+
+def swap_entries(answer: dict[str, Any]) -> None:
+    answer["entries"].reverse()
+
+
+def leave_out_an_entry(answer: dict[str, Any]) -> None:
+    answer["entries"].pop()
+
+
+def leave_out_the_member(answer: dict[str, Any]) -> None:
+    answer["members"] = {}
+
+
+def say_the_member_is_gone(answer: dict[str, Any]) -> None:
+    answer["members"]["Operator A"]["record"] = None
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (swap_records, InquiryCode.UNPROVEN),
+        (say_the_member_is_gone, InquiryCode.UNPROVEN),
+        (swap_entries, InquiryCode.MALFORMED),
+        (leave_out_an_entry, InquiryCode.MALFORMED),
+        (leave_out_the_member, InquiryCode.MALFORMED),
+    ],
+)
+def test_a_batch_that_lies(world: World, lie: Callable[[dict[str, Any]], None], code: InquiryCode) -> None:
+    digests = digest_of(world.valid), digest_of(world.revoked)
+    answer = batch(world, *digests)
+    lie(answer)
+    with pytest.raises(InquiryError) as caught:
+        ask_batch(world, answer, *digests)
+    assert caught.value.code is code
+
+
+def below(world: World, prefix: str) -> dict[str, Any]:
+    proof = tree.prove_prefix(world.state, bytes(int(digit, 16) for digit in prefix), 100)
+    leaves = [
+        {"key": key.hex(), "value": b64(world.state.leaf(key))}
+        if world.state.certificate(CertDigest(key))
+        else {"key": key.hex(), "hash": b64(value)}
+        for key, value in proof.leaves
+    ]
+    return {
+        "prefix": prefix,
+        "proof": b64(Proof(proof.siblings, None).serialize()),
+        "leaves": leaves,
+        "members": {"Operator A": world.answer(digest_of(world.valid))["member"]},
+        "signed_header": world.chain.replica.last.to_json(),
+    }
+
+
+def ask_prefix(world: World, answer: Any, prefix: str) -> Any:
+    data = json.dumps(answer).encode()
+    return world.verifier.verify_prefix(data, prefix, world.now_s, min_height=world.verifier.latest_height)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 3, 64])
+def test_a_prefix_tells_of_all_and_not_which_is_meant(world: World, digits: int) -> None:
+    digest = digest_of(world.revoked)
+    prefix = digest.hex()[:digits]
+    found = ask_prefix(world, below(world, prefix), prefix)
+    assert found.about(digest).status is CertStatus.REVOKED
+    assert found.about(digest).member == world.state.member("Operator A")
+    absent = CertDigest(bytes.fromhex(prefix.ljust(64, "0"))) if digits < 64 else digest
+    assert found.about(absent).status is (CertStatus.UNKNOWN if digits < 64 else CertStatus.REVOKED)
+    if digits:
+        with pytest.raises(ValueError, match="prefix"):
+            found.about(CertDigest(bytes([digest[0] ^ 0xFF]) + digest[1:]))
+
+
+def test_a_record_that_a_prefix_keeps_back_is_not_taken_for_absent(world: World) -> None:
+    digest = digest_of(world.revoked)
+    answer = below(world, "")
+    leaf = next(leaf for leaf in answer["leaves"] if leaf["key"] == digest.hex())
+    value = base64.b64decode(leaf.pop("value"))
+    leaf["hash"] = b64(sha256(value).digest())
+    with pytest.raises(InquiryError, match="does not show"):
+        ask_prefix(world, answer, "").about(digest)
+    answer["leaves"].remove(leaf)
+    with pytest.raises(InquiryError) as caught:
+        ask_prefix(world, answer, "")
+    assert caught.value.code is InquiryCode.UNPROVEN
+
+
+# Lies
 
 
 def lie_about_record(answer: dict[str, Any], world: World) -> None:

@@ -252,8 +252,9 @@ class AnswerVerifier:
         return _judged(lambda: self._header(raw, now_s, min_height))
 
     def _header(self, raw: bytes, now_s: float, min_height: int) -> Header:
-        if self._last is not None and self._last[0] == raw and self._last[1].height >= min_height:
-            header = self._last[1]
+        last = self._last if self._light.fork is None else None
+        if last is not None and last[0] == raw and last[1].height >= min_height:
+            header = last[1]
         else:
             header = self._verified(SignedHeader.from_json(msgspec.json.decode(raw)), now_s, min_height)
             self._last = raw, header

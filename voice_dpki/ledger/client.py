@@ -1,17 +1,32 @@
 """Asking a ledger node over HTTP: every answer is verified, and what cannot be verified is an error."""
 
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
 
 from voice_dpki.effects import Clock, SystemClock
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.http_client import HttpAnswerError, HttpClient, HttpError
-from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError, Resolution
+from voice_dpki.ledger.answers import (
+    MAX_BATCH_BYTES,
+    AnswerVerifier,
+    HeaderUnknownError,
+    InquiryCode,
+    InquiryError,
+    PrefixResolution,
+    Resolution,
+    inquiry_error,
+)
+from voice_dpki.ledger.changes import changed_keys, parse_changes
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.light import LightClient, TrustPoint
+from voice_dpki.ledger.header import Header, SignedHeader
+from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, TrustPoint
+from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
@@ -22,8 +37,10 @@ DEFAULT_MAX_AGE_S = 30.0
 DEFAULT_TIMEOUT_S = 2.0
 SUBMISSION_TIMEOUT_S = 15.0
 
-GENESIS_TRUST_S = 10 * 366 * 86_400.0
-"""How long after genesis its validators are trusted: their set does not change yet, so that no one has left it."""
+KEEP_TRUST_S = 3600.0
+"""How much newer a trusted header must be for the trust file to be written again."""
+
+log = logging.getLogger(__name__)
 
 CHANGES = {
     CertStatus.REVOKED: "/ledger/v1/revocations",
@@ -92,11 +109,21 @@ class LedgerClient:
         clock: Clock | None = None,
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        trust_file: Path | None = None,
     ) -> None:
-        """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError."""
+        """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError.
+
+        Newer trusted headers are kept in `trust_file`, for the next start.
+        """
         self._clock = clock or SystemClock()
+        self._light = light
         self._verifier = AnswerVerifier(light, max_age_s=max_age_s)
-        self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_ANSWER_BYTES)
+        self._timeout_s = timeout_s
+        self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_BATCH_BYTES)
+        self._trust_file = trust_file
+        self._kept = light.latest
+        self._reported = False
+        self.max_age_s = max_age_s
 
     @classmethod
     def of_genesis(
@@ -107,9 +134,16 @@ class LedgerClient:
         clock: Clock | None = None,
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        trust_file: Path | None = None,
     ) -> "LedgerClient":
-        """Make a client that trusts the validators of a genesis."""
-        return cls(url, light_client(genesis), clock=clock, max_age_s=max_age_s, timeout_s=timeout_s)
+        """Make a client that trusts the validators of a genesis, or the newer header kept in `trust_file`."""
+        light = light_client(genesis, trust_file)
+        return cls(url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=trust_file)
+
+    @property
+    def fork(self) -> Fork | None:
+        """Evidence that the validators contradict themselves; then nothing is believed any more."""
+        return self._light.fork
 
     async def __aenter__(self) -> Self:
         """Enter a context at whose end the connections are closed."""
@@ -130,12 +164,75 @@ class LedgerClient:
 
         Raises InquiryError: then nothing is known, and whoever relies on the certificate must refuse.
         """
+        return (await self.resolve_raw(digest, with_certificate=with_certificate))[0]
+
+    async def resolve_raw(self, digest: CertDigest, *, with_certificate: bool = True) -> tuple[Resolution, bytes]:
+        """Ask for what `resolve` does; returns the verified answer itself too, which proves it to others."""
         kind = "certificates" if with_certificate else "status"
         min_height = self._verifier.latest_height
         data = await self._get(f"/ledger/v1/{kind}/{digest.hex()}")
-        return self._verifier.verify(
-            data, digest, self._clock.now_s(), min_height=min_height, with_certificate=with_certificate
+        resolution = await self._verified(
+            lambda: self._verifier.verify(
+                data, digest, self._clock.now_s(), min_height=min_height, with_certificate=with_certificate
+            )
         )
+        return resolution, data
+
+    async def resolve_all(self, digests: Sequence[CertDigest]) -> tuple[Resolution, ...]:
+        """Ask for the status, record and member of at most MAX_BATCH certificates at once; raises InquiryError."""
+        min_height = self._verifier.latest_height
+        body = msgspec.json.encode({"digests": [digest.hex() for digest in digests]})
+        data = await self._fetch("POST", "/ledger/v1/statuses", body)
+        return await self._verified(
+            lambda: self._verifier.verify_batch(data, digests, self._clock.now_s(), min_height=min_height)
+        )
+
+    async def resolve_hidden(self, digest: CertDigest, *, digits: int) -> Resolution:
+        """Ask for a certificate's status, record and member, telling the node the first hexadecimal digits only.
+
+        Fewer digits hide it among more: all certificates with the same ones, 16 times fewer with each. Raises
+        InquiryError, also where they are too many for one answer.
+        """
+        return (await self.resolve_prefix(digest.hex()[:digits])).about(digest)
+
+    async def resolve_prefix(self, prefix: str) -> PrefixResolution:
+        """Ask for all certificates whose H(CERT) begins with hexadecimal digits; raises InquiryError."""
+        min_height = self._verifier.latest_height
+        data = await self._get(f"/ledger/v1/prefix/{prefix}")
+        return await self._verified(
+            lambda: self._verifier.verify_prefix(data, prefix, self._clock.now_s(), min_height=min_height)
+        )
+
+    async def changes(
+        self, since: Header | None, *, wait_s: float
+    ) -> tuple[Header, bytes, frozenset[bytes] | None]:
+        """Wait for a header newer than `since`, at most `wait_s`, and ask what changed.
+
+        Returns the newest header, its signed form in JSON, and the keys whose leaves may have changed: None if that
+        is not known. Raises InquiryError.
+        """
+        root, height = (since.app_hash.hex(), since.height) if since else ("", 0)
+        path = f"/ledger/v1/changes?root={root}&height={height}&wait_ms={int(wait_s * 1000)}"
+        data = await self._fetch("GET", path, timeout_s=wait_s + self._timeout_s)
+        try:
+            form = parse_changes(data)
+            raw = bytes(form.signed_header)
+            header = await self._verified(lambda: self._verifier.trust(raw, self._clock.now_s(), min_height=height))
+            if since is None or form.steps is None:
+                return header, raw, None
+            return header, raw, changed_keys(since.app_hash, form.steps, header.app_hash)
+        except MalformedError as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+        except ProofError as error:
+            raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None
+
+    async def light_block(self, height: int) -> LightBlock:
+        """Fetch a header with its commit and validators, verifying nothing; raises InquiryError."""
+        data = await self._get(f"/ledger/v1/headers/{height}")
+        try:
+            return LightBlock.from_json(msgspec.json.decode(data))
+        except (ValueError, RecursionError, MalformedError) as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the node's header is malformed: {error}") from None
 
     async def node_info(self) -> NodeInfo:
         """Ask what the node says of itself; raises InquiryError."""
@@ -160,9 +257,50 @@ class LedgerClient:
         body = msgspec.json.encode({"digest": digest.hex(), "reason": reason})
         return await self._post(CHANGES[status], body, token, digest)
 
-    async def _get(self, path: str) -> bytes:
+    async def _verified(self, verify: Callable[[], "_V"]) -> "_V":
+        """Verify an answer, by way of other headers where its own does not follow from a trusted one."""
         try:
-            answer = await self._http.request("GET", path)
+            try:
+                return verify()
+            except HeaderUnknownError as unknown:
+                await self._approach(unknown.signed_header)
+            return verify()
+        finally:
+            self._keep_trust()
+            self._report_fork()
+
+    async def _approach(self, signed_header: SignedHeader) -> None:
+        way = self._light.approach(signed_header, self._clock.now_s(), min_height=0)
+        try:
+            height = next(way)
+            while True:
+                height = way.send(await self.light_block(height))
+        except StopIteration:
+            return
+        except LightError as error:
+            raise inquiry_error(error) from None
+
+    def _keep_trust(self) -> None:
+        latest = self._light.latest
+        if self._trust_file is None or latest.light_block is None:
+            return
+        changed = latest.validators.hash() != self._kept.validators.hash()
+        if changed or latest.time_ns - self._kept.time_ns > KEEP_TRUST_S * 10**9 or not self._trust_file.exists():
+            self._kept = latest
+            save_trust(self._trust_file, latest.light_block)
+
+    def _report_fork(self) -> None:
+        if self.fork is not None and not self._reported:
+            self._reported = True
+            evidence = msgspec.json.encode(self.fork.to_json()).decode("utf-8")
+            log.critical("fork", extra={"fields": {"evidence": evidence}})
+
+    async def _get(self, path: str) -> bytes:
+        return await self._fetch("GET", path)
+
+    async def _fetch(self, method: str, path: str, body: bytes = b"", timeout_s: float | None = None) -> bytes:
+        try:
+            answer = await self._http.request(method, path, body, timeout_s=timeout_s)
         except HttpAnswerError as error:
             raise InquiryError(InquiryCode.MALFORMED, f"the ledger node's answer cannot be read: {error}") from None
         except HttpError as error:
@@ -183,10 +321,47 @@ class LedgerClient:
         return Receipt(digest, form.status, Height(form.height), form.repeated)
 
 
-def light_client(genesis: Genesis) -> LightClient:
-    """Make a light client that trusts the validators of a genesis."""
+def light_client(genesis: Genesis, trust_file: Path | None = None) -> LightClient:
+    """Make a light client that trusts a kept header if there is one, else the validators of a genesis.
+
+    Raises LocalError for a trust file that is none of this ledger's.
+    """
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
-    return LightClient(genesis.chain_id, trust, trusting_period_s=GENESIS_TRUST_S)
+    if trust_file is not None and trust_file.exists():
+        kept = load_trust(trust_file)
+        if kept.signed_header.header.chain_id != genesis.chain_id:
+            raise LocalError(f"{trust_file}: this header is another ledger's")
+        trust = TrustPoint.at(kept.signed_header, kept.validators)
+    return LightClient(genesis.chain_id, trust)
+
+
+def load_trust(path: Path) -> LightBlock:
+    """Read a trusted header: what `save_trust` wrote, or `GET /ledger/v1/headers/{height}` of a trusted node gave.
+
+    Raises LocalError.
+    """
+    try:
+        block = LightBlock.from_json(msgspec.json.decode(path.read_bytes()))
+        TrustPoint.at(block.signed_header, block.validators)
+    except (OSError, ValueError, RecursionError, MalformedError, LightError) as error:
+        raise LocalError(
+            f"{path}: no trusted header: {error}. Remove it to begin with the genesis, or put there what "
+            "GET /ledger/v1/headers/HEIGHT gives at a node that you trust"
+        ) from None
+    return block
+
+
+def save_trust(path: Path, block: LightBlock) -> None:
+    """Keep a trusted header; where that fails, it is said in the log, and the next start takes an older one."""
+    unfinished = path.with_suffix(".new")
+    try:
+        unfinished.write_bytes(msgspec.json.encode(block.to_json()))
+        unfinished.replace(path)
+    except OSError as error:
+        log.warning("trusted header not kept", extra={"fields": {"file": str(path), "reason": error.strerror}})
+
+
+_V = TypeVar("_V")
 
 
 def _refusal(status: int, data: bytes) -> SubmissionError:

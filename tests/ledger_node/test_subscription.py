@@ -1,0 +1,156 @@
+"""Known certificates are answered for without a question, and changes arrive, with real nodes."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.subscription import Subscription
+from voice_dpki.x509.profile import digest_of
+
+DEADLINE_S = 10.0
+
+
+@asynccontextmanager
+async def subscribed(client: Any) -> AsyncIterator[Subscription]:
+    subscription = Subscription(client)
+    task = asyncio.create_task(subscription.run())
+    try:
+        yield subscription
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+async def heard(subscription: Subscription, digest: Any, status: CertStatus) -> None:
+    """Wait until a certificate is held with a status."""
+    await until(lambda: getattr(subscription.held(digest), "status", None) is status)
+
+
+async def known(subscription: Subscription, digest: Any) -> None:
+    """Look a certificate up until it is held."""
+    end = time.monotonic() + DEADLINE_S
+    while subscription.held(digest) is None:
+        assert time.monotonic() < end
+        await subscription.look_up(digest)
+        await asyncio.sleep(0.005)
+
+
+async def test_a_known_certificate_is_held_and_every_change_is_heard(running: Any, token: str) -> None:
+    engine, follower = running.nodes
+    first, second = running.certificate("Operator B"), running.certificate("Operator B")
+    async with running.client(follower) as client, running.client(engine) as other:
+        for der in (first, second):
+            await client.submit(der, token)
+        async with subscribed(client) as subscription:
+            for der in (first, second):
+                await known(subscription, digest_of(der))
+            assert subscription.held(digest_of(first)).certificate == first
+            for status in (CertStatus.SUSPENDED, CertStatus.VALID, CertStatus.REVOKED):
+                await client.change_status(digest_of(first), status, "unspecified", token)
+                await heard(subscription, digest_of(first), status)
+                held = subscription.held(digest_of(first))
+                assert (held.certificate, held.member.organization) == (first, "Operator B")
+            assert subscription.held(digest_of(second)).status is CertStatus.VALID
+            assert subscription.held(digest_of(b"")) is None
+            assert (await subscription.look_up(digest_of(b""))).status is CertStatus.UNKNOWN
+        assert (await other.resolve(digest_of(first))).status is CertStatus.REVOKED
+
+
+async def test_a_break_leaves_no_gap(network: Any, token: str) -> None:
+    """While the follower that is asked is away nothing is known for long, and then all that changed meanwhile."""
+    engine = network.engine(heartbeat_s=0.2).start()
+    follower = network.follower("a", engine.url).start()
+    der, other = network.certificate(), network.certificate()
+    async with network.client(engine) as writer, network.client(follower, max_age_s=1.5) as client:
+        for each in (der, other):
+            follower.reaches((await writer.submit(each, token)).height)
+        async with subscribed(client) as subscription:
+            for each in (der, other):
+                await known(subscription, digest_of(each))
+            follower.kill()
+            await writer.revoke(digest_of(der), "keyCompromise", token)
+            await until(lambda: subscription.held(digest_of(der)) is None)
+            with pytest.raises(InquiryError) as caught:
+                await subscription.look_up(digest_of(der))
+            assert caught.value.code is InquiryCode.UNREACHABLE
+            follower.start()
+            await heard(subscription, digest_of(der), CertStatus.REVOKED)
+            await until(lambda: subscription.held(digest_of(other)) is not None)
+
+
+async def test_who_was_away_goes_on_where_it_was(running: Any, token: str) -> None:
+    follower = running.nodes[1]
+    der = running.certificate("Operator B")
+    async with running.client(follower) as client:
+        await client.submit(der, token)
+        since, _, changed = await client.changes(None, wait_s=1.0)
+        assert changed is None
+        await client.revoke(digest_of(der), "superseded", token)
+        await client.submit(running.certificate("Operator B"), token)
+        header, _, changed = await client.changes(since, wait_s=5.0)
+        assert digest_of(der) in changed
+        assert header.height > since.height
+        _, _, changed = await client.changes(header, wait_s=0.0)
+        assert changed == frozenset()
+
+
+async def test_questions_about_changes_that_are_none(running: Any) -> None:
+    engine = running.nodes[0]
+    for query in ("root=00", "root=xyz", f"root={'A' * 64}", "height=x", "wait_ms=x"):
+        assert engine.http.get(f"/ledger/v1/changes?{query}").status_code == 400
+    unknown = engine.http.get(f"/ledger/v1/changes?root={'00' * 32}").json()
+    assert unknown["steps"] is None
+    assert unknown["signed_header"]["header"]["height"] == str(unknown["height"])
+
+
+async def test_many_at_once_and_by_prefix(running: Any, token: str) -> None:
+    engine, follower = running.nodes
+    ders = [running.certificate(name) for name in ("Operator A", "Operator B")]
+    async with running.client(engine) as a, running.client(follower) as b:
+        for client, der in zip((a, b), ders, strict=True):
+            await client.submit(der, token)
+        asked = [*(digest_of(der) for der in ders), digest_of(b"")]
+        found = await b.resolve_all(asked)
+        assert [each.status for each in found] == [CertStatus.VALID, CertStatus.VALID, CertStatus.UNKNOWN]
+        assert [each.member.organization for each in found[:2]] == ["Operator A", "Operator B"]
+        for digest, one in zip(asked, found, strict=True):
+            hidden = await b.resolve_hidden(digest, digits=2)
+            assert (hidden.status, hidden.member) == (one.status, one.member)
+        assert digest_of(ders[0]) in (await a.resolve_prefix(digest_of(ders[0]).hex()[:1])).recorded
+    for path in ("prefix/XY", "prefix/" + "0" * 65, "headers/x"):
+        assert engine.http.get(f"/ledger/v1/{path}").status_code == 400
+    for body in (b"", b"{}", b'{"digests": []}', b'{"digests": ["00"]}', json.dumps({"digests": ["0"] * 1001})):
+        assert engine.http.post("/ledger/v1/statuses", content=body).status_code == 400
+    assert engine.http.get("/ledger/v1/headers/100000").status_code == 404
+
+
+async def test_a_trusted_header_is_kept_for_the_next_start(running: Any, tmp_path: Any) -> None:
+    engine, file = running.nodes[0], tmp_path / "trust.json"
+    async with running.client(engine, trust_file=file) as client:
+        await client.resolve(digest_of(b""))
+        height = (await client.light_block(2)).height
+    kept = json.loads(file.read_text())
+    assert int(kept["signed_header"]["header"]["height"]) >= height == 2
+    async with running.client(engine, trust_file=file) as client:
+        await client.resolve(digest_of(b""))
+    for text in ("", "{}", json.dumps({**kept, "validators": kept["validators"][:1]})):
+        file.write_text(text)
+        with pytest.raises(LocalError, match="no trusted header"):
+            running.client(engine, trust_file=file)
