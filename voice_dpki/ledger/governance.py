@@ -31,6 +31,8 @@ from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote
 
 _AT_ONCE = (SuspendMember, SetStatus)
+_UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
+"""Votes count until the change is made: who became an operator meanwhile has a say in whether its quorum holds."""
 
 
 def propose(draft: Draft, block: Block, member: Member, body: Propose, transaction: Transaction) -> None:
@@ -57,7 +59,7 @@ def vote(draft: Draft, block: Block, member: Member, body: Vote, _: Transaction)
     proposal = proposal_of(draft, body.proposal)
     if proposal is None:
         raise Refused(Refusal.NO_PROPOSAL)
-    if proposal.state is not ProposalState.OPEN or block.time_s > proposal.until_s:
+    if proposal.state not in _UNDECIDED or block.time_s > proposal.until_s:
         raise Refused(Refusal.NOT_OPEN)
     if body.by in proposal.approving + proposal.rejecting:
         raise Refused(Refusal.VOTED)
@@ -94,6 +96,8 @@ def is_quorum(votes: int, operators: int) -> bool:
 
 def _counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
     """Decide an open proposal if it can be decided."""
+    if proposal.state is not ProposalState.OPEN:
+        return proposal
     operators = directory.operators_of(draft)
     if _has_quorum(draft, proposal):
         if isinstance(parse_change(proposal.change), _AT_ONCE):
