@@ -120,7 +120,8 @@ class Site:
         with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
             telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT)))
             self._genesis()
-            self.node_ids = self._node_ids() if ledger is LedgerKind.FEDERATION else {}
+            comets = ledger.operators if ledger is LedgerKind.FEDERATION else ()
+            self.node_ids = {operator.letter: self._node_id(operator.letter) for operator in comets}
             self.signer = self.signing_credential("a/signer")
             self.caller, self.callee = telephones
         roles = (f"{role}-{operator.letter}" for role in ("verify", "submit") for operator in ledger.operators)
@@ -195,20 +196,15 @@ class Site:
         )
         return Credential(self._write(f"{name}.der", der), self._write(f"{name}.pem", to_pem(signer)), der)
 
-    def _node_ids(self) -> dict[str, str]:
-        """Make each CometBFT node's key in CometBFT's own form; returns operators' letters and their nodes' ids."""
-        ids = {}
-        for operator in self.ledger.operators:
-            key = Ed25519PrivateKey.generate()
-            seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
-            value = base64.b64encode(seed + public).decode("ascii")
-            (self.folder / cometbft_home(operator.letter) / "config").mkdir(mode=0o700, parents=True)
-            self._write(
-                f"{cometbft_home(operator.letter)}/config/node_key.json",
-                json.dumps({"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": value}}).encode("ascii"),
-            )
-            ids[operator.letter] = Validator(public, 1).address.hex()
-        return ids
+    def _node_id(self, letter: str) -> str:
+        """Make the key of an operator's CometBFT, in the file that CometBFT reads; returns its id for peers."""
+        key = Ed25519PrivateKey.generate()
+        seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+        value = base64.b64encode(seed + public).decode("ascii")
+        form = {"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": value}}
+        (self.folder / cometbft_home(letter) / "config").mkdir(mode=0o700, parents=True)
+        self._write(f"{cometbft_home(letter)}/config/node_key.json", json.dumps(form).encode("ascii"))
+        return Validator(public, 1).address.hex()
 
     def _genesis(self) -> None:
         members = []

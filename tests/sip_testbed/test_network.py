@@ -132,6 +132,11 @@ class TestFederation:
             assert set(settings["peers"]) == expected
             assert settings["validator_key"] == f"{operator.letter}/validator.pem"
 
+    def test_nobody_else_can_read_what_is_written(self, site: Site) -> None:
+        assert len(list(site.folder.glob("cometbft-?/config/node_key.json"))) == 4
+        files = [path for path in site.folder.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
     def test_each_operator_asks_and_submits_at_its_own_validator(self, site: Site) -> None:
         configs = service_configs(site)
         urls = [configs[f"ledger-{operator.letter}"]["follow"] for operator in OPERATORS]
