@@ -25,8 +25,10 @@ EXAMPLE = """\
 domain = "b.example"
 ledger_url = "http://127.0.0.1:26680"    # this operator's own inquiry node
 genesis = "genesis.json"                 # whom to believe: the ledger's first validators
+trust_file = "ledger-trust.json"         # the newest header believed, kept for the next start
 tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a line
-max_age_s = 30                           # an answer of the ledger that is older is not believed
+max_age_s = 30                           # what the ledger said is not believed for longer
+signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, each for twice freshness_s
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
@@ -45,9 +47,13 @@ class VerifyConfig(Config, frozen=True, kw_only=True):
     ledger_url: str
     genesis: str
     tokens: str
+    trust_file: str | None = None
+    """Without it, a start more than 14 days after the genesis fails: too old a trust (`ledger.light`)."""
     max_age_s: PositiveSeconds = 30.0
     ledger_timeout_s: PositiveSeconds = 1.5
     """Less than the 2 s that a proxy waits for a verdict."""
+    signers_max_entries: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    """Known signers; each takes about 3 kB of memory."""
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
     """Enough for 1,600 calls a second; each takes about 150 bytes of memory."""
@@ -73,6 +79,7 @@ class Setup:
     config: VerifyConfig
     genesis: Genesis
     tokens: tuple[str, ...]
+    trust_file: Path | None
     trace: Path | None
 
 
@@ -85,4 +92,5 @@ def load_setup(path: Path) -> Setup:
     except VoiceDpkiError as error:
         raise LocalError(f"{genesis_path}: {error}") from None
     trace = resolve(path, config.trace.file) if config.trace else None
-    return Setup(config, genesis, read_secrets(resolve(path, config.tokens)), trace)
+    trust_file = resolve(path, config.trust_file) if config.trust_file else None
+    return Setup(config, genesis, read_secrets(resolve(path, config.tokens)), trust_file, trace)

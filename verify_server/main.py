@@ -13,6 +13,7 @@ from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, fail, run
@@ -33,7 +34,9 @@ A proxy asks with POST {VERIFICATION_PATH}, as ATIS-1000082 describes:
 
 and gets a verstat and, where a step failed, that step with a reason code (403, 436, 437, 438) and a sentence.
 "keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed.
-Where the ledger cannot be asked, no call is verified. GET /metrics and GET /healthz are there for operations.
+A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
+what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
+GET /metrics and GET /healthz are there for operations.
 
 A configuration (TOML; files are looked for beside it):
 
@@ -83,12 +86,18 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
     config, clock = setup.config, SystemClock()
     tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "verify-server")
     async with LedgerClient.of_genesis(
-        config.ledger_url, setup.genesis, clock=clock, max_age_s=config.max_age_s, timeout_s=config.ledger_timeout_s
+        config.ledger_url,
+        setup.genesis,
+        clock=clock,
+        max_age_s=config.max_age_s,
+        timeout_s=config.ledger_timeout_s,
+        trust_file=setup.trust_file,
     ) as client:
-        resolver = LedgerResolver(client, tracer)
+        subscription = Subscription(client, max_entries=config.signers_max_entries, clock=clock)
+        resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
-        async with serve(route.app(), config.listen) as port:
+        async with subscription.following(), serve(route.app(), config.listen) as port:
             address = f"{config.listen.host}:{port}"
             log.info("ready", extra={"fields": {"http": address, "chain": setup.genesis.chain_id}})
             tracer.ready(http=address)

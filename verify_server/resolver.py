@@ -1,11 +1,14 @@
-"""Signers are looked up on the operator's own inquiry node, whose every answer is proved (fails closed)."""
+"""Signers are looked up on the operator's own inquiry node, whose every answer is proved (fails closed).
+
+A signer that was looked up before is known: what the ledger proves about it is held, and changes with the ledger.
+"""
 
 from time import perf_counter
 
 from prometheus_client import Counter, Histogram
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
-from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
@@ -13,6 +16,7 @@ from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, Verificatio
 LOOKUPS = Counter(
     "voice_dpki_signer_lookups", "Signers looked up on the ledger, by status or failure.", ["outcome"]
 )
+HELD = Counter("voice_dpki_signers_held", "Lookups that needed no question to the ledger, for the signer is known.")
 SECONDS = Histogram(
     "voice_dpki_signer_lookup_seconds",
     "Time until the ledger's answer was there and proved.",
@@ -23,27 +27,32 @@ _SENTENCES = {
     InquiryCode.UNREACHABLE: "this domain's inquiry node does not answer, so the signer could not be looked up",
     InquiryCode.STALE: "this domain's inquiry node is behind the ledger, and its answer is too old to be believed",
     InquiryCode.UNPROVEN: "this domain's inquiry node gave an answer that the ledger's validators do not prove",
+    InquiryCode.FORK: "the ledger's validators contradict themselves, so nothing on it can be believed",
     InquiryCode.MALFORMED: "this domain's inquiry node gave an answer that cannot be understood",
 }
 
 
 class LedgerResolver:
-    """Looks signers up with a LedgerClient."""
+    """Looks signers up with a subscription, which somebody else keeps running."""
 
-    def __init__(self, client: LedgerClient, tracer: Tracer) -> None:
-        self._client = client
+    def __init__(self, subscription: Subscription, tracer: Tracer) -> None:
+        self._subscription = subscription
         self._tracer = tracer
 
     async def look_up(self, digest: CertDigest) -> SignerRecord:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
         began_s = perf_counter()
+        held = self._subscription.held(digest)
+        if held is not None:
+            HELD.inc()
         try:
-            resolution = await self._client.resolve(digest)
+            resolution = held or await self._subscription.look_up(digest)
         except InquiryError as error:
             self._note(error.code, began_s, ok=False)
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
         record = signer_record(resolution)
-        self._note(record.status, began_s, ok=record.status is SignerStatus.VALID, height=resolution.height)
+        ok = record.status is SignerStatus.VALID
+        self._note(record.status, began_s, ok=ok, height=resolution.height, held=held is not None)
         return record
 
     def _note(self, outcome: str, began_s: float, *, ok: bool, **facts: object) -> None:

@@ -1,11 +1,9 @@
 """Known certificates are answered for without a question, and changes arrive, with real nodes."""
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,18 +15,6 @@ from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.x509.profile import digest_of
 
 DEADLINE_S = 10.0
-
-
-@asynccontextmanager
-async def subscribed(client: Any) -> AsyncIterator[Subscription]:
-    subscription = Subscription(client)
-    task = asyncio.create_task(subscription.run())
-    try:
-        yield subscription
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -58,7 +44,8 @@ async def test_a_known_certificate_is_held_and_every_change_is_heard(running: An
     async with running.client(follower) as client, running.client(engine) as other:
         for der in (first, second):
             await client.submit(der, token)
-        async with subscribed(client) as subscription:
+        subscription = Subscription(client)
+        async with subscription.following():
             for der in (first, second):
                 await known(subscription, digest_of(der))
             assert subscription.held(digest_of(first)).certificate == first
@@ -81,7 +68,8 @@ async def test_a_break_leaves_no_gap(network: Any, token: str) -> None:
     async with network.client(engine) as writer, network.client(follower, max_age_s=1.5) as client:
         for each in (der, other):
             follower.reaches((await writer.submit(each, token)).height)
-        async with subscribed(client) as subscription:
+        subscription = Subscription(client)
+        async with subscription.following():
             for each in (der, other):
                 await known(subscription, digest_of(each))
             follower.kill()

@@ -41,6 +41,7 @@ genesis = "genesis.json"
 port = 0
 [engine]
 validator_keys = ["keys/validator-operator-a-1.pem"]
+heartbeat_s = 0.5
 [submission]
 organization = "Operator A"
 endorsing_key = "keys/endorsing-operator-a.pem"
@@ -95,7 +96,7 @@ class Federation:
         (net / "test.toml").write_text(ENGINE)
         self.ledger = Program("ledger_node.main", net / "test.toml", net / "engine.jsonl")
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
-        config = config.replace("genesis.json", "net/genesis.json")
+        config = config.replace("genesis.json", "net/genesis.json").replace("max_age_s = 30", "max_age_s = 3")
         (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
         (folder / "proxy.tokens").write_text(TOKEN)
         self.verifier = Program("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
@@ -125,6 +126,23 @@ class Federation:
         answer = self.client.post(PATH, json=verification(identity, **changes))
         assert answer.status_code == 200, answer.text
         return answer.json()["verificationResponse"]
+
+    def refusal(self, der):
+        """Call until a call is refused; returns the verdict and how long that took."""
+        began = time.monotonic()
+        while (verdict := self.verdict(self.caller.identity(der)))["verstat"] == "TN-Validation-Passed":
+            assert time.monotonic() < began + 10
+        return verdict, time.monotonic() - began
+
+    def held(self):
+        """How many calls needed no question to the ledger."""
+        metrics = self.client.get("/metrics").text
+        (line,) = [line for line in metrics.splitlines() if line.startswith("voice_dpki_signers_held_total")]
+        return float(line.split()[1])
+
+    def inquiries(self):
+        """What the ledger was asked, by the notes of its node."""
+        return [event for event in self.ledger.events() if event.get("text", "").startswith("inquiry")]
 
     def stop(self):
         self.client.close()
@@ -157,15 +175,28 @@ def test_a_signer_that_is_not_recorded(federation):
     assert verdict["reasondesc"] == "The signer's certificate is not recorded on the ledger."
 
 
-def test_a_signer_that_was_revoked_a_moment_ago(federation):
-    der = federation.caller.der(TnRange(Tn("493023125000"), 500))
-    federation.submit(der)
-    first, second = federation.caller.identity(der), federation.caller.identity(der)
-    assert federation.verdict(first)["verstat"] == "TN-Validation-Passed"
-    federation.revoke(der)
-    verdict = federation.verdict(second)
-    assert (verdict["step"], verdict["verstat"]) == ("E17 certificate", "TN-Validation-Failed")
-    assert verdict["reasondesc"] == "The signer's certificate was revoked on the ledger."
+def test_a_known_signer_needs_no_question_to_the_ledger(federation):
+    federation.verdict(federation.caller.identity(federation.der))
+    held, asked = federation.held(), len(federation.inquiries())
+    for _ in range(10):
+        assert federation.verdict(federation.caller.identity(federation.der))["verstat"] == "TN-Validation-Passed"
+    assert (federation.held(), len(federation.inquiries())) == (held + 10, asked)
+
+
+def test_a_known_signer_is_refused_as_soon_as_it_is_revoked(federation):
+    times = []
+    for count in range(20):
+        der = federation.caller.der(TnRange(Tn("493023125000"), 500 + count))
+        federation.submit(der)
+        for _ in range(2):
+            assert federation.verdict(federation.caller.identity(der))["verstat"] == "TN-Validation-Passed"
+        federation.revoke(der)
+        verdict, seconds = federation.refusal(der)
+        assert (verdict["step"], verdict["verstat"]) == ("E17 certificate", "TN-Validation-Failed")
+        assert verdict["reasondesc"] == "The signer's certificate was revoked on the ledger."
+        times.append(seconds)
+    print(f"revocation effective after its acknowledgement: {1000 * max(times):.0f} ms at most")
+    assert max(times) < 1.0
 
 
 def test_a_thief_with_the_key_signs_for_a_number_beyond_the_certificate(federation):
@@ -183,9 +214,14 @@ def test_lookups_are_counted(federation):
     assert 'voice_dpki_signer_lookups_total{outcome="unknown"}' in metrics
 
 
-def test_when_the_ledger_is_gone_no_call_is_verified(federation):
+def test_when_the_ledger_is_gone_calls_are_verified_for_max_age_s_and_no_longer(federation):
     """Last, for it takes the ledger away."""
+    assert federation.verdict(federation.caller.identity(federation.der))["verstat"] == "TN-Validation-Passed"
     assert federation.ledger.stop() == 0
-    verdict = federation.verdict(federation.caller.identity(federation.der))
-    assert (verdict["verstat"], verdict["reasoncode"], verdict["step"]) == ("No-TN-Validation", 436, "E8 ledger")
-    assert "does not answer" in verdict["reasondesc"]
+    assert federation.verdict(federation.caller.identity(federation.der))["verstat"] == "TN-Validation-Passed"
+    stranger = federation.verdict(federation.caller.identity(federation.caller.der()))
+    verdict, seconds = federation.refusal(federation.der)
+    assert seconds < 5
+    for each in (stranger, verdict):
+        assert (each["verstat"], each["reasoncode"], each["step"]) == ("No-TN-Validation", 436, "E8 ledger")
+        assert "does not answer" in each["reasondesc"]

@@ -8,8 +8,10 @@ ended, or starts afresh where the node cannot tell any more.
 # ruff: noqa: TID251 - this is a shell: it waits, and runs as a task
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from voice_dpki.effects import Clock, SystemClock
@@ -56,6 +58,17 @@ class Subscription:
             return None
         held = self._holdings.get(digest, self._clock.now_s())
         return held if held is not None and held.age_s <= self._client.max_age_s else None
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the changes while the context lasts; raises at its end what that failed with, if it did."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     async def run(self) -> None:
         """Follow the changes until cancelled."""
