@@ -83,6 +83,10 @@ static bool take_text(chunk_t value, size_t max, char *text)
 /** Take one item into the answer. */
 static bool take_item(uint8_t tag, chunk_t value, answer_t *answer)
 {
+	if (!value.len)
+	{	/* empty, but present */
+		value = chunk_create((u_char*)"", 0);
+	}
 	switch (tag)
 	{
 		case TAG_CODE:

@@ -1,0 +1,340 @@
+"""Stock strongSwan with the plugin, at both ends: tunnels by the ledger's word alone, and refused with a reason."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voice_dpki.ledger.records import CertStatus
+
+from .strongswan.agent_double import INTEGRITY_INFO_TO_SEND, AgentDouble, answer
+from .strongswan.charon import PLUGIN, Charon, device_connection, gateway_connection, link, wait_until
+from .strongswan.world import BOUND_S, Identity, Ledger, folder, forwarded, policy, start_agent
+
+GATEWAY = "segw.a.example"
+DOMAINS = {"Vendor V": "vendor.example", "Vendor W": "w.example"}
+WIRE_REFUSAL = "N(AUTH_FAILED)"
+
+
+@dataclass
+class Site:
+    """The ledger, a device's and a gateway's charon and agents, and the gateway's identity, which is recorded."""
+
+    path: Path
+    ledger: Ledger
+    names: dict[str, str]
+    charons: dict[str, Charon]
+    gateway: Identity
+    agents: dict[str, Any] = field(default_factory=dict)
+    serial: int = 0
+
+    def identity(self, organization: str = "Vendor V", **validity: int) -> Identity:
+        """Make a new device's identity."""
+        self.serial += 1
+        return Identity(f"enb{self.serial}.{DOMAINS[organization]}", organization, **validity)
+
+    def recorded(self, **options: Any) -> Identity:
+        device = self.identity(**options)
+        self.ledger.record(device)
+        return device
+
+    def socket(self, side: str) -> Path:
+        return self.path / f"{side}.sock"
+
+    def start_agents(self) -> None:
+        own = self.gateway.write(self.path / "segw")
+        self.start_agent("gateway", policy("Vendor V", "*.example") + own)
+        self.start_agent("device", policy("Operator A", "*.a.example"))
+
+    def start_agent(self, side: str, sections: str) -> None:
+        """Start an agent, instead of the one that serves this side now."""
+        if side in self.agents:
+            self.agents.pop(side).stop()
+        top = {
+            "socket": str(self.socket(side)),
+            "vici": str(self.charons[side].folder / "vici.sock"),
+            "state": f"{side}-live.jsonl",
+        }
+        self.agents[side] = start_agent(self.path / f"{side}-agent", top, self.ledger.section() + sections)
+
+    def attach(self, device: Identity, gateway: str = GATEWAY) -> bool:
+        """Have the device's charon set a tunnel up."""
+        connection = device_connection(device.name, [device.certificate], gateway)
+        self.charons["device"].configure(connection, device.pem)
+        return self.charons["device"].initiate()
+
+    @contextmanager
+    def attached(self, device: Identity) -> Iterator[None]:
+        assert self.attach(device), self.charons["gateway"].log()[-3000:]
+        try:
+            yield
+        finally:
+            self.charons["device"].terminate()
+            wait_until(lambda: not self.charons["gateway"].sas(), "the gateway has no SA any more")
+
+    def refused(self, device: Identity, code: str) -> None:
+        """Have the gateway refuse the device, with a reason in its log and AUTH_FAILED on the wire."""
+        since = len(self.charons["gateway"].log())
+        assert not self.attach(device)
+        said = self.charons["gateway"].log()[since:]
+        assert f"voice-dpki: '{device.name}' refused: {code}: " in said
+        assert f"generating IKE_AUTH response 1 [ {WIRE_REFUSAL} ]" in said
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with ExitStack() as stack:
+        path = stack.enter_context(folder())
+        names = stack.enter_context(link())
+        ledger = Ledger(path)
+        stack.callback(ledger.end)
+        charons = {
+            side: Charon(names[side], path / f"charon-{side}", {"socket": path / f"{side}.sock"}) for side in names
+        }
+        gateway = Identity(GATEWAY, "Operator A")
+        site = Site(path, ledger, names, charons, gateway)
+        ledger.record(gateway)
+        for charon in charons.values():
+            charon.start()
+            stack.callback(charon.stop)
+        site.start_agents()
+        stack.callback(lambda: [agent.stop() for agent in site.agents.values()])
+        charons["gateway"].load_pool()
+        charons["gateway"].configure(gateway_connection(GATEWAY, [gateway.certificate]), gateway.pem)
+        yield site
+
+
+pytestmark = pytest.mark.peer("charon")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(site: Site) -> Iterator[None]:
+    """Each test begins without tunnels."""
+    yield
+    for charon in site.charons.values():
+        charon.terminate()
+        wait_until(lambda charon=charon: not charon.sas(), "the tunnels are gone")
+
+
+@contextmanager
+def settings(charon: Charon, **changed: object) -> Iterator[None]:
+    """Run with other settings of the plugin for a while."""
+    before = dict(charon.settings or {})
+    charon.set(before | changed)
+    try:
+        yield
+    finally:
+        charon.set(before)
+
+
+def test_up_by_the_ledgers_word_alone(site: Site) -> None:
+    device, gateway = site.charons["device"], site.charons["gateway"]
+    with gateway.session() as session:
+        assert [cert["has_privkey"] for cert in session.list_certs({"type": "X509"})] == [b"yes"]  # its own
+    with site.attached(site.recorded()):
+        assert device.ping(device.inner_address())
+    assert f"voice-dpki: '{GATEWAY}' trusted: trusted: " in device.log()
+    assert "voice-dpki: 'enb1.vendor.example' trusted: trusted: " in gateway.log()
+
+
+def test_not_recorded(site: Site) -> None:
+    site.refused(site.identity(), "not-recorded")
+
+
+def test_revoked_and_live_sas_end(site: Site) -> None:
+    device = site.recorded()
+    assert site.attach(device)
+    site.ledger.change(device, CertStatus.REVOKED)
+    began_s = time.monotonic()
+    wait_until(lambda: not site.charons["gateway"].sas(), "the gateway's SA ends")
+    assert time.monotonic() - began_s < BOUND_S
+    wait_until(lambda: not site.charons["device"].sas(), "the device hears of it")
+    site.refused(device, "revoked")
+
+
+def test_live_sas_end_after_the_ike_sa_was_rekeyed(site: Site) -> None:
+    device = site.recorded()
+    assert site.attach(device)
+    gateway = site.charons["gateway"]
+    (before,) = gateway.sas()
+    site.charons["device"].rekey()
+    wait_until(lambda: [sa["initiator-spi"] for sa in gateway.sas()] != [before["initiator-spi"]], "rekeyed")
+    wait_until(lambda: len(gateway.sas()) == 1, "the old SA is gone")
+    site.ledger.change(device, CertStatus.REVOKED)
+    wait_until(lambda: not gateway.sas(), "the gateway's SA ends", BOUND_S)
+
+
+def test_live_sas_end_after_the_agent_was_restarted(site: Site) -> None:
+    device = site.recorded()
+    assert site.attach(device)
+    site.start_agents()
+    site.ledger.change(device, CertStatus.REVOKED)
+    wait_until(lambda: not site.charons["gateway"].sas(), "the gateway's SA ends", BOUND_S)
+
+
+def test_suspended_and_resumed(site: Site) -> None:
+    device = site.recorded()
+    site.ledger.change(device, CertStatus.SUSPENDED)
+    site.refused(device, "suspended")
+    site.ledger.change(device, CertStatus.VALID)
+    with site.attached(device):
+        pass
+
+
+def test_expired(site: Site) -> None:
+    end_s = int(time.time()) + 2
+    device = site.recorded(not_after_s=end_s)
+    wait_until(lambda: time.time() > end_s + 1, "the certificate expires")
+    site.refused(device, "expired")
+
+
+def test_wrong_organisation(site: Site) -> None:
+    site.refused(site.recorded(organization="Vendor W"), "organization")
+
+
+def test_the_device_refuses_a_gateway_that_is_not_recorded(site: Site) -> None:
+    other = Identity("segw2.a.example", "Operator A")
+    device, gateway = site.charons["device"], site.charons["gateway"]
+    gateway.configure(gateway_connection(other.name, [other.certificate]), other.pem, "other")
+    since = len(device.log()), len(gateway.log())
+    assert not site.attach(site.recorded(), other.name)
+    assert f"voice-dpki: '{other.name}' refused: not-recorded: " in device.log()[since[0] :]
+    assert f"generating INFORMATIONAL request 2 [ {WIRE_REFUSAL} ]" in device.log()[since[0] :]
+    gateway.says("parsed INFORMATIONAL request 2 [ N(AUTH_FAILED) ]", since[1])
+    wait_until(lambda: not gateway.sas(), "the gateway gives up")
+
+
+def test_roll_over_with_two_certificates_for_one_identity(site: Site) -> None:
+    old = site.recorded()
+    new = Identity(old.name, "Vendor V")
+    site.ledger.record(new)
+    for certificate in (old, new, old):
+        with site.attached(certificate):
+            pass
+    site.ledger.change(old, CertStatus.REVOKED)
+    site.refused(old, "revoked")
+    with site.attached(new):
+        pass
+
+
+STATEMENT = "[integrity]\npassed = true\n"
+
+
+def own_statements(site: Site, signer: Identity, statement: str = STATEMENT) -> None:
+    """Have the device's agent make statements of integrity, or none."""
+    own = signer.write(site.path / "enb") if statement else ""
+    site.start_agent("device", policy("Operator A", "*.a.example") + own + statement)
+
+
+def test_integrity_info_goes_out_and_is_verified(site: Site) -> None:
+    device, gateway = site.recorded(), site.charons["gateway"]
+    own_statements(site, device)
+    with settings(gateway, integrity_policy="require"), site.attached(device):
+        assert "N((40970))" in gateway.log()
+    own_statements(site, device, STATEMENT.replace("true", "false"))
+    site.refused(device, "integrity-failed")
+    own_statements(site, device, "")
+    with settings(gateway, integrity_policy="require"):
+        site.refused(device, "integrity-missing")
+
+
+def test_another_number_for_integrity_info(site: Site) -> None:
+    device = site.recorded()
+    own_statements(site, device)
+    with settings(site.charons["gateway"], integrity_policy="require", integrity_info=45000):
+        with settings(site.charons["device"], integrity_info=45000), site.attached(device):
+            assert "N((45000))" in site.charons["gateway"].log()
+        site.refused(device, "integrity-missing")
+
+
+def test_no_statement_for_another_certificate_than_the_agents(site: Site) -> None:
+    own_statements(site, site.recorded())
+    with settings(site.charons["gateway"], integrity_policy="require"):
+        site.refused(site.recorded(), "integrity-missing")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"", "malformed"), (b"\1" * 4096, "malformed"), (bytes(10) + bytes((0, 0, 64)) + bytes(64), "forged")],
+)
+def test_integrity_info_that_does_not_hold(site: Site, content: bytes, code: str) -> None:
+    if code == "forged":
+        content = bytes((1, 0)) + int(time.time()).to_bytes(8, "big") + content[10:]
+    stated = answer(True, "stated", "by the double", {INTEGRITY_INFO_TO_SEND: content})
+    with AgentDouble(site.path / "double.sock", state=lambda _: stated) as double:
+        with settings(site.charons["device"], socket=double.path):
+            site.refused(site.recorded(), f"integrity-{code}")
+
+
+@pytest.mark.parametrize(
+    ("octets", "code"),
+    [
+        (None, "agent-late"),
+        (b"", "agent-away"),
+        (b"\0\7\1\1", "agent-away"),
+        (b"\0\0", "agent-malformed"),
+        (answer(True, "Trusted\n", "of a code that no code is"), "agent-malformed"),
+        (answer(True, "trusted", "two\nlines"), "agent-malformed"),
+        (answer(True, "trusted", "", {}), "agent-malformed"),
+        (answer(True, "trusted", "x" * 513), "agent-malformed"),
+        (answer(True, "trusted", "x", {20: b""}), "agent-malformed"),
+        (answer(False, "as-it-likes", "said the double"), "as-it-likes"),
+    ],
+)
+def test_an_agent_that_does_not_say_yes(site: Site, octets: bytes | None, code: str) -> None:
+    gateway = site.charons["gateway"]
+    with AgentDouble(site.path / "double.sock", judge=lambda _: octets) as double:
+        began_s = time.monotonic()
+        with settings(gateway, socket=double.path, deadline_ms=300):
+            site.refused(site.recorded(), code)
+        assert time.monotonic() - began_s < 2.0
+        assert len(double.judged()) == 1
+
+
+@pytest.mark.parametrize("path", ["/nowhere/agent.sock", "/" + "x" * 200])
+def test_an_agent_that_is_not_there(site: Site, path: str) -> None:
+    with settings(site.charons["gateway"], socket=path):
+        site.refused(site.recorded(), "agent-away")
+
+
+def test_what_the_agent_is_told(site: Site) -> None:
+    device = site.recorded()
+    with AgentDouble(site.path / "double.sock") as double, settings(site.charons["gateway"], socket=double.path):
+        with site.attached(device):
+            (sa,) = site.charons["gateway"].sas()
+            (request,) = double.judged()
+    assert (request.side, request.policy, request.unique_id) == (2, 1, int(sa["uniqueid"]))
+    assert request.spi_i.hex() == sa["initiator-spi"].decode()
+    assert request.spi_r.hex() == sa["responder-spi"].decode()
+    assert request.items == {1: b"\2" + device.name.encode(), 2: device.certificate, 5: b"tunnel"}
+
+
+def test_no_certificate_in_ike_auth(site: Site) -> None:
+    device, gateway = site.recorded(), site.charons["gateway"]
+    since = len(gateway.log())
+    connection = device_connection(device.name, [device.certificate], GATEWAY, send_cert="never")
+    site.charons["device"].configure(connection, device.pem)
+    assert not site.charons["device"].initiate()
+    assert f"'{device.name}' refused: certificate-missing: " in gateway.log()[since:]
+
+
+def test_agents_that_nobody_answers_when_the_ledger_is_away(site: Site) -> None:
+    known, unknown = site.recorded(), site.recorded()
+    with site.attached(known):
+        pass
+    site.ledger.process.signal(signal.SIGSTOP)
+    try:
+        site.refused(unknown, "agent-late")
+        with settings(site.charons["gateway"], deadline_ms=5000):
+            site.refused(unknown, "ledger-unreachable")
+            wait_until(lambda: not site.attach(known), "what was known is too old")
+    finally:
+        site.ledger.process.signal(signal.SIGCONT)
+    wait_until(lambda: site.attach(unknown), "all is well again")
+    site.charons["device"].terminate()
