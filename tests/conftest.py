@@ -16,6 +16,7 @@ PACKAGES = {
     "secsipidx": "secsipidx",
     "sipp": "sip-tester",
     "chromium": "chromium",
+    "ip": "iproute2",
 }
 """Debian package that holds each peer program."""
 

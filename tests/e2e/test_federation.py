@@ -181,7 +181,7 @@ async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
         for executed in replica.take(block).executed:
             state.commit(executed.outcome)
     assert replica.app_hash.hex() == app_hash
-    assert len(state.records) >= len(nodes)
+    assert len(state.certificates) >= len(nodes)
 
 
 async def test_a_follower_replays_cometbfts_blocks_and_answers_like_a_validator(
