@@ -22,14 +22,15 @@ from ledger_node.store import StoredBlock, parse_signed_header
 from ledger_node.submission import Recorded, RefusedByLedger, Submission
 from voice_dpki.effects import Clock
 from voice_dpki.errors import PeerError
-from voice_dpki.ledger.answers import MAX_BATCH
+from voice_dpki.ledger import names
+from voice_dpki.ledger.answers import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.client import CHANGES
 from voice_dpki.ledger.header import format_time
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.transactions import MAX_TEXT_LENGTH, MAX_TRANSACTION_BYTES
 from voice_dpki.ledger.tree import TooManyLeavesError
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.http import Handler, Request, Response, Route, bearer_token_matches, json_response, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer
@@ -59,6 +60,23 @@ class _BadRequestError(PeerError):
 
 class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
     digests: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+_Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class _LeavesForm(msgspec.Struct, forbid_unknown_fields=True):
+    keys: Annotated[list[_Key], msgspec.Meta(min_length=1, max_length=MAX_LEAVES)]
+
+
+_NAMES: dict[str, Callable[[str, str], list[bytes]]] = {
+    "subject": lambda name, organization: [names.subject_key(organization, name)],
+    "number": lambda number, _: names.number_keys(_tn(number)),
+    "uri": lambda uri, _: [names.uri_key(uri)],
+    "dns": lambda host, _: [names.dns_key(host)],
+    "spc": lambda code, _: [names.spc_key(code)],
+}
+"""Keys of the lists for each kind of name."""
 
 
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -117,6 +135,8 @@ class Api:
             Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
             Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES),
             Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix)),
+            Route("POST", "/ledger/v1/leaves", _guarded(self._leaves)),
+            Route("GET", "/ledger/v1/names", _guarded(self._names)),
             Route("GET", "/ledger/v1/headers/{height}", _guarded(self._header)),
             Route("GET", "/ledger/v1/changes", _guarded(self._changes)),
             Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
@@ -174,6 +194,21 @@ class Api:
             return Response(200, self._inquiry.prefix(prefix))
         except TooManyLeavesError as error:
             raise _BadRequestError(str(error)) from None
+
+    async def _leaves(self, request: Request) -> Response:
+        try:
+            form = msgspec.json.decode(request.body, type=_LeavesForm)
+        except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
+            raise _BadRequestError(f'the body must be {{"keys": [hex, ...]}}: {error}') from None
+        return Response(200, self._inquiry.leaves([bytes.fromhex(key) for key in form.keys]))
+
+    async def _names(self, request: Request) -> Response:
+        """Answer with the lists of all certificates of a name."""
+        query = dict(request.query)
+        organization = query.pop("organization", "")
+        if len(query) != 1 or (kind := next(iter(query))) not in _NAMES:
+            raise _BadRequestError(f"ask for one of {', '.join(_NAMES)}; for a subject, with its organization")
+        return Response(200, self._inquiry.leaves(_NAMES[kind](query[kind], organization)))
 
     async def _header(self, request: Request) -> Response:
         height = _number(request.path_args["height"], "height")
@@ -348,6 +383,13 @@ def _digest(text: str) -> CertDigest:
     return CertDigest(digest)
 
 
+def _tn(text: str) -> Tn:
+    digits = text.removeprefix("+")
+    if not re.fullmatch("[0-9]{1,15}", digits):
+        raise _BadRequestError("a telephone number has 1 to 15 digits")
+    return Tn(digits)
+
+
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 15):
         raise _BadRequestError(f"{what} is a whole number")
@@ -360,7 +402,8 @@ def _wait_s(request: Request) -> float:
 
 def _block_json(block: StoredBlock) -> dict[str, object]:
     transactions = [base64.b64encode(raw).decode("ascii") for raw in block.transactions]
-    return {"signed_header": msgspec.Raw(block.signed_header_json), "transactions": transactions}
+    misbehaving = {"misbehaving": [address.hex() for address in block.misbehaving]} if block.misbehaving else {}
+    return {"signed_header": msgspec.Raw(block.signed_header_json), "transactions": transactions, **misbehaving}
 
 
 def _short(digest: CertDigest) -> str:

@@ -21,12 +21,14 @@ from voice_dpki.ledger.answers import (
     EntryForm,
     LeafForm,
     MemberForm,
+    ProvedLeafForm,
     answer_bytes,
     tail_bytes,
 )
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import Proof
 from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest, Height
 
 _ABSENT = b'{"record":null,"proof":"%s","member":null}'
@@ -74,8 +76,9 @@ class Inquiry:
             if data is None:
                 status, evidence = CertStatus.UNKNOWN, _ABSENT % proof
             else:
-                status, organization = self._status(data)
-                member = _member(view, tip, organization)
+                record = CertRecord.parse(data)
+                status = status_of(record, view.member(record.organization), self._clock.now_s())
+                member = _member(view, tip, record.organization)
                 der = view.certificate(digest) if with_certificate else None
                 if der is None:
                     evidence = _PRESENT % (base64.b64encode(data), proof, member)
@@ -113,6 +116,15 @@ class Inquiry:
             path = base64.b64encode(Proof(proof.siblings, None).serialize()).decode("ascii")
             return _several({"prefix": digits, "proof": path, "leaves": leaves}, view, tip, records)
 
+    def leaves(self, keys: Sequence[bytes]) -> bytes:
+        """Answer about leaves of the tree."""
+        with self._newest() as (view, tip):
+            leaves = [
+                ProvedLeafForm(key.hex(), _base64(view.leaf(key)), _proof(view, key).decode("ascii"))
+                for key in keys
+            ]
+            return msgspec.json.encode({"leaves": leaves})[:-1] + tip.tail
+
     def member(self, organization: str) -> bytes:
         """Answer about a member: its record, or proof that there is none."""
         with self._newest() as (view, tip):
@@ -141,10 +153,6 @@ class Inquiry:
                 height = Height(parse_signed_header(signed_header).header.height)
                 self._tip = _Tip(signed_header, height, tail_bytes(height, signed_header))
             yield view, self._tip
-
-    def _status(self, data: bytes) -> tuple[CertStatus, str]:
-        record = CertRecord.parse(data)
-        return record.status_at(self._clock.now_s()), record.organization
 
 
 def _member(view: StoreView, tip: _Tip, organization: str) -> bytes:

@@ -234,6 +234,32 @@ def test_a_record_that_a_prefix_keeps_back_is_not_taken_for_absent(world: World)
     assert caught.value.code is InquiryCode.UNPROVEN
 
 
+def test_leaves_by_their_keys(world: World) -> None:
+    keys = [member_key("Operator A"), digest_of(world.valid), bytes(32)]
+    values = [world.state.leaf(key) for key in keys]
+
+    def ask(asked: list[bytes], *leaves: Any) -> Any:
+        answer = {"leaves": leaves, "signed_header": world.chain.replica.last.to_json()}
+        data = json.dumps(answer).encode()
+        return world.verifier.verify_leaves(data, asked, world.now_s, min_height=world.verifier.latest_height)
+
+    def leaf(key: bytes, value: bytes | None) -> dict[str, Any]:
+        return {"key": key.hex(), "value": value and b64(value), "proof": proof(world.state, key)}
+
+    assert values[2] is None
+    assert ask(keys, *map(leaf, keys, values)) == tuple(values)
+    for asked, lies, code in (
+        (keys, [leaf(keys[0], values[0])], InquiryCode.MALFORMED),
+        (keys[:1], [leaf(keys[1], values[1])], InquiryCode.MALFORMED),
+        (keys[:1], [leaf(keys[0], values[1])], InquiryCode.UNPROVEN),
+        (keys[:1], [leaf(keys[0], None)], InquiryCode.UNPROVEN),
+        (keys[2:], [leaf(keys[2], b"x")], InquiryCode.UNPROVEN),
+    ):
+        with pytest.raises(InquiryError) as caught:
+            ask(asked, *lies)
+        assert caught.value.code is code
+
+
 # Lies
 
 

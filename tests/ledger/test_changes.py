@@ -21,7 +21,7 @@ from voice_dpki.ledger.changes import (
     parse_changes,
 )
 from voice_dpki.ledger.header import Header
-from voice_dpki.ledger.members import member_key
+from voice_dpki.ledger.members import Member, MemberKind, member_key
 from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.names import CertDigest, Height
@@ -152,7 +152,8 @@ def resolution(digest: CertDigest, height: int, organization: str = "A", **chang
         "key_id": bytes(32),
     }
     record = CertRecord(**parts | changes)
-    return Resolution(digest, record.status, b"der", record, None, Height(height), float(height), 0.0)
+    member = Member(organization, MemberKind.VENDOR)
+    return Resolution(digest, record.status, b"der", record, member, Height(height), float(height), 0.0)
 
 
 def holding(height: int, *resolutions: Resolution, max_entries: int = 100) -> Holdings:

@@ -10,9 +10,12 @@ import pytest
 
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.names import number_keys, subject_key
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.subscription import Subscription
+from voice_dpki.names import Tn
 from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 DEADLINE_S = 10.0
 
@@ -127,6 +130,29 @@ async def test_many_at_once_and_by_prefix(running: Any, token: str) -> None:
     for body in (b"", b"{}", b'{"digests": []}', b'{"digests": ["00"]}', json.dumps({"digests": ["0"] * 1001})):
         assert engine.http.post("/ledger/v1/statuses", content=body).status_code == 400
     assert engine.http.get("/ledger/v1/headers/100000").status_code == 404
+
+
+async def test_all_certificates_of_a_name_and_of_a_number(running: Any, token: str) -> None:
+    engine = running.nodes[0]
+    ranges = TnAuthList(ranges=(TnRange(Tn("493023125100"), 100),))
+    phone = running.certificate(common_name="Phone 7", uris=("sip:+493023125107@a.example",))
+    block = running.certificate(common_name="Block", tn_auth_list=ranges)
+    async with running.client(engine) as client:
+        for der in (phone, block, running.certificate(common_name="Phone 8")):
+            await client.submit(der, token)
+        found = await client.listed(number_keys(Tn("493023125107")))
+        assert {each.digest for each in found} == {digest_of(phone), digest_of(block)}
+        assert {each.status for each in found} == {CertStatus.VALID}
+        (one,) = await client.listed([subject_key("Operator A", "Phone 7")])
+        assert one.digest == digest_of(phone)
+        assert await client.listed([subject_key("Operator A", "Phone 9")]) == ()
+    for query in ("number=%2B493023125107", "subject=Phone 7&organization=Operator A", "dns=a", "uri=a", "spc=a"):
+        answer = engine.http.get(f"/ledger/v1/names?{query}").json()
+        assert all(leaf["proof"] for leaf in answer["leaves"])
+    for query in ("", "number=x", "number=1&dns=a", "name=a"):
+        assert engine.http.get(f"/ledger/v1/names?{query}").status_code == 400
+    for body in (b"{}", b'{"keys": []}', b'{"keys": ["00"]}', json.dumps({"keys": ["00" * 32] * 65})):
+        assert engine.http.post("/ledger/v1/leaves", content=body).status_code == 400
 
 
 async def test_a_trusted_header_is_kept_for_the_next_start(running: Any, tmp_path: Any) -> None:

@@ -19,6 +19,10 @@ digits `prefix`, so that the node does not learn which of them is meant:
     {"prefix": hex, "proof": base64, "leaves": [{"key": hex, "value": base64} | {"key", "hash": base64}, ...],
      "members", "height", "signed_header"}
 
+About any leaves of the tree by their keys, for instance the lists of all certificates of a name (`ledger.names`):
+
+    {"leaves": [{"key": hex, "value": base64 | null, "proof": base64}, ...], "height", "signed_header"}
+
 The proof of a prefix is that of an empty place, whose hashes lead from the prefix to the root; `leaves` are all
 leaves of the tree below it, of which those of other kinds than certificates come as hashes.
 """
@@ -47,6 +51,7 @@ from voice_dpki.ledger.proof import (
     verify_prefix,
 )
 from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
@@ -55,6 +60,9 @@ MAX_ANSWER_BYTES = 256 * 1024
 
 MAX_BATCH = 1000
 """Certificates in one question."""
+
+MAX_LEAVES = 64
+"""Leaves in one question by their keys."""
 
 MAX_PREFIX_LEAVES = 1000
 """Leaves below a prefix that is answered about; whoever asks takes one long enough."""
@@ -165,6 +173,21 @@ class PrefixForm(msgspec.Struct, frozen=True):
     signed_header: msgspec.Raw
 
 
+class ProvedLeafForm(msgspec.Struct, frozen=True):
+    """A leaf by its key, or its absence."""
+
+    key: str
+    value: Annotated[str, msgspec.Meta(max_length=MAX_ANSWER_BYTES)] | None
+    proof: _ProofText
+
+
+class LeavesForm(msgspec.Struct, frozen=True):
+    """An answer about leaves."""
+
+    leaves: Annotated[tuple[ProvedLeafForm, ...], msgspec.Meta(max_length=MAX_LEAVES)]
+    signed_header: msgspec.Raw
+
+
 def answer_bytes(digest: CertDigest, status: CertStatus, evidence: bytes, tail: bytes) -> bytes:
     """Put an answer together: `evidence` is an EvidenceForm in JSON, `tail` what `tail_bytes` gives."""
     return b'{"digest":"%s","status":"%s",%s%s' % (
@@ -247,6 +270,25 @@ class AnswerVerifier:
 
         return _judged(judge)
 
+    def verify_leaves(
+        self, data: bytes, keys: Sequence[bytes], now_s: float, *, min_height: int
+    ) -> tuple[bytes | None, ...]:
+        """Verify an answer about leaves of the tree; returns their values, None for what is absent.
+
+        Raises InquiryError.
+        """
+
+        def judge() -> tuple[bytes | None, ...]:
+            form = _read(_LEAVES, data, MAX_BATCH_BYTES)
+            header = self._header(bytes(form.signed_header), now_s, min_height)
+            if [leaf.key for leaf in form.leaves] != [key.hex() for key in keys]:
+                raise MalformedError("the answer is about other leaves")
+            return tuple(
+                _value(leaf.value, leaf.proof, key, header) for key, leaf in zip(keys, form.leaves, strict=True)
+            )
+
+        return _judged(judge)
+
     def trust(self, raw: bytes, now_s: float, *, min_height: int) -> Header:
         """Verify a signed header in JSON, its age included; raises InquiryError."""
         return _judged(lambda: self._header(raw, now_s, min_height))
@@ -308,6 +350,7 @@ class PrefixResolution:
 _ANSWER = msgspec.json.Decoder(AnswerForm)
 _BATCH = msgspec.json.Decoder(BatchForm)
 _PREFIX = msgspec.json.Decoder(PrefixForm)
+_LEAVES = msgspec.json.Decoder(LeavesForm)
 
 _T = TypeVar("_T")
 
@@ -338,7 +381,7 @@ def _resolution(
 ) -> Resolution:
     return Resolution(
         digest=digest,
-        status=record.status_at(now_s) if record else CertStatus.UNKNOWN,
+        status=status_of(record, member, now_s),
         certificate=certificate,
         record=record,
         member=member,
@@ -349,13 +392,19 @@ def _resolution(
 
 
 def _record(given: str | None, proof_text: str, digest: CertDigest, header: Header) -> CertRecord | None:
+    value = _value(given, proof_text, digest, header)
+    return None if value is None else CertRecord.parse(value)
+
+
+def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> bytes | None:
+    """Return the value of a leaf, having checked that it has this one, or that there is none."""
     proof = Proof.parse(_base64(proof_text))
     if given is None:
-        verify_absence(header.app_hash, digest, proof)
+        verify_absence(header.app_hash, key, proof)
         return None
-    record = _base64(given)
-    verify_inclusion(header.app_hash, digest, hashlib.sha256(record).digest(), proof)
-    return CertRecord.parse(record)
+    value = _base64(given)
+    verify_inclusion(header.app_hash, key, hashlib.sha256(value).digest(), proof)
+    return value
 
 
 def _member(form: MemberForm | None, record: CertRecord | None, header: Header) -> Member | None:
@@ -364,13 +413,8 @@ def _member(form: MemberForm | None, record: CertRecord | None, header: Header) 
         return None
     if form is None:
         raise MalformedError("the answer does not say whether the certificate's organisation is a member")
-    key, proof = member_key(record.organization), Proof.parse(_base64(form.proof))
-    if form.record is None:
-        verify_absence(header.app_hash, key, proof)
-        return None
-    data = _base64(form.record)
-    verify_inclusion(header.app_hash, key, hashlib.sha256(data).digest(), proof)
-    return _parse_member(data)
+    value = _value(form.record, form.proof, member_key(record.organization), header)
+    return None if value is None else _parse_member(value)
 
 
 class _Members:

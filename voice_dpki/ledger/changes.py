@@ -24,6 +24,7 @@ from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.header import Header
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import ProofError
+from voice_dpki.ledger.standing import status_of
 from voice_dpki.ledger.tree import Difference, follow
 from voice_dpki.names import CertDigest, Height
 
@@ -123,11 +124,9 @@ class Holdings:
             return None
         self._held[digest] = held
         found = held.resolution
-        assert found.record is not None
         height, time_s = max((found.height, found.time_s), (Height(self.header.height), self.header.time_ns / 1e9))
-        return replace(
-            found, status=found.record.status_at(now_s), height=height, time_s=time_s, age_s=now_s - time_s
-        )
+        status = status_of(found.record, found.member, now_s)
+        return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
 
     def advance(self, header: Header, changed: frozenset[bytes] | None) -> list[Resolution]:
         """Go on to a newer header, having verified what `changed` since the last one (None: that is not known).

@@ -13,6 +13,7 @@ from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.http_client import HttpAnswerError, HttpClient, HttpError
 from voice_dpki.ledger.answers import (
+    MAX_BATCH,
     MAX_BATCH_BYTES,
     AnswerVerifier,
     HeaderUnknownError,
@@ -26,6 +27,7 @@ from voice_dpki.ledger.changes import changed_keys, parse_changes
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, TrustPoint
+from voice_dpki.ledger.names import parse_listed
 from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
@@ -202,6 +204,30 @@ class LedgerClient:
         return await self._verified(
             lambda: self._verifier.verify_prefix(data, prefix, self._clock.now_s(), min_height=min_height)
         )
+
+    async def leaves(self, keys: Sequence[bytes]) -> tuple[bytes | None, ...]:
+        """Ask for the values of at most MAX_LEAVES leaves of the tree, None for what is absent; InquiryError."""
+        min_height = self._verifier.latest_height
+        body = msgspec.json.encode({"keys": [key.hex() for key in keys]})
+        data = await self._fetch("POST", "/ledger/v1/leaves", body)
+        return await self._verified(
+            lambda: self._verifier.verify_leaves(data, keys, self._clock.now_s(), min_height=min_height)
+        )
+
+    async def listed(self, keys: Sequence[bytes]) -> tuple[Resolution, ...]:
+        """Ask for all certificates of a name, none left out, by the keys of its lists (`voice_dpki.ledger.names`).
+
+        For instance `subject_key(organization, common_name)`, or all of `number_keys(tn)`. Raises InquiryError.
+        """
+        lists = [value for value in await self.leaves(keys) if value is not None]
+        try:
+            digests = sorted({digest for value in lists for digest in parse_listed(value)})
+        except MalformedError as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+        found: list[Resolution] = []
+        for start in range(0, len(digests), MAX_BATCH):
+            found += await self.resolve_all(digests[start : start + MAX_BATCH])
+        return tuple(found)
 
     async def changes(
         self, since: Header | None, *, wait_s: float
