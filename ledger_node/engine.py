@@ -6,7 +6,7 @@ for only when its block is durably stored.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,10 +15,10 @@ from ledger_node.chain import Chain, Verdict
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.block import NextBlock, SignFunction
-from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import TxResult, check
+from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
 
 MAX_WAITING = 2000
@@ -26,6 +26,11 @@ MAX_WAITING = 2000
 
 MAX_BLOCK_TRANSACTIONS = 250
 """Transactions that the engine puts into one block, so that executing it takes tens of milliseconds."""
+
+
+MAX_BLOCK_BYTES = 1024 * 1024
+"""A block ends with the transaction that passes this size: some 2500 certificates in batches, fewer than a block
+may record."""
 
 
 class BusyError(PeerError):
@@ -39,12 +44,13 @@ class Engine:
     """Orders transactions; `run` makes the blocks."""
 
     def __init__(self, chain: Chain, keys: Sequence[Ed25519PrivateKey], clock: Clock, heartbeat_s: float) -> None:
-        """Raise LocalError unless `keys` are validators' of the genesis, with more than two thirds of the power."""
+        """Raise LocalError unless `keys` are those of validators with more than two thirds of the power."""
         self._chain = chain
-        self._signers = signers_of(chain.genesis, keys)
+        self._signers = signers_of(keys)
         self._clock = clock
         self._heartbeat_s = heartbeat_s
         self._replica = chain.replica()
+        check_power(validator_sets(self._replica.state)[0], self._signers)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
     async def submit(self, raw: bytes) -> Verdict:
@@ -86,8 +92,10 @@ class Engine:
                 batch = [await self._queue.get()]
         except TimeoutError:
             return []
-        while len(batch) < MAX_BLOCK_TRANSACTIONS and not self._queue.empty():
+        size = len(batch[0][0])
+        while len(batch) < MAX_BLOCK_TRANSACTIONS and size < MAX_BLOCK_BYTES and not self._queue.empty():
             batch.append(self._queue.get_nowait())
+            size += len(batch[-1][0])
         return batch
 
     def _make(self, transactions: Sequence[bytes]) -> tuple[Height, tuple[TxResult, ...]]:
@@ -101,6 +109,8 @@ class Engine:
 
     def _take_next(self, transactions: Sequence[bytes]) -> Step:
         replica, genesis = self._replica, self._chain.genesis
+        validators, next_validators = validator_sets(replica.state)
+        check_power(validators, self._signers)
         earliest = replica.last.header.time_ns + 1 if replica.last else genesis.time_ns
         following = NextBlock(
             chain_id=genesis.chain_id,
@@ -109,22 +119,20 @@ class Engine:
             transactions=transactions,
             app_hash=replica.app_hash,
             last_results=replica.last_results,
-            validators=genesis.validators,
-            next_validators=genesis.validators,
+            validators=validators,
+            next_validators=next_validators,
             consensus_hash=genesis.consensus_hash(),
         )
         return replica.take(SignedBlock(following.seal(self._signers), tuple(transactions)))
 
 
-def signers_of(genesis: Genesis, keys: Iterable[Ed25519PrivateKey]) -> dict[bytes, SignFunction]:
-    """Return the signing function of each key by validator address; raises LocalError unless they are enough."""
-    powers = {validator.address: validator.power for validator in genesis.validators.validators}
-    signers: dict[bytes, SignFunction] = {}
-    for key in keys:
-        address = Validator(key.public_key().public_bytes_raw(), 1).address
-        if address not in powers:
-            raise LocalError("a validator key of the engine belongs to no validator of the genesis")
-        signers[address] = key.sign
-    if 3 * sum(powers[address] for address in signers) <= 2 * sum(powers.values()):
+def signers_of(keys: Iterable[Ed25519PrivateKey]) -> dict[bytes, SignFunction]:
+    """Return the signing function of each key by validator address."""
+    return {Validator(key.public_key().public_bytes_raw(), 1).address: key.sign for key in keys}
+
+
+def check_power(validators: ValidatorSet, signers: Container[bytes]) -> None:
+    """Raise LocalError unless the signers are enough for headers that anyone trusts."""
+    powers = [validator.power for validator in validators.validators if validator.address in signers]
+    if 3 * sum(powers) <= 2 * sum(validator.power for validator in validators.validators):
         raise LocalError("the engine needs the keys of validators with more than two thirds of the power")
-    return signers

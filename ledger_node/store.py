@@ -6,8 +6,9 @@ its proof, and a kill at any moment leaves the state after one step or after the
     nodes         nibble path (a zero byte before it)     tree node
     leaves        key in the tree                         value of the leaf, CBOR
     certificates  H(CERT)                                 DER
-    blocks        height, 8 bytes big-endian              CBOR: [signed header (JSON), [transactions], [codes]]
+    blocks        height, 8 bytes big-endian              CBOR: StoredBlock
     meta          "format", "genesis", "height", "tip"    FORMAT, fingerprint, 8 bytes, signed header (JSON)
+                  "validators" and the hash of a set      the set (JSON), of all that later headers name
                   "validators" and a validator set's hash the set, as JSON
 """
 
@@ -28,6 +29,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import Outcome, StateView
+from voice_dpki.ledger.validators import VALIDATORS_KEY, parse_validators
 from voice_dpki.names import CertDigest, Height
 
 FORMAT = b"voice-dpki ledger store 2"
@@ -50,23 +52,24 @@ class StoreError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block as stored: the signed header as JSON, the transactions, and the code of each result."""
+    """A block as stored: [signed header (JSON), [transactions], [code of each result], [misbehaving addresses]]."""
 
     signed_header_json: bytes
     transactions: tuple[bytes, ...]
     codes: tuple[int, ...]
+    misbehaving: tuple[bytes, ...] = ()
 
     @classmethod
     def decode(cls, data: bytes) -> "StoredBlock":
         """Decode what `encode` gives; raises MalformedError."""
         match cbor.decode(data, "stored block"):
-            case [bytes(header), list(transactions), list(codes)]:
-                return cls(header, tuple(transactions), tuple(codes))
+            case [bytes(header), list(transactions), list(codes), list(misbehaving)]:
+                return cls(header, tuple(transactions), tuple(codes), tuple(misbehaving))
         raise MalformedError("stored block: not a header, transactions and codes")
 
     def encode(self) -> bytes:
         """Encode for the store."""
-        return cbor.encode([self.signed_header_json, self.transactions, self.codes])
+        return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.misbehaving])
 
     def signed_header(self) -> SignedHeader:
         """Parse the signed header; raises MalformedError."""
@@ -74,7 +77,7 @@ class StoredBlock:
 
     def signed_block(self) -> SignedBlock:
         """Return the block as it goes over the network."""
-        return SignedBlock(self.signed_header(), self.transactions)
+        return SignedBlock(self.signed_header(), self.transactions, self.misbehaving)
 
 
 def parse_signed_header(data: bytes) -> SignedHeader:
@@ -163,7 +166,8 @@ class _Writer:
     def put_block(self, block: SignedBlock, outcome: Outcome) -> None:
         header = msgspec.json.encode(block.signed_header.to_json())
         codes = tuple(result.code for result in outcome.results)
-        self.put(b"blocks", _height_key(block.height), StoredBlock(header, block.transactions, codes).encode())
+        stored = StoredBlock(header, block.transactions, codes, block.misbehaving)
+        self.put(b"blocks", _height_key(block.height), stored.encode())
         self.put(b"meta", b"height", _height_key(block.height))
         self.put_outcome(outcome)
 
@@ -174,6 +178,13 @@ class _Writer:
             self.change(b"leaves", key, value)
         for digest, der in outcome.certificates.items():
             self.change(b"certificates", digest, der)
+        if validators := outcome.leaves.get(VALIDATORS_KEY):
+            for each in parse_validators(validators):
+                self.put_validators(each)
+
+    def put_validators(self, validators: ValidatorSet) -> None:
+        """Keep a set: the state names it before the first header does."""
+        self.put(b"meta", b"validators" + validators.hash(), msgspec.json.encode(validators.to_json()))
 
     def change(self, database: bytes, key: bytes, value: bytes | None) -> None:
         """Set an entry, or with None remove it."""
@@ -231,8 +242,7 @@ class Store:
     def keep_validators(self, validators: ValidatorSet) -> None:
         """Keep a validator set other than the genesis's, before the first block is stored that names it."""
         with self._environment.begin(write=True) as transaction:
-            value = msgspec.json.encode(validators.to_json())
-            _Writer(self._databases, transaction).put(b"meta", b"validators" + validators.hash(), value)
+            _Writer(self._databases, transaction).put_validators(validators)
 
     def restore(self, height: Height, outcome: Outcome) -> None:
         """Take over the whole state after block `height`, durably, into a store without blocks.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import Counter
 
 from ledger_node.abci.abci_pb2 import (
@@ -141,7 +140,7 @@ class Application:
 
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
         """Propose the transactions that may enter a block, as many as can be judged in time."""
-        block = _block(request.height, request.time, request.transactions[:MAX_PROPOSED])
+        block = _block(request, request.transactions[:MAX_PROPOSED])
         outcome = self._execute(block)
         kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]
         transactions = tuple(transaction for transaction, _ in kept)
@@ -153,7 +152,7 @@ class Application:
         """Reject a proposal with more transactions than a block may have, or with one that may not enter it."""
         if len(request.transactions) > MAX_TRANSACTIONS:
             return ProcessProposal.Response(verdict=ProcessProposal.REJECT)
-        outcome = self._execute(_block(request.height, request.time, request.transactions))
+        outcome = self._execute(_block(request, request.transactions))
         accepted = all(_may_enter(result) for result in outcome.results)
         return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
 
@@ -164,7 +163,7 @@ class Application:
         self._on_progress(Height(request.height))
         for misbehavior in request.misbehavior:
             _report(misbehavior)
-        block = _block(request.height, request.time, request.transactions)
+        block = _block(request, request.transactions)
         outcome = self._execute(block)
         self._decided = (block, outcome)
         return FinalizeBlock.Response(
@@ -219,8 +218,12 @@ def validator_updates(outcome: Outcome) -> list[ValidatorPower]:
     ]
 
 
-def _block(height: int, time: Timestamp, transactions: Iterable[bytes]) -> Block:
-    return Block(Height(height), time.seconds, tuple(transactions))
+def _block(
+    request: PrepareProposal.Request | ProcessProposal.Request | FinalizeBlock.Request,
+    transactions: Iterable[bytes],
+) -> Block:
+    misbehaving = tuple(misbehavior.validator.address for misbehavior in request.misbehavior)
+    return Block(Height(request.height), request.time.seconds, tuple(transactions), misbehaving)
 
 
 def _report(misbehavior: Misbehavior) -> None:

@@ -85,7 +85,7 @@ class Tail:
             proof = next((header for header in (following, own) if header and _proves(header, outcome)), None)
             if own is None or proof is None:
                 break
-            executed.append(Executed(SignedBlock(own, block.transactions), outcome))
+            executed.append(Executed(SignedBlock(own, block.transactions, block.misbehaving), outcome))
             tip = proof
         return None if tip is None else Step(tuple(executed), tip)
 

@@ -13,6 +13,7 @@ from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, GenesisError, dump_genesis, load_genesis
 from voice_dpki.ledger.light import TrustPoint
 from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.parameters import Parameters, parameters_of
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "cometbft"
 
@@ -28,6 +29,20 @@ def test_round_trip(federation: Any) -> None:
     assert genesis.member("Operator B").domains == ("b.example",)
     assert genesis.member("Nobody") is None
     assert TrustPoint.genesis(genesis.validators, genesis.time_ns).validators.total_power == 2
+
+
+def test_parameters_are_part_of_the_ledger(federation: Any, form: dict[str, Any]) -> None:
+    genesis = federation.genesis
+    quick = dump_genesis(genesis.chain_id, genesis.time_ns, genesis.members, parameters=Parameters(delay_s=5))
+    loaded = load_genesis(quick)
+    assert parameters_of(loaded.initial_state()) == loaded.parameters == Parameters(delay_s=5)
+    assert loaded.outcome().app_hash != genesis.outcome().app_hash
+    for parameters in ({"delay_s": -1}, {"delay_s": True}, {"voting_s": 0}, {"delay_s": 1 << 53}, {"delay": 5}):
+        with pytest.raises(GenesisError):
+            load_genesis(json.dumps({**form, "app_state": form["app_state"] | {"parameters": parameters}}).encode())
+    without = json.loads(json.dumps(form))
+    del without["app_state"]["parameters"]
+    assert load_genesis(json.dumps(without).encode()).parameters == Parameters()
 
 
 def test_it_begins_with_the_members_in_the_tree(federation: Any) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.block import ExecTxResult
+from voice_dpki.ledger.block import NO_EVIDENCE_HASH, ExecTxResult
 from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.header import BlockId, PartSetHeader
 from voice_dpki.ledger.replica import BlockError, DivergenceError, Replica, SignedBlock
+from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.x509.profile import digest_of
 
 
@@ -85,6 +86,22 @@ def test_refuses_a_block_that_does_not_follow(federation: Any, chain: Any) -> No
     chain.take(honest)
 
 
+def test_misbehaving_validators_need_evidence_and_lose_their_keys(federation: Any, chain: Any) -> None:
+    address = federation.genesis.validators.addresses[0]
+    for misbehaving, evidence_hash in (((address,), NO_EVIDENCE_HASH), ((), bytes(32))):
+        block = chain.next_block()
+        header = replace(block.header, evidence_hash=evidence_hash)
+        signed = replace(block.signed_header, header=header)
+        with pytest.raises(BlockError, match="evidence"):
+            chain.replica.take(SignedBlock(signed, (), misbehaving))
+    header = replace(chain.next_block().header, evidence_hash=bytes(32))
+    block = SignedBlock(replace(block.signed_header, header=header), (), (address,))
+    assert SignedBlock.from_json(json.dumps(block.to_json()).encode()) == block
+    chain.replica.take(block)
+    following, later = validator_sets(chain.replica.state)
+    assert (len(following.validators), len(later.validators)) == (2, 1)
+
+
 def _other_id(block: SignedBlock) -> BlockId:
     return BlockId(block.header.hash()[::-1], PartSetHeader(1, bytes(32)))
 
@@ -114,6 +131,8 @@ def test_any_bytes_are_a_block_or_raise(data: bytes) -> None:
         {"transactions": ["?"]},
         {"transactions": ["AAAA"] * 1001},
         {"signed_header": {}},
+        {"misbehaving": ["AA" * 20]},
+        {"misbehaving": ["aa" * 20] * 201},
         {"x": 1},
     ],
 )

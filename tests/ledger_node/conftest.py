@@ -201,7 +201,7 @@ class Maker:
     def __init__(self, network: Network) -> None:
         self.genesis = network.genesis
         keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
-        self.signers = signers_of(network.genesis, keys)
+        self.signers = signers_of(keys)
         self.state = network.genesis.initial_state()
         self.replica = Replica(self.state, None)
 

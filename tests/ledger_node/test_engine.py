@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.chain import Chain
 from ledger_node.config import read_validator_key
@@ -15,6 +18,11 @@ from ledger_node.engine import BusyError, Engine
 from ledger_node.store import Store, StoreError
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.client import light_client
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
+from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
 
 
 class SteppingClock:
@@ -116,6 +124,42 @@ async def test_a_full_disk_ends_the_engine_and_promises_nothing(
     again = Store(tmp_path / "small", network.genesis, read_only=True)
     assert (again.height, again.view.get(b"meta", b"tip")) == (height, app_hash)
     assert again.view.count(b"certificates") == promised > 10
+    again.close()
+
+
+async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: Path) -> None:
+    """A third validator comes by vote, signs from the block after the next one on, and is proved to followers."""
+    form = json.loads((network.folder / "genesis.json").read_bytes())
+    form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}
+    genesis = load_genesis(json.dumps(form).encode())
+    new = Ed25519PrivateKey.generate()
+    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+    chain = Chain(Store(tmp_path / "voted", genesis), genesis)
+    engine = Engine(chain, [*keys, new], SystemClock(), heartbeat_s=0.01)
+    a = genesis.member("Operator A")
+    larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
+    until_s = int(SystemClock().now_s()) + 3600
+    propose = Propose(genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
+    raw = endorse(propose, [network.signer("Operator A")])
+    vote = Vote(genesis.chain_id, "Operator B", proposal_id(Transaction.parse(raw).body_bytes), True)
+    async with running(engine):
+        assert (await engine.submit(raw)).result.code == 0
+        verdict = await engine.submit(endorse(vote, [network.signer("Operator B")]))
+        assert await chain.wait_for(verdict.height + 5, 10)
+    light, sizes = light_client(genesis), []
+    with chain.snapshot() as view:
+        for height in range(1, view.height + 1):
+            signed = view.block(height).signed_header()
+            kept = view.validators(signed.header.validators_hash)
+            validators = ValidatorSet.from_json(json.loads(kept)) if kept else None
+            light.verify(signed, validators, signed.header.time_ns / 1e9)
+            sizes.append(len(signed.commit.signatures))
+    assert sizes[verdict.height - 1 : verdict.height + 4] == [2, 2, 2, 3, 3]
+    chain.close()
+    again = Chain(Store(tmp_path / "voted", genesis), genesis)
+    Engine(again, [*keys, new], SystemClock(), 5)
+    with pytest.raises(LocalError, match="two thirds"):
+        Engine(again, keys, SystemClock(), 5)
     again.close()
 
 

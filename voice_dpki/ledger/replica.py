@@ -13,7 +13,8 @@ import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
+from voice_dpki.ledger.block import NO_EVIDENCE_HASH, ExecTxResult, data_hash, results_hash
+from voice_dpki.ledger.directory import MAX_VALIDATORS
 from voice_dpki.ledger.draft import Block, Outcome
 from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
 from voice_dpki.ledger.state import apply
@@ -39,6 +40,8 @@ class SignedBlock:
 
     signed_header: SignedHeader
     transactions: tuple[bytes, ...]
+    misbehaving: tuple[bytes, ...] = ()
+    """Addresses of validators that the block's evidence convicts."""
 
     @property
     def header(self) -> Header:
@@ -52,12 +55,13 @@ class SignedBlock:
 
     def content(self) -> Block:
         """Return what the state machine takes in."""
-        return Block(self.height, self.header.time_ns // 10**9, self.transactions)
+        return Block(self.height, self.header.time_ns // 10**9, self.transactions, self.misbehaving)
 
     def to_json(self) -> dict[str, Any]:
         """Form of `GET /ledger/v1/blocks/{height}`."""
         transactions = [base64.b64encode(raw).decode("ascii") for raw in self.transactions]
-        return {"signed_header": self.signed_header.to_json(), "transactions": transactions}
+        misbehaving = {"misbehaving": [address.hex() for address in self.misbehaving]} if self.misbehaving else {}
+        return {"signed_header": self.signed_header.to_json(), "transactions": transactions, **misbehaving}
 
     @classmethod
     def from_json(cls, data: bytes) -> "SignedBlock":
@@ -65,9 +69,10 @@ class SignedBlock:
         try:
             form = msgspec.json.decode(data, type=_BlockForm)
             transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
+            misbehaving = tuple(bytes.fromhex(address) for address in form.misbehaving)
         except (ValueError, RecursionError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
             raise MalformedError(f"block: {error}") from None
-        return cls(SignedHeader.from_json(form.signed_header), transactions)
+        return cls(SignedHeader.from_json(form.signed_header), transactions, misbehaving)
 
 
 class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,6 +81,10 @@ class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
         tuple[Annotated[str, msgspec.Meta(max_length=MAX_TRANSACTION_BYTES * 2)], ...],
         msgspec.Meta(max_length=MAX_TRANSACTIONS),
     ]
+    misbehaving: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")], ...],
+        msgspec.Meta(max_length=MAX_VALIDATORS),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,11 @@ class Replica:
         self.codes = tuple(codes)
 
     @property
+    def state(self) -> StateView:
+        """The state after the last block."""
+        return Layered(self._view, self._pending.outcome) if self._pending else self._view
+
+    @property
     def next_height(self) -> Height:
         """Number of the block to take next."""
         return Height(self.last.header.height + 1 if self.last else 1)
@@ -128,8 +142,7 @@ class Replica:
         """
         check_link(block, self.last)
         self._check_state(block.header)
-        view = Layered(self._view, self._pending.outcome) if self._pending else self._view
-        this = Executed(block, apply(view, block.content()))
+        this = Executed(block, apply(self.state, block.content()))
         executed = (self._pending,) if self._pending else ()
         if this.outcome.app_hash == block.header.app_hash:
             executed, self._pending = (*executed, this), None
@@ -157,3 +170,5 @@ def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
         raise BlockError("the block does not name the one before it")
     if header.data_hash != data_hash(block.transactions):
         raise BlockError("the block's transactions are not those that its header commits to")
+    if bool(block.misbehaving) != (header.evidence_hash != NO_EVIDENCE_HASH):
+        raise BlockError("the block names misbehaving validators without evidence, or the other way round")

@@ -21,6 +21,8 @@ VALIDATORS_KEY = hashlib.sha256(b"voice-dpki/validators/v1\0").digest()
 
 POWER = 1
 
+_DAMAGED = "the ledger's state is damaged: its validators are not such"
+
 _Powers = dict[bytes, int]
 
 
@@ -33,6 +35,12 @@ def begin(draft: Draft, validators: ValidatorSet) -> None:
 def validator_sets(view: StateView) -> tuple[ValidatorSet, ValidatorSet]:
     """Return the validators of the next block, and of the one after it."""
     following, later = _read(view)
+    return _set(following), _set(later)
+
+
+def parse_validators(data: bytes) -> tuple[ValidatorSet, ValidatorSet]:
+    """Parse the value of the leaf; raises LocalError."""
+    following, later = _parse(data)
     return _set(following), _set(later)
 
 
@@ -66,10 +74,14 @@ def _set(powers: Mapping[bytes, int]) -> ValidatorSet:
 
 
 def _read(view: StateView) -> tuple[_Powers, _Powers]:
-    match cbor.decode(view.leaf(VALIDATORS_KEY) or b"", "validators"):
+    return _parse(view.leaf(VALIDATORS_KEY) or b"")
+
+
+def _parse(data: bytes) -> tuple[_Powers, _Powers]:
+    match cbor.decode(data, "validators"):
         case ["validators", list(following), list(later)]:
             return _powers(following), _powers(later)
-    raise LocalError("the ledger's state is damaged: its validators are not such")
+    raise LocalError(_DAMAGED)
 
 
 def _powers(items: list[Cbor]) -> _Powers:

@@ -22,6 +22,7 @@ from ledger_node.abci.abci_pb2 import (
 from ledger_node.abci.application import MAX_PROPOSED, PROOF_TYPE, validator_updates
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proof import Proof, verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord
@@ -169,6 +170,21 @@ def test_validators_follow_the_outcome(federation: Any) -> None:
     outcome = replace(federation.genesis.outcome(), validator_updates=((bytes([1]) * 32, 0), (bytes([7]) * 32, 1)))
     updates = validator_updates(outcome)
     assert [(item.public_key.ed25519[0], item.power) for item in updates] == [(1, 0), (7, 1)]
+
+
+def test_a_validator_that_signed_twice_loses_its_power(federation: Any, node: Any, another_node: Any) -> None:
+    key = federation.validators["Operator B"]
+    requests = [kind.Request(height=1, time=FIRST) for kind in (ProcessProposal, FinalizeBlock)]
+    for request in requests:
+        guilty = request.misbehavior.add(kind=Misbehavior.DUPLICATE_VOTE, height=1).validator
+        guilty.address = Validator(key, 1).address
+    assert node.application.process_proposal(requests[0]).verdict == ProcessProposal.ACCEPT
+    for peer in (node, another_node):
+        response = peer.application.finalize_block(requests[1])
+        assert [(item.public_key.ed25519, item.power) for item in response.validator_updates] == [(key, 0)]
+        peer.application.commit(Commit.Request())
+    assert node.ledger.view.member("Operator B").validators == ()
+    assert tree.root(node.ledger.view) == tree.root(another_node.ledger.view)
 
 
 def test_misbehaviour_is_made_known(node: Any, caplog: pytest.LogCaptureFixture) -> None:
