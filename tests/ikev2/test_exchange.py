@@ -419,7 +419,7 @@ def test_no_changed_bit_passes(new_wire: NewWire, at: int) -> None:
             if next(count) != at:
                 return [datagram]
             data = bytearray(datagram.data)
-            data[bit // 8] ^= 1 << bit % 8
+            data[bit // 8 % len(data)] ^= 1 << bit % 8
             return [replace(datagram, data=bytes(data))]
 
         wire.path = lambda datagram: [each for each in bend(datagram) if _parses(each)]

@@ -3,7 +3,8 @@
 `Responder` holds what is common to all: the table of SAs, cookies under load, bounds on SAs that nobody has judged,
 and the inner addresses. `ResponderSa` is one of them.
 
-    IKE_SA_INIT  HDR, SAr1, KEr, Nr, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED), N(SIGNATURE_HASH_ALGORITHMS)
+    IKE_SA_INIT  HDR, SAr1, KEr, Nr, CERTREQ, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED),
+                 N(SIGNATURE_HASH_ALGORITHMS)
     IKE_AUTH     HDR, SK{IDr, CERT, AUTH, [N(LEDGER_ANSWER)], CP(CFG_REPLY), SAr2, TSi, TSr}
 """
 
@@ -32,6 +33,7 @@ from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message, describe, serialize
 from voice_dpki.ikev2.payloads import (
     Certificate,
+    CertificateRequest,
     Delete,
     IdInitiator,
     IdResponder,
@@ -105,6 +107,7 @@ class ResponderSa(IkeSa):
             self.init.answer,
             KeyExchange(pair.group, pair.public_value),
             Nonce(self._nonce),
+            CertificateRequest(CertEncoding.X509_SIGNATURE),
             *nat_notifies(self.name, self.path),
             *((Notify(NotifyType.FRAGMENTATION_SUPPORTED),) if fragments else ()),
             *((Notify(NotifyType.SIGNATURE_HASH_ALGORITHMS, auth.HASHES),) if self._digital else ()),
@@ -255,6 +258,11 @@ class Responder:
     def sas(self) -> Iterator[ResponderSa]:
         """Return the SAs that stand."""
         return (sa for sa in list(self._sas.values()) if sa.state is State.ESTABLISHED)
+
+    def keys_of(self, name: SaName) -> IkeKeys | None:
+        """Return an SA's keys, for traces of demonstrations."""
+        sa = self._sas.get(name.spi_r)
+        return sa.keys if sa else None
 
     def receive(self, octets: bytes, path: Path, now_s: float) -> None:
         """Take a datagram."""

@@ -1,0 +1,140 @@
+"""The agent's socket: judges for an IKEv2 daemon beside it, and watches over the SAs that it admitted."""
+
+import asyncio
+import logging
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segw_agent.judge import Judge
+from segw_agent.live import LiveSas
+from segw_agent.policy import STEPS, Question, Side
+from segw_agent.protocol import LENGTH_BYTES, Answer, Operation, Request
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ikev2.failures import IkeError
+from voice_dpki.ikev2.identity import check_identity
+from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 256
+"""One for each of the daemon's threads, and more."""
+
+IDLE_S = 300.0
+"""A connection that asks nothing for so long is closed; the client opens another."""
+
+FRAME_S = 5.0
+"""How long the rest of a frame may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the daemon's own side states: of a gateway its stapled answer, of a device its statement for an SA."""
+
+    certificate: bytes
+    ledger_answer: Callable[[], bytes | None] | None = None
+    integrity_info: Callable[[SaName], bytes] | None = None
+
+
+class Agent:
+    """Answers one daemon."""
+
+    def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
+        self._judge, self._live, self._own = judge, live, own
+        self._connections = 0
+
+    async def serve(self, path: Path) -> asyncio.Server:
+        """Listen on a unix socket that only its owner and group may use; raises LocalError."""
+        try:
+            _remove_old(path)
+            server = await asyncio.start_unix_server(self._connected, path)
+            os.chmod(path, 0o660)
+        except OSError as error:
+            raise LocalError(f"{path}: cannot listen: {error.strerror}") from None
+        return server
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections <= MAX_CONNECTIONS:
+                await self._converse(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            pass  # the client is gone, or says nothing more
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(IDLE_S):
+                head = await reader.readexactly(LENGTH_BYTES)
+            async with asyncio.timeout(FRAME_S):
+                body = await reader.readexactly(int.from_bytes(head, "big"))
+            try:
+                request = Request.parse(body)
+            except MalformedError as error:
+                log.warning("malformed request", extra={"fields": {"reason": str(error)}})
+                writer.write(Answer(yes=False, code="malformed", sentence=str(error)).serialize())
+                return
+            answer = await self.answer(request)
+            writer.write(answer.serialize())
+            await writer.drain()
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request."""
+        if request.operation is Operation.STATE:
+            return self._state(request)
+        judged = await self._judged(request)
+        fields = {"sa": str(request.sa), "connection": request.connection}
+        if isinstance(judged, Question):
+            log.info("trusted", extra={"fields": {"identity": judged.identity, **fields}})
+            if self._live is not None:
+                self._live.add(judged)
+            return Answer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
+        fields |= {"code": judged.code, "step": judged.step, "reason": judged.sentence}
+        log.warning("refused", extra={"fields": fields})
+        return Answer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
+
+    async def _judged(self, request: Request) -> Question | Untrusted:
+        """Judge a certificate; the question itself comes back if it is trusted."""
+        assert request.identification is not None
+        try:
+            profile = read_profile(request.certificate)
+            identity = check_identity(request.identification, profile)
+        except ProfileError as error:
+            step = STEPS[request.side, "certificate"]
+            return Untrusted("certificate", step, f"the certificate is refused: {error}")
+        except IkeError as error:
+            return Untrusted(error.code, STEPS[request.side, "identity"], error.sentence)
+        question = Question(
+            request.side,
+            request.sa,
+            identity,
+            profile,
+            request.integrity_info,
+            request.ledger_answer,
+            request.policy,
+            request.unique_id,
+        )
+        verdict = await self._judge.judge(question)
+        return verdict if isinstance(verdict, Untrusted) else question
+
+    def _state(self, request: Request) -> Answer:
+        own = self._own
+        if own is None or digest_of(own.certificate) != digest_of(request.certificate):
+            return Answer(yes=False, code="not-configured", sentence="the agent has no key for this certificate")
+        answer = own.ledger_answer() if own.ledger_answer and request.side is Side.GATEWAY else None
+        content = own.integrity_info(request.sa) if own.integrity_info and request.side is Side.DEVICE else None
+        if answer is None and content is None:
+            return Answer(yes=False, code="nothing", sentence="there is nothing to state")
+        sentence = "our own answer is stapled" if answer else "our integrity is stated"
+        return Answer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)
+
+
+def _remove_old(path: Path) -> None:
+    """Remove the socket that an agent left which was killed."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()

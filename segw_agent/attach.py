@@ -1,0 +1,132 @@
+"""The command `voice-dpki device attach`: a device attaches to a gateway by the ledger's word."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from segw_agent.attachment import drawing, ladder, report
+from segw_agent.attachment.network import Testbed
+from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell.program import Parser
+
+EXIT_NOT_HELD = 1
+"""Exit status when something expected did not hold."""
+
+DEFAULT_OUT = Path("out/attach")
+
+FILES = {
+    "ladder.txt": "the ladder",
+    "attach.pcap": "IKE's datagrams, for Wireshark",
+    "ikev2_decryption_table": "the keys: put it into Wireshark's profile folder, and it shows what was encrypted",
+    "report.json": "the whole report, for programs",
+    "logs": "each program's log",
+}
+
+HELP = """\
+Starts a ledger, an operator's security gateway (SeGW) and a vendor's device on this machine, each program a process
+of its own. The device's certificate is recorded on the ledger, and so is the gateway's; then the device attaches by
+IKEv2. Prints the ladder, and writes capture, ladder and report into one folder.
+
+  voice-dpki device attach                       the good case
+  voice-dpki device attach --list-scenarios      what must be refused
+  voice-dpki device attach --scenario revoked    one of them
+
+Exit status: 0 if everything expected held (who must be refused was), 1 if something did not, 2 if nothing could be
+tried at all.
+"""
+
+
+def command(argv: list[str]) -> int:
+    """Attach a device to a gateway and report what that proved."""
+    parser = Parser(prog="voice-dpki device attach", description=HELP)
+    parser.add_argument("--scenario", metavar="NAME", default=DEFAULT, help=f"what is tried (default: {DEFAULT})")
+    parser.add_argument("--list-scenarios", action="store_true", help="list them, one a line, and end")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of the ladder")
+    return run(parser.parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status; raises VoiceDpkiError where nothing can be tried."""
+    if arguments.list_scenarios:
+        for scenario in SCENARIOS.values():
+            print(f"{scenario.name}\t{scenario.shows}")
+        return 0
+    console = Console(stderr=arguments.json)
+    described, drawn = play(scenario_named(arguments.scenario), arguments.out, console)
+    if arguments.json:
+        sys.stdout.write(described.to_json().decode("utf-8"))
+    else:
+        _show(described, drawn, arguments.out, console)
+    return 0 if described.held else EXIT_NOT_HELD
+
+
+def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, drawing.Ladder]:
+    """Play one scenario, write its files into `out`, and return what it showed."""
+    for name in FILES:
+        _remove(out / name)
+    out.mkdir(parents=True, exist_ok=True)
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with Testbed(out / "logs") as testbed:
+        with _stage("start the ledger", console):
+            testbed.start_ledger()
+        with _stage(f"play {scenario.name}: {scenario.shows}", console):
+            scenario.play(testbed)
+        with _stage("stop the network", console):
+            testbed.end(list(testbed.running))
+        events = testbed.events()
+    drawn = ladder.build(events)
+    described = report.assess(scenario, events, started_at, FILES)
+    (out / "ladder.txt").write_text(drawing.render_text(drawn), encoding="utf-8")
+    (out / "attach.pcap").write_bytes(report.wire_capture(events))
+    (out / "ikev2_decryption_table").write_bytes(report.decryption_table(events))
+    (out / "report.json").write_bytes(described.to_json())
+    return described, drawn
+
+
+@contextmanager
+def _stage(text: str, console: Console) -> Iterator[None]:
+    """Tell what is being done, with a moving mark while it lasts."""
+    mark, style = "x ", "bold red"
+    try:
+        with console.status(Text(f"{text} ...", style="dim")):
+            yield
+        mark, style = "+ ", "green"
+    finally:
+        console.print(Text(mark, style=style).append(text, style="not bold default"), highlight=False)
+
+
+def _show(described: report.Report, drawn: drawing.Ladder, out: Path, console: Console) -> None:
+    console.print()
+    drawing.render(drawn, console)
+    console.print()
+    for check in described.checks:
+        mark, style = ("ok", "green") if check.held else ("FAILED", "bold red")
+        line = Text(f"  {mark:<7}", style=style).append(f"{check.name}: ", style="not bold default")
+        console.print(line.append(check.detail, style="not bold dim"), highlight=False, soft_wrap=True)
+    times = [each.setup_ms for each in described.attachments if each.refused_by is None and each.setup_ms]
+    figures = f" (set up in {min(times):.0f} ms)" if times else ""
+    headline, style = ("As it must be", "bold green") if described.held else ("Not as expected", "bold red")
+    console.print()
+    console.print(
+        Text(f"{headline}. ", style=style).append(f"{described.shows}{figures}", style="not bold default")
+    )
+    console.print()
+    width = max(map(len, FILES))
+    console.print(Text(f"{out}/", style="bold"))
+    for name, what in FILES.items():
+        console.print(Text(f"  {name:<{width}}  ").append(what, style="dim"), highlight=False, soft_wrap=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""What a run showed: each attachment held against what was expected, and the files that prove it."""
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from segw_agent.attachment.network import BOUND_S
+from segw_agent.attachment.pcap import Packet, capture
+from segw_agent.attachment.processes import Event
+from segw_agent.attachment.scenarios import Expected, Scenario
+
+VERSION = 1
+"""Version of report.json's form."""
+
+_WIRESHARK_CIPHERS = {
+    "AES-GCM-16-128": ("AES-GCM-128 with 16 octet ICV [RFC5282]", "NONE [RFC4306]"),
+    "AES-GCM-16-256": ("AES-GCM-256 with 16 octet ICV [RFC5282]", "NONE [RFC4306]"),
+    "AES-CBC-128-HMAC-SHA-256-128": ("AES-CBC-128 [RFC3602]", "HMAC_SHA2_256_128 [RFC4868]"),
+    "AES-CBC-256-HMAC-SHA-256-128": ("AES-CBC-256 [RFC3602]", "HMAC_SHA2_256_128 [RFC4868]"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One attachment as it was seen: who refused (if anybody), the judge's code and step, and how long it took."""
+
+    refused_by: str | None
+    code: str | None
+    step: str | None
+    sentence: str
+    setup_ms: float | None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that had to hold, whether it did, and what was seen."""
+
+    name: str
+    held: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is reported of one run."""
+
+    scenario: str
+    shows: str
+    started_at: str
+    held: bool
+    expected: tuple[Expected, ...]
+    attachments: tuple[Attachment, ...]
+    checks: tuple[Check, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Return report.json."""
+        return (json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n").encode("utf-8")
+
+
+def assess(scenario: Scenario, events: Sequence[Event], started_at: str, files: dict[str, str]) -> Report:
+    """Hold what was seen against what the scenario expects."""
+    attachments = tuple(_attachments(events))
+    checks = tuple(_checks(scenario, attachments, events))
+    held = all(check.held for check in checks)
+    return Report(scenario.name, scenario.shows, started_at, held, scenario.expected, attachments, checks, files)
+
+
+def wire_capture(events: Iterable[Event]) -> bytes:
+    """Return the pcap file of IKE's datagrams."""
+    return capture(
+        Packet(float(event["t"]), event["src"], event["dst"], base64.b64decode(event["data"]))
+        for event in events
+        if event["kind"] == "ike"
+    )
+
+
+def decryption_table(events: Iterable[Event]) -> bytes:
+    """Return Wireshark's ikev2_decryption_table, with which it shows what was encrypted."""
+    lines = [_table_line(event) for event in events if event["kind"] == "keys" and event["actor"] == "gateway"]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines)).encode("ascii")
+
+
+def _table_line(event: Event) -> str:
+    encryption, integrity = _WIRESHARK_CIPHERS[event["cipher"]]
+    keys = [event[name] or '""' for name in ("spi_i", "spi_r", "sk_ei", "sk_er", "sk_ai", "sk_ar")]
+    return ",".join((*keys[:4], f'"{encryption}"', *keys[4:], f'"{integrity}"'))
+
+
+def _attachments(events: Sequence[Event]) -> Iterable[Attachment]:
+    """Cut the events at the device's results."""
+    started: float | None = None
+    refusal: Event | None = None
+    for event in events:
+        if event["kind"] == "ike" and event["exchange"] == "IKE_SA_INIT" and started is None:
+            started, refusal = float(event["t"]), None
+        elif event["kind"] == "note" and event.get("ok") is False and event.get("code"):
+            refusal = event
+        elif event["kind"] == "result" and event["actor"] == "device":
+            ms = None if started is None else round((float(event["t"]) - started) * 1000, 1)
+            yield _attachment(event, refusal, ms)
+            started = refusal = None
+
+
+def _attachment(result: Event, refusal: Event | None, ms: float | None) -> Attachment:
+    if result["attached"]:
+        sentence = f"attached to {result['identity']}, inner address {result['address']}, {result['suite']}"
+        return Attachment(None, None, None, sentence, ms, result["address"])
+    if refusal is None:
+        return Attachment("device", result["code"], result["step"], result["sentence"], ms)
+    return Attachment(refusal["actor"], refusal["code"], refusal["step"], str(refusal["text"]), ms)
+
+
+def _checks(scenario: Scenario, attachments: Sequence[Attachment], events: Sequence[Event]) -> Iterable[Check]:
+    same = len(attachments) == len(scenario.expected)
+    yield Check("Attachments", same, f"{len(attachments)} of {len(scenario.expected)}")
+    for number, (expected, seen) in enumerate(zip(scenario.expected, attachments, strict=False), 1):
+        found = Expected(seen.refused_by, seen.code, seen.step)
+        outcome = "accepted" if expected.refused_by is None else f"refused, {expected.code}"
+        name = f"Attachment {number}: {outcome}"
+        yield Check(name, found == expected, seen.sentence)
+    yield from _on_the_wire(scenario, events)
+    if any(expected.refused_by is None for expected in scenario.expected):
+        yield from _good(events)
+    if scenario.ends_live_sa:
+        yield _ended_in_time(events)
+    if scenario.name == "attached":
+        deleted = any("old IKE SA is deleted" in str(event.get("text")) for event in events)
+        yield Check("Step 9: the old IKE SA is deleted", deleted, "by the gateway" if deleted else "it is not")
+
+
+def _on_the_wire(scenario: Scenario, events: Sequence[Event]) -> Iterable[Check]:
+    for actor in ("gateway", "device"):
+        wanted = sum(expected.refused_by == actor for expected in scenario.expected)
+        refusals = [
+            event
+            for event in events
+            if event["kind"] == "ike"
+            and event["actor"] == actor
+            and "N(AUTHENTICATION_FAILED)" in event["payloads"]
+            and not event["repeated"]
+        ]
+        if wanted:
+            detail = f"{len(refusals)} times, from the {actor}"
+            yield Check("AUTHENTICATION_FAILED on the wire", len(refusals) == wanted, detail)
+
+
+def _good(events: Sequence[Event]) -> Iterable[Check]:
+    texts = [str(event.get("text", "")) for event in events]
+    for step in ("5.1", "5.3", "5.4", "6 INTEGRITY_INFO verified"):
+        seen = any(text.startswith(step) for text in texts)
+        yield Check(f"Step {step}", seen, "in the ladder" if seen else "missing")
+
+
+def _ended_in_time(events: Sequence[Event]) -> Check:
+    """From the change (or the expiry) until the gateway told the device."""
+    ended = next((event for event in events if str(event.get("text", "")).startswith("live SA ended")), None)
+    if ended is None:
+        return Check("The live IKE SA was ended", False, "it was not")
+    changes = [event for event in events if str(event.get("text", "")).startswith("status change")]
+    if not changes:
+        return Check("The live IKE SA was ended", True, str(ended["text"]))
+    seconds = float(ended["t"]) - float(changes[0]["t"])
+    detail = f"{seconds * 1000:.0f} ms after the change, at most {BOUND_S:g} s"
+    return Check("The live IKE SA was ended in time", seconds <= BOUND_S, detail)

@@ -1,0 +1,154 @@
+"""Provisioning: what an operator, its gateway, a vendor and its devices have on their disks to begin with.
+
+Keys, self-signed certificates, the ledger's genesis, tokens and a configuration for each program: all made afresh.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from voice_dpki.codec import base64url
+from voice_dpki.effects import Clock, Random
+from voice_dpki.ledger.genesis import dump_genesis
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
+from voice_dpki.x509.profile import build_certificate, digest_of
+
+CHAIN_ID = "voice-dpki-attach"
+_DAY_S = 86_400
+LIFETIME_S = 30 * _DAY_S
+"""Of certificates, unless another is given."""
+
+OPERATOR, VENDOR, OTHER_VENDOR = "Operator A", "Vendor V", "Vendor W"
+GATEWAY_NAME = "segw.a.example"
+DEVICE_NAME = "enb1.vendor.example"
+OTHER_DEVICE_NAME = "enb1.other.example"
+
+BOOT_DIGEST = "cd00c1ea5e98cd9f0ba192dfa46819528dedc09395ed67e0957ac36708ea4dcd"
+"""SHA-256 of the software that devices are expected to have booted; here of the word "boot image v1\\n"."""
+
+_MEMBERS = (
+    (OPERATOR, MemberKind.OPERATOR, "a.example"),
+    (VENDOR, MemberKind.VENDOR, "vendor.example"),
+    (OTHER_VENDOR, MemberKind.VENDOR, "other.example"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A certificate on the disk with its key, and who has it recorded."""
+
+    name: str
+    organization: str
+    certificate: Path
+    key: Path
+    der: bytes
+
+    @property
+    def digest(self) -> CertDigest:
+        """H(CERT), by which the ledger knows it."""
+        return digest_of(self.der)
+
+
+class Site:
+    """The folder of one run and what stands in it."""
+
+    def __init__(self, folder: Path, clock: Clock, random: Random) -> None:
+        self.folder = folder
+        self._clock, self._random = clock, random
+        folder.mkdir(parents=True, exist_ok=True)
+        self._genesis()
+        self.tokens = {organization: self._token(organization) for organization, _, _ in _MEMBERS}
+
+    @property
+    def genesis(self) -> Path:
+        """The ledger's genesis: the trust anchor of everyone here, and all that a device is provisioned with."""
+        return self.folder / "genesis.json"
+
+    def credential(
+        self, file: str, name: str, organization: str, *, lifetime_s: int = LIFETIME_S, rsa: bool = False
+    ) -> Credential:
+        """Make a certificate with its key; recording it is another step."""
+        now_s, signer = int(self._clock.now_s()), generate_rsa() if rsa else generate_es256()
+        der = build_certificate(
+            signer,
+            organization=organization,
+            common_name=name,
+            dns_names=[name],
+            not_before_s=now_s - _DAY_S,
+            not_after_s=now_s + lifetime_s,
+            random=self._random,
+        )
+        certificate = self._write(f"{file}.der", der)
+        return Credential(name, organization, certificate, self._write(f"{file}.pem", to_pem(signer)), der)
+
+    def config(self, actor: str, sections: Mapping[str, object]) -> Path:
+        """Write a program's configuration file."""
+        return self._write(f"{actor}.toml", to_toml(sections).encode("utf-8"))
+
+    def submission(self, organization: str) -> dict[str, object]:
+        """The [submission] section of a node that endorses for a member."""
+        return {
+            "organization": organization,
+            "endorsing_key": f"{_file(organization)}-endorsing.pem",
+            "tokens": f"{_file(organization)}.token",
+        }
+
+    def _genesis(self) -> None:
+        members = []
+        for organization, kind, domain in _MEMBERS:
+            endorsing = generate_es256()
+            self._write(f"{_file(organization)}-endorsing.pem", to_pem(endorsing))
+            validators = (self._validator(),) if kind is MemberKind.OPERATOR else ()
+            members.append(
+                Member(
+                    organization=organization,
+                    kind=kind,
+                    domains=(domain,),
+                    validators=validators,
+                    endorsing_keys=(endorsing.public_key_der,),
+                )
+            )
+        self._write("genesis.json", dump_genesis(CHAIN_ID, int(self._clock.now_s() * 1e9), members))
+
+    def _validator(self) -> bytes:
+        key = Ed25519PrivateKey.generate()
+        self._write("validator.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return key.public_key().public_bytes_raw()
+
+    def _token(self, organization: str) -> str:
+        token = base64url.encode(self._random.token(24))
+        self._write(f"{_file(organization)}.token", token.encode("ascii") + b"\n")
+        return token
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+        return path
+
+
+def to_toml(sections: Mapping[str, object], prefix: str = "") -> str:
+    """Write a configuration: values first, then a table for each mapping; what is None is left out."""
+    given = {name: value for name, value in sections.items() if value is not None}
+    plain = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
+    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{prefix}{name}]", to_toml(value, f"{prefix}{name}.").rstrip()]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _toml_value(value: object) -> str:
+    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def _file(organization: str) -> str:
+    return organization.lower().replace(" ", "-")

@@ -1,0 +1,325 @@
+"""Configuration of the agent, the gateway and the device, and what it names: genesis, certificate and key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from segw_agent.policy import IntegrityPolicy, Policy
+from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.ikev2.events import SaName
+from voice_dpki.ikev2.identity import fqdn, subject_identity
+from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
+from voice_dpki.ikev2.registry import FIRST_PRIVATE_STATUS, INTEGRITY_INFO, LEDGER_ANSWER
+from voice_dpki.ikev2.responder import Limits
+from voice_dpki.ikev2.sa import Party, Settings
+from voice_dpki.ikev2.window import Retransmission
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.config import (
+    Config,
+    Listen,
+    Port,
+    PositiveSeconds,
+    TraceConfig,
+    load_config,
+    read_file,
+    resolve,
+)
+from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.profile import der_of, digest_of, read_profile
+
+COMMON_EXAMPLE = """\
+[ledger]
+urls = ["http://127.0.0.1:26680"]      # inquiry nodes, asked in this order
+genesis = "genesis.json"               # whom to believe: the ledger's first validators
+max_age_s = 30                         # an answer that is older is not believed
+timeout_s = 2                          # how long an inquiry node may take
+bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
+
+[policy]
+organizations = ["Vendor V"]           # under whom a peer's certificate must be recorded
+allow = ["*.vendor.example"]           # identities that may come; nobody else may
+deny = []                              # and of these not even they
+integrity = "require"                  # N(INTEGRITY_INFO): or "check-if-present", "ignore"
+integrity_max_age_s = 300
+# [policy.measurements]                # if given: digests that a component may have
+# boot = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+"""
+
+AGENT_EXAMPLE = f"""\
+socket = "/run/segw-agent.sock"        # where the IKEv2 daemon's plugin asks
+vici = "/run/charon.vici"              # where strongSwan is told to end SAs; left out: none are ended
+state = "live-sas.jsonl"               # which SAs were admitted, for after a restart
+
+{COMMON_EXAMPLE}
+# [listen]                             # GET /metrics and /healthz
+# host = "127.0.0.1"
+# port = 9464
+
+# [own]                                # own certificate: stapled by a gateway, and the device's statements
+# certificate = "segw.der"
+# key = "segw.pem"
+"""
+
+GATEWAY_EXAMPLE = f"""\
+host = "127.0.0.3"                     # UDP; port = 500 and nat_port = 4500 unless others are given
+pool = "10.9.0.0/16"                   # inner addresses for devices
+inner = "10.8.0.0/16"                  # the network that they may reach
+
+[own]
+certificate = "segw.der"
+key = "segw.pem"
+
+{COMMON_EXAMPLE}"""
+
+DEVICE_EXAMPLE = f"""\
+host = "127.0.0.2"
+gateway = {{ host = "127.0.0.3" }}       # port = 500 and nat_port = 4500 unless others are given
+
+[own]
+certificate = "enb1.der"
+key = "enb1.pem"
+
+[integrity]                            # left out: no N(INTEGRITY_INFO) is sent
+passed = true
+measurements = {{ boot = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }}
+
+# [ledger] as below; without urls, the device believes what the gateway staples, and nothing else
+{COMMON_EXAMPLE}"""
+
+NotifyNumber = Annotated[int, msgspec.Meta(ge=FIRST_PRIVATE_STATUS, le=65_535)]
+
+
+class LedgerSection(Config, frozen=True, kw_only=True):
+    """Where and how the ledger is asked."""
+
+    genesis: str
+    urls: tuple[str, ...] = ()
+    max_age_s: PositiveSeconds = 30.0
+    timeout_s: PositiveSeconds = 2.0
+    bound_s: PositiveSeconds = 2.0
+    cache_entries: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 100_000
+
+
+class PolicySection(Config, frozen=True, kw_only=True):
+    """Who may come."""
+
+    organizations: tuple[str, ...]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...] = ()
+    integrity: IntegrityPolicy = IntegrityPolicy.CHECK_IF_PRESENT
+    integrity_max_age_s: PositiveSeconds = 300.0
+    measurements: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+    def policy(self) -> Policy:
+        """Return the policy; raises LocalError."""
+        return Policy(
+            organizations=frozenset(self.organizations),
+            allow=self.allow,
+            deny=self.deny,
+            integrity=self.integrity,
+            integrity_max_age_s=self.integrity_max_age_s,
+            measurements={name: frozenset(map(_digest, digests)) for name, digests in self.measurements.items()},
+        )
+
+
+class OwnSection(Config, frozen=True, kw_only=True):
+    """One's own certificate and key; the identity is the certificate's first DNS name unless its `subject` is."""
+
+    certificate: str
+    key: str
+    identity: str | None = None
+
+
+class IntegritySection(Config, frozen=True, kw_only=True):
+    """What a device states of its integrity."""
+
+    passed: bool = True
+    measurements: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class RetransmissionSection(Config, frozen=True, kw_only=True):
+    """Patience with a silent peer."""
+
+    first_s: PositiveSeconds = 1.0
+    factor: PositiveSeconds = 2.0
+    tries: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
+
+
+class IkeConfig(Config, frozen=True, kw_only=True):
+    """What gateway and device have in common."""
+
+    host: str
+    own: OwnSection
+    ledger: LedgerSection
+    policy: PolicySection
+    port: Port = 500
+    nat_port: Port = 4500
+    retransmission: RetransmissionSection = RetransmissionSection()
+    fragment_bytes: Annotated[int, msgspec.Meta(ge=256, le=65_000)] | None = 1252
+    probe_s: PositiveSeconds | None = 30.0
+    integrity_notify: NotifyNumber = INTEGRITY_INFO
+    answer_notify: NotifyNumber = LEDGER_ANSWER
+    trace: TraceConfig | None = None
+
+    def settings(self) -> Settings:
+        """Return the state machines' settings."""
+        patience = self.retransmission
+        return Settings(
+            retransmission=Retransmission(patience.first_s, patience.factor, patience.tries),
+            fragment_bytes=self.fragment_bytes,
+            probe_s=self.probe_s,
+            integrity_info=self.integrity_notify,
+            ledger_answer=self.answer_notify,
+        )
+
+
+class GatewayConfig(IkeConfig, frozen=True, kw_only=True):
+    """The gateway's TOML file; see GATEWAY_EXAMPLE."""
+
+    pool: str
+    inner: str
+    staple: bool = True
+    cookie_from: Annotated[int, msgspec.Meta(ge=0)] = 100
+    half_open: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    max_sas: Annotated[int, msgspec.Meta(ge=1)] = 100_000
+    listen: Listen | None = None
+
+    def limits(self) -> Limits:
+        """Return the gateway's bounds."""
+        return Limits(cookie_from=self.cookie_from, half_open=self.half_open, total=self.max_sas)
+
+
+class PeerSection(Config, frozen=True, kw_only=True):
+    """Where the gateway listens."""
+
+    host: str
+    port: Port = 500
+    nat_port: Port = 4500
+
+
+class DeviceConfig(IkeConfig, frozen=True, kw_only=True):
+    """The device's TOML file; see DEVICE_EXAMPLE."""
+
+    gateway: PeerSection
+    integrity: IntegritySection | None = None
+    attach: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    """How many times to attach; each new SA replaces the one before."""
+    stay: bool = True
+    """Whether to keep the SA until SIGTERM or until it is deleted; otherwise the device deletes it at once."""
+
+
+class AgentConfig(Config, frozen=True, kw_only=True):
+    """The agent's TOML file; see AGENT_EXAMPLE."""
+
+    socket: str
+    ledger: LedgerSection
+    policy: PolicySection
+    vici: str | None = None
+    state: str | None = None
+    own: OwnSection | None = None
+    integrity: IntegritySection | None = None
+    listen: Listen | None = None
+    trace: TraceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all three have, checked whole."""
+
+    genesis: Genesis
+    policy: Policy
+    ledger: LedgerSection
+    party: Party | None
+    trace: Path | None
+
+
+def load_agent(path: Path) -> tuple[AgentConfig, Setup]:
+    """Read the agent's configuration; raises LocalError."""
+    config = load_config(path, AgentConfig)
+    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+
+
+def load_gateway(path: Path) -> tuple[GatewayConfig, Setup]:
+    """Read the gateway's configuration; raises LocalError."""
+    config = load_config(path, GatewayConfig)
+    for text in (config.pool, config.inner):
+        network(text)
+    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+
+
+def load_device(path: Path) -> tuple[DeviceConfig, Setup]:
+    """Read the device's configuration; raises LocalError."""
+    config = load_config(path, DeviceConfig)
+    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+
+
+def network(text: str) -> IPv4Network:
+    """Read an IPv4 network; raises LocalError."""
+    try:
+        return IPv4Network(text)
+    except ValueError as error:
+        raise LocalError(f"{text!r} is no IPv4 network: {error}") from None
+
+
+def statement_maker(section: IntegritySection, party: Party) -> Callable[[SaName, float], bytes]:
+    """Return what makes N(INTEGRITY_INFO) for an IKE SA at a time; raises LocalError."""
+    measurements = tuple(Measurement(name, _digest(text)) for name, text in section.measurements.items())
+    result = Result.PASSED if section.passed else Result.FAILED
+    return partial(_statement, party, digest_of(party.certificate), result, measurements)
+
+
+def _statement(
+    party: Party,
+    digest: CertDigest,
+    result: Result,
+    measurements: tuple[Measurement, ...],
+    sa: SaName,
+    now_s: float,
+) -> bytes:
+    return IntegrityInfo(result, int(now_s), measurements).sign(party.signer, sa, digest)
+
+
+def _setup(
+    path: Path, ledger: LedgerSection, policy: PolicySection, own: OwnSection | None, trace: TraceConfig | None
+) -> Setup:
+    genesis_path = resolve(path, ledger.genesis)
+    try:
+        genesis = load_genesis(read_file(genesis_path, "genesis", MAX_GENESIS_BYTES))
+    except VoiceDpkiError as error:
+        raise LocalError(f"{genesis_path}: {error}") from None
+    return Setup(
+        genesis=genesis,
+        policy=policy.policy(),
+        ledger=ledger,
+        party=_party(path, own) if own else None,
+        trace=resolve(path, trace.file) if trace else None,
+    )
+
+
+def _party(path: Path, own: OwnSection) -> Party:
+    """Read one's own certificate and key."""
+    certificate_path, key_path = resolve(path, own.certificate), resolve(path, own.key)
+    try:
+        der = der_of(read_file(certificate_path, "certificate"))
+        names = read_profile(der).dns_names
+        identity = own.identity or (names[0] if names else "subject")
+        identification = subject_identity(der) if identity == "subject" else fqdn(identity)
+        return Party(der, identification, from_pem(read_file(key_path, "key")))
+    except (VoiceDpkiError, UnicodeEncodeError) as error:
+        raise LocalError(f"{certificate_path}, {key_path}: {error}") from None
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise LocalError(f"a measurement is a SHA-256 of 64 hexadecimal digits, not {text[:70]!r}")
+    return digest

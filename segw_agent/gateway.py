@@ -1,0 +1,176 @@
+"""The security gateway in Python: simulator, demonstration and test peer. It negotiates child SAs, without ESP."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from segw_agent.assembly import assemble, working
+from segw_agent.config import GatewayConfig, Setup, network
+from segw_agent.live import LiveSas
+from segw_agent.live_log import LiveSa
+from segw_agent.policy import Question, Side
+from segw_agent.tracer import IkeTracer
+from segw_agent.udp import UdpPorts
+from voice_dpki.effects import Clock, Random
+from voice_dpki.ikev2.events import (
+    CertificateToJudge,
+    Closed,
+    Established,
+    Event,
+    Failed,
+    Path,
+    SaName,
+    Trusted,
+    Verdict,
+)
+from voice_dpki.ikev2.responder import Responder
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway on its two ports. It implements SaControl for itself."""
+
+    def __init__(
+        self, config: GatewayConfig, setup: Setup, clock: Clock, random: Random, tracer: IkeTracer
+    ) -> None:
+        assert setup.party is not None
+        self._clock, self._tracer = clock, tracer
+        self._ports = UdpPorts(tracer)
+        self._config = config
+        self.responder = Responder(
+            setup.party,
+            config.settings(),
+            random,
+            pool=network(config.pool),
+            inner=network(config.inner),
+            limits=config.limits(),
+        )
+        self._assembly = assemble(setup, clock, tracer, staple=config.staple)
+        self._judge = self._assembly.judge
+        self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
+        self._questions: dict[SaName, Question] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Gateway"]:
+        """Serve while the context lasts."""
+        await self._ports.open(self._config.host, self._config.port, self._config.nat_port, self._take)
+        parts = (self._assembly.watch, self.live, self._assembly.staple)
+        try:
+            async with working(part.run() for part in parts if part is not None):
+                addresses = {"ike": str(self._ports.plain), "natt": str(self._ports.marked)}
+                log.info("ready", extra={"fields": addresses})
+                self._tracer.ready(**addresses)
+                yield self
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ports.close()
+        await self._judge.ledger.aclose()
+
+    async def end(self, sa: LiveSa, reason: str) -> bool:
+        """End an SA that stands (SaControl)."""
+        self._tracer.note(f"live SA ended: {reason}", ok=False)
+        self.responder.delete(sa.name, reason, self._clock.now_s())
+        self._pump()
+        return True
+
+    async def standing(self) -> None:
+        """Say nothing: SAs that are gone are taken off the list at once (SaControl)."""
+
+    def _take(self, data: bytes, path: Path) -> None:
+        self.responder.receive(data, path, self._clock.now_s())
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what is to be sent, look at what happened, and set the clock for what is due next."""
+        datagrams, events = self.responder.take_datagrams(), self.responder.take_events()
+        # A trace reads well if a refusal stands before the answer that it brings, and success after it.
+        for event in events:
+            if isinstance(event, Failed):
+                self._failed(event)
+        for datagram in datagrams:
+            self._ports.send(datagram)
+        for event in events:
+            self._handle(event)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_s = self.responder.timer_s()
+        if due_s is not None:
+            delay_s = max(due_s - self._clock.now_s(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case CertificateToJudge():
+                self._to_judge(event)
+            case Established():
+                self._established(event)
+            case Closed():
+                self._closed(event)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.responder.handle_timer(self._clock.now_s())
+        self._pump()
+
+    def _to_judge(self, event: CertificateToJudge) -> None:
+        question = Question(Side.GATEWAY, event.sa, event.identity, event.certificate, event.integrity_info)
+        task = asyncio.create_task(self._decide(question))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decide(self, question: Question) -> None:
+        verdict: Verdict = await self._judge.judge(question)
+        if isinstance(verdict, Trusted):
+            self._questions[question.sa] = question
+            staple = self._assembly.staple
+            verdict = Trusted(staple.answer() if staple else None)
+        self.responder.judge(question.sa, verdict, self._clock.now_s())
+        self._pump()
+
+    def _established(self, event: Established) -> None:
+        self.live.add(self._questions.pop(event.sa))
+        child = event.child
+        fields = {
+            "identity": event.identity,
+            "sa": str(event.sa),
+            "suite": event.suite.name,
+            "child": child.suite.name if child else event.child_error,
+            "address": str(child.address) if child and child.address else None,
+        }
+        log.info("device attached", extra={"fields": fields})
+        self._trace_keys(event.sa)
+        address = f"; {child.address} assigned" if child and child.address else ""
+        self._tracer.note(f"7 IKE SA up, child SA {fields['child']}{address}", ok=child is not None)
+        if self.responder.delete_others(event.sa, "replaced by a new SA of the same device", self._clock.now_s()):
+            self._tracer.note("9 the device's old IKE SA is deleted")
+            self._pump()
+
+    def _failed(self, event: Failed) -> None:
+        error = event.error
+        fields = {"code": error.code, "step": error.step, "reason": error.sentence, "sa": str(event.sa)}
+        log.warning("device refused", extra={"fields": fields})
+        self._questions.pop(event.sa, None)
+        if not error.step:  # what the judge refused it has traced itself
+            self._tracer.note(f"4 IKE_AUTH: {error.sentence}", ok=False, code=error.code, step="4 IKE_AUTH")
+        self._trace_keys(event.sa)
+
+    def _closed(self, event: Closed) -> None:
+        log.info("SA closed", extra={"fields": {"identity": event.identity, "reason": event.reason}})
+        self.live.remove(event.sa)
+
+    def _trace_keys(self, name: SaName) -> None:
+        keys = self.responder.keys_of(name)
+        if keys is not None:
+            self._tracer.keys(name, keys)

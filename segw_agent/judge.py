@@ -1,0 +1,63 @@
+"""The judge: lists, the ledger's word, the organisation, the statement of integrity, in this order."""
+
+from time import perf_counter
+
+from segw_agent.ledger import Ledger
+from segw_agent.metrics import SECONDS, VERDICTS
+from segw_agent.policy import IntegrityPolicy, Policy, Question, Side, inquiry_refusal
+from segw_agent.tracer import IkeTracer
+from voice_dpki.effects import Clock
+from voice_dpki.ikev2.events import Trusted, Untrusted, Verdict
+from voice_dpki.ledger.answers import InquiryError
+
+INQUIRY_STEPS = {Side.GATEWAY: "5", Side.DEVICE: "8"}
+
+
+class Judge:
+    """Judges the certificates of IKE peers. What it cannot find out about is refused."""
+
+    def __init__(self, ledger: Ledger, policy: Policy, clock: Clock, tracer: IkeTracer) -> None:
+        self.ledger, self.policy = ledger, policy
+        self._clock, self._tracer = clock, tracer
+
+    async def judge(self, question: Question) -> Verdict:
+        """Return the verdict; a refusal has the code, the step and the sentence that the log gets too."""
+        began_s = perf_counter()
+        refusal = await self._refusal(question)
+        seconds = perf_counter() - began_s
+        SECONDS.observe(seconds)
+        VERDICTS.labels(question.side, refusal.code if refusal else "trusted").inc()
+        if refusal is not None:
+            self._tracer.note(f"{refusal.step}: {refusal.sentence}", ok=False, step=refusal.step, code=refusal.code)
+        return refusal or Trusted()
+
+    async def _refusal(self, question: Question) -> Untrusted | None:
+        refusal = self.policy.check_identity(question)
+        if refusal is not None:
+            return refusal
+        try:
+            found = await self.ledger.find(
+                question.certificate.digest, step=INQUIRY_STEPS[question.side], stapled=question.ledger_answer
+            )
+        except InquiryError as error:
+            return inquiry_refusal(question, error)
+        now_s = self._clock.now_s()
+        refusal = self.policy.check_certificate(question.side, found.resolution, now_s)
+        if refusal is not None:
+            return refusal
+        record = found.resolution.record
+        assert record is not None
+        number, whose = ("5.4", "certificate") if question.side is Side.GATEWAY else ("8", "SeGW's certificate")
+        self._tracer.note(
+            f"{number} {whose} verified: valid, of {record.organization}", ok=True, source=found.source
+        )
+        return self._check_integrity(question, now_s)
+
+    def _check_integrity(self, question: Question, now_s: float) -> Untrusted | None:
+        if question.side is Side.DEVICE:
+            return None
+        refusal = self.policy.check_integrity(question, now_s)
+        ignored = self.policy.wanted_integrity(question) is IntegrityPolicy.IGNORE
+        if refusal is None and question.integrity_info is not None and not ignored:
+            self._tracer.note("6 INTEGRITY_INFO verified", ok=True)
+        return refusal

@@ -1,0 +1,171 @@
+"""IKE SAs that were admitted: each is ended as soon as its certificate would not be admitted any more.
+
+The ledger's blocks say which certificates changed, and only these are asked about. While the blocks cannot be
+followed, all are asked about in turn. An SA whose certificate cannot be asked about stays: a ledger that is out of
+reach stops new devices, but does not cut off those that are connected.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from segw_agent.judge import Judge
+from segw_agent.live_log import LiveLog, LiveSa
+from segw_agent.metrics import ENDED, LIVE
+from segw_agent.policy import Question
+from segw_agent.watch import Watch
+from voice_dpki.effects import Clock
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.names import CertDigest
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""How often expired certificates are looked for, and ends that did not succeed are tried again."""
+
+SWEEP_AT_ONCE = 64
+"""Certificates that are asked about side by side."""
+
+UNSEEN_S = 30.0
+"""How long an admitted SA may take until it stands; one that never did is forgotten."""
+
+
+class SaControl(Protocol):
+    """What ends IKE SAs: the gateway itself, or an IKEv2 daemon over its control socket."""
+
+    async def end(self, sa: LiveSa, reason: str) -> bool:
+        """End an SA; False if there is none such. Raises VoiceDpkiError where nobody answers."""
+        ...
+
+    async def standing(self) -> frozenset[SaName] | None:
+        """Return the SAs that stand, so that others can be forgotten; None if whoever ends them says so itself."""
+        ...
+
+
+class LiveSas:
+    """The list of live SAs; `run` watches over it until cancelled."""
+
+    def __init__(
+        self, judge: Judge, watch: Watch, control: SaControl, clock: Clock, live_log: LiveLog | None = None
+    ) -> None:
+        """Begin with what `live_log` remembers from before a restart, all of which is asked about again."""
+        self._judge, self._watch, self._control, self._clock = judge, watch, control, clock
+        self._log = live_log
+        self._sas: dict[SaName, LiveSa] = {}
+        self._of_digest: dict[CertDigest, set[SaName]] = {}
+        self._ending: dict[SaName, Untrusted] = {}
+        for sa in live_log.load() if live_log else ():
+            self._insert(sa)
+
+    def __len__(self) -> int:
+        return len(self._sas)
+
+    def add(self, question: Question) -> None:
+        """Note an SA whose peer was found to be trusted."""
+        sa = LiveSa.of(question, self._clock.now_s())
+        self._insert(sa)
+        if self._log is not None:
+            self._log.add(sa)
+
+    def remove(self, name: SaName) -> None:
+        """Forget an SA that is gone."""
+        sa = self._sas.pop(name, None)
+        if sa is None:
+            return
+        self._ending.pop(name, None)
+        self._of_digest[sa.digest].discard(name)
+        if not self._of_digest[sa.digest]:
+            del self._of_digest[sa.digest]
+        LIVE.set(len(self._sas))
+        if self._log is not None:
+            self._log.remove(name)
+
+    def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
+        """Note that the daemon has rekeyed an SA, which has other SPIs and another number from now on."""
+        sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
+        if sa is not None:
+            self.remove(sa.name)
+            renamed = sa.renamed(new, new_id)
+            self._insert(renamed)
+            if self._log is not None:
+                self._log.add(renamed)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_changes())
+            group.create_task(self._tick())
+
+    def _insert(self, sa: LiveSa) -> None:
+        self._sas[sa.name] = sa
+        self._of_digest.setdefault(sa.digest, set()).add(sa.name)
+        LIVE.set(len(self._sas))
+
+    async def _follow_changes(self) -> None:
+        await self._recheck(list(self._of_digest))
+        while True:
+            changed = await self._watch.next_change()
+            concerned = self._of_digest.keys() if changed is None else self._of_digest.keys() & changed
+            await self._recheck(list(concerned))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_s = self._clock.now_s()
+            for sa in self._sas.values():
+                if now_s > sa.not_after_s:
+                    self._ending[sa.name] = Untrusted("expired", "live SA", "the certificate has expired")
+            if self._sas and not self._watch.is_fresh():
+                await self._recheck(list(self._of_digest))
+            await self._end_marked()
+            await self._forget_gone()
+
+    async def _recheck(self, digests: list[CertDigest]) -> None:
+        """Ask about certificates, and end the SAs of those that would not be admitted now."""
+        for at in range(0, len(digests), SWEEP_AT_ONCE):
+            await asyncio.gather(*map(self._recheck_one, digests[at : at + SWEEP_AT_ONCE]))
+        await self._end_marked()
+
+    async def _recheck_one(self, digest: CertDigest) -> None:
+        try:
+            found = await self._judge.ledger.ask(digest, step="live SA")
+        except InquiryError as error:
+            log.warning("live SA cannot be checked", extra={"fields": {"reason": str(error)}})
+            return
+        for name in self._of_digest.get(digest, ()):
+            refusal = self._judge.policy.check_certificate(self._sas[name].side, found, self._clock.now_s())
+            if refusal is not None:
+                self._ending[name] = refusal
+
+    async def _end_marked(self) -> None:
+        for name, why in list(self._ending.items()):
+            sa = self._sas.get(name)
+            if sa is None:
+                self._ending.pop(name, None)
+                continue
+            fields = {"sa": str(name), "code": why.code, "reason": why.sentence}
+            try:
+                ended = await self._control.end(sa, why.sentence)
+            except VoiceDpkiError as error:
+                log.error("live SA cannot be ended", extra={"fields": {**fields, "problem": str(error)}})
+                continue
+            if ended:
+                ENDED.labels(why.code).inc()
+                log.info("live SA ended", extra={"fields": fields})
+                self.remove(name)
+
+    async def _forget_gone(self) -> None:
+        """Forget what no longer stands, except what may still be about to."""
+        if not self._sas:
+            return
+        try:
+            standing = await self._control.standing()
+        except VoiceDpkiError:
+            return
+        if standing is None:
+            return
+        oldest_s = self._clock.now_s() - UNSEEN_S
+        for name in [name for name, sa in self._sas.items() if name not in standing and sa.since_s < oldest_s]:
+            self.remove(name)

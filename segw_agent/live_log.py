@@ -1,0 +1,145 @@
+"""The list of live SAs on the disk, so that an agent that was restarted can still end them.
+
+A file of JSON lines: an SA that was admitted, or {"gone": SPIs}. A line that a crash cut short is passed over.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segw_agent.policy import Question, Side
+from voice_dpki.errors import LocalError
+from voice_dpki.ikev2.events import SaName
+from voice_dpki.names import CertDigest
+
+log = logging.getLogger(__name__)
+
+SPARE_LINES = 10_000
+"""The file is written anew when so many more lines than live SAs are in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSa:
+    """An IKE SA that was admitted, and what decides whether it may stay."""
+
+    name: SaName
+    unique_id: int
+    side: Side
+    identity: str
+    digest: CertDigest
+    not_after_s: int
+    since_s: float
+
+    @classmethod
+    def of(cls, question: Question, now_s: float) -> "LiveSa":
+        """Make one of a question that was answered with trust."""
+        certificate = question.certificate
+        return cls(
+            question.sa,
+            question.unique_id,
+            question.side,
+            question.identity,
+            certificate.digest,
+            certificate.not_after_s,
+            now_s,
+        )
+
+    def renamed(self, name: SaName, unique_id: int) -> "LiveSa":
+        """Return the SA under another name."""
+        return replace(self, name=name, unique_id=unique_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line's content."""
+        return asdict(self) | {"name": _joined(self.name), "digest": self.digest.hex()}
+
+    @classmethod
+    def from_json(cls, members: dict[str, Any]) -> "LiveSa":
+        """Read a line's content; raises ValueError, KeyError or TypeError on others."""
+        return cls(
+            _split(members["name"]),
+            int(members["unique_id"]),
+            Side(members["side"]),
+            str(members["identity"]),
+            CertDigest(bytes.fromhex(members["digest"])),
+            int(members["not_after_s"]),
+            float(members["since_s"]),
+        )
+
+
+class LiveLog:
+    """The file; raises LocalError where it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[SaName, LiveSa] = {}
+        self._lines = 0
+
+    def load(self) -> Iterable[LiveSa]:
+        """Read what is there, and write it anew without what is gone."""
+        try:
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise LocalError(f"{self._path}: cannot be read: {error}") from None
+        for line in text.splitlines():
+            self._replay(line)
+        self._rewrite()
+        return list(self._known.values())
+
+    def add(self, sa: LiveSa) -> None:
+        """Write down an SA."""
+        self._known[sa.name] = sa
+        self._append(sa.to_json())
+
+    def remove(self, name: SaName) -> None:
+        """Write down that an SA is gone."""
+        if self._known.pop(name, None) is not None:
+            self._append({"gone": _joined(name)})
+
+    def _replay(self, line: str) -> None:
+        try:
+            members = json.loads(line)
+            if "gone" in members:
+                self._known.pop(_split(members["gone"]), None)
+            else:
+                sa = LiveSa.from_json(members)
+                self._known[sa.name] = sa
+        except (ValueError, KeyError, TypeError):
+            log.warning("a line of the list of live SAs cannot be read")
+
+    def _append(self, members: dict[str, Any]) -> None:
+        if self._lines > len(self._known) + SPARE_LINES:
+            self._rewrite()
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(members) + "\n")
+        except OSError as error:
+            raise LocalError(f"{self._path}: cannot be written: {error.strerror}") from None
+        self._lines += 1
+
+    def _rewrite(self) -> None:
+        new = self._path.with_suffix(".new")
+        try:
+            with open(new, "w", encoding="utf-8", opener=_private) as file:
+                file.writelines(json.dumps(sa.to_json()) + "\n" for sa in self._known.values())
+            new.replace(self._path)
+        except OSError as error:
+            raise LocalError(f"{self._path}: cannot be written: {error.strerror}") from None
+        self._lines = len(self._known)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _joined(name: SaName) -> str:
+    return f"{name.spi_i.hex()}:{name.spi_r.hex()}"
+
+
+def _split(text: str) -> SaName:
+    spi_i, spi_r = text.split(":")
+    return SaName(bytes.fromhex(spi_i), bytes.fromhex(spi_r))

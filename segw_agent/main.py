@@ -1,0 +1,165 @@
+"""The program `segw-agent`: the agent, and a gateway and a device in Python."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from segw_agent import config as configuration
+from segw_agent.agent import Agent, Own
+from segw_agent.assembly import Assembly, assemble, working
+from segw_agent.config import AgentConfig, DeviceConfig, GatewayConfig, Setup, statement_maker
+from segw_agent.device import Device
+from segw_agent.gateway import Gateway
+from segw_agent.live import LiveSas
+from segw_agent.live_log import LiveLog
+from segw_agent.tracer import IkeTracer
+from segw_agent.vici_control import ViciControl
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.shell.config import Listen, resolve
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.program import Parser, fail, run
+
+log = logging.getLogger(__name__)
+
+CLOCK = SystemClock()
+
+DESCRIPTION = """\
+Has the ledger decide at a security gateway (SeGW): a device's self-signed certificate is trusted because it is
+recorded, and refused from the moment it is revoked.
+
+  segw-agent start     the agent: strongSwan's plugin, or another daemon's, asks it about every certificate
+  segw-agent gateway   a gateway in Python, for trials and tests; it sets SAs up, and carries no traffic
+  segw-agent device    a device in Python
+
+`voice-dpki device attach` shows all of it on one machine.
+"""
+
+EXIT_NOT_ATTACHED = 1
+"""Exit status of a device that was refused, or that refused the gateway."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `segw-agent COMMAND ...` and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options.config))
+    except VoiceDpkiError as error:
+        return fail(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="segw-agent", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for name, summary, example, start in (
+        ("start", "run the agent until SIGTERM", configuration.AGENT_EXAMPLE, _start_agent),
+        ("gateway", "run a gateway until SIGTERM", configuration.GATEWAY_EXAMPLE, _start_gateway),
+        ("device", "attach a device to a gateway", configuration.DEVICE_EXAMPLE, _start_device),
+    ):
+        text = "".join(f"  {line}\n" for line in example.splitlines())
+        command = commands.add_parser(name, help=summary, description=f"A configuration (TOML):\n\n{text}")
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+        command.set_defaults(run=start)
+    return parser
+
+
+def _start_gateway(path: Path) -> int:
+    config, setup = configuration.load_gateway(path)
+    setup_logging("segw-gateway")
+    return run(partial(_gateway, config, setup))
+
+
+async def _gateway(config: GatewayConfig, setup: Setup, stop: asyncio.Event) -> None:
+    with contextlib.closing(_tracer(setup, "gateway")) as tracer:
+        gateway = Gateway(config, setup, CLOCK, SystemRandom(), tracer)
+        async with _metrics(config.listen), gateway.running():
+            await stop.wait()
+
+
+def _start_device(path: Path) -> int:
+    config, setup = configuration.load_device(path)
+    setup_logging("segw-device")
+    return run(partial(_device, config, setup))
+
+
+async def _device(config: DeviceConfig, setup: Setup, stop: asyncio.Event) -> int:
+    with contextlib.closing(_tracer(setup, "device")) as tracer:
+        outcome = await Device(config, setup, CLOCK, SystemRandom(), tracer).run(stop)
+    return 0 if outcome.attached else EXIT_NOT_ATTACHED
+
+
+def _start_agent(path: Path) -> int:
+    config, setup = configuration.load_agent(path)
+    setup_logging("segw-agent")
+    return run(partial(_agent, path, config, setup))
+
+
+async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Event) -> None:
+    socket = resolve(path, config.socket)
+    async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(contextlib.closing(_tracer(setup, "agent")))
+        parts = assemble(setup, CLOCK, tracer, staple=True)
+        stack.push_async_callback(parts.judge.ledger.aclose)
+        control = ViciControl(resolve(path, config.vici)) if config.vici else None
+        live = _live(path, config, parts, control)
+        agent = Agent(parts.judge, live, _own(config, setup, parts))
+        work = [part.run() for part in (parts.watch, live, parts.staple) if part is not None]
+        if control is not None and live is not None:
+            work.append(control.follow(live.renamed))
+        await stack.enter_async_context(working(work))
+        await stack.enter_async_context(_metrics(config.listen))
+        server = await agent.serve(socket)
+        stack.callback(server.close)
+        log.info("ready", extra={"fields": {"socket": str(socket)}})
+        tracer.ready(socket=str(socket))
+        await stop.wait()
+
+
+def _live(path: Path, config: AgentConfig, parts: Assembly, control: ViciControl | None) -> LiveSas | None:
+    """Watch over the SAs that are admitted, if there is somebody to end them."""
+    if control is None:
+        return None
+    live_log = LiveLog(resolve(path, config.state)) if config.state else None
+    return LiveSas(parts.judge, parts.watch, control, CLOCK, live_log)
+
+
+def _own(config: AgentConfig, setup: Setup, parts: Assembly) -> Own | None:
+    """What the daemon's own side may state, if the agent has its certificate and key."""
+    party = setup.party
+    if party is None:
+        if config.integrity is not None:
+            raise LocalError("[integrity] needs [own], with the key that signs")
+        return None
+    make = statement_maker(config.integrity, party) if config.integrity else None
+    return Own(
+        party.certificate,
+        ledger_answer=parts.staple.answer if parts.staple else None,
+        integrity_info=(lambda sa: make(sa, CLOCK.now_s())) if make else None,
+    )
+
+
+def _tracer(setup: Setup, actor: str) -> IkeTracer:
+    return IkeTracer(setup.trace, setup.trace.stem if setup.trace else actor)
+
+
+@asynccontextmanager
+async def _metrics(listen: Listen | None) -> AsyncIterator[None]:
+    """Serve metrics while the context lasts, where an address for them is configured."""
+    if listen is None:
+        yield
+        return
+    async with serve(HttpApp([METRICS_ROUTE, HEALTH_ROUTE]), listen) as port:
+        log.info("metrics", extra={"fields": {"address": f"{listen.host}:{port}"}})
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Metrics of judging, in Prometheus' form."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+VERDICTS = Counter("segw_verdicts", "Certificates judged, by side and outcome.", ["side", "outcome"])
+INQUIRIES = Counter("segw_inquiries", "What the ledger was asked, by source and outcome.", ["source", "outcome"])
+SECONDS = Histogram(
+    "segw_judging_seconds",
+    "Time from the question to the verdict.",
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+LIVE = Gauge("segw_live_sas", "IKE SAs that were admitted and are watched.")
+ENDED = Counter("segw_ended_sas", "Live IKE SAs that were ended, by reason.", ["reason"])

@@ -1,0 +1,186 @@
+"""strongSwan's charon on the other side: stock, with our certificate loaded into it, as it has to have."""
+
+import asyncio
+import pathlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from segw_agent.attachment.network import Testbed
+from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR
+from segw_agent.live_log import LiveSa
+from segw_agent.policy import Side
+from segw_agent.vici_control import ViciControl
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.ikev2.events import Address, Path, SaName
+from voice_dpki.ikev2.identity import fqdn
+from voice_dpki.ikev2.initiator import Initiator
+from voice_dpki.ikev2.message import Message
+from voice_dpki.ikev2.sa import Party, Settings
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.keys import from_pem
+
+from .conftest import Charon, wait_until
+
+pytestmark = pytest.mark.peer("swanctl")
+
+StartCharon = Callable[..., Charon]
+
+
+def started(tmp_path: pathlib.Path, host: str, which: str) -> Testbed:
+    testbed = Testbed(tmp_path / "logs", hosts={which: host})
+    if testbed.addresses.ike_port != 500:
+        testbed.stop()
+        pytest.skip("port 500 is not ours")
+    testbed.start_ledger()
+    return testbed
+
+
+def device_attaches(testbed: Testbed, charon: Charon, device: Any, **options: Any) -> dict[str, Any]:
+    """Run the Python device against charon, and return its result."""
+    changes = {"gateway": {"host": charon.host}, **options}
+    running = testbed.start_device(device, asks=True, **changes)
+    running.wait_end(30)
+    return dict(next(event for event in running.events if event["kind"] == "result"))
+
+
+def leave_half_open(charon: Charon, credential: Any) -> None:
+    """Send IKE_SA_INIT and nothing more, so that charon demands a cookie of the next."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((charon.peer, 0))
+        path = Path(Address(*sock.getsockname()), Address(charon.host, 500))
+        party = Party(credential.der, fqdn(credential.name), from_pem(credential.key.read_bytes()))
+        initiator = Initiator(party, Settings(), SystemRandom(), path)
+        initiator.start(time.time())
+        for _ in range(2):  # the first one may be of another group than charon wants
+            for datagram in initiator.take_datagrams():
+                if datagram.exchange == "IKE_SA_INIT":
+                    sock.sendto(datagram.data, tuple(path.remote))
+                    initiator.receive(Message.parse(sock.recv(4096)), path, time.time())
+
+
+@pytest.mark.parametrize(
+    ("rsa", "ike", "esp", "options"),
+    [
+        (False, "aes128gcm16-prfsha256-ecp256", "aes128gcm16", ""),
+        (True, "aes256-sha256-ecp256", "aes256-sha256", ""),
+        (True, "aes128gcm16-prfsha256-ecp256", "aes128gcm16", "rsa_pss = yes\n fragment_size = 600"),
+        (False, "aes256gcm16-prfsha256-ecp384", "aes256gcm16", "cookie_threshold = 1"),
+    ],
+    ids=["ecdsa-gcm", "rsa-cbc", "rsa-pss-fragments", "other-group-cookie"],
+)
+def test_python_device_to_strongswan_gateway(
+    charon: StartCharon, tmp_path: pathlib.Path, rsa: bool, ike: str, esp: str, options: str
+) -> None:
+    gateway = charon(options)
+    with started(tmp_path, gateway.peer, "device") as testbed:
+        segw = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR, rsa=rsa)
+        enb = testbed.site.credential("enb1", DEVICE_NAME, VENDOR, rsa=rsa)
+        testbed.record(segw, enb)
+        gateway.load(segw, enb)
+        gateway.vici(lambda session: session.load_pool({"pool": {"addrs": "10.9.0.0/24"}}))
+        gateway.connect(segw, proposals=[ike], esp=esp, pools=["pool"], child={"local_ts": ["10.8.0.0/16"]})
+        if "cookie" in options:
+            leave_half_open(gateway, segw)
+        result = device_attaches(testbed, gateway, enb)
+        assert result["attached"], (result, gateway.log.read_text()[-3000:])
+        assert result["address"] == "10.9.0.1"
+        wait_until(lambda: not gateway.sas(), "the device has deleted its SA")
+        if "fragment" in options:
+            assert "splitting IKE message" in gateway.log.read_text()
+        if "cookie" in options:
+            exchanges = [event["payloads"] for event in testbed.events() if event["kind"] == "ike"]
+            assert any("N(COOKIE)" in payloads for payloads in exchanges)
+
+        testbed.change(segw, CertStatus.REVOKED, "keyCompromise")
+        result = device_attaches(testbed, gateway, enb)
+        assert not result["attached"]
+        assert (result["code"], result["step"]) == ("revoked", "8 SeGW certificate")
+        wait_until(lambda: not gateway.sas(), "the gateway was told")
+
+
+@pytest.mark.parametrize(
+    ("rsa", "ike", "esp"),
+    [
+        (False, "aes128gcm16-prfsha256-ecp256", "aes128gcm16"),
+        (True, "aes256-sha256-ecp256", "aes256-sha256"),
+        (False, "aes256-sha256-ecp384", "aes128gcm16"),
+    ],
+)
+def test_strongswan_device_to_python_gateway(
+    charon: StartCharon, tmp_path: pathlib.Path, rsa: bool, ike: str, esp: str
+) -> None:
+    device = charon("fragment_size = 700")
+    with started(tmp_path, device.peer, "gateway") as testbed:
+        segw = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR, rsa=rsa)
+        enb = testbed.site.credential("enb1", DEVICE_NAME, VENDOR, rsa=rsa)
+        testbed.record(segw, enb)
+        testbed.start_gateway(segw, integrity="check-if-present")
+        device.load(enb, segw)
+        device.connect(
+            enb,
+            proposals=[ike],
+            esp=esp,
+            remote_addrs=[device.peer],
+            vips=["0.0.0.0"],
+            child={"remote_ts": ["10.8.0.0/16"]},
+        )
+        assert device.initiate(), device.log.read_text()[-3000:]
+        (sa,) = device.sas()
+        assert sa["local-vips"] == [b"10.9.0.1"]
+        assert len(sa["child-sas"]) == 1
+
+        testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
+        wait_until(lambda: not device.sas(), "the live SA has ended", 2.0)
+        assert not device.initiate()
+        assert "AUTH_FAILED" in device.log.read_text()
+        texts = [event.get("text", "") for event in testbed.events() if event["actor"] == "gateway"]
+        assert "5.4 certificate: the certificate was revoked on the ledger" in texts
+
+
+async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.Path) -> None:
+    device = charon()
+    with await asyncio.to_thread(started, tmp_path, device.peer, "gateway") as testbed:
+        await asyncio.to_thread(attach_strongswan, testbed, device)
+        control = ViciControl(device.socket)
+        (name,) = await control.standing() or ()
+        live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), 2**31, 0.0)
+        other = replace(live, name=SaName(bytes(8), bytes(8)), unique_id=77)
+        assert not await control.end(other, "revoked")
+        assert await control.end(live, "revoked")
+        assert await control.standing() == frozenset()
+        assert not await control.end(live, "revoked")
+
+
+def attach_strongswan(testbed: Testbed, device: Charon) -> None:
+    segw = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR)
+    enb = testbed.site.credential("enb1", DEVICE_NAME, VENDOR)
+    testbed.record(segw, enb)
+    testbed.start_gateway(segw, integrity="check-if-present")
+    device.load(enb, segw)
+    device.connect(enb, remote_addrs=[device.peer], vips=["0.0.0.0"], child={"remote_ts": ["10.8.0.0/16"]})
+    assert device.initiate(), device.log.read_text()[-3000:]
+
+
+async def test_no_charon_to_tell(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(LocalError, match="charon does not answer"):
+        await ViciControl(tmp_path / "nothing").standing()
+
+
+def test_strongswan_device_that_nobody_recorded(charon: StartCharon, tmp_path: pathlib.Path) -> None:
+    device = charon()
+    with started(tmp_path, device.peer, "gateway") as testbed:
+        segw = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR)
+        enb = testbed.site.credential("enb1", DEVICE_NAME, VENDOR)
+        testbed.record(segw)
+        testbed.start_gateway(segw, integrity="check-if-present")
+        device.load(enb, segw)
+        device.connect(enb, remote_addrs=[device.peer], vips=["0.0.0.0"], child={"remote_ts": ["10.8.0.0/16"]})
+        assert not device.initiate()
+        assert "AUTH_FAILED" in device.log.read_text()
