@@ -29,7 +29,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
-from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, fail, run
 from voice_dpki.shell.trace import Tracer
@@ -185,7 +185,7 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
             api = _api(path, config, chain, orderer, feed, tracer)
             async with (
                 _running(orderer.run(), feed.run()) as work,
-                serve(HttpApp(api.routes()), config.listen) as port,
+                serve(api.app(), config.listen) as port,
             ):
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
