@@ -1,136 +1,37 @@
 """Stock strongSwan with the plugin, at both ends: tunnels by the ledger's word alone, and refused with a reason."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from voice_dpki.ledger.records import CertStatus
 
 from .strongswan.agent_double import INTEGRITY_INFO_TO_SEND, AgentDouble, answer
-from .strongswan.charon import PLUGIN, Charon, device_connection, gateway_connection, link, wait_until
-from .strongswan.world import BOUND_S, Identity, Ledger, folder, forwarded, policy, start_agent
-
-GATEWAY = "segw.a.example"
-DOMAINS = {"Vendor V": "vendor.example", "Vendor W": "w.example"}
-WIRE_REFUSAL = "N(AUTH_FAILED)"
-
-
-@dataclass
-class Site:
-    """The ledger, a device's and a gateway's charon and agents, and the gateway's identity, which is recorded."""
-
-    path: Path
-    ledger: Ledger
-    names: dict[str, str]
-    charons: dict[str, Charon]
-    gateway: Identity
-    agents: dict[str, Any] = field(default_factory=dict)
-    serial: int = 0
-
-    def identity(self, organization: str = "Vendor V", **validity: int) -> Identity:
-        """Make a new device's identity."""
-        self.serial += 1
-        return Identity(f"enb{self.serial}.{DOMAINS[organization]}", organization, **validity)
-
-    def recorded(self, **options: Any) -> Identity:
-        device = self.identity(**options)
-        self.ledger.record(device)
-        return device
-
-    def socket(self, side: str) -> Path:
-        return self.path / f"{side}.sock"
-
-    def start_agents(self) -> None:
-        own = self.gateway.write(self.path / "segw")
-        self.start_agent("gateway", policy("Vendor V", "*.example") + own)
-        self.start_agent("device", policy("Operator A", "*.a.example"))
-
-    def start_agent(self, side: str, sections: str) -> None:
-        """Start an agent, instead of the one that serves this side now."""
-        if side in self.agents:
-            self.agents.pop(side).stop()
-        top = {
-            "socket": str(self.socket(side)),
-            "vici": str(self.charons[side].folder / "vici.sock"),
-            "state": f"{side}-live.jsonl",
-        }
-        self.agents[side] = start_agent(self.path / f"{side}-agent", top, self.ledger.section() + sections)
-
-    def attach(self, device: Identity, gateway: str = GATEWAY) -> bool:
-        """Have the device's charon set a tunnel up."""
-        connection = device_connection(device.name, [device.certificate], gateway)
-        self.charons["device"].configure(connection, device.pem)
-        return self.charons["device"].initiate()
-
-    @contextmanager
-    def attached(self, device: Identity) -> Iterator[None]:
-        assert self.attach(device), self.charons["gateway"].log()[-3000:]
-        try:
-            yield
-        finally:
-            self.charons["device"].terminate()
-            wait_until(lambda: not self.charons["gateway"].sas(), "the gateway has no SA any more")
-
-    def refused(self, device: Identity, code: str) -> None:
-        """Have the gateway refuse the device, with a reason in its log and AUTH_FAILED on the wire."""
-        since = len(self.charons["gateway"].log())
-        assert not self.attach(device)
-        said = self.charons["gateway"].log()[since:]
-        assert f"voice-dpki: '{device.name}' refused: {code}: " in said
-        assert f"generating IKE_AUTH response 1 [ {WIRE_REFUSAL} ]" in said
+from .strongswan.charon import device_connection, gateway_connection, wait_until
+from .strongswan.site import GATEWAY, WIRE_REFUSAL, Site, make_site, settings
+from .strongswan.world import BOUND_S, Identity, policy
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with ExitStack() as stack:
-        path = stack.enter_context(folder())
-        names = stack.enter_context(link())
-        ledger = Ledger(path)
-        stack.callback(ledger.end)
-        charons = {
-            side: Charon(names[side], path / f"charon-{side}", {"socket": path / f"{side}.sock"}) for side in names
-        }
-        gateway = Identity(GATEWAY, "Operator A")
-        site = Site(path, ledger, names, charons, gateway)
-        ledger.record(gateway)
-        for charon in charons.values():
-            charon.start()
-            stack.callback(charon.stop)
-        site.start_agents()
-        stack.callback(lambda: [agent.stop() for agent in site.agents.values()])
-        charons["gateway"].load_pool()
-        charons["gateway"].configure(gateway_connection(GATEWAY, [gateway.certificate]), gateway.pem)
-        yield site
-
-
-pytestmark = pytest.mark.peer("charon")
+    with make_site() as made:
+        made.start_agents()
+        yield made
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(site: Site) -> Iterator[None]:
     """Each test begins without tunnels."""
     yield
-    for charon in site.charons.values():
-        charon.terminate()
-        wait_until(lambda charon=charon: not charon.sas(), "the tunnels are gone")
-
-
-@contextmanager
-def settings(charon: Charon, **changed: object) -> Iterator[None]:
-    """Run with other settings of the plugin for a while."""
-    before = dict(charon.settings or {})
-    charon.set(before | changed)
-    try:
-        yield
-    finally:
-        charon.set(before)
+    site.clear()
 
 
 def test_up_by_the_ledgers_word_alone(site: Site) -> None:
@@ -156,18 +57,6 @@ def test_revoked_and_live_sas_end(site: Site) -> None:
     assert time.monotonic() - began_s < BOUND_S
     wait_until(lambda: not site.charons["device"].sas(), "the device hears of it")
     site.refused(device, "revoked")
-
-
-def test_live_sas_end_after_the_ike_sa_was_rekeyed(site: Site) -> None:
-    device = site.recorded()
-    assert site.attach(device)
-    gateway = site.charons["gateway"]
-    (before,) = gateway.sas()
-    site.charons["device"].rekey()
-    wait_until(lambda: [sa["initiator-spi"] for sa in gateway.sas()] != [before["initiator-spi"]], "rekeyed")
-    wait_until(lambda: len(gateway.sas()) == 1, "the old SA is gone")
-    site.ledger.change(device, CertStatus.REVOKED)
-    wait_until(lambda: not gateway.sas(), "the gateway's SA ends", BOUND_S)
 
 
 def test_live_sas_end_after_the_agent_was_restarted(site: Site) -> None:
@@ -221,6 +110,18 @@ def test_roll_over_with_two_certificates_for_one_identity(site: Site) -> None:
     site.refused(old, "revoked")
     with site.attached(new):
         pass
+
+
+def test_live_sas_end_after_the_ike_sa_was_rekeyed(site: Site) -> None:
+    device = site.recorded()
+    assert site.attach(device)
+    gateway = site.charons["gateway"]
+    (before,) = gateway.sas()
+    site.charons["device"].rekey()
+    wait_until(lambda: [sa["initiator-spi"] for sa in gateway.sas()] != [before["initiator-spi"]], "rekeyed")
+    wait_until(lambda: len(gateway.sas()) == 1, "the old SA is gone")
+    site.ledger.change(device, CertStatus.REVOKED)
+    wait_until(lambda: not gateway.sas(), "the gateway's SA ends", BOUND_S)
 
 
 STATEMENT = "[integrity]\npassed = true\n"
@@ -295,6 +196,34 @@ def test_an_agent_that_does_not_say_yes(site: Site, octets: bytes | None, code: 
             site.refused(site.recorded(), code)
         assert time.monotonic() - began_s < 2.0
         assert len(double.judged()) == 1
+
+
+def test_a_ca_is_no_way_around_the_ledger(site: Site) -> None:
+    device, gateway = site.identity(), site.charons["gateway"]
+    authority, device.certificate = issued(device)
+    gateway.load_ca(authority)
+    site.refused(device, "certificate")
+    with settings(gateway, enforce="no"), site.attached(device):
+        pass
+    site.refused(device, "certificate")
+
+
+def issued(device: Identity) -> tuple[bytes, bytes]:
+    """Make a CA, and have it issue a certificate for the device's key; returns both."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A CA")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device.name)])
+    made = []
+    for name, public_key, ca in (
+        (issuer, key.public_key(), True),
+        (subject, device.key.private_key.public_key(), False),
+    ):
+        builder = x509.CertificateBuilder(issuer, name, public_key, x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(device.name)]), critical=False)
+        made.append(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    return made[0], made[1]
 
 
 @pytest.mark.parametrize("path", ["/nowhere/agent.sock", "/" + "x" * 200])

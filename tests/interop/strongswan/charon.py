@@ -1,4 +1,4 @@
-"""strongSwan's charon in network namespaces: a device's and a gateway's, joined by a link, with the plugin or without.
+"""strongSwan's charon in network namespaces, a device's and a gateway's, with a link between them.
 
 Each charon is started by hand in its own network and mount namespace: /run is a tmpfs, and the plugin lies among
 strongSwan's own. Namespaces, links and mounts vanish with what the tests started.
@@ -70,7 +70,7 @@ if [ -n "$PLUGIN" ]; then
   cp -a {plugins}/. "$PLUGIN" /run/plugins/
   mount --bind /run/plugins {plugins}
 fi
-exec {charon}
+exec env ${{PRELOAD:+LD_PRELOAD="$PRELOAD"}} {charon}
 """
 
 
@@ -92,7 +92,19 @@ def link() -> Iterator[dict[str, str]]:
         for name in names.values():
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-        ip("link", "add", "eth0", "netns", names["device"], "type", "veth", "peer", "eth0", "netns", names["gateway"])
+        ip(
+            "link",
+            "add",
+            "eth0",
+            "netns",
+            names["device"],
+            "type",
+            "veth",
+            "peer",
+            "eth0",
+            "netns",
+            names["gateway"],
+        )
         for name, address in ((names["device"], "10.1.0.2"), (names["gateway"], "10.1.0.1")):
             ip("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
@@ -167,7 +179,9 @@ class Charon:
 
     def says(self, text: str, since: int = 0) -> None:
         """Wait until the log has a text after its first `since` characters."""
-        wait_until(lambda: text in self.log()[since:], f"charon says {text!r}; it said:\n{self.log()[since:][-3000:]}")
+        wait_until(
+            lambda: text in self.log()[since:], f"charon says {text!r}; it said:\n{self.log()[since:][-3000:]}"
+        )
 
     def output(self) -> str:
         """Return what it wrote to standard output and error."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
@@ -93,7 +93,10 @@ class Process:
         prefix = ["ip", "netns", "exec", namespace] if namespace else []
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", *map(str, command)], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [*prefix, sys.executable, "-m", *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
             )
 
     def log(self) -> str:
@@ -160,7 +163,9 @@ class Ledger:
             f"[listen]\nport = {self.port}\n"
             '[engine]\nvalidator_keys = ["keys/validator-operator-a-1.pem"]\nheartbeat_s = 0.5\n'
         )
-        self.process = Process(path / "node.log", "ledger_node.main", "start", "--config", self.folder / "node.toml")
+        self.process = Process(
+            path / "node.log", "ledger_node.main", "start", "--config", self.folder / "node.toml"
+        )
         self._http = httpx.Client(base_url=self.url, trust_env=False)
         wait_until(self._answers, "the ledger node answers")
 
