@@ -17,15 +17,20 @@ PACKAGES = {
     "sipp": "sip-tester",
     "chromium": "chromium",
     "ip": "iproute2",
+    "charon": "strongswan-charon",
+    "swanctl": "strongswan-swanctl",
 }
 """Debian package that holds each peer program."""
+
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/lib/ipsec"))
+"""Where peers are looked for; strongSwan's daemon is not on the PATH."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose peer is not installed, naming the command that installs it; in CI fail instead."""
     for mark in item.iter_markers("peer"):
         program = mark.args[0]
-        if shutil.which(program) is None:
+        if shutil.which(program, path=PATH) is None:
             missing = f"{program} is missing; install it: apt-get install {PACKAGES[program]}"
             if os.environ.get("CI") == "true":
                 pytest.fail(missing)
