@@ -14,6 +14,7 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.parameters import Parameters
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, load_config
 from voice_dpki.x509.keys import generate_es256, to_pem
@@ -23,6 +24,9 @@ FIRST_PORT = 26680
 
 EXAMPLE = """\
 chain_id = "demo-1"
+
+[parameters]                                               # all optional; they never change
+delay_s = 86400                                            # how long before a voted change of members takes effect
 
 [[members]]
 organization = "Operator A"
@@ -50,6 +54,7 @@ class _Member(Config, frozen=True, kw_only=True):
 
 class _Members(Config, frozen=True, kw_only=True):
     chain_id: str
+    parameters: dict[str, int] = msgspec.field(default_factory=dict)
     members: Annotated[list[_Member], msgspec.Meta(min_length=1)]
 
 
@@ -70,7 +75,8 @@ def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
     members = [
         _make_member(member, slug, keys, validator_keys) for member, slug in zip(wanted.members, slugs, strict=True)
     ]
-    genesis = dump_genesis(wanted.chain_id, int(clock.now_s()) * 10**9, members)
+    parameters = _parameters(members_file, wanted.parameters)
+    genesis = dump_genesis(wanted.chain_id, int(clock.now_s()) * 10**9, members, parameters=parameters)
     (folder / "genesis.json").write_bytes(genesis)
     return [
         _write_engine(folder, validator_keys),
@@ -79,6 +85,13 @@ def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
             for at, (member, slug) in enumerate(zip(members, slugs, strict=True))
         ),
     ]
+
+
+def _parameters(members_file: Path, wanted: dict[str, int]) -> Parameters:
+    try:
+        return Parameters.of(wanted)
+    except MalformedError as error:
+        raise LocalError(f"{members_file}: {error}") from None
 
 
 def _make_member(wanted: _Member, slug: str, keys: Path, validator_keys: list[str]) -> Member:

@@ -127,8 +127,8 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 class Network:
     """A ledger with its members' keys, and its nodes."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "members.toml").write_text(MEMBERS)
+    def __init__(self, folder: Path, parameters: str = "") -> None:
+        (folder / "members.toml").write_text(MEMBERS.replace("[[members]]", parameters + "[[members]]", 1))
         self.folder = folder / "net"
         initialise(folder / "members.toml", self.folder, SystemClock())
         self.genesis: Genesis = load_genesis((self.folder / "genesis.json").read_bytes())
@@ -260,6 +260,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     network = Network(tmp_path_factory.mktemp("ledger"))
     engine = network.engine().start()
     network.follower("operator-b", engine.url, "Operator B").start()
+    yield network
+    network.end()
+
+
+@pytest.fixture(scope="module")
+def voting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """An engine of a ledger whose changes of members take effect after one block."""
+    network = Network(tmp_path_factory.mktemp("ledger"), "[parameters]\ndelay_s = 0\n\n")
+    network.engine(heartbeat_s=0.1).start()
     yield network
     network.end()
 

@@ -220,15 +220,8 @@ def _genesis(form: _GenesisForm) -> Genesis:
         members=tuple(_member(item) for item in form.app_state.members),
         max_block_bytes=int(block.max_bytes),
         max_gas=int(block.max_gas),
-        parameters=_parameters(form.app_state.parameters),
+        parameters=Parameters.of(form.app_state.parameters),
     )
-
-
-def _parameters(form: dict[str, int]) -> Parameters:
-    try:
-        return Parameters(**form)
-    except TypeError:
-        raise MalformedError("there is a parameter that the ledger does not know") from None
 
 
 def _validator(form: _ValidatorForm) -> Validator:

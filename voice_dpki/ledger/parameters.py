@@ -4,7 +4,8 @@ SHA-256("voice-dpki/parameters/v1" ‖ 00) -> ["parameters", each of the fields 
 """
 
 import hashlib
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
 
 from voice_dpki.codec import cbor
@@ -43,6 +44,14 @@ class Parameters:
             raise MalformedError("parameters: whole numbers from 0")
         if not (self.voting_s and self.proposals_per_operator):
             raise MalformedError("parameters: without proposals and time to vote on them nothing could change")
+
+    @classmethod
+    def of(cls, given: Mapping[str, int]) -> "Parameters":
+        """Make parameters of those that are given by name, the others being the defaults; raises MalformedError."""
+        unknown = given.keys() - {each.name for each in fields(cls)}
+        if unknown:
+            raise MalformedError(f"parameters: there is none called {min(unknown)}")
+        return cls(**given)
 
     def serialize(self) -> bytes:
         """Encode as the leaf's value."""

@@ -1,0 +1,81 @@
+"""A member as a TOML file, for proposals: what the operators are asked to decide about it, keys named by file."""
+
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import Config, load_config, read_file, resolve
+from voice_dpki.x509.keys import spki
+from voice_dpki.x509.tnauthlist import TnRange
+
+EXAMPLE = """\
+organization = "Operator E"
+kind = "operator"                                      # or vendor, service_provider, ca
+domains = ["e.example"]
+ranges = [{ start = "12025550100", count = 100 }]      # E.164 without +
+spcs = []                                              # service provider codes
+validators = ["validator-e.pub.pem"]                   # Ed25519 keys in PEM, public or private
+endorsing_keys = ["endorsing-e.pub.pem"]               # ECDSA P-256 keys in PEM, public or private
+"""
+
+
+class _Range(Config, frozen=True, kw_only=True):
+    start: str
+    count: int
+
+
+class _MemberFile(Config, frozen=True, kw_only=True):
+    organization: str
+    kind: MemberKind
+    domains: tuple[str, ...] = ()
+    ranges: tuple[_Range, ...] = ()
+    spcs: tuple[str, ...] = ()
+    validators: tuple[str, ...] = ()
+    endorsing_keys: tuple[str, ...] = ()
+
+
+def load_member(path: Path) -> Member:
+    """Read a member from a file; raises LocalError that says what is wrong with it."""
+    form = load_config(path, _MemberFile)
+    try:
+        return Member(
+            organization=form.organization,
+            kind=form.kind,
+            domains=form.domains,
+            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in form.ranges),
+            spcs=form.spcs,
+            validators=tuple(_validator_key(resolve(path, name)) for name in form.validators),
+            endorsing_keys=tuple(_endorsing_key(resolve(path, name)) for name in form.endorsing_keys),
+        )
+    except MalformedError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+def _validator_key(path: Path) -> bytes:
+    key = _public_key(path)
+    if not isinstance(key, Ed25519PublicKey):
+        raise LocalError(f"{path}: a validator's key must be Ed25519")
+    return key.public_bytes_raw()
+
+
+def _endorsing_key(path: Path) -> bytes:
+    key = _public_key(path)
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise LocalError(f"{path}: an endorsing key must be ECDSA on P-256")
+    return spki(key)
+
+
+def _public_key(path: Path) -> object:
+    pem = read_file(path, "key")
+    try:
+        if b"PRIVATE KEY" in pem:
+            return load_pem_private_key(pem, password=None).public_key()
+        return load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise LocalError(f"{path}: not a public or unencrypted private key in PEM form") from None

@@ -1,0 +1,231 @@
+"""Handing transactions to a node from outside: one by one, or certificates by the thousand in batches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from voice_dpki.effects import Signer
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.answers import MAX_BATCH as MAX_QUESTION
+from voice_dpki.ledger.answers import Resolution
+from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.transactions import MAX_BATCH, MAX_TRANSACTION_BYTES, Batch, Submit, endorse
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, der_of, digest_of
+
+TIMEOUT_S = 30.0
+RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0)
+"""Pauses before a transaction is sent again when nobody knows what became of it; each can happen only once."""
+
+ENVELOPE_BYTES = 1024
+"""What a batch has around its certificates, at most."""
+
+WORKERS = 4
+"""Batches under way at a time: enough that a block never waits for the network."""
+
+SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
+
+
+class VerdictForm(msgspec.Struct):
+    """What a node answers to a transaction."""
+
+    code: int
+    name: str
+    detail: str
+    height: int | None = None
+
+
+class TransactionRefusedError(PeerError):
+    """The ledger refuses a transaction; `name` is the refusal's."""
+
+    def __init__(self, verdict: VerdictForm) -> None:
+        super().__init__(f"refused ({verdict.name}): {verdict.detail}")
+        self.name = verdict.name
+
+
+class Sender:
+    """Hands transactions to the node at `url`; use as a context."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+
+    async def __aenter__(self) -> "Sender":
+        """Enter."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def verdict(self, raw: bytes) -> VerdictForm:
+        """Hand over a transaction, again while the node is busy or away; raises PeerError in the end."""
+        for pause_s in (*RETRY_S, None):
+            try:
+                answer = await self._http.post("/ledger/v1/transactions", content=raw)
+                if answer.status_code in (200, 422):
+                    return msgspec.json.decode(answer.content, type=VerdictForm)
+                why = f"status {answer.status_code}"
+            except (httpx.HTTPError, msgspec.MsgspecError) as error:
+                why = str(error) or type(error).__name__
+            if pause_s is not None:
+                await asyncio.sleep(pause_s)
+        raise PeerError(f"the node does not take the transaction: {why}; repeating the command does no harm")
+
+    async def send(self, raw: bytes) -> VerdictForm:
+        """Hand over a transaction that must be accepted; raises TransactionRefusedError and PeerError."""
+        verdict = await self.verdict(raw)
+        if verdict.code:
+            raise TransactionRefusedError(verdict)
+        return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """A certificate and the file that it came from."""
+
+    path: Path
+    der: bytes
+
+    @property
+    def digest(self) -> CertDigest:
+        """H(CERT)."""
+        return digest_of(self.der)
+
+
+@dataclass
+class Report:
+    """What became of many certificates."""
+
+    recorded: int = 0
+    already: int = 0
+    refused: list[tuple[CertificateFile, VerdictForm]] = field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        """Return the report as JSON."""
+        refused = [
+            {
+                "file": str(item.path),
+                "digest": item.digest.hex(),
+                "code": why.code,
+                "name": why.name,
+                "detail": why.detail,
+            }
+            for item, why in self.refused
+        ]
+        value = {"recorded": self.recorded, "already": self.already, "refused": refused}
+        return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+
+
+def collect(paths: Iterable[Path]) -> list[CertificateFile]:
+    """Read the certificates in files and folders, each once; raises LocalError for one that cannot be read."""
+    found: dict[CertDigest, CertificateFile] = {}
+    for path in paths:
+        inside = sorted(each for each in path.rglob("*") if each.suffix in SUFFIXES) if path.is_dir() else [path]
+        for each in inside:
+            item = CertificateFile(each, read_certificate(each))
+            found.setdefault(item.digest, item)
+    return list(found.values())
+
+
+def read_certificate(path: Path) -> bytes:
+    """Read a certificate in DER or PEM and return its DER; raises LocalError. What it holds is for the ledger."""
+    try:
+        data = path.read_bytes()[: 4 * MAX_CERTIFICATE_BYTES]
+        return der_of(data)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot read this certificate: {error.strerror}") from None
+    except PeerError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+Resolve = Callable[[Sequence[CertDigest]], Awaitable[Sequence[Resolution]]]
+"""Asks, with proof, for the records of certificates."""
+
+
+class Bulk:
+    """Has many certificates recorded in the name of `organization`. What is on the ledger already is left alone.
+
+    A batch is recorded whole or not at all; one that is refused is halved until the certificates stand alone for
+    which it was. Stopping it anywhere loses nothing: the next run goes on with what is missing.
+    """
+
+    def __init__(self, sender: Sender, chain_id: str, organization: str, signer: Signer) -> None:
+        self._sender = sender
+        self._chain_id = chain_id
+        self._organization = organization
+        self._signer = signer
+        self.report = Report()
+
+    async def record(
+        self,
+        items: Sequence[CertificateFile],
+        resolve: Resolve,
+        *,
+        on_progress: Callable[[int], None],
+        stop: asyncio.Event,
+    ) -> Report:
+        """Record all of `items`, or until `stop`; `on_progress` hears how many more are settled."""
+        missing = await self._missing(items, resolve, on_progress)
+        batches = iter(pack(missing))
+
+        async def work() -> None:
+            for batch in batches:
+                if stop.is_set():
+                    return
+                await self._settle(batch, on_progress)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS):
+                group.create_task(work())
+        return self.report
+
+    async def _missing(
+        self, items: Sequence[CertificateFile], resolve: Resolve, on_progress: Callable[[int], None]
+    ) -> list[CertificateFile]:
+        missing: list[CertificateFile] = []
+        for start in range(0, len(items), MAX_QUESTION):
+            part = items[start : start + MAX_QUESTION]
+            answers = await resolve([item.digest for item in part])
+            absent = [item for item, answer in zip(part, answers, strict=True) if answer.record is None]
+            self.report.already += len(part) - len(absent)
+            on_progress(len(part) - len(absent))
+            missing += absent
+        return missing
+
+    async def _settle(self, batch: Sequence[CertificateFile], on_progress: Callable[[int], None]) -> None:
+        verdict = await self._sender.verdict(self._transaction(batch))
+        if verdict.code and len(batch) > 1:
+            half = len(batch) // 2
+            await self._settle(batch[:half], on_progress)
+            await self._settle(batch[half:], on_progress)
+            return
+        if not verdict.code:
+            self.report.recorded += len(batch)
+        elif verdict.code == Refusal.RECORDED.code:
+            self.report.already += 1
+        else:
+            self.report.refused.append((batch[0], verdict))
+        on_progress(len(batch))
+
+    def _transaction(self, batch: Sequence[CertificateFile]) -> bytes:
+        if len(batch) == 1:
+            return endorse(Submit(self._chain_id, self._organization, batch[0].der), [self._signer])
+        return endorse(Batch(self._chain_id, self._organization, tuple(item.der for item in batch)), [self._signer])
+
+
+def pack(items: Iterable[CertificateFile]) -> Iterable[list[CertificateFile]]:
+    """Cut certificates into batches that fit into transactions."""
+    batch: list[CertificateFile] = []
+    size = ENVELOPE_BYTES
+    for item in items:
+        if batch and (len(batch) == MAX_BATCH or size + len(item.der) + 5 > MAX_TRANSACTION_BYTES):
+            yield batch
+            batch, size = [], ENVELOPE_BYTES
+        batch.append(item)
+        size += len(item.der) + 5
+    if batch:
+        yield batch
