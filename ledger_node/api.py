@@ -28,7 +28,12 @@ from voice_dpki.ledger.client import CHANGES
 from voice_dpki.ledger.header import format_time
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
-from voice_dpki.ledger.transactions import MAX_TEXT_LENGTH, MAX_TRANSACTION_BYTES
+from voice_dpki.ledger.transactions import (
+    MAX_KEY_BYTES,
+    MAX_SIGNATURE_BYTES,
+    MAX_TEXT_LENGTH,
+    MAX_TRANSACTION_BYTES,
+)
 from voice_dpki.ledger.tree import TooManyLeavesError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.http import (
@@ -92,6 +97,15 @@ _NAMES: dict[str, Callable[[str, str], list[bytes]]] = {
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
     digest: str
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
+
+
+class _RenewalForm(msgspec.Struct, forbid_unknown_fields=True):
+    """Bytes are base64 in JSON."""
+
+    certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE_BYTES)]
+    replaces: str
+    owner_key: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_KEY_BYTES)]
+    owner_signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=MAX_SIGNATURE_BYTES)]
 
 
 class Orderer(Protocol):
@@ -190,7 +204,8 @@ class Api:
             return answers
         submit = Route("POST", "/ledger/v1/submissions", _guarded(self._submit), MAX_CERTIFICATE_BYTES)
         changes = [Route("POST", path, _guarded(self._change(status))) for status, path in CHANGES.items()]
-        return [*answers, submit, *changes]
+        renew = Route("POST", "/ledger/v1/renewals", _guarded(self._renew), 4 * MAX_CERTIFICATE_BYTES)
+        return [*answers, submit, renew, *changes]
 
     def _status(self, name: str) -> Response:
         try:
@@ -344,6 +359,13 @@ class Api:
         recorded = await self._submission.submit(request.body)
         return self._recorded("submission", recorded, started, created=not recorded.repeated)
 
+    async def _renew(self, request: Request) -> Response:
+        self._authorize(request)
+        assert self._submission is not None
+        started = time.perf_counter()
+        recorded = await self._submission.renew(*_renewal_body(request.body))
+        return self._recorded("renewal", recorded, started, created=not recorded.repeated)
+
     def _change(self, status: CertStatus) -> Handler:
         async def change(request: Request) -> Response:
             self._authorize(request)
@@ -414,6 +436,17 @@ def _change_body(body: bytes) -> tuple[CertDigest, str]:
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise _BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
     return _digest(form.digest), form.reason
+
+
+def _renewal_body(body: bytes) -> tuple[bytes, CertDigest, bytes, bytes]:
+    try:
+        form = msgspec.json.decode(body, type=_RenewalForm)
+    except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
+        raise _BadRequestError(
+            'the body must be {"certificate", "replaces", "owner_key", "owner_signature"}, '
+            f"base64 but for the digest in hex: {error}"
+        ) from None
+    return form.certificate, _digest(form.replaces), form.owner_key, form.owner_signature
 
 
 def _digest(text: str) -> CertDigest:

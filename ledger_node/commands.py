@@ -160,7 +160,7 @@ def _add_governance_commands(commands: "_Commands[Parser]") -> None:
     propose = commands.add_parser(
         "propose",
         help="ask the operators for a change",
-        description=f"Ask the operators for a change. A member's file, to admit or change:\n\n{member_file.EXAMPLE}",
+        description=f"Ask operators for a change. To admit or change a member, its file:\n\n{member_file.EXAMPLE}",
     )
     propose.set_defaults(work=_propose)
     propose.add_argument("what", choices=sorted(_PROPOSALS), help="what to do")

@@ -12,7 +12,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.state import TxResult
-from voice_dpki.ledger.transactions import Body, ChangeStatus, Submit, endorse
+from voice_dpki.ledger.transactions import Body, ChangeStatus, Renew, Submit, endorse
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
 
@@ -61,9 +61,21 @@ class Submission:
         if own := self._own(digest):
             return Recorded(digest, own.status, own.recorded_height, repeated=True)
         body = Submit(self._chain.genesis.chain_id, self._organization, der)
-        verdict = await self._endorse(body)
+        verdict = await self._endorse(body, Refusal.RECORDED.code)
         if verdict.result.code == Refusal.RECORDED.code:
             return await self._recorded_meanwhile(digest, verdict)
+        return Recorded(digest, CertStatus.VALID, _height(verdict), repeated=False)
+
+    async def renew(self, der: bytes, replaces: CertDigest, owner_key: bytes, owner_signature: bytes) -> Recorded:
+        """Have a certificate follow `replaces`, whose owner signs `renewal_bytes`; raises as `submit`."""
+        digest = digest_of(der)
+        own = self._own(digest)
+        if own and own.replaces == replaces:
+            return Recorded(digest, own.status, own.recorded_height, repeated=True)
+        chain_id = self._chain.genesis.chain_id
+        verdict = await self._endorse(
+            Renew(chain_id, self._organization, der, replaces, owner_key, owner_signature)
+        )
         return Recorded(digest, CertStatus.VALID, _height(verdict), repeated=False)
 
     async def change_status(self, digest: CertDigest, status: CertStatus, reason: str) -> Recorded:
@@ -76,11 +88,11 @@ class Submission:
         verdict = await self._endorse(body)
         return Recorded(digest, status, _height(verdict), repeated=False)
 
-    async def _endorse(self, body: Body) -> Verdict:
+    async def _endorse(self, body: Body, *tolerated: int) -> Verdict:
         verdict = await self._order(endorse(body, [self._signer]))
         if verdict.height is not None:
             await self._chain.wait_for(verdict.height, OWN_STORE_WAIT_S)
-        if verdict.result.code not in (0, Refusal.RECORDED.code):
+        if verdict.result.code not in (0, *tolerated):
             raise RefusedByLedger(verdict.result)
         return verdict
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from ledger_node.catalogue import FILE, MAX_RESULTS, Catalogue
 from ledger_node.store import Store
+from voice_dpki.ledger.transactions import Batch, Renew, endorse, renewal_bytes
+from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import digest_of
 
 
@@ -34,6 +36,22 @@ def test_search_catches_up_and_survives_damage(network: Any, tmp_path: Path) -> 
     answer = catalogue.search("alice", None)
     assert answer["height"] == store.height
     assert answer["results"][0]["names"] == ["sip:alice@a.example"]
+    catalogue.close()
+    store.close()
+
+
+def test_batches_and_renewals_are_found(network: Any, tmp_path: Path) -> None:
+    store, maker, key = Store(tmp_path, network.genesis), network.maker(), generate_es256()
+    ders = [network.certificate(common_name=f"one of {number}", key=key) for number in range(3)]
+    new = network.certificate(common_name="one of 0")
+    signature = key.sign(renewal_bytes("test-1", digest_of(ders[0]), digest_of(new)))
+    renewal = Renew("test-1", "Operator A", new, digest_of(ders[0]), key.public_key_der, signature)
+    batch = Batch("test-1", "Operator A", tuple(ders))
+    for step in maker.steps([endorse(body, [network.signer("Operator A")]) for body in (batch, renewal)]):
+        store.commit(step)
+    catalogue = Catalogue(tmp_path, store)
+    found = {entry["digest"] for entry in catalogue.search("one of", None)["results"]}
+    assert found == {digest_of(der).hex() for der in (*ders, new)}
     catalogue.close()
     store.close()
 

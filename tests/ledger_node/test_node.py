@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.client import SubmissionError
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Submit, endorse
+from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Submit, endorse, renewal_bytes
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -34,6 +35,25 @@ async def test_a_certificate_through_its_life(running: Any, token: str) -> None:
             assert (receipt.status, receipt.repeated) == (status, False)
             assert (await b.resolve(digest, with_certificate=False)).status is status
         assert (await a.resolve(digest)).status is CertStatus.REVOKED
+
+
+async def test_a_renewal_is_endorsed_and_asking_again_changes_nothing(running: Any, token: str) -> None:
+    engine, key = running.nodes[0], generate_es256()
+    old = running.certificate(common_name="renewed", key=key)
+    new = running.certificate(common_name="renewed")
+    signature = key.sign(renewal_bytes(running.genesis.chain_id, digest_of(old), digest_of(new)))
+    body = {"certificate": new, "replaces": digest_of(old).hex(), "owner_key": key.public_key_der}
+    good = msgspec.json.encode({**body, "owner_signature": signature})
+    header = {"authorization": f"Bearer {token}"}
+    async with running.client(engine) as client:
+        await client.submit(old, token)
+        forged = post(engine, "renewals", msgspec.json.encode({**body, "owner_signature": bytes(64)}), header)
+        assert (forged.status_code, forged.json()["name"]) == (422, "owner-signature")
+        answers = [post(engine, "renewals", good, header) for _ in range(2)]
+        assert [(each.status_code, each.json()["repeated"]) for each in answers] == [(201, False), (200, True)]
+        assert (await client.resolve(digest_of(new))).record.replaces == digest_of(old)
+    assert post(engine, "renewals", b"{}", header).status_code == 400
+    assert post(engine, "renewals", good, {}).status_code == 401
 
 
 async def test_asking_again_changes_nothing(running: Any, token: str) -> None:
