@@ -18,14 +18,13 @@ from ledger_node.engine import BusyError
 from ledger_node.feed import Feed
 from ledger_node.follower import UnavailableError
 from ledger_node.inquiry import Inquiry, NoBlockError
+from ledger_node.requests import BadRequestError, description, parse_digest
 from ledger_node.store import StoredBlock, parse_signed_header
 from ledger_node.submission import Recorded, RefusedByLedger, Submission
 from voice_dpki.effects import Clock
-from voice_dpki.errors import PeerError
 from voice_dpki.ledger import names
 from voice_dpki.ledger.answers import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.client import CHANGES
-from voice_dpki.ledger.header import format_time
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.transactions import (
@@ -67,10 +66,6 @@ SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", [
 _STATUS = "/ledger/v1/status/"
 _PREFIX = re.compile("[0-9a-f]{1,64}")
 _ROOT = re.compile("([0-9a-f]{64})?")
-
-
-class _BadRequestError(PeerError):
-    """The request is malformed; the message says how."""
 
 
 class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -209,8 +204,8 @@ class Api:
 
     def _status(self, name: str) -> Response:
         try:
-            return self._answer(_digest(name), with_certificate=False)
-        except _BadRequestError as error:
+            return self._answer(parse_digest(name), with_certificate=False)
+        except BadRequestError as error:
             return problem(400, "Bad Request", str(error))
         except NoBlockError as error:
             return problem(503, "Service Unavailable", str(error))
@@ -221,9 +216,9 @@ class Api:
     async def _certificate(self, request: Request) -> Response:
         name = request.path_args["digest"]
         if not name.endswith(".der"):
-            return self._answer(_digest(name), with_certificate=True)
+            return self._answer(parse_digest(name), with_certificate=True)
         with self._chain.snapshot() as view:
-            der = view.get(b"certificates", _digest(name.removesuffix(".der")))
+            der = view.get(b"certificates", parse_digest(name.removesuffix(".der")))
         if der is None:
             return problem(404, "Not Found", "no certificate with this digest is recorded")
         return Response(200, der, content_type="application/pkix-cert")
@@ -241,23 +236,23 @@ class Api:
         try:
             form = msgspec.json.decode(request.body, type=_BatchForm)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
-            raise _BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
-        return Response(200, self._inquiry.batch([_digest(text) for text in form.digests]))
+            raise BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
+        return Response(200, self._inquiry.batch([parse_digest(text) for text in form.digests]))
 
     async def _prefix(self, request: Request) -> Response:
         prefix = request.path_args["prefix"]
         if not _PREFIX.fullmatch(prefix):
-            raise _BadRequestError("a prefix of H(CERT) is 1 to 64 hexadecimal digits, in lower case")
+            raise BadRequestError("a prefix of H(CERT) is 1 to 64 hexadecimal digits, in lower case")
         try:
             return Response(200, self._inquiry.prefix(prefix))
         except TooManyLeavesError as error:
-            raise _BadRequestError(str(error)) from None
+            raise BadRequestError(str(error)) from None
 
     async def _leaves(self, request: Request) -> Response:
         try:
             form = msgspec.json.decode(request.body, type=_LeavesForm)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
-            raise _BadRequestError(f'the body must be {{"keys": [hex, ...]}}: {error}') from None
+            raise BadRequestError(f'the body must be {{"keys": [hex, ...]}}: {error}') from None
         return Response(200, self._inquiry.leaves([bytes.fromhex(key) for key in form.keys]))
 
     async def _names(self, request: Request) -> Response:
@@ -265,7 +260,7 @@ class Api:
         query = dict(request.query)
         organization = query.pop("organization", "")
         if len(query) != 1 or (kind := next(iter(query))) not in _NAMES:
-            raise _BadRequestError(f"ask for one of {', '.join(_NAMES)}; for a subject, with its organization")
+            raise BadRequestError(f"ask for one of {', '.join(_NAMES)}; for a subject, with its organization")
         return Response(200, self._inquiry.leaves(_NAMES[kind](query[kind], organization)))
 
     async def _header(self, request: Request) -> Response:
@@ -278,7 +273,7 @@ class Api:
     async def _changes(self, request: Request) -> Response:
         root, height = request.query.get("root", ""), _number(request.query.get("height", "0"), "height")
         if not _ROOT.fullmatch(root):
-            raise _BadRequestError("root is the AppHash that is known, 64 hexadecimal digits, or empty")
+            raise BadRequestError("root is the AppHash that is known, 64 hexadecimal digits, or empty")
         changes = await self._feed.changes(bytes.fromhex(root), height, _wait_s(request))
         if changes is None:
             raise NoBlockError("this node has no block yet; ask again in a moment")
@@ -287,7 +282,7 @@ class Api:
     async def _member(self, request: Request) -> Response:
         organization = request.path_args["organization"]
         if len(organization) > MAX_NAME_LENGTH:
-            raise _BadRequestError(f"an organisation's name has at most {MAX_NAME_LENGTH} characters")
+            raise BadRequestError(f"an organisation's name has at most {MAX_NAME_LENGTH} characters")
         return Response(200, self._inquiry.member(organization))
 
     async def _find(self, request: Request) -> Response:
@@ -306,16 +301,8 @@ class Api:
         with self._chain.snapshot() as view:
             tip, height = view.tip_json, view.height
         header = parse_signed_header(tip).header if tip else None
-        description = {
-            "name": self._name,
-            "role": self._role,
-            "chain_id": self._chain.genesis.chain_id,
-            "height": height,
-            "app_hash": header.app_hash.hex() if header else "",
-            "time": format_time(header.time_ns) if header else None,
-            "age_s": round(header.age_s(self._clock.now_s()), 3) if header else None,
-        }
-        return json_response(200, description)
+        chain_id, now_s = self._chain.genesis.chain_id, self._clock.now_s()
+        return description(self._name, self._role, chain_id, height, header, now_s)
 
     async def _block(self, request: Request) -> Response:
         height = _number(request.path_args["height"], "height")
@@ -400,7 +387,7 @@ def _guarded(handler: Handler) -> Handler:
     async def guarded(request: Request) -> Response:
         try:
             return await handler(request)
-        except _BadRequestError as error:
+        except BadRequestError as error:
             return problem(400, "Bad Request", str(error))
         except PermissionError:
             SUBMISSIONS.labels("unauthorized").inc()
@@ -434,41 +421,31 @@ def _change_body(body: bytes) -> tuple[CertDigest, str]:
     try:
         form = msgspec.json.decode(body, type=_ChangeForm)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
-        raise _BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
-    return _digest(form.digest), form.reason
+        raise BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
+    return parse_digest(form.digest), form.reason
 
 
 def _renewal_body(body: bytes) -> tuple[bytes, CertDigest, bytes, bytes]:
     try:
         form = msgspec.json.decode(body, type=_RenewalForm)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
-        raise _BadRequestError(
+        raise BadRequestError(
             'the body must be {"certificate", "replaces", "owner_key", "owner_signature"}, '
             f"base64 but for the digest in hex: {error}"
         ) from None
-    return form.certificate, _digest(form.replaces), form.owner_key, form.owner_signature
-
-
-def _digest(text: str) -> CertDigest:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32 or len(text) != 64:
-        raise _BadRequestError("H(CERT) is the SHA-256 of the certificate's DER: 64 hexadecimal digits")
-    return CertDigest(digest)
+    return form.certificate, parse_digest(form.replaces), form.owner_key, form.owner_signature
 
 
 def _tn(text: str) -> Tn:
     digits = text.removeprefix("+")
     if not re.fullmatch("[0-9]{1,15}", digits):
-        raise _BadRequestError("a telephone number has 1 to 15 digits")
+        raise BadRequestError("a telephone number has 1 to 15 digits")
     return Tn(digits)
 
 
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 15):
-        raise _BadRequestError(f"{what} is a whole number")
+        raise BadRequestError(f"{what} is a whole number")
     return int(text)
 
 

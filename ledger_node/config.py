@@ -1,7 +1,9 @@
 """Configuration of `ledger-node start`."""
 
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -27,6 +29,10 @@ heartbeat_s = 5.0
 
 # [follow]                                 # this node replays, and verifies, another's blocks
 # url = "http://127.0.0.1:26680"
+
+# [edge]                                   # this node keeps proofs of another, and no state of its own
+# url = "http://127.0.0.1:26680"
+# max_entries = 100000                     # certificates, about 5 kB each
 
 # [cometbft]                               # this node orders transactions with other operators' nodes
 # home = "cometbft"
@@ -66,6 +72,13 @@ class FollowSection(Config, frozen=True, kw_only=True):
     url: str
 
 
+class EdgeSection(Config, frozen=True, kw_only=True):
+    """Answering from another node's proofs, without a state."""
+
+    url: str
+    max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
+
+
 class SubmissionSection(Config, frozen=True, kw_only=True):
     """Endorsing for one member, on behalf of whoever holds one of the tokens."""
 
@@ -82,6 +95,7 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     engine: EngineSection | None = None
     follow: FollowSection | None = None
     cometbft: CometbftSection | None = None
+    edge: EdgeSection | None = None
     submission: SubmissionSection | None = None
     trace: TraceConfig | None = None
 
@@ -89,8 +103,11 @@ class NodeConfig(Config, frozen=True, kw_only=True):
 def load(path: Path) -> NodeConfig:
     """Read a configuration; raises LocalError, also unless exactly one source of blocks is configured."""
     config = load_config(path, NodeConfig)
-    if sum(section is not None for section in (config.engine, config.follow, config.cometbft)) != 1:
-        raise LocalError(f"{path}: give exactly one of [engine], [follow] and [cometbft]")
+    sources = (config.engine, config.follow, config.cometbft, config.edge)
+    if sum(section is not None for section in sources) != 1:
+        raise LocalError(f"{path}: give exactly one of [engine], [follow], [cometbft] and [edge]")
+    if config.edge is not None and config.submission is not None:
+        raise LocalError(f"{path}: an [edge] node has no state, which [submission] needs")
     return config
 
 

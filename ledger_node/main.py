@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import math
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine
@@ -19,6 +20,7 @@ from ledger_node import join as joining
 from ledger_node.api import Api, Orderer
 from ledger_node.chain import Chain
 from ledger_node.cometbft import CometbftSection, Home, node_id, node_key
+from ledger_node.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.engine import Engine
 from ledger_node.feed import Feed
 from ledger_node.follower import Follower
@@ -27,6 +29,9 @@ from ledger_node.store import Store
 from ledger_node.submission import Submission
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.http_client import HttpClient
+from voice_dpki.ledger.answers import MAX_BATCH_BYTES
+from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.http import serve
@@ -44,6 +49,9 @@ CLOCK = SystemClock()
 
 FIRST_BLOCK_WAIT_S = 2.0
 """How long a node that has no block yet waits for one before it says that it is ready."""
+
+TRUST_FILE = "trust.json"
+"""In an edge node's data folder: the newest header that it believes."""
 
 DESCRIPTION = """\
 A node of the federation's ledger. It answers whether a certificate is valid, with a proof that anyone can check
@@ -170,6 +178,9 @@ def _start(options: Namespace) -> int:
     config = configuration.load(options.config)
     genesis = configuration.read_genesis(options.config, config)
     setup_logging(config.node.name)
+    if config.edge is not None:
+        edge = config.edge
+        return run(lambda stop: _serve_edge(options.config, config, edge, genesis, stop))
     looked_at = check_store(resolve(options.config, config.node.data_dir), genesis, whole=False)
     log.info("store is sound", extra={"fields": {"checked": looked_at}})
     return run(lambda stop: _serve(options.config, config, genesis, stop))
@@ -194,6 +205,40 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
                 await _first_of(work, stop.wait())
                 chain.stop_waiting()
                 feed.stop_waiting()
+
+
+async def _serve_edge(
+    path: Path,
+    config: configuration.NodeConfig,
+    section: configuration.EdgeSection,
+    genesis: Genesis,
+    stop: asyncio.Event,
+) -> None:
+    """Run a node without a state until `stop`."""
+    folder = resolve(path, config.node.data_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trace = resolve(path, config.trace.file) if config.trace else None
+    async with (
+        LedgerClient.of_genesis(
+            section.url, genesis, clock=CLOCK, max_age_s=math.inf, trust_file=folder / TRUST_FILE
+        ) as client,
+        HttpClient(section.url, timeout_s=FORWARD_TIMEOUT_S, max_answer_bytes=MAX_BATCH_BYTES) as upstream,
+    ):
+        with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
+            edge = Edge(
+                client,
+                upstream,
+                name=config.node.name,
+                chain_id=genesis.chain_id,
+                max_entries=section.max_entries,
+                clock=CLOCK,
+                tracer=tracer,
+            )
+            async with _running(edge.run()) as work, serve(edge.app(), config.listen) as port:
+                address = f"{config.listen.host}:{port}"
+                tracer.ready(http=address)
+                log.info("ready", extra={"fields": {"address": address}})
+                await _first_of(work, stop.wait())
 
 
 def _api(

@@ -91,15 +91,15 @@ async def test_who_was_away_goes_on_where_it_was(running: Any, token: str) -> No
     der = running.certificate("Operator B")
     async with running.client(follower) as client:
         await client.submit(der, token)
-        since, _, changed = await client.changes(None, wait_s=1.0)
+        since, changed = await client.changes(None, wait_s=1.0)
         assert changed is None
         await client.submit(running.certificate("Operator B"), token)
         await client.revoke(digest_of(der), "superseded", token)
         changed = frozenset()
         while digest_of(der) not in changed:
-            header, _, changed = await client.changes(since, wait_s=5.0)
+            header, changed = await client.changes(since, wait_s=5.0)
             assert header.height > since.height
-        _, _, nothing = await client.changes(header, wait_s=0.0)
+        _, nothing = await client.changes(header, wait_s=0.0)
         assert nothing == frozenset()
 
 

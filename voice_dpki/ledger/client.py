@@ -23,7 +23,7 @@ from voice_dpki.ledger.answers import (
     Resolution,
     inquiry_error,
 )
-from voice_dpki.ledger.changes import changed_keys, parse_changes
+from voice_dpki.ledger.changes import ChangesForm, changed_keys, parse_changes
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, TrustPoint
@@ -182,12 +182,17 @@ class LedgerClient:
 
     async def resolve_all(self, digests: Sequence[CertDigest]) -> tuple[Resolution, ...]:
         """Ask for the status, record and member of at most MAX_BATCH certificates at once; raises InquiryError."""
+        return (await self.resolve_all_raw(digests))[0]
+
+    async def resolve_all_raw(self, digests: Sequence[CertDigest]) -> tuple[tuple[Resolution, ...], bytes]:
+        """Ask for what `resolve_all` does; returns the verified answer itself too, which proves it to others."""
         min_height = self._verifier.latest_height
         body = msgspec.json.encode({"digests": [digest.hex() for digest in digests]})
         data = await self._fetch("POST", "/ledger/v1/statuses", body)
-        return await self._verified(
+        resolutions = await self._verified(
             lambda: self._verifier.verify_batch(data, digests, self._clock.now_s(), min_height=min_height)
         )
+        return resolutions, data
 
     async def resolve_hidden(self, digest: CertDigest, *, digits: int) -> Resolution:
         """Ask for a certificate's status, record and member, telling the node the first hexadecimal digits only.
@@ -229,28 +234,41 @@ class LedgerClient:
             found += await self.resolve_all(digests[start : start + MAX_BATCH])
         return tuple(found)
 
-    async def changes(
-        self, since: Header | None, *, wait_s: float
-    ) -> tuple[Header, bytes, frozenset[bytes] | None]:
+    async def changes(self, since: Header | None, *, wait_s: float) -> tuple[Header, frozenset[bytes] | None]:
         """Wait for a header newer than `since`, at most `wait_s`, and ask what changed.
 
-        Returns the newest header, its signed form in JSON, and the keys whose leaves may have changed: None if that
-        is not known. Raises InquiryError.
+        Returns the newest header and the keys whose leaves may have changed: None if that is not known. Raises
+        InquiryError.
         """
         root, height = (since.app_hash.hex(), since.height) if since else ("", 0)
-        path = f"/ledger/v1/changes?root={root}&height={height}&wait_ms={int(wait_s * 1000)}"
-        data = await self._fetch("GET", path, timeout_s=wait_s + self._timeout_s)
+        form, header = await self._changes(root, height, wait_s)
+        if since is None or form.steps is None:
+            return header, None
         try:
-            form = parse_changes(data)
-            raw = bytes(form.signed_header)
-            header = await self._verified(lambda: self._verifier.trust(raw, self._clock.now_s(), min_height=height))
-            if since is None or form.steps is None:
-                return header, raw, None
-            return header, raw, changed_keys(since.app_hash, form.steps, header.app_hash)
+            return header, changed_keys(since.app_hash, form.steps, header.app_hash)
         except MalformedError as error:
             raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
         except ProofError as error:
             raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None
+
+    async def newest(self, height: int, *, wait_s: float) -> tuple[Header, bytes]:
+        """Wait for a header above `height`, at most `wait_s`; returns the newest one, and its signed form in JSON.
+
+        Raises InquiryError.
+        """
+        form, header = await self._changes("", height, wait_s)
+        return header, bytes(form.signed_header)
+
+    async def _changes(self, root: str, height: int, wait_s: float) -> tuple[ChangesForm, Header]:
+        path = f"/ledger/v1/changes?root={root}&height={height}&wait_ms={int(wait_s * 1000)}"
+        data = await self._fetch("GET", path, timeout_s=wait_s + self._timeout_s)
+        try:
+            form = parse_changes(data)
+        except MalformedError as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+        raw = bytes(form.signed_header)
+        trust = self._verifier.trust
+        return form, await self._verified(lambda: trust(raw, self._clock.now_s(), min_height=height))
 
     async def light_block(self, height: int) -> LightBlock:
         """Fetch a header with its commit and validators, verifying nothing; raises InquiryError."""

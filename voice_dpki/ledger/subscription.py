@@ -85,7 +85,7 @@ class Subscription:
 
     async def _advance(self) -> None:
         """Wait for the next header, and look up again what it changes."""
-        header, _, changed = await self._client.changes(self._holdings.header, wait_s=WAIT_S)
+        header, changed = await self._client.changes(self._holdings.header, wait_s=WAIT_S)
         dropped = self._holdings.advance(header, changed)
         for start in range(0, len(dropped), MAX_BATCH):
             await self._renew(dropped[start : start + MAX_BATCH])

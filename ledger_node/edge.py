@@ -1,0 +1,245 @@
+"""The edge: an inquiry node without a state. It asks another node, verifies what that says, and keeps the proofs.
+
+A proof holds for one AppHash. As long as that does not change, newer headers are put to the proofs that are kept;
+when it does, those of the certificates that were asked for last are fetched again, all at once. While the other
+node is away, the edge goes on answering from what it has, and the header tells how old that is. Questions of other
+kinds are handed on: whoever asks verifies the answers anyway.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from ledger_node.api import INQUIRIES
+from ledger_node.requests import BadRequestError, description, parse_digest
+from ledger_node.store import parse_signed_header
+from voice_dpki.effects import Clock
+from voice_dpki.http_client import HttpClient, HttpError
+from voice_dpki.ledger.answers import (
+    MAX_BATCH,
+    AnswerForm,
+    BatchForm,
+    EvidenceForm,
+    InquiryCode,
+    InquiryError,
+    answer_bytes,
+    tail_bytes,
+)
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.header import Header
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.standing import status_of
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, problem
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 10.0
+FORWARD_TIMEOUT_S = 35.0
+"""More than a node keeps a question for news."""
+
+RETRY_S = (0.1, 0.5, 1.0, 2.0)
+"""Pauses after one failure, two, and so on; the last one stays."""
+
+FORWARDED = (
+    ("POST", "statuses"),
+    ("POST", "leaves"),
+    ("GET", "names"),
+    ("GET", "prefix/{prefix}"),
+    ("GET", "members/{organization}"),
+    ("GET", "headers/{height}"),
+    ("GET", "changes"),
+)
+"""Questions that are handed on, below /ledger/v1/."""
+
+MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    """What was proved about a certificate, and how."""
+
+    record: CertRecord | None
+    member: Member | None
+    evidence: EvidenceForm
+
+
+@dataclass(frozen=True, slots=True)
+class _Tip:
+    header: Header
+    signed_header: bytes
+
+
+class Edge:
+    """Answers for certificates from proofs that are kept; `run` keeps them fresh."""
+
+    def __init__(
+        self,
+        client: LedgerClient,
+        upstream: HttpClient,
+        *,
+        name: str,
+        chain_id: str,
+        max_entries: int,
+        clock: Clock,
+        tracer: Tracer,
+    ) -> None:
+        """`client` verifies what the other node says, of any age; `upstream` asks it for the rest."""
+        self._client = client
+        self._upstream = upstream
+        self._name = name
+        self._chain_id = chain_id
+        self._max_entries = max_entries
+        self._clock = clock
+        self._tracer = tracer
+        self._tip: _Tip | None = None
+        self._kept: dict[CertDigest, _Proved] = {}
+        """Proofs under the tip's AppHash, by their last use."""
+
+    def app(self) -> HttpApp:
+        """Return the whole application."""
+        own = [
+            Route("GET", "/ledger/v1/status/{digest}", self._guarded(self._status)),
+            Route("POST", "/ledger/v1/status", self._guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
+            Route("GET", "/ledger/v1/certificates/{digest}", self._guarded(self._certificate)),
+            Route("GET", "/ledger/v1/node", self._guarded(self._node)),
+        ]
+        others = [
+            Route(method, f"/ledger/v1/{pattern}", self._guarded(self._forward), MAX_FORWARDED_BODY_BYTES)
+            for method, pattern in FORWARDED
+        ]
+        return HttpApp([*own, *others, HEALTH_ROUTE, METRICS_ROUTE])
+
+    async def run(self) -> None:
+        """Follow the other node's headers until cancelled."""
+        failures = 0
+        while True:
+            try:
+                height = self._tip.header.height if self._tip else 0
+                header, raw = await self._client.newest(height, wait_s=WAIT_S)
+                await self._renew(self._adopt(header, raw))
+                failures = 0
+            except InquiryError as error:
+                if failures == 0:
+                    log.warning("no headers come", extra={"fields": {"reason": str(error)}})
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    async def answer(self, digest: CertDigest, *, with_certificate: bool) -> bytes:
+        """Answer about a certificate; raises InquiryError where that needs the other node, and it is of no help."""
+        if self._client.fork is not None:
+            raise InquiryError(InquiryCode.FORK, "the validators contradict themselves")
+        began_s, tip = time.perf_counter(), self._tip
+        proved = self._kept.pop(digest, None)
+        if tip is None or proved is None:
+            proved, tip = await self._ask(digest)
+        if tip.header.app_hash == (self._tip or tip).header.app_hash:
+            self._keep(digest, proved)
+        return self._answer(digest, proved, tip, began_s, with_certificate=with_certificate)
+
+    async def _ask(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
+        resolution, data = await self._client.resolve_raw(digest)
+        form = msgspec.json.decode(data, type=AnswerForm)
+        raw = bytes(form.signed_header)
+        tip = _Tip(parse_signed_header(raw).header, raw)
+        self._adopt(tip.header, raw)
+        evidence = EvidenceForm(
+            record=form.record, proof=form.proof, member=form.member, certificate=form.certificate
+        )
+        return _Proved(resolution.record, resolution.member, evidence), tip
+
+    def _adopt(self, header: Header, raw: bytes) -> dict[CertDigest, _Proved]:
+        """Go on to a newer header; returns what was kept and is not proved by it."""
+        before = self._tip
+        if before is not None and header.height <= before.header.height:
+            return {}
+        self._tip = _Tip(header, raw)
+        if before is None or before.header.app_hash == header.app_hash:
+            return {}
+        dropped, self._kept = self._kept, {}
+        return dropped
+
+    async def _renew(self, old: dict[CertDigest, _Proved]) -> None:
+        """Fetch new proofs for the certificates that were asked for last."""
+        digests = list(old)[-MAX_BATCH:]
+        if not digests:
+            return
+        found, data = await self._client.resolve_all_raw(digests)
+        form = msgspec.json.decode(data, type=BatchForm)
+        raw = bytes(form.signed_header)
+        header = parse_signed_header(raw).header
+        self._adopt(header, raw)
+        if self._tip is None or header.app_hash != self._tip.header.app_hash:
+            return
+        for resolution, entry in zip(found, form.entries, strict=True):
+            if resolution.record is not None:
+                member = form.members[resolution.record.organization]
+                der = old[resolution.digest].evidence.certificate
+                evidence = EvidenceForm(record=entry.record, proof=entry.proof, member=member, certificate=der)
+                self._keep(resolution.digest, _Proved(resolution.record, resolution.member, evidence))
+
+    def _keep(self, digest: CertDigest, proved: _Proved) -> None:
+        """Keep a proof as the one used last, unless it is one of absence: anybody can ask for many of those."""
+        if proved.record is None:
+            return
+        self._kept[digest] = proved
+        if len(self._kept) > self._max_entries:
+            del self._kept[next(iter(self._kept))]
+
+    def _answer(
+        self, digest: CertDigest, proved: _Proved, tip: _Tip, began_s: float, *, with_certificate: bool
+    ) -> bytes:
+        status = status_of(proved.record, proved.member, self._clock.now_s())
+        INQUIRIES.labels(status).inc()
+        if self._tracer.on:
+            text = f"inquiry H(CERT) {digest[:4].hex()}.., {status} at height {tip.header.height}"
+            self._tracer.note(text, ms=round((time.perf_counter() - began_s) * 1000, 2), status=status)
+        evidence = proved.evidence if with_certificate else _without_certificate(proved.evidence)
+        tail = tail_bytes(tip.header.height, tip.signed_header)
+        return answer_bytes(digest, status, msgspec.json.encode(evidence), tail)
+
+    async def _status(self, request: Request) -> Response:
+        return Response(200, await self.answer(parse_digest(request.path_args["digest"]), with_certificate=False))
+
+    async def _status_of_body(self, request: Request) -> Response:
+        return Response(200, await self.answer(digest_of(request.body), with_certificate=False))
+
+    async def _certificate(self, request: Request) -> Response:
+        digest = parse_digest(request.path_args["digest"])
+        return Response(200, await self.answer(digest, with_certificate=True))
+
+    async def _node(self, _request: Request) -> Response:
+        header = self._tip.header if self._tip else None
+        height = header.height if header else 0
+        return description(self._name, "edge", self._chain_id, height, header, self._clock.now_s())
+
+    async def _forward(self, request: Request) -> Response:
+        target = quote(request.path) + (f"?{urlencode(request.query)}" if request.query else "")
+        answer = await self._upstream.request(request.method, target, request.body, timeout_s=FORWARD_TIMEOUT_S)
+        kind = "application/json" if answer.status == 200 else "application/problem+json"
+        return Response(answer.status, answer.body, content_type=kind)
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Turn the errors that a handler may raise into problem documents."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except BadRequestError as error:
+                return problem(400, "Bad Request", str(error))
+            except (InquiryError, HttpError) as error:
+                return problem(503, "Service Unavailable", f"the node that is asked is of no help: {error}")
+
+        return guarded
+
+
+def _without_certificate(evidence: EvidenceForm) -> EvidenceForm:
+    return msgspec.structs.replace(evidence, certificate=None)
