@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sip_testbed.events import Event, NoteEvent, ResultEvent, RtpEvent
+from sip_testbed.events import RtpEvent
 from sip_testbed.network import Testbed, user_agent_config
 from sip_testbed.placing import CODECS, SRTP_PROFILES
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
@@ -30,6 +30,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
+from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 
 SAY_S = 0.2
 CALL_TIMEOUT_S = 30.0

@@ -15,12 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from sip_testbed import ladder, report
-from sip_testbed.ladder import Mood
+from sip_testbed import report
 from sip_testbed.network import Testbed
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell import ladder
+from voice_dpki.shell.ladder import Mood
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1

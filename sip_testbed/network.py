@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from sip_testbed.addresses import Addresses
-from sip_testbed.events import Event
-from sip_testbed.processes import Program, Running, require, stop_all
+from sip_testbed.events import KINDS
 from sip_testbed.provision import (
     CALLEE,
     CALLEE_OVER_TRANSIT,
@@ -37,6 +36,8 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.names import Height, Tn
+from voice_dpki.shell.events import Event
+from voice_dpki.shell.processes import Program, Running, require, stop_all
 
 HEIGHT_TIMEOUT_S = 10.0
 """For an inquiry node to reach a block that its operator knows of."""
@@ -107,7 +108,8 @@ class Testbed:
         for actor in validators:
             self.launch(actor, configs[actor])
         for actor in validators:
-            self.running[actor].wait_open(self.addresses[actor])
+            address = self.addresses[actor]
+            self.running[actor].wait_open(address.host, address.port)
         for actor in configs:
             if actor not in validators:
                 self.launch(actor, configs[actor])
@@ -127,7 +129,7 @@ class Testbed:
         config = self.site.config(actor, {**sections, "trace": {"file": trace}})
         module, command = MODULES[actor.partition("-")[0]]
         program = Program(actor, module, (command, "--config", str(config)), trace, self.logs / f"{actor}.log")
-        self.running[actor] = Running(program)
+        self.running[actor] = Running(program, KINDS)
         return self.running[actor]
 
     def end(self, actors: Iterable[str]) -> list[Event]:

@@ -9,13 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
-from sip_testbed.events import Event, ResultEvent, RtpEvent, SipEvent
+from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.network import Sections, Testbed, user_agent_config
-from sip_testbed.processes import Running
 from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.shell.events import Event, ResultEvent
+from voice_dpki.shell.ladder import Ladder, render_text
+from voice_dpki.shell.processes import Running
 
 CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
 """Codecs by the command's name for them, and their names in SDP."""
@@ -60,7 +62,7 @@ class PlacedCall:
     """A call that was placed: its report, its ladder, and the folder with its files."""
 
     report: report.Report
-    ladder: ladder.Ladder
+    ladder: Ladder
     folder: Path
 
 
@@ -188,7 +190,7 @@ class _Placement:
         drawn = ladder.build(shown, _figures(media))
         self._write("call.pcap", capture.wire_capture(events))
         self._write("call.decrypted.pcap", capture.clear_capture(events))
-        self._write("ladder.txt", ladder.render_text(drawn).encode("utf-8"))
+        self._write("ladder.txt", render_text(drawn).encode("utf-8"))
         described = report.Report(
             scenario=self._scenario.name,
             shows=self._scenario.shows,

@@ -23,6 +23,7 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
+from voice_dpki.shell.config import to_toml
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -242,28 +243,3 @@ class Site:
 def cometbft_home(letter: str) -> str:
     """Name of the folder of an operator's CometBFT."""
     return f"cometbft-{letter}"
-
-
-def to_toml(sections: Mapping[str, object], inside: str = "") -> str:
-    """Write a configuration: values first, then a table for each mapping and each mapping in a list.
-
-    `inside` is the table that the sections belong to, with a dot behind it.
-    """
-    plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
-    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
-    for name, value in sections.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{inside}{name}]", to_toml(value, f"{inside}{name}.").rstrip()]
-        elif _is_table(value) and isinstance(value, list):
-            for item in value:
-                lines += ["", f"[[{inside}{name}]]", to_toml(item, f"{inside}{name}.").rstrip()]
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
-
-
-def _toml_value(value: object) -> str:
-    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from sip_testbed.ladder import Ladder, Row
+from sip_testbed.events import SipEvent
 from voice_dpki.media.recording import read_wav
+from voice_dpki.shell.ladder import Ladder, Row
 
 VERSION = 1
 """Version of report.json's form."""
@@ -333,7 +334,7 @@ def _drawn(ladder: Ladder, at: Mapping[str, float], number: int, row: Row) -> Dr
         anchor=anchor,
         src=ladder.title(row.src),
         dst=ladder.title(row.dst) if row.dst else None,
-        message=row.event.data.decode("utf-8", "replace") if row.event else None,
+        message=row.event.data.decode("utf-8", "replace") if isinstance(row.event, SipEvent) else None,
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.events import SipEvent
-from sip_testbed.processes import Program, Running, stop_all
+from sip_testbed.events import KINDS, SipEvent
+from voice_dpki.shell.processes import Program, Running, stop_all
 
 pytestmark = pytest.mark.peer("sipp")
 
@@ -116,7 +116,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             tmp_path / f"{letter}.jsonl",
             tmp_path / f"{letter}.log",
         )
-        proxies[letter] = Running(program)
+        proxies[letter] = Running(program, KINDS)
     try:
         for proxy in proxies.values():
             proxy.wait_ready()

@@ -1,11 +1,12 @@
 """Configuration files: what is wrong is named, by file and key."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Config, Listen, load_config, read_secret, read_secrets, resolve
+from voice_dpki.shell.config import Config, Listen, load_config, read_secret, read_secrets, resolve, to_toml
 
 
 class Example(Config, frozen=True, kw_only=True):
@@ -57,3 +58,20 @@ def test_secrets(tmp_path: Path) -> None:
     file.write_text("\n# none\n")
     with pytest.raises(LocalError, match="holds no secret"):
         read_secrets(file)
+
+
+def test_what_is_written_reads_back() -> None:
+    sections = {
+        "name": 'a "quoted" é\n',
+        "count": 3,
+        "ratio": 0.5,
+        "on": True,
+        "keys": ["a", "b"],
+        "listen": {"host": "127.0.0.1", "port": 0},
+        "routes": [{"prefix": "+1"}, {"prefix": "+2"}],
+        "nested": {"deeper": {"deepest": {"x": 1}}, "routes": [{"to": {"y": 2}}]},
+        "none": None,
+        "path": Path("/x"),
+    }
+    expected = {name: value for name, value in sections.items() if value is not None} | {"path": "/x"}
+    assert tomllib.loads(to_toml(sections)) == expected

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sip_testbed.events import Event, merge, parse_lines
+from sip_testbed.events import KINDS
+from voice_dpki.shell.events import Event, merge, parse_lines
 
 ADDRESSES = {
     "caller": "127.0.0.10:5080",
@@ -89,7 +90,7 @@ class CallTrace:
         return {actor: ("\n".join(lines) + "\n").encode() for actor, lines in self.files.items()}
 
     def events(self) -> list[Event]:
-        return merge(parse_lines(data) for data in self.data().values())
+        return merge(parse_lines(data, KINDS) for data in self.data().values())
 
 
 def _encoded(**data: bytes) -> dict[str, str]:

@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 
 from sip_testbed import assess
-from sip_testbed.events import Event, NoteEvent, ResultEvent, RtpEvent, SipEvent
+from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
+from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 
 PROFILE = "AES_CM_128_HMAC_SHA1_80"
 KEYED = "Both telephones agreed on keys with MIKEY"

@@ -1,18 +1,11 @@
-import io
 from typing import Any
 
-from rich.console import Console
-
-from sip_testbed.events import Event, NoteEvent, RtpEvent, SipEvent
-from sip_testbed.ladder import WIDTH, Ladder, Mood, build, render, render_text
+from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.ladder import build
+from voice_dpki.shell.events import Event, NoteEvent
+from voice_dpki.shell.ladder import WIDTH, Mood, render_text
 
 FIGURES = {"caller": "loss 0, MOS 4.41", "callee": "loss 0, MOS 4.40"}
-
-
-def printed(ladder: Ladder, **options: Any) -> str:
-    file = io.StringIO()
-    render(ladder, Console(file=file, **options))
-    return file.getvalue()
 
 
 def test_columns_are_the_actors_in_the_order_of_the_call(call_trace: Any) -> None:
@@ -85,21 +78,6 @@ def test_a_narrow_terminal_gets_a_list(call_trace: Any) -> None:
     lines = render_text(ladder, 60).splitlines()
     assert len(lines) == len(ladder.rows)
     assert lines[0].split() == ["0.0", "caller", "─▶", "proxy", "A", "INVITE", "+MIKEY"]
-
-
-def test_long_decisions_are_wrapped_and_not_cut() -> None:
-    words = [f"word{n}" for n in range(40)]
-    call = [SipEvent(1.0, "caller", "udp", "127.0.0.1:1", "127.0.0.1:2", b"INVITE x SIP/2.0\r\n\r\n")]
-    ladder = build([*call, NoteEvent(1.1, "verify-b", " ".join(words), {"ok": False})])
-    text = render_text(ladder)
-    assert all(word in text for word in words)
-    assert max(map(len, text.splitlines())) <= WIDTH
-
-
-def test_without_a_terminal_there_are_no_escape_codes_and_with_one_there_are(call_trace: Any) -> None:
-    ladder = build(call_trace().events())
-    assert "\x1b" not in printed(ladder)
-    assert "\x1b[1;36m" in printed(ladder, force_terminal=True, width=120, color_system="standard")
 
 
 def test_ascii_where_the_output_knows_nothing_else(call_trace: Any) -> None:

@@ -17,12 +17,12 @@ from sip_testbed.provision import (
     Credential,
     LedgerKind,
     Site,
-    to_toml,
 )
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.shell.config import to_toml
 from voice_dpki.x509.profile import read_profile
 
 
@@ -53,24 +53,6 @@ class TestAddresses:
         with pytest.raises(LocalError, match="no free block"):
             Addresses()
         only.close()
-
-
-class TestToml:
-    def test_it_reads_back(self) -> None:
-        sections = {
-            "name": 'a "quoted" é\n',
-            "count": 3,
-            "ratio": 0.5,
-            "on": True,
-            "keys": ["a", "b"],
-            "listen": {"host": "127.0.0.1", "port": 0},
-            "routes": [{"prefix": "+1"}, {"prefix": "+2"}],
-            "nested": {"deeper": {"deepest": {"x": 1}}, "routes": [{"to": {"y": 2}}]},
-            "none": None,
-            "path": Path("/x"),
-        }
-        expected = {name: value for name, value in sections.items() if value is not None} | {"path": "/x"}
-        assert tomllib.loads(to_toml(sections)) == expected
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sip_testbed.events import NoteEvent, ResultEvent
 from sip_testbed.network import Testbed, user_agent_config
-from sip_testbed.processes import Running
-from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor, to_toml
+from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import read_wav, write_wav
-from voice_dpki.shell.config import load_config
+from voice_dpki.shell.config import load_config, to_toml
+from voice_dpki.shell.events import NoteEvent, ResultEvent
+from voice_dpki.shell.processes import Running
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate
 
@@ -183,7 +183,7 @@ def test_a_caller_that_is_stopped(telephones: Telephones) -> None:
     before = len(results(answering))
     calling = telephones.start("caller")
     calling.wait_for(lambda event: isinstance(event, NoteEvent) and "TEK agreed" in event.text, "agree on keys", 20)
-    calling._signal(signal.SIGTERM)
+    calling.send(signal.SIGTERM)
     assert calling.wait_end(CALL_TIMEOUT_S) == 1
     answering.wait_for(lambda event: len(results(answering)) > before, "report", CALL_TIMEOUT_S)
     telephones.testbed.end(("caller",))

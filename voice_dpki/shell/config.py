@@ -4,7 +4,9 @@ A service declares a frozen `msgspec.Struct` that derives from `Config`; unknown
 misspelt option is an error and not a silent default. Secrets are named by file, never given inline.
 """
 
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -52,6 +54,22 @@ def load_config(path: Path, kind: type[T]) -> T:
         raise LocalError(f"{path}: {error}") from None
 
 
+def to_toml(sections: Mapping[str, object], inside: str = "") -> str:
+    """Write a configuration: values first, then a table for each mapping and each mapping in a list.
+
+    `inside` is the table that the sections belong to, with a dot behind it.
+    """
+    plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
+    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
+    for name, value in sections.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{inside}{name}]", to_toml(value, f"{inside}{name}.").rstrip()]
+        elif _is_table(value) and isinstance(value, list):
+            for item in value:
+                lines += ["", f"[[{inside}{name}]]", to_toml(item, f"{inside}{name}.").rstrip()]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
 def resolve(config_path: Path, name: str) -> Path:
     """Return the file that a configuration names: relative names start at the configuration's folder."""
     return config_path.parent / name
@@ -92,3 +110,12 @@ def _read(path: Path, max_bytes: int, what: str) -> bytes:
     if len(data) > max_bytes:
         raise LocalError(f"{path}: longer than the {max_bytes} bytes that a {what} file may have")
     return data
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _toml_value(value: object) -> str:
+    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

@@ -6,7 +6,8 @@ Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by 
 - `rtp`: src, dst, wire (base64), clear (base64): an RTP or RTCP packet, as sent and before encryption;
 - `note`: text, and where known ms, step, ok and other data: a row of the ladder;
 - `ready`: the addresses that a server listens on;
-- `result`: what a program reports at its end.
+- `result`: what a program reports at its end;
+- any other: what a service defines for itself, with `write`.
 
 Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear.
 """
@@ -36,34 +37,37 @@ class Tracer:
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
         """Record a SIP message that this actor sends from `src` to `dst`."""
-        self._write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
+        self.write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
 
     def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
         """Record an RTP or RTCP packet that this actor sends, as on the wire and in clear."""
-        self._write("rtp", src=src, dst=dst, wire=_base64(wire), clear=_base64(clear))
+        self.write("rtp", src=src, dst=dst, wire=_base64(wire), clear=_base64(clear))
 
     def note(self, text: str, **data: object) -> None:
         """Record a row of the ladder; usual data: ms (duration), step, ok."""
-        self._write("note", text=text, **data)
+        self.write("note", text=text, **data)
 
     def ready(self, **addresses: str) -> None:
         """Record that a server listens, and where."""
-        self._write("ready", **addresses)
+        self.write("ready", **addresses)
 
     def result(self, **data: object) -> None:
         """Record what a program reports at its end."""
-        self._write("result", **data)
+        self.write("result", **data)
+
+    def write(self, kind: str, **data: object) -> None:
+        """Record an event of a `kind` of the caller's own; `data` is what JSON can say."""
+        if self._file is not None:
+            event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
+            self._file.write(msgspec.json.encode(event) + b"\n")
+
+    _write = write  # the name that segw_agent knows
 
     def close(self) -> None:
         """Close the file; later events are dropped."""
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _write(self, kind: str, **data: object) -> None:
-        if self._file is not None:
-            event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
-            self._file.write(msgspec.json.encode(event) + b"\n")
 
 
 def _base64(data: bytes) -> str:

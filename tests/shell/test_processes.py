@@ -1,14 +1,15 @@
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from sip_testbed.addresses import Address
-from sip_testbed.events import NoteEvent
-from sip_testbed.processes import ProcessError, Program, Running, TraceReader, pss_mb, require, stop_all
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, NoteEvent
+from voice_dpki.shell.processes import ProcessError, Program, Running, TraceReader, pss_mb, require, stop_all
 
 READY = """
 import signal, sys, time
@@ -62,7 +63,7 @@ def test_one_that_never_listens_has_a_deadline(start: Start) -> None:
 
 
 def test_one_that_ignores_sigterm_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sip_testbed.processes.STOP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("voice_dpki.shell.processes.STOP_TIMEOUT_S", 0.3)
     program = start(READY.format(before="signal.signal(signal.SIGTERM, signal.SIG_IGN)"))
     program.wait_ready()
     program.stop()
@@ -94,6 +95,30 @@ def test_a_trace_is_followed_while_it_is_written(tmp_path: Path) -> None:
     assert len(reader.events) == 2
 
 
+def test_a_trace_holds_the_kinds_that_its_reader_knows(tmp_path: Path) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Rung(Event):
+        times: int
+
+    def rung(time_s: float, actor: str, members: dict[str, object]) -> Event:
+        return Rung(time_s, actor, int(str(members["times"])))
+
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"t": 1, "actor": "bell", "kind": "ring", "times": 2}\n')
+    kinds: Kinds = {**COMMON_KINDS, "ring": rung}
+    assert TraceReader(path, kinds).poll() == [Rung(1.0, "bell", 2)]
+    with pytest.raises(MalformedError, match="KeyError 'ring'"):
+        TraceReader(path).poll()
+
+
+def test_a_program_is_sent_signals_until_it_has_ended(start: Start) -> None:
+    program = start(READY.format(before=""))
+    program.wait_ready()
+    program.send(signal.SIGINT)
+    assert program.wait_end(10) != 0
+    program.send(signal.SIGINT)
+
+
 def test_memory_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
     assert pss_mb(tmp_path / "smaps_rollup") == 0.0
 
@@ -110,19 +135,24 @@ def test_a_program_that_takes_connections_is_open_though_it_is_not_ready(start: 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     program = start(LISTENING.format(before="time.sleep(0.2)", port=port))
-    program.wait_open(Address("127.0.0.1", port))
+    program.wait_open("127.0.0.1", port)
     assert not program.trace.poll()
 
 
 def test_one_that_ends_before_it_is_open_is_named(start: Start) -> None:
     program = start("import sys; sys.exit('the port is taken')")
     with pytest.raises(ProcessError, match=r"ended with status 1 before it could listen") as error:
-        program.wait_open(Address("127.0.0.1", 1))
+        program.wait_open("127.0.0.1", 1)
     assert "the port is taken" in str(error.value)
 
 
 def test_what_a_program_started_is_measured_apart(start: Start) -> None:
-    child = "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)"
+    # The child speaks when it is all there: only then is it known how large it is.
+    child = (
+        "import subprocess; pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE};"
+        " child = subprocess.Popen([sys.executable, '-c', 'print(flush=True); input()'], **pipes);"
+        " child.stdout.readline()"
+    )
     program = start(READY.format(before=child))
     program.wait_ready()
     assert program.children_pss_mb() > 1

@@ -1,8 +1,9 @@
 """Programs as processes: started with their own configuration, waited for, measured, and stopped.
 
-Every service of a call is a process that one could as well start by hand. Its trace file tells when it listens
+Every service of a testbed is a process that one could as well start by hand. Its trace file tells when it listens
 and what it did; its log (standard error) is kept beside.
 """
+# ruff: noqa: TID251 - this is a shell: it starts processes and waits for them
 
 import os
 import shutil
@@ -15,9 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sip_testbed.addresses import Address
-from sip_testbed.events import Event, ReadyEvent, parse_lines
 from voice_dpki.errors import LocalError
+from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ReadyEvent, parse_lines
 
 START_TIMEOUT_S = 20.0
 """A program that does not listen by then has failed; ten start at once on a small machine."""
@@ -41,10 +41,11 @@ class ProcessError(LocalError):
 
 
 class TraceReader:
-    """Follows a trace file that its program is still writing."""
+    """Follows a trace file that its program is still writing; raises MalformedError for other than `kinds`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kinds: Kinds = COMMON_KINDS) -> None:
         self._path = path
+        self._kinds = kinds
         self._position = 0
         self.events: list[Event] = []
 
@@ -58,7 +59,7 @@ class TraceReader:
             return []
         complete = data[: data.rfind(b"\n") + 1]
         self._position += len(complete)
-        new = parse_lines(complete)
+        new = parse_lines(complete, self._kinds)
         self.events += new
         return new
 
@@ -75,11 +76,11 @@ class Program:
 
 
 class Running:
-    """A program that was started; stop it, or use it as a context manager."""
+    """A program that was started; stop it, or use it as a context manager. Its trace has events of `kinds`."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, kinds: Kinds = COMMON_KINDS) -> None:
         self.program = program
-        self.trace = TraceReader(program.trace)
+        self.trace = TraceReader(program.trace, kinds)
         program.trace.parent.mkdir(parents=True, exist_ok=True)
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
@@ -130,13 +131,13 @@ class Running:
                 raise self._failure(f"did not {what} within {timeout_s:g} s")
             time.sleep(_POLL_S)
 
-    def wait_open(self, address: Address) -> None:
-        """Wait until the program takes connections at `address`, which may be before it is ready.
+    def wait_open(self, host: str, port: int) -> None:
+        """Wait until the program takes connections at an address, which may be before it is ready.
 
         Raises ProcessError when it ends first or takes longer than START_TIMEOUT_S.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _is_open(address):
+        while not _is_open(host, port):
             if self.status is not None:
                 raise self._failure(f"ended with status {self.status} before it could listen")
             if time.monotonic() > deadline:
@@ -164,6 +165,11 @@ class Running:
             return 0.0
         return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children), 1)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send the program a signal, unless it has ended."""
+        if self.status is None:
+            self._process.send_signal(number)
+
     def stop(self) -> None:
         """End the program: SIGTERM, and SIGKILL to those that do not listen."""
         stop_all([self])
@@ -173,10 +179,6 @@ class Running:
             log.seek(max(self.program.log.stat().st_size - _LOG_TAIL_BYTES, 0))
             tail = log.read().decode("utf-8", "replace").strip()
         return ProcessError(f"{self.program.actor} {what}; its log {self.program.log} ends with:\n{tail}")
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.status is None:
-            self._process.send_signal(number)
 
     def _ended_by(self, deadline: float) -> bool:
         try:
@@ -190,18 +192,18 @@ def stop_all(running: Iterable[Running]) -> None:
     """End programs together, so that the slowest decides how long it takes and not their sum."""
     processes: Sequence[Running] = list(running)
     for process in processes:
-        process._signal(signal.SIGTERM)
+        process.send(signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
     for process in processes:
         if not process._ended_by(deadline):
-            process._signal(signal.SIGKILL)
+            process.send(signal.SIGKILL)
             process._ended_by(time.monotonic() + STOP_TIMEOUT_S)
         process.trace.poll()
 
 
-def _is_open(address: Address) -> bool:
+def _is_open(host: str, port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex((address.host, address.port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def require(program: str, install: str) -> None:
