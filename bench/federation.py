@@ -14,6 +14,7 @@ operator's node is asked in turn until it proves it. Once with all validators, o
 import argparse
 import asyncio
 import itertools
+import secrets
 import statistics
 import subprocess
 import tempfile
@@ -91,7 +92,7 @@ def certificate(node: OperatorNode) -> bytes:
     return build_certificate(
         generate_es256(),
         organization=node.organization,
-        common_name="bench",
+        common_name=f"bench {secrets.token_hex(8)}",
         not_before_s=now_s - 60,
         not_after_s=now_s + 86_400,
         random=SystemRandom(),

@@ -6,8 +6,9 @@ place in the block with its code, so that its sender learns the reason; what doe
 a member (codes below 100) enters no block.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -48,6 +49,10 @@ CODESPACE = "voice-dpki"
 MAX_PROPOSED = 250
 """Transactions that this node proposes in one block: other validators, which may not have checked them before, then
 need less than the proposal's timeout to judge it. They accept up to MAX_TRANSACTIONS."""
+
+MAX_PROPOSED_BYTES = 256 * 1024
+"""A proposal ends with the transaction that passes this size: some 600 certificates in batches, which take the
+others a tenth of a second to judge."""
 
 PROOF_TYPE = "voice-dpki/tree/v1"
 """Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
@@ -140,7 +145,7 @@ class Application:
 
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
         """Propose the transactions that may enter a block, as many as can be judged in time."""
-        block = _block(request, request.transactions[:MAX_PROPOSED])
+        block = _block(request, _affordable(request.transactions))
         outcome = self._execute(block)
         kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]
         transactions = tuple(transaction for transaction, _ in kept)
@@ -209,6 +214,13 @@ class Application:
             del self._executions[next(iter(self._executions))]
         self._executions[block] = outcome
         return outcome
+
+
+def _affordable(transactions: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the transactions that one proposal can hold and be judged in time."""
+    sizes = itertools.accumulate(map(len, transactions), initial=0)
+    count = sum(1 for _ in itertools.takewhile(lambda size: size < MAX_PROPOSED_BYTES, sizes))
+    return transactions[: min(count, MAX_PROPOSED)]
 
 
 def validator_updates(outcome: Outcome) -> list[ValidatorPower]:
