@@ -54,11 +54,18 @@ def ledger_of(setup: Setup, clock: Clock, tracer: IkeTracer, watch: Watch | None
 
 @asynccontextmanager
 async def working(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Have tasks run while the context lasts."""
-    tasks = [asyncio.create_task(each) for each in work]
+    """Have tasks run while the context lasts; one that fails ends it: nothing here can be relied on without it."""
     try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+            yield
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first exception of a group, at whatever depth: the others followed from it."""
+    first: BaseException = errors.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -11,9 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from segw_agent.attachment import drawing, ladder, report
+from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell.ladder import Ladder, render, render_text
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if described.held else EXIT_NOT_HELD
 
 
-def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, drawing.Ladder]:
+def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, Ladder]:
     """Play one scenario, write its files into `out`, and return what it showed."""
     for name in FILES:
         _remove(out / name)
@@ -84,7 +85,7 @@ def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report
         events = testbed.events()
     drawn = ladder.build(events)
     described = report.assess(scenario, events, started_at, FILES)
-    (out / "ladder.txt").write_text(drawing.render_text(drawn), encoding="utf-8")
+    (out / "ladder.txt").write_text(render_text(drawn), encoding="utf-8")
     (out / "attach.pcap").write_bytes(report.wire_capture(events))
     (out / "ikev2_decryption_table").write_bytes(report.decryption_table(events))
     (out / "report.json").write_bytes(described.to_json())
@@ -103,9 +104,9 @@ def _stage(text: str, console: Console) -> Iterator[None]:
         console.print(Text(mark, style=style).append(text, style="not bold default"), highlight=False)
 
 
-def _show(described: report.Report, drawn: drawing.Ladder, out: Path, console: Console) -> None:
+def _show(described: report.Report, drawn: Ladder, out: Path, console: Console) -> None:
     console.print()
-    drawing.render(drawn, console)
+    render(drawn, console)
     console.print()
     for check in described.checks:
         mark, style = ("ok", "green") if check.held else ("FAILED", "bold red")

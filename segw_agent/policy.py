@@ -13,6 +13,7 @@ from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ikev2.integrity import IntegrityInfo, Result
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.standing import status_of
 from voice_dpki.x509.keys import KeyKindError, SignatureError
 from voice_dpki.x509.profile import CertificateProfile
 
@@ -78,14 +79,12 @@ _STATUS: Mapping[CertStatus, tuple[str, str]] = {
     CertStatus.NOT_YET_VALID: ("not-yet-valid", "the certificate is not valid yet"),
 }
 
-_INQUIRY: Mapping[InquiryCode, tuple[str, str]] = {
-    InquiryCode.UNREACHABLE: (
-        "ledger-unreachable",
-        "no inquiry node answers, so nothing is known of the certificate",
-    ),
-    InquiryCode.STALE: ("ledger-stale", "the ledger's answer is too old to be believed"),
-    InquiryCode.UNPROVEN: ("ledger-unproven", "the answer about the certificate is not proved by the validators"),
-    InquiryCode.MALFORMED: ("ledger-malformed", "the answer about the certificate cannot be understood"),
+_INQUIRY: Mapping[InquiryCode, str] = {
+    InquiryCode.UNREACHABLE: "no inquiry node answers, so nothing is known of the certificate",
+    InquiryCode.STALE: "the ledger's answer is too old to be believed",
+    InquiryCode.UNPROVEN: "the answer about the certificate is not proved by the validators",
+    InquiryCode.MALFORMED: "the answer about the certificate cannot be understood",
+    InquiryCode.FORK: "the validators contradict themselves, so that nothing of them can be believed",
 }
 
 
@@ -116,13 +115,13 @@ class Policy:
 
     def check_certificate(self, side: Side, found: Resolution, now_s: float) -> Untrusted | None:
         """Hold what the ledger proves at `now_s` to the rules."""
-        status = found.record.status_at(now_s) if found.record else CertStatus.UNKNOWN
+        if found.record is not None and found.member is None:
+            sentence = "the organisation that recorded the certificate is no member of the ledger any more"
+            return _refusal(side, "certificate", "not-a-member", sentence)
+        status = status_of(found.record, found.member, now_s)
         if status in _STATUS:
             return _refusal(side, "certificate", *_STATUS[status])
         organization = found.record.organization if found.record else ""
-        if found.member is None:
-            sentence = "the organisation that recorded the certificate is no member of the ledger any more"
-            return _refusal(side, "certificate", "not-a-member", sentence)
         if organization not in self.organizations:
             sentence = "the certificate is recorded under an organisation that is not admitted here"
             return _refusal(side, "certificate", "organization", sentence)
@@ -166,7 +165,7 @@ class Policy:
 
 def inquiry_refusal(question: Question, error: InquiryError) -> Untrusted:
     """Refuse because nothing is known: the ledger fails closed."""
-    return _refusal(question.side, "inquiry", *_INQUIRY[error.code])
+    return _refusal(question.side, "inquiry", f"ledger-{error.code}", _INQUIRY[error.code])
 
 
 def _refusal(side: Side, step: str, code: str, sentence: str) -> Untrusted:

@@ -23,7 +23,7 @@ class IkeTracer(Tracer):
         """Record a datagram that this actor sends."""
         if self.on:
             data = NON_ESP_MARKER * datagram.path.marked + datagram.data
-            self._write(
+            self.write(
                 "ike",
                 src=str(datagram.path.local),
                 dst=str(datagram.path.remote),
@@ -37,16 +37,16 @@ class IkeTracer(Tracer):
 
     def ask(self, peer: str, text: str, **data: object) -> None:
         """Record that `peer` is asked."""
-        self._write("ask", peer=peer, text=text, **data)
+        self.write("ask", peer=peer, text=text, **data)
 
     def answer(self, peer: str, text: str, **data: object) -> None:
         """Record that `peer` has answered."""
-        self._write("answer", peer=peer, text=text, **data)
+        self.write("answer", peer=peer, text=text, **data)
 
     def keys(self, name: SaName, keys: IkeKeys) -> None:
         """Record an SA's keys, so that a capture can be decrypted: tracing is for tests and demonstrations."""
         if self.on:
-            self._write(
+            self.write(
                 "keys",
                 spi_i=name.spi_i.hex(),
                 spi_r=name.spi_r.hex(),

@@ -21,7 +21,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.light import ForkError
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.replica import SignedBlock
-from voice_dpki.ledger.transactions import ChangeStatus, Submit, Transaction
+from voice_dpki.ledger.transactions import Batch, ChangeStatus, OwnerStatus, Renew, Submit, Transaction
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
 
@@ -52,11 +52,11 @@ class Changes:
     def take(self, height: int, transactions: Sequence[bytes]) -> "frozenset[CertDigest] | None":
         """Note the next block; returns the certificates that it may have changed, None if it may be any."""
         self.height = height
-        digests = {_digest_of_change(raw) for raw in transactions}
-        if None in digests:
+        found = [_changed_by(raw) for raw in transactions]
+        if None in found:
             self._floor = height
             return None
-        changed = frozenset(digest for digest in digests if digest is not None)
+        changed = frozenset(digest for digests in found for digest in digests or ())
         for digest in changed:
             self._changed[digest] = height
             self._changed.move_to_end(digest)
@@ -72,17 +72,21 @@ class Changes:
         return height > self._floor and self._changed.get(digest, 0) < height
 
 
-def _digest_of_change(raw: bytes) -> CertDigest | None:
-    """Return the certificate that a transaction is about, None if it may be about others too."""
+def _changed_by(raw: bytes) -> tuple[CertDigest, ...] | None:
+    """Return the certificates that a transaction is about, None if it may be about any."""
     try:
         body = Transaction.parse(raw).body
     except Refused:
         return None
     match body:
         case Submit(certificate=der):
-            return digest_of(der)
-        case ChangeStatus(digest=digest):
-            return digest
+            return (digest_of(der),)
+        case Batch(certificates=certificates):
+            return tuple(map(digest_of, certificates))
+        case Renew(certificate=der, replaces=digest):
+            return digest_of(der), digest
+        case ChangeStatus(digest=digest) | OwnerStatus(digest=digest):
+            return (digest,)
     return None
 
 

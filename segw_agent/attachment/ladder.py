@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from segw_agent.attachment.drawing import Ladder, Mood, Row
-from segw_agent.attachment.processes import Event
+from segw_agent.attachment.events import AnswerEvent, AskEvent, IkeEvent
+from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent
+from voice_dpki.shell.ladder import Ladder, Mood, Row, note_row
 
 TITLES = {"device": "device", "gateway": "SeGW", "ledger-a": "ledger A"}
 PLACES = {"device": 0.05, "gateway": 0.55, "ledger-a": 0.95}
@@ -21,74 +22,64 @@ _FIRST = (
 )
 """Payloads that a label names first, should there be no room for all."""
 
+Asked = dict[str, list[str]]
+"""H(CERT) to the questions about it that wait for their answers."""
+
 
 def build(events: Sequence[Event]) -> Ladder:
     """Make the ladder of all attachments in `events`, which are in the order of time."""
-    first = next((float(event["t"]) for event in events if event["kind"] == "ike"), None)
-    owners = _owners(events)
-    asked: dict[str, list[str]] = {}
-    rows: list[Row] = []
-    for event in events:
-        if first is None or float(event["t"]) < first:
-            continue
-        row = _row(event, (float(event["t"]) - first) * 1000, owners, asked)
-        if row is not None:
-            rows.append(row)
+    first_s = next((event.time_s for event in events if isinstance(event, IkeEvent)), None)
+    if first_s is None:
+        return Ladder((), ())
+    owners, asked = _owners(events), Asked()
+    shown = (event for event in events if event.time_s >= first_s and event.actor in TITLES)
+    made = (_row(event, (event.time_s - first_s) * 1000, owners, asked) for event in shown)
+    rows = tuple(row for row in made if row is not None)
     present = {row.src for row in rows} | {row.dst for row in rows if row.dst}
-    return Ladder(tuple(actor for actor in TITLES if actor in present), tuple(rows), TITLES, PLACES)
+    return Ladder(tuple(actor for actor in TITLES if actor in present), rows, TITLES, PLACES)
 
 
-def _row(event: Event, ms: float, owners: Mapping[str, str], asked: dict[str, list[str]]) -> Row | None:
-    kind, actor = event["kind"], event["actor"]
-    if actor not in TITLES:
-        return None
-    if kind == "ike":
-        return _message(event, ms, owners)
-    if kind == "ask":
-        asked.setdefault(event["digest"], []).append(event["text"])
-        return Row(ms, actor, owners.get(event["peer"]), event["text"], Mood.REQUEST)
-    if kind == "answer":
-        asked[event["digest"]].pop()
-        extras = (event["status"], f"height {event['height']}", f"({event['ms']:.1f} ms)")
-        mood = Mood.OK if event["status"] == "valid" else Mood.REFUSED
-        return Row(ms, owners.get(event["peer"], ""), actor, event["text"], mood, extras)
-    if kind == "note":
-        return _note(event, ms, asked)
+def _row(event: Event, ms: float, owners: Mapping[str, str], asked: Asked) -> Row | None:
+    match event:
+        case IkeEvent():
+            return _message(event, ms, owners)
+        case AnswerEvent():
+            asked[event.digest].pop()
+            extras = (event.status, f"height {event.height}", f"({event.ms:.1f} ms)")
+            mood = Mood.OK if event.status == "valid" else Mood.REFUSED
+            return Row(ms, owners.get(event.peer, event.peer), event.actor, event.text, mood, extras, event)
+        case AskEvent():
+            asked.setdefault(event.digest, []).append(event.text)
+            return Row(ms, event.actor, owners.get(event.peer), event.text, Mood.REQUEST, event=event)
+        case NoteEvent(actor="ledger-a"):
+            return _inquiry(event, ms, asked)
+        case NoteEvent():
+            return note_row(event, ms)
     return None
 
 
-def _message(event: Event, ms: float, owners: Mapping[str, str]) -> Row:
-    exchange, response, names = event["exchange"], event["response"], event["payloads"]
-    number, total = event["fragment"]
+def _message(event: IkeEvent, ms: float, owners: Mapping[str, str]) -> Row:
+    number, total = event.fragment
     part = f" {number}/{total}" if total > 1 else ""
-    label = f"{_STEPS.get((exchange, response), '')}{exchange}{part}"
-    extras = tuple(sorted(dict.fromkeys(names), key=lambda name: _FIRST.index(name) if name in _FIRST else 99))
+    again = " again" if event.repeated else ""
+    label = f"{_STEPS.get((event.exchange, event.is_response), '')}{event.exchange}{part}{again}"
+    names = sorted(dict.fromkeys(event.payloads), key=lambda name: _FIRST.index(name) if name in _FIRST else 99)
     refused = "N(AUTHENTICATION_FAILED)" in names
-    mood = Mood.REFUSED if refused else Mood.OK if response else Mood.REQUEST
-    if event["repeated"]:
-        label += " again"
-    return Row(ms, event["actor"], owners.get(event["dst"]), label, mood, extras)
+    mood = Mood.REFUSED if refused else Mood.OK if event.is_response else Mood.REQUEST
+    return Row(ms, event.actor, owners.get(event.dst), label, mood, tuple(names), event)
 
 
-def _note(event: Event, ms: float, asked: Mapping[str, Sequence[str]]) -> Row | None:
-    text = str(event["text"])
-    if event["actor"] == "ledger-a":
-        # A gateway also asks about itself, for what it staples; the ladder shows what somebody was waiting for.
-        questions = asked.get(event.get("digest", ""))
-        if not text.startswith("inquiry") or not questions:
-            return None
-        text = f"5.2 {text}" if questions[-1].startswith("5.1") else text
-    mood = {True: Mood.OK, False: Mood.REFUSED, None: Mood.NOTE}[event.get("ok")]
-    extras = (f"({event['ms']:.1f} ms)",) if isinstance(event.get("ms"), int | float) else ()
-    return Row(ms, event["actor"], None, text, mood, extras)
+def _inquiry(event: NoteEvent, ms: float, asked: Asked) -> Row | None:
+    """Show an inquiry that somebody waits for: a gateway also asks about itself, for what it staples."""
+    questions = asked.get(str(event.data.get("digest")))
+    if not event.text.startswith("inquiry") or not questions:
+        return None
+    row = note_row(event, ms)
+    label = f"5.2 {row.label}" if questions[-1].startswith("5.1") else row.label
+    return Row(ms, row.src, None, label, row.mood, row.extras, event)
 
 
 def _owners(events: Iterable[Event]) -> dict[str, str]:
     """Address to the actor that listens there."""
-    return {
-        str(address): event["actor"]
-        for event in events
-        if event["kind"] == "ready"
-        for name, address in event.items()
-        if name not in ("t", "actor", "kind")
-    }
+    ready = (event for event in events if isinstance(event, ReadyEvent))
+    return {address: event.actor for event in ready for address in event.addresses.values()}

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from segw_agent.attachment.addresses import Addresses
-from segw_agent.attachment.processes import Event, Program, Running, stop_all
+from segw_agent.attachment.events import KINDS
 from segw_agent.attachment.site import (
     BOOT_DIGEST,
     GATEWAY_NAME,
@@ -31,6 +31,8 @@ from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height
+from voice_dpki.shell.events import Event, merge
+from voice_dpki.shell.processes import Program, Running, stop_all
 
 HEIGHT_TIMEOUT_S = 10.0
 """For the operator's node to reach a block that another node knows of."""
@@ -85,7 +87,7 @@ class Testbed:
         integrity: str = "require",
         **changes: object,
     ) -> None:
-        """Start the operator's gateway with its certificate, and wait until it listens; `changes` are other options."""
+        """Start the operator's gateway and wait until it listens; `changes` are further options."""
         sections = {
             "host": self.addresses.host("gateway"),
             "pool": "10.9.0.0/24",
@@ -116,7 +118,7 @@ class Testbed:
         rogue: tuple[str, ...] = (),
         **changes: object,
     ) -> Running:
-        """Start a device, which attaches at once; `rogue` are arguments of one that lies, `changes` other options."""
+        """Start a device, which attaches at once; `rogue` are arguments of one that lies."""
         urls = [f"http://{self.addresses.http('ledger-a')}"] if asks else []
         sections = {
             "host": self.addresses.host("device"),
@@ -138,7 +140,7 @@ class Testbed:
         """Stop programs; what they traced is kept."""
         ended = [self.running.pop(actor) for actor in list(actors) if actor in self.running]
         stop_all(ended)
-        self._ended += [event for running in ended for event in running.events]
+        self._ended += [event for running in ended for event in running.trace.events]
 
     def freeze(self, actor: str) -> None:
         """Have a program neither answer nor end, as a machine that hangs."""
@@ -151,9 +153,8 @@ class Testbed:
     def events(self) -> list[Event]:
         """Return what all programs have traced so far, in the order of time."""
         for running in self.running.values():
-            running.poll()
-        events = self._ended + [event for running in self.running.values() for event in running.events]
-        return sorted(events, key=lambda event: float(event["t"]))
+            running.trace.poll()
+        return merge((self._ended, *(running.trace.events for running in self.running.values())))
 
     def stop(self) -> None:
         """Stop all programs and give addresses and temporary files back."""
@@ -213,7 +214,7 @@ class Testbed:
         assert isinstance(sections, Mapping)
         config = self.site.config(actor, {**sections, "trace": {"file": trace}})
         every = (*map(str, arguments), "--config", str(config))
-        self.running[actor] = Running(Program(actor, module, every, trace, self.logs / f"{actor}.log"))
+        self.running[actor] = Running(Program(actor, module, every, trace, self.logs / f"{actor}.log"), KINDS)
         return self.running[actor]
 
     def _node(self, node: str) -> dict[str, object]:

@@ -1,14 +1,14 @@
 """What a run showed: each attachment held against what was expected, and the files that prove it."""
 
-import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
+from segw_agent.attachment.events import AskEvent, IkeEvent, KeysEvent
 from segw_agent.attachment.network import BOUND_S
-from segw_agent.attachment.pcap import Packet, capture
-from segw_agent.attachment.processes import Event
 from segw_agent.attachment.scenarios import Expected, Scenario
+from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
+from voice_dpki.shell.pcap import datagram, endpoint, pcap
 
 VERSION = 1
 """Version of report.json's form."""
@@ -70,47 +70,45 @@ def assess(scenario: Scenario, events: Sequence[Event], started_at: str, files: 
 
 def wire_capture(events: Iterable[Event]) -> bytes:
     """Return the pcap file of IKE's datagrams."""
-    return capture(
-        Packet(float(event["t"]), event["src"], event["dst"], base64.b64decode(event["data"]))
-        for event in events
-        if event["kind"] == "ike"
-    )
+    sent = (event for event in events if isinstance(event, IkeEvent))
+    return pcap((each.time_s, datagram(endpoint(each.src), endpoint(each.dst), each.data)) for each in sent)
 
 
 def decryption_table(events: Iterable[Event]) -> bytes:
     """Return Wireshark's ikev2_decryption_table, with which it shows what was encrypted."""
-    lines = [_table_line(event) for event in events if event["kind"] == "keys" and event["actor"] == "gateway"]
+    lines = [_table_line(event) for event in events if isinstance(event, KeysEvent) and event.actor == "gateway"]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines)).encode("ascii")
 
 
-def _table_line(event: Event) -> str:
-    encryption, integrity = _WIRESHARK_CIPHERS[event["cipher"]]
-    keys = [event[name] or '""' for name in ("spi_i", "spi_r", "sk_ei", "sk_er", "sk_ai", "sk_ar")]
+def _table_line(event: KeysEvent) -> str:
+    encryption, integrity = _WIRESHARK_CIPHERS[event.cipher]
+    keys = [event.values[name] or '""' for name in ("spi_i", "spi_r", "sk_ei", "sk_er", "sk_ai", "sk_ar")]
     return ",".join((*keys[:4], f'"{encryption}"', *keys[4:], f'"{integrity}"'))
 
 
 def _attachments(events: Sequence[Event]) -> Iterable[Attachment]:
     """Cut the events at the device's results."""
-    started: float | None = None
-    refusal: Event | None = None
+    started_s: float | None = None
+    refusal: NoteEvent | None = None
     for event in events:
-        if event["kind"] == "ike" and event["exchange"] == "IKE_SA_INIT" and started is None:
-            started, refusal = float(event["t"]), None
-        elif event["kind"] == "note" and event.get("ok") is False and event.get("code"):
+        if isinstance(event, IkeEvent) and event.exchange == "IKE_SA_INIT" and started_s is None:
+            started_s, refusal = event.time_s, None
+        elif isinstance(event, NoteEvent) and event.ok is False and "code" in event.data:
             refusal = event
-        elif event["kind"] == "result" and event["actor"] == "device":
-            ms = None if started is None else round((float(event["t"]) - started) * 1000, 1)
+        elif isinstance(event, ResultEvent) and event.actor == "device":
+            ms = None if started_s is None else round((event.time_s - started_s) * 1000, 1)
             yield _attachment(event, refusal, ms)
-            started = refusal = None
+            started_s = refusal = None
 
 
-def _attachment(result: Event, refusal: Event | None, ms: float | None) -> Attachment:
-    if result["attached"]:
-        sentence = f"attached to {result['identity']}, inner address {result['address']}, {result['suite']}"
-        return Attachment(None, None, None, sentence, ms, result["address"])
+def _attachment(result: ResultEvent, refusal: NoteEvent | None, ms: float | None) -> Attachment:
+    told = {name: str(value) for name, value in result.data.items()}
+    if result.data["attached"]:
+        sentence = f"attached to {told['identity']}, inner address {told['address']}, {told['suite']}"
+        return Attachment(None, None, None, sentence, ms, told["address"])
     if refusal is None:
-        return Attachment("device", result["code"], result["step"], result["sentence"], ms)
-    return Attachment(refusal["actor"], refusal["code"], refusal["step"], str(refusal["text"]), ms)
+        return Attachment("device", told["code"], told["step"], told["sentence"], ms)
+    return Attachment(refusal.actor, str(refusal.data["code"]), refusal.step, refusal.text, ms)
 
 
 def _checks(scenario: Scenario, attachments: Sequence[Attachment], events: Sequence[Event]) -> Iterable[Check]:
@@ -127,41 +125,40 @@ def _checks(scenario: Scenario, attachments: Sequence[Attachment], events: Seque
     if scenario.ends_live_sa:
         yield _ended_in_time(events)
     if scenario.name == "attached":
-        deleted = any("old IKE SA is deleted" in str(event.get("text")) for event in events)
+        deleted = any("old IKE SA is deleted" in text for text in _texts(events))
         yield Check("Step 9: the old IKE SA is deleted", deleted, "by the gateway" if deleted else "it is not")
 
 
 def _on_the_wire(scenario: Scenario, events: Sequence[Event]) -> Iterable[Check]:
     for actor in ("gateway", "device"):
         wanted = sum(expected.refused_by == actor for expected in scenario.expected)
-        refusals = [
-            event
-            for event in events
-            if event["kind"] == "ike"
-            and event["actor"] == actor
-            and "N(AUTHENTICATION_FAILED)" in event["payloads"]
-            and not event["repeated"]
-        ]
+        sent = [event for event in events if isinstance(event, IkeEvent) and event.actor == actor]
+        refusals = [each for each in sent if "N(AUTHENTICATION_FAILED)" in each.payloads and not each.repeated]
         if wanted:
             detail = f"{len(refusals)} times, from the {actor}"
             yield Check("AUTHENTICATION_FAILED on the wire", len(refusals) == wanted, detail)
 
 
 def _good(events: Sequence[Event]) -> Iterable[Check]:
-    texts = [str(event.get("text", "")) for event in events]
     for step in ("5.1", "5.3", "5.4", "6 INTEGRITY_INFO verified"):
-        seen = any(text.startswith(step) for text in texts)
+        seen = any(text.startswith(step) for text in _texts(events))
         yield Check(f"Step {step}", seen, "in the ladder" if seen else "missing")
 
 
 def _ended_in_time(events: Sequence[Event]) -> Check:
     """From the change (or the expiry) until the gateway told the device."""
-    ended = next((event for event in events if str(event.get("text", "")).startswith("live SA ended")), None)
+    notes = [event for event in events if isinstance(event, NoteEvent)]
+    ended = next((note for note in notes if note.text.startswith("live SA ended")), None)
     if ended is None:
         return Check("The live IKE SA was ended", False, "it was not")
-    changes = [event for event in events if str(event.get("text", "")).startswith("status change")]
-    if not changes:
-        return Check("The live IKE SA was ended", True, str(ended["text"]))
-    seconds = float(ended["t"]) - float(changes[0]["t"])
+    change = next((note for note in notes if note.text.startswith("status change")), None)
+    if change is None:
+        return Check("The live IKE SA was ended", True, ended.text)
+    seconds = ended.time_s - change.time_s
     detail = f"{seconds * 1000:.0f} ms after the change, at most {BOUND_S:g} s"
     return Check("The live IKE SA was ended in time", seconds <= BOUND_S, detail)
+
+
+def _texts(events: Sequence[Event]) -> list[str]:
+    """What was noted, asked and answered."""
+    return [event.text for event in events if isinstance(event, NoteEvent | AskEvent)]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from segw_agent.attachment.network import BOUND_S, Testbed
-from segw_agent.attachment.processes import Running
 from segw_agent.attachment.site import (
     DEVICE_NAME,
     GATEWAY_NAME,
@@ -21,6 +20,8 @@ from segw_agent.attachment.site import (
 )
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.shell.events import ResultEvent
+from voice_dpki.shell.processes import Running
 
 ATTACH_TIMEOUT_S = 30.0
 """For a device to attach, or to give up."""
@@ -80,7 +81,7 @@ def _run(testbed: Testbed, device: Credential, **options: object) -> None:
 
 
 def _wait_attached(running: Running) -> None:
-    running.wait_for(lambda event: event["kind"] == "result", "attach", ATTACH_TIMEOUT_S)
+    running.wait_for(lambda event: isinstance(event, ResultEvent), "attach", ATTACH_TIMEOUT_S)
 
 
 def _attached(testbed: Testbed) -> None:

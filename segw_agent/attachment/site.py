@@ -3,7 +3,6 @@
 Keys, self-signed certificates, the ledger's genesis, tokens and a configuration for each program: all made afresh.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.config import to_toml
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -132,22 +132,6 @@ class Site:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
         return path
-
-
-def to_toml(sections: Mapping[str, object], prefix: str = "") -> str:
-    """Write a configuration: values first, then a table for each mapping; what is None is left out."""
-    given = {name: value for name, value in sections.items() if value is not None}
-    plain = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
-    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{prefix}{name}]", to_toml(value, f"{prefix}{name}.").rstrip()]
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _toml_value(value: object) -> str:
-    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
 def _file(organization: str) -> str:

@@ -4,12 +4,13 @@ import asyncio
 import pathlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from segw_agent.attachment.events import IkeEvent
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR
 from segw_agent.live_log import LiveSa
@@ -24,6 +25,7 @@ from voice_dpki.ikev2.message import Message
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.events import NoteEvent, ResultEvent
 from voice_dpki.x509.keys import from_pem
 
 from .conftest import Charon, wait_until
@@ -42,12 +44,12 @@ def started(tmp_path: pathlib.Path, host: str, which: str) -> Testbed:
     return testbed
 
 
-def device_attaches(testbed: Testbed, charon: Charon, device: Any, **options: Any) -> dict[str, Any]:
+def device_attaches(testbed: Testbed, charon: Charon, device: Any, **options: Any) -> Mapping[str, Any]:
     """Run the Python device against charon, and return its result."""
     changes = {"gateway": {"host": charon.host}, **options}
     running = testbed.start_device(device, asks=True, **changes)
     running.wait_end(30)
-    return dict(next(event for event in running.events if event["kind"] == "result"))
+    return next(event.data for event in running.trace.events if isinstance(event, ResultEvent))
 
 
 def leave_half_open(charon: Charon, credential: Any) -> None:
@@ -95,8 +97,8 @@ def test_python_device_to_strongswan_gateway(
         if "fragment" in options:
             assert "splitting IKE message" in gateway.log.read_text()
         if "cookie" in options:
-            exchanges = [event["payloads"] for event in testbed.events() if event["kind"] == "ike"]
-            assert any("N(COOKIE)" in payloads for payloads in exchanges)
+            sent = [event for event in testbed.events() if isinstance(event, IkeEvent)]
+            assert any("N(COOKIE)" in event.payloads for event in sent)
 
         testbed.change(segw, CertStatus.REVOKED, "keyCompromise")
         result = device_attaches(testbed, gateway, enb)
@@ -140,7 +142,7 @@ def test_strongswan_device_to_python_gateway(
         wait_until(lambda: not device.sas(), "the live SA has ended", 2.0)
         assert not device.initiate()
         assert "AUTH_FAILED" in device.log.read_text()
-        texts = [event.get("text", "") for event in testbed.events() if event["actor"] == "gateway"]
+        texts = [event.text for event in testbed.events() if isinstance(event, NoteEvent)]
         assert "5.4 certificate: the certificate was revoked on the ledger" in texts
 
 

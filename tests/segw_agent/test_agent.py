@@ -1,0 +1,218 @@
+"""The agent as a process: what a plugin asks it over its socket, with a real ledger behind it."""
+
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segw_agent.attachment.events import KINDS
+from segw_agent.attachment.network import Testbed
+from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR, Credential
+from segw_agent.policy import IntegrityPolicy, Side
+from segw_agent.protocol import Answer, Operation, Request
+from voice_dpki.effects import SystemClock
+from voice_dpki.ikev2.events import SaName
+from voice_dpki.ikev2.identity import fqdn, subject_identity
+from voice_dpki.ikev2.integrity import IntegrityInfo, Result
+from voice_dpki.ledger.answers import AnswerVerifier
+from voice_dpki.ledger.client import light_client
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.shell.processes import Program, Running, stop_all
+from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.profile import read_profile
+
+SA = SaName(b"\1" * 8, b"\2" * 8)
+
+
+class Agent:
+    def __init__(self, testbed: Testbed, folder: Path, own: Credential, **policy: Any) -> None:
+        self.path = folder / "agent.sock"
+        self.testbed = testbed
+        urls = [f"http://{testbed.addresses.http('ledger-a')}"]
+        sections = {
+            "socket": self.path,
+            "own": {"certificate": own.certificate, "key": own.key},
+            "integrity": {"measurements": {"boot": BOOT_DIGEST}},
+            "ledger": {"genesis": "genesis.json", "urls": urls, "timeout_s": 1.0},
+            "policy": {"organizations": [VENDOR, OPERATOR], "allow": ["*.example", "*"], **policy},
+            "listen": {"port": 0},
+            "trace": {"file": folder / "agent.jsonl"},
+        }
+        config = testbed.site.config("agent", sections)
+        arguments = ("start", "--config", str(config))
+        program = Program("agent", "segw_agent.main", arguments, folder / "agent.jsonl", folder / "agent.log")
+        self.running = Running(program, KINDS)
+        self.log = program.log
+
+    def ask(self, request: Request) -> Answer:
+        return Answer.parse(self.exchange(request.serialize()))
+
+    def exchange(self, octets: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(str(self.path))
+            connection.sendall(octets)
+            return received(connection)
+
+    def judge(self, credential: Credential, **changes: Any) -> Answer:
+        parts: dict[str, Any] = {
+            "operation": Operation.JUDGE,
+            "side": Side.GATEWAY,
+            "sa": SA,
+            "certificate": credential.der,
+            "identification": fqdn(credential.name),
+        }
+        return self.ask(Request(**parts | changes))
+
+
+def received(connection: socket.socket) -> bytes:
+    head = connection.recv(2, socket.MSG_WAITALL)
+    return connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+
+
+@pytest.fixture(scope="module")
+def segw(testbed: Testbed) -> Credential:
+    credential = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR)
+    testbed.record(credential)
+    return credential
+
+
+@pytest.fixture(scope="module")
+def agent(testbed: Testbed, segw: Credential, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    started = Agent(testbed, tmp_path_factory.mktemp("agent"), segw)
+    started.running.wait_ready()
+    yield started
+    stop_all([started.running])
+    assert started.running.status == 0
+
+
+def device(testbed: Testbed, number: int) -> Credential:
+    return testbed.site.credential(f"enb{number}", f"enb{number}.vendor.example", VENDOR)
+
+
+def test_life_of_a_certificate(testbed: Testbed, agent: Agent) -> None:
+    enb = device(testbed, 1)
+    assert agent.judge(enb).code == "not-recorded"
+    testbed.record(enb)
+    answer = agent.judge(enb)
+    assert (answer.yes, answer.code) == (True, "trusted")
+    assert agent.judge(enb, identification=subject_identity(enb.der)).yes
+    testbed.change(enb, CertStatus.SUSPENDED, "certificateHold")
+    assert agent.judge(enb).code == "suspended"
+    testbed.change(enb, CertStatus.VALID, "removeFromCRL")
+    assert agent.judge(enb).yes
+    testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
+    answer = agent.judge(enb)
+    assert (answer.yes, answer.code) == (False, "revoked")
+    assert answer.sentence == "step 5.4 certificate: the certificate was revoked on the ledger"
+    assert agent.judge(enb, side=Side.DEVICE).sentence.startswith("step 8 SeGW certificate")
+
+
+def test_cache_is_quick_and_never_wrong(testbed: Testbed, agent: Agent) -> None:
+    enb = device(testbed, 2)
+    testbed.record(enb)
+    assert agent.judge(enb).yes
+    began = time.perf_counter()
+    for _ in range(50):
+        assert agent.judge(enb).yes
+    assert (time.perf_counter() - began) / 50 < 0.02
+    metrics = metrics_of(agent)
+    assert 'segw_inquiries_total{outcome="valid",source="cache"}' in metrics
+    testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
+    assert agent.judge(enb).code == "revoked"
+
+
+def metrics_of(agent: Agent) -> str:
+    log = agent.log.read_text()
+    address = next(line.split('"address": "')[1].split('"')[0] for line in log.splitlines() if '"metrics"' in line)
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_identity_must_be_the_certificates(testbed: Testbed, agent: Agent) -> None:
+    enb = device(testbed, 3)
+    testbed.record(enb)
+    answer = agent.judge(enb, identification=fqdn("enb4.vendor.example"))
+    assert (answer.code, answer.sentence) == ("identity", "step 4 IDi: the identity is not the certificate's")
+
+
+def test_policy_of_the_plugin_counts(testbed: Testbed, agent: Agent) -> None:
+    enb = device(testbed, 5)
+    testbed.record(enb)
+    assert agent.judge(enb, policy=IntegrityPolicy.REQUIRE).code == "integrity-missing"
+    assert agent.judge(enb, integrity_info=b"").code == "integrity-malformed"
+    assert agent.judge(enb, integrity_info=b"", policy=IntegrityPolicy.IGNORE).code == "integrity-malformed"
+    signer, profile = from_pem(enb.key.read_bytes()), read_profile(enb.der)
+    content = IntegrityInfo(Result.PASSED, int(time.time()), ()).sign(signer, SA, profile.digest)
+    assert agent.judge(enb, integrity_info=content, policy=IntegrityPolicy.REQUIRE).yes
+    assert agent.judge(enb, integrity_info=content, sa=SaName(SA.spi_i, bytes(8))).code == "integrity-forged"
+
+
+def test_no_certificate(agent: Agent, segw: Credential) -> None:
+    assert agent.judge(segw, certificate=b"no certificate").code == "certificate"
+    assert agent.judge(segw, certificate=segw.der + b"\0").code == "certificate"
+
+
+def test_statements(testbed: Testbed, agent: Agent, segw: Credential) -> None:
+    parts = {"operation": Operation.STATE, "sa": SA, "certificate": segw.der}
+    stapled = agent.ask(Request(**parts, side=Side.GATEWAY))  # type: ignore[arg-type]
+    assert stapled.yes
+    assert stapled.ledger_answer
+    verifier = AnswerVerifier(light_client(load_genesis(testbed.site.genesis.read_bytes())), max_age_s=30)
+    now_s = SystemClock().now_s()
+    proved = verifier.verify(stapled.ledger_answer, segw.digest, now_s, min_height=0, with_certificate=False)
+    assert proved.status is CertStatus.VALID
+    assert agent.judge(segw, side=Side.DEVICE, ledger_answer=stapled.ledger_answer).yes
+    stated = agent.ask(Request(**parts, side=Side.DEVICE))  # type: ignore[arg-type]
+    assert stated.integrity_info
+    IntegrityInfo.parse(stated.integrity_info).verify(SA, read_profile(segw.der))
+    other = agent.ask(Request(**{**parts, "certificate": b"another's"}, side=Side.GATEWAY))  # type: ignore[arg-type]
+    assert (other.yes, other.code) == (False, "not-configured")
+
+
+@pytest.mark.parametrize("octets", [b"\0\0", b"\0\1x", b"\0\3\2\1\1", b"\xff\xff" + bytes(65_535)])
+def test_malformed_requests_end_the_connection(agent: Agent, octets: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(agent.path))
+        connection.sendall(octets)
+        assert Answer.parse(received(connection)).code == "malformed"
+        assert connection.recv(1) == b""
+
+
+def test_several_requests_on_a_connection(testbed: Testbed, agent: Agent, segw: Credential) -> None:
+    request = Request(operation=Operation.STATE, side=Side.GATEWAY, sa=SA, certificate=segw.der).serialize()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(agent.path))
+        connection.sendall(request[:5])
+        connection.sendall(request[5:] + request)
+        assert [Answer.parse(received(connection)).yes for _ in range(2)] == [True, True]
+
+
+def test_socket_is_not_for_everybody(agent: Agent) -> None:
+    assert agent.path.stat().st_mode & 0o777 == 0o660
+
+
+def test_ledger_out_of_reach(testbed: Testbed, agent: Agent) -> None:
+    """A new certificate is refused at once after the bound; what was known is no longer relied on."""
+    known, new = device(testbed, 6), device(testbed, 7)
+    testbed.record(known, new)
+    assert agent.judge(known).yes
+    testbed.freeze("ledger-a")
+    try:
+        began = time.monotonic()
+        assert agent.judge(new).code == "ledger-unreachable"
+        assert time.monotonic() - began < 3
+        time.sleep(max(0.0, 2.2 - (time.monotonic() - began)))
+        assert agent.judge(known).code == "ledger-unreachable"
+    finally:
+        testbed.thaw("ledger-a")
+    deadline = time.monotonic() + 10
+    while not agent.judge(known).yes:
+        assert time.monotonic() < deadline
