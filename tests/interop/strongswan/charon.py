@@ -39,6 +39,7 @@ charon {{
     threads = {threads}
     max_packet = 65535
     install_virtual_ip_on = lo
+    dos_protection = no
     retransmit_timeout = 1.0
     retransmit_tries = 3
     make_before_break = yes
@@ -191,8 +192,8 @@ class Charon:
     def session(self) -> Iterator[Any]:
         """Talk VICI."""
         with closing(socket.socket(socket.AF_UNIX)) as connection:
-            connection.settimeout(DEADLINE_S)
             connection.connect(str(self.folder / "vici.sock"))
+            connection.settimeout(DEADLINE_S)
             yield vici.Session(connection)
 
     def configure(self, connection: Mapping[str, Any], key_pem: bytes, name: str = "tunnel") -> None:

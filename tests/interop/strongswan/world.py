@@ -99,6 +99,10 @@ class Process:
                 stderr=out,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
