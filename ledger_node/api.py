@@ -318,7 +318,6 @@ class Api:
         count = min(_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
         await self._chain.wait_for(first, _wait_s(request))
         blocks: list[dict[str, object]] = []
-        sets: dict[bytes, bytes] = {}
         size = 0
         with self._chain.snapshot() as view:
             for height in range(first, first + count):
@@ -327,11 +326,7 @@ class Api:
                     break
                 blocks.append(_block_json(block))
                 size += sum(map(len, block.transactions))
-                name = block.signed_header().header.validators_hash
-                if (kept := view.validators(name)) is not None:
-                    sets[name] = kept
-        validators = [msgspec.json.decode(kept)["validators"] for kept in sets.values()]
-        return json_response(200, {"blocks": blocks, "validators": validators})
+        return json_response(200, {"blocks": blocks})
 
     async def _transaction(self, request: Request) -> Response:
         verdict = await self._orderer.submit(request.body)

@@ -9,10 +9,8 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import zip_longest
 
 import httpx
 import msgspec
@@ -25,6 +23,7 @@ from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.replica import BlockError, SignedBlock
 from voice_dpki.ledger.state import TxResult
+from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
 
 log = logging.getLogger(__name__)
@@ -48,15 +47,6 @@ class UnavailableError(LocalError):
 
 class _BlocksForm(msgspec.Struct):
     blocks: list[msgspec.Raw]
-    validators: list[list[dict[str, Any]]] = []
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    """Blocks in turn, and the validator sets that came with them, by hash."""
-
-    blocks: Sequence[SignedBlock]
-    validators: dict[bytes, ValidatorSet]
 
 
 class _VerdictForm(msgspec.Struct):
@@ -87,9 +77,8 @@ class Follower:
         failures = 0
         while True:
             try:
-                fetched = await self._fetch()
-                if fetched.blocks:
-                    await self._chain.write(partial(self._take, fetched))
+                if blocks := await self._fetch():
+                    await self._chain.write(partial(self._take, blocks))
                 failures = 0
             except ForkError as error:
                 log.critical("fork", extra={"fields": {"evidence": json.dumps(error.evidence.to_json())}})
@@ -109,7 +98,7 @@ class Follower:
         height = None if form.height is None else Height(form.height)
         return Verdict(TxResult(form.code, form.name, form.detail), height)
 
-    async def _fetch(self) -> _Fetched:
+    async def _fetch(self) -> list[SignedBlock]:
         """Ask for the next blocks, waiting for them at the other node."""
         query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
         data = bytearray()
@@ -125,41 +114,26 @@ class Follower:
             form = msgspec.json.decode(bytes(data), type=_BlocksForm)
         except ValueError as error:
             raise MalformedError(f"blocks: {error}") from None
-        sets = [ValidatorSet.from_json({"validators": each}) for each in form.validators[:BLOCKS_PER_REQUEST]]
-        return _Fetched(
-            [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]],
-            {each.hash(): each for each in sets},
-        )
+        return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
 
-    def _take(self, fetched: _Fetched) -> None:
+    def _take(self, blocks: list[SignedBlock]) -> None:
         """Verify, execute and store blocks in turn, up to the first that does not verify.
 
-        The light client takes no earlier height after a later one, so it gets to see the next height only.
+        The light client takes no earlier height after a later one, so it gets to see the next height only. Whose
+        votes a block needs, the state before it tells.
         """
-        for index, block in enumerate(fetched.blocks):
+        for block, following in zip_longest(blocks, blocks[1:]):
             if block.height != self._replica.next_height:
                 raise BlockError(f"block {block.height} came where {self._replica.next_height} was asked for")
-            validators = fetched.validators.get(block.header.validators_hash)
+            validators, later = validator_sets(self._replica.state)
             try:
                 self._light.verify(block.signed_header, validators, self._clock.now_s())
             except LightError as error:
-                if error.code is not LightCode.TOO_LITTLE_POWER or index + 1 == len(fetched.blocks):
+                if error.code is not LightCode.TOO_LITTLE_POWER or following is None:
                     raise
-                self._verify_by_next(block, fetched.blocks[index + 1], fetched)
-            if validators is not None:
-                self._keep(validators)
+                after = self._light.verify(following.signed_header, later, self._clock.now_s())
+                self._light.verify_before(block.signed_header, after)  # docs/adr/0006
             self._chain.store.commit(self._replica.take(block))
-
-    def _verify_by_next(self, block: SignedBlock, following: SignedBlock, fetched: _Fetched) -> None:
-        """Accept a block with too few votes that verify here because the one after it names it (docs/adr/0006)."""
-        validators = fetched.validators.get(following.header.validators_hash)
-        after = self._light.verify(following.signed_header, validators, self._clock.now_s())
-        self._light.verify_before(block.signed_header, after)
-
-    def _keep(self, validators: ValidatorSet) -> None:
-        known = self._chain.store.view.validators(validators.hash())
-        if known is None and validators.hash() != self._chain.genesis.validators.hash():
-            self._chain.store.keep_validators(validators)
 
 
 def _light_client(chain: Chain, has_blocks: bool) -> LightClient:

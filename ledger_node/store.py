@@ -141,7 +141,7 @@ class StoreView(StateView):
         return self.get(b"meta", b"tip")
 
     def validators(self, name: bytes) -> bytes | None:
-        """Return the validator set with a hash as JSON, if it was kept (`Store.keep_validators`)."""
+        """Return the validator set with a hash as JSON, if this node's state ever named it."""
         return self.get(b"meta", b"validators" + name)
 
     def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -238,11 +238,6 @@ class Store:
                 f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
             ) from None
         self._renew()
-
-    def keep_validators(self, validators: ValidatorSet) -> None:
-        """Keep a validator set other than the genesis's, before the first block is stored that names it."""
-        with self._environment.begin(write=True) as transaction:
-            _Writer(self._databases, transaction).put_validators(validators)
 
     def restore(self, height: Height, outcome: Outcome) -> None:
         """Take over the whole state after block `height`, durably, into a store without blocks.

@@ -159,6 +159,25 @@ def test_a_lie_is_refused_until_the_truth_is_told(
         follower.kill()
 
 
+def test_a_block_whose_votes_do_not_suffice_is_taken_from_the_next_one(
+    network: Any, blocks: list[SignedBlock]
+) -> None:
+    """One of two signatures does not verify, as a validator can make one that CometBFT takes (docs/adr/0006)."""
+
+    def odd(made: list[Any]) -> Any:
+        made[1]["signed_header"]["commit"]["signatures"][0]["signature"] = "A" * 86 + "=="
+        return made
+
+    source = Source(blocks[:2])
+    source.lie = odd
+    with source.served() as url:
+        follower = network.follower("a", url).launch()
+        follower.says("block refused")
+        assert follower.info()["height"] == 1
+        source.blocks = blocks
+        follower.reaches(3)
+
+
 def test_a_state_that_the_validators_agreed_on_and_we_did_not_compute(
     network: Any, maker: Any, blocks: list[SignedBlock]
 ) -> None:
