@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_dpki.ledger import directory, tree
+from voice_dpki.ledger.admission import check_authority, read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.governance import is_quorum
 from voice_dpki.ledger.header import Validator
@@ -28,6 +29,7 @@ from voice_dpki.ledger.proposals import (
     proposal_of,
 )
 from voice_dpki.ledger.records import Authority, CertStatus
+from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.standing import status_of
 from voice_dpki.ledger.state import Block, MemoryState, apply
 from voice_dpki.ledger.transactions import ChangeStatus, Propose, Submit, Transaction, Vote, endorse, key_id_of
@@ -51,6 +53,7 @@ def member(name: str, block: int, **changes: Any) -> Member:
         "kind": MemberKind.OPERATOR,
         "domains": (f"{name[-1].lower()}.example",),
         "ranges": (TnRange(Tn(f"4930{block}000"), 1000),),
+        "spcs": (f"spc-{block}",),
         "validators": (bytes([block]) * 32,),
         "endorsing_keys": (KEYS[name].public_key_der,),
     }
@@ -145,10 +148,14 @@ def test_a_member_is_admitted_by_quorum_after_the_delay() -> None:
     assert proposal_of(ledger.state, proposal) is None
 
 
-def test_porting_moves_authority_over_numbers() -> None:
+def test_porting_moves_authority_over_numbers(federation: Any) -> None:
     ledger = Ledger()
     a, b = MEMBERS[:2]
     numbers = TnAuthList(ranges=(TnRange(Tn("49301000"), 100),))
+    named = read_admitted(certificate(federation, uris=("tel:+49301099",)))
+    listed = read_admitted(certificate(federation, tn_auth_list=numbers))
+    for profile in (named, listed):
+        check_authority(profile, a)
     smaller = replace(a, ranges=(TnRange(Tn("49301100"), 900),))
     larger = replace(b, ranges=(*b.ranges, TnRange(Tn("49301000"), 100)))
     assert ledger.block(ledger.propose(SetMember(larger, 0))) == ["range-taken"]
@@ -157,8 +164,10 @@ def test_porting_moves_authority_over_numbers() -> None:
     ledger.decide(SetMember(larger, 0), "Operator B", "Operator C")
     ledger.pass_delay()
     now = {name: ledger.state.member(name) for name in OPERATORS[:2]}
-    assert not numbers.inside(now["Operator A"].ranges, ())
-    assert numbers.inside(now["Operator B"].ranges, ())
+    for profile in (named, listed):
+        with pytest.raises(Refused):
+            check_authority(profile, now["Operator A"])
+        check_authority(profile, now["Operator B"])
     assert [now[name].revision for name in OPERATORS[:2]] == [1, 1]
 
 
@@ -178,6 +187,7 @@ def test_a_range_that_was_taken_meanwhile_is_refused_when_it_is_due() -> None:
 
 CONFLICTS = [
     ({"ranges": (TnRange(Tn("49301999"), 2),)}, "range-taken"),
+    ({"spcs": ("spc-1",)}, "spc-taken"),
     ({"domains": ("sub.a.example",)}, "domain-taken"),
     ({"domains": ("example",)}, "domain-taken"),
     ({"validators": (bytes([1]) * 32,)}, "validator-taken"),

@@ -26,13 +26,21 @@ def check_certificate(der: bytes, member: Member, time_s: int) -> CertificatePro
     profile = read_admitted(der)
     _check_organization(profile, member)
     _check_validity(profile, time_s)
+    check_authority(profile, member)
+    return profile
+
+
+def check_authority(profile: CertificateProfile, member: Member) -> None:
+    """Hold a certificate's numbers, codes and names to what is the member's; raises Refused.
+
+    Relying parties ask this again: numbers and domains may have gone to another member since it was recorded.
+    """
     if profile.tn_auth_list is not None and not profile.tn_auth_list.inside(member.ranges, member.spcs):
         raise Refused(Refusal.NUMBERS)
     if not all(_holds_uri(member, uri) for uri in profile.uris):
         raise Refused(Refusal.NAMES)
     if not all(member.holds_host(name.lower().removeprefix("*.")) for name in profile.dns_names):
         raise Refused(Refusal.NAMES)
-    return profile
 
 
 @lru_cache(_CACHED_PROFILES)

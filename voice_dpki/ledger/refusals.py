@@ -139,15 +139,14 @@ class Refusal(Enum):
     NOT_OPEN = (306, "not-open", "The proposal is decided, or its time is over.")
     VOTED = (307, "already-voted", "The operator has voted on this proposal.")
     MEMBER_REVISION = (310, "wrong-member-revision", "The member is not, or no more, as the proposal assumes.")
-    ORGANIZATION_TAKEN = (311, "organization-taken", "Another member has this name.")
-    DOMAIN_TAKEN = (312, "domain-taken", "A domain is another member's, or lies below or above one of its.")
-    RANGE_TAKEN = (313, "range-taken", "A number range overlaps with one that is allotted already.")
-    SPC_TAKEN = (314, "spc-taken", "A service provider code is another member's.")
-    VALIDATOR_TAKEN = (315, "validator-taken", "A validator key is another member's.")
-    ENDORSING_KEY_TAKEN = (316, "endorsing-key-taken", "An endorsing key is in use by another organisation.")
-    NO_VALIDATORS = (317, "no-validators", "The change would leave the ledger without validators or operators.")
-    MEMBERS = (318, "too-many-members", "The ledger has as many members or validators as it may.")
-    QUORUM = (319, "no-quorum", "When it was due, the change had no quorum of operators any more.")
+    DOMAIN_TAKEN = (311, "domain-taken", "A domain is another member's, or lies below or above one of its.")
+    RANGE_TAKEN = (312, "range-taken", "A number range overlaps with one that is allotted already.")
+    SPC_TAKEN = (313, "spc-taken", "A service provider code is another member's.")
+    VALIDATOR_TAKEN = (314, "validator-taken", "A validator key is another member's.")
+    ENDORSING_KEY_TAKEN = (315, "endorsing-key-taken", "An endorsing key is in use by another organisation.")
+    NO_VALIDATORS = (316, "no-validators", "The change would leave the ledger without validators or operators.")
+    MEMBERS = (317, "too-many-members", "The ledger has as many members or validators as it may.")
+    QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:
         self.code = code
@@ -180,11 +179,10 @@ PROFILE_REFUSALS = {
 """The refusal for each code of `voice_dpki.x509.profile.ProfileError`."""
 
 CONFLICT_REFUSALS = {
-    "organization": Refusal.ORGANIZATION_TAKEN,
     "domain": Refusal.DOMAIN_TAKEN,
     "spc": Refusal.SPC_TAKEN,
     "validator": Refusal.VALIDATOR_TAKEN,
     "endorsing-key": Refusal.ENDORSING_KEY_TAKEN,
     "range": Refusal.RANGE_TAKEN,
 }
-"""The refusal for each kind of `voice_dpki.ledger.members.ConflictError`."""
+"""The refusal for each kind of `voice_dpki.ledger.members.ConflictError` that a change of one member can bring."""
