@@ -61,8 +61,6 @@ class Tracer:
             event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
             self._file.write(msgspec.json.encode(event) + b"\n")
 
-    _write = write  # the name that segw_agent knows
-
     def close(self) -> None:
         """Close the file; later events are dropped."""
         if self._file is not None:
