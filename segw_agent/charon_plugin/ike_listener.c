@@ -31,6 +31,12 @@ static void sending(notes_t *notes, message_t *message)
 	{
 		return;
 	}
+	if (!notes || !notes->own)
+	{
+		DBG1(DBG_CFG, "voice-dpki: nothing is stated with our certificate: it must "
+			 "be the connection's (certs), and this plugin loaded before vici");
+		return;
+	}
 	if (notes->statement.integrity_info.ptr && numbers.integrity_info)
 	{
 		message->add_notify(message, FALSE, numbers.integrity_info,
@@ -48,8 +54,6 @@ METHOD(listener_t, message, bool,
 	private_listener_t *this, ike_sa_t *ike_sa, message_t *message,
 	bool incoming, bool plain)
 {
-	notes_t *notes;
-
 	if (!plain || !ike_sa || message->get_exchange_type(message) != IKE_AUTH)
 	{
 		return TRUE;
@@ -62,11 +66,7 @@ METHOD(listener_t, message, bool,
 		}
 		return TRUE;
 	}
-	notes = notes_get(this->notes, ike_sa);
-	if (notes)
-	{
-		sending(notes, message);
-	}
+	sending(notes_get(this->notes, ike_sa), message);
 	if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED)
 	{	/* this is the last response */
 		notes_forget(this->notes, ike_sa);

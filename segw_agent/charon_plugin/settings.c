@@ -6,7 +6,8 @@
 #include <library.h>
 
 #define SETTING(key) "%s.plugins.voice-dpki." key
-#define DEFAULT_SOCKET "/run/segw-agent.sock"
+/** Debian's AppArmor profile lets charon use sockets of this form, and no others in /run. */
+#define DEFAULT_SOCKET "/run/charon.segw-agent"
 #define DEFAULT_DEADLINE_MS 1500
 #define MAX_DEADLINE_MS 60000
 #define DEFAULT_INTEGRITY_INFO 40970

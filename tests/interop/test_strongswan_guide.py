@@ -1,0 +1,115 @@
+"""docs/strongswan.md: the configurations on the page, as they stand there but for paths, set a tunnel up."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .strongswan.charon import ROOT, Charon, link
+from .strongswan.site import demand
+from .strongswan.world import Identity, Ledger, folder, start_agent
+
+GUIDE = (ROOT / "docs" / "strongswan.md").read_text()
+DEFAULTS = (ROOT / "segw_agent/charon_plugin/voice-dpki.conf").read_text()
+
+
+def block(after: str, language: str = "") -> str:
+    """Return the first block of code after some text on the page."""
+    rest = GUIDE[GUIDE.index(after) :]
+    found = re.search(rf"```{language}\n(.*?)```", rest, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+class Machine:
+    """A machine as the page has it: /etc/swanctl, an agent and charon."""
+
+    def __init__(self, path: Path, side: str, namespace: str, own: Identity, ledger: Ledger, agent: str) -> None:
+        self.path, self.own = path / side, own
+        self.charon = Charon(namespace, self.path, {"socket": self.path / "agent.sock"})
+        for name in ("x509", "private"):
+            (self.path / "swanctl" / name).mkdir(parents=True)
+        stem = own.name.partition(".")[0]
+        (self.path / "swanctl/x509" / f"{stem}.der").write_bytes(own.certificate)
+        (self.path / "swanctl/private" / f"{stem}.pem").write_bytes(own.pem)
+        (self.path / "swanctl/swanctl.conf").write_text(block(f"The {side}'s"))
+        for there, here in (
+            ("/run/charon.segw-agent", self.path / "agent.sock"),
+            ("/run/charon.vici", self.path / "vici.sock"),
+            ("/var/lib", self.path),
+            ("http://127.0.0.1:26680", ledger.url),
+            ("/etc/voice-dpki", ledger.folder),
+            ("/etc/swanctl", self.path / "swanctl"),
+        ):
+            assert there in agent
+            agent = agent.replace(there, str(here))
+        self.charon.start()
+        self.agent = start_agent(self.path / "agent", {}, agent)
+
+    def swanctl(self, *arguments: str) -> str:
+        """Run swanctl as the page says, with this machine's folders."""
+        command = ["swanctl", *arguments, "--uri", f"unix://{self.path / 'vici.sock'}"]
+        environment = os.environ | {"SWANCTL_DIR": str(self.path / "swanctl")}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        self.charon.stop()
+        self.agent.stop()
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[Machine, Machine]]:
+    demand()
+    gateway_agent = block("## The agent", "toml")
+    device_agent = (
+        gateway_agent.replace("Vendor V", "Operator A")
+        .replace("*.vendor.example", "*.a.example")
+        .replace("segw.der", "enb1.der")
+        .replace("segw.pem", "enb1.pem")
+    ) + block("On a device: the same", "toml")
+    with folder() as path, link() as names:
+        ledger = Ledger(path)
+        gateway, device = Identity("segw.a.example", "Operator A"), Identity("enb1.vendor.example", "Vendor V")
+        ledger.record(gateway, device)
+        made = []
+        try:
+            for side, own, agent in (("gateway", gateway, gateway_agent), ("device", device, device_agent)):
+                made.append(Machine(path, side, names[side], own, ledger, agent))
+            yield made[0], made[1]
+        finally:
+            for machine in made:
+                machine.stop()
+            ledger.end()
+
+
+def test_the_guide_sets_a_tunnel_up(machines: tuple[Machine, Machine]) -> None:
+    gateway, device = machines
+    for machine in machines:
+        machine.swanctl("--load-all")
+    assert "initiate completed successfully" in device.swanctl("--initiate", "--child", "net")
+    assert device.charon.ping(device.charon.inner_address())
+    for line in block("## What the log says").splitlines()[:1]:
+        assert line.rpartition(" (")[0] in gateway.charon.log()
+    assert "N((40970))" in gateway.charon.log()
+    assert "N((40971))" in device.charon.log()
+
+
+def test_the_guides_defaults_are_the_plugins() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", GUIDE, re.MULTILINE))
+    assert len(rows) == 7
+    for name, value in rows.items():
+        assert re.search(rf"^    (# )?{name} = {re.escape(value)}$", DEFAULTS, re.MULTILINE)
+    code = (ROOT / "segw_agent/charon_plugin/settings.c").read_text()
+    for value in ("40970", "40971", "1500", '"/run/charon.segw-agent"'):
+        assert f" {value}\n" in code
+
+
+def test_debians_apparmor_profile_lets_charon_use_the_default_socket() -> None:
+    demand()
+    profile = Path("/etc/apparmor.d/usr.lib.ipsec.charon").read_text()
+    assert re.search(r"^\s*/run/charon\.\*\s+rw,$", profile, re.MULTILINE)
