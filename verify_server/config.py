@@ -24,6 +24,7 @@ from voice_dpki.stir.verify import Policy
 EXAMPLE = """\
 domain = "b.example"
 ledger_url = "http://127.0.0.1:26680"    # this operator's own inquiry node
+witnesses = []                           # other operators' nodes, whose headers must be the same
 genesis = "genesis.json"                 # whom to believe: the ledger's first validators
 trust_file = "ledger-trust.json"         # the newest header believed, kept for the next start
 tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a line
@@ -45,6 +46,8 @@ class VerifyConfig(Config, frozen=True, kw_only=True):
     listen: Listen
     domain: str
     ledger_url: str
+    witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Asked once a minute: a node that is cut off, or lies, could show this server alone another history."""
     genesis: str
     tokens: str
     trust_file: str | None = None

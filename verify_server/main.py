@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -85,15 +86,23 @@ def _start(setup: Setup) -> int:
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
     config, clock = setup.config, SystemClock()
     tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "verify-server")
-    async with LedgerClient.of_genesis(
-        config.ledger_url,
-        setup.genesis,
-        clock=clock,
-        max_age_s=config.max_age_s,
-        timeout_s=config.ledger_timeout_s,
-        trust_file=setup.trust_file,
-    ) as client:
-        subscription = Subscription(client, max_entries=config.signers_max_entries, clock=clock)
+    async with AsyncExitStack() as opened:
+        client, *witnesses = [
+            await opened.enter_async_context(
+                LedgerClient.of_genesis(
+                    url,
+                    setup.genesis,
+                    clock=clock,
+                    max_age_s=config.max_age_s,
+                    timeout_s=config.ledger_timeout_s,
+                    trust_file=setup.trust_file if url == config.ledger_url else None,
+                )
+            )
+            for url in (config.ledger_url, *config.witnesses)
+        ]
+        subscription = Subscription(
+            client, max_entries=config.signers_max_entries, witnesses=witnesses, clock=clock
+        )
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)

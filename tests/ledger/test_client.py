@@ -4,12 +4,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, SubmissionError
+from voice_dpki.ledger.client import LedgerClient, SubmissionError, light_client
+from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.light import LightBlock
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
@@ -73,6 +76,47 @@ async def test_nobody_there(federation: Any) -> None:
         with pytest.raises(SubmissionError, match="does not answer") as caught:
             await client.submit(b"", "token")
         assert (caught.value.name, caught.value.code) == ("unavailable", None)
+
+
+class FixedClock:
+    def __init__(self, at_s: float) -> None:
+        self.at_s = at_s
+
+    def now_s(self) -> float:
+        return self.at_s
+
+
+async def test_a_witness_with_another_history_ends_all_trust(federation: Any, chain: Any) -> None:
+    """Its evidence is kept; a witness whose header is not signed, or that has none, changes nothing."""
+    chain.take(chain.next_block())
+    ours, theirs = chain.next_block(), chain.next_block(time_ns=chain.replica.last.header.time_ns + 5)
+    light, clock = light_client(federation.genesis), FixedClock(theirs.header.time_ns / 1e9)
+    light.verify(chain.blocks[0].signed_header, None, clock.at_s)
+    light.verify(ours.signed_header, None, clock.at_s)
+
+    def block(signed_header: SignedHeader) -> Any:
+        return json_response(200, LightBlock(signed_header, federation.genesis.validators).to_json())
+
+    unsigned = replace(theirs.signed_header, commit=replace(theirs.signed_header.commit, round=1))
+    headers = "/ledger/v1/headers/2"
+    for response, code in (
+        (block(ours.signed_header), None),
+        (problem(404, "Not Found", ""), InquiryCode.UNREACHABLE),
+        (json_response(200, {}), InquiryCode.MALFORMED),
+        (block(unsigned), InquiryCode.UNPROVEN),
+        (block(theirs.signed_header), InquiryCode.FORK),
+        (block(ours.signed_header), InquiryCode.FORK),
+    ):
+        async with node(federation, Route("GET", headers, canned(response))) as witness:
+            async with LedgerClient("http://127.0.0.1:9", light, clock=clock) as client:
+                if code is None:
+                    await client.compare(witness)
+                    continue
+                with pytest.raises(InquiryError) as caught:
+                    await client.compare(witness)
+                assert caught.value.code is code
+                assert (client.fork is not None) is (code is InquiryCode.FORK)
+    assert light.fork.conflicting == theirs.signed_header
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"name": "\xff"}'])

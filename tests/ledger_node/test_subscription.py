@@ -47,7 +47,7 @@ async def test_a_known_certificate_is_held_and_every_change_is_heard(running: An
     async with running.client(follower) as client, running.client(engine) as other:
         for der in (first, second):
             await client.submit(der, token)
-        subscription = Subscription(client)
+        subscription = Subscription(client, witnesses=[other], compare_s=0.02)
         async with subscription.following():
             for der in (first, second):
                 await known(subscription, digest_of(der))
@@ -61,6 +61,7 @@ async def test_a_known_certificate_is_held_and_every_change_is_heard(running: An
             assert subscription.held(digest_of(b"")) is None
             assert (await subscription.look_up(digest_of(b""))).status is CertStatus.UNKNOWN
         assert (await other.resolve(digest_of(first))).status is CertStatus.REVOKED
+        assert client.fork is None
 
 
 async def test_a_break_leaves_no_gap(network: Any, token: str) -> None:

@@ -270,6 +270,23 @@ class LedgerClient:
         trust = self._verifier.trust
         return form, await self._verified(lambda: trust(raw, self._clock.now_s(), min_height=height))
 
+    async def compare(self, witness: "LedgerClient") -> None:
+        """Hold the newest trusted header to the one that another node, a witness, has at its height.
+
+        Raises InquiryError: FORK where both are signed by the validators, and then nothing is believed any more;
+        another code where the witness has none, or one that is not signed.
+        """
+        latest = self._light.latest
+        if latest.signed_header is None:
+            return
+        block = await witness.light_block(latest.height)
+        try:
+            self._light.verify(block.signed_header, block.validators, self._clock.now_s(), min_height=0)
+        except LightError as error:
+            raise inquiry_error(error) from None
+        finally:
+            self._report_fork()
+
     async def light_block(self, height: int) -> LightBlock:
         """Fetch a header with its commit and validators, verifying nothing; raises InquiryError."""
         data = await self._get(f"/ledger/v1/headers/{height}")

@@ -8,7 +8,6 @@ ended, or starts afresh where the node cannot tell any more.
 # ruff: noqa: TID251 - this is a shell: it waits, and runs as a task
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +24,9 @@ log = logging.getLogger(__name__)
 MAX_ENTRIES = 10_000
 """Certificates that are held: about 30 MB."""
 
+COMPARE_S = 60.0
+"""How often the newest header is held to those of the witnesses."""
+
 WAIT_S = 10.0
 """How long the node may keep the question for changes; it answers at its next header, heartbeats included."""
 
@@ -35,8 +37,19 @@ RETRY_S = (0.05, 0.2, 0.5, 1.0)
 class Subscription:
     """Looks certificates up with `client`, holding what was found; `run` keeps that fresh."""
 
-    def __init__(self, client: LedgerClient, *, max_entries: int = MAX_ENTRIES, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        client: LedgerClient,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        witnesses: Sequence[LedgerClient] = (),
+        compare_s: float = COMPARE_S,
+        clock: Clock | None = None,
+    ) -> None:
+        """`witnesses` ask other nodes: whose node is cut off, or lies, can be shown another history than others."""
         self._client = client
+        self._witnesses = witnesses
+        self._compare_s = compare_s
         self._clock = clock or SystemClock()
         self._holdings = Holdings(max_entries)
 
@@ -62,13 +75,15 @@ class Subscription:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the changes while the context lasts; raises at its end what that failed with, if it did."""
-        task = asyncio.create_task(self.run())
+        tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compare())]
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
 
     async def run(self) -> None:
         """Follow the changes until cancelled."""
@@ -82,6 +97,16 @@ class Subscription:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
+
+    async def _compare(self) -> None:
+        """Hold the newest header to those of the witnesses, now and then."""
+        while self._witnesses:
+            await asyncio.sleep(self._compare_s)
+            for witness in self._witnesses:
+                try:
+                    await self._client.compare(witness)
+                except InquiryError as error:
+                    log.warning("witness does not agree", extra={"fields": {"reason": str(error)}})
 
     async def _advance(self) -> None:
         """Wait for the next header, and look up again what it changes."""
