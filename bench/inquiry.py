@@ -12,6 +12,8 @@ its name as leaves of the tree. Blocks are signed by four validators. At each si
     answer       bytes of the whole answer: record, proof, member with its proof, header, four signatures
     verify       microseconds of the client for the whole answer, at a header that it has seen before
 
+Proof size and verification time follow as bars over the logarithm of the number of certificates.
+
 Last, the subscriber's side: looking up a certificate that is held, and verifying a block that changes 1, 10, 100.
 """
 
@@ -281,8 +283,8 @@ def load(folder: Path, size: int, seconds: float) -> tuple[float, float, float, 
 # Verifying
 
 
-def measure(ledger: Ledger, seconds: float) -> str:
-    """One row of the table."""
+def measure(ledger: Ledger, seconds: float, curves: dict[str, list[float]]) -> str:
+    """One row of the table; adds to the curves."""
     wall, processor, many, megabytes = load(ledger.folder, ledger.size, seconds)
     chain = Chain(ledger.store, ledger.genesis)
     inquiry, verifier = Inquiry(chain, SystemClock()), fresh_verifier(ledger.genesis)
@@ -290,19 +292,30 @@ def measure(ledger: Ledger, seconds: float) -> str:
     answers = [inquiry.status(each, with_certificate=False).body for each in sample]
     proofs = [tree.prove(ledger.store.view, each) for each in sample]
     verify_us = timed(lambda: [verify(verifier, *pair) for pair in zip(answers, sample, strict=True)]) / SAMPLES
+    proof_bytes = sum(len(proof.serialize()) for proof in proofs) / SAMPLES
+    curves.setdefault("proof, bytes", []).append(proof_bytes)
+    curves.setdefault("verification, us", []).append(verify_us)
     used = (ledger.folder / DATA_FILE).stat().st_blocks * 512
     return ROW.format(
         f"{ledger.size:,}",
         f"{wall:,.0f}",
         f"{processor:,.0f}",
         f"{many:,.0f}",
-        f"{sum(len(proof.serialize()) for proof in proofs) / SAMPLES:.0f}",
+        f"{proof_bytes:.0f}",
         f"{sum(len(proof.siblings) for proof in proofs) / SAMPLES:.1f}",
         f"{sum(map(len, answers)) / SAMPLES:.0f}",
         f"{verify_us:.0f}",
         f"{used / ledger.size:.0f}",
         f"{megabytes:.0f}",
     )
+
+
+def plot(curves: dict[str, list[float]]) -> None:
+    """Draw each curve over the sizes, which are equal steps of the logarithm."""
+    for name, values in curves.items():
+        print(f"\n{name}")
+        for size, value in zip(SIZES, values, strict=False):
+            print(f"{size:>9,} {'#' * round(60 * value / max(values))} {value:.0f}")
 
 
 def fresh_verifier(genesis: Genesis) -> AnswerVerifier:
@@ -369,10 +382,12 @@ def main() -> None:
     random.seed(1)
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         ledger = Ledger(Path(folder))
+        curves: dict[str, list[float]] = {}
         print(HEAD)
         for size in itertools.takewhile(lambda size: size <= options.max, SIZES):
             ledger.grow(size)
-            print(measure(ledger, options.seconds), flush=True)
+            print(measure(ledger, options.seconds, curves), flush=True)
+        plot(curves)
         subscriber(ledger)
         ledger.store.close()
 
