@@ -200,6 +200,7 @@ def test_quotas_bound_what_one_member_records(federation: Any) -> None:
     ders = [federation.certificate() for _ in range(6)]
     assert execute(state, *map(federation.submission, ders[:4])) == ["ok", "ok", "ok", "hourly-quota"]
     assert refused(state, batch(federation, *ders[3:])) == "hourly-quota"
+    assert refused(state, federation.submission(ders[0])) == "already-recorded", "asked again"
     theirs = federation.certificate("Operator B")
     assert execute(state, federation.submission(theirs, "Operator B")) == ["ok"], "others are not held up"
     later = START_S + 3600

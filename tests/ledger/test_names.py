@@ -38,7 +38,7 @@ def listed(state: MemoryState, *keys: bytes) -> set[CertDigest]:
 def test_each_name_lists_its_certificates(federation: Any) -> None:
     state = federation.state()
     one = federation.certificate(
-        uris=("sip:+493023125001@a.example", "sip:alice@a.example"), dns_names=("A.Example",)
+        uris=("sip:+493023125001@a.example", "SIP:alice@A.Example"), dns_names=("A.Example",)
     )
     two = federation.certificate(tn_auth_list=TnAuthList(spcs=("1234",), ranges=(TnRange(Tn("493023125000"), 20),)))
     three = federation.certificate(common_name="other", tn_auth_list=TnAuthList(tns=(Tn("493023125001"),)))

@@ -18,6 +18,7 @@ from voice_dpki.ledger.transactions import (
     Transaction,
     key_id_of,
     renewal_bytes,
+    signed_bytes,
 )
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
@@ -61,18 +62,22 @@ def change_status(draft: Draft, block: Block, member: Member, body: ChangeStatus
     _move(draft, block, record, body, Authority.ENDORSER)
 
 
-def change_own_status(draft: Draft, block: Block, body: OwnerStatus) -> None:
-    """Change a certificate's status by its own key, whose signature is verified already; raises Refused."""
-    record = draft.record(body.digest)
-    if record is None or record.key_id != key_id_of(body.key) or record.organization != body.by:
+def change_own_status(draft: Draft, block: Block, body: OwnerStatus, transaction: Transaction) -> None:
+    """Change a certificate's status by its own key, which signs, and no other; raises Refused."""
+    record, key_id = draft.record(body.digest), key_id_of(body.key)
+    if record is None or record.key_id != key_id or record.organization != body.by:
         raise Refused(Refusal.OWNER)
+    (*others, endorsement) = transaction.endorsements
+    if others or endorsement.key_id != key_id:
+        raise Refused(Refusal.OWNER)
+    verify(body.key, signed_bytes(transaction.body_bytes), endorsement.signature)
     _move(draft, block, record, body, Authority.OWNER)
 
 
 def _record(
     draft: Draft, block: Block, member: Member, *certificates: bytes, replaces: CertDigest | None = None
 ) -> None:
-    quotas.enter(draft, member.organization, len(certificates), block.time_s)
+    quotas.check_room(draft, len(certificates))
     expiring = []
     for certificate in certificates:
         record = _admit(draft, block, member, certificate)
@@ -81,6 +86,7 @@ def _record(
         draft.put_record(digest, replace(record, replaces=replaces))
         expiring.append((digest, record.not_after_s))
     expiry.enqueue(draft, expiring)
+    quotas.enter(draft, member.organization, len(certificates), block.time_s)
 
 
 def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> CertRecord:

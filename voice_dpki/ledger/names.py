@@ -34,6 +34,7 @@ MAX_LISTED = 256
 """Certificates of one name at a time."""
 
 _DOMAIN = b"voice-dpki/name/v1\0"
+_HOST_SCHEMES = frozenset({"sip", "sips"})
 _NUMBER_URI = re.compile(r"(?:tel:|sips?:)\+([0-9]{1,15})(?:@.*)?\Z", re.IGNORECASE)
 
 
@@ -43,8 +44,14 @@ def subject_key(organization: str, common_name: str) -> bytes:
 
 
 def uri_key(uri: str) -> bytes:
-    """Key of the leaf for a URI in the subject alternative names; those with a number are listed by that."""
-    return _key("uri", uri)
+    """Key of the leaf for a URI in the subject alternative names; those with a number are listed by that.
+
+    Scheme and host count in lower case (RFC 3261 §19.1.4).
+    """
+    scheme, _, rest = uri.partition(":")
+    user, at, host = rest.rpartition("@")
+    scheme = scheme.lower()
+    return _key("uri", f"{scheme}:{user}{at}{host.lower() if scheme in _HOST_SCHEMES else host}")
 
 
 def dns_key(name: str) -> bytes:

@@ -18,10 +18,14 @@ MAX_BLOCK_CERTIFICATES = 4000
 _DOMAIN = b"voice-dpki/usage/v1\0"
 
 
-def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
-    """Count `count` new certificates of a member; raises Refused where a bound is passed."""
+def check_room(draft: Draft, count: int) -> None:
+    """Raise Refused where the block has no room for `count` new certificates, before any work is done on them."""
     if draft.recorded + count > MAX_BLOCK_CERTIFICATES:
         raise Refused(Refusal.BLOCK_FULL)
+
+
+def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
+    """Count `count` new certificates of a member; raises Refused where a bound is passed."""
     parameters, hour = parameters_of(draft), time_s // HOUR_S
     total, last_hour, recent = usage(draft, organization)
     recent = count + (recent if last_hour == hour else 0)

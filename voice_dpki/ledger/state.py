@@ -23,7 +23,6 @@ from voice_dpki.ledger.transactions import (
     Submit,
     Transaction,
     Vote,
-    key_id_of,
     signed_bytes,
 )
 from voice_dpki.ledger.view import MemoryState, StateView
@@ -80,18 +79,9 @@ def _execute(draft: Draft, block: Block, transaction: Transaction) -> None:
     if body.chain != draft.chain_id:
         raise Refused(Refusal.CHAIN)
     if isinstance(body, OwnerStatus):
-        _check_owner(transaction, body)
-        lifecycle.change_own_status(draft, block, body)
+        lifecycle.change_own_status(draft, block, body, transaction)
     else:
         _HANDLERS[type(body)](draft, block, _endorser(draft, transaction), body, transaction)
-
-
-def _check_owner(transaction: Transaction, body: OwnerStatus) -> None:
-    """Check that the key in the body, and no other, signs."""
-    (*others, endorsement) = transaction.endorsements
-    if others or endorsement.key_id != key_id_of(body.key):
-        raise Refused(Refusal.OWNER)
-    verify(body.key, signed_bytes(transaction.body_bytes), endorsement.signature)
 
 
 def _endorser(draft: Draft, transaction: Transaction) -> Member:
