@@ -103,6 +103,8 @@ class Edge:
         self._tip: _Tip | None = None
         self._kept: dict[CertDigest, _Proved] = {}
         """Proofs under the tip's AppHash, by their last use."""
+        self._stale: dict[CertDigest, _Proved] = {}
+        """Those that were kept under an earlier one, until they are fetched again."""
 
     def app(self) -> HttpApp:
         """Return the whole application."""
@@ -124,8 +126,8 @@ class Edge:
         while True:
             try:
                 height = self._tip.header.height if self._tip else 0
-                header, raw = await self._client.newest(height, wait_s=WAIT_S)
-                await self._renew(self._adopt(header, raw))
+                self._adopt(*await self._client.newest(height, wait_s=WAIT_S))
+                await self._renew()
                 failures = 0
             except InquiryError as error:
                 if failures == 0:
@@ -156,23 +158,23 @@ class Edge:
         )
         return _Proved(resolution.record, resolution.member, evidence), tip
 
-    def _adopt(self, header: Header, raw: bytes) -> dict[CertDigest, _Proved]:
-        """Go on to a newer header; returns what was kept and is not proved by it."""
+    def _adopt(self, header: Header, raw: bytes) -> None:
+        """Go on to a newer header."""
         before = self._tip
         if before is not None and header.height <= before.header.height:
-            return {}
-        self._tip = _Tip(header, raw)
-        if before is None or before.header.app_hash == header.app_hash:
-            return {}
-        dropped, self._kept = self._kept, {}
-        return dropped
-
-    async def _renew(self, old: dict[CertDigest, _Proved]) -> None:
-        """Fetch new proofs for the certificates that were asked for last."""
-        digests = list(old)[-MAX_BATCH:]
-        if not digests:
             return
-        found, data = await self._client.resolve_all_raw(digests)
+        self._tip = _Tip(header, raw)
+        if before is not None and before.header.app_hash != header.app_hash:
+            self._stale |= self._kept
+            self._kept = {}
+
+    async def _renew(self) -> None:
+        """Fetch new proofs for the certificates that were asked for last."""
+        old = dict(list(self._stale.items())[-MAX_BATCH:])
+        if not old:
+            return
+        found, data = await self._client.resolve_all_raw(list(old))
+        self._stale = {}
         form = msgspec.json.decode(data, type=BatchForm)
         raw = bytes(form.signed_header)
         header = parse_signed_header(raw).header
