@@ -13,43 +13,64 @@ from segw_agent.staple import Staple
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
+from voice_dpki.ledger.client import LedgerClient, light_client
+from voice_dpki.ledger.light import LightClient
 from voice_dpki.x509.profile import digest_of
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A judge, the blocks that it follows, and its owner's own answer where it has a certificate to staple for."""
+    """A judge, the changes that it follows, and its owner's own answer where that is to be stapled."""
 
     judge: Judge
     watch: Watch
     staple: Staple | None
+    clients: tuple[LedgerClient, ...]
+
+    async def aclose(self) -> None:
+        """Close the connections to the ledger's nodes."""
+        for client in self.clients:
+            await client.aclose()
 
 
-def assemble(setup: Setup, clock: Clock, tracer: IkeTracer, *, staple: bool) -> Assembly:
-    """Put together what a gateway or an agent needs; `staple` if it shall fetch its own answer."""
-    section, urls = setup.ledger, setup.ledger.urls
-    watch = Watch(urls, setup.genesis, clock, bound_s=section.bound_s, max_age_s=section.max_age_s)
-    judge = Judge(ledger_of(setup, clock, tracer, watch), setup.policy, clock, tracer)
-    if not staple or setup.party is None:
-        return Assembly(judge, watch, None)
-    digest = digest_of(setup.party.certificate)
-    own = Staple(urls, setup.genesis, digest, clock, max_age_s=section.max_age_s, every_s=section.bound_s)
-    return Assembly(judge, watch, own)
-
-
-def ledger_of(setup: Setup, clock: Clock, tracer: IkeTracer, watch: Watch | None = None) -> Ledger:
-    """Make what asks the ledger; without `watch` it keeps no answers."""
+def assemble(
+    setup: Setup, clock: Clock, tracer: IkeTracer, *, follow: bool = True, staple: bool = False
+) -> Assembly:
+    """Put together what judges: with `follow` answers are held, with `staple` the own one is fetched."""
     section = setup.ledger
-    return Ledger(
-        section.urls,
-        setup.genesis,
+    clients = {
+        url.partition("://")[2].rstrip("/"): LedgerClient(
+            url,
+            _light(setup),
+            clock=clock,
+            max_age_s=section.max_age_s,
+            timeout_s=section.timeout_s,
+            trust_file=setup.trust_file,
+        )
+        for url in section.urls
+    }
+    asked, max_age_s = tuple(clients.values()), section.max_age_s
+    watch = Watch(asked, clock, bound_s=section.bound_s, max_age_s=max_age_s, max_entries=section.cache_entries)
+    ledger = Ledger(
+        clients,
+        _light(setup),
         clock,
         tracer,
-        max_age_s=section.max_age_s,
-        timeout_s=section.timeout_s,
-        watch=watch,
-        cache_entries=section.cache_entries,
+        max_age_s=max_age_s,
+        watch=watch if follow else None,
+        trust_file=setup.trust_file,
     )
+    own = None
+    if staple and setup.party is not None:
+        digest = digest_of(setup.party.certificate)
+        own = Staple(asked, digest, clock, max_age_s=max_age_s, every_s=section.bound_s)
+    return Assembly(Judge(ledger, setup.policy, clock, tracer), watch, own, asked)
+
+
+def _light(setup: Setup) -> LightClient:
+    """Trust the kept header, or else the genesis, for as long as is configured."""
+    trusted = light_client(setup.genesis, setup.trust_file).latest
+    return LightClient(setup.genesis.chain_id, trusted, trusting_period_s=setup.ledger.trusting_period_s)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from voice_dpki.ikev2.responder import Limits
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.window import Retransmission
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.light import TRUSTING_PERIOD_S
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import (
     Config,
@@ -37,6 +38,8 @@ COMMON_EXAMPLE = """\
 [ledger]
 urls = ["http://127.0.0.1:26680"]      # inquiry nodes, asked in this order
 genesis = "genesis.json"               # whom to believe: the ledger's first validators
+trust = "trusted.json"                 # the newest header that followed from them, kept here
+trusting_period_s = 1209600            # longest time without one; devices that rest for longer need more
 max_age_s = 30                         # an answer that is older is not believed
 timeout_s = 2                          # how long an inquiry node may take
 bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
@@ -103,6 +106,10 @@ class LedgerSection(Config, frozen=True, kw_only=True):
     max_age_s: PositiveSeconds = 30.0
     timeout_s: PositiveSeconds = 2.0
     bound_s: PositiveSeconds = 2.0
+    trust: str | None = None
+    """Where the newest trusted header is kept; it outlasts the genesis's trusting period."""
+    trusting_period_s: PositiveSeconds = float(TRUSTING_PERIOD_S)
+    """How long a trusted header, or the genesis, vouches for later ones."""
     cache_entries: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 100_000
 
 
@@ -237,6 +244,7 @@ class Setup:
     ledger: LedgerSection
     party: Party | None
     trace: Path | None
+    trust_file: Path | None = None
 
 
 def load_agent(path: Path) -> tuple[AgentConfig, Setup]:
@@ -299,6 +307,7 @@ def _setup(
         ledger=ledger,
         party=_party(path, own) if own else None,
         trace=resolve(path, trace.file) if trace else None,
+        trust_file=resolve(path, ledger.trust) if ledger.trust else None,
     )
 
 

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 
-from segw_agent.assembly import ledger_of
+from segw_agent.assembly import assemble
 from segw_agent.config import DeviceConfig, Setup, statement_maker
-from segw_agent.judge import Judge
 from segw_agent.policy import Question, Side
 from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
@@ -52,8 +51,8 @@ class Device:
             tracer,
         )
         self._ports = UdpPorts(tracer)
-        self._ledger = ledger_of(setup, clock, tracer)
-        self._judge = Judge(self._ledger, setup.policy, clock, tracer)
+        self._assembly = assemble(setup, clock, tracer, follow=False)
+        self._judge = self._assembly.judge
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None
         self._sas: dict[bytes, Initiator] = {}
@@ -80,7 +79,7 @@ class Device:
             if self._timer is not None:
                 self._timer.cancel()
             self._ports.close()
-            await self._ledger.aclose()
+            await self._assembly.aclose()
 
     async def _attach_and_stay(self, stop: asyncio.Event) -> Outcome:
         outcome, spi = Outcome(False), b""

@@ -22,6 +22,7 @@ from voice_dpki.ikev2.events import (
     Path,
     SaName,
     Trusted,
+    Untrusted,
     Verdict,
 )
 from voice_dpki.ikev2.responder import Responder
@@ -75,7 +76,7 @@ class Gateway:
         if self._timer is not None:
             self._timer.cancel()
         self._ports.close()
-        await self._judge.ledger.aclose()
+        await self._assembly.aclose()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """End an SA that stands (SaControl)."""
@@ -131,13 +132,23 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     async def _decide(self, question: Question) -> None:
-        verdict: Verdict = await self._judge.judge(question)
+        verdict = await self._verdict(question)
         if isinstance(verdict, Trusted):
             self._questions[question.sa] = question
             staple = self._assembly.staple
             verdict = Trusted(staple.answer() if staple else None)
         self.responder.judge(question.sa, verdict, self._clock.now_s())
         self._pump()
+
+    async def _verdict(self, question: Question) -> Verdict:
+        """Judge; whatever goes wrong in that is a refusal."""
+        try:
+            return await self._judge.judge(question)
+        except Exception:
+            log.exception("a certificate could not be judged")
+            return Untrusted(
+                "internal", "5.4 certificate", "the certificate could not be judged; the log says more"
+            )
 
     def _established(self, event: Established) -> None:
         self.live.add(self._questions.pop(event.sa))

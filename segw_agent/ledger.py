@@ -3,9 +3,9 @@
 Whatever its way, an answer is used only after its proof was verified against the genesis validators.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 from segw_agent.metrics import INQUIRIES
@@ -13,8 +13,8 @@ from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError, Resolution
-from voice_dpki.ledger.client import LedgerClient, light_client
-from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.client import LedgerClient, save_trust
+from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
 
 
@@ -27,42 +27,33 @@ class Found:
 
 
 class Ledger:
-    """Asks; close it with `aclose`."""
+    """Asks the nodes of `clients`, in their order; `light` verifies what peers staple."""
 
     def __init__(
         self,
-        urls: Sequence[str],
-        genesis: Genesis,
+        clients: Mapping[str, LedgerClient],
+        light: LightClient,
         clock: Clock,
         tracer: IkeTracer,
         *,
         max_age_s: float,
-        timeout_s: float,
         watch: Watch | None = None,
-        cache_entries: int = 0,
+        trust_file: Path | None = None,
     ) -> None:
-        """Answers are cached only while `watch` tells what changes."""
-        self._clients = [
-            LedgerClient.of_genesis(url, genesis, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s)
-            for url in urls
-        ]
-        self._addresses = [url.partition("://")[2].rstrip("/") for url in urls]
-        self._verifier = AnswerVerifier(light_client(genesis), max_age_s=max_age_s)
-        self._clock, self._tracer, self._watch = clock, tracer, watch
-        self._cache: OrderedDict[CertDigest, Resolution] = OrderedDict()
-        self._cache_entries = cache_entries
+        """`clients` are by "host:port". Answers are held only while `watch` tells what changes.
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        for client in self._clients:
-            await client.aclose()
+        With a `trust_file`, what stapled answers proved is trusted after a restart too.
+        """
+        self._clients = clients
+        self._light, self._verifier = light, AnswerVerifier(light, max_age_s=max_age_s)
+        self._clock, self._tracer, self._watch, self._trust_file = clock, tracer, watch, trust_file
 
     async def find(self, digest: CertDigest, *, step: str, stapled: bytes | None = None) -> Found:
         """Find out about a certificate; `step` numbers the inquiry in traces. Raises InquiryError.
 
         A stapled answer that does not hold is passed over where there are nodes to ask.
         """
-        cached = self._cached(digest)
+        cached = self._watch.held(digest) if self._watch else None
         if cached is not None:
             return self._found(cached, "cache", step)
         if stapled is not None:
@@ -80,7 +71,7 @@ class Ledger:
         problem = InquiryError(
             InquiryCode.UNREACHABLE, "there is no inquiry node to ask, and no answer was stapled"
         )
-        for client, address in zip(self._clients, self._addresses, strict=True):
+        for address, client in self._clients.items():
             began_s = perf_counter()
             self._tracer.ask(address, _numbered(step, 1, "CERT_Status Request"), digest=digest.hex())
             try:
@@ -92,13 +83,18 @@ class Ledger:
                 continue
             facts = {"status": str(resolution.status), "height": resolution.height, "ms": _ms(began_s)}
             self._tracer.answer(address, _numbered(step, 3, "CERT_Status Response"), digest=digest.hex(), **facts)
-            self._keep(resolution)
+            if self._watch is not None:
+                self._watch.hold(resolution)
             return resolution
         raise problem
 
     def _verify(self, digest: CertDigest, stapled: bytes) -> Resolution:
         now_s, least = self._clock.now_s(), self._verifier.latest_height
-        return self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
+        found = self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
+        block = self._light.latest.light_block
+        if self._trust_file is not None and block is not None:
+            save_trust(self._trust_file, block)
+        return found
 
     def _found(self, resolution: Resolution, source: str, step: str) -> Found:
         INQUIRIES.labels(source, resolution.status).inc()
@@ -107,22 +103,6 @@ class Ledger:
             text = f"{_numbered(step, 3, resolution.status)}, height {resolution.height}: {whose}"
             self._tracer.note(text, source=source, height=resolution.height)
         return Found(resolution, source)
-
-    def _cached(self, digest: CertDigest) -> Resolution | None:
-        resolution = self._cache.get(digest)
-        if resolution is None or self._watch is None or not self._watch.is_fresh():
-            return None
-        if not self._watch.changes.unchanged_since(digest, resolution.height):
-            del self._cache[digest]
-            return None
-        self._cache.move_to_end(digest)
-        return resolution
-
-    def _keep(self, resolution: Resolution) -> None:
-        if self._watch is not None and self._cache_entries:
-            self._cache[resolution.digest] = resolution
-            while len(self._cache) > self._cache_entries:
-                self._cache.popitem(last=False)
 
 
 def _numbered(step: str, part: int, text: str) -> str:

@@ -1,7 +1,7 @@
 """IKE SAs that were admitted: each is ended as soon as its certificate would not be admitted any more.
 
-The ledger's blocks say which certificates changed, and only these are asked about. While the blocks cannot be
-followed, all are asked about in turn. An SA whose certificate cannot be asked about stays: a ledger that is out of
+The ledger's changes say which certificates are concerned, and only these are asked about. While the changes are not
+heard of, all are asked about in turn. An SA whose certificate cannot be asked about stays: a ledger that is out of
 reach stops new devices, but does not cut off those that are connected.
 """
 
@@ -54,8 +54,10 @@ class LiveSas:
         self._judge, self._watch, self._control, self._clock = judge, watch, control, clock
         self._log = live_log
         self._sas: dict[SaName, LiveSa] = {}
-        self._of_digest: dict[CertDigest, set[SaName]] = {}
+        self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
+        self._unsure: set[CertDigest] = set()
+        """Certificates that may have changed between the answer about them and the moment their SA was added."""
         for sa in live_log.load() if live_log else ():
             self._insert(sa)
 
@@ -66,6 +68,8 @@ class LiveSas:
         """Note an SA whose peer was found to be trusted."""
         sa = LiveSa.of(question, self._clock.now_s())
         self._insert(sa)
+        if self._watch.held(sa.digest) is None:
+            self._unsure.add(sa.digest)
         if self._log is not None:
             self._log.add(sa)
 
@@ -75,9 +79,10 @@ class LiveSas:
         if sa is None:
             return
         self._ending.pop(name, None)
-        self._of_digest[sa.digest].discard(name)
-        if not self._of_digest[sa.digest]:
-            del self._of_digest[sa.digest]
+        for key in sa.leaves():
+            self._of_key[key].discard(name)
+            if not self._of_key[key]:
+                del self._of_key[key]
         LIVE.set(len(self._sas))
         if self._log is not None:
             self._log.remove(name)
@@ -100,15 +105,22 @@ class LiveSas:
 
     def _insert(self, sa: LiveSa) -> None:
         self._sas[sa.name] = sa
-        self._of_digest.setdefault(sa.digest, set()).add(sa.name)
+        for key in sa.leaves():
+            self._of_key.setdefault(key, set()).add(sa.name)
         LIVE.set(len(self._sas))
 
     async def _follow_changes(self) -> None:
-        await self._recheck(list(self._of_digest))
+        await self._recheck(self._digests())
         while True:
             changed = await self._watch.next_change()
-            concerned = self._of_digest.keys() if changed is None else self._of_digest.keys() & changed
-            await self._recheck(list(concerned))
+            await self._recheck(self._digests() if changed is None else self._digests(changed))
+
+    def _digests(self, keys: frozenset[bytes] | None = None) -> list[CertDigest]:
+        """The certificates of all live SAs, or of those that depend on one of `keys`."""
+        if keys is None:
+            return list(dict.fromkeys(sa.digest for sa in self._sas.values()))
+        names = (name for key in keys for name in self._of_key.get(key, ()))
+        return list(dict.fromkeys(self._sas[name].digest for name in names))
 
     async def _tick(self) -> None:
         while True:
@@ -117,8 +129,8 @@ class LiveSas:
             for sa in self._sas.values():
                 if now_s > sa.not_after_s:
                     self._ending[sa.name] = Untrusted("expired", "live SA", "the certificate has expired")
-            if self._sas and not self._watch.is_fresh():
-                await self._recheck(list(self._of_digest))
+            unsure, self._unsure = self._unsure, set()
+            await self._recheck(list(unsure) if self._watch.is_fresh() else self._digests())
             await self._end_marked()
             await self._forget_gone()
 
@@ -134,7 +146,7 @@ class LiveSas:
         except InquiryError as error:
             log.warning("live SA cannot be checked", extra={"fields": {"reason": str(error)}})
             return
-        for name in self._of_digest.get(digest, ()):
+        for name in self._of_key.get(digest, ()):
             refusal = self._judge.policy.check_certificate(self._sas[name].side, found, self._clock.now_s())
             if refusal is not None:
                 self._ending[name] = refusal

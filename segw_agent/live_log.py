@@ -14,6 +14,7 @@ from typing import Any
 from segw_agent.policy import Question, Side
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
+from voice_dpki.ledger.members import member_key
 from voice_dpki.names import CertDigest
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ class LiveSa:
     side: Side
     identity: str
     digest: CertDigest
+    organization: str
+    """Under whom the certificate is recorded: its end, or suspension, ends the SA too."""
     not_after_s: int
     since_s: float
 
@@ -44,9 +47,14 @@ class LiveSa:
             question.side,
             question.identity,
             certificate.digest,
+            certificate.organization or "",
             certificate.not_after_s,
             now_s,
         )
+
+    def leaves(self) -> tuple[bytes, bytes]:
+        """Keys of the ledger's leaves that decide: the certificate's and its organisation's."""
+        return self.digest, member_key(self.organization)
 
     def renamed(self, name: SaName, unique_id: int) -> "LiveSa":
         """Return the SA under another name."""
@@ -65,6 +73,7 @@ class LiveSa:
             Side(members["side"]),
             str(members["identity"]),
             CertDigest(bytes.fromhex(members["digest"])),
+            str(members["organization"]),
             int(members["not_after_s"]),
             float(members["since_s"]),
         )

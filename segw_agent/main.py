@@ -107,7 +107,7 @@ async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Ev
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(contextlib.closing(_tracer(setup, "agent")))
         parts = assemble(setup, CLOCK, tracer, staple=True)
-        stack.push_async_callback(parts.judge.ledger.aclose)
+        stack.push_async_callback(parts.aclose)
         control = ViciControl(resolve(path, config.vici)) if config.vici else None
         live = _live(path, config, parts, control)
         agent = Agent(parts.judge, live, _own(config, setup, parts))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segw_agent.attachment.events import KINDS
-from segw_agent.attachment.network import Testbed
+from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR, Credential
 from segw_agent.policy import IntegrityPolicy, Side
 from segw_agent.protocol import Answer, Operation, Request
@@ -69,6 +71,14 @@ class Agent:
         }
         return self.ask(Request(**parts | changes))
 
+    def until(self, credential: Credential, code: str) -> Answer:
+        """Ask until the answer is `code`: a change must count within the bound."""
+        deadline = time.monotonic() + BOUND_S
+        while (answer := self.judge(credential)).code != code:
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.01)
+        return answer
+
 
 def received(connection: socket.socket) -> bytes:
     head = connection.recv(2, socket.MSG_WAITALL)
@@ -103,12 +113,12 @@ def test_life_of_a_certificate(testbed: Testbed, agent: Agent) -> None:
     assert (answer.yes, answer.code) == (True, "trusted")
     assert agent.judge(enb, identification=subject_identity(enb.der)).yes
     testbed.change(enb, CertStatus.SUSPENDED, "certificateHold")
-    assert agent.judge(enb).code == "suspended"
+    agent.until(enb, "suspended")
     testbed.change(enb, CertStatus.VALID, "removeFromCRL")
-    assert agent.judge(enb).yes
+    agent.until(enb, "trusted")
     testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
-    answer = agent.judge(enb)
-    assert (answer.yes, answer.code) == (False, "revoked")
+    answer = agent.until(enb, "revoked")
+    assert not answer.yes
     assert answer.sentence == "step 5.4 certificate: the certificate was revoked on the ledger"
     assert agent.judge(enb, side=Side.DEVICE).sentence.startswith("step 8 SeGW certificate")
 
@@ -124,7 +134,7 @@ def test_cache_is_quick_and_never_wrong(testbed: Testbed, agent: Agent) -> None:
     metrics = metrics_of(agent)
     assert 'segw_inquiries_total{outcome="valid",source="cache"}' in metrics
     testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
-    assert agent.judge(enb).code == "revoked"
+    agent.until(enb, "revoked")
 
 
 def metrics_of(agent: Agent) -> str:
@@ -183,6 +193,23 @@ def test_malformed_requests_end_the_connection(agent: Agent, octets: bytes) -> N
         connection.sendall(octets)
         assert Answer.parse(received(connection)).code == "malformed"
         assert connection.recv(1) == b""
+
+
+@given(octets=st.binary(max_size=200), sized=st.booleans())
+@settings(max_examples=60)
+def test_any_bytes_on_the_socket(agent: Agent, octets: bytes, sized: bool) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(agent.path))
+        connection.sendall(len(octets).to_bytes(2, "big") + octets if sized else octets)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert agent.running.status is None
+
+
+def test_nothing_went_wrong_unnoticed(agent: Agent) -> None:
+    assert "raceback" not in agent.log.read_text()
 
 
 def test_several_requests_on_a_connection(testbed: Testbed, agent: Agent, segw: Credential) -> None:

@@ -152,7 +152,7 @@ async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.
         await asyncio.to_thread(attach_strongswan, testbed, device)
         control = ViciControl(device.socket)
         (name,) = await control.standing() or ()
-        live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), 2**31, 0.0)
+        live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), OPERATOR, 2**31, 0.0)
         other = replace(live, name=SaName(bytes(8), bytes(8)), unique_id=77)
         assert not await control.end(other, "revoked")
         assert await control.end(live, "revoked")
