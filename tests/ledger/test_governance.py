@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voice_dpki.ledger import directory, tree
+from voice_dpki.ledger import directory, names, tree
 from voice_dpki.ledger.admission import check_authority, read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.governance import is_quorum
@@ -169,6 +169,21 @@ def test_porting_moves_authority_over_numbers(federation: Any) -> None:
             check_authority(profile, now["Operator A"])
         check_authority(profile, now["Operator B"])
     assert [now[name].revision for name in OPERATORS[:2]] == [1, 1]
+
+
+def test_nobody_uses_up_a_number_before_giving_it_away(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "MAX_LISTED", 2)
+    ledger, uris = Ledger(), ("tel:+49304001",)
+    old = [certificate(federation, "Operator D", common_name=str(number), uris=uris) for number in range(2)]
+    assert ledger.block(*(submission(der, "Operator D") for der in old)) == ["ok", "ok"]
+    ledger.decide(RemoveMember("Operator D"), "Operator B", "Operator C")
+    ledger.pass_delay()
+    ledger.decide(SetMember(replace(MEMBERS[0], ranges=MEMBERS[3].ranges), 0), "Operator B", "Operator C")
+    ledger.pass_delay()
+    new = certificate(federation, uris=uris)
+    assert ledger.block(submission(new)) == ["ok"]
+    listed = [data for key in names.number_keys(Tn("49304001")) if (data := ledger.state.leaf(key))]
+    assert names.parse_listed(listed[0]) == tuple(sorted(map(digest_of, (*old, new))))
 
 
 def test_a_range_that_was_taken_meanwhile_is_refused_when_it_is_due() -> None:

@@ -84,7 +84,20 @@ def test_a_list_and_a_certificates_names_are_bounded(federation: Any, monkeypatc
     assert record(state, federation, federation.certificate(common_name="x", tn_auth_list=odd)) == "too-many-names"
 
 
-@pytest.mark.parametrize("value", [["name", []], ["name", [b""]], ["name", [bytes(32)] * 2], ["key", []], 0])
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["name", []],
+        ["name", [["A", []]]],
+        ["name", [["A", [b""]]]],
+        ["name", [["A", [bytes(32)] * 2]]],
+        ["name", [["B", [bytes(32)]], ["A", [bytes(32)]]]],
+        ["name", [["A", [bytes(32)]]] * 2],
+        ["name", [bytes(32)]],
+        ["key", [["A", [bytes(32)]]]],
+        0,
+    ],
+)
 def test_refuses_what_is_no_list(value: Any) -> None:
     with pytest.raises(MalformedError):
         names.parse_listed(cbor.encode(value))

@@ -95,7 +95,7 @@ def _remove(draft: Draft, digest: CertDigest) -> None:
     if record is None or der is None:
         raise LocalError("the ledger's state is damaged: a queued certificate is missing")
     owners.release(draft, record.key_id)
-    names.strike(draft, read_admitted(der))
+    names.strike(draft, read_admitted(der), record.organization)
     quotas.leave(draft, record.organization)
     draft.put(digest, None)
     draft.certificates[digest] = None

@@ -9,6 +9,7 @@ from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import REASONS, Authority, CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.signatures import verify
+from voice_dpki.ledger.standing import status_of
 from voice_dpki.ledger.transactions import (
     Batch,
     ChangeStatus,
@@ -42,7 +43,7 @@ def renew(draft: Draft, block: Block, member: Member, body: Renew, _: Transactio
         raise Refused(Refusal.NOT_RECORDED)
     if old.organization != member.organization:
         raise Refused(Refusal.NOT_OWNER)
-    if old.status is not CertStatus.VALID or block.time_s > old.not_after_s:
+    if status_of(old, member, block.time_s) is not CertStatus.VALID:
         raise Refused(Refusal.NOT_VALID)
     if old.replaced_by is not None:
         raise Refused(Refusal.RENEWED)
@@ -96,7 +97,7 @@ def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> Ce
     profile = check_certificate(certificate, member, block.time_s)
     key_id = key_id_of(profile.public_key_der)
     owners.claim(draft, key_id, member.organization)
-    names.enlist(draft, profile)
+    names.enlist(draft, profile, member.organization)
     return CertRecord(
         status=CertStatus.VALID,
         organization=member.organization,

@@ -1,6 +1,6 @@
 """All certificates of a name: for each name that certificates bear, a leaf with the list of them.
 
-    SHA-256("voice-dpki/name/v1" ‖ 00 ‖ CBOR of the name) -> ["name", [* H(CERT)]]        -- sorted, never empty
+    SHA-256("voice-dpki/name/v1" ‖ 00 ‖ CBOR of the name) -> ["name", [+ [organization, [+ H(CERT)]]]]
 
     name = ["subject", organization, common name]
          / ["uri", URI]                   -- alternative names other than telephone numbers
@@ -8,19 +8,22 @@
          / ["number", length, prefix]     -- numbers of `length` digits that begin with `prefix`
          / ["spc", code]
 
-Because a leaf lists every certificate of its name, its proof shows that none is left out. A number range stands in
-as few leaves as there are blocks of powers of ten in it, and none of these holds another's number; so all
-certificates for a number are those in the leaves for its prefixes, of which there are at most 15.
+Names that have gone from one organisation to another are listed for both, all in order, and each has room for its
+own: nobody can use up a number before giving it away. Because a leaf lists every certificate of its name, its proof
+shows that none is left out. A number range stands in as few leaves as there are blocks of powers of ten in it, and
+none of these holds another's number; so all certificates for a number are those in the leaves for its prefixes, of
+which there are at most 15.
 """
 
 import hashlib
 import re
-from bisect import bisect_left
+from bisect import insort
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
-from voice_dpki.errors import MalformedError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.names import CertDigest, Tn
@@ -31,7 +34,7 @@ MAX_NAMES = 128
 """Names of one certificate: each is a leaf of the tree that recording it changes."""
 
 MAX_LISTED = 256
-"""Certificates of one name at a time."""
+"""Certificates of one name and organisation at a time."""
 
 _DOMAIN = b"voice-dpki/name/v1\0"
 _HOST_SCHEMES = frozenset({"sip", "sips"})
@@ -70,15 +73,13 @@ def number_keys(tn: Tn) -> list[bytes]:
 
 
 def parse_listed(data: bytes) -> tuple[CertDigest, ...]:
-    """Parse the value of such a leaf; raises MalformedError."""
+    """Parse the value of such a leaf to all certificates in it, in order; raises MalformedError."""
     match cbor.decode(data, "name leaf"):
-        case ["name", list(digests)]:
-            found = tuple(
-                CertDigest(digest) for digest in digests if isinstance(digest, bytes) and len(digest) == 32
-            )
-            if found and len(found) == len(digests) and list(found) == sorted(set(found)):
-                return found
-    raise MalformedError("name leaf: not a sorted list of digests")
+        case ["name", list(entries)] if entries:
+            listed = dict(map(_entry, entries))
+            if len(listed) == len(entries) and list(listed) == sorted(listed):
+                return tuple(sorted(digest for digests in listed.values() for digest in digests))
+    raise MalformedError("name leaf: not sorted lists of digests")
 
 
 def name_keys(profile: CertificateProfile) -> list[bytes]:
@@ -89,21 +90,23 @@ def name_keys(profile: CertificateProfile) -> list[bytes]:
     return keys
 
 
-def enlist(draft: Draft, profile: CertificateProfile) -> None:
-    """List a certificate under its names; raises Refused where a list is full."""
+def enlist(draft: Draft, profile: CertificateProfile, organization: str) -> None:
+    """List a certificate under its names; raises Refused where the organisation's list is full."""
     for key in name_keys(profile):
-        listed = _listed(draft, key)
+        entries = _read(draft, key)
+        listed = entries.setdefault(organization, [])
         if len(listed) >= MAX_LISTED:
             raise Refused(Refusal.NAME_FULL)
-        listed.insert(bisect_left(listed, profile.digest), profile.digest)
-        draft.put(key, ["name", listed])
+        insort(listed, profile.digest)
+        _write(draft, key, entries)
 
 
-def strike(draft: Draft, profile: CertificateProfile) -> None:
+def strike(draft: Draft, profile: CertificateProfile, organization: str) -> None:
     """Take a certificate off all lists."""
     for key in name_keys(profile):
-        listed = [digest for digest in _listed(draft, key) if digest != profile.digest]
-        draft.put(key, ["name", listed] if listed else None)
+        entries = _read(draft, key)
+        entries[organization] = [digest for digest in entries[organization] if digest != profile.digest]
+        _write(draft, key, entries)
 
 
 def decimal_blocks(entry: TnRange) -> Iterator[str]:
@@ -117,9 +120,31 @@ def decimal_blocks(entry: TnRange) -> Iterator[str]:
         at += size
 
 
-def _listed(draft: Draft, key: bytes) -> list[CertDigest]:
+_Entries: TypeAlias = dict[str, list[CertDigest]]
+
+
+def _read(draft: Draft, key: bytes) -> _Entries:
     data = draft.leaf(key)
-    return [] if data is None else list(parse_listed(data))
+    if data is None:
+        return {}
+    match cbor.decode(data, "name leaf"):
+        case ["name", list(entries)]:
+            return dict(map(_entry, entries))
+    raise LocalError("the ledger's state is damaged: a list of certificates is not one")
+
+
+def _write(draft: Draft, key: bytes, entries: _Entries) -> None:
+    listed: list[Cbor] = [[organization, digests] for organization, digests in sorted(entries.items()) if digests]
+    draft.put(key, ["name", listed] if listed else None)
+
+
+def _entry(item: Cbor) -> tuple[str, list[CertDigest]]:
+    match item:
+        case [str(organization), list(digests)] if digests:
+            found = [CertDigest(digest) for digest in digests if isinstance(digest, bytes) and len(digest) == 32]
+            if len(found) == len(digests) and found == sorted(set(found)):
+                return organization, found
+    raise MalformedError("name leaf: not an organisation and a sorted list of digests")
 
 
 def _keys(profile: CertificateProfile) -> Iterator[bytes]:

@@ -102,7 +102,11 @@ class Refusal(Enum):
     NOT_YET_VALID = (126, "not-yet-valid", "The certificate becomes valid more than 30 days from now.")
 
     TOO_MANY_NAMES = (127, "too-many-names", "The certificate has more than 128 names and blocks of numbers.")
-    NAME_FULL = (128, "name-full", "256 certificates with one of the certificate's names are recorded already.")
+    NAME_FULL = (
+        128,
+        "name-full",
+        "The organisation has 256 certificates with one of these names on the ledger already.",
+    )
     QUOTA_HOUR = (129, "hourly-quota", "The member has had as many certificates recorded in this hour as it may.")
     QUOTA_TOTAL = (130, "total-quota", "The member has as many certificates on the ledger as it may.")
 
