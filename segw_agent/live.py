@@ -7,10 +7,11 @@ reach stops new devices, but does not cut off those that are connected.
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from segw_agent.judge import Judge
-from segw_agent.live_log import LiveLog, LiveSa
+from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import ENDED, LIVE
 from segw_agent.policy import Question
 from segw_agent.watch import Watch
@@ -27,6 +28,9 @@ TICK_S = 0.5
 
 SWEEP_AT_ONCE = 64
 """Certificates that are asked about side by side."""
+
+SETTLED_S = 2.0
+"""An SA that was admitted so long ago stands, or never will."""
 
 UNSEEN_S = 30.0
 """How long an admitted SA may take until it stands; one that never did is forgotten."""
@@ -67,11 +71,9 @@ class LiveSas:
     def add(self, question: Question) -> None:
         """Note an SA whose peer was found to be trusted."""
         sa = LiveSa.of(question, self._clock.now_s())
-        self._insert(sa)
+        self._keep(sa)
         if self._watch.held(sa.digest) is None:
             self._unsure.add(sa.digest)
-        if self._log is not None:
-            self._log.add(sa)
 
     def remove(self, name: SaName) -> None:
         """Forget an SA that is gone."""
@@ -92,16 +94,31 @@ class LiveSas:
         sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
         if sa is not None:
             self.remove(sa.name)
-            renamed = sa.renamed(new, new_id)
-            self._insert(renamed)
-            if self._log is not None:
-                self._log.add(renamed)
+            self._keep(sa.renamed(new, new_id))
+
+    def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
+        """Take over SAs that were rekeyed while nobody listened: unknown ones of a peer whose known one is gone."""
+        settled_s = self._clock.now_s() - SETTLED_S
+        gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
+        unknown = {name: each for name, each in standing.items() if name not in self._sas}
+        for sa in gone:
+            successors = [(name, each) for name, each in unknown.items() if each.is_of(sa.identity)]
+            for name, each in successors:
+                log.info("SA taken over", extra={"fields": {"sa": str(name), "identity": sa.identity}})
+                self._keep(sa.renamed(name, each.unique_id))
+            if successors:
+                self.remove(sa.name)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_changes())
             group.create_task(self._tick())
+
+    def _keep(self, sa: LiveSa) -> None:
+        self._insert(sa)
+        if self._log is not None:
+            self._log.add(sa)
 
     def _insert(self, sa: LiveSa) -> None:
         self._sas[sa.name] = sa

@@ -79,6 +79,22 @@ class LiveSa:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An SA that stands at an IKEv2 daemon: its number there, and the peer's identity as the daemon writes it."""
+
+    unique_id: int
+    remote_id: str
+
+    def is_of(self, identity: str) -> bool:
+        """Whether the peer is `identity`; distinguished names are written in either order."""
+        return _parts(self.remote_id) == _parts(identity)
+
+
+def _parts(identity: str) -> frozenset[str]:
+    return frozenset(part.strip().lower() for part in identity.split(","))
+
+
 class LiveLog:
     """The file; raises LocalError where it cannot be written."""
 

@@ -113,8 +113,10 @@ async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Ev
         agent = Agent(parts.judge, live, _own(config, setup, parts))
         work = [part.run() for part in (parts.watch, live, parts.staple) if part is not None]
         if control is not None and live is not None:
-            work.append(control.follow(live.renamed))
+            work.append(control.follow(live))
         await stack.enter_async_context(working(work))
+        if control is not None:
+            await control.listening()
         await stack.enter_async_context(_metrics(config.listen))
         server = await agent.serve(socket)
         stack.callback(server.close)

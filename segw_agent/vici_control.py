@@ -5,21 +5,33 @@ import importlib
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from segw_agent.live_log import LiveSa
+from segw_agent.live_log import LiveSa, Standing
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
+POLL_S = 0.25
+"""How long one wait for an event lasts; within it, a listener that is told to stop does."""
+
 RETRY_S = 1.0
 
-Renamed = Callable[[int, SaName, int], None]
-"""Takes an SA's number, its new SPIs and its new number, after charon rekeyed it."""
+
+class SaEvents(Protocol):
+    """Who hears of charon's SAs."""
+
+    def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
+        """Take an SA's number, and after charon rekeyed it its new SPIs and number."""
+        ...
+
+    def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
+        """Take all SAs that stand, after a time in which nothing was heard."""
+        ...
 
 
 class ViciControl:
@@ -32,6 +44,7 @@ class ViciControl:
         except ImportError:
             raise LocalError("ending strongSwan's SAs needs the Python package vici: pip install vici") from None
         self._path = path
+        self._tried = asyncio.Event()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """Terminate an SA; False if charon has none by that name or number."""
@@ -41,16 +54,20 @@ class ViciControl:
         """Return all of charon's SAs."""
         return frozenset(await asyncio.to_thread(self._list))
 
-    async def follow(self, renamed: Renamed) -> None:
-        """Tell of rekeyed SAs until cancelled."""
+    async def follow(self, heard: SaEvents) -> None:
+        """Tell of rekeyed SAs until cancelled, and of all that stand whenever the connection is a new one."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
         try:
-            await asyncio.to_thread(self._listen, loop, stop, renamed)
+            await asyncio.to_thread(self._listen, loop, stop, heard)
         finally:
             stop.set()
 
+    async def listening(self) -> None:
+        """Wait until charon's events are heard, or charon has turned out not to be there."""
+        await self._tried.wait()
+
     def _end(self, sa: LiveSa) -> bool:
-        known = self._list()
+        known = {name: standing.unique_id for name, standing in self._list().items()}
         number = known.get(sa.name)
         if number is None and sa.unique_id in known.values():
             number = sa.unique_id
@@ -61,10 +78,12 @@ class ViciControl:
         self._call(lambda session: list(session.terminate(order)))
         return True
 
-    def _list(self) -> dict[SaName, int]:
-        found: dict[SaName, int] = {}
+    def _list(self) -> dict[SaName, Standing]:
+        found: dict[SaName, Standing] = {}
         for entry in self._call(lambda session: list(session.list_sas())):
-            found.update(_named(sa) for sa in entry.values())
+            for sa in entry.values():
+                name, unique_id = _named(sa)
+                found[name] = Standing(unique_id, sa.get("remote-id", b"").decode("utf-8", "replace"))
         return found
 
     def _call(self, use: Callable[[Any], Any], timeout_s: float = TIMEOUT_S) -> Any:
@@ -81,24 +100,34 @@ class ViciControl:
         finally:
             connection.close()
 
-    def _listen(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, renamed: Renamed) -> None:
-        def take(session: Any) -> None:
-            for kind, message in session.listen(["ike-rekey"], timeout=TIMEOUT_S):
-                if stop.is_set():
-                    return
-                if kind is None or message is None:
-                    continue
-                for name, sa in message.items():
-                    if isinstance(sa, dict) and "old" in sa:
-                        (_, old_id), (new, new_id) = _named(sa["old"]), _named(sa["new"])
-                        log.info("SA rekeyed", extra={"fields": {"connection": name, "sa": str(new)}})
-                        loop.call_soon_threadsafe(renamed, old_id, new, new_id)
-
-        while not stop.wait(RETRY_S):
+    def _listen(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
+        """Listen in a thread, again and again; what is heard is told in the loop."""
+        silent = False
+        while not stop.is_set():
             try:
-                self._call(take)
+                self._call(lambda session: self._hear(session, loop, stop, heard))
+                silent = False
             except LocalError as error:
-                log.warning("charon cannot be listened to", extra={"fields": {"reason": str(error)}})
+                if not silent:
+                    log.warning("charon cannot be listened to", extra={"fields": {"reason": str(error)}})
+                silent = True
+            loop.call_soon_threadsafe(self._tried.set)
+            stop.wait(RETRY_S)
+
+    def _hear(self, session: Any, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
+        new = True
+        for _, message in session.listen(["ike-rekey"], timeout=POLL_S):
+            if stop.is_set():
+                return
+            if new:  # only now is the event registered, so that nothing falls between list and event
+                loop.call_soon_threadsafe(heard.reconcile, self._list())
+                loop.call_soon_threadsafe(self._tried.set)
+                new = False
+            for sa in (message or {}).values():
+                if isinstance(sa, dict) and "old" in sa:
+                    (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
+                    log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
+                    loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
 
 
 def _named(sa: dict[str, Any]) -> tuple[SaName, int]:

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  * Copyright the voice-dpki authors
  *
- * Drives what the plugin reads, built with AddressSanitizer: IKE_AUTH messages with malformed CERT and notify payloads,
- * from charon's own parser to the request for the agent; and answers of an agent that went wrong.
+ * Drives what the plugin reads, built with AddressSanitizer: IKE_AUTH messages with malformed CERT and notify
+ * payloads, from charon's own parser to the request for the agent; and answers of an agent that went wrong.
  *
  *   fuzz SEED ROUNDS CERTIFICATE.der
  *

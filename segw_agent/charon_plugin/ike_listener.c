@@ -88,34 +88,29 @@ METHOD(listener_t, ike_state_change, bool,
 	return TRUE;
 }
 
-/** TRUE if the peer may go on: by the ledger in each round with a certificate, and at the end in one at least. */
-static bool may_go_on(ike_sa_t *ike_sa, notes_t *notes, bool final)
+/** TRUE unless the peer authenticated itself in this round by a certificate that the ledger does not answer for. */
+static bool round_is_good(ike_sa_t *ike_sa, notes_t *notes)
 {
 	auth_cfg_t *auth = ike_sa->get_auth_cfg(ike_sa, FALSE);
 	certificate_t *used = auth->get(auth, AUTH_RULE_SUBJECT_CERT);
 
-	if (final)
+	if (used && notes && notes->trusted && used->equals(used, notes->judged))
 	{
-		return notes && notes->authorised;
-	}
-	if (!used)
-	{
+		notes->authorised = TRUE;
 		return TRUE;
 	}
-	if (!notes || !notes->trusted || !used->equals(used, notes->judged))
-	{
-		return FALSE;
-	}
-	notes->authorised = TRUE;
-	return TRUE;
+	return !used;
 }
 
+/** Called after each round, and at the end, when one round at least must have been by the ledger. */
 METHOD(listener_t, authorize, bool,
 	private_listener_t *this, ike_sa_t *ike_sa, bool final, bool *success)
 {
 	notes_t *notes = notes_get(this->notes, ike_sa);
+	bool good = final ? notes && notes->authorised
+					  : round_is_good(ike_sa, notes);
 
-	if (!may_go_on(ike_sa, notes, final) && settings_enforce())
+	if (!good && settings_enforce())
 	{
 		DBG1(DBG_CFG, "voice-dpki: '%Y' refused: not-by-ledger: it did not "
 			 "authenticate itself by a certificate that the ledger answers for",

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from segw_agent import live_log
-from segw_agent.live_log import LiveLog, LiveSa
+from segw_agent.live import LiveSas
+from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.policy import Side
+from segw_agent.watch import Watch
+from voice_dpki.effects import SystemClock
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.names import CertDigest
 
@@ -41,6 +44,51 @@ def test_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: object) -> None
         log.remove(live(2).name)
     assert len((tmp_path / "live.jsonl").read_text().splitlines()) <= 14
     assert list(LiveLog(tmp_path / "live.jsonl").load()) == [live(1)]
+
+
+class NoControl:
+    async def end(self, sa: LiveSa, reason: str) -> bool:
+        return False
+
+    async def standing(self) -> None:
+        return None
+
+
+def live_sas(tmp_path: Path, *known: LiveSa) -> LiveSas:
+    log = LiveLog(tmp_path / "live.jsonl")
+    log.load()
+    for each in known:
+        log.add(each)
+    watch = Watch([], SystemClock(), bound_s=2, max_age_s=30, max_entries=10)
+    return LiveSas(None, watch, NoControl(), SystemClock(), log)  # type: ignore[arg-type]  # nothing is judged here
+
+
+def names_in(tmp_path: Path) -> set[SaName]:
+    return {sa.name for sa in LiveLog(tmp_path / "live.jsonl").load()}
+
+
+def test_rekeyed_sa_is_followed(tmp_path: Path) -> None:
+    sas = live_sas(tmp_path, live(1), live(2))
+    sas.renamed(1, live(3).name, 3)
+    sas.renamed(77, live(4).name, 4)
+    assert len(sas) == 2
+    assert names_in(tmp_path) == {live(2).name, live(3).name}
+
+
+def test_missed_rekeying_is_made_up_for(tmp_path: Path) -> None:
+    sas = live_sas(tmp_path, live(1), live(2), live(3))
+    standing = {
+        live(2).name: Standing(2, "enb2"),
+        live(5).name: Standing(5, "ENB1"),
+        live(6).name: Standing(6, "somebody else"),
+    }
+    sas.reconcile(standing)
+    assert names_in(tmp_path) == {live(2).name, live(3).name, live(5).name}
+
+
+def test_identities_as_charon_writes_them() -> None:
+    assert Standing(1, "O=Vendor V, CN=enb1").is_of("CN=enb1,O=Vendor V")
+    assert not Standing(1, "O=Vendor W, CN=enb1").is_of("CN=enb1,O=Vendor V")
 
 
 def test_renamed() -> None:
