@@ -11,7 +11,7 @@ from voice_dpki.ikev2.identity import fqdn
 from voice_dpki.ikev2.payloads import Certificate, Identification, Notify, Payload
 from voice_dpki.ikev2.registry import INTEGRITY_INFO, IdType
 
-from .strongswan.charon import BUILD, ROOT
+from .strongswan.charon import BUILD, ROOT, Charon
 from .strongswan.liar import LyingDevice
 from .strongswan.site import Site, demand, make_site
 from .strongswan.world import policy
@@ -42,12 +42,30 @@ def site(environment: dict[str, str]) -> Iterator[Site]:
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     preloaded = {"PRELOAD": library.stdout.strip(), **environment}
     with make_site(plugin=SANITIZED / "libstrongswan-voice-dpki.so", environment=preloaded) as made:
-        made.start_agent("gateway", policy("Vendor V", "*.example", integrity="ignore"))
-        made.charons["device"].stop()
+        honest(made)
         yield made
-        gateway = made.charons["gateway"]
-        assert gateway.stop() == 0, gateway.output()
-        assert "ERROR: " not in gateway.output()
+        ended_well(made.charons["gateway"])
+
+
+def honest(site: Site) -> None:
+    """Let a device's charon attach, and end without a report; its address is free for liars then."""
+    device = site.recorded()
+    site.start_agents()
+    own = device.write(site.path / "enb")
+    site.start_agent("device", policy("Operator A", "*.a.example") + own + "[integrity]\npassed = true\n")
+    for _ in range(3):
+        with site.attached(device):
+            site.charons["device"].rekey()
+    site.refused(site.identity(), "not-recorded")
+    assert not site.attach(site.recorded(), "nobody.a.example")
+    site.agents.pop("device").stop()
+    ended_well(site.charons["device"])
+
+
+def ended_well(charon: Charon) -> None:
+    """End a charon, which must end in order and without a report of the sanitizers."""
+    assert charon.stop() == 0, charon.output()
+    assert "ERROR: " not in charon.output()
 
 
 @pytest.fixture(scope="module")
