@@ -15,7 +15,7 @@ from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import MAX_BATCH, MAX_TRANSACTION_BYTES, Batch, Submit, endorse
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, der_of, digest_of
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of, digest_of
 
 TIMEOUT_S = 30.0
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0)
@@ -26,6 +26,9 @@ ENVELOPE_BYTES = 1024
 
 WORKERS = 4
 """Batches under way at a time: enough that a block never waits for the network."""
+
+MAX_FILE_BYTES = 2 * MAX_CERTIFICATE_BYTES
+"""What is read of a file: PEM is a third longer than DER, and more is no certificate anyway."""
 
 SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 
@@ -121,12 +124,19 @@ class Report:
 
 
 def collect(paths: Iterable[Path]) -> list[CertificateFile]:
-    """Read the certificates in files and folders, each once; raises LocalError for one that cannot be read."""
+    """Read the certificates in files and folders, each once; raises LocalError for a file that cannot be read.
+
+    What is no certificate is taken along as it is: the ledger says what is wrong with it.
+    """
     found: dict[CertDigest, CertificateFile] = {}
     for path in paths:
         inside = sorted(each for each in path.rglob("*") if each.suffix in SUFFIXES) if path.is_dir() else [path]
         for each in inside:
-            item = CertificateFile(each, read_certificate(each))
+            data = _read(each)
+            try:
+                item = CertificateFile(each, der_of(data))
+            except ProfileError:
+                item = CertificateFile(each, data)
             found.setdefault(item.digest, item)
     return list(found.values())
 
@@ -134,12 +144,17 @@ def collect(paths: Iterable[Path]) -> list[CertificateFile]:
 def read_certificate(path: Path) -> bytes:
     """Read a certificate in DER or PEM and return its DER; raises LocalError. What it holds is for the ledger."""
     try:
-        data = path.read_bytes()[: 4 * MAX_CERTIFICATE_BYTES]
-        return der_of(data)
+        return der_of(_read(path))
+    except ProfileError as error:
+        raise LocalError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES)
     except OSError as error:
         raise LocalError(f"{path}: cannot read this certificate: {error.strerror}") from None
-    except PeerError as error:
-        raise LocalError(f"{path}: {error}") from None
 
 
 Resolve = Callable[[Sequence[CertDigest]], Awaitable[Sequence[Resolution]]]
@@ -168,7 +183,10 @@ class Bulk:
         on_progress: Callable[[int], None],
         stop: asyncio.Event,
     ) -> Report:
-        """Record all of `items`, or until `stop`; `on_progress` hears how many more are settled."""
+        """Record all of `items`, or until `stop`; `on_progress` hears how many more are settled.
+
+        Raises PeerError where the node does not answer any more.
+        """
         missing = await self._missing(items, resolve, on_progress)
         batches = iter(pack(missing))
 
@@ -178,9 +196,12 @@ class Bulk:
                     return
                 await self._settle(batch, on_progress)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(WORKERS):
-                group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(WORKERS):
+                    group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return self.report
 
     async def _missing(

@@ -1,10 +1,12 @@
 """`voice-dpki ledger` against a running node: every command, its output, and what it refuses."""
 
+import asyncio
 import json
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledger_node import commands, sending
 from ledger_node.commands import command
-from ledger_node.sending import CertificateFile, Sender, collect, pack
+from ledger_node.sending import Bulk, CertificateFile, Sender, collect, pack, read_certificate
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Batch, endorse
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
@@ -57,14 +59,17 @@ def test_thousands_are_recorded_in_batches_once(terminal: Terminal, tmp_path: Pa
     (folder / "foreign.der").write_bytes(terminal.network.certificate("Operator B"))
     (folder / "copy.der").write_bytes((folder / "0.der").read_bytes())
     (folder / "notes.txt").write_text("not a certificate")
+    (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     report = tmp_path / "report.json"
     status, said = terminal("submit", folder, "--report", report, by="Operator A")
     assert status == 1
     assert re.search(r"300 recorded in .*, 0 were on the ledger already", said), said
     assert "foreign.der: refused (wrong-organization)" in said
-    (refused,) = json.loads(report.read_bytes())["refused"]
-    assert refused["file"] == str(folder / "foreign.der")
+    assert "broken.pem: refused (certificate-malformed)" in said
+    refused = json.loads(report.read_bytes())["refused"]
+    assert {each["file"] for each in refused} == {str(folder / "foreign.der"), str(folder / "broken.pem")}
     (folder / "foreign.der").unlink()
+    (folder / "broken.pem").unlink()
     (folder / "late.der").write_bytes(terminal.network.certificate())
     status, said = terminal("submit", folder, by="Operator A")
     assert status == 0
@@ -179,9 +184,10 @@ def test_batches_fit_into_transactions(network: Any) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"nothing\.der"):
         collect([tmp_path / "nothing.der"])
-    (tmp_path / "two.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    with pytest.raises(LocalError, match=r"two\.pem"):
-        collect([tmp_path])
+    (tmp_path / "half.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    with pytest.raises(LocalError, match=r"half\.pem"):
+        read_certificate(tmp_path / "half.pem")
+    assert [item.path.name for item in collect([tmp_path])] == ["half.pem"], "the ledger will say what it is not"
 
 
 async def test_a_node_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +195,16 @@ async def test_a_node_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatc
     async with Sender("http://127.0.0.1:1") as sender:
         with pytest.raises(PeerError, match="does no harm"):
             await sender.verdict(b"transaction")
+        bulk = Bulk(sender, "test-1", "Operator A", generate_es256())
+        absent = SimpleNamespace(record=None)
+
+        async def resolve(digests: Any) -> Any:
+            return [absent] * len(digests)
+
+        items = [CertificateFile(Path(str(number)), b"%d" % number) for number in range(1000)]
+        with pytest.raises(PeerError, match="does no harm"):
+            await bulk.record(items, resolve, on_progress=lambda _: None, stop=asyncio.Event())
+        stopped = asyncio.Event()
+        stopped.set()
+        report = await bulk.record(items, resolve, on_progress=lambda _: None, stop=stopped)
+        assert (report.recorded, report.already, report.refused) == (0, 0, [])
