@@ -91,9 +91,11 @@ async def test_who_was_away_goes_on_where_it_was(running: Any, token: str) -> No
     follower = running.nodes[1]
     der = running.certificate("Operator B")
     async with running.client(follower) as client:
-        await client.submit(der, token)
+        recorded = await client.submit(der, token)
         since, changed = await client.changes(None, wait_s=1.0)
         assert changed is None
+        while since.height <= recorded.height:
+            since, _ = await client.changes(since, wait_s=1.0)
         await client.submit(running.certificate("Operator B"), token)
         await client.revoke(digest_of(der), "superseded", token)
         changed = frozenset()
