@@ -13,7 +13,7 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call test federation cometbft lint bench fuzz soak peers format clean help
+.PHONY: call attach test federation cometbft lint bench fuzz soak peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -21,6 +21,9 @@ help: ## Show this list
 
 call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
 	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
+
+attach: $(VENV)/.installed ## Attach a device at a gateway in IKEv2, decided by the ledger
+	@$(BIN)/voice-dpki device attach $(ARGS)
 
 federation: $(VENV)/.installed cometbft ## Run four operators' validators on CometBFT, record certificates, compare all AppHashes
 	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)

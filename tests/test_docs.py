@@ -20,7 +20,9 @@ def test_the_readme_lists_every_attack_with_its_step() -> None:
     assert told == {name: s.expected.refused_by for name, s in SCENARIOS.items() if s.attack}
 
 
-@pytest.mark.parametrize("program", ["authn-server", "verify-server", "ledger-node", "sip-testbed", "voice-dpki"])
+@pytest.mark.parametrize(
+    "program", ["authn-server", "verify-server", "ledger-node", "segw-agent", "sip-testbed", "voice-dpki"]
+)
 def test_every_program_of_the_readme_explains_itself(program: str) -> None:
     assert f"`{program}`" in README
     path = Path(sys.executable).parent / program

@@ -43,7 +43,10 @@ def _help(commands: dict[str, EntryPoint]) -> str:
     for name, entry in sorted(commands.items()):
         summary = (entry.load().__doc__ or "").strip().splitlines()[0]
         lines.append(f"  {name:<12} {summary}")
-    lines += ["", "Services are programs of their own: authn-server, verify-server, ledger-node, sip-testbed."]
+    lines += [
+        "",
+        "Services are programs of their own: authn-server, verify-server, ledger-node, segw-agent, sip-testbed.",
+    ]
     return "\n".join(lines)
 
 
