@@ -4,8 +4,8 @@
  * What is known about each IKE SA while it is being authenticated.
  *
  * charon calls listeners with its bus locked, so they only take notes; the agent is asked later, from within the
- * lookup of credentials. charon lets one thread at a time work on an IKE SA: only the table of the notes needs a lock,
- * and no thread waits for another's inquiry.
+ * lookup of credentials. charon lets one thread at a time work on an IKE SA: only the table of the notes needs a
+ * lock, and no thread waits for another's inquiry.
  */
 #ifndef VOICE_DPKI_NOTES_H_
 #define VOICE_DPKI_NOTES_H_

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from voice_dpki.ledger.records import CertStatus
 
-from .strongswan.agent_double import INTEGRITY_INFO_TO_SEND, AgentDouble, answer
+from .strongswan.agent_double import INTEGRITY_INFO_TO_SEND, TRUSTED, AgentDouble, answer
 from .strongswan.charon import device_connection, gateway_connection, wait_until
 from .strongswan.site import GATEWAY, WIRE_REFUSAL, Site, make_site, settings
 from .strongswan.world import BOUND_S, Identity, policy
@@ -208,6 +209,24 @@ def test_a_ca_is_no_way_around_the_ledger(site: Site) -> None:
     site.refused(device, "certificate")
 
 
+def test_a_shared_key_is_no_way_around_the_ledger(site: Site) -> None:
+    device, (client, gateway) = site.identity(), (site.charons[side] for side in ("device", "gateway"))
+    by_key = {"auth": "psk", "id": device.name}
+    for charon in (client, gateway):
+        with charon.session() as session:
+            session.load_shared({"type": "ike", "data": b"known to both", "owners": [device.name, GATEWAY]})
+    own = gateway_connection(GATEWAY, [site.gateway.certificate], remote=by_key)
+    gateway.configure(own, site.gateway.pem, "by-key")
+    client.configure(device_connection(device.name, [], GATEWAY, local=by_key), device.pem)
+    since = len(gateway.log())
+    assert not client.initiate()
+    assert f"'{device.name}' refused: not-by-ledger: " in gateway.log()[since:]
+    with settings(gateway, enforce="no"):
+        assert client.initiate()
+    with gateway.session() as session:
+        session.unload_conn({"name": "by-key"})
+
+
 def issued(device: Identity) -> tuple[bytes, bytes]:
     """Make a CA, and have it issue a certificate for the device's key; returns both."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
@@ -244,6 +263,40 @@ def test_what_the_agent_is_told(site: Site) -> None:
     assert request.items == {1: b"\2" + device.name.encode(), 2: device.certificate, 5: b"tunnel"}
 
 
+def test_others_do_not_wait_for_a_verdict_that_is_late(site: Site) -> None:
+    slow, quick = site.recorded(), site.recorded()
+    client = site.charons["device"]
+    for device in (slow, quick):
+        connection = device_connection(device.name, [device.certificate], GATEWAY)
+        connection["children"] = {device.name: connection["children"]["child"]}
+        client.configure(connection, device.pem, device.name)
+    with (
+        AgentDouble(
+            site.path / "double.sock",
+            judge=lambda request: None if slow.certificate == request.items[2] else TRUSTED,
+        ) as double,
+        settings(site.charons["gateway"], socket=double.path, deadline_ms=2000),
+        ThreadPoolExecutor() as pool,
+    ):
+        waiting = pool.submit(client.initiate, slow.name)
+        wait_until(double.judged, "the gateway asks")
+        assert client.initiate(quick.name)
+        assert not waiting.done()
+        assert len(site.charons["gateway"].sas()) == 1
+        assert not waiting.result()
+    client.terminate(quick.name)
+
+
+def test_reauthentication_asks_again(site: Site) -> None:
+    device, gateway = site.recorded(), site.charons["gateway"]
+    trusted = f"voice-dpki: '{device.name}' trusted"
+    with site.attached(device):
+        with site.charons["device"].session() as session:
+            session.rekey({"ike": "tunnel", "reauth": "yes"})
+        wait_until(lambda: gateway.log().count(trusted) == 2, "the ledger is asked again")
+        wait_until(lambda: len(gateway.sas()) == 1, "the old SA is gone")
+
+
 def test_no_certificate_in_ike_auth(site: Site) -> None:
     device, gateway = site.recorded(), site.charons["gateway"]
     since = len(gateway.log())
@@ -255,14 +308,14 @@ def test_no_certificate_in_ike_auth(site: Site) -> None:
 
 def test_agents_that_nobody_answers_when_the_ledger_is_away(site: Site) -> None:
     known, unknown = site.recorded(), site.recorded()
-    with site.attached(known):
-        pass
+    assert site.attach(known)
     site.ledger.process.signal(signal.SIGSTOP)
     try:
         site.refused(unknown, "agent-late")
         with settings(site.charons["gateway"], deadline_ms=5000):
             site.refused(unknown, "ledger-unreachable")
             wait_until(lambda: not site.attach(known), "what was known is too old")
+            assert site.charons["gateway"].sas()  # but who is attached stays
     finally:
         site.ledger.process.signal(signal.SIGCONT)
     wait_until(lambda: site.attach(unknown), "all is well again")

@@ -42,7 +42,6 @@ charon {{
     dos_protection = no
     retransmit_timeout = 1.0
     retransmit_tries = 3
-    make_before_break = yes
     filelog {{
         log {{
             path = {folder}/charon.log
