@@ -14,6 +14,7 @@ from verify_server.config import EXAMPLE
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.names import Tn
+from voice_dpki.x509.keys import to_pem
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -206,6 +207,25 @@ def test_a_thief_with_the_key_signs_for_a_number_beyond_the_certificate(federati
     verdict = federation.verdict(identity, **{"from": {"tn": "493023125100"}})
     assert (verdict["step"], verdict["reasoncode"], verdict["signer"]) == ("E17 authority", 437, "Operator A")
     assert verdict["reasondesc"] == "The signer's certificate has no authority over the caller's number."
+
+
+@pytest.mark.peer("secsipidx")
+def test_a_token_that_secsipidx_signed_passes_once_its_certificate_is_recorded(federation, tmp_path):
+    caller = Caller()
+    der = caller.der()
+    (tmp_path / "key.pem").write_bytes(to_pem(caller.signer))
+
+    def signed(uuid):
+        call = {"orig-tn": "493023125001", "dest-tn": "442079460001", "attest": "A", "orig-id": uuid}
+        options = [text for name, value in call.items() for text in (f"-{name}", value)]
+        command = ["secsipidx", "-sign-full", "-fprvkey", "key.pem", "-x5u", caller.credential(der).info, *options]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True).stdout
+
+    before = federation.verdict(signed("5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d").strip())
+    assert (before["verstat"], before["step"]) == ("TN-Validation-Failed", "E17 certificate")
+    federation.submit(der)
+    after = federation.verdict(signed("6a1f0c2d-7d2a-4b8e-9c1d-2e3f4a5b6c7d").strip())
+    assert (after["verstat"], after["signer"]) == ("TN-Validation-Passed", "Operator A")
 
 
 def test_lookups_are_counted(federation):
