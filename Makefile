@@ -63,7 +63,7 @@ $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "voice-dpki needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "Making the virtual environment in $(VENV) (once) ..."
-	@$(PYTHON) -m venv $(VENV) || { \
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "The venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@
 
