@@ -22,7 +22,7 @@ from voice_dpki.ikev2.events import (
 )
 from voice_dpki.ikev2.failures import Failure
 from voice_dpki.ikev2.identity import fqdn, subject_identity
-from voice_dpki.ikev2.message import Message
+from voice_dpki.ikev2.message import Message, serialize
 from voice_dpki.ikev2.payloads import Delete, Notify
 from voice_dpki.ikev2.proposals import ESP_SUITES, IKE_SUITES, EspSuite, IkeSuite
 from voice_dpki.ikev2.registry import ExchangeType, Group, NotifyType, Protocol
@@ -188,6 +188,35 @@ def test_cookie_and_other_group(new_wire: NewWire) -> None:
     assert wire.happened("device", Established)
 
 
+def test_cookie_and_group_that_come_twice(new_wire: NewWire) -> None:
+    p384 = tuple(suite for suite in IKE_SUITES if suite.group is Group.ECP_384)
+    wire = new_wire(limits=Limits(cookie_from=0), gateway={"ike_suites": p384})
+    wire.path = lambda datagram: [datagram, datagram, datagram]
+    assert wire.start().happened("device", Established)
+
+
+def test_group_that_was_not_offered(new_wire: NewWire) -> None:
+    p384 = tuple(suite for suite in IKE_SUITES if suite.group is Group.ECP_384)
+    wire = new_wire(device={"ike_suites": IKE_SUITES[:1]}, gateway={"ike_suites": (p384[0], IKE_SUITES[1])})
+    wire.path = lambda datagram: [_wanting(datagram, 20)] if datagram.is_response else [datagram]
+    assert wire.start().happened("device", Failed)[0].error.failure is Failure.KE_GROUP
+
+
+def _wanting(datagram: Datagram, group: int) -> Datagram:
+    header = Message.parse(datagram.data).header
+    notify = Notify(NotifyType.INVALID_KE_PAYLOAD, group.to_bytes(2, "big"))
+    return replace(datagram, data=serialize(header, (notify,)))
+
+
+def test_other_major_version(wire: Wire) -> None:
+    wire.device.start(wire.now_s)
+    (datagram,) = wire.device.take_datagrams()
+    for version, answers in ((0x30, 1), (0x10, 0)):
+        wire.deliver(replace(datagram, data=datagram.data[:17] + bytes((version,)) + datagram.data[18:]))
+        sent = wire.gateway.take_datagrams()
+        assert [each.payloads for each in sent] == [("N(INVALID_MAJOR_VERSION)",)] * answers
+
+
 def test_flood_is_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
     wire = new_wire(limits=Limits(cookie_from=1000, half_open=5))
     for number in range(20):
@@ -203,11 +232,13 @@ def test_flood_is_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> No
 
 
 def test_endless_demands_end(wire: Wire) -> None:
+    numbers = iter(range(100))
+
     def demand(datagram: Datagram) -> list[Datagram]:
         if not datagram.is_response and datagram.exchange == "IKE_SA_INIT":
             wire.gateway._answer_clear(
                 Message.parse(datagram.data).header,
-                Notify(NotifyType.COOKIE, b"again"),
+                Notify(NotifyType.COOKIE, b"again %d" % next(numbers)),
                 Path(datagram.path.remote, datagram.path.local),
             )
             return []

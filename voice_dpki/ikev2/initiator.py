@@ -25,7 +25,7 @@ from voice_dpki.ikev2.payloads import (
     SecurityAssociation,
 )
 from voice_dpki.ikev2.proposals import IkeSuite, chosen, offer
-from voice_dpki.ikev2.registry import CertEncoding, ExchangeType, Group, NotifyType, Protocol
+from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, Group, NotifyType, Protocol
 from voice_dpki.ikev2.sa import IkeSa, Party, Settings, behind_nat, nat_notifies, only, peer_error, refused_by_peer
 from voice_dpki.ikev2.states import Move, State
 
@@ -133,15 +133,21 @@ class Initiator(IkeSa):
             and not header.from_initiator
             and header.exchange == ExchangeType.IKE_SA_INIT
             and header.message_id == 0
+            and header.major == MAJOR_VERSION
             and header.spi_i == self.name.spi_i
             and path.remote == self.path.remote
         )
 
     def _init_answered(self, message: Message, path: Path, now_s: float) -> None:
-        if self._asked_again(message):
-            if self._attempts >= MAX_ATTEMPTS:
+        cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if cookie is not None or group is not None:
+            changed = self._with_cookie(cookie) if cookie is not None else self._with_group(group)
+            if not changed:  # it came twice
+                self.dropped += 1
+            elif self._attempts >= MAX_ATTEMPTS:
                 raise IkeError(Failure.BUSY, "the peer wants IKE_SA_INIT again and again")
-            self._send_init(now_s)
+            else:
+                self._send_init(now_s)
             return
         refusal = peer_error(message.payloads)
         if refusal is not None:
@@ -151,19 +157,21 @@ class Initiator(IkeSa):
         self._move(Move.KEYED)
         self._send_auth(now_s)
 
-    def _asked_again(self, message: Message) -> bool:
-        """Prepare what the Responder wants before it does anything: a cookie returned, or another group."""
-        cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
-        if cookie is not None:
-            if not 1 <= len(cookie.data) <= MAX_COOKIE_BYTES:
-                raise IkeError(Failure.MALFORMED, "a cookie has 1 to 64 bytes (RFC 7296 §2.6)")
-            self._cookie = (Notify(NotifyType.COOKIE, cookie.data),)
-            return True
-        if group is not None:
-            self._group = self._other_group(int.from_bytes(group.data[:2], "big"))
-            self._pair = KeyPair(self._group, self._random)
-            return True
-        return False
+    def _with_cookie(self, cookie: Notify) -> bool:
+        """Return a cookie in the next request; False if the last one did so already."""
+        if not 1 <= len(cookie.data) <= MAX_COOKIE_BYTES:
+            raise IkeError(Failure.MALFORMED, "a cookie has 1 to 64 bytes (RFC 7296 §2.6)")
+        before, self._cookie = self._cookie, (Notify(NotifyType.COOKIE, cookie.data),)
+        return before != self._cookie
+
+    def _with_group(self, wanted: Notify | None) -> bool:
+        """Use the group that the Responder wants; False if it is in use already."""
+        number = int.from_bytes(wanted.data[:2], "big") if wanted else 0
+        if number == self._group and self._attempts > 1:
+            return False
+        self._group = self._other_group(number)
+        self._pair = KeyPair(self._group, self._random)
+        return True
 
     def _other_group(self, number: int) -> Group:
         """The group that the Responder wants, which must be another one that we offered (RFC 7296 §1.2)."""

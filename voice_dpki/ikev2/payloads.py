@@ -15,7 +15,6 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.registry import (
     KEY_LENGTH_ATTRIBUTE,
     CfgAttribute,
-    NotifyType,
     PayloadType,
     Protocol,
     TransformType,
@@ -558,10 +557,3 @@ PAYLOADS: dict[int, _Parsed] = {
 def notify_named(payloads: Sequence[Payload], kind: int) -> Notify | None:
     """Return the first notify of a type."""
     return next((each for each in payloads if isinstance(each, Notify) and each.type == kind), None)
-
-
-def first_error(payloads: Sequence[Payload]) -> Notify | None:
-    """Return the first notify that tells an error."""
-    return next(
-        (each for each in payloads if isinstance(each, Notify) and each.type < NotifyType.INITIAL_CONTACT), None
-    )

@@ -44,7 +44,7 @@ from voice_dpki.ikev2.payloads import (
     SecurityAssociation,
 )
 from voice_dpki.ikev2.proposals import IkeSuite, choose
-from voice_dpki.ikev2.registry import CertEncoding, ExchangeType, NotifyType, Protocol
+from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, NotifyType, Protocol
 from voice_dpki.ikev2.sa import IkeSa, Party, Settings, nat_notifies, only
 from voice_dpki.ikev2.states import HALF_OPEN, Move, State
 
@@ -207,17 +207,13 @@ class ResponderSa(IkeSa):
 
     def _refuse(self, error: IkeError) -> None:
         """Tell the Initiator, without saying why, and keep nothing but the answer."""
-        notify = Notify(error.notify) if error.failure is Failure.MALFORMED else _AUTHENTICATION_FAILED
-        self._answer(ExchangeType.IKE_AUTH, (notify,))
+        self._answer(ExchangeType.IKE_AUTH, (Notify(NotifyType.AUTHENTICATION_FAILED),))
         self._fail(error)
 
     def _gone(self) -> None:
         super()._gone()
         if self.address is not None:
             self._owner.pool.give_back(self.peer_identity)
-
-
-_AUTHENTICATION_FAILED = Notify(NotifyType.AUTHENTICATION_FAILED)
 
 
 class Responder:
@@ -343,12 +339,16 @@ class Responder:
 
     def _receive_init(self, message: Message, path: Path, now_s: float) -> None:
         header = message.header
+        if header.major > MAJOR_VERSION:  # whoever speaks an older one would not understand this
+            self._answer_clear(header, Notify(NotifyType.INVALID_MAJOR_VERSION), path)
+            return
         known = self._inits.get(_init_key(message, path))
         if known is not None and known.init.message.octets == message.octets:
             self._datagrams.append(known.init_answer)
             return
         full = self.half_open >= self.limits.half_open or len(self._sas) >= self.limits.total
-        if full or known is not None or header.spi_r != NO_SPI or not header.from_initiator:
+        other_version = header.major != MAJOR_VERSION
+        if full or other_version or known is not None or header.spi_r != NO_SPI or not header.from_initiator:
             self.dropped += 1
             return
         try:
