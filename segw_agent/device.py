@@ -38,26 +38,29 @@ class Outcome:
     sentence: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    """An SA, how its set-up ended, and whether it is gone."""
+
+    initiator: Initiator
+    ended: "asyncio.Future[Outcome]"
+    closed: asyncio.Event
+
+
 class Device:
     """One device on its two ports."""
 
     def __init__(self, config: DeviceConfig, setup: Setup, clock: Clock, random: Random, tracer: IkeTracer) -> None:
         assert setup.party is not None
-        self._config, self._party, self._clock, self._random, self._tracer = (
-            config,
-            setup.party,
-            clock,
-            random,
-            tracer,
-        )
+        self._config, self._party = config, setup.party
+        self._clock, self._random, self._tracer = clock, random, tracer
         self._ports = UdpPorts(tracer)
         self._assembly = assemble(setup, clock, tracer, follow=False)
         self._judge = self._assembly.judge
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None
-        self._sas: dict[bytes, Initiator] = {}
-        self._ended: dict[bytes, asyncio.Future[Outcome]] = {}
-        self._closed: dict[bytes, asyncio.Event] = {}
+        self._attachments: dict[bytes, _Attachment] = {}
+        """By SPIi."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -82,23 +85,26 @@ class Device:
             await self._assembly.aclose()
 
     async def _attach_and_stay(self, stop: asyncio.Event) -> Outcome:
-        outcome, spi = Outcome(False), b""
+        outcome, attachment = Outcome(False), None
         for _ in range(self._config.attach):
-            old = spi
-            spi, outcome = await self._attach()
+            old, attachment = attachment, self._attach()
+            await _first(stop.wait(), asyncio.wait({attachment.ended}))
+            outcome = attachment.ended.result() if attachment.ended.done() else Outcome(False, code="stopped")
             self._tracer.result(**_described(outcome))
             if not outcome.attached:
+                await _within(self._settled(attachment.initiator), DELETE_S)
                 return outcome
-            if old:  # the gateway deletes it (step 9)
-                await _within(self._closed[old].wait(), DELETE_S)
+            if old is not None:  # the gateway deletes it (step 9)
+                await _within(old.closed.wait(), DELETE_S)
+        assert attachment is not None
         if self._config.stay:
-            await _first(stop.wait(), self._closed[spi].wait())
-        self._sas[spi].delete("the device goes", self._clock.now_s())
+            await _first(stop.wait(), attachment.closed.wait())
+        attachment.initiator.delete("the device goes", self._clock.now_s())
         self._pump()
-        await _within(self._closed[spi].wait(), DELETE_S)
+        await _within(attachment.closed.wait(), DELETE_S)
         return outcome
 
-    async def _attach(self) -> tuple[bytes, Outcome]:
+    def _attach(self) -> _Attachment:
         peer = self._config.gateway
         initiator = Initiator(
             self._party,
@@ -108,20 +114,15 @@ class Device:
             marked_path=Path(self._ports.marked, Address(peer.host, peer.nat_port), marked=True),
             state_integrity=self.state_integrity if self._make_statement else None,
         )
-        spi = initiator.name.spi_i
-        self._sas[spi] = initiator
-        self._closed[spi] = asyncio.Event()
-        ended = self._ended[spi] = asyncio.get_running_loop().create_future()
+        attachment = _Attachment(initiator, asyncio.get_running_loop().create_future(), asyncio.Event())
+        self._attachments[initiator.name.spi_i] = attachment
         initiator.start(self._clock.now_s())
         self._pump()
-        outcome = await ended
-        if not outcome.attached:
-            await _within(self._settled(initiator), DELETE_S)
-        return spi, outcome
+        return attachment
 
     async def _settled(self, initiator: Initiator) -> None:
         """Wait until a gateway that we refuse has been told."""
-        while initiator.state is not State.CLOSED:  # noqa: ASYNC110 - a state machine has no event to wait for
+        while initiator.state in (State.JUDGING, State.DELETING):  # noqa: ASYNC110 - the machine has no event for it
             await asyncio.sleep(0.01)
 
     def _take(self, data: bytes, path: Path) -> None:
@@ -129,49 +130,49 @@ class Device:
             message = Message.parse(data)
         except MalformedError:
             return
-        initiator = self._sas.get(message.header.spi_i)
-        if initiator is not None:
-            initiator.receive(message, path, self._clock.now_s())
+        attachment = self._attachments.get(message.header.spi_i)
+        if attachment is not None:
+            attachment.initiator.receive(message, path, self._clock.now_s())
             self._pump()
 
     def _pump(self) -> None:
         """Send what is to be sent, look at what happened, and set the clock for what is due next."""
-        for initiator in list(self._sas.values()):
-            for datagram in initiator.take_datagrams():
+        attachments = list(self._attachments.values())
+        for attachment in attachments:
+            for datagram in attachment.initiator.take_datagrams():
                 self._ports.send(datagram)
-            for event in initiator.take_events():
-                self._handle(initiator, event)
+            for event in attachment.initiator.take_events():
+                self._handle(attachment, event)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = [at for initiator in self._sas.values() if (at := initiator.timer_s()) is not None]
+        due = [at for each in attachments if (at := each.initiator.timer_s()) is not None]
         if due:
             delay_s = max(min(due) - self._clock.now_s(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        for initiator in list(self._sas.values()):
-            initiator.handle_timer(self._clock.now_s())
+        for attachment in list(self._attachments.values()):
+            attachment.initiator.handle_timer(self._clock.now_s())
         self._pump()
 
-    def _handle(self, initiator: Initiator, event: Event) -> None:
+    def _handle(self, attachment: _Attachment, event: Event) -> None:
         match event:
             case CertificateToJudge():
-                task = asyncio.create_task(self._decide(initiator, event))
+                task = asyncio.create_task(self._decide(attachment.initiator, event))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case Established():
-                self._established(initiator, event)
+                self._established(attachment, event)
             case Failed(error=error):
                 fields = {"code": error.code, "step": error.step, "reason": error.sentence}
                 log.warning("not attached", extra={"fields": fields})
-                outcome = Outcome(False, code=error.code, step=error.step, sentence=error.sentence)
-                self._end(initiator, outcome)
+                self._end(attachment, Outcome(False, code=error.code, step=error.step, sentence=error.sentence))
             case Closed(reason=reason):
                 log.info("SA closed", extra={"fields": {"reason": reason}})
                 self._tracer.note(f"IKE SA closed: {reason}")
-                self._closed[initiator.name.spi_i].set()
+                attachment.closed.set()
 
     async def _decide(self, initiator: Initiator, event: CertificateToJudge) -> None:
         question = Question(
@@ -181,21 +182,23 @@ class Device:
         initiator.judge(verdict, self._clock.now_s())
         self._pump()
 
-    def _established(self, initiator: Initiator, event: Established) -> None:
+    def _established(self, attachment: _Attachment, event: Established) -> None:
         child = event.child
         if child is None:
-            initiator.delete("no child SA came about", self._clock.now_s())
-            self._end(initiator, Outcome(False, event.identity, code="no-child", sentence=event.child_error or ""))
+            attachment.initiator.delete("no child SA came about", self._clock.now_s())
+            sentence = event.child_error or ""
+            self._end(attachment, Outcome(False, event.identity, code="no-child", sentence=sentence))
             return
         address = str(child.address) if child.address else None
         self._tracer.note(f"attached, inner address {address}", ok=True)
         log.info("attached", extra={"fields": {"gateway": event.identity, "address": address}})
-        self._end(initiator, Outcome(True, event.identity, address, suite=event.suite.name, child=child.suite.name))
+        outcome = Outcome(True, event.identity, address, suite=event.suite.name, child=child.suite.name)
+        self._end(attachment, outcome)
 
-    def _end(self, initiator: Initiator, outcome: Outcome) -> None:
-        ended = self._ended[initiator.name.spi_i]
-        if not ended.done():
-            ended.set_result(outcome)
+    def _end(self, attachment: _Attachment, outcome: Outcome) -> None:
+        if not attachment.ended.done():
+            attachment.ended.set_result(outcome)
+        initiator = attachment.initiator
         if initiator.keys is not None:
             self._tracer.keys(initiator.name, initiator.keys)
 

@@ -22,8 +22,6 @@ from voice_dpki.ikev2.events import (
     Path,
     SaName,
     Trusted,
-    Untrusted,
-    Verdict,
 )
 from voice_dpki.ikev2.responder import Responder
 
@@ -132,23 +130,13 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     async def _decide(self, question: Question) -> None:
-        verdict = await self._verdict(question)
+        verdict = await self._judge.judge(question)
         if isinstance(verdict, Trusted):
             self._questions[question.sa] = question
             staple = self._assembly.staple
             verdict = Trusted(staple.answer() if staple else None)
         self.responder.judge(question.sa, verdict, self._clock.now_s())
         self._pump()
-
-    async def _verdict(self, question: Question) -> Verdict:
-        """Judge; whatever goes wrong in that is a refusal."""
-        try:
-            return await self._judge.judge(question)
-        except Exception:
-            log.exception("a certificate could not be judged")
-            return Untrusted(
-                "internal", "5.4 certificate", "the certificate could not be judged; the log says more"
-            )
 
     def _established(self, event: Established) -> None:
         self.live.add(self._questions.pop(event.sa))

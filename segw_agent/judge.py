@@ -1,14 +1,17 @@
 """The judge: lists, the ledger's word, the organisation, the statement of integrity, in this order."""
 
+import logging
 from time import perf_counter
 
 from segw_agent.ledger import Ledger
 from segw_agent.metrics import SECONDS, VERDICTS
-from segw_agent.policy import IntegrityPolicy, Policy, Question, Side, inquiry_refusal
+from segw_agent.policy import STEPS, IntegrityPolicy, Policy, Question, Side, inquiry_refusal
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import Clock
 from voice_dpki.ikev2.events import Trusted, Untrusted, Verdict
 from voice_dpki.ledger.answers import InquiryError
+
+log = logging.getLogger(__name__)
 
 INQUIRY_STEPS = {Side.GATEWAY: "5", Side.DEVICE: "8"}
 
@@ -23,7 +26,12 @@ class Judge:
     async def judge(self, question: Question) -> Verdict:
         """Return the verdict; a refusal has the code, the step and the sentence that the log gets too."""
         began_s = perf_counter()
-        refusal = await self._refusal(question)
+        try:
+            refusal = await self._refusal(question)
+        except Exception:  # whatever goes wrong here must not let anybody in, nor leave anybody waiting
+            log.exception("a certificate could not be judged")
+            step = STEPS[question.side, "certificate"]
+            refusal = Untrusted("internal", step, "the certificate could not be judged; the log says more")
         seconds = perf_counter() - began_s
         SECONDS.observe(seconds)
         VERDICTS.labels(question.side, refusal.code if refusal else "trusted").inc()
@@ -35,10 +43,11 @@ class Judge:
         refusal = self.policy.check_identity(question)
         if refusal is not None:
             return refusal
+        # A gateway asks for itself: what a device staples may be as old as max_age_s, and it may be revoked since.
+        stapled = question.ledger_answer if question.side is Side.DEVICE else None
+        digest, step = question.certificate.digest, INQUIRY_STEPS[question.side]
         try:
-            found = await self.ledger.find(
-                question.certificate.digest, step=INQUIRY_STEPS[question.side], stapled=question.ledger_answer
-            )
+            found = await self.ledger.find(digest, step=step, stapled=stapled)
         except InquiryError as error:
             return inquiry_refusal(question, error)
         now_s = self._clock.now_s()

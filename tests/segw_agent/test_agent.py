@@ -144,6 +144,18 @@ def metrics_of(agent: Agent) -> str:
         return answer.read().decode()
 
 
+def test_a_device_cannot_vouch_for_itself(testbed: Testbed, agent: Agent) -> None:
+    """An answer from before the revocation is proved, and not too old for a device's judgement of a gateway."""
+    enb = device(testbed, 8)
+    testbed.record(enb)
+    url = f"http://{testbed.addresses.http('ledger-a')}/ledger/v1/status/{enb.digest.hex()}"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        kept = answer.read()
+    testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
+    agent.until(enb, "revoked")
+    assert agent.judge(enb, ledger_answer=kept).code == "revoked"
+
+
 def test_identity_must_be_the_certificates(testbed: Testbed, agent: Agent) -> None:
     enb = device(testbed, 3)
     testbed.record(enb)

@@ -36,6 +36,17 @@ def test_scenario(testbed: Testbed, name: str) -> None:
     assert described.held, [check for check in described.checks if not check.held]
 
 
+def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
+    nobody = {"gateway": {"host": testbed.addresses.host("gateway"), "port": 9, "nat_port": 10}}
+    device = testbed.site.credential("enb1", "enb1.vendor.example", "Vendor V")
+    running = testbed.start_device(device, **nobody)
+    running.wait_for(lambda event: isinstance(event, IkeEvent), "send IKE_SA_INIT", 20)
+    testbed.end(["device"])
+    assert running.status == 1
+    (result,) = (event for event in running.trace.events if isinstance(event, ResultEvent))
+    assert result.data["code"] == "stopped"
+
+
 def test_command_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert device_command.command(["attach", "--out", str(out)]) == 0
