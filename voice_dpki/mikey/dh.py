@@ -7,10 +7,12 @@ finite-field groups will go some day, since newer protocols do without them; MIK
 import warnings
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric import dh
-
 from voice_dpki.effects import Random
 from voice_dpki.mikey.failures import Failure, MikeyError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from cryptography.hazmat.primitives.asymmetric.dh import DHParameterNumbers, DHPrivateNumbers, DHPublicNumbers
 
 PRIME = int(
     "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74"
@@ -24,6 +26,8 @@ PRIME = int(
 """The prime of 1536 bits (RFC 3526 §2; group 5 of RFC 2412, appendix E.5)."""
 
 GENERATOR = 2
+
+_GROUP = DHParameterNumbers(PRIME, GENERATOR)
 
 SECRET_BYTES = 32
 """Length of a secret exponent.
@@ -62,8 +66,5 @@ def shared_value(secret: int, peer_value: bytes) -> bytes:
 
 def _power(base: int, secret: int) -> bytes:
     """Compute base^secret, 192 bytes long, as the key exchange that it is."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        group = dh.DHParameterNumbers(PRIME, GENERATOR)
-        own = dh.DHPrivateNumbers(secret, dh.DHPublicNumbers(GENERATOR, group))  # its public value plays no part
-        return own.private_key().exchange(dh.DHPublicNumbers(base, group).public_key())
+    own = DHPrivateNumbers(secret, DHPublicNumbers(GENERATOR, _GROUP))  # its public value plays no part
+    return own.private_key().exchange(DHPublicNumbers(base, _GROUP).public_key())

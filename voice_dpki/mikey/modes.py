@@ -14,6 +14,7 @@ not say its hash); IDs are the SIP URIs of the call, and stand in the certificat
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -281,11 +282,16 @@ class Responder:
 
 def _sign(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> bytes:
     """Write a message with its signature over all that stands before it (§5.2)."""
-    key = load_der_public_key(signer.public_key_der)
-    assert isinstance(key, RSAPublicKey)
-    size = key.key_size // 8
+    size = _signature_bytes(signer.public_key_der)
     unsigned = serialize(header, (*payloads, Signature(SignatureType.RSA_PSS, bytes(size))))[:-size]
     return unsigned + signer.sign(unsigned)
+
+
+@lru_cache(maxsize=16)
+def _signature_bytes(public_key_der: bytes) -> int:
+    key = load_der_public_key(public_key_der)
+    assert isinstance(key, RSAPublicKey)
+    return key.key_size // 8
 
 
 def _new_ssrc(random: Random, other: int) -> int:
