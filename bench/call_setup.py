@@ -1,22 +1,24 @@
 """Call set-up (INVITE to 200) and memory with all protection, against plain calls, side by side in one run.
 
-    python bench/call_setup.py [--calls 20] [--warm-up 2] [--codec pcmu]
+    python bench/call_setup.py [--rounds 10] [--calls 4] [--warm-up 1] [--codec pcmu]
 
 Two testbeds run at once: one signs, verifies, asks the ledger and keys with MIKEY, the other is what
-`voice-dpki call --plain` starts. Calls are placed in turn, one here, one there, so that whatever else the machine
-does meets both alike. As with `voice-dpki call`, each call is placed by a caller that was just started, while
-callees and services go on. Everything is a process of its own and everything writes its trace, which is where the
-times come from; the first calls (`--warm-up`) do not count.
+`voice-dpki call --plain` starts. They take turns, so that whatever else the machine does meets both alike. In its
+turn a caller is started, places a few calls and ends, while the callee and the services go on. Its first call is
+told apart from the later ones: a telephone that was just started executes everything for the first time, as the one
+of `voice-dpki call` does. Everything is a process of its own and writes its trace, which is where the times come
+from; the first turns (`--warm-up`) do not count.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +35,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 
 SAY_S = 0.2
+PAUSE_S = 0.5
 CALL_TIMEOUT_S = 30.0
 AIM_RATIO = 2.0
 AIM_MEMORY_MB = 600
@@ -74,25 +77,21 @@ OUTSIDE = (
 
 
 @dataclass(slots=True)
-class Measured:
-    """What the calls of one testbed gave, in milliseconds, and its processes' memory in MB."""
+class Times:
+    """Set-up times of one kind of calls, in milliseconds, and those of their parts."""
 
     setup_ms: list[float] = field(default_factory=list)
     parts_ms: dict[Part, list[float]] = field(default_factory=dict)
-    memory_mb: dict[str, float] = field(default_factory=dict)
 
-    def add(self, events: Sequence[Event]) -> None:
-        """Take in the events of one call; raises LocalError if the call was not established."""
-        results = [event for event in events if isinstance(event, ResultEvent) and event.actor == "caller"]
-        if len(results) != 1 or not results[0].data.get("established"):
-            raise LocalError(f"a call was not established: {results[-1].data if results else 'no result'}")
-        setup_ms = results[0].data["setup_ms"]
-        assert isinstance(setup_ms, float)
+    def add(self, result: ResultEvent, notes: Sequence[NoteEvent]) -> None:
+        """Take in a call by the caller's result and everybody's notes; raises LocalError if it did not succeed."""
+        setup_ms = result.data.get("setup_ms")
+        if not result.data.get("established") or not isinstance(setup_ms, float):
+            raise LocalError(f"a call was not established: {result.data}")
         self.setup_ms.append(setup_ms)
-        notes = [event for event in events if isinstance(event, NoteEvent) and event.ms is not None]
         for part in PARTS + OUTSIDE:
-            times = [note.ms for note in notes if part.of(note)]
-            self.parts_ms.setdefault(part, []).extend(ms for ms in times[-1:] if ms is not None)
+            times = [note.ms for note in notes if note.ms is not None and part.of(note)]
+            self.parts_ms.setdefault(part, []).extend(times[-1:])
 
     @property
     def median_ms(self) -> float:
@@ -103,6 +102,24 @@ class Measured:
     def p90_ms(self) -> float:
         """Nine of ten set-ups took no longer."""
         return sorted(self.setup_ms)[-(-len(self.setup_ms) * 9 // 10) - 1]
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one testbed gave: times of callers' first calls and of their later ones, and memory in MB by process."""
+
+    first: Times = field(default_factory=Times)
+    later: Times = field(default_factory=Times)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Take in all that happened in one turn; the caller's results tell its calls apart."""
+        began_s = 0.0
+        for event in sorted(events, key=lambda event: event.time_s):
+            if isinstance(event, ResultEvent) and event.actor == "caller":
+                notes = [e for e in events if isinstance(e, NoteEvent) and began_s < e.time_s <= event.time_s]
+                (self.later if began_s else self.first).add(event, notes)
+                began_s = event.time_s
 
 
 class Side:
@@ -126,38 +143,31 @@ class Side:
         self._testbed.start()
         if self._srtp:
             self._testbed.record_all()
-        self._launch("callee", number=CALLEE)
+        self._launch("callee", CALLEE)
         self._testbed.running["callee"].wait_ready()
 
-    def call(self, *, counts: bool) -> None:
-        """Place one call and wait until it is over; raises LocalError where that fails."""
+    def take_turn(self, calls: int, *, counts: bool) -> None:
+        """Have a caller place calls and wait until they are over; raises LocalError where that fails."""
         began_s = time.time()
-        self._launch("caller", number=CALLER, target=aor(CALLEE, OPERATORS[1]))
+        self._launch("caller", CALLER, {"target": aor(CALLEE, OPERATORS[1]), "times": calls, "pause_s": PAUSE_S})
         running = self._testbed.running
         running["caller"].wait_for(lambda event: isinstance(event, RtpEvent | ResultEvent), "talk", CALL_TIMEOUT_S)
         self.measured.memory_mb = self._testbed.memory_mb()
-        running["caller"].wait_end(CALL_TIMEOUT_S)
-        running["callee"].wait_for(lambda event: _ends_call(event, began_s), "end the call", CALL_TIMEOUT_S)
+        running["caller"].wait_end(calls * CALL_TIMEOUT_S)
+        running["callee"].wait_for(_nth_result(calls, began_s), "end the calls", CALL_TIMEOUT_S)
         self._testbed.new_events()
         events = [event for each in running.values() for event in each.trace.events if event.time_s >= began_s]
         self._testbed.end(("caller",))
         if counts:
             self.measured.add(events)
 
-    def _launch(self, role: str, *, number: Tn, target: str | None = None) -> None:
+    def _launch(self, role: str, number: Tn, call: Mapping[str, object] | None = None) -> None:
         out, say = self._folder / "out", self._folder / f"{role}.wav"
         say.write_bytes(_beginning_of(role))
         config = user_agent_config(
-            self._testbed.site,
-            role,
-            number=number,
-            codec=self._codec,
-            srtp=self._srtp,
-            say=say,
-            out=out,
-            target=target,
+            self._testbed.site, role, number=number, codec=self._codec, srtp=self._srtp, say=say, out=out
         )
-        self._testbed.launch(role, config)
+        self._testbed.launch(role, {**config, **({"call": call} if call else {})})
 
 
 def _beginning_of(role: str) -> bytes:
@@ -166,11 +176,13 @@ def _beginning_of(role: str) -> bytes:
     return write_wav(Pcm(pcm.rate, pcm.data[: int(SAY_S * pcm.rate) * SAMPLE_BYTES]))
 
 
-def _ends_call(event: Event, began_s: float) -> bool:
-    return isinstance(event, ResultEvent) and event.time_s >= began_s
+def _nth_result(number: int, began_s: float) -> Callable[[Event], bool]:
+    """Recognise the result of the `number`th call since `began_s`, for who looks at events in turn."""
+    seen = count(1)
+    return lambda event: isinstance(event, ResultEvent) and event.time_s >= began_s and next(seen) >= number
 
 
-def measure(calls: int, warm_up: int, codec: str) -> tuple[Measured, Measured]:
+def measure(rounds: int, calls: int, warm_up: int, codec: str) -> tuple[Measured, Measured]:
     """Place the calls, protected and plain in turn; returns what each side gave."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-bench-")))
@@ -178,9 +190,9 @@ def measure(calls: int, warm_up: int, codec: str) -> tuple[Measured, Measured]:
         plain = stack.enter_context(Side(folder / "plain", codec, protected=False))
         for side in (protected, plain):
             side.start()
-        for number in range(-warm_up, calls):
+        for number in range(-warm_up, rounds):
             for side in (protected, plain):
-                side.call(counts=number >= 0)
+                side.take_turn(calls, counts=number >= 0)
         return protected.measured, plain.measured
 
 
@@ -189,57 +201,62 @@ def setup_table(protected: Measured, plain: Measured) -> Table:
     table = Table("", "protected", "plain", "ratio", "aim", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    ratio = protected.median_ms / plain.median_ms
-    rows = [
-        ("INVITE to 200, median ms", protected.median_ms, plain.median_ms, f"{ratio:.2f}", f"<= {AIM_RATIO:g}"),
-        ("INVITE to 200, p90 ms", protected.p90_ms, plain.p90_ms, f"{protected.p90_ms / plain.p90_ms:.2f}", ""),
-        ("INVITE to 200, least ms", min(protected.setup_ms), min(plain.setup_ms), "", ""),
-        ("memory of all processes, MB", _sum(protected), _sum(plain), "", f"<= {AIM_MEMORY_MB}"),
-        ("processes", len(protected.memory_mb), len(plain.memory_mb), "", ""),
-    ]
-    for name, ours, theirs, *rest in rows:
-        table.add_row(name, _number(ours), _number(theirs), *rest)
+    for name, ours, theirs in (
+        ("a telephone that is up", protected.later, plain.later),
+        ("first call of one just started", protected.first, plain.first),
+    ):
+        table.add_row(f"INVITE to 200, {name}")
+        for figure, one, other, aim in (
+            ("median ms", ours.median_ms, theirs.median_ms, f"<= {AIM_RATIO:g}"),
+            ("p90 ms", ours.p90_ms, theirs.p90_ms, ""),
+            ("least ms", min(ours.setup_ms), min(theirs.setup_ms), ""),
+        ):
+            table.add_row(f"  {figure}", f"{one:.1f}", f"{other:.1f}", f"{one / other:.2f}", aim)
+    memory_mb = [f"{sum(side.memory_mb.values()):.0f}" for side in (protected, plain)]
+    table.add_row("memory of all processes, MB", *memory_mb, "", f"<= {AIM_MEMORY_MB}")
+    table.add_row("processes", *(str(len(side.memory_mb)) for side in (protected, plain)))
     return table
 
 
 def parts_table(protected: Measured) -> Table:
     """Where the protected set-up's time goes, as medians."""
-    table = Table("of the protected set-up", "median ms", box=None)
-    table.columns[1].justify = "right"
-    medians = {part: statistics.median(times) for part, times in protected.parts_ms.items() if times}
+    table = Table("of the protected set-up, median ms", "up", "just started", box=None)
+    kinds = (protected.later, protected.first)
+    for column in table.columns[1:]:
+        column.justify = "right"
     for part in PARTS:
-        table.add_row(f"{'  ' * part.depth}{'of it, ' if part.depth else ''}{part.name}", _number(medians[part]))
-    added = sum(medians[part] for part in PARTS if not part.depth)
-    table.add_row("SIP, and all that is left", _number(protected.median_ms - added))
-    table.add_row("not between INVITE and 200:", "")
+        name = f"{'  ' * part.depth}{'of it, ' if part.depth else ''}{part.name}"
+        table.add_row(name, *(_median(times, part) for times in kinds))
+    added = [sum(float(_median(times, part)) for part in PARTS if not part.depth) for times in kinds]
+    rest = [times.median_ms - sum_ms for times, sum_ms in zip(kinds, added, strict=True)]
+    table.add_row("SIP, and all that is left", *(f"{ms:.1f}" for ms in rest))
+    table.add_row("not between INVITE and 200:")
     for part in OUTSIDE:
-        table.add_row(part.name, _number(medians[part]))
+        table.add_row(f"  {part.name}", *(_median(times, part) for times in kinds))
     return table
 
 
-def _sum(measured: Measured) -> float:
-    return sum(measured.memory_mb.values())
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.1f}"
+def _median(times: Times, part: Part) -> str:
+    return f"{statistics.median(times.parts_ms[part] or [0.0]):.1f}"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=20, help="of each kind (default: %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="calls before those (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each side (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=4, help="calls in a turn, 2 or more (default: %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=1, help="turns before those (default: %(default)s)")
     parser.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: %(default)s)")
     arguments = parser.parse_args()
     began_s = time.monotonic()
-    protected, plain = measure(arguments.calls, arguments.warm_up, arguments.codec)
+    protected, plain = measure(arguments.rounds, arguments.calls, arguments.warm_up, arguments.codec)
     console = Console()
     console.print(setup_table(protected, plain))
     console.print()
     console.print(parts_table(protected))
     took_s = time.monotonic() - began_s
-    console.print(f"\n{arguments.calls} calls of each kind, in turn, after {arguments.warm_up}; {took_s:.0f} s")
+    each = f"{arguments.rounds} callers of each kind with {arguments.calls} calls each"
+    console.print(f"\n{each}, in turn, after {arguments.warm_up} that did not count; {took_s:.0f} s")
 
 
 if __name__ == "__main__":

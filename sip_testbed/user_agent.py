@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sip_testbed.keying import Keying
 from sip_testbed.telephone import Telephone
-from sip_testbed.user_agent_config import EXAMPLE, Setup, load_setup
+from sip_testbed.user_agent_config import EXAMPLE, CallConfig, Setup, load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
@@ -22,14 +22,15 @@ from voice_dpki.sip.user_agent import UserAgent
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 1
-"""Exit status of a caller whose call was not established."""
+"""Exit status of a caller one of whose calls was not established."""
 
 HELP = f"""\
-A telephone without a person: it registers with its domain's proxy, and then either places one call ([call]) or
-answers those that come until it is stopped. Calls are keyed end to end with MIKEY: the other side's certificate is
+A telephone without a person: it registers with its domain's proxy, and then either places calls ([call]) or answers
+those that come until it is stopped. Calls are keyed end to end with MIKEY: the other side's certificate is
 looked up on this operator's own ledger node. It plays a recording into the call and keeps what it heard.
 
-A caller ends with status 0 if the call was established, and 1 if somebody refused it; the result file says who.
+A caller ends with status 0 if every call was established, and 1 if somebody refused one; the result file says who
+refused the last one.
 
 A configuration (TOML; files are looked for beside it):
 
@@ -74,15 +75,15 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
         stack.push_async_callback(agent.close)
         await agent.start()
         telephone = Telephone(setup, agent, keying, tracer, clock, random)
-        if setup.target is None:
+        if setup.call is None:
             agent.on_invite = telephone.answer
         await agent.register()
         log.info("ready", extra={"fields": {"sip": agent.address.address}})
         tracer.ready(sip=agent.address.address)
-        if setup.target is None:
+        if setup.call is None:
             await stop.wait()
             return 0
-        return await _call(telephone, setup.target, stop)
+        return await _call(telephone, setup.call, stop)
 
 
 def _load_coders(codec: Codec) -> None:
@@ -91,9 +92,9 @@ def _load_coders(codec: Codec) -> None:
     SpeechDecoder(codec)
 
 
-async def _call(telephone: Telephone, target: str, stop: asyncio.Event) -> int:
-    """Place the call, unless we are stopped before it is over."""
-    calling = asyncio.ensure_future(telephone.call(target))
+async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -> int:
+    """Place the calls, unless we are stopped before they are over."""
+    calling = asyncio.ensure_future(_call_each(telephone, wanted))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((calling, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -101,4 +102,13 @@ async def _call(telephone: Telephone, target: str, stop: asyncio.Event) -> int:
         calling.cancel()
         await asyncio.wait((calling,))
         return EXIT_REFUSED
-    return 0 if calling.result().established else EXIT_REFUSED
+    return 0 if calling.result() else EXIT_REFUSED
+
+
+async def _call_each(telephone: Telephone, wanted: CallConfig) -> bool:
+    """Place one call after the other and tell whether all were established."""
+    established = [(await telephone.call(wanted.target)).established]
+    for _ in range(wanted.times - 1):
+        await asyncio.sleep(wanted.pause_s)
+        established.append((await telephone.call(wanted.target)).established)
+    return all(established)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis, load_genesis
@@ -47,8 +49,10 @@ ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
 genesis = "genesis.json"
 max_age_s = 30                              # older answers of the ledger are not relied on
 
-[call]                                      # the caller: places one call and ends; without it calls are awaited
+[call]                                      # the caller: calls and ends; without it calls are awaited
 target = "sip:+442079460123@b.example"
+times = 1                                   # one call after the other, with a pause between them
+pause_s = 0.5
 
 [trace]
 file = "caller.jsonl"
@@ -66,9 +70,11 @@ class KeysConfig(Config, frozen=True, kw_only=True):
 
 
 class CallConfig(Config, frozen=True, kw_only=True):
-    """Whom to call."""
+    """Whom to call, and how often."""
 
     target: str
+    times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    pause_s: PositiveSeconds = 0.5
 
 
 class UserAgentConfig(Config, frozen=True, kw_only=True):
@@ -111,7 +117,8 @@ class Setup:
     speech: Pcm
     credentials: Credentials | None
     """None: in clear."""
-    target: str | None
+    call: CallConfig | None
+    """None: calls are awaited."""
     said: Path | None
     heard: Path | None
     result: Path | None
@@ -128,9 +135,8 @@ def load_setup(path: Path) -> Setup:
 
 
 def _setup(path: Path, config: UserAgentConfig) -> Setup:
-    target = config.call.target if config.call else None
-    if target is not None:
-        parse_uri(target)
+    if config.call is not None:
+        parse_uri(config.call.target)
     username = parse_uri(config.aor).user or ""
     return Setup(
         account=Account(config.aor, username, read_secret(resolve(path, config.password_file))),
@@ -139,7 +145,7 @@ def _setup(path: Path, config: UserAgentConfig) -> Setup:
         codec=codec_named(config.codec),
         speech=read_wav(read_file(resolve(path, config.say), "speech", MAX_WAV_BYTES)),
         credentials=_credentials(path, config),
-        target=target,
+        call=config.call,
         said=_optional(path, config.said),
         heard=_optional(path, config.heard),
         result=_optional(path, config.result),

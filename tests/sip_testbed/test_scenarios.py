@@ -93,7 +93,7 @@ class TestConfigurations:
                 site, role, number=number, codec=CODECS[codec], srtp=srtp, say=say, out=site.folder, target=target
             )
             setup = user_agent_config.load_setup(site.config(role, sections))
-            assert (setup.codec.name, setup.target) == (CODECS[codec], target)
+            assert (setup.codec.name, setup.call and setup.call.target) == (CODECS[codec], target)
             assert (setup.credentials is not None) == (srtp is not None)
 
     def test_operators_are_two(self) -> None:

@@ -1,6 +1,8 @@
 """The user agent as a program, in a running network of two operators: calls, and what it refuses itself."""
 
+import base64
 import json
+import re
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from sip_testbed.events import SipEvent
 from sip_testbed.network import Testbed, user_agent_config
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
@@ -19,6 +22,8 @@ from voice_dpki.errors import LocalError
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.mikey.message import Message
+from voice_dpki.mikey.payloads import DhValue
 from voice_dpki.shell.config import load_config, to_toml
 from voice_dpki.shell.events import NoteEvent, ResultEvent
 from voice_dpki.shell.processes import Running
@@ -129,6 +134,20 @@ def test_a_call(telephones: Telephones) -> None:
         f"certificate of {TARGET} valid on the ledger",
     ):
         assert any(note in text for text in ended.notes)
+
+
+def test_a_caller_that_calls_again(telephones: Telephones) -> None:
+    """Each call has keys of its own: a Diffie-Hellman pair serves once."""
+    answering = telephones.awaiting()
+    before = len(results(answering))
+    calling = telephones.start("caller", call={"target": TARGET, "times": 3, "pause_s": 0.2})
+    assert calling.wait_end(3 * CALL_TIMEOUT_S) == 0
+    assert [result.data["established"] for result in results(calling)] == [True] * 3
+    answering.wait_for(lambda event: len(results(answering)) == before + 3, "report", CALL_TIMEOUT_S)
+    sent = [event.data for event in telephones.testbed.end(("caller",)) if isinstance(event, SipEvent)]
+    invites = [data for data in sent if data.startswith(b"INVITE ")]
+    offers = [offer for data in invites for offer in re.findall(rb"a=key-mgmt:mikey (\S+)", data)]
+    assert len({Message.parse(base64.b64decode(offer)).one(DhValue).value for offer in offers}) == 3
 
 
 def test_a_caller_without_keys(telephones: Telephones) -> None:
