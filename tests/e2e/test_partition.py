@@ -21,7 +21,9 @@ from voice_dpki.ledger.records import CertStatus
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
-NETWORK = "10.213.77"
+NETWORK = f"10.213.{os.getpid() % 250}"
+"""Another one each time: what a killed run left behind must not take this run's packets."""
+
 NAME = f"vd{os.getpid() % 10_000}"
 """Begins the names of interfaces (15 characters at most) and namespaces."""
 

@@ -259,7 +259,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """An engine with the submission role of A, and a follower with that of B, for tests that only add to them."""
     network = Network(tmp_path_factory.mktemp("ledger"))
     engine = network.engine().start()
-    network.follower("operator-b", engine.url, "Operator B").start()
+    network.follower("operator-b", engine.url, "Operator B").start().reaches(1)
     yield network
     network.end()
 

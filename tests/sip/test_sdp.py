@@ -1,7 +1,7 @@
 """Session descriptions: read, kept and changed without loss."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
@@ -93,6 +93,7 @@ def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
     _understand(b"v=0\r\n" + data)
 
 
+@example([(110, 14, b"")])  # m=audio 4000/0: no port at all
 @given(st.lists(st.tuples(st.integers(0, len(OFFER)), st.integers(0, 20), st.binary(max_size=10)), max_size=5))
 def test_a_changed_offer_parses_or_is_refused(changes: list[tuple[int, int, bytes]]) -> None:
     data = OFFER

@@ -185,6 +185,8 @@ def _media(line: str, rest: Sequence[str]) -> Media:
         raise MalformedError("an m= line lacks media, port, protocol or formats (RFC 4566 §5.14)")
     port, _, ports = fields[1].partition("/")
     count = _number(ports, 65535) if ports else 1
+    if count == 0:
+        raise MalformedError("an m= line asks for no port at all (RFC 4566 §5.14)")
     return Media(fields[0], _number(port, 65535), fields[2], tuple(fields[3:]), tuple(rest), count)
 
 
