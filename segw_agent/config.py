@@ -55,7 +55,7 @@ integrity_max_age_s = 300
 """
 
 AGENT_EXAMPLE = f"""\
-socket = "/run/segw-agent.sock"        # where the IKEv2 daemon's plugin asks
+socket = "/run/charon.segw-agent"      # where the IKEv2 daemon's plugin asks
 vici = "/run/charon.vici"              # where strongSwan is told to end SAs; left out: none are ended
 state = "live-sas.jsonl"               # which SAs were admitted, for after a restart
 
