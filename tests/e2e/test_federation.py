@@ -29,7 +29,6 @@ from voice_dpki.x509.keys import from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
 NETWORK = "127.0.5"
-KILLS = 100 if os.environ.get("VOICE_DPKI_SOAK") else 5
 SENDERS = 3
 """Certificates on their way at the same time at each node, under load."""
 
@@ -239,12 +238,11 @@ async def verified_header(url: str, height: int) -> Header:
                 await asyncio.sleep(0.1)
 
 
-async def test_a_validator_killed_under_load_loses_nothing(
-    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
-) -> None:
+async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genesis: Genesis, kills: int) -> None:
+    """Kill one validator after the other while all record, and hold all of them to what was acknowledged."""
     await processes.ready()
     async with load(nodes) as acknowledged:
-        for kill in range(KILLS):
+        for kill in range(kills):
             victim, others = nodes[kill % 4], [node for at, node in enumerate(nodes) if at != kill % 4]
             processes.kill(victim)
             before = len(acknowledged)
@@ -256,6 +254,20 @@ async def test_a_validator_killed_under_load_loses_nothing(
     for node in nodes:
         for digest in acknowledged[-50:] + acknowledged[:: max(1, len(acknowledged) // 50)]:
             assert await status(node, genesis, digest) is CertStatus.VALID
+
+
+async def test_a_validator_killed_under_load_loses_nothing(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    await kill_under_load(nodes, processes, genesis, kills=5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_validators_killed_a_hundred_times_lose_nothing(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    await kill_under_load(nodes, processes, genesis, kills=100)
 
 
 async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
