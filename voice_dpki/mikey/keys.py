@@ -70,7 +70,7 @@ def _p(function: Prf, block: bytes, label: bytes, size: int) -> bytes:
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
