@@ -1,7 +1,10 @@
 """What every test shares: real peers by mark, skipped where they are missing and demanded in CI."""
 
+import functools
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -26,12 +29,32 @@ PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/l
 """Where peers are looked for; strongSwan's daemon is not on the PATH."""
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose peer is not installed, naming the command that installs it; in CI fail instead."""
+@functools.cache
+def no_namespaces() -> str:
+    """Tell why network namespaces cannot be made and entered here; an empty text if they can."""
+    if os.geteuid() != 0 or shutil.which("ip", path=PATH) is None:
+        return "network namespaces need root and iproute2: apt-get install iproute2"
+    name = f"vdt{os.getpid()}"
+    try:
+        for command in (("add", name), ("exec", name, "true")):
+            subprocess.run(["ip", "netns", *command], check=True, capture_output=True, text=True, timeout=20)
+    except subprocess.CalledProcessError as error:
+        return f"no network namespaces here, as in a chroot: {error.stderr.strip()}"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
+    return ""
+
+
+def _missing(item: pytest.Item) -> Iterator[str]:
     for mark in item.iter_markers("peer"):
         program = mark.args[0]
         if shutil.which(program, path=PATH) is None:
-            missing = f"{program} is missing; install it: apt-get install {PACKAGES[program]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing)
-            pytest.skip(missing)
+            yield f"{program} is missing; install it: apt-get install {PACKAGES[program]}"
+    if item.get_closest_marker("netns") and (reason := no_namespaces()):
+        yield reason
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose peer is not installed, naming the command that installs it; in CI fail instead."""
+    for missing in _missing(item):
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)

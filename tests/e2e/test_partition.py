@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,12 +28,7 @@ NAME = f"vd{os.getpid() % 10_000}"
 
 PARTITION_S = 8.0
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and iproute2"
-    ),
-]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.netns]
 
 
 def ip(*arguments: str) -> None:
@@ -86,10 +80,7 @@ def network() -> Iterator[Network]:
         find()
     except LocalError as error:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
-    try:
-        network = Network(4)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+    network = Network(4)
     yield network
     network.remove()
 

@@ -20,6 +20,8 @@ from .strongswan.charon import device_connection, gateway_connection, wait_until
 from .strongswan.site import GATEWAY, WIRE_REFUSAL, Site, make_site, settings
 from .strongswan.world import BOUND_S, Identity, policy
 
+pytestmark = pytest.mark.netns
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:

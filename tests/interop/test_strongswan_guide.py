@@ -12,6 +12,8 @@ from .strongswan.charon import ROOT, Charon, link
 from .strongswan.site import demand
 from .strongswan.world import Identity, Ledger, folder, start_agent
 
+pytestmark = pytest.mark.netns
+
 GUIDE = (ROOT / "docs" / "strongswan.md").read_text()
 DEFAULTS = (ROOT / "segw_agent/charon_plugin/voice-dpki.conf").read_text()
 

@@ -16,6 +16,8 @@ from .strongswan.liar import LyingDevice
 from .strongswan.site import Site, demand, make_site
 from .strongswan.world import policy
 
+pytestmark = pytest.mark.netns
+
 SANITIZED = BUILD / "sanitized"
 FUZZ_ROUNDS = 20_000
 SUPPRESSIONS = "leak:libcrypto.so\nleak:signature_params_clone\n"

@@ -8,6 +8,8 @@ from .strongswan.charon import wait_until
 from .strongswan.site import GATEWAY, Site, make_site, settings
 from .strongswan.world import Identity, Process, forwarded, policy
 
+pytestmark = pytest.mark.netns
+
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:

@@ -30,7 +30,7 @@ from voice_dpki.x509.keys import from_pem
 
 from .conftest import Charon, wait_until
 
-pytestmark = pytest.mark.peer("swanctl")
+pytestmark = [pytest.mark.peer("swanctl"), pytest.mark.netns]
 
 StartCharon = Callable[..., Charon]
 
