@@ -18,7 +18,7 @@ from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError, VoiceDpkiError
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
 from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import describe_configured, fail
 from voice_dpki.shell.program import run as run_program
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import Hop, copy_request
@@ -162,9 +162,7 @@ class PathService:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the subcommand and its arguments."""
-    parser.description = HELP
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+    describe_configured(parser, HELP)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import gc
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 from sip_testbed.proxy_config import EXAMPLE, Setup, load_setup
 from sip_testbed.proxy_service import ProxyService
@@ -15,7 +14,7 @@ from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import describe_configured, fail
 from voice_dpki.shell.program import run as run_program
 from voice_dpki.shell.trace import Tracer
 
@@ -36,9 +35,7 @@ A configuration (TOML; files are looked for beside it):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the subcommand and its arguments."""
-    parser.description = HELP
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+    describe_configured(parser, HELP)
 
 
 def run(args: argparse.Namespace) -> int:

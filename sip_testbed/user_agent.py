@@ -5,7 +5,6 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 from sip_testbed.keying import Keying
 from sip_testbed.telephone import Telephone
@@ -14,7 +13,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import fail
+from voice_dpki.shell.program import describe_configured, fail
 from voice_dpki.shell.program import run as run_program
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.user_agent import UserAgent
@@ -39,9 +38,7 @@ A configuration (TOML; files are looked for beside it):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the subcommand and its arguments."""
-    parser.description = HELP
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+    describe_configured(parser, HELP)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 
 import uvloop
 
@@ -47,3 +48,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: object, **options: object) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **options)  # type: ignore[arg-type]
+
+
+def describe_configured(parser: argparse.ArgumentParser, text: str) -> None:
+    """Describe a program that takes nothing but `--config FILE`; `text` keeps its line breaks in the help."""
+    parser.description = text
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
