@@ -1,12 +1,12 @@
 """`authn-server make-credential`: a key and a self-signed certificate, ready to be recorded on the ledger."""
 
 import argparse
-import os
 from pathlib import Path
 
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import Tn
+from voice_dpki.shell.files import FOR_ALL, write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -52,21 +52,11 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
         )
     except (PeerError, ValueError) as error:
         raise LocalError(f"no such certificate can be made: {error}") from None
-    _write_new(options.key, to_pem(signer), 0o600)
-    _write_new(options.certificate, der, 0o644)
+    write_new(options.key, to_pem(signer))
+    write_new(options.certificate, der, FOR_ALL)
     return f"{options.certificate}: {digest_of(der).hex()}; submit it to the ledger before calls are signed with it"
 
 
 def _range(text: str) -> TnRange:
     start, _, count = text.partition(":")
     return TnRange(Tn(start), int(count))
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that must not be there: an overwritten key is gone for good."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except OSError as error:
-        raise LocalError(f"{path}: cannot make this file: {error.strerror}") from None
-    with open(descriptor, "wb") as file:
-        file.write(data)

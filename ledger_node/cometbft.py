@@ -6,7 +6,6 @@ own configuration at each start, so that there is one place to change; data/ is 
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.shell.config import Config, Listen
+from voice_dpki.shell.files import write_private
 
 VERSION = "0.38.25"
 """The one version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
@@ -106,10 +106,10 @@ class Home:
         (config / "config.toml").write_text(_toml(self._settings()))
         (config / "genesis.json").write_bytes(self.genesis)
         key = self.validator_key or _own_key(config / "observer_key.json")
-        _write_private(config / "priv_validator_key.json", key_json(key))
+        write_private(config / "priv_validator_key.json", _indented(key_json(key)))
         state = data / "priv_validator_state.json"
         if not state.exists():
-            _write_private(state, {"height": "0", "round": 0, "step": 0})
+            write_private(state, _indented({"height": "0", "round": 0, "step": 0}))
         node_key(self.folder)
 
     def _settings(self) -> Mapping[str, Mapping[str, object]]:
@@ -262,14 +262,12 @@ def _own_key(path: Path) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(b64decode(value)[:32])
     key = Ed25519PrivateKey.generate()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_private(path, key_json(key))
+    write_private(path, _indented(key_json(key)))
     return key
 
 
-def _write_private(path: Path, value: object) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(value, file, indent=2)
+def _indented(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode("ascii")
 
 
 def _address(listen: Listen) -> str:

@@ -1,6 +1,5 @@
 """`ledger-node init`: a new ledger from a list of members - keys, genesis, and a configuration for each node."""
 
-import os
 import re
 import secrets
 from pathlib import Path
@@ -17,6 +16,7 @@ from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.parameters import Parameters
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, load_config
+from voice_dpki.shell.files import write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -97,12 +97,12 @@ def _parameters(members_file: Path, wanted: dict[str, int]) -> Parameters:
 def _make_member(wanted: _Member, slug: str, keys: Path, validator_keys: list[str]) -> Member:
     """Make a member with new keys; names of validators' key files are added to `validator_keys`."""
     endorsing = generate_es256()
-    write_private(keys / f"endorsing-{slug}.pem", to_pem(endorsing))
+    write_new(keys / f"endorsing-{slug}.pem", to_pem(endorsing))
     public = []
     for number in range(1, wanted.validators + 1):
         key = Ed25519PrivateKey.generate()
         name = f"validator-{slug}-{number}.pem"
-        write_private(keys / name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_new(keys / name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         validator_keys.append(f"keys/{name}")
         public.append(key.public_key().public_bytes_raw())
     try:
@@ -126,7 +126,7 @@ def _write_engine(folder: Path, validator_keys: list[str]) -> Path:
 
 
 def _write_follower(folder: Path, organization: str, slug: str, port: int) -> Path:
-    write_private(folder / f"tokens-{slug}", (secrets.token_urlsafe(32) + "\n").encode("ascii"))
+    write_new(folder / f"tokens-{slug}", (secrets.token_urlsafe(32) + "\n").encode("ascii"))
     role = (
         f'[follow]\nurl = "http://127.0.0.1:{FIRST_PORT}"\n\n'
         f"[submission]\norganization = {_toml(organization)}\n"
@@ -143,12 +143,6 @@ def _write_config(folder: Path, name: str, port: int, role: str) -> Path:
         encoding="utf-8",
     )
     return path
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
 
 
 def _slug(organization: str) -> str:

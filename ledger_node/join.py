@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ledger_node.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
-from ledger_node.initialise import FIRST_PORT, write_private
+from ledger_node.initialise import FIRST_PORT
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
 from voice_dpki.shell.config import read_file
+from voice_dpki.shell.files import write_new
 
 TIMEOUT_S = 10.0
 
@@ -69,7 +70,7 @@ def join(
     shutil.copyfile(genesis_file, folder / "genesis.json")
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_private(folder / "keys" / f"validator-{name}.pem", pem)
+    write_new(folder / "keys" / f"validator-{name}.pem", pem)
     config = folder / f"{name}.toml"
     config.write_text(_configuration(name, host, peers) + _state_sync(rpc_servers, trusted))
     identity = node_id(node_key(folder / f"cometbft-{name}"))

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import csv
 import json
-import os
 import re
 import sys
 from collections import Counter, deque
@@ -28,6 +27,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, load_genesis
 from voice_dpki.shell.config import read_file, read_secret
+from voice_dpki.shell.files import write_private
 from voice_dpki.shell.program import Parser, run
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of
@@ -186,12 +186,12 @@ class Store:
         kept = self._file(row, "pem")
         signer = from_pem(kept.read_bytes()) if kept.exists() else _KEYS[row.key]()
         if not kept.exists():
-            self._write(kept, to_pem(signer))
+            write_private(kept, to_pem(signer))
         der = _certificate(row, organization, signer)
         if self._password is not None:
-            self._write(self._file(row, "p12"), _pkcs12(row, signer, der, self._password))
+            write_private(self._file(row, "p12"), _pkcs12(row, signer, der, self._password))
             kept.unlink()
-        self._write(self._file(row, "der"), der)
+        write_private(self._file(row, "der"), der)
 
     def note(self, done: Done) -> None:
         """Write down what became of a device."""
@@ -207,7 +207,7 @@ class Store:
         ]
         counts = Counter(done.outcome for done in outcomes)
         value = {"devices": len(rows), **counts, "outcomes": [asdict(done) for done in outcomes]}
-        self._write(self.folder / "report.json", (json.dumps(value, indent=2) + "\n").encode("utf-8"))
+        write_private(self.folder / "report.json", (json.dumps(value, indent=2) + "\n").encode("utf-8"))
         return outcomes
 
     def _load(self) -> Iterator[Done]:
@@ -226,16 +226,6 @@ class Store:
 
     def _file(self, row: DeviceRow, kind: str) -> Path:
         return self.folder / f"{row.identity}.{kind}"
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Write a file whole or not at all, for its owner alone."""
-        new = path.with_name(f"{path.name}.new")
-        try:
-            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-            new.replace(path)
-        except OSError as error:
-            raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 class Submitter:

@@ -6,7 +6,6 @@ configuration file for each program. Everything is made afresh in one folder; no
 
 import base64
 import json
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import to_toml
+from voice_dpki.shell.files import write_private
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -234,9 +234,7 @@ class Site:
 
     def _write(self, name: str, data: bytes) -> Path:
         path = self.folder / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
+        write_private(path, data)
         return path
 
 

@@ -3,7 +3,6 @@
 Keys, self-signed certificates, the ledger's genesis, tokens and a configuration for each program: all made afresh.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import to_toml
+from voice_dpki.shell.files import write_private
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -129,8 +129,7 @@ class Site:
 
     def _write(self, name: str, data: bytes) -> Path:
         path = self.folder / name
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
+        write_private(path, data)
         return path
 
 

@@ -1,0 +1,36 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.files import FOR_ALL, write_new, write_private
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_is_private_is_so_even_where_a_file_for_all_was(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    path.with_name("key.pem.new").write_bytes(b"left by a start that was killed")
+    write_private(path, b"secret")
+    assert (path.read_bytes(), mode(path)) == (b"secret", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_never_takes_anothers_place(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    write_new(path, b"first")
+    with pytest.raises(LocalError, match=r"key\.pem: cannot make this file: File exists"):
+        write_new(path, b"second")
+    assert (path.read_bytes(), mode(path)) == (b"first", 0o600)
+    write_new(tmp_path / "certificate.der", b"for all", FOR_ALL)
+    assert mode(tmp_path / "certificate.der") & 0o077 != 0
+
+
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="cannot be written: No such file or directory"):
+        write_private(tmp_path / "no folder" / "key.pem", b"secret")

@@ -1,0 +1,36 @@
+"""Files that hold keys and tokens: for their owner alone from the first moment on, whole or not there at all."""
+
+import os
+from pathlib import Path
+
+from voice_dpki.errors import LocalError
+
+OWNER_ONLY = 0o600
+FOR_ALL = 0o644
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file, or another in its place, that only its owner may read; raises LocalError.
+
+    Whoever reads meanwhile, and a program that is killed meanwhile, leaves or finds the old file or the new one.
+    """
+    unfinished = path.with_name(f"{path.name}.new")
+    try:
+        unfinished.unlink(missing_ok=True)
+        _create(unfinished, data, OWNER_ONLY)
+        unfinished.replace(path)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
+    """Write a file that must not be there yet: an overwritten key is gone for good. Raises LocalError."""
+    try:
+        _create(path, data, mode)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot make this file: {error.strerror}") from None
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
