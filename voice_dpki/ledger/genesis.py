@@ -40,8 +40,9 @@ from voice_dpki.x509.tnauthlist import TnRange
 
 MAX_GENESIS_BYTES = 4 * 1024 * 1024
 
-MAX_BLOCK_BYTES = 4 * 1024 * 1024
-"""consensus_params.block.max_bytes of a new genesis: 256 of the largest transactions."""
+MAX_BLOCK_BYTES = 1024 * 1024
+"""consensus_params.block.max_bytes of a new genesis: 16 of the largest transactions, and four times what a node
+proposes. CometBFT hands the application so much of its mempool for each proposal."""
 
 _KEY_TYPE: Literal["tendermint/PubKeyEd25519"] = "tendermint/PubKeyEd25519"
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from ledger_node.abci import abci_pb2
 from ledger_node.abci.abci_pb2 import CheckTx, Echo, Flush, Info, Request, Response
-from ledger_node.abci.server import MAX_MESSAGE_BYTES, Handlers, answer, encode, serve_abci, take_messages
+from ledger_node.abci.server import (
+    MAX_MESSAGE_BYTES,
+    Handlers,
+    answer,
+    encode,
+    parse_request,
+    serve_abci,
+    take_messages,
+)
 from voice_dpki.codec.protowire import varint
 from voice_dpki.errors import LocalError, MalformedError
 
@@ -114,7 +122,7 @@ async def test_socket_is_private_replaced_and_removed(tmp_path: Path) -> None:
 @given(st.binary(max_size=100))
 def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
     with suppress(MalformedError, LocalError):
-        assert answer(HANDLERS, data)
+        assert answer(HANDLERS, *parse_request(data))
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 50))
