@@ -1,7 +1,6 @@
 """The HTTP interface of a node: inquiry for everyone, submission for holders of a token, blocks for followers."""
 
 import asyncio
-import base64
 import logging
 import re
 import time
@@ -26,6 +25,7 @@ from voice_dpki.ledger import names
 from voice_dpki.ledger.answers import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.client import CHANGES
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.replica import content_json
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.transactions import (
     MAX_KEY_BYTES,
@@ -325,7 +325,7 @@ class Api:
                 if block is None or size > MAX_BLOCKS_BYTES:
                     break
                 blocks.append(_block_json(block))
-                size += sum(map(len, block.transactions))
+                size += sum(map(len, (*block.transactions, *block.evidence)))
         return json_response(200, {"blocks": blocks})
 
     async def _transaction(self, request: Request) -> Response:
@@ -449,9 +449,8 @@ def _wait_s(request: Request) -> float:
 
 
 def _block_json(block: StoredBlock) -> dict[str, object]:
-    transactions = [base64.b64encode(raw).decode("ascii") for raw in block.transactions]
-    misbehaving = {"misbehaving": [address.hex() for address in block.misbehaving]} if block.misbehaving else {}
-    return {"signed_header": msgspec.Raw(block.signed_header_json), "transactions": transactions, **misbehaving}
+    content = content_json(block.transactions, block.evidence)
+    return {"signed_header": msgspec.Raw(block.signed_header_json), **content}
 
 
 def _short(digest: CertDigest) -> str:

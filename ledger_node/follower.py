@@ -16,9 +16,11 @@ import httpx
 import msgspec
 from prometheus_client import Counter
 
+from ledger_node import misbehaviour
 from ledger_node.chain import Chain, Verdict
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
 from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.replica import BlockError, SignedBlock
@@ -134,6 +136,7 @@ class Follower:
                 after = self._light.verify(following.signed_header, later, self._clock.now_s())
                 self._light.verify_before(block.signed_header, after)  # docs/adr/0006
             self._chain.store.commit(self._replica.take(block))
+            _report_evidence(block, later)
 
 
 def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
@@ -151,6 +154,23 @@ def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
         validators = ValidatorSet.from_json(msgspec.json.decode(kept)) if kept else genesis.validators
         trust = TrustPoint.at(signed_header, validators)
     return LightClient(genesis.chain_id, trust, trusting_period_s=math.inf)
+
+
+def _report_evidence(block: SignedBlock, validators: ValidatorSet) -> None:
+    """Make known whom a block's evidence convicts, `validators` being those that it could take effect on.
+
+    Evidence whose signatures do not verify here does not stop the follower: CometBFT takes signatures that RFC 8032
+    does not, so that the convicted could otherwise stop all who follow (docs/adr/0011).
+    """
+    accusable = {validator.address: validator for validator in validators.validators}
+    for evidence in block.evidence:
+        for address in evidence.misbehaving:
+            misbehaviour.report(evidence.KIND, address, evidence.height)
+        if isinstance(evidence, DuplicateVote) and (accused := accusable.get(evidence.vote_a.validator_address)):
+            try:
+                evidence.verify(block.header.chain_id, accused.public_key)
+            except EvidenceError:
+                misbehaviour.report_unproved(evidence.KIND, accused.address, evidence.height)
 
 
 def _log_failure(error: Exception, *, first: bool) -> None:

@@ -25,6 +25,7 @@ import msgspec
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.evidence import parse_all, serialize_evidence
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
@@ -52,32 +53,33 @@ class StoreError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block as stored: [signed header (JSON), [transactions], [code of each result], [misbehaving addresses]]."""
+    """A block as stored: [signed header (JSON), [transactions], [code of each result], [evidence]]."""
 
     signed_header_json: bytes
     transactions: tuple[bytes, ...]
     codes: tuple[int, ...]
-    misbehaving: tuple[bytes, ...] = ()
+    evidence: tuple[bytes, ...] = ()
+    """Each as `voice_dpki.ledger.evidence.serialize_evidence` gives it."""
 
     @classmethod
     def decode(cls, data: bytes) -> "StoredBlock":
         """Decode what `encode` gives; raises MalformedError."""
         match cbor.decode(data, "stored block"):
-            case [bytes(header), list(transactions), list(codes), list(misbehaving)]:
-                return cls(header, tuple(transactions), tuple(codes), tuple(misbehaving))
+            case [bytes(header), list(transactions), list(codes), list(evidence)]:
+                return cls(header, tuple(transactions), tuple(codes), tuple(evidence))
         raise MalformedError("stored block: not a header, transactions and codes")
 
     def encode(self) -> bytes:
         """Encode for the store."""
-        return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.misbehaving])
+        return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.evidence])
 
     def signed_header(self) -> SignedHeader:
         """Parse the signed header; raises MalformedError."""
         return parse_signed_header(self.signed_header_json)
 
     def signed_block(self) -> SignedBlock:
-        """Return the block as it goes over the network."""
-        return SignedBlock(self.signed_header(), self.transactions, self.misbehaving)
+        """Return the block as it goes over the network; raises MalformedError."""
+        return SignedBlock(self.signed_header(), self.transactions, parse_all(self.evidence))
 
 
 def parse_signed_header(data: bytes) -> SignedHeader:
@@ -166,7 +168,8 @@ class _Writer:
     def put_block(self, block: SignedBlock, outcome: Outcome) -> None:
         header = msgspec.json.encode(block.signed_header.to_json())
         codes = tuple(result.code for result in outcome.results)
-        stored = StoredBlock(header, block.transactions, codes, block.misbehaving)
+        evidence = tuple(map(serialize_evidence, block.evidence))
+        stored = StoredBlock(header, block.transactions, codes, evidence)
         self.put(b"blocks", _height_key(block.height), stored.encode())
         self.put(b"meta", b"height", _height_key(block.height))
         self.put_outcome(outcome)

@@ -7,13 +7,11 @@ a member (codes below 100) enters no block.
 """
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from prometheus_client import Counter
-
+from ledger_node import misbehaviour
 from ledger_node.abci.abci_pb2 import (
     CheckTx,
     Commit,
@@ -37,10 +35,6 @@ from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.state import Block, Outcome, StateView, TxResult, apply, check
 from voice_dpki.names import CertDigest, Height
-
-log = logging.getLogger(__name__)
-
-MISBEHAVIOR = Counter("ledger_validators_misbehaved", "Pieces of evidence in blocks")
 
 APP_VERSION = 1
 """Stands in headers as version.app; grows when the same block would give another state."""
@@ -167,7 +161,8 @@ class Application:
             raise LocalError(f"block {request.height} came where {self._ledger.height + 1} is the next one")
         self._on_progress(Height(request.height))
         for misbehavior in request.misbehavior:
-            _report(misbehavior)
+            kind = Misbehavior.Kind.Name(misbehavior.kind)
+            misbehaviour.report(kind, misbehavior.validator.address, misbehavior.height)
         block = _block(request, request.transactions)
         outcome = self._execute(block)
         self._decided = (block, outcome)
@@ -236,17 +231,6 @@ def _block(
 ) -> Block:
     misbehaving = tuple(misbehavior.validator.address for misbehavior in request.misbehavior)
     return Block(Height(request.height), request.time.seconds, tuple(transactions), misbehaving)
-
-
-def _report(misbehavior: Misbehavior) -> None:
-    """Make a validator's misbehaviour known: what CometBFT's evidence proves."""
-    MISBEHAVIOR.inc()
-    fields = {
-        "kind": Misbehavior.Kind.Name(misbehavior.kind),
-        "validator": misbehavior.validator.address.hex(),
-        "height": misbehavior.height,
-    }
-    log.critical("validator-misbehaved", extra={"fields": fields})
 
 
 def _may_enter(result: TxResult) -> bool:

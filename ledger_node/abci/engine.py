@@ -21,6 +21,8 @@ from ledger_node.cometbft import LOG_FILE, Home, running
 from ledger_node.engine import MAX_WAITING, BusyError
 from ledger_node.follower import UnavailableError
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.block import NO_EVIDENCE_HASH
+from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.state import Outcome, TxResult, check
 from voice_dpki.names import Height
@@ -130,7 +132,7 @@ class CometEngine:
         wanted = self._tail.wanted_headers(self._height)
         missing = [height for height in wanted if height not in self._headers]
         self._headers |= await self._rpc.signed_headers(missing)
-        step = self._tail.step(self._headers)
+        step = self._tail.step(self._headers, await self._evidence())
         if step is None:
             return False
         self._headers = {step.tip.header.height: step.tip}
@@ -139,6 +141,11 @@ class CometEngine:
             self._answer(settled.transaction, Verdict(settled.result, settled.height))
         await self._take_snapshot()
         return True
+
+    async def _evidence(self) -> dict[int, tuple[Evidence, ...]]:
+        """Fetch what the few blocks with evidence bring; the application hears only whom it convicts."""
+        headers = (signed.header for signed in self._headers.values())
+        return await self._rpc.evidence([each.height for each in headers if each.evidence_hash != NO_EVIDENCE_HASH])
 
     async def _take_snapshot(self) -> None:
         """Take a snapshot every so many blocks; those that are decided meanwhile are stored afterwards."""

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import msgspec
 
+from ledger_node.abci.evidence_json import parse_evidence_list
 from ledger_node.cometbft import MAX_RPC_BATCH
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.shell.config import Listen
 
@@ -51,6 +53,16 @@ class Rpc:
         results = [_result(answer) for answer in await self._batch("commit", parameters)]
         headers = (SignedHeader.from_json(_member(result, "signed_header")) for result in results)
         return {header.header.height: header for header in headers}
+
+    async def evidence(self, heights: Sequence[int]) -> dict[int, tuple[Evidence, ...]]:
+        """Fetch the evidence in the blocks at `heights`, one block after the other.
+
+        Raises RpcError where a block is missing or CometBFT does not answer, and MalformedError for anything else.
+        Nothing is verified: whether it is all, and the right one, the header's evidence_hash tells.
+        """
+        answers = [await self._batch("block", [{"height": str(height)}]) for height in heights]
+        blocks = [_member(_result(*answer), "block") for answer in answers]
+        return {height: parse_evidence_list(block) for height, block in zip(heights, blocks, strict=True)}
 
     async def status(self) -> dict[str, Any]:
         """Fetch the node's own account of itself; raises RpcError."""

@@ -8,9 +8,11 @@ that the store lacks, so nothing is lost by keeping them in memory.
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ledger_node.store import Store, StoreView
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.evidence import Evidence, evidence_hash, misbehaving
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.replica import Executed, SignedBlock, Step
@@ -20,6 +22,9 @@ from voice_dpki.names import Height
 
 MAX_BLOCKS = 20_000
 """Blocks that may wait to be stored: hours of heartbeats, and more than a crash ever leaves to replay."""
+
+
+_NO_EVIDENCE: Mapping[int, tuple[Evidence, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,16 @@ class Tail:
         first = next(provable, None)
         return range(0) if first is None else range(first, decided + 1)
 
-    def step(self, headers: Mapping[int, SignedHeader]) -> Step | None:
-        """Make the step that stores all blocks whose state one of `headers` proves; None if there is none."""
+    def step(
+        self,
+        headers: Mapping[int, SignedHeader],
+        evidence: Mapping[int, tuple[Evidence, ...]] = _NO_EVIDENCE,
+    ) -> Step | None:
+        """Make the step that stores all blocks whose state one of `headers` proves; None if there is none.
+
+        `evidence` is what blocks with evidence bring, by height. Raises MalformedError where that is not what the
+        header commits to, or does not convict those that CometBFT told of.
+        """
         executed: list[Executed] = []
         tip = headers.get(self._base.height + 1) if self._restored else None
         for block, outcome in self._blocks:
@@ -85,7 +98,7 @@ class Tail:
             proof = next((header for header in (following, own) if header and _proves(header, outcome)), None)
             if own is None or proof is None:
                 break
-            executed.append(Executed(SignedBlock(own, block.transactions, block.misbehaving), outcome))
+            executed.append(Executed(_signed(own, block, evidence.get(block.height, ())), outcome))
             tip = proof
         return None if tip is None else Step(tuple(executed), tip)
 
@@ -125,6 +138,13 @@ def _idle(outcome: Outcome) -> bool:
 
 def _proves(signed_header: SignedHeader, outcome: Outcome) -> bool:
     return signed_header.header.app_hash == outcome.app_hash
+
+
+def _signed(header: SignedHeader, block: Block, evidence: tuple[Evidence, ...]) -> SignedBlock:
+    signed = SignedBlock(header, block.transactions, evidence)
+    if header.header.evidence_hash != evidence_hash(evidence) or misbehaving(evidence) != block.misbehaving:
+        raise MalformedError(f"the evidence of block {block.height} is not what CometBFT told the application of")
+    return signed
 
 
 def _stored_time_s(view: StoreView, genesis: Genesis) -> int:

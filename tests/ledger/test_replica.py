@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.block import NO_EVIDENCE_HASH, ExecTxResult
+from voice_dpki.ledger.block import ExecTxResult
 from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.header import BlockId, PartSetHeader
 from voice_dpki.ledger.replica import BlockError, DivergenceError, Replica, SignedBlock
@@ -87,19 +87,22 @@ def test_refuses_a_block_that_does_not_follow(federation: Any, chain: Any) -> No
 
 
 def test_misbehaving_validators_need_evidence_and_lose_their_keys(federation: Any, chain: Any) -> None:
-    address = federation.genesis.validators.addresses[0]
-    for misbehaving, evidence_hash in (((address,), NO_EVIDENCE_HASH), ((), bytes(32))):
-        block = chain.next_block()
-        header = replace(block.header, evidence_hash=evidence_hash)
-        signed = replace(block.signed_header, header=header)
+    guilty, innocent = chain.double_signing(0), chain.double_signing(1)
+    block, honest = chain.next_block(evidence=[guilty]), chain.next_block()
+    for header, evidence in (
+        (honest.signed_header, (guilty,)),
+        (block.signed_header, ()),
+        (block.signed_header, (innocent,)),
+        (block.signed_header, (guilty, guilty)),
+        (block.signed_header, (guilty, innocent)),
+    ):
         with pytest.raises(BlockError, match="evidence"):
-            chain.replica.take(SignedBlock(signed, (), misbehaving))
-    header = replace(chain.next_block().header, evidence_hash=bytes(32))
-    block = SignedBlock(replace(block.signed_header, header=header), (), (address,))
-    assert SignedBlock.from_json(json.dumps(block.to_json()).encode()) == block
-    chain.replica.take(block)
+            chain.replica.take(SignedBlock(header, (), evidence))
+    copy = SignedBlock.from_json(json.dumps(block.to_json()).encode())
+    assert copy == block
+    chain.replica.take(copy)
     following, later = validator_sets(chain.replica.state)
-    assert (len(following.validators), len(later.validators)) == (2, 1)
+    assert (len(following.validators), later.addresses) == (2, innocent.misbehaving)
 
 
 def _other_id(block: SignedBlock) -> BlockId:
@@ -131,8 +134,11 @@ def test_any_bytes_are_a_block_or_raise(data: bytes) -> None:
         {"transactions": ["?"]},
         {"transactions": ["AAAA"] * 1001},
         {"signed_header": {}},
-        {"misbehaving": ["AA" * 20]},
-        {"misbehaving": ["aa" * 20] * 201},
+        {"evidence": "x"},
+        {"evidence": ["?"]},
+        {"evidence": ["AAAA"]},
+        {"evidence": ["AAAA"] * 8193},
+        {"evidence": ["A" * 1_000_000] * 2},
         {"x": 1},
     ],
 )

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from voice_dpki.codec.protowire import bytes_field, message_field, varint_field
+from voice_dpki.ledger.evidence import Evidence, evidence_hash, serialize_evidence
 from voice_dpki.ledger.header import (
     ABSENT,
     NO_BLOCK,
@@ -75,7 +76,7 @@ def consensus_hash(max_bytes: int, max_gas: int) -> bytes:
 DEFAULT_CONSENSUS_HASH = consensus_hash(22_020_096, -1)
 """For the block limits that `cometbft init` writes into a genesis."""
 
-NO_EVIDENCE_HASH = merkle_root([])
+NO_EVIDENCE_HASH = evidence_hash([])
 
 
 def part_set_header(block: bytes) -> PartSetHeader:
@@ -120,6 +121,7 @@ class NextBlock:
     consensus_hash: bytes = DEFAULT_CONSENSUS_HASH
     version_app: int = 1
     initial_height: int = 1
+    evidence: Sequence[Evidence] = ()
 
     @cached_property
     def header(self) -> Header:
@@ -140,14 +142,14 @@ class NextBlock:
             consensus_hash=self.consensus_hash,
             app_hash=self.app_hash,
             last_results_hash=results_hash(self.last_results),
-            evidence_hash=NO_EVIDENCE_HASH,
+            evidence_hash=evidence_hash(self.evidence),
             proposer_address=proposers[height % len(proposers)],
         )
 
     def encode(self) -> bytes:
-        """tendermint.types.Block, without evidence."""
+        """tendermint.types.Block."""
         last_commit = self.previous.commit if self.previous else NO_COMMIT
-        return encode_block(self.header, self.transactions, last_commit)
+        return encode_block(self.header, self.transactions, last_commit, self.evidence)
 
     @cached_property
     def block_id(self) -> BlockId:
@@ -161,13 +163,15 @@ class NextBlock:
         return SignedHeader(self.header, commit)
 
 
-def encode_block(header: Header, transactions: Iterable[bytes], last_commit: Commit) -> bytes:
-    """tendermint.types.Block, without evidence."""
+def encode_block(
+    header: Header, transactions: Iterable[bytes], last_commit: Commit, evidence: Iterable[Evidence] = ()
+) -> bytes:
+    """tendermint.types.Block."""
     return b"".join(
         (
             message_field(1, header.encode()),
             message_field(2, b"".join(message_field(1, transaction) for transaction in transactions)),
-            message_field(3, b""),
+            message_field(3, b"".join(message_field(1, serialize_evidence(each)) for each in evidence)),
             message_field(4, last_commit.encode()),
         )
     )

@@ -41,7 +41,9 @@ PUBLIC_KEY_BYTES = 32
 NO_TIME_NS = -62_135_596_800 * 10**9
 """Go's zero time, 0001-01-01T00:00:00Z, which stands in the place of an absent vote."""
 
-_PRECOMMIT = 2
+PREVOTE, PRECOMMIT = 1, 2
+"""Kinds of votes (tendermint.types.SignedMsgType)."""
+
 _NS = 10**9
 
 
@@ -276,12 +278,14 @@ NO_COMMIT = Commit(0, 0, NO_BLOCK, ())
 """The commit before the first block."""
 
 
-def canonical_vote(chain_id: str, height: int, round_: int, block_id: BlockId | None, time_ns: int) -> bytes:
-    """Bytes that a validator signs for a precommit; None is a vote for no block."""
+def canonical_vote(
+    chain_id: str, height: int, round_: int, block_id: BlockId | None, time_ns: int, kind: int = PRECOMMIT
+) -> bytes:
+    """Bytes that a validator signs for a vote; None is a vote for no block."""
     return delimited(
         b"".join(
             (
-                varint_field(1, _PRECOMMIT),
+                varint_field(1, kind),
                 sfixed64_field(2, height),
                 sfixed64_field(3, round_),
                 message_field(4, None if block_id is None else block_id.encode()),

@@ -5,7 +5,7 @@ shown it to be right, and gives both to the store together: what is stored is al
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,9 +13,16 @@ import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.block import NO_EVIDENCE_HASH, ExecTxResult, data_hash, results_hash
-from voice_dpki.ledger.directory import MAX_VALIDATORS
+from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
 from voice_dpki.ledger.draft import Block, Outcome
+from voice_dpki.ledger.evidence import (
+    MAX_EVIDENCE_BYTES,
+    Evidence,
+    evidence_hash,
+    misbehaving,
+    parse_all,
+    serialize_evidence,
+)
 from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
 from voice_dpki.ledger.state import apply
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
@@ -24,6 +31,9 @@ from voice_dpki.names import Height
 
 MAX_TRANSACTIONS = 1000
 """Transactions in a block: bounds the time that a node needs to execute one to a few hundred milliseconds."""
+
+MAX_EVIDENCE = 8192
+"""Pieces of evidence in a block: more than MAX_EVIDENCE_BYTES can hold, as two signatures alone have 128 bytes."""
 
 
 class BlockError(PeerError):
@@ -36,12 +46,11 @@ class DivergenceError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class SignedBlock:
-    """A block: its header with the commit for it, and its transactions."""
+    """A block: its header with the commit for it, its transactions, and its evidence of misbehaviour."""
 
     signed_header: SignedHeader
     transactions: tuple[bytes, ...]
-    misbehaving: tuple[bytes, ...] = ()
-    """Addresses of validators that the block's evidence convicts."""
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def header(self) -> Header:
@@ -55,13 +64,12 @@ class SignedBlock:
 
     def content(self) -> Block:
         """Return what the state machine takes in."""
-        return Block(self.height, self.header.time_ns // 10**9, self.transactions, self.misbehaving)
+        return Block(self.height, self.header.time_ns // 10**9, self.transactions, misbehaving(self.evidence))
 
     def to_json(self) -> dict[str, Any]:
         """Form of `GET /ledger/v1/blocks/{height}`."""
-        transactions = [base64.b64encode(raw).decode("ascii") for raw in self.transactions]
-        misbehaving = {"misbehaving": [address.hex() for address in self.misbehaving]} if self.misbehaving else {}
-        return {"signed_header": self.signed_header.to_json(), "transactions": transactions, **misbehaving}
+        raws = [serialize_evidence(each) for each in self.evidence]
+        return {"signed_header": self.signed_header.to_json(), **content_json(self.transactions, raws)}
 
     @classmethod
     def from_json(cls, data: bytes) -> "SignedBlock":
@@ -69,10 +77,18 @@ class SignedBlock:
         try:
             form = msgspec.json.decode(data, type=_BlockForm)
             transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
-            misbehaving = tuple(bytes.fromhex(address) for address in form.misbehaving)
+            evidence = tuple(base64.b64decode(raw, validate=True) for raw in form.evidence)
         except (ValueError, RecursionError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
             raise MalformedError(f"block: {error}") from None
-        return cls(SignedHeader.from_json(form.signed_header), transactions, misbehaving)
+        return cls(SignedHeader.from_json(form.signed_header), transactions, parse_all(evidence))
+
+
+def content_json(transactions: Iterable[bytes], evidence: Sequence[bytes]) -> dict[str, list[str]]:
+    """What stands beside the header in a block's JSON: all in base64, and evidence only if there is any."""
+    forms = {"transactions": [base64.b64encode(raw).decode("ascii") for raw in transactions]}
+    if evidence:
+        forms["evidence"] = [base64.b64encode(raw).decode("ascii") for raw in evidence]
+    return forms
 
 
 class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,9 +97,9 @@ class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
         tuple[Annotated[str, msgspec.Meta(max_length=MAX_TRANSACTION_BYTES * 2)], ...],
         msgspec.Meta(max_length=MAX_TRANSACTIONS),
     ]
-    misbehaving: Annotated[
-        tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")], ...],
-        msgspec.Meta(max_length=MAX_VALIDATORS),
+    evidence: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=MAX_EVIDENCE_BYTES * 2)], ...],
+        msgspec.Meta(max_length=MAX_EVIDENCE),
     ] = ()
 
 
@@ -162,7 +178,7 @@ class Replica:
 
 
 def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
-    """Raise BlockError unless `block` comes next after `before` and holds the transactions that its header says."""
+    """Raise BlockError unless `block` comes next after `before` and holds what its header says."""
     header = block.header
     if header.height != (before.header.height if before else 0) + 1:
         raise BlockError("the block's height is not the next one")
@@ -170,5 +186,5 @@ def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
         raise BlockError("the block does not name the one before it")
     if header.data_hash != data_hash(block.transactions):
         raise BlockError("the block's transactions are not those that its header commits to")
-    if bool(block.misbehaving) != (header.evidence_hash != NO_EVIDENCE_HASH):
-        raise BlockError("the block names misbehaving validators without evidence, or the other way round")
+    if header.evidence_hash != evidence_hash(block.evidence):
+        raise BlockError("the block's evidence of misbehaviour is not the one that its header commits to")

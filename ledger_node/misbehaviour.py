@@ -1,0 +1,26 @@
+"""Making known that a validator misbehaved: it is never an accident, and its operator's keys may be stolen."""
+
+import logging
+
+from prometheus_client import Counter
+
+log = logging.getLogger(__name__)
+
+MISBEHAVIOR = Counter("ledger_validators_misbehaved", "Pieces of evidence in blocks")
+UNPROVED = Counter("ledger_evidence_unproved", "Pieces of evidence in blocks whose signatures do not verify here")
+
+
+def report(kind: str, validator: bytes, height: int) -> None:
+    """Say what a block's evidence proves: the kind as ABCI names it, whom it convicts, and at which height."""
+    MISBEHAVIOR.inc()
+    log.critical("validator-misbehaved", extra={"fields": _fields(kind, validator, height)})
+
+
+def report_unproved(kind: str, validator: bytes, height: int) -> None:
+    """Say that the validators convicted one of them by votes that it did not sign, as far as we can tell."""
+    UNPROVED.inc()
+    log.critical("evidence-unproved", extra={"fields": _fields(kind, validator, height)})
+
+
+def _fields(kind: str, validator: bytes, height: int) -> dict[str, object]:
+    return {"kind": kind, "validator": validator.hex(), "height": height}
