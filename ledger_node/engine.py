@@ -3,6 +3,9 @@
 Transactions that wait are committed together, at once; the empty block that proves what they did is stored in the
 same step. A heartbeat block now and then shows that the newest state is still the newest. A transaction is answered
 for only when its block is durably stored.
+
+An empty block may change the state too: new validators come in, expired certificates go. Then its header is known
+before it is stored, and the engine has signed it: after a restart it takes up that block, and makes no other.
 """
 
 import asyncio
@@ -12,11 +15,12 @@ from functools import partial
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.chain import Chain, Verdict
+from ledger_node.store import parse_signed_header
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.block import NextBlock, SignFunction
 from voice_dpki.ledger.header import Validator, ValidatorSet
-from voice_dpki.ledger.replica import SignedBlock, Step
+from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
 from voice_dpki.ledger.state import TxResult, check
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
@@ -50,6 +54,7 @@ class Engine:
         self._clock = clock
         self._heartbeat_s = heartbeat_s
         self._replica = chain.replica()
+        self._take_up()
         check_power(validator_sets(self._replica.state)[0], self._signers)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
@@ -98,8 +103,28 @@ class Engine:
             size += len(batch[-1][0])
         return batch
 
+    def _take_up(self) -> None:
+        """Take the empty block again whose header alone is stored; raises LocalError if it was not empty."""
+        view = self._chain.store.view
+        tip = parse_signed_header(view.tip_json) if view.tip_json else None
+        if tip is None or tip.header.height <= view.height:
+            return
+        try:
+            self._replica.take(SignedBlock(tip, ()))
+        except BlockError:
+            raise LocalError(
+                f"block {tip.header.height} is signed, and this store has only its header: to make another one "
+                "would be a fork. Start the engine on the data folder of a node that holds this block"
+            ) from None
+
     def _make(self, transactions: Sequence[bytes]) -> tuple[Height, tuple[TxResult, ...]]:
-        """Make and store a block, with the block that proves it where it changed the state."""
+        """Make and store a block, with the block that proves it where it changed the state.
+
+        Before that, empty blocks are made until the last one changes nothing and is stored: hundreds where many
+        certificates go on one day, 200 with each.
+        """
+        while self._replica.next_height > self._chain.height + 1:
+            self._chain.store.commit(self._take_next(()))
         step = self._take_next(transactions)
         if not step.executed:
             step = step.then(self._take_next(()))

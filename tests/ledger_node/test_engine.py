@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_node.chain import Chain
 from ledger_node.config import read_validator_key
 from ledger_node.engine import BusyError, Engine
-from ledger_node.store import Store, StoreError
+from ledger_node.store import Store, StoreError, parse_signed_header
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import light_client
@@ -23,6 +23,7 @@ from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
+from voice_dpki.x509.profile import digest_of
 
 
 class SteppingClock:
@@ -127,40 +128,94 @@ async def test_a_full_disk_ends_the_engine_and_promises_nothing(
     again.close()
 
 
+class Voted:
+    """A ledger whose votes take effect at once, and a vote by which A gets a validator more."""
+
+    def __init__(self, network: Any) -> None:
+        form = json.loads((network.folder / "genesis.json").read_bytes())
+        form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}
+        self.genesis = load_genesis(json.dumps(form).encode())
+        new = Ed25519PrivateKey.generate()
+        self.old_keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+        self.keys = [*self.old_keys, new]
+        a = self.genesis.member("Operator A")
+        larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
+        until_s = int(SystemClock().now_s()) + 3600
+        propose = Propose(self.genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
+        raw = endorse(propose, [network.signer("Operator A")])
+        vote = Vote(self.genesis.chain_id, "Operator B", proposal_id(Transaction.parse(raw).body_bytes), True)
+        self.transactions = (raw, endorse(vote, [network.signer("Operator B")]))
+
+    @contextlib.contextmanager
+    def chain(self, folder: Path) -> Iterator[Chain]:
+        chain = Chain(Store(folder, self.genesis), self.genesis)
+        yield chain
+        chain.close()
+
+
 async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: Path) -> None:
     """A third validator comes by vote, signs from the block after the next one on, and is proved to followers."""
-    form = json.loads((network.folder / "genesis.json").read_bytes())
-    form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}
-    genesis = load_genesis(json.dumps(form).encode())
-    new = Ed25519PrivateKey.generate()
-    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
-    chain = Chain(Store(tmp_path / "voted", genesis), genesis)
-    engine = Engine(chain, [*keys, new], SystemClock(), heartbeat_s=0.01)
-    a = genesis.member("Operator A")
-    larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
-    until_s = int(SystemClock().now_s()) + 3600
-    propose = Propose(genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
-    raw = endorse(propose, [network.signer("Operator A")])
-    vote = Vote(genesis.chain_id, "Operator B", proposal_id(Transaction.parse(raw).body_bytes), True)
-    async with running(engine):
-        assert (await engine.submit(raw)).result.code == 0
-        verdict = await engine.submit(endorse(vote, [network.signer("Operator B")]))
-        assert await chain.wait_for(verdict.height + 5, 10)
-    light, sizes = light_client(genesis), []
-    with chain.snapshot() as view:
-        for height in range(1, view.height + 1):
-            signed = view.block(height).signed_header()
-            kept = view.validators(signed.header.validators_hash)
-            validators = ValidatorSet.from_json(json.loads(kept)) if kept else None
-            light.verify(signed, validators, signed.header.time_ns / 1e9)
-            sizes.append(len(signed.commit.signatures))
-    assert sizes[verdict.height - 1 : verdict.height + 4] == [2, 2, 2, 3, 3]
-    chain.close()
-    again = Chain(Store(tmp_path / "voted", genesis), genesis)
-    Engine(again, [*keys, new], SystemClock(), 5)
-    with pytest.raises(LocalError, match="two thirds"):
-        Engine(again, keys, SystemClock(), 5)
-    again.close()
+    voted = Voted(network)
+    with voted.chain(tmp_path / "voted") as chain:
+        engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=0.01)
+        async with running(engine):
+            verdicts = [await engine.submit(raw) for raw in voted.transactions]
+            assert [verdict.result.code for verdict in verdicts] == [0, 0]
+            height = verdicts[1].height
+            assert await chain.wait_for(height + 5, 10)
+        light, sizes = light_client(voted.genesis), []
+        with chain.snapshot() as view:
+            for at in range(1, view.height + 1):
+                signed = view.block(at).signed_header()
+                kept = view.validators(signed.header.validators_hash)
+                validators = ValidatorSet.from_json(json.loads(kept)) if kept else None
+                light.verify(signed, validators, signed.header.time_ns / 1e9)
+                sizes.append(len(signed.commit.signatures))
+        assert sizes[height - 1 : height + 4] == [2, 2, 2, 3, 3]
+    with voted.chain(tmp_path / "voted") as again:
+        Engine(again, voted.keys, SystemClock(), 5)
+        with pytest.raises(LocalError, match="two thirds"):
+            Engine(again, voted.old_keys, SystemClock(), 5)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_an_empty_block_that_changes_the_state_is_made_once(
+    network: Any, tmp_path: Path, restart: bool
+) -> None:
+    """After the vote the validators change with blocks that are empty; the next transaction comes amid them."""
+    voted, der = Voted(network), network.certificate()
+    light = light_client(voted.genesis)
+    with voted.chain(tmp_path / "voted") as chain:
+        engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=60)
+        async with running(engine):
+            for raw in voted.transactions:
+                height = (await engine.submit(raw)).height
+            tip = parse_signed_header(chain.store.view.tip_json)
+            assert tip.header.height == chain.height + 1 == height + 1, "its header is known, and it is not stored"
+            light.verify(tip, voted.genesis.validators, tip.header.time_ns / 1e9)
+            if not restart:
+                verdict = await engine.submit(network.submission_of(der))
+        if not restart:
+            assert chain.store.view.block(height + 1).signed_header() == tip
+            assert (verdict.result.code, chain.store.view.certificate(digest_of(der))) == (0, der)
+            return
+    with voted.chain(tmp_path / "voted") as again:
+        engine = Engine(again, voted.keys, SystemClock(), heartbeat_s=60)
+        async with running(engine):
+            assert (await engine.submit(network.submission_of(der))).result.code == 0
+        assert again.store.view.block(height + 1).signed_header() == tip
+
+
+async def test_a_store_with_only_the_header_of_a_block_with_transactions_makes_no_fork(
+    network: Any, chain: Chain
+) -> None:
+    """Such is the store of a node that follows, between the block and the one after it."""
+    maker = network.maker()
+    chain.store.commit(maker.take(maker.block()))
+    chain.store.commit(maker.take(maker.block(network.submission_of(network.certificate()))))
+    assert chain.height == 1
+    with pytest.raises(LocalError, match="block 2 is signed"):
+        make(network, chain)
 
 
 async def test_the_keys_must_be_the_validators(network: Any, chain: Chain) -> None:
