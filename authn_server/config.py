@@ -6,16 +6,8 @@ from pathlib import Path
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import (
-    Config,
-    Listen,
-    PositiveSeconds,
-    TraceConfig,
-    load_config,
-    read_file,
-    read_secrets,
-    resolve,
-)
+from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_file, resolve
+from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, CertificateProfile, der_of, read_profile
@@ -43,19 +35,15 @@ class SpcRange(Config, frozen=True, kw_only=True):
     count: int
 
 
-class AuthnConfig(Config, frozen=True, kw_only=True):
+class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
-    listen: Listen
-    domain: str
     organization: str
     info_url: str
     certificate: str
     key: str
-    tokens: str
     max_iat_skew_s: PositiveSeconds = 60.0
     spc_ranges: tuple[SpcRange, ...] = ()
-    trace: TraceConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +62,7 @@ def load_setup(path: Path, clock: Clock) -> Setup:
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = from_pem(read_file(resolve(path, config.key), "private key"))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
-    trace = resolve(path, config.trace.file) if config.trace else None
-    return Setup(config, credential, read_secrets(resolve(path, config.tokens)), trace)
+    return Setup(config, credential, config.read_tokens(path), config.trace_file(path))
 
 
 def _profile(path: Path, organization: str) -> CertificateProfile:

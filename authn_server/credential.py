@@ -12,6 +12,10 @@ from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 SUMMARY = "make a key and a certificate for these numbers"
+DESCRIPTION = """\
+Makes a key and a self-signed certificate with authority over numbers, in two files that must not be there yet. Have
+the certificate recorded on the ledger (voice-dpki ledger submit), and name both files in the configuration.
+"""
 DEFAULT_DAYS = 90
 _DAY_S = 86_400
 _CLOCK_SKEW_S = 3600
@@ -27,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--spc", action="append", default=[], metavar="CODE", help="a service provider code")
     parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help=f"validity (default {DEFAULT_DAYS})")
-    parser.add_argument("--certificate", type=Path, default=Path("authn.der"), metavar="FILE")
-    parser.add_argument("--key", type=Path, default=Path("authn.pem"), metavar="FILE")
+    parser.add_argument(
+        "--certificate", type=Path, default=Path("authn.der"), metavar="FILE", help="default: authn.der"
+    )
+    parser.add_argument("--key", type=Path, default=Path("authn.pem"), metavar="FILE", help="default: authn.pem")
 
 
 def make_credential_files(options: argparse.Namespace, clock: Clock, random: Random) -> str:

@@ -2,25 +2,18 @@
 
 import argparse
 import asyncio
-import logging
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 
 from authn_server.config import EXAMPLE, Setup, load_setup
-from authn_server.credential import SUMMARY, add_arguments, make_credential_files
+from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
 from authn_server.service import AuthnService
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import VoiceDpkiError
-from voice_dpki.shell.http import serve
-from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import Parser, fail, run
-from voice_dpki.shell.stir_service import StirRoute
+from voice_dpki.shell.program import ServiceParser, indented, start
+from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.atis import SIGNING_PATH
-
-log = logging.getLogger(__name__)
 
 HELP = f"""\
 Signs calls (STIR/SHAKEN) for the telephone numbers that its certificate has authority over.
@@ -42,37 +35,25 @@ and are good for calls once the certificate is recorded on the ledger.
 
 A configuration (TOML; files are looked for beside it):
 
-"""
+{indented(EXAMPLE)}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `authn-server ...` and return its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.command == "make-credential":
-            print(make_credential_files(options, SystemClock(), SystemRandom()))
-            return 0
-        command = _start if options.command == "start" else _check
-        return command(load_setup(options.config, SystemClock()))
-    except VoiceDpkiError as error:
-        return fail(error)
+    parser = ServiceParser("authn-server", HELP, start=_start, check=_check)
+    credential = parser.add("make-credential", SUMMARY, _make_credential)
+    credential.description = DESCRIPTION
+    add_arguments(credential)
+    return parser.run(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    example = "".join(f"  {line}\n" for line in EXAMPLE.splitlines())
-    parser = Parser(prog="authn-server", description=HELP + example)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in (
-        ("start", "serve until SIGTERM"),
-        ("check-config", "say whether it could start, and how"),
-    ):
-        command = commands.add_parser(name, help=summary)
-        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
-    add_arguments(commands.add_parser("make-credential", help=SUMMARY))
-    return parser
+def _make_credential(options: argparse.Namespace) -> int:
+    print(make_credential_files(options, SystemClock(), SystemRandom()))
+    return 0
 
 
-def _check(setup: Setup) -> int:
+def _check(options: argparse.Namespace) -> int:
+    setup = load_setup(options.config, SystemClock())
     profile = setup.credential.profile
     listed = profile.tn_auth_list
     assert listed is not None
@@ -85,22 +66,16 @@ def _check(setup: Setup) -> int:
     return 0
 
 
-def _start(setup: Setup) -> int:
-    setup_logging("authn-server")
-    return run(partial(_serve, setup))
+def _start(options: argparse.Namespace) -> int:
+    return start("authn-server", load_setup(options.config, SystemClock()), _serve)
 
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
-    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "authn-server")
-    service = AuthnService(setup.credential, setup.config.max_iat_skew_s, SystemClock(), tracer)
-    route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign)
-    async with serve(route.app(), setup.config.listen) as port:
-        address = f"{setup.config.listen.host}:{port}"
+    with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
+        service = AuthnService(setup.credential, setup.config.max_iat_skew_s, SystemClock(), tracer)
+        route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign)
         certificate = setup.credential.profile.digest.hex()
-        log.info("ready", extra={"fields": {"http": address, "certificate": certificate}})
-        tracer.ready(http=address)
-        await stop.wait()
-    tracer.close()
+        await serve_stir(route, setup.config.listen, tracer, stop, certificate=certificate)
 
 
 if __name__ == "__main__":

@@ -6,18 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-from voice_dpki.errors import LocalError, VoiceDpkiError
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
-from voice_dpki.shell.config import (
-    Config,
-    Listen,
-    PositiveSeconds,
-    TraceConfig,
-    load_config,
-    read_file,
-    read_secrets,
-    resolve,
-)
+from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
+from voice_dpki.shell.config import PositiveSeconds, load_config
+from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import Policy
 
@@ -40,19 +32,15 @@ port = 8092
 """
 
 
-class VerifyConfig(Config, frozen=True, kw_only=True):
+class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
-    listen: Listen
-    domain: str
     ledger_url: str
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Asked once a minute: a node that is cut off, or lies, could show this server alone another history."""
     genesis: str
-    tokens: str
     trust_file: str | None = None
-    """Without it, a start more than 14 days after the genesis fails: too old a trust (`ledger.light`)."""
-    max_age_s: PositiveSeconds = 30.0
+    max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
     ledger_timeout_s: PositiveSeconds = 1.5
     """Less than the 2 s that a proxy waits for a verdict."""
     signers_max_entries: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
@@ -61,7 +49,6 @@ class VerifyConfig(Config, frozen=True, kw_only=True):
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
     """Enough for 1,600 calls a second; each takes about 150 bytes of memory."""
     require_key_mgmt: bool = False
-    trace: TraceConfig | None = None
 
     def policy(self) -> Policy:
         """Return what the verifier insists on."""
@@ -80,20 +67,19 @@ class Setup:
     """A configuration that was checked whole."""
 
     config: VerifyConfig
-    genesis: Genesis
+    ledger: LedgerAccess
     tokens: tuple[str, ...]
-    trust_file: Path | None
     trace: Path | None
 
 
 def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, VerifyConfig)
-    genesis_path = resolve(path, config.genesis)
-    try:
-        genesis = load_genesis(read_file(genesis_path, "genesis", MAX_GENESIS_BYTES))
-    except VoiceDpkiError as error:
-        raise LocalError(f"{genesis_path}: {error}") from None
-    trace = resolve(path, config.trace.file) if config.trace else None
-    trust_file = resolve(path, config.trust_file) if config.trust_file else None
-    return Setup(config, genesis, read_secrets(resolve(path, config.tokens)), trust_file, trace)
+    ledger = LedgerAccess.configured(
+        path,
+        url=config.ledger_url,
+        genesis=config.genesis,
+        trust_file=config.trust_file,
+        max_age_s=config.max_age_s,
+    )
+    return Setup(config, ledger, config.read_tokens(path), config.trace_file(path))

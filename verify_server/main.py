@@ -2,27 +2,18 @@
 
 import argparse
 import asyncio
-import logging
 import sys
-from contextlib import AsyncExitStack
-from functools import partial
-from pathlib import Path
+from contextlib import AsyncExitStack, closing
 
 from verify_server.config import EXAMPLE, Setup, load_setup
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
-from voice_dpki.errors import VoiceDpkiError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.subscription import Subscription
-from voice_dpki.shell.http import serve
-from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import Parser, fail, run
-from voice_dpki.shell.stir_service import StirRoute
+from voice_dpki.shell.program import ServiceParser, indented, start
+from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.atis import VERIFICATION_PATH
-
-log = logging.getLogger(__name__)
 
 HELP = f"""\
 Verifies calls (STIR/SHAKEN): the signer's certificate must be valid on the ledger, with authority over the number.
@@ -41,64 +32,40 @@ GET /metrics and GET /healthz are there for operations.
 
 A configuration (TOML; files are looked for beside it):
 
-"""
+{indented(EXAMPLE)}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `verify-server ...` and return its exit status."""
-    options = _parser().parse_args(arguments)
-    command = _start if options.command == "start" else _check
-    try:
-        return command(load_setup(options.config))
-    except VoiceDpkiError as error:
-        return fail(error)
+    return ServiceParser("verify-server", HELP, start=_start, check=_check).run(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    example = "".join(f"  {line}\n" for line in EXAMPLE.splitlines())
-    parser = Parser(prog="verify-server", description=HELP + example)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in (
-        ("start", "serve until SIGTERM"),
-        ("check-config", "say whether it could start, and how"),
-    ):
-        command = commands.add_parser(name, help=summary)
-        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
-    return parser
-
-
-def _check(setup: Setup) -> int:
-    config = setup.config
+def _check(options: argparse.Namespace) -> int:
+    setup = load_setup(options.config)
+    config, ledger = setup.config, setup.ledger
     print(f"{config.domain}: this server can verify calls")
-    print(
-        f"  ledger       {setup.genesis.chain_id}, asked at {config.ledger_url}, at most {config.max_age_s:g} s old"
-    )
+    print(f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old")
+    print(f"  witnesses    {', '.join(config.witnesses) or 'none: another history would not be noticed'}")
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     return 0
 
 
-def _start(setup: Setup) -> int:
-    setup_logging("verify-server")
-    return run(partial(_serve, setup))
+def _start(options: argparse.Namespace) -> int:
+    return start("verify-server", load_setup(options.config), _serve)
 
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
-    config, clock = setup.config, SystemClock()
-    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "verify-server")
+    config, ledger, clock = setup.config, setup.ledger, SystemClock()
+    timeout_s = config.ledger_timeout_s
     async with AsyncExitStack() as opened:
+        tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "verify-server")))
         client, *witnesses = [
-            await opened.enter_async_context(
-                LedgerClient.of_genesis(
-                    url,
-                    setup.genesis,
-                    clock=clock,
-                    max_age_s=config.max_age_s,
-                    timeout_s=config.ledger_timeout_s,
-                    trust_file=setup.trust_file if url == config.ledger_url else None,
-                )
+            await opened.enter_async_context(client)
+            for client in (
+                ledger.client(clock, timeout_s),
+                *(ledger.witness(url, clock, timeout_s) for url in config.witnesses),
             )
-            for url in (config.ledger_url, *config.witnesses)
         ]
         subscription = Subscription(
             client, max_entries=config.signers_max_entries, witnesses=witnesses, clock=clock
@@ -106,12 +73,8 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
-        async with subscription.following(), serve(route.app(), config.listen) as port:
-            address = f"{config.listen.host}:{port}"
-            log.info("ready", extra={"fields": {"http": address, "chain": setup.genesis.chain_id}})
-            tracer.ready(http=address)
-            await stop.wait()
-    tracer.close()
+        async with subscription.following():
+            await serve_stir(route, config.listen, tracer, stop, chain=ledger.genesis.chain_id)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from voice_dpki.errors import LocalError
 
 def test_the_example_is_a_configuration(site):
     setup = load_setup(site.config)
-    assert setup.genesis.chain_id == "test"
+    assert setup.ledger.genesis.chain_id == "test"
     assert setup.tokens == ("t0ken-of-the-proxy",)
     assert setup.config.policy().freshness_s == 60
 

@@ -1,16 +1,20 @@
 """What the two STIR services have in common: one POST route of ATIS-1000082, with its callers authenticated."""
 
+import asyncio  # noqa: TID251 - this is a shell: it serves until it is told to stop
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter  # noqa: TID251 - this is a shell: it measures how long its answers take
 
 from prometheus_client import Counter, Histogram
 
 from voice_dpki.effects import Random, SystemRandom
-from voice_dpki.shell.http import ErrorHook, HttpApp, Request, Response, Route, bearer_token_matches
+from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
+from voice_dpki.shell.http import ErrorHook, HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
 
@@ -28,6 +32,24 @@ Perform = Callable[[bytes], Awaitable[bytes]]
 """The service itself: body of a request to body of the answer; raises RequestError."""
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+
+
+class StirConfig(Config, frozen=True, kw_only=True):
+    """The options of both services."""
+
+    listen: Listen
+    domain: str
+    tokens: str
+    """File with the bearer tokens of the proxies, one a line."""
+    trace: TraceConfig | None = None
+
+    def read_tokens(self, path: Path) -> tuple[str, ...]:
+        """Read the tokens that the configuration at `path` names; raises LocalError."""
+        return read_secrets(resolve(path, self.tokens))
+
+    def trace_file(self, path: Path) -> Path | None:
+        """Where the service traces, as the configuration at `path` has it."""
+        return resolve(path, self.trace.file) if self.trace else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +98,14 @@ class StirRoute:
         """Echo the caller's X-RequestID, or make one."""
         given = headers.get("x-requestid", "")
         return "X-RequestID", given if _REQUEST_ID.match(given) else self.random.token(16).hex()
+
+
+async def serve_stir(
+    route: StirRoute, listen: Listen, tracer: Tracer, stop: asyncio.Event, **facts: object
+) -> None:
+    """Serve until `stop`; log and trace tell when it listens, the log with `facts` too. Raises LocalError."""
+    async with serve(route.app(), listen) as port:
+        address = f"{listen.host}:{port}"
+        log.info("ready", extra={"fields": {"http": address, **facts}})
+        tracer.ready(http=address)
+        await stop.wait()

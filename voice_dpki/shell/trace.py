@@ -14,7 +14,7 @@ Tracing is for tests and demonstrations: a trace holds speech and subscribers' n
 
 import base64
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import msgspec
 
@@ -29,6 +29,11 @@ class Tracer:
         self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
         self._actor = actor
         self._clock = clock or SystemClock()
+
+    @classmethod
+    def named_by(cls, path: Path | None, program: str, clock: Clock | None = None) -> Self:
+        """Trace into `path` as the actor by whose name the file is called; `program` where there is no file."""
+        return cls(path, path.stem if path else program, clock)
 
     @property
     def on(self) -> bool:

@@ -1,0 +1,53 @@
+"""Asking a ledger as a configuration says: which node, what is believed of it, and where that is kept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.shell.config import read_file, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerAccess:
+    """A node to ask, and whom to believe: the genesis, or the newest header that followed, kept in a file."""
+
+    url: str
+    genesis: Genesis
+    trust_file: Path | None = None
+    """Without it, a start more than 14 days after the genesis fails: too old a trust (`ledger.light`)."""
+    max_age_s: float = DEFAULT_MAX_AGE_S
+
+    @classmethod
+    def configured(
+        cls, path: Path, *, url: str, genesis: str, trust_file: str | None, max_age_s: float
+    ) -> "LedgerAccess":
+        """Return the access with the files that the configuration at `path` names; raises LocalError."""
+        kept = resolve(path, trust_file) if trust_file else None
+        return cls(url, read_genesis(resolve(path, genesis)), kept, max_age_s)
+
+    def client(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
+        """Return a client of the node; raises LocalError for a trust file that is none of this ledger's."""
+        return LedgerClient.of_genesis(
+            self.url,
+            self.genesis,
+            clock=clock,
+            max_age_s=self.max_age_s,
+            timeout_s=timeout_s,
+            trust_file=self.trust_file,
+        )
+
+    def witness(self, url: str, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
+        """Return a client of another operator's node, to hold headers against."""
+        return LedgerClient.of_genesis(url, self.genesis, clock=clock, timeout_s=timeout_s)
+
+
+def read_genesis(path: Path) -> Genesis:
+    """Read a ledger's genesis; raises LocalError that names the file."""
+    data = read_file(path, "genesis", MAX_GENESIS_BYTES)
+    try:
+        return load_genesis(data)
+    except VoiceDpkiError as error:
+        raise LocalError(f"{path}: {error}") from None
