@@ -7,6 +7,7 @@ whose client takes a sixth of the processor time of httpx (docs/adr/0007). Admin
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +24,8 @@ IDLE_S: Final = 25.0
 """A connection that has rested for longer is not used again; servers give theirs up after 30 s."""
 MAX_FIELD_BYTES: Final = 8 * 1024
 """Longest line of an answer's head."""
+
+NOT_LISTED_HINT: Final = "; a server that does not list this program's TLS certificate ends the connection so"
 
 _TARGET = re.compile(r"/[!-~]*\Z")
 _FIELD = re.compile(r"[\t -~]*\Z")
@@ -41,6 +44,10 @@ class HttpTimeoutError(HttpError):
     """The answer was not whole in time."""
 
 
+class HttpTlsError(HttpUnreachableError):
+    """One side does not accept the other's certificate, or they do not agree on TLS; the message says which."""
+
+
 class HttpAnswerError(HttpError):
     """The answer is not HTTP, or larger than allowed."""
 
@@ -57,15 +64,26 @@ class HttpClient:
     """Asks the server of one URL; close it with `aclose` or `async with`.
 
     `headers` go with each request. Redirects are answers like others, and no proxy of the environment is used.
-    Raises LocalError for a URL that is not one of http or https.
+    `tls` says whom to believe and what to show (`voice_dpki.shell.tls`); without it, an https server must have a
+    certificate of a public authority. Raises LocalError for a URL that is not one of http or https, or not of https
+    where `tls` is given.
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float, max_answer_bytes: int, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        max_answer_bytes: int,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise LocalError(f"{url}: no http or https URL of a server")
+        if tls is not None:
+            check_tls_url(url)
+        self._tls = tls
         self._base = url.rstrip("/")
         self._headers = _checked(headers or {})
         self._timeout_s = timeout_s
@@ -115,7 +133,10 @@ class HttpClient:
         except aiohttp.ClientPayloadError:
             raise HttpUnreachableError("the connection broke before the answer was whole") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise HttpUnreachableError(f"no connection: {_cause(error)}") from None
+            if why := tls_failure(error):
+                raise HttpTlsError(why) from None
+            hint = NOT_LISTED_HINT if self._tls is not None and _was_ended(error) else ""
+            raise HttpUnreachableError(f"no connection: {_cause(error)}{hint}") from None
 
     async def _exchange(self, method: str, url: URL, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         session = self._session or self._open()
@@ -134,7 +155,9 @@ class HttpClient:
     def _open(self) -> aiohttp.ClientSession:
         """Make the session with the first request: it belongs to the event loop that runs then."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=IDLE_S),
+            connector=aiohttp.TCPConnector(
+                limit=MAX_CONNECTIONS, keepalive_timeout=IDLE_S, ssl=True if self._tls is None else self._tls
+            ),
             headers=self._headers,
             skip_auto_headers=_NOT_SENT,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -144,6 +167,33 @@ class HttpClient:
             max_field_size=MAX_FIELD_BYTES,
         )
         return self._session
+
+
+def check_tls_url(url: str) -> None:
+    """Raise LocalError unless a URL is one of https: what is to be protected must not go in the clear."""
+    if urlsplit(url).scheme != "https":
+        raise LocalError(f"{url}: TLS is configured for this server, so that its URL must begin with https")
+
+
+def tls_failure(error: BaseException) -> str | None:
+    """Say why two sides did not come to terms on TLS, whatever a library made of that; None if it was not that."""
+    link: BaseException | None = error
+    cause = None
+    while link is not None:
+        cause = link if isinstance(link, ssl.SSLError) else cause
+        link = link.__cause__ or link.__context__
+    if cause is None:
+        return None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the server's certificate is none of those that are trusted for it ({cause.verify_message})"
+    reason = (cause.reason or "").replace("_", " ").lower()
+    if "alert" in reason:
+        return f"the server does not accept this program's TLS certificate ({reason})"
+    return f"no TLS 1.3 with the server ({reason or 'it ended the connection'})"
+
+
+def _was_ended(error: Exception) -> bool:
+    return isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
 
 
 def _cause(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Asking a ledger node over HTTP: every answer is verified, and what cannot be verified is an error."""
 
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,16 +113,18 @@ class LedgerClient:
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         trust_file: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError.
 
-        Newer trusted headers are kept in `trust_file`, for the next start.
+        Newer trusted headers are kept in `trust_file`, for the next start. `tls` protects the connection; answers
+        prove themselves.
         """
         self._clock = clock or SystemClock()
         self._light = light
         self._verifier = AnswerVerifier(light, max_age_s=max_age_s)
         self._timeout_s = timeout_s
-        self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_BATCH_BYTES)
+        self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_BATCH_BYTES, tls=tls)
         self._trust_file = trust_file
         self._kept = light.latest
         self._reported = False
@@ -137,10 +140,13 @@ class LedgerClient:
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         trust_file: Path | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> "LedgerClient":
         """Make a client that trusts the validators of a genesis, or the newer header kept in `trust_file`."""
         light = light_client(genesis, trust_file)
-        return cls(url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=trust_file)
+        return cls(
+            url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=trust_file, tls=tls
+        )
 
     @property
     def fork(self) -> Fork | None:
@@ -427,7 +433,7 @@ _V = TypeVar("_V")
 
 def _refusal(status: int, data: bytes) -> SubmissionError:
     form = _decode(data, _ProblemForm)
-    names = {401: "unauthorized", 503: "unavailable"}
+    names = {401: "unauthorized", 429: "unavailable", 503: "unavailable"}
     return SubmissionError(form.name or names.get(status, "refused"), form.detail or f"status {status}", form.code)
 
 

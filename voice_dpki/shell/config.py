@@ -4,6 +4,7 @@ A service declares a frozen `msgspec.Struct` that derives from `Config`; unknown
 misspelt option is an error and not a silent default. Secrets are named by file, never given inline.
 """
 
+import ipaddress
 import json
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,16 @@ class Listen(Config, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Port
+    insecure: bool = False
+    """Accept that others on the network can read along: secrets are taken without TLS on any address."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 class TraceConfig(Config, frozen=True, kw_only=True):

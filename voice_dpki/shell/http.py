@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,11 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
+from voice_dpki.shell.limits import LATE, SAID, Account, Door, Limits, TooManyError, Unbounded
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,16 @@ BODY_TIMEOUT_S = 10.0
 """How long a client may take to send the whole body; slower ones are cut off."""
 MAX_CONNECTIONS = 1000
 KEEP_ALIVE_S = 30
+HEAD_TIMEOUT_S = 10.0
+"""How long a client may take over the head of a request, and from connecting to its first one."""
+HANDSHAKE_TIMEOUT_S = 5.0
+"""How long a TLS handshake may take."""
+
+TOO_MANY_CONNECTIONS = (
+    b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+UNBOUNDED = Unbounded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,8 @@ class Route:
     pattern: str
     handler: Handler
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    cost: int = 1
+    """What a request costs of what its client may have (`voice_dpki.shell.limits`)."""
 
     def regex(self) -> re.Pattern[str]:
         """Return the pattern as a regular expression over the whole path."""
@@ -103,6 +118,12 @@ class _Refused(Exception):
         self.status = status
         self.detail = detail
         self.headers = headers
+
+
+def too_many(error: TooManyError) -> Response:
+    """Answer a client that asks for more than it may (RFC 6585 §4)."""
+    answer = problem(429, "Too Many Requests", f"{error}; come again later")
+    return replace(answer, headers=(("Retry-After", str(error.retry_after_s)),))
 
 
 def _default_error(_request: Request, status: int, detail: str) -> Response:
@@ -131,10 +152,14 @@ class HttpApp:
     async def _respond(self, request: Request, scope: Any, receive: Any) -> Response:
         try:
             route, path_args = self._match(request)
-            body = await _read_body(request.headers, receive, route.max_body_bytes)
-            query = _query(scope["query_string"])
-            request = replace(request, body=body, query=query, path_args=path_args)
-            return await route.handler(request)
+            with _bounded(scope, route.cost):
+                body = await _read_body(request.headers, receive, route.max_body_bytes)
+                query = _query(scope["query_string"])
+                request = replace(request, body=body, query=query, path_args=path_args)
+                return await route.handler(request)
+        except TooManyError as error:
+            SAID.warning(str(error), client=request.client)
+            return too_many(error)
         except _Refused as refused:
             response = self._on_error(request, refused.status, refused.detail)
             return replace(response, headers=response.headers + refused.headers)
@@ -157,6 +182,17 @@ class HttpApp:
             methods = ", ".join(sorted(set(allowed)))
             raise _Refused(405, f"this resource answers {methods} only", (("Allow", methods),))
         raise _Refused(404, "there is no such resource here")
+
+
+@contextmanager
+def _bounded(scope: Any, cost: int) -> Iterator[None]:
+    """Count a request among those of its client; raises TooManyError."""
+    account = scope["state"].get("account", UNBOUNDED)
+    account.begin(cost)
+    try:
+        yield
+    finally:
+        account.end()
 
 
 def _query(raw: bytes) -> dict[str, str]:
@@ -211,24 +247,32 @@ def _bind(listen: Listen) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(app: HttpApp, listen: Listen) -> AsyncIterator[int]:
+async def serve(
+    app: HttpApp, listen: Listen, *, tls: ssl.SSLContext | None = None, limits: Limits | None = None
+) -> AsyncIterator[int]:
     """Serve `app` while the context lasts, and give the port; at its end, requests under way are finished.
 
-    Raises LocalError when the address cannot be bound.
+    `limits` bound what one client may have. Raises LocalError when the address cannot be bound.
     """
     sock = _bind(listen)
+    if tls is None and not listen.is_loopback:
+        log.warning(
+            "serving WITHOUT TLS on a network: others can read and change what is said; add [tls]",
+            extra={"fields": {"host": listen.host}},
+        )
     config = uvicorn.Config(
         app,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whoever connects from this machine could otherwise claim any address
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=3,
         ws="none",
     )
-    server = _Server(config)
+    server = _Server(config, tls, Door(limits) if limits else None)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn offers a flag, no event
@@ -241,9 +285,89 @@ async def serve(app: HttpApp, listen: Listen) -> AsyncIterator[int]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the program decides when to stop."""
+    """uvicorn without signal handlers of its own, for the program decides when to stop; with bounds on clients."""
+
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, door: Door | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+        self._door = door
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the process's signal handlers as they are."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                lambda: _Protocol(self.config, self.server_state, self._door),
+                sock=sock,
+                backlog=self.config.backlog,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls else None,
+            )
+            for sock in sockets or []
+        ]
+        self.started = True
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection: uvicorn's, with a bound on connections from one address and on the time a head takes."""
+
+    def __init__(self, config: uvicorn.Config, server_state: Any, door: Door | None) -> None:
+        super().__init__(config, server_state, {})
+        self._door = door
+        self._account: Account | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it where its address has enough of them."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+        if self._door is None or self.client is None:
+            return
+        self._account = self._door.enter(self.client[0])
+        if self._account is None:
+            self.transport.write(TOO_MANY_CONNECTIONS)
+            self.transport.close()
+        else:
+            self.app_state = {"account": self._account}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out."""
+        self._stop_timer()
+        if self._account is not None:
+            self._account.connections -= 1
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Begin with a request's head."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """End with a request's head."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in data; a head that is not whole afterwards must be so in time."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if not self._in_head:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        LATE.inc()
+        self.transport.close()

@@ -1,0 +1,280 @@
+"""TLS between real servers and clients: who may connect, who may not, and what each side says about it."""
+
+import asyncio
+import shutil
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from prometheus_client import REGISTRY
+
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
+from voice_dpki.shell import http as shell_http
+from voice_dpki.shell import limits
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.metrics import HEALTH_ROUTE
+from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_context
+from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
+from voice_dpki.x509.profile import build_certificate
+
+
+class Party:
+    """Certificates in one folder, named as files of a configuration there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config.toml"
+        self.folder = folder
+        for name in ("server", "client", "stranger"):
+            make_certificate(folder, name, "Operator A", 30)
+        now_s = int(time.time())
+        self.make("expired", now_s - 10 * 86_400, now_s - 60)
+
+    def make(self, name: str, not_before_s: int, not_after_s: int, key: Any = None) -> None:
+        key = key or generate_es256()
+        der = build_certificate(
+            key,
+            organization="Operator A",
+            common_name="client",
+            not_before_s=not_before_s,
+            not_after_s=not_after_s,
+            random=SystemRandom(),
+        )
+        (self.folder / f"{name}.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
+        (self.folder / f"{name}-key.pem").write_bytes(to_pem(key))
+
+    def server(self, *clients: str, own: str = "server") -> ssl.SSLContext:
+        section = ServerTls(certificate=f"{own}.pem", key=f"{own}-key.pem", clients=clients or ("client.pem",))
+        return server_context(self.config, section)
+
+    def client(self, own: str = "client", *servers: str) -> ssl.SSLContext:
+        section = ClientTls(certificate=f"{own}.pem", key=f"{own}-key.pem", servers=servers or ("server.pem",))
+        return client_context(self.config, section)
+
+    def careless(self, own: str | None = None) -> ssl.SSLContext:
+        """Make a client that shows what it likes and takes any server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if own:
+            context.load_cert_chain(self.folder / f"{own}.pem", self.folder / f"{own}-key.pem")
+        return context
+
+
+@pytest.fixture(scope="module")
+def party(tmp_path_factory: pytest.TempPathFactory) -> Party:
+    return Party(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Runs a coroutine on the loop of the tests, and on that of the programs."""
+
+    def run(work: Any) -> Any:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(work)
+
+    return run
+
+
+@asynccontextmanager
+async def served(tls: ssl.SSLContext) -> AsyncIterator[str]:
+    async with serve(HttpApp([HEALTH_ROUTE]), Listen(port=0), tls=tls) as port:
+        yield f"https://127.0.0.1:{port}"
+
+
+async def ask(url: str, tls: ssl.SSLContext) -> int:
+    async with HttpClient(url, timeout_s=5, max_answer_bytes=1000, tls=tls) as client:
+        return (await client.request("GET", "/healthz")).status
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("voice_dpki_tls_refused_total", {"reason": reason}) or 0.0
+
+
+def test_both_sides_know_each_other(party: Party, loop: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with served(party.server()) as url:
+            assert await ask(url, party.client()) == 200
+            async with httpx.AsyncClient(verify=party.client(), trust_env=False) as client:
+                assert (await client.get(f"{url}/healthz")).status_code == 200
+            with httpx.Client(verify=party.client(), trust_env=False) as blocking:
+                assert (await asyncio.to_thread(blocking.get, f"{url}/healthz")).status_code == 200
+
+    loop(work())
+
+
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [
+        (None, "no-certificate"),
+        ("stranger", "unknown-certificate"),
+        ("expired", "expired"),
+        ("heir", "unknown-certificate"),
+    ],
+)
+def test_clients_that_are_refused(
+    party: Party, loop: Callable[..., Any], caplog: pytest.LogCaptureFixture, shown: str | None, reason: str
+) -> None:
+    """The heir has the listed client's very name and validity, and another key."""
+    now_s = int(time.time())
+    party.make("heir", now_s - 3600, now_s + 30 * 86_400)
+
+    async def work() -> None:
+        async with served(party.server("client.pem", "expired.pem")) as url:
+            async with HttpClient(url, timeout_s=5, max_answer_bytes=1000, tls=party.careless(shown)) as client:
+                with pytest.raises(HttpError, match="does not list this program's TLS certificate"):
+                    await client.request("GET", "/healthz")
+            assert await ask(url, party.client()) == 200
+
+    before = refused(reason)
+    loop(work())
+    assert refused(reason) > before
+    assert any(
+        record.getMessage() == "TLS connection refused" and record.fields["reason"] == reason
+        for record in caplog.records
+    )
+
+
+@pytest.fixture(autouse=True)
+def _log_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SAY_AGAIN_S", 0.0)
+
+
+def test_a_client_without_tls_or_with_an_old_one(party: Party, loop: Callable[..., Any]) -> None:
+    old = party.careless("client")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def work() -> None:
+        async with served(party.server()) as url:
+            with pytest.raises(HttpError):
+                await ask(url, old)
+            async with HttpClient(url.replace("https", "http"), timeout_s=5, max_answer_bytes=1000) as client:
+                with pytest.raises(HttpError):
+                    await client.request("GET", "/healthz")
+
+    before = refused("no-tls-1.3")
+    loop(work())
+    assert refused("no-tls-1.3") >= before + 2
+
+
+@pytest.mark.parametrize("listed", ["stranger.pem", "heir.pem"])
+def test_a_server_that_is_not_the_listed_one(party: Party, loop: Callable[..., Any], listed: str) -> None:
+    now_s = int(time.time())
+    party.make("heir", now_s - 3600, now_s + 30 * 86_400)
+    tls = party.client("client", listed)
+
+    async def work() -> None:
+        async with served(party.server()) as url:
+            with pytest.raises(HttpTlsError, match="certificate is none of those that are trusted"):
+                await ask(url, tls)
+            async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
+                with pytest.raises(httpx.ConnectError) as caught:
+                    await client.get(url)
+            assert "none of those that are trusted" in (tls_failure(caught.value) or "")
+
+    loop(work())
+
+
+def test_what_a_listed_certificate_issues_is_not_accepted(party: Party, loop: Callable[..., Any]) -> None:
+    """Its key signs another certificate; neither side's library may take the listed one for an authority."""
+    issuer = from_pem((party.folder / "client-key.pem").read_bytes())
+    listed = x509.load_pem_x509_certificate((party.folder / "client.pem").read_bytes())
+    key = generate_es256()
+    issued = (
+        x509.CertificateBuilder(listed.subject, x509.Name([]), key.private_key.public_key(), 7)
+        .not_valid_before(listed.not_valid_before_utc)
+        .not_valid_after(listed.not_valid_after_utc)
+        .sign(issuer.private_key, SHA256())
+    )
+    (party.folder / "issued.pem").write_bytes(issued.public_bytes(Encoding.PEM))
+    (party.folder / "issued-key.pem").write_bytes(to_pem(key))
+
+    async def work() -> None:
+        async with served(party.server()) as url:
+            with pytest.raises(HttpError):
+                await ask(url, party.careless("issued"))
+
+    before = refused("unknown-certificate")
+    loop(work())
+    assert refused("unknown-certificate") > before
+
+
+def test_a_folder_stands_for_the_certificates_in_it(party: Party, tmp_path: Path, loop: Callable[..., Any]) -> None:
+    for name in ("client", "expired"):
+        shutil.copy(party.folder / f"{name}.pem", tmp_path)
+    (tmp_path / "notes.txt").write_text("no certificate")
+
+    async def work() -> None:
+        async with served(party.server(str(tmp_path))) as url:
+            assert await ask(url, party.client()) == 200
+
+    loop(work())
+
+
+def test_files_that_cannot_be_used_are_named(party: Party, tmp_path: Path) -> None:
+    key = party.folder / "client-key.pem"
+    pem = (party.folder / "client.pem").read_bytes()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.pem").write_bytes(pem[:200])
+    (tmp_path / "authority.pem").write_bytes(_authority())
+    for section, why in (
+        ({"clients": ("none.pem",)}, "none.pem: cannot read this certificate"),
+        ({"clients": (str(tmp_path / "bad.pem"),)}, "bad.pem: not one certificate in PEM form"),
+        ({"clients": (str(tmp_path / "authority.pem"),)}, "authority.pem: .*CA:FALSE"),
+        ({"clients": (str(tmp_path / "empty"),)}, "empty: none of the TLS certificates"),
+        ({"clients": ("expired.pem",)}, "expired.pem: none of the TLS certificates"),
+        ({"certificate": "expired.pem", "key": "expired-key.pem"}, "expired.pem: this certificate is expired"),
+        ({"key": str(key)}, "client-key.pem: this is not the key of"),
+        ({"key": "server.pem"}, "server.pem: not an unencrypted private key"),
+    ):
+        options: Any = {"certificate": "server.pem", "key": "server-key.pem", "clients": ("client.pem",), **section}
+        with pytest.raises(LocalError, match=why):
+            server_context(party.config, ServerTls(**options))
+
+
+def _authority() -> bytes:
+    key, now = generate_es256().private_key, datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(days=1))
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_a_url_in_the_clear_is_refused_where_tls_is_configured(party: Party) -> None:
+    with pytest.raises(LocalError, match="must begin with https"):
+        HttpClient("http://127.0.0.1:9", timeout_s=1, max_answer_bytes=1, tls=party.client())
+
+
+def test_a_certificate_is_not_made_twice(party: Party) -> None:
+    assert (party.folder / "client-key.pem").stat().st_mode & 0o077 == 0
+    with pytest.raises(LocalError, match=r"client-key\.pem: cannot be written"):
+        make_certificate(party.folder, "client", "Operator A", 30)
+    with pytest.raises(LocalError, match="no such certificate"):
+        make_certificate(party.folder, "other", "x" * 100, 30)
+
+
+async def test_a_handshake_that_does_not_go_on_is_ended(party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_http, "HANDSHAKE_TIMEOUT_S", 0.05)
+    async with served(party.server()) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_address_on_a_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(HttpApp([HEALTH_ROUTE]), Listen(host="0.0.0.0", port=0)):
+        assert "WITHOUT TLS" in caplog.text

@@ -1,0 +1,169 @@
+"""What one client may ask of a server: requests a second, requests at a time and connections, for each address.
+
+Who asks for more is told when to come back (429 with Retry-After, RFC 6585 §4). A request costs as much as its
+route says, so that one bound fits cheap questions and dear ones. IPv6 addresses count by their /64 (RFC 6177): that
+is what one host can choose from.
+"""
+# ruff: noqa: TID251 - this is a shell: it measures time
+
+import ipaddress
+import logging
+import math
+from collections import OrderedDict
+from time import monotonic
+from typing import Annotated
+
+import msgspec
+from prometheus_client import Counter
+
+from voice_dpki.errors import PeerError
+from voice_dpki.shell.config import Config
+
+log = logging.getLogger(__name__)
+
+BURST_S = 2.0
+"""A client that was quiet may ask for so many seconds' worth at once."""
+
+MAX_COST = 200
+"""Cost of the dearest request; a client may always ask for one."""
+
+MAX_ADDRESSES = 10_000
+"""Addresses whose use is remembered after their last connection; each takes about 200 bytes."""
+
+SAY_AGAIN_S = 1.0
+"""Refusals are in the log once in this time, so that nobody can fill it; metrics count all."""
+
+REFUSED = Counter(
+    "voice_dpki_http_refused", "Requests and connections above what one client may have, by reason.", ["reason"]
+)
+_RATE, _CONCURRENT, _CONNECTIONS = (REFUSED.labels(name) for name in ("rate", "concurrent", "connections"))
+LATE = REFUSED.labels("head-late")
+
+
+class Limits(Config, frozen=True, kw_only=True):
+    """`[limits]` of a server: what one client address may have."""
+
+    cost_s: Annotated[float, msgspec.Meta(gt=0)] = 10_000.0
+    """Cost of its requests a second. A status inquiry costs 1, other inquiries up to 20, a transaction 10."""
+    concurrent: Annotated[int, msgspec.Meta(ge=1)] = 256
+    """Its requests under way."""
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 256
+    """Its connections; a quarter of what a server has for all."""
+
+
+class Seldom:
+    """Puts what strangers can cause into the log, but not as often as they like."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._log = logger
+        self._said_s = -math.inf
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log a warning, unless one was logged within SAY_AGAIN_S."""
+        if monotonic() - self._said_s >= SAY_AGAIN_S:
+            self._said_s = monotonic()
+            self._log.warning(event, extra={"fields": fields})
+
+
+class TooManyError(PeerError):
+    """A client asks for more than it may; `retry_after_s` says when it can come again."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+SAID = Seldom(log)
+
+
+class Account:
+    """What one client address uses: a bucket of tokens, and counts."""
+
+    __slots__ = ("_at_s", "_limits", "_most", "_running", "_tokens", "connections")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._most = max(limits.cost_s * BURST_S, MAX_COST)
+        self._tokens = self._most
+        self._at_s = monotonic()
+        self._running = 0
+        self.connections = 0
+
+    def take(self, cost: int) -> None:
+        """Pay for a request; raises TooManyError."""
+        now_s = monotonic()
+        tokens = self._tokens + (now_s - self._at_s) * self._limits.cost_s
+        self._at_s = now_s
+        self._tokens = tokens = min(tokens, self._most)
+        if tokens < cost:
+            _RATE.inc()
+            raise TooManyError("too many requests a second from this address", self._wait_s(cost - tokens))
+        self._tokens = tokens - cost
+
+    def begin(self, cost: int) -> None:
+        """Pay for a request and count it among those under way, until `end`; raises TooManyError."""
+        if self._running >= self._limits.concurrent:
+            _CONCURRENT.inc()
+            raise TooManyError("too many requests at a time from this address", 1)
+        self.take(cost)
+        self._running += 1
+
+    def end(self) -> None:
+        """Count a request less."""
+        self._running -= 1
+
+    def _wait_s(self, missing: float) -> int:
+        return max(1, math.ceil(missing / self._limits.cost_s))
+
+
+class Unbounded:
+    """The account of clients on whom there are no bounds."""
+
+    def take(self, _cost: int) -> None:
+        """Let it be."""
+
+    def begin(self, _cost: int) -> None:
+        """Let it be."""
+
+    def end(self) -> None:
+        """Let it be."""
+
+
+class Door:
+    """Counts the clients of one server in and out."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+
+    def enter(self, host: str) -> Account | None:
+        """Count a connection; returns the account of its address, None where that has enough connections."""
+        name = _network(host)
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = Account(self._limits)
+            self._forget()
+        self._accounts.move_to_end(name)
+        if account.connections >= self._limits.connections:
+            _CONNECTIONS.inc()
+            SAID.warning("too many connections from one address", client=host)
+            return None
+        account.connections += 1
+        return account
+
+    def _forget(self) -> None:
+        """Drop the address that came last longest ago, if there are too many; one with a connection is kept."""
+        if len(self._accounts) > MAX_ADDRESSES:
+            name, account = next(iter(self._accounts.items()))
+            if account.connections:
+                self._accounts.move_to_end(name)
+            else:
+                del self._accounts[name]
+
+
+def _network(host: str) -> str:
+    """Name what is counted together: an IPv4 address, or an IPv6 address's /64."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

@@ -1,0 +1,206 @@
+"""TLS between programs of the project: both sides show a self-signed certificate, and each lists the other's.
+
+A listed certificate is its own trust anchor: what the other side shows must be that certificate, byte for byte, and
+be valid now. Names play no role: who holds the key of a listed certificate is who it was listed for. An authority's
+certificate is not taken, for OpenSSL would then also accept whatever that authority issues. TLS 1.3 only.
+"""
+
+import logging
+import os
+import ssl
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cryptography.x509 import BasicConstraints, ExtensionNotFound, load_der_x509_certificate
+from prometheus_client import Counter
+
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.config import Config, read_file, resolve
+from voice_dpki.shell.limits import Seldom
+from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate, der_of, read_profile
+
+log = logging.getLogger(__name__)
+_SAID = Seldom(log)
+
+MAX_LISTED = 1000
+"""Certificates that one side lists: each is parsed and verified at the start."""
+
+SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
+"""Files of a folder that are taken as certificates."""
+
+CLOCKS_APART_S = 3600
+"""How long before it is made a certificate's validity begins: the other side's clock may be behind."""
+
+REFUSED = Counter("voice_dpki_tls_refused", "TLS handshakes that a server here refused, by reason.", ["reason"])
+
+_EXPIRED, _NOT_YET_VALID = 10, 9
+"""OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
+
+_Listed = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_LISTED)]
+
+
+class ServerTls(Config, frozen=True, kw_only=True):
+    """`[tls]` of a server: its certificate (DER or PEM) and key (PEM), and whose clients may connect."""
+
+    certificate: str
+    key: str
+    clients: _Listed
+    """Files with one certificate each; a folder stands for all certificates in it. They are read at the start."""
+
+
+class ClientTls(Config, frozen=True, kw_only=True):
+    """`tls` of a client: its certificate (DER or PEM) and key (PEM), and which servers it talks to."""
+
+    certificate: str
+    key: str
+    servers: _Listed
+    """As `ServerTls.clients`. Old and new certificate of a server are both listed while it changes."""
+
+
+def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
+    """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
+    _trust(context, config_path, section.clients)
+    context.sslobject_class = _Watched
+    return context
+
+
+def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:
+    """Make a client's TLS context; raises LocalError that names the file that cannot be used."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, config_path, section.certificate, section.key)
+    context.check_hostname = False  # the certificate itself is listed, whatever names it holds
+    _trust(context, config_path, section.servers)
+    return context
+
+
+def optional_client_context(config_path: Path, section: ClientTls | None) -> ssl.SSLContext | None:
+    """Make a client's TLS context if its section is there; raises LocalError."""
+    return None if section is None else client_context(config_path, section)
+
+
+class _Watched(ssl.SSLObject):
+    """The server's side of a connection, which counts and reports handshakes that it refuses."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            _report(error)
+            raise
+
+
+def _report(error: ssl.SSLError) -> None:
+    why = _reason(error)
+    REFUSED.labels(why).inc()
+    detail = getattr(error, "verify_message", None) or error.reason
+    _SAID.warning("TLS connection refused", reason=why, detail=detail)
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return {_EXPIRED: "expired", _NOT_YET_VALID: "not-yet-valid"}.get(error.verify_code, "unknown-certificate")
+    reason = error.reason or ""
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "no-certificate"
+    return "client-refuses" if "ALERT" in reason else "no-tls-1.3"
+
+
+def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ssl.SSLContext:
+    certificate_path, key_path = resolve(config_path, certificate), resolve(config_path, key)
+    own = _read(certificate_path)
+    if not own.valid_at(SystemClock().now_s()):
+        raise LocalError(f"{certificate_path}: this certificate is expired or not valid yet; make a new one")
+    try:
+        signer = from_pem(read_file(key_path, "TLS key"))
+    except LocalError as error:
+        raise LocalError(f"{key_path}: {error}") from None
+    if signer.public_key_der != own.public_key_der:
+        raise LocalError(f"{key_path}: this is not the key of {certificate_path}")
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # OpenSSL reads a chain from files in PEM only
+        file.write(ssl.DER_cert_to_PEM_cert(own.der))
+        file.flush()
+        context.load_cert_chain(file.name, key_path)
+    return context
+
+
+def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> None:
+    """Have the context accept the listed certificates, and nothing that stands on them."""
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    now_s, usable = SystemClock().now_s(), 0
+    for path in _files(resolve(config_path, name) for name in names):
+        listed = _read(path)
+        context.load_verify_locations(cadata=listed.der)
+        if listed.not_after_s < now_s:  # OpenSSL refuses it in a handshake, and then says that it is expired
+            log.warning("listed certificate is expired", extra={"fields": {"file": str(path)}})
+        else:
+            usable += 1
+    if not usable:
+        raise LocalError(f"{', '.join(names)}: none of the TLS certificates listed there can be used any more")
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)[: MAX_LISTED + 1]
+        else:
+            yield path
+
+
+def _read(path: Path) -> CertificateProfile:
+    try:
+        profile = read_profile(der_of(read_file(path, "certificate")))
+    except ProfileError as error:
+        raise LocalError(f"{path}: {error}") from None
+    if not _ends_here(profile.der):
+        raise LocalError(
+            f"{path}: a TLS certificate must say that it is no authority's (basicConstraints CA:FALSE); "
+            "`ledger-node certificate` makes one"
+        )
+    return profile
+
+
+def _ends_here(der: bytes) -> bool:
+    """Tell whether a certificate says that nothing can be issued under it (RFC 5280 §4.2.1.9)."""
+    try:
+        return not load_der_x509_certificate(der).extensions.get_extension_for_class(BasicConstraints).value.ca
+    except ExtensionNotFound:
+        return False
+
+
+def make_certificate(folder: Path, name: str, organization: str, days: int) -> tuple[Path, Path]:
+    """Make a TLS certificate and its key in `folder`, as `name`.pem and `name`-key.pem; returns both paths.
+
+    Raises LocalError where the folder cannot be written, or something of the name is there already.
+    """
+    signer, now_s = generate_es256(), int(SystemClock().now_s())
+    try:
+        der = build_certificate(
+            signer,
+            organization=organization,
+            common_name=name,
+            not_before_s=now_s - CLOCKS_APART_S,
+            not_after_s=now_s + days * 86_400,
+            random=SystemRandom(),
+        )
+    except ProfileError as error:
+        raise LocalError(f"no such certificate can be made: {error}") from None
+    certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(to_pem(signer))
+        certificate.write_text(ssl.DER_cert_to_PEM_cert(der))
+    except OSError as error:
+        raise LocalError(f"{key}: cannot be written: {error.strerror}") from None
+    return certificate, key
