@@ -14,6 +14,7 @@ from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
 from voice_dpki.ikev2.responder import Limits, Responder
 from voice_dpki.ikev2.sa import Party, Settings
+from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.window import Retransmission
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate
@@ -72,7 +73,7 @@ class Wire:
 
     def run(self) -> "Wire":
         while True:
-            sent = self.device.take_datagrams() + self.gateway.take_datagrams()
+            sent = [each for sa in self.devices() for each in sa.take_datagrams()] + self.gateway.take_datagrams()
             judged = self._judge()
             if not sent and not judged:
                 return self
@@ -86,20 +87,32 @@ class Wire:
         if datagram.path.remote.host == GATEWAY_AT.host:
             self.gateway.receive(datagram.data, path, self.now_s)
         else:
-            self.device.receive(Message.parse(datagram.data), path, self.now_s)
+            message = Message.parse(datagram.data)
+            name = (message.header.spi_i, message.header.spi_r)
+            sa = next((each for each in self.devices() if each.name == name), self.device)
+            sa.receive(message, path, self.now_s)
 
     def wait(self, seconds: float) -> "Wire":
         """Let time pass, with the timers that are due in it."""
         end_s = self.now_s + seconds
         while True:
-            due = [at for at in (self.device.timer_s(), self.gateway.timer_s()) if at is not None and at <= end_s]
+            timers = [sa.timer_s() for sa in self.devices()] + [self.gateway.timer_s()]
+            due = [at for at in timers if at is not None and at <= end_s]
             if not due:
                 self.now_s = end_s
                 return self
             self.now_s = max(self.now_s, min(due))
-            self.device.handle_timer(self.now_s)
+            for sa in self.devices():
+                sa.handle_timer(self.now_s)
             self.gateway.handle_timer(self.now_s)
             self.run()
+
+    def devices(self) -> list[StandingSa]:
+        """The device's SA, and those that came from rekeying it."""
+        found: list[StandingSa] = [self.device]
+        for sa in found:
+            found += [each for each in sa.offspring if each not in found]
+        return found
 
     def happened(self, end: str, kind: type) -> list[Any]:
         return [event for event in self.events[end] if isinstance(event, kind)]
@@ -109,8 +122,8 @@ class Wire:
 
     def _judge(self) -> bool:
         judged = False
-        for end, machine in (("device", self.device), ("gateway", self.gateway)):
-            new = machine.take_events()
+        for end, machines in (("device", self.devices()), ("gateway", [self.gateway])):
+            new = [event for machine in machines for event in machine.take_events()]
             self.events[end] += new
             for event in new:
                 verdict = self.verdict(event) if isinstance(event, CertificateToJudge) else None

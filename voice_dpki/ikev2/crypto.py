@@ -115,13 +115,20 @@ class IkeKeys:
 
     @classmethod
     def derive(
-        cls, suite: IkeSuite, shared: bytes, nonces: tuple[bytes, bytes], spis: tuple[bytes, bytes]
+        cls,
+        suite: IkeSuite,
+        shared: bytes,
+        nonces: tuple[bytes, bytes],
+        spis: tuple[bytes, bytes],
+        *,
+        old_sk_d: bytes | None = None,
     ) -> "IkeKeys":
-        """Derive the keys from g^ir, (Ni, Nr) and (SPIi, SPIr)."""
+        """Derive the keys from g^ir, (Ni, Nr) and (SPIi, SPIr), and SK_d of the SA that is rekeyed (§2.18)."""
         seed = b"".join(nonces)
+        skeyseed = prf(seed, shared) if old_sk_d is None else prf(old_sk_d, shared + seed)
         integrity, encryption = _integrity_bytes(suite.cipher), _encryption_bytes(suite.cipher)
         sizes = (PRF_BYTES, integrity, integrity, encryption, encryption, PRF_BYTES, PRF_BYTES)
-        stream = prf_plus(prf(seed, shared), seed + b"".join(spis), sum(sizes))
+        stream = prf_plus(skeyseed, seed + b"".join(spis), sum(sizes))
         return cls(suite, *_cut(stream, sizes))
 
     def cipher(self, random: Random, *, of_initiator: bool) -> "Cipher":
@@ -139,10 +146,12 @@ class ChildKeys:
     responder: tuple[bytes, bytes]
 
     @classmethod
-    def derive(cls, cipher: CipherSuite, sk_d: bytes, nonces: tuple[bytes, bytes]) -> "ChildKeys":
-        """Derive encryption and integrity keys of both directions."""
+    def derive(
+        cls, cipher: CipherSuite, sk_d: bytes, nonces: tuple[bytes, bytes], shared: bytes = b""
+    ) -> "ChildKeys":
+        """Derive encryption and integrity keys of both directions; `shared` is g^ir where there is a new one."""
         sizes = (_encryption_bytes(cipher), _integrity_bytes(cipher)) * 2
-        first, second, third, fourth = _cut(prf_plus(sk_d, b"".join(nonces), sum(sizes)), sizes)
+        first, second, third, fourth = _cut(prf_plus(sk_d, shared + b"".join(nonces), sum(sizes)), sizes)
         return cls((first, second), (third, fourth))
 
 

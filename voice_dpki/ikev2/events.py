@@ -114,7 +114,37 @@ class Closed:
     reason: str
 
 
-Event: TypeAlias = CertificateToJudge | Established | Failed | Closed
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """An IKE SA has another name and other keys from now on; who its peer is, and its child SAs, stay."""
+
+    old: SaName
+    sa: SaName
+    identity: str
+    suite: IkeSuite
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRekeyed:
+    """A child SA has taken the place of another one, whose SPI in this direction was `old_spi`."""
+
+    sa: SaName
+    identity: str
+    old_spi: bytes
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class ChildClosed:
+    """A child SA is gone, and nothing has taken its place; `spi` was that of our direction."""
+
+    sa: SaName
+    identity: str
+    spi: bytes
+    reason: str
+
+
+Event: TypeAlias = CertificateToJudge | Established | Failed | Closed | Rekeyed | ChildRekeyed | ChildClosed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from voice_dpki.ikev2.payloads import (
     Payload,
     SecurityAssociation,
 )
-from voice_dpki.ikev2.proposals import IkeSuite, chosen, offer
+from voice_dpki.ikev2.proposals import chosen, offer
+from voice_dpki.ikev2.reading import check_not_refused, only, peer_error, refused_by_peer
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, Group, NotifyType, Protocol
-from voice_dpki.ikev2.sa import IkeSa, Party, Settings, behind_nat, nat_notifies, only, peer_error, refused_by_peer
+from voice_dpki.ikev2.sa import Party, Settings, behind_nat, nat_notifies
+from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import Move, State
 
 MAX_ATTEMPTS = 4
@@ -39,7 +41,7 @@ StateIntegrity: TypeAlias = Callable[[SaName, float], bytes]
 """Makes the content of N(INTEGRITY_INFO) for an IKE SA at a time in seconds."""
 
 
-class Initiator(IkeSa):
+class Initiator(StandingSa):
     """One attempt to set up an IKE SA with its child SA, and that SA."""
 
     def __init__(
@@ -67,7 +69,6 @@ class Initiator(IkeSa):
         self._sent = b""
         self._answered = b""
         self._child = child.Offer(child.new_spi(random), settings.esp_suites, want_address)
-        self._suite: IkeSuite | None = None
         self._auth_answer: tuple[Payload, ...] = ()
 
     def start(self, now_s: float) -> None:
@@ -98,7 +99,8 @@ class Initiator(IkeSa):
         assert isinstance(verdict, Trusted)
         self._move(Move.TRUSTED)
         self._stood = True
-        self._establish()
+        self._begin_life(now_s)
+        self._establish(now_s)
 
     # --- IKE_SA_INIT ----------------------------------------------------------------------------------------------
 
@@ -149,9 +151,7 @@ class Initiator(IkeSa):
             else:
                 self._send_init(now_s)
             return
-        refusal = peer_error(message.payloads)
-        if refusal is not None:
-            raise refused_by_peer(refusal)
+        check_not_refused(message.payloads)
         self._key(message, path)
         self._requests.answered()
         self._move(Move.KEYED)
@@ -193,7 +193,6 @@ class Initiator(IkeSa):
         self._peer_nonce = only(message.payloads, Nonce).value
         shared = self._pair.shared(exchange.value)
         self.name = SaName(self.name.spi_i, spi_r)
-        self._suite = suite
         self._protect_with(IkeKeys.derive(suite, shared, (self._nonce.value, self._peer_nonce), self.name))
         self._peer_fragments = message.notify(NotifyType.FRAGMENTATION_SUPPORTED) is not None
         self._digital = auth.knows_sha256(message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS))
@@ -246,20 +245,17 @@ class Initiator(IkeSa):
         self._move(Move.REFUSED)
         self._ask(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),), now_s)
 
-    def _establish(self) -> None:
-        assert self.keys is not None
-        assert self._suite is not None
+    def _establish(self, now_s: float) -> None:
         assert self._certificate is not None
         negotiated, problem = None, None
-        refusal = peer_error(self._auth_answer)
         try:
-            if refusal is not None:
-                raise refused_by_peer(refusal)
+            check_not_refused(self._auth_answer)
             nonces = self._nonce.value, self._peer_nonce
-            negotiated = self._child.complete(self._auth_answer, self.keys.sk_d, nonces)
+            negotiated = self._child.complete(self._auth_answer, self._keys.sk_d, nonces)
+            self._hold(negotiated, created=True, now_s=now_s)
         except IkeError as error:
             problem = error.sentence
         self._auth_answer = ()
         self._events.append(
-            Established(self.name, self.peer_identity, self._certificate, self._suite, negotiated, problem)
+            Established(self.name, self.peer_identity, self._certificate, self._keys.suite, negotiated, problem)
         )

@@ -58,9 +58,10 @@ class IkeSuite:
 
 @dataclass(frozen=True, slots=True)
 class EspSuite:
-    """Algorithms of a child SA, without extended sequence numbers."""
+    """Algorithms of a child SA, without extended sequence numbers; `group` is for one with its own key exchange."""
 
     cipher: CipherSuite
+    group: Group | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +70,8 @@ class EspSuite:
 
     def transforms(self) -> tuple[Transform, ...]:
         """Return all transforms of the suite."""
-        return (*self.cipher.transforms(), Transform(TransformType.ESN, Esn.NO))
+        exchange = () if self.group is None else (Transform(TransformType.KE, self.group),)
+        return (*self.cipher.transforms(), *exchange, Transform(TransformType.ESN, Esn.NO))
 
 
 GCM_128, GCM_256 = CipherSuite(Encr.AES_GCM_16, 128), CipherSuite(Encr.AES_GCM_16, 256)

@@ -10,8 +10,9 @@ and the inner addresses. `ResponderSa` is one of them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
@@ -19,7 +20,6 @@ from voice_dpki.ikev2 import auth, child
 from voice_dpki.ikev2.cookies import Cookies
 from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
 from voice_dpki.ikev2.events import (
-    Child,
     Datagram,
     Established,
     Event,
@@ -30,11 +30,10 @@ from voice_dpki.ikev2.events import (
     Verdict,
 )
 from voice_dpki.ikev2.failures import Failure, IkeError
-from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message, describe, serialize
+from voice_dpki.ikev2.message import NO_SPI, Header, Message, describe, serialize
 from voice_dpki.ikev2.payloads import (
     Certificate,
     CertificateRequest,
-    Delete,
     IdInitiator,
     IdResponder,
     KeyExchange,
@@ -44,8 +43,11 @@ from voice_dpki.ikev2.payloads import (
     SecurityAssociation,
 )
 from voice_dpki.ikev2.proposals import IkeSuite, choose
+from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, NotifyType, Protocol
-from voice_dpki.ikev2.sa import IkeSa, Party, Settings, nat_notifies, only
+from voice_dpki.ikev2.rekey import new_ike_spi
+from voice_dpki.ikev2.sa import Party, Settings, nat_notifies
+from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import HALF_OPEN, Move, State
 
 HALF_OPEN_S = 30.0
@@ -58,7 +60,7 @@ LINGER_S = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds on what a gateway keeps: above `cookie_from` half-open SAs it demands cookies, above `half_open` it
-    takes no more, and above `total` SAs neither.
+    takes no more, and above `total` SAs neither. One that is being rekeyed counts once more for a moment.
     """
 
     cookie_from: int = 100
@@ -77,22 +79,18 @@ class _Init:
     nonce: bytes
 
 
-class ResponderSa(IkeSa):
-    """One IKE SA of a gateway."""
+class ResponderSa(StandingSa):
+    """One IKE SA of a gateway, from IKE_SA_INIT on."""
 
     def __init__(self, owner: "Responder", init: _Init, path: Path, now_s: float) -> None:
         random = owner.random
-        name = SaName(init.message.header.spi_i, owner.new_spi())
+        name = SaName(init.message.header.spi_i, new_ike_spi(random))
         super().__init__(owner.party, owner.settings, random, name, path, is_initiator=False)
         self.init = init
         self.half_open_until_s = now_s + HALF_OPEN_S
-        self.gone_until_s: float | None = None
-        self.scheduled_s: float | None = None
-        self.address: IPv4Address | None = None
         self._owner = owner
         self._nonce = random.token(NONCE_BYTES)
         self._auth_request: tuple[Payload, ...] = ()
-        self._child: Child | None = None
         pair = KeyPair(init.suite.group, random)
         shared = pair.shared(init.exchange.value)
         self._protect_with(IkeKeys.derive(init.suite, shared, (init.nonce, self._nonce), name))
@@ -116,8 +114,6 @@ class ResponderSa(IkeSa):
 
     def timer_s(self) -> float | None:
         """When `handle_timer` is to be called next."""
-        if self.state is State.CLOSED:
-            return self.gone_until_s
         due = super().timer_s()
         if self.state is State.AUTH:
             return self.half_open_until_s if due is None else min(due, self.half_open_until_s)
@@ -160,12 +156,14 @@ class ResponderSa(IkeSa):
             return
         self._move(Move.TRUSTED)
         self._stood = True
-        answer, problem = self._negotiate_child()
+        self._begin_life(now_s)
+        answer, problem = self._negotiate_child(now_s)
         self._answer(ExchangeType.IKE_AUTH, (*payloads, *answer))
         self._auth_request = ()
         assert self._certificate is not None
+        child = next((held.child for held in self.children.values()), None)
         self._events.append(
-            Established(self.name, self.peer_identity, self._certificate, self.init.suite, self._child, problem)
+            Established(self.name, self.peer_identity, self._certificate, self.init.suite, child, problem)
         )
 
     def _auth_payloads(self, verdict: Trusted) -> tuple[Payload, ...]:
@@ -179,41 +177,43 @@ class ResponderSa(IkeSa):
             *((Notify(self.settings.ledger_answer, stapled),) if stapled is not None else ()),
         )
 
-    def _negotiate_child(self) -> tuple[tuple[Payload, ...], str | None]:
+    def _negotiate_child(self, now_s: float) -> tuple[tuple[Payload, ...], str | None]:
         """Return the payloads that answer the child SA's offer, and why there is none, if there is none."""
-        assert self.keys is not None
+        address = None
         try:
             if child.wants_address(self._auth_request):
-                self.address = self._owner.pool.take(self.peer_identity)
+                address = self._owner.pool.take(self.peer_identity)
+                self._release = partial(self._owner.pool.give_back, self.peer_identity)
             answer = child.answer(
                 self._auth_request,
                 spi=child.new_spi(self._random),
                 suites=self.settings.esp_suites,
                 inner=self._owner.inner,
-                address=self.address,
-                sk_d=self.keys.sk_d,
+                address=address,
+                sk_d=self._keys.sk_d,
                 nonces=(self.init.nonce, self._nonce),
             )
         except child.ChildError as error:
             return (Notify(error.notify),), error.sentence
-        self._child = answer.child
+        self._hold(answer.child, created=False, now_s=now_s)
         return answer.payloads, None
-
-    def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
-        if self._child is None or self._child.spi_i not in spis:
-            return ()
-        ours, self._child = self._child.spi_r, None
-        return (Delete(Protocol.ESP, (ours,)),)
 
     def _refuse(self, error: IkeError) -> None:
         """Tell the Initiator, without saying why, and keep nothing but the answer."""
         self._answer(ExchangeType.IKE_AUTH, (Notify(NotifyType.AUTHENTICATION_FAILED),))
         self._fail(error)
 
-    def _gone(self) -> None:
-        super()._gone()
-        if self.address is not None:
-            self._owner.pool.give_back(self.peer_identity)
+
+@dataclass(slots=True)
+class _Kept:
+    """An SA in the gateway's table; one that is gone stays until `gone_until_s`."""
+
+    sa: StandingSa
+    gone_until_s: float | None = None
+    scheduled_s: float | None = None
+
+    def timer_s(self) -> float | None:
+        return self.gone_until_s if self.sa.state is State.CLOSED else self.sa.timer_s()
 
 
 class Responder:
@@ -236,9 +236,9 @@ class Responder:
         self.dropped = 0
         """Datagrams that were no message, for no SA, or one too many."""
         self._cookies = Cookies(random)
-        self._sas: dict[bytes, ResponderSa] = {}
-        self._of_identity: dict[str, set[bytes]] = {}
-        self._due: list[tuple[float, bytes]] = []
+        self._sas: dict[SaName, _Kept] = {}
+        self._of_identity: dict[str, set[SaName]] = {}
+        self._due: list[tuple[float, SaName]] = []
         self._inits: dict[tuple[str, int, bytes], ResponderSa] = {}
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
@@ -251,14 +251,14 @@ class Responder:
         """IKE SAs that nobody has judged."""
         return len(self._inits)
 
-    def sas(self) -> Iterator[ResponderSa]:
+    def sas(self) -> Iterator[StandingSa]:
         """Return the SAs that stand."""
-        return (sa for sa in list(self._sas.values()) if sa.state is State.ESTABLISHED)
+        return (kept.sa for kept in list(self._sas.values()) if kept.sa.state is State.ESTABLISHED)
 
     def keys_of(self, name: SaName) -> IkeKeys | None:
         """Return an SA's keys, for traces of demonstrations."""
-        sa = self._sas.get(name.spi_r)
-        return sa.keys if sa else None
+        kept = self._sas.get(name)
+        return kept.sa.keys if kept else None
 
     def receive(self, octets: bytes, path: Path, now_s: float) -> None:
         """Take a datagram."""
@@ -271,35 +271,35 @@ class Responder:
         if header.exchange == ExchangeType.IKE_SA_INIT and not header.is_response and header.message_id == 0:
             self._receive_init(message, path, now_s)
             return
-        sa = self._sas.get(header.spi_r)
-        if sa is None or sa.name.spi_i != header.spi_i:
+        kept = self._sas.get(SaName(header.spi_i, header.spi_r))
+        if kept is None:
             self.dropped += 1
             return
-        sa.receive(message, path, now_s)
-        self._collect(sa, now_s)
+        kept.sa.receive(message, path, now_s)
+        self._collect(kept, now_s)
 
     def judge(self, name: SaName, verdict: Verdict, now_s: float) -> None:
         """Go on with the verdict on the certificate of an SA's peer."""
-        sa = self._sas.get(name.spi_r)
-        if sa is not None:
-            sa.judge(verdict, now_s)
-            self._collect(sa, now_s)
+        kept = self._sas.get(name)
+        if kept is not None:
+            kept.sa.judge(verdict, now_s)
+            self._collect(kept, now_s)
 
     def delete(self, name: SaName, reason: str, now_s: float) -> None:
-        """Delete an SA that stands."""
-        sa = self._sas.get(name.spi_r)
-        if sa is not None:
-            sa.delete(reason, now_s)
-            self._collect(sa, now_s)
+        """Delete an SA that stands, or the one that has taken its place."""
+        kept = self._sas.get(name)
+        if kept is not None and (last := self._sas.get(kept.sa.current.name)) is not None:
+            last.sa.delete(reason, now_s)
+            self._collect(last, now_s)
 
     def delete_others(self, name: SaName, reason: str, now_s: float) -> int:
         """Delete the other SAs of an SA's identity (step 9 of the flow); returns how many."""
-        sa = self._sas.get(name.spi_r)
-        if sa is None:
+        kept = self._sas.get(name)
+        if kept is None:
             return 0
-        others = self._of_identity.get(sa.peer_identity, set()) - {name.spi_r}
-        for spi in others:
-            self.delete(self._sas[spi].name, reason, now_s)
+        others = self._of_identity.get(kept.sa.peer_identity, set()) - {name}
+        for other in others:
+            self.delete(other, reason, now_s)
         return len(others)
 
     def timer_s(self) -> float | None:
@@ -309,15 +309,15 @@ class Responder:
     def handle_timer(self, now_s: float) -> None:
         """Do what is due."""
         while self._due and self._due[0][0] <= now_s:
-            sa = self._sas.get(heappop(self._due)[1])
-            if sa is None:
+            kept = self._sas.get(heappop(self._due)[1])
+            if kept is None:
                 continue
-            sa.scheduled_s = None
-            if sa.state is State.CLOSED:
-                del self._sas[sa.name.spi_r]
+            kept.scheduled_s = None
+            if kept.sa.state is State.CLOSED:
+                del self._sas[kept.sa.name]
                 continue
-            sa.handle_timer(now_s)
-            self._collect(sa, now_s)
+            kept.sa.handle_timer(now_s)
+            self._collect(kept, now_s)
 
     def take_datagrams(self) -> list[Datagram]:
         """Return the datagrams to send, once."""
@@ -328,12 +328,6 @@ class Responder:
         """Return what happened, once."""
         taken, self._events = self._events, []
         return taken
-
-    def new_spi(self) -> bytes:
-        """Draw an SPI that no SA here has."""
-        while (spi := self.random.token(SPI_BYTES)) in self._sas or spi == NO_SPI:
-            pass
-        return spi
 
     # --- IKE_SA_INIT ----------------------------------------------------------------------------------------------
 
@@ -371,8 +365,9 @@ class Responder:
             raise IkeError(Failure.KE_GROUP, "the key exchange is of another group than the one chosen", data=data)
         init = _Init(message, suite, SecurityAssociation((proposal,)), exchange, nonce)
         sa = ResponderSa(self, init, path, now_s)
-        self._sas[sa.name.spi_r] = self._inits[_init_key(message, path)] = sa
-        self._collect(sa, now_s)
+        kept = self._sas[sa.name] = _Kept(sa)
+        self._inits[_init_key(message, path)] = sa
+        self._collect(kept, now_s)
 
     def _cookie_holds(self, message: Message, nonce: bytes, path: Path, now_s: float) -> bool:
         if self.half_open < self.limits.cookie_from:
@@ -386,35 +381,39 @@ class Responder:
         data = serialize(header, (notify,))
         self._datagrams.append(Datagram(path, data, header.name, True, describe((notify,))))
 
-    def _collect(self, sa: ResponderSa, now_s: float) -> None:
+    def _collect(self, kept: _Kept, now_s: float) -> None:
         """Take out what an SA gave, and forget about it what need not be kept."""
+        sa = kept.sa
         self._datagrams += sa.take_datagrams()
         self._events += sa.take_events()
-        if sa.state not in HALF_OPEN:
+        if isinstance(sa, ResponderSa) and sa.state not in HALF_OPEN:
             key = _init_key(sa.init.message, sa.init_answer.path)
             if self._inits.get(key) is sa:
                 del self._inits[key]
-        if sa.state is State.CLOSED and sa.gone_until_s is None:
-            sa.gone_until_s = now_s + LINGER_S
+        if sa.state is State.CLOSED and kept.gone_until_s is None:
+            kept.gone_until_s = now_s + LINGER_S
         self._index(sa)
-        self._schedule(sa)
+        self._schedule(kept)
+        for each in sa.offspring:
+            if each.state is not State.CLOSED or each.name in self._sas:
+                self._collect(self._sas.setdefault(each.name, _Kept(each)), now_s)
 
-    def _index(self, sa: ResponderSa) -> None:
+    def _index(self, sa: StandingSa) -> None:
         """Keep who has which SAs that stand."""
-        spis = self._of_identity.setdefault(sa.peer_identity, set())
+        names = self._of_identity.setdefault(sa.peer_identity, set())
         if sa.state is State.ESTABLISHED:
-            spis.add(sa.name.spi_r)
+            names.add(sa.name)
         else:
-            spis.discard(sa.name.spi_r)
-        if not spis:
+            names.discard(sa.name)
+        if not names:
             del self._of_identity[sa.peer_identity]
 
-    def _schedule(self, sa: ResponderSa) -> None:
+    def _schedule(self, kept: _Kept) -> None:
         """Have `handle_timer` look at the SA in time; too early does no harm."""
-        due_s = sa.timer_s()
-        if due_s is not None and (sa.scheduled_s is None or due_s < sa.scheduled_s):
-            sa.scheduled_s = due_s
-            heappush(self._due, (due_s, sa.name.spi_r))
+        due_s = kept.timer_s()
+        if due_s is not None and (kept.scheduled_s is None or due_s < kept.scheduled_s):
+            kept.scheduled_s = due_s
+            heappush(self._due, (due_s, kept.sa.name))
 
 
 def _init_key(message: Message, path: Path) -> tuple[str, int, bytes]:

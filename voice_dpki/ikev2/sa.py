@@ -6,9 +6,9 @@ socket: methods take `now_s`, and give datagrams and events that the caller take
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias
 
 from voice_dpki.effects import Random, Signer
 from voice_dpki.errors import LocalError, MalformedError
@@ -42,16 +42,16 @@ from voice_dpki.ikev2.payloads import (
 )
 from voice_dpki.ikev2.proposals import ESP_SUITES, IKE_SUITES, EspSuite, IkeSuite
 from voice_dpki.ikev2.protect import FRAGMENT_BYTES, Opener, seal
+from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import (
-    FIRST_STATUS,
     INTEGRITY_INFO,
     LEDGER_ANSWER,
     CertEncoding,
     ExchangeType,
     NotifyType,
     Protocol,
-    name_of,
 )
+from voice_dpki.ikev2.rekey import Lifetimes
 from voice_dpki.ikev2.states import Move, State, moved
 from voice_dpki.ikev2.window import Requests, Responses, Retransmission
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
@@ -59,7 +59,8 @@ from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profi
 JUDGING_S = 10.0
 """How long a verdict may take; peers give up on IKE_AUTH after some more."""
 
-P = TypeVar("P")
+Then: TypeAlias = Callable[[tuple[Payload, ...], float], None]
+"""Takes the answer to a request, and the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Settings:
     retransmission: Retransmission = field(default_factory=Retransmission)
     fragment_bytes: int | None = FRAGMENT_BYTES
     probe_s: float | None = None
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
     integrity_info: int = INTEGRITY_INFO
     ledger_answer: int = LEDGER_ANSWER
 
@@ -119,12 +121,15 @@ class IkeSa(ABC):
         self._responses = Responses(0 if is_initiator else 1)
         self._opener: Opener | None = None
         self._peer_fragments = False
-        self._queue: list[tuple[ExchangeType, tuple[Payload, ...]]] = []
+        self._queue: list[tuple[ExchangeType, tuple[Payload, ...], Then | None]] = []
+        self._then: Then | None = None
         self._head = b""
         self._heard_s = 0.0
         self._judging_until_s: float | None = None
         self._certificate: CertificateProfile | None = None
         self._stood = False
+        self._quiet = False
+        """Whether nobody is to hear of its end, because another SA is in its place."""
         self._close_reason = ""
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
@@ -180,7 +185,7 @@ class IkeSa(ABC):
 
     def delete(self, reason: str, now_s: float) -> None:
         """Delete the SA: the peer is told, and it is gone when that was answered or given up."""
-        if self.state is not State.ESTABLISHED:
+        if self.state not in (State.ESTABLISHED, State.REPLACED):
             return
         self._close_reason = reason
         self._move(Move.DELETE)
@@ -222,7 +227,11 @@ class IkeSa(ABC):
         if payloads is None:
             return
         self._requests.answered()
-        self._handle_response(message, payloads, now_s)
+        then, self._then = self._then, None
+        if then is not None:
+            then(payloads, now_s)
+        else:
+            self._handle_response(message, payloads, now_s)
         self._send_queued(now_s)
 
     def _open(self, message: Message, now_s: float) -> tuple[Payload, ...] | None:
@@ -258,28 +267,37 @@ class IkeSa(ABC):
     def _handle_request(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
         """Answer an authentic request of an SA that stands."""
         exchange = message.header.exchange
-        if self.state not in (State.ESTABLISHED, State.DELETING):
+        if self.state not in (State.ESTABLISHED, State.REPLACED, State.DELETING):
             self._answer(exchange, (Notify(NotifyType.INVALID_SYNTAX),))
         elif exchange == ExchangeType.INFORMATIONAL:
-            self._informational(payloads)
+            self._informational(payloads, now_s)
         elif exchange == ExchangeType.CREATE_CHILD_SA:
-            self._answer(exchange, (Notify(NotifyType.NO_ADDITIONAL_SAS),))
+            self._create_child(payloads, now_s)
         else:
             self._answer(exchange, (Notify(NotifyType.INVALID_SYNTAX),))
 
-    def _informational(self, payloads: tuple[Payload, ...]) -> None:
+    @abstractmethod
+    def _create_child(self, payloads: tuple[Payload, ...], now_s: float) -> None:
+        """Answer CREATE_CHILD_SA."""
+
+    def _informational(self, payloads: tuple[Payload, ...], now_s: float) -> None:
         deletes = [payload for payload in payloads if isinstance(payload, Delete)]
         children = tuple(spi for each in deletes if each.protocol == Protocol.ESP for spi in each.spis)
         self._answer(ExchangeType.INFORMATIONAL, self._deleted_children(children))
         refused = notify_named(payloads, NotifyType.AUTHENTICATION_FAILED)
         if any(each.protocol == Protocol.IKE for each in deletes):
-            self._close("deleted by the peer" if self.state is State.ESTABLISHED else self._close_reason)
+            self._deleted_by_peer(now_s)
+            self._close(self._close_reason if self.state is State.DELETING else "deleted by the peer")
         elif refused is not None:
             self._close("the peer refused our certificate")
 
-    def _deleted_children(self, _spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
+    @abstractmethod
+    def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
         """Forget child SAs that the peer deletes, and return our half of it (RFC 7296 §1.4.1)."""
-        return ()
+
+    @abstractmethod
+    def _deleted_by_peer(self, now_s: float) -> None:
+        """Prepare for the end, which comes with the peer's deletion."""
 
     def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
         """Take an authentic answer to a request of an SA that stands: all that it can end is a deletion."""
@@ -288,14 +306,20 @@ class IkeSa(ABC):
 
     # --- messages out ---------------------------------------------------------------------------------------------
 
-    def _ask(self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float) -> None:
-        """Send an encrypted request, as soon as the one before it is answered."""
-        self._queue.append((exchange, payloads))
+    def _ask(
+        self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float, then: Then | None = None
+    ) -> None:
+        """Send an encrypted request, as soon as the one before it is answered; `then` takes its own answer."""
+        self._queue.append((exchange, payloads, then))
         self._send_queued(now_s)
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._queue and self._requests.waiting_for is None
 
     def _send_queued(self, now_s: float) -> None:
         if self._queue and self._requests.waiting_for is None and self.state is not State.CLOSED:
-            exchange, payloads = self._queue.pop(0)
+            exchange, payloads, self._then = self._queue.pop(0)
             header = self._header(exchange, self._requests.next_id, is_response=False)
             datagrams = self._sealed(header, payloads)
             self._requests.sent(datagrams, now_s)
@@ -325,6 +349,11 @@ class IkeSa(ABC):
         names = describe(payloads, self.settings.names())
         return Datagram(self.path, serialize(header, payloads), header.name, header.is_response, names)
 
+    @property
+    def _keys(self) -> IkeKeys:
+        assert self.keys is not None
+        return self.keys
+
     def _protect_with(self, keys: IkeKeys) -> None:
         """From now on encrypt and decrypt with the SA's keys."""
         self.keys = keys
@@ -337,8 +366,7 @@ class IkeSa(ABC):
         self, identification: Identification, message: bytes, peer_nonce: bytes, *, digital: bool
     ) -> Authentication:
         """Sign our first message for the peer."""
-        assert self.keys is not None
-        sk_p = self.keys.sk_pi if self.is_initiator else self.keys.sk_pr
+        sk_p = self._keys.sk_pi if self.is_initiator else self._keys.sk_pr
         octets = auth.signed_octets(message, peer_nonce, sk_p, identification)
         return auth.sign(self.party.signer, octets, digital=digital)
 
@@ -353,8 +381,7 @@ class IkeSa(ABC):
         identification = only(payloads, id_kind)
         profile = _read_certificate(payloads)
         identity = check_identity(identification, profile)
-        assert self.keys is not None
-        sk_p = self.keys.sk_pr if self.is_initiator else self.keys.sk_pi
+        sk_p = self._keys.sk_pr if self.is_initiator else self._keys.sk_pi
         octets = auth.signed_octets(message, own_nonce, sk_p, identification)
         auth.verify(only(payloads, Authentication), octets, profile.public_key_der)
         self.peer_identity, self._certificate = identity, profile
@@ -390,33 +417,15 @@ class IkeSa(ABC):
     def _close(self, reason: str) -> None:
         if self.state is not State.CLOSED:
             self._gone()
-            self._events += [Closed(self.name, self.peer_identity, reason)] if self._stood else []
+            heard = self._stood and not self._quiet
+            self._events += [Closed(self.name, self.peer_identity, reason)] if heard else []
 
     def _gone(self) -> None:
         self._move(Move.CLOSE)
         self._requests.answered()
         self._queue.clear()
+        self._then = None
         self._judging_until_s = None
-
-
-def only(payloads: Sequence[Payload], kind: type[P]) -> P:
-    """Return the one payload of a class; raises IkeError with PAYLOADS."""
-    found = [payload for payload in payloads if isinstance(payload, kind)]
-    if len(found) != 1:
-        raise IkeError(Failure.PAYLOADS, f"the message has {len(found)} {kind.__name__} payloads, and needs one")
-    return found[0]
-
-
-def peer_error(payloads: Sequence[Payload]) -> Notify | None:
-    """Return the first notify that tells an error."""
-    errors = (each for each in payloads if isinstance(each, Notify) and each.type < FIRST_STATUS)
-    return next(errors, None)
-
-
-def refused_by_peer(notify: Notify) -> IkeError:
-    """Make an error of the peer's notify."""
-    name = name_of(NotifyType, notify.type)
-    return IkeError(Failure.PEER_REFUSED, f"the peer answers {name}", code=f"peer-{name.lower().replace('_', '-')}")
 
 
 def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:

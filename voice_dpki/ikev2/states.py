@@ -7,13 +7,17 @@ from voice_dpki.errors import LocalError
 
 
 class State(StrEnum):
-    """Where an IKE SA stands. The Responder begins at AUTH: it has answered IKE_SA_INIT, the SA is half open."""
+    """Where an IKE SA stands. The Responder begins at AUTH: it has answered IKE_SA_INIT, the SA is half open.
+
+    An SA that was rekeyed is REPLACED until it is deleted; the one that replaces it begins ESTABLISHED.
+    """
 
     IDLE = "idle"
     INIT = "init"
     AUTH = "auth"
     JUDGING = "judging"
     ESTABLISHED = "established"
+    REPLACED = "replaced"
     DELETING = "deleting"
     CLOSED = "closed"
 
@@ -26,6 +30,7 @@ class Move(StrEnum):
     AUTHENTICATED = "authenticated"
     TRUSTED = "trusted"
     REFUSED = "refused"
+    REPLACE = "replace"
     DELETE = "delete"
     CLOSE = "close"
 
@@ -37,12 +42,15 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.JUDGING, Move.TRUSTED): State.ESTABLISHED,
     # The Initiator tells a peer that it refuses, and waits for the answer; the Responder's answer is its refusal.
     (State.JUDGING, Move.REFUSED): State.DELETING,
+    (State.ESTABLISHED, Move.REPLACE): State.REPLACED,
     (State.ESTABLISHED, Move.DELETE): State.DELETING,
+    (State.REPLACED, Move.DELETE): State.DELETING,
     (State.IDLE, Move.CLOSE): State.CLOSED,
     (State.INIT, Move.CLOSE): State.CLOSED,
     (State.AUTH, Move.CLOSE): State.CLOSED,
     (State.JUDGING, Move.CLOSE): State.CLOSED,
     (State.ESTABLISHED, Move.CLOSE): State.CLOSED,
+    (State.REPLACED, Move.CLOSE): State.CLOSED,
     (State.DELETING, Move.CLOSE): State.CLOSED,
 }
 

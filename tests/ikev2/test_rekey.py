@@ -1,0 +1,358 @@
+"""Rekeying of the IKE SA and of its child SA: by either end, by both at once, and by a peer that does it wrong."""
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from voice_dpki.ikev2.events import ChildClosed, ChildRekeyed, Closed, Datagram, Established, Rekeyed
+from voice_dpki.ikev2.payloads import Delete, KeyExchange, Nonce, Notify, TsInitiator, TsResponder
+from voice_dpki.ikev2.proposals import CIPHERS, GCM_128, EspSuite, IkeSuite, offer
+from voice_dpki.ikev2.registry import ExchangeType, Group, NotifyType, Protocol
+from voice_dpki.ikev2.rekey import ChildOffer, IkeOffer, Lifetimes
+from voice_dpki.ikev2.standing import REPLACED_S, StandingSa
+from voice_dpki.ikev2.states import State
+
+from .conftest import DEVICE, GATEWAY, CountingRandom, Wire
+
+NewWire = Callable[..., Wire]
+ENDS = ("device", "gateway")
+
+
+def at(wire: Wire, end: str) -> StandingSa:
+    """The SA that stands at one end; there is exactly one."""
+    standing = [sa for sa in wire.devices() if sa.state is State.ESTABLISHED]
+    (sa,) = standing if end == "device" else list(wire.gateway.sas())
+    return sa
+
+
+def pump(wire: Wire, *ends: str) -> list[Datagram]:
+    """Take out what ends have to send, without delivering it."""
+    sent = [each for sa in wire.devices() for each in sa.take_datagrams()] if "device" in ends else []
+    if "gateway" in ends:
+        for kept in list(wire.gateway._sas.values()):
+            wire.gateway._collect(kept, wire.now_s)
+        sent += wire.gateway.take_datagrams()
+    return sent
+
+
+def settle(wire: Wire) -> Wire:
+    pump_gateway = pump(wire, "gateway")
+    wire.gateway._datagrams += pump_gateway
+    return wire.run()
+
+
+def in_step(wire: Wire) -> None:
+    """Both ends have the same one SA with the same one child SA, and can talk."""
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    assert ours.name == theirs.name
+    assert ours.keys == theirs.keys
+    (mine,), (other,) = ours.children.values(), theirs.children.values()
+    assert (mine.inbound, mine.outbound) == (other.outbound, other.inbound)
+    assert mine.child == other.child
+    assert mine.child.keys == other.child.keys
+    before = len(wire.seen)
+    ours.probe(wire.now_s)
+    wire.run()
+    assert [each.exchange for each in wire.seen[before:]] == ["INFORMATIONAL"] * 2
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ike_sa(wire: Wire, end: str) -> None:
+    name = wire.start().happened("gateway", Established)[0].sa
+    child = wire.happened("gateway", Established)[0].child
+    at(wire, end).rekey(wire.now_s)
+    settle(wire)
+    for each, peer in zip(ENDS, (GATEWAY, DEVICE), strict=True):
+        (event,) = wire.happened(each, Rekeyed)
+        assert (event.old, event.sa, event.identity) == (name, at(wire, each).name, peer)
+        assert not wire.happened(each, Closed)
+    (held,) = at(wire, "device").children.values()
+    assert held.child == child
+    assert at(wire, end).is_initiator
+    in_step(wire)
+    wire.wait(20)
+    assert len(wire.gateway) == 1
+    assert wire.gateway.pool._used == {0: 1}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_child_sa(wire: Wire, end: str) -> None:
+    (event,) = wire.start().happened("device", Established)
+    sa = at(wire, end)
+    sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    settle(wire)
+    ours, theirs = (wire.happened(each, ChildRekeyed)[0] for each in ENDS)
+    assert (ours.old_spi, theirs.old_spi) == (event.child.spi_i, event.child.spi_r)
+    assert ours.child == theirs.child
+    assert ours.child.address == IPv4Address("10.9.0.1")
+    assert ours.child.suite == EspSuite(event.child.suite.cipher, Group.ECP_256)
+    assert ours.child.keys != event.child.keys
+    assert [each.payloads for each in wire.seen[-2:]] == [("D",), ("D",)]
+    assert not wire.happened("device", ChildClosed) + wire.happened("gateway", ChildClosed)
+    in_step(wire)
+
+
+@pytest.mark.parametrize("suite", CIPHERS, ids=lambda cipher: cipher.name)
+@pytest.mark.parametrize("group", Group)
+def test_every_suite(new_wire: NewWire, suite: Any, group: Group) -> None:
+    suites = {"ike_suites": (IkeSuite(suite, group),), "esp_suites": (EspSuite(suite),)}
+    wire = new_wire(device=suites).start()
+    for end in ENDS:
+        at(wire, end).rekey(wire.now_s)
+        settle(wire)
+        sa = at(wire, end)
+        sa.rekey_child(next(iter(sa.children)), wire.now_s)
+        settle(wire)
+        in_step(wire)
+    assert at(wire, "device").keys.suite == IkeSuite(suite, group)
+
+
+def test_again_and_again_over_lost_messages(new_wire: NewWire) -> None:
+    lives = {"lifetimes": Lifetimes(ike_s=100, child_s=40)}
+    wire, count = new_wire(device=lives).start(), iter(range(10**6))
+    wire.path = lambda datagram: [] if next(count) % 5 == 0 else [datagram]
+    wire.wait(1000)
+    assert len(wire.happened("device", Rekeyed)) == len(wire.happened("gateway", Rekeyed)) >= 10
+    assert len(wire.happened("device", ChildRekeyed)) >= 20
+    assert not wire.happened("device", Closed) + wire.happened("gateway", Closed)
+    wire.path = lambda datagram: [datagram]
+    in_step(wire.wait(3))
+    assert len(wire.gateway) <= 2
+
+
+def test_lifetime_ends_where_the_peer_does_not_rekey(new_wire: NewWire) -> None:
+    wire = new_wire(device={"lifetimes": Lifetimes(ike_s=100, child_s=50)}).start()
+    wire.path = lambda datagram: [] if datagram.exchange == "CREATE_CHILD_SA" else [datagram]
+    for sa in (at(wire, "device"), at(wire, "gateway")):
+        sa._renewal = lambda *_: (Notify(NotifyType.TEMPORARY_FAILURE),)  # type: ignore[method-assign]
+    wire.path = lambda datagram: [datagram]
+    wire.wait(60)
+    assert [event.reason for event in wire.happened("device", ChildClosed)] == ["its lifetime is over"]
+    assert [event.reason for event in wire.happened("gateway", ChildClosed)] == ["deleted by the peer"]
+    wire.wait(50)
+    assert [event.reason for event in wire.happened("device", Closed)] == ["its lifetime is over"]
+
+
+# --- both at once (RFC 7296 §2.8.1, §2.25) ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_rekey_the_ike_sa(wire: Wire, seed: int) -> None:
+    wire.start()
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    ours._random, theirs._random = CountingRandom(f"one {seed}"), CountingRandom(f"other {seed}")
+    ours.rekey(wire.now_s)
+    theirs.rekey(wire.now_s)
+    settle(wire)
+    in_step(wire)
+    for end in ENDS:
+        assert len(wire.happened(end, Rekeyed)) == 1
+        assert not wire.happened(end, Closed)
+    wire.wait(60)
+    in_step(wire)
+    assert len(wire.gateway) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("lost", range(8))
+def test_both_rekey_the_ike_sa_and_a_message_is_lost(wire: Wire, seed: int, lost: int) -> None:
+    wire.start()
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    ours._random, theirs._random = CountingRandom(f"one {seed}"), CountingRandom(f"other {seed}")
+    ours.rekey(wire.now_s)
+    theirs.rekey(wire.now_s)
+    count = iter(range(10**6))
+    wire.path = lambda datagram: [] if next(count) == lost else [datagram]
+    settle(wire).wait(60)
+    in_step(wire)
+    for end in ENDS:
+        assert len(wire.happened(end, Rekeyed)) == 1
+        assert not wire.happened(end, Closed)
+    assert len(wire.gateway) == 1
+    assert wire.gateway.pool._used == {0: 1}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("lost", [None, *range(8)])
+def test_both_rekey_the_child_sa(wire: Wire, seed: int, lost: int | None) -> None:
+    wire.start()
+    for end in ENDS:
+        sa = at(wire, end)
+        sa._random = CountingRandom(f"{end} {seed}")
+        sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    count = iter(range(10**6))
+    wire.path = lambda datagram: [] if next(count) == lost else [datagram]
+    settle(wire).wait(60)
+    in_step(wire)
+    for end in ENDS:
+        assert len(wire.happened(end, ChildRekeyed)) == 1
+        assert not wire.happened(end, ChildClosed)
+
+
+def test_ike_sa_and_child_sa_at_once(wire: Wire) -> None:
+    wire.start()
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    ours.rekey(wire.now_s)
+    theirs.rekey_child(next(iter(theirs.children)), wire.now_s)
+    settle(wire)
+    refusals = [each for each in wire.seen if each.payloads == ("N(TEMPORARY_FAILURE)",)]
+    assert len(refusals) == 2
+    wire.wait(10)
+    in_step(wire)
+
+
+def test_rekeying_and_deletion_at_once(wire: Wire) -> None:
+    wire.start()
+    at(wire, "device").rekey(wire.now_s)
+    wire.gateway.delete(at(wire, "gateway").name, "revoked", wire.now_s)
+    wire.run()
+    assert wire.happened("gateway", Closed)[0].reason == "revoked"
+    assert wire.happened("device", Closed)[0].reason == "deleted by the peer"
+    assert not list(wire.gateway.sas())
+
+
+def test_deleted_while_its_rekeying_is_under_way(wire: Wire) -> None:
+    wire.start()
+    sa = at(wire, "device")
+    sa.rekey(wire.now_s)
+    sa.delete("switched off", wire.now_s)
+    wire.run().wait(60)
+    assert not list(wire.gateway.sas())
+    assert wire.happened("device", Closed)[0].reason == "switched off"
+    assert len(wire.gateway) == 0
+
+
+def test_deletion_by_the_old_name(wire: Wire) -> None:
+    name = wire.start().happened("gateway", Established)[0].sa
+    wire.path = lambda datagram: [] if "D" in datagram.payloads else [datagram]  # the old SA stays for a moment
+    at(wire, "device").rekey(wire.now_s)
+    wire.run()
+    wire.path = lambda datagram: [datagram]
+    wire.gateway.delete(name, "revoked", wire.now_s)
+    wire.run()
+    assert wire.happened("device", Closed)[0].reason == "deleted by the peer"
+
+
+def test_one_device_is_one_device(wire: Wire) -> None:
+    wire.start()
+    at(wire, "device").rekey(wire.now_s)
+    wire.run()
+    assert wire.gateway.delete_others(at(wire, "gateway").name, "replaced", wire.now_s) == 0
+
+
+# --- a peer that does it wrong ------------------------------------------------------------------------------------
+
+
+def ask(wire: Wire, *payloads: Any) -> Datagram:
+    """Have the device ask for something with CREATE_CHILD_SA; returns the answer."""
+    before = len(wire.seen)
+    at(wire, "device")._ask(ExchangeType.CREATE_CHILD_SA, payloads, wire.now_s, lambda *_: None)
+    wire.run()
+    return wire.seen[before + 1]
+
+
+def test_child_that_is_not_there(wire: Wire) -> None:
+    wire.start()
+    sa = at(wire, "device")
+    (held,) = sa.children.values()
+    _, *rest = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
+    for protocol in (Protocol.ESP, Protocol.AH):
+        answer = ask(wire, Notify(NotifyType.REKEY_SA, protocol=protocol, spi=b"none"), *rest)
+        assert answer.payloads == ("N(CHILD_SA_NOT_FOUND)",)
+    in_step(wire)
+
+
+def test_child_that_the_peer_has_lost(wire: Wire) -> None:
+    wire.start()
+    at(wire, "gateway").children.clear()
+    sa = at(wire, "device")
+    sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    wire.run()
+    assert [event.reason for event in wire.happened("device", ChildClosed)] == ["deleted by the peer"]
+    assert not sa.children
+
+
+def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
+    wire.start()
+    old = at(wire, "device")
+    payloads = IkeOffer.make(old.keys.suite, CountingRandom("x")).payloads()
+    old._ask(ExchangeType.CREATE_CHILD_SA, payloads, wire.now_s, lambda *_: None)
+    wire.run()
+    assert ask(wire, *payloads).payloads == ("N(TEMPORARY_FAILURE)",)
+    assert len(wire.gateway) == 2
+    wire.wait(REPLACED_S + 1)
+    assert old.state is State.CLOSED
+    assert wire.happened("gateway", Closed) == []
+
+
+def test_children_are_bounded(wire: Wire) -> None:
+    wire.start()
+    answers = []
+    for number in range(6):
+        held = list(at(wire, "gateway").children.values())[-1]
+        mirrored = type(held)(held.child, not held.created, held.life)
+        offered = ChildOffer.make(mirrored, Group.ECP_256, CountingRandom(str(number)))
+        answers.append(ask(wire, *offered.payloads()).payloads)
+    assert answers[3:] == [("N(TEMPORARY_FAILURE)",)] * 3
+    assert len(at(wire, "gateway").children) == 4
+
+
+@pytest.mark.parametrize(
+    ("drop", "answer"),
+    [
+        ("Nonce", "N(INVALID_SYNTAX)"),
+        ("SA", "N(INVALID_SYNTAX)"),
+        ("KE", "N(INVALID_SYNTAX)"),
+        ("TSi", "N(INVALID_SYNTAX)"),
+    ],
+)
+def test_something_is_missing(wire: Wire, drop: str, answer: str) -> None:
+    from voice_dpki.ikev2.message import describe
+
+    wire.start()
+    (held,) = at(wire, "device").children.values()
+    payloads = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
+    assert ask(wire, *(each for each in payloads if describe((each,)) != (drop,))).payloads == (answer,)
+    if drop != "TSi":
+        payloads = IkeOffer.make(at(wire, "device").keys.suite, CountingRandom("x")).payloads()
+        assert ask(wire, *(each for each in payloads if describe((each,)) != (drop,))).payloads == (answer,)
+    in_step(wire)
+
+
+def test_another_group_is_wanted(wire: Wire) -> None:
+    wire.start()
+    suite = IkeSuite(GCM_128, Group.ECP_384)
+    sa, nonce, _ = IkeOffer.make(suite, CountingRandom("x")).payloads()
+    answer = ask(wire, sa, nonce, KeyExchange(Group.ECP_256, bytes(64)))
+    assert answer.payloads == ("N(INVALID_KE_PAYLOAD)",)
+
+
+def test_algorithms_selectors_and_spis_that_do_not_fit(wire: Wire) -> None:
+    wire.start()
+    (held,) = at(wire, "device").children.values()
+    rekeyed = Notify(NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=held.inbound)
+    nonce, suites = Nonce(bytes(16)), (EspSuite(GCM_128),)
+    ts = TsInitiator(held.local), TsResponder(held.remote)
+    none = offer(suites, Protocol.AH, b"1234")
+    assert ask(wire, rekeyed, none, nonce, *ts).payloads == ("N(NO_PROPOSAL_CHOSEN)",)
+    short = offer(suites, Protocol.ESP, b"12")
+    assert ask(wire, rekeyed, short, nonce, *ts).payloads == ("N(INVALID_SYNTAX)",)
+    swapped = TsInitiator(held.remote), TsResponder(held.local)
+    good = offer(suites, Protocol.ESP, b"1234")
+    assert ask(wire, rekeyed, good, nonce, *swapped).payloads == ("N(TS_UNACCEPTABLE)",)
+    without_spi = offer((IkeSuite(GCM_128, Group.ECP_256),), Protocol.IKE, b"")
+    exchange = IkeOffer.make(at(wire, "device").keys.suite, CountingRandom("x")).payloads()[2]
+    assert ask(wire, without_spi, nonce, exchange).payloads == ("N(INVALID_SYNTAX)",)
+    in_step(wire)
+    assert ask(wire, rekeyed, good, nonce, *ts).payloads == ("SA", "Nonce", "TSi", "TSr")
+
+
+def test_deletion_of_the_childs_half_that_is_not_the_peers(wire: Wire) -> None:
+    wire.start()
+    sa = at(wire, "device")
+    (held,) = sa.children.values()
+    sa._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.ESP, (held.outbound, b"none")),), wire.now_s)
+    wire.run()
+    assert at(wire, "gateway").children

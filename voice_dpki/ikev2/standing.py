@@ -1,0 +1,336 @@
+"""An IKE SA that stands: its child SAs, their rekeying and its own, from either end (RFC 7296 §2.8, §2.25).
+
+A rekeyed IKE SA is an object of its own, which takes over the child SAs and whose predecessor waits to be deleted:
+by us if the rekeying was ours, else by the peer. Where both ends rekey at once, both new SAs stand for a moment
+and the nonces tell which one remains.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+from voice_dpki.effects import Random
+from voice_dpki.ikev2 import rekey
+from voice_dpki.ikev2.child import ChildError
+from voice_dpki.ikev2.events import Child, ChildClosed, ChildRekeyed, Path, Rekeyed, SaName, Verdict
+from voice_dpki.ikev2.failures import IkeError
+from voice_dpki.ikev2.payloads import Delete, Notify, Payload, SecurityAssociation, notify_named
+from voice_dpki.ikev2.reading import check_not_refused, only
+from voice_dpki.ikev2.registry import ExchangeType, NotifyType, Protocol
+from voice_dpki.ikev2.rekey import ChildOffer, HeldChild, IkeOffer, Life, NewChild, NewIke
+from voice_dpki.ikev2.sa import IkeSa, Party, Settings
+from voice_dpki.ikev2.states import Move, State
+from voice_dpki.ikev2.window import Responses
+
+AGAIN_S = 5.0
+"""How long to wait until a rekeying that failed is tried again: the peer may be busy with its own (§2.25)."""
+
+REPLACED_S = 30.0
+"""How long an SA that was replaced waits for its deletion by the peer; then we delete it."""
+
+MAX_CHILDREN = 4
+"""Child SAs under one IKE SA: the one, its successor, and those that wait to be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """An IKE SA by which the peer rekeys what we are rekeying too."""
+
+    sa: "StandingSa"
+    lowest: bytes
+
+
+class StandingSa(IkeSa):
+    """An IKE SA from when it stands. Whoever keeps it must also keep its `offspring`, from when it is there."""
+
+    def __init__(
+        self, party: Party, settings: Settings, random: Random, name: SaName, path: Path, *, is_initiator: bool
+    ) -> None:
+        super().__init__(party, settings, random, name, path, is_initiator=is_initiator)
+        self.children: dict[bytes, HeldChild] = {}
+        """By the SPI with which we receive."""
+        self.offspring: list[StandingSa] = []
+        """SAs that came from rekeying this one, and are not gone."""
+        self._successor: StandingSa | None = None
+        self._predecessor: StandingSa | None = None
+        self._release: Callable[[], None] | None = None
+        """Gives back what is held as long as the device has an SA: its inner address."""
+        self._life = Life()
+        self._ike_offer: IkeOffer | None = None
+        self._ike_rival: _Rival | None = None
+        self._child_offer: ChildOffer | None = None
+        self._child_rival: HeldChild | None = None
+
+    @property
+    def current(self) -> "StandingSa":
+        """The SA that has taken this one's place at last; this one itself if none has."""
+        sa: StandingSa = self
+        while sa._successor is not None:
+            sa = sa._successor
+        return sa
+
+    def timer_s(self) -> float | None:
+        """When `handle_timer` is to be called next."""
+        due = [at for at in (super().timer_s(), *self._lives()) if at is not None and at != inf]
+        return min(due, default=None)
+
+    def _lives(self) -> tuple[float, ...]:
+        if self.state is State.REPLACED:
+            return (self._life.ends_s,)
+        if self.state is not State.ESTABLISHED:
+            return ()
+        lives = (self._life, *(held.life for held in self.children.values() if not held.deleting))
+        return tuple(min(life.rekey_at_s, life.ends_s) for life in lives)
+
+    def handle_timer(self, now_s: float) -> None:
+        """Do what is due; also rekey, and delete what has not been rekeyed in its lifetime."""
+        super().handle_timer(now_s)
+        if self.state not in (State.ESTABLISHED, State.REPLACED):
+            return
+        if now_s >= self._life.ends_s:
+            self.delete("its lifetime is over", now_s)
+            return
+        for held in list(self.children.values()):
+            if now_s >= held.life.ends_s and not held.deleting:
+                self._delete_child(held, "its lifetime is over", now_s)
+            elif now_s >= held.life.rekey_at_s and not held.deleting:
+                self.rekey_child(held.inbound, now_s)
+        if now_s >= self._life.rekey_at_s:
+            self.rekey(now_s)
+
+    def delete(self, reason: str, now_s: float) -> None:
+        """Delete the SA, and those by which it is being rekeyed."""
+        super().delete(reason, now_s)
+        if self._ike_rival is not None:
+            self._ike_rival.sa.delete(reason, now_s)
+
+    def rekey(self, now_s: float) -> None:
+        """Begin to rekey the IKE SA; later if something else is under way."""
+        self._life = Life(now_s + AGAIN_S, self._life.ends_s)
+        if self.state is State.ESTABLISHED and self._is_idle:
+            self._ike_offer = IkeOffer.make(self._keys.suite, self._random)
+            self._ask(ExchangeType.CREATE_CHILD_SA, self._ike_offer.payloads(), now_s, self._ike_answered)
+
+    def rekey_child(self, spi: bytes, now_s: float) -> None:
+        """Begin to rekey the child SA with which we receive under `spi`; later if something else is under way."""
+        held = self.children.get(spi)
+        if held is None or held.replaced:
+            return
+        held.life = Life(now_s + AGAIN_S, held.life.ends_s)
+        if self.state is State.ESTABLISHED and self._is_idle:
+            self._child_offer = ChildOffer.make(held, self._keys.suite.group, self._random)
+            self._ask(ExchangeType.CREATE_CHILD_SA, self._child_offer.payloads(), now_s, self._child_answered)
+
+    def judge(self, verdict: Verdict, now_s: float) -> None:
+        """Do nothing: a verdict is for IKE_AUTH."""
+
+    # --- answering the peer ---------------------------------------------------------------------------------------
+
+    def _create_child(self, payloads: tuple[Payload, ...], now_s: float) -> None:
+        try:
+            answer = self._renewal(payloads, now_s)
+        except ChildError as error:
+            answer = (Notify(error.notify),)
+        except IkeError as error:
+            answer = (Notify(error.notify, error.data),)
+        self._answer(ExchangeType.CREATE_CHILD_SA, answer)
+
+    def _renewal(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
+        """Do what CREATE_CHILD_SA asks for; returns the answer, raises IkeError."""
+        rekeyed = notify_named(payloads, NotifyType.REKEY_SA)
+        if self.state is not State.ESTABLISHED:
+            raise _busy()
+        if rekeyed is not None:
+            return self._renew_child(rekeyed, payloads, now_s)
+        if any(each.protocol == Protocol.IKE for each in only(payloads, SecurityAssociation).proposals):
+            return self._renew_ike(payloads, now_s)
+        raise ChildError(NotifyType.NO_ADDITIONAL_SAS, "one child SA is all that there is")
+
+    def _renew_ike(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
+        child_under_way = self._child_offer or any(held.deleting for held in self.children.values())
+        if child_under_way or self._ike_rival or self._predecessor:
+            raise _busy()
+        new, answer = rekey.answer_ike(payloads, self.settings.ike_suites, self._random, self._keys)
+        successor = self._made(new, created=False, now_s=now_s)
+        if self._ike_offer is None:
+            self._replace_by(successor, now_s)
+        else:
+            self._ike_rival = _Rival(successor, new.lowest)
+        return answer
+
+    def _renew_child(self, rekeyed: Notify, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
+        old = self._peers_child(rekeyed.spi) if rekeyed.protocol == Protocol.ESP else None
+        if old is None:
+            return (Notify(NotifyType.CHILD_SA_NOT_FOUND, protocol=rekeyed.protocol, spi=rekeyed.spi),)
+        if (
+            self._ike_offer
+            or old.deleting
+            or old.replaced
+            or self._child_rival
+            or len(self.children) >= MAX_CHILDREN
+        ):
+            raise _busy()
+        suites, sk_d = self.settings.esp_suites, self._keys.sk_d
+        new, answer = rekey.answer_child(payloads, old, suites, self._random, sk_d)
+        held = self._hold_new(new, created=False, now_s=now_s)
+        if self._child_offer is not None and self._child_offer.old is old:
+            self._child_rival = held
+        else:
+            self._replace_child(old, held, now_s)
+        return answer
+
+    def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
+        gone = [held for spi in spis if (held := self._peers_child(spi)) is not None]
+        for held in gone:
+            del self.children[held.inbound]
+            rekeying = self._child_offer is not None and self._child_offer.old is held
+            if not (held.replaced or held.deleting or rekeying or held is self._child_rival):
+                self._child_gone(held, "deleted by the peer")
+        ours = tuple(dict.fromkeys(held.inbound for held in gone if not held.deleting))
+        return (Delete(Protocol.ESP, ours),) if ours else ()
+
+    def _deleted_by_peer(self, now_s: float) -> None:
+        rival, self._ike_rival = self._ike_rival, None
+        if rival is not None and self.state is State.ESTABLISHED and rival.sa.state is not State.CLOSED:
+            self._replace_by(rival.sa, now_s)  # the peer knows already that its rekeying has won
+
+    # --- the peer's answers ---------------------------------------------------------------------------------------
+
+    def _ike_answered(self, payloads: tuple[Payload, ...], now_s: float) -> None:
+        offer, self._ike_offer = self._ike_offer, None
+        rival, self._ike_rival = self._ike_rival, None
+        assert offer is not None
+        if rival is not None and rival.sa.state is State.CLOSED:
+            rival = None
+        try:
+            check_not_refused(payloads)
+            new = offer.complete(payloads, self._keys)
+        except IkeError:
+            if rival is not None and self.state is State.ESTABLISHED:
+                self._replace_by(rival.sa, now_s)
+            return  # tried again in time
+        ours = self._made(new, created=True, now_s=now_s)
+        if self.state is not State.ESTABLISHED:
+            ours.delete(self._close_reason, now_s)
+        elif rival is not None and new.lowest < rival.lowest:
+            ours.delete("the peer has rekeyed at the same time", now_s)
+            self._replace_by(rival.sa, now_s)
+        else:
+            self._replace_by(ours, now_s)
+            self.delete("rekeyed", now_s)
+
+    def _child_answered(self, payloads: tuple[Payload, ...], now_s: float) -> None:
+        offer, self._child_offer = self._child_offer, None
+        rival, self._child_rival = self._child_rival, None
+        assert offer is not None
+        if self.state is not State.ESTABLISHED:
+            return
+        if rival is not None and rival.inbound not in self.children:
+            rival = None
+        if notify_named(payloads, NotifyType.CHILD_SA_NOT_FOUND) is not None:
+            self.children.pop(offer.old.inbound, None)
+        try:
+            check_not_refused(payloads)
+            new = offer.complete(payloads, self._keys.sk_d)
+        except IkeError:
+            if rival is not None:
+                self._replace_child(offer.old, rival, now_s)
+            elif offer.old.inbound not in self.children:
+                self._child_gone(offer.old, "deleted by the peer")
+            return  # tried again in time
+        ours = self._hold_new(new, created=True, now_s=now_s)
+        if rival is not None and ours.lowest < rival.lowest:
+            ours.replaced = True
+            self._replace_child(offer.old, rival, now_s)
+            self._delete_child(ours, "", now_s)
+        else:
+            self._replace_child(offer.old, ours, now_s)
+            if rival is not None:
+                _retire(rival, now_s)
+            if offer.old.inbound in self.children:
+                self._delete_child(offer.old, "", now_s)
+
+    # --- what takes whose place -----------------------------------------------------------------------------------
+
+    def _made(self, new: NewIke, *, created: bool, now_s: float) -> "StandingSa":
+        """Keep an IKE SA that rekeying has made; nobody hears of it until it takes this one's place."""
+        sa = RekeyedSa(self, new, created=created, now_s=now_s)
+        self.offspring = [each for each in self.offspring if each.state is not State.CLOSED] + [sa]
+        return sa
+
+    def _replace_by(self, new: "StandingSa", now_s: float) -> None:
+        self._move(Move.REPLACE)
+        self._successor, new._predecessor = new, self
+        new.children, self.children = self.children, {}
+        new._release, self._release = self._release, None
+        new._quiet, self._quiet = False, True
+        self._life = Life(ends_s=now_s + REPLACED_S)
+        new._begin_life(now_s)
+        self._events.append(Rekeyed(self.name, new.name, self.peer_identity, new._keys.suite))
+
+    def _begin_life(self, now_s: float) -> None:
+        self._life = Life.of(self.settings.lifetimes.ike_s, now_s, self._random)
+
+    def _hold(self, child: Child, *, created: bool, now_s: float) -> HeldChild:
+        life = Life.of(self.settings.lifetimes.child_s, now_s, self._random)
+        held = HeldChild(child, created, life)
+        self.children[held.inbound] = held
+        return held
+
+    def _hold_new(self, new: NewChild, *, created: bool, now_s: float) -> HeldChild:
+        held = self._hold(new.child, created=created, now_s=now_s)
+        held.lowest = new.lowest
+        return held
+
+    def _replace_child(self, old: HeldChild, new: HeldChild, now_s: float) -> None:
+        _retire(old, now_s)
+        self._events.append(ChildRekeyed(self.name, self.peer_identity, old.inbound, new.child))
+
+    def _delete_child(self, held: HeldChild, reason: str, now_s: float) -> None:
+        def answered(_payloads: tuple[Payload, ...], _now_s: float) -> None:
+            self.children.pop(held.inbound, None)
+
+        held.deleting = True
+        if not held.replaced:
+            self._child_gone(held, reason)
+        self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.ESP, (held.inbound,)),), now_s, answered)
+
+    def _child_gone(self, held: HeldChild, reason: str) -> None:
+        self._events.append(ChildClosed(self.name, self.peer_identity, held.inbound, reason))
+
+    def _peers_child(self, spi: bytes) -> HeldChild | None:
+        return next((held for held in self.children.values() if held.outbound == spi), None)
+
+    def _gone(self) -> None:
+        super()._gone()
+        self.children.clear()
+        if self._successor is not None:
+            self._successor._predecessor = None
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+
+class RekeyedSa(StandingSa):
+    """An IKE SA that came from rekeying `old`; whoever asked for that is its Initiator (§2.18)."""
+
+    def __init__(self, old: StandingSa, new: NewIke, *, created: bool, now_s: float) -> None:
+        super().__init__(old.party, old.settings, old._random, new.name, old.path, is_initiator=created)
+        self.state = State.ESTABLISHED
+        self.peer_identity, self._certificate = old.peer_identity, old._certificate
+        self._stood = self._quiet = True
+        self._responses = Responses()
+        self._peer_fragments = old._peer_fragments
+        self._heard_s = now_s
+        self._life = Life(ends_s=now_s + REPLACED_S)
+        self._protect_with(new.keys)
+
+
+def _busy() -> ChildError:
+    return ChildError(NotifyType.TEMPORARY_FAILURE, "something else is under way")
+
+
+def _retire(held: HeldChild, now_s: float) -> None:
+    """Let a child SA that was replaced wait for its deletion by the peer."""
+    held.replaced = True
+    held.life = Life(ends_s=now_s + REPLACED_S)
