@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from segw_agent import config as configuration
 from segw_agent.agent import Agent, Own
 from segw_agent.assembly import Assembly, assemble, working
+from segw_agent.bridge import command as bridge
 from segw_agent.config import AgentConfig, DeviceConfig, GatewayConfig, Setup, statement_maker
 from segw_agent.device import Device
 from segw_agent.gateway import Gateway
@@ -39,6 +40,7 @@ recorded, and refused from the moment it is revoked.
   segw-agent start     the agent: strongSwan's plugin, or another daemon's, asks it about every certificate
   segw-agent gateway   a gateway in Python, for trials and tests; it sets SAs up, and carries no traffic
   segw-agent device    a device in Python
+  segw-agent bridge    a CA with OCSP, for gateways and devices that know only those
 
 `voice-dpki device attach` shows all of it on one machine.
 """
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run `segw-agent COMMAND ...` and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options.config))
+        return int(options.run(options))
     except VoiceDpkiError as error:
         return fail(error)
 
@@ -67,8 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         text = "".join(f"  {line}\n" for line in example.splitlines())
         command = commands.add_parser(name, help=summary, description=f"A configuration (TOML):\n\n{text}")
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
-        command.set_defaults(run=start)
+        command.set_defaults(run=partial(_configured, start))
+    bridge.add_commands(commands)
     return parser
+
+
+def _configured(start: Callable[[Path], int], options: argparse.Namespace) -> int:
+    return start(options.config)
 
 
 def _start_gateway(path: Path) -> int:

@@ -1,0 +1,142 @@
+"""The bridge CA: its certificate, its OCSP responder's, and those that it issues for self-signed ones. Pure.
+
+The same self-signed certificate gives the same issued one, byte for byte, so that a serial number is never used for
+two (RFC 5280 §4.1.2.2). Of its extensions only the names are taken over: extended key usage, above all, would let a
+device sign OCSP answers for the CA (RFC 6960 §4.2.2.2).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+
+from segw_agent.bridge.serial import serial_of
+from voice_dpki.errors import PeerError
+from voice_dpki.x509.keys import LocalSigner
+from voice_dpki.x509.profile import CertificateProfile
+
+DAY_S = 86_400
+
+BACKDATED_S = 3600
+"""Clocks of gateways and devices may be behind ours by so much."""
+
+
+class IssueError(PeerError):
+    """No certificate is issued for a self-signed one; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A CA's certificate and key."""
+
+    certificate: x509.Certificate
+    signer: LocalSigner
+
+
+def make_authority(signer: LocalSigner, name: str, now_s: int, days: int) -> Authority:
+    """Make a CA of a key and a common name; no CA can be below it."""
+    subject = _named(name)
+    builder = (
+        _builder(subject, subject, signer, now_s, days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(key_cert_sign=True), critical=True)
+    )
+    return Authority(builder.sign(signer.private_key, SHA256()), signer)
+
+
+def make_responder(authority: Authority, signer: LocalSigner, now_s: int, days: int) -> x509.Certificate:
+    """Make the certificate of a responder: it may sign OCSP answers, and nobody asks whether it is revoked."""
+    issuer = authority.certificate.subject
+    name = str(issuer.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+    builder = (
+        _builder(_named(f"{name[:59]} OCSP"), issuer, signer, now_s, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=False)
+        .add_extension(x509.OCSPNoCheck(), critical=False)
+        .add_extension(_key_identifier(authority), critical=False)
+    )
+    return builder.sign(authority.signer.private_key, SHA256())
+
+
+def issue(authority: Authority, profile: CertificateProfile, ocsp_url: str) -> x509.Certificate:
+    """Issue a certificate over a self-signed one's subject, names and key; raises IssueError.
+
+    Whether the ledger vouches for it is another question (`segw_agent.bridge.vouching`).
+    """
+    own = x509.load_der_x509_certificate(profile.der)
+    _check_names(own, profile)
+    end = min(own.not_valid_after_utc, authority.certificate.not_valid_after_utc)
+    if own.subject == authority.certificate.subject or not profile.may_sign() or end <= own.not_valid_before_utc:
+        raise IssueError("its subject, key usage or validity does not go with a certificate of this CA")
+    responder = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(ocsp_url))
+    names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(own.subject)
+        .issuer_name(authority.certificate.subject)
+        .public_key(own.public_key())
+        .serial_number(serial_of(profile.digest))
+        .not_valid_before(own.not_valid_before_utc)
+        .not_valid_after(end)
+        .add_extension(names.value, critical=names.critical)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_key_identifier(authority), critical=False)
+        .add_extension(x509.AuthorityInformationAccess([responder]), critical=False)
+    )
+    is_rsa = authority.signer.algorithm == "PS256"
+    return builder.sign(authority.signer.private_key, SHA256(), ecdsa_deterministic=None if is_rsa else True)
+
+
+def _check_names(own: x509.Certificate, profile: CertificateProfile) -> None:
+    """Hold the names to DNS names of one host each: others no list can be held to, and gateways would take them."""
+    try:
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise IssueError("it has no subjectAltName, which would be the identity in IKE") from None
+    if len(list(names)) != len(profile.dns_names):
+        raise IssueError("its subjectAltName has other names than DNS names")
+    if any("*" in name for name in profile.dns_names):
+        raise IssueError("its subjectAltName has a name with *, which gateways would take for all names below")
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, signer: LocalSigner, now_s: int, days: int
+) -> x509.CertificateBuilder:
+    key = signer.private_key.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.fromtimestamp(now_s - BACKDATED_S, UTC))
+        .not_valid_after(datetime.fromtimestamp(now_s + days * DAY_S, UTC))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _key_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
+def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

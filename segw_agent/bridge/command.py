@@ -1,0 +1,184 @@
+"""`segw-agent bridge init|renew|issue|start`: the bridge CA and its OCSP responder."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from segw_agent.assembly import assemble
+from segw_agent.bridge.authority import Authority, IssueError, issue, make_authority, make_responder
+from segw_agent.bridge.config import EXAMPLE, Bridge
+from segw_agent.bridge.responder import Responder
+from segw_agent.bridge.vouching import Vouching
+from segw_agent.config import Setup
+from segw_agent.tracer import IkeTracer
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.shell.config import read_file
+from voice_dpki.shell.http import serve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.program import Parser, run
+from voice_dpki.x509.keys import LocalSigner, generate_es256, to_pem
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of, read_profile
+
+log = logging.getLogger(__name__)
+
+CLOCK = SystemClock()
+
+SUMMARY = "for gear that knows only a CA and OCSP: issue certificates, and answer for them by the ledger"
+
+MAX_DAYS = 36_500
+
+EXIT_REFUSED = 1
+"""Exit status of `bridge issue` if it refused a certificate."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Add `bridge` and its commands; `run` takes the parsed arguments, and gives the exit status."""
+    text = "".join(f"  {line}\n" for line in EXAMPLE.splitlines())
+    bridge = commands.add_parser("bridge", help=SUMMARY, description=f"One configuration (TOML):\n\n{text}")
+    added = bridge.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    def add(name: str, summary: str, start: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        command = added.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
+        command.set_defaults(run=start)
+        return command
+
+    init = add("init", "make the CA's key and certificate, and the responder's", _init)
+    init.add_argument("--days", type=_days, default=3650, help="validity of the CA (default: %(default)s)")
+    for command in (init, add("renew", "make the responder's key and certificate anew", _renew)):
+        command.add_argument(
+            "--responder-days", type=_days, default=365, help="validity of the responder (default: %(default)s)"
+        )
+    issuing = add("issue", "issue certificates for self-signed ones that the ledger vouches for", _issue)
+    issuing.add_argument("certificates", nargs="+", type=Path, metavar="CERT", help="in DER or PEM")
+    issuing.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where they are written, in PEM")
+    add("start", "run the OCSP responder until SIGTERM", _start)
+
+
+def _init(options: argparse.Namespace) -> int:
+    bridge = Bridge.load(options.config)
+    section, signer = bridge.config.ca, generate_es256()
+    for name in (section.key, section.certificate):
+        if bridge.file(name).exists():
+            raise LocalError(f"{bridge.file(name)}: there is a CA already; another one has another name and files")
+    authority = make_authority(signer, section.name, int(CLOCK.now_s()), options.days)
+    _write_pair(bridge, section.key, section.certificate, signer, authority.certificate)
+    _make_responder(bridge, authority, options.responder_days)
+    print(f"{bridge.file(section.certificate)}: the CA that gateways and devices must trust")
+    return 0
+
+
+def _renew(options: argparse.Namespace) -> int:
+    bridge = Bridge.load(options.config)
+    _make_responder(bridge, bridge.authority(), options.responder_days)
+    print("the responder has a new key and certificate: restart it")
+    return 0
+
+
+def _make_responder(bridge: Bridge, authority: Authority, days: int) -> None:
+    section, signer = bridge.config.responder, generate_es256()
+    certificate = make_responder(authority, signer, int(CLOCK.now_s()), days)
+    _write_pair(bridge, section.key, section.certificate, signer, certificate)
+
+
+def _issue(options: argparse.Namespace) -> int:
+    bridge = Bridge.load(options.config)
+    authority, setup = bridge.authority(), bridge.setup()
+    _make_folder(options.out)
+    return run(lambda _: _issue_all(options, bridge, authority, setup))
+
+
+async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: Setup) -> int:
+    status = 0
+    async with _vouching(setup, IkeTracer(None, "bridge")) as vouching:
+        for path in options.certificates:
+            try:
+                profile = read_profile(der_of(read_file(path, "certificate")))
+                issued = await _issued(bridge, authority, profile, vouching)
+            except (ProfileError, IssueError, InquiryError) as error:
+                print(f"{path}: refused: {error}", file=sys.stderr)
+                status = EXIT_REFUSED
+                continue
+            target = options.out / f"{profile.dns_names[0].lower()}.pem"
+            _write(target, issued.public_bytes(Encoding.PEM))
+            print(f"{path}: issued: {target}")
+    return status
+
+
+async def _issued(
+    bridge: Bridge, authority: Authority, profile: CertificateProfile, vouching: Vouching
+) -> x509.Certificate:
+    issued = issue(authority, profile, bridge.config.ocsp_url)
+    verdict = await vouching.about(profile.digest)
+    if verdict.refusal is not None:
+        raise IssueError(f"{verdict.refusal.code}: {verdict.refusal.sentence}")
+    return issued
+
+
+def _start(options: argparse.Namespace) -> int:
+    bridge = Bridge.load(options.config)
+    signer, setup = bridge.answer_signer(), bridge.setup()
+    setup_logging("segw-bridge")
+
+    async def serving(stop: asyncio.Event) -> None:
+        with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
+            async with _vouching(setup, tracer) as vouching:
+                limits = {"validity_s": bridge.config.validity_s, "max_age_s": setup.ledger.max_age_s}
+                app = Responder(vouching, signer, CLOCK, **limits).app()
+                async with serve(app, bridge.config.listen) as port:
+                    address = f"{bridge.config.listen.host}:{port}"
+                    log.info("ready", extra={"fields": {"address": address}})
+                    tracer.ready(address=address)
+                    await stop.wait()
+
+    return run(serving)
+
+
+@asynccontextmanager
+async def _vouching(setup: Setup, tracer: IkeTracer) -> AsyncIterator[Vouching]:
+    parts = assemble(setup, CLOCK, tracer, follow=False)
+    try:
+        yield Vouching(parts.clients, setup.policy, CLOCK)
+    finally:
+        await parts.aclose()
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"a number of days from 1 to {MAX_DAYS}")
+    return int(text)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be made: {error.strerror}") from None
+
+
+def _write_pair(bridge: Bridge, key: str, certificate: str, signer: LocalSigner, made: x509.Certificate) -> None:
+    _write(bridge.file(key), to_pem(signer), mode=0o600)
+    _write(bridge.file(certificate), made.public_bytes(Encoding.PEM))
+
+
+def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+        new.replace(path)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None

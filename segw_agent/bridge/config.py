@@ -1,0 +1,155 @@
+"""The bridge's configuration, one file for all its commands, and the keys and certificates that it names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from segw_agent.bridge.authority import Authority
+from segw_agent.bridge.ocsp import AnswerSigner
+from segw_agent.config import LedgerSection, Setup
+from segw_agent.policy import Policy
+from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, load_genesis
+from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
+from voice_dpki.x509.keys import LocalSigner, from_pem, spki
+
+EXAMPLE = """\
+ocsp_url = "http://192.0.2.1:26690/ocsp"   # in every certificate that is issued: gateways, and devices, ask there
+validity_s = 5                             # how long an answer may be kept: revocation takes effect after it
+
+[ca]
+name = "Operator A bridge CA 1"            # another CA must have another name
+certificate = "bridge-ca.pem"
+key = "bridge-ca.key"                      # not needed by `bridge start`: keep it elsewhere
+
+[responder]
+certificate = "bridge-ocsp.pem"
+key = "bridge-ocsp.key"
+
+[listen]                                   # /ocsp, /metrics and /healthz
+host = "127.0.0.1"
+port = 26690
+
+[ledger]
+urls = ["http://127.0.0.1:26680"]          # inquiry nodes, asked in this order
+genesis = "genesis.json"                   # whom to believe: the ledger's first validators
+trust = "trusted.json"                     # the newest header that followed from them, kept here
+max_age_s = 30                             # an answer that is older is not believed
+timeout_s = 2                              # how long an inquiry node may take
+
+[policy]
+organizations = ["Vendor V", "Operator A"] # under whom a certificate must be recorded
+allow = ["*.vendor.example", "segw.a.example"] # names that may be in it, and no others
+deny = []                                  # and of these not even they
+"""
+
+
+class CaSection(Config, frozen=True, kw_only=True):
+    """The CA: its common name, and where its certificate and key are."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    certificate: str
+    key: str
+
+
+class ResponderSection(Config, frozen=True, kw_only=True):
+    """Where the responder's certificate and key are."""
+
+    certificate: str
+    key: str
+
+
+class PolicySection(Config, frozen=True, kw_only=True):
+    """For whom certificates are issued and vouched for."""
+
+    organizations: tuple[str, ...]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...] = ()
+
+
+class BridgeConfig(Config, frozen=True, kw_only=True):
+    """The bridge's TOML file; see EXAMPLE."""
+
+    ocsp_url: Annotated[str, msgspec.Meta(pattern=r"^http://[!-~]{1,500}$")]
+    """Plain HTTP: answers are signed, and TLS would ask for a certificate whose status somebody wants to know."""
+    ca: CaSection
+    responder: ResponderSection
+    listen: Listen
+    ledger: LedgerSection
+    policy: PolicySection
+    validity_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 5.0
+    trace: TraceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A configuration and where its files are; what they hold is read when it is needed. All raise LocalError."""
+
+    config: BridgeConfig
+    path: Path
+
+    @classmethod
+    def load(cls, path: Path) -> "Bridge":
+        """Read the configuration."""
+        config = load_config(path, BridgeConfig)
+        if not config.ledger.urls:
+            raise LocalError(f"{path}: [ledger] urls: the bridge needs an inquiry node to ask")
+        return cls(config, path)
+
+    def file(self, name: str) -> Path:
+        """Return where a file is that the configuration names."""
+        return resolve(self.path, name)
+
+    def authority(self) -> Authority:
+        """Read the CA's certificate and key."""
+        section = self.config.ca
+        certificate = self._certificate(section.certificate)
+        return Authority(certificate, self._key(section.key, certificate))
+
+    def answer_signer(self) -> AnswerSigner:
+        """Read the responder's certificate and key, and hold them to the CA's certificate."""
+        section, ca = self.config.responder, self._certificate(self.config.ca.certificate)
+        certificate = self._certificate(section.certificate)
+        try:
+            certificate.verify_directly_issued_by(ca)
+        except (ValueError, TypeError, InvalidSignature):
+            raise LocalError(f"{section.certificate}: not issued by the CA: segw-agent bridge renew") from None
+        return AnswerSigner(ca, certificate, self._key(section.key, certificate))
+
+    def setup(self) -> Setup:
+        """Read what the ledger is asked and judged by."""
+        ledger, policy = self.config.ledger, self.config.policy
+        genesis_path = self.file(ledger.genesis)
+        try:
+            genesis = load_genesis(read_file(genesis_path, "genesis", MAX_GENESIS_BYTES))
+        except VoiceDpkiError as error:
+            raise LocalError(f"{genesis_path}: {error}") from None
+        return Setup(
+            genesis=genesis,
+            policy=Policy(organizations=frozenset(policy.organizations), allow=policy.allow, deny=policy.deny),
+            ledger=ledger,
+            party=None,
+            trace=self.file(self.config.trace.file) if self.config.trace else None,
+            trust_file=self.file(ledger.trust) if ledger.trust else None,
+        )
+
+    def _certificate(self, name: str) -> x509.Certificate:
+        path = self.file(name)
+        try:
+            return x509.load_pem_x509_certificate(read_file(path, "certificate"))
+        except ValueError:
+            raise LocalError(f"{path}: not a certificate in PEM form") from None
+
+    def _key(self, name: str, certificate: x509.Certificate) -> LocalSigner:
+        path = self.file(name)
+        try:
+            signer = from_pem(read_file(path, "key"))
+        except LocalError as error:
+            raise LocalError(f"{path}: {error}") from None
+        if spki(certificate.public_key()) != signer.public_key_der:  # type: ignore[arg-type]  # any kind encodes
+            raise LocalError(f"{path}: not the key of the certificate beside it")
+        return signer

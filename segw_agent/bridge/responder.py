@@ -1,0 +1,161 @@
+"""The OCSP responder: each answer is made for one question, from what the ledger proves at that moment."""
+
+import base64
+import binascii
+import logging
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.ocsp import OCSPCertStatus
+from prometheus_client import Counter, Gauge, Histogram
+
+from segw_agent.bridge.ocsp import MAX_REQUEST_BYTES, AnswerSigner, Failure, Query, Status, failure, parse_query
+from segw_agent.bridge.serial import is_serial
+from segw_agent.bridge.vouching import Verdict, Vouching
+from voice_dpki.effects import Clock
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.shell.http import HttpApp, Request, Response, Route
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+
+log = logging.getLogger(__name__)
+
+PATH = "/ocsp"
+
+MAX_AT_ONCE = 64
+"""Questions that wait for the ledger; those beyond are told to try later."""
+
+ANSWERS = Counter("segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
+SECONDS = Histogram(
+    "segw_ocsp_seconds",
+    "Time from an OCSP request to its answer.",
+    buckets=(0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
+)
+NOT_AFTER = Gauge("segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time.")
+
+_TRY_LATER = frozenset({InquiryCode.UNREACHABLE, InquiryCode.STALE})
+
+_REVOKED: Mapping[str, x509.ReasonFlags | None] = {
+    "revoked": None,
+    "suspended": x509.ReasonFlags.certificate_hold,
+    "not-a-member": x509.ReasonFlags.cessation_of_operation,
+    "organization": x509.ReasonFlags.privilege_withdrawn,
+    "identity-denied": x509.ReasonFlags.privilege_withdrawn,
+    "identity-not-allowed": x509.ReasonFlags.privilege_withdrawn,
+    "authority": x509.ReasonFlags.privilege_withdrawn,
+}
+"""Refusals that are a revocation to whoever asks, and for what reason; all others mean that nothing is known."""
+
+_UNSAID = frozenset({x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl})
+"""Reasons that an answer leaves out: RFC 5280 §5.3.1."""
+
+
+class OcspApp(HttpApp):
+    """Routes that take the base64 in a GET whole: it may contain slashes (RFC 6960, appendix A.1)."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI HTTP scope."""
+        start = f"{PATH}/"
+        if scope["type"] == "http" and scope["path"].startswith(start):
+            rest = scope["path"].removeprefix(start).replace("/", "_")
+            scope = {**scope, "path": start + rest}
+        await super().__call__(scope, receive, send)
+
+
+class Responder:
+    """Answers OCSP requests."""
+
+    def __init__(
+        self, vouching: Vouching, signer: AnswerSigner, clock: Clock, *, validity_s: float, max_age_s: float
+    ) -> None:
+        """Answers are good for at most `validity_s`, and no longer than until their proof is `max_age_s` old."""
+        self._vouching, self._signer, self._clock = vouching, signer, clock
+        self._validity_s, self._max_age_s = validity_s, max_age_s
+        self._waiting = 0
+        NOT_AFTER.set(signer.not_after_s)
+
+    def app(self) -> HttpApp:
+        """Return the HTTP service: OCSP by POST and GET, metrics, and whether it is alive."""
+        post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES)
+        return OcspApp([post, Route("GET", f"{PATH}/{{request}}", self._get), METRICS_ROUTE, HEALTH_ROUTE])
+
+    async def answer(self, data: bytes) -> bytes:
+        """Answer a request, whatever it is; what cannot be answered for sure is a failure."""
+        began_s = perf_counter()
+        outcome, answer = await self._answered(data)
+        ANSWERS.labels(outcome).inc()
+        SECONDS.observe(perf_counter() - began_s)
+        return answer
+
+    async def _post(self, request: Request) -> Response:
+        return _response(await self.answer(request.body))
+
+    async def _get(self, request: Request) -> Response:
+        text = request.path_args["request"].replace("_", "/")
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            data = b""  # which is malformed
+        return _response(await self.answer(data))
+
+    async def _answered(self, data: bytes) -> tuple[str, bytes]:
+        try:
+            query = parse_query(data)
+        except MalformedError as error:
+            log.info("malformed request", extra={"fields": {"reason": str(error)}})
+            return "malformed-request", failure(Failure.MALFORMED_REQUEST)
+        if not self._signer.serves(query) or not is_serial(query.serial):
+            return "unauthorized", failure(Failure.UNAUTHORIZED)
+        if self._waiting >= MAX_AT_ONCE:
+            return "try-later", failure(Failure.TRY_LATER)
+        self._waiting += 1
+        try:
+            return await self._judged(query)
+        except InquiryError as error:
+            log.warning("the ledger gives no answer", extra={"fields": {"code": error.code, "reason": str(error)}})
+            late = error.code in _TRY_LATER
+            outcome = "try-later" if late else "internal-error"
+            return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
+        except Exception:  # whatever goes wrong here must not be taken for an answer
+            log.exception("a certificate could not be judged")
+            return "internal-error", failure(Failure.INTERNAL_ERROR)
+        finally:
+            self._waiting -= 1
+
+    async def _judged(self, query: Query) -> tuple[str, bytes]:
+        verdict = await self._vouching.about_serial(query.serial)
+        now_s = self._clock.now_s()
+        if now_s > self._signer.not_after_s:
+            log.error("the responder's certificate has expired: segw-agent bridge renew")
+            return "internal-error", failure(Failure.INTERNAL_ERROR)
+        status = self._status(verdict, now_s)
+        outcome = verdict.refusal.code if verdict.refusal else "good"
+        fields = {"serial": f"{query.serial:x}", "status": status.status.name.lower(), "outcome": outcome}
+        log.info("answered", extra={"fields": fields})
+        return outcome, self._signer.answer(query, status)
+
+    def _status(self, verdict: Verdict, now_s: float) -> Status:
+        known_s = min(verdict.time_s, now_s)
+        this_s = int(known_s)
+        next_s = max(this_s, int(min(now_s + self._validity_s, known_s + self._max_age_s)))
+        if verdict.refusal is None:
+            return Status(OCSPCertStatus.GOOD, this_s, next_s)
+        if verdict.refusal.code not in _REVOKED:
+            return Status(OCSPCertStatus.UNKNOWN, this_s, next_s)
+        revoked_s = this_s if verdict.changed_s is None else min(this_s, int(verdict.changed_s))
+        return Status(OCSPCertStatus.REVOKED, this_s, next_s, revoked_s, _reason(verdict))
+
+
+def _reason(verdict: Verdict) -> x509.ReasonFlags | None:
+    assert verdict.refusal is not None
+    reason = _REVOKED[verdict.refusal.code]
+    if verdict.refusal.code == "revoked" and verdict.record is not None and verdict.record.reason is not None:
+        reason = x509.ReasonFlags(verdict.record.reason)
+    return None if reason in _UNSAID else reason
+
+
+def _response(answer: bytes) -> Response:
+    """No cache between may keep it: it is as old as its thisUpdate says."""
+    return Response(200, answer, "application/ocsp-response", (("Cache-Control", "no-store"),))

@@ -1,0 +1,109 @@
+"""What the ledger, and the operator's rules, say of a self-signed certificate: the judge of issuing and of OCSP.
+
+Every answer is proved, and judged anew; a node that gives none that holds is passed over for the next one.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from segw_agent.bridge.serial import prefix_of, serial_of
+from segw_agent.policy import STEPS, Policy, Question, Side
+from voice_dpki.effects import Clock
+from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ledger.admission import check_authority
+from voice_dpki.ledger.answers import InquiryCode, InquiryError, PrefixResolution, Resolution
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.refusals import Refused
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.profile import read_profile
+
+log = logging.getLogger(__name__)
+
+_STEP = STEPS[Side.GATEWAY, "certificate"]
+_NO_SA = SaName(bytes(8), bytes(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is proved by the header of `time_s`: a valid certificate, or why it is refused."""
+
+    refusal: Untrusted | None
+    time_s: float
+    record: CertRecord | None = None
+    changed_s: float | None = None
+    """When the record came to be as it is, as the node says: only the height is proved."""
+
+
+class Vouching:
+    """Asks the nodes of `clients`, in their order."""
+
+    def __init__(self, clients: Sequence[LedgerClient], policy: Policy, clock: Clock) -> None:
+        self._clients, self._policy, self._clock = clients, policy, clock
+
+    async def about(self, digest: CertDigest) -> Verdict:
+        """Judge a self-signed certificate; raises InquiryError where nothing is known."""
+        return await self._from_any(lambda client: self._about(client, digest))
+
+    async def about_serial(self, serial: int) -> Verdict:
+        """Judge the self-signed certificate that a serial number stands for; raises InquiryError."""
+
+        async def ask(client: LedgerClient) -> Verdict:
+            prefix = await client.resolve_prefix(prefix_of(serial))
+            digests = _meant(prefix, serial)
+            if len(digests) == 1:
+                return await self._about(client, digests[0])
+            sentence = "no certificate, or more than one, is recorded that has this serial number"
+            return Verdict(Untrusted("not-recorded", _STEP, sentence), prefix.header.time_ns / 1e9)
+
+        return await self._from_any(ask)
+
+    async def _from_any(self, ask: Callable[[LedgerClient], Awaitable[Verdict]]) -> Verdict:
+        problem = InquiryError(InquiryCode.UNREACHABLE, "there is no inquiry node to ask")
+        for client in self._clients:
+            try:
+                return await ask(client)
+            except InquiryError as error:
+                problem = error
+        raise problem
+
+    async def _about(self, client: LedgerClient, digest: CertDigest) -> Verdict:
+        found = await client.resolve(digest)
+        refusal = self._refusal(found)
+        changed_s = None
+        if refusal is not None and found.record is not None and found.record.status is not CertStatus.VALID:
+            changed_s = await _time_of(client, found.record.changed_height)
+        return Verdict(refusal, found.time_s, found.record, changed_s)
+
+    def _refusal(self, found: Resolution) -> Untrusted | None:
+        refusal = self._policy.check_certificate(Side.GATEWAY, found, self._clock.now_s())
+        if refusal is not None:
+            return refusal
+        assert found.certificate is not None
+        assert found.member is not None
+        profile = read_profile(found.certificate)
+        try:
+            check_authority(profile, found.member)
+        except Refused:
+            return Untrusted("authority", _STEP, "its names are not, or no longer, its organisation's")
+        for name in profile.dns_names:
+            denied = self._policy.check_identity(Question(Side.GATEWAY, _NO_SA, name, profile))
+            if denied is not None:
+                return denied
+        return None
+
+
+def _meant(prefix: PrefixResolution, serial: int) -> list[CertDigest]:
+    """Return the recorded certificates that a serial number stands for; raises InquiryError if one is kept back."""
+    if any(serial_of(CertDigest(key)) == serial for key in prefix.others):
+        raise InquiryError(InquiryCode.UNPROVEN, "the answer does not show the certificate's record")
+    return [digest for digest in prefix.recorded if serial_of(digest) == serial]
+
+
+async def _time_of(client: LedgerClient, height: int) -> float | None:
+    """Ask for the time of a block, for people to read; None if the node does not tell."""
+    try:
+        return (await client.light_block(height)).signed_header.header.time_ns / 1e9
+    except InquiryError:
+        return None
