@@ -1,6 +1,7 @@
 """Is a store whole? Checked before a node starts on it, because a damaged one must not answer or sign."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -18,10 +19,11 @@ from ledger_node.store import (
 )
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.records import CertRecord
-from voice_dpki.ledger.replica import check_link
+from voice_dpki.ledger.replica import SignedBlock, check_link
 from voice_dpki.ledger.view import value_hashes
 from voice_dpki.x509.profile import digest_of
 
@@ -96,10 +98,18 @@ def _check_tip(view: StoreView, genesis: Genesis) -> None:
 
 def _check_block(view: StoreView, height: int) -> None:
     """Check that a block is whole and linked to the one before."""
-    block = _block(view, height).signed_block()
+    stored = _block(view, height)
+    block = stored.signed_block() if stored.has_evidence else _without_evidence(stored)
     if height == 1 or height > view.first:
         check_link(block, _block(view, height - 1).signed_header() if height > 1 else None)
-    _committed(block.signed_header)
+    _committed(stored.signed_header())
+
+
+def _without_evidence(stored: StoredBlock) -> SignedBlock:
+    """Return the block as it would be without evidence, to check the rest of it."""
+    signed = stored.signed_header()
+    header = replace(signed.header, evidence_hash=NO_EVIDENCE_HASH)
+    return SignedBlock(replace(signed, header=header), stored.transactions)
 
 
 def _block(view: StoreView, height: int) -> StoredBlock:

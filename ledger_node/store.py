@@ -27,7 +27,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.evidence import parse_all, serialize_evidence
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.header import SignedHeader, ValidatorSet
+from voice_dpki.ledger.header import ADDRESS_BYTES, SignedHeader, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import Outcome, StateView
 from voice_dpki.ledger.validators import VALIDATORS_KEY, parse_validators
@@ -59,7 +59,7 @@ class StoredBlock:
     transactions: tuple[bytes, ...]
     codes: tuple[int, ...]
     evidence: tuple[bytes, ...] = ()
-    """Each as `voice_dpki.ledger.evidence.serialize_evidence` gives it."""
+    """Each as `voice_dpki.ledger.evidence.serialize_evidence` gives it; but see `has_evidence`."""
 
     @classmethod
     def decode(cls, data: bytes) -> "StoredBlock":
@@ -73,12 +73,17 @@ class StoredBlock:
         """Encode for the store."""
         return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.evidence])
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the evidence is here: the first versions stored in its place the addresses of whom it convicts."""
+        return all(len(each) > ADDRESS_BYTES for each in self.evidence)
+
     def signed_header(self) -> SignedHeader:
         """Parse the signed header; raises MalformedError."""
         return parse_signed_header(self.signed_header_json)
 
     def signed_block(self) -> SignedBlock:
-        """Return the block as it goes over the network; raises MalformedError."""
+        """Return the block as it goes over the network; raises MalformedError, also where it lacks evidence."""
         return SignedBlock(self.signed_header(), self.transactions, parse_all(self.evidence))
 
 
@@ -268,8 +273,16 @@ class Store:
         self.height = self.view.height
 
     def _check_identity(self) -> None:
-        if self.view.get(b"meta", b"format") != FORMAT:
-            raise damaged(self._folder, "it has not the format of this version")
+        found = self.view.get(b"meta", b"format")
+        if found is None:
+            raise damaged(self._folder, "it does not say which format it has")
+        if found != FORMAT:
+            raise StoreError(
+                f"{self._folder}: the store has another format than this version's, which is "
+                f'"{FORMAT.decode()}": {found[:64].decode(errors="replace")!a}. It is left as it is: go on with '
+                "the version that wrote it, or move this folder away, and a following node or a validator fetches "
+                "everything again"
+            )
         if self.view.get(b"meta", b"genesis") != self._genesis.fingerprint():
             raise StoreError(
                 f"{self._folder}: this store was made for another genesis than the one configured; "
