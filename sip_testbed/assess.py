@@ -10,11 +10,12 @@ from typing import Any
 
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.provision import OPERATORS
-from sip_testbed.report import Check, Direction, Outcome, TrustLink
+from sip_testbed.report import Direction, Outcome, TrustLink
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.recording import read_wav
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
+from voice_dpki.shell.report import Check
 
 MIN_CORRELATION = 0.99
 """Of what was heard with what was said, for a good call."""

@@ -11,7 +11,6 @@ from sip_testbed.user_agent_config import Credentials
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryError, Resolution
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -46,9 +45,7 @@ class Keying:
         self._initiator = Initiator(credentials.party)
         replays = ReplayCache(started_s=clock.now_s())
         self._responder = Responder(credentials.party, replays, [credentials.profile])
-        self._ledger = LedgerClient.of_genesis(
-            credentials.ledger_url, credentials.genesis, clock=clock, max_age_s=credentials.max_age_s
-        )
+        self._ledger = credentials.ledger.client(clock)
         self._pair: dh.KeyPair | None = None
         self._making: asyncio.TimerHandle | None = None
 

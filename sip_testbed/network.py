@@ -6,14 +6,8 @@ operators. `Testbed` starts all of it, changes the ledger as an operator does an
 `sip_testbed.placing`'s part.
 """
 
-import asyncio
-import tempfile
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from sip_testbed.addresses import Addresses
 from sip_testbed.events import KINDS
@@ -32,15 +26,13 @@ from sip_testbed.provision import (
 )
 from sip_testbed.scenarios import Attack, Key
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient, Receipt
-from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height, Tn
+from voice_dpki.shell.administration import Administration, SubmissionNode
 from voice_dpki.shell.events import Event
-from voice_dpki.shell.processes import Program, Running, require, stop_all
-
-HEIGHT_TIMEOUT_S = 10.0
-"""For an inquiry node to reach a block that its operator knows of."""
+from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.network import Network
+from voice_dpki.shell.processes import Running, require
 
 MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node.main", "start"),
@@ -59,7 +51,7 @@ X5U = "https://certificates.a.example/{digest}.der"
 """Where Operator A publishes its certificates; verifiers read the digest and ask the ledger."""
 
 
-class Testbed:
+class Testbed(Network):
     """A running network of two operators.
 
     `folder` holds what is provisioned (a temporary one by default), `logs` each program's log. Without `protected`
@@ -79,23 +71,12 @@ class Testbed:
     ) -> None:
         if protected and ledger is LedgerKind.FEDERATION:
             require("cometbft", "make cometbft")
-        self.logs = logs
+        super().__init__(logs, KINDS, folder)
         self.protected = protected
-        self._stack = ExitStack()
-        self.folder = folder or Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-")))
         self.addresses = Addresses()
-        self._stack.callback(self.addresses.close)
+        self.held.callback(self.addresses.close)
         self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom(), ledger)
-        self.running: dict[str, Running] = {}
-        self._runs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._administration = Administration(read_genesis(self.site.genesis))
 
     def start(self) -> None:
         """Start all services side by side and wait until they listen; raises ProcessError.
@@ -113,8 +94,7 @@ class Testbed:
         for actor in configs:
             if actor not in validators:
                 self.launch(actor, configs[actor])
-        for actor in configs:
-            self.running[actor].wait_ready()
+        self.wait_ready(configs)
 
     def record_all(self) -> None:
         """Have the certificates recorded that the calls need, each by its own operator."""
@@ -122,21 +102,8 @@ class Testbed:
 
     def launch(self, actor: str, sections: Mapping[str, object]) -> Running:
         """Start a program with its configuration, without waiting for it. The actor's last one must be over."""
-        if actor in self.running:
-            raise LocalError(f"{actor} runs already")
-        self._runs += 1
-        trace = self.folder / "traces" / str(self._runs) / f"{actor}.jsonl"
-        config = self.site.config(actor, {**sections, "trace": {"file": trace}})
         module, command = MODULES[actor.partition("-")[0]]
-        program = Program(actor, module, (command, "--config", str(config)), trace, self.logs / f"{actor}.log")
-        self.running[actor] = Running(program, KINDS)
-        return self.running[actor]
-
-    def end(self, actors: Iterable[str]) -> list[Event]:
-        """Stop programs and return what they traced."""
-        ended = [self.running.pop(actor) for actor in actors if actor in self.running]
-        stop_all(ended)
-        return [event for running in ended for event in running.trace.events]
+        return self.start_program(actor, module, (command,), sections)
 
     def attack(self, attack: Attack) -> None:
         """Put the attacker of a scenario on the path to CALLEE_OVER_TRANSIT, and wait until it listens.
@@ -168,12 +135,6 @@ class Testbed:
         }
         return memory | beside
 
-    def stop(self) -> None:
-        """Stop all programs and give the addresses and temporary files back."""
-        stop_all(self.running.values())
-        self.running.clear()
-        self._stack.close()
-
     # --- the ledger, as an operator's administrator uses it --------------------------------------------------
 
     def record(self, credentials: Mapping[str, Iterable[Credential]]) -> Height:
@@ -181,44 +142,22 @@ class Testbed:
 
         `credentials` are by the operator's letter. Returns the height; raises SubmissionError.
         """
-
-        async def submit(letter: str, credential: Credential) -> Receipt:
-            async with self._ledger(letter) as ledger:
-                return await ledger.submit(credential.der, self.site.tokens[f"submit-{letter}"])
-
-        async def submit_all() -> list[Receipt]:
-            pairs = [(letter, credential) for letter, group in credentials.items() for credential in group]
-            return await asyncio.gather(*(submit(*pair) for pair in pairs))
-
-        return self._wait_for_both(max(receipt.height for receipt in asyncio.run(submit_all())))
+        pairs = [(self._node(letter), each.der) for letter, group in credentials.items() for each in group]
+        return self._known_to_both(self._administration.record(pairs))
 
     def revoke(self, credential: Credential) -> Height:
         """Have one of Operator A's certificates revoked, and wait until both operators know; returns the height."""
+        node = self._node("a")
+        height = self._administration.change(node, credential.digest, CertStatus.REVOKED, "keyCompromise")
+        return self._known_to_both(height)
 
-        async def revoke() -> Receipt:
-            async with self._ledger("a") as ledger:
-                return await ledger.revoke(credential.digest, "keyCompromise", self.site.tokens["submit-a"])
-
-        return self._wait_for_both(asyncio.run(revoke()).height)
-
-    def _wait_for_both(self, height: Height) -> Height:
-        async def reach(letter: str) -> None:
-            deadline = time.monotonic() + HEIGHT_TIMEOUT_S
-            async with self._ledger(letter) as ledger:
-                while (await ledger.node_info()).height < height:
-                    if time.monotonic() > deadline:
-                        raise LocalError(f"ledger-{letter} has not reached height {height}")
-                    await asyncio.sleep(0.02)
-
-        async def reach_both() -> None:
-            await asyncio.gather(*(reach(operator.letter) for operator in OPERATORS))
-
-        asyncio.run(reach_both())
+    def _known_to_both(self, height: Height) -> Height:
+        nodes = [f"ledger-{operator.letter}" for operator in OPERATORS]
+        self._administration.wait_for(height, {node: f"http://{self.addresses[node]}" for node in nodes})
         return height
 
-    def _ledger(self, letter: str) -> LedgerClient:
-        genesis = load_genesis(self.site.genesis.read_bytes())
-        return LedgerClient.of_genesis(f"http://{self.addresses[f'ledger-{letter}']}", genesis)
+    def _node(self, letter: str) -> SubmissionNode:
+        return SubmissionNode(f"http://{self.addresses[f'ledger-{letter}']}", self.site.tokens[f"submit-{letter}"])
 
 
 Sections = dict[str, object]
@@ -272,8 +211,8 @@ def verifier_config(site: Site, operator: Operator) -> Sections:
     """Return the configuration of an operator's verification server, which asks that operator's inquiry node."""
     return {
         "domain": operator.domain,
-        "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
-        "genesis": "genesis.json",
+        **_asks(site, operator, f"verify-{operator.letter}"),
+        "witnesses": witnesses(site, operator),
         "tokens": f"verify-{operator.letter}.token",
         "listen": site.listen(f"verify-{operator.letter}"),
     }
@@ -296,8 +235,7 @@ def user_agent_config(
     keys = {
         "certificate": telephone.certificate,
         "key": telephone.key,
-        "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
-        "genesis": "genesis.json",
+        **_asks(site, operator, role),
     }
     return {
         "aor": aor(number, operator),
@@ -331,6 +269,23 @@ def path_config(site: Site, attack: Attack, stolen: Credential) -> Sections:
             for operator in OPERATORS
         ],
         **({"resign": resign} if attack.mode == "resign" else {}),
+    }
+
+
+def witnesses(site: Site, operator: Operator) -> list[str]:
+    """Return other operators' nodes, to which `operator` holds what its own tells it; none with one engine."""
+    if site.ledger is not LedgerKind.FEDERATION:
+        return []
+    others = (other.letter for other in site.ledger.operators if other != operator)
+    return [f"http://{site.addresses[f'validator-{letter}']}" for letter in others]
+
+
+def _asks(site: Site, operator: Operator, actor: str) -> Sections:
+    """How one of an operator's programs asks the ledger."""
+    return {
+        "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
+        "genesis": "genesis.json",
+        "trust_file": f"trust-{actor}.json",
     }
 
 

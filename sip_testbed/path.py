@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,9 @@ from sip_testbed.proxy_config import Route, Routes
 from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
-from voice_dpki.errors import LocalError, MalformedError, PeerError, VoiceDpkiError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
-from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import describe_configured, fail
-from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import Hop, copy_request
 from voice_dpki.sip.proxy import Arrival
@@ -68,7 +66,7 @@ as a proxy does, and tampers with it on the way. By mode:
 
 A configuration (TOML; files are looked for beside it):
 
-{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+{indented(EXAMPLE)}"""
 
 Mode = Literal[
     "forward",
@@ -104,6 +102,15 @@ class PathConfig(Config, frozen=True, kw_only=True):
     hold_s: PositiveSeconds = 70.0
     resign: ResignConfig | None = None
     trace: TraceConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A configuration that was checked whole: this attacker can start now."""
+
+    config: PathConfig
+    attack: Attack
+    trace: Path | None
 
 
 class PathService:
@@ -166,27 +173,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the attacker until SIGTERM and return its exit status."""
-    try:
-        config = load_config(args.config, PathConfig)
-        attack = make_attack(config, args.config, SystemClock(), SystemRandom())
-        Routes(config.routes)
-    except VoiceDpkiError as error:
-        return fail(error)
-    setup_logging("sip-testbed path")
-    trace = resolve(args.config, config.trace.file) if config.trace else None
-    return run_program(partial(_serve, config, attack, Tracer(trace, trace.stem if trace else "path")))
+    """Run the attacker until SIGTERM and return its exit status; raises VoiceDpkiError where it cannot start."""
+    return start("sip-testbed path", load_setup(args.config), _serve)
 
 
-async def _serve(config: PathConfig, attack: Attack, tracer: Tracer, stop: asyncio.Event) -> None:
-    service = PathService(config, attack, tracer, SystemRandom())
+async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+    tracer = Tracer.named_by(setup.trace, "path")
+    service = PathService(setup.config, setup.attack, tracer, SystemRandom())
     async with AsyncExitStack() as stack:
         stack.callback(tracer.close)
         stack.push_async_callback(service.close)
         await service.start()
-        log.info("ready", extra={"fields": {"sip": service.address.address, "mode": config.mode}})
+        log.info("ready", extra={"fields": {"sip": service.address.address, "mode": setup.config.mode}})
         tracer.ready(sip=service.address.address)
         await stop.wait()
+
+
+def load_setup(path: Path) -> Setup:
+    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    config = load_config(path, PathConfig)
+    Routes(config.routes)
+    trace = resolve(path, config.trace.file) if config.trace else None
+    return Setup(config, make_attack(config, path, SystemClock(), SystemRandom()), trace)
 
 
 def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> Attack:

@@ -22,8 +22,8 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
-from voice_dpki.shell.config import to_toml
 from voice_dpki.shell.files import write_private
+from voice_dpki.shell.network import write_config
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -146,7 +146,7 @@ class Site:
 
     def config(self, actor: str, sections: Mapping[str, object]) -> Path:
         """Write a program's configuration file."""
-        return self._write(f"{actor}.toml", to_toml(sections).encode("utf-8"))
+        return write_config(self.folder, actor, sections)
 
     def secret(self, name: str, text: str) -> Path:
         """Write a file that only its owner may read."""

@@ -5,17 +5,13 @@ import asyncio
 import gc
 import logging
 from contextlib import AsyncExitStack
-from functools import partial
 
 from sip_testbed.proxy_config import EXAMPLE, Setup, load_setup
 from sip_testbed.proxy_service import ProxyService
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.shell.http import HttpApp, serve
-from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.program import describe_configured, fail
-from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
 
 log = logging.getLogger(__name__)
@@ -30,7 +26,7 @@ callee the verdict in P-Asserted-Identity, or refuses them with the code of RFC 
 
 A configuration (TOML; files are looked for beside it):
 
-{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+{indented(EXAMPLE)}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,20 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the proxy until SIGTERM and return its exit status."""
-    try:
-        setup = load_setup(args.config)
-    except VoiceDpkiError as error:
-        return fail(error)
-    setup_logging("sip-testbed proxy")
-    return run_program(partial(_serve, setup))
+    """Run the proxy until SIGTERM and return its exit status; raises VoiceDpkiError where it cannot start."""
+    return start("sip-testbed proxy", load_setup(args.config), _serve)
 
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
-    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "proxy")
+    tracer = Tracer.named_by(setup.trace, "proxy")
     service = ProxyService(setup, tracer, SystemClock(), SystemRandom())
     addresses = {}
     async with AsyncExitStack() as stack:
+        stack.callback(tracer.close)
         stack.push_async_callback(service.close)
         await service.start()
         addresses["sip"] = service.address.address
@@ -64,4 +56,3 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         gc.freeze()  # what the start has made stays; scanning it again and again would only hold calls up
         tracer.ready(**addresses)
         await stop.wait()
-    tracer.close()

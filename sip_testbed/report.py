@@ -17,6 +17,7 @@ import numpy as np
 from sip_testbed.events import SipEvent
 from voice_dpki.media.recording import read_wav
 from voice_dpki.shell.ladder import Ladder, Row
+from voice_dpki.shell.report import Check, encode_report
 
 VERSION = 1
 """Version of report.json's form."""
@@ -56,15 +57,6 @@ class Direction:
     correlation: float | None = None
     mos: float | None = None
     jitter_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Something that had to hold, whether it did, and what was seen."""
-
-    name: str
-    held: bool
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +130,7 @@ def to_json(report: Report) -> bytes:
     ordered: dict[str, Any] = {"version": VERSION, "memory_mb": report.memory_mb, **members}
     first = ("version", "scenario", "shows", "started_at", "held", "expected")
     merged = {name: ordered.pop(name) for name in first} | seen | ordered
-    return (json.dumps(merged, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return encode_report(merged)
 
 
 def schema() -> dict[str, Any]:

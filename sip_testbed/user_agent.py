@@ -4,17 +4,13 @@ import argparse
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from functools import partial
 
 from sip_testbed.keying import Keying
 from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import EXAMPLE, CallConfig, Setup, load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
-from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import describe_configured, fail
-from voice_dpki.shell.program import run as run_program
+from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.user_agent import UserAgent
 
@@ -33,7 +29,7 @@ refused the last one.
 
 A configuration (TOML; files are looked for beside it):
 
-{"".join(f"  {line}".rstrip() + chr(10) for line in EXAMPLE.splitlines())}"""
+{indented(EXAMPLE)}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the user agent and return its exit status."""
-    try:
-        setup = load_setup(args.config)
-    except VoiceDpkiError as error:
-        return fail(error)
-    setup_logging("sip-testbed user-agent")
-    return run_program(partial(_serve, setup))
+    """Run the user agent and return its exit status; raises VoiceDpkiError where it cannot start."""
+    return start("sip-testbed user-agent", load_setup(args.config), _serve)
 
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> int:
     clock, random = SystemClock(), SystemRandom()
-    tracer = Tracer(setup.trace, setup.trace.stem if setup.trace else "user-agent", clock)
+    tracer = Tracer.named_by(setup.trace, "user-agent", clock)
     async with AsyncExitStack() as stack:
         stack.callback(tracer.close)
         _load_coders(setup.codec)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
@@ -23,6 +23,7 @@ from voice_dpki.shell.config import (
     read_secret,
     resolve,
 )
+from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
 from voice_dpki.x509.keys import from_pem
@@ -47,6 +48,7 @@ certificate = "telephone.der"               # RSA: MIKEY has no ECDSA
 key = "telephone.pem"
 ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
 genesis = "genesis.json"
+trust_file = "ledger-trust.json"            # the newest header believed, kept for the next start
 max_age_s = 30                              # older answers of the ledger are not relied on
 
 [call]                                      # the caller: calls and ends; without it calls are awaited
@@ -66,7 +68,8 @@ class KeysConfig(Config, frozen=True, kw_only=True):
     key: str
     ledger_url: str
     genesis: str
-    max_age_s: PositiveSeconds = 30.0
+    trust_file: str | None = None
+    max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
 
 
 class CallConfig(Config, frozen=True, kw_only=True):
@@ -101,9 +104,7 @@ class Credentials:
 
     party: Party
     profile: SrtpProfile
-    ledger_url: str
-    genesis: Genesis
-    max_age_s: float
+    ledger: LedgerAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +162,10 @@ def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:
         raise LocalError(f'{path}: [keys] is missing; it is needed unless srtp = "none"')
     certificate = read_file(resolve(path, keys.certificate), "certificate")
     signer = from_pem(read_file(resolve(path, keys.key), "key"))
-    genesis = load_genesis(read_file(resolve(path, keys.genesis), "genesis"))
-    party = Party(config.aor, certificate, signer)
-    return Credentials(party, SrtpProfile(config.srtp), keys.ledger_url, genesis, keys.max_age_s)
+    ledger = LedgerAccess.configured(
+        path, url=keys.ledger_url, genesis=keys.genesis, trust_file=keys.trust_file, max_age_s=keys.max_age_s
+    )
+    return Credentials(Party(config.aor, certificate, signer), SrtpProfile(config.srtp), ledger)
 
 
 def _optional(path: Path, name: str | None) -> Path | None:

@@ -4,15 +4,9 @@ The embedded engine orders for the operator; `ledger-a` is the operator's inquir
 the vendor's submission node, and the engine endorses for another vendor.
 """
 
-import asyncio
 import signal
-import tempfile
-import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from segw_agent.attachment.addresses import Addresses
 from segw_agent.attachment.events import KINDS
@@ -26,16 +20,13 @@ from segw_agent.attachment.site import (
     Site,
 )
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient, Receipt
-from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height
+from voice_dpki.shell.administration import Administration, SubmissionNode
 from voice_dpki.shell.events import Event, merge
-from voice_dpki.shell.processes import Program, Running, stop_all
-
-HEIGHT_TIMEOUT_S = 10.0
-"""For the operator's node to reach a block that another node knows of."""
+from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.network import Network
+from voice_dpki.shell.processes import Running
 
 BOUND_S = 2.0
 """Within which a revocation ends live SAs, and after which an inquiry node counts as unreachable."""
@@ -46,37 +37,25 @@ SUBMISSION_NODES = {OPERATOR: "ledger-a", VENDOR: "ledger-v", OTHER_VENDOR: "eng
 _PATIENCE = {"first_s": 1.5, "factor": 1.5, "tries": 5}
 
 
-class Testbed:
+class Testbed(Network):
     """A running network; use it as a context manager, or call `stop` in any case."""
 
     __test__ = False  # pytest: not a test class
 
     def __init__(self, logs: Path, hosts: Mapping[str, str] | None = None) -> None:
         """Keep programs' logs in `logs`; `hosts` as for Addresses."""
-        self.logs = logs
-        self._stack = ExitStack()
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-")))
+        super().__init__(logs, KINDS)
         self.addresses = Addresses(hosts)
-        self._stack.callback(self.addresses.close)
-        self.site = Site(folder, SystemClock(), SystemRandom())
-        self.running: dict[str, Running] = {}
+        self.held.callback(self.addresses.close)
+        self.site = Site(self.folder, SystemClock(), SystemRandom())
+        self._administration = Administration(read_genesis(self.site.genesis))
         self._ended: list[Event] = []
-        self._runs = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start_ledger(self) -> None:
         """Start the ledger's nodes and wait until they listen; raises ProcessError."""
         for node in NODES:
-            self._launch(node, "ledger_node.main", "start", self._node(node))
-        for node in NODES:
-            self.running[node].wait_ready()
+            self._launch(node, "ledger_node.main", ("start",), self._node(node))
+        self.wait_ready(NODES)
 
     def start_gateway(
         self,
@@ -105,7 +84,7 @@ class Testbed:
             },
             **changes,
         }
-        self._launch("gateway", "segw_agent.main", "gateway", sections).wait_ready()
+        self._launch("gateway", "segw_agent.main", ("gateway",), sections).wait_ready()
 
     def start_device(
         self,
@@ -133,14 +112,14 @@ class Testbed:
             **changes,
         }
         if rogue:
-            return self._launch("device", "segw_agent.attachment.rogue", *rogue, sections)
-        return self._launch("device", "segw_agent.main", "device", sections)
+            return self._launch("device", "segw_agent.attachment.rogue", rogue, sections)
+        return self._launch("device", "segw_agent.main", ("device",), sections)
 
-    def end(self, actors: Iterable[str]) -> None:
-        """Stop programs; what they traced is kept."""
-        ended = [self.running.pop(actor) for actor in list(actors) if actor in self.running]
-        stop_all(ended)
-        self._ended += [event for running in ended for event in running.trace.events]
+    def end(self, actors: Iterable[str]) -> list[Event]:
+        """Stop programs and return what they traced, which is kept."""
+        ended = super().end(actors)
+        self._ended += ended
+        return ended
 
     def freeze(self, actor: str) -> None:
         """Have a program neither answer nor end, as a machine that hangs."""
@@ -157,65 +136,36 @@ class Testbed:
         return merge((self._ended, *(running.trace.events for running in self.running.values())))
 
     def stop(self) -> None:
-        """Stop all programs and give addresses and temporary files back."""
+        """Stop all programs, frozen ones too, and give addresses and temporary files back."""
         for actor in self.running:
             self.thaw(actor)
-        self.end(self.running)
-        self._stack.close()
+        super().stop()
 
     # --- the ledger, as its members' administrators use it ------------------------------------------------------
 
     def record(self, *credentials: Credential) -> None:
         """Have certificates recorded, each through its organisation's submission node; raises SubmissionError."""
-
-        async def submit(credential: Credential) -> Receipt:
-            async with self._client(SUBMISSION_NODES[credential.organization]) as client:
-                return await client.submit(credential.der, self.site.tokens[credential.organization])
-
-        async def all_of_them() -> list[Receipt]:
-            return await asyncio.gather(*map(submit, credentials))
-
-        self._wait_for(max(receipt.height for receipt in asyncio.run(all_of_them())))
+        height = self._administration.record((self._submission(each), each.der) for each in credentials)
+        self._wait_for(height)
 
     def change(self, credential: Credential, status: CertStatus, reason: str) -> None:
         """Have a certificate revoked, suspended or resumed, and wait until the operator's node knows."""
-
-        async def change() -> Receipt:
-            async with self._client(SUBMISSION_NODES[credential.organization]) as client:
-                token = self.site.tokens[credential.organization]
-                return await client.change_status(credential.digest, status, reason, token)
-
-        self._wait_for(asyncio.run(change()).height)
+        node = self._submission(credential)
+        self._wait_for(self._administration.change(node, credential.digest, status, reason))
 
     def _wait_for(self, height: Height) -> None:
-        async def reach() -> None:
-            deadline = time.monotonic() + HEIGHT_TIMEOUT_S
-            async with self._client("ledger-a") as client:
-                while (await client.node_info()).height < height:
-                    if time.monotonic() > deadline:
-                        raise LocalError(f"ledger-a has not reached height {height}")
-                    await asyncio.sleep(0.02)
+        self._administration.wait_for(height, {"ledger-a": f"http://{self.addresses.http('ledger-a')}"})
 
-        asyncio.run(reach())
-
-    def _client(self, node: str) -> LedgerClient:
-        genesis = load_genesis(self.site.genesis.read_bytes())
-        return LedgerClient.of_genesis(f"http://{self.addresses.http(node)}", genesis)
+    def _submission(self, credential: Credential) -> SubmissionNode:
+        address = self.addresses.http(SUBMISSION_NODES[credential.organization])
+        return SubmissionNode(f"http://{address}", self.site.tokens[credential.organization])
 
     # --- configurations -----------------------------------------------------------------------------------------
 
-    def _launch(self, actor: str, module: str, *rest: object) -> Running:
-        """Start `module` with its arguments and, last in `rest`, its configuration."""
-        *arguments, sections = rest
-        if actor in self.running:
-            self.end([actor])
-        self._runs += 1
-        trace = self.site.folder / "traces" / str(self._runs) / f"{actor}.jsonl"
-        assert isinstance(sections, Mapping)
-        config = self.site.config(actor, {**sections, "trace": {"file": trace}})
-        every = (*map(str, arguments), "--config", str(config))
-        self.running[actor] = Running(Program(actor, module, every, trace, self.logs / f"{actor}.log"), KINDS)
-        return self.running[actor]
+    def _launch(self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, object]) -> Running:
+        """Start a program, in the place of the actor's last one."""
+        self.end([actor])
+        return self.start_program(actor, module, arguments, sections)
 
     def _node(self, node: str) -> dict[str, object]:
         address = self.addresses.http(node)

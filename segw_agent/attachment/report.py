@@ -1,6 +1,5 @@
 """What a run showed: each attachment held against what was expected, and the files that prove it."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -9,6 +8,7 @@ from segw_agent.attachment.network import BOUND_S
 from segw_agent.attachment.scenarios import Expected, Scenario
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 from voice_dpki.shell.pcap import datagram, endpoint, pcap
+from voice_dpki.shell.report import Check, encode_report
 
 VERSION = 1
 """Version of report.json's form."""
@@ -34,15 +34,6 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """Something that had to hold, whether it did, and what was seen."""
-
-    name: str
-    held: bool
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """All that is reported of one run."""
 
@@ -57,7 +48,7 @@ class Report:
 
     def to_json(self) -> bytes:
         """Return report.json."""
-        return (json.dumps({"version": VERSION, **asdict(self)}, indent=2) + "\n").encode("utf-8")
+        return encode_report({"version": VERSION, **asdict(self)})
 
 
 def assess(scenario: Scenario, events: Sequence[Event], started_at: str, files: dict[str, str]) -> Report:

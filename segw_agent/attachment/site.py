@@ -15,8 +15,8 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.config import to_toml
 from voice_dpki.shell.files import write_private
+from voice_dpki.shell.network import write_config
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -90,7 +90,7 @@ class Site:
 
     def config(self, actor: str, sections: Mapping[str, object]) -> Path:
         """Write a program's configuration file."""
-        return self._write(f"{actor}.toml", to_toml(sections).encode("utf-8"))
+        return write_config(self.folder, actor, sections)
 
     def submission(self, organization: str) -> dict[str, object]:
         """The [submission] section of a node that endorses for a member."""
