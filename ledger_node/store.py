@@ -75,7 +75,7 @@ class StoredBlock:
 
     @property
     def has_evidence(self) -> bool:
-        """Whether the evidence is here: the first versions stored in its place the addresses of whom it convicts."""
+        """Whether the evidence is here: the first versions stored in its place whom it convicts, by address."""
         return all(len(each) > ADDRESS_BYTES for each in self.evidence)
 
     def signed_header(self) -> SignedHeader:

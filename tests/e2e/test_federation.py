@@ -5,46 +5,52 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import msgspec
 import pytest
 
 from ledger_node import federation
 from ledger_node.cometbft import find, node_id, node_key
 from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
 from ledger_node.join import join
-from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.answers import MAX_BATCH, Resolution
-from voice_dpki.ledger.client import LedgerClient, light_client
+from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.ledger.replica import Replica, SignedBlock
+from voice_dpki.ledger.replica import Replica
 from voice_dpki.ledger.transactions import Submit, endorse
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import from_pem, generate_es256
-from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.profile import digest_of
+
+from .operators import (
+    DEADLINE_S,
+    answers,
+    at,
+    blocks,
+    certificate,
+    host,
+    load,
+    lost,
+    more,
+    reaches,
+    require_cometbft,
+    status,
+    submit,
+)
 
 NETWORK = "127.0.5"
-SENDERS = 3
-"""Certificates on their way at the same time at each node, under load."""
-
 SNAPSHOT_BLOCKS = 20
-DEADLINE_S = 60.0
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        find()
-    except LocalError as error:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    require_cometbft()
     return tmp_path_factory.mktemp("f") / "net"
 
 
@@ -66,81 +72,6 @@ def genesis(folder: Path, nodes: list[OperatorNode]) -> Genesis:
 def processes(nodes: list[OperatorNode]) -> Iterator[Processes]:
     with Processes(nodes) as processes:
         yield processes
-
-
-def certificate(node: OperatorNode, name: str) -> bytes:
-    now_s = int(time.time())
-    return build_certificate(
-        generate_es256(),
-        organization=node.organization,
-        common_name=name,
-        not_before_s=now_s - 60,
-        not_after_s=now_s + 86_400,
-        random=SystemRandom(),
-    )
-
-
-async def submit(node: OperatorNode, der: bytes, timeout_s: float = 30.0) -> bool:
-    """Submit a certificate; tell whether it was acknowledged."""
-    async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
-        headers = {"Authorization": f"Bearer {node.token}"}
-        try:
-            answer = await client.post(f"{node.url}/ledger/v1/submissions", content=der, headers=headers)
-        except httpx.HTTPError:
-            return False
-    assert answer.status_code in (200, 201, 503), answer.text
-    return answer.is_success
-
-
-async def status(node: OperatorNode, genesis: Genesis, digest: CertDigest) -> CertStatus:
-    """Ask a node for a certificate's status, and verify the proof from the genesis."""
-    async with LedgerClient.of_genesis(node.url, genesis, max_age_s=600, timeout_s=10) as client:
-        return (await client.resolve(digest, with_certificate=False)).status
-
-
-async def blocks(node: OperatorNode) -> list[SignedBlock]:
-    """Fetch all blocks of a node."""
-    found: list[SignedBlock] = []
-    async with httpx.AsyncClient(base_url=node.url, trust_env=False) as client:
-        while True:
-            query = {"from": len(found) + 1, "count": 64}
-            answer = await client.get("/ledger/v1/blocks", params=query)
-            raws = msgspec.json.decode(answer.content, type=dict[str, list[msgspec.Raw]])["blocks"]
-            if not raws:
-                return found
-            found += [SignedBlock.from_json(bytes(raw)) for raw in raws]
-
-
-@contextlib.asynccontextmanager
-async def load(nodes: list[OperatorNode]) -> AsyncIterator[list[CertDigest]]:
-    """Submit certificates at all nodes until the context ends; the list grows with those acknowledged."""
-    acknowledged: list[CertDigest] = []
-
-    async def sender(node: OperatorNode) -> None:
-        number = 0
-        while True:
-            der = certificate(node, f"load {number}")
-            while not await submit(node, der):
-                await asyncio.sleep(0.1)
-            acknowledged.append(digest_of(der))
-            number += 1
-
-    tasks = [asyncio.create_task(sender(node)) for node in nodes for _ in range(SENDERS)]
-    try:
-        yield acknowledged
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(result, asyncio.CancelledError) for result in results), results
-
-
-async def reaches(condition: object, what: str) -> None:
-    """Wait until `condition()` holds."""
-    end = time.monotonic() + DEADLINE_S
-    while not await condition():  # type: ignore[operator]
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        await asyncio.sleep(0.05)
 
 
 async def test_certificates_recorded_at_one_are_proved_by_all(
@@ -239,15 +170,6 @@ async def verified_header(url: str, height: int) -> Header:
                 await asyncio.sleep(0.1)
 
 
-async def lost(node: OperatorNode, genesis: Genesis, digests: list[CertDigest]) -> int:
-    """Count the certificates that a node does not prove to be valid."""
-    found: list[Resolution] = []
-    async with LedgerClient.of_genesis(node.url, genesis, max_age_s=600, timeout_s=20) as client:
-        for start in range(0, len(digests), MAX_BATCH):
-            found += await client.resolve_all(digests[start : start + MAX_BATCH])
-    return sum(resolution.status is not CertStatus.VALID for resolution in found)
-
-
 async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genesis: Genesis, kills: int) -> int:
     """Kill one validator after the other while all record, and hold all of them to all that was acknowledged.
 
@@ -256,13 +178,13 @@ async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genes
     await processes.ready()
     async with load(nodes) as acknowledged:
         for kill in range(kills):
-            victim, others = nodes[kill % 4], [node for at, node in enumerate(nodes) if at != kill % 4]
+            victim, others = nodes[kill % 4], [node for number, node in enumerate(nodes) if number != kill % 4]
             processes.kill(victim)
             before = len(acknowledged)
-            await reaches(lambda before=before: _more(acknowledged, before + 20), "the others record certificates")
+            await reaches(lambda before=before: more(acknowledged, before + 20), "the others record certificates")
             processes.start(victim)
             height = (await node_info(others[0])).height
-            await reaches(lambda victim=victim, height=height: _at(victim, height), "it has caught up")
+            await reaches(lambda victim=victim, height=height: at(victim, height), "it has caught up")
     await agree(nodes)
     assert [await lost(node, genesis, acknowledged) for node in nodes] == [0] * len(nodes)
     return len(acknowledged)
@@ -341,7 +263,7 @@ async def test_a_node_joins_by_state_sync(
     assert await submit(nodes[0], old)
     first = (await node_info(nodes[0])).height
     async with load(nodes[1:2]):
-        await reaches(lambda: _at(nodes[0], first + 2 * SNAPSHOT_BLOCKS), "there is a snapshot")
+        await reaches(lambda: at(nodes[0], first + 2 * SNAPSHOT_BLOCKS), "there is a snapshot")
     made = join(
         folder / "genesis.json",
         folder / "joiner",
@@ -361,10 +283,6 @@ async def test_a_node_joins_by_state_sync(
             assert (await client.get("/ledger/v1/blocks/1")).status_code == 404, "it has not replayed the history"
 
 
-def host(node: OperatorNode) -> str:
-    return node.url.split("/")[2].partition(":")[0]
-
-
 async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_round(
     nodes: list[OperatorNode], processes: Processes
 ) -> None:
@@ -376,7 +294,7 @@ async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_ro
         await reaches(lambda pid=ledger_node: _gone(processes, node, pid), "the ledger node has ended")
         await reaches(lambda pid=cometbft: _gone(processes, node, pid), "CometBFT has ended")
         processes.start(node)
-        await reaches(lambda: _answers(node), "it is back")
+        await reaches(lambda: answers(node), "it is back")
     await agree(nodes)
 
 
@@ -388,19 +306,6 @@ def test_check_command_records_and_compares(folder: Path, capsys: pytest.Capture
     assert "Recorded 20 certificates" in printed
     assert "AppHash at all 2 nodes" in printed
     assert printed.count("is valid, proved at height") == 2
-
-
-async def _more(acknowledged: list[CertDigest], count: int) -> bool:
-    return len(acknowledged) >= count
-
-
-async def _at(node: OperatorNode, height: int) -> bool:
-    info = await node_info(node)
-    return info is not None and info.height >= height
-
-
-async def _answers(node: OperatorNode) -> bool:
-    return await node_info(node) is not None
 
 
 async def _gone(processes: Processes, node: OperatorNode, pid: int) -> bool:

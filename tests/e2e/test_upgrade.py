@@ -1,0 +1,109 @@
+"""A federation goes over to this version, validator by validator, while certificates are recorded."""
+
+import asyncio
+import io
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from voice_dpki.ledger.genesis import load_genesis
+
+from .operators import at, load, lost, more, reaches, require_cometbft
+
+NETWORK = "127.0.8"
+EARLIER = "9d92fb7"
+"""The version that is upgraded from, a commit of this project."""
+
+MEANWHILE = 15
+"""Certificates that are recorded before, during and after each restart."""
+
+STOP_TIMEOUT_S = 20.0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def within(earlier: Path) -> list[str]:
+    """Begin a command that shall find its code in a folder."""
+    return ["env", f"--chdir={earlier}", f"PYTHONPATH={earlier}"]
+
+
+class Upgrade(Processes):
+    """Runs the code in the folder `earlier` until a node is upgraded."""
+
+    def __init__(self, nodes: Sequence[OperatorNode], earlier: Path | None) -> None:
+        super().__init__(nodes)
+        self._earlier = earlier
+        self._upgraded: set[str] = set()
+
+    def command(self, node: OperatorNode) -> list[str]:
+        if self._earlier is None or node.name in self._upgraded:
+            return super().command(node)
+        return [*within(self._earlier), *super().command(node)]
+
+    async def stop(self, node: OperatorNode) -> int:
+        """End a node in order; returns its exit status."""
+        process = self._running.pop(node.name)
+        process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+
+    def upgrade(self, node: OperatorNode) -> None:
+        """Start a stopped node in this version."""
+        self._upgraded.add(node.name)
+        self.start(node)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path | None:
+    """The earlier version's code from the repository's history; None where this copy has no such history."""
+    command = ["git", "archive", EARLIER, "ledger_node", "voice_dpki"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent.parents[1], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
+        archive.extractall(tmp_path / "earlier", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    where = [*within(tmp_path / "earlier"), sys.executable, "-c", "import ledger_node; print(ledger_node.__file__)"]
+    assert subprocess.check_output(where, text=True).startswith(str(tmp_path / "earlier")), "its code is what runs"
+    return tmp_path / "earlier"
+
+
+async def test_validators_are_upgraded_one_by_one_under_load(
+    tmp_path_factory: pytest.TempPathFactory, earlier: Path | None
+) -> None:
+    """Without the repository's history it is a rolling restart in this version."""
+    require_cometbft()
+    folder = tmp_path_factory.mktemp("u") / "net"
+    nodes = provision(folder, 4, NETWORK)
+    genesis = load_genesis((folder / "genesis.json").read_bytes())
+    with Upgrade(nodes, earlier) as processes:
+        await processes.ready()
+        async with load(nodes) as acknowledged:
+            for number, node in enumerate(nodes):
+                count = len(acknowledged)
+                await reaches(lambda count=count: more(acknowledged, count + MEANWHILE), "all record certificates")
+                assert await processes.stop(node) == 0
+                count = len(acknowledged)
+                await reaches(lambda count=count: more(acknowledged, count + MEANWHILE), "the others go on")
+                processes.upgrade(node)
+                height = (await node_info(nodes[number - 1])).height
+                await reaches(lambda node=node, height=height: at(node, height), "it has caught up")
+            count = len(acknowledged)
+            await reaches(lambda: more(acknowledged, count + MEANWHILE), "all record certificates in this version")
+        await agree(nodes)
+        assert [await lost(node, genesis, acknowledged) for node in nodes] == [0] * 4
+        for node in nodes:
+            assert "Traceback" not in node.log.read_text()
+    for node in nodes:
+        checked = subprocess.run(
+            [sys.executable, "-m", "ledger_node.main", "check", "--config", node.config],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "looked at" in checked.stdout
