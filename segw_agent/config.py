@@ -15,6 +15,7 @@ from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.identity import fqdn, subject_identity
 from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
 from voice_dpki.ikev2.registry import FIRST_PRIVATE_STATUS, INTEGRITY_INFO, LEDGER_ANSWER
+from voice_dpki.ikev2.rekey import Lifetimes
 from voice_dpki.ikev2.responder import Limits
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.window import Retransmission
@@ -83,6 +84,7 @@ key = "segw.pem"
 DEVICE_EXAMPLE = f"""\
 host = "127.0.0.2"
 gateway = {{ host = "127.0.0.3" }}       # port = 500 and nat_port = 4500 unless others are given
+lifetime = {{ ike_s = 14400, child_s = 3600 }}  # seconds; both SAs are rekeyed before
 
 [own]
 certificate = "enb1.der"
@@ -158,6 +160,13 @@ class RetransmissionSection(Config, frozen=True, kw_only=True):
     tries: Annotated[int, msgspec.Meta(ge=1, le=20)] = 5
 
 
+class LifetimeSection(Config, frozen=True, kw_only=True):
+    """How long an IKE SA and its child SA live; each is rekeyed before."""
+
+    ike_s: PositiveSeconds | None = None
+    child_s: PositiveSeconds | None = None
+
+
 class IkeConfig(Config, frozen=True, kw_only=True):
     """What gateway and device have in common."""
 
@@ -170,6 +179,7 @@ class IkeConfig(Config, frozen=True, kw_only=True):
     retransmission: RetransmissionSection = RetransmissionSection()
     fragment_bytes: Annotated[int, msgspec.Meta(ge=256, le=65_000)] | None = 1252
     probe_s: PositiveSeconds | None = 30.0
+    lifetime: LifetimeSection = LifetimeSection()
     integrity_notify: NotifyNumber = INTEGRITY_INFO
     answer_notify: NotifyNumber = LEDGER_ANSWER
     trace: TraceConfig | None = None
@@ -181,6 +191,7 @@ class IkeConfig(Config, frozen=True, kw_only=True):
             retransmission=Retransmission(patience.first_s, patience.factor, patience.tries),
             fragment_bytes=self.fragment_bytes,
             probe_s=self.probe_s,
+            lifetimes=Lifetimes(self.lifetime.ike_s, self.lifetime.child_s),
             integrity_info=self.integrity_notify,
             ledger_answer=self.answer_notify,
         )
@@ -214,6 +225,7 @@ class DeviceConfig(IkeConfig, frozen=True, kw_only=True):
     """The device's TOML file; see DEVICE_EXAMPLE."""
 
     gateway: PeerSection
+    lifetime: LifetimeSection = LifetimeSection(ike_s=14_400.0, child_s=3600.0)
     integrity: IntegritySection | None = None
     attach: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
     """How many times to attach; each new SA replaces the one before."""

@@ -13,9 +13,22 @@ from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
-from voice_dpki.ikev2.events import Address, CertificateToJudge, Closed, Established, Event, Failed, Path, SaName
+from voice_dpki.ikev2.events import (
+    Address,
+    CertificateToJudge,
+    ChildClosed,
+    ChildRekeyed,
+    Closed,
+    Established,
+    Event,
+    Failed,
+    Path,
+    Rekeyed,
+    SaName,
+)
 from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
+from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import State
 
 log = logging.getLogger(__name__)
@@ -38,13 +51,20 @@ class Outcome:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attachment:
-    """An SA, how its set-up ended, and whether it is gone."""
+    """The SA that was set up, those that came from rekeying it, how its set-up ended, and whether it is gone."""
 
     initiator: Initiator
+    sas: list[StandingSa]
     ended: "asyncio.Future[Outcome]"
     closed: asyncio.Event
+
+    def sa_of(self, message: Message) -> StandingSa | None:
+        """Return the SA that a message is for; before it has the gateway's SPI, ours must do."""
+        name = (message.header.spi_i, message.header.spi_r)
+        found = next((sa for sa in self.sas if sa.name == name), None)
+        return found or (self.initiator if self.initiator.name.spi_i == message.header.spi_i else None)
 
 
 class Device:
@@ -59,8 +79,7 @@ class Device:
         self._judge = self._assembly.judge
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None
-        self._attachments: dict[bytes, _Attachment] = {}
-        """By SPIi."""
+        self._attachments: list[_Attachment] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -99,7 +118,7 @@ class Device:
         assert attachment is not None
         if self._config.stay:
             await _first(stop.wait(), attachment.closed.wait())
-        attachment.initiator.delete("the device goes", self._clock.now_s())
+        attachment.initiator.current.delete("the device goes", self._clock.now_s())
         self._pump()
         await _within(attachment.closed.wait(), DELETE_S)
         return outcome
@@ -114,8 +133,10 @@ class Device:
             marked_path=Path(self._ports.marked, Address(peer.host, peer.nat_port), marked=True),
             state_integrity=self.state_integrity if self._make_statement else None,
         )
-        attachment = _Attachment(initiator, asyncio.get_running_loop().create_future(), asyncio.Event())
-        self._attachments[initiator.name.spi_i] = attachment
+        attachment = _Attachment(
+            initiator, [initiator], asyncio.get_running_loop().create_future(), asyncio.Event()
+        )
+        self._attachments.append(attachment)
         initiator.start(self._clock.now_s())
         self._pump()
         return attachment
@@ -130,32 +151,42 @@ class Device:
             message = Message.parse(data)
         except MalformedError:
             return
-        attachment = self._attachments.get(message.header.spi_i)
-        if attachment is not None:
-            attachment.initiator.receive(message, path, self._clock.now_s())
+        sa = next((found for each in self._attachments if (found := each.sa_of(message)) is not None), None)
+        if sa is not None:
+            sa.receive(message, path, self._clock.now_s())
             self._pump()
 
     def _pump(self) -> None:
         """Send what is to be sent, look at what happened, and set the clock for what is due next."""
-        attachments = list(self._attachments.values())
-        for attachment in attachments:
-            for datagram in attachment.initiator.take_datagrams():
-                self._ports.send(datagram)
-            for event in attachment.initiator.take_events():
-                self._handle(attachment, event)
+        for attachment in list(self._attachments):
+            for sa in attachment.sas:  # grows by those that rekeying has made
+                self._send(sa)
+                for event in sa.take_events():
+                    self._handle(attachment, event)
+                self._send(sa)
+                attachment.sas += [each for each in sa.offspring if each not in attachment.sas]
+            gone = [sa for sa in attachment.sas if sa.state is State.CLOSED]
+            attachment.sas = [sa for sa in attachment.sas if sa not in gone] or gone[-1:]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = [at for each in attachments if (at := each.initiator.timer_s()) is not None]
+        due = [at for sa in self._sas() if (at := sa.timer_s()) is not None]
         if due:
             delay_s = max(min(due) - self._clock.now_s(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
+    def _send(self, sa: StandingSa) -> None:
+        for datagram in sa.take_datagrams():
+            self._ports.send(datagram)
+
     def _tick(self) -> None:
         self._timer = None
-        for attachment in list(self._attachments.values()):
-            attachment.initiator.handle_timer(self._clock.now_s())
+        for sa in self._sas():
+            sa.handle_timer(self._clock.now_s())
         self._pump()
+
+    def _sas(self) -> list[StandingSa]:
+        return [sa for attachment in self._attachments for sa in attachment.sas]
 
     def _handle(self, attachment: _Attachment, event: Event) -> None:
         match event:
@@ -169,6 +200,16 @@ class Device:
                 fields = {"code": error.code, "step": error.step, "reason": error.sentence}
                 log.warning("not attached", extra={"fields": fields})
                 self._end(attachment, Outcome(False, code=error.code, step=error.step, sentence=error.sentence))
+            case Rekeyed(sa=name):
+                log.info("IKE SA rekeyed", extra={"fields": {"sa": str(name), "suite": event.suite.name}})
+                self._tracer.note("IKE SA rekeyed", ok=True)
+                self._trace_keys(attachment.initiator.current)
+            case ChildRekeyed(child=child):
+                log.info("child SA rekeyed", extra={"fields": {"suite": child.suite.name}})
+                self._tracer.note("child SA rekeyed", ok=True)
+            case ChildClosed(reason=reason):
+                log.warning("child SA closed", extra={"fields": {"reason": reason}})
+                attachment.initiator.current.delete("its child SA is gone", self._clock.now_s())
             case Closed(reason=reason):
                 log.info("SA closed", extra={"fields": {"reason": reason}})
                 self._tracer.note(f"IKE SA closed: {reason}")
@@ -198,9 +239,11 @@ class Device:
     def _end(self, attachment: _Attachment, outcome: Outcome) -> None:
         if not attachment.ended.done():
             attachment.ended.set_result(outcome)
-        initiator = attachment.initiator
-        if initiator.keys is not None:
-            self._tracer.keys(initiator.name, initiator.keys)
+        self._trace_keys(attachment.initiator)
+
+    def _trace_keys(self, sa: StandingSa) -> None:
+        if sa.keys is not None:
+            self._tracer.keys(sa.name, sa.keys)
 
 
 def _described(outcome: Outcome) -> dict[str, object]:

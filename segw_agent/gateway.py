@@ -15,11 +15,14 @@ from segw_agent.udp import UdpPorts
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ikev2.events import (
     CertificateToJudge,
+    ChildClosed,
+    ChildRekeyed,
     Closed,
     Established,
     Event,
     Failed,
     Path,
+    Rekeyed,
     SaName,
     Trusted,
 )
@@ -115,6 +118,10 @@ class Gateway:
                 self._to_judge(event)
             case Established():
                 self._established(event)
+            case Rekeyed():
+                self._rekeyed(event)
+            case ChildRekeyed() | ChildClosed():
+                self._child_changed(event)
             case Closed():
                 self._closed(event)
 
@@ -155,6 +162,18 @@ class Gateway:
         if self.responder.delete_others(event.sa, "replaced by a new SA of the same device", self._clock.now_s()):
             self._tracer.note("9 the device's old IKE SA is deleted")
             self._pump()
+
+    def _rekeyed(self, event: Rekeyed) -> None:
+        self.live.moved(event.old, event.sa)
+        fields = {"identity": event.identity, "old": str(event.old), "sa": str(event.sa), "suite": event.suite.name}
+        log.info("IKE SA rekeyed", extra={"fields": fields})
+        self._trace_keys(event.sa)
+        self._tracer.note("IKE SA rekeyed", ok=True)
+
+    def _child_changed(self, event: ChildRekeyed | ChildClosed) -> None:
+        what = "child SA rekeyed" if isinstance(event, ChildRekeyed) else f"child SA closed: {event.reason}"
+        log.info(what, extra={"fields": {"identity": event.identity, "sa": str(event.sa)}})
+        self._tracer.note(what)
 
     def _failed(self, event: Failed) -> None:
         error = event.error

@@ -93,8 +93,13 @@ class LiveSas:
         """Note that the daemon has rekeyed an SA, which has other SPIs and another number from now on."""
         sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
         if sa is not None:
-            self.remove(sa.name)
-            self._keep(sa.renamed(new, new_id))
+            self._rename(sa, sa.renamed(new, new_id))
+
+    def moved(self, old: SaName, new: SaName) -> None:
+        """Note that an SA was rekeyed, and has another name from now on."""
+        sa = self._sas.get(old)
+        if sa is not None:
+            self._rename(sa, sa.renamed(new, sa.unique_id))
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
         """Take over SAs that were rekeyed while nobody listened: unknown ones of a peer whose known one is gone."""
@@ -114,6 +119,14 @@ class LiveSas:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_changes())
             group.create_task(self._tick())
+
+    def _rename(self, old: LiveSa, new: LiveSa) -> None:
+        """Keep an SA under another name; an end that was resolved on still comes."""
+        why = self._ending.get(old.name)
+        self.remove(old.name)
+        self._keep(new)
+        if why is not None:
+            self._ending[new.name] = why
 
     def _keep(self, sa: LiveSa) -> None:
         self._insert(sa)

@@ -1,12 +1,15 @@
 """strongSwan on one side, this project's own device or gateway on the other."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from .strongswan.charon import wait_until
+from voice_dpki.ledger.records import CertStatus
+
+from .strongswan.charon import device_connection, gateway_connection, wait_until
 from .strongswan.site import GATEWAY, Site, make_site, settings
-from .strongswan.world import Identity, Process, forwarded, policy
+from .strongswan.world import BOUND_S, Identity, Process, forwarded, policy
 
 pytestmark = pytest.mark.netns
 
@@ -21,11 +24,12 @@ def site() -> Iterator[Site]:
 class PythonDevice:
     """Attaches once. It has no way to the ledger, and believes what the gateway's agent has stapled."""
 
-    def __init__(self, site: Site, device: Identity, more: str = "") -> None:
+    def __init__(self, site: Site, device: Identity, more: str = "", top: str = "stay = false\n") -> None:
         path = site.path / f"python-{device.name}"
         config = path.with_suffix(".toml")
         config.write_text(
-            'host = "10.1.0.2"\ngateway = { host = "10.1.0.1" }\nstay = false\n'
+            'host = "10.1.0.2"\ngateway = { host = "10.1.0.1" }\n'
+            + top
             + device.write(path)
             + more
             + f'[ledger]\ngenesis = "{site.ledger.folder}/genesis.json"\nmax_age_s = 10\n'
@@ -33,7 +37,7 @@ class PythonDevice:
         )
         command = ("segw_agent.main", "device", "--config", config)
         self.process = Process(path.with_suffix(".log"), *command, namespace=site.names["device"])
-        self.status = self.process.wait()
+        self.status = self.process.wait() if "stay = false" in top else None
 
 
 @pytest.fixture
@@ -73,8 +77,36 @@ def test_python_device_that_gets_no_proof_from_the_gateway(site: Site) -> None:
     wait_until(lambda: not site.charons["gateway"].sas(), "the gateway was told")
 
 
-def test_strongswan_device_at_a_python_gateway(site: Site) -> None:
-    device = site.charons["device"]
+@pytest.mark.usefixtures("port_500_is_free")
+@pytest.mark.parametrize(("who", "pfs"), [("device", True), ("gateway", False), ("both", True)])
+def test_python_device_and_a_strongswan_gateway_rekey(site: Site, who: str, pfs: bool) -> None:
+    """The device's 2 and 3 s are rekeyed within 1.8 and 2.7; charon's at the same times, if both are to."""
+    gateway, device = site.charons["gateway"], site.recorded()
+    esp = "aes128gcm16-ecp256" if pfs else "aes128gcm16"
+    times = {"rekey_time": "1s", "rand_time": "0s", "life_time": "3s"}
+    child = {"local_ts": ["10.8.0.0/24"], "esp_proposals": [esp]}
+    options = {"children": {"child": child | (times if who != "device" else {})}}
+    options |= {"rekey_time": "2s", "rand_time": "0s", "over_time": "3s"} if who != "device" else {}
+    top = "" if who == "gateway" else "lifetime = { ike_s = 2.4, child_s = 1.2 }\n"
+    since = len(gateway.log())
+    gateway.configure(gateway_connection(GATEWAY, [site.gateway.certificate], **options), site.gateway.pem)
+    attached = PythonDevice(site, device, top=top)
+    try:
+        wait_until(lambda: attached.process.log().count('"IKE SA rekeyed"') >= 2, attached.process.log())
+        assert attached.process.log().count('"child SA rekeyed"') >= 2, attached.process.log()
+        assert len(gateway.sas()) == 1
+        assert '"SA closed"' not in attached.process.log()
+        site.ledger.change(device, CertStatus.REVOKED)
+        wait_until(lambda: not gateway.sas(), "the rekeyed SA is ended", BOUND_S + 1)
+        assert attached.process.wait() == 0, attached.process.log()
+    finally:
+        gateway.configure(gateway_connection(GATEWAY, [site.gateway.certificate]), site.gateway.pem)
+    for failure in ("integrity check failed", "parsing failed", "failed to establish CHILD_SA, keeping IKE_SA"):
+        assert failure not in gateway.log()[since:]
+
+
+@contextmanager
+def python_gateway(site: Site) -> Iterator[Process]:
     site.charons["gateway"].stop()
     config = site.path / "python-gateway.toml"
     config.write_text(
@@ -83,18 +115,47 @@ def test_strongswan_device_at_a_python_gateway(site: Site) -> None:
         + site.ledger.section()
         + policy("Vendor V", "*.example")
     )
-    log = config.with_suffix(".log")
     with forwarded(site.names["gateway"], site.ledger.port):
         command = ("segw_agent.main", "gateway", "--config", config)
+        log = config.with_suffix(".log")
+        log.unlink(missing_ok=True)
         gateway = Process(log, *command, namespace=site.names["gateway"])
         try:
             gateway.says("ready")
-            known = site.recorded()
-            assert site.attach(known), device.log()[-3000:]
-            assert device.inner_address().startswith("10.9.0.")
-            assert f"voice-dpki: '{GATEWAY}' trusted: trusted: " in device.log()
-            device.terminate()
-            assert not site.attach(site.identity())
-            assert "not-recorded" in gateway.log()
+            yield gateway
         finally:
             gateway.stop()
+
+
+def test_strongswan_device_at_a_python_gateway(site: Site) -> None:
+    device = site.charons["device"]
+    with python_gateway(site) as gateway:
+        known = site.recorded()
+        assert site.attach(known), device.log()[-3000:]
+        assert device.inner_address().startswith("10.9.0.")
+        assert f"voice-dpki: '{GATEWAY}' trusted: trusted: " in device.log()
+        device.terminate()
+        assert not site.attach(site.identity())
+        assert "not-recorded" in gateway.log()
+
+
+@pytest.mark.parametrize("pfs", [False, True])
+def test_strongswan_device_rekeys_at_a_python_gateway(site: Site, pfs: bool) -> None:
+    charon, device = site.charons["device"], site.recorded()
+    child = {"remote_ts": ["10.8.0.0/24"], "esp_proposals": ["aes128gcm16-ecp256" if pfs else "aes128gcm16"]}
+    child |= {"rekey_time": "1s", "rand_time": "0s", "life_time": "3s"}
+    times = {"rekey_time": "2s", "rand_time": "0s", "over_time": "3s"}
+    connection = device_connection(device.name, [device.certificate], GATEWAY, children={"child": child}, **times)
+    charon.configure(connection, device.pem)
+    since = len(charon.log())
+    with python_gateway(site) as gateway:
+        assert charon.initiate(), charon.log()[since:]
+        wait_until(lambda: gateway.log().count('"IKE SA rekeyed"') >= 2, gateway.log())
+        assert gateway.log().count('"child SA rekeyed"') >= 2
+        (sa,) = charon.sas()
+        assert sa["child-sas"]
+        assert '"SA closed"' not in gateway.log()
+        site.ledger.change(device, CertStatus.REVOKED)
+        wait_until(lambda: not charon.sas(), "the rekeyed SA is ended", BOUND_S + 1)
+        assert "live SA ended" in gateway.log()
+    assert "failed" not in charon.log()[since:].replace("IKE_SA_INIT failed", "")
