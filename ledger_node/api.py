@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -36,6 +36,8 @@ from voice_dpki.ledger.transactions import (
 from voice_dpki.ledger.tree import TooManyLeavesError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.http import (
+    DEFAULT_MAX_BODY_BYTES,
+    UNBOUNDED,
     Handler,
     HttpApp,
     Request,
@@ -44,7 +46,10 @@ from voice_dpki.shell.http import (
     bearer_token_matches,
     json_response,
     problem,
+    send_response,
+    too_many,
 )
+from voice_dpki.shell.limits import MAX_COST, TooManyError
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, digest_of
@@ -57,6 +62,13 @@ MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 """A list of blocks ends with the block that passes this size."""
 
 MAX_BATCH_BODY_BYTES = 80 * MAX_BATCH
+
+SEVERAL_COST = 20
+"""What a question about several certificates costs a client of what it may have; one about one costs 1."""
+BLOCKS_COST = 20
+TRANSACTION_COST = 10
+"""A signature is verified, whoever made it."""
+SEARCH_COST = MAX_COST
 
 INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
@@ -131,6 +143,11 @@ class InquiryApp(HttpApp):
         if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(_STATUS):
             await super().__call__(scope, receive, send)
             return
+        try:
+            scope["state"].get("account", UNBOUNDED).take(1)
+        except TooManyError as error:
+            await send_response(send, too_many(error))
+            return
         answer = self._status(scope["path"][len(_STATUS) :])
         headers = [
             (b"content-type", answer.content_type.encode("ascii")),
@@ -180,27 +197,38 @@ class Api:
         answers = [
             Route("POST", "/ledger/v1/status", _guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
             Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
-            Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES),
-            Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix)),
-            Route("POST", "/ledger/v1/leaves", _guarded(self._leaves)),
-            Route("GET", "/ledger/v1/names", _guarded(self._names)),
+            Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES, SEVERAL_COST),
+            Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix), cost=SEVERAL_COST),
+            Route("POST", "/ledger/v1/leaves", _guarded(self._leaves), cost=SEVERAL_COST),
+            Route("GET", "/ledger/v1/names", _guarded(self._names), cost=SEVERAL_COST),
             Route("GET", "/ledger/v1/headers/{height}", _guarded(self._header)),
             Route("GET", "/ledger/v1/changes", _guarded(self._changes)),
             Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
-            Route("GET", "/ledger/v1/search", _guarded(self._find)),
+            Route("GET", "/ledger/v1/search", _guarded(self._find), cost=SEARCH_COST),
             Route("GET", "/ledger/v1/node", _guarded(self._node)),
-            Route("GET", "/ledger/v1/blocks", _guarded(self._blocks)),
+            Route("GET", "/ledger/v1/blocks", _guarded(self._blocks), cost=BLOCKS_COST),
             Route("GET", "/ledger/v1/blocks/{height}", _guarded(self._block)),
-            Route("POST", "/ledger/v1/transactions", _guarded(self._transaction), MAX_TRANSACTION_BYTES),
+            Route(
+                "POST",
+                "/ledger/v1/transactions",
+                _guarded(self._transaction),
+                MAX_TRANSACTION_BYTES,
+                TRANSACTION_COST,
+            ),
             HEALTH_ROUTE,
             METRICS_ROUTE,
         ]
         if self._submission is None:
             return answers
-        submit = Route("POST", "/ledger/v1/submissions", _guarded(self._submit), MAX_CERTIFICATE_BYTES)
-        changes = [Route("POST", path, _guarded(self._change(status))) for status, path in CHANGES.items()]
-        renew = Route("POST", "/ledger/v1/renewals", _guarded(self._renew), 4 * MAX_CERTIFICATE_BYTES)
-        return [*answers, submit, renew, *changes]
+        endorsed = {
+            "/ledger/v1/submissions": (self._submit, MAX_CERTIFICATE_BYTES),
+            "/ledger/v1/renewals": (self._renew, 4 * MAX_CERTIFICATE_BYTES),
+            **{path: (self._change(status), DEFAULT_MAX_BODY_BYTES) for status, path in CHANGES.items()},
+        }
+        return answers + [
+            Route("POST", path, _guarded(handler), max_bytes, TRANSACTION_COST)
+            for path, (handler, max_bytes) in endorsed.items()
+        ]
 
     def _status(self, name: str) -> Response:
         try:
@@ -391,7 +419,8 @@ def _guarded(handler: Handler) -> Handler:
             SUBMISSIONS.labels("refused").inc()
             return _refused(refused.result)
         except (BusyError, UnavailableError, NoBlockError) as error:
-            return problem(503, "Service Unavailable", str(error))
+            answer = problem(503, "Service Unavailable", str(error))
+            return replace(answer, headers=(("Retry-After", "1"),))
 
     return guarded
 

@@ -55,11 +55,15 @@ from voice_dpki.ledger.transactions import (
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import read_file
 from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import digest_of
 
 DAY_S = 86_400
 DEFAULT_URL = "http://127.0.0.1:26680"
+
+TRUST_FILE = "ledger-trust.json"
+"""Beside the genesis; without it, commands would fail 14 days after the genesis (`ledger.light`)."""
 
 DESCRIPTION = """\
 Certificates, members and decisions on a ledger. Every answer is verified from the genesis file on.
@@ -106,7 +110,11 @@ def command(arguments: list[str]) -> int:
 
 
 async def _work(options: Namespace, genesis: Genesis, stop: asyncio.Event) -> int | None:
-    async with LedgerClient.of_genesis(options.url, genesis) as client, Sender(options.url) as sender:
+    tls, trust = command_context(options.tls), options.trust or options.genesis.with_name(TRUST_FILE)
+    async with (
+        LedgerClient.of_genesis(options.url, genesis, trust_file=trust, tls=tls) as client,
+        Sender(options.url, tls) as sender,
+    ):
         work: Coroutine[object, object, int | None] = options.work(Session(options, genesis, client, sender, stop))
         return await work
 
@@ -121,6 +129,13 @@ def _parser() -> Parser:
         each.add_argument(
             "--genesis", type=Path, required=True, help="the ledger's genesis file: the root of trust"
         )
+        each.add_argument(
+            "--trust",
+            type=Path,
+            metavar="FILE",
+            help=f"where the newest trusted header is kept (default: {TRUST_FILE} beside the genesis)",
+        )
+        each.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)
     return parser
 
 

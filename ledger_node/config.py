@@ -12,6 +12,8 @@ from ledger_node.cometbft import CometbftSection
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.tls import ClientTls, ServerTls
 
 EXAMPLE = """\
 [node]
@@ -29,10 +31,13 @@ heartbeat_s = 5.0
 
 # [follow]                                 # this node replays, and verifies, another's blocks
 # url = "http://127.0.0.1:26680"
+# checkpoint = { height = 1200, hash = "5f1c.." }   # a header that operators vouch for: docs/adr/0013
+# tls = { certificate = "tls/b.pem", key = "tls/b-key.pem", servers = ["tls/a.pem"] }   # url is then https
 
 # [edge]                                   # this node keeps proofs of another, and no state of its own
 # url = "http://127.0.0.1:26680"
-# max_entries = 100000                     # certificates, about 5 kB each
+# witnesses = []                           # other operators' nodes, whose headers must be the same
+# max_entries = 100000                     # certificates, about 5 kB each; tls as in [follow]
 
 # [cometbft]                               # this node orders transactions with other operators' nodes
 # home = "cometbft"
@@ -45,6 +50,16 @@ heartbeat_s = 5.0
 organization = "Operator A"
 endorsing_key = "keys/endorsing.pem"
 tokens = "tokens"                          # one bearer token a line
+
+# [tls]                                    # needed with [submission] where others can reach the address
+# certificate = "tls/a.pem"                # `ledger-node certificate` makes both
+# key = "tls/a-key.pem"
+# clients = ["tls/clients"]                # certificates, or folders of them, whose holders may connect
+
+# [limits]                                 # for each client address; more gets 429 with Retry-After
+# cost_s = 10000                           # a second: a status inquiry costs 1, a transaction 10, a search 200
+# concurrent = 256                         # requests under way
+# connections = 256
 
 # [trace]
 # file = "trace.jsonl"
@@ -66,16 +81,29 @@ class EngineSection(Config, frozen=True, kw_only=True):
     heartbeat_s: PositiveSeconds = 5.0
 
 
+class Checkpoint(Config, frozen=True, kw_only=True):
+    """A header that is known to be the ledger's from a trustworthy place: its height, and its hash."""
+
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
+
+
 class FollowSection(Config, frozen=True, kw_only=True):
     """Following another node's blocks."""
 
     url: str
+    checkpoint: Checkpoint | None = None
+    """Without it, all that is known of the past is the genesis: see docs/adr/0013."""
+    tls: ClientTls | None = None
 
 
 class EdgeSection(Config, frozen=True, kw_only=True):
     """Answering from another node's proofs, without a state."""
 
     url: str
+    witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Asked once a minute: a node that is cut off, or lies, could show this one alone another history."""
+    tls: ClientTls | None = None
     max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
 
 
@@ -97,6 +125,8 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     cometbft: CometbftSection | None = None
     edge: EdgeSection | None = None
     submission: SubmissionSection | None = None
+    tls: ServerTls | None = None
+    limits: Limits = Limits()
     trace: TraceConfig | None = None
 
 
@@ -108,6 +138,12 @@ def load(path: Path) -> NodeConfig:
         raise LocalError(f"{path}: give exactly one of [engine], [follow], [cometbft] and [edge]")
     if config.edge is not None and config.submission is not None:
         raise LocalError(f"{path}: an [edge] node has no state, which [submission] needs")
+    listen = config.listen
+    if config.submission is not None and config.tls is None and not (listen.is_loopback or listen.insecure):
+        raise LocalError(
+            f"{path}: at {listen.host} others could read the tokens of [submission]: add [tls], or insecure = true "
+            "to [listen] where the network itself is protected"
+        )
     return config
 
 

@@ -7,14 +7,16 @@ kinds are handed on: whoever asks verifies the answers anyway.
 """
 
 import asyncio
+import base64
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from ledger_node.api import INQUIRIES
+from ledger_node.api import INQUIRIES, SEVERAL_COST
 from ledger_node.requests import BadRequestError, description, parse_digest
 from ledger_node.store import parse_signed_header
 from voice_dpki.effects import Clock
@@ -34,6 +36,7 @@ from voice_dpki.ledger.header import Header
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.standing import status_of
+from voice_dpki.ledger.subscription import compare
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
@@ -50,15 +53,15 @@ RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Pauses after one failure, two, and so on; the last one stays."""
 
 FORWARDED = (
-    ("POST", "statuses"),
-    ("POST", "leaves"),
-    ("GET", "names"),
-    ("GET", "prefix/{prefix}"),
-    ("GET", "members/{organization}"),
-    ("GET", "headers/{height}"),
-    ("GET", "changes"),
+    ("POST", "statuses", SEVERAL_COST),
+    ("POST", "leaves", SEVERAL_COST),
+    ("GET", "names", SEVERAL_COST),
+    ("GET", "prefix/{prefix}", SEVERAL_COST),
+    ("GET", "members/{organization}", 1),
+    ("GET", "headers/{height}", 1),
+    ("GET", "changes", 1),
 )
-"""Questions that are handed on, below /ledger/v1/."""
+"""Questions that are handed on, below /ledger/v1/, and what each costs of what its client may have."""
 
 MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
 
@@ -86,15 +89,20 @@ class Edge:
         client: LedgerClient,
         upstream: HttpClient,
         *,
+        witnesses: Sequence[LedgerClient] = (),
         name: str,
         chain_id: str,
         max_entries: int,
         clock: Clock,
         tracer: Tracer,
     ) -> None:
-        """`client` verifies what the other node says, of any age; `upstream` asks it for the rest."""
+        """`client` verifies what the other node says, of any age; `upstream` asks it for the rest.
+
+        `witnesses` ask other operators' nodes, whose headers must be the same.
+        """
         self._client = client
         self._upstream = upstream
+        self._witnesses = witnesses
         self._name = name
         self._chain_id = chain_id
         self._max_entries = max_entries
@@ -113,15 +121,24 @@ class Edge:
             Route("POST", "/ledger/v1/status", self._guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
             Route("GET", "/ledger/v1/certificates/{digest}", self._guarded(self._certificate)),
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
+            Route("GET", "/ledger/v1/search", _no_search),
         ]
         others = [
-            Route(method, f"/ledger/v1/{pattern}", self._guarded(self._forward), MAX_FORWARDED_BODY_BYTES)
-            for method, pattern in FORWARDED
+            Route(method, f"/ledger/v1/{pattern}", self._guarded(self._forward), MAX_FORWARDED_BODY_BYTES, cost)
+            for method, pattern, cost in FORWARDED
         ]
         return HttpApp([*own, *others, HEALTH_ROUTE, METRICS_ROUTE])
 
     async def run(self) -> None:
         """Follow the other node's headers until cancelled."""
+        comparing = asyncio.create_task(compare(self._client, self._witnesses))
+        try:
+            await self._follow()
+        finally:
+            comparing.cancel()
+            await asyncio.gather(comparing, return_exceptions=True)
+
+    async def _follow(self) -> None:
         failures = 0
         while True:
             try:
@@ -137,15 +154,21 @@ class Edge:
 
     async def answer(self, digest: CertDigest, *, with_certificate: bool) -> bytes:
         """Answer about a certificate; raises InquiryError where that needs the other node, and it is of no help."""
+        began_s = time.perf_counter()
+        proved, tip = await self._proved(digest)
+        return self._answer(digest, proved, tip, began_s, with_certificate=with_certificate)
+
+    async def _proved(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
+        """Return what is proved about a certificate, kept or asked for, and under which header."""
         if self._client.fork is not None:
             raise InquiryError(InquiryCode.FORK, "the validators contradict themselves")
-        began_s, tip = time.perf_counter(), self._tip
+        tip = self._tip
         proved = self._kept.pop(digest, None)
         if tip is None or proved is None:
             proved, tip = await self._ask(digest)
         if tip.header.app_hash == (self._tip or tip).header.app_hash:
             self._keep(digest, proved)
-        return self._answer(digest, proved, tip, began_s, with_certificate=with_certificate)
+        return proved, tip
 
     async def _ask(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
         resolution, data = await self._client.resolve_raw(digest)
@@ -215,8 +238,13 @@ class Edge:
         return Response(200, await self.answer(digest_of(request.body), with_certificate=False))
 
     async def _certificate(self, request: Request) -> Response:
-        digest = parse_digest(request.path_args["digest"])
-        return Response(200, await self.answer(digest, with_certificate=True))
+        name = request.path_args["digest"]
+        if not name.endswith(".der"):
+            return Response(200, await self.answer(parse_digest(name), with_certificate=True))
+        proved, _ = await self._proved(parse_digest(name.removesuffix(".der")))
+        if proved.evidence.certificate is None:
+            return problem(404, "Not Found", "no certificate with this digest is recorded")
+        return Response(200, base64.b64decode(proved.evidence.certificate), content_type="application/pkix-cert")
 
     async def _node(self, _request: Request) -> Response:
         header = self._tip.header if self._tip else None
@@ -241,6 +269,15 @@ class Edge:
                 return problem(503, "Service Unavailable", f"the node that is asked is of no help: {error}")
 
         return guarded
+
+
+async def _no_search(_request: Request) -> Response:
+    return problem(
+        404,
+        "Not Found",
+        "an edge node has no catalogue. GET /ledger/v1/names gives all certificates of a whole name, with proof; "
+        "parts of names can be looked for at an inquiry node with a store, and nothing proves its answer",
+    )
 
 
 def _without_certificate(evidence: EvidenceForm) -> EvidenceForm:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import math
+import ssl
 from functools import partial
 from itertools import zip_longest
 
@@ -18,15 +19,18 @@ from prometheus_client import Counter
 
 from ledger_node import misbehaviour
 from ledger_node.chain import Chain, Verdict
+from ledger_node.sending import retry_after_s
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.http_client import check_tls_url, tls_failure
 from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
-from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.header import Header, ValidatorSet
 from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.replica import BlockError, SignedBlock
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
+from voice_dpki.shell.limits import TooManyError
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +63,30 @@ class _VerdictForm(msgspec.Struct):
 
 
 class Follower:
-    """Keeps the chain level with the node at `url`; `run` fetches blocks."""
+    """Keeps the chain level with the node at `url`, asked over TLS as `tls` has it; `run` fetches blocks.
 
-    def __init__(self, chain: Chain, url: str, clock: Clock) -> None:
+    `checkpoint` is the hash that the header at some height must have (docs/adr/0013).
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        url: str,
+        clock: Clock,
+        *,
+        tls: ssl.SSLContext | None = None,
+        checkpoint: tuple[int, bytes] | None = None,
+    ) -> None:
+        """Raise LocalError where TLS is configured and the URL is not https, or the store is of another history."""
+        if tls is not None:
+            check_tls_url(url)
+        self._checkpoint = checkpoint
         self._chain = chain
         self._clock = clock
         self._replica = chain.replica()
+        _check_stored(chain, checkpoint)
         self._light = _light_client(chain, self._replica.last is not None)
-        self._http = httpx.AsyncClient(base_url=url, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises LocalError (a fork, a diverging state) where going on would be wrong."""
@@ -87,13 +107,21 @@ class Follower:
                 raise LocalError(f"the validators contradict themselves: {error}") from None
             except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError) as error:
                 _log_failure(error, first=failures == 0)
-                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                pause_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                wished_s = retry_after_s(error.response) if isinstance(error, httpx.HTTPStatusError) else 0
+                await asyncio.sleep(max(pause_s, wished_s))
                 failures += 1
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Hand a transaction to the followed node and return what became of it; raises UnavailableError."""
+        """Hand a transaction to the followed node and return what became of it.
+
+        Raises UnavailableError, and TooManyError where that node wants no more for now.
+        """
         try:
             response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
+            if response.status_code == 429:
+                wait_s = max(1, int(retry_after_s(response)))
+                raise TooManyError("the ordering node takes no more transactions from here now", wait_s)
             form = msgspec.json.decode(response.content, type=_VerdictForm)
         except (httpx.HTTPError, ValueError):  # msgspec's errors, and bytes that are not UTF-8
             raise UnavailableError("the ordering node does not answer; repeat the request") from None
@@ -135,8 +163,24 @@ class Follower:
                     raise
                 after = self._light.verify(following.signed_header, later, self._clock.now_s())
                 self._light.verify_before(block.signed_header, after)  # docs/adr/0006
+            check_header(self._checkpoint, block.signed_header.header)
             self._chain.store.commit(self._replica.take(block))
             _report_evidence(block, later)
+
+
+def check_header(checkpoint: tuple[int, bytes] | None, header: Header) -> None:
+    """Raise LocalError where a header is not the one that a checkpoint gives for its height."""
+    if checkpoint is not None and header.height == checkpoint[0] and header.hash() != checkpoint[1]:
+        raise LocalError(
+            f"block {header.height} is not that of the checkpoint: this is another history, whoever signed it; "
+            "remove the store, and follow a node that has the checkpoint's"
+        )
+
+
+def _check_stored(chain: Chain, checkpoint: tuple[int, bytes] | None) -> None:
+    stored = None if checkpoint is None else chain.store.view.block(checkpoint[0])
+    if stored is not None:
+        check_header(checkpoint, stored.signed_header().header)
 
 
 def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
@@ -179,4 +223,5 @@ def _log_failure(error: Exception, *, first: bool) -> None:
         REFUSED.inc()
     if refused or first:
         event = "block refused" if refused else "followed node does not answer"
-        log.warning(event, extra={"fields": {"reason": str(error) or type(error).__name__}})
+        reason = tls_failure(error) or str(error) or type(error).__name__
+        log.warning(event, extra={"fields": {"reason": reason}})

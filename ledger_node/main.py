@@ -8,9 +8,8 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 
@@ -25,23 +24,28 @@ from ledger_node.engine import Engine
 from ledger_node.feed import Feed
 from ledger_node.follower import Follower
 from ledger_node.integrity import check_store
+from ledger_node.shares import Shares
 from ledger_node.store import Store
 from ledger_node.submission import Submission
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
-from voice_dpki.http_client import HttpClient
+from voice_dpki.http_client import HttpClient, tls_failure
 from voice_dpki.ledger.answers import MAX_BATCH_BYTES
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
-from voice_dpki.shell.http import serve
+from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, fail, run
+from voice_dpki.shell.tls import (
+    COMMAND_HELP,
+    command_context,
+    make_certificate,
+    optional_client_context,
+    server_context,
+)
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.keys import from_pem
-
-if TYPE_CHECKING:
-    from ledger_node.abci.engine import CometEngine
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +123,15 @@ def _parser() -> Parser:
     identify.set_defaults(run=_id)
     for command in (start, check, identify):
         command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
+    certify = commands.add_parser("certificate", help="make a certificate and key for TLS between nodes")
+    certify.add_argument("--name", required=True, help="the node's or program's name, and its files'")
+    certify.add_argument("--organization", required=True, help="whose it is")
+    certify.add_argument("--days", type=int, default=365, help="how long it is valid (default: %(default)s)")
+    certify.add_argument("--out", type=Path, default=Path("tls"), help="folder (default: %(default)s)")
+    certify.set_defaults(run=_certificate)
     status = commands.add_parser("status", help="print what a running node says of itself")
     status.add_argument("--url", required=True, help="for instance http://127.0.0.1:26680")
+    status.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)
     status.set_defaults(run=_status)
     return parser
 
@@ -164,12 +175,19 @@ def _id(options: Namespace) -> int:
     return 0
 
 
+def _certificate(options: Namespace) -> int:
+    certificate, key = make_certificate(options.out, options.name, options.organization, options.days)
+    print(f"Made {certificate}, for the other side to list, and {key}, which stays here.")
+    return 0
+
+
 def _status(options: Namespace) -> int:
+    tls = command_context(options.tls) or True
     try:
-        answer = httpx.get(f"{options.url.rstrip('/')}/ledger/v1/node", timeout=5, trust_env=False)
+        answer = httpx.get(f"{options.url.rstrip('/')}/ledger/v1/node", timeout=5, trust_env=False, verify=tls)
         answer.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise LocalError(f"{options.url}: the node does not answer: {error}") from None
+        raise LocalError(f"{options.url}: the node does not answer: {tls_failure(error) or error}") from None
     print(answer.text)
     return 0
 
@@ -196,7 +214,7 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
             api = _api(path, config, chain, orderer, feed, tracer)
             async with (
                 _running(orderer.run(), feed.run()) as work,
-                serve(api.app(), config.listen) as port,
+                _served(path, config, api.app()) as port,
             ):
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
@@ -218,27 +236,43 @@ async def _serve_edge(
     folder = resolve(path, config.node.data_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     trace = resolve(path, config.trace.file) if config.trace else None
-    async with (
-        LedgerClient.of_genesis(
-            section.url, genesis, clock=CLOCK, max_age_s=math.inf, trust_file=folder / TRUST_FILE
-        ) as client,
-        HttpClient(section.url, timeout_s=FORWARD_TIMEOUT_S, max_answer_bytes=MAX_BATCH_BYTES) as upstream,
-    ):
+    tls = optional_client_context(path, section.tls)
+    async with AsyncExitStack() as opened:
+        client, *witnesses = [
+            await opened.enter_async_context(
+                LedgerClient.of_genesis(
+                    url, genesis, clock=CLOCK, max_age_s=math.inf, trust_file=trust_file, tls=tls
+                )
+            )
+            for url, trust_file in (
+                (section.url, folder / TRUST_FILE),
+                *((url, None) for url in section.witnesses),
+            )
+        ]
+        upstream = await opened.enter_async_context(
+            HttpClient(section.url, timeout_s=FORWARD_TIMEOUT_S, max_answer_bytes=MAX_BATCH_BYTES, tls=tls)
+        )
         with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
             edge = Edge(
                 client,
                 upstream,
+                witnesses=witnesses,
                 name=config.node.name,
                 chain_id=genesis.chain_id,
                 max_entries=section.max_entries,
                 clock=CLOCK,
                 tracer=tracer,
             )
-            async with _running(edge.run()) as work, serve(edge.app(), config.listen) as port:
+            async with _running(edge.run()) as work, _served(path, config, edge.app()) as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address}})
                 await _first_of(work, stop.wait())
+
+
+def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:
+    tls = None if config.tls is None else server_context(path, config.tls)
+    return serve(app, config.listen, tls=tls, limits=config.limits)
 
 
 def _api(
@@ -268,16 +302,24 @@ async def _chain(folder: Path, genesis: Genesis) -> AsyncIterator[Chain]:
         chain.close()
 
 
-def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> "Engine | Follower | CometEngine":
+def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Orderer:
     if config.engine is not None:
         keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
-        return Engine(chain, keys, CLOCK, config.engine.heartbeat_s)
+        return Shares(Engine(chain, keys, CLOCK, config.engine.heartbeat_s))
     if config.cometbft is not None:
         from ledger_node.abci.engine import CometEngine  # other nodes do without protobuf and its memory
 
-        return CometEngine(chain, _home(path, config, config.cometbft))
-    assert config.follow is not None
-    return Follower(chain, config.follow.url, CLOCK)
+        return Shares(CometEngine(chain, _home(path, config, config.cometbft)))
+    follow = config.follow
+    assert follow is not None
+    known = follow.checkpoint
+    return Follower(
+        chain,
+        follow.url,
+        CLOCK,
+        tls=optional_client_context(path, follow.tls),
+        checkpoint=None if known is None else (known.height, bytes.fromhex(known.hash)),
+    )
 
 
 def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection) -> Home:

@@ -1,6 +1,8 @@
 """Handing transactions to a node from outside: one by one, or certificates by the thousand in batches."""
 
 import asyncio
+import re
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ import msgspec
 
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.http_client import check_tls_url, tls_failure
 from voice_dpki.ledger.answers import MAX_BATCH as MAX_QUESTION
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.refusals import Refusal
@@ -20,6 +23,9 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of,
 TIMEOUT_S = 30.0
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0)
 """Pauses before a transaction is sent again when nobody knows what became of it; each can happen only once."""
+
+MAX_RETRY_AFTER_S = 30.0
+"""A node that wants to be left alone for longer is asked again after this time."""
 
 ENVELOPE_BYTES = 1024
 """What a batch has around its certificates, at most."""
@@ -51,10 +57,13 @@ class TransactionRefusedError(PeerError):
 
 
 class Sender:
-    """Hands transactions to the node at `url`; use as a context."""
+    """Hands transactions to the node at `url`, over TLS as `tls` has it; use as a context."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        """Raise LocalError where TLS is configured and the URL is not one of https."""
+        if tls is not None:
+            check_tls_url(url)
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False, verify=tls or True)
 
     async def __aenter__(self) -> "Sender":
         """Enter."""
@@ -65,17 +74,24 @@ class Sender:
         await self._http.aclose()
 
     async def verdict(self, raw: bytes) -> VerdictForm:
-        """Hand over a transaction, again while the node is busy or away; raises PeerError in the end."""
+        """Hand over a transaction, again while the node is busy or away; raises PeerError in the end.
+
+        A node that says when to come back (Retry-After, RFC 9110 §10.2.3) is not asked before. Raises PeerError at
+        once where one side does not accept the other's certificate.
+        """
         for pause_s in (*RETRY_S, None):
+            wished_s = 0.0
             try:
                 answer = await self._http.post("/ledger/v1/transactions", content=raw)
                 if answer.status_code in (200, 422):
                     return msgspec.json.decode(answer.content, type=VerdictForm)
-                why = f"status {answer.status_code}"
+                why, wished_s = f"status {answer.status_code}", retry_after_s(answer)
             except (httpx.HTTPError, msgspec.MsgspecError) as error:
+                if refused := tls_failure(error):
+                    raise PeerError(f"the node takes no transaction: {refused}") from None
                 why = str(error) or type(error).__name__
             if pause_s is not None:
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(max(pause_s, wished_s))
         raise PeerError(f"the node does not take the transaction: {why}; repeating the command does no harm")
 
     async def send(self, raw: bytes) -> VerdictForm:
@@ -84,6 +100,12 @@ class Sender:
         if verdict.code:
             raise TransactionRefusedError(verdict)
         return verdict
+
+
+def retry_after_s(answer: httpx.Response) -> float:
+    """Return how long the server wants not to be asked, at most MAX_RETRY_AFTER_S; 0 where it does not say."""
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,9}", text) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Subscription:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the changes while the context lasts; raises at its end what that failed with, if it did."""
-        tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compare())]
+        tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compared())]
         try:
             yield
         finally:
@@ -98,15 +98,8 @@ class Subscription:
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
 
-    async def _compare(self) -> None:
-        """Hold the newest header to those of the witnesses, now and then."""
-        while self._witnesses:
-            await asyncio.sleep(self._compare_s)
-            for witness in self._witnesses:
-                try:
-                    await self._client.compare(witness)
-                except InquiryError as error:
-                    log.warning("witness does not agree", extra={"fields": {"reason": str(error)}})
+    async def _compared(self) -> None:
+        await compare(self._client, self._witnesses, self._compare_s)
 
     async def _advance(self) -> None:
         """Wait for the next header, and look up again what it changes."""
@@ -119,3 +112,14 @@ class Subscription:
         found = await self._client.resolve_all([resolution.digest for resolution in old])
         for before, now in zip(old, found, strict=True):
             self._holdings.put(replace(now, certificate=before.certificate))
+
+
+async def compare(client: LedgerClient, witnesses: Sequence[LedgerClient], every_s: float = COMPARE_S) -> None:
+    """Hold a client's newest header to those of witnesses, now and then, until cancelled; the log tells."""
+    while witnesses:
+        await asyncio.sleep(every_s)
+        for witness in witnesses:
+            try:
+                await client.compare(witness)
+            except InquiryError as error:
+                log.warning("witness does not agree", extra={"fields": {"reason": str(error)}})

@@ -147,7 +147,7 @@ class HttpApp:
         request = Request(
             scope["method"], scope["path"], headers, b"", f"{client[0]}:{client[1]}" if client else ""
         )
-        await _send(send, await self._respond(request, scope, receive))
+        await send_response(send, await self._respond(request, scope, receive))
 
     async def _respond(self, request: Request, scope: Any, receive: Any) -> Response:
         try:
@@ -224,7 +224,8 @@ async def _read_body(headers: Mapping[str, str], receive: Any, max_bytes: int) -
         raise _Refused(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
 
 
-async def _send(send: Any, response: Response) -> None:
+async def send_response(send: Any, response: Response) -> None:
+    """Send a response to an ASGI server."""
     headers = [
         (b"content-type", response.content_type.encode("latin-1")),
         (b"content-length", str(len(response.body)).encode("ascii")),

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Config, read_file, resolve
+from voice_dpki.shell.config import Config, load_config, read_file, resolve
 from voice_dpki.shell.limits import Seldom
 from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate, der_of, read_profile
@@ -81,6 +81,18 @@ def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:
 def optional_client_context(config_path: Path, section: ClientTls | None) -> ssl.SSLContext | None:
     """Make a client's TLS context if its section is there; raises LocalError."""
     return None if section is None else client_context(config_path, section)
+
+
+def command_context(file: Path | None) -> ssl.SSLContext | None:
+    """Make the TLS context of a command whose `--tls` names a TOML file with the keys of `ClientTls`.
+
+    Returns None without such a file. Raises LocalError.
+    """
+    return None if file is None else client_context(file, load_config(file, ClientTls))
+
+
+COMMAND_HELP = "TOML file with certificate, key and servers (a list of certificates), for a node with [tls]"
+"""Describes `--tls`."""
 
 
 class _Watched(ssl.SSLObject):
