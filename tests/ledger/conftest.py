@@ -95,7 +95,7 @@ class MemoryChain:
         following = NextBlock(**parts | changes)
         return SignedBlock(following.seal(signers), tuple(transactions), tuple(following.evidence))
 
-    def double_signing(self, number: int = 0, height: int = 1, **changes: Any) -> DuplicateVote:
+    def double_signing(self, number: int = 0, **changes: Any) -> DuplicateVote:
         """Have a validator sign two blocks of one height, with its key; `changes` are of the second vote."""
         key = self.federation.validator_keys[number]
         address = Validator(key.public_key().public_bytes_raw(), 1).address
@@ -103,7 +103,7 @@ class MemoryChain:
         for name, differing in ((b"a", {}), (b"b", changes)):
             parts: dict[str, Any] = {
                 "kind": PREVOTE,
-                "height": height,
+                "height": 1,
                 "round": 0,
                 "block_id": BlockId(name * 32, PartSetHeader(1, name * 32)),
                 "time_ns": START_S * 10**9,
