@@ -5,6 +5,7 @@ two (RFC 5280 §4.1.2.2). Of its extensions only the names are taken over: exten
 device sign OCSP answers for the CA (RFC 6960 §4.2.2.2).
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +19,20 @@ from voice_dpki.x509.keys import LocalSigner
 from voice_dpki.x509.profile import CertificateProfile
 
 DAY_S = 86_400
+
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}\Z", re.IGNORECASE)
+"""One host's name, of two labels or more: no `*`, which gateways would take for all names below."""
+
+_SUBJECT = frozenset(
+    {
+        NameOID.COMMON_NAME,
+        NameOID.ORGANIZATION_NAME,
+        NameOID.ORGANIZATIONAL_UNIT_NAME,
+        NameOID.COUNTRY_NAME,
+        NameOID.SERIAL_NUMBER,
+    }
+)
+"""What a subject may say: an e-mail address or domain in it would be a name that nobody checked."""
 
 BACKDATED_S = 3600
 """Clocks of gateways and devices may be behind ours by so much."""
@@ -92,15 +107,20 @@ def issue(authority: Authority, profile: CertificateProfile, ocsp_url: str) -> x
 
 
 def _check_names(own: x509.Certificate, profile: CertificateProfile) -> None:
-    """Hold the names to DNS names of one host each: others no list can be held to, and gateways would take them."""
+    """Hold the names to those that rules can be held to; what else is in there, some gateway would take for one."""
     try:
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise IssueError("it has no subjectAltName, which would be the identity in IKE") from None
     if len(list(names)) != len(profile.dns_names):
         raise IssueError("its subjectAltName has other names than DNS names")
-    if any("*" in name for name in profile.dns_names):
-        raise IssueError("its subjectAltName has a name with *, which gateways would take for all names below")
+    if not all(map(_HOST.match, profile.dns_names)):
+        raise IssueError("its subjectAltName has a name that is not one host's")
+    if any(attribute.oid not in _SUBJECT for attribute in own.subject):
+        raise IssueError("its subject says more than name, organisation, unit, country and serial number")
+    common_name = (profile.common_name or "").lower()
+    if _HOST.match(common_name) and common_name not in {name.lower() for name in profile.dns_names}:
+        raise IssueError("its common name is a host's that is not in its subjectAltName")
 
 
 def _named(name: str) -> x509.Name:

@@ -4,10 +4,10 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from segw_agent.assembly import assemble
 from segw_agent.bridge.authority import Authority, IssueError, issue, make_authority, make_responder
 from segw_agent.bridge.config import EXAMPLE, Bridge
+from segw_agent.bridge.ocsp import AnswerSigner
 from segw_agent.bridge.responder import Responder
 from segw_agent.bridge.vouching import Vouching
 from segw_agent.config import Setup
@@ -24,10 +25,11 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.config import read_file
+from voice_dpki.shell.files import FOR_ALL, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, run
-from voice_dpki.x509.keys import LocalSigner, generate_es256, to_pem
+from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of, read_profile
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,13 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
         )
     issuing = add("issue", "issue certificates for self-signed ones that the ledger vouches for", _issue)
     issuing.add_argument("certificates", nargs="+", type=Path, metavar="CERT", help="in DER or PEM")
-    issuing.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where they are written, in PEM")
+    issuing.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where each is written, in PEM, under its file's name",
+    )
     add("start", "run the OCSP responder until SIGTERM", _start)
 
 
@@ -73,7 +81,8 @@ def _init(options: argparse.Namespace) -> int:
         if bridge.file(name).exists():
             raise LocalError(f"{bridge.file(name)}: there is a CA already; another one has another name and files")
     authority = make_authority(signer, section.name, int(CLOCK.now_s()), options.days)
-    _write_pair(bridge, section.key, section.certificate, signer, authority.certificate)
+    write_new(bridge.file(section.key), to_pem(signer))
+    write_new(bridge.file(section.certificate), authority.certificate.public_bytes(Encoding.PEM), FOR_ALL)
     _make_responder(bridge, authority, options.responder_days)
     print(f"{bridge.file(section.certificate)}: the CA that gateways and devices must trust")
     return 0
@@ -89,7 +98,8 @@ def _renew(options: argparse.Namespace) -> int:
 def _make_responder(bridge: Bridge, authority: Authority, days: int) -> None:
     section, signer = bridge.config.responder, generate_es256()
     certificate = make_responder(authority, signer, int(CLOCK.now_s()), days)
-    _write_pair(bridge, section.key, section.certificate, signer, certificate)
+    write_private(bridge.file(section.key), to_pem(signer))
+    write_private(bridge.file(section.certificate), certificate.public_bytes(Encoding.PEM))
 
 
 def _issue(options: argparse.Namespace) -> int:
@@ -110,8 +120,8 @@ async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Aut
                 print(f"{path}: refused: {error}", file=sys.stderr)
                 status = EXIT_REFUSED
                 continue
-            target = options.out / f"{profile.dns_names[0].lower()}.pem"
-            _write(target, issued.public_bytes(Encoding.PEM))
+            target = options.out / f"{path.stem}.pem"
+            _write_issued(target, issued.public_bytes(Encoding.PEM))
             print(f"{path}: issued: {target}")
     return status
 
@@ -130,19 +140,19 @@ def _start(options: argparse.Namespace) -> int:
     bridge = Bridge.load(options.config)
     signer, setup = bridge.answer_signer(), bridge.setup()
     setup_logging("segw-bridge")
+    return run(partial(_serve, bridge, signer, setup))
 
-    async def serving(stop: asyncio.Event) -> None:
-        with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
-            async with _vouching(setup, tracer) as vouching:
-                limits = {"validity_s": bridge.config.validity_s, "max_age_s": setup.ledger.max_age_s}
-                app = Responder(vouching, signer, CLOCK, **limits).app()
-                async with serve(app, bridge.config.listen) as port:
-                    address = f"{bridge.config.listen.host}:{port}"
-                    log.info("ready", extra={"fields": {"address": address}})
-                    tracer.ready(address=address)
-                    await stop.wait()
 
-    return run(serving)
+async def _serve(bridge: Bridge, signer: AnswerSigner, setup: Setup, stop: asyncio.Event) -> None:
+    with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
+        async with _vouching(setup, tracer) as vouching:
+            limits = {"validity_s": bridge.config.validity_s, "max_age_s": setup.ledger.max_age_s}
+            app = Responder(vouching, signer, CLOCK, **limits).app()
+            async with serve(app, bridge.config.listen) as port:
+                address = f"{bridge.config.listen.host}:{port}"
+                log.info("ready", extra={"fields": {"address": address}})
+                tracer.ready(address=address)
+                await stop.wait()
 
 
 @asynccontextmanager
@@ -167,18 +177,9 @@ def _make_folder(path: Path) -> None:
         raise LocalError(f"{path}: cannot be made: {error.strerror}") from None
 
 
-def _write_pair(bridge: Bridge, key: str, certificate: str, signer: LocalSigner, made: x509.Certificate) -> None:
-    _write(bridge.file(key), to_pem(signer), mode=0o600)
-    _write(bridge.file(certificate), made.public_bytes(Encoding.PEM))
-
-
-def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    try:
-        new.unlink(missing_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
-        new.replace(path)
-    except OSError as error:
-        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
+def _write_issued(path: Path, data: bytes) -> None:
+    """Write a certificate, but never over another one: two of an identity may be in use, or it is the original."""
+    if not path.exists():
+        write_new(path, data, FOR_ALL)
+    elif read_file(path, "certificate") != data:
+        raise LocalError(f"{path}: there is another certificate already; choose another folder")

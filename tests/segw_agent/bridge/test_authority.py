@@ -42,10 +42,13 @@ def device(signer: LocalSigner | None = None, days: int = 30, name: str = NAME) 
     )
 
 
-def self_signed(*names: x509.GeneralName, usage: x509.ObjectIdentifier | None = None) -> CertificateProfile:
-    """A certificate of the ledger's profile with extensions of its own."""
+def self_signed(
+    *names: x509.GeneralName, usage: x509.ObjectIdentifier | None = None, **subject_more: str
+) -> CertificateProfile:
+    """A certificate of the ledger's profile with extensions, and more in its subject, of its own."""
     signer, now = generate_es256(), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Vendor V")])
+    more = [x509.NameAttribute(getattr(NameOID, name), value) for name, value in subject_more.items()]
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Vendor V"), *more])
     builder = x509.CertificateBuilder(subject, subject, signer.private_key.public_key(), 1)
     builder = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1))
     if names:
@@ -97,12 +100,33 @@ def test_a_device_cannot_become_a_responder() -> None:
         ((x509.DNSName(NAME), x509.IPAddress(IPv4Address("10.1.0.1"))), "other names than DNS"),
         ((x509.DNSName(NAME), x509.RFC822Name("segw@a.example")), "other names than DNS"),
         ((x509.UniformResourceIdentifier("urn:imei:1"),), "other names than DNS"),
-        ((x509.DNSName("*.vendor.example"),), "with \\*"),
+        ((x509.DNSName("*.vendor.example"),), "not one host's"),
+        ((x509.DNSName("../../x.vendor.example"),), "not one host's"),
+        ((x509.DNSName("vendor"),), "not one host's"),
+        ((x509.DNSName("enb1.vendor.example\0"),), "not one host's"),
     ],
 )
 def test_names_that_no_list_can_be_held_to(names: tuple[x509.GeneralName, ...], words: str) -> None:
     with pytest.raises(IssueError, match=words):
         issue(ca(), self_signed(*names), URL)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"COMMON_NAME": "segw.a.example"}, "common name is a host's"),
+        ({"EMAIL_ADDRESS": "segw@a.example"}, "subject says more"),
+        ({"DOMAIN_COMPONENT": "example"}, "subject says more"),
+    ],
+)
+def test_subjects_that_are_names_of_others(more: dict[str, str], words: str) -> None:
+    with pytest.raises(IssueError, match=words):
+        issue(ca(), self_signed(x509.DNSName(NAME), **more), URL)
+
+
+@pytest.mark.parametrize("common_name", ["ENB1.vendor.example", "Base station 1", "enb1"])
+def test_common_names_that_are_no_other_hosts(common_name: str) -> None:
+    assert issue(ca(), self_signed(x509.DNSName(NAME), COMMON_NAME=common_name), URL)
 
 
 def test_the_cas_own_name() -> None:

@@ -74,7 +74,7 @@ class Bridge:
         return self.run("issue", "--out", self.folder / "issued", *files)
 
     def issued(self, credential: Credential) -> Path:
-        return self.folder / "issued" / f"{credential.name}.pem"
+        return self.folder / "issued" / f"{credential.certificate.stem}.pem"
 
     def start(self) -> None:
         self.stop()
@@ -239,6 +239,19 @@ def test_what_is_not_issued_and_why(bridge: Bridge, testbed: Testbed, capsys: py
         assert not bridge.issued(credential).exists()
     assert bridge.run("issue", "--out", bridge.folder / "issued", bridge.folder / "ca.pem") == 1
     assert "refused: " in capsys.readouterr().err
+
+
+def test_no_certificate_is_written_over_another(
+    bridge: Bridge, testbed: Testbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    credential = device(testbed)
+    assert bridge.issue(credential) == bridge.issue(credential) == 0  # which gives the same again
+    own = tmp_path / "own.pem"
+    pem = x509.load_der_x509_certificate(credential.der).public_bytes(Encoding.PEM)
+    own.write_bytes(pem)
+    assert bridge.run("issue", "--out", tmp_path, own) == 2
+    assert "there is another certificate already" in capsys.readouterr().err
+    assert own.read_bytes() == pem
 
 
 def test_get(bridge: Bridge, testbed: Testbed) -> None:
