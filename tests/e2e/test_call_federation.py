@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from sip_testbed.network import Testbed
+from sip_testbed.network import Testbed, witnesses
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
-from sip_testbed.provision import FEDERATION, LedgerKind
+from sip_testbed.provision import FEDERATION, OPERATORS, LedgerKind
 from sip_testbed.report import schema
 from sip_testbed.scenarios import DEFAULT, SCENARIOS
+from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
+from voice_dpki.shell.ledger import LedgerAccess, read_genesis
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,45 @@ def test_a_good_call_over_four_operators_validators(testbed: Testbed, tmp_path: 
     assert all(size > 5 for size in sizes.values())
 
 
-def test_a_revocation_of_a_moment_ago_is_known_to_the_other_operator(testbed: Testbed, tmp_path: Path) -> None:
-    seen = place(testbed, "signer-revoked", tmp_path).report.seen
-    assert (seen.refused_by, seen.reasoncode) == ("E17 certificate", 437)
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("signer-revoked", "E17 certificate"),
+        ("signer-not-recorded", "E17 certificate"),
+        ("number-outside-range", "E17 authority"),
+    ],
+)
+def test_what_the_ledger_does_not_allow_is_refused(name: str, step: str, testbed: Testbed, tmp_path: Path) -> None:
+    """A revocation is of a moment ago: the other operator knows of it."""
+    seen = place(testbed, name, tmp_path).report.seen
+    assert (seen.refused_by, seen.reasoncode) == (step, 437)
+
+
+async def test_the_verifier_keeps_the_newest_header_and_other_operators_have_the_same(testbed: Testbed) -> None:
+    kept = testbed.folder / "trust-verify-b.json"
+    shutil.copy(kept, testbed.folder / "trust-restarted.json")
+    access = LedgerAccess(
+        f"http://{testbed.addresses['ledger-b']}",
+        read_genesis(testbed.site.genesis),
+        testbed.folder / "trust-restarted.json",
+    )
+    async with access.client(SystemClock()) as client:
+        await client.resolve(testbed.site.signer.digest)
+        urls = witnesses(testbed.site, OPERATORS[1])
+        assert len(urls) == 3
+        for url in urls:
+            async with access.witness(url, SystemClock()) as witness:
+                await client.compare(witness)
+
+
+def test_a_call_while_another_operators_validator_is_dead(testbed: Testbed, tmp_path: Path) -> None:
+    """Last, for it takes a validator away. The three others go on, also with what is new."""
+    dead = testbed.running["validator-d"]
+    dead.send(signal.SIGKILL)
+    assert dead.wait_end(10) == -signal.SIGKILL
+    new = testbed.site.signing_credential("while one is dead")
+    assert testbed.record({"a": (new,)}) > 0
+    report = place(testbed, DEFAULT, tmp_path).report
+    assert report.seen.verstat == "TN-Validation-Passed"
+    sizes = {process.name: process.pss_mb for process in report.processes}
+    assert sizes["validator D"] == sizes["CometBFT D"] == 0
