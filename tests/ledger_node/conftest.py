@@ -218,7 +218,8 @@ class Maker:
             "next_validators": self.genesis.validators,
             "consensus_hash": self.genesis.consensus_hash(),
         }
-        return SignedBlock(NextBlock(**parts | changes).seal(self.signers), tuple(transactions))
+        following = NextBlock(**parts | changes)
+        return SignedBlock(following.seal(self.signers), tuple(transactions), tuple(following.evidence))
 
     def take(self, block: SignedBlock) -> Step:
         """Take the next block."""

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from voice_dpki.ledger.block import ExecTxResult
+from voice_dpki.ledger.evidence import DuplicateVote, Vote
+from voice_dpki.ledger.header import PREVOTE, BlockId, PartSetHeader
 from voice_dpki.ledger.replica import SignedBlock
 
 
@@ -157,6 +160,67 @@ def test_a_lie_is_refused_until_the_truth_is_told(
         source.lie = None
         follower.reaches(3)
         follower.kill()
+
+
+def accuse(maker: Any, signature: bytes | None = None) -> DuplicateVote:
+    """Evidence against the first validator: both votes signed with its key, unless another signature is given."""
+    address = maker.genesis.validators.addresses[0]
+    votes = []
+    for name in (b"a", b"b"):
+        block_id = BlockId(name * 32, PartSetHeader(1, name * 32))
+        vote = Vote(
+            kind=PREVOTE,
+            height=1,
+            round=0,
+            block_id=block_id,
+            time_ns=maker.genesis.time_ns,
+            validator_address=address,
+            validator_index=0,
+            signature=b"",
+        )
+        made = signature or maker.signers[address](vote.signed_bytes(maker.genesis.chain_id))
+        votes.append(replace(vote, signature=made))
+    return DuplicateVote(
+        vote_a=votes[0], vote_b=votes[1], total_power=2, validator_power=1, time_ns=maker.genesis.time_ns
+    )
+
+
+@pytest.mark.parametrize(("signature", "unproved"), [(None, 0), (bytes(64), 1)])
+def test_evidence_is_followed_and_reported_even_where_its_signatures_do_not_verify(
+    network: Any, maker: Any, signature: bytes | None, unproved: int
+) -> None:
+    """Two thirds vouch for it: who signs as only CometBFT accepts it could otherwise stop all who follow."""
+    blocks = [maker.block(evidence=[accuse(maker, signature)])]
+    maker.take(blocks[0])
+    blocks.append(maker.block())
+    with Source(blocks).served() as url:
+        follower = network.follower("a", url).launch()
+        follower.reaches(1)
+        metrics = follower.http.get("/metrics").text
+        assert "ledger_validators_misbehaved_total 1.0" in metrics
+        assert f"ledger_evidence_unproved_total {unproved:.1f}" in metrics
+        follower.says("validator-misbehaved")
+        assert ("evidence-unproved" in follower.log.read_text()) == bool(unproved)
+
+
+@pytest.mark.parametrize("evidence", [[], ["AAAA"], None])
+def test_other_evidence_is_refused_until_the_right_one_comes(network: Any, maker: Any, evidence: Any) -> None:
+    blocks = [maker.block(evidence=[accuse(maker)])]
+    maker.take(blocks[0])
+    blocks.append(maker.block())
+
+    def lie(made: list[Any]) -> Any:
+        made[0]["evidence"] = evidence if evidence is not None else made[0]["evidence"] * 2
+        return made
+
+    source = Source(blocks)
+    source.lie = lie
+    with source.served() as url:
+        follower = network.follower("a", url).launch()
+        follower.says("block refused")
+        assert follower.info()["height"] == 0
+        source.lie = None
+        follower.reaches(1)
 
 
 def test_a_block_whose_votes_do_not_suffice_is_taken_from_the_next_one(

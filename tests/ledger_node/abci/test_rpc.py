@@ -12,18 +12,24 @@ import pytest
 
 from ledger_node.abci.rpc import IN_CACHE, MAX_RPC_BATCH, Broadcaster, Rpc, RpcError
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.evidence import evidence_hash
+from voice_dpki.ledger.header import Header
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 
-COMMIT = json.loads((Path(__file__).parents[2] / "vectors" / "cometbft" / "commit-5.json").read_text())
+VECTORS = Path(__file__).parents[2] / "vectors" / "cometbft"
+COMMIT = json.loads((VECTORS / "commit-5.json").read_text())
 COMMIT = COMMIT.get("result", COMMIT)
 HEIGHT = int(COMMIT["signed_header"]["header"]["height"])
+BLOCK = json.loads((VECTORS / "evidence" / "block-prevotes.json").read_text())
 
 
 def call(method: str, parameters: dict[str, str]) -> dict[str, Any]:
     """Answer one call as CometBFT does."""
     if method == "commit" and int(parameters["height"]) == HEIGHT:
         return {"result": COMMIT}
+    if method == "block" and int(parameters["height"]) == HEIGHT:
+        return {"result": BLOCK}
     if method == "broadcast_tx_async":
         known = base64.b64decode(parameters["tx"]) == b"known"
         error = {"code": -32603, "message": "Internal error", "data": IN_CACHE}
@@ -57,6 +63,15 @@ async def test_headers_come_with_their_commits() -> None:
             await rpc.signed_headers([HEIGHT, HEIGHT + 1])
 
 
+async def test_evidence_comes_as_the_header_commits_to_it() -> None:
+    async with cometbft() as rpc:
+        assert await rpc.evidence([]) == {}
+        evidence = (await rpc.evidence([HEIGHT]))[HEIGHT]
+        assert evidence_hash(evidence) == Header.from_json(BLOCK["block"]["header"]).evidence_hash
+        with pytest.raises(RpcError, match="height must be less"):
+            await rpc.evidence([HEIGHT, HEIGHT + 1])
+
+
 async def test_transactions_are_taken_or_not_each_for_itself() -> None:
     async with cometbft() as rpc:
         assert await rpc.broadcast([b"new", b"known", b"other"]) == ["", IN_CACHE, ""]
@@ -69,8 +84,9 @@ async def test_transactions_are_taken_or_not_each_for_itself() -> None:
 )
 async def test_other_answers_are_errors(answer: Any) -> None:
     async with cometbft(lambda _: answer) as rpc:
-        with pytest.raises((RpcError, MalformedError)):
-            await rpc.signed_headers([HEIGHT])
+        for method in (rpc.signed_headers, rpc.evidence):
+            with pytest.raises((RpcError, MalformedError)):
+                await method([HEIGHT])
 
 
 async def test_transactions_wait_for_cometbft_and_go_in_batches() -> None:

@@ -1,5 +1,6 @@
 """Blocks between CometBFT's decision and the store: the state after them, and when they are stored."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from ledger_node.abci import tail as tail_module
 from ledger_node.abci.tail import Tail
 from ledger_node.store import Store
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NextBlock
-from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.evidence import DuplicateVote, Evidence, Vote, misbehaving
+from voice_dpki.ledger.header import NO_BLOCK, PRECOMMIT, BlockId, PartSetHeader, SignedHeader, Validator
 from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.names import CertDigest, Height
@@ -28,9 +30,9 @@ class Chain:
         self.headers: dict[int, SignedHeader] = {}
         self.app_hash = self.genesis.outcome().app_hash
 
-    def decide(self, *transactions: bytes) -> Height:
+    def decide(self, *transactions: bytes, evidence: tuple[Evidence, ...] = ()) -> Height:
         height = Height(self.tail.height + 1)
-        block = Block(height, START_S + height, transactions)
+        block = Block(height, START_S + height, transactions, misbehaving(evidence))
         following = NextBlock(
             chain_id=self.genesis.chain_id,
             previous=self.headers.get(height - 1),
@@ -40,6 +42,7 @@ class Chain:
             last_results=[],
             validators=self.genesis.validators,
             next_validators=self.genesis.validators,
+            evidence=evidence,
         )
         self.headers[height] = following.seal({})
         outcome = apply(self.tail.view, block)
@@ -127,6 +130,29 @@ def test_a_tail_begins_where_the_store_ends(federation: Any, store: Store, chain
     assert (again.height, again.time_s) == (2, START_S + 2)
     assert again.view.record(CertDigest(bytes(32))) is None
     again.close()
+
+
+def test_evidence_is_stored_with_its_block(federation: Any, store: Store, chain: Chain) -> None:
+    vote = Vote(
+        kind=PRECOMMIT,
+        height=1,
+        round=0,
+        block_id=NO_BLOCK,
+        time_ns=START_S * 10**9,
+        validator_address=Validator(federation.validators["Operator B"], 1).address,
+        validator_index=1,
+        signature=bytes(64),
+    )
+    other = replace(vote, block_id=BlockId(bytes(32), PartSetHeader(1, bytes(32))))
+    evidence = DuplicateVote(vote_a=vote, vote_b=other, total_power=2, validator_power=1, time_ns=vote.time_ns)
+    chain.decide(evidence=(evidence,))
+    chain.decide()
+    for wrong in ((), (evidence, evidence), (replace(evidence, total_power=3),)):
+        with pytest.raises(MalformedError, match="the evidence of block 1 is not what"):
+            chain.tail.step(chain.headers, {1: wrong})
+    store.commit(chain.tail.step(chain.headers, {1: (evidence,)}))
+    assert store.view.block(1).signed_block().evidence == (evidence,)
+    assert store.view.member("Operator B").validators == ()
 
 
 def test_a_wrong_header_stores_nothing(federation: Any, chain: Chain) -> None:
