@@ -1,5 +1,8 @@
 """The agent as a process: what a plugin asks it over its socket, with a real ledger behind it."""
 
+import contextlib
+import os
+import random
 import socket
 import time
 import urllib.request
@@ -16,6 +19,7 @@ from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR, Credential
 from segw_agent.policy import IntegrityPolicy, Side
 from segw_agent.protocol import Answer, Operation, Request
+from tests.campaign import bent, campaign, rounds
 from voice_dpki.effects import SystemClock
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.identity import fqdn, subject_identity
@@ -218,6 +222,62 @@ def test_any_bytes_on_the_socket(agent: Agent, octets: bytes, sized: bool) -> No
         while connection.recv(4096):
             pass
     assert agent.running.status is None
+
+
+@campaign
+@pytest.mark.timeout(3600)
+def test_bent_requests_for_a_time(
+    request: pytest.FixtureRequest, testbed: Testbed, agent: Agent, segw: Credential
+) -> None:
+    """Requests that are bent, several on a connection, whole or in pieces; then the agent still judges rightly."""
+    known = device(testbed, 8)
+    testbed.record(known)
+    frames = [_request(side, credential) for side in Side for credential in (known, segw, device(testbed, 9))]
+    for number, chance in enumerate(rounds(request), 1):
+        if number % 20_000 == 0:  # each refusal is a line
+            assert "raceback" not in agent.log.read_text()
+            os.truncate(agent.log, 0)
+            os.truncate(agent.path.with_name("agent.jsonl"), 0)
+        octets = b"".join(_framed(chance, bent(chance, chance.choice(frames)[2:], frames)) for _ in range(3))
+        with (
+            socket.socket(socket.AF_UNIX) as connection,
+            contextlib.suppress(BrokenPipeError, ConnectionResetError),
+        ):
+            connection.settimeout(10)
+            connection.connect(str(agent.path))
+            cut = chance.randrange(len(octets) + 1)
+            connection.sendall(octets[:cut])
+            connection.sendall(octets[cut:])
+            connection.shutdown(socket.SHUT_WR)
+            while head := connection.recv(2, socket.MSG_WAITALL):
+                answer = Answer.parse(connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
+                assert answer.code != "internal"
+                if answer.code == "malformed":
+                    break
+    assert agent.running.status is None
+    assert agent.judge(known).yes
+    assert agent.judge(device(testbed, 9)).code == "not-recorded"
+
+
+def _request(side: Side, credential: Credential) -> bytes:
+    return Request(
+        operation=Operation.JUDGE,
+        side=side,
+        sa=SA,
+        certificate=credential.der,
+        identification=fqdn(credential.name),
+        integrity_info=IntegrityInfo(Result.PASSED, int(time.time()), ()).sign(
+            from_pem(credential.key.read_bytes()), SA, credential.digest
+        ),
+        ledger_answer=b'{"proof": ""}' if side is Side.DEVICE else None,
+        connection="devices",
+    ).serialize()
+
+
+def _framed(chance: random.Random, body: bytes) -> bytes:
+    """Give a body its length, and now and then another's."""
+    size = len(body) if chance.random() < 0.9 else chance.randrange(2**16)
+    return min(size, 2**16 - 1).to_bytes(2, "big") + body[: 2**16 - 1]
 
 
 def test_nothing_went_wrong_unnoticed(agent: Agent) -> None:
