@@ -40,6 +40,9 @@ MAX_OPERATORS = 26
 NETWORK = "127.0.1"
 """The first three numbers of the nodes' loopback addresses; the last is the operator's."""
 
+DELAY_S = 5
+"""How long before a voted change of members takes effect here: a demonstration cannot wait a day for it."""
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 AGREE_TIMEOUT_S = 30.0
@@ -306,7 +309,8 @@ async def _record(client: httpx.AsyncClient, node: OperatorNode, number: int) ->
 
 
 def _members(operators: int) -> str:
-    return f'chain_id = "{CHAIN_ID}"\n' + "".join(_member(number) for number in range(operators))
+    parameters = f'chain_id = "{CHAIN_ID}"\n\n[parameters]\ndelay_s = {DELAY_S}\n'
+    return parameters + "".join(_member(number) for number in range(operators))
 
 
 def _member(number: int) -> str:
@@ -323,6 +327,8 @@ validators = 1
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
+    """Write a node's configuration; where others could reach its address, the network is made for the test."""
+    insecure = "" if Listen(host=host, port=0).is_loopback else "insecure = true\n"
     listed = "".join(f'  "{peer}",\n' for peer in peers)
     return f"""\
 [node]
@@ -333,7 +339,7 @@ genesis = "genesis.json"
 [listen]
 host = "{host}"
 port = {FIRST_PORT}
-
+{insecure}
 [cometbft]
 home = "cometbft-{name}"
 rpc = {{ host = "{host}", port = {RPC_PORT} }}

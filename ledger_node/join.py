@@ -1,7 +1,8 @@
 """`ledger-node join`: what an operator's new node needs to take part in a federation that is running.
 
 The genesis file is the root of trust and must be had from a trusted place. With the RPC of two nodes or more, the
-new node begins with a snapshot: the header from which it does so is verified here from the genesis.
+new node begins with a snapshot. The header from which it does so is verified here from the genesis, or it is the
+checkpoint that other operators gave: what that is for is in docs/adr/0013.
 """
 
 import re
@@ -29,6 +30,7 @@ from voice_dpki.shell.files import write_new
 
 TIMEOUT_S = 10.0
 
+_CHECKPOINT = re.compile(r"[1-9][0-9]{0,14}:[0-9A-Fa-f]{64}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 
 EXAMPLE = """\
@@ -36,6 +38,10 @@ ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out
     --peer 0123456789abcdef0123456789abcdef01234567@192.0.2.1:26656 \\
     --rpc http://192.0.2.1:26657 --rpc http://192.0.2.2:26657
 ledger-node start --config node/operator-c.toml
+
+With --checkpoint HEIGHT:HASH, a header that other operators vouch for, the node does not depend on the keys of the
+genesis's validators having been kept safe ever since. At an operator's node, HASH is commit.block_id.hash of
+/ledger/v1/headers/HEIGHT; take one of the last days.
 
 The node follows at once. It votes from the block after which the federation has admitted its validator key, which
 this command prints.
@@ -52,11 +58,19 @@ class Joined:
 
 
 def join(
-    genesis_file: Path, folder: Path, *, name: str, host: str, peers: Sequence[str], rpc_servers: Sequence[str]
+    genesis_file: Path,
+    folder: Path,
+    *,
+    name: str,
+    host: str,
+    peers: Sequence[str],
+    rpc_servers: Sequence[str],
+    checkpoint: str | None = None,
 ) -> Joined:
     """Make keys and a configuration in `folder`, which must be new or empty.
 
-    Raises LocalError if something is there already, the genesis is none, or the first RPC server proves no header.
+    Raises LocalError if something is there already, the genesis is none, or the first RPC server proves no header,
+    or has not that of the checkpoint.
     """
     if not _NAME.match(name):
         raise LocalError(
@@ -65,7 +79,7 @@ def join(
     genesis = load_genesis(read_file(genesis_file, "genesis", MAX_GENESIS_BYTES))
     if folder.exists() and any(folder.iterdir()):
         raise LocalError(f"{folder}: there is something in it already; name a new folder")
-    trusted = trusted_header(genesis, rpc_servers[0]) if rpc_servers else None
+    trusted = _trusted(genesis, rpc_servers, checkpoint)
     (folder / "keys").mkdir(parents=True, mode=0o700)
     shutil.copyfile(genesis_file, folder / "genesis.json")
     key = Ed25519PrivateKey.generate()
@@ -75,6 +89,35 @@ def join(
     config.write_text(_configuration(name, host, peers) + _state_sync(rpc_servers, trusted))
     identity = node_id(node_key(folder / f"cometbft-{name}"))
     return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
+
+
+def _trusted(genesis: Genesis, rpc_servers: Sequence[str], checkpoint: str | None) -> Header | None:
+    if not rpc_servers:
+        if checkpoint is not None:
+            raise LocalError("a checkpoint is where the node begins with a snapshot: give --rpc of two nodes too")
+        return None
+    if checkpoint is None:
+        return trusted_header(genesis, rpc_servers[0])
+    return checkpoint_header(genesis, rpc_servers[0], checkpoint)
+
+
+def checkpoint_header(genesis: Genesis, url: str, checkpoint: str) -> Header:
+    """Fetch the header that a checkpoint, HEIGHT:HASH, names; raises LocalError where the node has another."""
+    if not _CHECKPOINT.match(checkpoint):
+        raise LocalError("a checkpoint is a height, a colon, and the header's hash in 64 hexadecimal digits")
+    height, _, name = checkpoint.partition(":")
+    header = _fetched(url, f"/commit?height={height}").header
+    if (header.height, header.hash().hex(), header.chain_id) != (int(height), name.lower(), genesis.chain_id):
+        raise LocalError(f"{url}: the header there at {height} is not the checkpoint's: ask both sides why")
+    return header
+
+
+def _fetched(url: str, path: str) -> SignedHeader:
+    try:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+            return SignedHeader.from_json(_result(client, path)["signed_header"])
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, KeyError, MalformedError) as error:
+        raise LocalError(f"{url}: no such header there: {error}") from None
 
 
 def trusted_header(genesis: Genesis, url: str) -> Header:

@@ -115,6 +115,9 @@ def _parser() -> Parser:
     join.add_argument(
         "--rpc", action="append", metavar="URL", help="RPC of a node; with two, begin with a snapshot"
     )
+    join.add_argument(
+        "--checkpoint", metavar="HEIGHT:HASH", help="a header that other operators vouch for, to begin from"
+    )
     join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
     join.set_defaults(run=_join)
     check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
@@ -152,6 +155,7 @@ def _join(options: Namespace) -> int:
         host=options.host,
         peers=options.peer,
         rpc_servers=options.rpc or (),
+        checkpoint=options.checkpoint,
     )
     print(f"Made {made.config} and its keys. For the other operators:")
     print(f"  peer           {made.peer}")

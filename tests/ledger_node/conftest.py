@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -66,6 +67,16 @@ class Node:
             f'[node]\nname = "{self.config.stem}"\ndata_dir = "{self.data.name}"\ngenesis = "genesis.json"\n'
             f'[listen]\nport = {self.port}\n[trace]\nfile = "{self.trace.name}"\n{role}'
         )
+
+    def secure(self, context: ssl.SSLContext, own: str, *clients: str) -> "Node":
+        """Have the node serve over TLS, and be asked with `context`."""
+        listed = ", ".join(f'"tls/{client}.pem"' for client in clients)
+        with self.config.open("a") as file:
+            file.write(f'[tls]\ncertificate = "tls/{own}.pem"\nkey = "tls/{own}-key.pem"\nclients = [{listed}]\n')
+        self.url = self.url.replace("http:", "https:")
+        self.http.close()
+        self.http = httpx.Client(base_url=self.url, trust_env=False, verify=context)
+        return self
 
     def launch(self) -> "Node":
         """Start the process without waiting."""
