@@ -1,17 +1,18 @@
 """Two operators and a vendor with their keys, and a ledger in memory that they use."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.double_signing import signed_twice
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.block import NextBlock
-from voice_dpki.ledger.evidence import DuplicateVote, Vote
+from voice_dpki.ledger.evidence import DuplicateVote
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
-from voice_dpki.ledger.header import PREVOTE, BlockId, PartSetHeader, Validator
+from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.replica import Replica, SignedBlock, Step
 from voice_dpki.ledger.state import MemoryState
@@ -99,23 +100,7 @@ class MemoryChain:
         """Have a validator sign two blocks of one height, with its key; `changes` are of the second vote."""
         key = self.federation.validator_keys[number]
         address = Validator(key.public_key().public_bytes_raw(), 1).address
-        votes = []
-        for name, differing in ((b"a", {}), (b"b", changes)):
-            parts: dict[str, Any] = {
-                "kind": PREVOTE,
-                "height": 1,
-                "round": 0,
-                "block_id": BlockId(name * 32, PartSetHeader(1, name * 32)),
-                "time_ns": START_S * 10**9,
-                "validator_address": address,
-                "validator_index": 0,
-                "signature": b"",
-            }
-            vote = Vote(**parts | differing)
-            votes.append(replace(vote, signature=key.sign(vote.signed_bytes(CHAIN))))
-        return DuplicateVote(
-            vote_a=votes[0], vote_b=votes[1], total_power=2, validator_power=1, time_ns=START_S * 10**9
-        )
+        return signed_twice(CHAIN, address, key.sign, **changes)
 
     def take(self, block: SignedBlock) -> Step:
         """Take a block and store what is to be stored."""

@@ -588,6 +588,7 @@ def test_two_blocks_at_one_height_are_evidence_against_who_signed_both() -> None
     recorded = evidence.to_json()
     assert SignedHeader.from_json(recorded["conflicting"]) == conflicting
     assert ValidatorSet.from_json({"validators": recorded["validators"]}) == one.validators(3)
+    assert recorded["double_signers"] == [address.hex().upper() for address in evidence.double_signers]
     assert client.latest.signed_header == trusted
 
 

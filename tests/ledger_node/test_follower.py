@@ -4,16 +4,15 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.double_signing import signed_twice
 from voice_dpki.ledger.block import ExecTxResult
-from voice_dpki.ledger.evidence import DuplicateVote, Vote
-from voice_dpki.ledger.header import PREVOTE, BlockId, PartSetHeader
+from voice_dpki.ledger.evidence import DuplicateVote
 from voice_dpki.ledger.replica import SignedBlock
 
 
@@ -23,6 +22,8 @@ class Source:
     def __init__(self, blocks: list[SignedBlock]) -> None:
         self.blocks = blocks
         self.lie: Callable[[list[Any]], Any] | None = None
+        self.refusals = 0
+        """Requests that are told to come again in a second; transactions all are."""
 
     def answer(self, path: str) -> bytes:
         first = int(parse_qs(urlsplit(path).query)["from"][0])
@@ -38,7 +39,21 @@ class Source:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.refuse()
+
+            def refuse(self) -> None:
+                self.send_response(429)
+                self.send_header("retry-after", "1")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
             def do_GET(self) -> None:
+                if source.refusals:
+                    source.refusals -= 1
+                    self.refuse()
+                    return
                 body = source.answer(self.path)
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
@@ -165,24 +180,8 @@ def test_a_lie_is_refused_until_the_truth_is_told(
 def accuse(maker: Any, signature: bytes | None = None) -> DuplicateVote:
     """Evidence against the first validator: both votes signed with its key, unless another signature is given."""
     address = maker.genesis.validators.addresses[0]
-    votes = []
-    for name in (b"a", b"b"):
-        block_id = BlockId(name * 32, PartSetHeader(1, name * 32))
-        vote = Vote(
-            kind=PREVOTE,
-            height=1,
-            round=0,
-            block_id=block_id,
-            time_ns=maker.genesis.time_ns,
-            validator_address=address,
-            validator_index=0,
-            signature=b"",
-        )
-        made = signature or maker.signers[address](vote.signed_bytes(maker.genesis.chain_id))
-        votes.append(replace(vote, signature=made))
-    return DuplicateVote(
-        vote_a=votes[0], vote_b=votes[1], total_power=2, validator_power=1, time_ns=maker.genesis.time_ns
-    )
+    sign = maker.signers[address] if signature is None else lambda _: signature
+    return signed_twice(maker.genesis.chain_id, address, sign)
 
 
 @pytest.mark.parametrize(("signature", "unproved"), [(None, 0), (bytes(64), 1)])
@@ -249,6 +248,32 @@ def test_a_state_that_the_validators_agreed_on_and_we_did_not_compute(
         with Source([*blocks, maker.block(**changes)]).served() as url:
             follower = network.follower(f"follower-{at}", url)
             assert "differs from the one that the validators agreed on" in follower.fails()
+
+
+def test_a_history_without_the_checkpoint_ends_the_node(network: Any, blocks: list[SignedBlock]) -> None:
+    """Its validators signed it: only the checkpoint tells it from the ledger's (docs/adr/0013)."""
+    good = blocks[1].signed_header.header.hash().hex()
+    for at, name in enumerate((good, "00" * 32)):
+        with Source(blocks).served() as url:
+            follower = network.follower(f"follower-{at}", url)
+            line = f'[follow]\ncheckpoint = {{ height = 2, hash = "{name}" }}\n'
+            follower.config.write_text(follower.config.read_text().replace("[follow]\n", line))
+            if name == good:
+                follower.launch().reaches(3)
+                follower.kill()
+                follower.config.write_text(follower.config.read_text().replace(good, "11" * 32))
+            assert "is not that of the checkpoint" in follower.fails()
+
+
+def test_a_node_that_asks_for_a_pause_gets_it(network: Any, blocks: list[SignedBlock]) -> None:
+    source = Source(blocks)
+    source.refusals = 1
+    with source.served() as url:
+        follower = network.follower("a", url, "Operator B").launch()
+        follower.says("429")
+        answer = follower.http.post("/ledger/v1/transactions", content=b"transaction")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        follower.reaches(3)
 
 
 def test_two_histories_end_the_node_and_are_kept_as_evidence(

@@ -122,11 +122,12 @@ class Fork:
         return tuple(vote.validator_address for vote in _votes(self.conflicting) if vote.validator_address in first)
 
     def to_json(self) -> dict[str, Any]:
-        """Both signed headers and the validators of the conflicting one, in the forms of the RPC."""
+        """Both signed headers, the validators of the conflicting one, and who signed both; all as in the RPC."""
         return {
             "trusted": self.trusted.to_json(),
             "conflicting": self.conflicting.to_json(),
             **self.validators.to_json(),
+            "double_signers": [address.hex().upper() for address in self.double_signers],
         }
 
 

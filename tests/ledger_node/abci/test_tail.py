@@ -9,10 +9,11 @@ import pytest
 from ledger_node.abci import tail as tail_module
 from ledger_node.abci.tail import Tail
 from ledger_node.store import Store
+from tests.double_signing import signed_twice
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NextBlock
-from voice_dpki.ledger.evidence import DuplicateVote, Evidence, Vote, misbehaving
-from voice_dpki.ledger.header import NO_BLOCK, PRECOMMIT, BlockId, PartSetHeader, SignedHeader, Validator
+from voice_dpki.ledger.evidence import Evidence, misbehaving
+from voice_dpki.ledger.header import SignedHeader, Validator
 from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.names import CertDigest, Height
@@ -133,18 +134,8 @@ def test_a_tail_begins_where_the_store_ends(federation: Any, store: Store, chain
 
 
 def test_evidence_is_stored_with_its_block(federation: Any, store: Store, chain: Chain) -> None:
-    vote = Vote(
-        kind=PRECOMMIT,
-        height=1,
-        round=0,
-        block_id=NO_BLOCK,
-        time_ns=START_S * 10**9,
-        validator_address=Validator(federation.validators["Operator B"], 1).address,
-        validator_index=1,
-        signature=bytes(64),
-    )
-    other = replace(vote, block_id=BlockId(bytes(32), PartSetHeader(1, bytes(32))))
-    evidence = DuplicateVote(vote_a=vote, vote_b=other, total_power=2, validator_power=1, time_ns=vote.time_ns)
+    address = Validator(federation.validators["Operator B"], 1).address
+    evidence = signed_twice(federation.genesis.chain_id, address, lambda _: bytes(64))
     chain.decide(evidence=(evidence,))
     chain.decide()
     for wrong in ((), (evidence, evidence), (replace(evidence, total_power=3),)):
