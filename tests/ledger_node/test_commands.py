@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,6 +19,8 @@ from ledger_node.commands import command
 from ledger_node.sending import Bulk, CertificateFile, Sender, collect, pack, read_certificate
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Batch, endorse
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import digest_of
 
@@ -188,6 +191,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"half\.pem"):
         read_certificate(tmp_path / "half.pem")
     assert [item.path.name for item in collect([tmp_path])] == ["half.pem"], "the ledger will say what it is not"
+
+
+async def test_a_node_that_says_when_to_come_back_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "RETRY_S", (0.0, 0.0))
+    asked_s: list[float] = []
+
+    async def answer(_request: Request) -> Response:
+        asked_s.append(time.monotonic())
+        if len(asked_s) == 1:
+            return Response(429, headers=(("Retry-After", "1"),))
+        return json_response(200, {"code": 0, "name": "ok", "detail": "", "height": 5})
+
+    app = HttpApp([Route("POST", "/ledger/v1/transactions", answer)])
+    async with serve(app, Listen(port=0)) as port, Sender(f"http://127.0.0.1:{port}") as sender:
+        assert (await sender.verdict(b"transaction")).height == 5
+    assert asked_s[1] - asked_s[0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("99999", sending.MAX_RETRY_AFTER_S), ("soon", 0), ("-1", 0), ("", 0), ("1.5", 0)],
+)
+def test_how_long_a_node_wants_not_to_be_asked(text: str, seconds: float) -> None:
+    assert sending.retry_after_s(httpx.Response(429, headers={"retry-after": text})) == seconds
 
 
 async def test_a_node_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

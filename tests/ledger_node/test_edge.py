@@ -111,12 +111,26 @@ async def test_other_questions_are_handed_on(network: Any, token: str) -> None:
         (listed,) = await client.listed([subject_key("Operator A", "Phone 7")])
         assert listed.digest == digest_of(der)
         assert (await client.light_block(height)).height == height
+    asked = inquiries(engine)
+    for _ in range(2):
+        assert get(edge, f"certificates/{digest_of(der).hex()}.der").content == der
+    assert inquiries(engine) == asked + 1, "the second answer is the proof that was kept"
+    assert get(edge, f"certificates/{'00' * 32}.der").status_code == 404
+    assert get(edge, "certificates/00.der").status_code == 400
+    unknown = get(edge, "search?subject=Phone")
+    assert (unknown.status_code, "/ledger/v1/names" in unknown.json()["detail"]) == (404, True)
     for path in ("names?subject=Phone 7&organization=Operator A", "members/Operator%20A"):
         assert get(edge, path).status_code == 200
     for path in ("prefix/XY", "status/00", "certificates/x", "headers/x"):
         assert get(edge, path).status_code == 400
     assert get(edge, "blocks/1").status_code == 404
     assert edge.http.post("/ledger/v1/submissions", content=der).status_code == 404
+
+
+def test_an_edge_with_witnesses(network: Any) -> None:
+    engine = network.engine(heartbeat_s=0.1).start()
+    role = f'[edge]\nurl = "{engine.url}"\nwitnesses = ["{engine.url}", "http://127.0.0.1:9"]\n'
+    network.node("edge", role).start().reaches(1)
 
 
 def test_an_edge_without_its_node_starts_and_waits(network: Any) -> None:

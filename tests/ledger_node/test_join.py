@@ -1,16 +1,19 @@
 """`ledger-node join`: what it makes, and what it refuses; joining for real is in tests/e2e/test_federation.py."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ledger_node import config as configuration
-from ledger_node.cometbft import node_id, node_key
+from ledger_node.cometbft import StateSync, node_id, node_key
 from ledger_node.join import join, trusted_header
 from ledger_node.main import main
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 
 PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.1:26656"
 
@@ -50,3 +53,46 @@ def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     with pytest.raises(LocalError, match="no header there"):
         trusted_header(load_genesis(genesis.read_bytes()), "not a url")
+
+
+class Rpc:
+    """Answers `/commit` as a node's CometBFT does, with the headers of a chain that is made here."""
+
+    def __init__(self, network: Any) -> None:
+        maker = network.maker()
+        self.headers = [maker.take(maker.block()).tip for _ in range(3)]
+
+    async def commit(self, request: Request) -> Response:
+        height = int(request.query["height"])
+        if height > len(self.headers):
+            return json_response(500, {"error": {"message": "height must be less"}})
+        return json_response(200, {"result": {"signed_header": self.headers[height - 1].to_json()}})
+
+
+async def test_a_checkpoint_is_where_the_node_begins(network: Any, tmp_path: Path) -> None:
+    rpc = Rpc(network)
+    good = rpc.headers[1].header.hash().hex()
+    genesis = network.folder / "genesis.json"
+    async with serve(HttpApp([Route("GET", "/commit", rpc.commit)]), Listen(port=0)) as port:
+        options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER]}
+        options["rpc_servers"] = [f"http://127.0.0.1:{port}", "http://127.0.0.1:9"]
+
+        async def joined(checkpoint: str) -> StateSync | None:
+            made = await asyncio.to_thread(join, genesis, tmp_path / "x", **options, checkpoint=checkpoint)
+            section = configuration.load(made.config).cometbft
+            assert section is not None
+            return section.state_sync
+
+        for checkpoint, why in (
+            (f"2:{'00' * 32}", "is not the checkpoint's"),
+            (f"1:{good}", "is not the checkpoint's"),
+            (f"9:{good}", "no such header"),
+            ("2:beef", "a checkpoint is a height"),
+        ):
+            with pytest.raises(LocalError, match=why):
+                await joined(checkpoint)
+        state_sync = await joined(f"2:{good.upper()}")
+        assert state_sync is not None
+        assert (state_sync.trust_height, state_sync.trust_hash) == (2, good)
+    with pytest.raises(LocalError, match="give --rpc"):
+        join(genesis, tmp_path / "y", **{**options, "rpc_servers": []}, checkpoint=f"2:{good}")
