@@ -6,11 +6,11 @@ from pathlib import Path
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_file, resolve
+from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
+from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.stir.sign import Credential, make_credential
-from voice_dpki.x509.keys import from_pem
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, CertificateProfile, der_of, read_profile
+from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
 
 EXAMPLE = """\
@@ -60,17 +60,13 @@ def load_setup(path: Path, clock: Clock) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, AuthnConfig)
     profile = _profile(resolve(path, config.certificate), config.organization)
-    signer = from_pem(read_file(resolve(path, config.key), "private key"))
+    signer = read_signer(resolve(path, config.key))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
     return Setup(config, credential, config.read_tokens(path), config.trace_file(path))
 
 
 def _profile(path: Path, organization: str) -> CertificateProfile:
-    data = read_file(path, "certificate", 2 * MAX_CERTIFICATE_BYTES)
-    try:
-        profile = read_profile(der_of(data))
-    except PeerError as error:
-        raise LocalError(f"{path}: {error}") from None
+    profile = read_certificate(path)
     if profile.organization != organization:
         raise LocalError(f"{path}: the certificate's organisation is not the configured {organization!r}")
     return profile

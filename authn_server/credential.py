@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.shell.files import FOR_ALL, write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
-from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.profile import MAX_LIFETIME_S, build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 SUMMARY = "make a key and a certificate for these numbers"
@@ -17,7 +17,14 @@ Makes a key and a self-signed certificate with authority over numbers, in two fi
 the certificate recorded on the ledger (voice-dpki ledger submit), and name both files in the configuration.
 """
 DEFAULT_DAYS = 90
+MAX_COUNT_DIGITS = 15
+TOLD = """\
+Made {certificate}, a certificate with H(CERT) {digest}, and its key {key}.
+Calls can be signed with it once {organization} has had it recorded on the ledger, for instance with
+  voice-dpki ledger submit --genesis genesis.json --organization "{organization}" --key KEY {certificate}
+KEY is the file with the key by which {organization} endorses."""
 _DAY_S = 86_400
+MAX_DAYS = MAX_LIFETIME_S // _DAY_S - 1
 _CLOCK_SKEW_S = 3600
 """The certificate begins an hour ago, so that nobody whose clock is slow refuses it today."""
 
@@ -38,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_credential_files(options: argparse.Namespace, clock: Clock, random: Random) -> str:
-    """Write key and certificate to files that are not there yet, and return a sentence for the terminal.
+    """Write key and certificate to files that are not there yet, and return what to do next, for the terminal.
 
     Raises LocalError where the arguments make no certificate of the profile, or a file is there.
     """
-    if options.days < 1:
-        raise LocalError("no such certificate can be made: it must be valid for a day at least")
+    if not 1 <= options.days <= MAX_DAYS:
+        raise LocalError(f"no such certificate can be made: it must be valid for 1 to {MAX_DAYS} days")
     signer, now_s = generate_es256(), int(clock.now_s())
     try:
         ranges = tuple(map(_range, options.range))
@@ -60,9 +67,16 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
         raise LocalError(f"no such certificate can be made: {error}") from None
     write_new(options.key, to_pem(signer))
     write_new(options.certificate, der, FOR_ALL)
-    return f"{options.certificate}: {digest_of(der).hex()}; submit it to the ledger before calls are signed with it"
+    return TOLD.format(
+        certificate=options.certificate,
+        key=options.key,
+        digest=digest_of(der).hex(),
+        organization=options.organization,
+    )
 
 
 def _range(text: str) -> TnRange:
     start, _, count = text.partition(":")
+    if not (count.isascii() and count.isdigit() and len(count) <= MAX_COUNT_DIGITS):
+        raise MalformedError("--range takes START:COUNT, such as 493023125000:1000")
     return TnRange(Tn(start), int(count))

@@ -16,7 +16,8 @@ from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import Hop, copy_request
@@ -24,8 +25,6 @@ from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.x5u import url_for
-from voice_dpki.x509.keys import from_pem
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, der_of, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -211,10 +210,10 @@ def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) ->
 
 
 def _forgery(config: ResignConfig, path: Path) -> Forgery:
-    data = read_file(resolve(path, config.certificate), "certificate", 2 * MAX_CERTIFICATE_BYTES)
-    signer = from_pem(read_file(resolve(path, config.key), "private key"))
+    profile = read_certificate(resolve(path, config.certificate))
+    signer = read_signer(resolve(path, config.key))
     try:
-        info = url_for(config.info_url, digest_of(der_of(data)))
+        info = url_for(config.info_url, profile.digest)
         caller = canonical_tn(config.caller) if config.caller else None
     except MalformedError as error:
         raise LocalError(f"{path}: resign: {error}") from None

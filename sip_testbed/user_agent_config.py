@@ -23,10 +23,11 @@ from voice_dpki.shell.config import (
     read_secret,
     resolve,
 )
+from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.tls import ClientTls
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
-from voice_dpki.x509.keys import from_pem
 
 EXAMPLE = """\
 aor = "sip:+493023125001@a.example"         # the certificate names this URI
@@ -69,6 +70,7 @@ class KeysConfig(Config, frozen=True, kw_only=True):
     ledger_url: str
     genesis: str
     trust_file: str | None = None
+    ledger_tls: ClientTls | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
 
 
@@ -160,12 +162,21 @@ def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:
     keys = config.keys
     if keys is None:
         raise LocalError(f'{path}: [keys] is missing; it is needed unless srtp = "none"')
-    certificate = read_file(resolve(path, keys.certificate), "certificate")
-    signer = from_pem(read_file(resolve(path, keys.key), "key"))
+    certificate = resolve(path, keys.certificate)
+    own, signer = read_certificate(certificate), read_signer(resolve(path, keys.key))
+    try:
+        party = Party(config.aor, own.der, signer)
+    except LocalError as error:
+        raise LocalError(f"{certificate}: {error}") from None
     ledger = LedgerAccess.configured(
-        path, url=keys.ledger_url, genesis=keys.genesis, trust_file=keys.trust_file, max_age_s=keys.max_age_s
+        path,
+        url=keys.ledger_url,
+        genesis=keys.genesis,
+        trust_file=keys.trust_file,
+        max_age_s=keys.max_age_s,
+        tls=keys.ledger_tls,
     )
-    return Credentials(Party(config.aor, certificate, signer), SrtpProfile(config.srtp), ledger)
+    return Credentials(party, SrtpProfile(config.srtp), ledger)
 
 
 def _optional(path: Path, name: str | None) -> Path | None:

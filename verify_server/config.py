@@ -10,6 +10,7 @@ from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.shell.config import PositiveSeconds, load_config
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.stir_service import StirConfig
+from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import Policy
 
@@ -38,6 +39,8 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     ledger_url: str
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     """Asked once a minute: a node that is cut off, or lies, could show this server alone another history."""
+    ledger_tls: ClientTls | None = None
+    """For the connections to the ledger's nodes, where these have [tls]."""
     genesis: str
     trust_file: str | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
@@ -81,5 +84,7 @@ def load_setup(path: Path) -> Setup:
         genesis=config.genesis,
         trust_file=config.trust_file,
         max_age_s=config.max_age_s,
+        witnesses=config.witnesses,
+        tls=config.ledger_tls,
     )
     return Setup(config, ledger, config.read_tokens(path), config.trace_file(path))

@@ -45,7 +45,7 @@ def _check(options: argparse.Namespace) -> int:
     config, ledger = setup.config, setup.ledger
     print(f"{config.domain}: this server can verify calls")
     print(f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old")
-    print(f"  witnesses    {', '.join(config.witnesses) or 'none: another history would not be noticed'}")
+    print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     return 0
@@ -62,10 +62,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "verify-server")))
         client, *witnesses = [
             await opened.enter_async_context(client)
-            for client in (
-                ledger.client(clock, timeout_s),
-                *(ledger.witness(url, clock, timeout_s) for url in config.witnesses),
-            )
+            for client in (ledger.client(clock, timeout_s), *ledger.witness_clients(clock, timeout_s))
         ]
         subscription = Subscription(
             client, max_entries=config.signers_max_entries, witnesses=witnesses, clock=clock

@@ -72,13 +72,13 @@ async def test_the_verifier_keeps_the_newest_header_and_other_operators_have_the
         f"http://{testbed.addresses['ledger-b']}",
         read_genesis(testbed.site.genesis),
         testbed.folder / "trust-restarted.json",
+        witnesses=tuple(witnesses(testbed.site, OPERATORS[1])),
     )
     async with access.client(SystemClock()) as client:
         await client.resolve(testbed.site.signer.digest)
-        urls = witnesses(testbed.site, OPERATORS[1])
-        assert len(urls) == 3
-        for url in urls:
-            async with access.witness(url, SystemClock()) as witness:
+        assert len(access.witnesses) == 3
+        for each in access.witness_clients(SystemClock()):
+            async with each as witness:
                 await client.compare(witness)
 
 

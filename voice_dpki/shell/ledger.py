@@ -1,13 +1,15 @@
 """Asking a ledger as a configuration says: which node, what is believed of it, and where that is kept."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from voice_dpki.effects import Clock
+from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.shell.config import read_file, resolve
+from voice_dpki.shell.tls import ClientTls, optional_client_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +21,33 @@ class LedgerAccess:
     trust_file: Path | None = None
     """Without it, a start more than 14 days after the genesis fails: too old a trust (`ledger.light`)."""
     max_age_s: float = DEFAULT_MAX_AGE_S
+    witnesses: tuple[str, ...] = ()
+    """Other operators' nodes."""
+    tls: ssl.SSLContext | None = None
+    """For the connections to all of these nodes."""
 
     @classmethod
     def configured(
-        cls, path: Path, *, url: str, genesis: str, trust_file: str | None, max_age_s: float
+        cls,
+        path: Path,
+        *,
+        url: str,
+        genesis: str,
+        trust_file: str | None,
+        max_age_s: float,
+        witnesses: tuple[str, ...] = (),
+        tls: ClientTls | None = None,
     ) -> "LedgerAccess":
-        """Return the access with the files that the configuration at `path` names; raises LocalError."""
+        """Return what the configuration at `path` asks for, with the files that it names.
+
+        Raises LocalError for a file that cannot be used, and for what is no URL.
+        """
         kept = resolve(path, trust_file) if trust_file else None
-        return cls(url, read_genesis(resolve(path, genesis)), kept, max_age_s)
+        context = optional_client_context(path, tls)
+        access = cls(url, read_genesis(resolve(path, genesis)), kept, max_age_s, witnesses, context)
+        access.client(SystemClock())
+        access.witness_clients(SystemClock())
+        return access
 
     def client(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
         """Return a client of the node; raises LocalError for a trust file that is none of this ledger's."""
@@ -37,11 +58,15 @@ class LedgerAccess:
             max_age_s=self.max_age_s,
             timeout_s=timeout_s,
             trust_file=self.trust_file,
+            tls=self.tls,
         )
 
-    def witness(self, url: str, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
-        """Return a client of another operator's node, to hold headers against."""
-        return LedgerClient.of_genesis(url, self.genesis, clock=clock, timeout_s=timeout_s)
+    def witness_clients(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[LedgerClient]:
+        """Return a client of each witness, whose headers are to be compared with those of the node."""
+        return [
+            LedgerClient.of_genesis(url, self.genesis, clock=clock, timeout_s=timeout_s, tls=self.tls)
+            for url in self.witnesses
+        ]
 
 
 def read_genesis(path: Path) -> Genesis:
