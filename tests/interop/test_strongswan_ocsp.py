@@ -3,18 +3,19 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from segw_agent.bridge import config
 from segw_agent.bridge.authority import issue
-from segw_agent.bridge.config import Bridge
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.x509.profile import read_profile
 
 from .strongswan.charon import wait_until
-from .strongswan.stock import VALIDITY_S, StockSite, make_stock_site
-from .strongswan.world import Identity
+from .strongswan.stock import VALIDITY_S, Bridge, StockSite, make_stock_site
+from .strongswan.world import Identity, forwarded
 
 pytestmark = pytest.mark.netns
 
@@ -90,7 +91,7 @@ def test_a_self_signed_certificate_is_none_of_the_bridges(site: StockSite) -> No
 
 def test_issued_behind_the_ledgers_back(site: StockSite) -> None:
     device = Identity("enb0.vendor.example", "Vendor V")
-    bridge = Bridge.load(site.bridge.config)
+    bridge = config.Bridge.load(site.bridge.config)
     issued = issue(bridge.authority(), read_profile(device.certificate), bridge.config.ocsp_url)
     certificate = issued.public_bytes(Encoding.DER)
     site.refused(device, certificate, "ocsp response contains no status on our certificate", STRICT_REFUSAL)
@@ -153,3 +154,31 @@ def test_two_certificates_for_one_identity(site: StockSite) -> None:
     site.refused(old, certificates[old.digest], "certificate was revoked on")
     with site.attached(new, certificates[new.digest]):
         pass
+
+
+def test_reauthentication_asks_again(site: StockSite) -> None:
+    device, client = site.recorded(), site.charons["device"]
+    certificate = site.bridge.issue(device)
+    with site.attached(device, certificate):
+        site.ledger.change(device, CertStatus.REVOKED)
+        site.charons["gateway"].flush()
+        assert client.sas()  # OCSP ends nothing by itself
+        with client.session() as session:
+            session.rekey({"ike": "tunnel", "reauth": "yes"})
+        wait_until(lambda: not site.charons["gateway"].sas(), "the gateway has no SA any more")
+
+
+def test_roll_over_of_the_ca(site: StockSite) -> None:
+    device = site.recorded()
+    second = Bridge(site.path / "bridge-2", site.ledger, 2)
+    try:
+        with ExitStack() as stack:
+            for side, charon in site.charons.items():
+                stack.enter_context(forwarded(site.names[side], second.port))
+                charon.load_ca(second.ca)
+            for bridge in (site.bridge, second):
+                with site.attached(device, bridge.issue(device)):
+                    pass
+    finally:
+        second.process.stop()
+    assert 'ocsp response correctly signed by "CN=Operator A bridge CA 2 OCSP"' in site.charons["gateway"].log()

@@ -49,13 +49,13 @@ class StockCharon(Charon):
 class Bridge:
     """A bridge CA with its files in a folder, and its responder as a process."""
 
-    def __init__(self, path: Path, ledger: Ledger) -> None:
+    def __init__(self, path: Path, ledger: Ledger, number: int = 1) -> None:
         self.path, self.port = path, free_port()
         path.mkdir()
         self.config = path / "bridge.toml"
         self.config.write_text(
             f'ocsp_url = "http://127.0.0.1:{self.port}/ocsp"\nvalidity_s = {VALIDITY_S}\n'
-            '[ca]\nname = "Operator A bridge CA 1"\ncertificate = "ca.pem"\nkey = "ca.key"\n'
+            f'[ca]\nname = "Operator A bridge CA {number}"\ncertificate = "ca.pem"\nkey = "ca.key"\n'
             '[responder]\ncertificate = "ocsp.pem"\nkey = "ocsp.key"\n'
             f"[listen]\nport = {self.port}\n{ledger.section()}timeout_s = 0.5\n"
             '[policy]\norganizations = ["Vendor V", "Operator A"]\nallow = ["*.vendor.example", "*.a.example"]\n'
@@ -70,10 +70,10 @@ class Bridge:
 
     def issue(self, identity: Identity) -> bytes:
         """Issue a certificate, as its administrator does."""
-        own = self.path / f"{identity.name}.der"
+        own = self.path / f"{identity.digest.hex()}.der"
         own.write_bytes(identity.certificate)
         assert self.run("issue", own, "--out", self.path / "issued") == 0
-        return self.read(self.path / "issued" / f"{identity.name}.pem")
+        return self.read(self.path / "issued" / f"{own.stem}.pem")
 
     @staticmethod
     def read(path: Path) -> bytes:
