@@ -1,5 +1,6 @@
-"""Types that keep like-shaped values apart, named as the standards name them."""
+"""Types that keep like-shaped values apart, named as the standards name them; and what a name may consist of."""
 
+import unicodedata
 from typing import NewType
 
 Tn = NewType("Tn", str)
@@ -10,3 +11,18 @@ CertDigest = NewType("CertDigest", bytes)
 
 Height = NewType("Height", int)
 """Number of a block, from 1."""
+
+
+def is_printable(text: str) -> bool:
+    """Tell whether a name consists of letters, marks, digits, punctuation, symbols and plain spaces.
+
+    Those of Unicode 3.2, to which stringprep holds names in certificates (RFC 4518 §2.4: what is not assigned there
+    is prohibited). `str.isprintable` goes by the tables of its Python, which grow with each minor version: nodes
+    that differ in it would not agree on which certificates are recorded.
+    """
+    if text.isascii():
+        return text.isprintable()
+    return all(character == " " or _category(character)[0] in "LMNPS" for character in text)
+
+
+_category = unicodedata.ucd_3_2_0.category

@@ -1,13 +1,7 @@
 """The state machine: what takes effect, what is refused with which code, and that every node computes the same."""
 
-import base64
 import inspect
-import json
-import os
 import re
-import subprocess
-import sys
-from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -24,18 +18,13 @@ from hypothesis import strategies as st
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import verify_absence, verify_inclusion
-from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal
 from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check
 from voice_dpki.ledger.transactions import (
     MAX_TRANSACTION_BYTES,
-    Batch,
     Endorsement,
-    Propose,
     Transaction,
-    Vote,
-    endorse,
 )
 from voice_dpki.ledger.view import value_hashes
 from voice_dpki.names import CertDigest, Height, Tn
@@ -337,63 +326,3 @@ def test_any_history_follows_the_model_and_depends_on_the_blocks_alone(
 def recorded(state: MemoryState, four: list[tuple[str, bytes]]) -> list[tuple[int, CertRecord]]:
     found = [(at, state.record(digest_of(der))) for at, (_, der) in enumerate(four)]
     return [(at, record) for at, record in found if record]
-
-
-REPLAY = """
-import base64, json, sys
-from voice_dpki.ledger.genesis import load_genesis
-from voice_dpki.ledger.state import Block, apply
-given = json.load(sys.stdin)
-state = load_genesis(base64.b64decode(given["genesis"])).initial_state()
-out = []
-for height, block in enumerate(given["blocks"], 1):
-    outcome = apply(state, Block(height, 1790000000 + 500000 * height, tuple(map(base64.b64decode, block))))
-    state.commit(outcome)
-    out.append([outcome.app_hash.hex(), [[r.code, r.name, r.detail] for r in outcome.results],
-                [[n.hex(), v and v.hex()] for n, v in sorted(outcome.update.nodes.items())]])
-print(json.dumps(out))
-"""
-
-
-def test_other_hash_seeds_and_processes_give_the_same(federation: Any) -> None:
-    ders = [federation.certificate(name) for name in ("Operator A", "Operator B") * 10]
-    first = [federation.submission(der, by) for der in ders for by in ("Operator A", "Operator B")]
-    second = [federation.change(digest_of(der), "revoked", 0) for der in ders]
-    second += [
-        endorse(
-            Batch("test-1", "Vendor", tuple(map(federation.certificate, ["Vendor"] * 9))),
-            [federation.keys["Vendor"]],
-        )
-    ]
-    grown = replace(federation.genesis.member("Vendor"), domains=("v.example", "w.example"))
-    until_s = START_S + 2 * 10**6
-    propose = endorse(
-        Propose("test-1", "Operator A", until_s, encode_change(SetMember(grown, 0))),
-        [federation.keys["Operator A"]],
-    )
-    vote = Vote("test-1", "Operator B", proposal_id(Transaction.parse(propose).body_bytes), True)
-    third = [propose, endorse(vote, [federation.keys["Operator B"]])]
-    plan = (first, second, third, [], [], *[[]] * 12)
-    blocks = [[base64.b64encode(raw).decode() for raw in block] for block in plan]
-    given = json.dumps({"genesis": base64.b64encode(federation.genesis_json).decode(), "blocks": blocks})
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", REPLAY],
-            input=given,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("0", "1", "4242")
-    }
-    assert len(answers) == 1
-    app_hashes = [block[0] for block in json.loads(answers.pop())]
-    state = federation.state()
-    expected = [
-        execute(state, *block, height=at, time_s=START_S + 500_000 * at).app_hash.hex()
-        for at, block in enumerate(plan, 1)
-    ]
-    assert app_hashes == expected
-    assert state.member("Vendor").domains == grown.domains, "the vote took effect"
-    assert state.certificates == {}, "all were pruned"

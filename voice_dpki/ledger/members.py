@@ -23,7 +23,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.transactions import key_id_of
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, is_printable
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
 from voice_dpki.x509.profile import MAX_NAME_LENGTH
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -207,7 +207,7 @@ def _check_unique(what: str, values: Iterable[object]) -> None:
 
 
 def _check_organization(organization: str) -> None:
-    if not 1 <= len(organization) <= MAX_NAME_LENGTH or not organization.isprintable():
+    if not 1 <= len(organization) <= MAX_NAME_LENGTH or not is_printable(organization):
         raise MalformedError(f"member: an organisation's name has 1 to {MAX_NAME_LENGTH} printable characters")
     if organization != organization.strip():
         raise MalformedError("member: an organisation's name has no white space around it")

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, is_printable
 from voice_dpki.x509 import der, tnauthlist
 from voice_dpki.x509.keys import KeyKindError, LocalSigner, PublicKey, algorithm_of, spki
 from voice_dpki.x509.tnauthlist import TnAuthList
@@ -282,7 +282,7 @@ def _name(certificate: x509.Certificate, oid: ObjectIdentifier, what: str) -> st
     value = values[0]
     if len(values) > 1 or not isinstance(value, str):
         raise ProfileError("name", f"the subject's {what} is not one string")
-    if not 1 <= len(value) <= MAX_NAME_LENGTH or not value.isprintable() or value != value.strip():
+    if not 1 <= len(value) <= MAX_NAME_LENGTH or not is_printable(value) or value != value.strip():
         raise ProfileError("name", f"the subject's {what} has not 1 to {MAX_NAME_LENGTH} printable characters")
     return value
 

@@ -1,0 +1,225 @@
+"""A history of blocks in which every kind of transaction takes effect and is refused, and its replay.
+
+`python tests/ledger/history.py < HISTORY` replays one, with nothing but the library: it prints for every block the
+AppHash, the code, name and sentence of each result, and what changed in the tree; then which characters names may
+have.
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.proposals import Change, RemoveMember, SetMember, SetStatus, encode_change, proposal_id
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.state import Block, apply
+from voice_dpki.ledger.transactions import (
+    Batch,
+    OwnerStatus,
+    Propose,
+    Renew,
+    Transaction,
+    Vote,
+    endorse,
+    renewal_bytes,
+)
+from voice_dpki.names import Height, Tn, is_printable
+from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+START_S = 1_790_000_000
+HOUR_S, WEEK_S = 3600, 7 * 86_400
+EMPTY_BLOCKS = 14
+"""One a week: certificates expire and are pruned, proposals are forgotten."""
+
+YOUNG_CHARACTERS = ("\U0001f6dc", "\u2ffc", "\U0002ebf0", "\u1c89")
+"""Assigned in Unicode 15.0, 15.1 and 16.0: Python's minor versions do not all know them."""
+
+Given = dict[str, Any]
+
+
+def make(federation: Any) -> Given:
+    """Make the history of a federation as in `conftest.py`."""
+    blocks = [
+        *_certificates(federation),
+        *_names(federation),
+        *_changes(federation),
+        *_renewals(federation),
+        *_votes(federation),
+    ]
+    convicted = Validator(federation.genesis.member("Operator B").validators[0], 1).address
+    lived = [_block(START_S + HOUR_S * number, transactions) for number, transactions in enumerate(blocks)]
+    after = [_block(START_S + WEEK_S * number) for number in range(1, EMPTY_BLOCKS + 1)]
+    return {
+        "genesis": _text(federation.genesis_json),
+        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after],
+    }
+
+
+def _block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes) -> Given:
+    return {
+        "time_s": time_s,
+        "transactions": [_text(raw) for raw in transactions],
+        "misbehaving": [_text(address) for address in misbehaving],
+    }
+
+
+def replay(given: Given) -> list[list[Any]]:
+    """Execute all blocks from the genesis on; returns what came of each."""
+    state = load_genesis(base64.b64decode(given["genesis"])).initial_state()
+    found = []
+    for height, form in enumerate(given["blocks"], 1):
+        transactions, misbehaving = (
+            tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving")
+        )
+        outcome = apply(state, Block(Height(height), form["time_s"], transactions, misbehaving))
+        state.commit(outcome)
+        results = [[result.code, result.name, result.detail] for result in outcome.results]
+        nodes = [[path.hex(), node and node.hex()] for path, node in sorted(outcome.update.nodes.items())]
+        updates = [[key.hex(), power] for key, power in outcome.validator_updates]
+        found.append([outcome.app_hash.hex(), results, nodes, updates])
+    return found
+
+
+def printable() -> str:
+    """Hash which characters a name may have, of all that there are."""
+    return sha256(bytes(is_printable(chr(code)) for code in range(sys.maxunicode + 1))).hexdigest()
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _certificates(federation: Any) -> list[list[bytes]]:
+    """Each member's own and another's, batches, and what breaks a rule."""
+    key = generate_es256()
+    ders = [federation.certificate(name) for name in ("Operator A", "Operator B") * 8]
+    numbers = TnAuthList(ranges=(TnRange(Tn("493023125000"), 10),), tns=(Tn("493023125100"),))
+    foreign = TnAuthList(ranges=(TnRange(Tn("442079460000"), 2),))
+    vendor = tuple(map(federation.certificate, ["Vendor"] * 9))
+    return [
+        [federation.submission(der, by) for der in ders for by in ("Operator A", "Operator B")],
+        [
+            federation.submission(
+                federation.certificate(tn_auth_list=numbers, uris=("sip:+493023125001@a.example",))
+            ),
+            federation.submission(federation.certificate(tn_auth_list=foreign)),
+            federation.submission(federation.certificate(uris=("sip:mallory@b.example",))),
+            federation.submission(federation.certificate(key=key)),
+            federation.submission(federation.certificate("Operator B", key=key), "Operator B"),
+            federation.submission(federation.certificate(not_after_s=START_S - 1)),
+            federation.submission(ders[0]),
+            federation.submission(ders[0][:-1]),
+            federation.submission(ders[0], chain="other"),
+            federation.submission(ders[0], "Operator A", key="Operator B"),
+            b"no transaction",
+        ],
+        [_batch(federation, vendor), _batch(federation, (federation.certificate("Vendor"), vendor[0]))],
+    ]
+
+
+def _batch(federation: Any, ders: tuple[bytes, ...]) -> bytes:
+    return endorse(Batch(federation.genesis.chain_id, "Vendor", ders), [federation.keys["Vendor"]])
+
+
+def _names(federation: Any) -> list[list[bytes]]:
+    """Names in many scripts, and with characters that only later versions of Unicode know."""
+    names = ("Ångström", "Zu\u0308rich", "東京", "İstanbul", "ﬁ", *(f"name {each}" for each in YOUNG_CHARACTERS))
+    return [[federation.submission(_named(name)) for name in names]]
+
+
+def _named(name: str) -> bytes:
+    """Make a certificate whatever the library thinks of its name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    attributes = {NameOID.ORGANIZATION_NAME: "Operator A", NameOID.COMMON_NAME: name}
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
+    start, end = (datetime.fromtimestamp(START_S + days * 86_400, UTC) for days in (-1, 30))
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, start, end)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.DER)
+
+
+def _changes(federation: Any) -> list[list[bytes]]:
+    key = generate_es256()
+    lost, own = federation.certificate(), federation.certificate(key=key)
+    chain_id = federation.genesis.chain_id
+
+    def by_owner(revision: int, status: str) -> bytes:
+        body = OwnerStatus(
+            chain_id, "Operator A", digest_of(own), revision, status, "unspecified", key.public_key_der
+        )
+        return endorse(body, [key])
+
+    return [
+        [federation.submission(lost), federation.submission(own)],
+        [
+            federation.change(digest_of(lost), "revoked", 0, by="Operator B"),
+            federation.change(digest_of(lost), "revoked", 0, reason="keyCompromise"),
+            federation.change(digest_of(lost), "valid", 1),
+            federation.change(digest_of(own), "suspended", 0),
+            by_owner(1, "valid"),
+            by_owner(1, "revoked"),
+            federation.change(digest_of(own), "valid", 1),
+        ],
+    ]
+
+
+def _renewals(federation: Any) -> list[list[bytes]]:
+    key = generate_es256()
+    old, new, other = (federation.certificate(key=key, common_name=name) for name in ("device", "device", "other"))
+
+    def renewal(der: bytes, replaces: bytes) -> bytes:
+        chain_id, digest = federation.genesis.chain_id, digest_of(replaces)
+        signature = key.sign(renewal_bytes(chain_id, digest, digest_of(der)))
+        body = Renew(chain_id, "Operator A", der, digest, key.public_key_der, signature)
+        return endorse(body, [federation.keys["Operator A"]])
+
+    return [[federation.submission(old)], [renewal(other, old), renewal(new, old), renewal(other, old)]]
+
+
+def _votes(federation: Any) -> list[list[bytes]]:
+    """Members changed and admitted, a certificate revoked by the quorum, and proposals that come to nothing."""
+    vendor, der = federation.genesis.member("Vendor"), federation.certificate()
+    grown = replace(vendor, domains=("v.example", "w.example"))
+    newcomer = Member("Newcomer", MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,))
+    taken = replace(newcomer, domains=("sub.a.example",))
+    revoke = SetStatus((digest_of(der),), CertStatus.REVOKED, "keyCompromise")
+    proposals = [
+        _propose(federation, change) for change in (SetMember(grown, 0), SetMember(newcomer, None), revoke)
+    ]
+    remove = _propose(federation, RemoveMember("Vendor"))
+    refused = [_propose(federation, SetMember(taken, None)), _propose(federation, SetMember(grown, 7))]
+    return [
+        [federation.submission(der), *proposals, *refused, remove],
+        [*(_vote(federation, each, True) for each in proposals), _vote(federation, remove, False)],
+        [_vote(federation, proposals[0], True), _vote(federation, b"", True)],
+    ]
+
+
+def _propose(federation: Any, change: Change) -> bytes:
+    body = Propose(federation.genesis.chain_id, "Operator A", START_S + 3 * WEEK_S, encode_change(change))
+    return endorse(body, [federation.keys["Operator A"]])
+
+
+def _vote(federation: Any, proposal: bytes, approve: bool) -> bytes:
+    identity = proposal_id(Transaction.parse(proposal).body_bytes) if proposal else bytes(32)
+    return endorse(
+        Vote(federation.genesis.chain_id, "Operator B", identity, approve), [federation.keys["Operator B"]]
+    )
+
+
+if __name__ == "__main__":
+    json.dump({"blocks": replay(json.load(sys.stdin)), "printable": printable()}, sys.stdout)
