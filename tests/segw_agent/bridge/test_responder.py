@@ -1,0 +1,117 @@
+"""The responder's own bounds: an expired certificate signs nothing, and only so many questions wait."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from segw_agent import main
+from segw_agent.assembly import assemble
+from segw_agent.attachment.network import Testbed
+from segw_agent.attachment.site import VENDOR, Credential
+from segw_agent.bridge.config import Bridge
+from segw_agent.bridge.responder import MAX_AT_ONCE, Responder
+from segw_agent.bridge.serial import serial_of
+from segw_agent.bridge.vouching import Vouching
+from segw_agent.tracer import IkeTracer
+from voice_dpki.effects import Clock, SystemClock
+
+Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus
+YEAR_S = 366 * 86_400
+
+
+class Later:
+    """A clock that is ahead."""
+
+    def __init__(self, by_s: float) -> None:
+        self._by_s = by_s
+
+    def now_s(self) -> float:
+        return SystemClock().now_s() + self._by_s
+
+
+@pytest.fixture(scope="module")
+def bridge(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Bridge:
+    folder = tmp_path_factory.mktemp("bridge")
+    sections = {
+        "ocsp_url": "http://127.0.0.1:26690/ocsp",
+        "ca": {"name": "A CA", "certificate": folder / "ca.pem", "key": folder / "ca.key"},
+        "responder": {"certificate": folder / "ocsp.pem", "key": folder / "ocsp.key"},
+        "listen": {"port": 0},
+        "ledger": {"genesis": "genesis.json", "urls": [f"http://{testbed.addresses.http('ledger-a')}"]},
+        "policy": {"organizations": [VENDOR], "allow": ["*.vendor.example"]},
+    }
+    path: Path = testbed.site.config("responder", sections)
+    assert main.main(["bridge", "init", "--config", str(path), "--responder-days", "300"]) == 0
+    return Bridge.load(path)
+
+
+@pytest.fixture(scope="module")
+def device(testbed: Testbed) -> Credential:
+    made = testbed.site.credential("responder-device", "enb1.responder.vendor.example", VENDOR)
+    testbed.record(made)
+    return made
+
+
+@asynccontextmanager
+async def responding(bridge: Bridge, clock: Clock) -> AsyncIterator[Responder]:
+    setup = bridge.setup()
+    parts = assemble(setup, SystemClock(), IkeTracer(None, "bridge"), follow=False)
+    vouching = Vouching(parts.clients, setup.policy, SystemClock())
+    try:
+        yield Responder(vouching, bridge.answer_signer(), clock, validity_s=5, max_age_s=30)
+    finally:
+        await parts.aclose()
+
+
+def request(bridge: Bridge, device: Credential) -> bytes:
+    ca = x509.load_pem_x509_certificate(bridge.file(bridge.config.ca.certificate).read_bytes())
+    by_ca = ocsp.OCSPRequestBuilder().add_certificate(ca, ca, hashes.SHA1()).build()
+    builder = ocsp.OCSPRequestBuilder().add_certificate_by_hash(
+        by_ca.issuer_name_hash, by_ca.issuer_key_hash, serial_of(device.digest), hashes.SHA1()
+    )
+    return builder.build().public_bytes(Encoding.DER)
+
+
+async def ask(responder: Responder, data: bytes) -> ocsp.OCSPResponse:
+    return ocsp.load_der_ocsp_response(await responder.answer(data))
+
+
+async def test_an_expired_responder_signs_nothing(bridge: Bridge, device: Credential) -> None:
+    data = request(bridge, device)
+    async with responding(bridge, SystemClock()) as responder:
+        assert (await ask(responder, data)).certificate_status is Status.GOOD
+    async with responding(bridge, Later(YEAR_S)) as responder:
+        assert (await ask(responder, data)).response_status is Failure.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("ahead_s", [-3.0, 28.0])
+async def test_updates_lie_around_now(bridge: Bridge, device: Credential, ahead_s: float) -> None:
+    clock = Later(ahead_s)  # behind the validators' clock, and so far ahead that the proof is about to be too old
+    async with responding(bridge, clock) as responder:
+        answer = await ask(responder, request(bridge, device))
+    assert answer.next_update_utc
+    this_s, next_s = answer.this_update_utc.timestamp(), answer.next_update_utc.timestamp()
+    assert this_s <= clock.now_s()
+    assert this_s <= next_s <= min(this_s + 31, clock.now_s() + 5)
+
+
+async def test_only_so_many_questions_wait(bridge: Bridge, device: Credential, testbed: Testbed) -> None:
+    data = request(bridge, device)
+    async with responding(bridge, SystemClock()) as responder:
+        testbed.freeze("ledger-a")
+        try:
+            waiting = [asyncio.create_task(ask(responder, data)) for _ in range(MAX_AT_ONCE)]
+            await asyncio.sleep(0)  # all have begun
+            assert (await ask(responder, data)).response_status is Failure.TRY_LATER
+            assert not any(task.done() for task in waiting)
+        finally:
+            testbed.thaw("ledger-a")
+        assert {(await task).response_status for task in waiting} <= {Failure.SUCCESSFUL, Failure.TRY_LATER}
+        assert (await ask(responder, data)).certificate_status is Status.GOOD
