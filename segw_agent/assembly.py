@@ -63,7 +63,7 @@ def assemble(
     own = None
     if staple and setup.party is not None:
         digest = digest_of(setup.party.certificate)
-        own = Staple(asked, digest, clock, max_age_s=max_age_s, every_s=section.bound_s)
+        own = Staple(asked, digest, setup.genesis, clock, max_age_s=max_age_s, every_s=section.bound_s)
     return Assembly(Judge(ledger, setup.policy, clock, tracer), watch, own, asked)
 
 

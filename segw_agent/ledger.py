@@ -11,8 +11,9 @@ from time import perf_counter
 from segw_agent.metrics import INQUIRIES
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
+from segw_agent.way import HELP, follow_way
 from voice_dpki.effects import Clock
-from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError, Resolution
+from voice_dpki.ledger.answers import AnswerVerifier, HeaderUnknownError, InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.client import LedgerClient, save_trust
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
@@ -90,11 +91,22 @@ class Ledger:
 
     def _verify(self, digest: CertDigest, stapled: bytes) -> Resolution:
         now_s, least = self._clock.now_s(), self._verifier.latest_height
-        found = self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
+        try:
+            found = self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
+        except HeaderUnknownError:
+            follow_way(stapled, self._light, now_s)
+            found = self._verified_by_way(digest, stapled, now_s)
         block = self._light.latest.light_block
         if self._trust_file is not None and block is not None:
             save_trust(self._trust_file, block)
         return found
+
+    def _verified_by_way(self, digest: CertDigest, stapled: bytes, now_s: float) -> Resolution:
+        least = self._verifier.latest_height
+        try:
+            return self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
+        except HeaderUnknownError:
+            raise InquiryError(InquiryCode.UNPROVEN, HELP) from None
 
     def _found(self, resolution: Resolution, source: str, step: str) -> Found:
         INQUIRIES.labels(source, resolution.status).inc()

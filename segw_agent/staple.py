@@ -4,9 +4,12 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from segw_agent.way import find_way, header_of, with_way
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.light import LightBlock
 from voice_dpki.names import CertDigest
 
 log = logging.getLogger(__name__)
@@ -14,17 +17,31 @@ log = logging.getLogger(__name__)
 MAX_STAPLE_BYTES = 32_768
 """Largest answer that fits a notify beside all else; each validator adds about 200 bytes to the usual 3000."""
 
+AGAIN_S = 60.0
+"""How long to wait until a way that was not found is looked for again."""
+
 
 class Staple:
-    """Keeps the newest answer about one certificate; `run` until cancelled."""
+    """Keeps the newest answer about one certificate, and the way to it from the genesis; `run` until cancelled."""
 
     def __init__(
-        self, clients: Sequence[LedgerClient], digest: CertDigest, clock: Clock, *, max_age_s: float, every_s: float
+        self,
+        clients: Sequence[LedgerClient],
+        digest: CertDigest,
+        genesis: Genesis,
+        clock: Clock,
+        *,
+        max_age_s: float,
+        every_s: float,
     ) -> None:
-        self._clients, self._digest, self._clock = clients, digest, clock
+        self._clients, self._digest, self._genesis, self._clock = clients, digest, genesis, clock
         self._max_age_s, self._every_s = max_age_s, every_s
         self._answer: bytes | None = None
         self._time_s = 0.0
+        self._way: tuple[LightBlock, ...] = ()
+        self._way_to = genesis.validators.hash()
+        """Which validators the way leads to."""
+        self._again_s = 0.0
 
     def answer(self) -> bytes | None:
         """Return the newest answer, None if there is none that a device would believe."""
@@ -46,9 +63,25 @@ class Staple:
         for client in self._clients:
             try:
                 found, data = await client.resolve_raw(self._digest, with_certificate=False)
+                await self._lead(client, data)
             except InquiryError as error:
                 problem = error
                 continue
-            self._answer, self._time_s = (data if len(data) <= MAX_STAPLE_BYTES else None), found.time_s
+            stapled = with_way(data, self._way, MAX_STAPLE_BYTES)
+            self._answer, self._time_s = (stapled if len(stapled) <= MAX_STAPLE_BYTES else None), found.time_s
             return None
         return problem
+
+    async def _lead(self, client: LedgerClient, data: bytes) -> None:
+        """Find the way to the answer's validators, unless the known one leads there."""
+        target = header_of(data)
+        now_s = self._clock.now_s()
+        if target.header.validators_hash == self._way_to or now_s < self._again_s:
+            return
+        try:
+            self._way = await find_way(client, self._genesis, target, now_s)
+            self._way_to = target.header.validators_hash
+            log.info("validators have changed", extra={"fields": {"headers stapled": len(self._way)}})
+        except InquiryError as error:
+            self._again_s = now_s + AGAIN_S
+            log.warning("no way from the genesis to be stapled", extra={"fields": {"reason": str(error)}})
