@@ -25,7 +25,7 @@ from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
-from voice_dpki.shell.config import read_file
+from voice_dpki.shell.config import Listen, read_file
 from voice_dpki.shell.files import write_new
 
 TIMEOUT_S = 10.0
@@ -40,8 +40,8 @@ ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out
 ledger-node start --config node/operator-c.toml
 
 With --checkpoint HEIGHT:HASH, a header that other operators vouch for, the node does not depend on the keys of the
-genesis's validators having been kept safe ever since. At an operator's node, HASH is commit.block_id.hash of
-/ledger/v1/headers/HEIGHT; take one of the last days.
+genesis's validators having been kept safe ever since. At an operator's node, HASH is
+signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header of the last days.
 
 The node follows at once. It votes from the block after which the federation has admitted its validator key, which
 this command prints.
@@ -140,7 +140,9 @@ def _result(client: httpx.Client, path: str) -> dict[str, Any]:
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
+    """Write the configuration. CometBFT's RPC takes anything from anybody, so it is for this machine alone."""
     listed = "".join(f"  {_toml(peer)},\n" for peer in peers)
+    rpc_host = host if Listen(host=host, port=0).is_loopback else Listen(port=0).host
     return f"""\
 [node]
 name = {_toml(name)}
@@ -153,7 +155,7 @@ port = {FIRST_PORT}
 
 [cometbft]
 home = "cometbft-{name}"
-rpc = {{ host = {_toml(host)}, port = {RPC_PORT} }}
+rpc = {{ host = {_toml(rpc_host)}, port = {RPC_PORT} }}
 p2p = {{ host = {_toml(host)}, port = {P2P_PORT} }}
 validator_key = "keys/validator-{name}.pem"
 peers = [

@@ -39,6 +39,15 @@ def test_a_node_has_its_own_keys_and_a_configuration_that_loads(
     assert capsys.readouterr().out.strip() == node_id(node_key(out / config.cometbft.home))
 
 
+def test_cometbfts_rpc_is_for_the_machine_alone(network: Any, tmp_path: Path) -> None:
+    for host, rpc in (("192.0.2.3", "127.0.0.1"), ("127.0.1.9", "127.0.1.9"), ("c.example", "127.0.0.1")):
+        options: Any = {"name": "x", "host": host, "peers": [PEER], "rpc_servers": []}
+        made = join(network.folder / "genesis.json", tmp_path / host, **options)
+        config = configuration.load(made.config)
+        assert config.cometbft is not None
+        assert (config.listen.host, config.cometbft.p2p.host, config.cometbft.rpc.host) == (host, host, rpc)
+
+
 def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
     genesis = network.folder / "genesis.json"
     options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
