@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
     how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
-    how.add_argument("--say-seconds", type=_positive, metavar="S", help="say only the beginning of the speech")
+    how.add_argument("--say-seconds", type=_seconds, metavar="S", help="say only the beginning of the speech")
     how.add_argument(
         "--repeat", type=_count, default=1, metavar="N", help="place N calls, and print the median set-up"
     )
@@ -222,15 +222,17 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError("seconds, more than 0")
+        raise argparse.ArgumentTypeError("give seconds, more than 0 and at most 3600")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10_000:
-        raise argparse.ArgumentTypeError("a number from 1 to 10000")
-    return value
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 10_000):
+        raise argparse.ArgumentTypeError("give a number from 1 to 10000")
+    return int(text)

@@ -1,8 +1,9 @@
 """Configuration of a user agent: who it is, how its calls are keyed, what it says and where it writes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -28,6 +29,9 @@ from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 EXAMPLE = """\
 aor = "sip:+493023125001@a.example"         # the certificate names this URI
@@ -131,22 +135,16 @@ class Setup:
 def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, UserAgentConfig)
-    try:
-        return _setup(path, config)
-    except MalformedError as error:
-        raise LocalError(f"{path}: {error}") from None
-
-
-def _setup(path: Path, config: UserAgentConfig) -> Setup:
     if config.call is not None:
-        parse_uri(config.call.target)
-    username = parse_uri(config.aor).user or ""
+        _understood(f"{path}: call.target", parse_uri, config.call.target)
+    username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""
+    speech = resolve(path, config.say)
     return Setup(
         account=Account(config.aor, username, read_secret(resolve(path, config.password_file))),
         listen=config.listen,
-        proxy=Hop.parse(config.proxy),
+        proxy=_understood(f"{path}: proxy", Hop.parse, config.proxy),
         codec=codec_named(config.codec),
-        speech=read_wav(read_file(resolve(path, config.say), "speech", MAX_WAV_BYTES)),
+        speech=_understood(str(speech), read_wav, read_file(speech, "speech", MAX_WAV_BYTES)),
         credentials=_credentials(path, config),
         call=config.call,
         said=_optional(path, config.said),
@@ -154,6 +152,14 @@ def _setup(path: Path, config: UserAgentConfig) -> Setup:
         result=_optional(path, config.result),
         trace=_optional(path, config.trace.file if config.trace else None),
     )
+
+
+def _understood(where: str, parse: Callable[[S], T], given: S) -> T:
+    """Return what is given, parsed; raises LocalError that names where it stands."""
+    try:
+        return parse(given)
+    except MalformedError as error:
+        raise LocalError(f"{where}: {error}") from None
 
 
 def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:

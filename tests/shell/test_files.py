@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.files import FOR_ALL, write_new, write_private
+from voice_dpki.shell.files import FOR_ALL, make_folder, write_new, write_private
 
 
 def mode(path: Path) -> int:
@@ -34,3 +34,11 @@ def test_a_new_file_never_takes_anothers_place(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="cannot be written: No such file or directory"):
         write_private(tmp_path / "no folder" / "key.pem", b"secret")
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    make_folder(tmp_path / "out" / "logs")
+    make_folder(tmp_path / "out" / "logs")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LocalError, match="cannot make this folder: Not a directory"):
+        make_folder(tmp_path / "file" / "logs")

@@ -1,4 +1,4 @@
-"""Files that hold keys and tokens: for their owner alone from the first moment on, whole or not there at all."""
+"""Writing files and folders: what holds keys or tokens is for its owner alone, whole or not there at all."""
 
 import os
 from pathlib import Path
@@ -29,6 +29,14 @@ def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
         _create(path, data, mode)
     except OSError as error:
         raise LocalError(f"{path}: cannot make this file: {error.strerror}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where it is not there yet; raises LocalError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot make this folder: {error.strerror}") from None
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import to_toml
 from voice_dpki.shell.events import Event, Kinds
-from voice_dpki.shell.files import write_private
+from voice_dpki.shell.files import make_folder, write_private
 from voice_dpki.shell.processes import Program, Running, stop_all
 
 
@@ -18,10 +18,11 @@ class Network:
     """Programs that run, by the actor that each one is. Use it as a context manager, or call `stop` in any case.
 
     `folder` holds configurations and traces (a temporary one by default), `logs` each program's log; traces have
-    events of `kinds`.
+    events of `kinds`. Raises LocalError where the folder of logs cannot be made.
     """
 
     def __init__(self, logs: Path, kinds: Kinds, folder: Path | None = None) -> None:
+        make_folder(logs)
         self.logs = logs
         self.running: dict[str, Running] = {}
         self.held = ExitStack()
