@@ -397,23 +397,31 @@ class TransactionResult(_message.Message):
     codespace: str
     def __init__(self, code: _Optional[int] = ..., data: _Optional[bytes] = ..., log: _Optional[str] = ..., info: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., codespace: _Optional[str] = ...) -> None: ...
 
+class CommitInfo(_message.Message):
+    __slots__ = ("round",)
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    def __init__(self, round: _Optional[int] = ...) -> None: ...
+
 class FinalizeBlock(_message.Message):
     __slots__ = ()
     class Request(_message.Message):
-        __slots__ = ("transactions", "misbehavior", "hash", "height", "time", "proposer_address")
+        __slots__ = ("transactions", "decided_last_commit", "misbehavior", "hash", "height", "time", "proposer_address")
         TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+        DECIDED_LAST_COMMIT_FIELD_NUMBER: _ClassVar[int]
         MISBEHAVIOR_FIELD_NUMBER: _ClassVar[int]
         HASH_FIELD_NUMBER: _ClassVar[int]
         HEIGHT_FIELD_NUMBER: _ClassVar[int]
         TIME_FIELD_NUMBER: _ClassVar[int]
         PROPOSER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
         transactions: _containers.RepeatedScalarFieldContainer[bytes]
+        decided_last_commit: CommitInfo
         misbehavior: _containers.RepeatedCompositeFieldContainer[Misbehavior]
         hash: bytes
         height: int
         time: _timestamp_pb2.Timestamp
         proposer_address: bytes
-        def __init__(self, transactions: _Optional[_Iterable[bytes]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., hash: _Optional[bytes] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, transactions: _Optional[_Iterable[bytes]] = ..., decided_last_commit: _Optional[_Union[CommitInfo, _Mapping]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., hash: _Optional[bytes] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
     class Response(_message.Message):
         __slots__ = ("events", "results", "validator_updates", "app_hash")
         EVENTS_FIELD_NUMBER: _ClassVar[int]

@@ -20,6 +20,7 @@ from ledger_node.chain import Chain, Verdict
 from ledger_node.cometbft import LOG_FILE, Home, running
 from ledger_node.engine import MAX_WAITING, BusyError
 from ledger_node.follower import UnavailableError
+from ledger_node.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
@@ -40,7 +41,8 @@ class CometEngine:
         self._chain = chain
         self._home = home
         self._tail = Tail(chain.store, chain.genesis)
-        self._application = Application(chain.genesis, self._tail, on_progress=self._progressed)
+        self._verifier = Verifier()
+        self._application = Application(chain.genesis, self._tail, self._verifier, on_progress=self._progressed)
         self._snapshots = Snapshots(home.folder / "snapshots")
         self._restoration = Restoration(chain.genesis.chain_id, self._restore)
         self._snapshot_height = self._tail.height
@@ -58,6 +60,7 @@ class CometEngine:
         Raises BusyError when too many wait, and UnavailableError when no block takes it in SUBMIT_TIMEOUT_S: it may
         still be taken later.
         """
+        await self._verifier.verify(raw)
         result = self._check(raw)
         if result.code:
             return Verdict(result, None)
@@ -78,6 +81,7 @@ class CometEngine:
         try:
             async with (
                 self._rpc,
+                running_verifier(self._verifier),
                 serve_abci(self._handlers(), self._home.socket) as failed,
                 running(self._home) as process,
             ):
@@ -86,6 +90,7 @@ class CometEngine:
                     self._settle(),
                     self._fail_after(failed.wait(), "the ledger application failed"),
                     self._fail_after(process.wait(), "CometBFT ended"),
+                    self._fail_after(self._verifier.ended.wait(), "the process that verifies certificates ended"),
                 )
         finally:
             self._tail.close()

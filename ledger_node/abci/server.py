@@ -22,18 +22,13 @@ from typing import Any, cast
 from google.protobuf.message import DecodeError, Message
 
 from ledger_node.abci.abci_pb2 import Echo, Failure, Flush, Request, Response
-from voice_dpki.codec.protowire import varint
+from ledger_node.abci.framing import encode_message, take_messages
 from voice_dpki.errors import LocalError, MalformedError
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Largest request: a block, or a chunk of a snapshot; both have far lower limits of their own."""
-
 MAX_SOCKET_PATH_BYTES = 107
 """sockaddr_un's sun_path without its final zero."""
-
-_MAX_VARINT_BYTES = 5
 
 _TURN_S = 0.002
 """How long a connection answers its requests before all sockets are read again."""
@@ -45,20 +40,6 @@ Handler = Callable[[Any], Message]
 
 Handlers = dict[str, Handler]
 """The dispatcher: handlers by the name of the field in Request, which is also the answer's in Response."""
-
-
-def take_messages(buffer: bytearray) -> list[bytes]:
-    """Take all whole messages off the front of `buffer`; raises MalformedError for one that is too long."""
-    messages: list[bytes] = []
-    start = 0
-    while (found := _length(buffer, start)) is not None:
-        size, body = found
-        if len(buffer) < body + size:
-            break
-        start = body + size
-        messages.append(bytes(memoryview(buffer)[body:start]))
-    del buffer[:start]
-    return messages
 
 
 def parse_request(data: bytes) -> tuple[str, Message]:
@@ -89,8 +70,7 @@ def answer(handlers: Handlers, kind: str, message: Message) -> bytes:
 
 def encode(message: Message) -> bytes:
     """Encode a message behind its length."""
-    data = message.SerializeToString()
-    return varint(len(data)) + data
+    return encode_message(message.SerializeToString())
 
 
 @asynccontextmanager
@@ -133,20 +113,6 @@ def _flush(_: Flush.Request) -> Flush.Response:
 
 _CONNECTION: Handlers = {"echo": _echo, "flush": _flush}
 """What concerns the connection and not the application."""
-
-
-def _length(buffer: bytearray, start: int) -> tuple[int, int] | None:
-    """Read the varint at `start`: the length, and where the message begins; None where it is not whole yet."""
-    size = 0
-    for index, octet in enumerate(buffer[start : start + _MAX_VARINT_BYTES]):
-        size |= (octet & 0x7F) << 7 * index
-        if octet < 0x80:
-            if size > MAX_MESSAGE_BYTES:
-                raise MalformedError(f"ABCI: a message of more than {MAX_MESSAGE_BYTES} bytes")
-            return size, start + index + 1
-    if len(buffer) - start >= _MAX_VARINT_BYTES:
-        raise MalformedError("ABCI: a length that does not end")
-    return None
 
 
 class _Connection(asyncio.Protocol):

@@ -1,6 +1,7 @@
 """Which certificates a member may have recorded: the profile, and nothing that belongs to another member."""
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 
 from voice_dpki.ledger.members import Member
@@ -49,10 +50,30 @@ def read_admitted(der: bytes) -> CertificateProfile:
 
     The verdict depends on its bytes alone, so one reading serves check, proposal and block.
     """
+    judgement = _remembered.pop(der, None) or judge(der)
+    if isinstance(judgement, str):
+        raise Refused(Refusal[judgement])
+    return judgement
+
+
+_remembered: dict[bytes, CertificateProfile | str] = {}
+"""Judgements on their way into the cache of `read_admitted`."""
+
+
+def judge(der: bytes) -> CertificateProfile | str:
+    """Hold a certificate to the profile; returns the name of the Refusal where it breaks it."""
     try:
         return read_profile(der)
     except ProfileError as error:
-        raise Refused(PROFILE_REFUSALS.get(error.code, Refusal.CERTIFICATE_PROFILE)) from None
+        return PROFILE_REFUSALS.get(error.code, Refusal.CERTIFICATE_PROFILE).name
+
+
+def remember(der: bytes, judgement: CertificateProfile | str) -> None:
+    """Have `read_admitted` decide by a judgement to which another process of this node came by `judge`."""
+    _remembered[der] = judgement
+    with suppress(Refused):
+        read_admitted(der)
+    _remembered.pop(der, None)
 
 
 def _check_organization(profile: CertificateProfile, member: Member) -> None:

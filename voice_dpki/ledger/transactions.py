@@ -175,6 +175,13 @@ class Transaction:
         )
 
 
+def certificates_in(body: Body) -> tuple[bytes, ...]:
+    """Return the certificates (DER) that a transaction asks to record."""
+    if isinstance(body, Batch):
+        return body.certificates
+    return (body.certificate,) if isinstance(body, Submit | Renew) else ()
+
+
 def key_id_of(public_key_der: bytes) -> bytes:
     """Name a key: SHA-256 of its DER SubjectPublicKeyInfo."""
     return hashlib.sha256(public_key_der).digest()

@@ -134,9 +134,10 @@ def _read(data: bytes) -> CertificateProfile:
         certificate = _load(data)
         _check_algorithm(certificate)
         key = _admitted_key(certificate)
-        _check_self_signature(certificate)
+        subject = certificate.subject  # the library parses it anew each time
+        _check_self_signature(certificate, subject)
         _check_critical(certificate.extensions)
-        profile = _profile(data, certificate, key)
+        profile = _profile(data, certificate, key, subject)
     _check_validity(profile)
     _check_anonymous(profile)
     return profile
@@ -220,13 +221,13 @@ def _check_algorithm(certificate: x509.Certificate) -> None:
         raise ProfileError("algorithm", "the certificate is not signed with SHA-256, SHA-384 or SHA-512")
 
 
-def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> CertificateProfile:
+def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey, subject: x509.Name) -> CertificateProfile:
     uris, dns_names = _alternative_names(certificate.extensions)
     return CertificateProfile(
         der=data,
         digest=digest_of(data),
-        organization=_name(certificate, NameOID.ORGANIZATION_NAME, "organisation"),
-        common_name=_name(certificate, NameOID.COMMON_NAME, "common name"),
+        organization=_name(subject, NameOID.ORGANIZATION_NAME, "organisation"),
+        common_name=_name(subject, NameOID.COMMON_NAME, "common name"),
         not_before_s=int(certificate.not_valid_before_utc.timestamp()),
         not_after_s=int(certificate.not_valid_after_utc.timestamp()),
         key_algorithm=algorithm_of(key),
@@ -248,8 +249,8 @@ def _admitted_key(certificate: x509.Certificate) -> PublicKey:
     return key
 
 
-def _check_self_signature(certificate: x509.Certificate) -> None:
-    if certificate.issuer != certificate.subject:
+def _check_self_signature(certificate: x509.Certificate, subject: x509.Name) -> None:
+    if certificate.issuer != subject:
         raise ProfileError("self-signed", "issuer and subject differ: the ledger holds self-signed certificates")
     try:
         certificate.verify_directly_issued_by(certificate)
@@ -274,9 +275,9 @@ def _check_critical(extensions: x509.Extensions) -> None:
             )
 
 
-def _name(certificate: x509.Certificate, oid: ObjectIdentifier, what: str) -> str | None:
+def _name(subject: x509.Name, oid: ObjectIdentifier, what: str) -> str | None:
     """Return the one attribute `oid` of the subject; two would let two readers see two subjects."""
-    values = [attribute.value for attribute in certificate.subject.get_attributes_for_oid(oid)]
+    values = [attribute.value for attribute in subject.get_attributes_for_oid(oid)]
     if not values:
         return None
     value = values[0]

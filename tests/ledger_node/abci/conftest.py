@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ledger_node.abci.abci_pb2 import Commit, FinalizeBlock
 from ledger_node.abci.application import Application
+from ledger_node.verifier import Verifier
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
@@ -77,6 +78,7 @@ class Node:
     application: Application
     ledger: MemoryLedger
     progress: list[int]
+    verifier: Verifier
 
     def decide(self, height: int, transactions: list[bytes]) -> FinalizeBlock.Response:
         """Take a block that others decided, as in a replay, and store it."""
@@ -92,10 +94,12 @@ def at(height: int) -> Timestamp:
 
 
 def make_node(genesis: Genesis) -> Node:
-    """Start an application at the genesis."""
+    """Start an application at the genesis; unless the test runs its verifier, it verifies everything itself."""
     ledger = MemoryLedger(genesis.initial_state())
     progress: list[int] = []
-    return Node(Application(genesis, ledger, on_progress=progress.append), ledger, progress)
+    verifier = Verifier()
+    application = Application(genesis, ledger, verifier, on_progress=progress.append)
+    return Node(application, ledger, progress, verifier)
 
 
 @pytest.fixture(scope="session")

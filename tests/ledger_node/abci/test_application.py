@@ -19,7 +19,8 @@ from ledger_node.abci.abci_pb2 import (
     Query,
     ValidatorPower,
 )
-from ledger_node.abci.application import MAX_PROPOSED, PROOF_TYPE, validator_updates
+from ledger_node.abci.application import MAX_PROPOSED_BYTES, MIN_PROPOSED_BYTES, PROOF_TYPE, validator_updates
+from ledger_node.verifier import running_verifier
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.header import Validator
@@ -116,8 +117,43 @@ def test_what_no_member_signed_enters_no_block(federation: Any, node: Any) -> No
 
 def test_a_block_has_at_most_so_many_transactions(federation: Any, node: Any) -> None:
     transactions = [federation.submission()] * (MAX_TRANSACTIONS + 1)
-    assert len(propose(node, transactions)) == MAX_PROPOSED
     assert judge(node, transactions) == ProcessProposal.REJECT
+
+
+def test_proposals_grow_with_the_blocks_and_shrink_when_these_take_rounds(federation: Any, node: Any) -> None:
+    transactions = [federation.submission()] * MAX_TRANSACTIONS
+    size = len(transactions[0])
+
+    def proposed_after(round_of_last: int, count: int) -> int:
+        request = FinalizeBlock.Request(
+            height=node.ledger.height + 1, time=FIRST, transactions=transactions[:count]
+        )
+        request.decided_last_commit.round = round_of_last
+        node.application.finalize_block(request)
+        node.application.commit(Commit.Request())
+        return sum(map(len, propose(node, transactions)))
+
+    smallest = len(propose(node, transactions)) * size
+    assert 0 <= smallest - MIN_PROPOSED_BYTES < size
+    assert 0 <= proposed_after(0, 100) - 200 * size < size
+    assert 0 <= proposed_after(0, 500) - MAX_PROPOSED_BYTES < size
+    assert 0 <= proposed_after(1, 500) - 250 * size < size, "the last block, of 500, took more than one round"
+    assert proposed_after(0, 0) == smallest, "nobody knows yet how fast a burst is verified"
+
+
+async def test_what_is_not_verified_yet_is_not_proposed_and_what_is_bad_never(federation: Any, node: Any) -> None:
+    good, late, bad = federation.submission(), federation.submission(), federation.submission(b"no certificate")
+    async with running_verifier(node.verifier):
+        for raw in (good, bad):
+            assert check(node, raw).code == 0, "its sender has room for it"
+            await node.verifier.verify(raw)
+        check(node, late)
+        assert propose(node, [bad, late, good]) == [good]
+        assert propose(node, [bad, late]) == [late], "rather than an empty block"
+        assert check(node, bad, CheckTx.RECHECK).code == Refusal.CERTIFICATE_MALFORMED.code
+        assert check(node, good, CheckTx.RECHECK).code == check(node, late, CheckTx.RECHECK).code == 0
+        await node.verifier.verify(late)
+        assert propose(node, [bad, late, good]) == [late, good]
 
 
 def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: Any) -> None:
