@@ -146,10 +146,10 @@ def _start(options: argparse.Namespace) -> int:
 async def _serve(bridge: Bridge, signer: AnswerSigner, setup: Setup, stop: asyncio.Event) -> None:
     with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
         async with _vouching(setup, tracer) as vouching:
-            limits = {"validity_s": bridge.config.validity_s, "max_age_s": setup.ledger.max_age_s}
-            app = Responder(vouching, signer, CLOCK, **limits).app()
-            async with serve(app, bridge.config.listen) as port:
-                address = f"{bridge.config.listen.host}:{port}"
+            config, max_age_s = bridge.config, setup.ledger.max_age_s
+            responder = Responder(vouching, signer, CLOCK, validity_s=config.validity_s, max_age_s=max_age_s)
+            async with serve(responder.app(), config.listen, limits=config.limits) as port:
+                address = f"{config.listen.host}:{port}"
                 log.info("ready", extra={"fields": {"address": address}})
                 tracer.ready(address=address)
                 await stop.wait()

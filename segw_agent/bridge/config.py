@@ -15,6 +15,7 @@ from segw_agent.policy import Policy
 from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, load_genesis
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.limits import Limits
 from voice_dpki.x509.keys import LocalSigner, from_pem, spki
 
 EXAMPLE = """\
@@ -33,6 +34,11 @@ key = "bridge-ocsp.key"
 [listen]                                   # /ocsp, /metrics and /healthz
 host = "127.0.0.1"
 port = 26690
+
+[limits]                                   # for one client address; 10 of cost_s is one OCSP answer
+cost_s = 10000
+concurrent = 256
+connections = 256
 
 [ledger]
 urls = ["http://127.0.0.1:26680"]          # inquiry nodes, asked in this order
@@ -82,6 +88,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     ledger: LedgerSection
     policy: PolicySection
     validity_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 5.0
+    limits: Limits = Limits()
     trace: TraceConfig | None = None
 
 

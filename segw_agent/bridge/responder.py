@@ -18,14 +18,19 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.shell.http import HttpApp, Request, Response, Route
+from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 
 log = logging.getLogger(__name__)
+_SAID = Seldom(log)
 
 PATH = "/ocsp"
 
 MAX_AT_ONCE = 64
 """Questions that wait for the ledger; those beyond are told to try later."""
+
+COST = 10
+"""Of a question, against `[limits]`: two inquiries and a signature."""
 
 ANSWERS = Counter("segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
 SECONDS = Histogram(
@@ -78,8 +83,9 @@ class Responder:
 
     def app(self) -> HttpApp:
         """Return the HTTP service: OCSP by POST and GET, metrics, and whether it is alive."""
-        post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES)
-        return OcspApp([post, Route("GET", f"{PATH}/{{request}}", self._get), METRICS_ROUTE, HEALTH_ROUTE])
+        post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES, cost=COST)
+        get = Route("GET", f"{PATH}/{{request}}", self._get, cost=COST)
+        return OcspApp([post, get, METRICS_ROUTE, HEALTH_ROUTE])
 
     async def answer(self, data: bytes) -> bytes:
         """Answer a request, whatever it is; what cannot be answered for sure is a failure."""
@@ -104,7 +110,7 @@ class Responder:
         try:
             query = parse_query(data)
         except MalformedError as error:
-            log.info("malformed request", extra={"fields": {"reason": str(error)}})
+            _SAID.warning("malformed request", reason=str(error))
             return "malformed-request", failure(Failure.MALFORMED_REQUEST)
         if not self._signer.serves(query) or not is_serial(query.serial):
             return "unauthorized", failure(Failure.UNAUTHORIZED)
@@ -114,7 +120,7 @@ class Responder:
         try:
             return await self._judged(query)
         except InquiryError as error:
-            log.warning("the ledger gives no answer", extra={"fields": {"code": error.code, "reason": str(error)}})
+            _SAID.warning("the ledger gives no answer", code=error.code, reason=str(error))
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)

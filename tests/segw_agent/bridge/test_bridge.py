@@ -285,6 +285,19 @@ def test_any_bytes_are_answered(bridge: Bridge, data: bytes) -> None:
     assert bridge.post(data).response_status is Failure.MALFORMED_REQUEST
 
 
+def test_one_client_gets_no_more_than_its_share(bridge: Bridge) -> None:
+    bridge.config = bridge.configure(limits={"cost_s": 1.0})
+    bridge.start()
+    try:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            [bridge.post(b"x") for _ in range(25)]  # each costs 10, and 200 are the burst
+        with refused.value as error:
+            assert error.code == 429
+    finally:
+        bridge.config = bridge.configure()
+        bridge.start()
+
+
 def test_metrics_and_health(bridge: Bridge) -> None:
     bridge.post(b"x")
     assert bridge.get("/healthz") == b'{"status":"ok"}'
