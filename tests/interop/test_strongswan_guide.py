@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +117,16 @@ def test_debians_apparmor_profile_lets_charon_use_the_default_socket() -> None:
     demand()
     profile = Path("/etc/apparmor.d/usr.lib.ipsec.charon").read_text()
     assert re.search(r"^\s*/run/charon\.\*\s+rw,$", profile, re.MULTILINE)
+    assert re.search(r"^\s*/etc/strongswan\.d/\*\*\s+r,$", profile, re.MULTILINE)
+    assert "<abstractions/base>" in profile  # libraries
+    assert "<local/usr.lib.ipsec.charon>" in profile
+
+
+def test_the_guides_unit_is_one(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing; install it: apt-get install systemd")
+    unit = tmp_path / "segw-agent.service"
+    unit.write_text(block("## systemd", "ini").replace("/opt/voice-dpki/.venv/bin/segw-agent", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True)
+    assert "segw-agent" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
