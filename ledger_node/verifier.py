@@ -55,6 +55,11 @@ class Verifier(asyncio.SubprocessProtocol):
         self._refused: dict[bytes, None] = {}
         self._input: asyncio.WriteTransport | None = None
 
+    @property
+    def backlog(self) -> int:
+        """How many transactions wait to be verified."""
+        return len(self._waiting)
+
     def schedule(self, raw: bytes) -> None:
         """Have the certificates in a transaction verified; without a process, who looks at them verifies them."""
         key = hashlib.sha256(raw).digest()

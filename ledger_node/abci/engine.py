@@ -7,7 +7,7 @@ together: a validator whose application is gone must not vote, and an applicatio
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx
@@ -25,7 +25,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.state import Outcome, TxResult, check
+from voice_dpki.ledger.state import Outcome, StateView, TxResult, check, check_sender
 from voice_dpki.names import Height
 
 log = logging.getLogger(__name__)
@@ -60,12 +60,14 @@ class CometEngine:
         Raises BusyError when too many wait, and UnavailableError when no block takes it in SUBMIT_TIMEOUT_S: it may
         still be taken later.
         """
-        await self._verifier.verify(raw)
-        result = self._check(raw)
+        result = self._judge(check_sender, raw)
+        if not result.code:
+            self._check_room()
+            await self._verifier.verify(raw)
+            result = self._judge(check, raw)
         if result.code:
             return Verdict(result, None)
-        if len(self._waiting) >= MAX_WAITING:
-            raise BusyError("too many transactions are waiting for a block; repeat this one in a moment")
+        self._check_room()
         answer = self._waiting.setdefault(hashlib.sha256(raw).digest(), asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
@@ -103,7 +105,7 @@ class CometEngine:
         """Judge a transaction for the mempool, and tell who waits for it when it is refused after all."""
         response = self._application.check_tx(request)
         if response.code:
-            self._answer(request.transaction, Verdict(self._check(request.transaction), None))
+            self._answer(request.transaction, Verdict(self._judge(check, request.transaction), None))
         return response
 
     def _answer(self, raw: bytes, verdict: Verdict) -> None:
@@ -111,8 +113,12 @@ class CometEngine:
         if answer is not None and not answer.done():
             answer.set_result(verdict)
 
-    def _check(self, raw: bytes) -> TxResult:
+    def _judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
         return check(self._tail.view, Height(self._tail.height + 1), self._tail.time_s, raw)
+
+    def _check_room(self) -> None:
+        if max(len(self._waiting), self._verifier.backlog) >= MAX_WAITING:
+            raise BusyError("too many transactions are waiting for a block; repeat this one in a moment")
 
     def _progressed(self, height: Height) -> None:
         """Take note that CometBFT has the header at `height`, and maybe that its block is committed."""
