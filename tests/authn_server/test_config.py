@@ -28,7 +28,10 @@ def test_service_provider_codes_get_their_numbers_from_the_configuration(site):
     [
         ("authn.der", lambda site: (site.folder / "authn.der").unlink()),
         ("authn.der.*well-formed", lambda site: (site.folder / "authn.der").write_bytes(b"x")),
-        ("PEM", lambda site: (site.folder / "authn.pem").write_bytes(b"x")),
+        (
+            r"authn\.pem: not an unencrypted private key in PEM form",
+            lambda site: (site.folder / "authn.pem").write_bytes(b"x"),
+        ),
         ("private key", lambda site: (site.folder / "authn.pem").write_bytes(to_pem(generate_es256()))),
         ("no secret", lambda site: (site.folder / "proxy.tokens").write_text("# none yet\n")),
         ("validity", lambda site: site.write(valid_s=-60)),

@@ -22,7 +22,9 @@ def test_what_it_makes_can_sign(folder, capsys):
     (folder / "authn.toml").write_text(EXAMPLE)
     credential = load_setup(folder / "authn.toml", SystemClock()).credential
     assert credential.authorises(Tn("493023125999"))
-    assert credential.profile.digest.hex() in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert credential.profile.digest.hex() in told
+    assert 'voice-dpki ledger submit --genesis genesis.json --organization "Operator A" --key KEY authn.der' in told
 
 
 def test_a_key_is_never_overwritten(folder, capsys):
@@ -37,11 +39,13 @@ def test_a_key_is_never_overwritten(folder, capsys):
     [
         [],
         ["--range", "493023125000"],
+        ["--range", "493023125000:ten"],
         ["--range", "x:10"],
         ["--range", "99:10"],
         ["--spc", ""],
         ["--spc", "709J", "--days", "0"],
         ["--spc", "709J", "--days", "99999"],
+        ["--spc", "709J", "--days", "999999999"],
         ["--spc", "709J", "--organization", "x" * 65],
     ],
 )

@@ -34,6 +34,8 @@ def test_an_unknown_scenario_is_an_error_for_people(capsys: pytest.CaptureFixtur
         ["--repeat", "0"],
         ["--ledger", "paper"],
         ["--say-seconds", "-1"],
+        ["--say-seconds", "long"],
+        ["--repeat", "often"],
         ["surplus"],
     ],
 )
@@ -41,7 +43,18 @@ def test_wrong_arguments_end_with_status_2(arguments: Sequence[str], capsys: pyt
     with pytest.raises(SystemExit) as stopped:
         call.command(list(arguments))
     assert stopped.value.code == 2
-    assert "usage: voice-dpki call" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "usage: voice-dpki call" in told
+    assert told.endswith("; voice-dpki call --help explains\n")
+    assert " _" not in told, "no name from the code"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_for_people(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert cli.main(["call", "--out", str(tmp_path / "file")]) == 2
+    assert capfd.readouterr().err.endswith("cannot make this folder: Not a directory\n")
 
 
 def test_without_cometbft_a_federation_is_not_begun_and_the_command_that_installs_it_is_named(

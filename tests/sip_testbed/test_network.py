@@ -124,6 +124,11 @@ class TestFederation:
         urls = [configs[f"ledger-{operator.letter}"]["follow"] for operator in OPERATORS]
         assert urls == [{"url": f"http://{site.addresses[f'validator-{each.letter}']}"} for each in OPERATORS]
 
+    def test_the_verifier_holds_headers_to_every_other_operators_node(self, site: Site) -> None:
+        config = service_configs(site)["verify-b"]
+        others = [f"http://{site.addresses[f'validator-{letter}']}" for letter in "acd"]
+        assert (config["witnesses"], config["trust_file"]) == (others, "trust-verify-b.json")
+
 
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:

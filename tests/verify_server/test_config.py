@@ -4,6 +4,8 @@ from verify_server.config import EXAMPLE, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
 
+LEDGER_TLS = 'ledger_tls = { certificate = "tls.der", key = "tls.pem", servers = ["ledger.der"] }\n'
+
 
 def test_the_example_is_a_configuration(site):
     setup = load_setup(site.config)
@@ -26,6 +28,10 @@ def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site):
         ("genesis.json", lambda site: (site.folder / "genesis.json").write_bytes(b"{}")),
         ("no secret", lambda site: (site.folder / "proxy.tokens").write_text("")),
         ("freshness_s", lambda site: site.write(EXAMPLE.replace("freshness_s = 60", "freshness_s = -1"))),
+        ("no http or https URL", lambda site: site.write(EXAMPLE.replace("http://", ""))),
+        ("junk: no http", lambda site: site.write(EXAMPLE.replace("witnesses = []", 'witnesses = ["junk"]'))),
+        ("no trusted header", lambda site: (site.folder / "ledger-trust.json").write_text("{}")),
+        ("tls.der", lambda site: site.write(LEDGER_TLS + EXAMPLE)),
         ("replay_max_entries", lambda site: site.write(EXAMPLE.replace("200000", "0"))),
         ("require", lambda site: site.write(EXAMPLE.replace("require_key_mgmt", "require_keymgmt"))),
     ],
@@ -38,7 +44,9 @@ def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
 
 def test_check_config_tells_how_it_would_verify(site, capsys):
     assert main(["check-config", "--config", str(site.config)]) == 0
-    assert "200000 signatures remembered" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "200000 signatures remembered" in told
+    assert "witnesses    none" in told
 
 
 def test_check_config_tells_what_is_wrong(site, capsys):
