@@ -22,7 +22,7 @@ from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 
 log = logging.getLogger(__name__)
-_SAID = Seldom(log)
+_SAID_MALFORMED, _SAID_UNKNOWN = Seldom(log), Seldom(log)
 
 PATH = "/ocsp"
 
@@ -110,7 +110,7 @@ class Responder:
         try:
             query = parse_query(data)
         except MalformedError as error:
-            _SAID.warning("malformed request", reason=str(error))
+            _SAID_MALFORMED.warning("malformed request", reason=str(error))
             return "malformed-request", failure(Failure.MALFORMED_REQUEST)
         if not self._signer.serves(query) or not is_serial(query.serial):
             return "unauthorized", failure(Failure.UNAUTHORIZED)
@@ -120,7 +120,7 @@ class Responder:
         try:
             return await self._judged(query)
         except InquiryError as error:
-            _SAID.warning("the ledger gives no answer", code=error.code, reason=str(error))
+            _SAID_UNKNOWN.warning("the ledger gives no answer", code=error.code, reason=str(error))
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
@@ -134,7 +134,7 @@ class Responder:
         verdict = await self._vouching.about_serial(query.serial)
         now_s = self._clock.now_s()
         if now_s > self._signer.not_after_s:
-            log.error("the responder's certificate has expired: segw-agent bridge renew")
+            _SAID_UNKNOWN.warning("the responder's certificate has expired: segw-agent bridge renew")
             return "internal-error", failure(Failure.INTERNAL_ERROR)
         status = self._status(verdict, now_s)
         outcome = verdict.refusal.code if verdict.refusal else "good"
