@@ -255,7 +255,8 @@ class Edge:
         target = quote(request.path) + (f"?{urlencode(request.query)}" if request.query else "")
         answer = await self._upstream.request(request.method, target, request.body, timeout_s=FORWARD_TIMEOUT_S)
         kind = "application/json" if answer.status == 200 else "application/problem+json"
-        return Response(answer.status, answer.body, content_type=kind)
+        headers = (("Retry-After", "1"),) if answer.status in (429, 503) else ()
+        return Response(answer.status, answer.body, content_type=kind, headers=headers)
 
     def _guarded(self, handler: Handler) -> Handler:
         """Turn the errors that a handler may raise into problem documents."""

@@ -215,11 +215,8 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis) as chain:
             orderer, feed = _orderer(path, config, chain), Feed(chain)
-            api = _api(path, config, chain, orderer, feed, tracer)
-            async with (
-                _running(orderer.run(), feed.run()) as work,
-                _served(path, config, api.app()) as port,
-            ):
+            served = _served(path, config, _api(path, config, chain, orderer, feed, tracer).app())
+            async with _running(orderer.run(), feed.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
@@ -267,7 +264,8 @@ async def _serve_edge(
                 clock=CLOCK,
                 tracer=tracer,
             )
-            async with _running(edge.run()) as work, _served(path, config, edge.app()) as port:
+            served = _served(path, config, edge.app())
+            async with _running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address}})
@@ -275,6 +273,7 @@ async def _serve_edge(
 
 
 def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:
+    """Prepare to serve `app`; raises LocalError for TLS files that cannot be used, before anything is begun."""
     tls = None if config.tls is None else server_context(path, config.tls)
     return serve(app, config.listen, tls=tls, limits=config.limits)
 

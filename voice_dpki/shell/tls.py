@@ -36,7 +36,7 @@ SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 CLOCKS_APART_S = 3600
 """How long before it is made a certificate's validity begins: the other side's clock may be behind."""
 
-REFUSED = Counter("voice_dpki_tls_refused", "TLS handshakes that a server here refused, by reason.", ["reason"])
+REFUSED = Counter("voice_dpki_tls_refused", "TLS handshakes with servers here that failed, by reason.", ["reason"])
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
@@ -66,6 +66,7 @@ def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
     """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
     _trust(context, config_path, section.clients)
+    context.num_tickets = 0  # a session taken up again would not show its certificate, which may have expired
     context.sslobject_class = _Watched
     return context
 
@@ -120,6 +121,8 @@ def _reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return {_EXPIRED: "expired", _NOT_YET_VALID: "not-yet-valid"}.get(error.verify_code, "unknown-certificate")
     reason = error.reason or ""
+    if isinstance(error, ssl.SSLEOFError):
+        return "broken-off"
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "no-certificate"
     return "client-refuses" if "ALERT" in reason else "no-tls-1.3"
