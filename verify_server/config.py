@@ -26,6 +26,7 @@ signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, each for twice freshness_s
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
+# ledger_tls = { certificate = "b.pem", key = "b-key.pem", servers = ["a.pem"] }    # for nodes with [tls]
 
 [listen]
 host = "127.0.0.1"
