@@ -60,7 +60,7 @@ def in_step(wire: Wire) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_ike_sa(wire: Wire, end: str) -> None:
-    name = wire.start().happened("gateway", Established)[0].sa
+    name = wire.start().wait(2).happened("gateway", Established)[0].sa
     child = wire.happened("gateway", Established)[0].child
     at(wire, end).rekey(wire.now_s)
     settle(wire)
@@ -79,7 +79,7 @@ def test_ike_sa(wire: Wire, end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_child_sa(wire: Wire, end: str) -> None:
-    (event,) = wire.start().happened("device", Established)
+    (event,) = wire.start().wait(2).happened("device", Established)
     sa = at(wire, end)
     sa.rekey_child(next(iter(sa.children)), wire.now_s)
     settle(wire)
@@ -98,9 +98,9 @@ def test_child_sa(wire: Wire, end: str) -> None:
 @pytest.mark.parametrize("group", Group)
 def test_every_suite(new_wire: NewWire, suite: Any, group: Group) -> None:
     suites = {"ike_suites": (IkeSuite(suite, group),), "esp_suites": (EspSuite(suite),)}
-    wire = new_wire(device=suites).start()
+    wire = new_wire(device=suites).start().wait(2)
     for end in ENDS:
-        at(wire, end).rekey(wire.now_s)
+        at(wire.wait(2), end).rekey(wire.now_s)
         settle(wire)
         sa = at(wire, end)
         sa.rekey_child(next(iter(sa.children)), wire.now_s)
@@ -140,7 +140,7 @@ def test_lifetime_ends_where_the_peer_does_not_rekey(new_wire: NewWire) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_both_rekey_the_ike_sa(wire: Wire, seed: int) -> None:
-    wire.start()
+    wire.start().wait(2)
     ours, theirs = at(wire, "device"), at(wire, "gateway")
     ours._random, theirs._random = CountingRandom(f"one {seed}"), CountingRandom(f"other {seed}")
     ours.rekey(wire.now_s)
@@ -158,7 +158,7 @@ def test_both_rekey_the_ike_sa(wire: Wire, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("lost", range(8))
 def test_both_rekey_the_ike_sa_and_a_message_is_lost(wire: Wire, seed: int, lost: int) -> None:
-    wire.start()
+    wire.start().wait(2)
     ours, theirs = at(wire, "device"), at(wire, "gateway")
     ours._random, theirs._random = CountingRandom(f"one {seed}"), CountingRandom(f"other {seed}")
     ours.rekey(wire.now_s)
@@ -177,7 +177,7 @@ def test_both_rekey_the_ike_sa_and_a_message_is_lost(wire: Wire, seed: int, lost
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("lost", [None, *range(8)])
 def test_both_rekey_the_child_sa(wire: Wire, seed: int, lost: int | None) -> None:
-    wire.start()
+    wire.start().wait(2)
     for end in ENDS:
         sa = at(wire, end)
         sa._random = CountingRandom(f"{end} {seed}")
@@ -192,7 +192,7 @@ def test_both_rekey_the_child_sa(wire: Wire, seed: int, lost: int | None) -> Non
 
 
 def test_ike_sa_and_child_sa_at_once(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     ours, theirs = at(wire, "device"), at(wire, "gateway")
     ours.rekey(wire.now_s)
     theirs.rekey_child(next(iter(theirs.children)), wire.now_s)
@@ -204,7 +204,7 @@ def test_ike_sa_and_child_sa_at_once(wire: Wire) -> None:
 
 
 def test_rekeying_and_deletion_at_once(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     at(wire, "device").rekey(wire.now_s)
     wire.gateway.delete(at(wire, "gateway").name, "revoked", wire.now_s)
     wire.run()
@@ -214,7 +214,7 @@ def test_rekeying_and_deletion_at_once(wire: Wire) -> None:
 
 
 def test_deleted_while_its_rekeying_is_under_way(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     sa = at(wire, "device")
     sa.rekey(wire.now_s)
     sa.delete("switched off", wire.now_s)
@@ -225,7 +225,7 @@ def test_deleted_while_its_rekeying_is_under_way(wire: Wire) -> None:
 
 
 def test_deletion_by_the_old_name(wire: Wire) -> None:
-    name = wire.start().happened("gateway", Established)[0].sa
+    name = wire.start().wait(2).happened("gateway", Established)[0].sa
     wire.path = lambda datagram: [] if "D" in datagram.payloads else [datagram]  # the old SA stays for a moment
     at(wire, "device").rekey(wire.now_s)
     wire.run()
@@ -236,7 +236,7 @@ def test_deletion_by_the_old_name(wire: Wire) -> None:
 
 
 def test_one_device_is_one_device(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     at(wire, "device").rekey(wire.now_s)
     wire.run()
     assert wire.gateway.delete_others(at(wire, "gateway").name, "replaced", wire.now_s) == 0
@@ -254,7 +254,7 @@ def ask(wire: Wire, *payloads: Any) -> Datagram:
 
 
 def test_child_that_is_not_there(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     sa = at(wire, "device")
     (held,) = sa.children.values()
     _, *rest = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
@@ -265,7 +265,7 @@ def test_child_that_is_not_there(wire: Wire) -> None:
 
 
 def test_child_that_the_peer_has_lost(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     at(wire, "gateway").children.clear()
     sa = at(wire, "device")
     sa.rekey_child(next(iter(sa.children)), wire.now_s)
@@ -275,7 +275,7 @@ def test_child_that_the_peer_has_lost(wire: Wire) -> None:
 
 
 def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     old = at(wire, "device")
     payloads = IkeOffer.make(old.keys.suite, CountingRandom("x")).payloads()
     old._ask(ExchangeType.CREATE_CHILD_SA, payloads, wire.now_s, lambda *_: None)
@@ -288,7 +288,7 @@ def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
 
 
 def test_children_are_bounded(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     answers = []
     for number in range(6):
         held = list(at(wire, "gateway").children.values())[-1]
@@ -311,7 +311,7 @@ def test_children_are_bounded(wire: Wire) -> None:
 def test_something_is_missing(wire: Wire, drop: str, answer: str) -> None:
     from voice_dpki.ikev2.message import describe
 
-    wire.start()
+    wire.start().wait(2)
     (held,) = at(wire, "device").children.values()
     payloads = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
     assert ask(wire, *(each for each in payloads if describe((each,)) != (drop,))).payloads == (answer,)
@@ -322,15 +322,47 @@ def test_something_is_missing(wire: Wire, drop: str, answer: str) -> None:
 
 
 def test_another_group_is_wanted(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     suite = IkeSuite(GCM_128, Group.ECP_384)
     sa, nonce, _ = IkeOffer.make(suite, CountingRandom("x")).payloads()
     answer = ask(wire, sa, nonce, KeyExchange(Group.ECP_256, bytes(64)))
     assert answer.payloads == ("N(INVALID_KE_PAYLOAD)",)
 
 
-def test_algorithms_selectors_and_spis_that_do_not_fit(wire: Wire) -> None:
+@pytest.mark.parametrize("demands", [1, 9])
+def test_another_group_is_wanted_for_the_child(wire: Wire, demands: int) -> None:
+    wire.start().wait(2)
+    theirs, sa, offered = at(wire, "gateway"), at(wire, "device"), list[int]()
+    renew = theirs._renewal
+
+    def demand(payloads: Any, now_s: float) -> Any:
+        offered.append(payloads[3].group)
+        if len(offered) > demands:
+            return renew(payloads, now_s)
+        other = Group.ECP_384 if offered[-1] == Group.ECP_256 else Group.ECP_256
+        return (Notify(NotifyType.INVALID_KE_PAYLOAD, other.to_bytes(2, "big")),)
+
+    theirs._renewal = demand  # type: ignore[method-assign]
+    sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    wire.run()
+    assert offered == [Group.ECP_256, Group.ECP_384]
+    assert len(wire.happened("device", ChildRekeyed)) == (demands == 1)
+    in_step(wire)
+
+
+def test_a_young_sa_is_not_rekeyed(wire: Wire) -> None:
     wire.start()
+    at(wire, "device").rekey(wire.now_s)
+    wire.run()
+    assert wire.seen[-1].payloads == ("N(TEMPORARY_FAILURE)",)
+    wire.wait(6)
+    at(wire, "device").rekey(wire.now_s)
+    wire.run()
+    in_step(wire)
+
+
+def test_algorithms_selectors_and_spis_that_do_not_fit(wire: Wire) -> None:
+    wire.start().wait(2)
     (held,) = at(wire, "device").children.values()
     rekeyed = Notify(NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=held.inbound)
     nonce, suites = Nonce(bytes(16)), (EspSuite(GCM_128),)
@@ -350,7 +382,7 @@ def test_algorithms_selectors_and_spis_that_do_not_fit(wire: Wire) -> None:
 
 
 def test_deletion_of_the_childs_half_that_is_not_the_peers(wire: Wire) -> None:
-    wire.start()
+    wire.start().wait(2)
     sa = at(wire, "device")
     (held,) = sa.children.values()
     sa._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.ESP, (held.outbound, b"none")),), wire.now_s)

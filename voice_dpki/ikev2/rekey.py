@@ -28,6 +28,7 @@ from voice_dpki.ikev2.payloads import (
     Selector,
     TsInitiator,
     TsResponder,
+    notify_named,
 )
 from voice_dpki.ikev2.proposals import EspSuite, IkeSuite, choose, chosen, offer
 from voice_dpki.ikev2.reading import only
@@ -98,10 +99,12 @@ def answer_ike(
     payloads: Sequence[Payload], suites: Iterable[IkeSuite], random: Random, old: IkeKeys
 ) -> tuple[NewIke, tuple[Payload, ...]]:
     """Answer a peer's request to rekey an IKE SA; returns the new one and SA, Nr, KEr. Raises IkeError."""
-    suite, proposal = choose(only(payloads, SecurityAssociation), suites, Protocol.IKE)
+    made = only(payloads, KeyExchange)
+    ours = sorted(suites, key=lambda suite: suite.group != made.group)
+    suite, proposal = choose(only(payloads, SecurityAssociation), ours, Protocol.IKE)
     name = SaName(_ike_spi(proposal), new_ike_spi(random))
     pair, nonces = KeyPair(suite.group, random), (only(payloads, Nonce).value, random.token(NONCE_BYTES))
-    new = _new_ike(name, suite, _shared(pair, only(payloads, KeyExchange)), nonces, old)
+    new = _new_ike(name, suite, _shared(pair, made), nonces, old)
     accepted = SecurityAssociation((replace(proposal, spi=name.spi_r),))
     return new, (accepted, Nonce(nonces[1]), KeyExchange(pair.group, pair.public_value))
 
@@ -173,22 +176,26 @@ class NewChild:
 
 @dataclass(frozen=True, slots=True)
 class ChildOffer:
-    """Our request to rekey a child SA, with its cipher: best with a key exchange of its own, or without."""
+    """Our request to rekey a child SA, with its cipher: best with a key exchange of its own, or without.
+
+    The peer may ask for another group once; then the offer is the `second`.
+    """
 
     old: HeldChild
     spi: bytes
     nonce: bytes
     pair: KeyPair
+    second: bool = False
 
     @classmethod
-    def make(cls, old: HeldChild, group: Group, random: Random) -> "ChildOffer":
+    def make(cls, old: HeldChild, group: Group, random: Random, *, second: bool = False) -> "ChildOffer":
         """Draw SPI, nonce and key pair."""
-        return cls(old, new_spi(random), random.token(NONCE_BYTES), KeyPair(group, random))
+        return cls(old, new_spi(random), random.token(NONCE_BYTES), KeyPair(group, random), second)
 
     @property
     def _suites(self) -> tuple[EspSuite, ...]:
-        cipher = self.old.child.suite.cipher
-        return EspSuite(cipher, self.pair.group), EspSuite(cipher)
+        cipher, own = self.old.child.suite.cipher, self.pair.group
+        return tuple(EspSuite(cipher, group) for group in (own, *(each for each in Group if each != own), None))
 
     def payloads(self) -> tuple[Payload, ...]:
         """N(REKEY_SA), SA, Ni, KEi, TSi, TSr."""
@@ -199,6 +206,15 @@ class ChildOffer:
             KeyExchange(self.pair.group, self.pair.public_value),
             TsInitiator(self.old.local),
             TsResponder(self.old.remote),
+        )
+
+    def other_group(self, payloads: Sequence[Payload]) -> Group | None:
+        """Return the group that the peer wants instead, if its answer is that (§1.3)."""
+        wanted = notify_named(payloads, NotifyType.INVALID_KE_PAYLOAD)
+        if wanted is None or self.second:
+            return None
+        return next(
+            (each for each in Group if each == int.from_bytes(wanted.data) and each != self.pair.group), None
         )
 
     def complete(self, payloads: Sequence[Payload], sk_d: bytes) -> NewChild:
@@ -220,7 +236,9 @@ def answer_child(
 
     `suites` are without key exchange; one is made if the peer wants it. Raises IkeError.
     """
-    wanted = [EspSuite(suite.cipher, group) for group in (*Group, None) for suite in suites]
+    made = next((each.group for each in payloads if isinstance(each, KeyExchange)), None)
+    groups = (*sorted(Group, key=lambda group: group != made), None)  # the one of KEi first
+    wanted = [EspSuite(suite.cipher, group) for group in groups for suite in suites]
     suite, proposal = choose(only(payloads, SecurityAssociation), wanted, Protocol.ESP)
     ts_i = _within(only(payloads, TsInitiator).selectors, old.remote)
     ts_r = _within(only(payloads, TsResponder).selectors, old.local)

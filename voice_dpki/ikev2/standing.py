@@ -25,6 +25,9 @@ from voice_dpki.ikev2.window import Responses
 AGAIN_S = 5.0
 """How long to wait until a rekeying that failed is tried again: the peer may be busy with its own (§2.25)."""
 
+YOUNG_S = 1.0
+"""How old an IKE SA must be for the peer to rekey it: what is replaced is kept for a while, and this bounds it."""
+
 REPLACED_S = 30.0
 """How long an SA that was replaced waits for its deletion by the peer; then we delete it."""
 
@@ -56,6 +59,7 @@ class StandingSa(IkeSa):
         self._release: Callable[[], None] | None = None
         """Gives back what is held as long as the device has an SA: its inner address."""
         self._life = Life()
+        self._since_s = 0.0
         self._ike_offer: IkeOffer | None = None
         self._ike_rival: _Rival | None = None
         self._child_offer: ChildOffer | None = None
@@ -118,8 +122,11 @@ class StandingSa(IkeSa):
             return
         held.life = Life(now_s + AGAIN_S, held.life.ends_s)
         if self.state is State.ESTABLISHED and self._is_idle:
-            self._child_offer = ChildOffer.make(held, self._keys.suite.group, self._random)
-            self._ask(ExchangeType.CREATE_CHILD_SA, self._child_offer.payloads(), now_s, self._child_answered)
+            self._offer_child(ChildOffer.make(held, self._keys.suite.group, self._random), now_s)
+
+    def _offer_child(self, offer: ChildOffer, now_s: float) -> None:
+        self._child_offer = offer
+        self._ask(ExchangeType.CREATE_CHILD_SA, offer.payloads(), now_s, self._child_answered)
 
     def judge(self, verdict: Verdict, now_s: float) -> None:
         """Do nothing: a verdict is for IKE_AUTH."""
@@ -148,7 +155,8 @@ class StandingSa(IkeSa):
 
     def _renew_ike(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
         child_under_way = self._child_offer or any(held.deleting for held in self.children.values())
-        if child_under_way or self._ike_rival or self._predecessor:
+        is_young = now_s < self._since_s + YOUNG_S
+        if child_under_way or self._ike_rival or self._predecessor or is_young:
             raise _busy()
         new, answer = rekey.answer_ike(payloads, self.settings.ike_suites, self._random, self._keys)
         successor = self._made(new, created=False, now_s=now_s)
@@ -221,10 +229,17 @@ class StandingSa(IkeSa):
 
     def _child_answered(self, payloads: tuple[Payload, ...], now_s: float) -> None:
         offer, self._child_offer = self._child_offer, None
-        rival, self._child_rival = self._child_rival, None
         assert offer is not None
         if self.state is not State.ESTABLISHED:
             return
+        group = offer.other_group(payloads)
+        if group is None:
+            self._child_decided(offer, payloads, now_s)
+        else:
+            self._offer_child(ChildOffer.make(offer.old, group, self._random, second=True), now_s)
+
+    def _child_decided(self, offer: ChildOffer, payloads: tuple[Payload, ...], now_s: float) -> None:
+        rival, self._child_rival = self._child_rival, None
         if rival is not None and rival.inbound not in self.children:
             rival = None
         if notify_named(payloads, NotifyType.CHILD_SA_NOT_FOUND) is not None:
@@ -269,6 +284,7 @@ class StandingSa(IkeSa):
         self._events.append(Rekeyed(self.name, new.name, self.peer_identity, new._keys.suite))
 
     def _begin_life(self, now_s: float) -> None:
+        self._since_s = now_s
         self._life = Life.of(self.settings.lifetimes.ike_s, now_s, self._random)
 
     def _hold(self, child: Child, *, created: bool, now_s: float) -> HeldChild:
