@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -96,19 +98,23 @@ class Federation:
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     try:
         find()
     except LocalError as error:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
-    federation = Federation(tmp_path_factory.mktemp("d") / "net")
-    with Processes([*federation.nodes, federation.twin]) as processes:
-        asyncio.run(processes.ready())
-        yield federation
+    return Federation(tmp_path_factory.mktemp("d") / "net")
 
 
 @pytest.fixture(scope="module")
-def convicting(federation: Federation) -> SignedBlock:
+def processes(federation: Federation) -> Iterator[Processes]:
+    with Processes([*federation.nodes, federation.twin]) as processes:
+        asyncio.run(processes.ready())
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def convicting(federation: Federation, processes: Processes) -> SignedBlock:
     """The block that convicts the validator; certificates are recorded until there is one."""
     return asyncio.run(_convicting(federation))
 
@@ -159,6 +165,21 @@ async def test_the_validator_is_removed_everywhere_and_the_chain_goes_on(
         assert {(line["kind"], line["validator"]) for line in said} == {
             ("DUPLICATE_VOTE", federation.guilty.address.hex())
         }
+
+
+async def test_a_validator_that_was_killed_has_the_evidence_in_its_store_and_goes_on(
+    federation: Federation, processes: Processes, convicting: SignedBlock
+) -> None:
+    node = federation.nodes[2]
+    processes.kill(node)
+    command = [sys.executable, "-m", "ledger_node.main", "check", "--config", str(node.config)]
+    check = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    output, _ = await check.communicate()
+    assert check.returncode == 0
+    assert b"looked at" in output
+    processes.start(node)
+    await until(lambda: has_reached(node, convicting.height), "it is back")
+    await agree(federation.nodes)
 
 
 async def test_a_follower_goes_through_the_block_and_reports_it(

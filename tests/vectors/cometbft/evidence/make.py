@@ -140,7 +140,7 @@ class Validating:
         return SignedHeader(header, replace(commit, signatures=(replace(vote, signature=signature),)))
 
     def accuse(self, name: str, *evidence: dict[str, object]) -> None:
-        """Hand over evidence and keep the block that it comes into."""
+        """Hand over evidence and keep the block that all of it comes into; TimeoutError where none does."""
         height = int(self.call("status")["result"]["sync_info"]["latest_block_height"]) + 1
         for each in evidence:
             answer = self.call("broadcast_evidence", evidence=each)
@@ -150,7 +150,7 @@ class Validating:
         while time.monotonic() < end:
             self.reach(height)
             result = self.call("block", height=str(height))["result"]
-            if result["block"]["evidence"]["evidence"]:
+            if len(result["block"]["evidence"]["evidence"]) == len(evidence):
                 (HERE / f"block-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
                 return
             height += 1
