@@ -22,6 +22,7 @@ PACKAGES = {
     "ip": "iproute2",
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
+    "openssl": "openssl",
 }
 """Debian package that holds each peer program."""
 
