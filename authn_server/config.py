@@ -1,5 +1,6 @@
 """Configuration of the authentication server, and what it names: credential and tokens."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,11 @@ max_iat_skew_s = 60                                      # how far iat may lie f
 [listen]
 host = "127.0.0.1"
 port = 8091
+
+# [tls]                                                  # needed where others can reach the address
+# certificate = "a.pem"                                  # `ledger-node certificate` makes both
+# key = "a-key.pem"
+# clients = ["proxy.pem"]                                # certificates of the proxies, or folders of them
 """
 
 
@@ -53,6 +59,7 @@ class Setup:
     config: AuthnConfig
     credential: Credential
     tokens: tuple[str, ...]
+    tls: ssl.SSLContext | None
     trace: Path | None
 
 
@@ -62,7 +69,7 @@ def load_setup(path: Path, clock: Clock) -> Setup:
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
-    return Setup(config, credential, config.read_tokens(path), config.trace_file(path))
+    return Setup(config, credential, config.read_tokens(path), config.server_tls(path), config.trace_file(path))
 
 
 def _profile(path: Path, organization: str) -> CertificateProfile:

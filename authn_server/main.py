@@ -75,7 +75,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         service = AuthnService(setup.credential, setup.config.max_iat_skew_s, SystemClock(), tracer)
         route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign)
         certificate = setup.credential.profile.digest.hex()
-        await serve_stir(route, setup.config.listen, tracer, stop, certificate=certificate)
+        await serve_stir(route, setup.config.listen, setup.tls, tracer, stop, certificate=certificate)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Configuration of the proxy of one domain: its users, its routes, and the STIR services that it asks."""
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from sipmessage import URI
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_secret, resolve
+from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
 from voice_dpki.sip.message import Hop
@@ -36,6 +38,7 @@ next_hop = "udp:127.0.0.3:5060"
 [signing]                                   # without it calls go out unsigned
 url = "http://127.0.0.2:8081"
 token_file = "sign-a.token"
+# tls = { certificate = "proxy.pem", key = "proxy-key.pem", servers = ["a.pem"] }    # where the service has [tls]
 on_failure = "refuse"                       # or "forward": let the call go unsigned
 
 [verification]                              # without it calls come in unverified
@@ -59,22 +62,25 @@ class Route(Config, frozen=True, kw_only=True):
     domain: Name | None = None
 
 
-class SigningConfig(Config, frozen=True, kw_only=True):
-    """The authentication service; a URL without a path gets the standard one."""
+class ServiceConfig(Config, frozen=True, kw_only=True):
+    """A STIR service; a URL without a path gets the standard one."""
 
     url: str
     token_file: str
     timeout_ms: Milliseconds = 2000
+    tls: ClientTls | None = None
+
+
+class SigningConfig(ServiceConfig, frozen=True, kw_only=True):
+    """The authentication service."""
+
     attest: Literal["A", "B", "C"] = "A"
     on_failure: Literal["refuse", "forward"] = "refuse"
 
 
-class VerificationConfig(Config, frozen=True, kw_only=True):
-    """The verification service; a URL without a path gets the standard one."""
+class VerificationConfig(ServiceConfig, frozen=True, kw_only=True):
+    """The verification service."""
 
-    url: str
-    token_file: str
-    timeout_ms: Milliseconds = 2000
     policy: Literal["refuse", "label"] = "refuse"
 
 
@@ -170,6 +176,14 @@ class Routes:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What a STIR service knows the proxy by: its token, and TLS where that is configured."""
+
+    token: str
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """A configuration that was checked whole: this proxy can start now."""
 
@@ -177,8 +191,8 @@ class Setup:
     users: Users
     routes: Routes
     secret: bytes | None
-    signing_token: str | None
-    verification_token: str | None
+    signing: Access | None
+    verification: Access | None
     trace: Path | None
 
 
@@ -193,10 +207,16 @@ def load_setup(path: Path) -> Setup:
         _load_users(resolve(path, config.users), config.allow_md5),
         Routes(config.routes),
         read_secret(resolve(path, config.secret_file)).encode() if config.secret_file else None,
-        read_secret(resolve(path, config.signing.token_file)) if config.signing else None,
-        read_secret(resolve(path, config.verification.token_file)) if config.verification else None,
+        _access(path, config.signing),
+        _access(path, config.verification),
         resolve(path, config.trace.file) if config.trace else None,
     )
+
+
+def _access(path: Path, config: ServiceConfig | None) -> Access | None:
+    if config is None:
+        return None
+    return Access(read_secret(resolve(path, config.token_file)), optional_client_context(path, config.tls))
 
 
 def _load_users(path: Path, allow_md5: bool) -> Users:

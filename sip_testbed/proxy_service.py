@@ -67,20 +67,20 @@ class ProxyService:
             IGNORED.labels(cause).set_function(partial(getattr, self._element.layer.counters, cause))
 
     def _make_signer(self, setup: Setup, clock: Clock) -> CallSigner | None:
-        config, token = setup.config.signing, setup.signing_token
-        if config is None or token is None:
+        config, access = setup.config.signing, setup.signing
+        if config is None or access is None:
             return None
         name = f"{setup.config.name}'s authentication server"
-        service = StirService(name, service_url(config.url, SIGNING_PATH), token, config.timeout_ms)
+        service = StirService(name, service_url(config.url, SIGNING_PATH), access, config.timeout_ms)
         self._services.append(service)
         return CallSigner(config, service, self._tracer, clock, self._random)
 
     def _make_verifier(self, setup: Setup, clock: Clock) -> CallVerifier | None:
-        config, token = setup.config.verification, setup.verification_token
-        if config is None or token is None:
+        config, access = setup.config.verification, setup.verification
+        if config is None or access is None:
             return None
         name = f"{setup.config.name}'s verification server"
-        service = StirService(name, service_url(config.url, VERIFICATION_PATH), token, config.timeout_ms)
+        service = StirService(name, service_url(config.url, VERIFICATION_PATH), access, config.timeout_ms)
         self._services.append(service)
         return CallVerifier(config, service, self._tracer, clock)
 

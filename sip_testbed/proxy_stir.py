@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from sip_testbed.proxy_config import Access
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
 from voice_dpki.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
@@ -88,12 +89,12 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
 class StirService:
     """One STIR service at one URL, with connections that are kept."""
 
-    def __init__(self, name: str, url: str, token: str, timeout_ms: int) -> None:
+    def __init__(self, name: str, url: str, access: Access, timeout_ms: int) -> None:
         self.name = name
         parts = urlsplit(url)
         self._target = parts._replace(scheme="", netloc="", path=parts.path or "/").geturl()
         headers = {
-            "Authorization": f"Bearer {token}",
+            "Authorization": f"Bearer {access.token}",
             "Content-Type": "application/json",
             "Accept": "application/json",
         }
@@ -102,6 +103,7 @@ class StirService:
             timeout_s=timeout_ms / 1000,
             max_answer_bytes=MAX_ANSWER_BYTES,
             headers=headers,
+            tls=access.tls,
         )
 
     async def close(self) -> None:

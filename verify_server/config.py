@@ -1,5 +1,6 @@
 """Configuration of the verification server, and what it names: the ledger's genesis and the tokens."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,11 @@ require_key_mgmt = false                 # true: refuse calls that are not keyed
 [listen]
 host = "127.0.0.1"
 port = 8092
+
+# [tls]                                  # needed where others can reach the address
+# certificate = "b.pem"                  # `ledger-node certificate` makes both
+# key = "b-key.pem"
+# clients = ["proxy.pem"]                # certificates of the proxies, or folders of them
 """
 
 
@@ -73,6 +79,7 @@ class Setup:
     config: VerifyConfig
     ledger: LedgerAccess
     tokens: tuple[str, ...]
+    tls: ssl.SSLContext | None
     trace: Path | None
 
 
@@ -88,4 +95,4 @@ def load_setup(path: Path) -> Setup:
         witnesses=config.witnesses,
         tls=config.ledger_tls,
     )
-    return Setup(config, ledger, config.read_tokens(path), config.trace_file(path))
+    return Setup(config, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path))

@@ -71,7 +71,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
         async with subscription.following():
-            await serve_stir(route, config.listen, tracer, stop, chain=ledger.genesis.chain_id)
+            await serve_stir(route, config.listen, setup.tls, tracer, stop, chain=ledger.genesis.chain_id)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 
 from sip_testbed.path import Mode, PathConfig, PathService, make_attack
 from sip_testbed.proxy_config import (
+    Access,
     ProxyConfig,
     Route,
     Routes,
@@ -104,7 +105,9 @@ class World:
             listen=Listen(port=0), domain=f"{letter}.example", operator=f"Operator {letter.upper()}",
             users="", udp_max_bytes=9000, **options,
         )  # fmt: skip
-        setup = Setup(config, Users({number: Secret("right")}), Routes(routes), None, TOKEN, TOKEN, None)
+        setup = Setup(
+            config, Users({number: Secret("right")}), Routes(routes), None, Access(TOKEN), Access(TOKEN), None
+        )
         tracer = Tracer(self.folder / f"{letter}.jsonl", letter)
         self.stack.callback(tracer.close)
         service = ProxyService(setup, tracer, SystemClock(), SystemRandom())

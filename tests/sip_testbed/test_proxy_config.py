@@ -6,10 +6,12 @@ import pytest
 
 from sip_testbed import path, proxy_config
 from sip_testbed.path import PathConfig, make_attack
-from sip_testbed.proxy_config import load_setup, service_url
+from sip_testbed.proxy_config import Access, load_setup, service_url
+from sip_testbed.proxy_stir import StirService
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import load_config
+from voice_dpki.shell.tls import make_certificate
 from voice_dpki.sip.digest import MD5, SHA_256
 
 USERS = '[[users]]\nnumber = "+49 (30) 23125-001"\npassword = "x"\n'.replace(" (30) ", "30")
@@ -28,12 +30,27 @@ def folder(tmp_path: Path) -> Path:
 def test_the_example_works(folder: Path) -> None:
     setup = load_setup(folder / "proxy.toml")
     assert setup.config.name == "Operator A"
-    assert (setup.signing_token, setup.verification_token) == ("secret", "secret")
+    assert (setup.signing, setup.verification) == (Access("secret"), Access("secret"))
     secret = setup.users.secret("493023125001")
     assert secret is not None
     assert secret == setup.users.secret("+493023125001")
     assert secret.algorithm == SHA_256
     assert setup.users.secret("nobody") is None
+
+
+def test_a_service_is_asked_over_tls_where_that_is_configured(folder: Path) -> None:
+    for name in ("proxy", "a"):
+        make_certificate(folder, name, "Operator A", 30)
+    tls = 'tls = { certificate = "proxy.pem", key = "proxy-key.pem", servers = ["a.pem"] }'
+    text = proxy_config.EXAMPLE.replace(f"# {tls}", tls)
+    (folder / "proxy.toml").write_text(text)
+    setup = load_setup(folder / "proxy.toml")
+    assert setup.signing is not None
+    assert setup.verification is not None
+    assert (setup.signing.tls is not None, setup.verification.tls) == (True, None)
+    with pytest.raises(LocalError, match="must begin with https"):
+        StirService("the server", "http://127.0.0.2:8081", setup.signing, 2000)
+    StirService("the server", "https://127.0.0.2:8081", setup.signing, 2000)
 
 
 @pytest.mark.parametrize(

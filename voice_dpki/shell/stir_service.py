@@ -3,6 +3,7 @@
 import asyncio  # noqa: TID251 - this is a shell: it serves until it is told to stop
 import logging
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from time import perf_counter  # noqa: TID251 - this is a shell: it measures how
 from prometheus_client import Counter, Histogram
 
 from voice_dpki.effects import Random, SystemRandom
+from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
 from voice_dpki.shell.http import ErrorHook, HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
@@ -41,7 +44,23 @@ class StirConfig(Config, frozen=True, kw_only=True):
     domain: str
     tokens: str
     """File with the bearer tokens of the proxies, one a line."""
+    tls: ServerTls | None = None
     trace: TraceConfig | None = None
+
+    def server_tls(self, path: Path) -> ssl.SSLContext | None:
+        """Make the server's TLS context, if one is configured at `path`.
+
+        Raises LocalError for a file that cannot be used, and where the proxies' tokens would go over a network in
+        the clear.
+        """
+        if self.tls is not None:
+            return server_context(path, self.tls)
+        if not (self.listen.is_loopback or self.listen.insecure):
+            raise LocalError(
+                f"{path}: at {self.listen.host} others could read the proxies' tokens: add [tls], or insecure = "
+                "true to [listen] where the network itself is protected"
+            )
+        return None
 
     def read_tokens(self, path: Path) -> tuple[str, ...]:
         """Read the tokens that the configuration at `path` names; raises LocalError."""
@@ -101,10 +120,15 @@ class StirRoute:
 
 
 async def serve_stir(
-    route: StirRoute, listen: Listen, tracer: Tracer, stop: asyncio.Event, **facts: object
+    route: StirRoute,
+    listen: Listen,
+    tls: ssl.SSLContext | None,
+    tracer: Tracer,
+    stop: asyncio.Event,
+    **facts: object,
 ) -> None:
     """Serve until `stop`; log and trace tell when it listens, the log with `facts` too. Raises LocalError."""
-    async with serve(route.app(), listen) as port:
+    async with serve(route.app(), listen, tls=tls) as port:
         address = f"{listen.host}:{port}"
         log.info("ready", extra={"fields": {"http": address, **facts}})
         tracer.ready(http=address)

@@ -1,0 +1,66 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from voice_dpki.errors import LocalError
+from voice_dpki.http_client import HttpClient, HttpUnreachableError
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.events import ReadyEvent
+from voice_dpki.shell.processes import TraceReader
+from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
+from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
+from voice_dpki.shell.trace import Tracer
+
+HEADERS = {"Authorization": "Bearer t0ken", "Content-Type": "application/json", "Accept": "application/json"}
+OPEN = Listen(host="192.0.2.1", port=8091)
+
+
+def config(listen: Listen, tls: ServerTls | None = None) -> StirConfig:
+    return StirConfig(listen=listen, domain="a.example", tokens="proxy.tokens", tls=tls)
+
+
+async def perform(body: bytes) -> bytes:
+    return b'{"answers": ' + body + b"}"
+
+
+def test_tokens_do_not_go_over_a_network_in_the_clear_unless_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "authn.toml"
+    with pytest.raises(LocalError, match=r"authn\.toml: at 192\.0\.2\.1 others could read the proxies' tokens"):
+        config(OPEN).server_tls(path)
+    assert config(Listen(host="192.0.2.1", port=8091, insecure=True)).server_tls(path) is None
+    assert config(Listen(port=8091)).server_tls(path) is None
+    (tmp_path / "a.pem").write_text("junk")
+    with pytest.raises(LocalError, match=r"a\.pem"):
+        config(OPEN, ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))).server_tls(path)
+
+
+async def test_only_listed_proxies_are_served_over_tls(tmp_path: Path) -> None:
+    path = tmp_path / "authn.toml"
+    for name in ("a", "proxy", "stranger"):
+        make_certificate(tmp_path, name, "Operator A", 30)
+    tls = ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))
+    stop, reader = asyncio.Event(), TraceReader(tmp_path / "authn-a.jsonl")
+    tracer = Tracer.named_by(tmp_path / "authn-a.jsonl", "unnamed")
+    route = StirRoute("signing", "/stir/v1/signing", ("t0ken",), perform)
+    listen = Listen(port=0)
+    serving = asyncio.create_task(serve_stir(route, listen, config(listen, tls).server_tls(path), tracer, stop))
+    async with asyncio.timeout(10):
+        while not reader.poll() and not serving.done():
+            await asyncio.sleep(0.01)
+    ready = reader.events[0]
+    assert isinstance(ready, ReadyEvent)
+    assert ready.actor == "authn-a"
+
+    async def ask(own: str) -> bytes:
+        section = ClientTls(certificate=f"{own}.pem", key=f"{own}-key.pem", servers=("a.pem",))
+        context, url = client_context(path, section), f"https://{ready.addresses['http']}"
+        async with HttpClient(url, timeout_s=5, max_answer_bytes=1000, headers=HEADERS, tls=context) as client:
+            return (await client.request("POST", "/stir/v1/signing", b"1")).body
+
+    assert await ask("proxy") == b'{"answers": 1}'
+    with pytest.raises(HttpUnreachableError):
+        await ask("stranger")
+    stop.set()
+    await serving
+    tracer.close()
