@@ -20,7 +20,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import SignedBlock
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
 SENDERS = 3
@@ -37,10 +37,11 @@ def require_cometbft() -> None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
 
 
-def certificate(node: OperatorNode, name: str) -> bytes:
+def certificate(node: OperatorNode, name: str, key: LocalSigner | None = None) -> bytes:
+    """Make a certificate of a node's operator, under a new key unless one is given."""
     now_s = int(time.time())
     return build_certificate(
-        generate_es256(),
+        key or generate_es256(),
         organization=node.organization,
         common_name=name,
         not_before_s=now_s - 60,

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,11 +20,24 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.proposals import ProposalState, SetMember, SetStatus, encode_change, proposal_id, proposal_of
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import Replica
-from voice_dpki.ledger.transactions import Submit, endorse
+from voice_dpki.ledger.transactions import (
+    Batch,
+    Body,
+    ChangeStatus,
+    Propose,
+    Renew,
+    Submit,
+    Transaction,
+    Vote,
+    endorse,
+    renewal_bytes,
+)
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import digest_of
 
 from .operators import (
@@ -90,7 +104,7 @@ async def test_certificates_recorded_at_one_are_proved_by_all(
 async def test_everyone_who_hands_over_the_same_transaction_hears_of_its_block(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
 ) -> None:
-    signer = from_pem((folder / "keys" / "endorsing-operator-a.pem").read_bytes())
+    signer = endorsing_key(folder, nodes[0])
     raw = endorse(Submit(genesis.chain_id, "Operator A", certificate(nodes[0], "many ways")), [signer])
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         urls = [f"{node.url}/ledger/v1/transactions" for node in [nodes[0], *nodes]]
@@ -102,9 +116,22 @@ async def test_everyone_who_hands_over_the_same_transaction_hears_of_its_block(
 
 
 async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
-    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
 ) -> None:
     """A replica without CometBFT takes CometBFT's blocks: every header's AppHash and results must be its own."""
+    keys = {each.organization: endorsing_key(folder, each) for each in nodes}
+    lived, statuses = lifecycle(genesis.chain_id, nodes)
+    decided, states = governance(genesis.chain_id, nodes, next(iter(statuses)), keys)
+    also, beside = (certificate(nodes[0], name) for name in ("in both", "in one"))
+    both = [Submit(genesis.chain_id, "Operator A", also), Batch(genesis.chain_id, "Operator A", (also, beside))]
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        for body in (*lived, *decided):
+            answer = await hand_over(client, nodes[0], endorse(body, [keys[body.by]]))
+            assert answer["code"] == 0, answer
+        # Each passes at the node that takes it; where both come into blocks, one is refused there.
+        raws = [endorse(body, [keys[body.by]]) for body in both]
+        answers = await asyncio.gather(*(hand_over(client, *each) for each in zip(nodes[:2], raws, strict=True)))
+        assert sorted(answer["name"] for answer in answers) == ["already-recorded", "ok"]
     app_hash = await agree(nodes)
     state = genesis.initial_state()
     replica = Replica(state, None)
@@ -112,7 +139,54 @@ async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
         for executed in replica.take(block).executed:
             state.commit(executed.outcome)
     assert replica.app_hash.hex() == app_hash
-    assert len(state.certificates) >= len(nodes)
+    assert {digest: state.record(digest).status for digest in statuses} == statuses
+    assert {identity: proposal_of(state, identity).state for identity in states} == states
+
+
+async def hand_over(client: httpx.AsyncClient, node: OperatorNode, raw: bytes) -> dict[str, Any]:
+    return (await client.post(f"{node.url}/ledger/v1/transactions", content=raw)).json()
+
+
+def lifecycle(chain_id: str, nodes: list[OperatorNode]) -> tuple[list[Body], dict[CertDigest, CertStatus]]:
+    """Certificates alone and in a batch, renewed, suspended, resumed, revoked; the first is left to the quorum."""
+    key, names = generate_es256(), [node.organization for node in nodes]
+    old, new = (certificate(nodes[0], "renewed", key) for _ in range(2))
+    batch = tuple(certificate(nodes[1], f"{number}") for number in range(20))
+    signature = key.sign(renewal_bytes(chain_id, digest_of(old), digest_of(new)))
+    bodies: list[Body] = [
+        Submit(chain_id, names[0], old),
+        Batch(chain_id, names[1], batch),
+        Renew(chain_id, names[0], new, digest_of(old), key.public_key_der, signature),
+        ChangeStatus(chain_id, names[0], digest_of(old), 0, "suspended", "unspecified"),
+        ChangeStatus(chain_id, names[0], digest_of(old), 1, "valid", "unspecified"),
+        ChangeStatus(chain_id, names[0], digest_of(new), 0, "revoked", "superseded"),
+    ]
+    statuses = {digest_of(der): CertStatus.VALID for der in (*batch, old)}
+    return bodies, {**statuses, digest_of(batch[0]): CertStatus.REVOKED, digest_of(new): CertStatus.REVOKED}
+
+
+def governance(
+    chain_id: str, nodes: list[OperatorNode], digest: CertDigest, keys: dict[str, LocalSigner]
+) -> tuple[list[Body], dict[bytes, ProposalState]]:
+    """A certificate revoked by three of four; a vendor admitted by three, tomorrow; one that has one vote."""
+    names, until_s = [node.organization for node in nodes], int(time.time()) + 600
+    vendors = [
+        Member(name, MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,)) for name in ("V", "W")
+    ]
+    changes = [
+        SetStatus((digest,), CertStatus.REVOKED, "keyCompromise"),
+        *(SetMember(each, None) for each in vendors),
+    ]
+    proposals = [Propose(chain_id, names[0], until_s, encode_change(change)) for change in changes]
+    raws = [endorse(each, [keys[each.by]]) for each in proposals]
+    identities = [proposal_id(Transaction.parse(raw).body_bytes) for raw in raws]
+    votes = [Vote(chain_id, name, identity, True) for identity in identities[:2] for name in names[1:3]]
+    states = (ProposalState.DONE, ProposalState.PASSED, ProposalState.OPEN)
+    return [*proposals, *votes], dict(zip(identities, states, strict=True))
+
+
+def endorsing_key(folder: Path, node: OperatorNode) -> LocalSigner:
+    return from_pem((folder / "keys" / f"endorsing-{node.name}.pem").read_bytes())
 
 
 async def test_a_follower_replays_cometbfts_blocks_and_answers_like_a_validator(
@@ -289,9 +363,9 @@ async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_ro
     await processes.ready()
     node = nodes[3]
     for end_child in (False, True):
+        await reaches(lambda: has_cometbft(processes, node), "CometBFT is started")
         pids = processes.pids(node)
-        (cometbft,) = [pid for pid in pids if Path(f"/proc/{pid}/comm").read_text() == "cometbft\n"]
-        os.kill(cometbft if end_child else pids[0], 9)
+        os.kill(next(filter(_is_cometbft, pids)) if end_child else pids[0], 9)
         await reaches(lambda pids=pids: _gone(processes, pids), "all its processes have ended")
         processes.start(node)
         await reaches(lambda: answers(node), "it is back")
@@ -306,6 +380,14 @@ def test_check_command_records_and_compares(folder: Path, capsys: pytest.Capture
     assert "Recorded 20 certificates" in printed
     assert "AppHash at all 2 nodes" in printed
     assert printed.count("is valid, proved at height") == 2
+
+
+async def has_cometbft(processes: Processes, node: OperatorNode) -> bool:
+    return any(map(_is_cometbft, processes.pids(node)))
+
+
+def _is_cometbft(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text() == "cometbft\n"
 
 
 async def _gone(processes: Processes, pids: tuple[int, ...]) -> bool:
