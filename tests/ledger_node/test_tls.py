@@ -70,6 +70,10 @@ async def test_engine_follower_and_edge_over_tls(network: Any, parties: Parties,
     for node, tls in ((follower, None), (edge, parties.context("person", "edge"))):
         async with network.client(node, tls=tls) as client:
             assert (await client.resolve(digest_of(der))).status is CertStatus.VALID
+    for node in (edge, follower, engine):
+        assert node.stop() == 0
+        assert "Traceback" not in node.log.read_text()
+    engine.start()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{engine.url.replace('https', 'http')}/ledger/v1/node", trust_env=False)
 

@@ -192,3 +192,15 @@ async def test_a_slow_answer_is_no_late_head(monkeypatch: pytest.MonkeyPatch) ->
 
     async with served(Limits(), Route("POST", "/later", after_a_while)) as client:
         assert (await client.post("/later", content=b"x" * 20_000)).status_code == 200
+
+
+async def test_what_is_not_http_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Limits()) as client:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+            writer.write(b"\0\0\0\0\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+    assert caplog.text.count("Invalid HTTP request") == 1

@@ -23,9 +23,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.limits import LATE, SAID, Account, Door, Limits, TooManyError, Unbounded
+from voice_dpki.shell.limits import LATE, SAID, Account, Door, Limits, SeldomFilter, TooManyError, Unbounded
 
 log = logging.getLogger(__name__)
+
+_PROTOCOL_LOG = logging.getLogger(f"{__name__}.protocol")
+_PROTOCOL_LOG.addFilter(SeldomFilter())  # uvicorn warns of each request that is not HTTP
 
 DEFAULT_MAX_BODY_BYTES = 64 * 1024
 MAX_QUERY_BYTES = 4096
@@ -319,6 +322,7 @@ class _Protocol(HttpToolsProtocol):
 
     def __init__(self, config: uvicorn.Config, server_state: Any, door: Door | None) -> None:
         super().__init__(config, server_state, {})
+        self.logger = _PROTOCOL_LOG
         self._door = door
         self._account: Account | None = None
         self._head_timer: asyncio.TimerHandle | None = None

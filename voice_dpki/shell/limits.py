@@ -65,6 +65,20 @@ class Seldom:
             self._log.warning(event, extra={"fields": fields})
 
 
+class SeldomFilter(logging.Filter):
+    """Lets one warning pass in SAY_AGAIN_S, and everything that is worse or harmless."""
+
+    _said_s = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record passes."""
+        if record.levelno == logging.WARNING:
+            if monotonic() - self._said_s < SAY_AGAIN_S:
+                return False
+            self._said_s = monotonic()
+        return True
+
+
 class TooManyError(PeerError):
     """A client asks for more than it may; `retry_after_s` says when it can come again."""
 
