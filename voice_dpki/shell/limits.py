@@ -1,8 +1,8 @@
 """What one client may ask of a server: requests a second, requests at a time and connections, for each address.
 
 Who asks for more is told when to come back (429 with Retry-After, RFC 6585 §4). A request costs as much as its
-route says, so that one bound fits cheap questions and dear ones. IPv6 addresses count by their /64 (RFC 4291 §2.5.1): that
-is what one host can choose from.
+route says, so that one bound fits cheap questions and dear ones. IPv6 addresses count by their /64 (RFC 4291
+§2.5.1): that is what one host can choose from.
 """
 # ruff: noqa: TID251 - this is a shell: it measures time
 
