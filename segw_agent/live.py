@@ -107,12 +107,13 @@ class LiveSas:
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
         unknown = {name: each for name, each in standing.items() if name not in self._sas}
         for sa in gone:
-            successors = [(name, each) for name, each in unknown.items() if each.is_of(sa.identity)]
-            for name, each in successors:
-                log.info("SA taken over", extra={"fields": {"sa": str(name), "identity": sa.identity}})
-                self._keep(sa.renamed(name, each.unique_id))
+            successors = [
+                sa.renamed(name, each.unique_id) for name, each in unknown.items() if each.is_of(sa.identity)
+            ]
+            for successor in successors:
+                log.info("SA taken over", extra={"fields": {"sa": str(successor.name), "identity": sa.identity}})
             if successors:
-                self.remove(sa.name)
+                self._rename(sa, *successors)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -120,13 +121,14 @@ class LiveSas:
             group.create_task(self._follow_changes())
             group.create_task(self._tick())
 
-    def _rename(self, old: LiveSa, new: LiveSa) -> None:
-        """Keep an SA under another name; an end that was resolved on still comes."""
+    def _rename(self, old: LiveSa, *new: LiveSa) -> None:
+        """Keep an SA under other names; an end that was resolved on still comes."""
         why = self._ending.get(old.name)
+        for each in new:
+            self._keep(each)
+            if why is not None:
+                self._ending[each.name] = why
         self.remove(old.name)
-        self._keep(new)
-        if why is not None:
-            self._ending[new.name] = why
 
     def _keep(self, sa: LiveSa) -> None:
         self._insert(sa)

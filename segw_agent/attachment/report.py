@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from segw_agent.attachment.events import AskEvent, IkeEvent, KeysEvent
 from segw_agent.attachment.network import BOUND_S
-from segw_agent.attachment.scenarios import Expected, Scenario
+from segw_agent.attachment.scenarios import REKEYED, Expected, Scenario
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 from voice_dpki.shell.pcap import datagram, endpoint, pcap
 from voice_dpki.shell.report import Check, encode_report
@@ -115,6 +115,10 @@ def _checks(scenario: Scenario, attachments: Sequence[Attachment], events: Seque
         yield from _good(events)
     if scenario.ends_live_sa:
         yield _ended_in_time(events)
+    if scenario.name == "rekeyed-live":
+        for text in REKEYED:
+            count = _texts(events).count(text)
+            yield Check(f"{text[0].upper()}{text[1:]}", count >= 2, f"noted {count} times by both ends")
     if scenario.name == "attached":
         deleted = any("old IKE SA is deleted" in text for text in _texts(events))
         yield Check("Step 9: the old IKE SA is deleted", deleted, "by the gateway" if deleted else "it is not")

@@ -6,6 +6,7 @@ device that lies is another program (`segw_agent.attachment.rogue`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import (
@@ -20,7 +21,7 @@ from segw_agent.attachment.site import (
 )
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.events import ResultEvent
+from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 from voice_dpki.shell.processes import Running
 
 ATTACH_TIMEOUT_S = 30.0
@@ -28,6 +29,9 @@ ATTACH_TIMEOUT_S = 30.0
 
 EXPIRES_IN_S = 3
 """Lifetime of the certificate that expires while one looks on."""
+
+REKEYED = ("child SA rekeyed", "IKE SA rekeyed")
+"""What a device notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,20 @@ def _revoked_live(testbed: Testbed) -> None:
     _wait_attached(running)
     testbed.change(device, CertStatus.REVOKED, "keyCompromise")
     running.wait_end(ATTACH_TIMEOUT_S)
+
+
+def _rekeyed_live(testbed: Testbed) -> None:
+    _gateway(testbed)
+    device = _recorded_device(testbed)
+    running = testbed.start_device(device, stay=True, lifetime={"ike_s": 2.0, "child_s": 1.0})
+    for text in REKEYED:
+        running.wait_for(partial(_is_note, text), text, ATTACH_TIMEOUT_S)
+    testbed.change(device, CertStatus.REVOKED, "keyCompromise")
+    running.wait_end(ATTACH_TIMEOUT_S)
+
+
+def _is_note(text: str, event: Event) -> bool:
+    return isinstance(event, NoteEvent) and event.text == text
 
 
 def _suspended(testbed: Testbed) -> None:
@@ -222,6 +240,13 @@ _TABLE = (
         f"The device's certificate is revoked while it is attached: its IKE SA ends within {BOUND_S:g} s.",
         (ATTACHED,),
         _revoked_live,
+        ends_live_sa=True,
+    ),
+    Scenario(
+        "rekeyed-live",
+        "The device rekeys its child SA and its IKE SA; when it is revoked, the new IKE SA ends.",
+        (ATTACHED,),
+        _rekeyed_live,
         ends_live_sa=True,
     ),
     Scenario(

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from segw_agent import live_log
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.policy import Side
 from segw_agent.watch import Watch
 from voice_dpki.effects import SystemClock
-from voice_dpki.ikev2.events import SaName
+from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.names import CertDigest
 
 ONE = CertDigest(b"\1" * 32)
@@ -84,6 +86,37 @@ def test_missed_rekeying_is_made_up_for(tmp_path: Path) -> None:
     }
     sas.reconcile(standing)
     assert names_in(tmp_path) == {live(2).name, live(3).name, live(5).name}
+
+
+class SlowControl(NoControl):
+    """Ends an SA, but the peer has rekeyed the first one meanwhile."""
+
+    def __init__(self) -> None:
+        self.sas: LiveSas | None = None
+        self.ended: list[SaName] = []
+
+    async def end(self, sa: LiveSa, reason: str) -> bool:
+        assert self.sas is not None
+        if sa.name == live(1).name:
+            self.sas.renamed(1, live(3).name, 3)
+            return False
+        self.ended.append(sa.name)
+        return True
+
+
+@pytest.mark.parametrize("rekeyed", ["before", "missed", "meanwhile"])
+async def test_end_that_was_resolved_on_reaches_the_rekeyed_sa(tmp_path: Path, rekeyed: str) -> None:
+    sas, control = live_sas(tmp_path, live(1), live(2)), SlowControl()
+    control.sas, sas._control = sas, control
+    sas._ending[live(1).name] = Untrusted("revoked", "live SA", "the certificate was revoked")
+    if rekeyed == "before":
+        sas.moved(live(1).name, live(3).name)
+    elif rekeyed == "missed":
+        sas.reconcile({live(2).name: Standing(2, "enb2"), live(3).name: Standing(3, "enb1")})
+    for _ in range(2):
+        await sas._end_marked()
+    assert control.ended == [live(3).name]
+    assert names_in(tmp_path) == {live(2).name}
 
 
 def test_identities_as_charon_writes_them() -> None:
