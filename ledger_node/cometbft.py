@@ -137,8 +137,8 @@ class Home:
                 "recv_rate": _P2P_BYTES_PER_S,
             },
             "mempool": {
-                "size": _MEMPOOL_TRANSACTIONS,
-                "cache_size": 2 * _MEMPOOL_TRANSACTIONS,
+                "size": MEMPOOL_TRANSACTIONS,
+                "cache_size": 2 * MEMPOOL_TRANSACTIONS,
                 "max_tx_bytes": MAX_TRANSACTION_BYTES,
             },
             "consensus": {
@@ -165,7 +165,7 @@ MAX_RPC_BATCH = 256
 """Calls in one JSON-RPC batch."""
 
 _P2P_BYTES_PER_S = 50_000_000
-_MEMPOOL_TRANSACTIONS = 5_000
+MEMPOOL_TRANSACTIONS = 5_000
 """Fewer than the verdicts that `voice_dpki.ledger.state` remembers."""
 
 

@@ -46,15 +46,15 @@ class Shares:
 
     def _admitted(self, raw: bytes) -> _Name:
         for place, waiting in self._waiting.items():
-            self._waiting[place] = _name(waiting)
-        name = _name(raw)
+            self._waiting[place] = sender_of(waiting)
+        name = sender_of(raw)
         if Counter(self._waiting.values())[name] >= self._share:
             _NOT_TAKEN.inc()
             raise TooManyError("too many transactions of this member wait for a block already", 1)
         return name
 
 
-def _name(waiting: bytes | _Name) -> _Name:
+def sender_of(waiting: bytes | _Name) -> _Name:
     """Name whose share a transaction counts to; owners of a member's certificates have one of their own."""
     if not isinstance(waiting, bytes):
         return waiting

@@ -27,6 +27,7 @@ from ledger_node.abci.abci_pb2 import (
     TransactionResult,
     ValidatorPower,
 )
+from ledger_node.abci.pool import FULL, Pool
 from ledger_node.abci.server import Handlers
 from ledger_node.verifier import Verifier
 from voice_dpki.errors import LocalError, MalformedError
@@ -97,6 +98,7 @@ class Application:
         self._ledger = ledger
         self._verifier = verifier
         self._on_progress = on_progress
+        self._pool = Pool()
         self._executions: dict[Block, Outcome] = {}
         self._members_changed = True
         self._last_bytes = 0
@@ -144,6 +146,8 @@ class Application:
         if request.occasion == CheckTx.RECHECK:
             return self._recheck(raw)
         result = self._check(check_sender, raw)
+        if not result.code and not self._pool.enter(raw):
+            result = FULL
         if not result.code:
             self._verifier.schedule(raw)
         return _checked(result)
@@ -153,7 +157,10 @@ class Application:
         if self._verifier.vetted(raw) is False:
             return _checked(self._check(check, raw))
         result = self._check(check_sender, raw) if self._members_changed else OK
-        return CheckTx.Response() if _may_enter(result) else _checked(result)
+        if not _may_enter(result):
+            return _checked(result)
+        self._pool.keep(raw)
+        return CheckTx.Response()
 
     def _check(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
         return check(self._ledger.view, Height(self._ledger.height + 1), self._ledger.time_s, raw)
@@ -204,6 +211,7 @@ class Application:
             raise LocalError("ABCI: a commit without a decided block")
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
+        self._pool.begin()
         self._ledger.commit(block, outcome)
         self._members_changed = outcome.members_changed
         self._on_progress(block.height)

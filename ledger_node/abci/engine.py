@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx
 from ledger_node.abci.application import Application
+from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
 from ledger_node.abci.snapshots import Restoration, Snapshots
@@ -27,6 +28,7 @@ from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.state import Outcome, StateView, TxResult, check, check_sender
 from voice_dpki.names import Height
+from voice_dpki.shell.limits import TooManyError
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,9 @@ class CometEngine:
     def _check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
         """Judge a transaction for the mempool, and tell who waits for it when it is refused after all."""
         response = self._application.check_tx(request)
-        if response.code:
+        if response.code == FULL.code:
+            self._fail(request.transaction, TooManyError(FULL.detail, 1))
+        elif response.code:
             self._answer(request.transaction, Verdict(self._judge(check, request.transaction), None))
         return response
 
@@ -112,6 +116,11 @@ class CometEngine:
         answer = self._waiting.get(hashlib.sha256(raw).digest())
         if answer is not None and not answer.done():
             answer.set_result(verdict)
+
+    def _fail(self, raw: bytes, error: Exception) -> None:
+        answer = self._waiting.get(hashlib.sha256(raw).digest())
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
 
     def _judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
         return check(self._tail.view, Height(self._tail.height + 1), self._tail.time_s, raw)
