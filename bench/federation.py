@@ -1,11 +1,11 @@
 """Four operators' validators on this machine: throughput beside CometBFT's own application, and time to effect.
 
-    python bench/federation.py [--transactions 2000] [--probes 60]
+    python bench/federation.py [--certificates 4000] [--probes 60]
 
-Throughput: the same number of transactions of the same size goes to the mempools of four nodes in batches, once
-with CometBFT's built-in key-value application and once with the ledger; the time is until the last is in a block.
-For the ledger, also through the node's HTTP interface, one request a transaction, each answered when its block is
-durable and proved there.
+Throughput: the same number of transactions of the same size goes to the mempools of four nodes, with CometBFT's
+built-in key-value application and with the ledger; the time is until the last is in a block. First with one
+certificate in a transaction, then with as many as `voice-dpki ledger submit` puts into one. For the ledger also
+through the nodes' HTTP interface, where each request is answered when its block is durable and proved there.
 
 Time to effect: one certificate at a time is recorded at one operator's node and then revoked there; every
 operator's node is asked in turn until it proves it. Once with all validators, once with one of the four killed.
@@ -34,7 +34,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.ledger.transactions import Submit, endorse
+from voice_dpki.ledger.transactions import Batch, Submit, endorse
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen, read_file, resolve
 from voice_dpki.x509.keys import from_pem, generate_es256
@@ -43,47 +43,70 @@ from voice_dpki.x509.profile import build_certificate, digest_of
 NETWORK = "127.0.9"
 OPERATORS = 4
 SENDERS = 200
+BATCH = 100
 TIMEOUT_S = 120
 
 
 def main() -> None:
     """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transactions", type=int, default=2000)
+    parser.add_argument("--certificates", type=int, default=4000)
     parser.add_argument("--probes", type=int, default=60)
     options = parser.parse_args()
-    asyncio.run(measure(options.transactions, options.probes))
+    asyncio.run(measure(options.certificates, options.probes))
 
 
 async def measure(count: int, probes: int) -> None:
     """Measure throughput, then time to effect."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         nodes = provision(Path(name) / "ledger", OPERATORS, NETWORK)
-        direct, over_http = (transactions(nodes, count) for _ in range(2))
-        size = round(statistics.mean(map(len, direct)))
-        with key_value_nodes(Path(name) / "ledger"):
-            padding = [b"%d=" % number + b"x" * (size - len(str(number)) - 1) for number in range(count)]
-            peer = await flood(padding)
-        report(f"kvstore, {size} B", peer, peer)
+        for per_transaction, senders in ((1, SENDERS), (BATCH, 4 * OPERATORS)):
+            await throughput(nodes, Path(name) / "ledger", count, per_transaction, senders)
         with Processes(nodes) as processes:
             await processes.ready()
-            report("ledger, batches to CometBFT", await flood(direct), peer)
-            rate, latencies = await post_all(over_http)
-            report(f"ledger, HTTP, {SENDERS} at a time", rate, peer)
-            print(f"{'':34} answered p50 {at(latencies, 0.5):.2f} s, p99 {at(latencies, 0.99):.2f} s")
             await probe(nodes, nodes, probes, "four of four")
             processes.kill(nodes[-1])
             await probe(nodes[:-1], nodes[:-1], probes, "three of four")
 
 
-def transactions(nodes: Sequence[OperatorNode], count: int) -> list[bytes]:
-    """Make endorsed submissions of new certificates, in turn by each operator."""
+async def throughput(
+    nodes: Sequence[OperatorNode], folder: Path, count: int, per_transaction: int, senders: int
+) -> None:
+    """Report certificates a second, `per_transaction` at a time, beside the key-value application's rate."""
+    direct, over_http = (transactions(nodes, count, per_transaction) for _ in range(2))
+    size = round(statistics.mean(map(len, direct)))
+    what = f"{per_transaction} a transaction"
+    with key_value_nodes(folder):
+        padding = [b"%d=" % number + b"x" * (size - len(str(number)) - 1) for number in range(len(direct))]
+        peer = await flood(padding)
+    report(f"kvstore, transactions of {size} B", "transactions", peer, peer)
+    with Processes(nodes) as processes:
+        await processes.ready()
+        rate = await flood(direct)
+        report(f"ledger, {what}, to CometBFT", "certificates", rate * per_transaction, peer * per_transaction)
+        rate, latencies = await post_all(over_http, senders)
+        report(f"ledger, {what}, HTTP", "certificates", rate * per_transaction, peer * per_transaction)
+        print(
+            f"{'':40} {senders} senders, answered p50 {at(latencies, 0.5):.2f} s, p99 {at(latencies, 0.99):.2f} s"
+        )
+
+
+def transactions(nodes: Sequence[OperatorNode], count: int, per_transaction: int) -> list[bytes]:
+    """Make endorsed submissions of `count` new certificates, in turn by each operator."""
     signers = [from_pem(read_file(_endorsing_key(node), "key")) for node in nodes]
     chain = load_genesis(nodes[0].config.with_name("genesis.json").read_bytes()).chain_id
     return [
-        endorse(Submit(chain, node.organization, certificate(node)), [signer])
-        for node, signer in itertools.islice(itertools.cycle(zip(nodes, signers, strict=True)), count)
+        endorse(_body(chain, node, [certificate(node) for _ in range(per_transaction)]), [signer])
+        for node, signer in itertools.islice(
+            itertools.cycle(zip(nodes, signers, strict=True)), count // per_transaction
+        )
     ]
+
+
+def _body(chain: str, node: OperatorNode, certificates: Sequence[bytes]) -> Submit | Batch:
+    if len(certificates) == 1:
+        return Submit(chain, node.organization, certificates[0])
+    return Batch(chain, node.organization, tuple(certificates))
 
 
 def certificate(node: OperatorNode) -> bytes:
@@ -138,8 +161,8 @@ async def included(client: httpx.AsyncClient, host: str, first: int) -> int:
     return count
 
 
-async def post_all(raws: Sequence[bytes]) -> tuple[float, list[float]]:
-    """Post each transaction to one of the nodes, SENDERS at a time; returns the rate, and the time each took."""
+async def post_all(raws: Sequence[bytes], senders: int) -> tuple[float, list[float]]:
+    """Post each transaction to one of the nodes, `senders` at a time; returns the rate, and the time each took."""
     left = iter(enumerate(raws))
     latencies: list[float] = []
 
@@ -157,7 +180,7 @@ async def post_all(raws: Sequence[bytes]) -> tuple[float, list[float]]:
         writer.close()
 
     started = time.monotonic()
-    await asyncio.gather(*(sender(f"{NETWORK}.{number % OPERATORS + 1}") for number in range(SENDERS)))
+    await asyncio.gather(*(sender(f"{NETWORK}.{number % OPERATORS + 1}") for number in range(senders)))
     return len(raws) / (time.monotonic() - started), latencies
 
 
@@ -241,7 +264,7 @@ def _key_value_commands(folder: Path) -> Iterator[list[str]]:
         )
         # The same node key, so that the peers' ids hold.
         node_key = folder / section.home / "config" / "node_key.json"
-        (home.folder / "config").mkdir(parents=True)
+        (home.folder / "config").mkdir(parents=True, exist_ok=True)
         (home.folder / "config" / "node_key.json").write_bytes(node_key.read_bytes())
         home.write()
         settings = home.folder / "config" / "config.toml"
@@ -255,9 +278,9 @@ def _endorsing_key(node: OperatorNode) -> Path:
     return resolve(node.config, section.endorsing_key)
 
 
-def report(what: str, rate: float, peer: float) -> None:
+def report(what: str, unit: str, rate: float, peer: float) -> None:
     """Print one rate and its ratio to the peer's."""
-    print(f"{what:34} {rate:7.0f} transactions a second   {rate / peer:5.2f} of kvstore", flush=True)
+    print(f"{what:40} {rate:8.0f} {unit} a second   {rate / peer:5.2f} of kvstore", flush=True)
 
 
 def at(values: Sequence[float], quantile: float) -> float:
