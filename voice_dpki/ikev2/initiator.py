@@ -13,6 +13,7 @@ from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
 from voice_dpki.ikev2.events import Established, Failed, Path, SaName, Trusted, Untrusted, Verdict
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message
+from voice_dpki.ikev2.nat import behind_nat, nat_notifies
 from voice_dpki.ikev2.payloads import (
     Certificate,
     CertificateRequest,
@@ -27,7 +28,7 @@ from voice_dpki.ikev2.payloads import (
 from voice_dpki.ikev2.proposals import chosen, offer
 from voice_dpki.ikev2.reading import check_not_refused, only, peer_error, refused_by_peer
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, Group, NotifyType, Protocol
-from voice_dpki.ikev2.sa import Party, Settings, behind_nat, nat_notifies
+from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import Move, State
 

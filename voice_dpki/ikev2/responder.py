@@ -31,6 +31,7 @@ from voice_dpki.ikev2.events import (
 )
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.message import NO_SPI, Header, Message, describe, serialize
+from voice_dpki.ikev2.nat import nat_notifies
 from voice_dpki.ikev2.payloads import (
     Certificate,
     CertificateRequest,
@@ -46,7 +47,7 @@ from voice_dpki.ikev2.proposals import IkeSuite, choose
 from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, NotifyType, Protocol
 from voice_dpki.ikev2.rekey import new_ike_spi
-from voice_dpki.ikev2.sa import Party, Settings, nat_notifies
+from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import HALF_OPEN, Move, State
 

@@ -4,7 +4,6 @@
 socket: methods take `now_s`, and give datagrams and events that the caller takes out.
 """
 
-import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,8 @@ from typing import TypeAlias
 from voice_dpki.effects import Random, Signer
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2 import auth
-from voice_dpki.ikev2.crypto import IkeKeys, ProtectionError, nat_detection
+from voice_dpki.ikev2.crypto import IkeKeys, ProtectionError
 from voice_dpki.ikev2.events import (
-    Address,
     CertificateToJudge,
     Closed,
     Datagram,
@@ -426,28 +424,6 @@ class IkeSa(ABC):
         self._queue.clear()
         self._then = None
         self._judging_until_s = None
-
-
-def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
-    """NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP of a message that is sent over `path`."""
-    return (
-        Notify(NotifyType.NAT_DETECTION_SOURCE_IP, _nat_hash(name, path.local)),
-        Notify(NotifyType.NAT_DETECTION_DESTINATION_IP, _nat_hash(name, path.remote)),
-    )
-
-
-def behind_nat(name: SaName, message: Message, path: Path) -> bool:
-    """Whether the addresses of a message were changed on the way (RFC 7296 §2.23)."""
-    sources = [each.data for each in message.all(Notify) if each.type == NotifyType.NAT_DETECTION_SOURCE_IP]
-    target = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
-    if not sources or target is None:
-        return False
-    return _nat_hash(name, path.remote) not in sources or target.data != _nat_hash(name, path.local)
-
-
-def _nat_hash(name: SaName, address: Address) -> bytes:
-    packed = ipaddress.ip_address(address.host).packed
-    return nat_detection(name.spi_i, name.spi_r, packed, address.port)
 
 
 def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:

@@ -1,0 +1,31 @@
+"""NAT detection: hashes of the addresses that each end believes a message to have (RFC 7296 §2.23)."""
+
+import ipaddress
+
+from voice_dpki.ikev2.crypto import nat_detection
+from voice_dpki.ikev2.events import Address, Path, SaName
+from voice_dpki.ikev2.message import Message
+from voice_dpki.ikev2.payloads import Notify
+from voice_dpki.ikev2.registry import NotifyType
+
+
+def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
+    """NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP of a message that is sent over `path`."""
+    return (
+        Notify(NotifyType.NAT_DETECTION_SOURCE_IP, _nat_hash(name, path.local)),
+        Notify(NotifyType.NAT_DETECTION_DESTINATION_IP, _nat_hash(name, path.remote)),
+    )
+
+
+def behind_nat(name: SaName, message: Message, path: Path) -> bool:
+    """Whether the addresses of a message were changed on the way (RFC 7296 §2.23)."""
+    sources = [each.data for each in message.all(Notify) if each.type == NotifyType.NAT_DETECTION_SOURCE_IP]
+    target = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
+    if not sources or target is None:
+        return False
+    return _nat_hash(name, path.remote) not in sources or target.data != _nat_hash(name, path.local)
+
+
+def _nat_hash(name: SaName, address: Address) -> bytes:
+    packed = ipaddress.ip_address(address.host).packed
+    return nat_detection(name.spi_i, name.spi_r, packed, address.port)
