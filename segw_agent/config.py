@@ -74,6 +74,7 @@ GATEWAY_EXAMPLE = f"""\
 host = "127.0.0.3"                     # UDP; port = 500 and nat_port = 4500 unless others are given
 pool = "10.9.0.0/16"                   # inner addresses for devices
 inner = "10.8.0.0/16"                  # the network that they may reach
+# lifetime = {{ ike_s = 14400, child_s = 3600 }}  # seconds; left out: the devices rekey, the gateway only answers
 
 [own]
 certificate = "segw.der"
