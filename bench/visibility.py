@@ -7,14 +7,21 @@ a verification server that asks that node, as in `voice-dpki call --ledger feder
 has a new signing certificate recorded through its own node, and then revoked. From the acknowledgement on, all four
 verification servers are asked to verify calls signed with that key, each call new, until they say what they must.
 The slowest of the four counts, its last question and answer included.
+
+Then one validator of the four is killed (SIGKILL, with its CometBFT), and all of it is measured again: whenever it
+is the dead one's turn to propose, a block waits for consensus to pass it over. Its operator goes on with a ledger
+node that follows another operator's validator, which it need not trust. A change makes two blocks, and the turn
+comes every fourth: a pause with a heartbeat's block now and then has it meet all steps.
 """
 
 import argparse
 import asyncio
 import math
+import os
+import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +49,10 @@ AIM_S = 1.0
 PAUSE_S = 0.005
 """Between an answer of a verification server and the next question."""
 
+HEARTBEAT_S = 1
+PROBES_A_PHASE = 5
+"""Certificates after which there is a pause for a heartbeat."""
+
 TIMEOUT_S = 20.0
 DAY_S = 86_400
 
@@ -51,16 +62,18 @@ Wanted = Callable[[dict[str, str]], bool]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probes", type=int, default=100, help="certificates, at most (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=45, help="time for them, at most (default: %(default)s)")
+    parser.add_argument("--probes", type=int, default=100, help="certificates in each run (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=45, help="time for each, at most (default: %(default)s)")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="voice-dpki-bench-") as logs,
         Testbed(Path(logs), ledger=LedgerKind.FEDERATION) as testbed,
     ):
         start(testbed)
-        changes = asyncio.run(measure(testbed, options.probes, options.seconds))
-    Console().print(table(changes))
+        whole = asyncio.run(measure(testbed, options.probes, options.seconds))
+        lose_validator(testbed)
+        partial = asyncio.run(measure(testbed, options.probes, options.seconds))
+    Console().print(table({"4 of 4": whole, "3 of 4": partial}))
 
 
 @dataclass(slots=True)
@@ -76,6 +89,8 @@ def start(testbed: Testbed) -> None:
     """Start each operator's validator, ledger node and verification server."""
     site = testbed.site
     configs = {name: sections for name, sections in service_configs(site).items() if name.startswith("validator-")}
+    for sections in configs.values():
+        sections["cometbft"]["heartbeat_s"] = HEARTBEAT_S
     for operator in FEDERATION:
         configs[f"ledger-{operator.letter}"] = follower_config(site, operator)
         configs[f"verify-{operator.letter}"] = verifier_config(site, operator)
@@ -83,6 +98,20 @@ def start(testbed: Testbed) -> None:
         testbed.launch(actor, sections)
     for actor in configs:
         testbed.running[actor].wait_ready()
+
+
+def lose_validator(testbed: Testbed) -> None:
+    """Kill the last operator's validator, and have its ledger node follow the first one's."""
+    site, last, first = testbed.site, FEDERATION[-1], FEDERATION[0]
+    dead, ledger = f"validator-{last.letter}", f"ledger-{last.letter}"
+    process = testbed.running[dead]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    process.wait_end(TIMEOUT_S)
+    testbed.end([dead, ledger])
+    follow = {"url": f"http://{testbed.addresses[f'validator-{first.letter}']}"}
+    testbed.launch(ledger, follower_config(site, last) | {"follow": follow}).wait_ready()
 
 
 async def measure(testbed: Testbed, probes: int, seconds: float) -> tuple[Change, Change]:
@@ -95,6 +124,8 @@ async def measure(testbed: Testbed, probes: int, seconds: float) -> tuple[Change
         for number in range(probes):
             if time.monotonic() > end:
                 break
+            if number % PROBES_A_PHASE == 0:
+                await asyncio.sleep(1.5 * HEARTBEAT_S)
             operator = FEDERATION[number % len(FEDERATION)]
             node, token = nodes[operator], testbed.site.tokens[f"submit-{operator.letter}"]
             credential = new_credential(operator)
@@ -187,19 +218,20 @@ def new_credential(operator: Operator) -> Credential:
     return make_credential(signer, read_profile(der), f"https://{operator.domain}/{{digest}}.der", now_s)
 
 
-def table(changes: Sequence[Change]) -> Table:
-    """Both kinds of change: acknowledged, visible at all four verification servers, and both together."""
-    found = Table("", "n", "step", "p50 s", "p99 s", "most s", "aim (p99)", box=None)
-    for change in changes:
-        both = [sum(pair) for pair in zip(change.acknowledged_s, change.visible_s, strict=True)]
-        rows = (
-            ("request to acknowledgement", change.acknowledged_s, ""),
-            ("from there to all verifiers", change.visible_s, f"<= {AIM_S:g} s"),
-            ("request to all verifiers", both, ""),
-        )
-        for name, times, aim in rows:
-            figures = (f"{at(times, quantile):.3f}" for quantile in (0.5, 0.99, 1))
-            found.add_row(change.name, str(len(times)), name, *figures, aim)
+def table(runs: Mapping[str, Sequence[Change]]) -> Table:
+    """Both kinds of change, by how many validators are up: acknowledged, visible everywhere, and both together."""
+    found = Table("validators", "", "n", "step", "p50 s", "p99 s", "most s", "aim (p99)", box=None)
+    for validators, changes in runs.items():
+        for change in changes:
+            both = [sum(pair) for pair in zip(change.acknowledged_s, change.visible_s, strict=True)]
+            rows = (
+                ("request to acknowledgement", change.acknowledged_s, ""),
+                ("from there to all verifiers", change.visible_s, f"<= {AIM_S:g} s"),
+                ("request to all verifiers", both, ""),
+            )
+            for name, times, aim in rows:
+                figures = (f"{at(times, quantile):.3f}" for quantile in (0.5, 0.99, 1))
+                found.add_row(validators, change.name, str(len(times)), name, *figures, aim)
     return found
 
 
