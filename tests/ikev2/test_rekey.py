@@ -214,6 +214,42 @@ def test_deleted_while_its_rekeying_is_under_way(wire: Wire) -> None:
     assert len(wire.gateway) == 0
 
 
+def test_deleted_while_both_rekey_the_ike_sa(wire: Wire) -> None:
+    wire.start().wait(2)
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    ours.rekey(wire.now_s)
+    theirs.rekey(wire.now_s)
+    wire.path = lambda datagram: [] if datagram.is_response else [datagram]
+    settle(wire)
+    ours.delete("switched off", wire.now_s)
+    wire.path = lambda datagram: [datagram]
+    wire.run().wait(60)
+    assert [event.reason for event in wire.happened("device", Closed)] == ["switched off"]
+    assert len(wire.gateway) == 0
+    assert not wire.gateway.pool._used
+
+
+def test_refused_while_the_peer_rekeys_the_ike_sa(wire: Wire) -> None:
+    wire.start().wait(2)
+    theirs = at(wire, "gateway")
+    theirs._renewal = lambda *_: (Notify(NotifyType.TEMPORARY_FAILURE),)  # type: ignore[method-assign]
+    at(wire, "device").rekey(wire.now_s)
+    theirs.rekey(wire.now_s)
+    settle(wire)
+    assert at(wire, "gateway").is_initiator
+    in_step(wire)
+
+
+def test_deleted_while_its_childs_rekeying_is_under_way(wire: Wire) -> None:
+    wire.start().wait(2)
+    sa = at(wire, "device")
+    sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    sa.delete("switched off", wire.now_s)
+    wire.run()
+    assert not list(wire.gateway.sas())
+    assert not wire.happened("device", ChildClosed)
+
+
 def test_deletion_by_the_old_name(wire: Wire) -> None:
     name = wire.start().wait(2).happened("gateway", Established)[0].sa
     wire.path = lambda datagram: [] if "D" in datagram.payloads else [datagram]  # the old SA stays for a moment
