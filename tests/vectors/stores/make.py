@@ -283,7 +283,9 @@ def _answers(http: httpx.Client) -> bool:
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Leave out who made the files, and what is made anew at each start."""
-    if not (member.isfile() or member.isdir()) or member.name.endswith(("/cometbft.log", "LOCK", "node.lock", "-lock")):
+    if not (member.isfile() or member.isdir()) or member.name.endswith(
+        ("/cometbft.log", "LOCK", "node.lock", "-lock")
+    ):
         return None
     member.uid = member.gid = 0
     member.uname = member.gname = ""
