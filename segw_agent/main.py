@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -127,6 +128,7 @@ async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Ev
         await stack.enter_async_context(_metrics(config.listen))
         server = await agent.serve(socket)
         stack.callback(server.close)
+        gc.freeze()  # what the start has made stays; scanning it again and again would only hold inquiries up
         log.info("ready", extra={"fields": {"socket": str(socket)}})
         tracer.ready(socket=str(socket))
         await stop.wait()
