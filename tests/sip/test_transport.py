@@ -172,5 +172,5 @@ async def test_a_peer_that_does_not_read_is_given_up(make: Make) -> None:
 async def test_a_port_that_is_taken_is_an_error(make: Make) -> None:
     a, _ = await make()
     again = Transport(HOST, a.address.port, on_message=lambda *_: None, on_failure=lambda _: None, tracer=Record())
-    with pytest.raises(LocalError):
+    with pytest.raises(LocalError, match="already in use"):
         await again.start()

@@ -20,6 +20,7 @@ once, an operator votes once), so repeating a transaction, or signing its body a
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from voice_dpki.codec import cbor
@@ -48,6 +49,9 @@ MAX_SIGNATURES = 32
 
 MAX_TEXT_LENGTH = 64
 """Characters of a text in a body; an organisation's name has no more (RFC 5280, ub-organization-name)."""
+
+_PARSED = 64
+"""Transactions that are remembered parsed: several look at each one that comes, one after the other."""
 
 SIGNATURE_DOMAIN = b"voice-dpki/tx/v1\0"
 """Keeps these signatures apart from everything else that an endorsing key may sign."""
@@ -153,26 +157,31 @@ class Transaction:
     @classmethod
     def parse(cls, raw: bytes) -> "Transaction":
         """Parse one transaction; raises Refused with TOO_LARGE, MALFORMED, VERSION or KIND."""
-        if len(raw) > MAX_TRANSACTION_BYTES:
-            raise Refused(Refusal.TOO_LARGE)
-        try:
-            version, *rest = _as(list, cbor.decode(raw, "transaction"))
-            if _as(int, version) != VERSION:
-                raise Refused(Refusal.VERSION)
-            body_bytes, endorsements = rest
-            return cls(
-                _parse_body(_as(bytes, body_bytes)),
-                _as(bytes, body_bytes),
-                tuple(_parse_endorsement(item) for item in _list(endorsements, 1, MAX_SIGNATURES)),
-            )
-        except (MalformedError, ValueError):
-            raise Refused(Refusal.MALFORMED) from None
+        return _parse(raw)
 
     def serialize(self) -> bytes:
         """Encode the transaction."""
         return cbor.encode(
             [VERSION, self.body_bytes, [[item.key_id, item.signature] for item in self.endorsements]]
         )
+
+
+@lru_cache(_PARSED)
+def _parse(raw: bytes) -> Transaction:
+    if len(raw) > MAX_TRANSACTION_BYTES:
+        raise Refused(Refusal.TOO_LARGE)
+    try:
+        version, *rest = _as(list, cbor.decode(raw, "transaction"))
+        if _as(int, version) != VERSION:
+            raise Refused(Refusal.VERSION)
+        body_bytes, endorsements = rest
+        return Transaction(
+            _parse_body(_as(bytes, body_bytes)),
+            _as(bytes, body_bytes),
+            tuple(_parse_endorsement(item) for item in _list(endorsements, 1, MAX_SIGNATURES)),
+        )
+    except (MalformedError, ValueError):
+        raise Refused(Refusal.MALFORMED) from None
 
 
 def certificates_in(body: Body) -> tuple[bytes, ...]:

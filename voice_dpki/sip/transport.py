@@ -88,7 +88,7 @@ class Transport:
                 break
             except OSError as error:
                 if wanted or not left:
-                    raise LocalError(f"cannot listen for SIP on {self.address.address}: {error.strerror}") from None
+                    raise LocalError(f"cannot listen for SIP on {self.address.address}: {_reason(error)}") from None
         self._sweep()
 
     async def _bind(self, port: int) -> None:
@@ -295,3 +295,9 @@ class _Connection(asyncio.Protocol):
 
     def _touch(self) -> None:
         self.active_s = asyncio.get_running_loop().time()
+
+
+def _reason(error: OSError) -> str:
+    """Say why a socket cannot be bound: uvloop keeps the system's words in the cause of its own error."""
+    cause = error.__cause__ or error.__context__
+    return error.strerror or (isinstance(cause, OSError) and cause.strerror) or str(error)
