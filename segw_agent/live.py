@@ -8,6 +8,7 @@ reach stops new devices, but does not cut off those that are connected.
 import asyncio
 import logging
 from collections.abc import Mapping
+from math import inf
 from typing import Protocol
 
 from segw_agent.judge import Judge
@@ -33,7 +34,7 @@ SETTLED_S = 2.0
 """An SA that was admitted so long ago stands, or never will."""
 
 UNSEEN_S = 30.0
-"""How long an admitted SA may take until it stands; one that never did is forgotten."""
+"""How long an admitted SA may take until it stands; one that never did is forgotten. So often all are looked at."""
 
 
 class SaControl(Protocol):
@@ -60,6 +61,8 @@ class LiveSas:
         self._sas: dict[SaName, LiveSa] = {}
         self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
+        self._soonest_s = inf
+        """No certificate of theirs expires before."""
         self._unsure: set[CertDigest] = set()
         """Certificates that may have changed between the answer about them and the moment their SA was added."""
         for sa in live_log.load() if live_log else ():
@@ -137,6 +140,7 @@ class LiveSas:
 
     def _insert(self, sa: LiveSa) -> None:
         self._sas[sa.name] = sa
+        self._soonest_s = min(self._soonest_s, sa.not_after_s)
         for key in sa.leaves():
             self._of_key.setdefault(key, set()).add(sa.name)
         LIVE.set(len(self._sas))
@@ -155,16 +159,27 @@ class LiveSas:
         return list(dict.fromkeys(self._sas[name].digest for name in names))
 
     async def _tick(self) -> None:
+        swept_s = self._clock.now_s()
         while True:
             await asyncio.sleep(TICK_S)
             now_s = self._clock.now_s()
-            for sa in self._sas.values():
-                if now_s > sa.not_after_s:
-                    self._ending[sa.name] = Untrusted("expired", "live SA", "the certificate has expired")
+            self._mark_expired(now_s)
             unsure, self._unsure = self._unsure, set()
             await self._recheck(list(unsure) if self._watch.is_fresh() else self._digests())
             await self._end_marked()
-            await self._forget_gone()
+            if now_s >= swept_s + UNSEEN_S:
+                swept_s = now_s
+                await self._forget_gone()
+
+    def _mark_expired(self, now_s: float) -> None:
+        """Not all are looked at each time: there may be a hundred thousand."""
+        if now_s <= self._soonest_s:
+            return
+        for sa in self._sas.values():
+            if now_s > sa.not_after_s:
+                self._ending[sa.name] = Untrusted("expired", "live SA", "the certificate has expired")
+        later = (sa.not_after_s for sa in self._sas.values() if sa.not_after_s >= now_s)
+        self._soonest_s = min(later, default=inf)
 
     async def _recheck(self, digests: list[CertDigest]) -> None:
         """Ask about certificates, and end the SAs of those that would not be admitted now."""

@@ -29,6 +29,10 @@ class SaEvents(Protocol):
         """Take an SA's number, and after charon rekeyed it its new SPIs and number."""
         ...
 
+    def remove(self, name: SaName) -> None:
+        """Take an SA that is gone."""
+        ...
+
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
         """Take all SAs that stand, after a time in which nothing was heard."""
         ...
@@ -55,7 +59,7 @@ class ViciControl:
         return frozenset(await asyncio.to_thread(self._list))
 
     async def follow(self, heard: SaEvents) -> None:
-        """Tell of rekeyed SAs until cancelled, and of all that stand whenever the connection is a new one."""
+        """Tell of SAs that are rekeyed or gone, until cancelled; when the connection is new, of all that stand."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
         try:
             await asyncio.to_thread(self._listen, loop, stop, heard)
@@ -67,20 +71,19 @@ class ViciControl:
         await self._tried.wait()
 
     def _end(self, sa: LiveSa) -> bool:
-        known = {name: standing.unique_id for name, standing in self._list().items()}
-        number = known.get(sa.name)
-        if number is None and sa.unique_id in known.values():
-            number = sa.unique_id
-        if number is None:
+        # By its number, so that not all are listed; that it has the name too says that charon was not restarted.
+        numbered = self._list({"ike-id": str(sa.unique_id)})
+        standing = numbered.get(sa.name) or self._list().get(sa.name)
+        if standing is None:
             return False
         # Without waiting for the peer's answer: charon tells it, and forgets the SA in any case.
-        order = {"ike-id": str(number), "force": "yes", "timeout": "-1"}
+        order = {"ike-id": str(standing.unique_id), "force": "yes", "timeout": "-1"}
         self._call(lambda session: list(session.terminate(order)))
         return True
 
-    def _list(self) -> dict[SaName, Standing]:
+    def _list(self, which: Mapping[str, str] | None = None) -> dict[SaName, Standing]:
         found: dict[SaName, Standing] = {}
-        for entry in self._call(lambda session: list(session.list_sas())):
+        for entry in self._call(lambda session: list(session.list_sas(which))):
             for sa in entry.values():
                 name, unique_id = _named(sa)
                 found[name] = Standing(unique_id, sa.get("remote-id", b"").decode("utf-8", "replace"))
@@ -116,7 +119,7 @@ class ViciControl:
 
     def _hear(self, session: Any, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
         new = True
-        for _, message in session.listen(["ike-rekey"], timeout=POLL_S):
+        for _, message in session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S):
             if stop.is_set():
                 return
             if new:  # only now is the event registered, so that nothing falls between list and event
@@ -128,6 +131,8 @@ class ViciControl:
                     (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
                     log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
                     loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
+                elif isinstance(sa, dict) and "up" not in message:
+                    loop.call_soon_threadsafe(heard.remove, _named(sa)[0])
 
 
 def _named(sa: dict[str, Any]) -> tuple[SaName, int]:

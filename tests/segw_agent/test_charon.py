@@ -153,11 +153,32 @@ async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.
         control = ViciControl(device.socket)
         (name,) = await control.standing() or ()
         live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), OPERATOR, 2**31, 0.0)
-        other = replace(live, name=SaName(bytes(8), bytes(8)), unique_id=77)
-        assert not await control.end(other, "revoked")
-        assert await control.end(live, "revoked")
+        stranger = SaName(bytes(8), bytes(8))
+        for other in (replace(live, name=stranger, unique_id=77), replace(live, name=stranger)):
+            assert not await control.end(other, "revoked")
+        heard = Heard()
+        following = asyncio.create_task(control.follow(heard))
+        await control.listening()
+        assert await control.end(replace(live, unique_id=77), "revoked")
         assert await control.standing() == frozenset()
         assert not await control.end(live, "revoked")
+        await asyncio.to_thread(wait_until, lambda: heard.gone == [name], "the SA's end is heard of")
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.gone: list[SaName] = []
+
+    def remove(self, name: SaName) -> None:
+        self.gone.append(name)
+
+    def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
+        raise AssertionError
+
+    def reconcile(self, standing: object) -> None:
+        pass
 
 
 def attach_strongswan(testbed: Testbed, device: Charon) -> None:

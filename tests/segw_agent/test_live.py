@@ -1,5 +1,6 @@
 """The list of live SAs on the disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ async def test_end_that_was_resolved_on_reaches_the_rekeyed_sa(tmp_path: Path, r
         await sas._end_marked()
     assert control.ended == [live(3).name]
     assert names_in(tmp_path) == {live(2).name}
+
+
+def test_expired_certificates_are_noticed(tmp_path: Path) -> None:
+    first, second = replace(live(1), not_after_s=100), replace(live(2), not_after_s=200)
+    sas = live_sas(tmp_path, second, first, live(3))
+    marked = []
+    for now_s in (99.0, 100.0, 100.5, 101.0, 200.5, 201.0):
+        sas._mark_expired(now_s)
+        marked.append([name.spi_i[0] for name in sas._ending])
+    assert marked == [[], [], [1], [1], [1, 2], [1, 2]]
+    sas.remove(first.name)
+    sas._insert(replace(live(4), not_after_s=150))
+    sas._mark_expired(300.0)
+    assert set(sas._ending) == {second.name, live(4).name}
 
 
 def test_identities_as_charon_writes_them() -> None:
