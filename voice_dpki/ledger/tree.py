@@ -293,13 +293,21 @@ def _levels(slots: list[Slot]) -> list[list[Slot]]:
     """The binary levels inside a node, from its top (1 subtree) to its 16 slots."""
     levels = [slots]
     while len(slots) > 1:
-        slots = [_join(left, right) for left, right in zip(slots[::2], slots[1::2], strict=True)]
+        slots = _halve(slots)
         levels.insert(0, slots)
     return levels
 
 
 def _reduce(slots: list[Slot]) -> Slot:
-    return _levels(slots)[0][0]
+    while len(slots) > 1:
+        slots = _halve(slots)
+    return slots[0]
+
+
+def _halve(slots: list[Slot]) -> list[Slot]:
+    """Join neighbours; most pairs in a node far down are empty, so that is looked at first."""
+    pairs = zip(slots[::2], slots[1::2], strict=True)
+    return [None if left is None and right is None else _join(left, right) for left, right in pairs]
 
 
 def _levels_of(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:

@@ -134,10 +134,9 @@ def _read(data: bytes) -> CertificateProfile:
         certificate = _load(data)
         _check_algorithm(certificate)
         key = _admitted_key(certificate)
-        subject = certificate.subject  # the library parses it anew each time
-        _check_self_signature(certificate, subject)
+        _check_self_signature(certificate)
         _check_critical(certificate.extensions)
-        profile = _profile(data, certificate, key, subject)
+        profile = _profile(data, certificate, key)
     _check_validity(profile)
     _check_anonymous(profile)
     return profile
@@ -221,8 +220,10 @@ def _check_algorithm(certificate: x509.Certificate) -> None:
         raise ProfileError("algorithm", "the certificate is not signed with SHA-256, SHA-384 or SHA-512")
 
 
-def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey, subject: x509.Name) -> CertificateProfile:
-    uris, dns_names = _alternative_names(certificate.extensions)
+def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> CertificateProfile:
+    subject = certificate.subject  # the library parses it anew each time
+    extensions = {extension.oid: extension.value for extension in certificate.extensions}
+    uris, dns_names = _alternative_names(extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME))
     return CertificateProfile(
         der=data,
         digest=digest_of(data),
@@ -234,8 +235,8 @@ def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey, subject
         public_key_der=spki(key),
         uris=uris,
         dns_names=dns_names,
-        tn_auth_list=_tn_auth_list(certificate.extensions),
-        key_usage=_key_usage(certificate.extensions),
+        tn_auth_list=_tn_auth_list(extensions.get(_TN_AUTH_LIST)),
+        key_usage=_key_usage(extensions.get(ExtensionOID.KEY_USAGE)),
     )
 
 
@@ -249,11 +250,15 @@ def _admitted_key(certificate: x509.Certificate) -> PublicKey:
     return key
 
 
-def _check_self_signature(certificate: x509.Certificate, subject: x509.Name) -> None:
-    if certificate.issuer != subject:
-        raise ProfileError("self-signed", "issuer and subject differ: the ledger holds self-signed certificates")
+def _check_self_signature(certificate: x509.Certificate) -> None:
     try:
-        certificate.verify_directly_issued_by(certificate)
+        certificate.verify_directly_issued_by(certificate)  # compares the names, too
+    except ValueError:
+        if certificate.issuer == certificate.subject:
+            raise
+        raise ProfileError(
+            "self-signed", "issuer and subject differ: the ledger holds self-signed certificates"
+        ) from None
     except InvalidSignature:
         raise ProfileError("signature", "the certificate's signature does not verify under its own key") from None
 
@@ -288,11 +293,10 @@ def _name(subject: x509.Name, oid: ObjectIdentifier, what: str) -> str | None:
     return value
 
 
-def _key_usage(extensions: x509.Extensions) -> frozenset[str]:
-    try:
-        usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
+def _key_usage(usage: x509.ExtensionType | None) -> frozenset[str]:
+    if usage is None:
         return frozenset()
+    assert isinstance(usage, x509.KeyUsage)
     return frozenset(name for name, of in _USAGES if of(usage))
 
 
@@ -308,19 +312,16 @@ def _check_anonymous(profile: CertificateProfile) -> None:
         )
 
 
-def _alternative_names(extensions: x509.Extensions) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    try:
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+def _alternative_names(names: x509.ExtensionType | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if names is None:
         return (), ()
+    assert isinstance(names, x509.SubjectAlternativeName)
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     return tuple(uris), tuple(names.get_values_for_type(x509.DNSName))
 
 
-def _tn_auth_list(extensions: x509.Extensions) -> TnAuthList | None:
-    try:
-        value = extensions.get_extension_for_oid(_TN_AUTH_LIST).value
-    except x509.ExtensionNotFound:
+def _tn_auth_list(value: x509.ExtensionType | None) -> TnAuthList | None:
+    if value is None:
         return None
     assert isinstance(value, x509.UnrecognizedExtension)
     try:
