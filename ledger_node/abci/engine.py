@@ -17,6 +17,7 @@ from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
 from ledger_node.abci.snapshots import Restoration, Snapshots
 from ledger_node.abci.tail import Tail
+from ledger_node.abci.window import Window
 from ledger_node.chain import Chain, Verdict
 from ledger_node.cometbft import LOG_FILE, Home, running
 from ledger_node.engine import MAX_WAITING, BusyError
@@ -50,6 +51,7 @@ class CometEngine:
         self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
         self._broadcaster = Broadcaster(self._rpc)
+        self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[Verdict]] = WeakValueDictionary()
         """Who waits for which transaction, by its SHA-256, for as long as anybody holds the future."""
         self._height = Height(0)
@@ -72,7 +74,7 @@ class CometEngine:
         self._check_room()
         answer = self._waiting.setdefault(hashlib.sha256(raw).digest(), asyncio.get_running_loop().create_future())
         try:
-            async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+            async with asyncio.timeout(SUBMIT_TIMEOUT_S), self._window.room(len(raw)):
                 not_taken = await self._broadcaster.broadcast(raw)
                 if not_taken and not_taken != IN_CACHE:
                     raise BusyError(f"CometBFT takes no transaction now: {not_taken}")

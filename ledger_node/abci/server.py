@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 MAX_SOCKET_PATH_BYTES = 107
 """sockaddr_un's sun_path without its final zero."""
 
-_TURN_S = 0.002
+_TURN_S = 0.001
 """How long a connection answers its requests before all sockets are read again."""
+
+_MAX_WAITING = 10_000
+"""CheckTx are only read, and not answered, as long as they keep coming, until so many wait."""
 
 _GIVES_WAY = "check_tx"
 
@@ -124,6 +127,7 @@ class _Connection(asyncio.Protocol):
         self._connections = connections
         self._buffer = bytearray()
         self._waiting: deque[tuple[str, Message]] = deque()
+        self._has_news = False
         self._has_turn = False
         self._gives_way = False
         self._transport: asyncio.Transport | None = None
@@ -146,6 +150,7 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        self._has_news = True
         self._buffer += data
         try:
             self._waiting += map(parse_request, take_messages(self._buffer))
@@ -164,6 +169,10 @@ class _Connection(asyncio.Protocol):
         self._has_turn = False
         assert self._transport is not None
         if self._transport.is_closing():
+            return
+        if self._gives_way and self._has_news and len(self._waiting) < _MAX_WAITING:
+            self._has_news = False
+            self._ask_for_turn()
             return
         answers: list[bytes] = []
         error = self._answer_until(time.monotonic() + _TURN_S, answers)

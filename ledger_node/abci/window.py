@@ -1,0 +1,52 @@
+"""A bound on the bytes that this node has in the mempools at a time.
+
+CometBFT hands the application all that is in its mempool for each proposal, and most of it again after each block.
+With megabytes in it, that takes longer than a block should, so large transactions wait here rather than there.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+SMALL_BYTES = 4096
+"""Transactions up to this size need not wait: a revocation is not held up by batches."""
+
+WINDOW_BYTES = 256 * 1024
+"""As much as a proposal takes."""
+
+
+class Window:
+    """Lets in `limit` bytes at a time, in the order of coming; one transaction alone always."""
+
+    def __init__(self, limit: int = WINDOW_BYTES) -> None:
+        self._limit = limit
+        self._used = 0
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def room(self, size: int) -> AsyncIterator[None]:
+        """Wait until there is room for `size` bytes, and keep it until the context ends."""
+        if size <= SMALL_BYTES:
+            yield
+            return
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((size, admitted))
+        self._admit()
+        try:
+            await admitted
+            yield
+        finally:
+            if admitted.done() and not admitted.cancelled():
+                self._used -= size
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._queue:
+            size, admitted = self._queue[0]
+            if not admitted.cancelled():
+                if self._used and self._used + size > self._limit:
+                    return
+                self._used += size
+                admitted.set_result(None)
+            self._queue.popleft()
