@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-import httpx
 import msgspec
 
 from ledger_node.abci.evidence_json import parse_evidence_list
 from ledger_node.cometbft import MAX_RPC_BATCH
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.http_client import HttpClient, HttpError
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.shell.config import Listen
 
 TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""The largest set of validators signs for MAX_RPC_BATCH headers in less, and a block with its evidence has less."""
+
 RETRY_S = 0.1
 """Pause before CometBFT is asked again, while it starts."""
 
@@ -34,7 +37,7 @@ class Rpc:
 
     def __init__(self, listen: Listen) -> None:
         self._url = f"http://{listen.host}:{listen.port}"
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._client = HttpClient(self._url, timeout_s=TIMEOUT_S, max_answer_bytes=MAX_ANSWER_BYTES)
 
     async def __aenter__(self) -> "Rpc":
         return self
@@ -103,10 +106,10 @@ class Rpc:
 
     async def _post(self, body: object) -> Any:
         try:
-            response = await self._client.post(self._url, content=msgspec.json.encode(body))
-            return msgspec.json.decode(response.content)
-        except httpx.HTTPError as error:
-            raise RpcError(f"CometBFT does not answer at {self._url}: {type(error).__name__}") from None
+            answer = await self._client.request("POST", "/", msgspec.json.encode(body))
+            return msgspec.json.decode(answer.body)
+        except HttpError as error:
+            raise RpcError(f"CometBFT does not answer at {self._url}: {error}") from None
         except msgspec.DecodeError:
             raise RpcError(f"CometBFT's answer at {self._url} is not JSON") from None
 
