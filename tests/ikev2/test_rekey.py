@@ -300,6 +300,22 @@ def test_child_that_the_peer_has_lost(wire: Wire) -> None:
     assert not sa.children
 
 
+def test_child_that_was_lost_is_made_anew(wire: Wire) -> None:
+    wire.start().wait(2)
+    sa = at(wire, "device")
+    (held,) = sa.children.values()
+    _, *offered = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
+    assert ask(wire, *offered).payloads == ("N(NO_ADDITIONAL_SAS)",)
+    sa._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.ESP, (held.inbound,)),), wire.now_s)
+    wire.run()
+    at(wire, "device").rekey(wire.now_s)
+    wire.run()
+    assert ask(wire, *offered).payloads == ("SA", "Nonce", "KE", "TSi", "TSr")
+    (new,) = at(wire, "gateway").children.values()
+    assert new.child.address == IPv4Address("10.9.0.1")
+    assert ask(wire, *offered).payloads == ("N(NO_ADDITIONAL_SAS)",)
+
+
 def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
     wire.start().wait(2)
     old = at(wire, "device")

@@ -34,6 +34,9 @@ from voice_dpki.ikev2.proposals import EspSuite, IkeSuite, choose, chosen, offer
 from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import Group, NotifyType, Protocol
 
+AGAIN_S, LEAST_AGAIN_S = 5.0, 0.1
+"""Longest and shortest pause until a rekeying is tried again that did not succeed, or had to wait for another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
@@ -56,6 +59,11 @@ class Life:
         if seconds is None:
             return cls()
         return cls(now_s + seconds * (0.8 + 0.1 * random.token(1)[0] / 255), now_s + seconds)
+
+    def again(self, now_s: float) -> "Life":
+        """Have it tried again, several times before the end: the peer may be busy with its own rekeying (§2.25)."""
+        pause_s = max(min(AGAIN_S, (self.ends_s - now_s) / 4), LEAST_AGAIN_S)
+        return Life(now_s + pause_s, self.ends_s)
 
 
 @dataclass(frozen=True, slots=True)

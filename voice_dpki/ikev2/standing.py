@@ -22,9 +22,6 @@ from voice_dpki.ikev2.sa import IkeSa, Party, Settings
 from voice_dpki.ikev2.states import Move, State
 from voice_dpki.ikev2.window import Responses
 
-AGAIN_S = 5.0
-"""How long to wait until a rekeying that failed is tried again: the peer may be busy with its own (§2.25)."""
-
 YOUNG_S = 1.0
 """How old an IKE SA must be for the peer to rekey it: what is replaced is kept for a while, and this bounds it."""
 
@@ -56,6 +53,8 @@ class StandingSa(IkeSa):
         """SAs that came from rekeying this one, and are not gone."""
         self._successor: StandingSa | None = None
         self._predecessor: StandingSa | None = None
+        self._lost: HeldChild | None = None
+        """The child SA that went without a successor; the peer may make it anew (§1.3.1)."""
         self._release: Callable[[], None] | None = None
         """Gives back what is held as long as the device has an SA: its inner address."""
         self._life = Life()
@@ -110,7 +109,7 @@ class StandingSa(IkeSa):
 
     def rekey(self, now_s: float) -> None:
         """Begin to rekey the IKE SA; later if something else is under way."""
-        self._life = Life(now_s + AGAIN_S, self._life.ends_s)
+        self._life = self._life.again(now_s)
         if self.state is State.ESTABLISHED and self._is_idle:
             self._ike_offer = IkeOffer.make(self._keys.suite, self._random)
             self._ask(ExchangeType.CREATE_CHILD_SA, self._ike_offer.payloads(), now_s, self._ike_answered)
@@ -120,7 +119,7 @@ class StandingSa(IkeSa):
         held = self.children.get(spi)
         if held is None or held.replaced:
             return
-        held.life = Life(now_s + AGAIN_S, held.life.ends_s)
+        held.life = held.life.again(now_s)
         if self.state is State.ESTABLISHED and self._is_idle:
             self._offer_child(ChildOffer.make(held, self._keys.suite.group, self._random), now_s)
 
@@ -151,6 +150,8 @@ class StandingSa(IkeSa):
             return self._renew_child(rekeyed, payloads, now_s)
         if any(each.protocol == Protocol.IKE for each in only(payloads, SecurityAssociation).proposals):
             return self._renew_ike(payloads, now_s)
+        if not self.children and self._lost is not None and self._ike_offer is None:
+            return self._answer_child(self._lost, payloads, now_s)
         raise ChildError(NotifyType.NO_ADDITIONAL_SAS, "one child SA is all that there is")
 
     def _renew_ike(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
@@ -178,6 +179,9 @@ class StandingSa(IkeSa):
             or len(self.children) >= MAX_CHILDREN
         ):
             raise _busy()
+        return self._answer_child(old, payloads, now_s)
+
+    def _answer_child(self, old: HeldChild, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
         suites, sk_d = self.settings.esp_suites, self._keys.sk_d
         new, answer = rekey.answer_child(payloads, old, suites, self._random, sk_d)
         held = self._hold_new(new, created=False, now_s=now_s)
@@ -277,6 +281,7 @@ class StandingSa(IkeSa):
         self._move(Move.REPLACE)
         self._successor, new._predecessor = new, self
         new.children, self.children = self.children, {}
+        new._lost = self._lost
         new._release, self._release = self._release, None
         new._quiet, self._quiet = False, True
         self._life = Life(ends_s=now_s + REPLACED_S)
@@ -312,6 +317,7 @@ class StandingSa(IkeSa):
         self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.ESP, (held.inbound,)),), now_s, answered)
 
     def _child_gone(self, held: HeldChild, reason: str) -> None:
+        self._lost = held
         self._events.append(ChildClosed(self.name, self.peer_identity, held.inbound, reason))
 
     def _peers_child(self, spi: bytes) -> HeldChild | None:
