@@ -84,8 +84,8 @@ def changed_keys(before: bytes, steps: Sequence[StepForm], after: bytes) -> froz
 @dataclass(frozen=True, slots=True)
 class _Held:
     resolution: Resolution
-    keys: frozenset[bytes]
-    """Leaves that it depends on."""
+    member: bytes
+    """Key of its organisation's leaf, which it depends on as on its own."""
 
 
 class Holdings:
@@ -97,6 +97,10 @@ class Holdings:
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self._held: dict[CertDigest, _Held] = {}
+        self._of_member: dict[bytes, set[CertDigest]] = {}
+        """By the key of the organisation: those that change with it."""
+        self._ahead: set[CertDigest] = set()
+        """Those that a newer header than ours has proved."""
         self.header: Header | None = None
         """What they hold at; None before the first."""
 
@@ -111,11 +115,13 @@ class Holdings:
         record = resolution.record
         if record is None or self.header is None or resolution.height < self.header.height:
             return
-        self._held.pop(resolution.digest, None)
-        keys = frozenset((resolution.digest, member_key(record.organization)))
-        self._held[resolution.digest] = _Held(resolution, keys)
+        self._drop(resolution.digest)
+        held = self._held[resolution.digest] = _Held(resolution, member_key(record.organization))
+        self._of_member.setdefault(held.member, set()).add(resolution.digest)
+        if resolution.height > self.header.height:
+            self._ahead.add(resolution.digest)
         if len(self._held) > self._max_entries:
-            del self._held[next(iter(self._held))]
+            self._drop(next(iter(self._held)))
 
     def get(self, digest: CertDigest, now_s: float) -> Resolution | None:
         """Return what is held about a certificate, with the status and age of now."""
@@ -134,17 +140,29 @@ class Holdings:
         Returns what had to be dropped. What was proved by a header between the two is dropped too: whether
         something that it depends on changed before that header or after it, is not told.
         """
-        last = self.header.height if self.header else 0
         self.header = header
-        dropped = [
-            held.resolution
-            for held in self._held.values()
-            if held.resolution.height < header.height
-            and (changed is None or held.resolution.height > last or not held.keys.isdisjoint(changed))
-        ]
+        concerned = set(self._held) if changed is None else self._concerned(changed)
+        found = [self._held[digest].resolution for digest in concerned]
+        dropped = [resolution for resolution in found if resolution.height < header.height]
         for resolution in dropped:
-            del self._held[resolution.digest]
+            self._drop(resolution.digest)
+        self._ahead = {digest for digest in self._ahead if self._held[digest].resolution.height > header.height}
         return dropped
+
+    def _concerned(self, changed: frozenset[bytes]) -> set[CertDigest]:
+        """Not all that is held is looked at: that may be a hundred thousand, and there is a header every second."""
+        certificates = {CertDigest(key) for key in changed if key in self._held}
+        return certificates.union(self._ahead, *(self._of_member.get(key, ()) for key in changed))
+
+    def _drop(self, digest: CertDigest) -> None:
+        held = self._held.pop(digest, None)
+        if held is None:
+            return
+        self._ahead.discard(digest)
+        others = self._of_member[held.member]
+        others.discard(digest)
+        if not others:
+            del self._of_member[held.member]
 
 
 def _difference(form: StepForm) -> Difference:
