@@ -1,14 +1,11 @@
-"""Four operators' validators on this machine: throughput beside CometBFT's own application, and time to effect.
+"""Four operators' validators on this machine: throughput beside CometBFT's own application.
 
-    python bench/federation.py [--certificates 4000] [--probes 60]
+    python bench/federation.py [--certificates 4000]
 
 Throughput: the same number of transactions of the same size goes to the mempools of four nodes, with CometBFT's
 built-in key-value application and with the ledger; the time is until the last is in a block. First with one
 certificate in a transaction, then with as many as `voice-dpki ledger submit` puts into one. For the ledger also
 through the nodes' HTTP interface, where each request is answered when its block is durable and proved there.
-
-Time to effect: one certificate at a time is recorded at one operator's node and then revoked there; every
-operator's node is asked in turn until it proves it. Once with all validators, once with one of the four killed.
 """
 
 import argparse
@@ -19,7 +16,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,14 +28,11 @@ from ledger_node.cometbft import MAX_RPC_BATCH, CometbftSection, Home, find
 from ledger_node.federation import OperatorNode, Processes, provision
 from ledger_node.initialise import FIRST_PORT
 from voice_dpki.effects import SystemRandom
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
-from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import Batch, Submit, endorse
-from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen, read_file, resolve
 from voice_dpki.x509.keys import from_pem, generate_es256
-from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.profile import build_certificate
 
 NETWORK = "127.0.9"
 OPERATORS = 4
@@ -48,25 +42,19 @@ TIMEOUT_S = 120
 
 
 def main() -> None:
-    """Run all measurements."""
+    """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--certificates", type=int, default=4000)
-    parser.add_argument("--probes", type=int, default=60)
     options = parser.parse_args()
-    asyncio.run(measure(options.certificates, options.probes))
+    asyncio.run(measure(options.certificates))
 
 
-async def measure(count: int, probes: int) -> None:
-    """Measure throughput, then time to effect."""
+async def measure(count: int) -> None:
+    """Measure with one certificate in a transaction, then with many."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         nodes = provision(Path(name) / "ledger", OPERATORS, NETWORK)
-        for per_transaction, senders in ((1, SENDERS), (BATCH, 4 * OPERATORS)):
-            await throughput(nodes, Path(name) / "ledger", count, per_transaction, senders)
-        with Processes(nodes) as processes:
-            await processes.ready()
-            await probe(nodes, nodes, probes, "four of four")
-            processes.kill(nodes[-1])
-            await probe(nodes[:-1], nodes[:-1], probes, "three of four")
+        await throughput(nodes, Path(name) / "ledger", count, 1, SENDERS)
+        await throughput(nodes, Path(name) / "ledger", 3 * count, BATCH, 6 * OPERATORS)
 
 
 async def throughput(
@@ -184,44 +172,6 @@ async def post_all(raws: Sequence[bytes], senders: int) -> tuple[float, list[flo
     return len(raws) / (time.monotonic() - started), latencies
 
 
-async def probe(nodes: Sequence[OperatorNode], up: Sequence[OperatorNode], probes: int, title: str) -> None:
-    """Record and revoke certificates one at a time, and tell how long until every node proves it."""
-    genesis = load_genesis(nodes[0].config.with_name("genesis.json").read_bytes())
-    clients = [LedgerClient.of_genesis(node.url, genesis, timeout_s=10) for node in up]
-    rows: dict[str, list[tuple[float, float]]] = {"recorded": [], "revoked": []}
-    for number in range(probes):
-        client, node = clients[number % len(up)], up[number % len(up)]
-        der = certificate(node)
-        digest = digest_of(der)
-
-        async def everywhere(status: CertStatus, digest: CertDigest = digest) -> None:
-            for each in clients:
-                while (await each.resolve(digest, with_certificate=False)).status is not status:
-                    await asyncio.sleep(0.005)
-
-        submit = client.submit(der, node.token)
-        rows["recorded"].append(await timed(submit, lambda: everywhere(CertStatus.VALID)))
-        revoke = client.revoke(digest, "keyCompromise", node.token)
-        rows["revoked"].append(await timed(revoke, lambda: everywhere(CertStatus.REVOKED)))
-    for what, times in rows.items():
-        acknowledged, visible = ([time_s[at] for time_s in times] for at in (0, 1))
-        print(
-            f"{title}: {what:9} answered p50 {at(acknowledged, 0.5):.3f} p99 {at(acknowledged, 0.99):.3f} s; "
-            f"then proved by all p50 {at(visible, 0.5):.3f} p99 {at(visible, 0.99):.3f} s"
-        )
-    for client in clients:
-        await client.aclose()
-
-
-async def timed(first: Awaitable[object], then: Callable[[], Awaitable[None]]) -> tuple[float, float]:
-    """Return the seconds that each of two things took, one after the other."""
-    started = time.monotonic()
-    await first
-    between = time.monotonic()
-    await then()
-    return between - started, time.monotonic() - between
-
-
 @contextmanager
 def key_value_nodes(folder: Path) -> Iterator[None]:
     """Run the same validators with CometBFT's own application, in homes of their own."""
@@ -237,11 +187,16 @@ def key_value_nodes(folder: Path) -> Iterator[None]:
 
 
 def wait_for_block() -> None:
-    """Wait until the key-value nodes answer and have a block."""
+    """Wait until all key-value nodes answer and have a block."""
+    left = [f"http://{NETWORK}.{number}:26657/status" for number in range(1, OPERATORS + 1)]
     for _ in range(200):
         try:
-            answer = httpx.get(f"http://{NETWORK}.1:26657/status", trust_env=False).json()
-            if int(answer["result"]["sync_info"]["latest_block_height"]) >= 1:
+            while left:
+                answer = httpx.get(left[-1], trust_env=False).json()
+                if int(answer["result"]["sync_info"]["latest_block_height"]) < 1:
+                    break
+                left.pop()
+            else:
                 return
         except httpx.HTTPError:
             pass
