@@ -46,6 +46,7 @@ def assemble(
             max_age_s=section.max_age_s,
             timeout_s=section.timeout_s,
             trust_file=setup.trust_file,
+            tls=setup.tls,
         )
         for url in section.urls
     }

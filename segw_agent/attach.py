@@ -14,6 +14,7 @@ from rich.text import Text
 from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.ladder import Ladder, render, render_text
 from voice_dpki.shell.program import Parser
 
@@ -73,7 +74,7 @@ def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report
     """Play one scenario, write its files into `out`, and return what it showed."""
     for name in FILES:
         _remove(out / name)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     with Testbed(out / "logs") as testbed:
         with _stage("start the ledger", console):

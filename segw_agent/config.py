@@ -1,5 +1,6 @@
 """Configuration of the agent, the gateway and the device, and what it names: genesis, certificate and key."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from voice_dpki.ikev2.rekey import Lifetimes
 from voice_dpki.ikev2.responder import Limits
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.window import Retransmission
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.light import TRUSTING_PERIOD_S
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import (
@@ -32,6 +33,8 @@ from voice_dpki.shell.config import (
     read_file,
     resolve,
 )
+from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import der_of, digest_of, read_profile
 
@@ -44,6 +47,7 @@ trusting_period_s = 1209600            # longest time without one; devices that 
 max_age_s = 30                         # an answer that is older is not believed
 timeout_s = 2                          # how long an inquiry node may take
 bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
+# tls = { certificate = "tls/a.pem", key = "tls/a-key.pem", servers = ["tls/node.pem"] }   # urls are then https
 
 [policy]
 organizations = ["Vendor V"]           # under whom a peer's certificate must be recorded
@@ -114,6 +118,7 @@ class LedgerSection(Config, frozen=True, kw_only=True):
     trusting_period_s: PositiveSeconds = float(TRUSTING_PERIOD_S)
     """How long a trusted header, or the genesis, vouches for later ones."""
     cache_entries: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 100_000
+    tls: ClientTls | None = None
 
 
 class PolicySection(Config, frozen=True, kw_only=True):
@@ -258,6 +263,8 @@ class Setup:
     party: Party | None
     trace: Path | None
     trust_file: Path | None = None
+    tls: ssl.SSLContext | None = None
+    """For the connections to the inquiry nodes."""
 
 
 def load_agent(path: Path) -> tuple[AgentConfig, Setup]:
@@ -309,18 +316,22 @@ def _statement(
 def _setup(
     path: Path, ledger: LedgerSection, policy: PolicySection, own: OwnSection | None, trace: TraceConfig | None
 ) -> Setup:
-    genesis_path = resolve(path, ledger.genesis)
-    try:
-        genesis = load_genesis(read_file(genesis_path, "genesis", MAX_GENESIS_BYTES))
-    except VoiceDpkiError as error:
-        raise LocalError(f"{genesis_path}: {error}") from None
+    party = _party(path, own) if own else None
+    return make_setup(path, ledger=ledger, policy=policy.policy(), party=party, trace=trace)
+
+
+def make_setup(
+    path: Path, *, ledger: LedgerSection, policy: Policy, party: Party | None, trace: TraceConfig | None
+) -> Setup:
+    """Read what the sections of the configuration at `path` name; raises LocalError."""
     return Setup(
-        genesis=genesis,
-        policy=policy.policy(),
+        genesis=read_genesis(resolve(path, ledger.genesis)),
+        policy=policy,
         ledger=ledger,
-        party=_party(path, own) if own else None,
+        party=party,
         trace=resolve(path, trace.file) if trace else None,
         trust_file=resolve(path, ledger.trust) if ledger.trust else None,
+        tls=optional_client_context(path, ledger.tls),
     )
 
 

@@ -25,10 +25,11 @@ from segw_agent.assembly import first_of
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, SubmissionError
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, load_genesis
-from voice_dpki.shell.config import read_file, read_secret
+from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import write_private
+from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of
 
@@ -105,6 +106,7 @@ def command(argv: list[str]) -> int:
     ledger.add_argument("--url", metavar="URL", help="the vendor's submission node; left out: nothing is sent")
     ledger.add_argument("--token-file", type=Path, metavar="FILE", help="its bearer token")
     ledger.add_argument("--genesis", type=Path, metavar="FILE", help="the ledger's genesis")
+    ledger.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)
     return provision(parser.parse_args(argv))
 
 
@@ -287,8 +289,8 @@ async def _all_of(work: Iterable[Coroutine[object, object, None]]) -> None:
 def _submitter(arguments: argparse.Namespace, store: Store) -> Submitter:
     if arguments.token_file is None or arguments.genesis is None:
         raise LocalError("--url needs --token-file and --genesis")
-    genesis = load_genesis(read_file(arguments.genesis, "genesis", MAX_GENESIS_BYTES))
-    client = LedgerClient.of_genesis(arguments.url, genesis)
+    tls = command_context(arguments.tls)
+    client = LedgerClient.of_genesis(arguments.url, read_genesis(arguments.genesis), tls=tls)
     return Submitter(client, read_secret(arguments.token_file), store)
 
 

@@ -10,10 +10,9 @@ from cryptography.exceptions import InvalidSignature
 
 from segw_agent.bridge.authority import Authority
 from segw_agent.bridge.ocsp import AnswerSigner
-from segw_agent.config import LedgerSection, Setup
+from segw_agent.config import LedgerSection, Setup, make_setup
 from segw_agent.policy import Policy
-from voice_dpki.errors import LocalError, VoiceDpkiError
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, load_genesis
+from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
 from voice_dpki.shell.limits import Limits
 from voice_dpki.x509.keys import LocalSigner, from_pem, spki
@@ -129,20 +128,10 @@ class Bridge:
 
     def setup(self) -> Setup:
         """Read what the ledger is asked and judged by."""
-        ledger, policy = self.config.ledger, self.config.policy
-        genesis_path = self.file(ledger.genesis)
-        try:
-            genesis = load_genesis(read_file(genesis_path, "genesis", MAX_GENESIS_BYTES))
-        except VoiceDpkiError as error:
-            raise LocalError(f"{genesis_path}: {error}") from None
-        return Setup(
-            genesis=genesis,
-            policy=Policy(organizations=frozenset(policy.organizations), allow=policy.allow, deny=policy.deny),
-            ledger=ledger,
-            party=None,
-            trace=self.file(self.config.trace.file) if self.config.trace else None,
-            trust_file=self.file(ledger.trust) if ledger.trust else None,
-        )
+        section = self.config.policy
+        policy = Policy(organizations=frozenset(section.organizations), allow=section.allow, deny=section.deny)
+        ledger, trace = self.config.ledger, self.config.trace
+        return make_setup(self.path, ledger=ledger, policy=policy, party=None, trace=trace)
 
     def _certificate(self, name: str) -> x509.Certificate:
         path = self.file(name)
