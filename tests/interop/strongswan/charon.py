@@ -228,9 +228,14 @@ class Charon:
                 pass
 
     def rekey(self, name: str = "tunnel") -> None:
-        """Rekey the IKE SA."""
+        """Rekey the IKE SA, and wait until only the new one is there: ended before that, it stays at the peer."""
+        before = self._spis()
         with self.session() as session:
             session.rekey({"ike": name})
+        wait_until(lambda: (spis := self._spis()) and not spis & before, "the IKE SA is rekeyed")
+
+    def _spis(self) -> frozenset[bytes]:
+        return frozenset(sa["initiator-spi"] for sa in self.sas())
 
     def sas(self) -> list[dict[str, Any]]:
         """Return the IKE SAs that are established."""
