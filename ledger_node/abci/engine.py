@@ -64,23 +64,30 @@ class CometEngine:
         Raises BusyError when too many wait, and UnavailableError when no block takes it in SUBMIT_TIMEOUT_S: it may
         still be taken later.
         """
+        try:
+            async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+                refused = await self._refusal(raw)
+                return Verdict(refused, None) if refused else await self._order(raw)
+        except TimeoutError:
+            raise UnavailableError("the validators agree on no block in time; repeat the request") from None
+
+    async def _refusal(self, raw: bytes) -> TxResult | None:
+        """Judge a transaction as if it came first in the next block; None if nothing is wrong with it."""
         result = self._judge(check_sender, raw)
         if not result.code:
             self._check_room()
             await self._verifier.verify(raw)
             result = self._judge(check, raw)
-        if result.code:
-            return Verdict(result, None)
+        return result if result.code else None
+
+    async def _order(self, raw: bytes) -> Verdict:
         self._check_room()
         answer = self._waiting.setdefault(hashlib.sha256(raw).digest(), asyncio.get_running_loop().create_future())
-        try:
-            async with asyncio.timeout(SUBMIT_TIMEOUT_S), self._window.room(len(raw)):
-                not_taken = await self._broadcaster.broadcast(raw)
-                if not_taken and not_taken != IN_CACHE:
-                    raise BusyError(f"CometBFT takes no transaction now: {not_taken}")
-                return await asyncio.shield(answer)
-        except TimeoutError:
-            raise UnavailableError("the validators agree on no block in time; repeat the request") from None
+        async with self._window.room(len(raw)):
+            not_taken = await self._broadcaster.broadcast(raw)
+            if not_taken and not_taken != IN_CACHE:
+                raise BusyError(f"CometBFT takes no transaction now: {not_taken}")
+            return await asyncio.shield(answer)
 
     async def run(self) -> None:
         """Serve CometBFT and keep it running until cancelled; raises LocalError when either of them fails."""
