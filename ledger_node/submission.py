@@ -5,8 +5,10 @@ Asking twice is harmless: what is on the ledger already is answered for as it st
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from ledger_node.chain import Chain, Verdict
+from ledger_node.follower import UnavailableError
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertRecord, CertStatus
@@ -98,14 +100,19 @@ class Submission:
 
     async def _recorded_meanwhile(self, digest: CertDigest, verdict: Verdict) -> Recorded:
         """Answer for a certificate that this node did not know of, once its store has caught up."""
-        with self._chain.snapshot() as view:
-            behind = view.record(digest) is None
-        if behind:
-            await self._chain.wait_for(self._chain.height + 1, OWN_STORE_WAIT_S)
-        own = self._own(digest)
-        if own is None:
-            raise RefusedByLedger(verdict.result)
-        return Recorded(digest, own.status, own.recorded_height, repeated=True)
+        end_s = monotonic() + OWN_STORE_WAIT_S
+        while True:
+            height = self._chain.height
+            with self._chain.snapshot() as view:
+                record = view.record(digest)
+            if record is not None:
+                if record.organization != self._organization:
+                    raise RefusedByLedger(verdict.result)
+                return Recorded(digest, record.status, record.recorded_height, repeated=True)
+            if not await self._chain.wait_for(height + 1, end_s - monotonic()):
+                raise UnavailableError(
+                    "this node has yet to store the block with this certificate; repeat the request"
+                )
 
     def _own(self, digest: CertDigest) -> CertRecord | None:
         with self._chain.snapshot() as view:
