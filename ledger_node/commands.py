@@ -24,7 +24,7 @@ from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.answers import MAX_LEAVES, Resolution
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.directory import DIRECTORY_KEY, parse_organizations
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.proposals import (
     LIST_KEY,
@@ -53,10 +53,10 @@ from voice_dpki.ledger.transactions import (
     renewal_bytes,
 )
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.config import read_file
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.program import Parser, run
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
-from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import digest_of
 
 DAY_S = 86_400
@@ -91,7 +91,7 @@ class Session:
     @property
     def signer(self) -> Signer:
         """The member's endorsing key."""
-        return _signer(self.options.key)
+        return read_signer(self.options.key, "key")
 
     async def endorsed(self, body: Body) -> int:
         """Sign a transaction with the endorsing key and send it; return the height of its block."""
@@ -105,7 +105,7 @@ class Session:
 def command(arguments: list[str]) -> int:
     """Record, renew and revoke certificates on a ledger; propose and vote on its members."""
     options = _parser().parse_args(arguments)
-    genesis = load_genesis(read_file(options.genesis, "genesis", MAX_GENESIS_BYTES))
+    genesis = read_genesis(options.genesis)
     return run(lambda stop: _work(options, genesis, stop))
 
 
@@ -231,7 +231,7 @@ def _show_report(report: Report, total: int, seconds: float) -> int:
 async def _renew(session: Session) -> None:
     options, chain_id = session.options, session.genesis.chain_id
     replaces, new = _digest(options.old), read_certificate(options.new)
-    owner = _signer(options.owner_key)
+    owner = read_signer(options.owner_key, "key")
     signature = owner.sign(renewal_bytes(chain_id, replaces, digest_of(new)))
     body = Renew(chain_id, options.organization, new, replaces, owner.public_key_der, signature)
     height = await session.endorsed(body)
@@ -244,7 +244,7 @@ async def _change_status(session: Session) -> None:
     record = await _record(session, digest)
     change = digest, record.revision, str(options.status), options.reason
     if options.owner_key is not None:
-        owner = _signer(options.owner_key)
+        owner = read_signer(options.owner_key, "key")
         body = OwnerStatus(chain_id, record.organization, *change, owner.public_key_der)
         height = await session.sent(endorse(body, [owner]))
     elif options.key is not None:
@@ -439,13 +439,6 @@ def _digest(text: str) -> CertDigest:
         except ValueError:
             pass
     return digest_of(read_certificate(path))
-
-
-def _signer(path: Path) -> Signer:
-    try:
-        return from_pem(read_file(path, "key"))
-    except LocalError as error:
-        raise LocalError(f"{path}: {error}") from None
 
 
 def _date(time_s: int) -> str:

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ledger_node.cometbft import CometbftSection
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.shell import ledger
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.tls import ClientTls, ServerTls
@@ -149,11 +150,7 @@ def load(path: Path) -> NodeConfig:
 
 def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
     """Read the genesis that the configuration names; raises LocalError."""
-    path = resolve(config_path, config.node.genesis)
-    try:
-        return load_genesis(read_file(path, "genesis", MAX_GENESIS_BYTES))
-    except LocalError as error:
-        raise LocalError(f"{path}: {error}") from None
+    return ledger.read_genesis(resolve(config_path, config.node.genesis))
 
 
 def read_validator_key(path: Path) -> Ed25519PrivateKey:

@@ -22,11 +22,12 @@ from ledger_node.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
 from ledger_node.initialise import FIRST_PORT
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.client import light_client
-from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
-from voice_dpki.shell.config import Listen, read_file
+from voice_dpki.shell.config import Listen
 from voice_dpki.shell.files import write_new
+from voice_dpki.shell.ledger import read_genesis
 
 TIMEOUT_S = 10.0
 
@@ -76,7 +77,7 @@ def join(
         raise LocalError(
             "a node's name has small letters, digits and hyphens, at most 40: its files are named by it"
         )
-    genesis = load_genesis(read_file(genesis_file, "genesis", MAX_GENESIS_BYTES))
+    genesis = read_genesis(genesis_file)
     if folder.exists() and any(folder.iterdir()):
         raise LocalError(f"{folder}: there is something in it already; name a new folder")
     trusted = _trusted(genesis, rpc_servers, checkpoint)

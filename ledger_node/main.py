@@ -34,6 +34,7 @@ from voice_dpki.ledger.answers import MAX_BATCH_BYTES
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
+from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import Parser, fail, run
@@ -45,7 +46,6 @@ from voice_dpki.shell.tls import (
     server_context,
 )
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.x509.keys import from_pem
 
 log = logging.getLogger(__name__)
 
@@ -342,11 +342,7 @@ def _submission(
     section = config.submission
     if section is None:
         return None, ()
-    key_path = resolve(path, section.endorsing_key)
-    try:
-        signer = from_pem(read_file(key_path, "endorsing key"))
-    except LocalError as error:
-        raise LocalError(f"{key_path}: {error}") from None
+    signer = read_signer(resolve(path, section.endorsing_key), "endorsing key")
     submission = Submission(chain, section.organization, signer, orderer.submit)
     return submission, read_secrets(resolve(path, section.tokens))
 

@@ -60,19 +60,24 @@ class Verifier(asyncio.SubprocessProtocol):
         """How many transactions wait to be verified."""
         return len(self._waiting)
 
-    def schedule(self, raw: bytes) -> None:
-        """Have the certificates in a transaction verified; without a process, who looks at them verifies them."""
+    def schedule(self, raw: bytes) -> asyncio.Future[None] | None:
+        """Have the certificates in a transaction verified; returns what is done when they are.
+
+        None where there is nothing to wait for; without a process, who looks at a certificate verifies it.
+        """
         key = hashlib.sha256(raw).digest()
-        if self._input is None or self.ended.is_set() or key in self._waiting or not _certificates(raw):
-            return
-        self._waiting[key] = asyncio.get_running_loop().create_future()
+        if done := self._waiting.get(key):
+            return done
+        if self._input is None or self.ended.is_set() or not _certificates(raw):
+            return None
+        done = self._waiting[key] = asyncio.get_running_loop().create_future()
         self._queued[key] = raw
         self._feed()
+        return done
 
     async def verify(self, raw: bytes) -> None:
         """Do so, and wait until the verdicts are known here."""
-        self.schedule(raw)
-        if done := self._waiting.get(hashlib.sha256(raw).digest()):
+        if done := self.schedule(raw):
             await asyncio.shield(done)
 
     def vetted(self, raw: bytes) -> bool | None:

@@ -145,7 +145,7 @@ class Application:
         raw = request.transaction
         if request.occasion == CheckTx.RECHECK:
             return self._recheck(raw)
-        result = self._check(check_sender, raw)
+        result = self.judge(check_sender, raw)
         if not result.code and not self._pool.enter(raw):
             result = FULL
         if not result.code:
@@ -155,14 +155,15 @@ class Application:
     def _recheck(self, raw: bytes) -> CheckTx.Response:
         """Keep a transaction unless its certificates are bad, or its sender may no longer make it."""
         if self._verifier.vetted(raw) is False:
-            return _checked(self._check(check, raw))
-        result = self._check(check_sender, raw) if self._members_changed else OK
+            return _checked(self.judge(check, raw))
+        result = self.judge(check_sender, raw) if self._members_changed else OK
         if not _may_enter(result):
             return _checked(result)
         self._pool.keep(raw)
         return CheckTx.Response()
 
-    def _check(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
+    def judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
+        """Judge a transaction by one of `voice_dpki.ledger.state`'s checks, as if it came next."""
         return check(self._ledger.view, Height(self._ledger.height + 1), self._ledger.time_s, raw)
 
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:

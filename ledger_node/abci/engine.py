@@ -7,7 +7,7 @@ together: a validator whose application is gone must not vote, and an applicatio
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx
@@ -27,7 +27,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.state import Outcome, StateView, TxResult, check, check_sender
+from voice_dpki.ledger.state import Outcome, TxResult, check, check_sender
 from voice_dpki.names import Height
 from voice_dpki.shell.limits import TooManyError
 
@@ -73,11 +73,11 @@ class CometEngine:
 
     async def _refusal(self, raw: bytes) -> TxResult | None:
         """Judge a transaction as if it came first in the next block; None if nothing is wrong with it."""
-        result = self._judge(check_sender, raw)
+        result = self._application.judge(check_sender, raw)
         if not result.code:
             self._check_room()
             await self._verifier.verify(raw)
-            result = self._judge(check, raw)
+            result = self._application.judge(check, raw)
         return result if result.code else None
 
     async def _order(self, raw: bytes) -> Verdict:
@@ -118,7 +118,7 @@ class CometEngine:
         if response.code == FULL.code:
             self._fail(request.transaction, TooManyError(FULL.detail, 1))
         elif response.code:
-            self._answer(request.transaction, Verdict(self._judge(check, request.transaction), None))
+            self._answer(request.transaction, Verdict(self._application.judge(check, request.transaction), None))
         return response
 
     def _answer(self, raw: bytes, verdict: Verdict) -> None:
@@ -130,9 +130,6 @@ class CometEngine:
         answer = self._waiting.get(hashlib.sha256(raw).digest())
         if answer is not None and not answer.done():
             answer.set_exception(error)
-
-    def _judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
-        return check(self._tail.view, Height(self._tail.height + 1), self._tail.time_s, raw)
 
     def _check_room(self) -> None:
         if max(len(self._waiting), self._verifier.backlog) >= MAX_WAITING:

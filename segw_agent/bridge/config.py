@@ -14,8 +14,9 @@ from segw_agent.config import LedgerSection, Setup, make_setup
 from segw_agent.policy import Policy
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.limits import Limits
-from voice_dpki.x509.keys import LocalSigner, from_pem, spki
+from voice_dpki.x509.keys import LocalSigner, spki
 
 EXAMPLE = """\
 ocsp_url = "http://192.0.2.1:26690/ocsp"   # in every certificate that is issued: gateways, and devices, ask there
@@ -142,10 +143,7 @@ class Bridge:
 
     def _key(self, name: str, certificate: x509.Certificate) -> LocalSigner:
         path = self.file(name)
-        try:
-            signer = from_pem(read_file(path, "key"))
-        except LocalError as error:
-            raise LocalError(f"{path}: {error}") from None
+        signer = read_signer(path, "key")
         if spki(certificate.public_key()) != signer.public_key_der:  # type: ignore[arg-type]  # any kind encodes
             raise LocalError(f"{path}: not the key of the certificate beside it")
         return signer

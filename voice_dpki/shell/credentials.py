@@ -17,9 +17,9 @@ def read_certificate(path: Path) -> CertificateProfile:
         raise LocalError(f"{path}: {error}") from None
 
 
-def read_signer(path: Path) -> LocalSigner:
-    """Read an unencrypted private key in PEM form; raises LocalError that names the file."""
-    data = read_file(path, "private key")
+def read_signer(path: Path, what: str = "private key") -> LocalSigner:
+    """Read an unencrypted private key in PEM form; raises LocalError that names the file and `what` it is."""
+    data = read_file(path, what)
     try:
         return from_pem(data)
     except LocalError as error:

@@ -19,10 +19,11 @@ from prometheus_client import Counter
 
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Config, load_config, read_file, resolve
+from voice_dpki.shell.config import Config, load_config, resolve
+from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.limits import Seldom
-from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
-from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate, der_of, read_profile
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate
 
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)
@@ -133,10 +134,7 @@ def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ss
     own = _read(certificate_path)
     if not own.valid_at(SystemClock().now_s()):
         raise LocalError(f"{certificate_path}: this certificate is expired or not valid yet; make a new one")
-    try:
-        signer = from_pem(read_file(key_path, "TLS key"))
-    except LocalError as error:
-        raise LocalError(f"{key_path}: {error}") from None
+    signer = read_signer(key_path, "TLS key")
     if signer.public_key_der != own.public_key_der:
         raise LocalError(f"{key_path}: this is not the key of {certificate_path}")
     context = ssl.SSLContext(protocol)
@@ -173,10 +171,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _read(path: Path) -> CertificateProfile:
-    try:
-        profile = read_profile(der_of(read_file(path, "certificate")))
-    except ProfileError as error:
-        raise LocalError(f"{path}: {error}") from None
+    profile = read_certificate(path)
     if not _ends_here(profile.der):
         raise LocalError(
             f"{path}: a TLS certificate must say that it is no authority's (basicConstraints CA:FALSE); "
