@@ -13,7 +13,7 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test federation cometbft strongswan lint bench fuzz soak peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint bench fuzz soak peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -30,6 +30,9 @@ federation: $(VENV)/.installed cometbft ## Run four operators' validators on Com
 
 test: $(VENV)/.installed-dev peers cometbft strongswan ## Run all tests; peers that cannot be installed here are named and skipped
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+long: $(VENV)/.installed-dev peers cometbft strongswan ## Run the tests that are too long for every run
+	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
 	@$(BIN)/ruff check .
