@@ -35,6 +35,11 @@ port = 5060
 domain = "b.example"
 next_hop = "udp:127.0.0.3:5060"
 
+[[routes]]                                  # what users here dial without a domain, or at this one
+prefix = "+44"
+to_domain = "b.example"                     # the Request-URI then names this domain; without it it stays
+next_hop = "udp:127.0.0.3:5060"
+
 [signing]                                   # without it calls go out unsigned
 url = "http://127.0.0.2:8081"
 token_file = "sign-a.token"
@@ -55,11 +60,24 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 
 
 class Route(Config, frozen=True, kw_only=True):
-    """Where calls go: to numbers that begin with `prefix`, or to URIs of `domain`."""
+    """Where calls go: to numbers that begin with `prefix`, or to URIs of `domain`.
+
+    A number dialled without a domain or at the own one is sent on at `to_domain`, because the next proxy takes only
+    calls to its own domain.
+    """
 
     next_hop: str
     prefix: Prefix | None = None
     domain: Name | None = None
+    to_domain: Name | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a route leads: the next hop, and the domain at which numbers of the own one are sent on."""
+
+    hop: Hop
+    to_domain: str | None = None
 
 
 class ServiceConfig(Config, frozen=True, kw_only=True):
@@ -152,27 +170,40 @@ class Routes:
     """The route table, checked."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self._prefixes: list[tuple[str, Hop]] = []
-        self._domains: dict[str, Hop] = {}
+        prefixes: dict[str, Way] = {}
+        self._domains: dict[str, Way] = {}
         for route in routes:
             if (route.prefix is None) == (route.domain is None):
                 raise LocalError(f"route to {route.next_hop}: give it either a prefix or a domain")
             try:
-                hop = Hop.parse(route.next_hop)
+                way = Way(Hop.parse(route.next_hop), route.to_domain)
             except MalformedError as error:
                 raise LocalError(f"route: {error}") from None
             if route.prefix is not None:
-                self._prefixes.append((route.prefix.removeprefix("+"), hop))
-            elif route.domain is not None:
-                self._domains[route.domain.lower()] = hop
-        self._prefixes.sort(key=lambda entry: len(entry[0]), reverse=True)
+                _add_route(prefixes, route.prefix.removeprefix("+"), way)
+            elif route.domain is not None and route.to_domain is None:
+                _add_route(self._domains, route.domain.lower(), way)
+            else:
+                raise LocalError(f"route to {route.next_hop}: to_domain goes with a prefix, not with a domain")
+        self._prefixes = sorted(prefixes.items(), key=lambda entry: len(entry[0]), reverse=True)
+
+    def way(self, uri: URI, number: Tn | None) -> Way | None:
+        """Return the way to `uri`, whose user is `number` if it is one; None where nothing fits."""
+        for prefix, way in self._prefixes:
+            if number is not None and number.startswith(prefix):
+                return way
+        return self._domains.get(uri.host.lower())
 
     def find(self, uri: URI, number: Tn | None) -> Hop | None:
-        """Return the next hop for `uri`, whose user is `number` if it is one; None where nothing fits."""
-        for prefix, hop in self._prefixes:
-            if number is not None and number.startswith(prefix):
-                return hop
-        return self._domains.get(uri.host.lower())
+        """Return the next hop for `uri`, as `way` does."""
+        way = self.way(uri, number)
+        return way.hop if way else None
+
+
+def _add_route(table: dict[str, Way], key: str, way: Way) -> None:
+    if key in table:
+        raise LocalError(f"route: {key} is routed twice")
+    table[key] = way
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,6 +56,7 @@ class ProxyElement:
         udp_max_bytes: int,
         change_response: Callable[[Response], None] | None = None,
         on_answer: Callable[[str, int], None] | None = None,
+        own_names: Sequence[str] = (),
     ) -> None:
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +76,7 @@ class ProxyElement:
             resolve=resolve,
             change_response=change_response,
             on_answer=on_answer,
+            own_names=own_names,
         )
 
     @property

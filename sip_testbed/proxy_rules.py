@@ -11,7 +11,7 @@ from sipmessage import URI, Request
 from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.sip.message import parse_address, reason_value, required_header
+from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.tn import canonical_tn
 
@@ -40,6 +40,16 @@ def number_of(uri: URI) -> Tn | None:
         return canonical_tn(user)
     except MalformedError:
         return None
+
+
+def number_at(uri: URI, domain: str) -> URI:
+    """Return the SIP URI for the telephone number of `uri` at `domain` (RFC 3261 §19.1.6).
+
+    Raises MalformedError where `uri` is about no number.
+    """
+    dialled = (uri.user or "").split(";")[0]
+    plus = "+" if dialled.startswith("+") else ""
+    return parse_uri(f"sip:{plus}{canonical_tn(dialled)}@{domain};user=phone")
 
 
 def caller_uri(request: Request) -> URI:

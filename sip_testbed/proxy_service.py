@@ -61,6 +61,7 @@ class ProxyService:
             tracer=tracer,
             udp_max_bytes=config.udp_max_bytes,
             on_answer=_count,
+            own_names=(config.domain,),
         )
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in ("malformed", "stray_responses", "overload"):
@@ -133,12 +134,14 @@ class ProxyService:
         callee = self._own_user(request.uri)
         if callee is not None:
             return self._deliver(request, callee, now_s)
-        hop = self._routes.find(request.uri, number_of(request.uri))
-        if hop is None:
+        way = self._routes.way(request.uri, number_of(request.uri))
+        if way is None:
             raise Refusal(404, "Not Found: there is no route to this destination")
+        if way.to_domain is not None and self._is_local(request.uri):
+            request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
             await self._signer.sign(request, caller)
-        return hop
+        return way.hop
 
     def _authenticate(self, request: Request, now_s: float) -> Tn:
         values = request.headers.getlist("Proxy-Authorization")

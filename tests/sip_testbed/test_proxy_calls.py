@@ -136,6 +136,7 @@ class World:
         sign: bool = True,
         verify: bool = True,
         attack: Mode | None = None,
+        dialled: str = "",
         **options: Any,
     ) -> None:
         """Start both domains, as Operator A's proxy and Operator B's are configured here."""
@@ -151,6 +152,9 @@ class World:
         if attack is not None:
             next_hop = f"{transport}:{await self.attacker(attack, next_hop)}"
         routes = (Route(domain="b.example", next_hop=next_hop),)
+        if dialled:
+            nowhere = Route(prefix=dialled[:-1], to_domain="c.example", next_hop="udp:127.0.0.1:9")
+            routes = (nowhere, Route(prefix=dialled, to_domain="b.example", next_hop=next_hop))
         self.proxy_a = await self.proxy("a", CALLER, routes, signing=signing if sign else None, **options)
         self.hops = {name: Hop(transport, p.address.host, p.address.port) for name, p in self.proxies.items()}
         self.callee = await self.telephone("b", CALLEE, self.hops["b"])
@@ -444,6 +448,34 @@ def test_the_longest_prefix_decides_before_the_domain() -> None:
     assert routes.find(target, Tn("441")) == Hop("udp", "127.0.0.3", 2)
     assert routes.find(target, None) == Hop("udp", "127.0.0.3", 1)
     assert routes.find(parse_uri("sip:x@c.example"), None) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "arrives_for"),
+    [
+        (f"sip:+{CALLEE}@a.example", f"sip:+{CALLEE}@127.0.0.1"),
+        (f"sip:{CALLEE}@A.EXAMPLE;user=phone", f"sip:+{CALLEE}@127.0.0.1"),
+        ("tel:+44-20-7946-0123", f"sip:+{CALLEE}@127.0.0.1"),
+    ],
+)
+async def test_a_number_dialled_at_the_own_domain_crosses_to_the_next(
+    start: Start, target: str, arrives_for: str
+) -> None:
+    world = await start(dialled="+4420")
+    assert (await world.call(target)).status == 200
+    (incoming,) = world.incoming
+    assert str(incoming.request.uri).startswith(arrives_for)
+    assert incoming.request.headers["To"] == f"<{target}>"
+    assert world.a.signing[0]["dest"] == {"tn": [CALLEE]}
+    assert world.b.verification[0]["to"] == {"tn": [CALLEE]}
+
+
+async def test_a_route_with_the_own_domains_name_is_own(start: Start) -> None:
+    world = await start()
+    headers = (("Route", "<sip:a.example;lr>"), ("Route", f"<sip:{world.hops['a'].address};lr>"))
+    answer = await world.call(headers=headers)
+    assert (answer.status, world.incoming[0].request.headers.get("Route")) == (200, None)
+    assert (await world.call(headers=(("Route", "<sip:b.example;lr>"),))).status == 403
 
 
 async def test_requests_about_the_proxy_itself(start: Start) -> None:

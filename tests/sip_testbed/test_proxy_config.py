@@ -58,6 +58,8 @@ def test_a_service_is_asked_over_tls_where_that_is_configured(folder: Path) -> N
     [
         ('domain = "a.example"', 'dommain = "a.example"', "dommain"),
         ('domain = "b.example"', "", "either a prefix or a domain"),
+        ('prefix = "+44"', 'domain = "c.example"', "to_domain goes with a prefix"),
+        ("[signing]", '[[routes]]\nprefix = "44"\nnext_hop = "udp:127.0.0.3:1"\n[signing]', "44 is routed twice"),
         ("udp:127.0.0.3:5060", "127.0.0.3", "write it like"),
         ("users.toml", "missing.toml", "missing.toml"),
         ("sign-a.token", "missing.token", "missing.token"),

@@ -8,7 +8,7 @@ else.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,7 +90,8 @@ class ProxyCore:
 
     `resolve` gives the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
     tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back;
-    `on_answer` is told method and status of each request's final response.
+    `on_answer` is told method and status of each request's final response. `own_names` are names of this proxy, its
+    domain for instance, that a telephone may put into Route in place of the address (RFC 3261 §16.4).
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class ProxyCore:
         resolve: Callable[[URI], Hop | None] = uri_hop,
         change_response: Callable[[Response], None] | None = None,
         on_answer: Callable[[str, int], None] | None = None,
+        own_names: Sequence[str] = (),
     ) -> None:
         self._layer = layer
         self._secret = secret
@@ -109,6 +111,7 @@ class ProxyCore:
         self._resolve = resolve
         self._change_response = change_response
         self._on_answer = on_answer
+        self._own_names = frozenset(name.lower() for name in own_names)
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
@@ -230,7 +233,8 @@ class ProxyCore:
             request.uri = parse_address(routes.pop()).uri
         tokens = []
         while routes and self._is_own(uri := parse_address(routes[0]).uri):
-            tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
+            if _CALL_PARAMETER in uri.parameters:  # a preloaded Route has none, and proves nothing
+                tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
             del routes[0]
         set_header_values(request, "Route", routes)
         wanted = self._token(envelope.call_id)
@@ -243,7 +247,7 @@ class ProxyCore:
         )
 
     def _is_own(self, uri: URI) -> bool:
-        return f"{uri.host}:{uri.port or 5060}" == self._layer.sent_by
+        return f"{uri.host}:{uri.port or 5060}" == self._layer.sent_by or uri.host.lower() in self._own_names
 
     def _token(self, call_id: str) -> str:
         return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
