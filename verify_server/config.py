@@ -57,7 +57,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Known signers; each takes about 3 kB of memory."""
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
-    """Enough for 1,600 calls a second; each takes about 150 bytes of memory."""
+    """Enough for 1,600 calls a second, and half of them from one signer; each takes about 250 bytes of memory."""
     require_key_mgmt: bool = False
 
     def policy(self) -> Policy:

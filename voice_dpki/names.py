@@ -1,5 +1,6 @@
 """Types that keep like-shaped values apart, named as the standards name them; and what a name may consist of."""
 
+import string
 import unicodedata
 from typing import NewType
 
@@ -11,6 +12,14 @@ CertDigest = NewType("CertDigest", bytes)
 
 Height = NewType("Height", int)
 """Number of a block, from 1."""
+
+
+def ascii_lower(text: str) -> str:
+    """Put A to Z in lower case and let all else be: protocols fold ASCII only (RFC 3261 §7.3.1, RFC 4343).
+
+    `str.lower` makes a k of the Kelvin sign, so that names which look alike to nobody else would be the same.
+    """
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 def is_printable(text: str) -> bool:
@@ -25,4 +34,5 @@ def is_printable(text: str) -> bool:
     return all(character == " " or _category(character)[0] in "LMNPS" for character in text)
 
 
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _category = unicodedata.ucd_3_2_0.category

@@ -1,5 +1,6 @@
 import contextlib
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,6 +15,8 @@ from voice_dpki.stir.passport import Destinations, key_mgmt_digests
 from voice_dpki.stir.sign import SigningRefused, SigningRequest
 from voice_dpki.stir.verify import Call, KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
 
+VECTORS = Path(__file__).parents[1] / "vectors" / "stir"
+TWICE = "not a JSON object: a member name is given twice"
 UUID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
 SIGNING = {
     "attest": "A",
@@ -68,6 +71,9 @@ def test_destinations_may_be_uris():
         ("SVC4006", ["the body is not JSON"], b"\xff"),
         ("SVC4006", ["the body is not JSON"], b"[" * 50_000),
         ("SVC4006", ["the body is not a JSON object"], b"[]"),
+        ("SVC4006", [f"the body is {TWICE}"], b'{"signingRequest":{"attest":"A","attest":"B"}}'),
+        ("SVC4006", [f"the body is {TWICE}"], b'{"signingRequest":{},"signing\\u0052equest":{}}'),
+        ("SVC4006", [f"the body is {TWICE}"], b'{"signingRequest":{"x":[{"y":1,"y":1}]}}'),
         ("SVC4001", ["signingRequest"], b"{}"),
         ("SVC4001", ["attest"], signing(attest=None)),
         ("SVC4001", ["orig"], signing(orig=None)),
@@ -92,6 +98,18 @@ def test_destinations_may_be_uris():
         ("SVC4005", ["iat"], b'{"signingRequest":{"attest":"A","orig":{"tn":"1"},"dest":{"tn":["1"]},"iat":1e30}}'),
         ("SVC4005", ["origid"], signing(origid="x")),
         ("SVC4005", ["origid"], signing(origid=UUID.replace("-", ""))),
+        ("SVC4005", ["ppt"], signing(ppt="div")),
+        ("SVC4005", ["ppt"], signing(ppt="Shaken")),
+        ("SVC4005", ["ppt"], signing(ppt=7)),
+        ("SVC4005", ["div"], signing(div={"tn": "1"})),
+        ("SVC4005", ["rph"], signing(ppt="shaken", rph={"auth": ["ets.0"]})),
+        ("SVC4005", ["sph"], signing(sph="psap-callback")),
+        ("SVC4005", ["rcd"], signing(rcd={"nam": "x"})),
+        ("SVC4005", ["crn"], signing(crn="x")),
+        ("SVC4005", ["mky"], signing(mky=[])),
+        ("SVC4005", ["exp"], signing(exp=0)),
+        ("SVC4005", ["orig.uri"], signing(orig={"tn": "1", "uri": "sip:a@b"})),
+        ("SVC4005", ["orig.uri"], signing(orig={"uri": "sip:a@b"})),
         ("SVC4005", ["keyMgmt"], signing(keyMgmt="mikey AQ")),
         ("SVC4005", ["keyMgmt"], signing(keyMgmt=[""])),
         ("SVC4005", ["keyMgmt"], signing(keyMgmt=["m" * 4097])),
@@ -119,6 +137,12 @@ def test_signing_requests_that_cannot_be_used(message_id, variables, body):
         ("SVC4001", "time", verification(time=None)),
         ("SVC4001", "identity", verification(identity=None)),
         ("SVC4005", "identity", verification(identity=["e30"])),
+        ("SVC4005", "ppt", verification(ppt="div")),
+        ("SVC4005", "identityHeader", verification(identityHeader="e30.e30.c2ln", identity=None)),
+        ("SVC4005", "identityHeaders", verification(identityHeaders=[])),
+        ("SVC4005", "dest", verification(dest={"tn": "1"})),
+        ("SVC4005", "rph", verification(rph={})),
+        ("SVC4005", "from.uri", verification(**{"from": {"tn": "1", "uri": "sip:a@b"}})),
         ("SVC4005", "from.tn", verification(**{"from": {"tn": "anonymous"}})),
     ],
 )
@@ -127,6 +151,36 @@ def test_verification_requests_that_cannot_be_used(message_id, variable, body):
         atis.parse_verification_request(body)
     assert refused.value.message_id == message_id
     assert json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == variable
+
+
+def test_a_request_for_another_type_is_not_signed_as_shaken():
+    with pytest.raises(RequestError, match=r"'(ppt|div)'"):
+        atis.parse_signing_request((VECTORS / "signing-ppt-div.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ppt": "shaken"}, {"ppt": ""}, {"ppt": None, "div": None}, {"requestId": "x"}]
+)
+def test_members_that_change_nothing_are_let_be(changes):
+    assert atis.parse_signing_request(signing(**changes)) == atis.parse_signing_request(signing())
+
+
+def forms():
+    return [json.loads(line) for line in (VECTORS / "signing-dest-forms.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("form", forms(), ids=lambda form: json.dumps(form["dest"]))
+def test_forms_of_destinations_that_proxies_send(form):
+    body = signing(dest=form["dest"])
+    if "refuses" in form:
+        with pytest.raises(RequestError) as refused:
+            atis.parse_signing_request(body)
+        assert (
+            json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == form["refuses"]
+        )
+    else:
+        dest = atis.parse_signing_request(body).dest
+        assert {"tn": list(dest.tns), "uri": list(dest.uris)} == {"tn": [], "uri": [], **form["signs"]}
 
 
 HEADERS = {"content-length": "2", "content-type": "application/json", "accept": "application/json"}

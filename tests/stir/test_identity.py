@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.stir.identity import MAX_IDENTITY_LENGTH, IdentityHeader
+from voice_dpki.stir.passport import MAX_TOKEN_LENGTH
 
 WHOLE = IdentityHeader("eyJ.eyJ.c2ln", "https://c.example/ab.der", "ES256", "shaken")
 
@@ -19,6 +20,7 @@ def test_serializes_as_peers_read_it():
     [
         "eyJ.eyJ.c2ln;info=<https://c.example/ab.der>;alg=ES256;ppt=shaken",
         ' eyJ.eyJ.c2ln ; info = <https://c.example/ab.der> ; alg = ES256 ; ppt = "shaken" ',
+        "eyJ.eyJ.c2ln;\r\n info=<https://c.example/ab.der>\r\n\t;\n alg=ES256;ppt=shaken\r\n",
         'eyJ.eyJ.c2ln;PPT="shaken";ALG="ES256";Info=<https://c.example/ab.der>;later=<x>;flag',
     ],
 )
@@ -50,7 +52,8 @@ def test_a_uri_may_hold_semicolons_and_commas():
         "a.b.c;info=<x>\r\nX-Header: y",
         "a.b.c;info=<x\r\n>",
         "a.b.c" + "".join(f";p{n}=1" for n in range(17)),
-        "a" * (MAX_IDENTITY_LENGTH + 1),
+        "a" * (MAX_TOKEN_LENGTH + 1),
+        "a.b.c;p=" + "a" * MAX_IDENTITY_LENGTH,
     ],
 )
 def test_refuses(written):

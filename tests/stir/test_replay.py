@@ -24,6 +24,34 @@ def test_a_full_cache_forgets_nothing_early():
     assert len(cache) == 1
 
 
+def fill(cache, signer, tries, now_s=1000):
+    """Have a signer take what it gets; returns how much that is."""
+    taken = 0
+    for _ in range(tries):
+        if not cache.full(now_s, signer):
+            cache.add(f"{signer} {taken}".encode(), now_s, signer)
+            taken += 1
+    return taken
+
+
+def test_who_floods_the_memory_leaves_room_for_all_others():
+    cache = ReplayCache(1000, 120)
+    assert fill(cache, "flooder", 2000) == 501
+    assert fill(cache, "second flooder", 2000) == 250
+    assert fill(cache, "third flooder", 2000) == 125
+    for n in range(50):
+        assert fill(cache, f"other {n}", 2) == 2
+    assert fill(cache, "flooder", 10) == 0
+    assert len(cache) <= 1000
+
+
+def test_a_share_is_free_again_when_its_time_is_up():
+    cache = ReplayCache(1000, 120)
+    assert fill(cache, "flooder", 2000) == 501
+    assert cache.full(1120, "flooder")
+    assert fill(cache, "flooder", 2000, now_s=1121) == 501
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=40))
 def test_never_holds_more_than_its_bound(events):
     cache, now_s = ReplayCache(3, 60), 0

@@ -1,15 +1,22 @@
 import contextlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_dpki.codec import base64url, canonical_json
+from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.sign import make_credential
 from voice_dpki.stir.verify import (
     KeyMgmt,
     Policy,
@@ -21,10 +28,13 @@ from voice_dpki.stir.verify import (
     verdict_of,
 )
 from voice_dpki.x509.keys import generate_es256, generate_rsa
-from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
+from .conftest import make_operator
+
 NOW_S = 1_790_000_000
+VECTORS = Path(__file__).parents[1] / "vectors" / "stir"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -123,7 +133,8 @@ def test_parameters_alg_and_ppt_may_be_left_out(operator, verifier):
     [
         (Step.FORM, "does not begin", ""),
         (Step.FORM, "compact form", "..c2ln;info=<https://a.example/x>"),
-        (Step.FORM, "angle brackets", "a.b.c;info=x"),
+        (Step.FORM, "more than 8192", "a" * 8193 + ";info=<x>"),
+        (Step.INFO, "angle brackets", "a.b.c;info=x"),
         (Step.INFO, "no info", "e30.e30.e30"),
         (Step.HEADER, "decoded", f"e30.e30;info=<{URL}>"),
         (Step.HEADER, "no alg", f"e30.e30.c2ln;info=<{URL}>"),
@@ -326,9 +337,86 @@ def test_two_calls_alike_in_one_second_are_two_calls(operator, verifier):
 def test_a_full_memory_of_signatures_fails_closed(operator, verifier):
     verifier.replays = ReplayCache(1, 120)
     verifier.verify(operator.call(), operator.record)
-    refused(verifier, operator.call(), operator.record, Step.REPLAY, "full")
+    refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "full")
     verifier.now_s += 121
     verifier.verify(operator.call(iat_s=NOW_S + 121), operator.record)
+
+
+def test_who_fills_the_memory_harms_no_other_signer(operator, new_operator, verifier):
+    verifier.replays = ReplayCache(4, 120)
+    other = new_operator(organization="Operator B")
+    for _ in range(3):
+        verifier.verify(operator.call(), operator.record)
+    refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "this signer's share")
+    call, record = other.call(), replace(other.record, organization="Operator B")
+    assert verifier.verify(call, record).verstat is Verstat.PASSED
+    refused(verifier, call, record, Step.REPLAY, "used before")
+
+
+def forms(name):
+    return [json.loads(line) for line in (VECTORS / name).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("form", forms("identity-forms.jsonl"), ids=lambda form: form["after_token"])
+def test_forms_of_the_identity_that_proxies_send(operator, verifier, form):
+    call = operator.call()
+    header = IdentityHeader.parse(call.identity)
+    identity = header.token + form["after_token"].replace("X5U", header.info)
+    try:
+        found = verifier.verify(replace(call, identity=identity), operator.record)
+    except VerificationFailed as failure:
+        found = verdict_of(failure)
+    assert (found.step or "passed") == form["finds"]
+
+
+def test_a_header_that_makes_an_extension_critical(operator, verifier):
+    critical = json.loads((VECTORS / "jose-crit.json").read_text())
+    del critical["x5u"]
+    call = forged(operator, operator.call(), header=critical)
+    refused(verifier, call, operator.record, Step.CRITICAL, "crit")
+    call = forged(operator, operator.call(), header={"crit": []})
+    refused(verifier, call, operator.record, Step.CRITICAL, "crit")
+
+
+def test_members_given_twice_in_header_or_payload(operator, verifier):
+    call = operator.call()
+    received = IdentityHeader.parse(call.identity)
+    header, payload = (base64url.decode(part) for part in received.token.split(".")[:2])
+    for step, parts in (
+        (Step.HEADER, (header[:-1] + b',"alg":"ES256"}', payload)),
+        (Step.CLAIMS, (header, payload[:-1] + b',"orig":{"tn":"493023125001"}}')),
+    ):
+        signing_input = ".".join(map(base64url.encode, parts))
+        token = f"{signing_input}.{base64url.encode(operator.signer.sign(signing_input.encode()))}"
+        identity = replace(received, token=token).serialize()
+        refused(verifier, replace(call, identity=identity), operator.record, step, "twice")
+
+
+def constrained(signer, oid):
+    """A certificate whose extension limits what may be claimed under it (RFC 8226 §8, RFC 9118)."""
+    plain = x509.load_der_x509_certificate(make_operator(signer=signer).der)
+    builder = x509.CertificateBuilder(
+        plain.issuer, plain.subject, plain.public_key(), plain.serial_number, plain.not_valid_before_utc,
+        plain.not_valid_after_utc, list(plain.extensions),
+    )  # fmt: skip
+    must_include = bytes.fromhex("3009a007300516036374")  # [0] mustInclude { "ct" }
+    value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), must_include)
+    return (
+        builder.add_extension(value, critical=False).sign(signer.private_key, SHA256()).public_bytes(Encoding.DER)
+    )
+
+
+@pytest.mark.parametrize("oid", ["1.3.6.1.5.5.7.1.27", "1.3.6.1.5.5.7.1.33"])
+def test_certificates_that_constrain_claims_neither_sign_nor_pass(operator, verifier, oid):
+    signer = generate_es256()
+    der = constrained(signer, oid)
+    url = "https://certs.a.example/{digest}.der"
+    with pytest.raises(LocalError, match="constrains what may be signed"):
+        make_credential(signer, read_profile(der), url, NOW_S)
+    url = url.format(digest=digest_of(der).hex())
+    call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, info=url)
+    verdict = refused(verifier, call, replace(operator.record, certificate=der), Step.CONSTRAINTS, "constrains")
+    assert verdict.verstat is Verstat.NONE
 
 
 SOME = st.text(max_size=40) | st.text('ab.;=<>" \tinfoalgpptshaken', max_size=80)

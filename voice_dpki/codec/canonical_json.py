@@ -21,12 +21,13 @@ def encode(value: Json) -> bytes:
     return text.encode("utf-8")
 
 
-def decode_object(data: bytes) -> dict[str, Json]:
+def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
     """Decode one JSON object.
 
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
-    differently), fractions and exponents, NaN, invalid UTF-8, half a surrogate pair, more
-    than MAX_CONTAINERS objects and arrays.
+    differently), NaN, invalid UTF-8, half a surrogate pair, more than MAX_CONTAINERS objects and arrays; fractions
+    and exponents unless `fractions` says that the caller refuses them itself, by name. The message quotes nothing
+    from `data`: any value in it may be a subscriber's number.
     """
     if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")
@@ -34,7 +35,7 @@ def decode_object(data: bytes) -> dict[str, Json]:
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_float=_no_fraction,
+            parse_float=None if fractions else _no_fraction,
             parse_constant=_no_fraction,
         )
         if b"\\u" in data:
@@ -53,5 +54,5 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return members
 
 
-def _no_fraction(text: str) -> Json:
-    raise ValueError(f"numbers must be integers, and {text[:20]!r} is none")
+def _no_fraction(_text: str) -> Json:
+    raise ValueError("numbers must be integers, and one has a fraction or an exponent, or is none")

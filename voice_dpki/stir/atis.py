@@ -6,23 +6,33 @@
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
     errors                      {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
 
-A verification that fails is a 200 whose body tells the verdict. Members that are not known are ignored. `keyMgmt`,
-the values of `a=key-mgmt` in the order of the SDP, is this project's own; so are step, signer, certificate, attest
-and keyMgmt in a verificationResponse, and the errors POL4010 to POL4032, POL4080 and POL4130.
+A verification that fails is a 200 whose body tells the verdict. Members that are not known are ignored, but for
+those that change what is asked for: these are refused by name (`_CHANGES_MEANING`), as is a member given twice.
+
+`keyMgmt`, the values of `a=key-mgmt` in the order of the SDP, is this project's own; so are step, signer,
+certificate, attest and keyMgmt in a verificationResponse, and the errors POL4010 to POL4033, POL4080 and POL4130.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
+from voice_dpki.codec import canonical_json
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.passport import ATTESTATIONS, MAX_DESTINATIONS, MAX_KEY_MGMT, ClaimError, Destinations
+from voice_dpki.stir.passport import (
+    ATTESTATIONS,
+    MAX_DESTINATIONS,
+    MAX_KEY_MGMT,
+    ClaimError,
+    Destinations,
+    check_number_of_destinations,
+)
 from voice_dpki.stir.sign import SigningRefused, SigningRequest
-from voice_dpki.stir.tn import canonical_tn, canonical_uri
+from voice_dpki.stir.tn import canonical_tn, canonical_uri, tn_in_uri
 from voice_dpki.stir.verify import Call, Verdict
 
 SIGNING_PATH = "/stir/v1/signing"
@@ -66,6 +76,36 @@ _OF_STATUS = {
 }
 
 _OF_REFUSAL = {"no-authority": "POL4030", "stale-iat": "POL4031", "credential-not-valid": "POL4032"}
+
+_CLAIMS = (
+    "crn",
+    "div",
+    "div-o",
+    "exp",
+    "mky",
+    "msec",
+    "msg",
+    "nbf",
+    "opt",
+    "passport",
+    "rcd",
+    "rcdi",
+    "rph",
+    "rsp",
+    "sph",
+)
+"""Claims of other PASSporTs (IANA's registry), which 3GPP TS 24.229 Annex V and its dialects have as members."""
+
+_CHANGES_MEANING: Mapping[str, Sequence[str]] = {
+    "signingRequest": ("alg", "typ", "x5c", "x5u", *_CLAIMS),
+    "verificationRequest": ("dest", "identityHeader", "identityHeaders", "ppt", "protectedHeaders", *_CLAIMS),
+    "orig": ("uri",),
+    "from": ("uri",),
+}
+"""By object: members that ask for another signature or for more checks, which a plain answer would feign."""
+
+_REQUESTS = frozenset({"signingRequest", "verificationRequest"})
+_PPT = "shaken"
 
 _T = TypeVar("_T")
 _Members = Mapping[str, object]
@@ -119,6 +159,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
 def parse_signing_request(body: bytes) -> SigningRequest:
     """Parse the body of a signing request; raises RequestError."""
     request = _object_in(_decode(body), "signingRequest")
+    _check_ppt(request)
     return SigningRequest(
         attest=_value(request, "attest", _attest),
         orig=_tn_in(request, "orig"),
@@ -175,12 +216,18 @@ def _decode(body: bytes) -> _Members:
     if not body:
         raise RequestError("SVC4000")
     try:
+        return canonical_json.decode_object(body, fractions=True)
+    except MalformedError as error:
+        raise RequestError("SVC4006", _why_no_object(body, error)) from None
+
+
+def _why_no_object(body: bytes, error: MalformedError) -> str:
+    """Tell what is wrong with a body that is refused; the first reader does not tell JSON from a JSON object."""
+    try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise RequestError("SVC4006", "the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise RequestError("SVC4006", "the body is not a JSON object")
-    return value
+    except (ValueError, RecursionError):
+        return "the body is not JSON"
+    return f"the body is {error}" if isinstance(value, dict) else "the body is not a JSON object"
 
 
 def _value(members: _Members, name: str, read: Callable[[object], _T], path: str = "") -> _T:
@@ -194,7 +241,21 @@ def _value(members: _Members, name: str, read: Callable[[object], _T], path: str
 
 
 def _object_in(members: _Members, name: str) -> _Members:
-    return _value(members, name, _object)
+    """Read an object in which nothing stands that would change the request's meaning and is not supported."""
+    value = _value(members, name, _object)
+    path = "" if name in _REQUESTS else f"{name}."
+    for member in _CHANGES_MEANING.get(name, ()):
+        if value.get(member) is not None:
+            raise RequestError(
+                "SVC4005", path + member, "this service does not support it, and it changes the meaning"
+            )
+    return value
+
+
+def _check_ppt(request: _Members) -> None:
+    """Refuse to sign any other PASSporT than SHAKEN's; an empty ppt stands for it (3GPP TS 24.229 Annex V)."""
+    if request.get("ppt") is not None and _value(request, "ppt", _text) not in ("", _PPT):
+        raise RequestError("SVC4005", "ppt", f"PASSporTs of type {_PPT} alone are signed here")
 
 
 def _object(value: object) -> _Members:
@@ -249,14 +310,25 @@ def _destinations(request: _Members, name: str) -> Destinations:
         raise RequestError("SVC4001", f"{name}.tn")
     tns = _value(members, "tn", _list_of(_tn, MAX_DESTINATIONS), f"{name}.") if "tn" in members else ()
     uris = _value(members, "uri", _list_of(_uri, MAX_DESTINATIONS), f"{name}.") if "uri" in members else ()
+    called = [*(Destinations((tn,)) for tn in tns), *uris]
     try:
-        return Destinations(tns, uris)
+        check_number_of_destinations(len(called))
     except ClaimError as error:
         raise RequestError("SVC4005", name, str(error)) from None
+    return Destinations(
+        _once(tn for each in called for tn in each.tns), _once(uri for each in called for uri in each.uris)
+    )
 
 
-def _uri(value: object) -> str:
-    return canonical_uri(_text(value))
+def _once(items: Iterable[_T]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys(items))
+
+
+def _uri(value: object) -> Destinations:
+    """Read one URI; one with user=phone stands for its number (RFC 8224 §8.1, RFC 8225 §5.2.1.1)."""
+    text = _text(value)
+    number = tn_in_uri(text)
+    return Destinations((number,)) if number is not None else Destinations(uris=(canonical_uri(text),))
 
 
 def _key_mgmt_value(value: object) -> str:

@@ -3,23 +3,32 @@
     Identity = signed-identity-digest SEMI "info" EQUAL LAQUOT absoluteURI RAQUOT *( SEMI ident-info-params )
     ident-info-params = "alg" EQUAL token / "ppt" EQUAL token / generic-param
 
-Values of alg and ppt are also read when they are quoted, as many networks write them.
+Values of alg and ppt are also read when they are quoted, as many networks write them. Names and values of
+parameters are compared without regard to case (RFC 3261 §7.3.1), white space may stand around `;` and `=`, and a
+field that was folded over several lines is unfolded, for some proxies pass it on as it came.
 """
 
 import re
 from dataclasses import dataclass
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.names import ascii_lower
+from voice_dpki.stir.passport import MAX_TOKEN_LENGTH
 
 MAX_IDENTITY_LENGTH = 10_240
 """Characters of a header field: the largest token and its parameters."""
 
 MAX_PARAMETERS = 16
 
-_DIGEST = re.compile(r"[ \t]*([A-Za-z0-9._/+=-]+)[ \t]*")
-_PARAMETER = re.compile(
-    r""";[ \t]*([A-Za-z0-9.!%*_+`'~-]+)[ \t]*(?:=[ \t]*(<[!-;=?-~]*>|"[ !#-\[\]-~]*"|[^\s;,<>"]+)[ \t]*)?"""
-)
+_FOLD = re.compile(r"\r?\n[ \t]+")
+_DIGEST = re.compile(r"([A-Za-z0-9._/+=-]+)[ \t]*")
+_NAME = r"[A-Za-z0-9.!%*_+`'~-]+"
+_VALUE = r"""<[!-;=?-~]*>|"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"|[!#-+\--:=?-~]+"""
+_PARAMETER = re.compile(rf";[ \t]*({_NAME})[ \t]*(?:=[ \t]*({_VALUE})[ \t]*)?")
+
+
+class InfoFormError(MalformedError):
+    """The field is well formed but for info, which is not a URI in angle brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +43,24 @@ class IdentityHeader:
 
     @classmethod
     def parse(cls, value: str) -> "IdentityHeader":
-        """Parse an unfolded value; parameters other than info, alg and ppt are ignored.
+        """Parse a value, folded or not; parameters other than info, alg and ppt are ignored.
 
         Raises MalformedError at the first character that the grammar does not admit, at a parameter given twice,
-        and beyond 10240 characters or 16 parameters.
+        and beyond 10240 characters, 8192 characters of the token, or 16 parameters; InfoFormError where all that is
+        wrong is the form of info.
         """
         if len(value) > MAX_IDENTITY_LENGTH:
             raise MalformedError(f"the Identity header has more than {MAX_IDENTITY_LENGTH} characters")
+        value = _FOLD.sub(" ", value).strip(" \t\r\n")
         digest = _DIGEST.match(value)
         if digest is None:
             raise MalformedError("the Identity header does not begin with a PASSporT (RFC 8224 §4)")
+        if len(digest[1]) > MAX_TOKEN_LENGTH:
+            raise MalformedError(f"the PASSporT has more than {MAX_TOKEN_LENGTH} characters")
         parameters = _parameters(value, digest.end())
         info = parameters.get("info")
         if info is not None and not info.startswith("<"):
-            raise MalformedError("the Identity header's info is not a URI in angle brackets (RFC 8224 §4)")
+            raise InfoFormError("the Identity header's info is not a URI in angle brackets (RFC 8224 §4)")
         return cls(
             token=digest[1],
             info=info[1:-1] if info else None,
@@ -67,7 +80,7 @@ def _parameters(value: str, at: int) -> dict[str, str]:
         found = _PARAMETER.match(value, at)
         if found is None:
             raise MalformedError(f"the Identity header's parameters break off at character {at} (RFC 8224 §4)")
-        name = found[1].lower()
+        name = ascii_lower(found[1])
         if name in parameters or len(parameters) == MAX_PARAMETERS:
             raise MalformedError("the Identity header gives a parameter twice, or too many of them")
         parameters[name] = found[2] or ""

@@ -16,10 +16,10 @@ from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.codec.canonical_json import Json
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.stir.tn import MAX_URI_LENGTH, is_canonical_tn
+from voice_dpki.stir.tn import MAX_TN_LENGTH, MAX_URI_LENGTH, is_canonical_tn
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters of a token; one of SHAKEN has about 500."""
+"""Characters of a token; one of SHAKEN has about 500. A longer one is answered with 438 (step E4)."""
 
 MAX_DESTINATIONS = 16
 MAX_KEY_MGMT = 16
@@ -69,6 +69,12 @@ class Passport:
         return value if isinstance(value, str) else None
 
 
+def check_number_of_destinations(count: int) -> None:
+    """Check how many destinations a call has, as they were written; raises ClaimError."""
+    if not 1 <= count <= MAX_DESTINATIONS:
+        raise ClaimError(f"dest names 1 to {MAX_DESTINATIONS} destinations (RFC 8225 §5.2.1)")
+
+
 @dataclass(frozen=True, slots=True)
 class Destinations:
     """Who is called: at least one number or URI, all in canonical form (RFC 8225 §5.2.1)."""
@@ -77,8 +83,7 @@ class Destinations:
     uris: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.tns) + len(self.uris) <= MAX_DESTINATIONS:
-            raise ClaimError(f"dest names 1 to {MAX_DESTINATIONS} destinations (RFC 8225 §5.2.1)")
+        check_number_of_destinations(len(self.tns) + len(self.uris))
 
     def includes(self, others: "Destinations") -> bool:
         """Tell whether all `others` are among these."""
@@ -196,7 +201,7 @@ def _bounded_list(value: Json, name: str, max_items: int) -> list[Json]:
 
 def _tn(value: Json, name: str) -> Tn:
     if not isinstance(value, str) or not is_canonical_tn(value):
-        raise ClaimError(f"claim {name} must hold numbers of 1 to 15 of 0-9 # * (RFC 8224 §8.3)")
+        raise ClaimError(f"claim {name} must hold numbers of 1 to {MAX_TN_LENGTH} of 0-9 # * (RFC 8224 §8.3)")
     return Tn(value)
 
 

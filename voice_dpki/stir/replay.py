@@ -1,6 +1,7 @@
 """A memory of the tokens that were accepted, so that each is accepted once while it is fresh (RFC 8224 §12.1)."""
 
 import hashlib
+from collections import Counter
 
 from voice_dpki.stir.passport import Passport
 
@@ -8,40 +9,51 @@ from voice_dpki.stir.passport import Passport
 class ReplayCache:
     """Remembers keys for `retention_s`, at most `max_entries` of them; it never forgets early to make room.
 
-    One verification server has one; it is kept in memory, so a restart forgets.
+    A signer may have as many keys in it as there are places free, and one more. So one that floods takes half of
+    the memory, two take a third each, and however many do it, as much room is left for everybody else. One
+    verification server has one memory; a restart forgets.
     """
 
-    __slots__ = ("_expiry_s", "_max_entries", "_retention_s")
+    __slots__ = ("_entries", "_held", "_max_entries", "_retention_s")
 
     def __init__(self, max_entries: int, retention_s: float) -> None:
         self._max_entries = max_entries
         self._retention_s = retention_s
-        self._expiry_s: dict[bytes, float] = {}
+        self._entries: dict[bytes, tuple[float, str]] = {}
+        """Key to the end of its time and its signer."""
+        self._held: Counter[str] = Counter()
+        """How many keys each signer has."""
 
     def __len__(self) -> int:
-        return len(self._expiry_s)
+        return len(self._entries)
 
     def seen(self, key: bytes, now_s: float) -> bool:
         """Tell whether `key` is remembered at `now_s`."""
         self._forget(now_s)
-        return key in self._expiry_s
+        return key in self._entries
 
-    def full(self, now_s: float) -> bool:
-        """Tell whether there is room for no further key at `now_s`."""
+    def full(self, now_s: float, signer: str = "") -> bool:
+        """Tell whether there is room for no further key of `signer` at `now_s`."""
         self._forget(now_s)
-        return len(self._expiry_s) >= self._max_entries
+        free = self._max_entries - len(self._entries)
+        return free <= 0 or self._held[signer] > free
 
-    def add(self, key: bytes, now_s: float) -> None:
-        """Remember `key` from `now_s` on; the caller has asked `full` before."""
-        self._expiry_s[key] = now_s + self._retention_s
+    def add(self, key: bytes, now_s: float, signer: str = "") -> None:
+        """Remember a new `key` from `now_s` on; the caller has asked `seen` and `full` before."""
+        self._entries[key] = (now_s + self._retention_s, signer)
+        self._held[signer] += 1
 
     def _forget(self, now_s: float) -> None:
         """Drop what has expired; all are kept equally long, so the oldest come first."""
-        while self._expiry_s:
-            oldest = next(iter(self._expiry_s))
-            if self._expiry_s[oldest] >= now_s:
+        while self._entries:
+            oldest = next(iter(self._entries))
+            expiry_s, signer = self._entries[oldest]
+            if expiry_s >= now_s:
                 return
-            del self._expiry_s[oldest]
+            del self._entries[oldest]
+            self._held[signer] -= 1
+            if not self._held[signer]:
+                del self._held[signer]
 
 
 def replay_key(passport: Passport) -> bytes:

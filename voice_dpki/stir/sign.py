@@ -74,6 +74,7 @@ def make_credential(
         (not profile.may_sign(), "its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)"),
         (not profile.valid_at(now_s), "its validity has not begun or is over"),
         (profile.tn_auth_list is None, "it has no TNAuthList, so it gives authority over no number (RFC 8226 §9)"),
+        (profile.claim_constraints, "it constrains what may be signed (RFC 8226 §8), which is not supported yet"),
     )
     for holds, sentence in reasons:
         if holds:

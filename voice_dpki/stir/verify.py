@@ -11,8 +11,8 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.names import CertDigest, Tn
-from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.names import CertDigest, Tn, ascii_lower
+from voice_dpki.stir.identity import IdentityHeader, InfoFormError
 from voice_dpki.stir.passport import (
     ATTESTATIONS,
     ClaimError,
@@ -55,6 +55,7 @@ class Step(Enum):
     INFO_URL = ("E7 info URL", 436, Verstat.NONE)
     LEDGER = ("E8 ledger", 436, Verstat.NONE)
     HEADER = ("E9 header claims", 436, Verstat.NONE)
+    CRITICAL = ("E9 crit", 438, Verstat.NONE)
     X5U = ("E10 x5u", 436, Verstat.NONE)
     TYP = ("E11 typ", 437, Verstat.NONE)
     ALG = ("E12 alg", 437, Verstat.NONE)
@@ -63,11 +64,13 @@ class Step(Enum):
     IAT = ("E15 iat", 403, Verstat.NONE)
     NUMBERS = ("E16 numbers", 438, Verstat.NONE)
     CERTIFICATE = ("E17 certificate", 437, Verstat.FAILED)
+    CONSTRAINTS = ("E17 constraints", 437, Verstat.NONE)
     AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
     SIGNATURE = ("E18 signature", 438, Verstat.FAILED)
     ATTEST = ("E19 attest", 438, Verstat.NONE)
     KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
     REPLAY = ("E21 replay", 438, Verstat.FAILED)
+    REPLAY_MEMORY = ("E21 replay memory", 438, Verstat.NONE)
 
     def __init__(self, label: str, reasoncode: int, verstat: Verstat) -> None:
         self.label = label
@@ -185,6 +188,7 @@ def examine(call: Call, policy: Policy, now_s: float) -> Examined:
     _ppt_parameter(header)
     digest = _info_url(_info(header))
     passport = _header(header.token)
+    _critical(passport)
     _x5u(passport, header)
     _typ(passport)
     _alg(passport, header)
@@ -202,10 +206,11 @@ def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: Rep
     The token enters `replays` only when everything else has passed, so nobody can use it up with a changed copy.
     """
     profile = _certificate(examined, record, now_s)
+    _constraints(profile)
     _authority(examined.claims.orig, profile, record)
     _signature(examined.passport, profile)
     key_mgmt = _key_mgmt(examined, policy)
-    _replay(examined.passport, replays, now_s)
+    _replay(examined.passport, record.organization, replays, now_s)
     return Verdict(
         Verstat.PASSED,
         signer=record.organization,
@@ -236,9 +241,14 @@ def _time(time_s: int, policy: Policy, now_s: float) -> None:
 
 
 def _form(identity: str) -> IdentityHeader:
-    """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3)."""
+    """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3).
+
+    An info that is no URI in angle brackets is for E6: then the field is in order, and its signer is not known.
+    """
     try:
         header = IdentityHeader.parse(identity)
+    except InfoFormError as error:
+        raise VerificationFailed(Step.INFO, str(error)) from None
     except MalformedError as error:
         raise VerificationFailed(Step.FORM, str(error)) from None
     if header.token.startswith(".."):
@@ -250,7 +260,7 @@ def _form(identity: str) -> IdentityHeader:
 
 def _ppt_parameter(header: IdentityHeader) -> None:
     """E5: a ppt parameter names the one type that is supported (RFC 8224 §6.2 step 1)."""
-    if header.ppt not in (None, "shaken"):
+    if header.ppt is not None and ascii_lower(header.ppt) != "shaken":
         raise VerificationFailed(Step.PPT_PARAMETER, "the Identity's ppt is not shaken, which alone is supported")
 
 
@@ -281,6 +291,14 @@ def _header(token: str) -> Passport:
     return passport
 
 
+def _critical(passport: Passport) -> None:
+    """E9: the header makes no extension critical, for none is supported (RFC 7515 §4.1.11)."""
+    if "crit" in passport.header:
+        raise VerificationFailed(
+            Step.CRITICAL, "the PASSporT's header has crit, and no extension that it could name is supported"
+        )
+
+
 def _x5u(passport: Passport, header: IdentityHeader) -> None:
     """E10: x5u is the very URL in info (RFC 8224 §4.1, third)."""
     if passport.header_text("x5u") != header.info:
@@ -295,7 +313,7 @@ def _typ(passport: Passport) -> None:
 
 def _alg(passport: Passport, header: IdentityHeader) -> None:
     """E12: the algorithm is ES256, in the token and in the header field (RFC 8225 §4.2; RFC 8224 §4.1, second)."""
-    if passport.header_text("alg") != "ES256" or header.alg not in (None, "ES256"):
+    if passport.header_text("alg") != "ES256" or ascii_lower(header.alg or "es256") != "es256":
         raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
 
 
@@ -358,6 +376,15 @@ def _certificate(examined: Examined, record: SignerRecord, now_s: float) -> Cert
     return profile
 
 
+def _constraints(profile: CertificateProfile) -> None:
+    """E17: the certificate does not limit the claims, for such limits are not enforced yet (RFC 8226 §8)."""
+    if profile.claim_constraints:
+        raise VerificationFailed(
+            Step.CONSTRAINTS,
+            "the signer's certificate constrains what it may sign (RFC 8226 §8), which is not supported yet",
+        )
+
+
 def _authority(orig: Tn, profile: CertificateProfile, record: SignerRecord) -> None:
     """E17: the certificate covers the caller, and no more than the ledger allots (RFC 8224 §7.1, RFC 8226 §9)."""
     listed = profile.tn_auth_list
@@ -409,19 +436,20 @@ def _difference(given: Sequence[bytes], signed: Sequence[bytes]) -> str:
     return "" if given == signed else "the SDP's key management is not what the caller signed"
 
 
-def _replay(passport: Passport, replays: ReplayCache, now_s: float) -> None:
+def _replay(passport: Passport, signer: str, replays: ReplayCache, now_s: float) -> None:
     """E21: this token is accepted for the first time (RFC 8224 §12.1)."""
     key = replay_key(passport)
     if replays.seen(key, now_s):
         raise VerificationFailed(
             Step.REPLAY, "this Identity was used before: the same signature has already set up a call"
         )
-    if replays.full(now_s):
+    if replays.full(now_s, signer):
         raise VerificationFailed(
-            Step.REPLAY,
-            "the memory of used signatures is full, so a replay could not be told; try again in a minute",
+            Step.REPLAY_MEMORY,
+            "this signer's share of the memory of used signatures is full, so a replay could not be told; "
+            "try again in a minute",
         )
-    replays.add(key, now_s)
+    replays.add(key, now_s, signer)
 
 
 def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:

@@ -8,7 +8,9 @@ from voice_dpki.names import CertDigest
 MAX_URL_LENGTH = 512
 
 _SEGMENT = r"[!$-.0-;=@-~]"
-_URL = re.compile(rf"https?://{_SEGMENT}+(?:/{_SEGMENT}*)*/([0-9a-f]{{64}})(?:\.(?:der|pem))?\Z", re.IGNORECASE)
+_URL = re.compile(
+    rf"https?://{_SEGMENT}+(?:/{_SEGMENT}*)*/([0-9a-f]{{64}})(?:\.(?:der|pem))?\Z", re.IGNORECASE | re.ASCII
+)
 
 
 def digest_in(url: str) -> CertDigest:

@@ -43,6 +43,9 @@ ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherme
 
 _TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
 
+_CLAIM_CONSTRAINTS = (ObjectIdentifier("1.3.6.1.5.5.7.1.27"), ObjectIdentifier("1.3.6.1.5.5.7.1.33"))
+"""JWTClaimConstraints (RFC 8226 §8) and EnhancedJWTClaimConstraints (RFC 9118)."""
+
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 
 _UNDERSTOOD_IF_CRITICAL = frozenset(
@@ -93,6 +96,8 @@ class CertificateProfile:
     tn_auth_list: TnAuthList | None
     key_usage: frozenset[str]
     """Names of RFC 5280 §4.2.1.3; empty if the certificate does not limit the use of its key."""
+    claim_constraints: bool = False
+    """Whether an extension limits what a PASSporT under this certificate may say (RFC 8226 §8, RFC 9118)."""
 
     def valid_at(self, now_s: float) -> bool:
         """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
@@ -237,6 +242,7 @@ def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> Cert
         dns_names=dns_names,
         tn_auth_list=_tn_auth_list(extensions.get(_TN_AUTH_LIST)),
         key_usage=_key_usage(extensions.get(ExtensionOID.KEY_USAGE)),
+        claim_constraints=any(oid in extensions for oid in _CLAIM_CONSTRAINTS),
     )
 
 
