@@ -7,6 +7,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.shell.files import FOR_ALL, write_new
+from voice_dpki.shell.options import whole_number
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import MAX_LIFETIME_S, build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -37,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--range", action="append", default=[], metavar="START:COUNT", help="numbers, e.g. 493023125000:1000"
     )
     parser.add_argument("--spc", action="append", default=[], metavar="CODE", help="a service provider code")
-    parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help=f"validity (default {DEFAULT_DAYS})")
+    days = whole_number(1, MAX_DAYS)
+    parser.add_argument("--days", type=days, default=DEFAULT_DAYS, help=f"validity (default {DEFAULT_DAYS})")
     parser.add_argument(
         "--certificate", type=Path, default=Path("authn.der"), metavar="FILE", help="default: authn.der"
     )
@@ -49,8 +51,6 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
 
     Raises LocalError where the arguments make no certificate of the profile, or a file is there.
     """
-    if not 1 <= options.days <= MAX_DAYS:
-        raise LocalError(f"no such certificate can be made: it must be valid for 1 to {MAX_DAYS} days")
     signer, now_s = generate_es256(), int(clock.now_s())
     try:
         ranges = tuple(map(_range, options.range))

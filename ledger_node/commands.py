@@ -55,11 +55,13 @@ from voice_dpki.ledger.transactions import (
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.ledger import read_genesis
-from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.options import number
+from voice_dpki.shell.program import Parser, run, run_command
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.x509.profile import digest_of
 
 DAY_S = 86_400
+MAX_VOTING_DAYS = 366
 DEFAULT_URL = "http://127.0.0.1:26680"
 
 TRUST_FILE = "ledger-trust.json"
@@ -106,7 +108,9 @@ def command(arguments: list[str]) -> int:
     """Record, renew and revoke certificates on a ledger; propose and vote on its members."""
     options = _parser().parse_args(arguments)
     genesis = read_genesis(options.genesis)
-    return run(lambda stop: _work(options, genesis, stop))
+    if options.work is _submit:  # which stops between two batches, so that nothing under way is left in doubt
+        return run(lambda stop: _work(options, genesis, stop), hangup_stops=True)
+    return run_command(_work(options, genesis, asyncio.Event()))
 
 
 async def _work(options: Namespace, genesis: Genesis, stop: asyncio.Event) -> int | None:
@@ -178,9 +182,12 @@ def _add_governance_commands(commands: "_Commands[Parser]") -> None:
         description=f"Ask operators for a change. To admit or change a member, its file:\n\n{member_file.EXAMPLE}",
     )
     propose.set_defaults(work=_propose)
+    voting_days = number(above=0, most=MAX_VOTING_DAYS, unit="days")
     propose.add_argument("what", choices=sorted(_PROPOSALS), help="what to do")
     propose.add_argument("about", nargs="+", help="a member's file; an organisation; or certificates")
-    propose.add_argument("--days", type=float, default=7, help="how long operators can vote (default: %(default)s)")
+    propose.add_argument(
+        "--days", type=voting_days, default=7, help="how long operators can vote (default: %(default)s)"
+    )
     propose.add_argument(
         "--reason", choices=sorted(REASONS), default="keyCompromise", help="(default: %(default)s)"
     )

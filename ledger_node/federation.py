@@ -30,13 +30,15 @@ from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen, read_secret, resolve
-from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.program import Parser, run, unless_stopped
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
 CHAIN_ID = "voice-dpki-federation"
 DEFAULT_OPERATORS = 4
 MAX_OPERATORS = 26
+MAX_CERTIFICATES = 10_000_000
 NETWORK = "127.0.1"
 """The first three numbers of the nodes' loopback addresses; the last is the operator's."""
 
@@ -228,23 +230,30 @@ async def agree(nodes: Sequence[OperatorNode]) -> str:
 
 def command(arguments: list[str]) -> int:
     """Run a federation of several operators' validators on this machine."""
+    options = _parser().parse_args(arguments)
+    find()
+    return run(lambda stop: _run(options, stop), hangup_stops=True)
+
+
+def _parser() -> Parser:
     parser = Parser(prog="voice-dpki federation", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     up = commands.add_parser("up", help="start all nodes and keep them running until Ctrl-C")
     up.set_defaults(work=_up)
     check = commands.add_parser("check", help="record certificates through all nodes, compare them, and stop")
-    check.add_argument("--certificates", type=int, default=1000, help="how many (default: %(default)s)")
+    certificates = whole_number(1, MAX_CERTIFICATES)
+    check.add_argument("--certificates", type=certificates, default=1000, help="how many (default: %(default)s)")
     check.set_defaults(work=_check)
     for each in (up, check):
         each.add_argument(
-            "--operators", type=int, help=f"how many (default: {DEFAULT_OPERATORS}, or those there are)"
+            "--operators",
+            type=whole_number(1, MAX_OPERATORS),
+            help=f"how many (default: {DEFAULT_OPERATORS}, or those there are)",
         )
         each.add_argument(
             "--folder", type=Path, default=Path("out/federation"), help="where (default: %(default)s); kept"
         )
-    options = parser.parse_args(arguments)
-    find()
-    return run(lambda stop: _run(options, stop))
+    return parser
 
 
 async def _run(options: Namespace, stop: asyncio.Event) -> None:
@@ -255,7 +264,7 @@ async def _run(options: Namespace, stop: asyncio.Event) -> None:
     with ExitStack() as stack:
         print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", flush=True)
         processes = stack.enter_context(Processes(nodes))
-        await processes.ready()
+        await unless_stopped(processes.ready(), stop)
         for node in nodes:
             print(f"  {node.organization:<12} {node.url}   {node.config}")
         await options.work(options, nodes, processes, stop)
@@ -273,7 +282,11 @@ async def _up(_: Namespace, nodes: Sequence[OperatorNode], processes: Processes,
             continue
 
 
-async def _check(options: Namespace, nodes: Sequence[OperatorNode], _: Processes, __: asyncio.Event) -> None:
+async def _check(options: Namespace, nodes: Sequence[OperatorNode], _: Processes, stop: asyncio.Event) -> None:
+    await unless_stopped(_check_nodes(options, nodes), stop)
+
+
+async def _check_nodes(options: Namespace, nodes: Sequence[OperatorNode]) -> None:
     started = time.monotonic()
     digests = await record(nodes, options.certificates)
     seconds = time.monotonic() - started

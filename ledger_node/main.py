@@ -28,16 +28,18 @@ from ledger_node.shares import Shares
 from ledger_node.store import Store
 from ledger_node.submission import Submission
 from voice_dpki.effects import SystemClock
-from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.errors import LocalError
 from voice_dpki.http_client import HttpClient, tls_failure
 from voice_dpki.ledger.answers import MAX_BATCH_BYTES
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import Parser, fail, run
+from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.program import Parser, ignore_hangup, run
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
     command_context,
@@ -50,6 +52,9 @@ from voice_dpki.shell.trace import Tracer
 log = logging.getLogger(__name__)
 
 CLOCK = SystemClock()
+
+MAX_DAYS = 36_500
+"""Longest validity of a certificate for TLS: a hundred years."""
 
 FIRST_BLOCK_WAIT_S = 2.0
 """How long a node that has no block yet waits for one before it says that it is ready."""
@@ -77,12 +82,13 @@ Then, for a certificate in DER:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `ledger-node COMMAND ...` and return its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
+    """Run `ledger-node COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+
+    def act() -> int:
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
-    except VoiceDpkiError as error:
-        return fail(error)
+
+    return guarded(act)
 
 
 def _parser() -> Parser:
@@ -129,7 +135,9 @@ def _parser() -> Parser:
     certify = commands.add_parser("certificate", help="make a certificate and key for TLS between nodes")
     certify.add_argument("--name", required=True, help="the node's or program's name, and its files'")
     certify.add_argument("--organization", required=True, help="whose it is")
-    certify.add_argument("--days", type=int, default=365, help="how long it is valid (default: %(default)s)")
+    certify.add_argument(
+        "--days", type=whole_number(1, MAX_DAYS), default=365, help="how long it is valid (default: %(default)s)"
+    )
     certify.add_argument("--out", type=Path, default=Path("tls"), help="folder (default: %(default)s)")
     certify.set_defaults(run=_certificate)
     status = commands.add_parser("status", help="print what a running node says of itself")
@@ -200,6 +208,7 @@ def _start(options: Namespace) -> int:
     config = configuration.load(options.config)
     genesis = configuration.read_genesis(options.config, config)
     setup_logging(config.node.name)
+    ignore_hangup()
     if config.edge is not None:
         edge = config.edge
         return run(lambda stop: _serve_edge(options.config, config, edge, genesis, stop))

@@ -15,6 +15,7 @@ from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
 from voice_dpki.shell.files import make_folder
+from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Ladder, render, render_text
 from voice_dpki.shell.program import Parser
 
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{scenario.name}\t{scenario.shows}")
         return 0
     console = Console(stderr=arguments.json)
-    described, drawn = play(scenario_named(arguments.scenario), arguments.out, console)
+    with interruptible():
+        described, drawn = play(scenario_named(arguments.scenario), arguments.out, console)
     if arguments.json:
         sys.stdout.write(described.to_json().decode("utf-8"))
     else:

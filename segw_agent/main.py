@@ -23,12 +23,13 @@ from segw_agent.live_log import LiveLog
 from segw_agent.tracer import IkeTracer
 from segw_agent.vici_control import ViciControl
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, resolve
+from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.program import Parser, fail, run
+from voice_dpki.shell.program import Parser, run
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,13 @@ EXIT_NOT_ATTACHED = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `segw-agent COMMAND ...` and return its exit status."""
-    options = _parser().parse_args(arguments)
-    try:
+    """Run `segw-agent COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+
+    def act() -> int:
+        options = _parser().parse_args(arguments)
         return int(options.run(options))
-    except VoiceDpkiError as error:
-        return fail(error)
+
+    return guarded(act)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import write_private
 from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
@@ -99,7 +100,9 @@ def command(argv: list[str]) -> int:
     parser.add_argument("--csv", type=Path, required=True, metavar="FILE", help="the devices")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for keys, certificates and report")
     parser.add_argument("--organization", required=True, metavar="NAME", help="the vendor, as the ledger knows it")
-    parser.add_argument("--days", type=int, default=3650, metavar="N", help="validity (default: 3650)")
+    parser.add_argument(
+        "--days", type=whole_number(1, MAX_DAYS), default=3650, metavar="N", help="validity (default: 3650)"
+    )
     parser.add_argument("--pkcs12", action="store_true", help="keys as PKCS#12 files")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="for the PKCS#12 files")
     ledger = parser.add_argument_group("ledger")
@@ -124,8 +127,10 @@ def provision(arguments: argparse.Namespace) -> int:
         console.print(f"{len(rows)} devices are in {store.folder}; nothing was sent, for there is no --url")
         return 0
     submitter = _submitter(arguments, store)
-    status = run(lambda stop: submitter.submit_all(rows, console, stop))
-    outcomes = store.report(rows)
+    try:
+        status = run(lambda stop: submitter.submit_all(rows, console, stop), hangup_stops=True)
+    finally:
+        outcomes = store.report(rows)
     _show(outcomes, store, console)
     return status or (0 if all(done.outcome == "recorded" for done in outcomes) else EXIT_INCOMPLETE)
 

@@ -3,13 +3,11 @@
 import argparse
 import json
 import shutil
-import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from io import TextIOWrapper
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -21,14 +19,13 @@ from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, Place
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
 from voice_dpki.shell import ladder
+from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Mood
+from voice_dpki.shell.options import number, whole_number
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
 """Exit status when something expected did not hold."""
-
-EXIT_INTERRUPTED = 130
-"""Exit status after Ctrl-C or SIGTERM, as shells have it."""
 
 DEFAULT_OUT = Path("out/call")
 LEDGERS_HELP = "; ".join(f"{name}, {what}" for name, what in report.LEDGERS.items())
@@ -67,9 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
     how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
-    how.add_argument("--say-seconds", type=_seconds, metavar="S", help="say only the beginning of the speech")
     how.add_argument(
-        "--repeat", type=_count, default=1, metavar="N", help="place N calls, and print the median set-up"
+        "--say-seconds",
+        type=number(above=0, most=3600, unit="seconds"),
+        metavar="S",
+        help="say only the beginning of the speech",
+    )
+    how.add_argument(
+        "--repeat",
+        type=whole_number(1, 10_000),
+        default=1,
+        metavar="N",
+        help="place N calls, and print the median set-up",
     )
     how.add_argument(
         "--ledger",
@@ -89,16 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{scenario.name}\t{scenario.shows}")
         return 0
     scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a reason from afar may hold what this terminal cannot show
-            stream.reconfigure(errors="replace")
     progress = _Progress(Console(stderr=arguments.json))
-    try:
-        with _sigterm_interrupts():
-            calls = _place_calls(scenario, arguments, progress)
-    except KeyboardInterrupt:
-        progress.console.print("interrupted; everything is stopped")
-        return EXIT_INTERRUPTED
+    with interruptible():
+        calls = _place_calls(scenario, arguments, progress)
     if arguments.json:
         sys.stdout.write(report.to_json(calls[-1].report).decode("utf-8"))
     else:
@@ -206,33 +205,3 @@ def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None
     (out / "repeat.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     median = f", median set-up {result['median_setup_ms']} ms" if times else ""
     console.print(f"{held} of {len(calls)} calls held{median}; repeat.json has each", highlight=False)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Have SIGTERM do what Ctrl-C does, so that no program is left behind."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError("give seconds, more than 0 and at most 3600")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 10_000):
-        raise argparse.ArgumentTypeError("give a number from 1 to 10000")
-    return int(text)

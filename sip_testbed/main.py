@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from voice_dpki.errors import VoiceDpkiError
-from voice_dpki.shell.program import EXIT_USAGE, Parser, fail
+from voice_dpki.shell.ending import EXIT_USAGE, guarded, say
+from voice_dpki.shell.entry import loading
+from voice_dpki.shell.program import Parser
 
 COMMANDS = {
     "call": ("sip_testbed.call", "start two operators' networks, place a call, and report what was seen"),
@@ -31,19 +32,22 @@ The other commands run one part for longer: sip-testbed proxy --help shows a pro
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `sip-testbed ...` and return its exit status."""
+    """Run `sip-testbed ...` and return its exit status; whatever ends it is said in a line."""
     given = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: _choose(given))
+
+
+def _choose(given: Sequence[str]) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_help())
         return 0 if given else EXIT_USAGE
     name, rest = given[0], given[1:]
     if name not in COMMANDS:
-        print(f"sip-testbed: there is no command {name!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"there is no command {name!r}; there are: {', '.join(COMMANDS)}")
         return EXIT_USAGE
-    try:
-        return _run(name, import_module(COMMANDS[name][0]), rest)
-    except VoiceDpkiError as error:
-        return fail(error)
+    with loading():
+        module = import_module(COMMANDS[name][0])
+    return _run(name, module, rest)
 
 
 def _run(name: str, module: Any, arguments: Sequence[str]) -> int:

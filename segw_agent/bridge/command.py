@@ -28,7 +28,8 @@ from voice_dpki.shell.config import read_file
 from voice_dpki.shell.files import FOR_ALL, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
-from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.program import Parser, run, run_command
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of, read_profile
 
@@ -57,10 +58,15 @@ def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
         return command
 
     init = add("init", "make the CA's key and certificate, and the responder's", _init)
-    init.add_argument("--days", type=_days, default=3650, help="validity of the CA (default: %(default)s)")
+    init.add_argument(
+        "--days", type=whole_number(1, MAX_DAYS), default=3650, help="validity of the CA (default: %(default)s)"
+    )
     for command in (init, add("renew", "make the responder's key and certificate anew", _renew)):
         command.add_argument(
-            "--responder-days", type=_days, default=365, help="validity of the responder (default: %(default)s)"
+            "--responder-days",
+            type=whole_number(1, MAX_DAYS),
+            default=365,
+            help="validity of the responder (default: %(default)s)",
         )
     issuing = add("issue", "issue certificates for self-signed ones that the ledger vouches for", _issue)
     issuing.add_argument("certificates", nargs="+", type=Path, metavar="CERT", help="in DER or PEM")
@@ -106,7 +112,7 @@ def _issue(options: argparse.Namespace) -> int:
     bridge = Bridge.load(options.config)
     authority, setup = bridge.authority(), bridge.setup()
     _make_folder(options.out)
-    return run(lambda _: _issue_all(options, bridge, authority, setup))
+    return run_command(_issue_all(options, bridge, authority, setup))
 
 
 async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: Setup) -> int:
@@ -162,12 +168,6 @@ async def _vouching(setup: Setup, tracer: IkeTracer) -> AsyncIterator[Vouching]:
         yield Vouching(parts.clients, setup.policy, CLOCK)
     finally:
         await parts.aclose()
-
-
-def _days(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_DAYS):
-        raise argparse.ArgumentTypeError(f"a number of days from 1 to {MAX_DAYS}")
-    return int(text)
 
 
 def _make_folder(path: Path) -> None:

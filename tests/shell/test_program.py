@@ -1,14 +1,21 @@
 """Programs as processes: clean stop on a signal, errors for people."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from voice_dpki.shell.ending import guarded
 
 WAITS = """
 import asyncio, sys
 from voice_dpki.errors import LocalError
+from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.program import run
 
 async def main(stop):
@@ -19,7 +26,7 @@ async def main(stop):
 async def fails(stop):
     raise LocalError("service.toml: the key listen is missing")
 
-sys.exit(run(fails if sys.argv[1:] else main))
+sys.exit(guarded(lambda: run(fails if sys.argv[1:] else main)))
 """
 
 
@@ -95,3 +102,155 @@ def test_a_service_starts_checks_and_does_what_else_it_can(
 def test_wrong_arguments_are_said_with_what_explains_them(arguments: tuple[str, ...], told: str) -> None:
     done = subprocess.run([sys.executable, "-c", SERVICE, *arguments], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, told)
+
+
+LOGS = """
+import asyncio, sys
+from voice_dpki.shell.program import start
+
+async def serve(setup, stop):
+    print("ready", flush=True)
+    await stop.wait()
+    print("stopped", flush=True)
+
+sys.exit(start("service", None, serve))
+"""
+
+
+def test_a_hangup_is_a_line_in_the_log_and_ends_no_service() -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOGS], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+            assert "SIGHUP is ignored: to load a changed configuration, restart" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(10) == 0
+
+
+STUCK = """
+import asyncio, sys
+from voice_dpki.shell.ending import guarded
+from voice_dpki.shell.program import run, run_command, unless_stopped
+
+async def work():
+    print("ready", flush=True)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        print("cleaned up", flush=True)
+
+def deaf():
+    return run(lambda stop: work())
+
+def heeding():
+    return run(lambda stop: unless_stopped(work(), stop), hangup_stops=True)
+
+def command():
+    return run_command(work())
+
+sys.exit(guarded(globals()[sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "signals"),
+    [
+        ("deaf", [signal.SIGTERM, signal.SIGINT]),
+        ("heeding", [signal.SIGINT]),
+        ("heeding", [signal.SIGHUP]),
+        ("command", [signal.SIGINT]),
+        ("command", [signal.SIGTERM]),
+        ("command", [signal.SIGHUP]),
+    ],
+)
+def test_work_that_is_broken_off_cleans_up_and_is_said_to_be_interrupted(
+    kind: str, signals: list[signal.Signals]
+) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", STUCK, kind], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.1)  # two at once would be one to the loop
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "cleaned up\n")
+    assert err == "-c: interrupted; what it started is stopped\n"
+
+
+LOSES = """
+import sys, time
+from voice_dpki.shell.ending import guarded
+
+class Loses:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)
+
+def work():
+    Loses()
+    time.sleep(60)
+
+sys.exit(guarded(work))
+"""
+
+
+def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOSES], text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "-c: interrupted; what it started is stopped\n")
+
+
+def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    line = "from voice_dpki.shell.entry import enter; enter('slow')"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", line], text=True, cwd=tmp_path, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "-c: interrupted before anything was started\n")
+
+
+def test_what_a_terminal_cannot_show_is_written_otherwise() -> None:
+    line = "from voice_dpki.shell.ending import guarded; guarded(lambda: print('→ Café', flush=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", line],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u2192 Caf\\xe9\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "report.json: No space left on device; make room on the disk, and repeat the command"),
+        (errno.EROFS, "report.json: Read-only file system"),
+        (errno.ENOTDIR, "report.json: Not a directory"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(number: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        raise ExceptionGroup("several", [OSError(number, os.strerror(number), "report.json")])
+
+    assert guarded(fails) == 2
+    assert capsys.readouterr().err.endswith(f": {said}\n")
+
+
+def test_what_nobody_thought_of_keeps_its_traceback() -> None:
+    def fails() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        guarded(fails)

@@ -3,8 +3,8 @@
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
 
-from voice_dpki.errors import VoiceDpkiError
-from voice_dpki.shell.program import EXIT_USAGE, fail
+from voice_dpki.shell.ending import EXIT_USAGE, guarded, say
+from voice_dpki.shell.entry import loading
 
 GROUP = "voice_dpki.commands"
 """Entry-point group: each entry is a function `command(arguments: list[str]) -> int` whose first docstring line
@@ -12,8 +12,12 @@ is the help text."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `voice-dpki COMMAND ...` and return its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run `voice-dpki COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: _run(given))
+
+
+def _run(arguments: list[str]) -> int:
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(commands))
@@ -24,12 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         known = ", ".join(sorted(commands))
-        print(f"voice-dpki: there is no command {name!r}; there are: {known}", file=sys.stderr)
+        say(f"there is no command {name!r}; there are: {known}")
         return EXIT_USAGE
-    try:
-        return int(commands[name].load()(rest))
-    except VoiceDpkiError as error:
-        return fail(error)
+    with loading():
+        command = commands[name].load()
+    return int(command(rest))
 
 
 def _help(commands: dict[str, EntryPoint]) -> str:

@@ -3,6 +3,7 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,39 +13,91 @@ from typing import NoReturn, TypeVar
 
 import uvloop
 
-from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.shell.ending import EXIT_USAGE, guarded
+from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EXIT_USAGE = 2
-"""Exit status when the configuration, the arguments or the surroundings do not allow a start."""
+Main = Callable[[asyncio.Event], Coroutine[object, object, int | None]]
+"""A program's work, which ends soon after the event is set; returns the exit status, None for 0."""
 
 
-def run(main: Callable[[asyncio.Event], Coroutine[object, object, int | None]]) -> int:
-    """Run `main(stop)` on uvloop until it returns; SIGTERM and SIGINT set `stop`.
+def run(main: Main, *, hangup_stops: bool = False) -> int:
+    """Run `main(stop)` on uvloop until it returns; SIGTERM and SIGINT set `stop`, and a second one cancels.
 
-    Returns the program's exit status: what `main` returned (None is 0), or 2 after a VoiceDpkiError, whose message
-    is printed on standard error.
+    SIGHUP is a line in the log; with `hangup_stops` it sets `stop`, for commands that end with their terminal.
+    Returns what `main` returned; raises what it raised, and KeyboardInterrupt where it was cancelled.
     """
 
+    interrupted = False
+
     async def supervised() -> int:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        stop, loop, work = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+        assert work is not None
+
+        def stopped() -> None:
+            nonlocal interrupted
+            if stop.is_set():
+                interrupted = True
+                work.cancel()
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stopped)
+        if not hangup_stops:
+            loop.add_signal_handler(signal.SIGHUP, _say_hangup)
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, stopped)
         return await main(stop) or 0
 
     try:
         return uvloop.run(supervised())
-    except VoiceDpkiError as error:
-        return fail(error)
+    except StoppedError:
+        raise KeyboardInterrupt from None
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
-def fail(error: VoiceDpkiError) -> int:
-    """Print `error` for the person at the terminal and return the exit status for it."""
-    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {error}", file=sys.stderr)
-    return EXIT_USAGE
+class StoppedError(Exception):
+    """A command was to stop before its work was done; `run` raises KeyboardInterrupt for it."""
+
+
+async def unless_stopped(work: Coroutine[object, object, T], stop: asyncio.Event) -> T:
+    """Await `work` and return its result; cancels it and raises StoppedError when `stop` is set before."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise StoppedError
+        return working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def run_command(work: Coroutine[object, object, int | None]) -> int:
+    """Run a command's `work` on uvloop; Ctrl-C, SIGTERM and SIGHUP cancel it, and raise KeyboardInterrupt."""
+
+    async def worked() -> int:
+        return await work or 0
+
+    with interruptible():
+        return uvloop.run(worked())
+
+
+def ignore_hangup() -> None:
+    """Have SIGHUP do nothing but a line in the log, from now on and until `run` does the same."""
+    signal.signal(signal.SIGHUP, lambda number, frame: _say_hangup())
+
+
+def _say_hangup() -> None:
+    log.warning("SIGHUP is ignored: to load a changed configuration, restart this service")
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,11 +152,12 @@ class ServiceParser(Parser):
 
     def run(self, arguments: list[str] | None) -> int:
         """Run the subcommand that `arguments` name and return its exit status; errors are printed."""
-        options = self.parse_args(arguments)
-        try:
+
+        def act() -> int:
+            options = self.parse_args(arguments)
             return int(options.act(options))
-        except VoiceDpkiError as error:
-            return fail(error)
+
+        return guarded(act)
 
 
 def start(name: str, setup: T, serve: Callable[[T, asyncio.Event], Coroutine[object, object, int | None]]) -> int:

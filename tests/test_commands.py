@@ -1,0 +1,207 @@
+"""What holds for the commands of all programs: numbers within bounds, and an end that is said in a line."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import authn_server.main
+import ledger_node.commands
+import ledger_node.federation
+import ledger_node.main
+import segw_agent.attach
+import segw_agent.main
+import segw_agent.provision
+import sip_testbed.call
+import sip_testbed.main
+import verify_server.main
+from tests.leftovers import Leftovers
+
+BIN = Path(sys.executable).parent
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "authn-server": authn_server.main.main,
+    "verify-server": verify_server.main.main,
+    "ledger-node": ledger_node.main.main,
+    "segw-agent": segw_agent.main.main,
+    "sip-testbed call": lambda argv: sip_testbed.main.main(["call", *argv]),
+    "sip-testbed proxy": lambda argv: sip_testbed.main.main(["proxy", *argv]),
+    "sip-testbed path": lambda argv: sip_testbed.main.main(["path", *argv]),
+    "sip-testbed user-agent": lambda argv: sip_testbed.main.main(["user-agent", *argv]),
+    "voice-dpki call": sip_testbed.call.command,
+    "voice-dpki device attach": segw_agent.attach.command,
+    "voice-dpki device provision": segw_agent.provision.command,
+    "voice-dpki federation": ledger_node.federation.command,
+    "voice-dpki ledger": ledger_node.commands.command,
+}
+
+OUT_OF_BOUNDS = ("-1", "0", "x", "", "nan", "inf", "1e400", "9" * 30, "٣", "1_0")
+
+
+class _Captured(Exception):
+    pass
+
+
+def parser_of(command: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """Return the parser that a command makes for its arguments."""
+
+    def capture(self: argparse.ArgumentParser, *_: object) -> None:
+        raise _Captured(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", capture)
+        with pytest.raises(_Captured) as captured:
+            command([])
+    parser = captured.value.args[0]
+    assert isinstance(parser, argparse.ArgumentParser)
+    return parser
+
+
+def options(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Any]]:
+    """Give each option of a parser and of its subcommands, with the words that lead to it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from options(below, (*words, name))
+        elif action.option_strings:
+            yield [*words, action.option_strings[-1]], action.type
+
+
+def is_number(kind: Any) -> bool:
+    try:
+        return kind is not None and isinstance(kind("1"), int | float)
+    except argparse.ArgumentTypeError:
+        return False
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_number_has_bounds(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = COMMANDS[name]
+    for words, kind in options(parser_of(command, monkeypatch)):
+        assert kind not in (int, float), f"{name} {words}: a number without bounds"
+        for value in OUT_OF_BOUNDS if is_number(kind) else ():
+            with pytest.raises(SystemExit) as ended:
+                command([*words, value])
+            said = capsys.readouterr().err
+            assert ended.value.code == 2, (words, value)
+            assert f"argument {words[-1]}: give" in said.splitlines()[-1], (words, value, said)
+
+
+def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        f"{name} {' '.join(words)}"
+        for name, command in COMMANDS.items()
+        for words, kind in options(parser_of(command, monkeypatch))
+        if is_number(kind)
+    }
+    assert found == {
+        "authn-server make-credential --days",
+        "ledger-node certificate --days",
+        "segw-agent bridge init --days",
+        "segw-agent bridge init --responder-days",
+        "segw-agent bridge renew --responder-days",
+        "sip-testbed call --repeat",
+        "sip-testbed call --say-seconds",
+        "voice-dpki call --repeat",
+        "voice-dpki call --say-seconds",
+        "voice-dpki device provision --days",
+        "voice-dpki federation check --certificates",
+        "voice-dpki federation check --operators",
+        "voice-dpki federation up --operators",
+        "voice-dpki ledger propose --days",
+    }
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", ["voice-dpki call --list-scenarios", "ledger-node certificate"])
+def test_a_reader_that_is_gone_ends_a_command_without_a_word(tmp_path: Path, line: str, unbuffered: str) -> None:
+    program, *arguments = line.split()
+    if program == "ledger-node":
+        arguments += ["--name", "n", "--organization", "o", "--out", str(tmp_path)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [BIN / program, *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        timeout=60,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_on_a_full_disk_is_said_in_a_sentence(unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [BIN / "voice-dpki", "device", "attach", "--list-scenarios"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("voice-dpki: a file or standard output: No space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+def interrupted(line: str, folder: Path, after_s: float, number: signal.Signals) -> None:
+    """Start a command, send it a signal a while after its code has begun to run, and see that nothing is left."""
+    leftovers = Leftovers()
+    program, *arguments = line.format(out=folder / "out").split()
+    with subprocess.Popen(
+        [BIN / program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | leftovers.environment | {"TMPDIR": str(folder)},
+    ) as process:
+        leftovers.wait_loaded(process, "uvloop")
+        time.sleep(after_s)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert said.splitlines()[-1].startswith("voice-dpki: interrupted"), said
+    leftovers.wait_none()
+    assert not list(folder.glob("voice-dpki-*"))
+
+
+CALL, ATTACH = "voice-dpki call --out {out}", "voice-dpki device attach --out {out}"
+UP = "voice-dpki federation up --folder {out} --operators 2"
+
+
+@pytest.mark.parametrize(
+    ("line", "after_s", "number"),
+    [
+        (CALL, 0.0, signal.SIGINT),
+        (CALL, 0.4, signal.SIGINT),
+        (CALL, 1.0, signal.SIGTERM),
+        (ATTACH, 0.2, signal.SIGINT),
+        (ATTACH, 0.8, signal.SIGHUP),
+    ],
+)
+def test_an_interrupted_command_says_so_and_leaves_nothing_behind(
+    tmp_path: Path, line: str, after_s: float, number: signal.Signals
+) -> None:
+    interrupted(line, tmp_path, after_s, number)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("line", [CALL, ATTACH, UP])
+def test_it_does_so_at_any_moment(tmp_path: Path, line: str) -> None:
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        interrupted(line, folder, number * 0.04, signal.SIGINT)

@@ -1,0 +1,142 @@
+"""How every program ends: with an exit status and at most one line, whatever it was that ended it.
+
+A traceback is for what nobody thought of. A full disk, a reader that is gone (`| head -1`), Ctrl-C and a folder
+that cannot be written are none of that.
+"""
+
+import errno
+import os
+import select
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import TextIO
+
+from voice_dpki.errors import VoiceDpkiError
+from voice_dpki.shell.entry import EXIT_INTERRUPTED, program_name
+from voice_dpki.shell.interrupts import repeat_lost_interrupts
+
+EXIT_USAGE = 2
+"""Exit status when the configuration, the arguments or the surroundings do not allow a start, or to go on."""
+
+EXIT_NO_READER = 141
+"""Exit status when nobody reads standard output any more, as shells have it: 128 + SIGPIPE."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""There is no room for what is to be written."""
+
+SURROUNDINGS = FULL | {
+    errno.EACCES,
+    errno.EADDRINUSE,
+    errno.EADDRNOTAVAIL,
+    errno.EEXIST,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENFILE,
+    errno.ENODEV,
+    errno.ENOENT,
+    errno.ENOMEM,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+    errno.EROFS,
+}
+"""What the operating system refuses because of how things are here, and not because the program is wrong."""
+
+
+class _NoReaderError(Exception):
+    """Nobody reads standard output any more."""
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run a program's `work` and return its exit status; what ends it otherwise is said in a line.
+
+    Lets SystemExit pass, and every exception that nobody thought of.
+    """
+    _print_what_can_be_printed()
+    repeat_lost_interrupts()
+    try:
+        try:
+            status = work()
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except (Exception, KeyboardInterrupt) as error:
+        ended = _ending(error)
+        if ended is None:
+            raise
+        sentence, status = ended
+        with suppress(OSError, _NoReaderError):
+            _flush()
+        if sentence:
+            say(sentence)
+    return status
+
+
+def say(sentence: str) -> None:
+    """Print a sentence for the person at the terminal, after the program's name."""
+    with suppress(OSError):
+        print(f"{program_name()}: {sentence}", file=sys.stderr, flush=True)
+
+
+def sentence_of(error: OSError) -> str:
+    """Describe what the operating system refuses; names the file where it is known."""
+    what = error.strerror or type(error).__name__
+    hint = "; make room on the disk, and repeat the command" if error.errno in FULL else ""
+    where = "a file or standard output" if error.filename is None else os.fsdecode(str(error.filename))
+    return f"{where}: {what}{hint}"
+
+
+def _ending(error: BaseException) -> tuple[str, int] | None:
+    """Return what is to be said of `error` (nothing if empty) and the exit status; None for an unexpected one."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((ended for each in error.exceptions if (ended := _ending(each))), None)
+    if isinstance(error, VoiceDpkiError):
+        return str(error), EXIT_USAGE
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what it started is stopped", EXIT_INTERRUPTED
+    if isinstance(error, _NoReaderError) or (isinstance(error, BrokenPipeError) and _reader_is_gone()):
+        return "", EXIT_NO_READER
+    if isinstance(error, OSError) and error.errno in SURROUNDINGS:
+        return sentence_of(error), EXIT_USAGE
+    return None
+
+
+def _flush() -> None:
+    """Write out what standard output holds; where that fails, drop it, or Python would complain at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop(sys.stdout)
+        raise _NoReaderError from None
+    except OSError:
+        _drop(sys.stdout)
+        raise
+
+
+def _drop(stream: TextIO) -> None:
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether standard output or standard error is a pipe that nobody reads."""
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def _print_what_can_be_printed() -> None:
+    """Replace what a terminal cannot show: a name from afar must not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
