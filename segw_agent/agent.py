@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
@@ -16,6 +16,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
+from voice_dpki.shell.unix_socket import claim
 from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,15 @@ class Agent:
     def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
         self._judge, self._live, self._own = judge, live, own
         self._connections = 0
+        self._lock: IO[bytes] | None = None
 
     async def serve(self, path: Path) -> asyncio.Server:
-        """Listen on a unix socket that only its owner and group may use; raises LocalError."""
+        """Listen on a unix socket that only its owner and group may use; raises LocalError.
+
+        A socket on which another agent answers is left to it.
+        """
+        self._lock = claim(path)
         try:
-            _remove_old(path)
             server = await asyncio.start_unix_server(self._connected, path)
             os.chmod(path, 0o660)
         except OSError as error:
@@ -132,9 +137,3 @@ class Agent:
             return Answer(yes=False, code="nothing", sentence="there is nothing to state")
         sentence = "our own answer is stapled" if answer else "our integrity is stated"
         return Answer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)
-
-
-def _remove_old(path: Path) -> None:
-    """Remove the socket that an agent left which was killed."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()

@@ -162,6 +162,8 @@ class LiveSas:
         swept_s = self._clock.now_s()
         while True:
             await asyncio.sleep(TICK_S)
+            if self._log is not None:
+                self._log.catch_up()
             now_s = self._clock.now_s()
             self._mark_expired(now_s)
             unsure, self._unsure = self._unsure, set()

@@ -140,7 +140,10 @@ def _live(path: Path, config: AgentConfig, parts: Assembly, control: ViciControl
     """Watch over the SAs that are admitted, if there is somebody to end them."""
     if control is None:
         return None
-    live_log = LiveLog(resolve(path, config.state)) if config.state else None
+    live_log = None
+    if config.state:
+        live_log = LiveLog(resolve(path, config.state))
+        live_log.reserve()
     return LiveSas(parts.judge, parts.watch, control, CLOCK, live_log)
 
 

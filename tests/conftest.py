@@ -4,10 +4,14 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.disks import NoMountsError, small_disk
 
 # The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
 settings.register_profile("default", deadline=None, max_examples=100)
@@ -59,3 +63,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose peer is not installed, naming the command that installs it; in CI fail instead."""
     for missing in _missing(item):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes an empty disk of so many kilobytes; skipped where nothing can be mounted, and in CI it fails."""
+    with ExitStack() as mounted:
+
+        def make(kilobytes: int) -> Path:
+            try:
+                return mounted.enter_context(small_disk(tmp_path / "disk", kilobytes))
+            except NoMountsError as error:
+                (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"nothing can be mounted: {error}")
+
+        yield make

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from ledger_node.abci.abci_pb2 import Echo, Failure, Flush, Request, Response
 from ledger_node.abci.framing import encode_message, take_messages
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.shell.unix_socket import claim
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
         raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
     failed = asyncio.Event()
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket.unlink(missing_ok=True)  # noqa: ASYNC240
+    lock = claim(socket)
     table = _CONNECTION | handlers
     connections: set[_Connection] = set()
     try:
@@ -94,6 +95,7 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
             lambda: _Connection(table, failed, connections), str(socket)
         )
     except OSError as error:
+        lock.close()
         raise LocalError(f"{socket}: cannot serve on this socket: {error.strerror}") from None
     socket.chmod(0o600)  # noqa: ASYNC240
     try:
@@ -104,6 +106,7 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
             connection.close()
         await server.wait_closed()
         socket.unlink(missing_ok=True)  # noqa: ASYNC240
+        lock.close()
 
 
 def _echo(request: Echo.Request) -> Echo.Response:

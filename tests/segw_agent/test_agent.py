@@ -4,6 +4,8 @@ import contextlib
 import os
 import random
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -125,6 +127,17 @@ def test_life_of_a_certificate(testbed: Testbed, agent: Agent) -> None:
     assert not answer.yes
     assert answer.sentence == "step 5.4 certificate: the certificate was revoked on the ledger"
     assert agent.judge(enb, side=Side.DEVICE).sentence.startswith("step 8 SeGW certificate")
+
+
+def test_a_second_agent_leaves_the_socket_to_the_first(testbed: Testbed, agent: Agent) -> None:
+    command = [sys.executable, "-m", "segw_agent.main", *agent.running.program.arguments]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 2
+    said = (
+        f"main.py: {agent.path}: another program serves on this socket; stop it first, or configure another socket"
+    )
+    assert second.stderr.splitlines()[-1] == said
+    assert agent.judge(device(testbed, 77)).code == "not-recorded"
 
 
 def test_cache_is_quick_and_never_wrong(testbed: Testbed, agent: Agent) -> None:

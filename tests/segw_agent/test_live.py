@@ -1,5 +1,7 @@
 """The list of live SAs on the disk."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.policy import Side
 from segw_agent.watch import Watch
+from tests.disks import fill
 from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.names import CertDigest
 
@@ -47,6 +51,47 @@ def test_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: object) -> None
         log.remove(live(2).name)
     assert len((tmp_path / "live.jsonl").read_text().splitlines()) <= 14
     assert list(LiveLog(tmp_path / "live.jsonl").load()) == [live(1)]
+
+
+def test_a_full_disk_stops_nobody_and_the_list_is_written_once_there_is_room(
+    disk: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = disk(64)
+    path = folder / "live.jsonl"
+    log = LiveLog(path)
+    log.load()
+    ballast = fill(folder, leave_kilobytes=4)
+    for number in range(1, 101):
+        log.add(live(number))
+    assert log.behind
+    assert [record.message for record in caplog.records].count(SAID_BEHIND) == 1
+    for _ in range(5):
+        log.catch_up()
+    assert log.behind
+    assert not path.with_suffix(".new").exists()
+    log.remove(live(2).name)
+    ballast.unlink()
+    for _ in range(live_log.MAX_TURNS):
+        log.catch_up()
+    assert not log.behind
+    log.add(live(101))
+    assert [sa.unique_id for sa in LiveLog(path).load()] == [1, *range(3, 102)]
+
+
+def test_an_agent_starts_on_a_full_disk_and_not_without_its_folder(disk: Callable[[int], Path]) -> None:
+    folder = disk(64)
+    path = folder / "live.jsonl"
+    path.write_text("".join(json.dumps(live(number).to_json()) + "\n" for number in range(1, 40)))
+    fill(folder)
+    log = LiveLog(path)
+    assert len(list(log.load())) == 39
+    assert log.behind
+    assert len(path.read_text().splitlines()) == 39
+    with pytest.raises(LocalError, match="cannot be written: No such file or directory"):
+        LiveLog(folder / "nowhere" / "live.jsonl").load()
+
+
+SAID_BEHIND = "list of live SAs cannot be written: after a restart, SAs admitted now would not be ended"
 
 
 class NoControl:

@@ -1,7 +1,9 @@
 """Writing files and folders: what holds keys or tokens is for its owner alone, whole or not there at all."""
 
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 from voice_dpki.errors import LocalError
 
@@ -37,6 +39,23 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LocalError(f"{path}: cannot make this folder: {error.strerror}") from None
+
+
+def take_lock(path: Path, taken: str) -> IO[bytes]:
+    """Reserve what `path`.lock stands for until the result is closed, or the process ends however it does.
+
+    Raises LocalError, with the sentence `taken` where another process has it.
+    """
+    try:
+        lock = path.with_name(f"{path.name}.lock").open("ab")
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be reserved: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise LocalError(f"{path}: {taken}") from None
+    return lock
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:

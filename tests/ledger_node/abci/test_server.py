@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,9 +110,13 @@ async def test_what_is_no_request_is_refused(tmp_path: Path, data: bytes) -> Non
 
 
 async def test_socket_is_private_replaced_and_removed(tmp_path: Path) -> None:
-    (tmp_path / "s").write_text("left by a node that was killed")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "s"))  # left by a node that was killed
     async with serve_abci(HANDLERS, tmp_path / "s"):
         assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+        with pytest.raises(LocalError, match="another program serves on this socket"):
+            async with serve_abci(HANDLERS, tmp_path / "s"):
+                pass
     assert not (tmp_path / "s").exists()
     with pytest.raises(LocalError, match="at most 107"):
         async with serve_abci(HANDLERS, tmp_path / ("long" * 30)):
