@@ -13,7 +13,7 @@ from segw_agent.staple import Staple
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
-from voice_dpki.ledger.client import LedgerClient, light_client
+from voice_dpki.ledger.client import LedgerClient, light_client, watched_clock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.x509.profile import digest_of
 
@@ -38,11 +38,12 @@ def assemble(
 ) -> Assembly:
     """Put together what judges: with `follow` answers are held, with `staple` the own one is fetched."""
     section = setup.ledger
+    ledger_clock = watched_clock(clock, _light(setup))
     clients = {
         url.partition("://")[2].rstrip("/"): LedgerClient(
             url,
             _light(setup),
-            clock=clock,
+            ledger_clock=ledger_clock,
             max_age_s=section.max_age_s,
             timeout_s=section.timeout_s,
             trust_file=setup.trust_file,
@@ -50,12 +51,12 @@ def assemble(
         )
         for url in section.urls
     }
-    asked, max_age_s = tuple(clients.values()), section.max_age_s
-    watch = Watch(asked, clock, bound_s=section.bound_s, max_age_s=max_age_s, max_entries=section.cache_entries)
+    asked, max_age_s, entries = tuple(clients.values()), section.max_age_s, section.cache_entries
+    watch = Watch(asked, ledger_clock, bound_s=section.bound_s, max_age_s=max_age_s, max_entries=entries)
     ledger = Ledger(
         clients,
         _light(setup),
-        clock,
+        ledger_clock,
         tracer,
         max_age_s=max_age_s,
         watch=watch if follow else None,
@@ -64,7 +65,7 @@ def assemble(
     own = None
     if staple and setup.party is not None:
         digest = digest_of(setup.party.certificate)
-        own = Staple(asked, digest, setup.genesis, clock, max_age_s=max_age_s, every_s=section.bound_s)
+        own = Staple(asked, digest, setup.genesis, ledger_clock, max_age_s=max_age_s, every_s=section.bound_s)
     return Assembly(Judge(ledger, setup.policy, clock, tracer), watch, own, asked)
 
 

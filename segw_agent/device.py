@@ -83,10 +83,10 @@ class Device:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def state_integrity(self, sa: SaName, now_s: float) -> bytes:
+    def state_integrity(self, sa: SaName) -> bytes:
         """Return the statement that goes into N(INTEGRITY_INFO)."""
         assert self._make_statement is not None
-        return self._make_statement(sa, now_s)
+        return self._make_statement(sa, self._clock.now_s())
 
     async def run(self, stop: asyncio.Event) -> Outcome:
         """Attach as often as configured, stay until `stop` or until the SA is gone, and go; returns the outcome."""
@@ -118,7 +118,7 @@ class Device:
         assert attachment is not None
         if self._config.stay:
             await _first(stop.wait(), attachment.closed.wait())
-        attachment.initiator.current.delete("the device goes", self._clock.now_s())
+        attachment.initiator.current.delete("the device goes", self._clock.steady_s())
         self._pump()
         await _within(attachment.closed.wait(), DELETE_S)
         return outcome
@@ -137,7 +137,7 @@ class Device:
             initiator, [initiator], asyncio.get_running_loop().create_future(), asyncio.Event()
         )
         self._attachments.append(attachment)
-        initiator.start(self._clock.now_s())
+        initiator.start(self._clock.steady_s())
         self._pump()
         return attachment
 
@@ -153,7 +153,7 @@ class Device:
             return
         sa = next((found for each in self._attachments if (found := each.sa_of(message)) is not None), None)
         if sa is not None:
-            sa.receive(message, path, self._clock.now_s())
+            sa.receive(message, path, self._clock.steady_s())
             self._pump()
 
     def _pump(self) -> None:
@@ -172,7 +172,7 @@ class Device:
             self._timer = None
         due = [at for sa in self._sas() if (at := sa.timer_s()) is not None]
         if due:
-            delay_s = max(min(due) - self._clock.now_s(), 0.0)
+            delay_s = max(min(due) - self._clock.steady_s(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _send(self, sa: StandingSa) -> None:
@@ -182,7 +182,7 @@ class Device:
     def _tick(self) -> None:
         self._timer = None
         for sa in self._sas():
-            sa.handle_timer(self._clock.now_s())
+            sa.handle_timer(self._clock.steady_s())
         self._pump()
 
     def _sas(self) -> list[StandingSa]:
@@ -209,7 +209,7 @@ class Device:
                 self._tracer.note("child SA rekeyed", ok=True)
             case ChildClosed(reason=reason):
                 log.warning("child SA closed", extra={"fields": {"reason": reason}})
-                attachment.initiator.current.delete("its child SA is gone", self._clock.now_s())
+                attachment.initiator.current.delete("its child SA is gone", self._clock.steady_s())
             case Closed(reason=reason):
                 log.info("SA closed", extra={"fields": {"reason": reason}})
                 self._tracer.note(f"IKE SA closed: {reason}")
@@ -220,13 +220,13 @@ class Device:
             Side.DEVICE, event.sa, event.identity, event.certificate, ledger_answer=event.ledger_answer
         )
         verdict = await self._judge.judge(question)
-        initiator.judge(verdict, self._clock.now_s())
+        initiator.judge(verdict, self._clock.steady_s())
         self._pump()
 
     def _established(self, attachment: _Attachment, event: Established) -> None:
         child = event.child
         if child is None:
-            attachment.initiator.delete("no child SA came about", self._clock.now_s())
+            attachment.initiator.delete("no child SA came about", self._clock.steady_s())
             sentence = event.child_error or ""
             self._end(attachment, Outcome(False, event.identity, code="no-child", sentence=sentence))
             return

@@ -82,7 +82,7 @@ class Gateway:
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """End an SA that stands (SaControl)."""
         self._tracer.note(f"live SA ended: {reason}", ok=False)
-        self.responder.delete(sa.name, reason, self._clock.now_s())
+        self.responder.delete(sa.name, reason, self._clock.steady_s())
         self._pump()
         return True
 
@@ -90,7 +90,7 @@ class Gateway:
         """Say nothing: SAs that are gone are taken off the list at once (SaControl)."""
 
     def _take(self, data: bytes, path: Path) -> None:
-        self.responder.receive(data, path, self._clock.now_s())
+        self.responder.receive(data, path, self._clock.steady_s())
         self._pump()
 
     def _pump(self) -> None:
@@ -109,7 +109,7 @@ class Gateway:
             self._timer = None
         due_s = self.responder.timer_s()
         if due_s is not None:
-            delay_s = max(due_s - self._clock.now_s(), 0.0)
+            delay_s = max(due_s - self._clock.steady_s(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
 
     def _handle(self, event: Event) -> None:
@@ -127,7 +127,7 @@ class Gateway:
 
     def _tick(self) -> None:
         self._timer = None
-        self.responder.handle_timer(self._clock.now_s())
+        self.responder.handle_timer(self._clock.steady_s())
         self._pump()
 
     def _to_judge(self, event: CertificateToJudge) -> None:
@@ -142,7 +142,7 @@ class Gateway:
             self._questions[question.sa] = question
             staple = self._assembly.staple
             verdict = Trusted(staple.answer() if staple else None)
-        self.responder.judge(question.sa, verdict, self._clock.now_s())
+        self.responder.judge(question.sa, verdict, self._clock.steady_s())
         self._pump()
 
     def _established(self, event: Established) -> None:
@@ -159,7 +159,8 @@ class Gateway:
         self._trace_keys(event.sa)
         address = f"; {child.address} assigned" if child and child.address else ""
         self._tracer.note(f"7 IKE SA up, child SA {fields['child']}{address}", ok=child is not None)
-        if self.responder.delete_others(event.sa, "replaced by a new SA of the same device", self._clock.now_s()):
+        reason = "replaced by a new SA of the same device"
+        if self.responder.delete_others(event.sa, reason, self._clock.steady_s()):
             self._tracer.note("9 the device's old IKE SA is deleted")
             self._pump()
 

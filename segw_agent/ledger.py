@@ -12,9 +12,9 @@ from segw_agent.metrics import INQUIRIES
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from segw_agent.way import HELP, follow_way
-from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import AnswerVerifier, HeaderUnknownError, InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.client import LedgerClient, save_trust
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
 
@@ -34,7 +34,7 @@ class Ledger:
         self,
         clients: Mapping[str, LedgerClient],
         light: LightClient,
-        clock: Clock,
+        clock: LedgerClock,
         tracer: IkeTracer,
         *,
         max_age_s: float,
@@ -90,16 +90,23 @@ class Ledger:
         raise problem
 
     def _verify(self, digest: CertDigest, stapled: bytes) -> Resolution:
-        now_s, least = self._clock.now_s(), self._verifier.latest_height
+        now_s, least = self._now_s(), self._verifier.latest_height
         try:
             found = self._verifier.verify(stapled, digest, now_s, min_height=least, with_certificate=False)
         except HeaderUnknownError:
             follow_way(stapled, self._light, now_s)
             found = self._verified_by_way(digest, stapled, now_s)
+        self._clock.heard(self._light.latest.time_ns / 1e9)
         block = self._light.latest.light_block
         if self._trust_file is not None and block is not None:
             save_trust(self._trust_file, block)
         return found
+
+    def _now_s(self) -> float:
+        try:
+            return self._clock.checked_s()
+        except ClockError as error:
+            raise InquiryError(InquiryCode.CLOCK, str(error)) from None
 
     def _verified_by_way(self, digest: CertDigest, stapled: bytes, now_s: float) -> Resolution:
         least = self._verifier.latest_height

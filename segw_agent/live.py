@@ -8,6 +8,7 @@ reach stops new devices, but does not cut off those that are connected.
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
 
 log = logging.getLogger(__name__)
@@ -66,14 +68,14 @@ class LiveSas:
         self._unsure: set[CertDigest] = set()
         """Certificates that may have changed between the answer about them and the moment their SA was added."""
         for sa in live_log.load() if live_log else ():
-            self._insert(sa)
+            self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have begun anew since
 
     def __len__(self) -> int:
         return len(self._sas)
 
     def add(self, question: Question) -> None:
         """Note an SA whose peer was found to be trusted."""
-        sa = LiveSa.of(question, self._clock.now_s())
+        sa = LiveSa.of(question, self._clock.steady_s())
         self._keep(sa)
         if self._watch.held(sa.digest) is None:
             self._unsure.add(sa.digest)
@@ -106,7 +108,7 @@ class LiveSas:
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
         """Take over SAs that were rekeyed while nobody listened: unknown ones of a peer whose known one is gone."""
-        settled_s = self._clock.now_s() - SETTLED_S
+        settled_s = self._clock.steady_s() - SETTLED_S
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
         unknown = {name: each for name, each in standing.items() if name not in self._sas}
         for sa in gone:
@@ -159,13 +161,13 @@ class LiveSas:
         return list(dict.fromkeys(self._sas[name].digest for name in names))
 
     async def _tick(self) -> None:
-        swept_s = self._clock.now_s()
+        swept_s = self._clock.steady_s()
         while True:
             await asyncio.sleep(TICK_S)
             if self._log is not None:
                 self._log.catch_up()
-            now_s = self._clock.now_s()
-            self._mark_expired(now_s)
+            now_s = self._clock.steady_s()
+            self._expire()
             unsure, self._unsure = self._unsure, set()
             await self._recheck(list(unsure) if self._watch.is_fresh() else self._digests())
             await self._end_marked()
@@ -173,8 +175,17 @@ class LiveSas:
                 swept_s = now_s
                 await self._forget_gone()
 
+    def _expire(self) -> None:
+        """End what has expired; a clock that is known to be wrong ends nothing."""
+        try:
+            now_s = self._watch.clock.checked_s()
+        except ClockError:
+            return
+        if not self._watch.clock.set_forward_s():
+            self._mark_expired(now_s)
+
     def _mark_expired(self, now_s: float) -> None:
-        """Not all are looked at each time: there may be a hundred thousand."""
+        """Look at all only when one is due: there may be a hundred thousand."""
         if now_s <= self._soonest_s:
             return
         for sa in self._sas.values():
@@ -192,11 +203,12 @@ class LiveSas:
     async def _recheck_one(self, digest: CertDigest) -> None:
         try:
             found = await self._judge.ledger.ask(digest, step="live SA")
-        except InquiryError as error:
+            now_s = self._watch.clock.checked_s()
+        except (InquiryError, ClockError) as error:
             log.warning("live SA cannot be checked", extra={"fields": {"reason": str(error)}})
             return
         for name in self._of_key.get(digest, ()):
-            refusal = self._judge.policy.check_certificate(self._sas[name].side, found, self._clock.now_s())
+            refusal = self._judge.policy.check_certificate(self._sas[name].side, found, now_s)
             if refusal is not None:
                 self._ending[name] = refusal
 
@@ -227,6 +239,6 @@ class LiveSas:
             return
         if standing is None:
             return
-        oldest_s = self._clock.now_s() - UNSEEN_S
+        oldest_s = self._clock.steady_s() - UNSEEN_S
         for name in [name for name, sa in self._sas.items() if name not in standing and sa.since_s < oldest_s]:
             self.remove(name)

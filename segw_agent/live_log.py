@@ -45,6 +45,7 @@ class LiveSa:
     """Under whom the certificate is recorded: its end, or suspension, ends the SA too."""
     not_after_s: int
     since_s: float
+    """By the monotonic clock of the process that admitted it."""
 
     @classmethod
     def of(cls, question: Question, now_s: float) -> "LiveSa":

@@ -84,6 +84,7 @@ _INQUIRY: Mapping[InquiryCode, str] = {
     InquiryCode.STALE: "the ledger's answer is too old to be believed",
     InquiryCode.UNPROVEN: "the answer about the certificate is not proved by the validators",
     InquiryCode.MALFORMED: "the answer about the certificate cannot be understood",
+    InquiryCode.CLOCK: "our clock is wrong, so we cannot tell how old the ledger's answer is",
     InquiryCode.FORK: "the validators contradict themselves, so that nothing of them can be believed",
 }
 

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from math import inf
 
 from segw_agent.way import find_way, header_of, with_way
-from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.names import CertDigest
@@ -29,7 +30,7 @@ class Staple:
         clients: Sequence[LedgerClient],
         digest: CertDigest,
         genesis: Genesis,
-        clock: Clock,
+        clock: LedgerClock,
         *,
         max_age_s: float,
         every_s: float,
@@ -41,11 +42,15 @@ class Staple:
         self._way: tuple[LightBlock, ...] = ()
         self._way_to = genesis.validators.hash()
         """Which validators the way leads to."""
-        self._again_s = 0.0
+        self._again_s = -inf
+        """When a way is looked for again, by the monotonic clock."""
 
     def answer(self) -> bytes | None:
         """Return the newest answer, None if there is none that a device would believe."""
-        return self._answer if self._clock.now_s() - self._time_s <= self._max_age_s else None
+        try:
+            return self._answer if self._clock.checked_s() - self._time_s <= self._max_age_s else None
+        except ClockError:
+            return None
 
     async def run(self) -> None:
         """Fetch until cancelled. Whatever the status is, it is the device's to judge."""
@@ -75,13 +80,13 @@ class Staple:
     async def _lead(self, client: LedgerClient, data: bytes) -> None:
         """Find the way to the answer's validators, unless the known one leads there."""
         target = header_of(data)
-        now_s = self._clock.now_s()
+        now_s = self._clock.steady_s()
         if target.header.validators_hash == self._way_to or now_s < self._again_s:
             return
         try:
-            self._way = await find_way(client, self._genesis, target, now_s)
+            self._way = await find_way(client, self._genesis, target, self._clock.checked_s())
             self._way_to = target.header.validators_hash
             log.info("validators have changed", extra={"fields": {"headers stapled": len(self._way)}})
-        except InquiryError as error:
+        except (InquiryError, ClockError) as error:
             self._again_s = now_s + AGAIN_S
             log.warning("no way from the genesis to be stapled", extra={"fields": {"reason": str(error)}})

@@ -7,11 +7,12 @@ fall silent: then, within the bound, nothing that is held is relied on any more.
 import asyncio
 import logging
 from collections.abc import Sequence
+from math import inf
 
-from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.names import CertDigest
 
 log = logging.getLogger(__name__)
@@ -26,27 +27,43 @@ class Watch:
     """Follows the first node that answers; `run` until cancelled. Without nodes nothing is ever held."""
 
     def __init__(
-        self, clients: Sequence[LedgerClient], clock: Clock, *, bound_s: float, max_age_s: float, max_entries: int
+        self,
+        clients: Sequence[LedgerClient],
+        clock: LedgerClock,
+        *,
+        bound_s: float,
+        max_age_s: float,
+        max_entries: int,
     ) -> None:
         """Nothing is fresh if no node was heard within `bound_s` or the newest block is older than `max_age_s`."""
-        self._clients, self._clock = clients, clock
+        self._clients, self.clock = clients, clock
         self._bound_s, self._max_age_s = bound_s, max_age_s
         self._holdings = Holdings(max_entries)
-        self._heard_s = 0.0
+        self._heard_s = -inf
         self._news: set[bytes] = set()
         self._any_changed = False
         self._woken = asyncio.Event()
 
     def is_fresh(self) -> bool:
         """Whether what is held can be relied on now."""
-        header, now_s = self._holdings.header, self._clock.now_s()
+        return self._fresh_s() is not None
+
+    def _fresh_s(self) -> float | None:
+        """Return the time if what is held can be relied on at it."""
+        header = self._holdings.header
         if header is None or any(client.fork is not None for client in self._clients):
-            return False
-        return now_s - self._heard_s <= self._bound_s and header.age_s(now_s) <= self._max_age_s
+            return None
+        try:
+            now_s = self.clock.checked_s()
+        except ClockError:
+            return None
+        heard = self.clock.steady_s() - self._heard_s <= self._bound_s
+        return now_s if heard and header.age_s(now_s) <= self._max_age_s else None
 
     def held(self, digest: CertDigest) -> Resolution | None:
         """Return what is held about a certificate, with the status of now; None if it must be asked about."""
-        return self._holdings.get(digest, self._clock.now_s()) if self.is_fresh() else None
+        now_s = self._fresh_s()
+        return None if now_s is None else self._holdings.get(digest, now_s)
 
     def hold(self, resolution: Resolution) -> None:
         """Hold what an answer proved."""
@@ -79,7 +96,7 @@ class Watch:
         """Hear once what is new: at the latest after half the bound, so that silence is noticed within it."""
         before = self._holdings.header
         header, changed = await client.changes(before, wait_s=self._bound_s / 2)
-        self._heard_s = self._clock.now_s()
+        self._heard_s = self.clock.steady_s()
         if before is not None and header.height < before.height:
             raise _behind(header.height, before.height)
         self._holdings.advance(header, changed)

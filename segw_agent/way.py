@@ -21,7 +21,7 @@ from voice_dpki.ledger.answers import InquiryCode, InquiryError, inquiry_error
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
-from voice_dpki.ledger.light import LightBlock, LightClient, LightError, TrustPoint
+from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError, TrustPoint
 
 MAX_WAY = 16
 """Headers on a way: seven complete changes of the validators, each of which takes two."""
@@ -111,4 +111,6 @@ def follow_way(answer: bytes, light: LightClient, now_s: float) -> None:
     except (MalformedError, RecursionError, ValueError) as error:
         raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
     except LightError as error:
+        if error.code is LightCode.FUTURE:
+            raise inquiry_error(error) from None
         raise InquiryError(InquiryCode.UNPROVEN, f"{HELP} ({error})") from None

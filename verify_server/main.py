@@ -64,9 +64,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
             await opened.enter_async_context(client)
             for client in (ledger.client(clock, timeout_s), *ledger.witness_clients(clock, timeout_s))
         ]
-        subscription = Subscription(
-            client, max_entries=config.signers_max_entries, witnesses=witnesses, clock=clock
-        )
+        subscription = Subscription(client, max_entries=config.signers_max_entries, witnesses=witnesses)
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)

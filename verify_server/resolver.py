@@ -28,6 +28,7 @@ _SENTENCES = {
     InquiryCode.STALE: "this domain's inquiry node is behind the ledger, and its answer is too old to be believed",
     InquiryCode.UNPROVEN: "this domain's inquiry node gave an answer that the ledger's validators do not prove",
     InquiryCode.FORK: "the ledger's validators contradict themselves, so nothing on it can be believed",
+    InquiryCode.CLOCK: "this verifier's clock is wrong, so it cannot tell how old the ledger's answer is",
     InquiryCode.MALFORMED: "this domain's inquiry node gave an answer that cannot be understood",
 }
 

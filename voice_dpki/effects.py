@@ -10,10 +10,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall-clock time."""
+    """The two clocks: instants that others compare are of the wall clock, intervals of the monotonic one."""
 
     def now_s(self) -> float:
-        """Seconds since 1970-01-01T00:00:00Z, leap seconds not counted."""
+        """Seconds since 1970-01-01T00:00:00Z, leap seconds not counted; it may be set at any time."""
+        ...
+
+    def steady_s(self) -> float:
+        """Seconds since some moment, sleep of the machine included; nobody can set it."""
         ...
 
 
@@ -47,12 +51,20 @@ class Signer(Protocol):
         ...
 
 
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux's CLOCK_MONOTONIC stands still while the machine sleeps: what was fresh before would be so after."""
+
+
 class SystemClock:
-    """The operating system's clock."""
+    """The operating system's clocks."""
 
     def now_s(self) -> float:
         """Seconds since the Unix epoch."""
         return time.time()
+
+    def steady_s(self) -> float:
+        """Seconds since the machine was started."""
+        return time.clock_gettime(_STEADY)
 
 
 class SystemRandom:

@@ -35,9 +35,9 @@ class RogueDevice(Device):
 
     forge = False
 
-    def state_integrity(self, sa: SaName, now_s: float) -> bytes:
+    def state_integrity(self, sa: SaName) -> bytes:
         """Return the statement that goes into N(INTEGRITY_INFO)."""
-        content = super().state_integrity(OLD_SA if self.forge else sa, now_s)
+        content = super().state_integrity(OLD_SA if self.forge else sa)
         return IntegrityInfo.parse(content).serialize()
 
 

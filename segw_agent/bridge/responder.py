@@ -40,7 +40,7 @@ SECONDS = Histogram(
 )
 NOT_AFTER = Gauge("segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time.")
 
-_TRY_LATER = frozenset({InquiryCode.UNREACHABLE, InquiryCode.STALE})
+_TRY_LATER = frozenset({InquiryCode.UNREACHABLE, InquiryCode.STALE, InquiryCode.CLOCK})
 
 _REVOKED: Mapping[str, x509.ReasonFlags | None] = {
     "revoked": None,

@@ -38,7 +38,7 @@ def spoken(new_wire: NewWire, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
         return payloads
 
     monkeypatch.setattr("voice_dpki.ikev2.protect.parse_payloads", listen)
-    wire = new_wire(state_integrity=lambda sa, now_s: b"integrity", device={"probe_s": 5.0})
+    wire = new_wire(state_integrity=lambda sa: b"integrity", device={"probe_s": 5.0})
     wire.start().wait(6)
     for end in (wire.device, next(iter(wire.gateway.sas()))):
         end.rekey_child(next(iter(end.children)), wire.now_s)

@@ -120,7 +120,7 @@ def test_stapled_answer_reaches_the_device(wire: Wire) -> None:
 
 
 def test_integrity_info_reaches_the_gateway(new_wire: NewWire) -> None:
-    wire = new_wire(state_integrity=lambda sa, now_s: b"info " + sa.spi_r).start()
+    wire = new_wire(state_integrity=lambda sa: b"info " + sa.spi_r).start()
     (claim,) = wire.happened("gateway", CertificateToJudge)
     assert claim.integrity_info == b"info " + claim.sa.spi_r
     assert "N(INTEGRITY_INFO)" in wire.seen[2].payloads

@@ -85,6 +85,9 @@ class FixedClock:
     def now_s(self) -> float:
         return self.at_s
 
+    def steady_s(self) -> float:
+        return 0.0
+
 
 async def test_a_witness_with_another_history_ends_all_trust(federation: Any, chain: Any) -> None:
     """Its evidence is kept; a witness whose header is not signed, or that has none, changes nothing."""

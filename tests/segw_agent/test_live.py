@@ -16,6 +16,7 @@ from tests.disks import fill
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.names import CertDigest
 
 ONE = CertDigest(b"\1" * 32)
@@ -107,7 +108,7 @@ def live_sas(tmp_path: Path, *known: LiveSa) -> LiveSas:
     log.load()
     for each in known:
         log.add(each)
-    watch = Watch([], SystemClock(), bound_s=2, max_age_s=30, max_entries=10)
+    watch = Watch([], LedgerClock(SystemClock(), 0), bound_s=2, max_age_s=30, max_entries=10)
     return LiveSas(None, watch, NoControl(), SystemClock(), log)  # type: ignore[arg-type]  # nothing is judged here
 
 

@@ -10,6 +10,7 @@ from segw_agent.attachment.site import VENDOR, Credential
 from segw_agent.watch import Watch
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 
@@ -45,7 +46,7 @@ async def until(condition: object) -> None:
 async def test_held_until_it_changes(testbed: Testbed, clients: list[LedgerClient]) -> None:
     one = await asyncio.to_thread(recorded, testbed, "watch1")
     other = await asyncio.to_thread(recorded, testbed, "watch2")
-    watch = Watch(clients, SystemClock(), bound_s=BOUND_S, max_age_s=30, max_entries=10)
+    watch = Watch(clients, clients[1].clock, bound_s=BOUND_S, max_age_s=30, max_entries=10)
     assert watch.held(one.digest) is None
     async with asyncio.TaskGroup() as group:
         task = group.create_task(watch.run())
@@ -71,6 +72,6 @@ async def test_held_until_it_changes(testbed: Testbed, clients: list[LedgerClien
 
 
 async def test_without_nodes_nothing_is_held() -> None:
-    watch = Watch([], SystemClock(), bound_s=BOUND_S, max_age_s=30, max_entries=10)
+    watch = Watch([], LedgerClock(SystemClock(), 0), bound_s=BOUND_S, max_age_s=30, max_entries=10)
     await watch.run()
     assert not watch.is_fresh()

@@ -20,6 +20,7 @@ from segw_agent.way import MAX_WAY, find_way, header_of, with_way
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.client import LedgerClient, light_client, load_trust
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.ledger.proposals import SetMember, encode_change
@@ -112,7 +113,7 @@ async def way(client: LedgerClient, answer: bytes, testbed: Testbed) -> tuple[Li
 def ledger_of(testbed: Testbed, **options: Any) -> Ledger:
     """What judges for a device that has the genesis, or a trust file, and nobody to ask."""
     light = light_client(genesis_of(testbed), options.get("trust_file"))
-    return Ledger({}, light, SystemClock(), IkeTracer(None, "device"), max_age_s=30, **options)
+    return Ledger({}, light, LedgerClock(SystemClock(), 0), IkeTracer(None, "device"), max_age_s=30, **options)
 
 
 def test_device_follows_what_the_gateway_staples(testbed: Testbed, segw: Credential) -> None:

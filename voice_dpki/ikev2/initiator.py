@@ -38,8 +38,8 @@ MAX_ATTEMPTS = 4
 MAX_COOKIE_BYTES = 64
 """RFC 7296 §2.6."""
 
-StateIntegrity: TypeAlias = Callable[[SaName, float], bytes]
-"""Makes the content of N(INTEGRITY_INFO) for an IKE SA at a time in seconds."""
+StateIntegrity: TypeAlias = Callable[[SaName], bytes]
+"""Makes the content of N(INTEGRITY_INFO) for an IKE SA. It states the time of day; the machine's is for timers."""
 
 
 class Initiator(StandingSa):
@@ -211,15 +211,15 @@ class Initiator(StandingSa):
             Certificate(CertEncoding.X509_SIGNATURE, self.party.certificate),
             CertificateRequest(CertEncoding.X509_SIGNATURE),
             self._own_auth(identification, self._sent, self._peer_nonce, digital=self._digital),
-            *self._integrity(now_s),
+            *self._integrity(),
             *self._child.payloads(),
         )
         self._ask(ExchangeType.IKE_AUTH, payloads, now_s)
 
-    def _integrity(self, now_s: float) -> tuple[Notify, ...]:
+    def _integrity(self) -> tuple[Notify, ...]:
         if self._state_integrity is None:
             return ()
-        return (Notify(self.settings.integrity_info, self._state_integrity(self.name, now_s)),)
+        return (Notify(self.settings.integrity_info, self._state_integrity(self.name)),)
 
     def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
         if self.state is not State.AUTH:

@@ -39,7 +39,7 @@ import msgspec
 
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.ledger.header import Header, SignedHeader
-from voice_dpki.ledger.light import LightClient, LightCode, LightError
+from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightClient, LightCode, LightError
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.proof import (
     MAX_PROOF_BYTES,
@@ -79,6 +79,8 @@ class InquiryCode(StrEnum):
     UNPROVEN = "unproven"
     STALE = "stale"
     FORK = "fork"
+    CLOCK = "clock"
+    """Our clock and the ledger's contradict each other, so that nothing can be said about age."""
 
 
 class InquiryError(PeerError):
@@ -301,10 +303,14 @@ class AnswerVerifier:
             header = self._verified(SignedHeader.from_json(msgspec.json.decode(raw)), now_s, min_height)
             self._last = raw, header
         age_s = header.age_s(now_s)
+        if age_s < -MAX_CLOCK_DRIFT_S:
+            raise InquiryError(
+                InquiryCode.CLOCK, f"the newest block is {-age_s:.0f} s ahead of our clock: set the clock right"
+            )
         if age_s > self._max_age_s:
             raise InquiryError(
                 InquiryCode.STALE,
-                f"the newest block is {age_s:.0f} s old, and at most {self._max_age_s:g} s are allowed",
+                f"the newest block is {age_s:.0f} s old by our clock, and {self._max_age_s:g} s are allowed",
             )
         return header
 
@@ -319,8 +325,8 @@ class AnswerVerifier:
 
 def inquiry_error(error: LightError) -> InquiryError:
     """Say of an inquiry that its header cannot be trusted."""
-    code = InquiryCode.FORK if error.code is LightCode.FORK else InquiryCode.UNPROVEN
-    return InquiryError(code, f"the answer's header is not trusted: {error}")
+    codes = {LightCode.FORK: InquiryCode.FORK, LightCode.FUTURE: InquiryCode.CLOCK}
+    return InquiryError(codes.get(error.code, InquiryCode.UNPROVEN), f"the answer's header is not trusted: {error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.http_client import HttpAnswerError, HttpClient, HttpError
@@ -25,6 +26,7 @@ from voice_dpki.ledger.answers import (
     inquiry_error,
 )
 from voice_dpki.ledger.changes import ChangesForm, changed_keys, parse_changes
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, TrustPoint
@@ -114,13 +116,16 @@ class LedgerClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         trust_file: Path | None = None,
         tls: ssl.SSLContext | None = None,
+        ledger_clock: LedgerClock | None = None,
     ) -> None:
         """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError.
 
         Newer trusted headers are kept in `trust_file`, for the next start. `tls` protects the connection; answers
-        prove themselves.
+        prove themselves. Those who ask several nodes of one ledger share a `ledger_clock`, which is used instead of
+        `clock`.
         """
-        self._clock = clock or SystemClock()
+        self.clock = ledger_clock or watched_clock(clock or SystemClock(), light)
+        """This machine's clock, held to the headers that were verified."""
         self._light = light
         self._verifier = AnswerVerifier(light, max_age_s=max_age_s)
         self._timeout_s = timeout_s
@@ -181,7 +186,7 @@ class LedgerClient:
         data = await self._get(f"/ledger/v1/{kind}/{digest.hex()}")
         resolution = await self._verified(
             lambda: self._verifier.verify(
-                data, digest, self._clock.now_s(), min_height=min_height, with_certificate=with_certificate
+                data, digest, self._now_s(), min_height=min_height, with_certificate=with_certificate
             )
         )
         return resolution, data
@@ -196,7 +201,7 @@ class LedgerClient:
         body = msgspec.json.encode({"digests": [digest.hex() for digest in digests]})
         data = await self._fetch("POST", "/ledger/v1/statuses", body)
         resolutions = await self._verified(
-            lambda: self._verifier.verify_batch(data, digests, self._clock.now_s(), min_height=min_height)
+            lambda: self._verifier.verify_batch(data, digests, self._now_s(), min_height=min_height)
         )
         return resolutions, data
 
@@ -213,7 +218,7 @@ class LedgerClient:
         min_height = self._verifier.latest_height
         data = await self._get(f"/ledger/v1/prefix/{prefix}")
         return await self._verified(
-            lambda: self._verifier.verify_prefix(data, prefix, self._clock.now_s(), min_height=min_height)
+            lambda: self._verifier.verify_prefix(data, prefix, self._now_s(), min_height=min_height)
         )
 
     async def leaves(self, keys: Sequence[bytes]) -> tuple[bytes | None, ...]:
@@ -222,7 +227,7 @@ class LedgerClient:
         body = msgspec.json.encode({"keys": [key.hex() for key in keys]})
         data = await self._fetch("POST", "/ledger/v1/leaves", body)
         return await self._verified(
-            lambda: self._verifier.verify_leaves(data, keys, self._clock.now_s(), min_height=min_height)
+            lambda: self._verifier.verify_leaves(data, keys, self._now_s(), min_height=min_height)
         )
 
     async def listed(self, keys: Sequence[bytes]) -> tuple[Resolution, ...]:
@@ -274,7 +279,7 @@ class LedgerClient:
             raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
         raw = bytes(form.signed_header)
         trust = self._verifier.trust
-        return form, await self._verified(lambda: trust(raw, self._clock.now_s(), min_height=height))
+        return form, await self._verified(lambda: trust(raw, self._now_s(), min_height=height))
 
     async def compare(self, witness: "LedgerClient") -> None:
         """Hold the newest trusted header to the one that another node, a witness, has at its height.
@@ -287,7 +292,7 @@ class LedgerClient:
             return
         block = await witness.light_block(latest.height)
         try:
-            self._light.verify(block.signed_header, block.validators, self._clock.now_s(), min_height=0)
+            self._light.verify(block.signed_header, block.validators, self._now_s(), min_height=0)
         except LightError as error:
             raise inquiry_error(error) from None
         finally:
@@ -328,16 +333,37 @@ class LedgerClient:
         """Verify an answer, by way of other headers where its own does not follow from a trusted one."""
         try:
             try:
-                return verify()
+                found = verify()
             except HeaderUnknownError as unknown:
                 await self._approach(unknown.signed_header)
-            return verify()
+                found = verify()
+            self.clock.heard(self._light.latest.time_ns / 1e9)
+            self._now_s()
+            return found
+        except InquiryError as error:
+            raise self._blamed(error) from None
         finally:
             self._keep_trust()
             self._report_fork()
+            HEALTH.problem()
+
+    def _now_s(self) -> float:
+        """The time that answers are judged at; raises InquiryError where our clock is wrong."""
+        try:
+            return self.clock.checked_s()
+        except ClockError as error:
+            raise InquiryError(InquiryCode.CLOCK, str(error)) from None
+
+    def _blamed(self, error: InquiryError) -> InquiryError:
+        """Blame our clock for what looks old because it was set forward, and note what contradicts it."""
+        if error.code is InquiryCode.STALE and self.clock.set_forward_s():
+            return InquiryError(InquiryCode.CLOCK, f"{self.clock.problem()} ({error})")
+        if error.code is InquiryCode.CLOCK and not self.clock.problem():
+            self.clock.refused(str(error))
+        return error
 
     async def _approach(self, signed_header: SignedHeader) -> None:
-        way = self._light.approach(signed_header, self._clock.now_s(), min_height=0)
+        way = self._light.approach(signed_header, self._now_s(), min_height=0)
         try:
             height = next(way)
             while True:
@@ -386,6 +412,13 @@ class LedgerClient:
             raise _refusal(answer.status, answer.body)
         form = _decode(answer.body, _ReceiptForm)
         return Receipt(digest, form.status, Height(form.height), form.repeated)
+
+
+def watched_clock(clock: Clock, light: LightClient) -> LedgerClock:
+    """Hold a clock to what a light client trusts; the process's health tells if it is wrong."""
+    ledger_clock = LedgerClock(clock, light.latest.time_ns / 1e9)
+    HEALTH.watch(ledger_clock)
+    return ledger_clock
 
 
 def light_client(genesis: Genesis, trust_file: Path | None = None) -> LightClient:

@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.ledger.answers import MAX_BATCH, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,11 @@ class Subscription:
         max_entries: int = MAX_ENTRIES,
         witnesses: Sequence[LedgerClient] = (),
         compare_s: float = COMPARE_S,
-        clock: Clock | None = None,
     ) -> None:
         """`witnesses` ask other nodes: whose node is cut off, or lies, can be shown another history than others."""
         self._client = client
         self._witnesses = witnesses
         self._compare_s = compare_s
-        self._clock = clock or SystemClock()
         self._holdings = Holdings(max_entries)
 
     async def look_up(self, digest: CertDigest) -> Resolution:
@@ -69,7 +67,11 @@ class Subscription:
         """Return what is held about a certificate, unless it is too old to be relied on."""
         if self._client.fork is not None:
             return None
-        held = self._holdings.get(digest, self._clock.now_s())
+        try:
+            now_s = self._client.clock.checked_s()
+        except ClockError:
+            return None
+        held = self._holdings.get(digest, now_s)
         return held if held is not None and held.age_s <= self._client.max_age_s else None
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.shell.http import Request, Response, Route, json_response
 
 
@@ -10,6 +11,9 @@ async def _metrics(_request: Request) -> Response:
 
 
 async def _health(_request: Request) -> Response:
+    problem = HEALTH.problem()
+    if problem:
+        return json_response(503, {"status": "clock wrong", "detail": problem})
     return json_response(200, {"status": "ok"})
 
 

@@ -35,6 +35,9 @@ class Later:
     def now_s(self) -> float:
         return SystemClock().now_s() + self._by_s
 
+    def steady_s(self) -> float:
+        return SystemClock().steady_s() + self._by_s
+
 
 @pytest.fixture(scope="module")
 def bridge(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Bridge:

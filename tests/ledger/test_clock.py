@@ -1,0 +1,217 @@
+"""A wall clock that is set makes nothing old look new: it is noticed, and nothing is believed until it is right."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.clocks import STEPS_S, SettableClock
+from voice_dpki.clock_health import HEALTH, WRONG
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import STEADY_RATE, ClockError, LedgerClock
+from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S
+from voice_dpki.ledger.subscription import Subscription
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
+from voice_dpki.shell.metrics import HEALTH_ROUTE
+
+START_S = 1_790_000_000.0
+
+
+class Node:
+    """Serves the newest header of a chain in memory as changes, with as little as a client needs."""
+
+    def __init__(self, chain: Any) -> None:
+        self.signed_header = chain.replica.last
+        self.time_s = self.signed_header.header.time_ns / 1e9
+
+    async def changes(self, _request: Request) -> Response:
+        answer = {"steps": None, "signed_header": self.signed_header.to_json()}
+        return Response(200, json.dumps(answer).encode())
+
+
+@asynccontextmanager
+async def asked(federation: Any, node: Node, clock: SettableClock) -> AsyncIterator[LedgerClient]:
+    routes = [Route("GET", "/ledger/v1/changes", node.changes), HEALTH_ROUTE]
+    async with serve(HttpApp(routes), Listen(port=0)) as port:
+        async with LedgerClient.of_genesis(
+            f"http://127.0.0.1:{port}", federation.genesis, clock=clock, max_age_s=30
+        ) as client:
+            yield client
+
+
+async def code_of(client: LedgerClient) -> str:
+    try:
+        await client.newest(0, wait_s=0)
+    except InquiryError as error:
+        return error.code
+    return "believed"
+
+
+async def health(client: LedgerClient) -> tuple[int, Any]:
+    answer = await client._http.request("GET", "/healthz")
+    return answer.status, json.loads(answer.body)
+
+
+def said_of_clock(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.message.startswith("clock is")]
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of other tests that are still in use do not count."""
+    monkeypatch.setattr(HEALTH, "_sources", WeakSet())
+
+
+@pytest.fixture
+def node(chain: Any) -> Node:
+    chain.take(chain.next_block())
+    return Node(chain)
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+async def test_a_client_whose_clock_is_set_believes_nothing_until_it_is_right(
+    federation: Any, node: Node, step_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock = SettableClock(node.time_s + 1)
+    async with asked(federation, node, clock) as client:
+        assert await code_of(client) == "believed"
+        assert await health(client) == (200, {"status": "ok"})
+        clock.elapse(5)
+        clock.set(step_s)
+        for _ in range(2):
+            assert await code_of(client) == InquiryCode.CLOCK
+        status, said = await health(client)
+        way = "behind the ledger" if step_s < 0 else "set forward"
+        assert (status, way in said["detail"]) == (503, True)
+        assert float(re.search(r"(\d+) s ", said["detail"])[1]) == pytest.approx(abs(step_s), abs=10)
+        assert WRONG.collect()[0].samples[0].value == 1
+        assert said_of_clock(caplog) == ["clock is wrong"]
+        clock.set(0)
+        assert await code_of(client) == "believed"
+        assert await health(client) == (200, {"status": "ok"})
+        assert said_of_clock(caplog) == ["clock is wrong", "clock is right again"]
+
+
+@pytest.mark.parametrize("step_s", [-86_400, -3600, -600])
+async def test_a_header_does_not_get_young_again(federation: Any, node: Node, step_s: float) -> None:
+    """The node is stuck, or lies, and the clock is set back to where its last header was new."""
+    clock = SettableClock(node.time_s + 1)
+    async with asked(federation, node, clock) as client:
+        assert await code_of(client) == "believed"
+        clock.elapse(-step_s)
+        assert await code_of(client) == InquiryCode.STALE
+        clock.set(step_s)
+        assert await code_of(client) == InquiryCode.CLOCK
+        clock.set(step_s + 2 * MAX_CLOCK_DRIFT_S + 0.002 * -step_s)
+        assert await code_of(client) in (InquiryCode.CLOCK, InquiryCode.STALE)
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+async def test_a_client_that_starts_with_a_wrong_clock(federation: Any, node: Node, step_s: float) -> None:
+    clock = SettableClock(node.time_s + 1)
+    clock.set(step_s)
+    async with asked(federation, node, clock) as client:
+        wanted = InquiryCode.CLOCK if step_s < 0 else InquiryCode.STALE
+        assert await code_of(client) == wanted
+        if step_s < 0:
+            assert (await health(client))[0] == 503
+        clock.set(0)
+        assert await code_of(client) == "believed"
+        assert await health(client) == (200, {"status": "ok"})
+
+
+async def test_what_is_held_is_not_answered_by_a_wrong_clock(
+    federation: Any, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SettableClock(node.time_s + 1)
+    async with asked(federation, node, clock) as client:
+        header, _ = await client.newest(0, wait_s=0)
+        subscription = Subscription(client)
+        ages: list[float] = []
+        monkeypatch.setattr(subscription._holdings, "get", lambda _digest, now_s: ages.append(now_s))
+        for step_s in (0, *STEPS_S):
+            clock.set(step_s)
+            assert subscription.held(bytes(32)) is None  # type: ignore[arg-type]
+        assert ages == [clock.true_s, *(clock.true_s + step_s for step_s in STEPS_S if step_s > 0)]
+        assert header.age_s(ages[-1]) > client.max_age_s
+
+
+async def test_nobody_on_the_path_can_make_us_doubt_our_clock(federation: Any, chain: Any) -> None:
+    """A header from the future counts only with the validators' signatures."""
+    chain.take(chain.next_block())
+    clock = SettableClock(chain.replica.last.header.time_ns / 1e9)
+    future = chain.next_block(time_ns=int((clock.true_s + 3600) * 1e9)).signed_header
+    for signed_header, is_signed in ((_forged(future), False), (future, True)):
+        node = Node(chain)
+        node.signed_header = signed_header
+        async with asked(federation, node, clock) as client:
+            assert (await code_of(client) == InquiryCode.CLOCK) is is_signed
+            assert bool(HEALTH.problem()) is is_signed
+
+
+def _forged(signed: Any) -> Any:
+    votes = tuple(replace(vote, signature=bytes(64)) for vote in signed.commit.signatures)
+    return replace(signed, commit=replace(signed.commit, signatures=votes))
+
+
+Moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("elapse"), st.floats(0, 7200)),
+        st.tuples(st.just("set"), st.sampled_from((0.0, 5.0, -5.0, *map(float, STEPS_S)))),
+        st.tuples(st.just("hear"), st.floats(0, 40)),
+    ),
+    max_size=40,
+)
+
+
+@given(Moves)
+def test_time_is_never_earlier_than_the_ledger_bears_out(moves: list[tuple[str, float]]) -> None:
+    """However the wall clock is set: what `checked_s` returns is no earlier than the last header, and ages with it.
+
+    It is right, within the drift and the headers' delay, whenever the wall clock is.
+    """
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S)
+    heard_at_s, header_s = clock.true_s, START_S
+    for what, amount in moves:
+        if what == "elapse":
+            clock.elapse(amount)
+        elif what == "set":
+            clock.set(amount)
+        else:
+            header_s = max(header_s, clock.true_s - amount)
+            heard_at_s = clock.true_s
+            held.heard(clock.true_s - amount)
+        waited_s = clock.true_s - heard_at_s
+        try:
+            now_s = held.checked_s()
+        except ClockError:
+            assert clock.error_s < -MAX_CLOCK_DRIFT_S + 1e-3
+            assert "behind the ledger" in held.problem()
+            continue
+        assert now_s >= header_s + STEADY_RATE * waited_s - 1e-3
+        assert now_s <= max(clock.now_s(), clock.true_s) + 1e-3
+        if held.set_forward_s():
+            assert clock.error_s > 0 or amount
+
+
+def test_a_fast_monotonic_clock_does_not_carry_the_time_away() -> None:
+    """500 ppm for a month, with a header each minute, and then an hour without."""
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S)
+    for minutes in [1] * 43_200 + [60]:
+        clock.true_s += 60 * minutes
+        clock.steady += 60 * minutes * 1.0005
+        assert abs(held.checked_s() - clock.true_s) < 1e-3
+        held.heard(clock.true_s - 1)
+    assert held.problem() == ""

@@ -1,0 +1,96 @@
+"""This machine's clock, held to the ledger's headers and to the monotonic clock.
+
+Freshness needs two bounds. A header's age by the wall clock says nothing once that clock was set back: what is an
+hour old looks new. So each verified header gives a lower bound for the time, which rises by the monotonic clock:
+
+    floor = time of the header + monotonic time since it was heard
+
+A wall clock that lies more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Above
+the floor the later of the two counts, so that whatever was verified ages, whatever becomes of the wall clock. The
+floor never comes from the wall clock: one that was wrong for a time leaves nothing behind (docs/adr/0024).
+"""
+
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S
+
+FRESH_S = 60.0
+"""The wall clock agrees with a header that is no older when it is heard."""
+
+STEADY_RATE = 0.999
+"""The floor rises by so much of each monotonic second: a monotonic clock that runs fast must not carry it away."""
+
+
+REMEMBERED_S = 60.0
+"""A header that was refused speaks against our clock for so long: the clock may be right by then."""
+
+
+class ClockError(LocalError):
+    """This machine's clock is wrong; the message says by how much."""
+
+
+class LedgerClock:
+    """The wall clock, as far as the ledger bears it out."""
+
+    def __init__(self, clock: Clock, known_s: float, *, agrees: bool = False) -> None:
+        """`known_s` is the time of the newest header that is known, or the genesis's, in Unix seconds.
+
+        `agrees` takes the wall clock for right as it is now, which an engine must: its clock makes the headers.
+        """
+        self._clock = clock
+        self._known_s, self._heard_s = known_s, clock.steady_s()
+        self._offset_s = self._offset_now_s() if agrees else None
+        """Wall clock minus monotonic clock when the wall clock last agreed with the ledger."""
+        self._refused, self._refused_s = "", 0.0
+
+    def steady_s(self) -> float:
+        """Seconds of the monotonic clock, for intervals."""
+        return self._clock.steady_s()
+
+    def checked_s(self) -> float:
+        """Return the time, in Unix seconds; raises ClockError where the wall clock is behind the ledger."""
+        wall_s, floor_s = self._clock.now_s(), self._floor_s()
+        if floor_s - wall_s > MAX_CLOCK_DRIFT_S:
+            raise ClockError(_behind(floor_s - wall_s))
+        return max(wall_s, floor_s)
+
+    def heard(self, time_s: float) -> None:
+        """Note the time of a header that was verified just now."""
+        self._known_s, self._heard_s = max(self._floor_s(), time_s), self._clock.steady_s()
+        if -MAX_CLOCK_DRIFT_S <= self._clock.now_s() - self._known_s <= FRESH_S:
+            self._offset_s = self._offset_now_s()
+        self._refused = ""
+
+    def refused(self, reason: str) -> None:
+        """Note that a header was signed by the validators, and refused because our clock contradicts it."""
+        self._refused, self._refused_s = reason, self._clock.steady_s()
+
+    def set_forward_s(self) -> float:
+        """Seconds by which the wall clock was set forward since it agreed with the ledger; 0 for a few."""
+        if self._offset_s is None:
+            return 0.0
+        forward_s = self._offset_now_s() - self._offset_s
+        return forward_s if forward_s > MAX_CLOCK_DRIFT_S else 0.0
+
+    def problem(self) -> str:
+        """Say what is wrong with the clock; empty where nothing is known to be."""
+        behind_s = self._floor_s() - self._clock.now_s()
+        if behind_s > MAX_CLOCK_DRIFT_S:
+            return _behind(behind_s)
+        forward_s = self.set_forward_s()
+        if forward_s:
+            return (
+                f"this machine's clock was set forward by {forward_s:.0f} s since it agreed with the ledger: "
+                "set it right"
+            )
+        return self._refused if self._clock.steady_s() - self._refused_s <= REMEMBERED_S else ""
+
+    def _floor_s(self) -> float:
+        return self._known_s + STEADY_RATE * (self._clock.steady_s() - self._heard_s)
+
+    def _offset_now_s(self) -> float:
+        return self._clock.now_s() - self._clock.steady_s()
+
+
+def _behind(seconds: float) -> str:
+    return f"this machine's clock is {seconds:.0f} s behind the ledger: set it right"
