@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from sipmessage import URI, Request, Response
@@ -24,10 +25,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send `request`, which may be a changed copy, to `hop`."""
+    """Send `request`, which may be a changed copy, to `hop`; the others are those of `ProxyCore.forward`.
+
+    `otherwise` says what is done where no response comes at all, told whether the hop is known to be gone; it may
+    raise Refusal.
+    """
 
     request: Request
     hop: Hop
+    fallback: Hop | None = None
+    back: Hop | None = None
+    otherwise: Callable[[bool], "Forward"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +137,27 @@ class ProxyElement:
             self._answer(arrival, 500, None, ())
         else:
             if isinstance(decision, Forward):
-                self._core.forward(arrival.key, decision.request, decision.hop, self.now_s())
+                self._forward(arrival, decision)
             else:
                 self._answer(arrival, 200, None, decision.headers)
         self._endpoint.flush()
+
+    def _forward(self, arrival: Arrival, decision: Forward) -> None:
+        self._core.forward(
+            arrival.key,
+            decision.request,
+            decision.hop,
+            self.now_s(),
+            fallback=decision.fallback,
+            back=decision.back,
+            otherwise=partial(self._forward_elsewhere, arrival, decision.otherwise) if decision.otherwise else None,
+        )
+
+    def _forward_elsewhere(self, arrival: Arrival, decide: Callable[[bool], Forward], is_gone: bool) -> None:
+        try:
+            self._forward(arrival, decide(is_gone))
+        except Refusal as refusal:
+            self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
 
     def _answer(
         self, arrival: Arrival, status: int, phrase: str | None, headers: tuple[tuple[str, str], ...]

@@ -1,5 +1,7 @@
 """What a domain's proxy does with a request: admit its users, sign and route their calls, verify the others'."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from prometheus_client import Counter, Gauge
@@ -13,11 +15,12 @@ from sip_testbed.proxy_rules import Refusal, number_of
 from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
+from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
-from voice_dpki.sip.location import ExpiryBounds, Location
-from voice_dpki.sip.message import Hop, copy_request, uri_hop
+from voice_dpki.sip.location import Binding, ExpiryBounds, Location, target_of
+from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.stir.tn import canonical_tn
@@ -107,8 +110,9 @@ class ProxyService:
         method = arrival.request.method
         if method == "INVITE":
             request = copy_request(arrival.request)
-            own = self._is_own_caller(rules.caller_uri(request))
-            return Forward(request, await (self._outbound(request) if own else self._inbound(request)))
+            if self._is_own_caller(rules.caller_uri(request)):
+                return await self._outbound(request, _flow_back(arrival))
+            return await self._inbound(request)
         if method not in ("REGISTER", "OPTIONS"):
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
@@ -119,7 +123,7 @@ class ProxyService:
 
     # Calls of the domain's own users.
 
-    async def _outbound(self, request: Request) -> Hop:
+    async def _outbound(self, request: Request, back: Hop | None) -> Forward:
         """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
@@ -133,7 +137,7 @@ class ProxyService:
         rules.assert_identity(request, caller, self._config.domain)
         callee = self._own_user(request.uri)
         if callee is not None:
-            return self._deliver(request, callee, now_s)
+            return replace(self._deliver(request, callee), back=back)
         way = self._routes.way(request.uri, number_of(request.uri))
         if way is None:
             raise Refusal(404, "Not Found: there is no route to this destination")
@@ -141,7 +145,7 @@ class ProxyService:
             request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
             await self._signer.sign(request, caller)
-        return way.hop
+        return Forward(request, way.hop, back=back)
 
     def _authenticate(self, request: Request, now_s: float) -> Tn:
         values = request.headers.getlist("Proxy-Authorization")
@@ -154,27 +158,39 @@ class ProxyService:
 
     # Calls from other domains.
 
-    async def _inbound(self, request: Request) -> Hop:
+    async def _inbound(self, request: Request) -> Forward:
         """Let a call in to one of the users, with what was found out about its caller."""
         callee = self._own_user(request.uri)
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")
         rules.remove_assertions(request)
-        hop = self._deliver(request, callee, self._element.now_s())
+        self._deliver(request, callee)  # refuses before anybody is asked
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
             caller = number_of(rules.caller_uri(request))
             if caller is not None:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
-        return hop
+        return self._deliver(request, callee)
 
-    def _deliver(self, request: Request, callee: Tn, now_s: float) -> Hop:
-        """Send a call to where the user is registered (RFC 3261 §16.5)."""
-        bindings = self._location.find(callee, now_s)
+    def _deliver(self, request: Request, callee: Tn, silent: Sequence[Binding] = ()) -> Forward:
+        """Send a call to where the user is registered (RFC 3261 §16.5), the newest of the contacts first.
+
+        `silent` are those that gave no response. A binding whose flow is known to be gone is forgotten.
+        """
+        bindings = [each for each in self._location.find(callee, self._element.now_s()) if each not in silent]
         if not bindings:
-            raise Refusal(480, "Temporarily Unavailable: the user is not registered")
-        request.uri = bindings[0].uri
-        return uri_hop(request.uri) or bindings[0].source
+            why = "no telephone of the user can be reached" if silent else "the user is not registered"
+            raise Refusal(480, f"Temporarily Unavailable: {why}")
+        binding, target = bindings[0], bindings[0].target
+
+        def otherwise(is_gone: bool) -> Forward:
+            if is_gone and target.hop.flow is not None:
+                self._location.drop(callee, binding)
+            return self._deliver(request, callee, (*silent, binding))
+
+        request = copy_request(request)
+        request.uri = binding.uri
+        return Forward(request, target.hop, target.fallback, otherwise=otherwise)
 
     # Whose is what.
 
@@ -196,4 +212,14 @@ class ProxyService:
         if user is None:
             return self._routes.find(uri, number_of(uri))
         bindings = self._location.find(user, self._element.now_s())
-        return uri_hop(bindings[0].uri) if bindings else None
+        return bindings[0].target.hop if bindings else None
+
+
+def _flow_back(arrival: Arrival) -> Hop | None:
+    """Return the flow on which an own user's telephone gets the requests of this call, if it needs one."""
+    request = arrival.request
+    contacts = header_values(request, "Contact")
+    if len(contacts) != 1:
+        raise MalformedError("an INVITE has exactly one Contact (RFC 3261 §8.1.1.8)")
+    contact = parse_address(contacts[0]).uri
+    return target_of(request, contact, arrival.source, flow_only="ob" in contact.parameters).hop

@@ -1,9 +1,18 @@
 """The registrar of a domain: REGISTER, from authenticated users only (RFC 3261 §10.3)."""
 
+from collections.abc import Sequence
+
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.names import Tn
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
-from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError
+from voice_dpki.sip.location import (
+    Binding,
+    IntervalTooBriefError,
+    Location,
+    NoFirstHopError,
+    OutOfOrderError,
+    supports_outbound,
+)
 from voice_dpki.sip.message import parse_address, required_header
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.stir.tn import canonical_tn
@@ -30,8 +39,11 @@ class Registrar:
             raise Refusal(423, None, (("Min-Expires", str(self._location.bounds.least)),)) from None
         except OutOfOrderError as error:
             raise Refusal(500, f"Server Internal Error: {error}") from None
+        except NoFirstHopError as error:
+            raise Refusal(439, f"First Hop Lacks Outbound Support: {error}") from None
         bindings = self._location.find(user, now_s)
-        return tuple(("Contact", f"<{b.uri}>;expires={round(b.expires_s - now_s)}") for b in bindings)
+        contacts = tuple(("Contact", f"{b.contact};expires={round(b.expires_s - now_s)}") for b in bindings)
+        return (*contacts, *_outbound(arrival, bindings))
 
     def _user(self, arrival: Arrival, now_s: float) -> Tn:
         """Return the number whose user is registering: the authenticated one, and none else."""
@@ -46,3 +58,17 @@ class Registrar:
         if number_of(aor) != user:
             raise Refusal(403, "Forbidden: a user registers no other number")
         return user
+
+
+def _outbound(arrival: Arrival, bindings: Sequence[Binding]) -> Headers:
+    """Say that this registration is one of a flow (RFC 5626 §6).
+
+    Over UDP that is not said: the telephone would then send STUN to keep the flow open, and get no answer.
+    """
+    envelope = arrival.envelope
+    made = any(b.reg_id and (b.call_id, b.sequence) == (envelope.call_id, envelope.sequence) for b in bindings)
+    return (
+        (("Require", "outbound"),)
+        if made and arrival.source.reliable and supports_outbound(arrival.request)
+        else ()
+    )

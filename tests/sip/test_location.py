@@ -1,13 +1,14 @@
 """The location service: bindings that last as long as was granted, and no longer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sipmessage import Request
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError
-from voice_dpki.sip.message import Hop, parse_message
+from voice_dpki.sip.location import IntervalTooBriefError, Location, OutOfOrderError, target_of
+from voice_dpki.sip.message import Hop, parse_message, parse_uri
 
 RequestText = Callable[..., bytes]
 Register = Callable[..., list[str]]
@@ -97,3 +98,62 @@ def test_contacts_are_few_and_sip(register: Register) -> None:
         register(*(f"<sip:{n}@a>" for n in range(5)))
     with pytest.raises(MalformedError):
         register("<tel:+49>")
+
+
+UUID = "urn:uuid:00000000-0000-1000-8000-000A95A0E128"  # RFC 5626 §9.2
+INSTANCE = f';+sip.instance="<{UUID}>"'
+
+
+def test_a_restarted_telephone_is_known_by_its_instance(register: Register) -> None:
+    register(f"<sip:old>{INSTANCE}", sequence=9)
+    assert register(f"<sip:new>{INSTANCE}", call_id="restarted") == ["sip:new"]
+    assert register("<sip:other>", call_id="o") == ["sip:other", "sip:new"]
+    with pytest.raises(OutOfOrderError):
+        register(f"<sip:newer>{INSTANCE}", call_id="restarted")
+
+
+def test_flows_of_one_telephone_are_bindings_of_their_own(register: Register) -> None:
+    register(f"<sip:a>{INSTANCE};reg-id=1")
+    assert register(f"<sip:x>{INSTANCE};reg-id=2", sequence=2) == ["sip:x", "sip:a"]
+    assert register(f"<sip:b>{INSTANCE};reg-id=1", call_id="again") == ["sip:b", "sip:x"]
+    assert register(f"<sip:c>{INSTANCE};reg-id=2;expires=0", call_id="off") == ["sip:b"]
+    with pytest.raises(MalformedError):
+        register(f"<sip:a>{INSTANCE};reg-id=1", "<sip:b>", call_id="two")
+
+
+def test_the_oldest_contact_makes_room(register: Register) -> None:
+    for number in range(6):
+        bound = register(f"<sip:{number}@h>", call_id=str(number))
+    assert bound == ["sip:5@h", "sip:4@h", "sip:3@h", "sip:2@h"]
+
+
+def test_an_instance_is_bounded(register: Register) -> None:
+    with pytest.raises(MalformedError):
+        register(f'<sip:a>;+sip.instance="<{"u" * 300}>"')
+
+
+@pytest.mark.parametrize(
+    ("source", "contact", "via", "hop", "flow", "fallback"),
+    [
+        ("udp:192.0.2.1:5060", "sip:1@192.0.2.1", ";rport=5060", "udp:192.0.2.1:5060", None, None),
+        ("udp:192.0.2.1:9999", "sip:1@192.0.2.1", ";rport=9999", "udp:192.0.2.1:9999", 0, None),
+        ("udp:192.0.2.1:9999", "sip:1@192.0.2.1", "", "udp:192.0.2.1:5060", None, None),
+        ("udp:192.0.2.1:5060", "sip:1@10.0.0.1", ";rport=5060", "udp:192.0.2.1:5060", 0, None),
+        ("udp:192.0.2.1:5060", "sip:1@phone.invalid", "", "udp:192.0.2.1:5060", 0, None),
+        ("udp:192.0.2.1:5060", "sip:1@192.0.2.1;transport=tcp", "", "tcp:192.0.2.1:5060", None, None),
+        ("tcp:192.0.2.1:9999", "sip:1@10.0.0.1;transport=tcp", "", "tcp:192.0.2.1:9999", 7, "tcp:10.0.0.1:5060"),
+        ("tcp:192.0.2.1:9999", "sip:1@10.0.0.1", "", "tcp:192.0.2.1:9999", 7, None),
+    ],
+)
+def test_where_a_telephone_is_called(
+    request_text: RequestText, source: str, contact: str, via: str, hop: str, flow: int | None, fallback: str | None
+) -> None:
+    request = parse_message(request_text("REGISTER", "sip:a.example", branch="z9hG4bKx" + via))
+    assert isinstance(request, Request)
+    where = Hop.parse(source)
+    where = replace(where, flow=7) if where.reliable else where
+    target = target_of(request, parse_uri(contact), where)
+    assert (str(target.hop), target.hop.flow) == (hop, flow)
+    assert target.fallback == (Hop.parse(fallback) if fallback else None)
+    alone = target_of(request, parse_uri(contact), where, flow_only=True)
+    assert (str(alone.hop), alone.hop.flow, alone.fallback) == (source, flow or where.flow or 0, None)

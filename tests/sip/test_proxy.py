@@ -1,5 +1,6 @@
 """The proxy core: what it forwards, in which form, and what it refuses (RFC 3261 §16)."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -315,3 +316,93 @@ def test_no_message_breaks_a_proxy(
             bench.forward()
         bench.advance(data.draw(st.sampled_from([0.0, 1.0, 40.0])))
     assert len(bench.messages()) == len(bench.sent)
+
+
+FLOW = Hop("udp", "203.0.113.9", 40_001, flow=0)
+"""A telephone behind a NAT."""
+
+
+def forward_over_flow(bench: Bench, otherwise: Callable[[bool], None] | None = None) -> None:
+    arrival = bench.arrivals[-1]
+    request = copy_request(arrival.request)
+    bench.core.forward(arrival.key, request, FLOW, bench.now_s, otherwise=otherwise)
+    bench.pump()
+
+
+def test_a_flow_is_recorded_for_its_side_and_used_again(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    forward_over_flow(bench)
+    bench.answer(200)
+    there, here = header_values(bench.last_request(), "Record-Route")
+    assert ";flow=" in there
+    assert ";flow=" not in here
+    for method in ("ACK", "BYE"):
+        target = "sip:+442079460123@192.168.0.7:5060"
+        headers = f"Route: {here}, {there}\r\n"
+        bench.receive(request_text(method, target, to_tag="callee", branch=f"z9hG4bK{method}", headers=headers))
+        assert bench.names()[-1] == method
+        assert bench.sent[-1].hop == FLOW
+    back = request_text(
+        "BYE", "sip:c@127.0.0.6:5060", to_tag="x", branch="z9hG4bKb", headers=f"Route: {there}, {here}\r\n"
+    )
+    bench.receive(back, FLOW)
+    assert bench.sent[-1].hop == CALLER
+
+
+def test_a_flow_that_nobody_recorded_is_not_taken(bench: Bench, request_text: RequestText) -> None:
+    """Neither a changed token, nor that of another call."""
+    bench.receive(request_text())
+    forward_over_flow(bench)
+    there, here = header_values(bench.last_request(), "Record-Route")
+    at = there.index(";flow=") + 30
+    changed = there[:at] + ("A" if there[at] != "A" else "B") + there[at + 1 :]
+    for route in (changed, re.sub("call=[^;>]*", re.search("call=[^;>]*", here)[0], changed)):  # type: ignore[index]
+        before = len(bench.sent)
+        headers = f"Route: {here}, {route}\r\n"
+        bench.receive(
+            request_text("BYE", "sip:x@127.0.0.9", to_tag="c", branch=f"z9hG4bK{before}", headers=headers)
+        )
+        assert all(outgoing.hop != FLOW for outgoing in bench.sent[before:])
+
+
+def test_a_large_request_stays_on_its_flow(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text(body=b"x" * 3000))
+    forward_over_flow(bench)
+    assert bench.sent[-1].hop.transport == "udp"
+
+
+def test_a_silent_flow_is_given_up_early_and_the_owner_goes_on(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    told: list[bool] = []
+
+    def otherwise(is_gone: bool) -> None:
+        told.append(is_gone)
+        bench.core.forward(bench.arrivals[-1].key, bench.arrivals[-1].request, CALLEE, bench.now_s)
+
+    forward_over_flow(bench, otherwise)
+    bench.advance(Timers().flow_s - 0.1)
+    assert told == []
+    bench.advance(0.2)
+    assert (told, bench.sent[-1].hop) == ([False], CALLEE)
+    bench.answer(486)
+    assert bench.names()[-1] == "486"
+    bench.advance(100)
+    assert (len(bench.layer), bench.core._contexts, bench.core._servers) == (0, {}, {})
+
+
+def test_a_flow_that_answers_may_take_its_time(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    forward_over_flow(bench, lambda is_gone: pytest.fail("the telephone is there"))
+    bench.answer(180)
+    bench.advance(60)
+    bench.answer(200)
+    assert bench.names()[-1] == "200"
+
+
+def test_a_call_given_up_on_a_dead_flow_is_487(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    forward_over_flow(bench, lambda is_gone: pytest.fail("nobody waits any more"))
+    bench.receive(request_text("CANCEL"))
+    bench.advance(10)
+    assert bench.names()[-1] == "487"
+    assert "CANCEL" not in bench.names()

@@ -1,19 +1,29 @@
-"""Where a domain's users are: the bindings that REGISTER makes (RFC 3261 §10.3), bounded in number and in time."""
+"""Where a domain's users are: the bindings that REGISTER makes (RFC 3261 §10.3), bounded in number and in time.
+
+A telephone that cannot be called at its contact is called on its flow: the connection, or the address and port,
+that its REGISTER came from (RFC 5626). Its registrar is its proxy here, so no Path is needed.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sipmessage import URI, Request
+from sipmessage import URI, Address, Request
 
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.sip.message import Hop, header_values, parse_address
+from voice_dpki.sip.message import Hop, header_values, parse_address, parse_via, uri_hop
 
 MIN_EXPIRES_S: Final = 30
 DEFAULT_EXPIRES_S: Final = 600
 MAX_EXPIRES_S: Final = 3_600
 MAX_BINDINGS: Final = 4
-"""Contacts one user may have at a time."""
+"""Contacts one user may have at a time; a new one displaces the oldest."""
+MAX_INSTANCE_CHARS: Final = 256
+
+_INSTANCE: Final = "+sip.instance"
+_REG_ID: Final = "reg-id"
+_ANY_FLOW: Final = 0
+"""The flow of a UDP hop: this socket and that address."""
 
 
 class IntervalTooBriefError(PeerError):
@@ -24,6 +34,18 @@ class OutOfOrderError(PeerError):
     """A REGISTER of the same Call-ID whose CSeq does not grow (RFC 3261 §10.3 step 7): answered with 500."""
 
 
+class NoFirstHopError(PeerError):
+    """A registration over a flow that does not begin at the telephone (RFC 5626 §6): answered with 439."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request to a telephone goes: `hop`, and where that flow is gone `fallback`, if there is one."""
+
+    hop: Hop
+    fallback: Hop | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """One contact of a user, until `expires_s` of the registrar's clock."""
@@ -32,8 +54,36 @@ class Binding:
     expires_s: float
     call_id: str
     sequence: int
-    source: Hop
-    """Where the REGISTER came from."""
+    target: Target
+    instance: str = ""
+    """The telephone's +sip.instance as it was written, or "" (RFC 5626 §4.1)."""
+    reg_id: int = 0
+    """Which of the telephone's flows this is, from 1; 0 where it registered without outbound."""
+
+    @property
+    def contact(self) -> str:
+        """The contact's value for a 200, without its time."""
+        flow = f";{_REG_ID}={self.reg_id}" if self.reg_id else ""
+        return f"<{self.uri}>" + (f";{_INSTANCE}={self.instance}{flow}" if self.instance else "")
+
+    def is_replaced_by(self, wanted: "_Wanted") -> bool:
+        """Whether a contact is this binding, made again (RFC 3261 §10.3, RFC 5626 §6).
+
+        A telephone that has restarted is known by its instance, whatever its port and Call-ID are now.
+        """
+        same_instance = bool(self.instance) and self.instance == wanted.instance
+        same_flow = self.reg_id == wanted.reg_id or 0 in (self.reg_id, wanted.reg_id)
+        return self.uri == wanted.uri or (same_instance and same_flow)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A contact of a REGISTER, and the seconds to grant it; 0 removes it."""
+
+    uri: URI
+    granted_s: int
+    instance: str = ""
+    reg_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +111,98 @@ class Location:
             self._bindings.pop(user, None)
         return tuple(live)
 
+    def drop(self, user: str, binding: Binding) -> None:
+        """Forget a binding whose flow is dead, unless it was made again meanwhile."""
+        self._bindings[user] = [each for each in self._bindings.get(user, ()) if each is not binding]
+
     def register(self, user: str, request: Request, call_id: str, sequence: int, source: Hop, now_s: float) -> None:
         """Apply a REGISTER that `user` was authenticated for: all of it, or nothing.
 
-        Raises IntervalTooBriefError, OutOfOrderError, or MalformedError for contacts that cannot be read or are
-        more than MAX_BINDINGS.
+        Raises IntervalTooBriefError, OutOfOrderError, NoFirstHopError, or MalformedError for contacts that cannot
+        be read or are more than MAX_BINDINGS.
         """
         bindings = list(self.find(user, now_s))
-        for uri, granted_s in self._wanted(request, bindings):
-            if any(b.uri == uri and b.call_id == call_id and sequence <= b.sequence for b in bindings):
+        for wanted in self._wanted(request, bindings):
+            old = [binding for binding in bindings if binding.is_replaced_by(wanted)]
+            if any(each.call_id == call_id and sequence <= each.sequence for each in old):
                 raise OutOfOrderError("CSeq does not grow within this Call-ID (RFC 3261 §10.3)")
-            bindings = [b for b in bindings if b.uri != uri]
-            if granted_s:
-                bindings.insert(0, Binding(uri, now_s + granted_s, call_id, sequence, source))
-        if len(bindings) > MAX_BINDINGS:
-            raise MalformedError(f"more than {MAX_BINDINGS} contacts")
-        self._bindings[user] = bindings
+            bindings = [binding for binding in bindings if binding not in old]
+            if wanted.granted_s:
+                flow_only = wanted.reg_id > 0
+                bindings.insert(
+                    0,
+                    Binding(
+                        wanted.uri,
+                        now_s + wanted.granted_s,
+                        call_id,
+                        sequence,
+                        target_of(request, wanted.uri, source, flow_only=flow_only),
+                        wanted.instance,
+                        wanted.reg_id,
+                    ),
+                )
+        self._bindings[user] = bindings[:MAX_BINDINGS]
 
-    def _wanted(self, request: Request, bindings: Sequence[Binding]) -> list[tuple[URI, int]]:
-        """Return each contact of a REGISTER with the seconds to grant it; 0 removes it."""
+    def _wanted(self, request: Request, bindings: Sequence[Binding]) -> list[_Wanted]:
+        """Return the contacts that a REGISTER sets or removes."""
         contacts = header_values(request, "Contact")
         header = request.headers.get("Expires")
         if contacts == ["*"]:
             if _seconds(header, -1) != 0:
                 raise MalformedError("Contact: * needs Expires: 0 (RFC 3261 §10.2.2)")
-            return [(binding.uri, 0) for binding in bindings]
+            return [_Wanted(binding.uri, 0) for binding in bindings]
         addresses = [parse_address(text) for text in contacts]
+        if len(addresses) > MAX_BINDINGS:
+            raise MalformedError(f"more than {MAX_BINDINGS} contacts")
         if any(address.uri.scheme != "sip" for address in addresses):
             raise MalformedError("a contact is no sip: URI")
-        seconds = [_seconds(a.parameters.get("expires") or header, self.bounds.default) for a in addresses]
-        return [(address.uri, self._grant(asked_s)) for address, asked_s in zip(addresses, seconds, strict=True)]
+        wanted = [self._read(request, address, header) for address in addresses]
+        if len([each for each in wanted if each.granted_s]) > 1 and any(each.reg_id for each in wanted):
+            raise MalformedError("a contact with reg-id is registered alone (RFC 5626 §6)")
+        return wanted
+
+    def _read(self, request: Request, address: Address, expires: str | None) -> _Wanted:
+        granted_s = self._grant(_seconds(address.parameters.get("expires") or expires, self.bounds.default))
+        instance = address.parameters.get(_INSTANCE) or ""
+        if len(instance) > MAX_INSTANCE_CHARS:
+            raise MalformedError(f"+sip.instance is longer than {MAX_INSTANCE_CHARS} characters")
+        reg_id = _seconds(address.parameters.get(_REG_ID), 0) if instance else 0
+        if reg_id and len(header_values(request, "Via")) > 1:
+            if supports_outbound(request):
+                raise NoFirstHopError("the telephone's first hop is another proxy, without outbound (RFC 5626 §6)")
+            reg_id = 0
+        return _Wanted(address.uri, granted_s, instance, reg_id)
 
     def _grant(self, asked_s: int) -> int:
         if 0 < asked_s < self.bounds.least:
             raise IntervalTooBriefError(f"a registration lasts at least {self.bounds.least} s here")
         return min(asked_s, self.bounds.most)
+
+
+def supports_outbound(request: Request) -> bool:
+    """Whether the sender says that it registers over flows (RFC 5626 §4.2.1)."""
+    return "outbound" in (value.lower() for value in header_values(request, "Supported"))
+
+
+def target_of(request: Request, contact: URI, source: Hop, *, flow_only: bool = False) -> Target:
+    """Return where requests to `contact` go, which came in `request` straight from `source`.
+
+    They take the flow of the request where `flow_only` says so, where it is a connection, or where the contact is
+    not where the telephone sends from: then there is a NAT between. A UDP port counts only if the telephone asked
+    for answers at it (`rport`, RFC 3581): others send from one port and listen at another.
+    """
+    named = uri_hop(contact)
+    flow = replace(source, flow=source.flow or _ANY_FLOW)
+    if flow_only:
+        return Target(flow)
+    if source.reliable:
+        return Target(flow, named if named is not None and named.transport == source.transport else None)
+    if named is None or named.host != source.host:
+        return Target(flow)
+    if named.transport != source.transport:
+        return Target(named)
+    sends_as_it_listens = parse_via(header_values(request, "Via")[0]).rport is not None
+    return Target(flow) if sends_as_it_listens and named.port != source.port else Target(named)
 
 
 def _seconds(text: str | None, default: int) -> int:

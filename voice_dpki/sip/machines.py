@@ -81,6 +81,8 @@ class Timers:
     c_s: float | None = None
     """How long a proxy waits for a final response to an INVITE; None at a user agent."""
     trying_after_s: float = 0.2
+    flow_s: float = 5.0
+    """How long a request on a telephone's flow may have no response at all: its NAT may have forgotten it."""
 
     @property
     def patience_s(self) -> float:

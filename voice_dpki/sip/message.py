@@ -7,7 +7,7 @@ does not change stay the text that arrived; a rewritten parameter would be anoth
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sipmessage import URI, Address, CSeq, Message, Request, Response, Via
@@ -43,10 +43,12 @@ PHRASES: Final = {
     416: "Unsupported URI Scheme",
     420: "Bad Extension",
     423: "Interval Too Brief",
+    430: "Flow Failed",
     428: "Use Identity Header",
     436: "Bad Identity Info",
     437: "Unsupported Credential",
     438: "Invalid Identity Header",
+    439: "First Hop Lacks Outbound Support",
     480: "Temporarily Unavailable",
     481: "Call/Transaction Does Not Exist",
     482: "Loop Detected",
@@ -83,6 +85,11 @@ class Hop:
     transport: str
     host: str
     port: int
+    flow: int | None = field(default=None, compare=False)
+    """The flow that a message came on, or must go on (RFC 5626): a connection's number, and 0 for UDP.
+
+    None lets the transport make a connection, or prefer TCP for a large request.
+    """
 
     @classmethod
     def parse(cls, text: str) -> "Hop":

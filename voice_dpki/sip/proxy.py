@@ -3,7 +3,8 @@
 It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
 `Arrival`, who answers it with `answer` or sends it on with `forward`, now or later. Its Record-Route carries a
 token over the Call-ID, so that only calls that were let through once are let through again: it relays for nobody
-else.
+else. Where one side is a telephone that is reached on its flow, the value for that side carries the flow, too
+(RFC 5626 §5.1).
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from sipmessage import URI, Request, Response
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.sip.location import Target
 from voice_dpki.sip.message import (
     Envelope,
     Hop,
@@ -46,6 +48,8 @@ TIMER_C_S: Final = 185.0
 """More than three minutes (RFC 3261 §16.6 step 11)."""
 
 _CALL_PARAMETER: Final = "call"
+_FLOW_PARAMETER: Final = "flow"
+_MAX_FLOW_CHARS: Final = 160
 _TOKEN_BYTES: Final = 12
 
 
@@ -74,6 +78,10 @@ class _Context:
     loop_digest: str
     client: TransactionKey | None = None
     cancelled: bool = False
+    over_flow: bool = False
+    """Whether the request went to a telephone's flow, which may be dead."""
+    otherwise: Callable[[bool], None] | None = None
+    """What the owner does where no response comes at all."""
 
 
 class _RefusedError(PeerError):
@@ -145,20 +153,37 @@ class ProxyCore:
             tag = self._random.token(6).hex()
             self._send(key, make_response(context.request, status, phrase, to_tag=tag, headers=headers), now_s)
 
-    def forward(self, key: TransactionKey, request: Request, hop: Hop, now_s: float) -> None:
-        """Send `request`, a copy of an Arrival's, to `hop`; nothing, if it was cancelled or answered meanwhile."""
+    def forward(
+        self,
+        key: TransactionKey,
+        request: Request,
+        hop: Hop,
+        now_s: float,
+        *,
+        fallback: Hop | None = None,
+        back: Hop | None = None,
+        otherwise: Callable[[bool], None] | None = None,
+    ) -> None:
+        """Send `request`, a copy of an Arrival's, to `hop`; nothing, if it was cancelled or answered meanwhile.
+
+        Where `hop` is a flow that is gone, it goes to `fallback`, if there is one. `back` is the flow of the
+        telephone that sent the request, if it is reached on one. Where no response comes at all, `otherwise` is
+        called, and has to answer or forward the request elsewhere; it is told whether the hop is known to be gone.
+        """
         context = self._contexts.get(key)
         if context is None or context.cancelled or context.client is not None:
             return
+        context.over_flow, context.otherwise = hop.flow is not None, otherwise
         request = copy_request(request)
         forwards = int(request.headers.get("Max-Forwards") or MAX_FORWARDS)
         request.headers.set("Max-Forwards", str(forwards - 1))
         if request.method == "INVITE":
-            records = self._records(request.headers["Call-ID"], hop.transport, context.transport)
+            there, here = (hop.transport, hop), (context.transport, back)
+            records = self._records(request.headers["Call-ID"], there, here)
             set_header_values(request, "Record-Route", [*records, *request.headers.getlist("Record-Route")])
         try:
             branch = f"{self._layer.new_branch()}.{context.loop_digest}"
-            context.client = self._layer.send_request(request, hop, now_s, branch=branch)
+            context.client = self._layer.send_request(request, hop, now_s, branch=branch, fallback=fallback)
         except LocalError:
             self.answer(key, 503, "Service Unavailable: too many transactions", now_s)
         else:
@@ -172,10 +197,18 @@ class ProxyCore:
             if self._on_answer is not None:
                 self._on_answer(context.method, response.code)
 
-    def _records(self, call_id: str, *transports: str) -> list[str]:
-        """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658)."""
+    def _records(self, call_id: str, *sides: tuple[str, Hop | None]) -> list[str]:
+        """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658).
+
+        A side is its transport and, where a telephone is reached on its flow, that. Requests from the other side
+        come with the value for this one as the last of the proxy's own.
+        """
         base = f"<sip:{self._layer.sent_by};lr;{_CALL_PARAMETER}={self._token(call_id)}"
-        return [f"{base};transport=tcp>" if t == "tcp" else f"{base}>" for t in dict.fromkeys(transports)]
+        values = []
+        for transport, hop in sides:
+            flow = "" if hop is None or hop.flow is None else f";{_FLOW_PARAMETER}={self._flow_token(call_id, hop)}"
+            values.append(f"{base}{flow}{';transport=tcp' if transport == 'tcp' else ''}>")
+        return list(dict.fromkeys(values))
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
 
@@ -190,20 +223,22 @@ class ProxyCore:
         try:
             self._check(event.request, loop_digest)
             request = copy_request(event.request)
-            in_dialog = self._take_own_route(request, event.envelope)
-            return self._dispatch(event, request, in_dialog, now_s)
+            in_dialog, flow = self._take_own_route(request, event.envelope)
+            return self._dispatch(event, request, in_dialog, flow, now_s)
         except _RefusedError as refused:
             self.answer(event.key, refused.status, str(refused), now_s, refused.headers)
         except MalformedError as error:
             self.answer(event.key, 400, f"Bad Request: {error}", now_s)
         return None
 
-    def _dispatch(self, event: RequestReceived, request: Request, in_dialog: bool, now_s: float) -> Arrival | None:
+    def _dispatch(
+        self, event: RequestReceived, request: Request, in_dialog: bool, flow: Hop | None, now_s: float
+    ) -> Arrival | None:
         if in_dialog:
-            hop = self._next_hop(request)
-            if hop is None:
+            target = self._next_hop(request, flow)
+            if target is None:
                 raise _RefusedError(404, "Not Found: the next hop of this dialog is no known address")
-            self.forward(event.key, request, hop, now_s)
+            self.forward(event.key, request, target.hop, now_s, fallback=target.fallback)
             return None
         if event.envelope.to_tag:
             raise _RefusedError(481, "Call/Transaction Does Not Exist")
@@ -225,26 +260,34 @@ class ProxyCore:
             if self._layer.sent_by in value and parse_via(value).branch.endswith(f".{loop_digest}"):
                 raise _RefusedError(482, "Loop Detected")
 
-    def _take_own_route(self, request: Request, envelope: Envelope) -> bool:
-        """Remove the Route values that name this proxy (§16.4); True if they carry this dialog's token."""
+    def _take_own_route(self, request: Request, envelope: Envelope) -> tuple[bool, Hop | None]:
+        """Remove the Route values that name this proxy (§16.4).
+
+        Returns whether they carry this dialog's token, and the flow on which the other side is reached.
+        """
         routes = header_values(request, "Route")
         if routes and self._is_own(request.uri) and _CALL_PARAMETER in request.uri.parameters:
             routes.insert(0, f"<{request.uri}>")  # a strict router put our Route into the Request-URI
             request.uri = parse_address(routes.pop()).uri
-        tokens = []
+        tokens, flow = [], None
         while routes and self._is_own(uri := parse_address(routes[0]).uri):
             if _CALL_PARAMETER in uri.parameters:  # a preloaded Route has none, and proves nothing
                 tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
+                flow = self._read_flow(envelope.call_id, uri.parameters.get(_FLOW_PARAMETER))
             del routes[0]
         set_header_values(request, "Route", routes)
         wanted = self._token(envelope.call_id)
-        return bool(tokens) and all(hmac.compare_digest(token.encode(), wanted.encode()) for token in tokens)
+        known = bool(tokens) and all(hmac.compare_digest(token.encode(), wanted.encode()) for token in tokens)
+        return known, flow if known else None
 
-    def _next_hop(self, request: Request) -> Hop | None:
+    def _next_hop(self, request: Request, flow: Hop | None) -> Target | None:
         routes = header_values(request, "Route")
-        return (
-            uri_hop(parse_address(routes[0]).uri) if routes else uri_hop(request.uri) or self._resolve(request.uri)
-        )
+        named = uri_hop(parse_address(routes[0]).uri if routes else request.uri)
+        if not routes and flow is not None:
+            only_there = "ob" in request.uri.parameters or named is None or named.transport != flow.transport
+            return Target(flow, None if only_there or not flow.reliable else named)
+        hop = named if routes else named or self._resolve(request.uri)
+        return Target(hop) if hop else None
 
     def _is_own(self, uri: URI) -> bool:
         return f"{uri.host}:{uri.port or 5060}" == self._layer.sent_by or uri.host.lower() in self._own_names
@@ -252,14 +295,32 @@ class ProxyCore:
     def _token(self, call_id: str) -> str:
         return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
 
+    def _flow_token(self, call_id: str, hop: Hop) -> str:
+        text = f"{hop.transport} {hop.host} {hop.port} {hop.flow}"
+        return base64url.encode(self._flow_mac(call_id, text) + text.encode())
+
+    def _read_flow(self, call_id: str, token: str | None) -> Hop | None:
+        """Return the flow in a token that this proxy made for this call, or None."""
+        if not token or len(token) > _MAX_FLOW_CHARS:
+            return None
+        data = base64url.decode(token)
+        mac, text = data[:_TOKEN_BYTES], data[_TOKEN_BYTES:].decode("ascii", "replace")
+        if not hmac.compare_digest(mac, self._flow_mac(call_id, text)):
+            return None
+        transport, host, port, flow = text.split(" ")
+        return Hop(transport, host, int(port), int(flow))
+
+    def _flow_mac(self, call_id: str, text: str) -> bytes:
+        return hmac.digest(self._secret, f"flow {text} {call_id}".encode(), "sha256")[:_TOKEN_BYTES]
+
     def _ack(self, event: AckReceived) -> None:
         """Forward the ACK of a 2xx response (§16.6); any other has no business here."""
         request = copy_request(event.request)
         try:
-            if self._take_own_route(request, event.envelope):
-                hop = self._next_hop(request)
-                if hop is not None and hop.address != self._layer.sent_by:
-                    self._layer.send_ack(request, hop)
+            known, flow = self._take_own_route(request, event.envelope)
+            target = self._next_hop(request, flow) if known else None
+            if target is not None and target.hop.address != self._layer.sent_by:
+                self._layer.send_ack(request, target.hop, target.fallback)
         except MalformedError:
             return
 
@@ -282,6 +343,8 @@ class ProxyCore:
     def _response(self, event: ResponseReceived, now_s: float) -> None:
         server = self._servers.get(event.key)
         vias = header_values(event.response, "Via")[1:]
+        if context := self._contexts.get(server) if server else None:
+            context.otherwise = None  # somebody is there
         if server is None or event.response.code == 100 or not vias:
             return
         if event.response.code == 503:  # the next hop's trouble, not this proxy's (§16.7 step 6)
@@ -298,7 +361,14 @@ class ProxyCore:
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
             return
-        if isinstance(event, TransportBroken):
+        if context.cancelled and context.otherwise is not None:
+            self.answer(server, 487, None, now_s)
+        elif context.otherwise is not None:
+            otherwise, context.otherwise, context.client = context.otherwise, None, None
+            otherwise(isinstance(event, TransportBroken))
+        elif context.over_flow and isinstance(event, TransportBroken):
+            self.answer(server, 430, "Flow Failed: the telephone's connection is gone", now_s)
+        elif isinstance(event, TransportBroken):
             self.answer(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
         elif context.method == "INVITE":
             self.answer(server, 408, None, now_s)

@@ -55,7 +55,8 @@ TransactionKey = NewType("TransactionKey", str)
 class Outgoing:
     """A message to send to `hop`; over TCP, on the open connection to it if there is one.
 
-    `fallback` is where a response goes when the connection that brought the request is gone.
+    `fallback` is where a response goes when the connection that brought the request is gone, and a request when the
+    flow of its hop is.
     """
 
     hop: Hop
@@ -137,6 +138,11 @@ class _Transaction:
     """Whether the transaction user is told nothing: a CANCEL that the layer sends itself."""
     plain_hop: Hop | None = None
     """The UDP hop that was meant, when only size made it TCP (RFC 3261 §18.1.1)."""
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether this is a request that was sent and has had no response at all."""
+        return self.state in (State.CALLING, State.TRYING) and self.machine in (INVITE_CLIENT, CLIENT)
 
 
 @dataclass(slots=True)
@@ -258,10 +264,17 @@ class TransactionLayer:
         return MAGIC_COOKIE + self._random.token(10).hex()
 
     def send_request(
-        self, request: Request, hop: Hop, now_s: float, *, branch: str | None = None
+        self,
+        request: Request,
+        hop: Hop,
+        now_s: float,
+        *,
+        branch: str | None = None,
+        fallback: Hop | None = None,
     ) -> TransactionKey:
         """Send `request` (not an ACK) in a transaction of its own; a Via is put on top of those it has.
 
+        Where `hop` is a flow that is gone, it goes to `fallback`, if there is one, over the same transport.
         Raises LocalError where the layer holds all the transactions that it may.
         """
         if len(self._transactions) >= self._max_transactions:
@@ -272,8 +285,9 @@ class TransactionLayer:
         set_header_values(request, "Via", [self._via(hop, branch), *vias])
         sequence = read_envelope(request).sequence
         transaction = self._client(request, hop, branch, sequence)
+        transaction.fallback = fallback
         self._address(transaction, hop)
-        if hop.transport == "udp" and len(transaction.wire) > self._udp_max_bytes:
+        if hop.transport == "udp" and hop.flow is None and len(transaction.wire) > self._udp_max_bytes:
             transaction.plain_hop = hop
             self._address(transaction, replace(hop, transport="tcp"))
         self._open(transaction, now_s)
@@ -284,11 +298,11 @@ class TransactionLayer:
         machine = INVITE_CLIENT if request.method == "INVITE" else CLIENT
         return _Transaction(_client_key(branch, request.method), machine, hop, branch, sequence, request)
 
-    def send_ack(self, request: Request, hop: Hop) -> None:
+    def send_ack(self, request: Request, hop: Hop, fallback: Hop | None = None) -> None:
         """Send an ACK for a 2xx response: outside any transaction (RFC 3261 §13.2.2.4)."""
         request = copy_request(request)
         set_header_values(request, "Via", [self._via(hop, self.new_branch()), *request.headers.getlist("Via")])
-        self._output.append(Outgoing(hop, encode(request), None))
+        self._output.append(Outgoing(hop, encode(request), None, fallback))
 
     def respond(self, key: TransactionKey, response: Response, now_s: float) -> None:
         """Answer a request. Ignored where the transaction is over or has had its final response."""
@@ -414,6 +428,8 @@ class TransactionLayer:
             if reliable and arm.over_tcp == "never":
                 continue
             wait_s = 0.0 if reliable and arm.over_tcp == "at once" else float(getattr(self._timers, arm.wait))
+            if arm.input is Input.TIMEOUT and transaction.hop.flow is not None and transaction.is_unanswered:
+                wait_s = min(wait_s, self._timers.flow_s)
             if arm.input is Input.RETRANSMIT:
                 transaction.interval_s = wait_s
             self._arm(transaction, arm.input, wait_s, now_s)
@@ -509,7 +525,7 @@ class TransactionLayer:
         cancel = self._sibling(invite, "CANCEL", transaction.sequence, invite.headers["To"])
         set_header_values(cancel, "Reason", transaction.reasons)
         child = self._client(cancel, transaction.hop, transaction.branch, transaction.sequence)
-        child.wire, child.quiet = encode(cancel), True
+        child.wire, child.quiet, child.fallback = encode(cancel), True, transaction.fallback
         self._open(child, now_s)
         self._send(child)
 

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, Protocol, cast
 
 from voice_dpki.errors import LocalError, MalformedError
@@ -78,6 +79,8 @@ class Transport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self.numbers = count(1)
+        """Number the connections: a port may come again, and then is another flow."""
 
     async def start(self) -> None:
         """Bind UDP and TCP to the same port; port 0 chooses one that is free for both. Raises LocalError."""
@@ -126,14 +129,21 @@ class Transport:
         if outgoing.hop.transport == "udp":
             self._send_datagram(outgoing)
             return
-        connection = self._connections.get(outgoing.hop)
+        connection = self._connection(outgoing.hop)
         if connection is None and outgoing.fallback is not None:
             outgoing = Outgoing(outgoing.fallback, outgoing.data, outgoing.key)
-            connection = self._connections.get(outgoing.hop)
-        if connection is None:
+            connection = self._connection(outgoing.hop)
+        if connection is None and outgoing.hop.flow is not None:
+            self._fail(outgoing)  # nobody can connect to where a telephone connected from
+        elif connection is None:
             self._queue(outgoing)
         elif not connection.write(outgoing.data):
             self._fail(outgoing)
+
+    def _connection(self, hop: Hop) -> "_Connection | None":
+        """Return the open connection to `hop`; where that is a flow, this very connection."""
+        connection = self._connections.get(hop)
+        return connection if connection is None or hop.flow in (None, connection.peer.flow) else None
 
     def _send_datagram(self, outgoing: Outgoing) -> None:
         hop = outgoing.hop
@@ -249,7 +259,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         host, port = transport.get_extra_info("peername")[:2]
-        self.peer = Hop("tcp", host, port)
+        self.peer = Hop("tcp", host, port, flow=next(self._owner.numbers))
         self._local = "{}:{}".format(*transport.get_extra_info("sockname")[:2])
         self._touch()
         if not self._owner.opened(self):

@@ -1,0 +1,388 @@
+"""Telephones of others at a domain's proxy: behind a NAT, on a connection, restarted, gone; in raw octets."""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
+from sip_testbed.proxy_service import ProxyService
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.digest import Secret
+from voice_dpki.sip.message import Hop
+from voice_dpki.sip.user_agent import Account, Call, UserAgent
+
+CALLER, CALLEE = "493023125001", "493023125002"
+UUID = "00000000-0000-1000-8000-000A95A0E128"  # RFC 5626 §9.2
+TIMEOUT_S = 10
+AT_ONCE_S = 3
+"""Far below the 32 s of timer B, and enough for a busy machine."""
+PRIVATE = "192.0.2.17:5060"
+"""A contact that nobody can reach, as telephones behind a NAT give it."""
+
+
+class Phone:
+    """A telephone: it answers the registrar's challenge, and sends and receives text over one flow."""
+
+    def __init__(self, proxy: Hop, number: str = CALLEE) -> None:
+        self.proxy = proxy
+        self.number = number
+        self.inbox: asyncio.Queue[str] = asyncio.Queue()
+        self._count = itertools.count(1)
+
+    async def open(self, host: str, port: int, **options: int) -> None:
+        raise NotImplementedError
+
+    def send(self, text: str) -> None:
+        raise NotImplementedError
+
+    @property
+    def via(self) -> str:
+        raise NotImplementedError
+
+    async def receive(self, start: str) -> str:
+        """The next message whose first line begins with `start`; others are left out."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while not (message := await self.inbox.get()).startswith(start):
+                pass
+            return message
+
+    async def register(self, contact: str, *, call_id: str = "reg", headers: str = "", sequence: int = 1) -> str:
+        """Register and return the final answer."""
+        answer, authorization = "", ""
+        for cseq in (sequence, sequence + 1):
+            self.send(
+                "REGISTER sip:a.example SIP/2.0\r\n"
+                f"Via: {self.via};branch=z9hG4bK{call_id}{cseq}{id(self)};rport\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:+{self.number}@a.example>;tag=p\r\n"
+                f"To: <sip:+{self.number}@a.example>\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n"
+                f"Contact: {contact}\r\nExpires: 300\r\n{headers}{authorization}Content-Length: 0\r\n\r\n"
+            )
+            answer = await self.receive("SIP/2.0 ")
+            authorization = self._authorization(answer)
+        return answer
+
+    def _authorization(self, challenge: str) -> str:
+        """Answer a challenge as RFC 7616 §3.4 writes it."""
+        found = re.search(r'realm="(.*?)", nonce="(.*?)"', challenge)
+        if found is None:
+            return ""
+        realm, nonce = found.groups()
+        user = f"+{self.number}"
+        ha1, ha2 = _sha256(f"{user}:{realm}:right"), _sha256("REGISTER:sip:a.example")
+        response = _sha256(f"{ha1}:{nonce}:00000001:c:auth:{ha2}")
+        return (
+            f'Authorization: Digest username="{user}", realm="{realm}", nonce="{nonce}", uri="sip:a.example", '
+            f'response="{response}", algorithm=SHA-256, cnonce="c", qop=auth, nc=00000001\r\n'
+        )
+
+    def answer(self, request: str, status: str, contact: str = "", body: str = "") -> None:
+        """Answer a request, and echo what RFC 3261 §8.2.6 and §12.1.1 want."""
+        names = ("Via", "Record-Route", "From", "To", "Call-ID", "CSeq")
+        lines = [line for name in names for line in re.findall(rf"(?m)^{name}: .*\r$", request)]
+        lines = [
+            f"{line[:-1]};tag=phone\r" if line.startswith("To:") and "tag=" not in line else line for line in lines
+        ]
+        extra = f"Contact: {contact}\r\n" if contact else ""
+        head = "".join(f"{line}\n" for line in lines)
+        self.send(f"SIP/2.0 {status}\r\n{head}{extra}Content-Length: {len(body)}\r\n\r\n{body}")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class TcpPhone(Phone):
+    async def open(self, host: str, port: int, local_port: int = 0) -> None:
+        self.reader, self.writer = await asyncio.open_connection(host, port, local_addr=("127.0.0.1", local_port))
+        self._task = asyncio.create_task(self._read())
+
+    @property
+    def via(self) -> str:
+        return f"SIP/2.0/TCP {PRIVATE}"
+
+    def send(self, text: str) -> None:
+        self.writer.write(text.encode())
+
+    async def _read(self) -> None:
+        buffer = b""
+        while data := await self.reader.read(65_536):
+            buffer += data
+            while (end := buffer.find(b"\r\n\r\n")) >= 0:
+                length = int(re.search(rb"Content-Length: (\d+)", buffer[:end])[1])  # type: ignore[index]
+                self.inbox.put_nowait(buffer[: end + 4 + length].decode())
+                buffer = buffer[end + 4 + length :]
+
+    async def break_off(self) -> int:
+        """Reset the connection, so that its port is free at once; returns the port."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        port = int(connection.getsockname()[1])
+        self.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+        return port
+
+    async def close(self) -> None:
+        self._task.cancel()
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+class UdpPhone(Phone, asyncio.DatagramProtocol):
+    async def open(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(host, port))
+
+    @property
+    def via(self) -> str:
+        return f"SIP/2.0/UDP {PRIVATE}"
+
+    @property
+    def port(self) -> int:
+        return int(self.transport.get_extra_info("sockname")[1])
+
+    def send(self, text: str) -> None:
+        self.transport.sendto(text.encode())
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.inbox.put_nowait(data.decode())
+
+    def error_received(self, exc: Exception) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.transport.close()
+
+
+class Nat(asyncio.DatagramProtocol):
+    """A NAT for one telephone: a port inside, one outside; from outside only the proxy gets through."""
+
+    def __init__(self, proxy: Hop) -> None:
+        self.inside: tuple[str, int] | None = None
+        self.outside: asyncio.DatagramTransport | None = None
+        self.proxy = proxy
+
+    async def open(self) -> int:
+        loop = asyncio.get_running_loop()
+        outer = _Outside(self)
+        self.outside, _ = await loop.create_datagram_endpoint(
+            lambda: outer, remote_addr=(self.proxy.host, self.proxy.port)
+        )
+        self.transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        return int(self.transport.get_extra_info("sockname")[1])
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.inside = addr
+        assert self.outside is not None
+        self.outside.sendto(data)
+
+    def close(self) -> None:
+        assert self.outside is not None
+        self.outside.close()
+        self.transport.close()
+
+
+class _Outside(asyncio.DatagramProtocol):
+    def __init__(self, nat: Nat) -> None:
+        self._nat = nat
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._nat.transport.sendto(data, self._nat.inside)
+
+    def error_received(self, exc: Exception) -> None:
+        pass
+
+
+class Domain:
+    """A domain with two users: one has the project's telephone, and the test plays the other's."""
+
+    def __init__(self, stack: AsyncExitStack, proxy: ProxyService, caller: UserAgent) -> None:
+        self.stack = stack
+        self.proxy = proxy
+        self.caller = caller
+        self.hop = proxy.address
+
+    async def phone(self, kind: type[Phone], port: int = 0, **options: int) -> Phone:
+        phone = kind(self.hop)
+        await phone.open("127.0.0.1", port or self.hop.port, **options)
+        self.stack.push_async_callback(phone.close)  # type: ignore[attr-defined]
+        return phone
+
+    async def call(self) -> Call:
+        return await self.caller.invite(f"sip:+{CALLEE}@a.example", b"v=0\r\n" + b"x" * 2000)
+
+    async def status(self, call: Call, within_s: float = TIMEOUT_S) -> int:
+        return (await asyncio.wait_for(call.answered(), within_s)).status
+
+
+@pytest.fixture
+async def domain(tmp_path: Path) -> AsyncIterator[Domain]:
+    async with AsyncExitStack() as stack:
+        config = ProxyConfig(listen=Listen(port=0), domain="a.example", users="")
+        users = Users({Tn(number): Secret("right") for number in (CALLER, CALLEE)})
+        tracer = Tracer(tmp_path / "a.jsonl", "a")
+        stack.callback(tracer.close)
+        proxy = ProxyService(
+            Setup(config, users, Routes(()), None, None, None, None), tracer, SystemClock(), SystemRandom()
+        )
+        await proxy.start()
+        stack.push_async_callback(proxy.close)
+        account = Account(f"sip:+{CALLER}@a.example", f"+{CALLER}", "right")
+        caller = UserAgent(account, host="127.0.0.1", proxy=proxy.address)
+        await caller.start()
+        stack.push_async_callback(caller.close)
+        await caller.register()
+        yield Domain(stack, proxy, caller)
+
+
+async def talk(domain: Domain, phone: Phone, contact: str) -> None:
+    """A call to the telephone, with everything that follows the INVITE; the telephone hangs up."""
+    call = await domain.call()
+    invite = await phone.receive("INVITE ")
+    phone.answer(invite, "180 Ringing", contact)
+    phone.answer(invite, "200 OK", contact, "v=0\r\n")
+    assert await domain.status(call) == 200
+    assert await phone.receive("ACK ")
+    ended = asyncio.create_task(call.bye())
+    bye = await phone.receive("BYE ")
+    assert bye.startswith("BYE " + contact.strip("<>") + " ")
+    phone.answer(bye, "200 OK")
+    await asyncio.wait_for(ended, AT_ONCE_S)
+
+
+async def test_a_telephone_on_a_connection_is_reached_on_it(domain: Domain) -> None:
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>"
+    parameters = f';+sip.instance="<urn:uuid:{UUID}>";reg-id=1'
+    answer = await phone.register(contact + parameters, headers="Supported: path, outbound\r\n")
+    assert answer.startswith("SIP/2.0 200 ")
+    assert "\r\nRequire: outbound\r\n" in answer
+    assert f"Contact: {contact}{parameters};expires=" in answer
+    await talk(domain, phone, contact)
+
+
+async def test_a_telephone_behind_a_nat_is_reached_through_it(domain: Domain) -> None:
+    nat = Nat(domain.hop)
+    port = await nat.open()
+    domain.stack.callback(nat.close)
+    phone = await domain.phone(UdpPhone, port)
+    contact = f"<sip:{CALLEE}@{PRIVATE}>"
+    assert (await phone.register(contact)).startswith("SIP/2.0 200 ")
+    await talk(domain, phone, contact)
+
+
+async def test_a_telephone_behind_a_nat_calls_and_is_hung_up_on(domain: Domain) -> None:
+    """Requests of the other side come to the caller's flow, too: its Contact is as private as a callee's."""
+    incoming = asyncio.get_running_loop().create_future()
+
+    async def take(call: object) -> None:
+        incoming.set_result(call)
+
+    domain.caller.on_invite = take
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>"
+    await phone.register(contact)
+    authorization = ""
+    for cseq in (1, 2):
+        phone.send(
+            f"INVITE sip:+{CALLER}@a.example SIP/2.0\r\nVia: {phone.via};branch=z9hG4bKinv{cseq}\r\n"
+            f"Max-Forwards: 70\r\nFrom: <sip:+{CALLEE}@a.example>;tag=p\r\nTo: <sip:+{CALLER}@a.example>\r\n"
+            f"Call-ID: inv\r\nCSeq: {cseq} INVITE\r\nContact: {contact}\r\n{authorization}Content-Length: 0\r\n\r\n"
+        )
+        if cseq == 1:
+            challenge = await phone.receive("SIP/2.0 407 ")
+            authorization = phone._authorization(challenge).replace("Authorization", "Proxy-Authorization")
+            authorization = re.sub(r'response="\w+"', f'response="{_response(challenge)}"', authorization)
+    call = await asyncio.wait_for(incoming, TIMEOUT_S)
+    await call.answer(b"v=0\r\n")
+    await phone.receive("SIP/2.0 200 ")
+    ended = asyncio.create_task(call.bye())
+    phone.answer(await phone.receive("BYE "), "200 OK")
+    await asyncio.wait_for(ended, TIMEOUT_S)
+
+
+def _response(challenge: str) -> str:
+    realm, nonce = re.search(r'realm="(.*?)", nonce="(.*?)"', challenge).groups()  # type: ignore[union-attr]
+    ha1, ha2 = _sha256(f"+{CALLEE}:{realm}:right"), _sha256("INVITE:sip:a.example")
+    return _sha256(f"{ha1}:{nonce}:00000001:c:auth:{ha2}")
+
+
+async def test_a_connection_that_is_gone_is_known_at_once(domain: Domain) -> None:
+    phone = await domain.phone(TcpPhone)
+    await phone.register(f'<sip:{CALLEE}@{PRIVATE};transport=tcp>;+sip.instance="<urn:uuid:{UUID}>";reg-id=1')
+    await phone.close()  # type: ignore[attr-defined]
+    assert await domain.status(await domain.call(), AT_ONCE_S) == 480
+
+
+async def test_within_a_call_a_connection_that_is_gone_is_430(domain: Domain) -> None:
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>"
+    await phone.register(contact)
+    call = await domain.call()
+    phone.answer(await phone.receive("INVITE "), "200 OK", contact, "v=0\r\n")
+    assert await domain.status(call) == 200
+    await phone.receive("ACK ")
+    await phone.close()  # type: ignore[attr-defined]
+    assert call.dialog is not None
+    answer = await asyncio.wait_for(
+        domain.caller._exchange.ask(call.dialog.request("INFO"), call.dialog.next_hop()), AT_ONCE_S
+    )
+    assert answer.code == 430
+
+
+async def test_a_connection_of_somebody_else_from_the_same_port_is_not_the_flow(domain: Domain) -> None:
+    """A port may come again, and then is another telephone's."""
+    phone = await domain.phone(TcpPhone)
+    assert isinstance(phone, TcpPhone)
+    await phone.register(f'<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>;+sip.instance="<urn:uuid:{UUID}>";reg-id=1')
+    port = await phone.break_off()
+    other = await domain.phone(TcpPhone, local_port=port)
+    await other.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp>;expires=0", call_id="other")
+    assert await domain.status(await domain.call(), AT_ONCE_S) == 480
+    assert other.inbox.empty()
+
+
+@pytest.mark.long
+async def test_a_silent_flow_is_given_up_and_the_next_contact_tried(domain: Domain) -> None:
+    other, silent = await domain.phone(UdpPhone), await domain.phone(UdpPhone)
+    assert isinstance(other, UdpPhone)
+    contact = f"<sip:{CALLEE}@127.0.0.1:{other.port}>"
+    await other.register(contact, call_id="other")
+    await silent.register(f"<sip:{CALLEE}@{PRIVATE}>", call_id="silent")
+    call = await domain.call()
+    await silent.receive("INVITE ")
+    invite = await other.receive("INVITE ")
+    other.answer(invite, "486 Busy Here")
+    assert await domain.status(call) == 486
+
+
+async def test_a_restarted_telephone_replaces_its_binding(domain: Domain) -> None:
+    """Same instance, another port, Call-ID and CSeq (RFC 5626 §6); without instance it is one more contact."""
+    instance = f';+sip.instance="<urn:uuid:{UUID}>"'
+    answers = []
+    for start in range(6):
+        phone = await domain.phone(UdpPhone)
+        assert isinstance(phone, UdpPhone)
+        contact = f"<sip:{CALLEE}@127.0.0.1:{phone.port}>"
+        answers.append(await phone.register(contact + instance, call_id=f"start-{start}"))
+        assert re.findall("Contact: (<.*?>)", answers[-1]) == [contact]
+    for start in range(6):
+        phone = await domain.phone(UdpPhone)
+        assert isinstance(phone, UdpPhone)
+        contact = f"<sip:{CALLEE}@127.0.0.1:{phone.port}>"
+        answers.append(await phone.register(contact, call_id=f"other-{start}"))
+    contacts = re.findall("Contact: (<.*?>)", answers[-1])
+    assert (contacts[0], len(contacts)) == (contact, 4)
