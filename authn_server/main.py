@@ -25,7 +25,8 @@ A proxy asks with POST {SIGNING_PATH}, as ATIS-1000082 describes:
          "iat": '$(date +%s)', "origid": "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"}}}}'
 
 and puts the answer's "identity" into the INVITE as its Identity header. "keyMgmt": ["mikey AQ..."], the values of
-a=key-mgmt in the SDP, has them signed too. GET /metrics and GET /healthz are there for operations.
+a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
+base64url, the whole SDP. GET /metrics and GET /healthz are there for operations.
 
 Key and certificate come from
 

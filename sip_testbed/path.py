@@ -57,7 +57,7 @@ as a proxy does, and tampers with it on the way. By mode:
   strip-identity          takes the Identity out of INVITEs
   replay                  sends the first signed INVITE again as every later call
   change-key-mgmt         changes the MIKEY message of the offer
-  change-sdp              exchanges address and keys of the offer
+  change-sdp              has the offer name its own address for the media
   strip-key-mgmt          takes MIKEY out of the offer and downgrades it to RTP/AVP
   change-answer-key-mgmt  changes the MIKEY message of the answer
   hold                    holds INVITEs back for hold_s seconds

@@ -95,18 +95,18 @@ class ChangeKeyMgmt(Forward):
 
 
 class ChangeSdp(Forward):
-    """Exchanges the offer for one of the attacker's own: another address, other keys."""
+    """Has the offer name the attacker's address for the media, and leaves all else as it was."""
 
     def __init__(self, address: str) -> None:
         self._connection = f"c=IN IP4 {address}"
 
     async def invite(self, request: Request) -> str | None:
-        """Point the media at the attacker, with keys that are not the caller's."""
+        """Point the callee's media at the attacker."""
         _edit_sdp(request, lambda sdp: sdp.map_lines(self._change))
-        return "the attacker exchanged the session description to get the media"
+        return "the attacker had the offer name their own address for the media"
 
     def _change(self, line: str) -> str | None:
-        return self._connection if line.startswith("c=") else _change_key_mgmt(line)
+        return self._connection if line.startswith("c=") else line
 
 
 class StripKeyMgmt(Forward):
@@ -192,6 +192,7 @@ class Resign(Forward):
             orig=caller,
             origid=str(UUID(bytes=self._random.token(16), version=4)),
             key_mgmt=key_mgmt_digests(facts.key_mgmt),
+            sdp=facts.sdp,
         )
         signed = signing_input_of(header, claims.serialize())
         token = f"{signed.decode('ascii')}.{base64url.encode(forgery.signer.sign(signed))}"

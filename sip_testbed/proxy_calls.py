@@ -1,5 +1,6 @@
 """Signing the calls that leave a domain and verifying those that come in, with what the trace tells of it."""
 
+from dataclasses import replace
 from time import perf_counter
 
 from prometheus_client import Histogram
@@ -28,10 +29,14 @@ class CallSigner:
         self._clock = clock
         self._random = random
 
-    async def sign(self, request: Request, caller: Tn) -> None:
-        """Add Date and Identity to `request`; raises Refusal where that fails and the call may not go unsigned."""
+    async def sign(self, request: Request, caller: Tn, *, bind_sdp: bool = True) -> None:
+        """Add Date and Identity to `request`; raises Refusal where that fails and the call may not go unsigned.
+
+        Without `bind_sdp` the signature covers the key management of the SDP alone.
+        """
         time_s = rules.date_call(request, self._clock.now_s())
         facts = rules.call_facts(request, caller, time_s)
+        facts = facts if bind_sdp else replace(facts, sdp=None)
         began_s = perf_counter()
         try:
             identity = await self._service.sign(facts, self._config.attest, self._random)

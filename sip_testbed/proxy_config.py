@@ -34,6 +34,7 @@ port = 5060
 [[routes]]                                  # the longest prefix decides, then the domain
 domain = "b.example"
 next_hop = "udp:127.0.0.3:5060"
+rewrites_sdp = false                        # true where SBCs rewrite addresses: then key-mgmt alone is signed
 
 [[routes]]                                  # what users here dial without a domain, or at this one
 prefix = "+44"
@@ -70,14 +71,20 @@ class Route(Config, frozen=True, kw_only=True):
     prefix: Prefix | None = None
     domain: Name | None = None
     to_domain: Name | None = None
+    rewrites_sdp: bool = False
+    """Whether elements on this way rewrite the SDP, so that a signature over all of it would not survive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a route leads: the next hop, and the domain at which numbers of the own one are sent on."""
+    """Where a route leads: the next hop, and the domain at which numbers of the own one are sent on.
+
+    `rewrites_sdp` tells whether elements behind the hop rewrite the SDP.
+    """
 
     hop: Hop
     to_domain: str | None = None
+    rewrites_sdp: bool = False
 
 
 class ServiceConfig(Config, frozen=True, kw_only=True):
@@ -176,7 +183,7 @@ class Routes:
             if (route.prefix is None) == (route.domain is None):
                 raise LocalError(f"route to {route.next_hop}: give it either a prefix or a domain")
             try:
-                way = Way(Hop.parse(route.next_hop), route.to_domain)
+                way = Way(Hop.parse(route.next_hop), route.to_domain, route.rewrites_sdp)
             except MalformedError as error:
                 raise LocalError(f"route: {error}") from None
             if route.prefix is not None:

@@ -13,6 +13,7 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
+from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.tn import canonical_tn
 
 MAX_DATE_SKEW_S: Final = 60
@@ -115,7 +116,8 @@ def key_mgmt_of(request: Request) -> tuple[str, ...]:
 
 def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
     """Collect what an Identity says of a call; raises Refusal or MalformedError."""
-    return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request))
+    sdp = body_digest(request.body, request.headers.get("Content-Type"))
+    return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp)
 
 
 def identities_of(request: Request) -> Sequence[str]:

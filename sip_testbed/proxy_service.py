@@ -144,7 +144,7 @@ class ProxyService:
         if way.to_domain is not None and self._is_local(request.uri):
             request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
-            await self._signer.sign(request, caller)
+            await self._signer.sign(request, caller, bind_sdp=not way.rewrites_sdp)
         return Forward(request, way.hop, back=back)
 
     def _authenticate(self, request: Request, now_s: float) -> Tn:

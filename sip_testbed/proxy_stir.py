@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from sip_testbed.proxy_config import Access
+from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
 from voice_dpki.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
@@ -42,6 +43,8 @@ class CallFacts:
     called: Tn
     time_s: int
     key_mgmt: tuple[str, ...]
+    sdp: bytes | None = None
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None leaves it out of what is signed."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +135,7 @@ class StirService:
             "keyMgmt": call.key_mgmt,
             "orig": {"tn": call.caller},
             "origid": str(UUID(bytes=random.token(16), version=4)),
+            **_sdp_member(call),
         }
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
@@ -143,6 +147,7 @@ class StirService:
             "keyMgmt": call.key_mgmt,
             "time": call.time_s,
             "to": {"tn": [call.called]},
+            **_sdp_member(call),
         }
         body = await self._post({"verificationRequest": request})
         verdict = self._decode(body, _VerificationAnswer).verdict
@@ -166,6 +171,10 @@ class StirService:
             return msgspec.json.decode(body, type=kind)
         except ValueError:  # msgspec's errors, and bytes that are not UTF-8
             raise ServiceError(f"{self.name} gave an answer that cannot be read") from None
+
+
+def _sdp_member(call: CallFacts) -> Mapping[str, object]:
+    return {} if call.sdp is None else {"sdp": {"alg": "sha-256", "dig": base64url.encode(call.sdp)}}
 
 
 def _sentence(answer: HttpAnswer) -> str:

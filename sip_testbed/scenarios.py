@@ -80,9 +80,11 @@ _TABLE = (
     ),
     Scenario(
         "sdp-changed",
-        "Somebody on the path exchanges the session description for one of their own, to get the media.",
-        _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
-        Attack("change-sdp", "exchanges the session description"),
+        "Somebody on the path changes the address for the media in the offer, and nothing else, to get the media.",
+        _refused(
+            "E22 SDP", 438, FAILED, "The session description is not the one that the caller's operator signed."
+        ),
+        Attack("change-sdp", "changes the address for the media"),
     ),
     Scenario(
         "signer-not-recorded",

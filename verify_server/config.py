@@ -27,6 +27,7 @@ signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, each for twice freshness_s
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
+require_sdp = false                      # true: refuse calls whose session description is not under the signature
 # ledger_tls = { certificate = "b.pem", key = "b-key.pem", servers = ["a.pem"] }    # for nodes with [tls]
 
 [listen]
@@ -59,10 +60,11 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
     """Enough for 1,600 calls a second, and half of them from one signer; each takes about 250 bytes of memory."""
     require_key_mgmt: bool = False
+    require_sdp: bool = False
 
     def policy(self) -> Policy:
         """Return what the verifier insists on."""
-        return Policy(freshness_s=self.freshness_s, require_key_mgmt=self.require_key_mgmt)
+        return Policy(self.freshness_s, require_key_mgmt=self.require_key_mgmt, require_sdp=self.require_sdp)
 
     def replay_cache(self) -> ReplayCache:
         """Make an empty cache that remembers each token for as long as it could be fresh.

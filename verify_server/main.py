@@ -25,7 +25,8 @@ A proxy asks with POST {VERIFICATION_PATH}, as ATIS-1000082 describes:
          "to": {{"tn": ["442079460001"]}}, "time": '$(date +%s)', "identity": "eyJ...;info=<https://...>"}}}}'
 
 and gets a verstat and, where a step failed, that step with a reason code (403, 436, 437, 438) and a sentence.
-"keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed.
+"keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed, and
+"sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
 GET /metrics and GET /healthz are there for operations.
@@ -48,6 +49,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
+    print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
     return 0
 
 

@@ -15,6 +15,7 @@ from voice_dpki.stir.verify import (
     Call,
     Examined,
     Policy,
+    SdpBinding,
     SignerRecord,
     Verdict,
     VerificationFailed,
@@ -75,8 +76,10 @@ class VerifyService:
 
     def _tell(self, verdict: Verdict, ms: float) -> None:
         ok = verdict.verstat is Verstat.PASSED
-        text = f"Identity {verdict.attest} valid" if ok else verdict.reasondesc
+        bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
+        text = f"Identity {verdict.attest} valid{bound}" if ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
+        facts["sdp"] = verdict.sdp if ok else None
         facts = {name: value for name, value in facts.items() if value}
         self._tracer.note(text, ok=ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
         if not ok:

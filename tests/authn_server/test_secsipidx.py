@@ -28,7 +28,7 @@ def secsipidx(site, identity):
 
 @pytest.fixture
 def identity(site):
-    def sign(key_mgmt=()):
+    def sign(key_mgmt=(), sdp=None):
         now_s = time.time()
         request = SigningRequest(
             "A",
@@ -37,6 +37,7 @@ def identity(site):
             int(now_s),
             "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d",
             key_mgmt,
+            sdp,
         )
         return sign_shaken(request, load_setup(site.config, SystemClock()).credential, now_s).serialize()
 
@@ -44,8 +45,9 @@ def identity(site):
 
 
 @pytest.mark.parametrize("key_mgmt", [(), ("mikey AQAFgM3YFvMAAAAA", "mikey AQAFgM3YFvMAAAAB")])
-def test_accepts_our_identity_with_and_without_key_mgmt(site, identity, key_mgmt):
-    done = secsipidx(site, identity(key_mgmt))
+@pytest.mark.parametrize("sdp", [None, bytes(32)])
+def test_accepts_our_identity_with_and_without_our_claims(site, identity, key_mgmt, sdp):
+    done = secsipidx(site, identity(key_mgmt, sdp))
     assert (done.returncode, done.stdout.strip()) == (0, "ok")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +25,7 @@ from sip_testbed.proxy_config import (
     VerificationConfig,
 )
 from sip_testbed.proxy_service import ProxyService
+from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.http_client import HttpClient
 from voice_dpki.names import Tn
@@ -41,6 +43,7 @@ TARGET = f"sip:+{CALLEE}@b.example"
 MIKEY = "mikey " + base64.b64encode(bytes(range(64))).decode()
 OFFER = audio_description("127.0.0.1", 4000, [RtpMap(0, "PCMU/8000")], session_id=1, key_mgmt=[MIKEY]).serialize()
 ANSWER = audio_description("127.0.0.1", 4002, [RtpMap(0, "PCMU/8000")], session_id=2, key_mgmt=[MIKEY]).serialize()
+OFFER_DIGEST = {"alg": "sha-256", "dig": base64url.encode(hashlib.sha256(OFFER).digest())}
 PASSED = {"verstat": "TN-Validation-Passed", "signer": "Operator A"}
 REVOKED = {
     "verstat": "TN-Validation-Failed",
@@ -137,6 +140,7 @@ class World:
         verify: bool = True,
         attack: Mode | None = None,
         dialled: str = "",
+        rewrites_sdp: bool = False,
         **options: Any,
     ) -> None:
         """Start both domains, as Operator A's proxy and Operator B's are configured here."""
@@ -151,7 +155,7 @@ class World:
         next_hop = f"{transport}:{self.proxy_b.address.address}"
         if attack is not None:
             next_hop = f"{transport}:{await self.attacker(attack, next_hop)}"
-        routes = (Route(domain="b.example", next_hop=next_hop),)
+        routes = (Route(domain="b.example", next_hop=next_hop, rewrites_sdp=rewrites_sdp),)
         if dialled:
             nowhere = Route(prefix=dialled[:-1], to_domain="c.example", next_hop="udp:127.0.0.1:9")
             routes = (nowhere, Route(prefix=dialled, to_domain="b.example", next_hop=next_hop))
@@ -167,7 +171,9 @@ class World:
 
     async def attacker(self, mode: Mode, next_hop: str) -> str:
         routes = (Route(domain="b.example", next_hop=next_hop),)
-        config = PathConfig(listen=Listen(port=0), mode=mode, routes=routes, udp_max_bytes=9000, hold_s=0.05)
+        config = PathConfig(
+            listen=Listen(host="127.0.0.66", port=0), mode=mode, routes=routes, udp_max_bytes=9000, hold_s=0.05
+        )
         attack = make_attack(config, self.folder / "path.toml", SystemClock(), SystemRandom())
         tracer = Tracer(self.folder / "path.jsonl", "path")
         self.stack.callback(tracer.close)
@@ -225,10 +231,11 @@ async def test_a_call_is_signed_verified_and_shown(start: Start, transport: str)
     assert signing.pop("origid")
     assert signing == {
         "attest": "A", "dest": {"tn": [CALLEE]}, "iat": date_s, "keyMgmt": [MIKEY], "orig": {"tn": CALLER},
+        "sdp": OFFER_DIGEST,
     }  # fmt: skip
     assert verification == {
         "from": {"tn": CALLER}, "identity": incoming.identity[0], "keyMgmt": [MIKEY], "time": date_s,
-        "to": {"tn": [CALLEE]},
+        "to": {"tn": [CALLEE]}, "sdp": OFFER_DIGEST,
     }  # fmt: skip
     assert world.notes("a")[0]["text"] == "INVITE signed by Operator A's authentication server"
     assert world.notes("b")[0]["text"] == "Identity valid by Operator B's verification server, signed by Operator A"
@@ -543,8 +550,21 @@ async def test_changed_keys(start: Start) -> None:
 async def test_a_changed_session_description(start: Start) -> None:
     world = await start(attack="change-sdp")
     await world.call()
-    assert world.b.verification[0]["keyMgmt"] != [MIKEY]
-    assert SessionDescription.parse(world.incoming[0].sdp).audio_address[0] == "127.0.0.1"
+    (signing,), (verification,) = world.a.signing, world.b.verification
+    assert (signing["sdp"], verification["keyMgmt"]) == (OFFER_DIGEST, [MIKEY])
+    assert verification["sdp"] != OFFER_DIGEST
+    changed = world.incoming[0].sdp.splitlines()
+    others = [(old, new) for old, new in zip(OFFER.splitlines(), changed, strict=True) if old != new]
+    assert others == [(b"c=IN IP4 127.0.0.1", b"c=IN IP4 127.0.0.66")]
+
+
+async def test_a_way_on_which_addresses_are_rewritten(start: Start) -> None:
+    """There the key management alone is signed; what came is told to the verifier all the same."""
+    world = await start(attack="change-sdp", rewrites_sdp=True)
+    await world.call()
+    (signing,), (verification,) = world.a.signing, world.b.verification
+    assert (signing["keyMgmt"], "sdp" in signing) == ([MIKEY], False)
+    assert verification["sdp"] not in (None, OFFER_DIGEST)
 
 
 async def test_stripped_keys(start: Start) -> None:

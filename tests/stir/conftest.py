@@ -40,7 +40,7 @@ class Operator:
         """The call as it reaches the other side, signed as asked and unchanged."""
         request = self.request(**changes)
         identity = sign_shaken(request, self.credential, request.iat_s).serialize()
-        return Call(request.orig, request.dest, request.iat_s, identity, request.key_mgmt)
+        return Call(request.orig, request.dest, request.iat_s, identity, request.key_mgmt, request.sdp)
 
 
 def make_operator(now_s=NOW_S, *, listed=TnAuthList(ranges=(RANGE_A,)), signer=None, **certificate) -> Operator:  # noqa: B008

@@ -13,7 +13,7 @@ from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations, key_mgmt_digests
 from voice_dpki.stir.sign import SigningRefused, SigningRequest
-from voice_dpki.stir.verify import Call, KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verify import Call, KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat, verdict_of
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "stir"
 TWICE = "not a JSON object: a member name is given twice"
@@ -56,6 +56,14 @@ def test_key_mgmt_that_is_not_told_differs_from_none_at_all():
     assert atis.parse_verification_request(verification()).key_mgmt is None
     assert atis.parse_verification_request(verification(keyMgmt=[])).key_mgmt == ()
     assert atis.parse_signing_request(signing(keyMgmt=["mikey AQ"])).key_mgmt == ("mikey AQ",)
+
+
+def test_the_digest_of_the_session_description():
+    member = {"alg": "sha-256", "dig": "A" * 43}
+    assert atis.parse_verification_request(verification()).sdp is None
+    assert atis.parse_verification_request(verification(sdp=member)).sdp == bytes(32)
+    assert atis.parse_signing_request(signing()).sdp is None
+    assert atis.parse_signing_request(signing(sdp=member)).sdp == bytes(32)
 
 
 def test_destinations_may_be_uris():
@@ -114,6 +122,11 @@ def test_destinations_may_be_uris():
         ("SVC4005", ["keyMgmt"], signing(keyMgmt=[""])),
         ("SVC4005", ["keyMgmt"], signing(keyMgmt=["m" * 4097])),
         ("SVC4005", ["keyMgmt"], signing(keyMgmt=["m"] * 17)),
+        ("SVC4001", ["sdp"], signing(sdp=None)),
+        ("SVC4005", ["sdp"], signing(sdp="A" * 43)),
+        ("SVC4005", ["sdp"], signing(sdp={"alg": "md5", "dig": "A" * 43})),
+        ("SVC4005", ["sdp"], signing(sdp={"alg": "sha-256", "dig": "A" * 42 + "="})),
+        ("SVC4005", ["sdp"], signing(sdp={"alg": "sha-256", "dig": "A" * 86})),
     ],
 )
 def test_signing_requests_that_cannot_be_used(message_id, variables, body):
@@ -248,6 +261,7 @@ def test_answers():
         certificate=CertDigest(bytes(32)),
         attest="A",
         key_mgmt=KeyMgmt.VERIFIED,
+        sdp=SdpBinding.VERIFIED,
     )
     assert json.loads(atis.verification_response(passed)) == {
         "verificationResponse": {
@@ -256,6 +270,7 @@ def test_answers():
             "certificate": "00" * 32,
             "attest": "A",
             "keyMgmt": "verified",
+            "sdp": "verified",
         }
     }
 
@@ -270,6 +285,7 @@ def test_a_verdict_that_fails_tells_step_and_reason():
             "verstat": "No-TN-Validation",
             "step": "E15 iat",
             "keyMgmt": "not-checked",
+            "sdp": "not-checked",
         }
     }
 
@@ -283,7 +299,7 @@ json_ = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*SIGNING, *VERIFICATION, "keyMgmt"]), json_))
+@given(st.dictionaries(st.sampled_from([*SIGNING, *VERIFICATION, "keyMgmt", "sdp"]), json_))
 def test_any_json_is_a_request_or_refused(members):
     with contextlib.suppress(RequestError):
         atis.parse_signing_request(json.dumps({"signingRequest": {**SIGNING, **members}}).encode())

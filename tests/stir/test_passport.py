@@ -1,4 +1,6 @@
 import contextlib
+import json as json_
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -39,6 +41,12 @@ def test_key_mgmt_stands_between_iat_and_orig():
     assert b'"iat":1,"key-mgmt":[{"alg":"sha-256","dig":"DIG"}],"orig"'.replace(b"DIG", DIG) in claims.serialize()
 
 
+def test_sdp_stands_behind_origid():
+    claims = replace(CLAIMS, key_mgmt=(bytes(32),), sdp=bytes(32))
+    assert list(json_.loads(claims.serialize())) == ["attest", "dest", "iat", "key-mgmt", "orig", "origid", "sdp"]
+    assert claims.serialize().endswith(b',"sdp":{"alg":"sha-256","dig":"' + b"A" * 43 + b'"}}')
+
+
 DIG = b"_Sr4JUxlGO_wsGz0jyeeqTImkxobRVfDBlGYBQr0Ars"
 
 digits = st.text("0123456789#*", min_size=1, max_size=15).map(Tn)
@@ -50,6 +58,7 @@ claims_ = st.builds(
     orig=digits,
     origid=st.uuids().map(str),
     key_mgmt=st.lists(st.binary(min_size=32, max_size=32), max_size=4).map(tuple),
+    sdp=st.none() | st.binary(min_size=32, max_size=32),
 )
 
 
@@ -120,6 +129,10 @@ def test_refuses_tokens(token):
         (b'"iat"', b'"key-mgmt":[{"alg":"sha-1","dig":"AAAA"}],"iat"', "key-mgmt"),
         (b'"iat"', b'"key-mgmt":[{"alg":"sha-256","dig":"AAAA"}],"iat"', "key-mgmt"),
         (b'"iat"', b'"key-mgmt":[{"alg":"sha-256"}],"iat"', "key-mgmt"),
+        (b'"attest":"A"', b'"attest":"A","sdp":null', "sdp"),
+        (b'"attest":"A"', b'"attest":"A","sdp":[]', "sdp"),
+        (b'"attest":"A"', b'"attest":"A","sdp":{"alg":"sha-1","dig":"AAAA"}', "sdp"),
+        (b'"attest":"A"', b'"attest":"A","sdp":{"alg":"sha-256","dig":"AAAA"}', "sdp"),
         (b'"attest":"A"', b'"attest":"A","attest":"B"', "twice"),
     ],
 )
@@ -149,7 +162,7 @@ json = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["attest", "dest", "iat", "orig", "origid", "key-mgmt"]), json))
+@given(st.dictionaries(st.sampled_from(["attest", "dest", "iat", "orig", "origid", "key-mgmt", "sdp"]), json))
 def test_any_json_is_claims_or_refused(value):
     from voice_dpki.codec import canonical_json
 

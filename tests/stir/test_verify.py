@@ -111,6 +111,7 @@ OTHER = Destinations((Tn("442079460099"),))
         (Step.CLAIMS, "origid", {"payload": {"origid": None}}),
         (Step.CLAIMS, "iat", {"payload": {"iat": str(NOW_S)}}),
         (Step.CLAIMS, "key-mgmt", {"payload": {"key-mgmt": "none"}}),
+        (Step.CLAIMS, "sdp", {"payload": {"sdp": "none"}}),
         (Step.IAT, "86400 s after", {"payload": {"iat": NOW_S + 86_400}}),
         (Step.IAT, "61 s before", {"payload": {"iat": NOW_S - 61}}),
         (Step.NUMBERS, "caller", {"payload": {"orig": {"tn": "493023125002"}}}),

@@ -11,6 +11,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import Tn
+from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
 from voice_dpki.x509.keys import LocalSigner, generate_es256
@@ -42,7 +43,9 @@ class Caller:
     def credential(self, der: bytes) -> Credential:
         return make_credential(self.signer, read_profile(der), "https://certs.a.example/{digest}.der", time.time())
 
-    def identity(self, der: bytes, key_mgmt=(), orig="493023125001", named: bytes | None = None) -> str:
+    def identity(
+        self, der: bytes, key_mgmt=(), orig="493023125001", named: bytes | None = None, sdp: bytes | None = None
+    ) -> str:
         """Sign a call under `der`; a thief may have the token name another certificate of the key."""
         now_s = time.time()
         credential = replace(self.credential(der), info=self.credential(named or der).info)
@@ -53,6 +56,7 @@ class Caller:
             int(now_s),
             "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d",
             key_mgmt,
+            None if sdp is None else body_digest(sdp, "application/sdp"),
         )
         return sign_shaken(request, credential, now_s).serialize()
 

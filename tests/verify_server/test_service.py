@@ -8,11 +8,13 @@ import pytest_asyncio
 
 from verify_server.config import load_setup
 from verify_server.service import VerifyService
+from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
 
 from .conftest import RANGE_A, TOKEN, verification
@@ -79,10 +81,27 @@ async def test_a_good_call(domain):
         "certificate": domain.digest.hex(),
         "attest": "A",
         "keyMgmt": "verified",
+        "sdp": "not-signed",
     }
     row = domain.last_row()
     assert (row["text"], row["ok"], row["signer"]) == ("Identity A valid", True, "Operator A")
     assert 0 < row["ms"] < 1000
+
+
+async def test_a_call_whose_session_description_is_bound(domain):
+    domain.resolver.tell(domain.digest, domain.der)
+    body = b"v=0\r\n"
+    identity = domain.caller.identity(domain.der, sdp=body)
+    verdict = await domain.verdict(verification(identity, keyMgmt=[], sdp=member(b"v=0\r\ns=-\r\n")))
+    assert (verdict["verstat"], verdict["step"]) == ("TN-Validation-Failed", "E22 SDP")
+    verdict = await domain.verdict(verification(identity, keyMgmt=[], sdp=member(body)))
+    assert (verdict["verstat"], verdict["sdp"]) == ("TN-Validation-Passed", "verified")
+    row = domain.last_row()
+    assert (row["text"], row["sdp"]) == ("Identity A valid, SDP as signed", "verified")
+
+
+def member(body):
+    return {"alg": "sha-256", "dig": base64url.encode(body_digest(body, "application/sdp"))}
 
 
 async def test_without_keymgmt_in_the_request_it_is_not_checked(domain):
@@ -101,6 +120,7 @@ async def test_a_call_that_is_not_verified_says_why(domain):
         "step": "E17 certificate",
         "certificate": domain.digest.hex(),
         "keyMgmt": "not-checked",
+        "sdp": "not-checked",
     }
     row = domain.last_row()
     assert (row["text"], row["step"], row["ok"]) == (verdict["reasondesc"], "E17 certificate", False)

@@ -1,16 +1,17 @@
 """The HTTP interface between proxies and the STIR services (ATIS-1000082): bodies, headers and errors, no sockets.
 
-    POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[]}}
+    POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[], sdp?}}
                                 {"signingResponse":{identity}}
-    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, keyMgmt?:[]}}
+    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, keyMgmt?:[], sdp?}}
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
     errors                      {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
 
 A verification that fails is a 200 whose body tells the verdict. Members that are not known are ignored, but for
 those that change what is asked for: these are refused by name (`_CHANGES_MEANING`), as is a member given twice.
 
-`keyMgmt`, the values of `a=key-mgmt` in the order of the SDP, is this project's own; so are step, signer,
-certificate, attest and keyMgmt in a verificationResponse, and the errors POL4010 to POL4033, POL4080 and POL4130.
+`keyMgmt`, the values of `a=key-mgmt` in the order of the SDP, and `sdp`, {"alg":"sha-256","dig":...} over the
+INVITE's body (`voice_dpki.stir.body`), are this project's own; so are step, signer, certificate, attest, keyMgmt
+and sdp in a verificationResponse, and the errors POL4010 to POL4033, POL4080 and POL4130.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ from voice_dpki.stir.passport import (
     ClaimError,
     Destinations,
     check_number_of_destinations,
+    digest_of_json,
 )
 from voice_dpki.stir.sign import SigningRefused, SigningRequest
 from voice_dpki.stir.tn import canonical_tn, canonical_uri, tn_in_uri
@@ -167,6 +169,7 @@ def parse_signing_request(body: bytes) -> SigningRequest:
         iat_s=_value(request, "iat", _seconds),
         origid=_value(request, "origid", _uuid),
         key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else (),
+        sdp=_value(request, "sdp", _digest) if "sdp" in request else None,
     )
 
 
@@ -179,6 +182,7 @@ def parse_verification_request(body: bytes) -> Call:
         time_s=_value(request, "time", _seconds),
         identity=_value(request, "identity", _text),
         key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else None,
+        sdp=_value(request, "sdp", _digest) if "sdp" in request else None,
     )
 
 
@@ -199,6 +203,7 @@ def verification_response(verdict: Verdict) -> bytes:
         "certificate": verdict.certificate.hex() if verdict.certificate else None,
         "attest": verdict.attest,
         "keyMgmt": verdict.key_mgmt,
+        "sdp": verdict.sdp,
     }
     return msgspec.json.encode({"verificationResponse": {name: value for name, value in members.items() if value}})
 
@@ -336,6 +341,10 @@ def _key_mgmt_value(value: object) -> str:
     if not 1 <= len(text) <= MAX_KEY_MGMT_LENGTH:
         raise MalformedError(f"a value has not 1 to {MAX_KEY_MGMT_LENGTH} characters")
     return text
+
+
+def _digest(value: object) -> bytes:
+    return digest_of_json(value, "it")
 
 
 def _list_of(read: Callable[[object], _T], max_items: int) -> Callable[[object], tuple[_T, ...]]:

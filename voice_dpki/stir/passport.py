@@ -2,10 +2,11 @@
 
     token   = base64url(header) "." base64url(payload) "." base64url(signature)     RFC 7515 §7.1
     header  = {"alg","ppt","typ","x5u"}                                              RFC 8225 §4, §8.1
-    payload = {"attest","dest","iat","key-mgmt"?,"orig","origid"}                    RFC 8588 §8
+    payload = {"attest","dest","iat","key-mgmt"?,"orig","origid","sdp"?}             RFC 8588 §8
 
-`key-mgmt` is this project's claim: the SHA-256 of every `a=key-mgmt` value of the call's SDP (RFC 4567), in order.
-Verifiers that do not know it ignore it (RFC 8225 §8.3), and those that do see any change to the keying.
+`key-mgmt` and `sdp` are this project's claims: the SHA-256 of each `a=key-mgmt` value of the call's SDP (RFC 4567),
+in order, and that of the whole session description (`voice_dpki.stir.body`). Verifiers that do not know them ignore
+them (RFC 8225 §8.3), and those that do see any change to the keying, and to where the media goes.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ ATTESTATIONS = frozenset("ABC")
 """Full, partial and gateway attestation (RFC 8588 §4)."""
 
 KEY_MGMT_CLAIM = "key-mgmt"
+SDP_CLAIM = "sdp"
 
 _DIGEST_LENGTH = 32
 
@@ -102,6 +104,8 @@ class ShakenClaims:
     origid: str
     key_mgmt: tuple[bytes, ...] = ()
     """SHA-256 of each `a=key-mgmt` value, in the order of the SDP; empty if the claim is not there."""
+    sdp: bytes | None = None
+    """Digest of the INVITE's body; None if the claim is not there."""
 
     @classmethod
     def parse(cls, payload: bytes) -> "ShakenClaims":
@@ -117,6 +121,7 @@ class ShakenClaims:
             orig=_orig(claims),
             origid=_text(claims, "origid", MAX_ORIGID_LENGTH),
             key_mgmt=_key_mgmt(claims),
+            sdp=digest_of_json(claims[SDP_CLAIM], f"claim {SDP_CLAIM}") if SDP_CLAIM in claims else None,
         )
 
     def serialize(self) -> bytes:
@@ -134,9 +139,9 @@ class ShakenClaims:
             "origid": self.origid,
         }
         if self.key_mgmt:
-            claims[KEY_MGMT_CLAIM] = [
-                {"alg": "sha-256", "dig": base64url.encode(digest)} for digest in self.key_mgmt
-            ]
+            claims[KEY_MGMT_CLAIM] = [_digest_object(digest) for digest in self.key_mgmt]
+        if self.sdp is not None:
+            claims[SDP_CLAIM] = _digest_object(self.sdp)
         return canonical_json.encode(claims)
 
 
@@ -182,15 +187,20 @@ def _dest(claims: Mapping[str, Json]) -> Destinations:
 
 def _key_mgmt(claims: Mapping[str, Json]) -> tuple[bytes, ...]:
     items = _bounded_list(claims.get(KEY_MGMT_CLAIM, []), KEY_MGMT_CLAIM, MAX_KEY_MGMT)
-    return tuple(_digest(item) for item in items)
+    return tuple(digest_of_json(item, f"claim {KEY_MGMT_CLAIM}") for item in items)
 
 
-def _digest(value: Json) -> bytes:
+def digest_of_json(value: object, where: str) -> bytes:
+    """Read {"alg": "sha-256", "dig": 32 bytes in base64url}; raises ClaimError that names `where` it stands."""
     if isinstance(value, dict) and value.get("alg") == "sha-256" and isinstance(value.get("dig"), str):
-        digest = base64url.decode(str(value["dig"]))
+        digest = base64url.decode(value["dig"])
         if len(digest) == _DIGEST_LENGTH:
             return digest
-    raise ClaimError('claim key-mgmt must hold objects with alg "sha-256" and dig, 32 bytes in base64url')
+    raise ClaimError(f'{where} must hold alg "sha-256" and dig, 32 bytes in base64url')
+
+
+def _digest_object(digest: bytes) -> Json:
+    return {"alg": "sha-256", "dig": base64url.encode(digest)}
 
 
 def _bounded_list(value: Json, name: str, max_items: int) -> list[Json]:

@@ -36,6 +36,8 @@ class SigningRequest:
     origid: str
     key_mgmt: tuple[str, ...] = ()
     """Raw values of `a=key-mgmt` in the call's SDP, in order."""
+    sdp: bytes | None = None
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None on a way whose elements rewrite it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ def sign_shaken(
         orig=request.orig,
         origid=request.origid,
         key_mgmt=key_mgmt_digests(request.key_mgmt),
+        sdp=request.sdp,
     )
     signing_input = signing_input_of(header, claims.serialize())
     signature = base64url.encode(credential.signer.sign(signing_input))

@@ -71,6 +71,7 @@ class Step(Enum):
     KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
     REPLAY = ("E21 replay", 438, Verstat.FAILED)
     REPLAY_MEMORY = ("E21 replay memory", 438, Verstat.NONE)
+    SDP = ("E22 SDP", 438, Verstat.FAILED)
 
     def __init__(self, label: str, reasoncode: int, verstat: Verstat) -> None:
         self.label = label
@@ -97,6 +98,17 @@ class KeyMgmt(StrEnum):
     """The proxy did not tell what the SDP carries."""
 
 
+class SdpBinding(StrEnum):
+    """What was found out about the session description as a whole."""
+
+    VERIFIED = "verified"
+    """It is the one that the caller's operator signed."""
+    NOT_SIGNED = "not-signed"
+    """The caller's operator did not sign it, as on a way whose elements rewrite addresses."""
+    NOT_CHECKED = "not-checked"
+    """It was signed, and the proxy did not tell what came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer to a verification request. `reasoncode` is None, and the texts are empty, if all steps passed."""
@@ -113,6 +125,7 @@ class Verdict:
     """H(CERT) that the token names."""
     attest: str = ""
     key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
+    sdp: SdpBinding = SdpBinding.NOT_CHECKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +139,8 @@ class Call:
     identity: str
     key_mgmt: tuple[str, ...] | None = None
     """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not tell."""
+    sdp: bytes | None = None
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,8 @@ class Policy:
     """How far `time` and `iat` may lie from now, in both directions (RFC 8224 §6.2 recommends sixty seconds)."""
     require_key_mgmt: bool = False
     """Refuse calls whose SDP carries no key management under the signature."""
+    require_sdp: bool = False
+    """Refuse calls whose session description is not under the signature."""
 
 
 class SignerStatus(StrEnum):
@@ -210,6 +227,7 @@ def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: Rep
     _authority(examined.claims.orig, profile, record)
     _signature(examined.passport, profile)
     key_mgmt = _key_mgmt(examined, policy)
+    sdp = _sdp(examined, policy)
     _replay(examined.passport, record.organization, replays, now_s)
     return Verdict(
         Verstat.PASSED,
@@ -217,6 +235,7 @@ def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: Rep
         certificate=examined.digest,
         attest=examined.claims.attest,
         key_mgmt=key_mgmt,
+        sdp=sdp,
     )
 
 
@@ -434,6 +453,23 @@ def _difference(given: Sequence[bytes], signed: Sequence[bytes]) -> str:
     if len(given) != len(signed):
         return f"the SDP carries {len(given)} key management values, and the caller signed {len(signed)}"
     return "" if given == signed else "the SDP's key management is not what the caller signed"
+
+
+def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
+    """E22: the session description is the one that was signed, to the line. It is done before E21, as E20 is."""
+    given, signed = examined.call.sdp, examined.claims.sdp
+    if policy.require_sdp and (given is None or signed is None):
+        what = "the proxy did not tell the" if given is None else "the caller's operator signed no"
+        raise VerificationFailed(Step.SDP, f"{what} session description, and this domain requires it")
+    if signed is None:
+        return SdpBinding.NOT_SIGNED
+    if given is None:
+        return SdpBinding.NOT_CHECKED
+    if given != signed:
+        raise VerificationFailed(
+            Step.SDP, "the session description is not the one that the caller's operator signed"
+        )
+    return SdpBinding.VERIFIED
 
 
 def _replay(passport: Passport, signer: str, replays: ReplayCache, now_s: float) -> None:

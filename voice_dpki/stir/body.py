@@ -1,0 +1,27 @@
+"""The digest of an INVITE's body, which binds all that the callee acts on to the signature.
+
+    digest = SHA-256( canonical body )                        application/sdp, or no body
+             SHA-256( Content-Type CRLF CRLF body )           a body of any other type
+
+The canonical form has every line ended by CRLF and no empty line at its end (RFC 4566 §5 admits LF, and elements on
+the way append line ends). Nothing else is made alike: addresses, ports, the order of lines and every attribute
+count, for a telephone may act on any of them. An ordinary body is its own canonical form.
+"""
+
+import hashlib
+
+SDP_TYPE = "application/sdp"
+
+
+def body_digest(body: bytes, content_type: str | None) -> bytes:
+    """Return the 32 bytes that stand for `body`, of the type in the Content-Type header field; total on any bytes.
+
+    No body, and one of line ends alone, have the digest of no bytes: to strip or add a body changes the digest.
+    """
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    lines = body.replace(b"\r\n", b"\n").rstrip(b"\n")
+    if not lines:
+        return hashlib.sha256(b"").digest()
+    if kind == SDP_TYPE:
+        return hashlib.sha256(lines.replace(b"\n", b"\r\n") + b"\r\n").digest()
+    return hashlib.sha256((content_type or "").encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body).digest()
