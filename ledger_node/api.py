@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 from prometheus_client import Counter
@@ -37,7 +37,6 @@ from voice_dpki.ledger.tree import TooManyLeavesError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.http import (
     DEFAULT_MAX_BODY_BYTES,
-    UNBOUNDED,
     Handler,
     HttpApp,
     Request,
@@ -46,10 +45,8 @@ from voice_dpki.shell.http import (
     bearer_token_matches,
     json_response,
     problem,
-    send_response,
-    too_many,
 )
-from voice_dpki.shell.limits import MAX_COST, TooManyError
+from voice_dpki.shell.limits import MAX_COST
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, digest_of
@@ -75,7 +72,6 @@ _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
 SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", ["outcome"])
 
 
-_STATUS = "/ledger/v1/status/"
 _PREFIX = re.compile("[0-9a-f]{1,64}")
 _ROOT = re.compile("([0-9a-f]{64})?")
 
@@ -127,36 +123,6 @@ class Orderer(Protocol):
         ...
 
 
-class InquiryApp(HttpApp):
-    """Serves status inquiries by digest, the most frequent ones, on a shorter way than a route has.
-
-    They have no body and no query, so that nothing of the request needs to be looked at but its path.
-    """
-
-    def __init__(self, routes: Sequence[Route], status: Callable[[str], Response]) -> None:
-        """`status` answers about the certificate with the digest that it is given in hexadecimal."""
-        super().__init__(routes)
-        self._status = status
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one ASGI HTTP scope."""
-        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(_STATUS):
-            await super().__call__(scope, receive, send)
-            return
-        try:
-            scope["state"].get("account", UNBOUNDED).take(1)
-        except TooManyError as error:
-            await send_response(send, too_many(error))
-            return
-        answer = self._status(scope["path"][len(_STATUS) :])
-        headers = [
-            (b"content-type", answer.content_type.encode("ascii")),
-            (b"content-length", b"%d" % len(answer.body)),
-        ]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-
-
 class Api:
     """The handlers of one node, and their routes."""
 
@@ -190,11 +156,12 @@ class Api:
 
     def app(self) -> HttpApp:
         """Return the whole application."""
-        return InquiryApp(self.routes(), self._status)
+        return HttpApp(self.routes())
 
     def routes(self) -> list[Route]:
         """Return all routes; those of the submission role only if the node has it."""
         answers = [
+            Route("GET", "/ledger/v1/status/{digest}", self._status),
             Route("POST", "/ledger/v1/status", _guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
             Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
             Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES, SEVERAL_COST),
@@ -230,9 +197,10 @@ class Api:
             for path, (handler, max_bytes) in endorsed.items()
         ]
 
-    def _status(self, name: str) -> Response:
+    def _status(self, request: Request) -> Response:
+        """Answer the most frequent question on a shorter way: without a task."""
         try:
-            return self._answer(parse_digest(name), with_certificate=False)
+            return self._answer(parse_digest(request.path_args["digest"]), with_certificate=False)
         except BadRequestError as error:
             return problem(400, "Bad Request", str(error))
         except NoBlockError as error:

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -252,8 +251,8 @@ class Edge:
         return description(self._name, "edge", self._chain_id, height, header, self._clock.now_s())
 
     async def _forward(self, request: Request) -> Response:
-        target = quote(request.path) + (f"?{urlencode(request.query)}" if request.query else "")
-        answer = await self._upstream.request(request.method, target, request.body, timeout_s=FORWARD_TIMEOUT_S)
+        method = "GET" if request.method == "HEAD" else request.method
+        answer = await self._upstream.request(method, request.target, request.body, timeout_s=FORWARD_TIMEOUT_S)
         kind = "application/json" if answer.status == 200 else "application/problem+json"
         headers = (("Retry-After", "1"),) if answer.status in (429, 503) else ()
         return Response(answer.status, answer.body, content_type=kind, headers=headers)

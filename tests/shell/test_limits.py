@@ -9,8 +9,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from voice_dpki.shell import http as shell_http
-from voice_dpki.shell import limits
+from voice_dpki.shell import http_connection, limits
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 from voice_dpki.shell.limits import Account, Door, Limits, TooManyError
@@ -169,9 +168,11 @@ async def test_too_many_connections() -> None:
     assert counted("connections") == before + 1
 
 
-@pytest.mark.parametrize("head", [b"", b"GET /quick HTTP/1.1\r\nx: ", b"GET /quick HTTP/1.1\r\n\r\nGET /q"])
+@pytest.mark.parametrize(
+    "head", [b"", b"GET /quick HTTP/1.1\r\nx: ", b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\nGET /q"]
+)
 async def test_a_head_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    monkeypatch.setattr(shell_http, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_connection, "HEAD_TIMEOUT_S", 0.05)
     before = counted("head-late")
     async with served(Limits()) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
@@ -184,7 +185,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(monkeypatch: pytest
 
 
 async def test_a_slow_answer_is_no_late_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell_http, "HEAD_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(http_connection, "HEAD_TIMEOUT_S", 0.02)
 
     async def after_a_while(_request: Request) -> Response:
         await asyncio.sleep(0.1)

@@ -25,7 +25,10 @@ BURST_S = 2.0
 """A client that was quiet may ask for so many seconds' worth at once."""
 
 MAX_COST = 200
-"""Cost of the dearest request; a client may always ask for one."""
+"""What a client may always have at once, however little it may have a second."""
+
+KNOWN_S = 3600.0
+"""How long the address of a client that showed a token counts as known."""
 
 MAX_ADDRESSES = 10_000
 """Addresses whose use is remembered after their last connection; each takes about 200 bytes."""
@@ -37,14 +40,15 @@ REFUSED = Counter(
     "voice_dpki_http_refused", "Requests and connections above what one client may have, by reason.", ["reason"]
 )
 _RATE, _CONCURRENT, _CONNECTIONS = (REFUSED.labels(name) for name in ("rate", "concurrent", "connections"))
-LATE = REFUSED.labels("head-late")
+LATE, BODY_LATE, MALFORMED = (REFUSED.labels(name) for name in ("head-late", "body-late", "malformed"))
+FULL, DISPLACED, UNREAD = (REFUSED.labels(name) for name in ("full", "displaced", "unread"))
 
 
 class Limits(Config, frozen=True, kw_only=True):
     """`[limits]` of a server: what one client address may have."""
 
     cost_s: Annotated[float, msgspec.Meta(gt=0)] = 10_000.0
-    """Cost of its requests a second. A status inquiry costs 1, other inquiries up to 20, a transaction 10."""
+    """Cost of its requests a second: 1 is one status inquiry, about 0.1 ms of the server's processor time."""
     concurrent: Annotated[int, msgspec.Meta(ge=1)] = 256
     """Its requests under way."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 256
@@ -57,26 +61,23 @@ class Seldom:
     def __init__(self, logger: logging.Logger) -> None:
         self._log = logger
         self._said_s = -math.inf
+        self._unsaid = 0
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log a warning, unless one was logged within SAY_AGAIN_S."""
+        """Log a warning, unless one was logged within SAY_AGAIN_S; `unsaid` counts those between."""
+        if monotonic() - self._said_s < SAY_AGAIN_S:
+            self._unsaid += 1
+            return
+        self._said_s = monotonic()
+        if self._unsaid:
+            fields["unsaid"], self._unsaid = self._unsaid, 0
+        self._log.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, error: BaseException, **fields: object) -> None:
+        """Log an error with its traceback, as seldom."""
         if monotonic() - self._said_s >= SAY_AGAIN_S:
             self._said_s = monotonic()
-            self._log.warning(event, extra={"fields": fields})
-
-
-class SeldomFilter(logging.Filter):
-    """Lets one warning pass in SAY_AGAIN_S, and everything that is worse or harmless."""
-
-    _said_s = -math.inf
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record passes."""
-        if record.levelno == logging.WARNING:
-            if monotonic() - self._said_s < SAY_AGAIN_S:
-                return False
-            self._said_s = monotonic()
-        return True
+            self._log.error(event, exc_info=error, extra={"fields": fields})
 
 
 class TooManyError(PeerError):
@@ -91,32 +92,41 @@ SAID = Seldom(log)
 
 
 class Account:
-    """What one client address uses: a bucket of tokens, and counts."""
+    """What one client address uses: a bucket of tokens, and counts. Without limits, it only counts."""
 
-    __slots__ = ("_at_s", "_limits", "_most", "_running", "_tokens", "connections")
+    __slots__ = ("_at_s", "_known_until_s", "_limits", "_most", "_running", "_tokens", "connections")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits | None) -> None:
         self._limits = limits
-        self._most = max(limits.cost_s * BURST_S, MAX_COST)
+        self._most = max(limits.cost_s * BURST_S, MAX_COST) if limits else 0.0
         self._tokens = self._most
         self._at_s = monotonic()
+        self._known_until_s = -math.inf
         self._running = 0
         self.connections = 0
 
     def take(self, cost: int) -> None:
-        """Pay for a request; raises TooManyError."""
+        """Pay for a request; raises TooManyError.
+
+        What costs more than the bucket holds is paid for with a full one, and the rest is owed: the dearest request
+        can always be made once.
+        """
+        limits = self._limits
+        if limits is None:
+            return
         now_s = monotonic()
-        tokens = self._tokens + (now_s - self._at_s) * self._limits.cost_s
+        tokens = min(self._tokens + (now_s - self._at_s) * limits.cost_s, self._most)
         self._at_s = now_s
-        self._tokens = tokens = min(tokens, self._most)
-        if tokens < cost:
+        self._tokens = tokens
+        if tokens < min(cost, self._most):
             _RATE.inc()
-            raise TooManyError("too many requests a second from this address", self._wait_s(cost - tokens))
+            wait_s = max(1, math.ceil((cost - tokens) / limits.cost_s))
+            raise TooManyError("too many requests a second from this address", wait_s)
         self._tokens = tokens - cost
 
     def begin(self, cost: int) -> None:
         """Pay for a request and count it among those under way, until `end`; raises TooManyError."""
-        if self._running >= self._limits.concurrent:
+        if self._limits is not None and self._running >= self._limits.concurrent:
             _CONCURRENT.inc()
             raise TooManyError("too many requests at a time from this address", 1)
         self.take(cost)
@@ -126,27 +136,25 @@ class Account:
         """Count a request less."""
         self._running -= 1
 
-    def _wait_s(self, missing: float) -> int:
-        return max(1, math.ceil(missing / self._limits.cost_s))
+    def vouch(self) -> None:
+        """Take note that somebody at this address showed to be known."""
+        self._known_until_s = monotonic() + KNOWN_S
 
+    @property
+    def is_known(self) -> bool:
+        """Whether somebody at this address showed to be known lately."""
+        return monotonic() < self._known_until_s
 
-class Unbounded:
-    """The account of clients on whom there are no bounds."""
-
-    def take(self, _cost: int) -> None:
-        """Let it be."""
-
-    def begin(self, _cost: int) -> None:
-        """Let it be."""
-
-    def end(self) -> None:
-        """Let it be."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this address is under way, so that it may be forgotten."""
+        return not (self.connections or self._running)
 
 
 class Door:
     """Counts the clients of one server in and out."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
@@ -158,7 +166,7 @@ class Door:
             account = self._accounts[name] = Account(self._limits)
             self._forget()
         self._accounts.move_to_end(name)
-        if account.connections >= self._limits.connections:
+        if self._limits is not None and account.connections >= self._limits.connections:
             _CONNECTIONS.inc()
             SAID.warning("too many connections from one address", client=host)
             return None
@@ -169,10 +177,10 @@ class Door:
         """Drop the address that came last longest ago, if there are too many; one with a connection is kept."""
         if len(self._accounts) > MAX_ADDRESSES:
             name, account = next(iter(self._accounts.items()))
-            if account.connections:
-                self._accounts.move_to_end(name)
-            else:
+            if account.is_idle:
                 del self._accounts[name]
+            else:
+                self._accounts.move_to_end(name)
 
 
 def _network(host: str) -> str:

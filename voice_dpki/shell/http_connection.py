@@ -1,0 +1,531 @@
+"""One connection of an HTTP server: what `voice_dpki.codec.http1` reads is judged, handled and answered in turn.
+
+A connection has one request at a time. While it is handled, or while the client does not take its answers, nothing
+more is read than a few requests sent ahead. Every phase has an end: a deadline, or the handler's own.
+"""
+# ruff: noqa: TID251 - this is a shell: it serves sockets
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from enum import Enum, auto
+from time import time
+from typing import Final, Protocol, cast
+from wsgiref.handlers import format_date_time
+
+import msgspec
+
+from voice_dpki.codec.http1 import CONTINUE, HttpFault, RequestReader, encode_response
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.http_app import NO_REQUEST, Admitted, HttpApp, Refused, Request, Response
+from voice_dpki.shell.limits import BODY_LATE, LATE, MALFORMED, SAID, UNREAD, Account, Seldom, TooManyError
+
+log = logging.getLogger(__name__)
+_SAID_MALFORMED, _SAID_FAILED = Seldom(log), Seldom(log)
+
+HEAD_TIMEOUT_S = 10.0
+"""How long a client may take over the head of a request, and from connecting to its first one."""
+BODY_TIMEOUT_S = 10.0
+"""How long a client may take to send the whole body; slower ones are cut off."""
+KEEP_ALIVE_S = 30.0
+"""How long a connection may rest between two requests."""
+REST_S = 0.1
+"""How long a connection rests after 429: to say that costs the server, too."""
+DRAIN_S = 10.0
+MIN_DRAINED_BYTES = 64 * 1024
+"""How much of its answers a client must take in DRAIN_S, or all of them; slower ones are cut off."""
+LINGER_S = 1.0
+"""How long a connection that is refused stays, so that the client can read why (RFC 9112 §9.6)."""
+LINGER_BYTES = 64 * 1024
+"""How much of what such a client goes on sending is taken and thrown away; then nothing more is read."""
+AHEAD_BYTES = 64 * 1024
+"""How much a client may send ahead while a request is handled, before nothing more is read."""
+IN_A_ROW: Final = 4
+"""Requests of one connection that are answered before others have their turn."""
+COUNTED_BYTES: Final = 64 * 1024
+"""How much more a connection holds before all are looked at."""
+
+
+class Phase(Enum):
+    """What a connection does now."""
+
+    HEAD = auto()
+    """It waits for a request, or for the rest of its head."""
+    BODY = auto()
+    HANDLING = auto()
+    CLOSING = auto()
+    """The last answer is written."""
+
+
+class Owner(Protocol):
+    """What a connection needs of its server."""
+
+    app: HttpApp
+    stopping: bool
+
+    def enter(self, connection: "Connection", host: str) -> Account | Response:
+        """Count a connection in; a response refuses it."""
+        ...
+
+    def leave(self, connection: "Connection") -> None:
+        """Count a connection out."""
+        ...
+
+    def check_memory(self) -> None:
+        """See that bodies that are not whole and answers that nobody takes do not fill the memory."""
+        ...
+
+
+class _Date:
+    """The value of Date, made once a second."""
+
+    def __init__(self) -> None:
+        self._at_s = -1.0
+        self._value = b""
+
+    def value(self, loop_s: float) -> bytes:
+        if loop_s >= self._at_s + 1:
+            self._at_s, self._value = float(int(loop_s)), format_date_time(time()).encode("ascii")
+        return self._value
+
+
+_DATE: Final = _Date()
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._app = owner.app
+        self._loop = loop
+        self._reader = RequestReader()
+        self._phase = Phase.HEAD
+        self._admitted: Admitted | None = None
+        self._begun = False
+        """Whether the request is counted among those under way."""
+        self._task: asyncio.Task[Response] | None = None
+        self._head_only = False
+        self._close = False
+        """Whether the next answer is the last."""
+        self._ended = False
+        """Whether the client has closed its side."""
+        self._started = False
+        """Whether a part of the next head has come."""
+        self._answered = False
+        self._waiting_turn = False
+        self._paused = False
+        self._takes_answers = True
+        self._counted_bytes = 0
+        self._unread_bytes = 0
+        self._lingered_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline_s = 0.0
+        self.account: Account | None = None
+        self.is_known = False
+        """Whether the client showed a listed TLS certificate, or a token."""
+        self.since_s = 0.0
+        """Since when it waits for what it waits for."""
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or refuse it where there is no room for it."""
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        host = peer[0] if peer else ""
+        self._client = f"{host}:{peer[1]}" if peer else ""
+        self.is_known = bool(transport.get_extra_info("peercert"))
+        self._expect(HEAD_TIMEOUT_S)
+        self._arm()
+        answer = self._owner.enter(self, host)
+        if isinstance(answer, Response):
+            self._finish(answer, is_read=False)
+        else:
+            self.account = answer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out; a handler that only waits for news ends with it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is None or self._waits:
+            self._give_up()
+        self._phase = Phase.CLOSING
+        self._owner.leave(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sends."""
+        if self._phase is Phase.CLOSING:
+            self._discard(len(data))
+            return
+        self._reader.feed(data)
+        if self._phase is Phase.HANDLING or not self._takes_answers or self._waiting_turn:
+            self._restrain()
+        else:
+            self._advance()
+
+    def eof_received(self) -> bool:
+        """End the connection, but answer what came whole before: only the client's side is closed."""
+        self._ended = True
+        stays = self._waiting_turn or (self._phase is Phase.HANDLING and not self._waits)
+        return stays and self._transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        """Begin to watch a client that does not take its answers."""
+        self._takes_answers = False
+        self._unread_bytes = self._transport.get_write_buffer_size()
+        self._expect(DRAIN_S)
+        self._owner.check_memory()
+
+    def resume_writing(self) -> None:
+        """Go on with a client that has taken its answers."""
+        self._takes_answers = True
+        self._expect({Phase.CLOSING: LINGER_S, Phase.BODY: BODY_TIMEOUT_S}.get(self._phase, KEEP_ALIVE_S))
+        if self._phase is Phase.HEAD and self._reader.buffered:
+            self._take_turn_later(0)
+
+    # What the server calls.
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the client has: what is not whole yet, and what it has yet to take."""
+        return self._reader.buffered + (0 if self._takes_answers else self._transport.get_write_buffer_size())
+
+    @property
+    def can_go(self) -> bool:
+        """Whether the connection can be closed for want of room: nothing is done on it but waiting."""
+        return self._phase is not Phase.HANDLING or self._waits
+
+    def give_way(self) -> None:
+        """Close the connection at once: another needs its place. A client that waits for news is told so."""
+        if self._phase is Phase.HANDLING:
+            self._finish(self._app.no_room(), is_read=True)
+        else:
+            self._transport.abort()
+
+    def stop(self) -> None:
+        """Close the connection once the request that is under way is answered."""
+        self._close = True
+        if self._phase is Phase.HEAD and not self._waiting_turn:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection, whatever is under way."""
+        self._give_up()
+        self._transport.abort()
+
+    # The request, step by step.
+
+    def _advance(self) -> None:
+        """Go on with what has come; after a few requests, others have their turn first."""
+        try:
+            for _ in range(IN_A_ROW):
+                if not self._step():
+                    return
+        except HttpFault as fault:
+            self._refuse_message(fault)
+            return
+        self._take_turn_later(0)
+
+    def _step(self) -> bool:
+        """Bring the request on as far as it goes; tell whether it is answered, so that the next can begin."""
+        if self._phase is Phase.HEAD and not self._take_head():
+            return False
+        if self._phase is Phase.BODY and not self._take_body():
+            return False
+        return self._phase is Phase.HEAD and self._takes_answers and not self._waiting_turn
+
+    def _take_head(self) -> bool:
+        """Judge a request by its head, once that is whole; tell whether it was."""
+        head = self._reader.head()
+        if head is None:
+            self._await_more()
+            return False
+        self._started = False
+        self._head_only = head.method == "HEAD"
+        self._close = self._close or not head.keep_alive
+        try:
+            self._admitted = admitted = self._app.admit(head, self._client)
+            if admitted.route.authorize is not None:
+                self._vouch()
+            self._pay(admitted.route.cost)
+        except Refused as refused:
+            self._refuse(self._paid_refusal(refused.response))
+        except TooManyError as error:
+            self._refuse(self._too_many(error, NO_REQUEST))
+        else:
+            self._await_body(admitted, head.length, expects_continue=head.expects_continue)
+        return True
+
+    def _await_more(self) -> None:
+        """Wait for the rest of a head, or for the next request."""
+        if self._ended:
+            self._transport.close()
+        elif not self._started and self._reader.buffered:
+            self._started = True
+            self._expect(HEAD_TIMEOUT_S)
+
+    def _await_body(self, admitted: Admitted, length: int | None, *, expects_continue: bool) -> None:
+        self._phase = Phase.BODY
+        if length == 0:
+            return
+        self._expect(BODY_TIMEOUT_S)
+        most = admitted.route.max_body_bytes
+        if expects_continue and not self._reader.buffered and (length is None or length <= most):
+            self._transport.write(CONTINUE)
+
+    def _take_body(self) -> bool:
+        """Hand a request to its handler, once its body is whole; tell whether it was."""
+        admitted = self._admitted
+        assert admitted is not None
+        body = self._reader.body(admitted.route.max_body_bytes)
+        if body is not None:
+            self._counted_bytes = 0
+            self._handle(admitted, body)
+            return True
+        if self._ended:
+            self._transport.close()
+        elif (held := self._reader.buffered) > self._counted_bytes + COUNTED_BYTES:
+            self._counted_bytes = held
+            self._owner.check_memory()
+        return False
+
+    def _handle(self, admitted: Admitted, body: bytes) -> None:
+        """Have the request answered, now or by a task."""
+        route, request = admitted.route, admitted.request
+        if body:
+            request = msgspec.structs.replace(request, body=body)
+        self._phase = Phase.HANDLING
+        try:
+            if route.price is not None and self.account is not None:
+                self.account.take(route.price(request))
+            answer = route.handler(request)
+        except Exception as error:
+            answer = self._failed(error, request)
+        if isinstance(answer, Response):
+            self._respond(answer)
+        else:
+            self._task = self._loop.create_task(cast("Coroutine[object, object, Response]", answer))
+            self._task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[Response]) -> None:
+        """Answer with what the handler's task returned or raised, unless nobody waits for it any more."""
+        if task.cancelled():
+            error: BaseException | None = asyncio.CancelledError()
+        else:
+            error = task.exception()
+        if task is not self._task:
+            return
+        self._task = None
+        if self._transport.is_closing():
+            self._end_request()
+            return
+        request = self._admitted.request if self._admitted else NO_REQUEST
+        self._respond(task.result() if error is None else self._failed(error, request))
+        if self._phase is Phase.HEAD and self._takes_answers and (self._reader.buffered or self._ended):
+            self._advance()
+
+    # Refusals.
+
+    def _paid_refusal(self, response: Response) -> Response:
+        """Charge for a refusal, too."""
+        try:
+            if self.account is not None:
+                self.account.take(1)
+        except TooManyError as error:
+            return self._too_many(error, NO_REQUEST)
+        return response
+
+    def _refuse(self, response: Response) -> None:
+        """Refuse a request by its head. The connection goes on only if the body is here already, or empty."""
+        self._phase = Phase.BODY
+        try:
+            whole = self._reader.body(AHEAD_BYTES) is not None
+        except HttpFault:
+            whole = False
+        if whole:
+            self._respond(response)
+        else:
+            self._finish(response, is_read=False)
+
+    def _refuse_message(self, fault: HttpFault) -> None:
+        MALFORMED.inc()
+        _SAID_MALFORMED.warning("Invalid HTTP request", client=self._client, reason=str(fault))
+        request = self._admitted.request if self._admitted else NO_REQUEST
+        self._finish(self._app.error(fault.status, str(fault), request), is_read=False)
+
+    def _failed(self, error: BaseException, request: Request) -> Response:
+        if isinstance(error, TooManyError):
+            return self._too_many(error, request)
+        _SAID_FAILED.error("request failed", error, method=request.method)
+        return self._app.error(500, "internal error; the log of this server says more", request)
+
+    def _too_many(self, error: TooManyError, request: Request) -> Response:
+        SAID.warning(str(error), client=self._client)
+        self._take_turn_later(REST_S)
+        return self._app.too_many(error, request)
+
+    # Answers.
+
+    def _respond(self, response: Response) -> None:
+        """Answer the request, and wait for the next one or close."""
+        if self._close or self._owner.stopping:
+            self._finish(response, is_read=True)
+            return
+        self._end_request()
+        self._write(response, close=False)
+        self._phase = Phase.HEAD
+        self._answered = True
+        if self._takes_answers:
+            self._expect(KEEP_ALIVE_S)
+        self._resume()
+
+    def _finish(self, response: Response, *, is_read: bool) -> None:
+        """Give the last answer. What the client still sends is not read beyond a bound (RFC 9112 §9.6).
+
+        `is_read` says that the request was read whole, so that nothing that may still come keeps the client from
+        reading its answer.
+        """
+        if self._phase is Phase.CLOSING or self._transport.is_closing():
+            return
+        self._give_up()
+        self._write(response, close=True)
+        self._phase = Phase.CLOSING
+        if self._takes_answers:
+            self._expect(LINGER_S)
+        self._arm()
+        if is_read or self._ended:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._resume()
+
+    def _write(self, response: Response, *, close: bool) -> None:
+        date, head_only = _DATE.value(self._loop.time()), self._head_only
+        try:
+            data = encode_response(
+                response.status,
+                response.content_type,
+                response.body,
+                response.headers,
+                date,
+                close=close,
+                head_only=head_only,
+            )
+        except LocalError as error:
+            _SAID_FAILED.error("response cannot be sent", error)
+            data = encode_response(500, "text/plain", b"", (), date, close=close, head_only=head_only)
+        self._transport.write(data)
+
+    # Bounds.
+
+    def _pay(self, cost: int) -> None:
+        if self.account is not None:
+            self.account.begin(cost)
+            self._begun = True
+
+    def _end_request(self) -> None:
+        if self._begun and self.account is not None:
+            self.account.end()
+        self._begun, self._admitted = False, None
+
+    def _give_up(self) -> None:
+        """End the request; its handler is cancelled if it is still at work."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        self._end_request()
+
+    def _vouch(self) -> None:
+        self.is_known = True
+        if self.account is not None:
+            self.account.vouch()
+
+    @property
+    def _waits(self) -> bool:
+        return self._admitted is not None and self._admitted.route.waits
+
+    def _restrain(self) -> None:
+        """Read no more from a client that sends too far ahead; one that waits for news should send nothing."""
+        if self._reader.buffered > AHEAD_BYTES and not self._paused:
+            if self._phase is Phase.HANDLING and self._waits:
+                self.abort()
+                return
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        self._lingered_bytes += size
+        if self._lingered_bytes > LINGER_BYTES and not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _take_turn_later(self, delay_s: float) -> None:
+        """Let others have their turn before this connection's next request is looked at."""
+        if not self._waiting_turn:
+            self._waiting_turn = True
+            if delay_s:
+                self._loop.call_later(delay_s, self._take_turn)
+            else:
+                self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._waiting_turn = False
+        if self._phase is Phase.HEAD and self._takes_answers and not self._transport.is_closing():
+            self._advance()
+
+    # Time.
+
+    def _expect(self, within_s: float) -> None:
+        self.since_s = now_s = self._loop.time()
+        self._deadline_s = now_s + within_s
+
+    def _arm(self) -> None:
+        """Look at the deadline when it is reached, and often enough to see one that comes sooner."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tick_s = min(HEAD_TIMEOUT_S, BODY_TIMEOUT_S, KEEP_ALIVE_S, DRAIN_S)
+        left_s = self._deadline_s - self._loop.time()
+        self._timer = self._loop.call_later(max(0.001, min(tick_s, left_s)), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        is_late = self._loop.time() >= self._deadline_s
+        if is_late and not (self._phase is Phase.HANDLING and self._takes_answers):
+            self._time_out()
+        if self._timer is None:
+            self._arm()
+
+    def _time_out(self) -> None:
+        if self._phase is Phase.CLOSING or not self._takes_answers:
+            self._check_drained()
+        elif self._phase is Phase.BODY:
+            BODY_LATE.inc()
+            request = self._admitted.request if self._admitted else NO_REQUEST
+            detail = f"the body did not arrive within {BODY_TIMEOUT_S:g} s"
+            self._finish(self._app.error(408, detail, request), is_read=False)
+        elif self._started:
+            LATE.inc()
+            detail = f"the head of the request did not arrive within {HEAD_TIMEOUT_S:g} s"
+            self._finish(self._app.error(408, detail), is_read=False)
+        else:
+            if not self._answered:
+                LATE.inc()
+            self._transport.abort()
+
+    def _check_drained(self) -> None:
+        """Cut off a client that took too little of its answers since the last look, or has taken all."""
+        left = self._transport.get_write_buffer_size()
+        if left and left <= self._unread_bytes - min(MIN_DRAINED_BYTES, self._unread_bytes // 2):
+            self._unread_bytes = left
+            self._expect(DRAIN_S)
+            return
+        if left:
+            UNREAD.inc()
+        self.abort()
