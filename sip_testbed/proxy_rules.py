@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Final
 
-from sipmessage import URI, Request
+from sipmessage import URI, Request, Response
 
 from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header
+from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header, set_header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.tn import canonical_tn
@@ -65,6 +65,17 @@ def remove_assertions(request: Request) -> None:
     value = request.headers["From"]
     if "verstat" in value.lower():
         request.headers.set("From", _VERSTAT.sub("", value))
+
+
+def remove_challenges(response: Response, realm: str) -> None:
+    """Remove challenges for `realm` from a response that another element sent.
+
+    The realm is this domain's, and only its own proxy asks its users for their passwords' digests.
+    """
+    own = re.compile(rf'(?i)\brealm\s*=\s*"?{re.escape(realm)}"?\s*(?:,|$)', re.ASCII)
+    for name in ("WWW-Authenticate", "Proxy-Authenticate"):
+        kept = [value for value in response.headers.getlist(name) if not own.search(value)]
+        set_header_values(response, name, kept)
 
 
 def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | None = None) -> None:

@@ -63,6 +63,7 @@ class ProxyService:
             random=random,
             tracer=tracer,
             udp_max_bytes=config.udp_max_bytes,
+            change_response=partial(rules.remove_challenges, realm=config.domain),
             on_answer=_count,
             own_names=(config.domain,),
         )

@@ -59,19 +59,33 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
             proxy=setup.proxy,
             tracer=tracer,
             random=random,
+            proxy_only=setup.proxy_only,
+            instance=setup.instance,
         )
         stack.push_async_callback(agent.close)
         await agent.start()
         telephone = Telephone(setup, agent, keying, tracer, clock, random)
         if setup.call is None:
             agent.on_invite = telephone.answer
-        await agent.register()
+        await _register(agent, setup, stop)
         log.info("ready", extra={"fields": {"sip": agent.address.address}})
         tracer.ready(sip=agent.address.address)
         if setup.call is None:
             await stop.wait()
             return 0
         return await _call(telephone, setup.call, stop)
+
+
+async def _register(agent: UserAgent, setup: Setup, stop: asyncio.Event) -> None:
+    """Register; who awaits calls waits for its registrar, too, unless it is stopped. Raises RegistrationError."""
+    registering = asyncio.ensure_future(agent.register(until_done=setup.call is None))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((registering, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not registering.done():
+        registering.cancel()
+        return
+    registering.result()
 
 
 def _load_coders(codec: Codec) -> None:

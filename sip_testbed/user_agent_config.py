@@ -37,6 +37,8 @@ EXAMPLE = """\
 aor = "sip:+493023125001@a.example"         # the certificate names this URI
 password_file = "caller.password"           # for the domain's proxy; the username is the part before the @
 proxy = "udp:127.0.0.2:5060"
+proxy_only = true                           # refuse requests that do not come from the proxy's address
+instance = "urn:uuid:00000000-0000-1000-8000-000a95a0e128"   # this telephone's own, so that a restart replaces it
 codec = "PCMU"                              # or PCMA, opus
 srtp = "AES_CM_128_HMAC_SHA1_80"            # or AEAD_AES_128_GCM; "none" sends in clear, and takes nothing else
 say = "caller.wav"                          # mono, 16 bits
@@ -64,6 +66,9 @@ pause_s = 0.5
 [trace]
 file = "caller.jsonl"
 """
+
+
+Instance = Annotated[str, msgspec.Meta(pattern=r"^urn:uuid:[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 
 
 class KeysConfig(Config, frozen=True, kw_only=True):
@@ -94,6 +99,9 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     proxy: str
     listen: Listen
     say: str
+    proxy_only: bool = True
+    instance: Instance | None = None
+    """Tells this telephone from the user's others, the same after each start (RFC 5626 §4.1)."""
     codec: str = "PCMU"
     srtp: Literal["AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM", "none"] = "AES_CM_128_HMAC_SHA1_80"
     said: str | None = None
@@ -120,6 +128,8 @@ class Setup:
     account: Account
     listen: Listen
     proxy: Hop
+    proxy_only: bool
+    instance: str | None
     codec: Codec
     speech: Pcm
     credentials: Credentials | None
@@ -143,6 +153,8 @@ def load_setup(path: Path) -> Setup:
         account=Account(config.aor, username, read_secret(resolve(path, config.password_file))),
         listen=config.listen,
         proxy=_understood(f"{path}: proxy", Hop.parse, config.proxy),
+        proxy_only=config.proxy_only,
+        instance=config.instance,
         codec=codec_named(config.codec),
         speech=_understood(str(speech), read_wav, read_file(speech, "speech", MAX_WAV_BYTES)),
         credentials=_credentials(path, config),

@@ -3,12 +3,14 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from sipmessage import Request, Response
 
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message, set_body
+from voice_dpki.sip.registration import Backoff
 from voice_dpki.sip.user_agent import Account, IncomingCall, RegistrationError, UserAgent
 
 HOST = "127.0.0.1"
@@ -33,8 +35,10 @@ async def until(condition: Callable[[], object]) -> None:
 async def make() -> AsyncIterator[Make]:
     agents = []
 
-    async def make_one(account: Account, proxy: Hop) -> UserAgent:
-        agent = UserAgent(account, host=HOST, proxy=proxy, timers=FAST, udp_max_bytes=9000)
+    async def make_one(account: Account, proxy: Hop, **options: Any) -> UserAgent:
+        agent = UserAgent(
+            account, host=HOST, proxy=proxy, timers=FAST, udp_max_bytes=9000, backoff=Backoff(0.02, 0.1), **options
+        )
         await agent.start()
         agents.append(agent)
         return agent
@@ -341,7 +345,7 @@ async def test_an_answer_is_repeated_until_the_ack_and_a_repeated_invite_is_the_
 
 
 async def test_only_the_own_proxy_asserts_who_calls(make: Make, peer: Peer) -> None:
-    agent = await make(CALLEE, Hop("udp", "127.0.0.2", 5060))
+    agent = await make(CALLEE, Hop("udp", "127.0.0.2", 5060), proxy_only=False)
     calls: list[IncomingCall] = []
     agent.on_invite = keeps(calls)
     peer.send(invite_to(agent, peer), (HOST, agent.address.port))
@@ -384,7 +388,9 @@ async def test_a_registration_is_authenticated_renewed_and_removed(make: Make, p
     work = asyncio.create_task(agent.register(60))
     register = await peer.request("REGISTER")
     assert str(register.uri) == "sip:a.example"
-    peer.answer(register, 401, ("WWW-Authenticate", 'Digest realm="a", nonce="n", algorithm=SHA-256, qop="auth"'))
+    peer.answer(
+        register, 401, ("WWW-Authenticate", 'Digest realm="a.example", nonce="n", algorithm=SHA-256, qop="auth"')
+    )
     register = await peer.request("REGISTER")
     assert register.headers["CSeq"] == "2 REGISTER"
     contact = header_values(register, "Contact")[0]
@@ -417,3 +423,141 @@ async def test_a_registration_that_is_refused_is_an_error(make: Make, peer: Peer
     with pytest.raises(RegistrationError) as refused:
         await work
     assert refused.value.status == 403
+
+
+CHALLENGE = 'Digest realm="{}", nonce="n", algorithm=SHA-256, qop="auth"'
+
+
+@pytest.mark.parametrize("failure", ["503", "403", "silence", "without the contact"])
+async def test_a_missed_refresh_is_made_up_for(make: Make, peer: Peer, failure: str) -> None:
+    agent = await make(CALLER, peer.hop)
+    work = asyncio.create_task(agent.register(60))
+    register = await peer.request("REGISTER")
+    contact = header_values(register, "Contact")[0]
+    peer.answer(register, 200, ("Contact", contact.removesuffix("60") + "1"))
+    assert await work == 1
+    call_ids = {register.headers["Call-ID"]}
+    for _ in range(1 if failure == "silence" else 3):  # the refresh and the tries after it come to nothing
+        register = await peer.request("REGISTER")
+        if failure == "silence":
+            while register.headers["CSeq"] == (again := await peer.request("REGISTER")).headers["CSeq"]:
+                register = again
+            register = again
+        if failure.isdigit():
+            peer.answer(register, int(failure))
+        elif failure != "silence":
+            peer.answer(register, 200, ("Contact", "<sip:other@127.0.0.9>"))
+        call_ids.add(register.headers["Call-ID"])
+    register = await peer.request("REGISTER")
+    peer.answer(register, 200, ("Contact", contact))
+    assert call_ids == {register.headers["Call-ID"]}
+    assert agent._registration._failures > 0
+    await until(lambda: agent._registration._failures == 0)
+
+
+async def test_retry_after_is_obeyed(make: Make, peer: Peer) -> None:
+    agent = await make(CALLER, peer.hop)
+    work = asyncio.create_task(agent.register(60))
+    peer.answer(await peer.request("REGISTER"), 503, ("Retry-After", "18000 (upgrade);duration=5"))
+    with pytest.raises(RegistrationError) as refused:
+        await work
+    assert refused.value.retry_after_s == 3_600
+    assert refused.value.passes
+
+
+async def test_a_telephone_that_starts_before_its_registrar_waits_for_it(make: Make, peer: Peer) -> None:
+    agent = await make(CALLER, peer.hop)
+    work = asyncio.create_task(agent.register(60, until_done=True))
+    for _ in range(3):
+        peer.answer(await peer.request("REGISTER"), 503)
+    register = await peer.request("REGISTER")
+    peer.answer(register, 200, ("Contact", header_values(register, "Contact")[0]))
+    assert await work == 60
+    work = asyncio.create_task(agent.register(60, until_done=True))
+    peer.answer(await peer.request("REGISTER"), 403)
+    with pytest.raises(RegistrationError):
+        await work
+
+
+def test_the_wait_doubles_within_bounds(make_random: Callable[[], Any]) -> None:
+    """RFC 5626 §4.5: 30 s doubled up to 1,800 s, and a random part of 50 to 100 percent."""
+    waits = [Backoff().wait_s(failures, make_random()) for failures in range(1, 40)]
+    bounds = [min(1_800.0, 30.0 * 2**count) for count in range(39)]
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+
+
+async def test_a_lost_connection_is_registered_over_again(make: Make) -> None:
+    """The flow on which the telephone is called is gone with it."""
+    seen: asyncio.Queue[Request] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        register = parse_message(await reader.readuntil(b"\r\n\r\n"))
+        assert isinstance(register, Request)
+        seen.put_nowait(register)
+        contact = ("Contact", header_values(register, "Contact")[0])
+        writer.write(encode(make_response(register, 200, to_tag="r", headers=[contact])))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    async with server:
+        hop = Hop("tcp", *server.sockets[0].getsockname())
+        agent = await make(CALLER, hop, instance="urn:uuid:00000000-0000-1000-8000-000A95A0E128")
+        assert await agent.register(600) == 600
+        first, again = await seen.get(), await asyncio.wait_for(seen.get(), TIMEOUT_S)
+        await agent.close()
+    contact = header_values(first, "Contact")[0]
+    assert contact.endswith(';expires=600;+sip.instance="<urn:uuid:00000000-0000-1000-8000-000A95A0E128>";reg-id=1')
+    assert (header_values(again, "Contact")[0], again.headers["Supported"]) == (contact, "path, outbound")
+
+
+async def test_only_the_own_domain_s_challenge_is_answered(make: Make, peer: Peer) -> None:
+    """Whoever gets an answer to a nonce of its own can guess at the password."""
+    agent = await make(CALLER, peer.hop)
+    call = await agent.invite(TARGET, SDP)
+    invite = await peer.request("INVITE")
+    headers = [("Proxy-Authenticate", CHALLENGE.format(realm)) for realm in ("b.example", "")]
+    peer.answer(invite, 407, *headers)
+    assert (await call.answered()).status == 407
+    call = await agent.invite(TARGET, SDP)
+    peer.answer(await peer.request("INVITE"), 407, *headers, ("Proxy-Authenticate", CHALLENGE.format("A.example")))
+    await peer.request("ACK")
+    answered = await peer.request("INVITE")
+    assert 'realm="A.example"' in answered.headers["Proxy-Authorization"]
+    peer.answer(answered, 486)
+    await call.answered()
+
+
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        ("sip:+442079460999@b.example", 404),
+        ("sip:+442079460123@c.example", 404),
+        ("sip:b.example", 404),
+        ("sip:+442079460123@127.0.0.1", 180),
+        ("sip:442079460123@B.EXAMPLE;user=phone", 180),
+        ("tel:+442079460123", 180),
+    ],
+)
+async def test_a_telephone_takes_its_own_calls_alone(make: Make, peer: Peer, uri: str, status: int) -> None:
+    agent = await make(CALLEE, peer.hop)
+
+    async def ring(call: IncomingCall) -> None:
+        await call.ring()
+
+    agent.on_invite = ring
+    data = invite_to(agent, peer)
+    peer.send(re.sub(rb"^INVITE \S+", b"INVITE " + uri.encode(), data), (HOST, agent.address.port))
+    await peer.response(status)
+
+
+async def test_a_call_past_the_proxy_is_refused(make: Make, peer: Peer) -> None:
+    agent = await make(CALLEE, Hop("udp", "127.0.0.2", 5060))
+    agent.on_invite = keeps(calls := [])
+    peer.send(invite_to(agent, peer), (HOST, agent.address.port))
+    assert "proxy" in (await peer.response(403)).phrase
+    peer.send(
+        invite_to(agent, peer).replace(b"INVITE", b"BYE").replace(b"bKone", b"bKx"), (HOST, agent.address.port)
+    )
+    await peer.response(403)
+    assert calls == []

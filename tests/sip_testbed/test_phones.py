@@ -21,6 +21,7 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop
+from voice_dpki.sip.transport import Limits
 from voice_dpki.sip.user_agent import Account, Call, UserAgent
 
 CALLER, CALLEE = "493023125001", "493023125002"
@@ -386,3 +387,23 @@ async def test_a_restarted_telephone_replaces_its_binding(domain: Domain) -> Non
         answers.append(await phone.register(contact, call_id=f"other-{start}"))
     contacts = re.findall("Contact: (<.*?>)", answers[-1])
     assert (contacts[0], len(contacts)) == (contact, 4)
+
+
+async def test_only_the_own_proxy_asks_for_a_digest(domain: Domain) -> None:
+    """A telephone that challenges for the caller's own domain would get something to guess the password by."""
+    phone = await domain.phone(TcpPhone)
+    await phone.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>")
+    call = await domain.call()
+    invite = await phone.receive("INVITE ")
+    challenge = 'Digest nonce="n", REALM = "A.example", algorithm=SHA-256, qop="auth"'
+    phone.answer(invite, f"407 Proxy Authentication Required\r\nProxy-Authenticate: {challenge}")
+    answer = await asyncio.wait_for(call.answered(), TIMEOUT_S)
+    assert (answer.status, answer.headers.get("Proxy-Authenticate")) == (407, None)
+
+
+async def test_a_registration_on_a_connection_ends_before_an_idle_connection_is_closed(domain: Domain) -> None:
+    phone = await domain.phone(TcpPhone)
+    answer = await phone.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp>;expires=3600")
+    found = re.search(r"Contact: .*;expires=(\d+)", answer)
+    assert found is not None
+    assert int(found[1]) < Limits().idle_s

@@ -100,12 +100,17 @@ def digest_ha1(algorithm: str, username: str, realm: str, password: str) -> str:
     return _HASHES[algorithm](f"{username}:{realm}:{password}".encode())
 
 
-def choose_challenge(values: Iterable[str], *, allow_md5: bool = False) -> Challenge:
-    """Return the topmost challenge that can be answered (RFC 8760 §2.4); raises MalformedError without one."""
+def choose_challenge(values: Iterable[str], *, realm: str | None = None, allow_md5: bool = False) -> Challenge:
+    """Return the topmost challenge that can be answered (RFC 8760 §2.4), of `realm` if that is given.
+
+    Raises MalformedError without one.
+    """
     for value in values:
         try:
             challenge = Challenge.parse(value)
         except MalformedError:
+            continue
+        if realm is not None and challenge.realm.lower() != realm.lower():
             continue
         if challenge.algorithm == SHA_256 or (allow_md5 and challenge.algorithm == MD5):
             return challenge

@@ -36,10 +36,17 @@ class Endpoint:
         timers: Timers | None = None,
         udp_max_bytes: int = UDP_MAX_BYTES,
         limits: Limits | None = None,
+        on_lost: Callable[[Hop], None] | None = None,
     ) -> None:
         self._on_event = on_event
         self._transport = Transport(
-            host, port, on_message=self._receive, on_failure=self._failed, tracer=tracer, limits=limits
+            host,
+            port,
+            on_message=self._receive,
+            on_failure=self._failed,
+            tracer=tracer,
+            limits=limits,
+            on_lost=on_lost,
         )
         self.layer = TransactionLayer(
             self.address.address, random=random, timers=timers, udp_max_bytes=udp_max_bytes

@@ -32,7 +32,10 @@ OnResponse: TypeAlias = Callable[[Response, Envelope | None], None]
 
 
 class Exchange:
-    """Sends requests from one address, brings each response to who asked, and hands on what comes in."""
+    """Sends requests from one address, brings each response to who asked, and hands on what comes in.
+
+    `on_lost` is told the other end of each connection that is gone.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Exchange:
         tracer: SipTracer,
         timers: Timers,
         udp_max_bytes: int,
+        on_lost: Callable[[Hop], None] | None = None,
     ) -> None:
         self.timers = timers
         self.random = random
@@ -53,7 +57,14 @@ class Exchange:
         self._handlers: dict[TransactionKey, OnResponse] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._endpoint = Endpoint(
-            host, port, self._handle, random=random, tracer=tracer, timers=timers, udp_max_bytes=udp_max_bytes
+            host,
+            port,
+            self._handle,
+            random=random,
+            tracer=tracer,
+            timers=timers,
+            udp_max_bytes=udp_max_bytes,
+            on_lost=on_lost,
         )
 
     @property

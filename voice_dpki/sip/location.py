@@ -16,6 +16,8 @@ from voice_dpki.sip.message import Hop, header_values, parse_address, parse_via,
 MIN_EXPIRES_S: Final = 30
 DEFAULT_EXPIRES_S: Final = 600
 MAX_EXPIRES_S: Final = 3_600
+MAX_FLOW_EXPIRES_S: Final = 240
+"""A connection is closed after 300 s without a message, so the telephone has to register again before."""
 MAX_BINDINGS: Final = 4
 """Contacts one user may have at a time; a new one displaces the oldest."""
 MAX_INSTANCE_CHARS: Final = 256
@@ -122,7 +124,8 @@ class Location:
         be read or are more than MAX_BINDINGS.
         """
         bindings = list(self.find(user, now_s))
-        for wanted in self._wanted(request, bindings):
+        most_s = min(self.bounds.most, MAX_FLOW_EXPIRES_S) if source.reliable else self.bounds.most
+        for wanted in self._wanted(request, bindings, most_s):
             old = [binding for binding in bindings if binding.is_replaced_by(wanted)]
             if any(each.call_id == call_id and sequence <= each.sequence for each in old):
                 raise OutOfOrderError("CSeq does not grow within this Call-ID (RFC 3261 §10.3)")
@@ -143,8 +146,8 @@ class Location:
                 )
         self._bindings[user] = bindings[:MAX_BINDINGS]
 
-    def _wanted(self, request: Request, bindings: Sequence[Binding]) -> list[_Wanted]:
-        """Return the contacts that a REGISTER sets or removes."""
+    def _wanted(self, request: Request, bindings: Sequence[Binding], most_s: int) -> list[_Wanted]:
+        """Return the contacts that a REGISTER sets or removes, for `most_s` seconds at most."""
         contacts = header_values(request, "Contact")
         header = request.headers.get("Expires")
         if contacts == ["*"]:
@@ -156,13 +159,14 @@ class Location:
             raise MalformedError(f"more than {MAX_BINDINGS} contacts")
         if any(address.uri.scheme != "sip" for address in addresses):
             raise MalformedError("a contact is no sip: URI")
-        wanted = [self._read(request, address, header) for address in addresses]
+        wanted = [self._read(request, address, header, most_s) for address in addresses]
         if len([each for each in wanted if each.granted_s]) > 1 and any(each.reg_id for each in wanted):
             raise MalformedError("a contact with reg-id is registered alone (RFC 5626 §6)")
         return wanted
 
-    def _read(self, request: Request, address: Address, expires: str | None) -> _Wanted:
-        granted_s = self._grant(_seconds(address.parameters.get("expires") or expires, self.bounds.default))
+    def _read(self, request: Request, address: Address, expires: str | None, most_s: int) -> _Wanted:
+        asked_s = _seconds(address.parameters.get("expires") or expires, self.bounds.default)
+        granted_s = min(self._grant(asked_s), most_s)
         instance = address.parameters.get(_INSTANCE) or ""
         if len(instance) > MAX_INSTANCE_CHARS:
             raise MalformedError(f"+sip.instance is longer than {MAX_INSTANCE_CHARS} characters")

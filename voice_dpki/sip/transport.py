@@ -54,7 +54,7 @@ class Transport:
     """Sends and receives SIP messages at one address.
 
     `on_message(data, source)` gets each message; `on_failure(outgoing)` each one that could not be sent, never from
-    within `send`.
+    within `send`; `on_lost(peer)` each connection that is gone.
     """
 
     def __init__(
@@ -66,10 +66,12 @@ class Transport:
         on_failure: Callable[[Outgoing], None],
         tracer: SipTracer,
         limits: Limits | None = None,
+        on_lost: Callable[[Hop], None] | None = None,
     ) -> None:
         self.address = Hop("udp", host, port)
         self._on_message = on_message
         self._on_failure = on_failure
+        self._on_lost = on_lost
         self._tracer = tracer
         self._limits = limits or Limits()
         self._udp: asyncio.DatagramTransport | None = None
@@ -217,6 +219,8 @@ class Transport:
         """Forget a connection."""
         if self._connections.get(connection.peer) is connection:
             del self._connections[connection.peer]
+            if self._on_lost is not None and not self._closed:
+                self._on_lost(connection.peer)
 
     def received(self, data: bytes, source: Hop) -> None:
         """Hand on a message that came over a connection."""

@@ -9,15 +9,16 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from sipmessage import Request, Response
+from sipmessage import URI, Request
 
 from voice_dpki.effects import Random, SystemRandom
-from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.errors import MalformedError
 from voice_dpki.sip.account import Account
-from voice_dpki.sip.call import ALLOW, MAX_TRIES, Answer, Call, IncomingCall, Leg, Line
+from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
 from voice_dpki.sip.machines import Timers
-from voice_dpki.sip.message import Hop, header_values, make_response, parse_address, parse_uri, set_body
+from voice_dpki.sip.message import Hop, header_values, make_response, parse_uri, set_body
+from voice_dpki.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.transport import SipTracer
@@ -27,22 +28,14 @@ __all__ = ["Account", "Answer", "Call", "IncomingCall", "RegistrationError", "Us
 log = logging.getLogger(__name__)
 
 MAX_CALLS: Final = 256
-_REFRESH: Final = 0.8
-"""Part of a registration's time after which it is made again."""
-
-
-class RegistrationError(PeerError):
-    """The registrar did not register the user; `status` is its answer (408 and 503 also where none came)."""
-
-    def __init__(self, status: int, phrase: str) -> None:
-        super().__init__(f"the registrar answered {status} {phrase}")
-        self.status = status
 
 
 class UserAgent:
     """One user's telephone at one address, behind its domain's proxy.
 
-    `on_invite` is run as a task for each incoming call; without it calls are refused with 480.
+    `on_invite` is run as a task for each incoming call; without it calls are refused with 480. With `proxy_only`
+    requests from anywhere else are refused: what comes past the proxy was not verified. `instance` is the URN that
+    tells this telephone from the user's others, the same after each start (RFC 5626 §4.1).
     """
 
     def __init__(
@@ -56,11 +49,14 @@ class UserAgent:
         random: Random | None = None,
         timers: Timers | None = None,
         udp_max_bytes: int = UDP_MAX_BYTES,
+        proxy_only: bool = True,
+        instance: str | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
-        self._domain = parse_uri(account.aor).host
         self._proxy = proxy
+        self._proxy_only = proxy_only
         self._exchange = Exchange(
             host,
             port,
@@ -70,12 +66,13 @@ class UserAgent:
             tracer=tracer or _NoTrace(),
             timers=timers or Timers(),
             udp_max_bytes=udp_max_bytes,
+            on_lost=self._connection_lost,
         )
         self._legs: dict[tuple[str, str], Leg] = {}
         self._placed: list[Call] = []
-        self._register_call_id = self._exchange.token()
-        self._register_sequence = 0
-        self._refreshing: asyncio.TimerHandle | None = None
+        self._registration = Registration(
+            account, self._exchange, proxy, lambda: self._contact, instance=instance, backoff=backoff
+        )
 
     @property
     def address(self) -> Hop:
@@ -88,7 +85,7 @@ class UserAgent:
 
     async def close(self) -> None:
         """End all calls, without waiting for answers, and free the sockets."""
-        self._stop_refreshing()
+        self._registration.stop()
         for leg in list(self._legs.values()):
             leg.hang_up()
         for call in self._placed:
@@ -97,61 +94,14 @@ class UserAgent:
         await asyncio.sleep(0)  # lets the BYEs out
         await self._exchange.close()
 
-    # Registration (RFC 3261 §10.2).
-
-    async def register(self, expires_s: int = 600) -> int:
+    async def register(self, expires_s: int = 600, *, until_done: bool = False) -> int:
         """Register this address and return the seconds granted; it is kept up until `close`. 0 removes it.
 
-        Raises RegistrationError.
+        With `until_done` it waits as long as the registrar is away. Raises RegistrationError.
         """
-        self._stop_refreshing()
-        response = await self._register(expires_s)
-        if response.code == 423:
-            expires_s = _number(response.headers.get("Min-Expires"), expires_s)
-            response = await self._register(expires_s)
-        if response.code != 200:
-            raise RegistrationError(response.code, response.phrase)
-        granted_s = self._granted_s(response, expires_s)
-        if granted_s > 0:
-            loop = asyncio.get_running_loop()
-            self._refreshing = loop.call_later(granted_s * _REFRESH, self._refresh, expires_s)
-        return granted_s
-
-    async def _register(self, expires_s: int) -> Response:
-        uri = f"sip:{self._domain}"
-        request = self._new_request("REGISTER", uri, self._account.name_addr)
-        request.headers.set("Call-ID", self._register_call_id)
-        request.headers.set("Contact", f"{self._contact};expires={expires_s}")
-        request.headers.set("CSeq", f"{self._register_sequence + 1} REGISTER")
-        for _ in range(MAX_TRIES):
-            response = await self._exchange.ask(request, self._proxy)
-            self._register_sequence = int(request.headers["CSeq"].split()[0])
-            if not self._account.authorize(request, response, self._exchange.random):
-                break
-        return response
-
-    def _granted_s(self, response: Response, asked_s: int) -> int:
-        """Return what the registrar grants this contact (RFC 3261 §10.2.4)."""
-        own = parse_address(self._contact).uri
-        for value in header_values(response, "Contact"):
-            address = parse_address(value)
-            if (address.uri.user, address.uri.host, address.uri.port) == (own.user, own.host, own.port):
-                return _number(address.parameters.get("expires"), asked_s)
-        return 0
-
-    def _refresh(self, expires_s: int) -> None:
-        self._exchange.run(self._register_again(expires_s))
-
-    async def _register_again(self, expires_s: int) -> None:
-        try:
-            await self.register(expires_s)
-        except PeerError as error:
-            log.warning("registration lost", extra={"fields": {"error": str(error)}})
-
-    def _stop_refreshing(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            self._refreshing = None
+        if until_done:
+            return await self._registration.register_until_done(expires_s)
+        return await self._registration.register(expires_s)
 
     # Calls.
 
@@ -187,18 +137,19 @@ class UserAgent:
         return f"<sip:{user}@{address.address}{transport}>"
 
     def _new_request(self, method: str, target: str, to: str) -> Request:
-        request = Request(method, parse_uri(target))
-        request.headers.set("Max-Forwards", "70")
-        request.headers.set("From", f"{self._account.name_addr};tag={self._exchange.token()}")
-        request.headers.set("To", to)
-        request.headers.set("Call-ID", self._exchange.token())
-        return request
+        return self._account.new_request(method, target, to, self._exchange.token(), self._exchange.token())
 
     # What comes in.
 
+    def _connection_lost(self, peer: Hop) -> None:
+        if peer == self._proxy:
+            self._registration.connection_lost()
+
     def _request(self, event: RequestReceived) -> None:
         leg = self._legs.get((event.envelope.call_id, event.envelope.to_tag))
-        if event.request.method == "CANCEL":
+        if self._proxy_only and not self._is_from_proxy(event.source, leg):
+            self._answer(event, 403, "Forbidden: requests come through the user's proxy")
+        elif event.request.method == "CANCEL":
             self._cancel(event)
         elif event.envelope.to_tag and leg is None:
             self._answer(event, 481)
@@ -208,6 +159,16 @@ class UserAgent:
             self._invited(event)
         else:
             self._answer(event, 200 if event.request.method == "OPTIONS" else 405)
+
+    def _is_from_proxy(self, source: Hop, leg: Leg | None) -> bool:
+        """Whether a request comes from the proxy, or within a call from where that call's requests go."""
+        beside = leg.dialog.next_hop() if leg is not None and leg.dialog is not None else self._proxy
+        return source.host in (self._proxy.host, beside.host)
+
+    def _is_for_us(self, uri: URI) -> bool:
+        """Whether a Request-URI is this user's address of record, or its contact here."""
+        own = uri.scheme == "tel" or uri.host.lower() in (self._account.domain.lower(), self.address.host)
+        return own and self._account.is_named_by(uri)
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:
         """Answer a request within a call: BYE ends it, and nothing changes it."""
@@ -224,6 +185,8 @@ class UserAgent:
         """Take in a new call, once (RFC 3261 §8.2.2.2, §13.3.1)."""
         if any(_same_request(call, event) for call in self._incoming()):
             self._answer(event, 482)
+        elif not self._is_for_us(event.request.uri):
+            self._answer(event, 404, "Not Found: this telephone is another user's")
         elif header_values(event.request, "Require"):
             unsupported = ", ".join(header_values(event.request, "Require"))
             self._answer(event, 420, headers=(("Unsupported", unsupported),))
@@ -290,7 +253,3 @@ def _same_request(call: IncomingCall, event: RequestReceived) -> bool:
         envelope.from_tag,
         envelope.sequence,
     )
-
-
-def _number(text: str | None, default: int) -> int:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else default
