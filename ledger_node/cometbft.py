@@ -24,6 +24,7 @@ from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.shell.config import Config, Listen
 from voice_dpki.shell.files import write_private
+from voice_dpki.shell.tether import tied_program
 
 VERSION = "0.38.25"
 """The one version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
@@ -192,7 +193,7 @@ def find() -> Path:
 
 @asynccontextmanager
 async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run CometBFT in its home until the context ends; its log is there too.
+    """Run CometBFT in its home until the context ends, or this process does; its log is there too.
 
     The application must be served already. Raises LocalError where CometBFT is not installed.
     """
@@ -200,7 +201,7 @@ async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
     await asyncio.to_thread(home.write)
     with (home.folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(str(program), "start", "--home", str(home.folder)),
+            *tied_program(program, ("start", "--home", str(home.folder))),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -30,8 +30,10 @@ from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen, read_secret, resolve
+from voice_dpki.shell.interrupts import uninterrupted
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run, unless_stopped
+from voice_dpki.shell.tether import tied_module
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -127,7 +129,11 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop all nodes and wait until they have ended."""
+        """Stop all nodes and wait until they have ended; Ctrl-C waits for that, too."""
+        with uninterrupted():
+            self._stop()
+
+    def _stop(self) -> None:
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
         for process in self._running.values():
@@ -138,13 +144,15 @@ class Processes:
                 process.wait()
 
     def command(self, node: OperatorNode) -> list[str]:
-        """Return the command that runs a node."""
-        return [sys.executable, "-m", "ledger_node.main", "start", "--config", str(node.config)]
+        """Return the command that runs a node, which ends with this process."""
+        return tied_module("ledger_node.main", ("start", "--config", str(node.config)))
 
     def start(self, node: OperatorNode) -> int:
         """Start one node and return its process id."""
         with node.log.open("ab") as log:
-            process = subprocess.Popen(self.command(node), stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                self.command(node), stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            )
         self._running[node.name] = process
         return process.pid
 

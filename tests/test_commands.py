@@ -121,8 +121,9 @@ def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("line", ["voice-dpki call --list-scenarios", "ledger-node certificate"])
+@pytest.mark.parametrize(
+    ("line", "unbuffered"), [("voice-dpki call --list-scenarios", "1"), ("ledger-node certificate", "")]
+)
 def test_a_reader_that_is_gone_ends_a_command_without_a_word(tmp_path: Path, line: str, unbuffered: str) -> None:
     program, *arguments = line.split()
     if program == "ledger-node":
@@ -141,15 +142,13 @@ def test_a_reader_that_is_gone_ends_a_command_without_a_word(tmp_path: Path, lin
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_standard_output_on_a_full_disk_is_said_in_a_sentence(unbuffered: str) -> None:
+def test_standard_output_on_a_full_disk_is_said_in_a_sentence() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [BIN / "voice-dpki", "device", "attach", "--list-scenarios"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             timeout=60,
         )
     assert done.returncode == 2
@@ -186,16 +185,37 @@ UP = "voice-dpki federation up --folder {out} --operators 2"
     ("line", "after_s", "number"),
     [
         (CALL, 0.0, signal.SIGINT),
-        (CALL, 0.4, signal.SIGINT),
-        (CALL, 1.0, signal.SIGTERM),
-        (ATTACH, 0.2, signal.SIGINT),
-        (ATTACH, 0.8, signal.SIGHUP),
+        (CALL, 0.6, signal.SIGTERM),
+        (ATTACH, 0.4, signal.SIGHUP),
     ],
 )
 def test_an_interrupted_command_says_so_and_leaves_nothing_behind(
     tmp_path: Path, line: str, after_s: float, number: signal.Signals
 ) -> None:
     interrupted(line, tmp_path, after_s, number)
+
+
+@pytest.mark.parametrize(
+    ("line", "processes"),
+    [
+        (CALL, 6),
+        pytest.param(ATTACH, 4, marks=pytest.mark.long),
+        pytest.param(UP, 7, marks=pytest.mark.long),
+        pytest.param(f"{CALL} --ledger federation", 17, marks=pytest.mark.long),
+    ],
+)
+def test_nothing_is_left_of_a_command_that_is_killed(tmp_path: Path, line: str, processes: int) -> None:
+    leftovers = Leftovers()
+    program, *arguments = line.format(out=tmp_path / "out").split()
+    with subprocess.Popen(
+        [BIN / program, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | leftovers.environment | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        leftovers.wait_some(processes)
+        process.kill()
+    leftovers.wait_none()
 
 
 @pytest.mark.long

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ReadyEvent, parse_lines
+from voice_dpki.shell.interrupts import uninterrupted
+from voice_dpki.shell.tether import tied_module
 
 START_TIMEOUT_S = 20.0
 """A program that does not listen by then has failed; ten start at once on a small machine."""
@@ -76,7 +78,10 @@ class Program:
 
 
 class Running:
-    """A program that was started; stop it, or use it as a context manager. Its trace has events of `kinds`."""
+    """A program that was started; stop it, or use it as a context manager. Its trace has events of `kinds`.
+
+    It is killed when the thread that started it ends (`voice_dpki.shell.tether`).
+    """
 
     def __init__(self, program: Program, kinds: Kinds = COMMON_KINDS) -> None:
         self.program = program
@@ -85,11 +90,12 @@ class Running:
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", program.module, *program.arguments],
+                tied_module(program.module, program.arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=os.environ | _ENVIRONMENT,
+                process_group=0,  # Ctrl-C at a terminal is for this process, which then stops its programs
             )
 
     def __enter__(self) -> "Running":
@@ -189,8 +195,15 @@ class Running:
 
 
 def stop_all(running: Iterable[Running]) -> None:
-    """End programs together, so that the slowest decides how long it takes and not their sum."""
-    processes: Sequence[Running] = list(running)
+    """End programs together, so that the slowest decides how long it takes and not their sum.
+
+    Ctrl-C waits until that is done.
+    """
+    with uninterrupted():
+        _stop_all(list(running))
+
+
+def _stop_all(processes: Sequence[Running]) -> None:
     for process in processes:
         process.send(signal.SIGTERM)
     deadline = time.monotonic() + STOP_TIMEOUT_S
