@@ -75,6 +75,12 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     p2p: Listen = Listen(port=P2P_PORT)
     peers: tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}@[^\s,]+:[0-9]+\Z")], ...] = ()
     """The other nodes: `id@host:port`; `ledger-node id` prints a node's id."""
+    admitted: str | None = None
+    """File of further nodes that may connect: `id@address` a line, read again when it changes."""
+    filter_peers: bool = True
+    """Whether nodes that are not listed are refused: false only where no stranger reaches the network."""
+    allow_duplicate_ip: bool = False
+    """Whether several nodes may connect from one address: without, the second of them is refused."""
     validator_key: str | None = None
     """Ed25519 key in PEM; a node without one does not vote."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
@@ -82,6 +88,21 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = 1000
     """A snapshot for others is taken after so many blocks; 0 for never."""
     state_sync: StateSync | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what would be open to anybody, or could not connect."""
+        if not (self.rpc.is_loopback or self.rpc.insecure):
+            raise ValueError(
+                f"rpc: CometBFT's RPC takes anything from anybody, and others can reach {self.rpc.host}: use "
+                "127.0.0.1, or insecure = true in rpc where a firewall protects it"
+            )
+        hosts = [peer.partition("@")[2].rpartition(":")[0] for peer in self.peers]
+        twice = sorted({host for host in hosts if hosts.count(host) > 1})
+        if twice and not self.allow_duplicate_ip:
+            raise ValueError(
+                f"peers: two nodes are at {twice[0]}, and the second would be refused: give each an address of its "
+                "own, or set allow_duplicate_ip = true"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +114,8 @@ class Home:
     genesis: bytes
     settings: CometbftSection
     validator_key: Ed25519PrivateKey | None = None
+    admitted: Path | None = None
+    """The file that `settings.admitted` names."""
 
     @property
     def socket(self) -> Path:
@@ -120,9 +143,13 @@ class Home:
                 "proxy_app": f"unix://{self.socket}",
                 "moniker": self.name,
                 "log_level": "error",
+                "filter_peers": settings.filter_peers,
             },
             "rpc": {
                 "laddr": _address(settings.rpc),
+                "max_open_connections": MAX_RPC_CONNECTIONS,
+                "max_subscription_clients": 0,
+                "max_header_bytes": MAX_RPC_HEADER_BYTES,
                 "max_request_batch_size": MAX_RPC_BATCH,
                 "max_body_bytes": 4 * MAX_RPC_BATCH * MAX_TRANSACTION_BYTES,
             },
@@ -131,7 +158,12 @@ class Home:
                 "persistent_peers": ",".join(settings.peers),
                 "persistent_peers_max_dial_period": "2s",
                 "addr_book_strict": False,
-                "allow_duplicate_ip": True,
+                "allow_duplicate_ip": settings.allow_duplicate_ip,
+                "max_num_inbound_peers": MAX_INBOUND_PEERS + len(settings.peers),
+                "max_num_outbound_peers": 0,
+                "handshake_timeout": "3s",
+                "dial_timeout": "3s",
+                "max_packet_msg_payload_size": 1024,
                 "pex": False,
                 "flush_throttle_timeout": "5ms",
                 "send_rate": _P2P_BYTES_PER_S,
@@ -141,6 +173,7 @@ class Home:
                 "size": MEMPOOL_TRANSACTIONS,
                 "cache_size": 2 * MEMPOOL_TRANSACTIONS,
                 "max_tx_bytes": MAX_TRANSACTION_BYTES,
+                "max_txs_bytes": MEMPOOL_TRANSACTIONS * MAX_TRANSACTION_BYTES,
             },
             "consensus": {
                 "timeout_propose": f"{times.propose}ms",
@@ -164,6 +197,14 @@ LOG_FILE = "cometbft.log"
 
 MAX_RPC_BATCH = 256
 """Calls in one JSON-RPC batch."""
+
+MAX_RPC_CONNECTIONS = 64
+"""The ledger node uses a few, and operators' tools some more."""
+
+MAX_RPC_HEADER_BYTES = 16 * 1024
+
+MAX_INBOUND_PEERS = 40
+"""Besides the peers that are listed. Connections that are still to be judged count, too."""
 
 _P2P_BYTES_PER_S = 50_000_000
 MEMPOOL_TRANSACTIONS = 5_000

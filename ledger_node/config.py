@@ -45,6 +45,7 @@ heartbeat_s = 5.0
 # rpc = { host = "127.0.0.1", port = 26657 }
 # p2p = { host = "127.0.0.1", port = 26656 }
 # peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
+# admitted = "admitted"                    # further nodes that may connect, "ID@ADDRESS" a line; it may change
 # validator_key = "keys/validator-1.pem"   # left out: it does not vote
 
 [submission]                               # if it endorses for a member

@@ -23,6 +23,7 @@ import msgspec
 from ledger_node import config as configuration
 from ledger_node.cometbft import P2P_PORT, RPC_PORT, find, node_id, node_key
 from ledger_node.initialise import FIRST_PORT, initialise
+from ledger_node.join import ADMITTED
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.client import LedgerClient, NodeInfo
@@ -43,6 +44,9 @@ MAX_OPERATORS = 26
 MAX_CERTIFICATES = 10_000_000
 NETWORK = "127.0.1"
 """The first three numbers of the nodes' loopback addresses; the last is the operator's."""
+
+ADMITTED_FILE = "admitted"
+"""In the federation's folder: further nodes that may connect, for all of them."""
 
 DELAY_S = 5
 """How long before a voted change of members takes effect here: a demonstration cannot wait a day for it."""
@@ -107,6 +111,7 @@ def provision(folder: Path, operators: int, network: str = NETWORK) -> list[Oper
     for config in configs:
         peers = [f"{ids[peer]}@{addresses[peer]}:{P2P_PORT}" for peer in configs if peer != config]
         config.write_text(_configuration(config.stem, addresses[config], peers))
+    (folder / ADMITTED_FILE).write_text(ADMITTED)
     return nodes_in(folder)
 
 
@@ -348,8 +353,12 @@ validators = 1
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
-    """Write a node's configuration; where others could reach its address, the network is made for the test."""
-    insecure = "" if Listen(host=host, port=0).is_loopback else "insecure = true\n"
+    """Write a node's configuration; where others could reach its address, the network is made for the test.
+
+    On loopback all nodes connect from one address, which is for a demonstration only.
+    """
+    loopback = Listen(host=host, port=0).is_loopback
+    insecure, open_rpc = ("", "") if loopback else ("insecure = true\n", ", insecure = true")
     listed = "".join(f'  "{peer}",\n' for peer in peers)
     return f"""\
 [node]
@@ -363,8 +372,10 @@ port = {FIRST_PORT}
 {insecure}
 [cometbft]
 home = "cometbft-{name}"
-rpc = {{ host = "{host}", port = {RPC_PORT} }}
+rpc = {{ host = "{host}", port = {RPC_PORT}{open_rpc} }}
 p2p = {{ host = "{host}", port = {P2P_PORT} }}
+admitted = "{ADMITTED_FILE}"
+allow_duplicate_ip = {str(loopback).lower()}
 validator_key = "keys/validator-{name}-1.pem"
 peers = [
 {listed}]

@@ -44,8 +44,13 @@ With --checkpoint HEIGHT:HASH, a header that other operators vouch for, the node
 genesis's validators having been kept safe ever since. At an operator's node, HASH is
 signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header of the last days.
 
-The node follows at once. It votes from the block after which the federation has admitted its validator key, which
-this command prints.
+The other operators admit the node: each adds the line that this command prints to the file that `admitted` in its
+configuration names. Then the node follows. It votes from the block after which the federation has admitted its
+validator key, which this command prints, too.
+"""
+
+ADMITTED = """\
+# Nodes that may connect, besides the configured peers: ID@ADDRESS or ID@NETWORK/BITS, one a line.
 """
 
 
@@ -86,6 +91,7 @@ def join(
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_new(folder / "keys" / f"validator-{name}.pem", pem)
+    (folder / "admitted").write_text(ADMITTED)
     config = folder / f"{name}.toml"
     config.write_text(_configuration(name, host, peers) + _state_sync(rpc_servers, trusted))
     identity = node_id(node_key(folder / f"cometbft-{name}"))
@@ -158,6 +164,7 @@ port = {FIRST_PORT}
 home = "cometbft-{name}"
 rpc = {{ host = {_toml(rpc_host)}, port = {RPC_PORT} }}
 p2p = {{ host = {_toml(host)}, port = {P2P_PORT} }}
+admitted = "admitted"
 validator_key = "keys/validator-{name}.pem"
 peers = [
 {listed}]

@@ -24,6 +24,7 @@ from ledger_node.engine import Engine
 from ledger_node.feed import Feed
 from ledger_node.follower import Follower
 from ledger_node.integrity import check_store
+from ledger_node.peers import Peers, firewall
 from ledger_node.shares import Shares
 from ledger_node.store import Store
 from ledger_node.submission import Submission
@@ -80,6 +81,16 @@ Then, for a certificate in DER:
   curl http://127.0.0.1:26681/ledger/v1/status/$(sha256sum cert.der | cut -d' ' -f1)
 """
 
+FIREWALL = """\
+Rules for nftables, made from the node's list of peers: at CometBFT's ports, packets of others are dropped before
+they cost anything, and one listed address can hold and begin a few connections only. CometBFT itself counts a
+connection before it asks who it is. As root, at each start and after each change of the list:
+
+  ledger-node firewall --config node/operator-a.toml | nft -f -
+
+Nothing else on the machine is touched; `nft delete table inet voice_dpki` takes the rules away.
+"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `ledger-node COMMAND ...` and return its exit status; whatever ends it is said in a line."""
@@ -128,9 +139,13 @@ def _parser() -> Parser:
     join.set_defaults(run=_join)
     check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
     check.set_defaults(run=_check)
+    wall = commands.add_parser(
+        "firewall", help="print rules for nft that let only the listed nodes reach CometBFT", description=FIREWALL
+    )
+    wall.set_defaults(run=_firewall)
     identify = commands.add_parser("id", help="print the id by which CometBFT's other nodes know this one")
     identify.set_defaults(run=_id)
-    for command in (start, check, identify):
+    for command in (start, check, identify, wall):
         command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
     certify = commands.add_parser("certificate", help="make a certificate and key for TLS between nodes")
     certify.add_argument("--name", required=True, help="the node's or program's name, and its files'")
@@ -167,6 +182,7 @@ def _join(options: Namespace) -> int:
     )
     print(f"Made {made.config} and its keys. For the other operators:")
     print(f"  peer           {made.peer}")
+    print(f"  admitted       {made.peer.rpartition(':')[0]}")
     print(f"  validator key  {base64.b64encode(made.validator_key).decode('ascii')}")
     print(f"Start it with:\n  ledger-node start --config {made.config}")
     return 0
@@ -184,6 +200,17 @@ def _id(options: Namespace) -> int:
     if section is None:
         raise LocalError(f"{options.config}: this node does not run CometBFT")
     print(node_id(node_key(resolve(options.config, section.home))))
+    return 0
+
+
+def _firewall(options: Namespace) -> int:
+    section = configuration.load(options.config).cometbft
+    if section is None:
+        raise LocalError(f"{options.config}: this node does not run CometBFT")
+    peers = Peers(section.peers, None if section.admitted is None else resolve(options.config, section.admitted))
+    asyncio.run(peers.resolve())
+    open_to_others = [listen for listen in (section.p2p, section.rpc) if not listen.is_loopback]
+    print(firewall(peers.admitted, open_to_others), end="")
     return 0
 
 
@@ -342,6 +369,7 @@ def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection
         genesis=read_file(resolve(path, config.node.genesis), "genesis", MAX_GENESIS_BYTES),
         settings=section,
         validator_key=None if key is None else configuration.read_validator_key(resolve(path, key)),
+        admitted=None if section.admitted is None else resolve(path, section.admitted),
     )
 
 

@@ -312,6 +312,7 @@ def _validator(site: Site, operator: Operator) -> Sections:
         "p2p": site.listen(f"cometbft-p2p-{letter}"),
         "validator_key": f"{letter}/validator.pem",
         "peers": [address for address, peer in peers.items() if peer != letter],
+        "allow_duplicate_ip": True,  # all are on this machine
     }
     return _ledger_node(site, f"validator-{letter}") | {"cometbft": cometbft}
 

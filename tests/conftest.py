@@ -24,6 +24,7 @@ PACKAGES = {
     "sipp": "sip-tester",
     "chromium": "chromium",
     "ip": "iproute2",
+    "nft": "nftables",
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from weakref import WeakValueDictionary
 
-from ledger_node.abci.abci_pb2 import CheckTx
-from ledger_node.abci.application import Application
+from ledger_node.abci.abci_pb2 import CheckTx, Query
+from ledger_node.abci.application import CODESPACE, Application
 from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
@@ -22,6 +22,7 @@ from ledger_node.chain import Chain, Verdict
 from ledger_node.cometbft import LOG_FILE, Home, running
 from ledger_node.engine import MAX_WAITING, BusyError
 from ledger_node.follower import UnavailableError
+from ledger_node.peers import FILTER, Peers
 from ledger_node.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
@@ -43,6 +44,7 @@ class CometEngine:
     def __init__(self, chain: Chain, home: Home) -> None:
         self._chain = chain
         self._home = home
+        self._peers = Peers(home.settings.peers, home.admitted)
         self._tail = Tail(chain.store, chain.genesis)
         self._verifier = Verifier()
         self._application = Application(chain.genesis, self._tail, self._verifier, on_progress=self._progressed)
@@ -91,6 +93,7 @@ class CometEngine:
 
     async def run(self) -> None:
         """Serve CometBFT and keep it running until cancelled; raises LocalError when either of them fails."""
+        await self._peers.resolve()
         try:
             async with (
                 self._rpc,
@@ -101,6 +104,7 @@ class CometEngine:
                 await _first_of(
                     self._broadcaster.run(),
                     self._settle(),
+                    self._peers.run(),
                     self._fail_after(failed.wait(), "the ledger application failed"),
                     self._fail_after(process.wait(), "CometBFT ended"),
                     self._fail_after(self._verifier.ended.wait(), "the process that verifies certificates ended"),
@@ -109,7 +113,7 @@ class CometEngine:
             self._tail.close()
 
     def _handlers(self) -> Handlers:
-        own: Handlers = {"check_tx": self._check_tx}
+        own: Handlers = {"check_tx": self._check_tx, "query": self._query}
         return self._application.handlers | self._snapshots.handlers | self._restoration.handlers | own
 
     def _check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
@@ -120,6 +124,13 @@ class CometEngine:
         elif response.code:
             self._answer(request.transaction, Verdict(self._application.judge(check, request.transaction), None))
         return response
+
+    def _query(self, request: Query.Request) -> Query.Response:
+        """Answer about the state, or whether a node may be connected."""
+        if not request.path.startswith(FILTER):
+            return self._application.query(request)
+        refusal = self._peers.refusal(request.path)
+        return Query.Response(code=1, codespace=CODESPACE, log=refusal) if refusal else Query.Response()
 
     def _answer(self, raw: bytes, verdict: Verdict) -> None:
         answer = self._waiting.get(hashlib.sha256(raw).digest())

@@ -14,7 +14,7 @@ import pytest
 
 from ledger_node import federation
 from ledger_node.cometbft import find, node_id, node_key
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
 from ledger_node.join import join
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import light_client
@@ -346,6 +346,8 @@ async def test_a_node_joins_by_state_sync(
         peers=[f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes],
         rpc_servers=[f"http://{host(node)}:26657" for node in nodes[:2]],
     )
+    with (folder / ADMITTED_FILE).open("a") as admitted:
+        admitted.write(f"{made.peer.partition('@')[0]}@127.0.0.1\n")
     joiner = OperatorNode(made.config, "nobody", f"http://{NETWORK}.21:26680", "")
     with Processes([joiner]) as joining:
         await joining.ready()
