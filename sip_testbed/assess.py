@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.provision import OPERATORS
 from sip_testbed.report import Direction, Outcome, TrustLink
@@ -141,7 +142,7 @@ def directions(evidence: Evidence) -> dict[str, Direction]:
 def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     media = evidence.result(listener).get("media") or {}
     said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
-    likeness = correlate(read_wav(said), read_wav(heard)).coefficient if said and heard else None
+    likeness = _likeness(said, heard) if said and heard else None
     return Direction(
         packets=media.get("received", 0),
         lost=media.get("lost", 0) + media.get("late", 0),
@@ -149,6 +150,12 @@ def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
         mos=_rounded(media.get("mos"), 2),
         jitter_ms=_rounded(media.get("jitter_ms"), 2),
     )
+
+
+def _likeness(said: bytes, heard: bytes) -> float | None:
+    """Correlate what was heard with what was said; None where there was nothing but silence to hear."""
+    spoken = read_wav(said)
+    return correlate(spoken, read_wav(heard)).coefficient if any(spoken.data) else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -181,9 +188,12 @@ def _same(name: str, expected: object, found: object) -> Check:
 def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[Check]:
     for role in ("caller", "callee"):
         established = bool(evidence.result(role).get("established"))
-        yield Check(f"The {role} spoke to the end", established, "yes" if established else "no")
+        detail = "yes" if established else f"no: {evidence.result(role).get('reason') or 'it took no part'}"
+        yield Check(f"The {role} spoke to the end", established, detail)
     for name, direction in media.items():
         yield _heard(name.replace("_", " "), direction)
+    if evidence.scenario.protected:
+        yield _bound(evidence)
     if evidence.srtp:
         yield _keyed(evidence)
         yield _unreadable(evidence)
@@ -196,6 +206,12 @@ def _heard(name: str, direction: Direction) -> Check:
     held = likeness >= MIN_CORRELATION and direction.packets > 0 and direction.lost <= MAX_LOSS * total
     detail = f"correlation {likeness:.4f} (at least {MIN_CORRELATION}), {direction.lost} of {total} packets lost"
     return Check(f"Speech was heard, {name}", held, detail)
+
+
+def _bound(evidence: Evidence) -> Check:
+    found = [note.data["sdp"] for note in evidence.notes("verify-b") if note.ok and "sdp" in note.data]
+    told = str(found[-1]) if found else "no verdict"
+    return Check("The session description is the one that was signed", told == "verified", told)
 
 
 def _keyed(evidence: Evidence) -> Check:
@@ -215,6 +231,9 @@ def _unreadable(evidence: Evidence) -> Check:
 
 
 def _refused_call(evidence: Evidence) -> Iterable[Check]:
+    if evidence.scenario.expected.refused_by == SILENCE:
+        yield from _silent_call(evidence)
+        return
     if evidence.scenario.expected.sip_status == 200:
         yield from _refused_by_caller(evidence)
         return
@@ -222,6 +241,17 @@ def _refused_call(evidence: Evidence) -> Iterable[Check]:
     yield Check("No speech was sent", sent == 0, f"{sent} RTP packets")
     rang = len(evidence.invites("proxy-b", "callee"))
     yield Check("The callee's telephone did not ring", rang == 0, f"{rang} INVITEs reached it")
+
+
+def _silent_call(evidence: Evidence) -> Iterable[Check]:
+    """Both telephones have spoken into the void: neither may have heard anything, and one has ended the call."""
+    for role, _ in ENDS:
+        received = (evidence.result(role).get("media") or {}).get("received", 0)
+        yield Check(f"The {role} heard nothing", received == 0, f"{received} packets received")
+        established = bool(evidence.result(role).get("established"))
+        yield Check(f"The {role} takes it for no call", not established, evidence.result(role).get("reason") or "")
+    noticed = [role for role, _ in ENDS if evidence.result(role).get("refused_by") == SILENCE]
+    yield Check("A telephone noticed and hung up", bool(noticed), " and ".join(noticed) or "none")
 
 
 def _refused_by_caller(evidence: Evidence) -> Iterable[Check]:

@@ -13,9 +13,11 @@ from sip_testbed.addresses import Addresses
 from sip_testbed.events import KINDS
 from sip_testbed.provision import (
     CALLEE,
+    CALLEE_OVER_SBC,
     CALLEE_OVER_TRANSIT,
     CALLER,
     OPERATORS,
+    SBC_PREFIX,
     TRANSIT_PREFIX,
     Credential,
     LedgerKind,
@@ -106,7 +108,7 @@ class Testbed(Network):
         return self.start_program(actor, module, (command,), sections)
 
     def attack(self, attack: Attack) -> None:
-        """Put the attacker of a scenario on the path to CALLEE_OVER_TRANSIT, and wait until it listens.
+        """Put the attacker of a scenario on the path to transit and its SBCs, and wait until it listens.
 
         A key that was revoked a moment ago really was: it is recorded here, and then revoked.
         """
@@ -325,6 +327,7 @@ def _proxy_a(site: Site) -> Sections:
         "listen": site.listen("proxy-a"),
         "routes": [
             {"prefix": TRANSIT_PREFIX, "next_hop": f"tcp:{site.addresses['path']}"},
+            {"prefix": SBC_PREFIX, "next_hop": f"tcp:{site.addresses['path']}", "rewrites_sdp": True},
             {"domain": OPERATORS[1].domain, "next_hop": f"tcp:{site.addresses['proxy-b']}"},
         ],
         "signing": {"url": f"http://{site.addresses['authn-a']}", "token_file": "sign-a.token"},
@@ -335,7 +338,7 @@ def _proxy_b(site: Site) -> Sections:
     return {
         "domain": OPERATORS[1].domain,
         "operator": OPERATORS[1].organization,
-        "users": site.users("b", CALLEE, CALLEE_OVER_TRANSIT),
+        "users": site.users("b", CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC),
         "listen": site.listen("proxy-b"),
         "routes": [{"domain": OPERATORS[0].domain, "next_hop": f"tcp:{site.addresses['proxy-a']}"}],
         "verification": {"url": f"http://{site.addresses['verify-b']}", "token_file": "verify-b.token"},

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sipmessage import URI, Response
 
-from sip_testbed.path_attacks import SIMPLE, Attack, ChangeSdp, Forgery, Hold, Resign
+from sip_testbed.path_attacks import SIMPLE, Attack, ChangeAnswerSdp, ChangeSdp, Forgery, Hold, Resign
 from sip_testbed.proxy_config import Route, Routes
 from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal, number_of
@@ -60,6 +60,7 @@ as a proxy does, and tampers with it on the way. By mode:
   change-sdp              has the offer name its own address for the media
   strip-key-mgmt          takes MIKEY out of the offer and downgrades it to RTP/AVP
   change-answer-key-mgmt  changes the MIKEY message of the answer
+  change-answer-sdp       has the answer name its own address for the media
   hold                    holds INVITEs back for hold_s seconds
   resign                  signs INVITEs with a key of its own, for any caller
 
@@ -75,6 +76,7 @@ Mode = Literal[
     "change-sdp",
     "strip-key-mgmt",
     "change-answer-key-mgmt",
+    "change-answer-sdp",
     "hold",
     "resign",
 ]
@@ -202,6 +204,8 @@ def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) ->
         return Hold(config.hold_s)
     if config.mode == "change-sdp":
         return ChangeSdp(config.listen.host)
+    if config.mode == "change-answer-sdp":
+        return ChangeAnswerSdp(config.listen.host)
     if config.mode == "resign":
         if config.resign is None:
             raise LocalError(f"{path}: mode resign needs a section [resign]")

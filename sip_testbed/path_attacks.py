@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from uuid import UUID
 
 from sipmessage import URI, Request, Response
@@ -26,8 +26,6 @@ from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digest
 _KEY_MGMT_LINE: Final = f"a={KEY_MGMT}:mikey "
 _FROM_THE_END: Final = 8
 """Which byte of a MIKEY message is changed: it lies in the signature or MAC, so that the message still parses."""
-
-_Message = TypeVar("_Message", Request, Response)
 
 
 class Attack(Protocol):
@@ -102,8 +100,12 @@ class ChangeSdp(Forward):
 
     async def invite(self, request: Request) -> str | None:
         """Point the callee's media at the attacker."""
-        _edit_sdp(request, lambda sdp: sdp.map_lines(self._change))
+        self.redirect(request)
         return "the attacker had the offer name their own address for the media"
+
+    def redirect(self, message: Request | Response) -> None:
+        """Change the c= lines of a message's SDP, and nothing else."""
+        _edit_sdp(message, lambda sdp: sdp.map_lines(self._change))
 
     def _change(self, line: str) -> str | None:
         return self._connection if line.startswith("c=") else line
@@ -123,10 +125,24 @@ class ChangeAnswerKeyMgmt(Forward):
 
     def response(self, response: Response) -> str | None:
         """Change every a=key-mgmt value of the answer to an INVITE."""
-        if response.code != 200 or not response.body or response.cseq.method != "INVITE":
+        if not _answers_invite(response):
             return None
         _edit_sdp(response, lambda sdp: sdp.map_lines(_change_key_mgmt))
         return "the attacker changed the MIKEY message of the answer"
+
+
+class ChangeAnswerSdp(Forward):
+    """Has the answer name the attacker's address for the media; no Identity covers an answer."""
+
+    def __init__(self, address: str) -> None:
+        self._offer = ChangeSdp(address)
+
+    def response(self, response: Response) -> str | None:
+        """Point the caller's media at the attacker."""
+        if not _answers_invite(response):
+            return None
+        self._offer.redirect(response)
+        return "the attacker had the answer name their own address for the media"
 
 
 class Hold(Forward):
@@ -207,11 +223,15 @@ SIMPLE: Mapping[str, Callable[[], Attack]] = {
     "strip-key-mgmt": StripKeyMgmt,
     "change-answer-key-mgmt": ChangeAnswerKeyMgmt,
 }
-"""Attacks that need nothing; the others are change-sdp, hold and resign."""
+"""Attacks that need nothing; the others are change-sdp, change-answer-sdp, hold and resign."""
 
 
-def _edit_sdp(message: _Message, change: Callable[[SessionDescription], SessionDescription]) -> None:
+def _edit_sdp(message: Request | Response, change: Callable[[SessionDescription], SessionDescription]) -> None:
     message.body = change(SessionDescription.parse(message.body)).serialize()
+
+
+def _answers_invite(response: Response) -> bool:
+    return response.code == 200 and bool(response.body) and response.cseq.method == "INVITE"
 
 
 def _change_key_mgmt(line: str) -> str | None:

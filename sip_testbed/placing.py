@@ -11,10 +11,11 @@ from pathlib import Path
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.network import Sections, Testbed, user_agent_config
-from sip_testbed.provision import CALLEE, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
+from sip_testbed.provision import CALLEE, CALLEE_OVER_SBC, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.names import Tn
 from voice_dpki.shell.events import Event, ResultEvent
 from voice_dpki.shell.ladder import Ladder, render_text
 from voice_dpki.shell.processes import Running
@@ -139,8 +140,7 @@ class _Placement:
     # --- the processes ---------------------------------------------------------------------------------------
 
     def _answering_side(self) -> Running:
-        number = CALLEE_OVER_TRANSIT if self._scenario.attack else CALLEE
-        callee = self._testbed.launch("callee", self._telephone("callee", number=number))
+        callee = self._testbed.launch("callee", self._telephone("callee", number=_called(self._scenario)))
         if self._scenario.attack:
             self._testbed.attack(self._scenario.attack)
         callee.wait_ready()
@@ -148,7 +148,7 @@ class _Placement:
 
     def _call(self, callee: Running) -> None:
         began_s = time.time()
-        target = aor(CALLEE_OVER_TRANSIT if self._scenario.attack else CALLEE, OPERATORS[1])
+        target = aor(_called(self._scenario), OPERATORS[1])
         caller = self._testbed.launch("caller", self._telephone("caller", number=CALLER, target=target))
         caller.wait_for(_talks_or_ends, "place the call", CALL_TIMEOUT_S)
         self._memory_mb = self._testbed.memory_mb()
@@ -235,6 +235,13 @@ class _Placement:
         (self._folder / name).write_bytes(data)
 
 
+def _called(scenario: Scenario) -> Tn:
+    """The callee's number: it decides over which way the call goes."""
+    if scenario.attack is None:
+        return CALLEE
+    return CALLEE_OVER_SBC if scenario.attack.rewrites_sdp else CALLEE_OVER_TRANSIT
+
+
 def _talks_or_ends(event: Event) -> bool:
     return isinstance(event, RtpEvent | ResultEvent)
 
@@ -250,11 +257,14 @@ def _answers(event: Event) -> bool:
 
 def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
     """Figures for the ladder's media rows, by speaker."""
-    return {
-        name.partition("_")[0]: f"lost {direction.lost}, MOS {direction.mos:.2f}"
-        for name, direction in media.items()
-        if direction.mos is not None
-    }
+    return {name.partition("_")[0]: _arrived(direction) for name, direction in media.items()}
+
+
+def _arrived(direction: report.Direction) -> str:
+    if not direction.packets:
+        return "no media arrived"
+    lost = f"lost {direction.lost}"
+    return lost if direction.mos is None else f"{lost}, MOS {direction.mos:.2f}"
 
 
 def _setup_ms(evidence: assess.Evidence) -> float | None:

@@ -77,6 +77,11 @@ CALLEE_OVER_TRANSIT = Tn("442079460223")
 """Operator A reaches the numbers 44207946 02xx over a transit network, where the attacker of a scenario stands."""
 
 TRANSIT_PREFIX = "+4420794602"
+
+CALLEE_OVER_SBC = Tn("442079460323")
+"""Operator A reaches the numbers 44207946 03xx over the same network, past SBCs that rewrite SDP."""
+
+SBC_PREFIX = "+4420794603"
 OUTSIDE = Tn("441134960001")
 """A number that the ledger allots to nobody here (Ofcom keeps it free for drama)."""
 
@@ -119,7 +124,9 @@ class Site:
         for operator in ledger.operators:
             (folder / operator.letter).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
-            telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT)))
+            telephones = pool.map(
+                self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC))
+            )
             self._genesis()
             comets = ledger.operators if ledger is LedgerKind.FEDERATION else ()
             self.node_ids = {operator.letter: self._node_id(operator.letter) for operator in comets}

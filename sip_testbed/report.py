@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from sip_testbed.conversation import SILENCE
 from sip_testbed.events import SipEvent
 from voice_dpki.media.recording import read_wav
 from voice_dpki.shell.ladder import Ladder, Row
@@ -49,7 +50,7 @@ class Direction:
     """One direction of the media, as its receiver counted it.
 
     `correlation` compares what was heard with what was said (1 is the same), `mos` is the E-model's estimate
-    (ITU-T G.107, 1 to 4.5); None where nothing was heard.
+    (ITU-T G.107, 1 to 4.5); None where nothing was heard, or too little to say.
     """
 
     packets: int
@@ -185,7 +186,8 @@ def verdict_of(report: Report) -> Verdict:
         detail = "; ".join(f"{check.name}: {check.detail}" for check in failed) or report.seen.sentence
         return Verdict("broken", "Not as expected", detail)
     if report.refusal_expected:
-        return Verdict("refused", "Refused, as it must be", report.seen.sentence)
+        how = "Ended" if report.expected.refused_by == SILENCE else "Refused"
+        return Verdict("refused", f"{how}, as it must be", report.seen.sentence)
     words = ["Authenticated"] if report.seen.verstat == "TN-Validation-Passed" else ["Connected"]
     words += ["encrypted"] if report.srtp else ["in clear"]
     return Verdict("good", ", ".join([*words, "heard"]), report.seen.sentence)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from sip_testbed.conversation import SILENCE
 from sip_testbed.provision import OUTSIDE
 from sip_testbed.report import Outcome
 from voice_dpki.errors import LocalError
@@ -40,6 +41,8 @@ class Attack:
     """How old the signature is."""
     listens_first: bool = False
     """Whether an earlier call passes the attacker untouched."""
+    rewrites_sdp: bool = False
+    """Whether the way is one on which SBCs rewrite addresses, so that Operator A signs key-mgmt alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class Scenario:
     attack: Attack | None = None
     protected: bool = True
     """False for the call without any protection, which others are measured against."""
+
+
+def _silent() -> Outcome:
+    return Outcome(PASSED, None, SILENCE, 200, "No authenticated SRTP or SRTCP came within 2 s of the ACK.")
 
 
 def _refused(step: str, reasoncode: int, verstat: str, sentence: str) -> Outcome:
@@ -87,6 +94,18 @@ _TABLE = (
         Attack("change-sdp", "changes the address for the media"),
     ),
     Scenario(
+        "media-redirected",
+        "The same on a way whose SBCs rewrite addresses, where Operator A signs the key management alone.",
+        _silent(),
+        Attack("change-sdp", "changes the address for the media", rewrites_sdp=True),
+    ),
+    Scenario(
+        "answer-redirected",
+        "Somebody on the path changes the address for the media in the answer, which no Identity covers.",
+        _silent(),
+        Attack("change-answer-sdp", "changes the address in the answer"),
+    ),
+    Scenario(
         "signer-not-recorded",
         "A thief makes a certificate in Operator A's name that no quorum of validators ever recorded.",
         _refused("E17 certificate", 437, FAILED, "The signer's certificate is not recorded on the ledger."),
@@ -106,17 +125,17 @@ _TABLE = (
     ),
     Scenario(
         "key-mgmt-stripped",
-        "Somebody on the path takes MIKEY out of the offer, so that the call would go in clear.",
+        "On a way whose SBCs rewrite addresses, somebody takes MIKEY out of the offer, for a call in clear.",
         _refused(
             "E20 key-mgmt", 438, FAILED, "The key management that the caller signed was taken out of the SDP."
         ),
-        Attack("strip-key-mgmt", "takes the keys out of the offer"),
+        Attack("strip-key-mgmt", "takes the keys out of the offer", rewrites_sdp=True),
     ),
     Scenario(
         "mikey-changed",
-        "Somebody on the path changes the MIKEY message of the offer.",
+        "On a way whose SBCs rewrite addresses, somebody changes the MIKEY message of the offer.",
         _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
-        Attack("change-key-mgmt", "changes the MIKEY message"),
+        Attack("change-key-mgmt", "changes the MIKEY message", rewrites_sdp=True),
     ),
     Scenario(
         "mikey-answer-changed",

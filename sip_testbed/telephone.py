@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
 from sip_testbed.keying import Keying
 from sip_testbed.user_agent_config import Setup
 from voice_dpki.effects import Clock, Random
@@ -19,16 +20,13 @@ from voice_dpki.mikey.modes import Offer
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
-from voice_dpki.sip.sdp import PLAIN, SECURE, RtpMap, SessionDescription, audio_description
+from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
 from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, UserAgent
 
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
 """A call that nobody answers is given up."""
-
-HANG_UP_TIMEOUT_S = 10.0
-"""After our own speech, for the other side to end its speech or the call."""
 
 NOT_ACCEPTABLE = 488
 """Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
@@ -130,7 +128,7 @@ class Telephone:
             self._refused(result, error)
             await call.bye(_reasons(str(error)))
         else:
-            await self._converse(call, media, result)
+            await self._converse(call, media, Flow.agreed(described), result)
 
     # The callee.
 
@@ -154,46 +152,48 @@ class Telephone:
             await call.reject(NOT_ACCEPTABLE, None, _reasons(str(error)))
             return
         await call.ring()
-        sdp = self._describe(media, _payload_type(described, self._setup), answer.message if answer else None)
+        payload_type, mikey = _payload_type(described, self._setup), answer.message if answer else None
+        sdp = self._describe(media, payload_type, mikey, described.audio_direction.answered)
         await call.answer(sdp.serialize())
         result.status = 200
         await _first_of(call.established, call.ended)
-        await self._converse(call, media, result)
+        await self._converse(call, media, Flow.agreed(described), result)
 
     # What both do.
 
-    async def _converse(self, call: Call | IncomingCall, media: MediaSession, result: Result) -> None:
-        """Speak and listen until both have spoken, or the other side hangs up; then leave."""
-        ended = asyncio.ensure_future(call.ended.wait())
-        speaking = asyncio.ensure_future(media.say(self._setup.speech))
-        await asyncio.wait((speaking, ended), return_when=asyncio.FIRST_COMPLETED)
-        result.established = speaking.done()
-        if isinstance(call, IncomingCall):
-            await asyncio.wait((ended,), timeout=HANG_UP_TIMEOUT_S)
-        elif not ended.done():
-            await media.wait_until_quiet(HANG_UP_TIMEOUT_S)
-        for task in (speaking, ended):
-            task.cancel()
+    async def _converse(self, call: Call | IncomingCall, media: MediaSession, flow: Flow, result: Result) -> None:
+        """Speak and listen until both have spoken, the other side hangs up, or nothing comes; then leave."""
+        ending = await converse(call, media, self._setup.speech, flow, self._setup.silence_s)
+        result.established = ending.good
         await media.finish()
-        await call.bye()
-        if result.established:
-            await speaking  # tells of what went wrong while we spoke
+        if ending.silence is not None:
+            self._silent(result, ending.silence)
+            await call.bye([SILENCE_REASON])
         else:
-            result.reason = "the other side hung up before the speech was over"
+            await call.bye()
         self._keep(media, result)
+        if not ending.good and ending.silence is None:
+            result.reason = _early_end(ending)
 
     async def _open_media(self) -> MediaSession:
         return await MediaSession.open(
             self._setup.listen.host, tracer=self._tracer, clock=self._clock, random=self._random
         )
 
-    def _describe(self, media: MediaSession, payload_type: int, mikey: bytes | None) -> SessionDescription:
+    def _describe(
+        self,
+        media: MediaSession,
+        payload_type: int,
+        mikey: bytes | None,
+        direction: Direction = Direction.SENDRECV,
+    ) -> SessionDescription:
         return audio_description(
             media.host,
             media.port,
             [RtpMap(payload_type, self._setup.codec.rtpmap)],
             session_id=int.from_bytes(self._random.token(4), "big"),
             key_mgmt=[key_mgmt_value(mikey)] if mikey else [],
+            direction=direction,
         )
 
     def _agreed_media(self, sdp: bytes) -> SessionDescription:
@@ -220,12 +220,17 @@ class Telephone:
     def _keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings down, and count."""
         result.media = counted = media.statistics()
-        text = f"{'SRTP' if result.srtp else 'RTP'} {counted.received} packets"
-        note = f"{text}, loss {counted.loss:.1%}, jitter {counted.jitter_ms:.1f} ms, MOS {counted.mos:.1f}"
+        note = _media_note(counted)
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
         for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
             if path is not None:
                 _write_wav(path, pcm)
+
+    def _silent(self, result: Result, sentence: str) -> None:
+        """Note that the call is ended since nothing came."""
+        result.refused_by, result.reason = SILENCE, sentence
+        self._tracer.note(f"ended: {sentence}", step=SILENCE, ok=False)
+        log.warning("call ended", extra={"fields": {"step": SILENCE, "reason": sentence}})
 
     def _refused(self, result: Result, error: Refusal | MikeyError | MalformedError) -> None:
         step = _step(error)
@@ -265,6 +270,22 @@ def _step(error: Refusal | MikeyError | MalformedError) -> str:
     if isinstance(error, MikeyError):
         return f"MIKEY {error.step}"
     return error.step if isinstance(error, Refusal) else "SDP"
+
+
+def _media_note(counted: MediaStatistics) -> str:
+    """Say in a line what came; figures that nothing was there to measure are left out."""
+    figures = [f"{'SRTP' if counted.srtp else 'RTP'} {counted.received} packets"]
+    figures += [f"loss {counted.loss:.1%}"] if counted.loss is not None else []
+    figures += [f"jitter {counted.jitter_ms:.1f} ms"] if counted.jitter_ms is not None else []
+    figures += [f"MOS {counted.mos:.1f}"] if counted.mos is not None else []
+    return ", ".join(figures)
+
+
+def _early_end(ending: Ending) -> str:
+    """Say how a call went that the other side ended too early."""
+    early = [] if ending.spoken else ["before the speech was over"]
+    early += ["before any media had come"] if ending.unheard else []
+    return f"the other side hung up {' and '.join(early)}"
 
 
 def _payload_type(described: SessionDescription, setup: Setup) -> int:

@@ -24,8 +24,8 @@ A telephone without a person: it registers with its domain's proxy, and then eit
 those that come until it is stopped. Calls are keyed end to end with MIKEY: the other side's certificate is
 looked up on this operator's own ledger node. It plays a recording into the call and keeps what it heard.
 
-A caller ends with status 0 if every call was established, and 1 if somebody refused one; the result file says who
-refused the last one.
+A caller ends with status 0 if every call was established, and 1 if somebody refused one, or nothing came on one
+within silence_s; the result file says who refused the last one.
 
 A configuration (TOML; files are looked for beside it):
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from sip_testbed.conversation import DEFAULT_SILENCE_S
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.media.codecs import Codec, codec_named
@@ -45,6 +46,7 @@ say = "caller.wav"                          # mono, 16 bits
 said = "caller.said.wav"                    # what was said and heard, at the codec's rate
 heard = "caller.heard.wav"
 result = "caller.json"                      # how the call went
+silence_s = 2                               # a call on which nothing authentic comes for so long is ended
 
 [listen]                                    # SIP, UDP and TCP alike; media have free ports of the same address
 host = "127.0.0.6"
@@ -107,6 +109,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     said: str | None = None
     heard: str | None = None
     result: str | None = None
+    silence_s: PositiveSeconds = DEFAULT_SILENCE_S
+    """From the ACK, in a direction in which the other side was to send."""
     keys: KeysConfig | None = None
     call: CallConfig | None = None
     trace: TraceConfig | None = None
@@ -140,6 +144,7 @@ class Setup:
     heard: Path | None
     result: Path | None
     trace: Path | None
+    silence_s: float = DEFAULT_SILENCE_S
 
 
 def load_setup(path: Path) -> Setup:
@@ -163,6 +168,7 @@ def load_setup(path: Path) -> Setup:
         heard=_optional(path, config.heard),
         result=_optional(path, config.result),
         trace=_optional(path, config.trace.file if config.trace else None),
+        silence_s=config.silence_s,
     )
 
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sip_testbed import call as command
+from sip_testbed.conversation import SILENCE
 from sip_testbed.network import Testbed
 from sip_testbed.placing import FILES, SRTP_PROFILES, CallOptions, PlacedCall, place_call
 from sip_testbed.report import schema
@@ -133,6 +134,26 @@ def test_a_caller_who_refuses_the_keys_says_why_in_its_bye(place: Place) -> None
     assert b'Reason: SIP;cause=488;text="step SIGN' in bye[:2000]
 
 
+@pytest.mark.parametrize("name", ["media-redirected", "answer-redirected"])
+def test_media_that_go_elsewhere_end_the_call_and_say_so_everywhere(name: str, place: Place) -> None:
+    call = place(name)
+    assert_held(call)
+    sentence = "o authenticated SRTP or SRTCP came within 2 s of the ACK"
+    assert sentence in call.report.seen.sentence
+    assert call.report.seen.verstat == "TN-Validation-Passed"
+    for direction in call.report.directions.values():
+        assert (direction.packets, direction.mos, direction.correlation) == (0, None, None)
+    ladder = (call.folder / "ladder.txt").read_text()
+    assert f"ended: n{sentence}" in ladder
+    assert "no media arrived" in ladder
+    page = (call.folder / "report.html").read_text()
+    assert "Ended, as it must be" in page
+    assert sentence in page
+    assert json.loads((call.folder / "report.json").read_bytes())["refused_by"] == "media silence"
+    capture = (call.folder / "call.pcap").read_bytes()
+    assert b'Reason: RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"' in capture[capture.index(b"BYE sip:") :][:2000]
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_is_refused_by_the_step_that_is_documented(name: str, place: Place) -> None:
     call = place(name)
@@ -146,7 +167,8 @@ def test_every_attack_is_refused_by_the_step_that_is_documented(name: str, place
     )
     assert seen.sentence.endswith(".")
     assert any(row.src == "path" for row in call.ladder.rows)
-    assert not any(name.startswith("caller.") for name in os.listdir(call.folder))
+    names = [name for name in os.listdir(call.folder) if name.startswith("caller.")]
+    assert names == [] or expected.refused_by == SILENCE
     jsonschema.validate(json.loads((call.folder / "report.json").read_bytes()), schema())
 
 

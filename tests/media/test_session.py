@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,9 @@ import pytest
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import CODECS, Codec
 from voice_dpki.media.correlate import correlate
+from voice_dpki.media.mos import MIN_PACKETS
 from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.rtcp import SenderReport, SourceDescription
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.session import MediaSession
 from voice_dpki.mikey.policy import SrtpProfile
@@ -115,6 +117,79 @@ async def test_only_the_host_of_the_sdp_is_heard(speech: Any) -> None:
             while other.statistics().foreign < 2:
                 await asyncio.sleep(0.01)
         assert other.statistics().received == one.statistics().sent
+
+
+async def test_nothing_heard_has_no_figures(new_keys: Any, speech: Any) -> None:
+    async with pair(CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)) as (one, other, _):
+        counted = one.statistics()
+        assert (counted.received, counted.lost) == (0, 0)
+        assert (counted.loss, counted.jitter_ms, counted.playout_delay_ms, counted.mos) == (None,) * 4
+        await talk(one, other, speech, 0.3)
+        few = other.statistics()
+        assert few.received < MIN_PACKETS
+        assert (few.loss, few.mos) == (0, None)
+
+
+async def test_what_the_peer_says_it_sent_counts_as_lost() -> None:
+    """Sequence numbers cannot tell of packets after the last that came; the sender's report does."""
+    session = await MediaSession.open("127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        session.start(CODECS["PCMU"], payload_type=0, remote=peer.getsockname())
+        for number in range(30):
+            packet = RtpPacket(0, number, 160 * number, 99, bytes(160))
+            peer.sendto(packet.serialize(), (session.host, session.port))
+        await until(lambda: session.statistics().received == 30)
+        before = session.statistics()
+        assert (before.lost, before.loss) == (0, 0)
+        for ssrc, packets in ((98, 5000), (99, 60)):
+            report = SenderReport(ssrc, 0, 0, packets, 160 * packets).serialize()
+            report += SourceDescription(ssrc, "peer").serialize()
+            peer.sendto(report, (session.host, session.port + 1))
+        await until(lambda: session.statistics().lost > 0)
+    counted = session.statistics()
+    assert (counted.lost, counted.loss) == (30, 0.5)
+    assert before.mos is not None
+    assert counted.mos is not None
+    assert counted.mos < 2 < before.mos
+    await session.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_silence_is_noticed_and_a_report_is_no_silence(new_keys: Any) -> None:
+    """A peer that says nothing is there all the same: its first report comes at once (RFC 3550 §6.2)."""
+    async with pair(CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)) as (one, other, trace):
+        assert not await one.heard_within(0.05)
+        assert len(trace.packets) == 1
+        async with asyncio.timeout(DEADLINE_S):
+            assert await other.heard_within(DEADLINE_S)
+            assert await one.heard_within(DEADLINE_S)
+        assert other.statistics().received == 0
+
+
+async def test_what_is_not_authentic_breaks_no_silence(new_keys: Any) -> None:
+    ours, _ = new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
+    _, theirs = new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80, "another call")
+    async with pair(CODECS["PCMU"], (ours, theirs)) as (one, other, _):
+        await other.say(Pcm(8000, bytes(1600)))
+        await other.heard_within(0)
+        assert not await one.heard_within(0.2)
+        assert one.statistics().unauthentic == 5
+
+
+async def test_a_peer_on_hold_is_sent_nothing(speech: Any) -> None:
+    trace = Trace()
+    session = await MediaSession.open("127.0.0.1", tracer=trace)
+    session.start(CODECS["PCMU"], payload_type=0, remote=("0.0.0.0", 4000))
+    await session.say(speech("caller", 0.04))
+    assert not await session.heard_within(0)
+    await session.close()
+    assert trace.packets == []
 
 
 async def test_forged_packets_are_counted_and_dropped(new_keys: Any, speech: Any) -> None:

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.sdp import PLAIN, SECURE, RtpMap, SessionDescription, audio_description
+from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
 
 OFFER = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.6\r\ns=-\r\nc=IN IP4 127.0.0.6\r\nt=0 0\r\na=key-mgmt:mikey AQAF\r\n"
@@ -37,6 +37,37 @@ def test_an_own_description_reads_back() -> None:
     assert again.audio.protocol == SECURE
     plain = audio_description("127.0.0.6", 4000, payloads, session_id=7)
     assert (plain.audio.protocol, plain.key_mgmt) == (PLAIN, ())
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_directions(direction: Direction) -> None:
+    sdp = audio_description("127.0.0.6", 4000, [RtpMap(0, "PCMU/8000")], session_id=7, direction=direction)
+    assert SessionDescription.parse(sdp.serialize()).audio_direction is direction
+
+
+def test_a_direction_of_the_session_holds_where_the_section_has_none() -> None:
+    assert SessionDescription.parse(OFFER).audio_direction is Direction.SENDRECV
+    held = OFFER.replace(b"a=unknown", b"a=sendonly")
+    assert SessionDescription.parse(held).audio_direction is Direction.SENDONLY
+    both = held.replace(b"a=ptime:20", b"a=inactive")
+    assert SessionDescription.parse(both).audio_direction is Direction.INACTIVE
+
+
+def test_directions_that_answer() -> None:
+    """RFC 3264 §6.1."""
+    answers = {direction.value: direction.answered.value for direction in Direction}
+    assert answers == {
+        "sendrecv": "sendrecv",
+        "sendonly": "recvonly",
+        "recvonly": "sendonly",
+        "inactive": "inactive",
+    }
+    assert [(d.sends, d.receives) for d in Direction] == [
+        (True, True),
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
 
 
 def test_changes_touch_what_they_name() -> None:

@@ -1,5 +1,6 @@
 import random
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -11,6 +12,7 @@ from voice_dpki.media.recording import write_wav
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 
 PROFILE = "AES_CM_128_HMAC_SHA1_80"
+BOUND = "The session description is the one that was signed"
 KEYED = "Both telephones agreed on keys with MIKEY"
 MEDIA = {"received": 100, "lost": 0, "late": 0, "jitter_ms": 0.4, "mos": 4.412}
 SPEECH = random.Random(1).randbytes(16_000)
@@ -44,6 +46,7 @@ GOOD: list[Event] = [
     packet("callee"),
     result("caller", media=MEDIA),
     result("callee", media=MEDIA, verstat="TN-Validation-Passed"),
+    note("verify-b", "Identity A valid, SDP as signed", ok=True, verstat="TN-Validation-Passed", sdp="verified"),
 ]
 REFUSAL = note(
     "verify-b",
@@ -71,18 +74,20 @@ class TestGoodCall:
     @pytest.mark.parametrize(
         ("events", "names"),
         [
-            ([*GOOD[1:4], result("callee", media=MEDIA)], {"Verdict on the caller's number"}),
+            ([*GOOD[1:4], GOOD[5], result("callee", media=MEDIA)], {"Verdict on the caller's number"}),
+            (GOOD[:5], {BOUND}),
+            ([*GOOD, note("verify-b", "Identity A valid", ok=True, sdp="not-signed")], {BOUND}),
             (
-                [*GOOD[:3], result("caller", media=MEDIA, established=False), GOOD[4]],
+                [*GOOD[:3], result("caller", media=MEDIA, established=False), *GOOD[4:]],
                 {"The caller spoke to the end"},
             ),
-            ([*GOOD[:3], result("caller", media=MEDIA, srtp=None), GOOD[4]], {KEYED}),
+            ([*GOOD[:3], result("caller", media=MEDIA, srtp=None), *GOOD[4:]], {KEYED}),
             ([*GOOD, packet("caller", wire=b"\x80\x00" + b"s" * 30)], {"RTP on the wire cannot be played"}),
             (
-                [*GOOD[:3], result("caller", media={**MEDIA, "lost": 5}), GOOD[4]],
+                [*GOOD[:3], result("caller", media={**MEDIA, "lost": 5}), *GOOD[4:]],
                 {"Speech was heard, callee to caller"},
             ),
-            ([*GOOD[:3], result("caller", status=486, media=MEDIA), GOOD[4]], {"SIP status that the caller got"}),
+            ([*GOOD[:3], result("caller", status=486, media=MEDIA), *GOOD[4:]], {"SIP status that the caller got"}),
         ],
     )
     def test_each_failing_is_seen(self, events: list[Event], names: set[str]) -> None:
@@ -96,6 +101,19 @@ class TestGoodCall:
     def test_silence_is_no_call(self) -> None:
         events = [event for event in GOOD if not isinstance(event, RtpEvent)]
         assert "Speech was heard" in failed(evidence("authenticated", *events))
+
+    def test_no_media_have_no_figures(self) -> None:
+        none = {"received": 0, "lost": 0, "late": 0, "jitter_ms": None, "mos": None}
+        given = evidence("authenticated", *GOOD[:3], *(result(role, media=none) for role in ("caller", "callee")))
+        given = replace(given, recordings={f"{role}.said": wav(SPEECH) for role in ("caller", "callee")})
+        for direction in assess.directions(given).values():
+            assert (direction.packets, direction.correlation, direction.mos) == (0, None, None)
+        assert "Speech was heard, caller to callee" in failed(given)
+
+    def test_silence_correlates_with_nothing(self) -> None:
+        given = evidence("authenticated", *GOOD)
+        silent = replace(given, recordings={name: wav(bytes(1600)) for name in given.recordings})
+        assert [d.correlation for d in assess.directions(silent).values()] == [None, None]
 
     def test_no_call_at_all(self) -> None:
         assert assess.seen(evidence("authenticated")).sentence == "The call was not placed."
@@ -143,6 +161,34 @@ class TestRefusals:
         assert failed(evidence("signer-revoked", *refused)) == set()
         names = failed(evidence("signer-revoked", *refused, invite, ringing))
         assert names == {"The callee's telephone did not ring"}
+
+
+class TestSilence:
+    SENTENCE = "no authenticated SRTP or SRTCP came within 2 s of the ACK"
+    NONE: ClassVar[dict[str, object]] = {"received": 0, "mos": None, "jitter_ms": None}
+
+    def events(self, **caller: object) -> list[Event]:
+        silent = {"refused_by": "media silence", "reason": self.SENTENCE, "established": False, "media": self.NONE}
+        hung_up = {"reason": "the other side hung up", "established": False, "media": self.NONE}
+        passed = {"verstat": "TN-Validation-Passed"}
+        return [GOOD[0], result("callee", **silent, **passed), result("caller", **{**hung_up, **caller})]
+
+    def test_the_end_that_noticed_names_the_step(self) -> None:
+        outcome = assess.seen(evidence("media-redirected", *self.events()))
+        assert (outcome.refused_by, outcome.reasoncode, outcome.sip_status) == ("media silence", None, 200)
+        assert outcome.sentence == f"N{self.SENTENCE[1:]}."
+        assert failed(evidence("media-redirected", *self.events())) == set()
+
+    def test_a_telephone_that_heard_or_was_content_is_a_failure(self) -> None:
+        heard = self.events(media={**self.NONE, "received": 3}, established=True)
+        names = {"The caller heard nothing", "The caller takes it for no call"}
+        assert failed(evidence("media-redirected", *heard)) == names
+
+    def test_a_call_that_nobody_ended_is_a_failure(self) -> None:
+        assert failed(evidence("media-redirected", *GOOD)) >= {
+            "A telephone noticed and hung up",
+            "Step that refused",
+        }
 
 
 class TestTrust:

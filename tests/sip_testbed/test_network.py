@@ -10,6 +10,7 @@ from sip_testbed.addresses import SIP_PORT, Addresses
 from sip_testbed.network import Testbed, service_configs
 from sip_testbed.provision import (
     CALLEE,
+    CALLEE_OVER_SBC,
     CALLEE_OVER_TRANSIT,
     CALLER,
     FEDERATION,
@@ -74,7 +75,8 @@ class TestSite:
         assert signer.tn_auth_list.covers(CALLER)
         assert signer.key_algorithm == "ES256"
         assert caller.uris == (f"sip:+{CALLER}@a.example",)
-        assert callee.uris == (f"sip:+{CALLEE}@b.example", f"sip:+{CALLEE_OVER_TRANSIT}@b.example")
+        numbers = (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC)
+        assert callee.uris == tuple(f"sip:+{number}@b.example" for number in numbers)
         assert caller.key_algorithm == "PS256"
 
     def test_nobody_else_can_read_what_is_written(self, site: Site) -> None:

@@ -25,6 +25,8 @@ class Control:
         self.remote: ReportBlock | None = None
         """What the peer last told about our stream."""
         self.dropped = 0
+        self.peer_packets: int | None = None
+        """How many RTP packets the peer last said that it had sent."""
         self._sending = sending
         self._receiving = receiving
         self._protection = protection
@@ -49,20 +51,23 @@ class Control:
             clear += Goodbye((sending.ssrc,)).serialize()
         return clear, self._protection.protect_rtcp(clear)
 
-    def receive(self, wire: bytes, now_s: float) -> None:
-        """Read a compound packet; what is not authentic or not RTCP is counted and dropped."""
+    def receive(self, wire: bytes, now_s: float) -> bool:
+        """Read a compound packet and tell whether it was authentic RTCP; what is not is counted and dropped."""
         try:
             packets = parse_compound(self._protection.unprotect_rtcp(wire))
         except (SrtpError, MalformedError):
             self.dropped += 1
-            return
+            return False
         for packet in packets:
             if isinstance(packet, Goodbye):
                 self.goodbye = self.goodbye or self._receiving.ssrc in packet.ssrcs
                 continue
             if isinstance(packet, SenderReport):
                 self._last_report = (packet.middle, now_s)
+                if packet.ssrc == self._receiving.ssrc:
+                    self.peer_packets = packet.packets
             self._read_blocks(packet, now_s)
+        return True
 
     def _read_blocks(self, packet: SenderReport | ReceiverReport, now_s: float) -> None:
         for block in packet.blocks:

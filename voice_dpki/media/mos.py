@@ -10,6 +10,10 @@ _STEEP_DELAY_MS = 177.3
 """From here on, delay disturbs conversation (Cole and Rosenbluth's approximation of Idd)."""
 
 
+MIN_PACKETS = 25
+"""Half a second of speech: on less, the part of it that was lost says nothing of how a call sounds."""
+
+
 def r_factor(codec: Codec, loss: float, delay_ms: float) -> float:
     """Compute R from 0 to 100, for random loss (a fraction) and a one-way delay from mouth to ear.
 

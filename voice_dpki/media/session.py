@@ -17,7 +17,7 @@ from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import FRAME_S, Codec
 from voice_dpki.media.control import Control
-from voice_dpki.media.mos import mos, r_factor
+from voice_dpki.media.mos import MIN_PACKETS, mos, r_factor
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Clear, Protection, Srtp
@@ -37,6 +37,9 @@ REPORT_INTERVAL_S = 5.0
 QUIET_S = 0.3
 """A peer that has spoken, and of which nothing came for so long, has ended its speech."""
 
+HOLD_ADDRESS = "0.0.0.0"  # noqa: S104 - an address in SDP, not one to listen at
+"""A peer whose SDP names it is to be sent neither RTP nor RTCP (RFC 3264 §8.4)."""
+
 CNAME = "voice"
 """The same for everybody: an RTCP name would tell who calls to whoever sees a call in clear (RFC 7022)."""
 
@@ -51,7 +54,10 @@ class RtpTracer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MediaStatistics:
-    """What one side of a call counted: `sent` is its own stream, everything else the peer's."""
+    """What one side of a call counted: `sent` is its own stream, everything else the peer's.
+
+    Figures that nothing was there to measure are None: no packets have no loss, no jitter and no MOS.
+    """
 
     codec: str
     srtp: str | None
@@ -64,12 +70,13 @@ class MediaStatistics:
     unauthentic: int
     foreign: int
     malformed: int
-    loss: float
+    loss: float | None
     """Fraction of the peer's packets that could not be played: lost or late."""
-    jitter_ms: float
-    playout_delay_ms: float
+    jitter_ms: float | None
+    playout_delay_ms: float | None
     round_trip_ms: float | None
-    mos: float
+    mos: float | None
+    """Estimate from 1 to 4.5; None for fewer packets than it can be founded on."""
 
 
 @dataclass(slots=True)
@@ -119,6 +126,7 @@ class MediaSession:
         self._ticking: asyncio.Task[None] | None = None
         self._said = b""
         self._last_received_s: float | None = None
+        self._heard = asyncio.Event()
 
     @classmethod
     async def open(
@@ -185,6 +193,22 @@ class MediaSession:
                 return
             await asyncio.sleep(FRAME_S)
 
+    async def heard_within(self, limit_s: float) -> bool:
+        """Tell whether authentic RTP or RTCP of the peer has come, waiting `limit_s` for the first at most.
+
+        Sends a report at once: whoever waits alike hears of us even while we say nothing. The first report of a
+        unicast session may go without delay (RFC 3550 §6.2).
+        """
+        self._send_report(self._started())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._heard.wait(), limit_s)
+        return self.heard_peer
+
+    @property
+    def heard_peer(self) -> bool:
+        """Whether any authentic RTP or RTCP of the peer has come."""
+        return self._heard.is_set()
+
     async def finish(self) -> None:
         """Leave the session: send an RTCP BYE, and play what is still waiting."""
         streams = self._started()
@@ -193,7 +217,7 @@ class MediaSession:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
             self._ticking = None
-            self._send(streams.control.report(self._clock.now_s(), goodbye=True), is_control=True)
+            self._send_report(streams, goodbye=True)
             streams.receiving.play(float("inf"))
 
     async def close(self) -> None:
@@ -218,25 +242,29 @@ class MediaSession:
         """Return what was counted so far."""
         streams = self._started()
         counted, dropped = streams.receiving.statistics(), streams.receiving.dropped
+        expected = max(counted.expected, streams.control.peer_packets or 0)
+        lost = max(0, expected - counted.received)
         round_trip_s = streams.control.round_trip_s
         delay_s = counted.delay_s + FRAME_S + (round_trip_s or 0.0) / 2
+        loss = min(1.0, (lost + counted.late + counted.overflow) / expected) if expected else 0.0
+        enough = counted.received >= MIN_PACKETS
         return MediaStatistics(
             codec=streams.codec.name,
             srtp=None if streams.keys is None else str(streams.keys.profile),
             sent=streams.sending.packets,
             received=counted.received,
-            lost=counted.lost,
+            lost=lost,
             late=counted.late,
             duplicate=counted.duplicate + dropped[Dropped.REPLAYED],
             concealed=counted.concealed,
             unauthentic=dropped[Dropped.UNAUTHENTIC],
             foreign=dropped[Dropped.FOREIGN],
             malformed=dropped[Dropped.MALFORMED],
-            loss=round(counted.missing, 4),
-            jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3),
-            playout_delay_ms=round(1000 * counted.delay_s, 3),
+            loss=round(loss, 4) if expected else None,
+            jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3) if counted.received else None,
+            playout_delay_ms=round(1000 * counted.delay_s, 3) if counted.received else None,
             round_trip_ms=None if round_trip_s is None else round(1000 * round_trip_s, 3),
-            mos=round(mos(r_factor(streams.codec, counted.missing, 1000 * delay_s)), 2),
+            mos=round(mos(r_factor(streams.codec, loss, 1000 * delay_s)), 2) if enough else None,
         )
 
     def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
@@ -254,12 +282,14 @@ class MediaSession:
         if source[0] != streams.remote[0]:
             streams.receiving.dropped[Dropped.FOREIGN] += 1
         elif is_control:
-            streams.control.receive(data, self._clock.now_s())
+            if streams.control.receive(data, self._clock.now_s()):
+                self._heard.set()
         elif streams.source not in (None, source):
             streams.receiving.dropped[Dropped.FOREIGN] += 1
         elif streams.receiving.receive(data, now_s):
             streams.source = source
             self._last_received_s = now_s
+            self._heard.set()
 
     async def _tick(self, streams: _Streams) -> None:
         """Play every 20 ms what is due, and send reports."""
@@ -269,18 +299,21 @@ class MediaSession:
         while True:
             streams.receiving.play(loop.time())
             if loop.time() >= report_s:
-                self._send(streams.control.report(self._clock.now_s()), is_control=True)
+                self._send_report(streams)
                 report_s += REPORT_INTERVAL_S
             next_s += FRAME_S
             await asyncio.sleep(max(0.0, next_s - loop.time()))
 
+    def _send_report(self, streams: _Streams, *, goodbye: bool = False) -> None:
+        self._send(streams.control.report(self._clock.now_s(), goodbye=goodbye), is_control=True)
+
     def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
-        """Send a packet, in clear and as on the wire, to where the peer is."""
+        """Send a packet, in clear and as on the wire, to where the peer is; nothing to a peer on hold."""
         clear, wire = packet
         streams = self._started()
         host, port = streams.remote if is_control else streams.source or streams.remote
         transport = self._transports[is_control]
-        if transport.is_closing():
+        if transport.is_closing() or streams.remote[0] == HOLD_ADDRESS:
             return
         transport.sendto(wire, (host, port + is_control))
         if self._tracer is not None:

@@ -6,6 +6,7 @@ one alone. Its values are signed by the Identity of the INVITE, so they are kept
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
@@ -23,6 +24,31 @@ KEY_MGMT: Final = "key-mgmt"
 
 _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
 """Payload types that need no rtpmap (RFC 3551 table 4)."""
+
+
+class Direction(StrEnum):
+    """Which way media flows, seen from whoever describes it (RFC 4566 §6)."""
+
+    SENDRECV = "sendrecv"
+    SENDONLY = "sendonly"
+    RECVONLY = "recvonly"
+    INACTIVE = "inactive"
+
+    @property
+    def sends(self) -> bool:
+        """Whether the describing side sends."""
+        return self in (Direction.SENDRECV, Direction.SENDONLY)
+
+    @property
+    def receives(self) -> bool:
+        """Whether the describing side receives."""
+        return self in (Direction.SENDRECV, Direction.RECVONLY)
+
+    @property
+    def answered(self) -> "Direction":
+        """The widest direction that may answer this one (RFC 3264 §6.1)."""
+        mirrored = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
+        return mirrored.get(self, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +166,15 @@ class SessionDescription:
                     return line.removeprefix("c=IN IP4 ").split("/")[0].strip(), audio.port
         raise MalformedError("the session description has no IPv4 address for its audio (RFC 4566 §5.7)")
 
+    @property
+    def audio_direction(self) -> Direction:
+        """Which way the audio flows: the section's own attribute, or the session's, or both ways (RFC 4566 §6)."""
+        for lines in (self.audio.lines, self.lines):
+            for line in lines:
+                if line.startswith("a=") and line[2:] in _DIRECTIONS:
+                    return Direction(line[2:])
+        return Direction.SENDRECV
+
     def map_lines(self, change: Callable[[str], str | None]) -> "SessionDescription":
         """Return a description with `change` applied to every line but m= lines; None drops the line."""
         media = tuple(replace(section, lines=_map(section.lines, change)) for section in self.media)
@@ -158,6 +193,7 @@ def audio_description(
     session_id: int,
     ptime_ms: int = 20,
     key_mgmt: Sequence[str] = (),
+    direction: Direction = Direction.SENDRECV,
 ) -> SessionDescription:
     """Describe one audio stream at `address`:`port`, keyed by the values `key_mgmt` ("mikey AQ...") if any.
 
@@ -173,10 +209,13 @@ def audio_description(
     )
     attributes = [f"a=rtpmap:{p.payload_type} {p.encoding}" for p in payloads]
     attributes += [f"a=fmtp:{p.payload_type} {p.fmtp}" for p in payloads if p.fmtp]
-    attributes += [f"a=ptime:{ptime_ms}", "a=sendrecv"]
+    attributes += [f"a=ptime:{ptime_ms}", f"a={direction}"]
     formats = tuple(str(p.payload_type) for p in payloads)
     media = Media("audio", port, SECURE if key_mgmt else PLAIN, formats, tuple(attributes))
     return SessionDescription(lines, (media,))
+
+
+_DIRECTIONS: Final = frozenset(Direction)
 
 
 def _media(line: str, rest: Sequence[str]) -> Media:

@@ -1,0 +1,136 @@
+"""A conversation over the loopback: silence where speech was due ends it, and hold does not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sip_testbed.conversation import Ending, Flow, converse
+from voice_dpki.media.codecs import CODECS
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.session import MediaSession
+from voice_dpki.sip.sdp import SessionDescription, audio_description
+from voice_dpki.sip.user_agent import Call
+
+VECTORS = Path(__file__).parent.parent / "vectors/sdp"
+BOTH = Flow(sends=True, expects=True)
+SPEECH = Pcm(8000, b"\x10\x20" * 1600)
+LIMIT_S = 0.4
+DEADLINE_S = 20.0
+
+
+class Leg:
+    """What a conversation needs of a call: whether it is over."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+
+@asynccontextmanager
+async def sessions(remote: tuple[str, int] | None = None) -> AsyncIterator[tuple[MediaSession, MediaSession]]:
+    """Two sessions; the first one's peer is said to be at `remote`."""
+    one, other = await MediaSession.open("127.0.0.1"), await MediaSession.open("127.0.0.2")
+    one.start(CODECS["PCMU"], payload_type=0, remote=remote or (other.host, other.port))
+    other.start(CODECS["PCMU"], payload_type=0, remote=(one.host, one.port))
+    try:
+        yield one, other
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def spoken(
+    media: MediaSession, speech: Pcm = SPEECH, flow: Flow = BOTH, silence_s: float = LIMIT_S, leg: Leg | None = None
+) -> Ending:
+    async with asyncio.timeout(DEADLINE_S):
+        return await converse(cast(Call, leg or Leg()), media, speech, flow, silence_s)
+
+
+async def test_both_ends_are_heard() -> None:
+    async with sessions() as (one, other):
+        endings = await asyncio.gather(spoken(one, silence_s=DEADLINE_S), spoken(other, silence_s=DEADLINE_S))
+    assert endings == [Ending(spoken=True), Ending(spoken=True)]
+
+
+async def test_silence_ends_the_call_in_the_middle_of_our_own_speech() -> None:
+    long = Pcm(8000, SPEECH.data * 100)
+    async with sessions() as (one, _):
+        ending = await spoken(one, long)
+        assert one.statistics().sent < 100
+    assert ending == Ending(spoken=False, silence="no RTP or RTCP came within 0.4 s of the ACK")
+
+
+async def test_silence_after_our_own_speech_ends_the_call() -> None:
+    async with sessions() as (one, _):
+        ending = await spoken(one, Pcm(8000, SPEECH.data[:640]))
+    assert (ending.spoken, ending.silence) == (True, "no RTP or RTCP came within 0.4 s of the ACK")
+
+
+@pytest.mark.parametrize(("flow", "good"), [(BOTH, False), (Flow(sends=True, expects=False), True)])
+async def test_a_peer_that_hangs_up_before_anything_came(flow: Flow, good: bool) -> None:
+    leg = Leg()
+    async with sessions() as (one, _):
+        task = asyncio.ensure_future(spoken(one, Pcm(8000, SPEECH.data[:640]), flow, DEADLINE_S, leg))
+        while one.statistics().sent < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        leg.ended.set()
+        ending = await task
+    assert (ending.spoken, ending.silence, ending.good) == (True, None, good)
+
+
+async def test_what_comes_from_elsewhere_is_told() -> None:
+    """As where somebody has changed c=: the other side speaks, but from another host than the SDP names."""
+    async with sessions(remote=("127.0.0.66", 4000)) as (one, other):
+        await other.say(Pcm(8000, SPEECH.data[:640]))
+        ending = await spoken(one)
+    assert ending.silence is not None
+    assert ending.silence.endswith("what came is from another address than the SDP names")
+
+
+async def test_a_peer_that_says_nothing_but_is_there_is_no_silence() -> None:
+    """As with silence suppression, or a microphone that is off: its SRTCP tells of it."""
+    leg = Leg()
+    async with sessions() as (one, other):
+        mute = asyncio.ensure_future(spoken(other, Pcm(8000, b""), silence_s=DEADLINE_S, leg=leg))
+        speaking = asyncio.ensure_future(spoken(one, silence_s=DEADLINE_S / 2, leg=leg))
+        assert await one.heard_within(DEADLINE_S / 2)
+        await asyncio.sleep(0.3)
+        assert one.statistics().received == 0
+        leg.ended.set()
+        assert (await speaking, await mute) == (Ending(spoken=True), Ending(spoken=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "flow"),
+    [
+        ("a=sendrecv", Flow(sends=True, expects=True)),
+        ("a=sendonly", Flow(sends=False, expects=True)),
+        ("a=recvonly", Flow(sends=True, expects=False)),
+        ("a=inactive", Flow(sends=False, expects=False)),
+        ("c=IN IP4 0.0.0.0", Flow(sends=False, expects=False)),
+    ],
+)
+def test_directions_that_are_agreed(line: str, flow: Flow) -> None:
+    text = audio_description("127.0.0.1", 4000, [], session_id=1).serialize().replace(b"a=sendrecv", line.encode())
+    text = text.replace(b"RTP/AVP \r\n", b"RTP/AVP 0\r\n")
+    assert Flow.agreed(SessionDescription.parse(text)) == flow
+
+
+def test_an_offer_that_is_inactive() -> None:
+    offer = SessionDescription.parse((VECTORS / "sdp-inactive.sdp").read_bytes())
+    assert (offer.audio_direction.answered, Flow.agreed(offer)) == ("inactive", Flow(sends=False, expects=False))
+
+
+@pytest.mark.parametrize("flow", [Flow(sends=True, expects=False), Flow(sends=False, expects=False)])
+async def test_hold_is_no_silence(flow: Flow) -> None:
+    held = Leg()
+    async with sessions() as (one, _):
+        task = asyncio.ensure_future(spoken(one, SPEECH, flow, leg=held))
+        await asyncio.sleep(3 * LIMIT_S)
+        assert not task.done()
+        assert one.statistics().sent == (10 if flow.sends else 0)
+        task.cancel()
