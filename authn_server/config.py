@@ -3,13 +3,19 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
 
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
+from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.stir_service import StirConfig
+from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
@@ -27,6 +33,15 @@ max_iat_skew_s = 60                                      # how far iat may lie f
 host = "127.0.0.1"
 port = 8091
 
+# [ledger]                                               # follows the certificate there, as verifiers do
+# url = "http://127.0.0.1:26680"                         # this operator's own inquiry node
+# genesis = "genesis.json"                               # whom to believe: the ledger's first validators
+# trust_file = "authn-trust.json"                        # the newest header believed, kept for the next start
+# witnesses = []                                         # other operators' nodes, whose headers must be the same
+# max_age_s = 30                                         # what the ledger said is not believed for longer
+# max_unheard_s = 300                                    # how long signing goes on while the ledger is silent;
+# when_unheard = "sign"                                  # then "refuse" ends it, and "sign" says so in /healthz
+
 # [tls]                                                  # needed where others can reach the address
 # certificate = "a.pem"                                  # `ledger-node certificate` makes both
 # key = "a-key.pem"
@@ -41,6 +56,22 @@ class SpcRange(Config, frozen=True, kw_only=True):
     count: int
 
 
+class FollowConfig(Config, frozen=True, kw_only=True):
+    """How this server's own certificate is followed on the ledger."""
+
+    url: str
+    genesis: str
+    trust_file: str | None = None
+    witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    tls: ClientTls | None = None
+    """For the connections to the ledger's nodes, where these have [tls]."""
+    max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
+    timeout_s: PositiveSeconds = 1.5
+    max_unheard_s: PositiveSeconds = 300.0
+    when_unheard: Literal["sign", "refuse"] = "sign"
+    """Nodes that are down must not end all calls: by default only a known bad status stops signing."""
+
+
 class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
@@ -50,6 +81,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     key: str
     max_iat_skew_s: PositiveSeconds = 60.0
     spc_ranges: tuple[SpcRange, ...] = ()
+    ledger: FollowConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +90,7 @@ class Setup:
 
     config: AuthnConfig
     credential: Credential
+    ledger: LedgerAccess | None
     tokens: tuple[str, ...]
     tls: ssl.SSLContext | None
     trace: Path | None
@@ -69,7 +102,24 @@ def load_setup(path: Path, clock: Clock) -> Setup:
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
-    return Setup(config, credential, config.read_tokens(path), config.server_tls(path), config.trace_file(path))
+    ledger = _ledger(path, config.ledger)
+    return Setup(
+        config, credential, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path)
+    )
+
+
+def _ledger(path: Path, follow: FollowConfig | None) -> LedgerAccess | None:
+    if follow is None:
+        return None
+    return LedgerAccess.configured(
+        path,
+        url=follow.url,
+        genesis=follow.genesis,
+        trust_file=follow.trust_file,
+        max_age_s=follow.max_age_s,
+        witnesses=follow.witnesses,
+        tls=follow.tls,
+    )
 
 
 def _profile(path: Path, organization: str) -> CertificateProfile:

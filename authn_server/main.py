@@ -5,11 +5,16 @@ import asyncio
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from authn_server.config import EXAMPLE, Setup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
 from authn_server.service import AuthnService
+from authn_server.standing import followed, status_now
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.shell.ending import EXIT_USAGE
+from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
@@ -32,7 +37,9 @@ Key and certificate come from
 
   authn-server make-credential --organization "Operator A" --common-name sti.a.example --range 493023125000:1000
 
-and are good for calls once the certificate is recorded on the ledger.
+and are good for calls once the certificate is recorded on the ledger. With [ledger], its status is followed there:
+a certificate that is revoked, suspended, expired or not recorded signs nothing (POL4033), and /healthz says why
+(503). A ledger that is silent does not end signing, unless when_unheard = "refuse".
 
 A configuration (TOML; files are looked for beside it):
 
@@ -60,11 +67,35 @@ def _check(options: argparse.Namespace) -> int:
     assert listed is not None
     until = datetime.fromtimestamp(profile.not_after_s, UTC)
     numbers = sum(entry.count for entry in listed.ranges) + len(listed.tns)
-    print(f"{setup.config.domain}: this server can sign for {setup.config.organization}")
+    judged = _judged(setup)
+    print(f"{setup.config.domain}: this server {judged.verb} sign for {setup.config.organization}")
     print(f"  certificate  {profile.digest.hex()}, valid until {until:%Y-%m-%d %H:%M} UTC")
     print(f"  authority    {numbers} numbers, {len(listed.spcs)} service provider codes")
     print(f"  x5u          {setup.credential.info}")
-    return 0
+    print(f"  ledger       {judged.ledger}")
+    return EXIT_USAGE if judged.verb == "cannot" else 0
+
+
+class _Judged(NamedTuple):
+    """Whether the server "can", "cannot" or "could" sign, and what the ledger says of its certificate."""
+
+    verb: str
+    ledger: str
+
+
+def _judged(setup: Setup) -> _Judged:
+    """Ask the ledger, if one is configured, what this server's certificate is worth."""
+    access, follow = setup.ledger, setup.config.ledger
+    if access is None or follow is None:
+        return _Judged("could", "not asked, for there is no [ledger]: the certificate must be recorded there")
+    where = f"{access.genesis.chain_id}, asked at {access.url}"
+    try:
+        refusal = asyncio.run(status_now(access, follow, setup.credential.profile, SystemClock()))
+    except InquiryError as error:
+        return _Judged("could", f"{where}: {error}, so it is not known whether the certificate is valid there")
+    if refusal is not None:
+        return _Judged("cannot", f"{where}: {refusal}")
+    return _Judged("can", f"{where}: the certificate is valid")
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -72,11 +103,13 @@ def _start(options: argparse.Namespace) -> int:
 
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
-    with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
-        service = AuthnService(setup.credential, setup.config.max_iat_skew_s, SystemClock(), tracer)
-        route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign)
-        certificate = setup.credential.profile.digest.hex()
-        await serve_stir(route, setup.config.listen, setup.tls, tracer, stop, certificate=certificate)
+    config, profile, clock = setup.config, setup.credential.profile, SystemClock()
+    async with followed(setup.ledger, config.ledger, profile, clock) as standing:
+        with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
+            service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer)
+            health = health_route(service.health)
+            route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign, health=health)
+            await serve_stir(route, config.listen, setup.tls, tracer, stop, certificate=profile.digest.hex())
 
 
 if __name__ == "__main__":

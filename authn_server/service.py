@@ -2,7 +2,9 @@
 
 from time import perf_counter
 
+from authn_server.standing import Standing
 from voice_dpki.effects import Clock
+from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.sign import Credential, SigningRefused, sign_shaken
@@ -11,7 +13,10 @@ from voice_dpki.stir.sign import Credential, SigningRefused, sign_shaken
 class AuthnService:
     """Signs for the numbers of one credential."""
 
-    def __init__(self, credential: Credential, max_iat_skew_s: float, clock: Clock, tracer: Tracer) -> None:
+    def __init__(
+        self, credential: Credential, standing: Standing, max_iat_skew_s: float, clock: Clock, tracer: Tracer
+    ) -> None:
+        self._standing = standing
         self._credential = credential
         self._max_iat_skew_s = max_iat_skew_s
         self._clock = clock
@@ -22,12 +27,20 @@ class AuthnService:
         began_s = perf_counter()
         request = atis.parse_signing_request(body)
         try:
+            await self._standing.check()
             identity = sign_shaken(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=_ms_since(began_s))
             raise atis.error_of_refusal(refusal) from None
         self._tracer.note("sign", step="sign", ok=True, ms=_ms_since(began_s), attest=request.attest)
         return atis.signing_response(identity)
+
+    def health(self) -> Health:
+        """Tell whether calls can be signed now, and why not."""
+        health = self._standing.health()
+        if self._credential.profile.valid_at(self._clock.now_s()):
+            return health
+        return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | health.facts)
 
 
 def _ms_since(began_s: float) -> float:

@@ -187,6 +187,7 @@ def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections
             "certificate": site.signer.certificate,
             "key": site.signer.key,
             "tokens": "sign-a.token",
+            "ledger": _signer_follows(site, OPERATORS[0]),
             "listen": site.listen("authn-a"),
         },
         "verify-b": verifier_config(site, OPERATORS[1]),
@@ -289,6 +290,12 @@ def _asks(site: Site, operator: Operator, actor: str) -> Sections:
         "genesis": "genesis.json",
         "trust_file": f"trust-{actor}.json",
     }
+
+
+def _signer_follows(site: Site, operator: Operator) -> Sections:
+    """How an operator's authentication server follows its own certificate."""
+    asks = _asks(site, operator, f"authn-{operator.letter}")
+    return {"url": asks.pop("ledger_url"), **asks, "witnesses": witnesses(site, operator)}
 
 
 def _ledger_node(site: Site, actor: str) -> Sections:

@@ -9,7 +9,6 @@ from verify_server.config import EXAMPLE, Setup, load_setup
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
-from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
@@ -59,19 +58,14 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _serve(setup: Setup, stop: asyncio.Event) -> None:
     config, ledger, clock = setup.config, setup.ledger, SystemClock()
-    timeout_s = config.ledger_timeout_s
     async with AsyncExitStack() as opened:
         tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "verify-server")))
-        client, *witnesses = [
-            await opened.enter_async_context(client)
-            for client in (ledger.client(clock, timeout_s), *ledger.witness_clients(clock, timeout_s))
-        ]
-        subscription = Subscription(client, max_entries=config.signers_max_entries, witnesses=witnesses)
+        following = ledger.subscription(clock, config.ledger_timeout_s, max_entries=config.signers_max_entries)
+        subscription = await opened.enter_async_context(following)
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
-        async with subscription.following():
-            await serve_stir(route, config.listen, setup.tls, tracer, stop, chain=ledger.genesis.chain_id)
+        await serve_stir(route, config.listen, setup.tls, tracer, stop, chain=ledger.genesis.chain_id)
 
 
 if __name__ == "__main__":

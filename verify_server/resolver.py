@@ -7,9 +7,10 @@ from time import perf_counter
 
 from prometheus_client import Counter, Histogram
 
-from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.ledger import signer_record
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
 
@@ -61,15 +62,3 @@ class LedgerResolver:
         LOOKUPS.labels(outcome).inc()
         SECONDS.observe(seconds)
         self._tracer.note(f"signer on the ledger: {outcome}", ok=ok, ms=round(seconds * 1000, 3), **facts)
-
-
-def signer_record(resolution: Resolution) -> SignerRecord:
-    """Translate the ledger's answer into what verification asks."""
-    member = resolution.member
-    return SignerRecord(
-        status=SignerStatus(resolution.status.value),
-        certificate=resolution.certificate,
-        organization=resolution.record.organization if resolution.record else "",
-        ranges=member.ranges if member else (),
-        spcs=member.spcs if member else (),
-    )

@@ -1,15 +1,20 @@
 """Asking a ledger as a configuration says: which node, what is believed of it, and where that is kept."""
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
+from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
+from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.config import read_file, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.stir.verify import SignerRecord, SignerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,33 @@ class LedgerAccess:
             LedgerClient.of_genesis(url, self.genesis, clock=clock, timeout_s=timeout_s, tls=self.tls)
             for url in self.witnesses
         ]
+
+    @asynccontextmanager
+    async def subscription(
+        self, clock: Clock, timeout_s: float, *, max_entries: int
+    ) -> AsyncIterator[Subscription]:
+        """Hold what is looked up and follow the ledger's changes, and its witnesses, while the context lasts."""
+        async with AsyncExitStack() as opened:
+            client, *witnesses = [
+                await opened.enter_async_context(client)
+                for client in (self.client(clock, timeout_s), *self.witness_clients(clock, timeout_s))
+            ]
+            subscription = Subscription(client, max_entries=max_entries, witnesses=witnesses)
+            await opened.enter_async_context(subscription.following())
+            yield subscription
+
+
+def signer_record(resolution: Resolution) -> SignerRecord:
+    """Translate the ledger's answer about a certificate into what STIR asks of a signer."""
+    member = resolution.member
+    return SignerRecord(
+        status=SignerStatus(resolution.status.value),
+        certificate=resolution.certificate,
+        organization=resolution.record.organization if resolution.record else "",
+        ranges=member.ranges if member else (),
+        spcs=member.spcs if member else (),
+        is_member=member is not None,
+    )
 
 
 def read_genesis(path: Path) -> Genesis:

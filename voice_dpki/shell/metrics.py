@@ -1,5 +1,8 @@
 """Metrics in Prometheus' text format, and the liveness route, for every service."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from voice_dpki.clock_health import HEALTH
@@ -15,6 +18,26 @@ async def _health(_request: Request) -> Response:
     if problem:
         return json_response(503, {"status": "clock wrong", "detail": problem})
     return json_response(200, {"status": "ok"})
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a service can do its work, and what people should know of it."""
+
+    ok: bool
+    facts: dict[str, str]
+
+
+def health_route(judge: Callable[[], Health]) -> Route:
+    """Return the liveness route of a service that judges its health itself: 503 where it cannot do its work."""
+
+    async def answer(request: Request) -> Response:
+        if HEALTH.problem():
+            return await _health(request)
+        health = judge()
+        return json_response(200 if health.ok else 503, {"status": "ok" if health.ok else "failed", **health.facts})
+
+    return Route("GET", "/healthz", answer)
 
 
 METRICS_ROUTE = Route("GET", "/metrics", _metrics)

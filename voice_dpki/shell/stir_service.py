@@ -81,11 +81,12 @@ class StirRoute:
     tokens: Sequence[str]
     perform: Perform
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
+    health: Route = HEALTH_ROUTE
 
     def app(self) -> HttpApp:
         """Return the whole application: this route, /metrics and /healthz."""
         route = Route("POST", self.path, self.handle, max_body_bytes=atis.MAX_BODY_BYTES)
-        return HttpApp([route, HEALTH_ROUTE, METRICS_ROUTE], on_error=self._error_hook())
+        return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._error_hook())
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""

@@ -60,6 +60,7 @@ _FAULTS: Mapping[str, tuple[int, str]] = {
     "POL4030": (403, "There is no signature for this call: %1."),
     "POL4031": (403, "There is no signature for a call that is not of now: %1."),
     "POL4032": (403, "There is no signature at this time: %1."),
+    "POL4033": (403, "There is no signature with this server's certificate: %1."),
     "POL4050": (405, "This resource has another method: %1."),
     "POL4080": (408, "The request took too long: %1."),
     "POL4130": (413, "The request is too large: %1."),
@@ -77,7 +78,12 @@ _OF_STATUS = {
     500: "POL5000",
 }
 
-_OF_REFUSAL = {"no-authority": "POL4030", "stale-iat": "POL4031", "credential-not-valid": "POL4032"}
+_OF_REFUSAL = {
+    "no-authority": "POL4030",
+    "stale-iat": "POL4031",
+    "credential-not-valid": "POL4032",
+    "not-on-ledger": "POL4033",
+}
 
 _CLAIMS = (
     "crn",

@@ -18,7 +18,10 @@ DEFAULT_MAX_SKEW_S = 60.0
 
 
 class SigningRefused(PeerError):
-    """The call gets no signature. `code` is stable: "no-authority", "stale-iat" or "credential-not-valid"."""
+    """The call gets no signature.
+
+    `code` is stable: "no-authority", "stale-iat", "credential-not-valid" or "not-on-ledger".
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

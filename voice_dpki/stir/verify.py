@@ -176,6 +176,8 @@ class SignerRecord:
     ranges: tuple[TnRange, ...] = ()
     """Number ranges that the ledger allots to the organisation."""
     spcs: tuple[str, ...] = ()
+    is_member: bool = True
+    """Whether the organisation still is a member of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,189 @@
+"""The standing of this server's own certificate, followed on the ledger beside the calls.
+
+A known bad status (revoked, suspended, expired, not recorded, its operator removed) stops signing at once, and a
+good one that comes back resumes it. A ledger that cannot be reached is no such status: signing goes on for
+`max_unheard_s`, and after that as `when_unheard` says. What is known is in /healthz and the metrics, and each
+change is in the log.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+from authn_server.config import FollowConfig
+from voice_dpki.effects import Clock
+from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.ledger import LedgerAccess, signer_record
+from voice_dpki.shell.metrics import Health
+from voice_dpki.stir.sign import SigningRefused
+from voice_dpki.stir.standing import refusal_of
+from voice_dpki.x509.profile import CertificateProfile
+
+log = logging.getLogger(__name__)
+
+CAN_SIGN = Gauge(
+    "voice_dpki_signing_possible", "1 while nothing known of this server's certificate forbids signing."
+)
+UNHEARD_S = Gauge(
+    "voice_dpki_signing_ledger_unheard_seconds", "How long the ledger has not told the certificate's status."
+)
+
+POLL_S = 0.5
+"""How often what is held of the certificate is looked at; the ledger's changes come by themselves."""
+
+NOT_ASKED = "it was not asked yet"
+NOT_FOLLOWED = "not followed: there is no [ledger] in the configuration, so a revocation would not be noticed"
+
+
+class Ledger(Protocol):
+    """Looks certificates up, as `voice_dpki.ledger.subscription.Subscription` does."""
+
+    async def look_up(self, digest: CertDigest) -> Resolution:
+        """Return what the ledger proves about a certificate; raises InquiryError."""
+        ...
+
+
+class Standing(Protocol):
+    """Whether this server may sign now."""
+
+    async def check(self) -> None:
+        """Raise SigningRefused where the certificate's status forbids signing."""
+        ...
+
+    def health(self) -> Health:
+        """Tell whether it may sign, and why not."""
+        ...
+
+
+class UnknownStanding:
+    """Of a server that has no ledger to ask: it signs, and says that it knows no status."""
+
+    async def check(self) -> None:
+        """Refuse nothing."""
+
+    def health(self) -> Health:
+        """Say that nobody is asked."""
+        return Health(ok=True, facts={"ledger": NOT_FOLLOWED})
+
+
+class LedgerStanding:
+    """Of a server that follows its certificate on `ledger`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        profile: CertificateProfile,
+        config: FollowConfig,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._profile = profile
+        self._config = config
+        self._clock = clock
+        self._heard_s = clock.steady_s()
+        self._refusal: SigningRefused | None = None
+        self._silence = NOT_ASKED
+        """Why the last question was not answered; empty if it was."""
+        self._asking: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Raise SigningRefused for a bad status, once the ledger has confirmed it; a good one costs no question."""
+        if self._forbidden() is None:
+            return
+        await self.ask()
+        refusal = self._forbidden()
+        if refusal is not None:
+            raise refusal
+
+    async def ask(self) -> None:
+        """Ask for the status; questions at the same time are one, so that refused calls cannot flood the node."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        await asyncio.shield(self._asking)
+
+    async def follow(self) -> None:
+        """Keep the status up to date until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                await self.ask()
+            except Exception:  # a fault of our own must not end the following unnoticed
+                log.exception("the ledger could not be asked")
+                self._hear_nothing("asking it failed; the log says why")
+
+    def health(self) -> Health:
+        """Tell whether it may sign, why not, and since when the ledger is silent."""
+        refusal = self._forbidden()
+        heard = f"silent for {self._unheard_s():.0f} s: {self._silence}" if self._silence else "followed"
+        facts = {"ledger": heard} | ({"reason": str(refusal)} if refusal else {})
+        return Health(ok=refusal is None, facts=facts)
+
+    async def _ask(self) -> None:
+        try:
+            resolution = await self._ledger.look_up(self._profile.digest)
+        except InquiryError as error:
+            self._hear_nothing(str(error))
+        else:
+            self._hear(refusal_of(self._profile, signer_record(resolution)))
+        CAN_SIGN.set(self._forbidden() is None)
+        UNHEARD_S.set(self._unheard_s() if self._silence else 0.0)
+
+    def _hear(self, refusal: SigningRefused | None) -> None:
+        self._heard_s = self._clock.steady_s()
+        if self._silence or str(refusal) != str(self._refusal):
+            told = log.info if refusal is None else log.error
+            text = "the ledger holds the certificate valid" if refusal is None else "signing stopped"
+            told(text, extra={"fields": {"reason": str(refusal)} if refusal else {}})
+        self._refusal, self._silence = refusal, ""
+
+    def _hear_nothing(self, why: str) -> None:
+        if self._silence in ("", NOT_ASKED):
+            log.warning("the ledger does not tell the certificate's status", extra={"fields": {"reason": why}})
+        self._silence = why
+
+    def _forbidden(self) -> SigningRefused | None:
+        if self._refusal is None and self._config.when_unheard == "refuse" and self._too_long_unheard():
+            return SigningRefused(
+                "not-on-ledger", "the ledger has not told for too long what this server's certificate is worth"
+            )
+        return self._refusal
+
+    def _too_long_unheard(self) -> bool:
+        return bool(self._silence) and self._unheard_s() > self._config.max_unheard_s
+
+    def _unheard_s(self) -> float:
+        return self._clock.steady_s() - self._heard_s
+
+
+@asynccontextmanager
+async def followed(
+    access: LedgerAccess | None, config: FollowConfig | None, profile: CertificateProfile, clock: Clock
+) -> AsyncIterator[Standing]:
+    """Ask for the certificate's status once, and follow it while the context lasts; without a ledger, say so."""
+    if access is None or config is None:
+        log.warning("the ledger is not followed", extra={"fields": {"reason": NOT_FOLLOWED}})
+        yield UnknownStanding()
+        return
+    async with AsyncExitStack() as opened:
+        subscription = await opened.enter_async_context(access.subscription(clock, config.timeout_s, max_entries=1))
+        standing = LedgerStanding(subscription, profile, config, clock)
+        await standing.ask()
+        following = asyncio.create_task(standing.follow())
+        try:
+            yield standing
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def status_now(
+    access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock
+) -> SigningRefused | None:
+    """Ask the ledger once why calls are not to be signed with a certificate; raises InquiryError."""
+    async with access.client(clock, config.timeout_s) as client:
+        return refusal_of(profile, signer_record(await client.resolve(profile.digest)))
