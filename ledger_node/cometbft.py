@@ -73,7 +73,7 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """CometBFT's folder, made if it is not there."""
     rpc: Listen = Listen(port=RPC_PORT)
     p2p: Listen = Listen(port=P2P_PORT)
-    peers: tuple[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}@[^\s,]+:[0-9]+\Z")], ...] = ()
+    peers: tuple[Annotated[str, msgspec.Meta(pattern=r"(?a)^[0-9a-f]{40}@[^\s,]+:[0-9]+\Z")], ...] = ()
     """The other nodes: `id@host:port`; `ledger-node id` prints a node's id."""
     admitted: str | None = None
     """File of further nodes that may connect: `id@address` a line, read again when it changes."""

@@ -14,6 +14,7 @@ from voice_dpki.ikev2.integrity import IntegrityInfo, Result
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.standing import status_of
+from voice_dpki.names import ascii_lower
 from voice_dpki.x509.keys import KeyKindError, SignatureError
 from voice_dpki.x509.profile import CertificateProfile
 
@@ -177,5 +178,5 @@ def _matches(pattern: str, identity: str) -> bool:
     if pattern == "*":
         return True
     if pattern.startswith("*."):
-        return identity.lower().endswith(pattern[1:].lower())
-    return identity.lower() == pattern.lower()
+        return ascii_lower(identity).endswith(ascii_lower(pattern[1:]))
+    return ascii_lower(identity) == ascii_lower(pattern)

@@ -25,6 +25,7 @@ from segw_agent.assembly import first_of
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, SubmissionError
+from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import write_private
 from voice_dpki.shell.ledger import read_genesis
@@ -156,7 +157,7 @@ def read_rows(path: Path, days: int) -> list[DeviceRow]:
 
 def _row(line: Mapping[str, str | None], days: int, where: str) -> DeviceRow:
     given = {name: (value or "").strip() for name, value in line.items() if name in _COLUMNS}
-    identity = given["identity"].lower()
+    identity = ascii_lower(given["identity"])
     key = given.get("key") or "ec"
     lifetime = given.get("days") or str(days)
     if not _NAME.match(identity):

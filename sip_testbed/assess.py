@@ -102,13 +102,13 @@ def _reasoncode(refusal: NoteEvent) -> int | None:
     code = refusal.data.get("reasoncode")
     if isinstance(code, int):
         return code
-    found = re.match(r"([4-6]\d\d) ", refusal.text)
+    found = re.match(r"([4-6][0-9][0-9]) ", refusal.text)
     return int(found[1]) if found else None
 
 
 def _sentence(text: str) -> str:
     """The part of a note that is for people: without status or step in front, with a capital and a full stop."""
-    text = re.sub(r"^([4-6]\d\d [^:]*|step [A-Z]+): ", "", text).strip()
+    text = re.sub(r"^([4-6][0-9][0-9] [^:]*|step [A-Z]+): ", "", text).strip()
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else text
 
 

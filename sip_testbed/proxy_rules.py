@@ -20,7 +20,7 @@ MAX_DATE_SKEW_S: Final = 60
 """How old a caller's own Date may be (RFC 8224 §4.1)."""
 MAX_IDENTITIES: Final = 4
 
-_VERSTAT = re.compile(r"(?i);\s*verstat=[^;>@\s]*")
+_VERSTAT = re.compile(r"(?ai);\s*verstat=[^;>@\s]*")
 _ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
 
 
@@ -92,6 +92,8 @@ def date_of(request: Request, now_s: float) -> int:
     value = request.headers.get("Date")
     if value is None:
         return int(now_s)
+    if not value.isascii():
+        raise MalformedError("Date is no date (RFC 3261 §20.17)")
     try:
         date = parsedate_to_datetime(value)
         return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp())

@@ -15,12 +15,13 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from segw_agent.bridge.serial import serial_of
 from voice_dpki.errors import PeerError
+from voice_dpki.names import ascii_lower
 from voice_dpki.x509.keys import LocalSigner
 from voice_dpki.x509.profile import CertificateProfile
 
 DAY_S = 86_400
 
-_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}\Z", re.IGNORECASE)
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}\Z", re.IGNORECASE | re.ASCII)
 """One host's name, of two labels or more: no `*`, which gateways would take for all names below."""
 
 _SUBJECT = frozenset(
@@ -118,8 +119,8 @@ def _check_names(own: x509.Certificate, profile: CertificateProfile) -> None:
         raise IssueError("its subjectAltName has a name that is not one host's")
     if any(attribute.oid not in _SUBJECT for attribute in own.subject):
         raise IssueError("its subject says more than name, organisation, unit, country and serial number")
-    common_name = (profile.common_name or "").lower()
-    if _HOST.match(common_name) and common_name not in {name.lower() for name in profile.dns_names}:
+    common_name = ascii_lower(profile.common_name or "")
+    if _HOST.match(common_name) and common_name not in set(map(ascii_lower, profile.dns_names)):
         raise IssueError("its common name is a host's that is not in its subjectAltName")
 
 

@@ -35,7 +35,7 @@ _TEXT: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])")
-_ABSOLUTE: Final = re.compile(r"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#@]+)(/[^?#]*)?(?:\?([^#]*))?", re.IGNORECASE | re.ASCII)
 _HOST: Final = re.compile(r"[-A-Za-z0-9._~!$&'()*+;=:%\[\]]*")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 

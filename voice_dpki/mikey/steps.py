@@ -34,7 +34,7 @@ from voice_dpki.mikey.registry import (
     Prf,
     SignatureType,
 )
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, ascii_lower
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
@@ -244,4 +244,4 @@ def check_signature(claim: PeerClaim) -> None:
 
 def _host(uri: str) -> str:
     """Return the host of a SIP URI, without port and parameters."""
-    return re.split("[:;?]", uri.rpartition("@")[2], maxsplit=1)[0].lower()
+    return ascii_lower(re.split("[:;?]", uri.rpartition("@")[2], maxsplit=1)[0])

@@ -24,7 +24,7 @@ MAX_HEADER_CHARS: Final = 2_048
 _MAC_BYTES: Final = 16
 _RANDOM_BYTES: Final = 8
 _TIME_BYTES: Final = 8
-_PARAMETER = re.compile(r'\s*([A-Za-z0-9-]{1,32})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|\Z)')
+_PARAMETER = re.compile(r'(?a)\s*([A-Za-z0-9-]{1,32})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|\Z)')
 _ESCAPED = re.compile(r"\\(.)")
 _COUNT = re.compile(r"[0-9a-fA-F]{8}\Z")
 _HASHES: Final[Mapping[str, Callable[[bytes], str]]] = {

@@ -69,11 +69,11 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTROL_TEXT = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")
 _STATUS_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
-_LONG_NUMBER = re.compile(r"(?i)\btel:[^;>\s]{64}")
+_LONG_NUMBER = re.compile(r"(?ai)\btel:[^;>\s]{64}")
 """No telephone number is that long, and sipmessage takes quadratic time to find out."""
 _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _ONCE = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Content-Type", "Max-Forwards", "Date", "Expires")
-_RPORT = re.compile(r"(?i);\s*rport\s*(?=;|$)")
+_RPORT = re.compile(r"(?ai);\s*rport\s*(?=;|$)")
 
 _Parsed = TypeVar("_Parsed")
 

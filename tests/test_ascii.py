@@ -1,0 +1,126 @@
+"""Protocol text is ASCII: no regular expression may take the Kelvin sign for a k, or an Arabic digit for a digit.
+
+In a pattern over `str`, \\d, \\w, \\s and \\b are Unicode's, and ignoring case folds U+212A to k and U+017F to s,
+unless re.ASCII is set. So names that differ would be the same, and numbers would pass that nobody else can read.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segw_agent.policy import _matches
+from voice_dpki.mikey.steps import _host
+from voice_dpki.names import ascii_lower
+from voice_dpki.stir.tn import canonical_uri
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("voice_dpki", "authn_server", "verify_server", "ledger_node", "segw_agent", "sip_testbed")
+PART_OF_APP_HASH = {"voice_dpki/ledger/admission.py", "voice_dpki/ledger/names.py"}
+"""Which certificates are admitted and how they are listed changes only with a version of the rules."""
+
+CLASSES = {"isdigit", "isdecimal", "isnumeric", "isalpha", "isalnum", "isspace", "casefold"}
+NO_PROTOCOL_TEXT = {"voice_dpki/shell/ladder.py", "ledger_node/install_cometbft.py"}
+"""A row's own label, and what `go version` says."""
+
+FUNCTIONS = {"compile", "match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer"}
+UNICODE_CLASS = re.compile(r"(?<!\\)(?:\\\\)*\\[dDwWsSbB]")
+INLINE_FLAGS = re.compile(r"\(\?([a-zA-Z]+)[):]")
+
+
+def patterns(tree: ast.AST) -> Iterator[tuple[ast.Call, ast.expr]]:
+    """Every call that compiles a pattern, of `re` or of msgspec.Meta, with the pattern."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        function = call.func
+        if not isinstance(function, ast.Attribute) or not isinstance(function.value, ast.Name):
+            continue
+        if function.value.id == "re" and function.attr in FUNCTIONS and call.args:
+            yield call, call.args[0]
+        yield from ((call, keyword.value) for keyword in call.keywords if keyword.arg == "pattern")
+
+
+def is_beyond_ascii(call: ast.Call, pattern: ast.expr) -> bool:
+    parts = [node.value for node in ast.walk(pattern) if isinstance(node, ast.Constant)]
+    if any(isinstance(part, bytes) for part in parts):
+        return False
+    text = "".join(part for part in parts if isinstance(part, str))
+    flags = "".join(INLINE_FLAGS.findall(text))
+    named = {node.attr for argument in (*call.args[1:], *(k.value for k in call.keywords if k.arg == "flags"))
+             for node in ast.walk(argument) if isinstance(node, ast.Attribute)}  # fmt: skip
+    folds = "i" in flags or bool(named & {"IGNORECASE", "I"})
+    return (folds or UNICODE_CLASS.search(text) is not None) and "a" not in flags and not named & {"ASCII", "A"}
+
+
+def found_in(source: str) -> list[int]:
+    tree = ast.parse(source)
+    return sorted({call.lineno for call, pattern in patterns(tree) if is_beyond_ascii(call, pattern)})
+
+
+def classified(source: str) -> list[int]:
+    """Lines of statements that ask whether text is digits or letters, or fold it, without asking for ASCII."""
+    statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    found = set()
+    for statement in statements:
+        own = [
+            node
+            for field in ast.iter_child_nodes(statement)
+            if isinstance(field, ast.expr)
+            for node in ast.walk(field)
+        ]
+        named = {node.attr for node in own if isinstance(node, ast.Attribute)}
+        if named & CLASSES and "isascii" not in named:
+            found.add(statement.lineno)
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "source"),
+    [
+        (True, r're.compile(r"\d+")'),
+        (True, r're.compile(r"k", re.IGNORECASE)'),
+        (True, r're.compile(r"(?i)k")'),
+        (True, r're.compile("a" + rf"{x}\s")'),
+        (True, r're.sub(r"\w", "", text)'),
+        (True, r're.match(r"k", text, flags=re.I)'),
+        (True, r'msgspec.Meta(pattern=r"^[^\s]$")'),
+        (False, r're.compile(r"[0-9]+\Z")'),
+        (False, r're.compile(rb"\d+", re.IGNORECASE)'),
+        (False, r're.compile(r"\d", re.IGNORECASE | re.ASCII)'),
+        (False, r're.compile(r"(?ai)\bk")'),
+        (False, r're.compile(r"\\d")'),
+        (False, r'text.split("\\s")'),
+    ],
+)
+def test_what_is_found(beyond: bool, source: str) -> None:
+    assert bool(found_in(source)) is beyond
+
+
+def test_every_regular_expression_is_ascii() -> None:
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    assert len(files) > 100
+    found = {str(path.relative_to(ROOT)): found_in(path.read_text()) for path in files}
+    assert {name: lines for name, lines in found.items() if lines and name not in PART_OF_APP_HASH} == {}
+
+
+def test_digits_and_letters_are_ascii() -> None:
+    assert classified("if text.isdigit():\n    pass") == [1]
+    assert classified("return text.isascii() and text.isdigit()") == []
+    files = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    found = {str(path.relative_to(ROOT)): classified(path.read_text()) for path in files}
+    assert {name: lines for name, lines in found.items() if lines and name not in NO_PROTOCOL_TEXT} == {}
+
+
+def test_names_fold_in_ascii_only() -> None:
+    assert ascii_lower("K.Example") == "k.example"
+    assert ascii_lower("\u212a.EXAMPLE\u0130") == "\u212a.example\u0130"
+    assert canonical_uri("SIP:Bob@K.Example") == "sip:bob@k.example"
+
+
+def test_look_alikes_of_a_host_are_other_hosts() -> None:
+    """Certificates can hold such names: the X.509 library reads an IA5String as UTF-8."""
+    assert _host("sip:bob@K.example:5060") == "k.example"
+    assert _host("sip:bob@\u212a.example") != "k.example"
+    assert _matches("*.K.example", "gw.k.example")
+    assert not _matches("*.k.example", "gw.\u212a.example")
