@@ -91,7 +91,8 @@ class CallVerifier:
         return verdict.verstat
 
     async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
-        caller, identities = number_of(rules.caller_uri(request)), rules.identities_of(request)
+        caller = number_of(rules.caller_uri(request))
+        identities, others = rules.identities_of(request)
         if not identities:
             verdicts = [rules.no_identity()]
         elif caller is None:
@@ -100,8 +101,11 @@ class CallVerifier:
             verdicts = [rules.retargeted()]
         else:
             facts = rules.call_facts(request, caller, rules.date_of(request, self._clock.now_s()))
-            return [await self._ask(facts, identity) for identity in identities]
-        self._tell(verdicts[0], None)
+            verdicts = [await self._ask(facts, identity) for identity in identities]
+            if not others:
+                return verdicts
+            verdicts.append(rules.not_asked(others))
+        self._tell(verdicts[-1], None)
         return verdicts
 
     async def _ask(self, facts: CallFacts, identity: str) -> Verdict:

@@ -10,15 +10,17 @@ from sipmessage import URI, Request, Response
 
 from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header, set_header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.tn import canonical_tn
 
 MAX_DATE_SKEW_S: Final = 60
 """How old a caller's own Date may be (RFC 8224 §4.1)."""
-MAX_IDENTITIES: Final = 4
+MAX_IDENTITIES_ASKED: Final = 4
+"""Identity header fields of one call that the service is asked about, one after the other."""
 
 _VERSTAT = re.compile(r"(?ai);\s*verstat=[^;>@\s]*")
 _ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
@@ -133,12 +135,23 @@ def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
     return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp)
 
 
-def identities_of(request: Request) -> Sequence[str]:
-    """Return the Identity header fields; raises MalformedError for more than MAX_IDENTITIES."""
-    identities = list(request.headers.getlist("Identity"))
-    if len(identities) > MAX_IDENTITIES:
-        raise MalformedError(f"more than {MAX_IDENTITIES} Identity header fields")
-    return identities
+def identities_of(request: Request) -> tuple[Sequence[str], int]:
+    """Return the Identity header fields to ask about, and how many more there are.
+
+    A call that was diverted five times has six. Those of SHAKEN, or of no type, are asked about first: they alone
+    can prove the caller's number here.
+    """
+    identities = sorted(request.headers.getlist("Identity"), key=_proves_nothing)
+    asked = identities[:MAX_IDENTITIES_ASKED]
+    return asked, len(identities) - len(asked)
+
+
+def _proves_nothing(identity: str) -> bool:
+    try:
+        ppt = IdentityHeader.parse(identity).ppt
+    except MalformedError:
+        return True
+    return ppt is not None and ascii_lower(ppt) != "shaken"
 
 
 def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:
@@ -153,6 +166,17 @@ def no_identity() -> Verdict:
         reasoncode=428,
         reasontext="Use Identity Header",
         reasondesc="The INVITE has no Identity header field.",
+        step="E2 Identity present",
+    )
+
+
+def not_asked(count: int) -> Verdict:
+    """Return the verdict on the Identity header fields that a call has beyond those that are asked about."""
+    return Verdict(
+        verstat=NOT_VALIDATED,
+        reasoncode=438,
+        reasontext="Invalid Identity Header",
+        reasondesc=f"{count} more Identity header fields were not looked at: {MAX_IDENTITIES_ASKED} is the limit.",
         step="E2 Identity present",
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
@@ -25,6 +26,7 @@ NOT_VALIDATED: Final = "No-TN-Validation"
 VERSTATS: Final = (PASSED, FAILED, NOT_VALIDATED)
 
 MAX_ANSWER_BYTES: Final = 65_536
+_NUMBER: Final = re.compile(r"\+?[0-9*#](?:[-(). ]?[0-9*#]){6,}")
 WARM_UP_TRIES: Final = 50
 WARM_UP_PAUSE_S: Final = 0.2
 
@@ -153,7 +155,12 @@ class StirService:
         verdict = self._decode(body, _VerificationAnswer).verdict
         if verdict.verstat not in VERSTATS:
             raise ServiceError(f"{self.name} gave a verdict that is none")
-        return verdict
+        return msgspec.structs.replace(
+            verdict,
+            reasontext=_without_numbers(verdict.reasontext),
+            reasondesc=_without_numbers(verdict.reasondesc),
+            step=_without_numbers(verdict.step),
+        )
 
     async def _post(self, body: Mapping[str, object]) -> bytes:
         try:
@@ -192,4 +199,9 @@ def _sentence(answer: HttpAnswer) -> str:
 def _filled(text: str, variables: Sequence[str]) -> str:
     for number, value in enumerate(variables[:9], 1):
         text = text.replace(f"%{number}", value)
-    return text[:500]
+    return _without_numbers(text[:500])
+
+
+def _without_numbers(text: str) -> str:
+    """Take telephone numbers out of a service's sentence: it goes into the trace and to the other domain."""
+    return _NUMBER.sub("(number)", text)

@@ -25,6 +25,7 @@ from sip_testbed.proxy_config import (
     VerificationConfig,
 )
 from sip_testbed.proxy_service import ProxyService
+from tests.no_numbers import NUMBER, logged
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.http_client import HttpClient
@@ -307,8 +308,22 @@ async def test_one_good_identity_is_enough_and_436_is_told_only_if_all_have_it(s
         world.b.verdicts = verdicts
         answer = await world.call(headers=two, caller=trunk)
         assert (answer.status, len(answer.reasons)) == (status, 2)
-    five = tuple(("Identity", f"{n}.1.1;info=<x>") for n in range(5))
-    assert (await world.call(headers=five, caller=trunk)).status == 400
+
+
+async def test_six_identities_of_which_four_are_asked_about(start: Start) -> None:
+    """A call that was diverted five times: its SHAKEN Identity stands last, and is asked about first."""
+    world = await start(verify=True)
+    trunk = await world.telephone("a", CALLER, world.hops["b"], register=False)
+    diverted = tuple(("Identity", f"{n}.1.1;info=<x>;ppt=div") for n in range(5))
+    world.b.verdicts = [PASSED, REVOKED]
+    answer = await world.call(headers=(*diverted, ("Identity", "5.1.1;info=<x>;ppt=Shaken")), caller=trunk)
+    assert answer.status == 200
+    asked = [request["identity"].partition(".")[0] for request in world.b.verification]
+    assert asked == ["5", "0", "1", "2"]
+    world.b.verdicts = [REVOKED]
+    answer = await world.call(headers=diverted, caller=trunk)
+    assert (answer.status, len(answer.reasons)) == (437, 5)
+    assert "1 more Identity header fields were not looked at" in answer.reasons[-1]
 
 
 async def test_a_call_that_was_retargeted_is_not_proven(start: Start) -> None:
@@ -587,3 +602,42 @@ async def test_a_call_that_is_held_back(start: Start) -> None:
     answer = await world.call()
     assert answer.status == 200
     assert answer.setup_ms > 50
+
+
+async def test_no_refusal_tells_a_number(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither an answer's phrase, Reason or Warning, nor a note, nor the log, whatever a service or a peer says."""
+    caplog.set_level("DEBUG")
+    world = await start()
+    said = f"calls from +{NUMBER} and {NUMBER[:3]}-{NUMBER[3:]} are not ours"
+    text = {"text": "There is no signature: %1.", "variables": [said]}
+    answers = []
+    for refusal in (
+        {"requestError": {"policyException": text}},
+        {"requestError": {"serviceException": {"text": said}}},
+    ):
+        world.a.refusal = (403, refusal)
+        answers.append(await world.call())
+    world.a.refusal = None
+    world.b.verdicts = [
+        REVOKED | {"reasondesc": said, "step": NUMBER},
+        REVOKED | {"reasondesc": "", "reasontext": said},
+    ]
+    trunk = await world.telephone("a", CALLER, world.hops["b"], register=False)
+    good = ("Identity", "1.1.1;info=<x>")
+    headers: tuple[tuple[tuple[str, str], ...], ...] = (
+        (good,), (good,), (good, ("Date", NUMBER)), (good, ("Date", f"Thu, 26 Nov {NUMBER} 19:00:00 GMT")),
+        (("Identity", NUMBER),), (("P-Asserted-Identity", f"<tel:{NUMBER}"),),
+    )  # fmt: skip
+    answers += [await world.call(headers=each, caller=trunk) for each in headers]
+    for number in (NUMBER, f"{NUMBER}x"):
+        answers.append(await world.call(f"sip:{number}@b.example", caller=trunk))
+        answers.append(await world.call(f"sip:{number}@a.example"))
+    for line in (f"m=audio {NUMBER} RTP/SAVP 0", f"a=rtpmap:{NUMBER} PCMU/8000", f"o=- {NUMBER} x IN IP4 h"):
+        offer = OFFER + f"{line}\r\n".encode()
+        answers.append(await (await trunk.invite(TARGET, offer, (good,))).answered())
+    assert {answer.status for answer in answers} >= {400, 404, 437, 500}
+    for answer in answers:
+        assert NUMBER not in f"{answer.reason} {answer.reasons}", answer
+    for actor in "ab":
+        assert all(NUMBER not in json.dumps(note) for note in world.notes(actor))
+    assert NUMBER not in logged(caplog.records)

@@ -246,5 +246,5 @@ def _map(lines: Sequence[str], change: Callable[[str], str | None]) -> tuple[str
 def _number(text: str, most: int) -> int:
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= most):
-        raise MalformedError(f"a session description has {text[:16]!r} where a number up to {most} belongs")
+        raise MalformedError(f"a session description has no number where one up to {most} belongs")
     return int(text)

@@ -1,0 +1,50 @@
+"""No refusal of the authentication server tells a subscriber's number, in its answer, its trace or its log."""
+
+import json
+import logging
+
+from authn_server.config import load_setup
+from authn_server.service import AuthnService
+from authn_server.standing import UnknownStanding
+from tests.no_numbers import NUMBER, asked, bent_members, logged, spoiled
+from voice_dpki.effects import SystemClock
+from voice_dpki.http_client import HttpClient
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import serve
+from voice_dpki.shell.stir_service import StirRoute
+from voice_dpki.shell.trace import Tracer
+
+from .conftest import TOKEN
+
+PATH = "/stir/v1/signing"
+
+
+def bodies(request):
+    yield json.dumps(request(orig={"tn": NUMBER[:15]})).encode()
+    for changes in ({"iat": 0}, {"iat": int(NUMBER)}, {"origid": NUMBER}, {"attest": NUMBER}):
+        yield json.dumps(request(dest={"tn": [NUMBER]}, **changes)).encode()
+    for members in bent_members(request()["signingRequest"]):
+        yield json.dumps({"signingRequest": members}).encode()
+    yield from spoiled(json.dumps(request()).encode())
+
+
+async def test_every_refusal(site, signing_request, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    tracer = Tracer(tmp_path / "trace", "authn-a")
+    setup = load_setup(site.config, SystemClock())
+    service = AuthnService(setup.credential, UnknownStanding(), 60.0, SystemClock(), tracer)
+    app = StirRoute("signing", PATH, [TOKEN], service.sign).app()
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    refused = set()
+    async with serve(app, Listen(port=0)) as port:
+        client = HttpClient(f"http://127.0.0.1:{port}", timeout_s=30, max_answer_bytes=1 << 16, headers=headers)
+        for body, answer in await asked(client, PATH, bodies(signing_request)):
+            assert NUMBER[:15].encode() not in answer.body, (body, answer.body)
+            if answer.status != 200:
+                (error,) = json.loads(answer.body)["requestError"].values()
+                refused.add(error["messageId"])
+        await client.aclose()
+    tracer.close()
+    assert {"POL4030", "POL4031", "SVC4001", "SVC4005", "SVC4006"} <= refused
+    assert NUMBER[:15] not in logged(caplog.records)
+    assert NUMBER[:15] not in (tmp_path / "trace").read_text()
