@@ -334,7 +334,8 @@ def _typ(passport: Passport) -> None:
 
 def _alg(passport: Passport, header: IdentityHeader) -> None:
     """E12: the algorithm is ES256, in the token and in the header field (RFC 8225 §4.2; RFC 8224 §4.1, second)."""
-    if passport.header_text("alg") != "ES256" or ascii_lower(header.alg or "es256") != "es256":
+    alg = "es256" if header.alg is None else ascii_lower(header.alg)
+    if passport.header_text("alg") != "ES256" or alg != "es256":
         raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
 
 
