@@ -70,7 +70,8 @@ class VerifyService:
         try:
             record = await self._resolver.look_up(examined.digest)
             signer = record.organization
-            return judge(examined, record, self._policy, self._replays, self._clock.now_s())
+            now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
+            return judge(examined, record, self._policy, self._replays, now_s, steady_s)
         except VerificationFailed as failure:
             return verdict_of(failure, signer, examined.digest)
 

@@ -25,6 +25,7 @@ from voice_dpki.stir.verify import (
     VerificationFailed,
     Verstat,
     examine,
+    judge,
     verdict_of,
 )
 from voice_dpki.x509.keys import generate_es256, generate_rsa
@@ -341,6 +342,28 @@ def test_a_full_memory_of_signatures_fails_closed(operator, verifier):
     refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "full")
     verifier.now_s += 121
     verifier.verify(operator.call(iat_s=NOW_S + 121), operator.record)
+
+
+def test_the_memory_goes_by_the_clock_that_nobody_sets(operator, verifier):
+    """A wall clock that is ahead for a moment must not make it forget."""
+    call = operator.call()
+
+    def judged(now_s, steady_s):
+        examined = examine(call, verifier.policy, now_s)
+        return judge(examined, operator.record, verifier.policy, verifier.replays, now_s, steady_s)
+
+    judged(NOW_S, 5000)
+    later = operator.call(iat_s=NOW_S + 900)
+    judge(
+        examine(later, verifier.policy, NOW_S + 900),
+        operator.record,
+        verifier.policy,
+        verifier.replays,
+        NOW_S + 900,
+        5001,
+    )
+    with pytest.raises(VerificationFailed, match="used before"):
+        judged(NOW_S, 5002)
 
 
 def test_who_fills_the_memory_harms_no_other_signer(operator, new_operator, verifier):

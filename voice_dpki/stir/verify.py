@@ -219,10 +219,19 @@ def examine(call: Call, policy: Policy, now_s: float) -> Examined:
     return Examined(call, passport, claims, digest)
 
 
-def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: ReplayCache, now_s: float) -> Verdict:
+def judge(
+    examined: Examined,
+    record: SignerRecord,
+    policy: Policy,
+    replays: ReplayCache,
+    now_s: float,
+    steady_s: float | None = None,
+) -> Verdict:
     """Do the steps that need the signer's record; raises VerificationFailed.
 
     The token enters `replays` only when everything else has passed, so nobody can use it up with a changed copy.
+    It stays there by `steady_s`, the monotonic clock, so that setting the wall clock neither forgets nor keeps it;
+    without one, by `now_s`.
     """
     profile = _certificate(examined, record, now_s)
     _constraints(profile)
@@ -230,7 +239,7 @@ def judge(examined: Examined, record: SignerRecord, policy: Policy, replays: Rep
     _signature(examined.passport, profile)
     key_mgmt = _key_mgmt(examined, policy)
     sdp = _sdp(examined, policy)
-    _replay(examined.passport, record.organization, replays, now_s)
+    _replay(examined.passport, record.organization, replays, now_s if steady_s is None else steady_s)
     return Verdict(
         Verstat.PASSED,
         signer=record.organization,
