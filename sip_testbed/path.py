@@ -16,7 +16,7 @@ from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import AdvertisedListen, Config, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
@@ -96,7 +96,7 @@ class ResignConfig(Config, frozen=True, kw_only=True):
 class PathConfig(Config, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
-    listen: Listen
+    listen: AdvertisedListen
     mode: Mode
     routes: tuple[Route, ...]
     udp_max_bytes: int = UDP_MAX_BYTES
@@ -130,6 +130,7 @@ class PathService:
             tracer=tracer,
             udp_max_bytes=config.udp_max_bytes,
             change_response=self._change_response,
+            advertise=config.listen.advertise,
         )
 
     @property
@@ -193,6 +194,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
 def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, PathConfig)
+    config.listen.check(path)
     Routes(config.routes)
     trace = resolve(path, config.trace.file) if config.trace else None
     return Setup(config, make_attack(config, path, SystemClock(), SystemRandom()), trace)
@@ -203,9 +205,9 @@ def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) ->
     if config.mode == "hold":
         return Hold(config.hold_s)
     if config.mode == "change-sdp":
-        return ChangeSdp(config.listen.host)
+        return ChangeSdp(config.listen.advertised)
     if config.mode == "change-answer-sdp":
-        return ChangeAnswerSdp(config.listen.host)
+        return ChangeAnswerSdp(config.listen.advertised)
     if config.mode == "resign":
         if config.resign is None:
             raise LocalError(f"{path}: mode resign needs a section [resign]")

@@ -12,7 +12,7 @@ from sipmessage import URI
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_secret, resolve
+from voice_dpki.shell.config import AdvertisedListen, Config, Listen, TraceConfig, load_config, read_secret, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
@@ -30,6 +30,7 @@ require_registration = true                 # a caller must be registered, or ge
 [listen]                                    # UDP and TCP alike
 host = "127.0.0.2"
 port = 5060
+# advertise = "192.0.2.2"                   # for Via and Record-Route, where host = "0.0.0.0" or "::"
 
 [[routes]]                                  # the longest prefix decides, then the domain
 domain = "b.example"
@@ -120,7 +121,7 @@ class RegistrationConfig(Config, frozen=True, kw_only=True):
 class ProxyConfig(Config, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
-    listen: Listen
+    listen: AdvertisedListen
     domain: Name
     users: str
     operator: str = ""
@@ -237,6 +238,7 @@ class Setup:
 def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, ProxyConfig)
+    config.listen.check(path)
     bounds = config.registration
     if not bounds.min_s <= bounds.default_s <= bounds.max_s:
         raise LocalError(f"{path}: registration: min_s <= default_s <= max_s does not hold")

@@ -65,6 +65,7 @@ class ProxyElement:
         change_response: Callable[[Response], None] | None = None,
         on_answer: Callable[[str, int], None] | None = None,
         own_names: Sequence[str] = (),
+        advertise: str | None = None,
     ) -> None:
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +77,7 @@ class ProxyElement:
             tracer=tracer,
             timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
             udp_max_bytes=udp_max_bytes,
+            advertise=advertise,
         )
         self._core = ProxyCore(
             self._endpoint.layer,

@@ -66,6 +66,7 @@ class ProxyService:
             change_response=partial(rules.remove_challenges, realm=config.domain),
             on_answer=_count,
             own_names=(config.domain,),
+            advertise=config.listen.advertise,
         )
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in ("malformed", "stray_responses", "overload"):
@@ -196,7 +197,7 @@ class ProxyService:
     # Whose is what.
 
     def _is_local(self, uri: URI) -> bool:
-        return uri.scheme == "tel" or uri.host.lower() in (self._config.domain.lower(), self._config.listen.host)
+        return uri.scheme == "tel" or uri.host.lower() in (self._config.domain.lower(), self._element.address.host)
 
     def _own_user(self, uri: URI) -> Tn | None:
         """Return the number of the user here that `uri` names, or None."""

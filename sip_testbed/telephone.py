@@ -188,7 +188,7 @@ class Telephone:
         direction: Direction = Direction.SENDRECV,
     ) -> SessionDescription:
         return audio_description(
-            media.host,
+            self._setup.listen.advertised,
             media.port,
             [RtpMap(payload_type, self._setup.codec.rtpmap)],
             session_id=int.from_bytes(self._random.token(4), "big"),

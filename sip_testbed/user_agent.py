@@ -61,6 +61,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
             random=random,
             proxy_only=setup.proxy_only,
             instance=setup.instance,
+            advertise=setup.listen.advertise,
         )
         stack.push_async_callback(agent.close)
         await agent.start()

@@ -16,8 +16,8 @@ from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
 from voice_dpki.mikey.modes import Party
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.shell.config import (
+    AdvertisedListen,
     Config,
-    Listen,
     PositiveSeconds,
     TraceConfig,
     load_config,
@@ -51,6 +51,7 @@ silence_s = 2                               # a call on which nothing authentic 
 [listen]                                    # SIP, UDP and TCP alike; media have free ports of the same address
 host = "127.0.0.6"
 port = 5060
+# advertise = "192.0.2.6"                   # for Via, Contact and SDP, where host = "0.0.0.0" or "::"
 
 [keys]                                      # needed unless srtp = "none"
 certificate = "telephone.der"               # RSA: MIKEY has no ECDSA
@@ -99,7 +100,7 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     aor: str
     password_file: str
     proxy: str
-    listen: Listen
+    listen: AdvertisedListen
     say: str
     proxy_only: bool = True
     instance: Instance | None = None
@@ -130,7 +131,7 @@ class Setup:
     """A configuration that was checked whole: this user agent can start now."""
 
     account: Account
-    listen: Listen
+    listen: AdvertisedListen
     proxy: Hop
     proxy_only: bool
     instance: str | None
@@ -150,6 +151,7 @@ class Setup:
 def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, UserAgentConfig)
+    config.listen.check(path)
     if config.call is not None:
         _understood(f"{path}: call.target", parse_uri, config.call.target)
     username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""

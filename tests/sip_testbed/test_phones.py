@@ -17,7 +17,7 @@ from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
 from sip_testbed.proxy_service import ProxyService
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop
@@ -222,17 +222,18 @@ class Domain:
         self.stack.push_async_callback(phone.close)  # type: ignore[attr-defined]
         return phone
 
-    async def call(self) -> Call:
-        return await self.caller.invite(f"sip:+{CALLEE}@a.example", b"v=0\r\n" + b"x" * 2000)
+    async def call(self, sdp: bytes = b"v=0\r\n" + b"x" * 2000) -> Call:
+        return await self.caller.invite(f"sip:+{CALLEE}@a.example", sdp)
 
     async def status(self, call: Call, within_s: float = TIMEOUT_S) -> int:
         return (await asyncio.wait_for(call.answered(), within_s)).status
 
 
-@pytest.fixture
-async def domain(tmp_path: Path) -> AsyncIterator[Domain]:
+@pytest.fixture(params=[AdvertisedListen(port=0)])
+async def domain(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Domain]:
+    listen: AdvertisedListen = request.param
     async with AsyncExitStack() as stack:
-        config = ProxyConfig(listen=Listen(port=0), domain="a.example", users="")
+        config = ProxyConfig(listen=listen, domain="a.example", users="")
         users = Users({Tn(number): Secret("right") for number in (CALLER, CALLEE)})
         tracer = Tracer(tmp_path / "a.jsonl", "a")
         stack.callback(tracer.close)
@@ -242,7 +243,7 @@ async def domain(tmp_path: Path) -> AsyncIterator[Domain]:
         await proxy.start()
         stack.push_async_callback(proxy.close)
         account = Account(f"sip:+{CALLER}@a.example", f"+{CALLER}", "right")
-        caller = UserAgent(account, host="127.0.0.1", proxy=proxy.address)
+        caller = UserAgent(account, host=listen.host, advertise=listen.advertise, proxy=proxy.address)
         await caller.start()
         stack.push_async_callback(caller.close)
         await caller.register()
@@ -407,3 +408,21 @@ async def test_a_registration_on_a_connection_ends_before_an_idle_connection_is_
     found = re.search(r"Contact: .*;expires=(\d+)", answer)
     assert found is not None
     assert int(found[1]) < Limits().idle_s
+
+
+@pytest.mark.parametrize("domain", [AdvertisedListen(host="0.0.0.0", port=0, advertise="127.0.0.1")], indirect=True)
+async def test_all_addresses_are_listened_at_and_one_is_told(domain: Domain) -> None:
+    phone = await domain.phone(UdpPhone)
+    assert isinstance(phone, UdpPhone)
+    contact = f"<sip:{CALLEE}@127.0.0.1:{phone.port}>"
+    await phone.register(contact)
+    call = await domain.call(b"v=0\r\n")
+    invite = await phone.receive("INVITE ")
+    hosts = re.findall(r"(?m)^(?:Via: SIP/2.0/UDP |Record-Route: <sip:|Contact: <sip:\+\d+@)([0-9.]+)", invite)
+    assert hosts == ["127.0.0.1"] * 4
+    phone.answer(invite, "200 OK", contact, "v=0\r\n")
+    assert await domain.status(call) == 200
+    await phone.receive("ACK ")
+    ended = asyncio.create_task(call.bye())
+    phone.answer(await phone.receive("BYE "), "200 OK")
+    await asyncio.wait_for(ended, AT_ONCE_S)

@@ -30,7 +30,7 @@ from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.http_client import HttpClient
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import AdvertisedListen, Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, json_response, serve
 from voice_dpki.shell.http import Route as HttpRoute
 from voice_dpki.shell.trace import Tracer
@@ -106,7 +106,7 @@ class World:
 
     async def proxy(self, letter: str, number: Tn, routes: tuple[Route, ...] = (), **options: Any) -> ProxyService:
         config = ProxyConfig(
-            listen=Listen(port=0), domain=f"{letter}.example", operator=f"Operator {letter.upper()}",
+            listen=AdvertisedListen(port=0), domain=f"{letter}.example", operator=f"Operator {letter.upper()}",
             users="", udp_max_bytes=9000, **options,
         )  # fmt: skip
         setup = Setup(
@@ -173,7 +173,11 @@ class World:
     async def attacker(self, mode: Mode, next_hop: str) -> str:
         routes = (Route(domain="b.example", next_hop=next_hop),)
         config = PathConfig(
-            listen=Listen(host="127.0.0.66", port=0), mode=mode, routes=routes, udp_max_bytes=9000, hold_s=0.05
+            listen=AdvertisedListen(host="127.0.0.66", port=0),
+            mode=mode,
+            routes=routes,
+            udp_max_bytes=9000,
+            hold_s=0.05,
         )
         attack = make_attack(config, self.folder / "path.toml", SystemClock(), SystemRandom())
         tracer = Tracer(self.folder / "path.jsonl", "path")

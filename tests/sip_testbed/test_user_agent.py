@@ -234,6 +234,8 @@ class TestConfiguration:
         ("change", "message"),
         [
             (lambda config, out: config.pop("keys"), r"\[keys\] is missing"),
+            (lambda config, out: config["listen"].update(host="0.0.0.0"), "listen.advertise is missing"),
+            (lambda config, out: config.update(instance="phone"), "instance"),
             (lambda config, out: config.update(codec="G729"), "no such codec: G729"),
             (lambda config, out: config.update(srtp="DES"), "srtp"),
             (lambda config, out: config.update(proxy="127.0.0.2"), "proxy: .*udp:127.0.0.3:5060"),
@@ -242,7 +244,18 @@ class TestConfiguration:
             (lambda config, out: config.update(say=str(stereo(out))), "stereo.wav: .*mono"),
             (lambda config, out: config["keys"].update(key=str(ecdsa(out))), r"telephone\.der: .*RSA"),
         ],
-        ids=["no keys", "codec", "srtp", "proxy", "aor", "no speech", "stereo", "ecdsa"],
+        ids=[
+            "no keys",
+            "all addresses",
+            "instance",
+            "codec",
+            "srtp",
+            "proxy",
+            "aor",
+            "no speech",
+            "stereo",
+            "ecdsa",
+        ],
     )
     def test_what_is_wrong_is_named(self, telephones: Telephones, change: Callable, message: str) -> None:
         config = telephones.config("caller")

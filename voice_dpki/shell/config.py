@@ -45,10 +45,44 @@ class Listen(Config, frozen=True, kw_only=True):
             return self.host == "localhost"
 
 
+class AdvertisedListen(Listen, frozen=True, kw_only=True):
+    """Where a SIP element listens, and the address that it tells others where the socket is on all addresses."""
+
+    advertise: str | None = None
+    """Numeric address for Via, Record-Route, Contact and SDP; behind a NAT with a fixed mapping, the outer one."""
+
+    @property
+    def advertised(self) -> str:
+        """The address that others are told."""
+        return self.advertise or self.host
+
+    def check(self, path: Path) -> None:
+        """Raise LocalError where others would be told an address that nobody can send to."""
+        for key, value in (("listen.advertise", self.advertise), ("listen.host", self.host)):
+            if value is not None and not _is_numeric(value):
+                raise LocalError(
+                    f"{path}: {key}: {value} is no numeric address, and SIP elements here resolve no names"
+                )
+        if ipaddress.ip_address(self.advertised).is_unspecified:
+            missing = "is missing" if self.advertise is None else "is no address of one host"
+            raise LocalError(
+                f"{path}: listen.advertise {missing}: the socket is on all addresses ({self.host}), and others "
+                "need one of them to send to"
+            )
+
+
 class TraceConfig(Config, frozen=True, kw_only=True):
     """Where to write trace events (see `voice_dpki.shell.trace`)."""
 
     file: str
+
+
+def _is_numeric(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def load_config(path: Path, kind: type[T]) -> T:

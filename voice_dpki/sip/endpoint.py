@@ -4,6 +4,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 from voice_dpki.effects import Random
@@ -21,6 +22,8 @@ OnEvent: TypeAlias = Callable[[Event, float], None]
 class Endpoint:
     """Listens for SIP on one address and drives the transaction layer there.
 
+    `advertise` is the address to tell others where the socket is on all of them.
+
     The transaction user may call `layer` within its callback; whenever it does so at another time, `flush` must
     follow.
     """
@@ -37,8 +40,10 @@ class Endpoint:
         udp_max_bytes: int = UDP_MAX_BYTES,
         limits: Limits | None = None,
         on_lost: Callable[[Hop], None] | None = None,
+        advertise: str | None = None,
     ) -> None:
         self._on_event = on_event
+        self._advertise = advertise
         self._transport = Transport(
             host,
             port,
@@ -58,8 +63,9 @@ class Endpoint:
 
     @property
     def address(self) -> Hop:
-        """Where the endpoint listens; the port is known once it has started."""
-        return self._transport.address
+        """Where others reach the endpoint; the port is known once it has started."""
+        bound = self._transport.address
+        return replace(bound, host=self._advertise or bound.host)
 
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""

@@ -49,6 +49,7 @@ class Exchange:
         timers: Timers,
         udp_max_bytes: int,
         on_lost: Callable[[Hop], None] | None = None,
+        advertise: str | None = None,
     ) -> None:
         self.timers = timers
         self.random = random
@@ -65,6 +66,7 @@ class Exchange:
             timers=timers,
             udp_max_bytes=udp_max_bytes,
             on_lost=on_lost,
+            advertise=advertise,
         )
 
     @property

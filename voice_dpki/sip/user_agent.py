@@ -35,7 +35,8 @@ class UserAgent:
 
     `on_invite` is run as a task for each incoming call; without it calls are refused with 480. With `proxy_only`
     requests from anywhere else are refused: what comes past the proxy was not verified. `instance` is the URN that
-    tells this telephone from the user's others, the same after each start (RFC 5626 §4.1).
+    tells this telephone from the user's others, the same after each start (RFC 5626 §4.1). `advertise` is the
+    address to tell others where `host` means all of them.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class UserAgent:
         proxy_only: bool = True,
         instance: str | None = None,
         backoff: Backoff | None = None,
+        advertise: str | None = None,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
@@ -67,6 +69,7 @@ class UserAgent:
             timers=timers or Timers(),
             udp_max_bytes=udp_max_bytes,
             on_lost=self._connection_lost,
+            advertise=advertise,
         )
         self._legs: dict[tuple[str, str], Leg] = {}
         self._placed: list[Call] = []
@@ -76,7 +79,7 @@ class UserAgent:
 
     @property
     def address(self) -> Hop:
-        """Where the user agent listens, once it has started."""
+        """Where others reach the user agent, once it has started."""
         return self._exchange.address
 
     async def start(self) -> None:
