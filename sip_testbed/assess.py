@@ -5,12 +5,13 @@ Pure functions of `Evidence`; nothing here knows how the evidence was had.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.provision import OPERATORS
+from sip_testbed.remarks import who_refused
 from sip_testbed.report import Direction, Outcome, TrustLink
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.correlate import correlate
@@ -26,6 +27,14 @@ MAX_LOSS = 0.01
 
 ENDS = (("caller", "callee"), ("callee", "caller"))
 """Speaker and listener of each direction."""
+
+_NAMES = {
+    "proxy-a": "Operator A's proxy",
+    "proxy-b": "Operator B's proxy",
+    "path": "The attacker on the path",
+    "caller": "The caller's telephone",
+    "callee": "The callee's telephone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,13 @@ class Evidence:
 
 
 def seen(evidence: Evidence) -> Outcome:
-    """Return how the call ended, in the terms of an expectation."""
+    """Return how the call ended, in the terms of an expectation, and what its telephones remarked."""
+    outcome = _seen(evidence)
+    remarked = [r for role in ("caller", "callee") for r in evidence.result(role).get("remarks") or ()]
+    return replace(outcome, sentence=" ".join([outcome.sentence, *(_sentence(remark) for remark in remarked)]))
+
+
+def _seen(evidence: Evidence) -> Outcome:
     caller, callee = evidence.result("caller"), evidence.result("callee")
     status: int | None = caller.get("status")
     refusal = _stir_refusal(evidence)
@@ -115,6 +130,9 @@ def _sentence(text: str) -> str:
 def _ending(evidence: Evidence, status: int | None, caller: Mapping[str, Any]) -> str:
     if status is None:
         return "The call was not placed."
+    if not caller.get("established") and status >= 300:
+        sent = [event for event in evidence.events if isinstance(event, SipEvent)]
+        return f"{who_refused(sent, _NAMES)} refused the call with {caller.get('reason') or status}."
     if not caller.get("established"):
         return _sentence(str(caller.get("reason") or f"The call ended with status {status}"))
     if not evidence.scenario.protected:

@@ -183,8 +183,8 @@ def verdict_of(report: Report) -> Verdict:
     """Return what a reader wants to know first."""
     if not report.held:
         failed = [check for check in report.checks if not check.held]
-        detail = "; ".join(f"{check.name}: {check.detail}" for check in failed) or report.seen.sentence
-        return Verdict("broken", "Not as expected", detail)
+        detail = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        return Verdict("broken", "Not as expected", f"{report.seen.sentence} {detail}".strip())
     if report.refusal_expected:
         how = "Ended" if report.expected.refused_by == SILENCE else "Refused"
         return Verdict("refused", f"{how}, as it must be", report.seen.sentence)

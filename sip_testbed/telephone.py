@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sip_testbed import remarks
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
 from sip_testbed.keying import Keying
 from sip_testbed.user_agent_config import Setup
@@ -21,7 +22,7 @@ from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
-from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, UserAgent
+from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, Leg, UserAgent
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Result:
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None
+    remarks: list[str] = field(default_factory=list)
+    """What the other side did that the call's report has to say: clauses that begin in lower case."""
 
 
 class Telephone:
@@ -122,6 +125,7 @@ class Telephone:
             return
         try:
             described = self._agreed_media(answer.sdp)
+            result.remarks += _media_elsewhere("callee", described, call)
             keys = await self._keying.confirm(offer, described.key_mgmt) if self._keying and offer else None
             self._start(media, described, keys, result)
         except (Refusal, MikeyError, MalformedError) as error:
@@ -144,6 +148,7 @@ class Telephone:
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         try:
             described = self._agreed_media(call.sdp)
+            result.remarks += _media_elsewhere("caller", described, call)
             answer = await self._keying.accept(described.key_mgmt, _caller_uri(call)) if self._keying else None
             self._start(media, described, answer.keys if answer else None, result)
         except (Refusal, MikeyError, MalformedError) as error:
@@ -173,7 +178,7 @@ class Telephone:
             await call.bye()
         self._keep(media, result)
         if not ending.good and ending.silence is None:
-            result.reason = _early_end(ending)
+            result.reason = f"{_early_end(ending)}{remarks.reasons_of(call.end_headers)}"
 
     async def _open_media(self) -> MediaSession:
         return await MediaSession.open(
@@ -220,6 +225,7 @@ class Telephone:
     def _keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings down, and count."""
         result.media = counted = media.statistics()
+        result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
         note = _media_note(counted)
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
         for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
@@ -308,8 +314,12 @@ def _caller_uri(call: IncomingCall) -> str:
 
 def _why(answer: Answer) -> str:
     """Say why a call was refused, in the words of Reason or Warning where there are any."""
-    reasons = answer.reasons or answer.headers.getlist("Warning")
-    return f"{answer.status} {answer.reason}" + "".join(f"; {reason}" for reason in reasons)
+    return remarks.refusal(answer.status, answer.reason, answer.headers)
+
+
+def _media_elsewhere(party: str, described: SessionDescription, call: Leg) -> list[str]:
+    assert call.dialog is not None
+    return remarks.media_elsewhere(party, described.audio_address, call.dialog.target.host)
 
 
 def _reasons(sentence: str) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import itertools
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,7 +15,11 @@ import pytest
 
 from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
 from sip_testbed.proxy_service import ProxyService
+from sip_testbed.telephone import Result, Telephone
+from sip_testbed.user_agent_config import load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import write_wav
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.trace import Tracer
@@ -98,6 +102,18 @@ class Phone:
         extra = f"Contact: {contact}\r\n" if contact else ""
         head = "".join(f"{line}\n" for line in lines)
         self.send(f"SIP/2.0 {status}\r\n{head}{extra}Content-Length: {len(body)}\r\n\r\n{body}")
+
+    def hang_up(self, invite: str) -> None:
+        """End the call of an INVITE that this telephone answered."""
+        route = ", ".join(re.findall("(?m)^Record-Route: (.*)\r$", invite))
+        caller, callee, call_id, target = (
+            re.findall(f"(?m)^{name}: (.*)\r$", invite)[0] for name in ("From", "To", "Call-ID", "Contact")
+        )
+        self.send(
+            f"BYE {target.strip('<>')} SIP/2.0\r\nVia: {self.via};branch=z9hG4bKbye\r\nRoute: {route}\r\n"
+            f"Max-Forwards: 70\r\nFrom: {callee};tag=phone\r\nTo: {caller}\r\nCall-ID: {call_id}\r\nCSeq: 1 BYE\r\n"
+            'Reason: Q.850;cause=47;text="no resources"\r\nContent-Length: 0\r\n\r\n'
+        )
 
 
 def _sha256(text: str) -> str:
@@ -426,3 +442,81 @@ async def test_all_addresses_are_listened_at_and_one_is_told(domain: Domain) -> 
     ended = asyncio.create_task(call.bye())
     phone.answer(await phone.receive("BYE "), "200 OK")
     await asyncio.wait_for(ended, AT_ONCE_S)
+
+
+# What the report of the project's own telephone says of them.
+
+
+async def reported(domain: Domain, folder: Path, answer: Callable[[str], Awaitable[None]]) -> Result:
+    """A call of the project's telephone in clear, which `answer` takes; returns what the telephone reports."""
+    (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 3200)))
+    (folder / "password").write_text("right")
+    (folder / "ua.toml").write_text(
+        f'aor = "sip:+{CALLER}@a.example"\npassword_file = "password"\nproxy = "{domain.hop}"\nsay = "say.wav"\n'
+        'srtp = "none"\n[listen]\nhost = "127.0.0.1"\nport = 0\n'
+    )
+    tracer = Tracer(folder / "ua.jsonl", "caller")
+    domain.stack.callback(tracer.close)
+    setup = load_setup(folder / "ua.toml")
+    telephone = Telephone(setup, domain.caller, None, tracer, SystemClock(), SystemRandom())
+    answering = asyncio.create_task(answer(f"sip:+{CALLEE}@a.example"))
+    result = await asyncio.wait_for(telephone.call(f"sip:+{CALLEE}@a.example"), 30)
+    await asyncio.wait_for(answering, TIMEOUT_S)
+    return result
+
+
+async def test_a_refusal_of_another_make_is_told_in_its_words(domain: Domain, tmp_path: Path) -> None:
+    phone = await domain.phone(TcpPhone)
+    await phone.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>")
+
+    async def refuse(_target: str) -> None:
+        warning = '305 phone.invalid "Incompatible media format: \x85PCMU for +4930231250002"'
+        phone.answer(await phone.receive("INVITE "), f"488 Not Acceptable Here\r\nWarning: {warning}")
+
+    result = await reported(domain, tmp_path, refuse)
+    assert result.status == 488
+    assert result.reason == "488 Not Acceptable Here (Warning 305: Incompatible media format:  PCMU for (number))"
+
+
+async def test_media_elsewhere_and_from_elsewhere_are_told(domain: Domain, tmp_path: Path) -> None:
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@127.0.0.1:9;transport=tcp;ob>"
+    await phone.register(contact)
+    sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.8\r\ns=-\r\nc=IN IP4 127.0.0.8\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+
+    async def answer(_target: str) -> None:
+        invite = await phone.receive("INVITE ")
+        found = re.search(r"(?m)^m=audio (\d+)", invite)
+        assert found is not None
+        phone.answer(invite, "200 OK\r\nContent-Type: application/sdp", contact, sdp)
+        await phone.receive("ACK ")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind(("127.0.0.9", 4444))
+            stranger.sendto(struct.pack("!BBHII", 0x80, 0, 1, 0, 7) + bytes(160), ("127.0.0.1", int(found[1])))
+        phone.hang_up(invite)
+        await phone.receive("SIP/2.0 200 ")
+
+    result = await reported(domain, tmp_path, answer)
+    assert result.remarks == [
+        "the callee's SDP puts its media at 127.0.0.8:4000, and its telephone is at 127.0.0.1",
+        "1 packet came from 127.0.0.9:4444, where the callee's SDP does not put its media, and was dropped",
+    ]
+
+
+async def test_a_hang_up_is_told_in_the_other_side_s_words(domain: Domain, tmp_path: Path) -> None:
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@127.0.0.1:9;transport=tcp;ob>"
+    await phone.register(contact)
+    sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+
+    async def answer(_target: str) -> None:
+        invite = await phone.receive("INVITE ")
+        phone.answer(invite, "200 OK\r\nContent-Type: application/sdp", contact, sdp)
+        await phone.receive("ACK ")
+        phone.hang_up(invite)
+        await phone.receive("SIP/2.0 200 ")
+
+    result = await reported(domain, tmp_path, answer)
+    assert not result.established
+    assert result.reason is not None
+    assert result.reason.endswith("(Reason: no resources)")

@@ -69,6 +69,8 @@ class MediaStatistics:
     concealed: int
     unauthentic: int
     foreign: int
+    foreign_from: str | None
+    """Where the first of the foreign packets came from, as "host:port"."""
     malformed: int
     loss: float | None
     """Fraction of the peer's packets that could not be played: lost or late."""
@@ -90,8 +92,15 @@ class _Streams:
     sending: SendStream
     receiving: ReceiveStream
     control: Control
+    foreign_source: tuple[str, int] | None = None
+    """Where the first packet came from that is not the peer's."""
     source: tuple[str, int] | None = None
     """Where the peer's first authentic packet came from: only packets from there are taken after it."""
+
+    def drop_foreign(self, source: tuple[str, int]) -> None:
+        """Count a packet that is not the peer's."""
+        self.receiving.dropped[Dropped.FOREIGN] += 1
+        self.foreign_source = self.foreign_source or source
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -259,6 +268,7 @@ class MediaSession:
             concealed=counted.concealed,
             unauthentic=dropped[Dropped.UNAUTHENTIC],
             foreign=dropped[Dropped.FOREIGN],
+            foreign_from="{}:{}".format(*streams.foreign_source[:2]) if streams.foreign_source else None,
             malformed=dropped[Dropped.MALFORMED],
             loss=round(loss, 4) if expected else None,
             jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3) if counted.received else None,
@@ -280,12 +290,12 @@ class MediaSession:
     ) -> None:
         """Let only the host that SDP named speak, and after its first authentic packet only that port of it."""
         if source[0] != streams.remote[0]:
-            streams.receiving.dropped[Dropped.FOREIGN] += 1
+            streams.drop_foreign(source)
         elif is_control:
             if streams.control.receive(data, self._clock.now_s()):
                 self._heard.set()
         elif streams.source not in (None, source):
-            streams.receiving.dropped[Dropped.FOREIGN] += 1
+            streams.drop_foreign(source)
         elif streams.receiving.receive(data, now_s):
             streams.source = source
             self._last_received_s = now_s

@@ -73,6 +73,8 @@ class Leg:
         self.ended = asyncio.Event()
         """Set once the call is over, also when it was never answered."""
         self.ended_by_peer = False
+        self.end_headers = Headers()
+        """Header fields of the BYE that came, such as Reason."""
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
         """End the call: sends BYE and waits for the answer, or until none can come. Does nothing a second time.
@@ -91,9 +93,9 @@ class Leg:
         """End the call without waiting for an answer."""
         self._line.exchange.run(self.bye())
 
-    def bye_received(self) -> None:
-        """Note that the other side has ended the call."""
-        self.ended_by_peer = True
+    def bye_received(self, headers: Headers) -> None:
+        """Note that the other side has ended the call, with a BYE of these header fields."""
+        self.ended_by_peer, self.end_headers = True, headers
         self._end()
 
     def ack_received(self) -> None:
@@ -258,10 +260,10 @@ class IncomingCall(Leg):
             self.ended_by_peer = True
             self._refuse(487, None, ())
 
-    def bye_received(self) -> None:
+    def bye_received(self, headers: Headers) -> None:
         """End the call; one that was not answered yet ends as if it were cancelled (RFC 3261 §15.1.2)."""
         self.cancel_received()
-        super().bye_received()
+        super().bye_received(headers)
 
     def ack_received(self) -> None:
         """Note that the caller knows of the answer."""

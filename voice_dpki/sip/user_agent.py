@@ -23,7 +23,7 @@ from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.transport import SipTracer
 
-__all__ = ["Account", "Answer", "Call", "IncomingCall", "RegistrationError", "UserAgent"]
+__all__ = ["Account", "Answer", "Call", "IncomingCall", "Leg", "RegistrationError", "UserAgent"]
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class UserAgent:
             self._answer(event, 500, "Server Internal Error: CSeq out of order")
         elif method == "BYE":
             self._answer(event, 200)
-            leg.bye_received()
+            leg.bye_received(event.request.headers)
         else:
             self._answer(event, {"INVITE": 488, "OPTIONS": 200}.get(method, 405))
 
