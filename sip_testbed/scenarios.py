@@ -34,6 +34,8 @@ class Attack:
 
     mode: str
     does: str
+    goal: str
+    """What the attacker gains where the check that refuses it is missing."""
     key: Key = Key.NONE
     caller: Tn | None = None
     """The number that is claimed instead of the caller's."""
@@ -77,13 +79,24 @@ _TABLE = (
         _refused(
             "E17 authority", 437, FAILED, "The signer's certificate has no authority over the caller's number."
         ),
-        Attack("resign", "signs for a number of somebody else", Key.STOLEN, caller=OUTSIDE),
+        Attack(
+            "resign",
+            "signs for a number of somebody else",
+            "the callee sees a number of somebody else as verified",
+            Key.STOLEN,
+            caller=OUTSIDE,
+        ),
     ),
     Scenario(
         "identity-replayed",
         "Somebody on the path listened to an earlier call, and sends its signed INVITE again as another call.",
         _refused("E21 replay", 438, FAILED, "The same signature has already set up a call."),
-        Attack("replay", "sends an earlier call's INVITE again", listens_first=True),
+        Attack(
+            "replay",
+            "sends an earlier call's INVITE again",
+            "the callee sees a verified number of somebody who does not call",
+            listens_first=True,
+        ),
     ),
     Scenario(
         "sdp-changed",
@@ -91,37 +104,66 @@ _TABLE = (
         _refused(
             "E22 SDP", 438, FAILED, "The session description is not the one that the caller's operator signed."
         ),
-        Attack("change-sdp", "changes the address for the media"),
+        Attack(
+            "change-sdp",
+            "changes the address for the media",
+            "the callee speaks to the attacker in a call that is verified",
+        ),
     ),
     Scenario(
         "media-redirected",
         "The same on a way whose SBCs rewrite addresses, where Operator A signs the key management alone.",
         _silent(),
-        Attack("change-sdp", "changes the address for the media", rewrites_sdp=True),
+        Attack(
+            "change-sdp",
+            "changes the address for the media",
+            "the callee speaks to the attacker, and both hear silence",
+            rewrites_sdp=True,
+        ),
     ),
     Scenario(
         "answer-redirected",
         "Somebody on the path changes the address for the media in the answer, which no Identity covers.",
         _silent(),
-        Attack("change-answer-sdp", "changes the address in the answer"),
+        Attack(
+            "change-answer-sdp",
+            "changes the address in the answer",
+            "the caller speaks to the attacker, and both hear silence",
+        ),
     ),
     Scenario(
         "signer-not-recorded",
         "A thief makes a certificate in Operator A's name that no quorum of validators ever recorded.",
         _refused("E17 certificate", 437, FAILED, "The signer's certificate is not recorded on the ledger."),
-        Attack("resign", "signs with a certificate of their own making", Key.UNRECORDED),
+        Attack(
+            "resign",
+            "signs with a certificate of their own making",
+            "the callee sees a number as verified that a thief signed for",
+            Key.UNRECORDED,
+        ),
     ),
     Scenario(
         "signer-revoked",
         "A key of Operator A was stolen, and its certificate was revoked on the ledger a moment ago.",
         _refused("E17 certificate", 437, FAILED, "The signer's certificate was revoked on the ledger."),
-        Attack("resign", "signs with the stolen key", Key.REVOKED),
+        Attack(
+            "resign",
+            "signs with the stolen key",
+            "the callee sees a number as verified that a thief signed for",
+            Key.REVOKED,
+        ),
     ),
     Scenario(
         "stale-date",
         "A signature is used five minutes after it was made.",
         _refused("E15 iat", 403, NONE, "The signature lies too far before the verifier's clock."),
-        Attack("resign", "uses a signature of five minutes ago", Key.STOLEN, age_s=300),
+        Attack(
+            "resign",
+            "uses a signature of five minutes ago",
+            "the callee sees a number as verified by a signature of long ago",
+            Key.STOLEN,
+            age_s=300,
+        ),
     ),
     Scenario(
         "key-mgmt-stripped",
@@ -129,25 +171,41 @@ _TABLE = (
         _refused(
             "E20 key-mgmt", 438, FAILED, "The key management that the caller signed was taken out of the SDP."
         ),
-        Attack("strip-key-mgmt", "takes the keys out of the offer", rewrites_sdp=True),
+        Attack(
+            "strip-key-mgmt",
+            "takes the keys out of the offer",
+            "an offer of speech in clear reaches the callee as verified",
+            rewrites_sdp=True,
+        ),
     ),
     Scenario(
         "mikey-changed",
         "On a way whose SBCs rewrite addresses, somebody changes the MIKEY message of the offer.",
         _refused("E20 key-mgmt", 438, FAILED, "The SDP's key management is not what the caller signed."),
-        Attack("change-key-mgmt", "changes the MIKEY message", rewrites_sdp=True),
+        Attack(
+            "change-key-mgmt",
+            "changes the MIKEY message",
+            "keys that the caller did not send reach the callee as verified",
+            rewrites_sdp=True,
+        ),
     ),
     Scenario(
         "mikey-answer-changed",
         "Somebody on the path changes the MIKEY message of the answer, which no Identity covers.",
         Outcome(PASSED, None, "MIKEY SIGN", 200, "The callee's signature on the MIKEY message does not verify."),
-        Attack("change-answer-key-mgmt", "changes the MIKEY message of the answer"),
+        Attack(
+            "change-answer-key-mgmt",
+            "changes the MIKEY message of the answer",
+            "the caller speaks under keys that nobody has vouched for",
+        ),
     ),
     Scenario(
         "no-identity",
         "Somebody on the path takes the Identity away, as if nobody had signed.",
         _refused("E2 Identity present", 428, NONE, "The INVITE has no Identity header field."),
-        Attack("strip-identity", "takes the Identity away"),
+        Attack(
+            "strip-identity", "takes the Identity away", "the callee answers a call whose number nobody has signed"
+        ),
     ),
     Scenario(
         "plain",

@@ -41,3 +41,11 @@ def test_make_targets_of_the_readme_exist() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_goals_of_all_attacks_are_told() -> None:
+    page = (ROOT / "docs/scenarios.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+    assert [(name, goal) for name, goal, _ in rows] == [
+        (name, scenario.attack.goal) for name, scenario in SCENARIOS.items() if scenario.attack
+    ]

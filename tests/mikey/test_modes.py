@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.without import removals
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -242,6 +243,17 @@ class TestSignatures:
         octets = resign(call.accept(offer.message).message, signers[0], lambda h, p: None)
         with pytest.raises(MikeyError, match="step SIGN: the signature of the Responder's message does not verify"):
             call.read_answer(offer, octets)
+
+    def test_without_the_check_a_changed_answer_is_taken(self, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the attack of the scenario mikey-answer-changed would gain: nothing else refuses it."""
+        offer = call.offer()
+        octets = bytearray(call.accept(offer.message).message)
+        octets[-8] ^= 1
+        with pytest.raises(MikeyError, match="step SIGN"):
+            call.read_answer(offer, bytes(octets))
+        for removed in removals("MIKEY SIGN"):
+            monkeypatch.setattr(*removed)
+        assert isinstance(call.read_answer(offer, bytes(octets)), SrtpKeys)
 
     def test_another_signature_type(self, call: Any) -> None:
         octets = bytearray(call.offer().message)

@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from sip_testbed.conversation import Ending, Flow, converse
+from sip_testbed.conversation import SILENCE, Ending, Flow, converse
+from tests.without import removals
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.session import MediaSession
@@ -61,6 +62,18 @@ async def test_silence_ends_the_call_in_the_middle_of_our_own_speech() -> None:
         ending = await spoken(one, long)
         assert one.statistics().sent < 100
     assert ending == Ending(spoken=False, silence="no RTP or RTCP came within 0.4 s of the ACK")
+
+
+async def test_without_the_check_a_call_goes_on_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for removed in removals(SILENCE):
+        monkeypatch.setattr(*removed)
+    leg = Leg()
+    async with sessions() as (one, _):
+        task = asyncio.ensure_future(spoken(one, Pcm(8000, SPEECH.data * 4), silence_s=0.01, leg=leg))
+        while one.statistics().sent < 40:
+            await asyncio.sleep(0.01)
+        leg.ended.set()
+        assert (await task).silence is None
 
 
 async def test_silence_after_our_own_speech_ends_the_call() -> None:

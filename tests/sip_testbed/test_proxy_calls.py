@@ -26,6 +26,7 @@ from sip_testbed.proxy_config import (
 )
 from sip_testbed.proxy_service import ProxyService
 from tests.no_numbers import NUMBER, logged
+from tests.without import removals
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.http_client import HttpClient
@@ -547,6 +548,16 @@ async def test_a_stripped_identity(start: Start) -> None:
     world = await start(attack="strip-identity")
     assert (await world.call()).status == 428
     assert world.notes("path")[0]["text"] == "the attacker took the Identity out of the INVITE"
+
+
+async def test_without_the_check_a_call_that_nobody_signed_comes_in(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for removed in removals("E2 Identity present"):
+        monkeypatch.setattr(*removed)
+    world = await start(attack="strip-identity")
+    assert (await world.call()).status == 200
+    assert (world.incoming[0].identity, world.incoming[0].verstat) == ([], "No-TN-Validation")
 
 
 async def test_a_replayed_identity(start: Start) -> None:
