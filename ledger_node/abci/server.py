@@ -86,7 +86,10 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
     if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
         raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
     failed = asyncio.Event()
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{socket}: cannot serve on this socket: {error.strerror}") from None
     lock = claim(socket)
     table = _CONNECTION | handlers
     connections: set[_Connection] = set()

@@ -35,6 +35,9 @@ FORMAT = 2
 CHUNK_BYTES = 1 << 20
 """A chunk ends with the entry that passes this size; CometBFT carries chunks of up to 16 MB."""
 
+MAX_CHUNK_BYTES = 2 * CHUNK_BYTES
+"""Largest chunk that is taken in: the node serves consensus and clients in the same thread."""
+
 MAX_CHUNKS = 100_000
 """CometBFT's own limit (max_snapshot_chunks)."""
 
@@ -125,6 +128,8 @@ class Restoration:
 
     def apply_snapshot_chunk(self, request: ApplySnapshotChunk.Request) -> ApplySnapshotChunk.Response:
         """Take a chunk in; with the last one, verify the state and hand it over."""
+        if len(request.chunk) > MAX_CHUNK_BYTES:
+            return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
         expected = self._hashes[request.index] if request.index < len(self._hashes) else None
         if hashlib.sha256(request.chunk).digest() != expected:
             return ApplySnapshotChunk.Response(

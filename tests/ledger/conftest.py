@@ -119,6 +119,11 @@ class MemoryChain:
 
 @pytest.fixture(scope="session")
 def federation() -> Federation:
+    return make_federation()
+
+
+def make_federation() -> Federation:
+    """Make the members and their keys."""
     keys = {name: generate_es256() for name in ("Operator A", "Operator B", "Vendor")}
     validator_keys = [Ed25519PrivateKey.generate() for _ in range(2)]
     public = [key.public_key().public_bytes_raw() for key in validator_keys]

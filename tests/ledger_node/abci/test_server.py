@@ -154,3 +154,11 @@ def test_stubs_are_those_of_the_proto_file() -> None:
 
 def _messages(messages: list) -> list:  # type: ignore[type-arg]
     return [found for message in messages for found in (message, *_messages(message.nested_types))]
+
+
+async def test_where_no_socket_can_be_made_a_sentence_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path, "something else"), (tmp_path / "file" / "s", "cannot serve on this socket")):
+        with pytest.raises(LocalError, match=f"{re.escape(str(path))}: .*{why}"):
+            async with serve_abci(HANDLERS, path):
+                pass

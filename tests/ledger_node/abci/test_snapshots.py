@@ -171,3 +171,12 @@ def test_only_the_newest_are_kept_and_what_is_gone_is_empty(source: Any, tmp_pat
 
 def described_at(listed: Any, height: int) -> Snapshot:
     return next(snapshot for snapshot in listed if snapshot.height == height)
+
+
+def test_a_chunk_larger_than_any_honest_one_is_not_read(federation: Any) -> None:
+    data = b"\x00" * (module.MAX_CHUNK_BYTES + 1)
+    metadata = cbor.encode([hashlib.sha256(data).digest()])
+    told = Snapshot(height=1, format=2, chunks=1, hash=hashlib.sha256(metadata).digest(), metadata=metadata)
+    restoration = Restoration(federation.genesis.chain_id, lambda *_: pytest.fail("restored"))
+    assert offer(restoration, told, bytes(32)) == OfferSnapshot.ACCEPT
+    assert apply_chunk(restoration, 0, data).verdict == ApplySnapshotChunk.REJECT_SNAPSHOT
