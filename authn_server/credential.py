@@ -6,7 +6,7 @@ from pathlib import Path
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.shell.files import FOR_ALL, write_new
+from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
 from voice_dpki.shell.options import whole_number
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import MAX_LIFETIME_S, build_certificate, digest_of
@@ -65,8 +65,7 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
         )
     except (PeerError, ValueError) as error:
         raise LocalError(f"no such certificate can be made: {error}") from None
-    write_new(options.key, to_pem(signer))
-    write_new(options.certificate, der, FOR_ALL)
+    write_all_new([(options.key, to_pem(signer), OWNER_ONLY), (options.certificate, der, FOR_ALL)])
     return TOLD.format(
         certificate=options.certificate,
         key=options.key,

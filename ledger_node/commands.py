@@ -208,6 +208,8 @@ def _add_endorser(parser: Parser, *, required: bool = True) -> None:
 
 async def _submit(session: Session) -> int:
     options = session.options
+    if options.report:
+        options.report.touch()  # that it cannot be written is said before the work and not after it
     items = collect(options.paths)
     bulk = Bulk(session.sender, session.genesis.chain_id, options.organization, session.signer)
     columns = TextColumn("Recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

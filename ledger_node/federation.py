@@ -10,18 +10,20 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
 
 from ledger_node import config as configuration
-from ledger_node.cometbft import P2P_PORT, RPC_PORT, find, node_id, node_key
+from ledger_node.cometbft import LOG_FILE, P2P_PORT, RPC_PORT, find, node_id, node_key
 from ledger_node.initialise import FIRST_PORT, initialise
 from ledger_node.join import ADMITTED
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -30,9 +32,12 @@ from voice_dpki.ledger.client import LedgerClient, NodeInfo
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.again import BUSY, Pauses, Seldom, again, retry_after_s
 from voice_dpki.shell.config import Listen, read_secret, resolve
 from voice_dpki.shell.interrupts import uninterrupted
 from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.output import locked, new_folder
+from voice_dpki.shell.patience import Patience, Watched
 from voice_dpki.shell.program import Parser, run, unless_stopped
 from voice_dpki.shell.tether import tied_module
 from voice_dpki.x509.keys import generate_es256
@@ -51,11 +56,17 @@ ADMITTED_FILE = "admitted"
 DELAY_S = 5
 """How long before a voted change of members takes effect here: a demonstration cannot wait a day for it."""
 
-START_TIMEOUT_S = 60.0
+START_STALLED_S = 60.0
+"""How long no node need get on before they are given up: three cannot make blocks while a fourth is missing."""
+
 STOP_TIMEOUT_S = 20.0
-AGREE_TIMEOUT_S = 30.0
+AGREE_STALLED_S = 30.0
+"""How long no node need come nearer to the newest block."""
+
 CONNECTIONS_PER_NODE = 64
 """Submissions on their way at the same time to one node, by `federation check`."""
+
+_TELL = Seldom()
 
 _NUMBERS = (("493023125000", 1000), ("442079460000", 1000), ("33199000000", 10000))
 """Ranges of the first operators, kept free for drama by the regulators; the others get North American ones."""
@@ -98,13 +109,16 @@ def provision(folder: Path, operators: int, network: str = NETWORK) -> list[Oper
     """
     if not 1 <= operators <= MAX_OPERATORS:
         raise LocalError(f"a federation on one machine has 1 to {MAX_OPERATORS} operators")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    wanted = folder.with_name(folder.name + ".members.toml")
-    wanted.write_text(_members(operators))
-    try:
-        engine, *configs = initialise(wanted, folder, SystemClock())
-    finally:
-        wanted.unlink()
+    with new_folder(folder):
+        _provision(folder, operators, network)
+    return nodes_in(folder)
+
+
+def _provision(folder: Path, operators: int, network: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as wanted:
+        wanted.write(_members(operators))
+        wanted.flush()
+        engine, *configs = initialise(Path(wanted.name), folder, SystemClock())
     engine.unlink()
     addresses = {config: f"{network}.{number}" for number, config in enumerate(configs, 1)}
     ids = {config: node_id(node_key(_home(config))) for config in configs}
@@ -112,7 +126,6 @@ def provision(folder: Path, operators: int, network: str = NETWORK) -> list[Oper
         peers = [f"{ids[peer]}@{addresses[peer]}:{P2P_PORT}" for peer in configs if peer != config]
         config.write_text(_configuration(config.stem, addresses[config], peers))
     (folder / ADMITTED_FILE).write_text(ADMITTED)
-    return nodes_in(folder)
 
 
 def nodes_in(folder: Path) -> list[OperatorNode]:
@@ -186,12 +199,17 @@ class Processes:
         for node in self._nodes:
             await self._ready(node)
 
+    def _watched(self, node: OperatorNode) -> Watched:
+        return Watched(self._running[node.name].pid, (node.log, _home(node.config) / LOG_FILE))
+
     async def _ready(self, node: OperatorNode) -> None:
-        end = time.monotonic() + START_TIMEOUT_S
+        patience = Patience(
+            [self._watched(each) for each in self._nodes if each.name in self._running], START_STALLED_S
+        )
         while not (info := await node_info(node)) or info.height < 1:
             self.check()
-            if time.monotonic() > end:
-                raise LocalError(f"{node.name} made no block in {START_TIMEOUT_S:.0f} s; see {node.log}")
+            if why := patience.exhausted():
+                raise LocalError(f"{node.name} has made no block: {why}; see {node.log}")
             await asyncio.sleep(0.05)
 
 
@@ -230,13 +248,16 @@ async def _record_at(node: OperatorNode, numbers: Iterable[int]) -> list[CertDig
 
 async def agree(nodes: Sequence[OperatorNode]) -> str:
     """Wait until all nodes have the same AppHash and return it; raises LocalError if they do not come to one."""
-    end = time.monotonic() + AGREE_TIMEOUT_S
+    least, since_s = -1, time.monotonic()
     while True:
         infos = await asyncio.gather(*(node_info(node) for node in nodes))
         hashes = {info.app_hash if info else "no answer" for info in infos}
         if len(hashes) == 1 and (found := hashes.pop()) != "no answer":
             return found
-        if time.monotonic() > end:
+        lowest = min(info.height if info else -1 for info in infos)
+        if lowest > least and len({info.height if info else -1 for info in infos}) > 1:
+            least, since_s = lowest, time.monotonic()
+        if time.monotonic() - since_s > AGREE_STALLED_S:
             raise LocalError(f"the nodes do not agree: {', '.join(sorted(hashes))}")
         await asyncio.sleep(0.1)
 
@@ -275,6 +296,7 @@ async def _run(options: Namespace, stop: asyncio.Event) -> None:
     if options.operators not in (None, len(nodes)):
         raise LocalError(f"{options.folder}: holds a federation of {len(nodes)} operators; name another folder")
     with ExitStack() as stack:
+        stack.enter_context(locked(options.folder))
         print(f"Starting {len(nodes)} operators' nodes (folder {options.folder}) ...", flush=True)
         processes = stack.enter_context(Processes(nodes))
         await unless_stopped(processes.ready(), stop)
@@ -308,7 +330,7 @@ async def _check_nodes(options: Namespace, nodes: Sequence[OperatorNode]) -> Non
     genesis = load_genesis((options.folder / "genesis.json").read_bytes())
     for node in nodes:
         async with LedgerClient.of_genesis(node.url, genesis) as client:
-            found = await client.resolve(digests[-1], with_certificate=False)
+            found = await again(partial(client.resolve, digests[-1], with_certificate=False), _TELL)
         if found.status is not CertStatus.VALID:
             raise PeerError(f"{node.name} does not know a certificate that was recorded")
         print(f"{node.organization}: H(CERT) {digests[-1].hex()[:12]}.. is valid, proved at height {found.height}")
@@ -324,14 +346,31 @@ async def _record(client: httpx.AsyncClient, node: OperatorNode, number: int) ->
         not_after_s=now_s + 30 * 86_400,
         random=SystemRandom(),
     )
-    answer = await client.post(
-        f"{node.url}/ledger/v1/submissions",
-        content=certificate,
-        headers={"Authorization": f"Bearer {node.token}"},
-    )
-    if answer.status_code not in (200, 201):
-        raise PeerError(f"{node.name} refuses a certificate: {answer.text[:200]}")
+    await _submit(client, node, certificate)
     return digest_of(certificate)
+
+
+async def _submit(client: httpx.AsyncClient, node: OperatorNode, certificate: bytes) -> None:
+    """Have a certificate recorded, which may be asked for again while the node is busy or away."""
+    pauses = Pauses(_TELL)
+    while True:
+        busy, wished_s = False, 0.0
+        try:
+            answer = await client.post(
+                f"{node.url}/ledger/v1/submissions",
+                content=certificate,
+                headers={"Authorization": f"Bearer {node.token}"},
+            )
+            if answer.status_code in (200, 201):
+                return
+            busy, why = answer.status_code in BUSY, answer.text[:200]
+            wished_s = retry_after_s(answer.headers.get("retry-after", ""))
+            if not busy:
+                raise PeerError(f"{node.name} refuses a certificate: {why}")
+        except httpx.HTTPError as error:
+            why = str(error) or type(error).__name__
+        if not await pauses.pause(f"{node.name} takes no certificate now: {why}", busy=busy, wished_s=wished_s):
+            raise PeerError(f"{node.name} takes no certificate: {why}")
 
 
 def _members(operators: int) -> str:
@@ -391,6 +430,8 @@ def _node(path: Path) -> OperatorNode:
     config = configuration.load(path)
     if config.submission is None:
         raise LocalError(f"{path}: a federation's node has the submission role")
+    if config.cometbft is None:
+        raise LocalError(f"{path.parent}: the making of this federation was broken off; remove the folder")
     token = read_secret(resolve(path, config.submission.tokens))
     return OperatorNode(path, config.submission.organization, _url(config.listen), token)
 

@@ -19,7 +19,6 @@ from prometheus_client import Counter
 
 from ledger_node import misbehaviour
 from ledger_node.chain import Chain, Verdict
-from ledger_node.sending import retry_after_s
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.http_client import check_tls_url, tls_failure
@@ -30,6 +29,7 @@ from voice_dpki.ledger.replica import BlockError, SignedBlock
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
+from voice_dpki.shell.again import retry_after_s
 from voice_dpki.shell.limits import TooManyError
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ class Follower:
             except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError) as error:
                 _log_failure(error, first=failures == 0)
                 pause_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
-                wished_s = retry_after_s(error.response) if isinstance(error, httpx.HTTPStatusError) else 0
+                wished_s = 0.0
+                if isinstance(error, httpx.HTTPStatusError):
+                    wished_s = retry_after_s(error.response.headers.get("retry-after", ""))
                 await asyncio.sleep(max(pause_s, wished_s))
                 failures += 1
 
@@ -120,7 +122,7 @@ class Follower:
         try:
             response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
             if response.status_code == 429:
-                wait_s = max(1, int(retry_after_s(response)))
+                wait_s = max(1, int(retry_after_s(response.headers.get("retry-after", ""))))
                 raise TooManyError("the ordering node takes no more transactions from here now", wait_s)
             form = msgspec.json.decode(response.content, type=_VerdictForm)
         except (httpx.HTTPError, ValueError):  # msgspec's errors, and bytes that are not UTF-8

@@ -40,6 +40,7 @@ from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.output import new_folder
 from voice_dpki.shell.program import Parser, ignore_hangup, run
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
@@ -163,7 +164,8 @@ def _parser() -> Parser:
 
 
 def _init(options: Namespace) -> int:
-    made = initialise.initialise(options.members, options.out, CLOCK)
+    with new_folder(options.out):
+        made = initialise.initialise(options.members, options.out, CLOCK)
     print(f"Made {options.out / 'genesis.json'}, keys, and a configuration for each node. Start them with:")
     for path in made:
         print(f"  ledger-node start --config {path}")
@@ -171,15 +173,16 @@ def _init(options: Namespace) -> int:
 
 
 def _join(options: Namespace) -> int:
-    made = joining.join(
-        options.genesis,
-        options.out,
-        name=options.name,
-        host=options.host,
-        peers=options.peer,
-        rpc_servers=options.rpc or (),
-        checkpoint=options.checkpoint,
-    )
+    with new_folder(options.out):
+        made = joining.join(
+            options.genesis,
+            options.out,
+            name=options.name,
+            host=options.host,
+            peers=options.peer,
+            rpc_servers=options.rpc or (),
+            checkpoint=options.checkpoint,
+        )
     print(f"Made {made.config} and its keys. For the other operators:")
     print(f"  peer           {made.peer}")
     print(f"  admitted       {made.peer.rpartition(':')[0]}")

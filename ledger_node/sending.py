@@ -1,10 +1,10 @@
 """Handing transactions to a node from outside: one by one, or certificates by the thousand in batches."""
 
 import asyncio
-import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,15 +18,10 @@ from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import MAX_BATCH, MAX_TRANSACTION_BYTES, Batch, Submit, endorse
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.again import BUSY, Pauses, Seldom, Tell, again, retry_after_s
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of, digest_of
 
 TIMEOUT_S = 30.0
-RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0)
-"""Pauses before a transaction is sent again when nobody knows what became of it; each can happen only once."""
-
-MAX_RETRY_AFTER_S = 30.0
-"""A node that wants to be left alone for longer is asked again after this time."""
-
 ENVELOPE_BYTES = 1024
 """What a batch has around its certificates, at most."""
 
@@ -59,8 +54,9 @@ class TransactionRefusedError(PeerError):
 class Sender:
     """Hands transactions to the node at `url`, over TLS as `tls` has it; use as a context."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
-        """Raise LocalError where TLS is configured and the URL is not one of https."""
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None, tell: Tell | None = None) -> None:
+        """Raise LocalError where TLS is configured and the URL is not one of https; `tell` hears of repetitions."""
+        self._tell = tell or Seldom()
         if tls is not None:
             check_tls_url(url)
         self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False, verify=tls or True)
@@ -73,25 +69,32 @@ class Sender:
         """Close the connections."""
         await self._http.aclose()
 
+    @property
+    def tell(self) -> Tell:
+        """Who hears of repetitions."""
+        return self._tell
+
     async def verdict(self, raw: bytes) -> VerdictForm:
         """Hand over a transaction, again while the node is busy or away; raises PeerError in the end.
 
         A node that says when to come back (Retry-After, RFC 9110 §10.2.3) is not asked before. Raises PeerError at
         once where one side does not accept the other's certificate.
         """
-        for pause_s in (*RETRY_S, None):
-            wished_s = 0.0
+        pauses, may_repeat = Pauses(self._tell), True
+        while may_repeat:
+            busy, wished_s = False, 0.0
             try:
                 answer = await self._http.post("/ledger/v1/transactions", content=raw)
                 if answer.status_code in (200, 422):
                     return msgspec.json.decode(answer.content, type=VerdictForm)
-                why, wished_s = f"status {answer.status_code}", retry_after_s(answer)
+                why, busy = f"status {answer.status_code}", answer.status_code in BUSY
+                wished_s = retry_after_s(answer.headers.get("retry-after", ""))
             except (httpx.HTTPError, msgspec.MsgspecError) as error:
                 if refused := tls_failure(error):
                     raise PeerError(f"the node takes no transaction: {refused}") from None
                 why = str(error) or type(error).__name__
-            if pause_s is not None:
-                await asyncio.sleep(max(pause_s, wished_s))
+            said = f"the node does not take a transaction now ({why})"
+            may_repeat = await pauses.pause(said, busy=busy, wished_s=wished_s)
         raise PeerError(f"the node does not take the transaction: {why}; repeating the command does no harm")
 
     async def send(self, raw: bytes) -> VerdictForm:
@@ -100,12 +103,6 @@ class Sender:
         if verdict.code:
             raise TransactionRefusedError(verdict)
         return verdict
-
-
-def retry_after_s(answer: httpx.Response) -> float:
-    """Return how long the server wants not to be asked, at most MAX_RETRY_AFTER_S; 0 where it does not say."""
-    text = answer.headers.get("retry-after", "")
-    return min(float(text), MAX_RETRY_AFTER_S) if re.fullmatch("[0-9]{1,9}", text) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +229,8 @@ class Bulk:
         missing: list[CertificateFile] = []
         for start in range(0, len(items), MAX_QUESTION):
             part = items[start : start + MAX_QUESTION]
-            answers = await resolve([item.digest for item in part])
+            digests = [item.digest for item in part]
+            answers = await again(partial(resolve, digests), self._sender.tell)
             absent = [item for item, answer in zip(part, answers, strict=True) if answer.record is None]
             self.report.already += len(part) - len(absent)
             on_progress(len(part) - len(absent))

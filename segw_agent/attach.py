@@ -1,7 +1,6 @@
 """The command `voice-dpki device attach`: a device attaches to a gateway by the ledger's word."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from rich.text import Text
 from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
-from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Ladder, render, render_text
+from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
@@ -31,11 +30,16 @@ FILES = {
     "report.json": "the whole report, for programs",
     "logs": "each program's log",
 }
+"""What is written, and what it is good for."""
+
+WRITTEN = (*(name for name in FILES if name != "logs"), "logs/*.log")
+"""The files, which are removed before they are written anew."""
 
 HELP = """\
 Starts a ledger, an operator's security gateway (SeGW) and a vendor's device on this machine, each program a process
 of its own. The device's certificate is recorded on the ledger, and so is the gateway's; then the device attaches by
-IKEv2. Prints the ladder, and writes capture, ladder and report into one folder.
+IKEv2. Prints the ladder, and writes capture, ladder, report and logs into one folder: a new one, an empty one, or
+that of an earlier run.
 
   voice-dpki device attach                       the good case
   voice-dpki device attach --list-scenarios      what must be refused
@@ -74,9 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, Ladder]:
     """Play one scenario, write its files into `out`, and return what it showed."""
-    for name in FILES:
-        _remove(out / name)
-    make_folder(out)
+    with output_folder(out, "voice-dpki device attach", WRITTEN):
+        return _play(scenario, out, console)
+
+
+def _play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, Ladder]:
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     with Testbed(out / "logs") as testbed:
         with _stage("start the ledger", console):
@@ -127,10 +133,3 @@ def _show(described: report.Report, drawn: Ladder, out: Path, console: Console) 
     console.print(Text(f"{out}/", style="bold"))
     for name, what in FILES.items():
         console.print(Text(f"  {name:<{width}}  ").append(what, style="dim"), highlight=False, soft_wrap=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

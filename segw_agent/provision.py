@@ -30,6 +30,7 @@ from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import write_private
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser, run
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
@@ -117,6 +118,11 @@ def command(argv: list[str]) -> int:
 def provision(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status; raises LocalError."""
     rows = read_rows(arguments.csv, arguments.days)
+    with output_folder(arguments.out, "voice-dpki device provision", mode=0o700):
+        return _provision(rows, arguments)
+
+
+def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
     store = Store(arguments.out, _password(arguments))
     console = Console(stderr=True)
     with _progress(console) as progress:

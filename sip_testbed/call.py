@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import time
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import report
-from sip_testbed.network import Testbed
+from sip_testbed.network import Testbed, require_engine
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
@@ -22,18 +21,24 @@ from voice_dpki.shell import ladder
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Mood
 from voice_dpki.shell.options import number, whole_number
+from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
 """Exit status when something expected did not hold."""
 
 DEFAULT_OUT = Path("out/call")
+REPEATED = "repeat.json"
+WRITTEN = (*FILES, REPEATED, "logs/*.log")
+"""What the command writes into its folder, and removes from it when it begins anew."""
+
 LEDGERS_HELP = "; ".join(f"{name}, {what}" for name, what in report.LEDGERS.items())
 
 HELP = """\
 Starts two operators' networks on this machine, each program a process of its own: ledger nodes, authentication
 server, verification server, proxies and telephones. Then it places a call from Operator A to Operator B, prints the
-ladder, and writes captures, recordings and a report into one folder.
+ladder, and writes captures, recordings and a report into one folder: a new one, an empty one, or that of an earlier
+call.
 
   voice-dpki call                                         the good call: signed, verified, encrypted, heard
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
@@ -110,9 +115,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_Progress") -> list[PlacedCall]:
     options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
-    shutil.rmtree(out / "logs", ignore_errors=True)
     stages = Stages(progress.begin)
+    if scenario.protected:
+        require_engine(ledger)
     with ExitStack() as stack:
+        stack.enter_context(output_folder(out, "voice-dpki call", WRITTEN))
         stack.enter_context(progress)
         with stages.stage("start the network"):
             testbed = stack.enter_context(Testbed(out / "logs", protected=scenario.protected, ledger=ledger))
@@ -202,6 +209,6 @@ def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None
         "median_setup_ms": round(statistics.median(times), 1) if times else None,
         "memory_mb": max(call.report.memory_mb for call in calls),
     }
-    (out / "repeat.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (out / REPEATED).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     median = f", median set-up {result['median_setup_ms']} ms" if times else ""
     console.print(f"{held} of {len(calls)} calls held{median}; repeat.json has each", highlight=False)

@@ -71,8 +71,8 @@ class Testbed(Network):
         protected: bool = True,
         ledger: LedgerKind = LedgerKind.EMBEDDED,
     ) -> None:
-        if protected and ledger is LedgerKind.FEDERATION:
-            require("cometbft", "make cometbft")
+        if protected:
+            require_engine(ledger)
         super().__init__(logs, KINDS, folder)
         self.protected = protected
         self.addresses = Addresses()
@@ -92,7 +92,8 @@ class Testbed(Network):
             self.launch(actor, configs[actor])
         for actor in validators:
             address = self.addresses[actor]
-            self.running[actor].wait_open(address.host, address.port)
+            beside = [self.running[other] for other in validators]
+            self.running[actor].wait_open(address.host, address.port, beside)
         for actor in configs:
             if actor not in validators:
                 self.launch(actor, configs[actor])
@@ -160,6 +161,12 @@ class Testbed(Network):
 
     def _node(self, letter: str) -> SubmissionNode:
         return SubmissionNode(f"http://{self.addresses[f'ledger-{letter}']}", self.site.tokens[f"submit-{letter}"])
+
+
+def require_engine(ledger: LedgerKind) -> None:
+    """Raise LocalError where the `ledger` wants CometBFT and there is none."""
+    if ledger is LedgerKind.FEDERATION:
+        require("cometbft", "make cometbft")
 
 
 Sections = dict[str, object]

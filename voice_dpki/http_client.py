@@ -58,6 +58,8 @@ class HttpAnswer:
 
     status: int
     body: bytes
+    retry_after: str = ""
+    """When the server wants to be asked again (Retry-After, RFC 9110 §10.2.3), if it says."""
 
 
 class HttpClient:
@@ -148,7 +150,7 @@ class HttpClient:
             try:
                 content = await answer.content.readexactly(self._max_answer_bytes + 1)
             except asyncio.IncompleteReadError as whole:
-                return HttpAnswer(answer.status, whole.partial)
+                return HttpAnswer(answer.status, whole.partial, answer.headers.get("Retry-After", ""))
             answer.close()  # what is left of it must not be read as the next answer
             raise HttpAnswerError(f"an answer has more than {len(content) - 1} bytes")
 

@@ -25,7 +25,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.config import read_file
-from voice_dpki.shell.files import FOR_ALL, write_new, write_private
+from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
@@ -87,8 +87,9 @@ def _init(options: argparse.Namespace) -> int:
         if bridge.file(name).exists():
             raise LocalError(f"{bridge.file(name)}: there is a CA already; another one has another name and files")
     authority = make_authority(signer, section.name, int(CLOCK.now_s()), options.days)
-    write_new(bridge.file(section.key), to_pem(signer))
-    write_new(bridge.file(section.certificate), authority.certificate.public_bytes(Encoding.PEM), FOR_ALL)
+    key, certificate = bridge.file(section.key), bridge.file(section.certificate)
+    pem = authority.certificate.public_bytes(Encoding.PEM)
+    write_all_new([(key, to_pem(signer), OWNER_ONLY), (certificate, pem, FOR_ALL)])
     _make_responder(bridge, authority, options.responder_days)
     print(f"{bridge.file(section.certificate)}: the CA that gateways and devices must trust")
     return 0

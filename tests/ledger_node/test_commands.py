@@ -9,16 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ledger_node import commands, sending
-from ledger_node.commands import command
+from ledger_node import commands
 from ledger_node.sending import Bulk, CertificateFile, Sender, collect, pack, read_certificate
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Batch, endorse
+from voice_dpki.shell import again, cli
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
@@ -38,7 +37,7 @@ class Terminal:
     def __call__(self, name: str, *arguments: object, by: str | None = None) -> tuple[int, str]:
         where = ["--url", self.url, "--genesis", str(self.network.folder / "genesis.json")]
         who = ["--organization", by, "--key", str(self.key(by))] if by else []
-        status = command([name, *where, *who, *map(str, arguments)])
+        status = cli.main(["ledger", name, *where, *who, *map(str, arguments)])
         captured = self.capsys.readouterr()
         return status, captured.out + captured.err
 
@@ -194,7 +193,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_node_that_says_when_to_come_back_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "RETRY_S", (0.0, 0.0))
+    monkeypatch.setattr(again, "RETRY_S", (0.0, 0.0))
     asked_s: list[float] = []
 
     async def answer(_request: Request) -> Response:
@@ -211,14 +210,14 @@ async def test_a_node_that_says_when_to_come_back_is_not_asked_before(monkeypatc
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("7", 7), ("99999", sending.MAX_RETRY_AFTER_S), ("soon", 0), ("-1", 0), ("", 0), ("1.5", 0)],
+    [("7", 7), ("99999", again.MAX_RETRY_AFTER_S), ("soon", 0), ("-1", 0), ("", 0), ("1.5", 0)],
 )
 def test_how_long_a_node_wants_not_to_be_asked(text: str, seconds: float) -> None:
-    assert sending.retry_after_s(httpx.Response(429, headers={"retry-after": text})) == seconds
+    assert again.retry_after_s(text) == seconds
 
 
 async def test_a_node_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "RETRY_S", (0.0, 0.0))
+    monkeypatch.setattr(again, "RETRY_S", (0.0, 0.0))
     async with Sender("http://127.0.0.1:1") as sender:
         with pytest.raises(PeerError, match="does no harm"):
             await sender.verdict(b"transaction")

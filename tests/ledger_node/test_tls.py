@@ -11,7 +11,7 @@ from ledger_node import commands
 from ledger_node.commands import command
 from ledger_node.main import main
 from ledger_node.sending import Sender
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.shell.tls import ClientTls, client_context, command_context
@@ -126,8 +126,8 @@ def test_commands_over_tls(
     assert "none of those that are trusted" in capsys.readouterr().err
     assert main(["status", "--url", engine.url, "--tls", str(parties.file("person", "edge"))]) == 2
     assert "none of those that are trusted" in capsys.readouterr().err
-    assert command(["status", *where[:1], engine.url.replace("https", "http"), *where[2:], str(file)]) == 2
-    assert "must begin with https" in capsys.readouterr().err
+    with pytest.raises(LocalError, match="must begin with https"):
+        command(["status", *where[:1], engine.url.replace("https", "http"), *where[2:], str(file)])
 
 
 def test_without_a_file_there_is_no_tls() -> None:

@@ -17,6 +17,7 @@ from segw_agent.attachment.scenarios import SCENARIOS, Scenario, scenario_named
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
 from voice_dpki.shell.ladder import render_text
+from voice_dpki.shell.output import MARK
 
 
 def played(testbed: Testbed, scenario: Scenario) -> list[Event]:
@@ -56,7 +57,7 @@ def test_command_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     steps += ["8 SeGW's certificate verified", "9 the device's old IKE SA is deleted"]
     at = [printed.index(step) for step in steps]
     assert at == sorted(at)
-    assert {path.name for path in out.iterdir()} == set(attach.FILES)
+    assert {path.name for path in out.iterdir()} == {*attach.FILES, MARK}
     told = json.loads((out / "report.json").read_bytes())
     assert told["held"]
     assert [each["address"] for each in told["attachments"]] == ["10.9.0.1", "10.9.0.1"]

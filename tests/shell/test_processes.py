@@ -56,10 +56,34 @@ def test_one_that_ends_early_is_named_with_the_end_of_its_log(start: Start) -> N
 
 def test_one_that_never_listens_has_a_deadline(start: Start) -> None:
     program = start("import time; time.sleep(60)")
-    with pytest.raises(ProcessError, match=r"did not listen within 0\.3 s"):
+    with pytest.raises(ProcessError, match=r"did not listen: nothing has happened for 0\.3 s") as error:
         program.wait_ready(0.3)
-    with pytest.raises(ProcessError, match=r"did not finish within 0\.1 s"):
+    assert "it traced nothing); its log" in str(error.value)
+    assert str(error.value).endswith("program_0.log is empty")
+    with pytest.raises(ProcessError, match=r"did not finish: nothing has happened for 0\.1 s"):
         program.wait_end(0.1)
+
+
+def test_one_that_gets_on_is_waited_for(start: Start) -> None:
+    """It takes many times the limit: at work, writing its log, and stopped by nobody."""
+    computing = "end = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+    assert start(READY.format(before=computing)).wait_ready(0.4)
+    writing = "for _ in range(10): print('.', flush=True); time.sleep(0.1)"
+    assert start(READY.format(before=writing)).wait_ready(0.4)
+
+
+def test_one_whose_neighbour_gets_on_is_waited_for(start: Start, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    waits = f"import os\nwhile not os.path.exists({str(flag)!r}): time.sleep(0.05)"
+    computing = f"end = time.monotonic() + 1\nwhile time.monotonic() < end: pass\nopen({str(flag)!r}, 'w').close()"
+    neighbour, waiting = start(READY.format(before=computing)), start(READY.format(before=waits))
+    assert waiting.wait_ready(0.4, beside=[neighbour])
+
+
+def test_one_that_runs_in_circles_is_given_up(start: Start) -> None:
+    program = start("while True: pass")
+    with pytest.raises(ProcessError, match=r"did not listen: it has been at work for \d+ s \(it was at work for"):
+        program.wait_ready(0.1)
 
 
 def test_one_that_ignores_sigterm_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

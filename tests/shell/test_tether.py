@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.leftovers import Leftovers
+from voice_dpki.shell.tether import tied_module
 
 PARENT = """
 import subprocess, sys, time
@@ -61,7 +62,8 @@ def test_children_and_grandchildren_end_with_a_parent_that_is_killed(tmp_path: P
 
 @pytest.mark.usefixtures("modules")
 def test_one_whose_parent_is_gone_already_does_not_start() -> None:
-    command = [sys.executable, "-m", "voice_dpki.shell.tether", "1", "-m", "sleeper", "3600"]
+    command = tied_module("sleeper", ["3600"])
+    command[command.index(str(os.getpid()))] = "1"
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "the process that started this one is gone" in done.stderr

@@ -54,7 +54,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_for_people(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert cli.main(["call", "--out", str(tmp_path / "file")]) == 2
-    assert capfd.readouterr().err.endswith("cannot make this folder: Not a directory\n")
+    assert capfd.readouterr().err.endswith("cannot make this folder: File exists\n")
 
 
 def test_without_cometbft_a_federation_is_not_begun_and_the_command_that_installs_it_is_named(

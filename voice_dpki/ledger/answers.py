@@ -86,6 +86,9 @@ class InquiryCode(StrEnum):
 class InquiryError(PeerError):
     """No answer that can be relied on; who asked must refuse what the answer was needed for."""
 
+    retry_after: str | None = None
+    """When a node that is busy (429, 503) wants to be asked again, empty if it does not say; None if it is not."""
+
     def __init__(self, code: InquiryCode, message: str) -> None:
         super().__init__(message)
         self.code = code

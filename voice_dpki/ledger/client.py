@@ -13,7 +13,7 @@ import msgspec
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.http_client import HttpAnswerError, HttpClient, HttpError
+from voice_dpki.http_client import HttpAnswer, HttpAnswerError, HttpClient, HttpError
 from voice_dpki.ledger.answers import (
     MAX_BATCH,
     MAX_BATCH_BYTES,
@@ -61,6 +61,9 @@ class SubmissionError(PeerError):
     `code` and `name` are those of the ledger's refusal; without one, `code` is None and `name` says what failed:
     "unauthorized", or "unavailable" when the outcome is not known and the request can be repeated.
     """
+
+    retry_after: str | None = None
+    """As `InquiryError.retry_after`."""
 
     def __init__(self, name: str, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -399,7 +402,9 @@ class LedgerClient:
         except HttpError as error:
             raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {error}") from None
         if answer.status != 200:
-            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node answers {answer.status}")
+            unanswered = InquiryError(InquiryCode.UNREACHABLE, f"the ledger node answers {answer.status}")
+            unanswered.retry_after = _retry_after(answer)
+            raise unanswered
         return answer.body
 
     async def _post(self, path: str, body: bytes, token: str, digest: CertDigest) -> Receipt:
@@ -409,7 +414,9 @@ class LedgerClient:
         except HttpError as error:
             raise SubmissionError("unavailable", f"the submission node does not answer: {error}") from None
         if answer.status not in (200, 201):
-            raise _refusal(answer.status, answer.body)
+            refusal = _refusal(answer.status, answer.body)
+            refusal.retry_after = _retry_after(answer)
+            raise refusal
         form = _decode(answer.body, _ReceiptForm)
         return Receipt(digest, form.status, Height(form.height), form.repeated)
 
@@ -464,7 +471,17 @@ def save_trust(path: Path, block: LightBlock) -> None:
 _V = TypeVar("_V")
 
 
+BUSY = (429, 503)
+"""Statuses of a node that has taken nothing and can be asked again (RFC 6585 §4, RFC 9110 §15.6.4)."""
+
+
+def _retry_after(answer: HttpAnswer) -> str | None:
+    return answer.retry_after if answer.status in BUSY else None
+
+
 def _refusal(status: int, data: bytes) -> SubmissionError:
+    if status in BUSY and not data.startswith(b"{"):  # a proxy before the node may say so in its own words
+        return SubmissionError("unavailable", f"the submission node answers {status}")
     form = _decode(data, _ProblemForm)
     names = {401: "unauthorized", 429: "unavailable", 503: "unavailable"}
     return SubmissionError(form.name or names.get(status, "refused"), form.detail or f"status {status}", form.code)

@@ -5,6 +5,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -12,10 +13,9 @@ from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shell.again import Seldom, again
 from voice_dpki.shell.ledger import LedgerAccess
-
-HEIGHT_TIMEOUT_S = 10.0
-"""For a node to reach a block that another one knows of."""
+from voice_dpki.shell.patience import STALLED_S
 
 _POLL_S = 0.02
 
@@ -33,13 +33,14 @@ class Administration:
 
     def __init__(self, genesis: Genesis) -> None:
         self._genesis = genesis
+        self._tell = Seldom()
 
     def record(self, submissions: Iterable[tuple[SubmissionNode, bytes]]) -> Height:
         """Have certificates recorded, all at once; returns the height by which all are. Raises SubmissionError."""
 
         async def submit(node: SubmissionNode, der: bytes) -> Receipt:
             async with self._client(node.url) as client:
-                return await client.submit(der, node.token)
+                return await again(partial(client.submit, der, node.token), self._tell)
 
         async def submit_all() -> list[Receipt]:
             return await asyncio.gather(*(submit(node, der) for node, der in submissions))
@@ -51,7 +52,7 @@ class Administration:
 
         async def change() -> Receipt:
             async with self._client(node.url) as client:
-                return await client.change_status(digest, status, reason, node.token)
+                return await again(partial(client.change_status, digest, status, reason, node.token), self._tell)
 
         return asyncio.run(change()).height
 
@@ -59,11 +60,13 @@ class Administration:
         """Wait until the nodes at `urls`, by name, have reached `height`; raises LocalError or InquiryError."""
 
         async def reach(name: str, url: str) -> None:
-            deadline = time.monotonic() + HEIGHT_TIMEOUT_S
+            at, since_s = -1, time.monotonic()
             async with self._client(url) as client:
-                while (await client.node_info()).height < height:
-                    if time.monotonic() > deadline:
-                        raise LocalError(f"{name} has not reached height {height}")
+                while (now_at := (await again(client.node_info, self._tell)).height) < height:
+                    if now_at > at:
+                        at, since_s = now_at, time.monotonic()
+                    elif time.monotonic() - since_s > STALLED_S:
+                        raise LocalError(f"{name} stands at height {at}, and has not reached height {height}")
                     await asyncio.sleep(_POLL_S)
 
         async def reach_all() -> None:

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +24,8 @@ def write_private(path: Path, data: bytes) -> None:
         _create(unfinished, data, OWNER_ONLY)
         unfinished.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
 
 
@@ -33,10 +37,23 @@ def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
         raise LocalError(f"{path}: cannot make this file: {error.strerror}") from None
 
 
-def make_folder(path: Path) -> None:
+def write_all_new(files: Sequence[tuple[Path, bytes, int]]) -> None:
+    """Write files (path, content, mode) that must not be there yet: all of them, or none. Raises LocalError."""
+    written: list[Path] = []
+    try:
+        for path, data, mode in files:
+            write_new(path, data, mode)
+            written.append(path)
+    except LocalError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder, and those above it, where it is not there yet; raises LocalError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise LocalError(f"{path}: cannot make this folder: {error.strerror}") from None
 
@@ -59,5 +76,10 @@ def take_lock(path: Path, taken: str) -> IO[bytes]:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise

@@ -54,8 +54,9 @@ class Network:
 
     def wait_ready(self, actors: Iterable[str]) -> None:
         """Wait until these programs, which start side by side, all listen; raises ProcessError."""
-        for actor in actors:
-            self.running[actor].wait_ready()
+        starting = [self.running[actor] for actor in actors]
+        for running in starting:
+            running.wait_ready(beside=starting)
 
     def end(self, actors: Iterable[str]) -> list[Event]:
         """Stop those of these programs that run, and return what they traced."""

@@ -19,10 +19,8 @@ from pathlib import Path
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ReadyEvent, parse_lines
 from voice_dpki.shell.interrupts import uninterrupted
+from voice_dpki.shell.patience import STALLED_S, Patience, Watched, children
 from voice_dpki.shell.tether import tied_module
-
-START_TIMEOUT_S = 20.0
-"""A program that does not listen by then has failed; ten start at once on a small machine."""
 
 STOP_TIMEOUT_S = 5.0
 """From SIGTERM to SIGKILL."""
@@ -114,15 +112,25 @@ class Running:
         """Exit status, or None while it runs."""
         return self._process.poll()
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> ReadyEvent:
-        """Wait until the program listens; raises ProcessError when it ends first or takes too long."""
-        ready = self.wait_for(lambda event: isinstance(event, ReadyEvent), "listen", timeout_s)
+    @property
+    def watched(self) -> Watched:
+        """What shows that the program gets on."""
+        return Watched(self.pid, (self.program.trace, self.program.log))
+
+    def wait_ready(self, stalled_s: float = STALLED_S, beside: Iterable["Running"] = ()) -> ReadyEvent:
+        """Wait until the program listens.
+
+        Raises ProcessError when it ends first, or when it and those that start `beside` it stand still for so long.
+        """
+        ready = self.wait_for(lambda event: isinstance(event, ReadyEvent), "listen", stalled_s, beside)
         assert isinstance(ready, ReadyEvent)
         return ready
 
-    def wait_for(self, wanted: Callable[[Event], bool], what: str, timeout_s: float) -> Event:
-        """Wait for a `wanted` event, also among those already read."""
-        deadline = time.monotonic() + timeout_s
+    def wait_for(
+        self, wanted: Callable[[Event], bool], what: str, stalled_s: float, beside: Iterable["Running"] = ()
+    ) -> Event:
+        """Wait for a `wanted` event, also among those already read; else as `wait_ready`."""
+        patience = self._patience(stalled_s, beside)
         seen = 0
         while True:
             status = self.status  # before the trace is read: nothing can be written after the end
@@ -133,31 +141,35 @@ class Running:
             seen = len(self.trace.events)
             if status is not None:
                 raise self._failure(f"ended with status {status} before it could {what}")
-            if time.monotonic() > deadline:
-                raise self._failure(f"did not {what} within {timeout_s:g} s")
+            if why := patience.exhausted():
+                raise self._failure(f"did not {what}: {why}")
             time.sleep(_POLL_S)
 
-    def wait_open(self, host: str, port: int) -> None:
+    def wait_open(self, host: str, port: int, beside: Iterable["Running"] = ()) -> None:
         """Wait until the program takes connections at an address, which may be before it is ready.
 
-        Raises ProcessError when it ends first or takes longer than START_TIMEOUT_S.
+        Raises ProcessError as `wait_ready`.
         """
-        deadline = time.monotonic() + START_TIMEOUT_S
+        patience = self._patience(STALLED_S, beside)
         while not _is_open(host, port):
             if self.status is not None:
                 raise self._failure(f"ended with status {self.status} before it could listen")
-            if time.monotonic() > deadline:
-                raise self._failure(f"did not listen within {START_TIMEOUT_S:g} s")
+            if why := patience.exhausted():
+                raise self._failure(f"did not listen: {why}")
             time.sleep(_POLL_S)
 
-    def wait_end(self, timeout_s: float) -> int:
-        """Wait until the program ends by itself; returns its exit status."""
-        try:
-            status = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise self._failure(f"did not finish within {timeout_s:g} s") from None
+    def wait_end(self, stalled_s: float) -> int:
+        """Wait until the program ends by itself; returns its exit status, or raises as `wait_ready`."""
+        patience = self._patience(stalled_s, ())
+        while (status := self.status) is None:
+            if why := patience.exhausted():
+                raise self._failure(f"did not finish: {why}")
+            time.sleep(_POLL_S)
         self.trace.poll()
         return status
+
+    def _patience(self, stalled_s: float, beside: Iterable["Running"]) -> Patience:
+        return Patience([self.watched, *(each.watched for each in beside)], stalled_s)
 
     def pss_mb(self) -> float:
         """Proportional set size in MB of 10^6 bytes: its own memory and its share of what it shares."""
@@ -165,11 +177,7 @@ class Running:
 
     def children_pss_mb(self) -> float:
         """The same of the programs that this one started, together."""
-        try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
-        except OSError:
-            return 0.0
-        return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children), 1)
+        return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children(self.pid)), 1)
 
     def send(self, number: signal.Signals) -> None:
         """Send the program a signal, unless it has ended."""
@@ -184,7 +192,12 @@ class Running:
         with self.program.log.open("rb") as log:
             log.seek(max(self.program.log.stat().st_size - _LOG_TAIL_BYTES, 0))
             tail = log.read().decode("utf-8", "replace").strip()
-        return ProcessError(f"{self.program.actor} {what}; its log {self.program.log} ends with:\n{tail}")
+        logged = f"ends with:\n{tail}" if tail else "is empty"
+        last = self.trace.events[-1] if self.trace.events else None
+        traced = f"the last that it traced is {type(last).__name__}" if last else "it traced nothing"
+        used = f"it was at work for {self.watched.busy_s():.1f} s" if self.status is None else ""
+        seen = ", ".join(filter(None, (used, traced)))
+        return ProcessError(f"{self.program.actor} {what} ({seen}); its log {self.program.log} {logged}")
 
     def _ended_by(self, deadline: float) -> bool:
         try:

@@ -1,11 +1,12 @@
 """Runs a program that ends when its parent does, however that ends: by kill -9, too.
 
-  python -m voice_dpki.shell.tether PARENT -m MODULE ARGUMENTS...    a Python program, in this very process
-  python tether.py PARENT PROGRAM ARGUMENTS...                       any other, in whose place this process goes on
+  python -P tether.py PARENT -m MODULE ARGUMENTS...    a Python program, in this very process
+  python -I tether.py PARENT PROGRAM ARGUMENTS...      any other, in whose place this process goes on
 
 PARENT is the parent's process id. The kernel sends SIGKILL as soon as the parent is gone (prctl(2),
 PR_SET_PDEATHSIG), to a stopped process as well. It does so already when the parent's *thread* ends that started the
-program: start it from one that lives as long. Standard library only: it may run without the others.
+program: start it from one that lives as long. It is run by its file's name and imports the standard library only,
+so that it can start another version of this project, too.
 """
 
 import ctypes
@@ -17,17 +18,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_HERE = str(Path(__file__).resolve())
 
 
 def tied_module(module: str, arguments: Sequence[str]) -> list[str]:
     """Return the command that runs a Python module which ends with this process."""
-    return [sys.executable, "-m", __name__, str(os.getpid()), "-m", module, *arguments]
+    return [sys.executable, "-P", _HERE, str(os.getpid()), "-m", module, *arguments]
 
 
 def tied_program(program: Path, arguments: Sequence[str]) -> list[str]:
     """Return the command that runs any other program which ends with this process; it ignores SIGHUP."""
-    here = str(Path(__file__).resolve())
-    return [sys.executable, "-I", "-S", here, str(os.getpid()), str(program), *arguments]
+    return [sys.executable, "-I", "-S", _HERE, str(os.getpid()), str(program), *arguments]
 
 
 def tie(parent: int) -> None:

@@ -6,7 +6,6 @@ certificate is not taken, for OpenSSL would then also accept whatever that autho
 """
 
 import logging
-import os
 import ssl
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
+from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
 from voice_dpki.shell.limits import Seldom
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate
@@ -206,11 +206,8 @@ def make_certificate(folder: Path, name: str, organization: str, days: int) -> t
     except ProfileError as error:
         raise LocalError(f"no such certificate can be made: {error}") from None
     certificate, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(to_pem(signer))
-        certificate.write_text(ssl.DER_cert_to_PEM_cert(der))
-    except OSError as error:
-        raise LocalError(f"{key}: cannot be written: {error.strerror}") from None
+    make_folder(folder, 0o700)
+    write_all_new(
+        [(key, to_pem(signer), OWNER_ONLY), (certificate, ssl.DER_cert_to_PEM_cert(der).encode("ascii"), FOR_ALL)]
+    )
     return certificate, key
