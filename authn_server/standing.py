@@ -116,6 +116,12 @@ class LedgerStanding:
                 log.exception("the ledger could not be asked")
                 self._hear_nothing("asking it failed; the log says why")
 
+    async def close(self) -> None:
+        """Ask nothing any more; a question that is open is given up."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
     def health(self) -> Health:
         """Tell whether it may sign, why not, and since when the ledger is silent."""
         refusal = self._forbidden()
@@ -179,6 +185,7 @@ async def followed(
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            await standing.close()
 
 
 async def status_now(

@@ -5,13 +5,19 @@ unless re.ASCII is set. So names that differ would be the same, and numbers woul
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from sipmessage import Request
 
 from segw_agent.policy import _matches
+from sip_testbed.proxy_rules import date_of
+from voice_dpki.errors import MalformedError
 from voice_dpki.mikey.steps import _host
 from voice_dpki.names import ascii_lower
 from voice_dpki.stir.tn import canonical_uri
@@ -116,6 +122,13 @@ def test_names_fold_in_ascii_only() -> None:
     assert ascii_lower("K.Example") == "k.example"
     assert ascii_lower("\u212a.EXAMPLE\u0130") == "\u212a.example\u0130"
     assert canonical_uri("SIP:Bob@K.Example") == "sip:bob@k.example"
+
+
+def test_a_date_in_other_digits_is_none() -> None:
+    for day, is_date in (("26", True), ("\u0662\u0666", False)):
+        request = SimpleNamespace(headers={"Date": f"Thu, {day} Nov 2026 19:00:00 GMT"})
+        with contextlib.nullcontext() if is_date else pytest.raises(MalformedError):
+            assert date_of(cast(Request, request), 0) == 1_795_719_600
 
 
 def test_look_alikes_of_a_host_are_other_hosts() -> None:
