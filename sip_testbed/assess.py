@@ -229,7 +229,9 @@ def _heard(name: str, direction: Direction) -> Check:
 def _bound(evidence: Evidence) -> Check:
     found = [note.data["sdp"] for note in evidence.notes("verify-b") if note.ok and "sdp" in note.data]
     told = str(found[-1]) if found else "no verdict"
-    return Check("The session description is the one that was signed", told == "verified", told)
+    attack = evidence.scenario.attack
+    due = "not-signed" if attack is not None and attack.rewrites_sdp else "verified"
+    return Check("What was signed of the session description", told == due, told)
 
 
 def _keyed(evidence: Evidence) -> Check:

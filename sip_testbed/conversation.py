@@ -113,6 +113,6 @@ def _sentence(media: MediaSession, silence_s: float) -> str:
     sentence = f"no {what} came within {silence_s:g} s of the ACK"
     if counted.foreign:
         return f"{sentence}; what came is from another address than the SDP names"
-    if counted.unauthentic or counted.malformed:
+    if counted.unauthentic:
         return f"{sentence}; what came does not verify under the agreed keys"
-    return sentence
+    return f"{sentence}; what came is no RTP" if counted.malformed else sentence

@@ -27,6 +27,7 @@ from voice_dpki.stir.verify import (
 
 log = logging.getLogger(__name__)
 
+BINDINGS = Counter("voice_dpki_sdp_bindings", "Verified calls, by what is known of their SDP.", ["sdp"])
 VERDICTS = Counter("voice_dpki_verdicts", "Verdicts, by verstat and by the step that failed.", ["verstat", "step"])
 
 
@@ -55,6 +56,8 @@ class VerifyService:
         began_s = perf_counter()
         verdict = await self._verdict(atis.parse_verification_request(body))
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
+        if verdict.verstat is Verstat.PASSED:
+            BINDINGS.labels(verdict.sdp).inc()
         self._tell(verdict, round((perf_counter() - began_s) * 1000, 3))
         return atis.verification_response(verdict)
 

@@ -12,7 +12,7 @@ from voice_dpki.media.recording import write_wav
 from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 
 PROFILE = "AES_CM_128_HMAC_SHA1_80"
-BOUND = "The session description is the one that was signed"
+BOUND = "What was signed of the session description"
 KEYED = "Both telephones agreed on keys with MIKEY"
 MEDIA = {"received": 100, "lost": 0, "late": 0, "jitter_ms": 0.4, "mos": 4.412}
 SPEECH = random.Random(1).randbytes(16_000)

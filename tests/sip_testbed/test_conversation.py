@@ -1,8 +1,10 @@
 """A conversation over the loopback: silence where speech was due ends it, and hold does not."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +14,10 @@ from sip_testbed.conversation import SILENCE, Ending, Flow, converse
 from tests.without import removals
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.session import MediaSession
+from voice_dpki.mikey.keys import SrtpKeys, StreamKey
+from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.sip.sdp import SessionDescription, audio_description
 from voice_dpki.sip.user_agent import Call
 
@@ -80,6 +85,31 @@ async def test_silence_after_our_own_speech_ends_the_call() -> None:
     async with sessions() as (one, _):
         ending = await spoken(one, Pcm(8000, SPEECH.data[:640]))
     assert (ending.spoken, ending.silence) == (True, "no RTP or RTCP came within 0.4 s of the ACK")
+
+
+async def test_what_is_no_rtp_is_told() -> None:
+    async with sessions() as (one, other):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind((other.host, 0))
+            peer.sendto(b"nonsense", (one.host, one.port))
+            ending = await spoken(one)
+    assert ending.silence is not None
+    assert ending.silence.endswith("s of the ACK; what came is no RTP")
+
+
+async def test_what_does_not_verify_is_told() -> None:
+    key = StreamKey(1111, bytes(16), bytes(14))
+    keys = SrtpKeys(SrtpProfile.AES_CM_128_HMAC_SHA1_80, send=replace(key, ssrc=2222), receive=key)
+    one = await MediaSession.open("127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        one.start(CODECS["PCMU"], payload_type=0, remote=peer.getsockname(), keys=keys)
+        peer.sendto(RtpPacket(0, 1, 1, 1111, bytes(170)).serialize(), (one.host, one.port))
+        ending = await spoken(one)
+    await one.close()
+    first, _, second = (ending.silence or "").partition("; ")
+    assert first == "no authenticated SRTP or SRTCP came within 0.4 s of the ACK"
+    assert second == "what came does not verify under the agreed keys"
 
 
 @pytest.mark.parametrize(("flow", "good"), [(BOTH, False), (Flow(sends=True, expects=False), True)])

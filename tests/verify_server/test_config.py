@@ -3,6 +3,7 @@ import pytest
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
+from voice_dpki.stir.verify import Policy
 
 LEDGER_TLS = 'ledger_tls = { certificate = "tls.der", key = "tls.pem", servers = ["ledger.der"] }\n'
 
@@ -40,6 +41,15 @@ def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
     damage(site)
     with pytest.raises(LocalError, match=match):
         load_setup(site.config)
+
+
+def test_what_has_to_be_signed_is_configured(site):
+    assert load_setup(site.config).config.policy() == Policy()
+    text = EXAMPLE.replace("require_key_mgmt = false", "require_key_mgmt = true")
+    site.write(
+        text.replace("require_sdp = false", "require_sdp = true").replace("freshness_s = 60", "freshness_s = 9")
+    )
+    assert load_setup(site.config).config.policy() == Policy(9, require_key_mgmt=True, require_sdp=True)
 
 
 def test_check_config_tells_how_it_would_verify(site, capsys):

@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 import pytest_asyncio
+from prometheus_client import REGISTRY
 
 from verify_server.config import load_setup
 from verify_server.service import VerifyService
@@ -90,7 +91,7 @@ async def test_a_good_call(domain):
 
 async def test_a_call_whose_session_description_is_bound(domain):
     domain.resolver.tell(domain.digest, domain.der)
-    body = b"v=0\r\n"
+    body, before = b"v=0\r\n", counted("verified")
     identity = domain.caller.identity(domain.der, sdp=body)
     verdict = await domain.verdict(verification(identity, keyMgmt=[], sdp=member(b"v=0\r\ns=-\r\n")))
     assert (verdict["verstat"], verdict["step"]) == ("TN-Validation-Failed", "E22 SDP")
@@ -98,6 +99,11 @@ async def test_a_call_whose_session_description_is_bound(domain):
     assert (verdict["verstat"], verdict["sdp"]) == ("TN-Validation-Passed", "verified")
     row = domain.last_row()
     assert (row["text"], row["sdp"]) == ("Identity A valid, SDP as signed", "verified")
+    assert counted("verified") == before + 1
+
+
+def counted(sdp):
+    return REGISTRY.get_sample_value("voice_dpki_sdp_bindings_total", {"sdp": sdp}) or 0
 
 
 def member(body):
