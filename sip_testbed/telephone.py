@@ -332,5 +332,9 @@ def _reasons(sentence: str) -> list[tuple[str, str]]:
 
 
 def _write_wav(path: Path, pcm: Pcm) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(write_wav(pcm))
+    """Keep a recording; where that fails, the log says so, and the call is what it was."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(write_wav(pcm))
+    except OSError as error:
+        log.error("recording cannot be written", extra={"fields": {"file": str(path), "reason": error.strerror}})

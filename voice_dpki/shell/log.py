@@ -8,6 +8,11 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
+
+from prometheus_client import Counter
+
+LOST = Counter("voice_dpki_log_lines_lost", "Log lines that could not be written.")
 
 
 class JsonFormatter(logging.Formatter):
@@ -32,12 +37,38 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes records to standard error; those for which there is no room are counted, and the service goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first after some were lost says how many."""
+        lost, self._lost = self._lost, 0
+        super().emit(record)
+        if lost and not self._lost:
+            text = f"{lost} lines could not be written to this log"
+            super().emit(logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None))
+        elif lost:
+            self._lost += lost
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Count a line that could not be written; what is wrong with the record itself is printed as ever."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        self._lost += 1
+        LOST.inc()
+
+
 def setup_logging(service: str, level: str = "INFO") -> None:
     """Send all logging of this process to standard error as JSON lines.
 
     Request lines of the HTTP libraries are left out: they would tell subscribers' numbers.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogHandler()
     handler.setFormatter(JsonFormatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -9,24 +9,42 @@ Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by 
 - `result`: what a program reports at its end;
 - any other: what a service defines for itself, with `write`.
 
-Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear.
+Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear. Nothing depends on
+it: an event for which there is no room on the disk is lost, which the log and a metric say.
 """
 
 import base64
+import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
 import msgspec
+from prometheus_client import Counter
 
 from voice_dpki.effects import Clock, SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.limits import Seldom
+
+log = logging.getLogger(__name__)
+
+LOST = Counter("voice_dpki_trace_events_lost", "Trace events that could not be written.")
 
 
 class Tracer:
-    """Writes trace events of one actor to `path`; with no path every method does nothing."""
+    """Writes trace events of one actor to `path`; with no path every method does nothing.
+
+    Raises LocalError where the file cannot be opened.
+    """
 
     def __init__(self, path: Path | None, actor: str, clock: Clock | None = None) -> None:
-        # Each event is one write, so that it is there whole as soon as it happened.
-        self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
+        try:
+            # Each event is one write, so that it is there whole as soon as it happened.
+            self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
+        except OSError as error:
+            raise LocalError(f"{path}: cannot write this trace: {error.strerror}") from None
+        self._said = Seldom(log)
         self._actor = actor
         self._clock = clock or SystemClock()
 
@@ -64,7 +82,23 @@ class Tracer:
         """Record an event of a `kind` of the caller's own; `data` is what JSON can say."""
         if self._file is not None:
             event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
-            self._file.write(msgspec.json.encode(event) + b"\n")
+            self._append(self._file, msgspec.json.encode(event) + b"\n")
+
+    def _append(self, file: BinaryIO, line: bytes) -> None:
+        """Write a line whole or not at all: half of one would spoil the next."""
+        written = 0
+        try:
+            written = file.write(line)
+            if written == len(line):
+                return
+            reason = "no room for a whole event"
+        except OSError as error:
+            reason = str(error.strerror)
+        if written:
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - written)
+        LOST.inc()
+        self._said.warning("trace event lost", file=file.name, reason=reason)
 
     def close(self) -> None:
         """Close the file; later events are dropped."""

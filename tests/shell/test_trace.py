@@ -1,0 +1,66 @@
+"""A trace and a log on a full disk: what is lost is counted and said, and nothing stops."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.disks import fill
+from voice_dpki.errors import LocalError
+from voice_dpki.shell import trace as trace_module
+from voice_dpki.shell.trace import Tracer
+
+
+def test_events_without_room_are_lost_whole_and_said_once(
+    disk: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = disk(64)
+    path = folder / "a.jsonl"
+    tracer = Tracer(path, "a")
+    tracer.note("first")
+    ballast = fill(folder, leave_kilobytes=4)
+    before = trace_module.LOST._value.get()
+    for number in range(300):
+        tracer.note("x" * 100, number=number)
+    lost = trace_module.LOST._value.get() - before
+    assert lost > 0
+    ballast.unlink()
+    tracer.note("last")
+    tracer.close()
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert (texts[0], texts[-1], len(texts)) == ("first", "last", 302 - lost)
+    assert [record.message for record in caplog.records] == ["trace event lost"]
+
+
+def test_a_trace_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match=r"a\.jsonl: cannot write this trace: No such file or directory"):
+        Tracer(tmp_path / "nowhere" / "a.jsonl", "a")
+
+
+LOGS = """
+import logging, os, sys
+from voice_dpki.shell.log import LOST, setup_logging
+
+setup_logging("service")
+log = logging.getLogger("test")
+kept = os.dup(2)
+full = os.open("/dev/full", os.O_WRONLY)
+os.dup2(full, 2)
+for number in range(3):
+    log.info("lost")
+os.dup2(kept, 2)
+log.info("kept")
+print(LOST._value.get())
+"""
+
+
+def test_log_lines_without_room_are_counted_and_the_service_goes_on() -> None:
+    done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, timeout=30, env=os.environ)
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
+    assert (done.returncode, done.stdout) == (0, "3.0\n"), done
+    assert events[-2:] == ["kept", "3 lines could not be written to this log"]
+    assert "Traceback" not in done.stderr
