@@ -31,6 +31,7 @@ from voice_dpki.ledger.answers import (
     tail_bytes,
 )
 from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.clock import ClockError
 from voice_dpki.ledger.header import Header
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord
@@ -221,7 +222,7 @@ class Edge:
     def _answer(
         self, digest: CertDigest, proved: _Proved, tip: _Tip, began_s: float, *, with_certificate: bool
     ) -> bytes:
-        status = status_of(proved.record, proved.member, self._clock.now_s())
+        status = status_of(proved.record, proved.member, self._now_s())
         INQUIRIES.labels(status).inc()
         if self._tracer.on:
             text = f"inquiry H(CERT) {digest[:4].hex()}.., {status} at height {tip.header.height}"
@@ -229,6 +230,12 @@ class Edge:
         evidence = proved.evidence if with_certificate else _without_certificate(proved.evidence)
         tail = tail_bytes(tip.header.height, tip.signed_header)
         return answer_bytes(digest, status, msgspec.json.encode(evidence), tail)
+
+    def _now_s(self) -> float:
+        try:
+            return self._client.clock.checked_s()
+        except ClockError as error:
+            raise InquiryError(InquiryCode.CLOCK, str(error)) from None
 
     async def _status(self, request: Request) -> Response:
         return Response(200, await self.answer(parse_digest(request.path_args["digest"]), with_certificate=False))
@@ -266,9 +273,15 @@ class Edge:
             except BadRequestError as error:
                 return problem(400, "Bad Request", str(error))
             except (InquiryError, HttpError) as error:
-                return problem(503, "Service Unavailable", f"the node that is asked is of no help: {error}")
+                return problem(503, "Service Unavailable", _blame(error))
 
         return guarded
+
+
+def _blame(error: InquiryError | HttpError) -> str:
+    if isinstance(error, InquiryError) and error.code is InquiryCode.CLOCK:
+        return str(error)
+    return f"the node that is asked is of no help: {error}"
 
 
 async def _no_search(_request: Request) -> Response:

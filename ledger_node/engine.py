@@ -4,6 +4,10 @@ Transactions that wait are committed together, at once; the empty block that pro
 same step. A heartbeat block now and then shows that the newest state is still the newest. A transaction is answered
 for only when its block is durably stored.
 
+The engine's clock is the ledger's: a block from the future could not be taken back, and would stop the ledger until
+its time has come. So no block is made while the clock lies behind the last block, or was set forward since
+(docs/adr/0024).
+
 An empty block may change the state too: new validators come in, expired certificates go. Then its header is known
 before it is stored, and the engine has signed it: after a restart it takes up that block, and makes no other.
 """
@@ -16,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.chain import Chain, Verdict
 from ledger_node.store import parse_signed_header
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.block import NextBlock, SignFunction
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
 from voice_dpki.ledger.state import TxResult, check
@@ -35,6 +41,10 @@ MAX_BLOCK_TRANSACTIONS = 250
 MAX_BLOCK_BYTES = 1024 * 1024
 """A block ends with the transaction that passes this size: some 2500 certificates in batches, fewer than a block
 may record."""
+
+
+CLOCK_WAIT_S = 0.5
+"""How often a wrong clock is looked at again."""
 
 
 class BusyError(PeerError):
@@ -56,13 +66,19 @@ class Engine:
         self._replica = chain.replica()
         self._take_up()
         check_power(validator_sets(self._replica.state)[0], self._signers)
+        last = self._replica.last
+        known_s = (last.header.time_ns if last else chain.genesis.time_ns) / 1e9
+        self._ledger_clock = LedgerClock(clock, known_s, agrees=True)
+        HEALTH.watch(self._ledger_clock)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
     async def submit(self, raw: bytes) -> Verdict:
         """Put a transaction into a block and return once that is durable, or refuse it without a block.
 
-        Raises BusyError when too many wait.
+        Raises BusyError when too many wait, and while the clock is wrong.
         """
+        if problem := self._ledger_clock.problem():
+            raise BusyError(f"no blocks are made: {problem}")
         with self._chain.snapshot() as view:
             result = check(view, Height(view.height + 1), int(self._clock.now_s()), raw)
         if result.code:
@@ -79,6 +95,7 @@ class Engine:
         batch: list[_Waiting] = []
         try:
             while True:
+                await self._clock_is_right(batch)
                 transactions = tuple(raw for raw, _ in batch)
                 height, results = await self._chain.write(partial(self._make, transactions))
                 for (_, answer), result in zip(batch, results, strict=True):
@@ -86,9 +103,17 @@ class Engine:
                         answer.set_result(Verdict(result, height))
                 batch = await self._next_batch()
         finally:
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(BusyError("the engine is stopping; repeat the request later"))
+            _send_away(batch, "the engine is stopping; repeat the request later")
+
+    async def _clock_is_right(self, batch: list[_Waiting]) -> None:
+        """Wait until the clock is right; who waits for a block meanwhile is sent away."""
+        while problem := self._ledger_clock.problem():
+            HEALTH.problem()
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            _send_away(batch, f"no blocks are made: {problem}")
+            batch.clear()
+            await asyncio.sleep(CLOCK_WAIT_S)
 
     async def _next_batch(self) -> list[_Waiting]:
         """Wait for transactions, or for the next heartbeat, which has none."""
@@ -140,7 +165,7 @@ class Engine:
         following = NextBlock(
             chain_id=genesis.chain_id,
             previous=replica.last,
-            time_ns=max(int(self._clock.now_s() * 10**9), earliest),
+            time_ns=max(int(self._ledger_clock.agreed_s() * 10**9), earliest),
             transactions=transactions,
             app_hash=replica.app_hash,
             last_results=replica.last_results,
@@ -148,7 +173,14 @@ class Engine:
             next_validators=next_validators,
             consensus_hash=genesis.consensus_hash(),
         )
+        self._ledger_clock.heard(following.time_ns / 1e9)
         return replica.take(SignedBlock(following.seal(self._signers), tuple(transactions)))
+
+
+def _send_away(batch: Iterable[_Waiting], why: str) -> None:
+    for _, answer in batch:
+        if not answer.done():
+            answer.set_exception(BusyError(why))
 
 
 def signers_of(keys: Iterable[Ed25519PrivateKey]) -> dict[bytes, SignFunction]:

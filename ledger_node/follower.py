@@ -19,9 +19,11 @@ from prometheus_client import Counter
 
 from ledger_node import misbehaviour
 from ledger_node.chain import Chain, Verdict
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.http_client import check_tls_url, tls_failure
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
 from voice_dpki.ledger.header import Header, ValidatorSet
 from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
@@ -82,8 +84,10 @@ class Follower:
             check_tls_url(url)
         self._checkpoint = checkpoint
         self._chain = chain
-        self._clock = clock
         self._replica = chain.replica()
+        last = self._replica.last
+        self._clock = LedgerClock(clock, (last.header.time_ns if last else chain.genesis.time_ns) / 1e9)
+        HEALTH.watch(self._clock)
         _check_stored(chain, checkpoint)
         self._light = _light_client(chain, self._replica.last is not None)
         self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True)
@@ -105,8 +109,11 @@ class Follower:
             except ForkError as error:
                 log.critical("fork", extra={"fields": {"evidence": json.dumps(error.evidence.to_json())}})
                 raise LocalError(f"the validators contradict themselves: {error}") from None
-            except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError) as error:
+            except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError, ClockError) as error:
                 _log_failure(error, first=failures == 0)
+                if isinstance(error, LightError) and error.code is LightCode.FUTURE:
+                    self._clock.refused(str(error))
+                HEALTH.problem()
                 pause_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 wished_s = 0.0
                 if isinstance(error, httpx.HTTPStatusError):
@@ -159,13 +166,14 @@ class Follower:
                 raise BlockError(f"block {block.height} came where {self._replica.next_height} was asked for")
             validators, later = validator_sets(self._replica.state)
             try:
-                self._light.verify(block.signed_header, validators, self._clock.now_s())
+                self._light.verify(block.signed_header, validators, self._clock.checked_s())
             except LightError as error:
                 if error.code is not LightCode.TOO_LITTLE_POWER or following is None:
                     raise
-                after = self._light.verify(following.signed_header, later, self._clock.now_s())
+                after = self._light.verify(following.signed_header, later, self._clock.checked_s())
                 self._light.verify_before(block.signed_header, after)  # docs/adr/0006
             check_header(self._checkpoint, block.signed_header.header)
+            self._clock.heard(block.signed_header.header.time_ns / 1e9)
             self._chain.store.commit(self._replica.take(block))
             _report_evidence(block, later)
 
@@ -220,7 +228,7 @@ def _report_evidence(block: SignedBlock, validators: ValidatorSet) -> None:
 
 
 def _log_failure(error: Exception, *, first: bool) -> None:
-    refused = isinstance(error, LightError | BlockError | MalformedError)
+    refused = isinstance(error, LightError | BlockError | MalformedError | ClockError)
     if refused:
         REFUSED.inc()
     if refused or first:

@@ -13,6 +13,7 @@ import msgspec
 
 from ledger_node.chain import Chain
 from ledger_node.store import StoreView, parse_signed_header
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
@@ -25,6 +26,7 @@ from voice_dpki.ledger.answers import (
     answer_bytes,
     tail_bytes,
 )
+from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import Proof
 from voice_dpki.ledger.records import CertRecord, CertStatus
@@ -37,7 +39,7 @@ _PRESENT_WITH_CERTIFICATE = b'{"record":"%s","proof":"%s","member":%s,"certifica
 
 
 class NoBlockError(LocalError):
-    """The node has no block yet, so that it could prove nothing."""
+    """The node has no block yet, so that it could prove nothing; or its clock is behind the one that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Inquiry:
 
     def __init__(self, chain: Chain, clock: Clock) -> None:
         self._chain = chain
-        self._clock = clock
+        self._clock = LedgerClock(clock, chain.genesis.time_ns / 1e9)
+        HEALTH.watch(self._clock)
         self._tip = _Tip(b"", Height(0), b"")
 
     def status(self, digest: CertDigest, *, with_certificate: bool) -> Answer:
@@ -77,7 +80,7 @@ class Inquiry:
                 status, evidence = CertStatus.UNKNOWN, _ABSENT % proof
             else:
                 record = CertRecord.parse(data)
-                status = status_of(record, view.member(record.organization), self._clock.now_s())
+                status = status_of(record, view.member(record.organization), self._now_s())
                 member = _member(view, tip, record.organization)
                 der = view.certificate(digest) if with_certificate else None
                 if der is None:
@@ -150,9 +153,17 @@ class Inquiry:
             if signed_header is None:
                 raise NoBlockError("this node has no block yet; ask again in a moment")
             if self._tip.signed_header != signed_header:
-                height = Height(parse_signed_header(signed_header).header.height)
+                header = parse_signed_header(signed_header).header
+                self._clock.heard(header.time_ns / 1e9)
+                height = Height(header.height)
                 self._tip = _Tip(signed_header, height, tail_bytes(height, signed_header))
             yield view, self._tip
+
+    def _now_s(self) -> float:
+        try:
+            return self._clock.checked_s()
+        except ClockError as error:
+            raise NoBlockError(str(error)) from None
 
 
 def _member(view: StoreView, tip: _Tip, organization: str) -> bytes:

@@ -43,7 +43,7 @@ class Keying:
         self._clock = clock
         self._random = random
         self._initiator = Initiator(credentials.party)
-        replays = ReplayCache(started_s=clock.now_s())
+        replays = ReplayCache(started_s=clock.steady_s())
         self._responder = Responder(credentials.party, replays, [credentials.profile])
         self._ledger = credentials.ledger.client(clock)
         self._pair: dh.KeyPair | None = None
@@ -88,11 +88,16 @@ class Keying:
         began_s = time.perf_counter()
         octets, ids = mikey_message(key_mgmt), protocol_ids(key_mgmt)
         claim = self._responder.receive(
-            octets, initiator_uri=initiator_uri, key_mgmt_ids=ids, now_s=self._clock.now_s()
+            octets,
+            initiator_uri=initiator_uri,
+            key_mgmt_ids=ids,
+            now_s=self._clock.now_s(),
+            steady_s=self._clock.steady_s(),
         )
         prepare = partial(self._responder.prepare, claim, random=self._random, pair=self._take_pair())
         prepared, recorded = await self._resolve_during(prepare, claim)
-        answer = self._responder.complete(prepared, recorded, now_s=self._clock.now_s())
+        now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
+        answer = self._responder.complete(prepared, recorded, now_s=now_s, steady_s=steady_s)
         self._agreed(began_s)
         return answer
 

@@ -15,6 +15,9 @@ from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import Policy
 
+SET_S = 60.0
+"""By how much the clock may be set without a signature being accepted twice; more than that the ledger notices."""
+
 EXAMPLE = """\
 domain = "b.example"
 ledger_url = "http://127.0.0.1:26680"    # this operator's own inquiry node
@@ -25,7 +28,7 @@ tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a l
 max_age_s = 30                           # what the ledger said is not believed for longer
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
-replay_max_entries = 200000              # signatures remembered, each for twice freshness_s
+replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
 require_sdp = false                      # true: refuse calls whose session description is not under the signature
 # ledger_tls = { certificate = "b.pem", key = "b-key.pem", servers = ["a.pem"] }    # for nodes with [tls]
@@ -58,7 +61,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Known signers; each takes about 3 kB of memory."""
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
-    """Enough for 1,600 calls a second, and half of them from one signer; each takes about 250 bytes of memory."""
+    """Enough for 1,100 calls a second, and half of them from one signer; each takes about 250 bytes of memory."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
 
@@ -69,9 +72,9 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     def replay_cache(self) -> ReplayCache:
         """Make an empty cache that remembers each token for as long as it could be fresh.
 
-        A token from `freshness_s` ahead stays fresh for twice that time.
+        A token from `freshness_s` ahead stays fresh for twice that time, and longer if the clock is set back.
         """
-        return ReplayCache(self.replay_max_entries, 2 * self.freshness_s)
+        return ReplayCache(self.replay_max_entries, 2 * self.freshness_s + SET_S)
 
 
 @dataclass(frozen=True, slots=True)

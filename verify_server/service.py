@@ -6,6 +6,7 @@ from typing import Protocol
 
 from prometheus_client import Counter
 
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
@@ -17,6 +18,7 @@ from voice_dpki.stir.verify import (
     Policy,
     SdpBinding,
     SignerRecord,
+    Step,
     Verdict,
     VerificationFailed,
     Verstat,
@@ -65,7 +67,7 @@ class VerifyService:
         try:
             examined = examine(call, self._policy, self._clock.now_s())
         except VerificationFailed as failure:
-            return verdict_of(failure)
+            return verdict_of(_blamed(failure))
         return await self._judge(examined)
 
     async def _judge(self, examined: Examined) -> Verdict:
@@ -88,3 +90,9 @@ class VerifyService:
         self._tracer.note(text, ok=ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
         if not ok:
             log.info("call not verified", extra={"fields": {**facts, "reason": verdict.reasondesc}})
+
+
+def _blamed(failure: VerificationFailed) -> VerificationFailed:
+    """Blame our own clock, not the caller's, for what is stale while ours is known to be wrong."""
+    problem = HEALTH.problem() if failure.step in (Step.TIME, Step.IAT) else ""
+    return VerificationFailed(Step.LEDGER, f"the call cannot be verified: {problem}") if problem else failure

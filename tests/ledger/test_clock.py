@@ -69,6 +69,7 @@ def said_of_clock(caplog: pytest.LogCaptureFixture) -> list[str]:
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients of other tests that are still in use do not count."""
     monkeypatch.setattr(HEALTH, "_sources", WeakSet())
+    monkeypatch.setattr(HEALTH, "_said", False)
 
 
 @pytest.fixture

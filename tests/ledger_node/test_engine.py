@@ -16,6 +16,7 @@ from ledger_node.chain import Chain
 from ledger_node.config import read_validator_key
 from ledger_node.engine import BusyError, Engine
 from ledger_node.store import Store, StoreError, parse_signed_header
+from tests.clocks import STEPS_S, SettableClock
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import light_client
@@ -24,17 +25,6 @@ from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
 from voice_dpki.x509.profile import digest_of
-
-
-class SteppingClock:
-    """Goes back by an hour between any two readings."""
-
-    def __init__(self, start_s: float) -> None:
-        self.now = start_s
-
-    def now_s(self) -> float:
-        self.now -= 3600
-        return self.now
 
 
 @pytest.fixture
@@ -79,13 +69,53 @@ async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) 
 
 
 async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain) -> None:
-    clock = SteppingClock(network.genesis.time_ns / 1e9 + 5 * 3600)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
     async with running(make(network, chain, clock, heartbeat_s=0.01)):
-        assert await chain.wait_for(6, 10)
+        for height in range(1, 7):
+            assert await chain.wait_for(height, 10)
+            clock.set(-height)
     with chain.snapshot() as view:
         times = [view.block(height).signed_header().header.time_ns for height in range(1, 7)]
     assert times == sorted(set(times))
-    assert times[0] >= network.genesis.time_ns
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+async def test_no_block_is_made_by_a_clock_that_was_set(
+    network: Any, chain: Chain, step_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block from the future could not be taken back, and would stop the ledger until its time has come."""
+    monkeypatch.setattr("ledger_node.engine.CLOCK_WAIT_S", 0.01)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    engine = make(network, chain, clock, heartbeat_s=0.01)
+    async with running(engine):
+        assert await chain.wait_for(3, 10)
+        clock.set(step_s)
+        with pytest.raises(BusyError, match="no blocks are made: this machine's clock"):
+            await engine.submit(network.submission_of(network.certificate()))
+        await asyncio.sleep(0.05)  # one that was being made may still come
+        height = chain.height
+        await asyncio.sleep(0.1)
+        assert chain.height == height
+        clock.elapse(1)
+        clock.set(0)
+        assert (await engine.submit(network.submission_of(network.certificate()))).result.code == 0
+    with chain.snapshot() as view:
+        latest_s = view.block(chain.height).signed_header().header.time_ns / 1e9
+    assert latest_s <= clock.true_s + 0.001
+
+
+async def test_a_restarted_engine_waits_for_the_time_of_its_last_block(
+    network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.engine.CLOCK_WAIT_S", 0.01)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    async with running(make(network, chain, clock)):
+        assert await chain.wait_for(1, 10)
+    clock.set(-3600)
+    async with running(make(network, chain, clock, heartbeat_s=0.01)):
+        assert not await chain.wait_for(2, 0.1)
+        clock.set(0)
+        assert await chain.wait_for(2, 10)
 
 
 async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ class Call:
     random: CountingRandom = field(default_factory=lambda: CountingRandom("call"))
     accepted: tuple[SrtpProfile, ...] = tuple(SrtpProfile)
     started_s: float = NOW_S - 10
+    steady_s: float | None = None
 
     def __post_init__(self) -> None:
         self.initiator = Initiator(self.caller)
@@ -63,14 +64,18 @@ class Call:
         )
 
     def receive(self, octets: bytes, *, ids: tuple[str, ...] = ("mikey",), now_s: float = NOW_S) -> PeerClaim:
-        return self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, now_s=now_s)
+        return self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, **self.clocks(now_s))
+
+    def clocks(self, now_s: float) -> dict[str, float]:
+        """The wall clock shows `now_s`; the monotonic one is level with it unless `steady_s` says otherwise."""
+        return {"now_s": now_s, "steady_s": now_s if self.steady_s is None else self.steady_s}
 
     def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> Answer:
         return self.complete(claim, recorded(claim), now_s)
 
     def complete(self, claim: PeerClaim, record: Recorded, now_s: float = NOW_S) -> Answer:
         prepared = self.responder.prepare(claim, random=self.random)
-        return self.responder.complete(prepared, record, now_s=now_s)
+        return self.responder.complete(prepared, record, **self.clocks(now_s))
 
     def accept(self, octets: bytes) -> Answer:
         return self.answer(self.receive(octets))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.clocks import STEPS_S
 from tests.without import removals
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
@@ -28,7 +29,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import ErrorNumber, Prf
-from voice_dpki.mikey.replay import ReplayCache, ntp_time, timestamp_at, unix_time_s
+from voice_dpki.mikey.replay import SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 
 NOW_S = 1_790_000_000.0
@@ -338,8 +339,59 @@ class TestReplays:
             call.accept(call.offer().message)
         with pytest.raises(MikeyError, match="the replay cache is full"):
             call.accept(call.offer().message)
-        later_s = NOW_S + 61
+        later_s = NOW_S + 121
         assert call.answer(call.receive(call.offer(later_s).message, now_s=later_s), later_s).message
+
+
+class TestClocks:
+    """What is remembered ages by the monotonic clock, whatever the wall clock is set to."""
+
+    @pytest.mark.parametrize("step_s", STEPS_S)
+    def test_an_initiator_whose_clock_was_wrong_once_is_understood_again(self, call: Any, step_s: float) -> None:
+        with pytest.raises(MikeyError, match="from our clock") as caught:
+            call.receive(call.offer(NOW_S + step_s).message)
+        assert caught.value.failure is Failure.TIMESTAMP
+        assert call.accept(call.offer(NOW_S).message).message
+
+    def test_timestamps_rise_while_the_clock_stands_still_or_goes_back_a_little(self, call: Any) -> None:
+        sent = [call.offer(NOW_S - back_s).sent.one(Timestamp).value for back_s in (0, 0, 0.2, 0.9)]
+        assert sent == sorted(set(sent))
+
+    @pytest.mark.parametrize("step_s", [600, 3600])
+    def test_a_responder_whose_clock_was_set_to_and_fro_remembers(self, call: Any, step_s: float) -> None:
+        call.responder = Responder(call.callee, ReplayCache(NOW_S - 10, max_entries=2))
+        call.steady_s = NOW_S
+        octets = call.offer().message
+        call.accept(octets)
+        with pytest.raises(MikeyError):
+            call.receive(octets, now_s=NOW_S + step_s)
+        call.answer(call.receive(call.offer(NOW_S + step_s).message, now_s=NOW_S + step_s), NOW_S + step_s)
+        with pytest.raises(MikeyError, match="the replay cache is full"):
+            call.answer(call.receive(call.offer(NOW_S + step_s).message, now_s=NOW_S + step_s), NOW_S + step_s)
+        with pytest.raises(MikeyError, match="accepted before"):
+            call.accept(octets)
+
+    @pytest.mark.parametrize("set_s", [10, 40, SET_S])
+    def test_a_clock_set_back_admits_no_replay(self, call: Any, set_s: float) -> None:
+        """Set back, at any time, by as much as the ledger lets pass."""
+        octets = call.offer().message
+        call.accept(octets)
+        for waited_s in range(0, 200, 5):
+            call.steady_s = NOW_S + waited_s
+            for now_s in (NOW_S + waited_s, NOW_S + waited_s - set_s):
+                call.responder._replays.max_entries = len(call.responder._replays._expiry_s)  # forgets what it may
+                with pytest.raises(MikeyError) as caught:
+                    call.answer(call.receive(octets, now_s=now_s), now_s)
+                assert caught.value.failure in (Failure.REPLAY, Failure.TIMESTAMP)
+
+    def test_a_clock_set_right_after_the_start_does_not_shut_callers_out(self, call: Any) -> None:
+        """The Responder was started an hour ahead; its memory of replays is still as long as it has run."""
+        call.responder = Responder(call.callee, ReplayCache(started_s=NOW_S))
+        call.steady_s = NOW_S + 5
+        right_s = NOW_S - 3600
+        assert call.answer(call.receive(call.offer(right_s).message, now_s=right_s + 1), right_s + 1).message
+        with pytest.raises(MikeyError, match="older than this Responder's memory"):
+            call.receive(call.offer(right_s - 10).message, now_s=right_s + 1)
 
 
 class TestErrors:

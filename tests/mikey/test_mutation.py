@@ -51,7 +51,11 @@ def test_every_truncation(call: Any) -> None:
     for end in range(len(offer.message)):
         with pytest.raises(MikeyError):
             responder.receive(
-                offer.message[:end], initiator_uri=call.caller.uri, key_mgmt_ids=("mikey",), now_s=NOW_S
+                offer.message[:end],
+                initiator_uri=call.caller.uri,
+                key_mgmt_ids=("mikey",),
+                now_s=NOW_S,
+                steady_s=NOW_S,
             )
     for end in range(len(answer)):
         with pytest.raises(MikeyError):

@@ -86,7 +86,7 @@ def verify(folder: Path, request: Request, caller: str) -> None:
     )
     examined = examine(call, Policy(), CLOCK.now_s())
     record = SignerRecord(SignerStatus.VALID, (folder / "thief.der").read_bytes(), "Operator A", (RANGE,))
-    judge(examined, record, Policy(), ReplayCache(100, 120), CLOCK.now_s())
+    judge(examined, record, Policy(), ReplayCache(100, 120), CLOCK.now_s(), steady_s=0)
 
 
 async def test_a_number_of_somebody_else_is_claimed(folder: Path) -> None:

@@ -68,7 +68,8 @@ class Verifier:
         self.replays = ReplayCache(1000, 120)
 
     def verify(self, call: Call, record: SignerRecord) -> Verdict:
-        return judge(examine(call, self.policy, self.now_s), record, self.policy, self.replays, self.now_s)
+        examined = examine(call, self.policy, self.now_s)
+        return judge(examined, record, self.policy, self.replays, self.now_s, steady_s=self.now_s)
 
 
 @pytest.fixture(scope="session")

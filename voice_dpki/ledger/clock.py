@@ -35,11 +35,12 @@ class LedgerClock:
     def __init__(self, clock: Clock, known_s: float, *, agrees: bool = False) -> None:
         """`known_s` is the time of the newest header that is known, or the genesis's, in Unix seconds.
 
-        `agrees` takes the wall clock for right as it is now, which an engine must: its clock makes the headers.
+        `agrees` takes the wall clock for right as it is now unless it is behind, which an engine must: its clock
+        makes the headers.
         """
         self._clock = clock
         self._known_s, self._heard_s = known_s, clock.steady_s()
-        self._offset_s = self._offset_now_s() if agrees else None
+        self._offset_s = self._offset_now_s() if agrees and not self._is_behind() else None
         """Wall clock minus monotonic clock when the wall clock last agreed with the ledger."""
         self._refused, self._refused_s = "", 0.0
 
@@ -53,6 +54,13 @@ class LedgerClock:
         if floor_s - wall_s > MAX_CLOCK_DRIFT_S:
             raise ClockError(_behind(floor_s - wall_s))
         return max(wall_s, floor_s)
+
+    def agreed_s(self) -> float:
+        """Return the wall clock's time or, if it was set since it agreed with the ledger, what it would be now."""
+        wall_s, offset_s = self._clock.now_s(), self._offset_s
+        if offset_s is None or abs(self._offset_now_s() - offset_s) <= MAX_CLOCK_DRIFT_S:
+            return wall_s
+        return self._clock.steady_s() + offset_s
 
     def heard(self, time_s: float) -> None:
         """Note the time of a header that was verified just now."""
@@ -84,6 +92,9 @@ class LedgerClock:
                 "set it right"
             )
         return self._refused if self._clock.steady_s() - self._refused_s <= REMEMBERED_S else ""
+
+    def _is_behind(self) -> bool:
+        return self._floor_s() - self._clock.now_s() > MAX_CLOCK_DRIFT_S
 
     def _floor_s(self) -> float:
         return self._known_s + STEADY_RATE * (self._clock.steady_s() - self._heard_s)

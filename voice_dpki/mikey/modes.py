@@ -46,6 +46,8 @@ from voice_dpki.x509.profile import ProfileError, read_profile
 _INITIATOR_CS, _RESPONDER_CS = 1, 2
 """Crypto sessions of the one m-line: what the Initiator sends, and what the Responder sends (RFC 4567 §7.1)."""
 
+_NTP_SECOND = 1 << 32
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -137,7 +139,10 @@ class Offer:
 
 
 class Initiator:
-    """Makes offers for one party: each with a bundle ID of its own and a timestamp that never repeats."""
+    """Makes offers for one party: each with a bundle ID of its own and a later timestamp than the one before.
+
+    A clock that was set back is followed: timestamps that went on from where it was would be refused everywhere.
+    """
 
     def __init__(self, party: Party) -> None:
         self._party = party
@@ -187,7 +192,9 @@ class Initiator:
         return csb_id
 
     def _next_ntp(self, now_s: float) -> int:
-        self._last_ntp = max(self._last_ntp + 1, ntp_time(now_s))
+        ntp = ntp_time(now_s)
+        ahead = self._last_ntp + 1 - ntp
+        self._last_ntp = ntp + ahead if 0 < ahead < _NTP_SECOND else ntp
         return self._last_ntp
 
 
@@ -201,16 +208,18 @@ class Responder:
         self._replays = replays
         self._profiles = tuple(profiles)
 
-    def receive(self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float) -> PeerClaim:
+    def receive(
+        self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
+    ) -> PeerClaim:
         """Check an I_MESSAGE as far as it goes without the ledger; raises MikeyError.
 
         `initiator_uri` is who SIP says that the caller is; `key_mgmt_ids` are the protocol identifiers of the SDP
-        that brought the message, in its order.
+        that brought the message, in its order. `now_s` is of the wall clock, `steady_s` of the monotonic one.
         """
         message = Message.parse(octets)
         steps.check_offer_header(message.header)
         steps.check_payloads(message, steps.I_MESSAGE)
-        self._replays.check(octets, message.one(Timestamp), now_s)
+        self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
         steps.check_rand(message.one(Rand))
         steps.check_group(message)
@@ -234,13 +243,13 @@ class Responder:
         answer = Answer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
         return Prepared(claim, answer)
 
-    def complete(self, prepared: Prepared[Answer], recorded: Recorded, *, now_s: float) -> Answer:
+    def complete(self, prepared: Prepared[Answer], recorded: Recorded, *, now_s: float, steady_s: float) -> Answer:
         """Give out the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
 
         Only a message that comes so far enters the replay cache (RFC 3830 §5.3).
         """
         answer, message = prepared.release(recorded), prepared.claim.message
-        self._replays.remember(message.octets, message.one(Timestamp), now_s)
+        self._replays.remember(message.octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         return answer
 
     def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:

@@ -13,6 +13,9 @@ MAX_SKEW_S = 60.0
 MAX_REPLAY_ENTRIES = 4096
 """Most authenticated messages that are remembered; at 100 bytes each, about 400 kB."""
 
+SET_S = 60.0
+"""By how much a wall clock may be set without a message being accepted twice; more than that the ledger notices."""
+
 _NTP_EPOCH_S = 2_208_988_800
 """Seconds from 1900 to 1970."""
 
@@ -44,8 +47,10 @@ def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
 class ReplayCache:
     """Authenticated messages that are still within the skew.
 
-    A Responder has no memory of what came before `started_s`: messages with an older timestamp are refused, so
-    that a restart does not admit replays (§5.4 asks for no less). A full cache refuses everything new.
+    Timestamps are compared with the wall clock, `now_s`; what is remembered ages by the monotonic one, `steady_s`,
+    so that a wall clock that is set forgets nothing. A Responder has no memory of what came before `started_s` of
+    the monotonic clock: messages with an older timestamp are refused, so that a restart does not admit replays
+    (§5.4 asks for no less). A full cache refuses everything new.
     """
 
     started_s: float
@@ -53,7 +58,7 @@ class ReplayCache:
     max_entries: int = MAX_REPLAY_ENTRIES
     _expiry_s: dict[bytes, float] = field(default_factory=dict)
 
-    def check(self, octets: bytes, timestamp: Timestamp, now_s: float) -> None:
+    def check(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
         """Raise MikeyError if the message is out of time or was accepted before."""
         sent_s = unix_time_s(timestamp, now_s)
         if abs(sent_s - now_s) > self.max_skew_s:
@@ -61,16 +66,17 @@ class ReplayCache:
                 Failure.TIMESTAMP,
                 f"the timestamp is {sent_s - now_s:+.0f} s from our clock, and {self.max_skew_s:.0f} s are allowed",
             )
-        if sent_s < self.started_s:
+        if now_s - sent_s > steady_s - self.started_s:
             raise MikeyError(Failure.REPLAY, "the message is older than this Responder's memory of replays")
         if hashlib.sha256(octets).digest() in self._expiry_s:
             raise MikeyError(Failure.REPLAY, "the message was accepted before: it is replayed")
 
-    def remember(self, octets: bytes, timestamp: Timestamp, now_s: float) -> None:
+    def remember(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
         """Check once more, then remember an authenticated message; raises MikeyError as `check`, and when full."""
-        self.check(octets, timestamp, now_s)
+        self.check(octets, timestamp, now_s=now_s, steady_s=steady_s)
         if len(self._expiry_s) >= self.max_entries:
-            self._expiry_s = {digest: end_s for digest, end_s in self._expiry_s.items() if end_s >= now_s}
+            self._expiry_s = {digest: end_s for digest, end_s in self._expiry_s.items() if end_s >= steady_s}
         if len(self._expiry_s) >= self.max_entries:
             raise MikeyError(Failure.REPLAY, "the replay cache is full: new messages must wait")
-        self._expiry_s[hashlib.sha256(octets).digest()] = unix_time_s(timestamp, now_s) + self.max_skew_s
+        fresh_s = unix_time_s(timestamp, now_s) + self.max_skew_s - now_s
+        self._expiry_s[hashlib.sha256(octets).digest()] = steady_s + fresh_s + SET_S
