@@ -28,6 +28,7 @@ PACKAGES = {
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
+    "faketime": "faketime",
 }
 """Debian package that holds each peer program."""
 

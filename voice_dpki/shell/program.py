@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 
 import uvloop
 
+from voice_dpki.shell.clock import watch_clock
 from voice_dpki.shell.ending import EXIT_USAGE, guarded
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
@@ -51,7 +52,11 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
             loop.add_signal_handler(signal.SIGHUP, _say_hangup)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, stopped)
-        return await main(stop) or 0
+        watching = loop.create_task(watch_clock())
+        try:
+            return await main(stop) or 0
+        finally:
+            watching.cancel()
 
     try:
         return uvloop.run(supervised())

@@ -1,0 +1,31 @@
+"""Noticing that the wall clock was set while a program runs; the ledger tells which time is right."""
+
+import asyncio  # noqa: TID251 - this is a shell: it looks at the clocks now and then
+import logging
+
+from prometheus_client import Counter
+
+from voice_dpki.effects import Clock, SystemClock
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+"""How often the two clocks are compared."""
+
+SET_S = 10.0
+"""A wall clock that moved by more against the monotonic one was set."""
+
+SET = Counter("voice_dpki_clock_set", "How often this machine's wall clock was set by more than 10 s.")
+
+
+async def watch_clock(clock: Clock | None = None, every_s: float = EVERY_S) -> None:
+    """Say in the log whenever the wall clock was set, until cancelled."""
+    clock = clock or SystemClock()
+    before_s = clock.now_s() - clock.steady_s()
+    while True:
+        await asyncio.sleep(every_s)
+        offset_s = clock.now_s() - clock.steady_s()
+        if abs(offset_s - before_s) > SET_S:
+            SET.inc()
+            log.warning("this machine's clock was set", extra={"fields": {"by_s": round(offset_s - before_s)}})
+        before_s = offset_s
