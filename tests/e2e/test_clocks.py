@@ -116,5 +116,6 @@ def test_proxies_and_telephones(testbed: ClockTestbed, actor: str, step_s: int, 
         if actor.startswith("proxy"):
             testbed.clocks.set(actor, 0)
     assert wrong.held is (actor == "proxy-b"), wrong.seen  # the called proxy goes by the caller's Date
+    assert wrong.held or "clock" in wrong.seen.sentence
     right = call("right")
     assert right.held, [check for check in right.checks if not check.held]
