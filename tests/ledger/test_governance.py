@@ -311,6 +311,75 @@ def test_a_quorum_stops_a_compromised_operator_at_once(federation: Any) -> None:
     assert directory.operators_of(ledger.state) == set(OPERATORS[:3])
 
 
+def test_a_quorum_revokes_for_good(federation: Any) -> None:
+    ledger, der = Ledger(), certificate(federation, "Operator D")
+    digest = digest_of(der)
+    ledger.block(submission(der, "Operator D"))
+    ledger.decide(SetStatus((digest,), CertStatus.REVOKED, "keyCompromise"), "Operator B", "Operator C")
+    revoked = ledger.state.record(digest)
+    for status in (CertStatus.SUSPENDED, CertStatus.VALID):
+        raw = ledger.propose(SetStatus((digest,), status, "unspecified"))
+        ledger.block(raw, *(vote(raw, voter) for voter in OPERATORS[1:3]))
+        assert ledger.state.record(digest) == revoked, status
+
+
+def test_changes_take_effect_before_a_block_prunes(federation: Any) -> None:
+    """The key of an expired certificate is still its organisation's in the block that forgets the certificate."""
+    ledger = Ledger(replace(GENESIS, parameters=replace(PARAMETERS, retention_s=0, voting_s=10**7)))
+    key = generate_es256()
+    raw = ledger.propose(
+        SetMember(replace(NEW, endorsing_keys=(key.public_key_der,)), None), until_s=START_S + 10**6
+    )
+    ledger.block(raw, *(vote(raw, voter) for voter in OPERATORS[1:3]))
+    der = federation.certificate("Operator A", key=key, not_after_s=START_S + 3600)
+    assert ledger.block(submission(der)) == ["ok"]
+    ledger.block(after_s=2 * 86_400)
+    assert ledger.state.record(digest_of(der)) is None, "pruned in this very block"
+    assert ledger.state_of(identity(raw)) == (ProposalState.FAILED, "endorsing-key-taken")
+
+
+def test_a_delay_of_no_blocks_is_one_block() -> None:
+    """What a block decides, the next one does: the light clients of the block itself know its validators."""
+    ledger = Ledger(replace(GENESIS, parameters=replace(PARAMETERS, delay_blocks=0, delay_s=0)))
+    raw = ledger.propose(SetMember(NEW, None))
+    ledger.block(raw, *(vote(raw, voter) for voter in OPERATORS[1:3]), after_s=0)
+    passed = proposal_of(ledger.state, identity(raw))
+    assert passed is not None
+    assert (passed.state, passed.due_height) == (ProposalState.PASSED, ledger.height + 1)
+    assert ledger.state.member("Operator E") is None
+    ledger.block(after_s=0)
+    assert ledger.state.member("Operator E") is not None
+
+
+@pytest.mark.parametrize(
+    ("until_s", "result"), [(0, "bad-deadline"), (1, "ok"), (1000, "ok"), (1001, "bad-deadline")]
+)
+def test_the_deadline_lies_after_the_block_and_within_the_time_for_votes(until_s: int, result: str) -> None:
+    ledger = Ledger()
+    raw = ledger.propose(RemoveMember("Operator D"), until_s=START_S + 10 + until_s)
+    assert ledger.block(raw) == [result]
+
+
+def test_what_took_effect_at_the_deadline_itself_is_still_told() -> None:
+    ledger = Ledger()
+    raw = ledger.propose(SetMember(NEW, None), until_s=START_S + 10 + DELAY_S)
+    ledger.block(raw, *(vote(raw, voter) for voter in OPERATORS[1:3]))
+    ledger.block(after_s=0)
+    ledger.block(after_s=DELAY_S)
+    assert ledger.state_of(identity(raw)) == (ProposalState.DONE, None)
+    ledger.block(after_s=1)
+    assert proposal_of(ledger.state, identity(raw)) is None
+
+
+def test_votes_count_up_to_the_deadline_itself() -> None:
+    ledger = Ledger()
+    raw = ledger.propose(RemoveMember("Operator D"), until_s=START_S + 110)
+    assert ledger.block(raw) == ["ok"]
+    assert ledger.block(vote(raw, "Operator B"), after_s=100) == ["ok"]
+    assert proposal_of(ledger.state, identity(raw)) is not None
+    assert ledger.block(vote(raw, "Operator C"), after_s=1) == ["unknown-proposal"]
+
+
 def test_changing_a_suspended_member_ends_the_suspension() -> None:
     ledger = Ledger()
     ledger.decide(SuspendMember("Operator D"), "Operator B", "Operator C")

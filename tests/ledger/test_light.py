@@ -351,6 +351,29 @@ def test_skipping_needs_more_than_a_third_of_the_trusted(kept: tuple[int, ...], 
     client.verify(signed, None, 5.0)
 
 
+def test_the_next_header_has_the_validators_that_the_one_before_it_named() -> None:
+    """However many of the trusted ones sign: next to a trusted header nothing is left to their number."""
+    chain = Chain(0, 1, 2, 3)
+    first = chain.grow()
+    client = chain.client()
+    client.verify(first, None, 5.0)
+    other = Chain(0, 1, 2, 3)
+    other.blocks, other.sets = [first], [(0, 1, 2, 3), (0, 1, 2, 3, 4)]
+    signed = other.grow()
+    assert refusal(client.verify, signed, other.validators(2), 5.0) is LightCode.WRONG_VALIDATORS
+    client.verify(chain.grow(), None, 5.0)
+
+
+def test_validators_that_nobody_named_are_a_fork_when_the_header_before_them_comes_later() -> None:
+    chain = Chain(0, 1, 2, 3)
+    first = chain.grow()
+    chain.sets[-1] = (0, 1, 2, 3, 4)
+    second = chain.grow()
+    client = chain.client()
+    client.verify(second, chain.validators(2), 5.0)
+    assert refusal(client.verify, first, None, 5.0, min_height=0) is LightCode.FORK
+
+
 def test_a_set_of_strangers_convinces_nobody() -> None:
     strangers = Chain(20, 21, 22)
     signed = strangers.grow()

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -20,11 +21,13 @@ from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal
-from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check
+from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, check, check_sender
 from voice_dpki.ledger.transactions import (
     MAX_TRANSACTION_BYTES,
+    Batch,
     Endorsement,
     Transaction,
+    endorse,
 )
 from voice_dpki.ledger.view import value_hashes
 from voice_dpki.names import CertDigest, Height, Tn
@@ -273,6 +276,49 @@ def test_check_tells_what_would_happen_and_changes_nothing(federation: Any) -> N
     assert check(state, Height(1), START_S, b"").name == "malformed"
     assert tree.root(state) == before
     assert state.record(digest_of(der)) is None
+
+
+def small_quotas(federation: Any, **quotas: int) -> MemoryState:
+    genesis = federation.genesis
+    return replace(genesis, parameters=replace(genesis.parameters, **quotas)).initial_state()
+
+
+@pytest.mark.parametrize(
+    ("quota", "refusal"), [("certificates_per_hour", "hourly-quota"), ("certificates_per_member", "total-quota")]
+)
+def test_a_senders_room_is_checked_before_its_certificates_are(federation: Any, quota: str, refusal: str) -> None:
+    """A node takes no more from a member than a block would record, before the costly part of the work."""
+    state = small_quotas(federation, **{quota: 2})
+    ders = [federation.certificate() for _ in range(3)]
+    execute(state, federation.submission(ders[0]))
+    assert check_sender(state, Height(2), START_S, federation.submission(ders[1])) == OK
+    execute(state, federation.submission(ders[1]))
+    assert check_sender(state, Height(3), START_S, federation.submission(ders[2])).name == refusal
+
+
+def test_a_sender_of_what_is_recorded_is_told_before_the_certificate_is_verified(federation: Any) -> None:
+    state, der = federation.state(), federation.certificate()
+    execute(state, federation.submission(der))
+    for raw in (federation.submission(der), batch_of(federation, federation.certificate(), der)):
+        assert check_sender(state, Height(2), START_S, raw).name == "already-recorded"
+    other = batch_of(federation, federation.certificate())
+    assert check_sender(state, Height(2), START_S, other) == OK
+
+
+def test_a_sender_is_who_signed(federation: Any) -> None:
+    state = federation.state()
+    refused = {
+        b"": "malformed",
+        federation.submission(federation.certificate(), chain="other"): "wrong-chain",
+        federation.submission(federation.certificate(), "Operator A", key="Operator B"): "unknown-signer",
+        federation.change(CertDigest(bytes(32)), "revoked", 0): "not-recorded",
+    }
+    found = [check_sender(state, Height(1), START_S, raw).name for raw in refused]
+    assert found == list(refused.values())
+
+
+def batch_of(federation: Any, *ders: bytes) -> bytes:
+    return endorse(Batch("test-1", "Operator A", ders), [federation.keys["Operator A"]])
 
 
 OPERATIONS = st.lists(
