@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import with_usage
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2 import proposals
 from voice_dpki.ikev2.events import (
@@ -151,6 +152,27 @@ def test_certificate_of_somebody_else(new_wire: NewWire, keys: dict[str, LocalSi
     assert wire.happened("gateway", Failed)[0].error.failure is Failure.SIGNATURE
 
 
+def test_certificate_that_is_not_for_signing(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
+    device = party(DEVICE, keys["device"])
+    for usage, admitted in (("key_agreement", False), ("digital_signature", True)):
+        certificate = with_usage(device.certificate, keys["device"], usage)
+        wire = new_wire(device_party=Party(certificate, fqdn(DEVICE), keys["device"])).start()
+        assert bool(wire.happened("gateway", CertificateToJudge)) == admitted
+        assert [each.error.failure for each in wire.happened("gateway", Failed)] == (
+            [] if admitted else [Failure.CERTIFICATE]
+        )
+
+
+def test_a_name_with_a_wildcard_is_no_identity(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
+    """A certificate may list one; who claims to be it could be anybody below the domain."""
+    certificate = certificate_for(keys["device"], "*.vendor.example")
+    thief = party(DEVICE, keys["device"])
+    object.__setattr__(thief, "certificate", certificate)
+    object.__setattr__(thief, "identification", fqdn("*.vendor.example"))
+    wire = new_wire(device_party=thief).start()
+    assert wire.happened("gateway", Failed)[0].error.failure is Failure.IDENTITY
+
+
 def test_own_certificate_must_fit(keys: dict[str, LocalSigner]) -> None:
     der = certificate_for(keys["device"], DEVICE)
     with pytest.raises(LocalError, match="not for the signing key"):
@@ -228,6 +250,19 @@ def test_flood_is_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> No
     wire.gateway.take_datagrams()
     wire.wait(60)
     assert len(wire.gateway) == 0
+    assert wire.start().happened("device", Established)
+
+
+def test_sas_are_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
+    wire = new_wire(limits=Limits(total=2))
+    for number in range(3):
+        wire.device = new_device(party(DEVICE, keys["device"]), seed=f"device {number}")
+        wire.start()
+        assert len(wire.gateway) == min(number + 1, 2)
+    assert not wire.seen[-1].is_response, "the third device got no answer at all"
+    wire.gateway.delete(next(iter(wire.gateway.sas())).name, "to make room", wire.now_s)
+    wire.run().wait(60)
+    wire.device = new_device(party(DEVICE, keys["device"]), seed="device 4")
     assert wire.start().happened("device", Established)
 
 
@@ -476,6 +511,36 @@ def test_messages_out_of_turn_are_dropped(wire: Wire) -> None:
     wire.run()
     assert len(wire.happened("gateway", Established)) == len(wire.happened("device", Established)) == 1
     assert wire.gateway.half_open == 1  # the old IKE_SA_INIT cannot be told from a new one
+
+
+def test_an_old_answer_answers_no_new_request(wire: Wire) -> None:
+    wire.start().wait(2)
+    wire.device.probe(wire.now_s)
+    wire.run()
+    old = wire.seen[-1]
+    assert old.is_response
+    wire.path = lambda datagram: [] if datagram.exchange == "INFORMATIONAL" else [datagram]
+    wire.device.probe(wire.now_s)
+    wire.run()
+    wire.deliver(old)
+    assert wire.device.dropped == 1
+    wire.wait(60)
+    assert wire.happened("device", Closed), "nobody answered the second request"
+
+
+def test_message_ids_count_from_zero_for_each_end(wire: Wire) -> None:
+    """RFC 7296 §2.2: IKE_SA_INIT has 0, IKE_AUTH 1, and each end counts its own requests from there."""
+    wire.start().wait(2)
+    for _ in range(2):
+        wire.device.probe(wire.now_s)
+        wire.run()
+    wire.gateway.delete(next(iter(wire.gateway.sas())).name, "over", wire.now_s)
+    wire.run()
+    headers = [Message.parse(each.data).header for each in wire.seen]
+    found = [(each.from_initiator, each.is_response, each.message_id) for each in headers]
+    own = [(True, False, number) for number in (0, 1, 2, 3)]
+    expected = [pair for request in own for pair in (request, (False, True, request[2]))]
+    assert found == [*expected, (False, False, 0), (True, True, 0)]
 
 
 def test_reflected_message_is_dropped(wire: Wire) -> None:

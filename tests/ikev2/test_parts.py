@@ -283,7 +283,23 @@ def test_methods_that_are_refused(keys: dict[str, LocalSigner], made: Authentica
     assert caught.value.failure is Failure.AUTH_METHOD
 
 
-@pytest.mark.parametrize("data", [b"", b"\x30\x00", b"\x30\x06\x02\x01\x00\x02\x01\x00", b"x" * 70])
+BEYOND = b"\x02\x21\x01" + bytes(32)
+"""2^256 in DER: one more than r and s have room for."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x30\x00",
+        b"\x30\x06\x02\x01\x00\x02\x01\x00",
+        b"\x30\x06\x02\x01\xff\x02\x01\x01",
+        b"\x30\x06\x02\x01\x01\x02\x01\xff",
+        b"\x30\x26" + BEYOND + b"\x02\x01\x01",
+        b"\x30\x26\x02\x01\x01" + BEYOND,
+        b"x" * 70,
+    ],
+)
 def test_odd_ecdsa_signatures(keys: dict[str, LocalSigner], data: bytes) -> None:
     made = Authentication(AuthMethod.DIGITAL_SIGNATURE, bytes((12,)) + auth.ECDSA_SHA256 + data)
     with pytest.raises(IkeError) as caught:

@@ -1,11 +1,13 @@
 """Rekeying of the IKE SA and of its child SA: by either end, by both at once, and by a peer that does it wrong."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 
+from voice_dpki.ikev2.crypto import NONCE_BYTES
 from voice_dpki.ikev2.events import ChildClosed, ChildRekeyed, Closed, Datagram, Established, Rekeyed
 from voice_dpki.ikev2.message import describe
 from voice_dpki.ikev2.payloads import Delete, KeyExchange, Nonce, Notify, TsInitiator, TsResponder
@@ -179,6 +181,62 @@ def test_both_rekey_the_child_sa(wire: Wire, seed: int, lost: int | None) -> Non
     for end in ENDS:
         assert len(wire.happened(end, ChildRekeyed)) == 1
         assert not wire.happened(end, ChildClosed)
+
+
+@dataclass
+class GivenNonces:
+    """Random bytes whose nonces are given; only nonces have 32 bytes in an exchange that rekeys."""
+
+    nonces: list[bytes]
+    others: CountingRandom
+
+    def token(self, size: int) -> bytes:
+        return self.nonces.pop(0) if size == NONCE_BYTES and self.nonces else self.others.token(size)
+
+
+LOW, MIDDLE = bytes(31) + b"\x01", bytes(31) + b"\x02"
+HIGH, HIGHEST = b"\x01" + bytes(31), b"\xff" * 32
+BY_THE_RULE = [
+    # Nonces of the exchange that the device began, Ni and Nr, and of the gateway's; whose new SA stays.
+    ((LOW, HIGH), (MIDDLE, HIGHEST), "gateway"),
+    ((HIGH, LOW), (MIDDLE, HIGHEST), "gateway"),
+    ((MIDDLE, HIGHEST), (LOW, HIGH), "device"),
+    ((HIGHEST, MIDDLE), (HIGH, LOW), "device"),
+]
+"""RFC 7296 §2.8.1: of two redundant SAs, the one created with the lowest of the four nonces is closed by the end
+that created it; octets are compared one by one, from the first on. Both ends are ours, and could be wrong alike."""
+
+
+@pytest.mark.parametrize(("device", "gateway", "stays"), BY_THE_RULE)
+def test_the_lowest_nonce_loses(
+    wire: Wire, device: tuple[bytes, bytes], gateway: tuple[bytes, bytes], stays: str
+) -> None:
+    wire.start().wait(2)
+    ours, theirs = at(wire, "device"), at(wire, "gateway")
+    ours._random = GivenNonces([device[0], gateway[1]], CountingRandom("one"))
+    theirs._random = GivenNonces([gateway[0], device[1]], CountingRandom("other"))
+    ours.rekey(wire.now_s)
+    theirs.rekey(wire.now_s)
+    settle(wire)
+    in_step(wire)
+    assert {end: at(wire, end).is_initiator for end in ENDS} == {end: end == stays for end in ENDS}
+
+
+@pytest.mark.parametrize(("device", "gateway", "stays"), BY_THE_RULE)
+def test_the_lowest_nonce_loses_for_child_sas_too(
+    wire: Wire, device: tuple[bytes, bytes], gateway: tuple[bytes, bytes], stays: str
+) -> None:
+    wire.start().wait(2)
+    nonces = {"device": [device[0], gateway[1]], "gateway": [gateway[0], device[1]]}
+    for end in ENDS:
+        sa = at(wire, end)
+        sa._random = GivenNonces(nonces[end], CountingRandom(end))
+        sa.rekey_child(next(iter(sa.children)), wire.now_s)
+    settle(wire)
+    in_step(wire)
+    for end in ENDS:
+        (held,) = at(wire, end).children.values()
+        assert held.created == (end == stays)
 
 
 def test_ike_sa_and_child_sa_at_once(wire: Wire) -> None:

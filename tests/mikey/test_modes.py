@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import with_usage
 from tests.clocks import STEPS_S
 from tests.without import removals
 from voice_dpki.errors import LocalError
@@ -29,7 +30,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import ErrorNumber, Prf
-from voice_dpki.mikey.replay import SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
+from voice_dpki.mikey.replay import MAX_SKEW_S, SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 
 NOW_S = 1_790_000_000.0
@@ -130,6 +131,8 @@ OFFERS: list[tuple[str, Callable, Failure]] = [
     ("packets counted already", head(sessions=(SrtpId(0, 1, 1), SrtpId(0, 0))), Failure.CRYPTO_SESSIONS),
     ("an empty map", head(sessions=(), map_type=1), Failure.CRYPTO_SESSIONS),
     ("a policy that is not there", head(sessions=(SrtpId(3, 1), SrtpId(3, 0))), Failure.POLICY),
+    ("a policy that is not there for us", head(sessions=(SrtpId(0, 1), SrtpId(3, 0))), Failure.POLICY),
+    ("a policy that is not there for them", head(sessions=(SrtpId(3, 1), SrtpId(0, 0))), Failure.POLICY),
     ("no timestamp", put(Timestamp), Failure.PAYLOAD),
     ("no RAND", put(Rand), Failure.PAYLOAD),
     ("no certificate", put(Certificate), Failure.PAYLOAD),
@@ -304,6 +307,27 @@ class TestCertificates:
         with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
             call.complete(claim, record)
 
+    @pytest.mark.parametrize("host", ["xa.example", "a.example.b.example", "aa.example"])
+    def test_a_name_that_only_ends_like_a_domain(
+        self, new_party: Any, call: Any, new_record: Any, host: str
+    ) -> None:
+        call.caller = new_party(f"sip:+493023125001@{host}")
+        call.initiator = Initiator(call.caller)
+        claim = call.receive(call.offer().message)
+        with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
+            call.complete(claim, new_record(claim, domains=("a.example",)))
+
+    @pytest.mark.parametrize(("usage", "admitted"), [("key_encipherment", False), ("digital_signature", True)])
+    def test_a_certificate_that_is_not_for_signing(
+        self, call: Any, signers: Any, new_certificate: Any, usage: str, admitted: bool
+    ) -> None:
+        certificate = with_usage(new_certificate(signers[0], call.caller.uri), signers[0], usage)
+        if admitted:
+            self.offered(call, signers[0], certificate)
+            return
+        with pytest.raises(MikeyError, match=r"step CERT: .* not for signing"):
+            self.offered(call, signers[0], certificate)
+
     def test_names_below_a_domain_are_its_holder_s_too(self, new_party: Any, call: Any, new_record: Any) -> None:
         call.caller = new_party("sip:+493023125001@pbx.a.example;user=phone")
         call.initiator = Initiator(call.caller)
@@ -332,6 +356,16 @@ class TestReplays:
         with pytest.raises(MikeyError) as caught:
             call.answer(other)
         assert caught.value.failure is Failure.REPLAY
+
+    def test_room_is_made_of_what_cannot_be_replayed_any_more_and_of_nothing_else(self, call: Any) -> None:
+        cache, kept_s = ReplayCache(0, max_entries=1), 10 + MAX_SKEW_S + SET_S
+        stamp = timestamp_at(ntp_time(NOW_S))
+        cache.remember(b"first", stamp, now_s=NOW_S, steady_s=10)
+        with pytest.raises(MikeyError, match="full"):
+            cache.remember(b"second", stamp, now_s=NOW_S, steady_s=kept_s)
+        with pytest.raises(MikeyError, match="accepted before"):
+            cache.check(b"first", stamp, now_s=NOW_S, steady_s=kept_s)
+        cache.remember(b"second", stamp, now_s=NOW_S, steady_s=kept_s + 1)
 
     def test_a_full_cache_refuses_until_entries_expire(self, call: Any) -> None:
         call.responder = Responder(call.callee, ReplayCache(NOW_S - 10, max_entries=2))

@@ -91,7 +91,7 @@ def _ecdsa_raw(key: bytes, octets: bytes, signature: bytes) -> None:
 
 def _ecdsa_der(key: bytes, octets: bytes, signature: bytes) -> None:
     r, s = decode_dss_signature(signature)
-    if max(r, s) >= 1 << 256 or min(r, s) < 0:
+    if max(r, s) >= 1 << 256:  # the decoder admits no negative numbers
         raise SignatureError("r or s is out of range")
     _ecdsa_raw(key, octets, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
