@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sipmessage import URI, Request, Response
 
@@ -15,12 +15,17 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.endpoint import Endpoint
+from voice_dpki.sip.events import Event, TransactionKey
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
-from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
-from voice_dpki.sip.transaction import Event, TransactionLayer
+from voice_dpki.sip.proxy import Arrival, ProxyCore
+from voice_dpki.sip.seldom import Seldom
+from voice_dpki.sip.transaction import TransactionLayer
 
 log = logging.getLogger(__name__)
+
+DECIDE_S: Final = 150.0
+"""How long a decision may take: longer than all the inquiries that one may need, shorter than timer C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,14 @@ class ProxyElement:
     ) -> None:
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = Seldom(log)
         self._endpoint = Endpoint(
             listen.host,
             listen.port,
             self._handle,
             random=random,
             tracer=tracer,
-            timers=Timers(c_s=TIMER_C_S, trying_after_s=0),
+            timers=Timers(),
             udp_max_bytes=udp_max_bytes,
             advertise=advertise,
         )
@@ -122,27 +128,42 @@ class ProxyElement:
         task.add_done_callback(self._tasks.discard)
 
     def _handle(self, event: Event, now_s: float) -> None:
-        arrival = self._core.handle(event, now_s)
+        try:
+            arrival = self._core.handle(event, now_s)
+        except Exception:
+            self._failed(getattr(event, "key", None))
+            return
         if arrival is not None:
             self.run(self._settle(arrival))
 
     async def _settle(self, arrival: Arrival) -> None:
         """Do what was decided; whatever goes wrong is answered too."""
         try:
-            decision = await self._decide(arrival)
+            await self._carry_out(arrival)
+        except Exception:
+            self._failed(arrival.key)
+        self._endpoint.flush()
+
+    async def _carry_out(self, arrival: Arrival) -> None:
+        try:
+            async with asyncio.timeout(DECIDE_S):
+                decision = await self._decide(arrival)
         except Refusal as refusal:
             self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
         except MalformedError as error:
             self._answer(arrival, 400, f"Bad Request: {error}", ())
-        except Exception:
-            log.exception("a request was not handled")
-            self._answer(arrival, 500, None, ())
         else:
             if isinstance(decision, Forward):
                 self._forward(arrival, decision)
             else:
                 self._answer(arrival, 200, None, decision.headers)
-        self._endpoint.flush()
+
+    def _failed(self, key: TransactionKey | None) -> None:
+        """Answer 500 to a request that an error of our own met, and say so, though not each time."""
+        self.layer.counters.failures += 1
+        self._failures.exception(self.now_s(), "a SIP request was not handled")
+        if key is not None:
+            self._core.fail(key, self.now_s())
 
     def _forward(self, arrival: Arrival, decision: Forward) -> None:
         self._core.forward(

@@ -1,7 +1,7 @@
 """What a domain's proxy does with a request: admit its users, sign and route their calls, verify the others'."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 
 from prometheus_client import Counter, Gauge
@@ -19,9 +19,11 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
+from voice_dpki.sip.events import Counters
 from voice_dpki.sip.location import Binding, ExpiryBounds, Location, target_of
 from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address
 from voice_dpki.sip.proxy import Arrival
+from voice_dpki.sip.uas import check_method, check_require
 from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.stir.tn import canonical_tn
 
@@ -30,7 +32,7 @@ ALLOW = ("Allow", ", ".join(METHODS))
 
 ANSWERS = Counter("sip_answers", "Final responses of this proxy's own or of others", ["method", "status"])
 TRANSACTIONS = Gauge("sip_transactions", "Open transactions")
-IGNORED = Gauge("sip_ignored", "Messages dropped or refused without a transaction", ["cause"])
+IGNORED = Gauge("sip_ignored", "Messages without a transaction, and transactions that failed", ["cause"])
 
 
 def _count(method: str, status: int) -> None:
@@ -69,7 +71,7 @@ class ProxyService:
             advertise=config.listen.advertise,
         )
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
-        for cause in ("malformed", "stray_responses", "overload"):
+        for cause in (field.name for field in fields(Counters)):
             IGNORED.labels(cause).set_function(partial(getattr, self._element.layer.counters, cause))
 
     def _make_signer(self, setup: Setup, clock: Clock) -> CallSigner | None:
@@ -115,10 +117,14 @@ class ProxyService:
             if self._is_own_caller(rules.caller_uri(request)):
                 return await self._outbound(request, _flow_back(arrival))
             return await self._inbound(request)
-        if method not in ("REGISTER", "OPTIONS"):
+        if (refusal := check_method(arrival.request, METHODS)) is not None:
+            raise Refusal(refusal.status, None, refusal.headers)
+        if method not in ("REGISTER", "OPTIONS"):  # outside dialogs there is nothing to do with them
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
+        if (refusal := check_require(arrival.request)) is not None:
+            raise Refusal(refusal.status, None, refusal.headers)
         if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
             return Reply((ALLOW,))
         return Reply(self._registrar.register(arrival, self._element.now_s()))

@@ -18,14 +18,13 @@ from voice_dpki.sip.message import (
     parse_address,
     parse_message,
     parse_uri,
-    parse_via,
     read_envelope,
     reason_value,
-    response_hop,
     set_header_values,
     split_values,
     uri_hop,
 )
+from voice_dpki.sip.via import parse_via, way_back
 
 INVITE = (
     b"INVITE sip:+442079460123@b.example SIP/2.0\r\n"
@@ -127,22 +126,25 @@ def test_a_message_over_the_bound_is_refused() -> None:
 def test_a_response_keeps_the_via_as_it_came_and_says_where_it_goes() -> None:
     request = parse_message(INVITE)
     assert isinstance(request, Request)
-    mark_received(request, Hop("udp", "127.0.0.8", 4444))
+    mark_received(request, read_envelope(request).via, Hop("udp", "127.0.0.8", 4444))
     response = make_response(request, 180, to_tag="callee")
     vias = header_values(response, "Via")
     assert vias[0] == "SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bK+odd~branch;rport=4444;received=127.0.0.8"
     assert vias[1] == "SIP/2.0/TCP 127.0.0.9;branch=z9hG4bKtwo"
     assert response.headers["To"].endswith(";tag=callee")
-    assert response_hop(parse_via(vias[0]), "udp") == Hop("udp", "127.0.0.8", 4444)
+    source = Hop("udp", "127.0.0.8", 4444)
+    assert way_back(parse_via(vias[0]).asks_port, 5060, source) == source
 
 
 def test_an_unasked_port_and_a_true_address_leave_the_via_alone() -> None:
     request = parse_message(INVITE.replace(b";rport", b""))
     assert isinstance(request, Request)
     before = header_values(request, "Via")
-    mark_received(request, Hop("udp", "127.0.0.6", 4444))
+    source = Hop("udp", "127.0.0.6", 4444)
+    mark_received(request, read_envelope(request).via, source)
     assert header_values(request, "Via") == before
-    assert response_hop(parse_via(before[0]), "udp") == Hop("udp", "127.0.0.6", 5060)
+    via = parse_via(before[0])
+    assert way_back(via.asks_port, via.port, source) == Hop("udp", "127.0.0.6", 5060)
 
 
 def test_a_reason_cannot_break_out_of_its_line() -> None:
@@ -194,7 +196,7 @@ def _understand(data: bytes) -> None:
     try:
         envelope = read_envelope(message)
         if isinstance(message, Request):
-            mark_received(message, Hop("udp", "127.0.0.1", 5060))
+            mark_received(message, envelope.via, Hop("udp", "127.0.0.1", 5060))
             again = parse_message(encode(make_response(message, 200, to_tag="t")))
             assert isinstance(again, Response)
             assert read_envelope(again).call_id == envelope.call_id

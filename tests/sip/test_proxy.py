@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sipmessage import Request, Response
 
 from voice_dpki.effects import Random
+from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import (
     Hop,
@@ -19,8 +21,8 @@ from voice_dpki.sip.message import (
     parse_message,
     set_header_values,
 )
-from voice_dpki.sip.proxy import TIMER_C_S, Arrival, ProxyCore
-from voice_dpki.sip.transaction import Outgoing, TransactionLayer
+from voice_dpki.sip.proxy import Arrival, ProxyCore
+from voice_dpki.sip.transaction import TransactionLayer
 
 RequestText = Callable[..., bytes]
 
@@ -33,7 +35,7 @@ class Bench:
     """A proxy core on its layer, between a caller and a callee that the test plays."""
 
     def __init__(self, random: Random) -> None:
-        self.layer = TransactionLayer(OWN.address, random=random, timers=Timers(c_s=TIMER_C_S, trying_after_s=0))
+        self.layer = TransactionLayer(OWN.address, random=random, timers=Timers())
         self.core = ProxyCore(self.layer, secret=b"key", random=random)
         self.now_s = 100.0
         self.arrivals: list[Arrival] = []
@@ -210,7 +212,7 @@ def test_what_no_proxy_forwards(
     bench: Bench, request_text: RequestText, change: tuple[bytes, bytes], status: str
 ) -> None:
     bench.receive(request_text().replace(*change))
-    assert bench.names() == ["100", status]
+    assert bench.names() == [status]
     assert bench.arrivals == []
 
 
@@ -235,11 +237,11 @@ def test_a_cancel_is_answered_here_and_sent_on(called: Bench, request_text: Requ
 def test_a_call_cancelled_before_it_was_decided_goes_nowhere(bench: Bench, request_text: RequestText) -> None:
     bench.receive(request_text())
     bench.receive(request_text("CANCEL"))
-    assert bench.names() == ["100", "200", "487"]
+    assert bench.names() == ["200", "487"]
     bench.forward()
     bench.core.answer(bench.arrivals[0].key, 404, None, bench.now_s)
     bench.pump()
-    assert bench.names() == ["100", "200", "487"]
+    assert bench.names() == ["200", "487"]
 
 
 def test_a_cancel_of_nothing_is_told_so(bench: Bench, request_text: RequestText) -> None:
@@ -260,7 +262,7 @@ def test_silence_becomes_408_for_an_invite_and_nothing_for_others(called: Bench,
 
 def test_a_call_that_rings_for_ever_is_cancelled(called: Bench) -> None:
     called.answer(180)
-    called.advance(TIMER_C_S + 1)
+    called.advance(Timers().c_s + 1)
     assert "CANCEL" in called.names()
     called.advance(33)
     assert called.names()[-1] == "408"
@@ -300,7 +302,7 @@ def test_a_response_on_its_way_back_can_be_changed(random: Random, request_text:
 def test_no_message_breaks_a_proxy(
     make_random: Callable[[], Random], request_text: RequestText, data: st.DataObject
 ) -> None:
-    """Whatever comes, in whatever order: the core raises nothing, and what it sends are messages."""
+    """Whatever comes, in whatever order: the core raises nothing, sends messages, and in the end keeps nothing."""
     bench = Bench(make_random())
     bench.receive(request_text())
     bench.forward()
@@ -316,6 +318,171 @@ def test_no_message_breaks_a_proxy(
             bench.forward()
         bench.advance(data.draw(st.sampled_from([0.0, 1.0, 40.0])))
     assert len(bench.messages()) == len(bench.sent)
+    bench.advance(1000)
+    left = (len(bench.layer), bench.core._contexts, bench.core._servers, bench.layer._shares.in_use)
+    assert left == (0, {}, {}, 0)
+
+
+# What strangers and broken peers do.
+
+VECTORS = Path(__file__).parents[1] / "vectors/sip"
+STRANGER = Hop("udp", "127.0.0.50", 53989)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])
+def test_a_max_forwards_of_thousands_of_digits_leaves_nothing_behind(bench: Bench, method: str) -> None:
+    bench.receive((VECTORS / f"max-forwards-4401-digits-{method}.sip").read_bytes(), STRANGER)
+    bench.core.answer(bench.arrivals[0].key, 404, None, bench.now_s)  # leading zeros do not count
+    bench.forward()
+    assert bench.names() == ["404"]
+    assert (len(bench.layer), bench.core._contexts) == (0, {})
+
+
+@pytest.mark.parametrize("value", ["1" * 4401, "256", "-1", "+70", "\u0667", "7 0", "0x10"])
+def test_no_number_but_a_number_counts(bench: Bench, request_text: RequestText, value: str) -> None:
+    bench.receive(request_text().replace(b"Max-Forwards: 70", f"Max-Forwards: {value}".encode()))
+    bench.receive(request_text(branch="z9hG4bKc").replace(b"CSeq: 1 ", f"CSeq: {value}9999999999 ".encode()))
+    bench.receive(request_text(branch="z9hG4bKl").replace(b"Length: 0", f"Length: {value}".encode()))
+    assert bench.names() == ["400"] * 3
+    assert len(bench.layer) == 0
+
+
+@pytest.mark.parametrize("status", [200, 302, 486, 603])
+@pytest.mark.parametrize("below", [[], ["SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bKother"], ["nonsense"]])
+def test_a_final_response_that_lost_its_way_back_ends_the_callers_wait(
+    called: Bench, status: int, below: list[str]
+) -> None:
+    for code in (180, status):
+        response = make_response(called.last_request(), code, to_tag="callee")
+        set_header_values(response, "Via", [header_values(response, "Via")[0], *below])
+        called.receive(encode(response), CALLEE)
+    assert called.names()[-1] == "502"
+    assert "180" not in called.names()
+    called.advance(100)
+    assert (len(called.layer), called.core._contexts, called.core._servers) == (0, {}, {})
+
+
+def test_a_next_hop_that_says_trying_for_ever_is_given_up(called: Bench) -> None:
+    for _ in range(100):
+        called.answer(100)
+        called.advance(10)
+    assert called.names()[-1] == "408"
+    assert len(called.layer) == 0
+
+
+def test_a_response_goes_to_the_sender_whatever_its_via_says(bench: Bench) -> None:
+    bench.receive((VECTORS / "reflect-received.sip").read_bytes(), STRANGER)
+    bench.forward()
+    bench.core.answer(bench.arrivals[0].key, 486, None, bench.now_s)
+    bench.pump()
+    bench.receive((VECTORS / "refusal-to-via-host.sip").read_bytes(), STRANGER)
+    bench.receive(b"NONSENSE\r\nVia: SIP/2.0/UDP 127.0.0.99;received=127.0.0.98;rport=7\r\n\r\n", STRANGER)
+    bench.advance(100)
+    hosts = {outgoing.hop.host for outgoing in bench.sent if outgoing.data.startswith(b"SIP/2.0")}
+    assert hosts == {STRANGER.host}
+    assert "400" in bench.names()
+    for message, outgoing in zip(bench.messages(), bench.sent, strict=True):
+        if isinstance(message, Response) and message.code == 400:
+            assert outgoing.hop == STRANGER  # its Via has rport
+            assert "received=127.0.0.50" in header_values(message, "Via")[0]
+
+
+@pytest.mark.parametrize(
+    ("via", "port", "stamped"),
+    [
+        ("127.0.0.99:7000;branch=z9hG4bKx", 7000, "127.0.0.99:7000;branch=z9hG4bKx;received=127.0.0.50"),
+        ("127.0.0.50;branch=z9hG4bKx;received=127.0.0.99", 5060, "127.0.0.50;branch=z9hG4bKx"),
+        (
+            "127.0.0.50 ; Received = 127.0.0.99 ;RPORT=9;branch=z9hG4bKx;rport",
+            53989,
+            "127.0.0.50 ;rport=53989;branch=z9hG4bKx;received=127.0.0.50",
+        ),
+        (
+            '127.0.0.50;x="a;received=127.0.0.1;\\"";maddr=127.0.0.99;ttl=9;branch=z9hG4bKx',
+            5060,
+            '127.0.0.50;x="a;received=127.0.0.1;\\"";maddr=127.0.0.99;ttl=9;branch=z9hG4bKx',
+        ),
+    ],
+)
+def test_received_and_rport_are_the_receivers_to_write(
+    bench: Bench, request_text: RequestText, via: str, port: int, stamped: str
+) -> None:
+    text = request_text("OPTIONS", "sip:c.example").replace(b"127.0.0.6:5060;branch=z9hG4bKone", via.encode())
+    for data in (text, text.replace(b"CSeq: 1 OPTIONS", b"CSeq: 1 INVITE")):  # answered, and refused unread
+        bench.receive(data, STRANGER)
+        if bench.arrivals:
+            bench.core.answer(bench.arrivals.pop().key, 404, None, bench.now_s)
+            bench.pump()
+        assert bench.sent[-1].hop == Hop("udp", STRANGER.host, port)
+        assert bench.messages()[-1].headers["Via"] == f"SIP/2.0/UDP {stamped}"
+
+
+def test_what_costs_nothing_to_say_again_leaves_no_state(bench: Bench, request_text: RequestText) -> None:
+    """RFC 3261 §26.3.2.4: whoever repeats a request without credentials is challenged again, each time alike."""
+    for _ in range(3):
+        bench.receive(request_text())
+        bench.core.answer(bench.arrivals[-1].key, 407, None, bench.now_s, (("Proxy-Authenticate", "x"),))
+        bench.pump()
+        assert (len(bench.layer), bench.core._contexts) == (0, {})
+    bench.receive(request_text("ACK", to_tag=bench.messages()[-1].headers["To"].partition("tag=")[2]))
+    bench.advance(100)
+    assert bench.names() == ["407"] * 3
+    assert len({message.headers["To"] for message in bench.messages()}) == 1
+
+
+def test_a_refusal_is_kept_where_the_client_would_not_ask_again(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    bench.advance(0.3)  # 100 has gone out: the client repeats nothing any more
+    bench.core.answer(bench.arrivals[-1].key, 404, None, bench.now_s)
+    bench.receive(request_text(branch="z9hG4bKtwo", headers="Proxy-Authorization: Digest x\r\n"))
+    bench.core.answer(bench.arrivals[-1].key, 404, None, bench.now_s)
+    bench.pump()
+    assert len(bench.layer) == 2
+    bench.advance(100)
+    assert bench.names().count("404") > 4
+    assert len(bench.layer) == 0
+
+
+def test_no_source_takes_the_room_of_others(random: Random, request_text: RequestText) -> None:
+    bench = Bench(random)
+    bench.layer = TransactionLayer(OWN.address, random=random, max_transactions=90)
+    bench.core = ProxyCore(bench.layer, secret=b"key", random=random)
+    for number in range(200):
+        bench.receive(request_text("OPTIONS", branch=f"z9hG4bK{number}"), STRANGER)
+    assert len(bench.layer) == 60
+    assert bench.layer.counters.overload == 140
+    assert bench.names() == ["503"] * 140
+    assert bench.messages()[-1].headers["Retry-After"] == "5"
+    bench.receive(request_text(branch="z9hG4bKcall"))
+    assert bench.arrivals[-1].source == CALLER
+    bench.receive(request_text("ACK", branch="z9hG4bKack"), STRANGER)
+    assert len(bench.names()) == 140
+    bench.advance(1000)
+    assert (len(bench.layer), bench.layer._shares._held, bench.layer._shares.in_use) == (0, {}, 0)
+
+
+def test_long_messages_take_more_of_the_room(random: Random, request_text: RequestText) -> None:
+    bench = Bench(random)
+    bench.layer = TransactionLayer(OWN.address, random=random, max_transactions=100)
+    bench.core = ProxyCore(bench.layer, secret=b"key", random=random)
+    for number in range(10):
+        bench.receive(request_text(branch=f"z9hG4bK{number}", body=b"x" * 60_000), STRANGER)
+    assert len(bench.arrivals) == 3
+    for index in range(3):
+        bench.core.answer(bench.arrivals[index].key, 500, None, bench.now_s)
+    assert bench.layer._shares.in_use == len(bench.layer) == 3  # what lingers needs its request no more
+
+
+def test_timers_that_are_put_off_or_forgotten_do_not_pile_up(called: Bench, request_text: RequestText) -> None:
+    ringing = encode(make_response(called.last_request(), 180, to_tag="callee"))
+    for _ in range(1_000):
+        called.receive(ringing, CALLEE)
+    assert len(called.layer._timer_queue) < 10
+    for number in range(5_000):
+        called.receive(request_text("BYE", branch=f"z9hG4bK{number}", to_tag="x"))
+    assert len(called.layer._timer_queue) < 4_200
+    called.advance(1000)
+    assert len(called.layer) == 0
 
 
 FLOW = Hop("udp", "203.0.113.9", 40_001, flow=0)

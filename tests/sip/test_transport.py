@@ -1,6 +1,7 @@
 """Sockets: messages cross them whole, connections are reused, and nobody can hold too many or be too slow."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,6 +27,9 @@ class Record:
         self.messages: list[tuple[bytes, Hop]] = []
         self.failures: list[Outgoing] = []
         self.traced: list[tuple[str, str, str]] = []
+        self.unreachable: list[tuple[bytes, Hop]] = []
+        self.refused: list[str] = []
+        self.broken: list[bytes] = []
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
         self.traced.append((transport, src, dst))
@@ -47,6 +51,9 @@ async def transports() -> AsyncIterator[Make]:
             on_message=lambda data, source: record.messages.append((data, source)),
             on_failure=record.failures.append,
             tracer=record,
+            on_broken=lambda data, source, error: record.broken.append(data),
+            on_unreachable=lambda data, hop: record.unreachable.append((data, hop)),
+            on_refused=record.refused.append,
             limits=limits,
         )
         await transport.start()
@@ -130,10 +137,11 @@ async def test_keep_alives_are_answered_and_a_broken_stream_is_closed(make: Make
 
 
 async def test_idle_and_trickling_connections_are_closed(make: Make) -> None:
-    a, _ = await make(Limits(idle_s=0.2, message_s=0.05))
+    a, _ = await make(Limits(idle_s=0.2, message_s=0.05, first_message_s=9))
     idle = await asyncio.open_connection(HOST, a.address.port)
+    idle[1].write(MESSAGE)
     slow = await asyncio.open_connection(HOST, a.address.port)
-    slow[1].write(b"OPT")
+    slow[1].write(MESSAGE + b"OPT")
     assert await asyncio.wait_for(slow[0].read(), 5) == b""
     assert await asyncio.wait_for(idle[0].read(), 5) == b""
     for _, writer in (idle, slow):
@@ -141,17 +149,67 @@ async def test_idle_and_trickling_connections_are_closed(make: Make) -> None:
         await writer.wait_closed()
 
 
-@pytest.mark.parametrize("limits", [Limits(connections=2), Limits(connections_per_host=2)])
-async def test_connections_are_counted(make: Make, limits: Limits) -> None:
-    a, _ = await make(limits)
-    streams = [await asyncio.open_connection(HOST, a.address.port) for _ in range(3)]
-    ended = [asyncio.create_task(reader.read()) for reader, _ in streams]
-    done, pending = await asyncio.wait(ended, timeout=5, return_when=asyncio.FIRST_COMPLETED)
-    assert len(done) == 1
-    assert all(isinstance(task.exception(), ConnectionResetError) or task.result() == b"" for task in done)
-    for _, writer in streams:
-        writer.close()
-    await asyncio.gather(*pending, return_exceptions=True)
+async def test_a_connection_that_brings_no_message_is_closed_whatever_else_it_sends(make: Make) -> None:
+    a, _ = await make(Limits(first_message_s=0.1))
+    reader, writer = await asyncio.open_connection(HOST, a.address.port)
+    async with asyncio.timeout(10):
+        while not reader.at_eof():
+            writer.write(b"\r\n\r\n")
+            await asyncio.wait_for(reader.read(100), 5)
+    writer.close()
+
+
+@pytest.mark.parametrize("limits", [Limits(incoming=3), Limits(per_source=3)])
+async def test_silent_connections_make_way_and_stop_none_that_goes_out(make: Make, limits: Limits) -> None:
+    a, seen_a = await make(limits)
+    b, seen_b = await make()
+    talker = await asyncio.open_connection(HOST, a.address.port)
+    talker[1].write(MESSAGE)
+    await until(lambda: seen_a.messages)
+    streams = [await asyncio.open_connection(HOST, a.address.port) for _ in range(40)]
+    await until(lambda: len(a._pool.all) == 3 and len(seen_a.refused) == 38)
+    a.send(Outgoing(tcp(b), MESSAGE, None))
+    await until(lambda: seen_b.messages)
+    talker[1].write(MESSAGE)  # who has spoken stays
+    late = await asyncio.open_connection(HOST, a.address.port)
+    late[1].write(MESSAGE)  # and who speaks gets in
+    await until(lambda: len(seen_a.messages) == 3)
+    for _, writer in (*streams, talker, late):
+        writer.transport.abort()
+    b.send(Outgoing(tcp(a), MESSAGE, None))
+    await until(lambda: len(seen_a.messages) == 4)
+
+
+async def test_those_who_speak_are_counted_too(make: Make) -> None:
+    a, seen = await make(Limits(incoming=2))
+    streams = []
+    for number in range(2):
+        streams.append(await asyncio.open_connection(HOST, a.address.port))
+        streams[-1][1].write(MESSAGE)
+        await until(lambda wanted=number + 1: len(seen.messages) == wanted)  # type: ignore[misc]
+    reader, writer = await asyncio.open_connection(HOST, a.address.port)
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    for _, open_writer in (*streams, (reader, writer)):
+        open_writer.transport.abort()
+    await until(lambda: a._pool.all == [] and not a._pool._sources)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_an_unreachable_udp_hop_is_known_and_harms_no_other(run: Callable[..., None]) -> None:
+    async def cross() -> None:
+        async with transports() as make:
+            (a, seen_a), (b, seen_b) = await make(), await make()
+            for _ in range(20):  # each time the kernel reports the one before it
+                a.send(Outgoing(Hop("udp", HOST, 9), MESSAGE, None))
+                a.send(Outgoing(b.address, MESSAGE, None))
+            await until(lambda: len(seen_b.messages) == 20 and seen_a.unreachable)
+            assert set(seen_a.unreachable) == {(MESSAGE, Hop("udp", HOST, 9))}
+            assert seen_a.failures == []
+            b.send(Outgoing(a.address, MESSAGE, None))
+            await until(lambda: seen_a.messages)
+
+    run(cross())
 
 
 async def test_a_peer_that_does_not_read_is_given_up(make: Make) -> None:

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.events import AckReceived, Event, Outgoing
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
-from voice_dpki.sip.transaction import UDP_MAX_BYTES, Event, Outgoing, TransactionLayer
+from voice_dpki.sip.seldom import Seldom
+from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
 from voice_dpki.sip.transport import Limits, SipTracer, Transport
 
 log = logging.getLogger(__name__)
@@ -44,11 +47,15 @@ class Endpoint:
     ) -> None:
         self._on_event = on_event
         self._advertise = advertise
+        self._failures, self._overload, self._crowd = Seldom(log), Seldom(log), Seldom(log)
         self._transport = Transport(
             host,
             port,
             on_message=self._receive,
             on_failure=self._failed,
+            on_broken=self._refuse,
+            on_unreachable=self._unreachable,
+            on_refused=self._refused,
             tracer=tracer,
             limits=limits,
             on_lost=on_lost,
@@ -92,19 +99,42 @@ class Endpoint:
                 try:
                     self._on_event(event, self.now_s())
                 except Exception:
-                    log.exception("a SIP event was not handled")
+                    self._broke(event)
         for outgoing in self.layer.take_output():
-            self._transport.send(outgoing)
+            self._guard(self._transport.send, outgoing)
         self._set_timer()
 
+    def _broke(self, event: Event) -> None:
+        """End the transaction whose user failed at `event`."""
+        self.layer.counters.failures += 1
+        self._failures.exception(self.now_s(), "a SIP event was not handled")
+        if not isinstance(event, AckReceived):
+            self.layer.give_up(event.key, self.now_s())
+
     def _receive(self, data: bytes, source: Hop) -> None:
-        self.layer.receive(data, source, self.now_s())
+        before = self.layer.counters.overload
+        self._guard(self.layer.receive, data, source, self.now_s())
+        if self.layer.counters.overload > before:
+            self._overload.warning(self.now_s(), "too many SIP transactions", source=source.host)
         self.flush()
 
     def _failed(self, outgoing: Outgoing) -> None:
         if outgoing.key is not None:
-            self.layer.transport_failed(outgoing.key, self.now_s())
+            self._guard(self.layer.transport_failed, outgoing.key, self.now_s())
             self.flush()
+
+    def _refuse(self, data: bytes, source: Hop, error: MalformedError) -> None:
+        """Answer what came last over a stream that cannot be followed any further."""
+        self._guard(self.layer.refuse_unread, data, source, error)
+        self.flush()
+
+    def _unreachable(self, data: bytes, hop: Hop) -> None:
+        self._guard(self.layer.unreachable, data, hop, self.now_s())
+        self.flush()
+
+    def _refused(self, source: str) -> None:
+        self.layer.counters.connections += 1
+        self._crowd.warning(self.now_s(), "too many SIP connections", source=source)
 
     def _set_timer(self) -> None:
         """Wake at the next timer; waking too early does no harm, so a timer that was put off stays set."""
@@ -118,5 +148,13 @@ class Endpoint:
 
     def _wake(self) -> None:
         self._timer = None
-        self.layer.handle_timer(self.now_s())
+        self._guard(self.layer.handle_timer, self.now_s())
         self.flush()
+
+    def _guard(self, work: Callable[..., None], *args: object) -> None:
+        """Do `work`; an error of our own is said and counted, and what else is open goes on."""
+        try:
+            work(*args)
+        except Exception:
+            self.layer.counters.failures += 1
+            self._failures.exception(self.now_s(), "a SIP message was not handled")

@@ -13,6 +13,14 @@ PONG: Final = b"\r\n"
 _LENGTH = re.compile(rb"(?im)^(?:content-length|l)[ \t]*:[ \t]*([0-9]{1,6})[ \t]*\r?$")
 
 
+class FramingError(MalformedError):
+    """A stream that cannot be followed any further; `head` is the header after which that is so."""
+
+    def __init__(self, message: str, head: bytes) -> None:
+        super().__init__(message)
+        self.head = head
+
+
 class StreamFramer:
     """Collects what a connection receives and gives whole messages.
 
@@ -22,6 +30,11 @@ class StreamFramer:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self.error: FramingError | None = None
+        """Why the stream cannot be followed any further: a header without Content-Length, a message over the bound.
+
+        Nothing is taken in any more; the connection must be closed.
+        """
         self.pings = 0
         """Keep-alive requests seen and not yet answered; the owner sets it back."""
 
@@ -31,15 +44,17 @@ class StreamFramer:
         return bool(self._buffer.strip(b"\r\n"))
 
     def receive(self, data: bytes) -> list[bytes]:
-        """Take in `data` and return the messages that are complete now.
-
-        Raises MalformedError where the stream cannot be followed any further: a header without Content-Length or
-        a message over the bound. The connection must then be closed.
-        """
+        """Take in `data` and return the messages that are complete now; sets `error` where no more can come."""
+        messages: list[bytes] = []
+        if self.error is not None:
+            return messages
         self._buffer += data
-        messages = []
-        while (message := self._next()) is not None:
-            messages.append(message)
+        try:
+            while (message := self._next()) is not None:
+                messages.append(message)
+        except FramingError as error:
+            self.error = error
+            self._buffer.clear()
         return messages
 
     def _next(self) -> bytes | None:
@@ -48,11 +63,13 @@ class StreamFramer:
         if end < 0:
             self._searched = len(self._buffer)
             if len(self._buffer) > MAX_MESSAGE_BYTES:
-                raise MalformedError(f"no end of the SIP header within {MAX_MESSAGE_BYTES} bytes")
+                raise FramingError(
+                    f"no end of the SIP header within {MAX_MESSAGE_BYTES} bytes", bytes(self._buffer)
+                )
             return None
         size = end + 4 + self._content_length(end)
         if size > MAX_MESSAGE_BYTES:
-            raise MalformedError(f"a SIP message over {MAX_MESSAGE_BYTES} bytes")
+            raise FramingError(f"a SIP message over {MAX_MESSAGE_BYTES} bytes", bytes(self._buffer[:end]))
         if len(self._buffer) < size:
             self._searched = end
             return None
@@ -76,5 +93,6 @@ class StreamFramer:
     def _content_length(self, end: int) -> int:
         found = _LENGTH.findall(self._buffer, 0, end)
         if len(set(found)) != 1:
-            raise MalformedError("a stream needs one Content-Length in each message (RFC 3261 §18.3)")
+            head = bytes(self._buffer[:end])
+            raise FramingError("a stream needs one Content-Length in each message (RFC 3261 §18.3)", head)
         return int(found[0])

@@ -11,7 +11,8 @@ from typing import Final
 from sipmessage import URI, Address, Request
 
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.sip.message import Hop, header_values, parse_address, parse_via, uri_hop
+from voice_dpki.sip.message import Hop, header_values, parse_address, uri_hop
+from voice_dpki.sip.via import parse_via
 
 MIN_EXPIRES_S: Final = 30
 DEFAULT_EXPIRES_S: Final = 600
@@ -205,7 +206,7 @@ def target_of(request: Request, contact: URI, source: Hop, *, flow_only: bool = 
         return Target(flow)
     if named.transport != source.transport:
         return Target(named)
-    sends_as_it_listens = parse_via(header_values(request, "Via")[0]).rport is not None
+    sends_as_it_listens = parse_via(header_values(request, "Via")[0]).asks_port
     return Target(flow) if sends_as_it_listens and named.port != source.port else Target(named)
 
 

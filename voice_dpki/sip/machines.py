@@ -46,6 +46,8 @@ class Input(Enum):
     """Timer C of a proxy (RFC 3261 §16.6 step 11)."""
     BROKEN = auto()
     """The transport could not send."""
+    OVERDUE = auto()
+    """The transaction user has not answered in time: its task died, or its own bound is missing."""
 
 
 class Action(Enum):
@@ -60,7 +62,11 @@ class Action(Enum):
     SEND_TRYING = auto()
     """Send 100 unless the transaction user has answered."""
     PATIENCE = auto()
-    """Start timer C again, or send the CANCEL that waited for a provisional response."""
+    """Start timer C, again where the response says so, or send the CANCEL that waited for a provisional one."""
+    EXTEND = auto()
+    """Give the transaction user its time again."""
+    FAIL = auto()
+    """Answer 500 in the transaction user's place."""
     CANCEL = auto()
     TELL_TIMEOUT = auto()
     TELL_BROKEN = auto()
@@ -78,8 +84,13 @@ class Timers:
     t2_s: float = 4.0
     t4_s: float = 5.0
     d_s: float = 32.0
-    c_s: float | None = None
-    """How long a proxy waits for a final response to an INVITE; None at a user agent."""
+    c_s: float = 185.0
+    """Timer C: an INVITE is cancelled after so long without a response; over three minutes (§16.6 step 11)."""
+    answer_s: float = 300.0
+    """A request whose owner has been silent for so long is ended for it, an INVITE with 500.
+
+    Longer than timer C and the wait for a cancelled request's response together.
+    """
     trying_after_s: float = 0.2
     flow_s: float = 5.0
     """How long a request on a telephone's flow may have no response at all: its NAT may have forgotten it."""
@@ -98,7 +109,7 @@ class Arm:
     """
 
     input: Input
-    wait: Literal["t1_s", "patience_s", "d_s", "t4_s"]
+    wait: Literal["t1_s", "patience_s", "d_s", "t4_s", "answer_s"]
     over_tcp: Literal["same", "never", "at once"] = "same"
 
 
@@ -179,7 +190,8 @@ INVITE_SERVER: Final = Machine(
     {
         (S.PROCEEDING, I.REQUEST): (S.PROCEEDING, (A.SEND,)),
         (S.PROCEEDING, I.TRYING_DUE): (S.PROCEEDING, (A.SEND_TRYING,)),
-        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND,)),
+        (S.PROCEEDING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND, A.EXTEND)),
+        (S.PROCEEDING, I.OVERDUE): (S.PROCEEDING, (A.FAIL, A.TELL_TIMEOUT)),
         (S.PROCEEDING, I.SUCCESS): (S.ACCEPTED, (A.SEND,)),
         (S.PROCEEDING, I.FAILURE): (S.COMPLETED, (A.SEND,)),
         (S.PROCEEDING, I.BROKEN): (S.PROCEEDING, (A.TELL_BROKEN,)),
@@ -195,6 +207,7 @@ INVITE_SERVER: Final = Machine(
         (S.CONFIRMED, I.LINGER): (S.TERMINATED, ()),
     },
     {
+        S.PROCEEDING: (Arm(I.OVERDUE, "answer_s"),),
         S.ACCEPTED: (Arm(I.LINGER, "patience_s"),),
         S.COMPLETED: (Arm(I.RETRANSMIT, "t1_s", "never"), Arm(I.TIMEOUT, "patience_s")),
         S.CONFIRMED: (Arm(I.LINGER, "t4_s", "at once"),),
@@ -206,6 +219,8 @@ SERVER: Final = Machine(
     S.TRYING,
     {
         (S.TRYING, I.PROVISIONAL): (S.PROCEEDING, (A.SEND,)),
+        (S.TRYING, I.OVERDUE): (S.TERMINATED, (A.TELL_TIMEOUT,)),
+        (S.PROCEEDING, I.OVERDUE): (S.TERMINATED, (A.TELL_TIMEOUT,)),
         (S.TRYING, I.SUCCESS): (S.COMPLETED, (A.SEND,)),
         (S.TRYING, I.FAILURE): (S.COMPLETED, (A.SEND,)),
         (S.PROCEEDING, I.REQUEST): (S.PROCEEDING, (A.SEND,)),
@@ -217,5 +232,8 @@ SERVER: Final = Machine(
         (S.COMPLETED, I.BROKEN): (S.TERMINATED, (A.TELL_BROKEN,)),
         (S.COMPLETED, I.LINGER): (S.TERMINATED, ()),
     },
-    {S.COMPLETED: (Arm(I.LINGER, "patience_s", "at once"),)},
+    {
+        S.TRYING: (Arm(I.OVERDUE, "answer_s"),),
+        S.COMPLETED: (Arm(I.LINGER, "patience_s", "at once"),),
+    },
 )

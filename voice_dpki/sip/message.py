@@ -7,12 +7,16 @@ does not change stay the text that arrived; a rewritten parameter would be anoth
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sipmessage import URI, Address, CSeq, Message, Request, Response, Via
+from sipmessage import URI, Address, Message, Request, Response
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.sip.hop import Hop, is_numeric_host, plain_ipv6, read_number, uri_hop
+from voice_dpki.sip.via import TopVia, parse_via, stamp_via
+
+__all__ = ["Hop", "is_numeric_host", "uri_hop"]  # besides what is defined here, for those who read messages
 
 MAX_MESSAGE_BYTES: Final = 65_536
 """A UDP datagram cannot hold more; over TCP the same bound is kept."""
@@ -37,6 +41,7 @@ PHRASES: Final = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    406: "Not Acceptable",
     407: "Proxy Authentication Required",
     408: "Request Timeout",
     415: "Unsupported Media Type",
@@ -58,77 +63,47 @@ PHRASES: Final = {
     488: "Not Acceptable Here",
     500: "Server Internal Error",
     501: "Not Implemented",
+    502: "Bad Gateway",
     503: "Service Unavailable",
+    505: "Version Not Supported",
     603: "Decline",
 }
 """Default reason phrases (RFC 3261 §21, RFC 8224 §6.2.2)."""
 
 _FOLD = re.compile(rb"\r\n[ \t]+")
-_SPACE_BEFORE_COLON = re.compile(rb"(?m)^([^\s:]{1,64})[ \t]+:")
+_SPACE_BEFORE_COLON = re.compile(rb"(?m)^([^\s:]{1,256})[ \t]+:")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTROL_TEXT = re.compile(r"[\x00-\x1f\x7f]")
-_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,64}\Z")
+_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,256}\Z")
 _STATUS_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
 _LONG_NUMBER = re.compile(r"(?ai)\btel:[^;>\s]{64}")
 """No telephone number is that long, and sipmessage takes quadratic time to find out."""
-_DIGITS = re.compile(r"[0-9]{1,10}\Z")
+_VERSION = re.compile(rb"(?i)SIP/[0-9]{1,4}\.[0-9]{1,4}\Z")
+_SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,63}):[!-~]")
+_CSEQ = re.compile(r"([0-9]{1,64})[ \t]+([^ \t]{1,64})\Z")
 _ONCE = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Content-Type", "Max-Forwards", "Date", "Expires")
-_RPORT = re.compile(r"(?ai);\s*rport\s*(?=;|$)")
 
 _Parsed = TypeVar("_Parsed")
 
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """Where a message comes from or goes to: transport ("udp" or "tcp") and a numeric address."""
-
-    transport: str
-    host: str
-    port: int
-    flow: int | None = field(default=None, compare=False)
-    """The flow that a message came on, or must go on (RFC 5626): a connection's number, and 0 for UDP.
-
-    None lets the transport make a connection, or prefer TCP for a large request.
-    """
-
-    @classmethod
-    def parse(cls, text: str) -> "Hop":
-        """Parse "udp:127.0.0.3:5060"; raises MalformedError."""
-        transport, _, rest = text.partition(":")
-        host, _, port = rest.rpartition(":")
-        if transport not in ("udp", "tcp") or not is_numeric_host(host) or not _DIGITS.match(port):
-            raise MalformedError(f"{text!r} is no hop: write it like udp:127.0.0.3:5060")
-        return cls(transport, host, int(port))
-
-    @property
-    def address(self) -> str:
-        """The address as "host:port"."""
-        return f"{self.host}:{self.port}"
-
-    @property
-    def reliable(self) -> bool:
-        """Whether the transport retransmits by itself."""
-        return self.transport == "tcp"
-
-    def __str__(self) -> str:
-        return f"{self.transport}:{self.host}:{self.port}"
+METHODS: Final = frozenset(
+    (
+        *("ACK", "BYE", "CANCEL", "INFO", "INVITE", "MESSAGE", "NOTIFY", "OPTIONS"),
+        *("PRACK", "PUBLISH", "REFER", "REGISTER", "SUBSCRIBE", "UPDATE"),
+    )
+)
+"""The methods of the IANA registry; any other is unknown (RFC 3261 §21.5.2)."""
+SCHEMES: Final = (b"sip", b"sips", b"tel")
+"""What a Request-URI can be read as."""
+MAX_CSEQ: Final = (1 << 32) - 1
+"""A sequence number is below 2**32 here; RFC 3261 §8.1.1.5 has requests begin below 2**31."""
 
 
-@dataclass(frozen=True, slots=True)
-class TopVia:
-    """The topmost Via of a message (RFC 3261 §20.42, RFC 3581)."""
+class UnsupportedError(MalformedError):
+    """A request that another status than 400 answers best: 416, 501 or 505 (RFC 4475)."""
 
-    transport: str
-    host: str
-    port: int
-    branch: str
-    received: str | None
-    rport: int | None
-
-    @property
-    def sent_by(self) -> str:
-        """Host and port that the sender gave for itself."""
-        return f"{self.host}:{self.port}"
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +116,6 @@ class Envelope:
     method: str
     from_tag: str
     to_tag: str
-
-
-def is_numeric_host(host: str) -> bool:
-    """Whether `host` is an IPv4 address in dotted form; nothing here resolves names."""
-    parts = host.split(".")
-    return len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts)
 
 
 def parse_message(data: bytes) -> Request | Response:
@@ -181,16 +150,34 @@ def _tidy_head(head: bytes) -> bytes:
         raise MalformedError("no status from 100 to 699 in the status line (RFC 3261 §7.2)")
     if len(lines[0]) > MAX_URI_CHARS or _LONG_NUMBER.search(lines[0].decode("latin-1")):
         raise MalformedError(f"the first line is longer than {MAX_URI_CHARS} bytes, or its number is none")
+    _check_request_line(lines[0])
+    if b"[" in lines[0]:
+        lines[0] = plain_ipv6(lines[0].decode("latin-1")).encode("latin-1")
+        head = b"\r\n".join(lines)
     return _SPACE_BEFORE_COLON.sub(rb"\1:", head) if b" :" in head or b"\t:" in head else head
+
+
+def _check_request_line(line: bytes) -> None:
+    """Find what is no request of SIP/2.0 with a URI that is known (RFC 3261 §7.1); raises UnsupportedError."""
+    _, _, rest = line.partition(b" ")
+    uri, _, version = rest.partition(b" ")
+    if line.startswith(b"SIP/") or not _VERSION.match(version):
+        return  # a status line, or no line of either kind: whoever parses it says so
+    if version.upper() != b"SIP/2.0":
+        raise UnsupportedError("another version than SIP/2.0", 505)
+    scheme = _SCHEME.match(uri)
+    if scheme is not None and scheme[1].lower() not in SCHEMES:
+        raise UnsupportedError("the scheme of the Request-URI is unknown", 416)
 
 
 def _cut_body(message: Request | Response) -> bytes:
     text = message.headers.get("Content-Length")
     if text is None:
         return message.body
-    if not _DIGITS.match(text) or int(text) > len(message.body):
+    length = read_number(text, len(message.body))
+    if length is None:
         raise MalformedError("Content-Length is no number, or more than there is (RFC 3261 §18.3)")
-    return message.body[: int(text)]
+    return message.body[:length]
 
 
 def _read(parse: Callable[[str], _Parsed] | Callable[[bytes], _Parsed], value: str | bytes, what: str) -> _Parsed:
@@ -208,14 +195,14 @@ def parse_uri(text: str) -> URI:
     """Parse a SIP, SIPS or TEL URI of at most MAX_URI_CHARS; raises MalformedError."""
     if len(text) > MAX_URI_CHARS or _LONG_NUMBER.search(text):
         raise MalformedError(f"a URI is longer than {MAX_URI_CHARS} characters, or its number is none")
-    return _read(URI.parse, text, "a SIP or TEL URI")
+    return _read(URI.parse, plain_ipv6(text), "a SIP or TEL URI")
 
 
 def parse_address(text: str) -> Address:
     """Parse one name-addr or addr-spec with its parameters; raises MalformedError."""
     if len(text) > MAX_ADDRESS_CHARS or _LONG_NUMBER.search(text):
         raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters, or its number is none")
-    return _read(Address.parse, text, "an address")
+    return _read(Address.parse, plain_ipv6(text), "an address")
 
 
 def split_values(values: Iterable[str]) -> list[str]:
@@ -276,19 +263,26 @@ def read_envelope(message: Request | Response) -> Envelope:
     vias = header_values(message, "Via")
     if not vias or len(vias) > MAX_VIAS:
         raise MalformedError(f"no Via, or more than {MAX_VIAS}")
-    cseq = _read(CSeq.parse, required_header(message, "CSeq"), "a CSeq")
-    if cseq.sequence >= 1 << 32:
-        raise MalformedError("CSeq is 2**32 or more")
-    if isinstance(message, Request) and cseq.method != message.method:
-        raise MalformedError("CSeq is for another method than the request's (RFC 3261 §8.1.1.5)")
+    sequence, method = _read_cseq(message)
     return Envelope(
         via=parse_via(vias[0]),
         call_id=required_header(message, "Call-ID"),
-        sequence=cseq.sequence,
-        method=cseq.method,
+        sequence=sequence,
+        method=method,
         from_tag=tag_of(parse_address(required_header(message, "From"))),
         to_tag=tag_of(parse_address(required_header(message, "To"))),
     )
+
+
+def _read_cseq(message: Request | Response) -> tuple[int, str]:
+    match = _CSEQ.match(required_header(message, "CSeq"))
+    sequence = read_number(match[1], MAX_CSEQ) if match else None
+    if match is None or sequence is None:
+        raise MalformedError(f"CSeq is no number up to {MAX_CSEQ} and a method (RFC 3261 §20.16)")
+    if isinstance(message, Request) and match[2] != message.method:
+        text = "CSeq is for another method than the request's (RFC 3261 §8.1.1.5)"
+        raise MalformedError(text) if message.method in METHODS else UnsupportedError(text, 501)
+    return sequence, match[2]
 
 
 def tag_of(address: Address) -> str:
@@ -296,65 +290,23 @@ def tag_of(address: Address) -> str:
     return address.parameters.get("tag") or ""
 
 
-def parse_via(text: str) -> TopVia:
-    """Parse one Via value; raises MalformedError."""
-    if len(text) > MAX_ADDRESS_CHARS:
-        raise MalformedError(f"a Via is longer than {MAX_ADDRESS_CHARS} characters")
-    via = _read(Via.parse, text, "a Via")
-    parameters = {name.lower(): value for name, value in via.parameters.items()}
-    rport = parameters.get("rport")
-    return TopVia(
-        transport=via.transport.lower(),
-        host=via.host,
-        port=_port(str(via.port or 5060)),
-        branch=parameters.get("branch") or "",
-        received=parameters.get("received"),
-        rport=_port(rport) if rport else None,
-    )
-
-
-def _port(text: str) -> int:
-    if not _DIGITS.match(text) or not 0 < int(text) < 65536:
-        raise MalformedError("a port is not from 1 to 65535")
-    return int(text)
-
-
-def mark_received(request: Request, source: Hop) -> None:
+def mark_received(request: Request, via: TopVia, source: Hop) -> None:
     """Note in the topmost Via where the request really came from (RFC 3261 §18.2.1, RFC 3581 §4)."""
     vias = header_values(request, "Via")
-    top = parse_via(vias[0])
-    text, asked_for_port = _RPORT.subn(f";rport={source.port}", vias[0], count=1)
-    if asked_for_port or top.host != source.host:
-        text += f";received={source.host}"
-    if text != vias[0]:
-        set_header_values(request, "Via", [text, *vias[1:]])
+    set_header_values(request, "Via", [stamp_via(vias[0], via.host, source), *vias[1:]])
 
 
-def response_hop(via: TopVia, transport: str) -> Hop:
-    """Return where a response goes when no connection leads back (RFC 3261 §18.2.2, RFC 3581 §4).
+def copy_request(request: Request, *, vias: Sequence[str] | None = None) -> Request:
+    """Return a copy whose header fields can be changed apart from the original's; `vias`, where given, come first.
 
-    Raises MalformedError where the Via names no numeric host.
+    Elements want Via at the top (RFC 3261 §7.3.1), and so does who finds its request in an ICMP message.
     """
-    host = via.received or via.host
-    if not is_numeric_host(host):
-        raise MalformedError("the Via names no numeric address")
-    return Hop(transport, host, via.rport or via.port if transport == "udp" else via.port)
-
-
-def uri_hop(uri: URI) -> Hop | None:
-    """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4)."""
-    if uri.scheme != "sip" or not is_numeric_host(uri.host):
-        return None
-    transport = (uri.parameters.get("transport") or "udp").lower()
-    if transport not in ("udp", "tcp") or not 0 <= (uri.port or 5060) < 65536:
-        return None
-    return Hop(transport, uri.host, uri.port or 5060)
-
-
-def copy_request(request: Request) -> Request:
-    """Return a copy whose header fields can be changed apart from the original's."""
     copy = Request(request.method, request.uri, request.body)
+    if vias is not None:
+        copy.headers.setlist("Via", list(vias))
     _copy_headers(request, copy)
+    if vias is not None:
+        copy.headers.setlist("Via", list(vias))
     return copy
 
 
@@ -379,7 +331,7 @@ def make_response(
     headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
     """Build the response that RFC 3261 §8.2.6 asks for; `to_tag` is added where To has no tag yet."""
-    response = Response(status, one_line(phrase or PHRASES.get(status, "Answer")))
+    response = Response(status, one_line(phrase or default_phrase(status)))
     for name in ("Via", "From", "To", "Call-ID", "CSeq"):
         set_header_values(response, name, request.headers.getlist(name))
     to = response.headers.get("To", "") or ""
@@ -388,6 +340,11 @@ def make_response(
     for name, value in headers:
         response.headers.add(name, value)
     return response
+
+
+def default_phrase(status: int) -> str:
+    """Return the reason phrase that goes with `status`."""
+    return PHRASES.get(status, "Answer")
 
 
 def one_line(text: str) -> str:

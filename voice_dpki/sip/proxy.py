@@ -18,6 +18,17 @@ from sipmessage import URI, Request, Response
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.sip.events import (
+    AckReceived,
+    Event,
+    RequestReceived,
+    ResponseReceived,
+    Terminated,
+    TimedOut,
+    TransactionKey,
+    TransportBroken,
+)
+from voice_dpki.sip.hop import read_number
 from voice_dpki.sip.location import Target
 from voice_dpki.sip.message import (
     Envelope,
@@ -27,25 +38,17 @@ from voice_dpki.sip.message import (
     header_values,
     make_response,
     parse_address,
-    parse_via,
     set_header_values,
     uri_hop,
 )
-from voice_dpki.sip.transaction import (
-    AckReceived,
-    Event,
-    RequestReceived,
-    ResponseReceived,
-    Terminated,
-    TimedOut,
-    TransactionKey,
-    TransactionLayer,
-    TransportBroken,
-)
+from voice_dpki.sip.transaction import TransactionLayer
+from voice_dpki.sip.via import parse_via
 
 MAX_FORWARDS: Final = 70
-TIMER_C_S: Final = 185.0
-"""More than three minutes (RFC 3261 §16.6 step 11)."""
+MAX_MAX_FORWARDS: Final = 255
+
+STATELESS: Final = frozenset((400, 401, 403, 404, 405, 407, 416, 420, 481, 482, 483, 501))
+"""Answers that cost nothing to give again: no state is kept for them (RFC 3261 §16.11, §26.3.2.4)."""
 
 _CALL_PARAMETER: Final = "call"
 _FLOW_PARAMETER: Final = "flow"
@@ -75,6 +78,7 @@ class _Context:
     """None once a final response was sent."""
     transport: str
     """How the request came."""
+    envelope: Envelope
     loop_digest: str
     client: TransactionKey | None = None
     cancelled: bool = False
@@ -147,11 +151,18 @@ class ProxyCore:
         now_s: float,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Answer a request with a response of the proxy's own making; nothing, if it is over already."""
+        """Answer a request with a response of the proxy's own making; nothing, if it is over already.
+
+        No state is kept for an answer that can be given again: one of STATELESS, to a request that was not
+        forwarded and has no credentials. Those would count as used when the request came again.
+        """
         context = self._contexts.get(key)
-        if context is not None and context.request is not None:
-            tag = self._random.token(6).hex()
-            self._send(key, make_response(context.request, status, phrase, to_tag=tag, headers=headers), now_s)
+        if context is None or context.request is None:
+            return
+        tag = self._layer.stateless_tag(context.envelope)
+        response = make_response(context.request, status, phrase, to_tag=tag, headers=headers)
+        again = status in (401, 407) or not _has_credentials(context.request)
+        self._send(key, response, now_s, keep=status not in STATELESS or context.client is not None or not again)
 
     def forward(
         self,
@@ -171,16 +182,16 @@ class ProxyCore:
         called, and has to answer or forward the request elsewhere; it is told whether the hop is known to be gone.
         """
         context = self._contexts.get(key)
-        if context is None or context.cancelled or context.client is not None:
+        if context is None or context.request is None or context.cancelled or context.client is not None:
             return
         context.over_flow, context.otherwise = hop.flow is not None, otherwise
         request = copy_request(request)
-        forwards = int(request.headers.get("Max-Forwards") or MAX_FORWARDS)
-        request.headers.set("Max-Forwards", str(forwards - 1))
+        request.headers.set("Max-Forwards", str(max(_forwards(request) - 1, 0)))
         if request.method == "INVITE":
             there, here = (hop.transport, hop), (context.transport, back)
             records = self._records(request.headers["Call-ID"], there, here)
             set_header_values(request, "Record-Route", [*records, *request.headers.getlist("Record-Route")])
+        self._layer.send_trying(key, now_s)
         try:
             branch = f"{self._layer.new_branch()}.{context.loop_digest}"
             context.client = self._layer.send_request(request, hop, now_s, branch=branch, fallback=fallback)
@@ -189,8 +200,18 @@ class ProxyCore:
         else:
             self._servers[context.client] = key
 
-    def _send(self, key: TransactionKey, response: Response, now_s: float) -> None:
-        self._layer.respond(key, response, now_s)
+    def fail(self, key: TransactionKey, now_s: float) -> None:
+        """End what transaction `key` is part of, after an error of our own: the sender of the request gets 500."""
+        key = self._servers.get(key, key)
+        context = self._contexts.get(key)
+        if context is not None:
+            context.cancelled = True
+            if context.client is not None:
+                self._layer.give_up(context.client, now_s)
+        self._layer.give_up(key, now_s)
+
+    def _send(self, key: TransactionKey, response: Response, now_s: float, *, keep: bool = True) -> None:
+        (self._layer.respond if keep else self._layer.refuse)(key, response, now_s)
         context = self._contexts.get(key)
         if response.code >= 200 and context is not None and context.request is not None:
             context.request = None
@@ -218,7 +239,7 @@ class ProxyCore:
             return None
         loop_digest = _loop_digest(event.request, event.envelope)
         self._contexts[event.key] = _Context(
-            event.request.method, event.request, event.source.transport, loop_digest
+            event.request.method, event.request, event.source.transport, event.envelope, loop_digest
         )
         try:
             self._check(event.request, loop_digest)
@@ -249,10 +270,7 @@ class ProxyCore:
     def _check(self, request: Request, loop_digest: str) -> None:
         if request.uri.scheme not in ("sip", "tel"):
             raise _RefusedError(416, "Unsupported URI Scheme")
-        forwards = request.headers.get("Max-Forwards") or str(MAX_FORWARDS)
-        if not forwards.isascii() or not forwards.isdigit() or int(forwards[:9]) > 255:
-            raise MalformedError("Max-Forwards is no number up to 255")
-        if int(forwards) == 0:
+        if _forwards(request) == 0:
             raise _RefusedError(483, "Too Many Hops")
         if required := header_values(request, "Proxy-Require"):
             raise _RefusedError(420, "Bad Extension", tuple(("Unsupported", value) for value in required))
@@ -327,11 +345,11 @@ class ProxyCore:
     def _cancel(self, event: RequestReceived, now_s: float) -> None:
         key = self._layer.cancelled_invite(event.envelope)
         context = self._contexts.get(key) if key else None
-        tag = self._random.token(6).hex()
-        status = 200 if context else 481
-        self._send(event.key, make_response(event.request, status, to_tag=tag), now_s)
+        tag = self._layer.stateless_tag(event.envelope)
         if key is None or context is None:
+            self._layer.refuse(event.key, make_response(event.request, 481, to_tag=tag), now_s)
             return
+        self._layer.respond(event.key, make_response(event.request, 200, to_tag=tag), now_s)
         context.cancelled = True
         if context.client is not None:
             self._layer.cancel(context.client, now_s, reasons=event.request.headers.getlist("Reason"))
@@ -342,10 +360,16 @@ class ProxyCore:
 
     def _response(self, event: ResponseReceived, now_s: float) -> None:
         server = self._servers.get(event.key)
+        context = self._contexts.get(server) if server else None
+        if server is None or context is None:
+            return
+        context.otherwise = None  # somebody is there
+        if event.response.code == 100:
+            return
         vias = header_values(event.response, "Via")[1:]
-        if context := self._contexts.get(server) if server else None:
-            context.otherwise = None  # somebody is there
-        if server is None or event.response.code == 100 or not vias:
+        if not _goes_back(vias, context.envelope):
+            if event.response.code >= 200:  # the caller waits for some answer, and can use no other
+                self.answer(server, 502, "Bad Gateway: the next hop's response has lost its way back", now_s)
             return
         if event.response.code == 503:  # the next hop's trouble, not this proxy's (§16.7 step 6)
             self.answer(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
@@ -357,6 +381,9 @@ class ProxyCore:
         self._send(server, response, now_s)
 
     def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
+        own = self._contexts.get(event.key)
+        if own is not None and own.client is not None and isinstance(event, TimedOut):
+            self._layer.give_up(own.client, now_s)  # nobody waits for its answer any more
         server = self._servers.get(event.key)
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
@@ -380,3 +407,25 @@ def _loop_digest(request: Request, envelope: Envelope) -> str:
     """Return a digest of all that decides where a request goes (RFC 5393 §4.2)."""
     parts = [str(request.uri), envelope.call_id, envelope.from_tag, str(envelope.sequence), request.method]
     return hashlib.sha256("\0".join([*parts, *header_values(request, "Route")]).encode()).hexdigest()[:12]
+
+
+def _forwards(request: Request) -> int:
+    """Return the request's Max-Forwards, or the default where it has none; raises MalformedError."""
+    text = request.headers.get("Max-Forwards")
+    forwards = MAX_FORWARDS if text is None else read_number(text, MAX_MAX_FORWARDS)
+    if forwards is None:
+        raise MalformedError(f"Max-Forwards is no number up to {MAX_MAX_FORWARDS}")
+    return forwards
+
+
+def _has_credentials(request: Request) -> bool:
+    return any(request.headers.get(name) is not None for name in ("Authorization", "Proxy-Authorization"))
+
+
+def _goes_back(vias: list[str], envelope: Envelope) -> bool:
+    """Whether a response without our own Via names the hop that the request came from (§16.7 step 3)."""
+    try:
+        via = parse_via(vias[0]) if vias else None
+    except MalformedError:
+        return False
+    return via is not None and (via.branch, via.sent_by) == (envelope.via.branch, envelope.via.sent_by)

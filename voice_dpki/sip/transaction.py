@@ -5,16 +5,28 @@ transaction user in `take_events` and messages in `take_output`. After any call 
 `handle_timer` once `next_timer` has come.
 """
 
-import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Final, NewType, TypeAlias
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final, TypeAlias
 
 from sipmessage import Request, Response
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.sip.events import (
+    AckReceived,
+    Counters,
+    Event,
+    Outgoing,
+    RequestReceived,
+    ResponseReceived,
+    Terminated,
+    TimedOut,
+    TransactionKey,
+    TransportBroken,
+)
+from voice_dpki.sip.hop import source_of
 from voice_dpki.sip.machines import (
     CLIENT,
     INVITE_CLIENT,
@@ -22,7 +34,6 @@ from voice_dpki.sip.machines import (
     SERVER,
     Action,
     Input,
-    Machine,
     State,
     Timers,
 )
@@ -30,135 +41,49 @@ from voice_dpki.sip.message import (
     MAGIC_COOKIE,
     Envelope,
     Hop,
+    UnsupportedError,
     copy_request,
+    default_phrase,
     encode,
     header_values,
     make_response,
     mark_received,
     parse_message,
-    parse_via,
     read_envelope,
     required_header,
-    response_hop,
     set_header_values,
 )
+from voice_dpki.sip.salvage import refuse_unread
+from voice_dpki.sip.shares import Shares, cost_of
+from voice_dpki.sip.timers import TimerQueue
+from voice_dpki.sip.transaction_state import Transaction, client_key, input_of, quoted_key, server_key, sibling
+from voice_dpki.sip.via import way_back
 
-MAX_TRANSACTIONS: Final = 65_536
+__all__ = [
+    "MAX_TRANSACTIONS",
+    "UDP_MAX_BYTES",
+    "AckReceived",
+    "Counters",
+    "Event",
+    "Outgoing",
+    "RequestReceived",
+    "ResponseReceived",
+    "Terminated",
+    "TimedOut",
+    "TransactionKey",
+    "TransactionLayer",
+    "TransportBroken",
+    "input_of",
+]
+
+MAX_TRANSACTIONS: Final = 131_072
+"""Places of `shares.PLACE_BYTES`; a transaction takes one, and more while a longer message is kept."""
+RETRY_AFTER_S: Final = 5
+"""When a source that was refused for want of room may ask again."""
+_SALT_BYTES: Final = 16
+_TAG_CHARS: Final = 16
 UDP_MAX_BYTES: Final = 1_300
 """Largest request sent over UDP where the path's MTU is unknown (RFC 3261 §18.1.1)."""
-
-TransactionKey = NewType("TransactionKey", str)
-"""Identifies a transaction (RFC 3261 §17.1.3, §17.2.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to send to `hop`; over TCP, on the open connection to it if there is one.
-
-    `fallback` is where a response goes when the connection that brought the request is gone, and a request when the
-    flow of its hop is.
-    """
-
-    hop: Hop
-    data: bytes
-    key: TransactionKey | None
-    fallback: Hop | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
-    """A new request other than ACK; the transaction user must answer it with `respond`."""
-
-    key: TransactionKey
-    request: Request
-    envelope: Envelope
-    source: Hop
-
-
-@dataclass(frozen=True, slots=True)
-class AckReceived:
-    """An ACK for a 2xx response, which belongs to no transaction (RFC 3261 §17)."""
-
-    request: Request
-    envelope: Envelope
-    source: Hop
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseReceived:
-    """A response to a request that was sent."""
-
-    key: TransactionKey
-    response: Response
-    envelope: Envelope
-
-
-@dataclass(frozen=True, slots=True)
-class TimedOut:
-    """No answer came in time: to a request, or (server) no ACK for the final response."""
-
-    key: TransactionKey
-
-
-@dataclass(frozen=True, slots=True)
-class TransportBroken:
-    """A message of this transaction could not be sent."""
-
-    key: TransactionKey
-
-
-@dataclass(frozen=True, slots=True)
-class Terminated:
-    """The transaction is over and forgotten."""
-
-    key: TransactionKey
-
-
-Event: TypeAlias = RequestReceived | AckReceived | ResponseReceived | TimedOut | TransportBroken | Terminated
-
-
-@dataclass(slots=True)
-class _Transaction:
-    key: TransactionKey
-    machine: Machine
-    hop: Hop
-    branch: str
-    sequence: int
-    request: Request | None
-    """None once nothing can be built from it any more: an answered transaction lingers, and may be one of many."""
-    wire: bytes = b""
-    """What is sent again: a client's request or its ACK, a server's latest response."""
-    fallback: Hop | None = None
-    state: State = State.TERMINATED
-    timers: dict[Input, float] = field(default_factory=dict)
-    interval_s: float = 0.0
-    cancelling: bool = False
-    reasons: tuple[str, ...] = ()
-    quiet: bool = False
-    """Whether the transaction user is told nothing: a CANCEL that the layer sends itself."""
-    plain_hop: Hop | None = None
-    """The UDP hop that was meant, when only size made it TCP (RFC 3261 §18.1.1)."""
-
-    @property
-    def is_unanswered(self) -> bool:
-        """Whether this is a request that was sent and has had no response at all."""
-        return self.state in (State.CALLING, State.TRYING) and self.machine in (INVITE_CLIENT, CLIENT)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was refused without a transaction, for metrics."""
-
-    malformed: int = 0
-    stray_responses: int = 0
-    overload: int = 0
-
-
-def input_of(status: int) -> Input:
-    """Return the input that a response with `status` is."""
-    if status < 200:
-        return Input.PROVISIONAL
-    return Input.SUCCESS if status < 300 else Input.FAILURE
 
 
 class TransactionLayer:
@@ -183,9 +108,10 @@ class TransactionLayer:
         self._timers = timers or Timers()
         self._udp_max_bytes = udp_max_bytes
         self._max_transactions = max_transactions
-        self._transactions: dict[TransactionKey, _Transaction] = {}
-        self._due: list[tuple[float, int, TransactionKey, Input]] = []
-        self._order = count()
+        self._shares = Shares(max_transactions)
+        self._salt = random.token(_SALT_BYTES)
+        self._transactions: dict[TransactionKey, Transaction] = {}
+        self._timer_queue = TimerQueue()
         self._events: list[Event] = []
         self._output: list[Outgoing] = []
 
@@ -206,40 +132,39 @@ class TransactionLayer:
 
     def next_timer(self) -> float | None:
         """Return when `handle_timer` must be called next, or None."""
-        while self._due:
-            due_s, _, key, name = self._due[0]
-            transaction = self._transactions.get(key)
-            if transaction is not None and transaction.timers.get(name) == due_s:
-                return due_s
-            heapq.heappop(self._due)
-        return None
+        return self._timer_queue.next_s()
 
     def handle_timer(self, now_s: float) -> None:
-        """Fire every timer that is due at `now_s`."""
-        while (due_s := self.next_timer()) is not None and due_s <= now_s:
-            _, _, key, name = heapq.heappop(self._due)
-            transaction = self._transactions[key]
-            del transaction.timers[name]
-            self._feed(transaction, name, now_s)
+        """Fire every timer that is due at `now_s`. A transaction that cannot take its timer is forgotten."""
+        while (due := self._timer_queue.pop(now_s)) is not None:
+            transaction = self._transactions[due.key]
+            try:
+                self._feed(transaction, due.name, now_s)
+            except Exception:
+                self._forget(transaction)
+                raise
 
     def receive(self, data: bytes, source: Hop, now_s: float) -> None:
-        """Take in one message. What cannot be understood is counted, and answered with 400 where possible."""
+        """Take in one message. A request that cannot be understood is counted, and answered as RFC 4475 says."""
         try:
             message = parse_message(data)
-        except MalformedError:
-            self.counters.malformed += 1
-            return
-        try:
             envelope = read_envelope(message)
-            if isinstance(message, Response):
-                self._receive_response(message, envelope, now_s)
-            else:
-                mark_received(message, source)
-                self._receive_request(message, envelope, source, now_s)
         except MalformedError as error:
-            self.counters.malformed += 1
-            if isinstance(message, Request) and message.method != "ACK":
-                self._refuse(message, source, 400, f"Bad Request: {error}")
+            self.refuse_unread(data, source, error)
+            return
+        if isinstance(message, Response):
+            self._receive_response(message, envelope, now_s)
+        else:
+            mark_received(message, envelope.via, source)
+            self._receive_request(message, envelope, source, cost_of(len(data)), now_s)
+
+    def refuse_unread(self, data: bytes, source: Hop, error: MalformedError) -> None:
+        """Answer what `error` says cannot be understood, without a transaction, where it can be answered at all."""
+        self.counters.malformed += 1
+        status = error.status if isinstance(error, UnsupportedError) else 400
+        answer = refuse_unread(data, source, status, f"{default_phrase(status)}: {error}", self._tag(data))
+        if answer is not None:
+            self._output.append(Outgoing(*answer, None))
 
     def transport_failed(self, key: TransactionKey, now_s: float) -> None:
         """Tell the transaction that its latest message could not be sent.
@@ -256,6 +181,18 @@ class TransactionLayer:
             self._send(transaction)
         else:
             self._feed(transaction, Input.BROKEN, now_s)
+
+    def unreachable(self, data: bytes, hop: Hop, now_s: float) -> None:
+        """Tell the transaction whose request begins with `data` that nobody receives at `hop` (RFC 3261 §18.4).
+
+        Its random branch must be there: without it anybody could end a call with an ICMP message of his own.
+        """
+        key = quoted_key(data)
+        if key is None:
+            return
+        transaction = self._transactions.get(key)
+        if transaction is not None and transaction.hop == hop:
+            self.transport_failed(key, now_s)
 
     # What the transaction user does: send requests, answer them, cancel.
 
@@ -277,12 +214,10 @@ class TransactionLayer:
         Where `hop` is a flow that is gone, it goes to `fallback`, if there is one, over the same transport.
         Raises LocalError where the layer holds all the transactions that it may.
         """
-        if len(self._transactions) >= self._max_transactions:
+        if not self._shares.admits("", 1):
             raise LocalError(f"{self._max_transactions} SIP transactions are open, which is the limit")
         branch = branch or self.new_branch()
-        request = copy_request(request)
-        vias = header_values(request, "Via")
-        set_header_values(request, "Via", [self._via(hop, branch), *vias])
+        request = copy_request(request, vias=[self._via(hop, branch), *header_values(request, "Via")])
         sequence = read_envelope(request).sequence
         transaction = self._client(request, hop, branch, sequence)
         transaction.fallback = fallback
@@ -290,18 +225,19 @@ class TransactionLayer:
         if hop.transport == "udp" and hop.flow is None and len(transaction.wire) > self._udp_max_bytes:
             transaction.plain_hop = hop
             self._address(transaction, replace(hop, transport="tcp"))
+        transaction.cost = cost_of(len(transaction.wire))
         self._open(transaction, now_s)
         self._send(transaction)
         return transaction.key
 
-    def _client(self, request: Request, hop: Hop, branch: str, sequence: int) -> _Transaction:
+    def _client(self, request: Request, hop: Hop, branch: str, sequence: int) -> Transaction:
         machine = INVITE_CLIENT if request.method == "INVITE" else CLIENT
-        return _Transaction(_client_key(branch, request.method), machine, hop, branch, sequence, request)
+        return Transaction(client_key(branch, request.method), machine, hop, branch, sequence, request)
 
     def send_ack(self, request: Request, hop: Hop, fallback: Hop | None = None) -> None:
         """Send an ACK for a 2xx response: outside any transaction (RFC 3261 §13.2.2.4)."""
-        request = copy_request(request)
-        set_header_values(request, "Via", [self._via(hop, self.new_branch()), *request.headers.getlist("Via")])
+        vias = [self._via(hop, self.new_branch()), *request.headers.getlist("Via")]
+        request = copy_request(request, vias=vias)
         self._output.append(Outgoing(hop, encode(request), None, fallback))
 
     def respond(self, key: TransactionKey, response: Response, now_s: float) -> None:
@@ -326,6 +262,46 @@ class TransactionLayer:
         if transaction.state is State.PROCEEDING:
             self._send_cancel(transaction, None, now_s)
 
+    def refuse(self, key: TransactionKey, response: Response, now_s: float) -> None:
+        """Answer a request and keep no state of it: sent again, it is answered again (RFC 3261 §8.2.7).
+
+        After a provisional response a client repeats nothing, so the answer is then kept as by `respond`.
+        """
+        transaction = self._transactions.get(key)
+        if transaction is None or transaction.state not in (State.TRYING, State.PROCEEDING):
+            return
+        if transaction.wire:
+            self.respond(key, response, now_s)
+        else:
+            self._output.append(Outgoing(transaction.hop, encode(response), None, transaction.fallback))
+            self._forget(transaction)
+
+    def send_trying(self, key: TransactionKey, now_s: float) -> None:
+        """Answer an INVITE with 100 now, unless it has had an answer (RFC 3261 §17.2.1)."""
+        transaction = self._transactions.get(key)
+        if transaction is not None:
+            self._feed(transaction, Input.TRYING_DUE, now_s)
+
+    def stateless_tag(self, envelope: Envelope) -> str:
+        """Return a To tag that is the same each time a request comes (RFC 3261 §8.2.7)."""
+        fields = (envelope.via.branch, envelope.via.sent_by, envelope.call_id, envelope.from_tag, envelope.sequence)
+        return self._tag(repr(fields).encode())
+
+    def _tag(self, data: bytes) -> str:
+        return sha256(self._salt + data).hexdigest()[:_TAG_CHARS]
+
+    def give_up(self, key: TransactionKey, now_s: float) -> None:
+        """End a transaction whose owner has failed: a request that came in gets 500, one sent is forgotten."""
+        transaction = self._transactions.get(key)
+        if transaction is None or transaction.state not in (State.CALLING, State.TRYING, State.PROCEEDING):
+            return
+        if transaction.machine in (SERVER, INVITE_SERVER):
+            self._answer_500(transaction, now_s)
+        elif transaction.machine is INVITE_CLIENT:
+            self.cancel(key, now_s)
+        else:
+            self._forget(transaction)
+
     def abandon(self, key: TransactionKey) -> None:
         """Forget a request without an answer, where RFC 4320 §4.2 forbids to send a late one."""
         transaction = self._transactions.get(key)
@@ -334,40 +310,41 @@ class TransactionLayer:
 
     def cancelled_invite(self, envelope: Envelope) -> TransactionKey | None:
         """Return the INVITE that a received CANCEL is about (RFC 3261 §9.2), or None."""
-        key = _server_key(envelope, "INVITE")
+        key = server_key(envelope, "INVITE")
         return key if key in self._transactions else None
 
     # Receiving.
 
     def _receive_response(self, response: Response, envelope: Envelope, now_s: float) -> None:
-        transaction = self._transactions.get(_client_key(envelope.via.branch, envelope.method))
+        transaction = self._transactions.get(client_key(envelope.via.branch, envelope.method))
         if transaction is None or envelope.via.sent_by != self.sent_by:
             self.counters.stray_responses += 1
             return
         self._feed(transaction, input_of(response.code), now_s, (response, envelope))
 
-    def _receive_request(self, request: Request, envelope: Envelope, source: Hop, now_s: float) -> None:
+    def _receive_request(self, request: Request, envelope: Envelope, source: Hop, cost: int, now_s: float) -> None:
         is_ack = request.method == "ACK"
-        key = _server_key(envelope, "INVITE" if is_ack else request.method)
+        key = server_key(envelope, "INVITE" if is_ack else request.method)
         transaction = self._transactions.get(key)
         if transaction is not None:
             self._feed(transaction, Input.ACK if is_ack else Input.REQUEST, now_s, (request, envelope))
         elif is_ack:
             self._events.append(AckReceived(request, envelope, source))
-        elif len(self._transactions) >= self._max_transactions:
-            self.counters.overload += 1
-            self._refuse(request, source, 503, "Service Unavailable: too many transactions")
+        elif not self._has_room(envelope, source, cost):
+            self._refuse_overload(request, envelope, source)
         else:
-            self._accept(key, request, envelope, source, now_s)
+            self._accept(key, request, envelope, source, cost, now_s)
 
-    def _accept(self, key: TransactionKey, request: Request, envelope: Envelope, source: Hop, now_s: float) -> None:
+    def _accept(
+        self, key: TransactionKey, request: Request, envelope: Envelope, source: Hop, cost: int, now_s: float
+    ) -> None:
         machine = INVITE_SERVER if request.method == "INVITE" else SERVER
-        via = parse_via(header_values(request, "Via")[0])
-        back = response_hop(via, source.transport)
+        back = way_back(envelope.via.asks_port, envelope.via.port, source)
         hop, fallback = (source, back) if source.reliable else (back, None)
-        transaction = _Transaction(
-            key, machine, hop, envelope.via.branch, envelope.sequence, request, fallback=fallback
-        )
+        transaction = Transaction(
+            key, machine, hop, envelope.via.branch, envelope.sequence, request, fallback=fallback,
+            source=source_of(source.host), cost=cost,
+        )  # fmt: skip
         self._open(transaction, now_s)
         if machine is INVITE_SERVER:
             self._arm(transaction, Input.TRYING_DUE, self._timers.trying_after_s, now_s)
@@ -375,26 +352,35 @@ class TransactionLayer:
                 self.handle_timer(now_s)
         self._events.append(RequestReceived(key, request, envelope, source))
 
-    def _refuse(self, request: Request, source: Hop, status: int, phrase: str) -> None:
-        """Answer without a transaction, if the request says enough to be answered."""
-        try:
-            via = parse_via(header_values(request, "Via")[0])
-            hop = source if source.reliable else response_hop(via, "udp")
-            response = make_response(request, status, phrase, to_tag=self._random.token(6).hex())
-        except (MalformedError, IndexError):
-            return
+    def _has_room(self, envelope: Envelope, source: Hop, cost: int) -> bool:
+        """Whether the source may open one more transaction; to give one up, it always may."""
+        if envelope.method == "CANCEL" and self.cancelled_invite(envelope) is not None:
+            return True
+        return self._shares.admits(source_of(source.host), cost)
+
+    def _refuse_overload(self, request: Request, envelope: Envelope, source: Hop) -> None:
+        self.counters.overload += 1
+        hop = source if source.reliable else way_back(envelope.via.asks_port, envelope.via.port, source)
+        response = make_response(
+            request,
+            503,
+            "Service Unavailable: too many transactions",
+            to_tag=self.stateless_tag(envelope),
+            headers=[("Retry-After", str(RETRY_AFTER_S))],
+        )
         self._output.append(Outgoing(hop, encode(response), None))
 
     # Moving one transaction.
 
-    def _open(self, transaction: _Transaction, now_s: float) -> None:
+    def _open(self, transaction: Transaction, now_s: float) -> None:
         self._transactions[transaction.key] = transaction
+        self._shares.take(transaction.source, transaction.cost)
         transaction.state = transaction.machine.start
         self._enter(transaction, now_s)
 
     def _feed(
         self,
-        transaction: _Transaction,
+        transaction: Transaction,
         what: Input,
         now_s: float,
         message: tuple[Request | Response, Envelope] | None = None,
@@ -412,17 +398,19 @@ class TransactionLayer:
             _DO[action](self, transaction, message, now_s)
         if transaction.state in _ANSWERED:
             transaction.request = None
+            self._shares.give_back(transaction.source, transaction.cost - 1)
+            transaction.cost = 1  # whatever else lingers is small
             if transaction.state is State.ACCEPTED or transaction.machine is CLIENT:
                 transaction.wire = b""
         elif transaction.state is State.TERMINATED:
             self._forget(transaction)
 
-    def _enter(self, transaction: _Transaction, now_s: float) -> None:
+    def _enter(self, transaction: Transaction, now_s: float) -> None:
         """Start the timers of the state that was entered."""
         arms = transaction.machine.entry.get(transaction.state)
         if arms is None:
             return
-        transaction.timers.clear()
+        transaction.timers.stop()
         reliable = transaction.hop.reliable
         for arm in arms:
             if reliable and arm.over_tcp == "never":
@@ -434,7 +422,7 @@ class TransactionLayer:
                 transaction.interval_s = wait_s
             self._arm(transaction, arm.input, wait_s, now_s)
 
-    def _stretch(self, transaction: _Transaction, now_s: float) -> None:
+    def _stretch(self, transaction: Transaction, now_s: float) -> None:
         """Set the next retransmission: the interval doubles, up to T2 where the machine says so."""
         interval_s = transaction.interval_s * 2
         if transaction.machine.caps_interval:
@@ -443,12 +431,15 @@ class TransactionLayer:
         transaction.interval_s = interval_s
         self._arm(transaction, Input.RETRANSMIT, interval_s, now_s)
 
-    def _arm(self, transaction: _Transaction, name: Input, wait_s: float, now_s: float) -> None:
-        transaction.timers[name] = now_s + wait_s
-        heapq.heappush(self._due, (now_s + wait_s, next(self._order), transaction.key, name))
+    def _arm(self, transaction: Transaction, name: Input, wait_s: float, now_s: float) -> None:
+        self._timer_queue.arm(transaction.timers, name, now_s + wait_s)
 
-    def _forget(self, transaction: _Transaction) -> None:
-        if self._transactions.pop(transaction.key, None) is not None and not transaction.quiet:
+    def _forget(self, transaction: Transaction) -> None:
+        if self._transactions.pop(transaction.key, None) is None:
+            return
+        self._timer_queue.drop(transaction.timers)
+        self._shares.give_back(transaction.source, transaction.cost)
+        if not transaction.quiet:
             self._events.append(Terminated(transaction.key))
 
     # Building what is sent.
@@ -456,7 +447,7 @@ class TransactionLayer:
     def _via(self, hop: Hop, branch: str) -> str:
         return f"SIP/2.0/{hop.transport.upper()} {self.sent_by};branch={branch};rport"
 
-    def _address(self, transaction: _Transaction, hop: Hop) -> None:
+    def _address(self, transaction: Transaction, hop: Hop) -> None:
         """Make the request's own Via and bytes fit for `hop`."""
         assert transaction.request is not None
         vias = header_values(transaction.request, "Via")
@@ -465,29 +456,17 @@ class TransactionLayer:
         transaction.hop = hop
         transaction.wire = encode(transaction.request)
 
-    def _send(self, transaction: _Transaction) -> None:
+    def _send(self, transaction: Transaction) -> None:
         if transaction.wire:
             self._output.append(Outgoing(transaction.hop, transaction.wire, transaction.key, transaction.fallback))
 
-    def _sibling(self, invite: Request, method: str, sequence: int, to: str) -> Request:
-        """Build the CANCEL or the ACK that belongs to an INVITE (RFC 3261 §9.1, §17.1.1.3)."""
-        request = Request(method, invite.uri)
-        set_header_values(request, "Via", header_values(invite, "Via")[:1])
-        set_header_values(request, "Route", invite.headers.getlist("Route"))
-        request.headers.set("Max-Forwards", "70")
-        set_header_values(request, "From", invite.headers.getlist("From"))
-        request.headers.set("To", to)
-        set_header_values(request, "Call-ID", invite.headers.getlist("Call-ID"))
-        request.headers.set("CSeq", f"{sequence} {method}")
-        return request
-
     # Actions.
 
-    def _send_action(self, transaction: _Transaction, _message: object, _now_s: float) -> None:
+    def _send_action(self, transaction: Transaction, _message: object, _now_s: float) -> None:
         self._send(transaction)
 
     def _deliver(
-        self, transaction: _Transaction, message: tuple[Request | Response, Envelope] | None, _now_s: float
+        self, transaction: Transaction, message: tuple[Request | Response, Envelope] | None, _now_s: float
     ) -> None:
         if message is None or transaction.quiet:
             return
@@ -498,47 +477,66 @@ class TransactionLayer:
             self._events.append(ResponseReceived(transaction.key, head, envelope))
 
     def _acknowledge(
-        self, transaction: _Transaction, message: tuple[Request | Response, Envelope] | None, _now_s: float
+        self, transaction: Transaction, message: tuple[Request | Response, Envelope] | None, _now_s: float
     ) -> None:
         if message is not None and transaction.request is not None:
             to = required_header(message[0], "To")
-            transaction.wire = encode(self._sibling(transaction.request, "ACK", transaction.sequence, to))
+            transaction.wire = encode(sibling(transaction.request, "ACK", transaction.sequence, to))
         self._send(transaction)
 
-    def _send_trying(self, transaction: _Transaction, _message: object, now_s: float) -> None:
+    def _send_trying(self, transaction: Transaction, _message: object, now_s: float) -> None:
         if transaction.request is not None and not transaction.wire:
             self.respond(transaction.key, make_response(transaction.request, 100), now_s)
 
-    def _patience(self, transaction: _Transaction, _message: object, now_s: float) -> None:
+    def _patience(
+        self, transaction: Transaction, message: tuple[Request | Response, Envelope] | None, now_s: float
+    ) -> None:
         if not transaction.cancelling:
-            if self._timers.c_s is not None:
+            trying = message is not None and isinstance(message[0], Response) and message[0].code == 100
+            if not trying or Input.GIVE_UP not in transaction.timers:  # 100 does not start it again (§16.7 step 2)
                 self._arm(transaction, Input.GIVE_UP, self._timers.c_s, now_s)
         elif Input.TIMEOUT not in transaction.timers:
             self._send_cancel(transaction, None, now_s)
 
-    def _send_cancel(self, transaction: _Transaction, _message: object, now_s: float) -> None:
+    def _send_cancel(self, transaction: Transaction, _message: object, now_s: float) -> None:
         transaction.cancelling = True
-        transaction.timers.clear()
+        transaction.timers.stop()
         self._arm(transaction, Input.TIMEOUT, self._timers.patience_s, now_s)
         invite = transaction.request
         assert invite is not None
-        cancel = self._sibling(invite, "CANCEL", transaction.sequence, invite.headers["To"])
+        cancel = sibling(invite, "CANCEL", transaction.sequence, invite.headers["To"])
         set_header_values(cancel, "Reason", transaction.reasons)
         child = self._client(cancel, transaction.hop, transaction.branch, transaction.sequence)
         child.wire, child.quiet, child.fallback = encode(cancel), True, transaction.fallback
         self._open(child, now_s)
         self._send(child)
 
-    def _tell_timeout(self, transaction: _Transaction, _message: object, _now_s: float) -> None:
+    def _extend(self, transaction: Transaction, _message: object, now_s: float) -> None:
+        self._arm(transaction, Input.OVERDUE, self._timers.answer_s, now_s)
+
+    def _fail(self, transaction: Transaction, _message: object, now_s: float) -> None:
+        self.counters.overdue += 1
+        self._answer_500(transaction, now_s)
+
+    def _answer_500(self, transaction: Transaction, now_s: float) -> None:
+        """Answer 500, or forget the request where even that cannot be built."""
+        try:
+            assert transaction.request is not None
+            tag = self._random.token(6).hex()
+            self.respond(transaction.key, make_response(transaction.request, 500, to_tag=tag), now_s)
+        except (MalformedError, ValueError, AssertionError):
+            self._forget(transaction)
+
+    def _tell_timeout(self, transaction: Transaction, _message: object, _now_s: float) -> None:
         if not transaction.quiet:
             self._events.append(TimedOut(transaction.key))
 
-    def _tell_broken(self, transaction: _Transaction, _message: object, _now_s: float) -> None:
+    def _tell_broken(self, transaction: Transaction, _message: object, _now_s: float) -> None:
         if not transaction.quiet:
             self._events.append(TransportBroken(transaction.key))
 
 
-_Do: TypeAlias = Callable[[TransactionLayer, _Transaction, tuple[Request | Response, Envelope] | None, float], None]
+_Do: TypeAlias = Callable[[TransactionLayer, Transaction, tuple[Request | Response, Envelope] | None, float], None]
 _DO: Final[dict[Action, _Do]] = {
     Action.SEND: TransactionLayer._send_action,
     Action.DELIVER: TransactionLayer._deliver,
@@ -546,23 +544,11 @@ _DO: Final[dict[Action, _Do]] = {
     Action.SEND_TRYING: TransactionLayer._send_trying,
     Action.PATIENCE: TransactionLayer._patience,
     Action.CANCEL: TransactionLayer._send_cancel,
+    Action.EXTEND: TransactionLayer._extend,
+    Action.FAIL: TransactionLayer._fail,
     Action.TELL_TIMEOUT: TransactionLayer._tell_timeout,
     Action.TELL_BROKEN: TransactionLayer._tell_broken,
 }
 
 
 _ANSWERED: Final = frozenset((State.ACCEPTED, State.COMPLETED, State.CONFIRMED))
-
-
-def _client_key(branch: str, method: str) -> TransactionKey:
-    return TransactionKey(f"client {branch} {method}")
-
-
-def _server_key(envelope: Envelope, method: str) -> TransactionKey:
-    """Return the key by branch and sent-by, or for elements older than RFC 3261 by what §17.2.3 lists."""
-    via = envelope.via
-    if via.branch.startswith(MAGIC_COOKIE):
-        return TransactionKey(f"server {via.branch} {via.sent_by} {method}")
-    return TransactionKey(
-        f"server {envelope.call_id} {envelope.from_tag} {envelope.sequence} {via.sent_by} {method}"
-    )

@@ -3,38 +3,21 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.sip.framing import PONG, StreamFramer
-from voice_dpki.sip.message import Hop
-from voice_dpki.sip.transaction import Outgoing
+from voice_dpki.sip.connections import Connection, Limits, Pool
+from voice_dpki.sip.datagrams import DatagramSocket
+from voice_dpki.sip.events import Outgoing
+from voice_dpki.sip.hop import Hop
+
+__all__ = ["Limits", "SipTracer", "Transport"]
 
 log = logging.getLogger(__name__)
 
-MAX_DATAGRAM_BYTES: Final = 65_507
-"""What fits into an IPv4 datagram behind its headers."""
-
 _BIND_TRIES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What connections may cost: numbers, bytes and seconds."""
-
-    connections: int = 1_000
-    connections_per_host: int = 200
-    write_buffer_bytes: int = 256 * 1024
-    waiting_messages: int = 256
-    """Messages that wait while a connection is being made."""
-    connect_s: float = 5.0
-    idle_s: float = 300.0
-    message_s: float = 10.0
-    """How long a message may take to arrive whole."""
 
 
 class SipTracer(Protocol):
@@ -54,7 +37,9 @@ class Transport:
     """Sends and receives SIP messages at one address.
 
     `on_message(data, source)` gets each message; `on_failure(outgoing)` each one that could not be sent, never from
-    within `send`; `on_lost(peer)` each connection that is gone.
+    within `send`. `on_broken(data, source, error)` gets the header after which a stream cannot be followed, before
+    its connection is closed; `on_unreachable(data, hop)` the begin of a datagram of which ICMP says that it did not
+    arrive; `on_refused(source)` whose connection found no room; `on_lost(peer)` each connection that is gone.
     """
 
     def __init__(
@@ -65,6 +50,9 @@ class Transport:
         on_message: Callable[[bytes, Hop], None],
         on_failure: Callable[[Outgoing], None],
         tracer: SipTracer,
+        on_broken: Callable[[bytes, Hop, MalformedError], None] = lambda data, source, error: None,
+        on_unreachable: Callable[[bytes, Hop], None] = lambda data, hop: None,
+        on_refused: Callable[[str], None] = lambda source: None,
         limits: Limits | None = None,
         on_lost: Callable[[Hop], None] | None = None,
     ) -> None:
@@ -73,15 +61,17 @@ class Transport:
         self._on_failure = on_failure
         self._on_lost = on_lost
         self._tracer = tracer
-        self._limits = limits or Limits()
-        self._udp: asyncio.DatagramTransport | None = None
+        self._on_broken = on_broken
+        self._on_unreachable = on_unreachable
+        self.limits = (limits or Limits()).within_the_process()
+        self._udp: DatagramSocket | None = None
         self._server: asyncio.Server | None = None
-        self._connections: dict[Hop, _Connection] = {}
+        self._pool = Pool(self.limits, on_refused)
         self._connecting: dict[Hop, list[Outgoing]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        self.numbers = count(1)
+        self.numbers: Iterator[int] = count(1)
         """Number the connections: a port may come again, and then is another flow."""
 
     async def start(self) -> None:
@@ -99,10 +89,10 @@ class Transport:
     async def _bind(self, port: int) -> None:
         loop = asyncio.get_running_loop()
         host = self.address.host
-        udp, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._on_message), local_addr=(host, port))
-        bound = int(udp.get_extra_info("sockname")[1])
+        udp = DatagramSocket(host, port, self._datagram, self._unreachable)
+        bound = udp.port
         try:
-            self._server = await loop.create_server(lambda: _Connection(self), host, bound)
+            self._server = await loop.create_server(lambda: Connection(self, incoming=True), host, bound)
         except OSError:
             udp.close()
             raise
@@ -118,7 +108,7 @@ class Transport:
             task.cancel()
         if self._udp is not None:
             self._udp.close()
-        for connection in list(self._connections.values()):
+        for connection in self._pool.all:
             connection.close()
         if self._server is not None:
             self._server.close()
@@ -142,24 +132,23 @@ class Transport:
         elif not connection.write(outgoing.data):
             self._fail(outgoing)
 
-    def _connection(self, hop: Hop) -> "_Connection | None":
+    def _connection(self, hop: Hop) -> Connection | None:
         """Return the open connection to `hop`; where that is a flow, this very connection."""
-        connection = self._connections.get(hop)
+        connection = self._pool.find(hop)
         return connection if connection is None or hop.flow in (None, connection.peer.flow) else None
 
     def _send_datagram(self, outgoing: Outgoing) -> None:
         hop = outgoing.hop
-        if self._udp is None or self._udp.is_closing() or len(outgoing.data) > MAX_DATAGRAM_BYTES:
+        if self._udp is None or not self._udp.send(outgoing.data, hop.host, hop.port):
             self._fail(outgoing)
-            return
-        self.trace("udp", self.address.address, hop.address, outgoing.data)
-        self._udp.sendto(outgoing.data, (hop.host, hop.port))
+        else:
+            self.trace("udp", self.address.address, hop.address, outgoing.data)
 
     def _queue(self, outgoing: Outgoing) -> None:
         """Let a message wait for a connection to its hop, which is begun if none is under way."""
         waiting = self._connecting.get(outgoing.hop)
-        room = len(self._connections) + len(self._connecting) < self._limits.connections and not self._closed
-        if waiting is not None and len(waiting) < self._limits.waiting_messages:
+        room = self._pool.outgoing + len(self._connecting) < self.limits.outgoing and not self._closed
+        if waiting is not None and len(waiting) < self.limits.waiting_messages:
             waiting.append(outgoing)
         elif waiting is None and room:
             self._connecting[outgoing.hop] = [outgoing]
@@ -172,9 +161,9 @@ class Transport:
     async def _connect(self, hop: Hop) -> None:
         connection = None
         try:
-            async with asyncio.timeout(self._limits.connect_s):
+            async with asyncio.timeout(self.limits.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self), hop.host, hop.port, local_addr=(self.address.host, 0)
+                    lambda: Connection(self, incoming=False), hop.host, hop.port, local_addr=(self.address.host, 0)
                 )
         except (OSError, TimeoutError) as error:
             log.info("no connection", extra={"fields": {"hop": str(hop), "error": type(error).__name__}})
@@ -190,125 +179,55 @@ class Transport:
     def _sweep(self) -> None:
         """Close connections that are idle, or that let a message trickle in."""
         loop = asyncio.get_running_loop()
-        for connection in list(self._connections.values()):
-            limit_s = self._limits.message_s if connection.waiting else self._limits.idle_s
-            if loop.time() - connection.active_s > limit_s:
+        for connection in self._pool.all:
+            if connection.is_overdue(loop.time()):
                 connection.close()
-        self._sweeper = loop.call_later(min(self._limits.message_s, self._limits.idle_s) / 2, self._sweep)
+        limits = self.limits
+        every_s = min(limits.message_s, limits.idle_s, limits.first_message_s) / 2
+        self._sweeper = loop.call_later(every_s, self._sweep)
 
-    # What connections tell.
+    # What datagrams and connections tell.
 
-    @property
-    def limits(self) -> Limits:
-        """The bounds that connections keep."""
-        return self._limits
+    def _datagram(self, data: bytes, host: str, port: int) -> None:
+        if data.strip(b"\r\n\0"):  # a lone keep-alive (RFC 5626 §4.4.1) is nothing to answer
+            self._on_message(data, Hop("udp", host, port))
 
-    def opened(self, connection: "_Connection") -> bool:
+    def _unreachable(self, data: bytes, host: str, port: int) -> None:
+        self._on_unreachable(data, Hop("udp", host, port))
+
+    def opened(self, connection: Connection) -> bool:
         """Register a connection; False where there are too many already."""
-        hosts = Counter(hop.host for hop in self._connections)
-        if (
-            self._closed
-            or len(self._connections) >= self._limits.connections
-            or hosts[connection.peer.host] >= self._limits.connections_per_host
-        ):
-            return False
-        self._connections[connection.peer] = connection
-        return True
+        return not self._closed and self._pool.add(connection)
 
-    def lost(self, connection: "_Connection") -> None:
+    def heard(self, connection: Connection) -> None:
+        """Note that an incoming connection has brought its first message."""
+        self._pool.speaks(connection)
+
+    def closing(self, connection: Connection) -> None:
+        """Send nothing over a connection any more."""
+        self._tell_lost(connection, self._pool.leave(connection))
+
+    def _tell_lost(self, connection: Connection, had_it: bool) -> None:
+        if had_it and self._on_lost is not None and not self._closed:
+            self._on_lost(connection.peer)
+
+    def lost(self, connection: Connection) -> None:
         """Forget a connection."""
-        if self._connections.get(connection.peer) is connection:
-            del self._connections[connection.peer]
-            if self._on_lost is not None and not self._closed:
-                self._on_lost(connection.peer)
+        self._tell_lost(connection, self._pool.forget(connection))
 
     def received(self, data: bytes, source: Hop) -> None:
         """Hand on a message that came over a connection."""
         self._on_message(data, source)
 
+    def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
+        """Hand on the header after which a stream cannot be followed any further."""
+        log.info("connection closed", extra={"fields": {"peer": str(source), "error": str(error)}})
+        self._on_broken(data, source, error)
+
     def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
         """Record a message that is being sent."""
         if self._tracer.on:
             self._tracer.sip(transport, source, target, data)
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    """Datagrams in; a lone keep-alive (RFC 5626 §4.4.1) is nothing to answer."""
-
-    def __init__(self, on_message: Callable[[bytes, Hop], None]) -> None:
-        self._on_message = on_message
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if data.strip(b"\r\n\0"):
-            self._on_message(data, Hop("udp", addr[0], addr[1]))
-
-
-class _Connection(asyncio.Protocol):
-    """One TCP connection, whichever side opened it."""
-
-    def __init__(self, owner: Transport) -> None:
-        self._owner = owner
-        self._framer = StreamFramer()
-        self._transport: asyncio.Transport | None = None
-        self._local = ""
-        self.peer = Hop("tcp", "", 0)
-        self.active_s = 0.0
-        """When something was last sent, or last received whole, on the loop's clock."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a message has arrived in part."""
-        return self._framer.waiting
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        host, port = transport.get_extra_info("peername")[:2]
-        self.peer = Hop("tcp", host, port, flow=next(self._owner.numbers))
-        self._local = "{}:{}".format(*transport.get_extra_info("sockname")[:2])
-        self._touch()
-        if not self._owner.opened(self):
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        fresh = not self._framer.waiting
-        try:
-            messages = self._framer.receive(data)
-        except MalformedError as error:
-            log.info("connection closed", extra={"fields": {"peer": str(self.peer), "error": str(error)}})
-            self.close()
-            return
-        if messages or fresh:
-            self._touch()
-        for message in messages:
-            self._owner.received(message, self.peer)
-        if self._framer.pings and self._transport is not None:
-            self._transport.write(PONG)
-            self._framer.pings = 0
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._owner.lost(self)
-
-    def write(self, data: bytes) -> bool:
-        """Send one message; False where the connection is closing, or its peer does not read."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        if transport.get_write_buffer_size() > self._owner.limits.write_buffer_bytes:
-            transport.abort()
-            return False
-        self._owner.trace("tcp", self._local, self.peer.address, data)
-        transport.write(data)
-        self._touch()
-        return True
-
-    def close(self) -> None:
-        """Close the connection, what it still has to send included, and forget it at once."""
-        self._owner.lost(self)
-        if self._transport is not None:
-            self._transport.close()
-
-    def _touch(self) -> None:
-        self.active_s = asyncio.get_running_loop().time()
 
 
 def _reason(error: OSError) -> str:

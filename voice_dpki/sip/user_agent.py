@@ -17,11 +17,12 @@ from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
 from voice_dpki.sip.machines import Timers
-from voice_dpki.sip.message import Hop, header_values, make_response, parse_uri, set_body
+from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.transport import SipTracer
+from voice_dpki.sip.uas import check_request
 
 __all__ = ["Account", "Answer", "Call", "IncomingCall", "Leg", "RegistrationError", "UserAgent"]
 
@@ -154,6 +155,8 @@ class UserAgent:
             self._answer(event, 403, "Forbidden: requests come through the user's proxy")
         elif event.request.method == "CANCEL":
             self._cancel(event)
+        elif (refusal := check_request(event.request, ALLOW.split(", "))) is not None:
+            self._answer(event, refusal.status, headers=refusal.headers)
         elif event.envelope.to_tag and leg is None:
             self._answer(event, 481)
         elif leg is not None:
@@ -161,7 +164,7 @@ class UserAgent:
         elif event.request.method == "INVITE":
             self._invited(event)
         else:
-            self._answer(event, 200 if event.request.method == "OPTIONS" else 405)
+            self._answer(event, 200 if event.request.method == "OPTIONS" else 481)
 
     def _is_from_proxy(self, source: Hop, leg: Leg | None) -> bool:
         """Whether a request comes from the proxy, or within a call from where that call's requests go."""
@@ -190,9 +193,6 @@ class UserAgent:
             self._answer(event, 482)
         elif not self._is_for_us(event.request.uri):
             self._answer(event, 404, "Not Found: this telephone is another user's")
-        elif header_values(event.request, "Require"):
-            unsupported = ", ".join(header_values(event.request, "Require"))
-            self._answer(event, 420, headers=(("Unsupported", unsupported),))
         elif self.on_invite is None or len(self._legs) >= MAX_CALLS:
             self._answer(event, 480)
         else:
@@ -235,7 +235,7 @@ class UserAgent:
         phrase: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        if status in (200, 405):
+        if status == 200:
             headers = (*headers, ("Allow", ALLOW))
         tag = self._exchange.token()
         self._exchange.respond(event.key, make_response(event.request, status, phrase, to_tag=tag, headers=headers))

@@ -1,0 +1,276 @@
+"""TCP connections for SIP: what they may cost, who may have how many, and when they end."""
+# ruff: noqa: TID251 - this is a shell: it holds the sockets
+
+import asyncio
+import resource
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, cast
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.framing import PONG, StreamFramer
+from voice_dpki.sip.hop import Hop, source_of
+
+_INCOMING_SHARE: Final = 2
+_OUTGOING_SHARE: Final = 8
+"""Which part of the files that the process may open connections can take: half and an eighth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections may cost: numbers, bytes and seconds.
+
+    Those that come in take no room from those that go out.
+    """
+
+    incoming: int = 1_000
+    outgoing: int = 256
+    per_source: int = 200
+    """Incoming connections of one address, or of one IPv6 /64."""
+    write_buffer_bytes: int = 256 * 1024
+    waiting_messages: int = 256
+    """Messages that wait while a connection is being made."""
+    connect_s: float = 5.0
+    first_message_s: float = 10.0
+    """How long an incoming connection may live before it has brought a whole message."""
+    message_s: float = 10.0
+    """How long a message may take to arrive whole."""
+    idle_s: float = 300.0
+    """How long a connection may be quiet afterwards; a keep-alive (RFC 5626 §4.4.1) counts."""
+    linger_s: float = 0.2
+    """How long a broken stream stays open for the answers to what it brought before."""
+    close_s: float = 5.0
+    """How long a peer may take to read the last that is sent to it."""
+
+    def within_the_process(self) -> "Limits":
+        """Return limits that leave files for everything else that the process opens."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return self
+        return replace(
+            self,
+            incoming=min(self.incoming, soft // _INCOMING_SHARE),
+            outgoing=min(self.outgoing, soft // _OUTGOING_SHARE),
+        )
+
+
+class Owner(Protocol):
+    """What a connection tells of itself."""
+
+    limits: Limits
+    numbers: Iterator[int]
+    """Number the connections: a port may come again, and then is another flow."""
+
+    def opened(self, connection: "Connection") -> bool:
+        """Register a connection; False where there are too many already."""
+        ...
+
+    def heard(self, connection: "Connection") -> None:
+        """Note that an incoming connection has brought its first message."""
+        ...
+
+    def closing(self, connection: "Connection") -> None:
+        """Note that nothing is sent over this connection any more."""
+        ...
+
+    def lost(self, connection: "Connection") -> None:
+        """Forget a connection that has ended."""
+        ...
+
+    def received(self, data: bytes, source: Hop) -> None:
+        """Take in a message."""
+        ...
+
+    def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
+        """Take in the header of a message after which the stream cannot be followed."""
+        ...
+
+    def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
+        """Record a message that is being sent."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection, whichever side opened it."""
+
+    def __init__(self, owner: Owner, *, incoming: bool) -> None:
+        self.incoming = incoming
+        self.peer = Hop("tcp", "", 0)
+        self.source = ""
+        """Whose share of the connections it is part of."""
+        self.has_spoken = False
+        """Whether a whole message has come."""
+        self._owner = owner
+        self._framer = StreamFramer()
+        self._transport: asyncio.Transport | None = None
+        self._local = ""
+        self._active_s = 0.0
+        self._is_deaf = False
+        """Whether nothing more is taken in: the stream is broken, or the connection is closing."""
+        self._ending: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn who the peer is; where there is no room for it, end the connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        host, port = transport.get_extra_info("peername")[:2]
+        self.peer, self.source = Hop("tcp", host, port, flow=next(self._owner.numbers)), source_of(host)
+        self._local = "{}:{}".format(*transport.get_extra_info("sockname")[:2])
+        self._touch()
+        if not self._owner.opened(self):
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on the messages that are complete now; end the connection where the stream is broken."""
+        if self._is_deaf:
+            return
+        fresh = not self._framer.waiting
+        messages = self._framer.receive(data)
+        if messages or fresh:
+            self._touch()
+        if messages and not self.has_spoken:
+            self.has_spoken = True
+            self._owner.heard(self)
+        for message in messages:
+            self._owner.received(message, self.peer)
+        if self._framer.pings and self._transport is not None:
+            self._transport.write(PONG)  # one answer serves for all that came together
+            self._framer.pings = 0
+        if (error := self._framer.error) is not None and not self._is_deaf:
+            self._is_deaf = True
+            self._owner.broken(error.head, self.peer, error)
+            loop = asyncio.get_running_loop()
+            self._ending = loop.call_later(self._owner.limits.linger_s, self._close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner."""
+        if self._ending is not None:
+            self._ending.cancel()
+        self._owner.lost(self)
+
+    def write(self, data: bytes) -> bool:
+        """Send one message; False where the connection is closing, or its peer does not read."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > self._owner.limits.write_buffer_bytes:
+            transport.abort()
+            return False
+        self._owner.trace("tcp", self._local, self.peer.address, data)
+        transport.write(data)
+        self._touch()
+        return True
+
+    def close(self) -> None:
+        """Close the connection after what it still has to send, for which its peer has close_s."""
+        self._is_deaf = True
+        if self._ending is not None:
+            self._ending.cancel()
+        self._close()
+
+    def _close(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._owner.closing(self)
+        loop = asyncio.get_running_loop()
+        self._ending = loop.call_later(self._owner.limits.close_s, self._transport.abort)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether the peer has been quiet, or slow, for too long."""
+        limits = self._owner.limits
+        if self.incoming and not self.has_spoken:
+            limit_s = limits.first_message_s
+        else:
+            limit_s = limits.message_s if self._framer.waiting else limits.idle_s
+        return now_s - self._active_s > limit_s
+
+    def _touch(self) -> None:
+        """Note that something was sent, or begun to be received; before the first message nothing counts."""
+        if not self.incoming or self.has_spoken or not self._active_s:
+            self._active_s = asyncio.get_running_loop().time()
+
+
+class Pool:
+    """The connections of one transport, counted by who opened them.
+
+    Where there are too many, the oldest one that has never brought a message makes way: silence keeps nobody out.
+    """
+
+    def __init__(self, limits: Limits, on_refused: Callable[[str], None]) -> None:
+        self._limits = limits
+        self._on_refused = on_refused
+        self._by_peer: dict[Hop, Connection] = {}
+        self._open: set[Connection] = set()
+        self._silent: dict[Connection, None] = {}
+        self._sources: Counter[str] = Counter()
+        self._incoming = 0
+
+    def find(self, hop: Hop) -> Connection | None:
+        """Return the connection to `hop`, or None."""
+        return self._by_peer.get(hop)
+
+    @property
+    def all(self) -> list[Connection]:
+        """Every connection whose socket is open."""
+        return list(self._open)
+
+    @property
+    def outgoing(self) -> int:
+        """How many were opened from here."""
+        return len(self._open) - self._incoming
+
+    def add(self, connection: Connection) -> bool:
+        """Take in a connection; False where there is no room for it."""
+        if connection.incoming and not self._make_room(connection.source):
+            self._on_refused(connection.source)
+            return False
+        self._by_peer[connection.peer] = connection
+        self._open.add(connection)
+        if connection.incoming:
+            self._incoming += 1
+            self._sources[connection.source] += 1
+            self._silent[connection] = None
+        return True
+
+    def _make_room(self, source: str) -> bool:
+        crowded = self._sources[source] >= self._limits.per_source
+        if not crowded and self._incoming < self._limits.incoming:
+            return True
+        oldest = next((c for c in self._silent if not crowded or c.source == source), None)
+        if oldest is None:
+            return False
+        self._on_refused(oldest.source)
+        oldest.abort()
+        self.forget(oldest)  # nobody has asked for its flow: it has brought no message
+        return True
+
+    def speaks(self, connection: Connection) -> None:
+        """Note that a connection has brought a message."""
+        self._silent.pop(connection, None)
+
+    def leave(self, connection: Connection) -> bool:
+        """Send nothing over a connection any more; False where that was so before."""
+        found = self._by_peer.get(connection.peer) is connection
+        if found:
+            del self._by_peer[connection.peer]
+        return found
+
+    def forget(self, connection: Connection) -> bool:
+        """Take out a connection whose socket is closed; False where nothing was sent over it before."""
+        found = self.leave(connection)
+        self._silent.pop(connection, None)
+        if connection not in self._open:
+            return found
+        self._open.remove(connection)
+        if connection.incoming:
+            self._incoming -= 1
+            self._sources[connection.source] -= 1
+            if self._sources[connection.source] <= 0:
+                del self._sources[connection.source]
+        return found

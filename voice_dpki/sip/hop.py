@@ -1,0 +1,109 @@
+"""Where messages come from and go to, and the numbers that protocol text holds."""
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
+
+from sipmessage import URI
+
+from voice_dpki.errors import MalformedError
+
+_MIXED_IPV6 = re.compile(r"(?a)\[([0-9A-Fa-f:]{2,40}:[0-9]{1,3}(?:\.[0-9]{1,3}){3})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a message comes from or goes to: transport ("udp" or "tcp") and a numeric address."""
+
+    transport: str
+    host: str
+    port: int
+    flow: int | None = field(default=None, compare=False)
+    """The flow that a message came on, or must go on (RFC 5626): a connection's number, and 0 for UDP.
+
+    None lets the transport make a connection, or prefer TCP for a large request.
+    """
+
+    @classmethod
+    def parse(cls, text: str) -> "Hop":
+        """Parse "udp:127.0.0.3:5060"; raises MalformedError."""
+        transport, _, rest = text.partition(":")
+        host, _, port = rest.rpartition(":")
+        number = read_number(port, 65_535)
+        if transport not in ("udp", "tcp") or not is_numeric_host(host) or number is None:
+            raise MalformedError(f"{text!r} is no hop: write it like udp:127.0.0.3:5060")
+        return cls(transport, host, number)
+
+    @property
+    def address(self) -> str:
+        """The address as "host:port"."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the transport retransmits by itself."""
+        return self.transport == "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.transport}:{self.host}:{self.port}"
+
+
+def source_of(host: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address):
+        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    return host
+
+
+def plain_ipv6(text: str) -> str:
+    """Return `text` with each IPv6 reference that ends in an IPv4 address in plain form.
+
+    sipmessage reads only what RFC 3261's grammar says by mistake, with a colon too many (RFC 5118 §4.10).
+    """
+    return _MIXED_IPV6.sub(_in_plain_form, text) if "[" in text else text
+
+
+def _in_plain_form(match: re.Match[str]) -> str:
+    try:
+        return f"[{IPv6Address(match[1].replace(':::', '::'))}]"
+    except ValueError:
+        return match[0]
+
+
+def is_numeric_host(host: str) -> bool:
+    """Whether `host` is an IPv4 address in dotted form; nothing here resolves names."""
+    parts = host.split(".")
+    return len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts)
+
+
+def read_number(text: str, most: int) -> int | None:
+    """Return the decimal number in `text`, leading zeros allowed, or None where it is none or over `most`.
+
+    `int` alone raises beyond 4,300 digits, and takes the digits of any script.
+    """
+    digits = text.lstrip("0") or "0"
+    if not text.isascii() or not text.isdigit() or len(digits) > len(str(most)) or int(digits) > most:
+        return None
+    return int(digits)
+
+
+def read_port(text: str) -> int:
+    """Return the port in `text`; raises MalformedError."""
+    port = read_number(text, 65_535)
+    if not port:
+        raise MalformedError("a port is not from 1 to 65535")
+    return port
+
+
+def uri_hop(uri: URI) -> Hop | None:
+    """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4)."""
+    if uri.scheme != "sip" or not is_numeric_host(uri.host):
+        return None
+    transport = (uri.parameters.get("transport") or "udp").lower()
+    if transport not in ("udp", "tcp") or not 0 <= (uri.port or 5060) < 65536:
+        return None
+    return Hop(transport, uri.host, uri.port or 5060)
