@@ -20,6 +20,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.events import Counters
+from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.location import Binding, ExpiryBounds, Location, target_of
 from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address
 from voice_dpki.sip.proxy import Arrival
@@ -203,7 +204,8 @@ class ProxyService:
     # Whose is what.
 
     def _is_local(self, uri: URI) -> bool:
-        return uri.scheme == "tel" or uri.host.lower() in (self._config.domain.lower(), self._element.address.host)
+        own = (self._config.domain.lower(), self._element.address.host)
+        return uri.scheme == "tel" or bare_host(uri.host).lower() in own
 
     def _own_user(self, uri: URI) -> Tn | None:
         """Return the number of the user here that `uri` names, or None."""

@@ -13,6 +13,7 @@ from sipmessage import Headers, Request, Response
 from sip_testbed.events import SipEvent
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.session import MediaStatistics
+from voice_dpki.sip.hosts import bare_host, host_text
 from voice_dpki.sip.message import parse_message, split_values
 
 MAX_TOLD_CHARS: Final = 200
@@ -51,11 +52,10 @@ def refusal(status: int, phrase: str, headers: Headers) -> str:
 def media_elsewhere(party: str, address: tuple[str, int], contact_host: str) -> list[str]:
     """Say where `party`'s SDP puts its media, if that is not the host of its Contact."""
     host, port = address
-    if host.strip("[]") == contact_host.strip("[]"):
+    if bare_host(host) == bare_host(contact_host):
         return []
-    return [
-        f"the {party}'s SDP puts its media at {told(host)}:{port}, and its telephone is at {told(contact_host)}"
-    ]
+    where = f"{host_text(told(host))}:{port}, and its telephone is at {told(contact_host)}"
+    return [f"the {party}'s SDP puts its media at {where}"]
 
 
 def foreign_media(party: str, counted: MediaStatistics) -> list[str]:

@@ -32,9 +32,11 @@ class Trace:
 
 
 @contextlib.asynccontextmanager
-async def pair(codec: Codec, keys: tuple[Any, Any]) -> AsyncIterator[tuple[MediaSession, MediaSession, Trace]]:
+async def pair(
+    codec: Codec, keys: tuple[Any, Any], hosts: tuple[str, str] = ("127.0.0.1", "127.0.0.2")
+) -> AsyncIterator[tuple[MediaSession, MediaSession, Trace]]:
     trace = Trace()
-    one, other = await MediaSession.open("127.0.0.1", tracer=trace), await MediaSession.open("127.0.0.2")
+    one, other = await MediaSession.open(hosts[0], tracer=trace), await MediaSession.open(hosts[1])
     try:
         one.start(codec, payload_type=codec.payload_type, remote=(other.host, other.port), keys=keys[0])
         other.start(codec, payload_type=codec.payload_type, remote=(one.host, one.port), keys=keys[1])
@@ -229,3 +231,23 @@ async def test_order_of_use(speech: Any) -> None:
 async def test_a_host_that_is_not_ours() -> None:
     with pytest.raises(LocalError):
         await MediaSession.open("192.0.2.1")
+
+
+async def test_media_over_ipv6(speech: Any) -> None:
+    try:
+        session = await MediaSession.open("::1")
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    await session.close()
+    async with pair(CODECS["PCMU"], (None, None), ("::1", "::1")) as (one, other, trace):
+        await talk(one, other, speech, 0.3)
+        assert correlate(one.said, other.heard).coefficient >= 0.99
+        assert other.statistics().foreign == 0
+        assert trace.packets[0][:2] == (f"[::1]:{one.port}", f"[::1]:{other.port}")
+
+
+async def test_media_of_the_other_family_are_refused() -> None:
+    session = await MediaSession.open("127.0.0.1")
+    with pytest.raises(MalformedError, match="IPv6"):
+        session.start(CODECS["PCMU"], payload_type=0, remote=("::1", 4000))
+    await session.close()

@@ -234,3 +234,34 @@ def test_header_values_are_kept(values: list[str]) -> None:
     message = parse_message(INVITE)
     set_header_values(message, "X-Test", values)
     assert list(message.headers.getlist("X-Test")) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "hop"),
+    [
+        ("udp:[2001:db8::1]:5060", Hop("udp", "2001:db8::1", 5060)),
+        ("tcp:[2001:DB8:0:0::1]:5061", Hop("tcp", "2001:db8::1", 5061)),
+        ("udp:2001:db8::1:5060", None),
+        ("udp:[fe80::1%eth0]:5060", None),
+        ("udp:[127.0.0.1]:5060", None),
+        ("udp:[::g]:5060", None),
+    ],
+)
+def test_an_ipv6_hop_stands_in_brackets(text: str, hop: Hop | None) -> None:
+    if hop is None:
+        with pytest.raises(MalformedError):
+            Hop.parse(text)
+        return
+    assert Hop.parse(text) == hop
+    assert str(hop) == text.lower().replace("0:0::", ":").replace("db8:::", "db8::")
+
+
+def test_ipv6_in_via_is_one_address_in_every_spelling() -> None:
+    """RFC 5118 §4.5 has `received` with and without brackets."""
+    for text in ("[2001:db8::9:1]", "[2001:DB8:0::9:1]"):
+        via = parse_via(f"SIP/2.0/UDP {text};branch=z9hG4bKas3-111")
+        assert (via.host, via.sent_by) == ("2001:db8::9:1", "[2001:db8::9:1]:5060")
+    for received in ("2001:db8::9:255", "[2001:db8::9:255]"):
+        parse_via(f"SIP/2.0/UDP [2001:db8::9:1];received={received};branch=z9hG4bKas3-111")
+    uri = parse_uri("sip:user@[2001:DB8::10]:5070;transport=tcp")
+    assert uri_hop(uri) == Hop("tcp", "2001:db8::10", 5070)

@@ -131,3 +131,13 @@ def test_a_changed_offer_parses_or_is_refused(changes: list[tuple[int, int, byte
     for at, removed, inserted in changes:
         data = data[:at] + inserted + data[at + removed :]
     _understand(data)
+
+
+def test_an_ipv6_address_is_read_and_written() -> None:
+    """The c= line of RFC 4566 §5.7's example, and another spelling of one address."""
+    for line, address in (("FF15::101", "ff15::101"), ("FF15::101/3", "ff15::101"), ("0:0::1", "::1")):
+        text = f"v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nc=IN IP6 {line}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
+        assert SessionDescription.parse(text.encode()).audio_address == (address, 4000)
+    written = audio_description("::1", 4000, [RtpMap(0, "PCMU/8000")], session_id=1).serialize()
+    assert b"o=- 1 1 IN IP6 ::1\r\n" in written
+    assert b"c=IN IP6 ::1\r\n" in written

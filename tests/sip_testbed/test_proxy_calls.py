@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -36,9 +37,19 @@ from voice_dpki.shell.http import HttpApp, Request, Response, json_response, ser
 from voice_dpki.shell.http import Route as HttpRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
-from voice_dpki.sip.message import Hop, parse_uri
+from voice_dpki.sip.message import Hop, header_values, parse_uri
 from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
 from voice_dpki.sip.user_agent import Account, Answer, IncomingCall, RegistrationError, UserAgent
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
 
 CALLER, CALLEE, OTHER = Tn("493023125001"), Tn("442079460123"), Tn("442079460999")
 TARGET = f"sip:+{CALLEE}@b.example"
@@ -103,12 +114,13 @@ class World:
         self.stack = stack
         self.folder = folder
         self.a, self.b = StirDouble("a"), StirDouble("b")
+        self.host = "127.0.0.1"
         self.incoming: list[IncomingCall] = []
 
     async def proxy(self, letter: str, number: Tn, routes: tuple[Route, ...] = (), **options: Any) -> ProxyService:
         config = ProxyConfig(
-            listen=AdvertisedListen(port=0), domain=f"{letter}.example", operator=f"Operator {letter.upper()}",
-            users="", udp_max_bytes=9000, **options,
+            listen=AdvertisedListen(host=self.host, port=0), domain=f"{letter}.example",
+            operator=f"Operator {letter.upper()}", users="", udp_max_bytes=9000, **options,
         )  # fmt: skip
         setup = Setup(
             config, Users({number: Secret("right")}), Routes(routes), None, Access(TOKEN), Access(TOKEN), None
@@ -124,7 +136,7 @@ class World:
         self, letter: str, number: Tn, proxy: Hop, *, password: str = "right", register: bool = True
     ) -> UserAgent:
         account = Account(f"sip:+{number}@{letter}.example", f"+{number}", password)
-        agent = UserAgent(account, host="127.0.0.1", proxy=proxy, udp_max_bytes=9000)
+        agent = UserAgent(account, host=self.host, proxy=proxy, udp_max_bytes=9000)
         await agent.start()
         self.stack.push_async_callback(agent.close)
         if register:
@@ -143,9 +155,11 @@ class World:
         attack: Mode | None = None,
         dialled: str = "",
         rewrites_sdp: bool = False,
+        host: str = "127.0.0.1",
         **options: Any,
     ) -> None:
         """Start both domains, as Operator A's proxy and Operator B's are configured here."""
+        self.host = host
         app = HttpApp([*self.a.routes(), *self.b.routes()])
         url = f"http://127.0.0.1:{await self.stack.enter_async_context(serve(app, Listen(port=0)))}"
         for double in (self.a, self.b):
@@ -246,6 +260,23 @@ async def test_a_call_is_signed_verified_and_shown(start: Start, transport: str)
     assert world.notes("a")[0]["text"] == "INVITE signed by Operator A's authentication server"
     assert world.notes("b")[0]["text"] == "Identity valid by Operator B's verification server, signed by Operator A"
     assert incoming.ended_by_peer
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_call_over_ipv6(start: Start, transport: str) -> None:
+    """Brackets in Via, Record-Route, Contact and the Request-URI, none in received; BYE goes the whole way."""
+    world = await start(transport=transport, host="::1")
+    assert (await world.call(f"sip:+{CALLEE}@b.example")).status == 200
+    (incoming,) = world.incoming
+    invite = incoming.request
+    assert str(invite.uri).startswith(f"sip:+{CALLEE}@[::1]:")
+    own, *others = header_values(invite, "Via")
+    assert own.startswith(f"SIP/2.0/{transport.upper()} [::1]:{world.proxy_b.address.port};")
+    assert [";received=::1" in via for via in others] == [True, True]
+    assert all(route.startswith("<sip:[::1]:") for route in header_values(invite, "Record-Route"))
+    assert incoming.ended_by_peer
+    assert incoming.verstat == "TN-Validation-Passed"
 
 
 async def test_what_a_caller_says_of_itself_does_not_count(start: Start) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Protocol
 
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
@@ -23,6 +23,7 @@ from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import Dropped, ReceiveStream, SendStream
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.sip.hosts import host_text
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take a datagram."""
-        self._session.take(data, addr, self._is_control)
+        self._session.take(data, addr[:2], self._is_control)  # of IPv6 addresses there are four parts
 
     def error_received(self, exc: Exception) -> None:
         """Note that the peer's port is closed, as it is after a call."""
@@ -167,7 +168,7 @@ class MediaSession:
         """
         if self._streams is not None:
             raise LocalError("the media session has started already")
-        _check_address(*remote)
+        _check_address(self.host, *remote)
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(self._random.token(4), "big") if keys is None else keys.send.ssrc
         theirs = None if keys is None else keys.receive.ssrc
@@ -268,7 +269,7 @@ class MediaSession:
             concealed=counted.concealed,
             unauthentic=dropped[Dropped.UNAUTHENTIC],
             foreign=dropped[Dropped.FOREIGN],
-            foreign_from="{}:{}".format(*streams.foreign_source[:2]) if streams.foreign_source else None,
+            foreign_from=_written(streams.foreign_source) if streams.foreign_source else None,
             malformed=dropped[Dropped.MALFORMED],
             loss=round(loss, 4) if expected else None,
             jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3) if counted.received else None,
@@ -327,7 +328,8 @@ class MediaSession:
             return
         transport.sendto(wire, (host, port + is_control))
         if self._tracer is not None:
-            self._tracer.rtp(f"{self.host}:{self.port + is_control}", f"{host}:{port + is_control}", wire, clear)
+            own, other = host_text(self.host), host_text(host)
+            self._tracer.rtp(f"{own}:{self.port + is_control}", f"{other}:{port + is_control}", wire, clear)
 
     def _started(self) -> _Streams:
         if self._streams is None:
@@ -335,20 +337,27 @@ class MediaSession:
         return self._streams
 
 
-def _check_address(host: str, port: int) -> None:
+def _written(address: tuple[str, int]) -> str:
+    return f"{host_text(address[0])}:{address[1]}"
+
+
+def _check_address(own: str, host: str, port: int) -> None:
     """Refuse what the peer's SDP may say and a socket would not take: names, and ports without one above."""
     try:
-        IPv4Address(host)
+        ip_address(host)
     except ValueError:
-        raise MalformedError("the peer's media address is no numeric IPv4 address") from None
+        raise MalformedError("the peer's media address is no numeric address") from None
+    if (":" in own) != (":" in host):
+        raise MalformedError("the peer's media address is not of the family that ours is of, IPv4 or IPv6")
     if not 0 < port < 65_535:
         raise MalformedError("the peer's media port leaves none above it for RTCP")
 
 
 def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
     """Bind two UDP sockets to an even port and the one above it (RFC 3550 §11)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(MAX_PORT_TRIES):
-        first, second = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        first, second = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
         try:
             first.bind((host, 0))
             port = first.getsockname()[1]

@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         host, port = transport.get_extra_info("peername")[:2]
         self.peer, self.source = Hop("tcp", host, port, flow=next(self._owner.numbers)), source_of(host)
-        self._local = "{}:{}".format(*transport.get_extra_info("sockname")[:2])
+        self._local = Hop("tcp", *transport.get_extra_info("sockname")[:2]).address
         self._touch()
         if not self._owner.opened(self):
             self._transport.abort()

@@ -7,6 +7,7 @@ from ipaddress import IPv6Address, ip_address
 from sipmessage import URI
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.sip.hosts import bare_host, host_text, is_ipv6
 
 _MIXED_IPV6 = re.compile(r"(?a)\[([0-9A-Fa-f:]{2,40}:[0-9]{1,3}(?:\.[0-9]{1,3}){3})\]")
 
@@ -26,18 +27,19 @@ class Hop:
 
     @classmethod
     def parse(cls, text: str) -> "Hop":
-        """Parse "udp:127.0.0.3:5060"; raises MalformedError."""
+        """Parse "udp:127.0.0.3:5060" or "tcp:[::1]:5060"; raises MalformedError."""
         transport, _, rest = text.partition(":")
-        host, _, port = rest.rpartition(":")
-        number = read_number(port, 65_535)
-        if transport not in ("udp", "tcp") or not is_numeric_host(host) or number is None:
-            raise MalformedError(f"{text!r} is no hop: write it like udp:127.0.0.3:5060")
+        written, _, port = rest.rpartition(":")
+        host, number = bare_host(written), read_number(port, 65_535)
+        bare = ":" in written and not written.startswith("[")
+        if transport not in ("udp", "tcp") or bare or not is_numeric_host(host) or number is None:
+            raise MalformedError(f"{text!r} is no hop: write it like udp:127.0.0.3:5060 or udp:[::1]:5060")
         return cls(transport, host, number)
 
     @property
     def address(self) -> str:
-        """The address as "host:port"."""
-        return f"{self.host}:{self.port}"
+        """The address as "host:port", an IPv6 host in brackets."""
+        return f"{host_text(self.host)}:{self.port}"
 
     @property
     def reliable(self) -> bool:
@@ -45,7 +47,7 @@ class Hop:
         return self.transport == "tcp"
 
     def __str__(self) -> str:
-        return f"{self.transport}:{self.host}:{self.port}"
+        return f"{self.transport}:{self.address}"
 
 
 def source_of(host: str) -> str:
@@ -75,9 +77,10 @@ def _in_plain_form(match: re.Match[str]) -> str:
 
 
 def is_numeric_host(host: str) -> bool:
-    """Whether `host` is an IPv4 address in dotted form; nothing here resolves names."""
+    """Whether `host` is an IPv4 address in dotted form or a bare IPv6 address; nothing here resolves names."""
     parts = host.split(".")
-    return len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts)
+    dotted = len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts)
+    return dotted or is_ipv6(host)
 
 
 def read_number(text: str, most: int) -> int | None:
@@ -101,9 +104,10 @@ def read_port(text: str) -> int:
 
 def uri_hop(uri: URI) -> Hop | None:
     """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4)."""
-    if uri.scheme != "sip" or not is_numeric_host(uri.host):
+    host = bare_host(uri.host)
+    if uri.scheme != "sip" or not is_numeric_host(host):
         return None
     transport = (uri.parameters.get("transport") or "udp").lower()
     if transport not in ("udp", "tcp") or not 0 <= (uri.port or 5060) < 65536:
         return None
-    return Hop(transport, uri.host, uri.port or 5060)
+    return Hop(transport, host, uri.port or 5060)

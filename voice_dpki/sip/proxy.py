@@ -29,6 +29,7 @@ from voice_dpki.sip.events import (
     TransportBroken,
 )
 from voice_dpki.sip.hop import read_number
+from voice_dpki.sip.hosts import bare_host, host_text
 from voice_dpki.sip.location import Target
 from voice_dpki.sip.message import (
     Envelope,
@@ -308,7 +309,8 @@ class ProxyCore:
         return Target(hop) if hop else None
 
     def _is_own(self, uri: URI) -> bool:
-        return f"{uri.host}:{uri.port or 5060}" == self._layer.sent_by or uri.host.lower() in self._own_names
+        host = bare_host(uri.host)
+        return f"{host_text(host)}:{uri.port or 5060}" == self._layer.sent_by or uri.host.lower() in self._own_names
 
     def _token(self, call_id: str) -> str:
         return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.sip.hosts import bare_host
 
 MAX_SDP_BYTES: Final = 32_768
 MAX_SDP_LINES: Final = 512
@@ -162,9 +163,9 @@ class SessionDescription:
         audio = self.audio
         for lines in (audio.lines, self.lines):
             for line in lines:
-                if line.startswith("c=IN IP4 "):
-                    return line.removeprefix("c=IN IP4 ").split("/")[0].strip(), audio.port
-        raise MalformedError("the session description has no IPv4 address for its audio (RFC 4566 §5.7)")
+                if line.startswith(("c=IN IP4 ", "c=IN IP6 ")):
+                    return bare_host(line[len("c=IN IP4 ") :].split("/")[0].strip()), audio.port
+        raise MalformedError("the session description has no address for its audio (RFC 4566 §5.7)")
 
     @property
     def audio_direction(self) -> Direction:
@@ -199,11 +200,12 @@ def audio_description(
 
     With key management the profile is RTP/SAVP, and the values stand at the session level (RFC 4567 §3.1).
     """
+    kind = "IP6" if ":" in address else "IP4"
     lines = (
         "v=0",
-        f"o=- {session_id} 1 IN IP4 {address}",
+        f"o=- {session_id} 1 IN {kind} {address}",
         "s=-",
-        f"c=IN IP4 {address}",
+        f"c=IN {kind} {address}",
         "t=0 0",
         *(f"a={KEY_MGMT}:{value}" for value in key_mgmt),
     )

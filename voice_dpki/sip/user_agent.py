@@ -16,6 +16,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
+from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.registration import Backoff, Registration, RegistrationError
@@ -173,7 +174,10 @@ class UserAgent:
 
     def _is_for_us(self, uri: URI) -> bool:
         """Whether a Request-URI is this user's address of record, or its contact here."""
-        own = uri.scheme == "tel" or uri.host.lower() in (self._account.domain.lower(), self.address.host)
+        own = uri.scheme == "tel" or bare_host(uri.host).lower() in (
+            self._account.domain.lower(),
+            self.address.host,
+        )
         return own and self._account.is_named_by(uri)
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:

@@ -12,6 +12,7 @@ from sipmessage import Via
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hop import Hop, plain_ipv6, read_port
+from voice_dpki.sip.hosts import bare_host, host_text
 
 MAX_VIA_CHARS: Final = 1_024
 
@@ -37,7 +38,7 @@ class TopVia:
     @property
     def sent_by(self) -> str:
         """Host and port that the sender gave for itself."""
-        return f"{self.host}:{self.port}"
+        return f"{host_text(self.host)}:{self.port}"
 
 
 def parse_via(text: str) -> TopVia:
@@ -51,7 +52,7 @@ def parse_via(text: str) -> TopVia:
     parameters = {name.lower(): value for name, value in via.parameters.items()}
     return TopVia(
         transport=via.transport.lower(),
-        host=via.host,
+        host=bare_host(via.host),
         port=read_port(str(via.port)) if via.port is not None else 5060,
         branch=parameters.get("branch") or "",
         asks_port="rport" in parameters,
