@@ -1,0 +1,105 @@
+"""What strangers may ask of a node costs them what it costs the node, and keeps nobody else waiting."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ledger_node.api import Api
+from ledger_node.chain import Chain
+from ledger_node.feed import Feed
+from ledger_node.store import Store
+from voice_dpki.effects import SystemClock
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import serve
+from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.trace import Tracer
+
+NAMES = [f"{number:064x}" for number in range(1000)]
+BATCH = {"digests": NAMES}
+STATUS = f"status/{NAMES[0]}"
+
+
+@pytest.fixture
+def chain(network: Any, tmp_path: Path) -> Iterator[Chain]:
+    store = Store(tmp_path / "data", network.genesis)
+    for step in network.maker().steps([network.submission_of(network.certificate())], [], []):
+        store.commit(step)
+    chain = Chain(store, network.genesis)
+    yield chain
+    chain.close()
+
+
+class NoOrderer:
+    """Takes no transactions."""
+
+    async def submit(self, raw: bytes) -> Any:
+        raise AssertionError
+
+    async def run(self) -> None:
+        raise AssertionError
+
+
+@asynccontextmanager
+async def node(chain: Chain, bounds: Limits | None = None) -> AsyncIterator[str]:
+    api = Api(
+        chain,
+        name="priced",
+        role="engine",
+        folder=Path(),
+        orderer=NoOrderer(),
+        feed=Feed(chain),
+        submission=None,
+        tokens=(),
+        clock=SystemClock(),
+        tracer=Tracer(None, "priced"),
+    )
+    async with serve(api.app(), Listen(port=0), limits=bounds) as port:
+        yield f"http://127.0.0.1:{port}/ledger/v1/"
+
+
+def client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
+
+
+async def test_a_status_does_not_wait_for_the_lists_of_others(chain: Chain) -> None:
+    """Ten lists that are asked for before it take longer than the status."""
+    async with node(chain) as url, client(url) as attacker, client(url) as victim:
+        await victim.get("node")
+        lists = [asyncio.create_task(attacker.post("statuses", json=BATCH)) for _ in range(10)]
+        await asyncio.wait(lists, return_when=asyncio.FIRST_COMPLETED)
+        assert (await victim.get(STATUS)).status_code == 200
+        assert sum(each.done() for each in lists) < 5
+        assert {answer.status_code for answer in await asyncio.gather(*lists)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "retry_after_s"),
+    [("statuses", json.dumps(BATCH).encode(), 8), ("transactions", bytes(60_000), 1)],
+)
+async def test_requests_cost_what_is_in_them(chain: Chain, path: str, body: bytes, retry_after_s: int) -> None:
+    """A client that may have little waits the longer, the more it asked for."""
+    async with node(chain, Limits(cost_s=100)) as url, client(url) as asker:
+        await asker.post(path, content=body)
+        answer = await asker.get(STATUS)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= retry_after_s
+
+
+async def test_small_lists_cost_little(chain: Chain) -> None:
+    async with node(chain, Limits(cost_s=100)) as url, client(url) as asker:
+        for path, body in (("statuses", {"digests": NAMES[:10]}), ("leaves", {"keys": NAMES[:64]})):
+            assert (await asker.post(path, json=body)).status_code == 200
+        assert (await asker.get(STATUS)).status_code == 200
+
+
+async def test_blocks_end_where_the_client_may_have_no_more(chain: Chain) -> None:
+    async with node(chain, Limits(cost_s=1)) as url, client(url) as asker:
+        heights = [len((await asker.get("blocks?count=64")).json().get("blocks", ())) for _ in range(12)]
+        assert heights[0] == chain.height
+        assert heights[-1] == 0
