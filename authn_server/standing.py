@@ -141,10 +141,12 @@ class LedgerStanding:
 
     def _hear(self, refusal: SigningRefused | None) -> None:
         self._heard_s = self._clock.steady_s()
-        if self._silence or str(refusal) != str(self._refusal):
+        if self._silence == NOT_ASKED or str(refusal) != str(self._refusal):
             told = log.info if refusal is None else log.error
             text = "the ledger holds the certificate valid" if refusal is None else "signing stopped"
             told(text, extra={"fields": {"reason": str(refusal)} if refusal else {}})
+        elif self._silence:
+            log.info("the ledger tells the certificate's status again")
         self._refusal, self._silence = refusal, ""
 
     def _hear_nothing(self, why: str) -> None:

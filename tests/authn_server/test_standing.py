@@ -129,13 +129,14 @@ async def test_a_good_status_costs_a_call_no_question_and_many_refused_calls_ask
 async def test_each_change_is_logged_once(profile, caplog):
     caplog.set_level(logging.INFO, "authn_server.standing")
     told = Followed(profile)
-    for silent, status in ((False, CertStatus.REVOKED), (True, None), (False, CertStatus.VALID)):
+    for silent, status in ((False, CertStatus.REVOKED), (True, None), (False, None), (False, CertStatus.VALID)):
         told.ledger.silent, told.ledger.status = silent, status or told.ledger.status
         for _ in range(3):
             await told.refusal()
     assert [record.getMessage() for record in caplog.records] == [
         "signing stopped",
         "the ledger does not tell the certificate's status",
+        "the ledger tells the certificate's status again",
         "the ledger holds the certificate valid",
     ]
 
