@@ -18,9 +18,12 @@ from sipmessage import Request
 from segw_agent.policy import _matches
 from sip_testbed.proxy_rules import date_of
 from voice_dpki.errors import MalformedError
+from voice_dpki.ikev2.failures import IkeError
+from voice_dpki.ikev2.identity import check_identity, fqdn
 from voice_dpki.mikey.steps import _host
 from voice_dpki.names import ascii_lower
 from voice_dpki.stir.tn import canonical_uri
+from voice_dpki.x509.profile import CertificateProfile
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("voice_dpki", "authn_server", "verify_server", "ledger_node", "segw_agent", "sip_testbed")
@@ -136,4 +139,8 @@ def test_look_alikes_of_a_host_are_other_hosts() -> None:
     assert _host("sip:bob@K.example:5060") == "k.example"
     assert _host("sip:bob@\u212a.example") != "k.example"
     assert _matches("*.K.example", "gw.k.example")
+    ours = SimpleNamespace(dns_names=("K.example", "\u212a2.example"), der=b"")
+    assert check_identity(fqdn("k.EXAMPLE"), cast(CertificateProfile, ours)) == "k.example"
+    with pytest.raises(IkeError):
+        check_identity(fqdn("k2.example"), cast(CertificateProfile, ours))
     assert not _matches("*.k.example", "gw.\u212a.example")

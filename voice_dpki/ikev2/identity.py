@@ -9,6 +9,7 @@ from cryptography import x509
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.payloads import Identification
 from voice_dpki.ikev2.registry import IdType, name_of
+from voice_dpki.names import ascii_lower
 from voice_dpki.x509.profile import CertificateProfile
 
 MAX_ID_BYTES = 1024
@@ -33,7 +34,7 @@ def check_identity(identification: Identification, profile: CertificateProfile) 
         raise IkeError(Failure.IDENTITY, f"an identity has 1 to {MAX_ID_BYTES} bytes")
     if identification.id_type == IdType.FQDN:
         name = identification.data.decode("ascii", "replace").lower()
-        if "*" not in name and name in {dns_name.lower() for dns_name in profile.dns_names}:
+        if "*" not in name and name in set(map(ascii_lower, profile.dns_names)):
             return name
     elif identification.id_type == IdType.DER_ASN1_DN:
         if identification.data == subject_identity(profile.der).data:

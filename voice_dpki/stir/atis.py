@@ -321,14 +321,12 @@ def _destinations(request: _Members, name: str) -> Destinations:
         raise RequestError("SVC4001", f"{name}.tn")
     tns = _value(members, "tn", _list_of(_tn, MAX_DESTINATIONS), f"{name}.") if "tn" in members else ()
     uris = _value(members, "uri", _list_of(_uri, MAX_DESTINATIONS), f"{name}.") if "uri" in members else ()
-    called = [*(Destinations((tn,)) for tn in tns), *uris]
     try:
-        check_number_of_destinations(len(called))
+        check_number_of_destinations(len(tns) + len(uris))
     except ClaimError as error:
         raise RequestError("SVC4005", name, str(error)) from None
-    return Destinations(
-        _once(tn for each in called for tn in each.tns), _once(uri for each in called for uri in each.uris)
-    )
+    numbers = (*tns, *(tn for each in uris for tn in each.tns))
+    return Destinations(_once(numbers), _once(uri for each in uris for uri in each.uris))
 
 
 def _once(items: Iterable[_T]) -> tuple[_T, ...]:
