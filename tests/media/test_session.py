@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -172,6 +173,34 @@ async def test_silence_is_noticed_and_a_report_is_no_silence(new_keys: Any) -> N
             assert await other.heard_within(DEADLINE_S)
             assert await one.heard_within(DEADLINE_S)
         assert other.statistics().received == 0
+
+
+class SteppingClock:
+    """A wall clock that somebody sets."""
+
+    step_s = 0.0
+
+    def now_s(self) -> float:
+        return time.time() + self.step_s
+
+
+@pytest.mark.parametrize("step_s", [-3600, -600, 600, 3600])
+async def test_a_wall_clock_that_steps_in_a_call_changes_no_figure(step_s: float, speech: Any) -> None:
+    clock = SteppingClock()
+    one, other = await MediaSession.open("127.0.0.1", clock=clock), await MediaSession.open("127.0.0.2")
+    one.start(CODECS["PCMU"], payload_type=0, remote=(other.host, other.port))
+    other.start(CODECS["PCMU"], payload_type=0, remote=(one.host, one.port))
+    await one.say(speech("caller", 0.02))  # so that the other side knows whose reports to answer
+    asyncio.get_running_loop().call_soon(time.sleep, 0.01)  # a way of 10 ms for the report that goes now
+    await one.heard_within(0)
+    clock.step_s = step_s
+    async with asyncio.timeout(DEADLINE_S):
+        while (trip_ms := one.statistics().round_trip_ms) is None:
+            await other.heard_within(0)  # answers, once the report has come
+            await asyncio.sleep(0.02)
+    assert 5 < trip_ms < 5000
+    await one.close()
+    await other.close()
 
 
 async def test_what_is_not_authentic_breaks_no_silence(new_keys: Any) -> None:

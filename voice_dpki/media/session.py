@@ -137,6 +137,8 @@ class MediaSession:
         self._said = b""
         self._last_received_s: float | None = None
         self._heard = asyncio.Event()
+        self._began_s = 0.0
+        """Unix time at which the loop's clock began: no interval changes where the wall clock steps in a call."""
 
     @classmethod
     async def open(
@@ -176,6 +178,7 @@ class MediaSession:
         receiving = ReceiveStream(codec, payload_type, theirs, protection)
         control = Control(sending, receiving, protection, CNAME)
         self._streams = _Streams(codec, keys, remote, sending, receiving, control)
+        self._began_s = self._clock.now_s() - asyncio.get_running_loop().time()
         held, self._held = self._held, []
         for data, source, is_control, at_s in held:
             self._take(self._streams, data, source, is_control, at_s)
@@ -293,7 +296,7 @@ class MediaSession:
         if source[0] != streams.remote[0]:
             streams.drop_foreign(source)
         elif is_control:
-            if streams.control.receive(data, self._clock.now_s()):
+            if streams.control.receive(data, self._began_s + now_s):
                 self._heard.set()
         elif streams.source not in (None, source):
             streams.drop_foreign(source)
@@ -316,7 +319,8 @@ class MediaSession:
             await asyncio.sleep(max(0.0, next_s - loop.time()))
 
     def _send_report(self, streams: _Streams, *, goodbye: bool = False) -> None:
-        self._send(streams.control.report(self._clock.now_s(), goodbye=goodbye), is_control=True)
+        now_s = self._began_s + asyncio.get_running_loop().time()
+        self._send(streams.control.report(now_s, goodbye=goodbye), is_control=True)
 
     def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
         """Send a packet, in clear and as on the wire, to where the peer is; nothing to a peer on hold."""
