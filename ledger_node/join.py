@@ -45,8 +45,9 @@ genesis's validators having been kept safe ever since. At an operator's node, HA
 signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header of the last days.
 
 The other operators admit the node: each adds the line that this command prints to the file that `admitted` in its
-configuration names. Then the node follows. It votes from the block after which the federation has admitted its
-validator key, which this command prints, too.
+configuration names. Those whose --rpc it uses open that port to it meanwhile: insecure = true in `rpc`, behind what
+`ledger-node firewall` prints. Then the node follows. It votes from the block after which the federation has
+admitted its validator key, which this command prints, too.
 """
 
 ADMITTED = """\

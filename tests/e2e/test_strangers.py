@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from ledger_node.federation import OperatorNode, agree, node_info, provision
+from ledger_node.federation import ADMITTED_FILE, OperatorNode, agree, node_info, provision
 from tests.interop.strongswan.world import inside
 
 from .operators import answers, at, certificate, reaches, require_cometbft, submit
@@ -156,3 +157,44 @@ async def test_the_firewall_does_not_answer_strangers_and_lets_members_through(
         with strangers(40):
             await restarted_under_attack(processes, nodes)
             await reaches(lambda: has_peers(4, 3), "it has found all its peers")
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_of_two_validators_behind_one_address_only_one_is_connected_unless_that_is_allowed(
+    network: Network, tmp_path: Path, allowed: bool
+) -> None:
+    """The fourth operator's node is on the third's machine, at other ports."""
+    nodes = configured(tmp_path / "net", f"allow_duplicate_ip = {str(allowed).lower()}\n")
+    nodes = move_to_third(nodes, tmp_path / "net" / ADMITTED_FILE)
+    with OnThreeMachines(nodes) as processes:
+        await processes.ready()
+        if allowed:
+            await reaches(lambda: has_peers(1, 3), "the first has found all three")
+            return
+        counts = []
+        for _ in range(20):
+            counts.append(peers(1))
+            await asyncio.sleep(0.5)
+        assert max(count for count in counts if count is not None) == 2, "the second, and one of the other two"
+
+
+class OnThreeMachines(InNamespaces):
+    """Starts the fourth node where the third is."""
+
+    def command(self, node: OperatorNode) -> list[str]:
+        return [f"{NAME}-3" if each == f"{NAME}-4" else each for each in super().command(node)]
+
+
+def move_to_third(nodes: Sequence[OperatorNode], admitted: Path) -> list[OperatorNode]:
+    """Give the fourth node the third's address and other ports; it dials the others, who have it in their list."""
+    fourth = nodes[3]
+    text = fourth.config.read_text().replace(f"{NETWORK}.4", f"{NETWORK}.3").replace("26680", "26690")
+    own = text.partition("peers = [")
+    ports = own[0].replace("26656", "26666").replace("26657", "26667")
+    fourth.config.write_text(ports + own[1] + own[2])
+    for node in nodes[:3]:
+        lines = node.config.read_text().splitlines(keepends=True)
+        (listed,) = [line for line in lines if f"@{NETWORK}.4:" in line]
+        node.config.write_text("".join(line for line in lines if line != listed))
+    admitted.write_text(f"{listed.strip().strip(',').strip(chr(34)).partition('@')[0]}@{NETWORK}.3\n")
+    return [*nodes[:3], replace(fourth, url=f"http://{NETWORK}.3:26690")]
