@@ -68,7 +68,7 @@ class Soak:
     stranger_cpu_s: float = 0.0
     done: dict[str, float] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
-    left: int = 0
+    left: dict[str, int] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @contextlib.asynccontextmanager
@@ -164,7 +164,7 @@ async def test_a_stranger_disturbs_nobody(
         await attack(soak, tmp_path)
     soak.calls.append(len(testbed.results()))
     await asyncio.sleep(GRACE_S)
-    soak.left = connections_of(SOURCES)
+    soak.left = {testbed.actor_at(address): count for address, count in connections_of(SOURCES).items()}
     async with soak.phase("after"):
         await asyncio.sleep(QUIET_S)
         served = await asyncio.gather(*(is_served(testbed.address(actor)) for actor in HTTP))
@@ -223,8 +223,7 @@ def missed_aims(soak: Soak) -> list[str]:
     for actor, share in after.cpu_share.items():
         if share > 1.5 * quiet.cpu_share[actor] + 0.05:
             missed.append(f"{actor} is still busy: {share:.2f} of a processor, {quiet.cpu_share[actor]:.2f} before")
-    if soak.left:
-        missed.append(f"{soak.left} connections of the stranger are left")
+    missed += [f"{actor} still has {count} connections of the stranger" for actor, count in soak.left.items()]
     if not 0.5 * SHARE < used(soak) < 1.1 * SHARE:
         missed.append(f"the stranger took {used(soak):.2f} of a processor: this run says too little")
     return missed
@@ -262,4 +261,3 @@ def report_stranger(soak: Soak) -> None:
     for name, count in sorted(soak.done.items()):
         held = f"   held at the end: {soak.held[name]}" if name in soak.held else ""
         print(f"  {name:18} {count / soak.stranger_s:9.1f}{held}")
-    print(f"connections of the stranger left after {GRACE_S:.0f} s: {soak.left}")

@@ -6,6 +6,7 @@ results are the calls.
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -83,6 +84,9 @@ class AttackedTestbed(Testbed):
             for name, actors in (("http", HTTP), ("statuses", LEDGERS[:3]), ("sip", SIP), ("p2p", P2P))
         }
 
+    def actor_at(self, address: tuple[str, int]) -> str:
+        return next((actor for actor in (*HTTP, *SIP, *P2P) if self.address(actor) == address), str(address))
+
     def address(self, actor: str) -> tuple[str, int]:
         return self.addresses[actor].host, self.addresses[actor].port
 
@@ -108,9 +112,17 @@ def lost(results: Sequence[Mapping[str, object]]) -> list[str]:
     return [str(each.get("reason") or each.get("status")) for each in results if each.get("status") != 200]
 
 
-def connections_of(sources: Iterable[str]) -> int:
-    """Count the sockets that still know one of the addresses; what waits for its last packets is not one."""
+def connections_of(sources: Iterable[str]) -> Counter[tuple[str, int]]:
+    """Count the connections from these addresses that each server still has, by the server's address."""
     wanted = {socket.inet_aton(source)[::-1].hex().upper() for source in sources}
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    ends = [(row[1].partition(":")[0], row[2].partition(":")[0], row[3]) for row in rows]
-    return sum(state not in ("06", "0A") and bool({local, remote} & wanted) for local, remote, state in ends)
+    found: Counter[tuple[str, int]] = Counter()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, state = line.split()[1:4]
+        if remote.partition(":")[0] in wanted and state not in _ENDING:
+            host, port = local.split(":")
+            found[socket.inet_ntoa(bytes.fromhex(host)[::-1]), int(port, 16)] += 1
+    return found
+
+
+_ENDING = ("04", "05", "06", "09", "0B")
+"""What the server has closed: it only waits for the other side."""
