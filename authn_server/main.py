@@ -109,7 +109,10 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
             service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer)
             health = health_route(service.health)
             route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign, health=health)
-            await serve_stir(route, config.listen, setup.tls, tracer, stop, certificate=profile.digest.hex())
+            certificate = profile.digest.hex()
+            await serve_stir(
+                route, config.listen, setup.tls, tracer, stop, limits=config.limits, certificate=certificate
+            )
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ from voice_dpki.ledger.tree import TooManyLeavesError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.http import (
     DEFAULT_MAX_BODY_BYTES,
+    Charge,
     Handler,
     HttpApp,
+    Price,
     Request,
     Response,
     Route,
@@ -46,7 +48,7 @@ from voice_dpki.shell.http import (
     json_response,
     problem,
 )
-from voice_dpki.shell.limits import MAX_COST
+from voice_dpki.shell.limits import MAX_COST, TooManyError
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, digest_of
@@ -60,12 +62,23 @@ MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 
 MAX_BATCH_BODY_BYTES = 80 * MAX_BATCH
 
+ONE_COST = 2
+"""What a question about one certificate, block or member costs a client of what it may have (`[limits]`)."""
 SEVERAL_COST = 20
-"""What a question about several certificates costs a client of what it may have; one about one costs 1."""
-BLOCKS_COST = 20
+"""What a question about all certificates of a name, or of a prefix, costs at least."""
+BLOCKS_COST = 5
+BLOCKS_OF_1_COST = 4
+"""For so many blocks, 1 more."""
+BYTES_OF_1_COST = 32 * 1024
+"""For so much of blocks and changes, 1 more: it is encoded and sent."""
 TRANSACTION_COST = 10
 """A signature is verified, whoever made it."""
+TRANSACTION_BYTES_OF_1_COST = 256
+"""For so much of a transaction, 1 more: the certificates in it are verified."""
 SEARCH_COST = MAX_COST
+
+_LISTED_BYTES = len('"",') + 64
+"""What one digest or key takes in a list."""
 
 INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
@@ -111,6 +124,15 @@ class _RenewalForm(msgspec.Struct, forbid_unknown_fields=True):
     owner_signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=MAX_SIGNATURE_BYTES)]
 
 
+def price_of_list(request: Request) -> int:
+    """Price a list of digests or keys at 1 each, before it is parsed."""
+    return len(request.body) // _LISTED_BYTES
+
+
+def _price_of_transaction(request: Request) -> int:
+    return len(request.body) // TRANSACTION_BYTES_OF_1_COST
+
+
 class Orderer(Protocol):
     """Who orders transactions: the engine in this node, or the node that it follows."""
 
@@ -153,6 +175,8 @@ class Api:
         self._inquiry = Inquiry(chain, clock)
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
         self._searching = asyncio.Lock()
+        self._sending = asyncio.Lock()
+        """Held by the one list of blocks that is being encoded."""
 
     def app(self) -> HttpApp:
         """Return the whole application."""
@@ -161,39 +185,71 @@ class Api:
     def routes(self) -> list[Route]:
         """Return all routes; those of the submission role only if the node has it."""
         answers = [
-            Route("GET", "/ledger/v1/status/{digest}", self._status),
-            Route("POST", "/ledger/v1/status", _guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
-            Route("GET", "/ledger/v1/certificates/{digest}", _guarded(self._certificate)),
-            Route("POST", "/ledger/v1/statuses", _guarded(self._statuses), MAX_BATCH_BODY_BYTES, SEVERAL_COST),
-            Route("GET", "/ledger/v1/prefix/{prefix}", _guarded(self._prefix), cost=SEVERAL_COST),
-            Route("POST", "/ledger/v1/leaves", _guarded(self._leaves), cost=SEVERAL_COST),
-            Route("GET", "/ledger/v1/names", _guarded(self._names), cost=SEVERAL_COST),
-            Route("GET", "/ledger/v1/headers/{height}", _guarded(self._header)),
-            Route("GET", "/ledger/v1/changes", _guarded(self._changes)),
-            Route("GET", "/ledger/v1/members/{organization}", _guarded(self._member)),
-            Route("GET", "/ledger/v1/search", _guarded(self._find), cost=SEARCH_COST),
+            Route("GET", "/ledger/v1/status/{digest}", self._status, cost=ONE_COST),
+            *self._inquiry_routes(),
             Route("GET", "/ledger/v1/node", _guarded(self._node)),
-            Route("GET", "/ledger/v1/blocks", _guarded(self._blocks), cost=BLOCKS_COST),
-            Route("GET", "/ledger/v1/blocks/{height}", _guarded(self._block)),
+            *self._block_routes(),
+            HEALTH_ROUTE,
+            METRICS_ROUTE,
+        ]
+        return answers if self._submission is None else answers + self._submission_routes()
+
+    def _inquiry_routes(self) -> list[Route]:
+        one: list[tuple[str, str, Handler]] = [
+            ("POST", "status", self._status_of_body),
+            ("GET", "certificates/{digest}", self._certificate),
+            ("GET", "headers/{height}", self._header),
+            ("GET", "members/{organization}", self._member),
+        ]
+        several: list[tuple[str, str, Handler, int, Price | None]] = [
+            ("POST", "statuses", self._statuses, ONE_COST, price_of_list),
+            ("POST", "leaves", self._leaves, ONE_COST, price_of_list),
+            ("GET", "prefix/{prefix}", self._prefix, SEVERAL_COST, None),
+            ("GET", "names", self._names, SEVERAL_COST, None),
+        ]
+        return [
+            *(
+                Route(method, f"/ledger/v1/{path}", _guarded(handler), MAX_CERTIFICATE_BYTES, ONE_COST)
+                for method, path, handler in one
+            ),
+            *(
+                Route(
+                    method,
+                    f"/ledger/v1/{path}",
+                    _guarded(handler),
+                    MAX_BATCH_BODY_BYTES,
+                    cost,
+                    price,
+                    waits=True,
+                )
+                for method, path, handler, cost, price in several
+            ),
+            Route("GET", "/ledger/v1/search", _guarded(self._find), cost=SEARCH_COST),
+        ]
+
+    def _block_routes(self) -> list[Route]:
+        return [
+            Route("GET", "/ledger/v1/changes", _guarded(self._changes), cost=ONE_COST, waits=True),
+            Route("GET", "/ledger/v1/blocks", _guarded(self._blocks), cost=BLOCKS_COST, waits=True),
+            Route("GET", "/ledger/v1/blocks/{height}", _guarded(self._block), cost=ONE_COST, waits=True),
             Route(
                 "POST",
                 "/ledger/v1/transactions",
                 _guarded(self._transaction),
                 MAX_TRANSACTION_BYTES,
                 TRANSACTION_COST,
+                _price_of_transaction,
             ),
-            HEALTH_ROUTE,
-            METRICS_ROUTE,
         ]
-        if self._submission is None:
-            return answers
+
+    def _submission_routes(self) -> list[Route]:
         endorsed = {
             "/ledger/v1/submissions": (self._submit, MAX_CERTIFICATE_BYTES),
             "/ledger/v1/renewals": (self._renew, 4 * MAX_CERTIFICATE_BYTES),
             **{path: (self._change(status), DEFAULT_MAX_BODY_BYTES) for status, path in CHANGES.items()},
         }
-        return answers + [
-            Route("POST", path, _guarded(handler), max_bytes, TRANSACTION_COST)
+        return [
+            Route("POST", path, _guarded(handler), max_bytes, TRANSACTION_COST, authorize=self._authorize)
             for path, (handler, max_bytes) in endorsed.items()
         ]
 
@@ -233,14 +289,14 @@ class Api:
             form = msgspec.json.decode(request.body, type=_BatchForm)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
             raise BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
-        return Response(200, self._inquiry.batch([parse_digest(text) for text in form.digests]))
+        return Response(200, await self._inquiry.batch([parse_digest(text) for text in form.digests]))
 
     async def _prefix(self, request: Request) -> Response:
         prefix = request.path_args["prefix"]
         if not _PREFIX.fullmatch(prefix):
             raise BadRequestError("a prefix of H(CERT) is 1 to 64 hexadecimal digits, in lower case")
         try:
-            return Response(200, self._inquiry.prefix(prefix))
+            return Response(200, await self._inquiry.prefix(prefix, lambda count: request.charge(count // 2)))
         except TooManyLeavesError as error:
             raise BadRequestError(str(error)) from None
 
@@ -273,6 +329,7 @@ class Api:
         changes = await self._feed.changes(bytes.fromhex(root), height, _wait_s(request))
         if changes is None:
             raise NoBlockError("this node has no block yet; ask again in a moment")
+        request.charge(len(changes) // BYTES_OF_1_COST)
         return Response(200, changes)
 
     async def _member(self, request: Request) -> Response:
@@ -307,22 +364,36 @@ class Api:
             block = view.block(height)
         if block is None:
             return problem(404, "Not Found", f"there is no block {height} yet")
+        request.charge(_size(block) // BYTES_OF_1_COST)
         return json_response(200, _block_json(block))
 
     async def _blocks(self, request: Request) -> Response:
         first = _number(request.query.get("from", "1"), "from")
         count = min(_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
         await self._chain.wait_for(first, _wait_s(request))
-        blocks: list[dict[str, object]] = []
+        request.charge(count // BLOCKS_OF_1_COST)
+        async with self._sending:
+            return json_response(200, {"blocks": await self._encoded(first, count, request.charge)})
+
+    async def _encoded(self, first: int, count: int, charge: Charge) -> list[msgspec.Raw]:
+        """Encode blocks one at a time; they end where the client may have no more now, or MAX_BLOCKS_BYTES."""
+        blocks: list[msgspec.Raw] = []
         size = 0
         with self._chain.snapshot() as view:
             for height in range(first, first + count):
                 block = view.block(height)
                 if block is None or size > MAX_BLOCKS_BYTES:
                     break
-                blocks.append(_block_json(block))
-                size += sum(map(len, (*block.transactions, *block.evidence)))
-        return json_response(200, {"blocks": blocks})
+                try:
+                    charge(_size(block) // BYTES_OF_1_COST)
+                except TooManyError:
+                    if not blocks:
+                        raise
+                    break
+                blocks.append(msgspec.Raw(msgspec.json.encode(_block_json(block))))
+                size += _size(block)
+                await asyncio.sleep(0)
+        return blocks
 
     async def _transaction(self, request: Request) -> Response:
         verdict = await self._orderer.submit(request.body)
@@ -331,14 +402,12 @@ class Api:
         )
 
     async def _submit(self, request: Request) -> Response:
-        self._authorize(request)
         assert self._submission is not None
         started = time.perf_counter()
         recorded = await self._submission.submit(request.body)
         return self._recorded("submission", recorded, started, created=not recorded.repeated)
 
     async def _renew(self, request: Request) -> Response:
-        self._authorize(request)
         assert self._submission is not None
         started = time.perf_counter()
         recorded = await self._submission.renew(*_renewal_body(request.body))
@@ -346,7 +415,6 @@ class Api:
 
     def _change(self, status: CertStatus) -> Handler:
         async def change(request: Request) -> Response:
-            self._authorize(request)
             assert self._submission is not None
             started = time.perf_counter()
             digest, reason = _change_body(request.body)
@@ -355,9 +423,12 @@ class Api:
 
         return change
 
-    def _authorize(self, request: Request) -> None:
-        if not bearer_token_matches(request, self._tokens):
-            raise PermissionError
+    def _authorize(self, request: Request) -> Response | None:
+        """Refuse who has none of the submission role's tokens, before the body is read."""
+        if bearer_token_matches(request, self._tokens):
+            return None
+        SUBMISSIONS.labels("unauthorized").inc()
+        return _unauthorized()
 
     def _recorded(self, what: str, recorded: Recorded, started: float, *, created: bool) -> Response:
         SUBMISSIONS.labels("repeated" if recorded.repeated else "recorded").inc()
@@ -380,9 +451,6 @@ def _guarded(handler: Handler) -> Handler:
             return await handler(request)
         except BadRequestError as error:
             return problem(400, "Bad Request", str(error))
-        except PermissionError:
-            SUBMISSIONS.labels("unauthorized").inc()
-            return _unauthorized()
         except RefusedByLedger as refused:
             SUBMISSIONS.labels("refused").inc()
             return _refused(refused.result)
@@ -443,6 +511,10 @@ def _number(text: str, what: str) -> int:
 
 def _wait_s(request: Request) -> float:
     return min(_number(request.query.get("wait_ms", "0"), "wait_ms"), MAX_WAIT_MS) / 1000
+
+
+def _size(block: StoredBlock) -> int:
+    return sum(map(len, (*block.transactions, *block.evidence)))
 
 
 def _block_json(block: StoredBlock) -> dict[str, object]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ledger_node.api import INQUIRIES, SEVERAL_COST
+from ledger_node.api import INQUIRIES, ONE_COST, SEVERAL_COST, price_of_list
 from ledger_node.requests import BadRequestError, description, parse_digest
 from ledger_node.store import parse_signed_header
 from voice_dpki.effects import Clock
@@ -53,15 +53,15 @@ RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Pauses after one failure, two, and so on; the last one stays."""
 
 FORWARDED = (
-    ("POST", "statuses", SEVERAL_COST),
-    ("POST", "leaves", SEVERAL_COST),
+    ("POST", "statuses", ONE_COST),
+    ("POST", "leaves", ONE_COST),
     ("GET", "names", SEVERAL_COST),
     ("GET", "prefix/{prefix}", SEVERAL_COST),
-    ("GET", "members/{organization}", 1),
-    ("GET", "headers/{height}", 1),
-    ("GET", "changes", 1),
+    ("GET", "members/{organization}", ONE_COST),
+    ("GET", "headers/{height}", ONE_COST),
+    ("GET", "changes", ONE_COST),
 )
-"""Questions that are handed on, below /ledger/v1/, and what each costs of what its client may have."""
+"""Questions that are handed on, below /ledger/v1/, and what each costs at least of what its client may have."""
 
 MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
 
@@ -117,14 +117,24 @@ class Edge:
     def app(self) -> HttpApp:
         """Return the whole application."""
         own = [
-            Route("GET", "/ledger/v1/status/{digest}", self._guarded(self._status)),
-            Route("POST", "/ledger/v1/status", self._guarded(self._status_of_body), MAX_CERTIFICATE_BYTES),
-            Route("GET", "/ledger/v1/certificates/{digest}", self._guarded(self._certificate)),
+            Route("GET", "/ledger/v1/status/{digest}", self._guarded(self._status), cost=ONE_COST),
+            Route(
+                "POST", "/ledger/v1/status", self._guarded(self._status_of_body), MAX_CERTIFICATE_BYTES, ONE_COST
+            ),
+            Route("GET", "/ledger/v1/certificates/{digest}", self._guarded(self._certificate), cost=ONE_COST),
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
             Route("GET", "/ledger/v1/search", _no_search),
         ]
         others = [
-            Route(method, f"/ledger/v1/{pattern}", self._guarded(self._forward), MAX_FORWARDED_BODY_BYTES, cost)
+            Route(
+                method,
+                f"/ledger/v1/{pattern}",
+                self._guarded(self._forward),
+                MAX_FORWARDED_BODY_BYTES,
+                cost,
+                price_of_list if method == "POST" else None,
+                waits=True,
+            )
             for method, pattern, cost in FORWARDED
         ]
         return HttpApp([*own, *others, HEALTH_ROUTE, METRICS_ROUTE])

@@ -65,7 +65,8 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
-        await serve_stir(route, config.listen, setup.tls, tracer, stop, chain=ledger.genesis.chain_id)
+        chain = ledger.genesis.chain_id
+        await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, chain=chain)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ DEFAULT_MAX_BODY_BYTES: Final = 64 * 1024
 MAX_QUERY_BYTES: Final = 4096
 
 
+def _free(_cost: int) -> None:
+    """Charge nothing: the client has no bounds."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One HTTP request: header names are lower-case, the body is whole."""
 
@@ -36,6 +40,8 @@ class Request(msgspec.Struct, frozen=True):
     """The segments that the route's pattern names, each decoded once."""
     target: str = ""
     """Path and query as they were sent, to be handed on."""
+    charge: Callable[[int], None] = _free
+    """For a handler that learns only at work what the request costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ A request that could not be parsed has neither method nor path.
 """
 Authorize = Callable[[Request], Response | None]
 """Judges a request by its head, before its body is read: None lets it pass, a response refuses it."""
+Charge = Callable[[int], None]
+"""Takes what more a request turns out to cost off what its client may have; raises TooManyError."""
 Price = Callable[[Request], int]
 """Tells what a request costs besides `Route.cost`, before its handler begins."""
 
@@ -94,7 +102,10 @@ class Route:
     handler: Handler | QuickHandler
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     cost: int = 1
-    """What a request costs of what its client may have (`voice_dpki.shell.limits`), whatever is in it."""
+    """What a request costs of what its client may have (`voice_dpki.shell.limits`), whatever is in it.
+
+    0: whom the route admits may have any number of them, also at a time.
+    """
     price: Price | None = None
     """What it costs besides, by what it makes the server do."""
     authorize: Authorize | None = None
@@ -154,7 +165,7 @@ class HttpApp:
         self._routes = list(routes)
         self._on_error = on_error or _default_error
 
-    def admit(self, head: RequestHead, client: str) -> Admitted:
+    def admit(self, head: RequestHead, client: str, charge: Charge = _free) -> Admitted:
         """Find the route for a request and judge it by its head; raises Refused."""
         method = "GET" if head.method == "HEAD" else head.method
         target = f"{head.path}?{head.query}" if head.query else head.path
@@ -164,7 +175,7 @@ class HttpApp:
         except _Unfit as unfit:
             request = Request(head.method, head.path, head.headers, b"", client, target=target)
             raise Refused(self.error(unfit.status, unfit.detail, request, unfit.headers)) from None
-        request = Request(head.method, path, head.headers, b"", client, query, args, target)
+        request = Request(head.method, path, head.headers, b"", client, query, args, target, charge)
         if route.authorize is not None and (refusal := route.authorize(request)) is not None:
             raise Refused(refusal)
         return Admitted(route, request)

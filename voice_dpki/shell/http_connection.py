@@ -17,8 +17,8 @@ import msgspec
 
 from voice_dpki.codec.http1 import CONTINUE, HttpFault, RequestReader, encode_response
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.http_app import NO_REQUEST, Admitted, HttpApp, Refused, Request, Response
-from voice_dpki.shell.limits import BODY_LATE, LATE, MALFORMED, SAID, UNREAD, Account, Seldom, TooManyError
+from voice_dpki.shell.http_app import NO_REQUEST, Admitted, Charge, HttpApp, Refused, Request, Response
+from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, UNREAD, Account, Seldom, TooManyError
 
 log = logging.getLogger(__name__)
 _SAID_MALFORMED, _SAID_FAILED = Seldom(log), Seldom(log)
@@ -121,6 +121,7 @@ class Connection(asyncio.Protocol):
         self._lingered_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_s = 0.0
+        self._charge: Charge
         self.account: Account | None = None
         self.is_known = False
         """Whether the client showed a listed TLS certificate, or a token."""
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
         if isinstance(answer, Response):
             self._finish(answer, is_read=False)
         else:
-            self.account = answer
+            self.account, self._charge = answer, answer.take
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection out; a handler that only waits for news ends with it."""
@@ -201,7 +202,7 @@ class Connection(asyncio.Protocol):
         if self._phase is Phase.HANDLING:
             self._finish(self._app.no_room(), is_read=True)
         else:
-            self._transport.abort()
+            self.abort()
 
     def stop(self) -> None:
         """Close the connection once the request that is under way is answered."""
@@ -212,6 +213,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection, whatever is under way."""
         self._give_up()
+        self._phase = Phase.CLOSING
         self._transport.abort()
 
     # The request, step by step.
@@ -245,7 +247,7 @@ class Connection(asyncio.Protocol):
         self._head_only = head.method == "HEAD"
         self._close = self._close or not head.keep_alive
         try:
-            self._admitted = admitted = self._app.admit(head, self._client)
+            self._admitted = admitted = self._app.admit(head, self._client, self._charge)
             if admitted.route.authorize is not None:
                 self._vouch()
             self._pay(admitted.route.cost)
@@ -295,6 +297,9 @@ class Connection(asyncio.Protocol):
         route, request = admitted.route, admitted.request
         if body:
             request = msgspec.structs.replace(request, body=body)
+        if self._ended and route.waits:  # nobody can tell whether the client is still there
+            self.abort()
+            return
         self._phase = Phase.HANDLING
         try:
             if route.price is not None and self.account is not None:
@@ -357,6 +362,7 @@ class Connection(asyncio.Protocol):
     def _failed(self, error: BaseException, request: Request) -> Response:
         if isinstance(error, TooManyError):
             return self._too_many(error, request)
+        FAILED.inc()
         _SAID_FAILED.error("request failed", error, method=request.method)
         return self._app.error(500, "internal error; the log of this server says more", request)
 
@@ -386,9 +392,12 @@ class Connection(asyncio.Protocol):
         `is_read` says that the request was read whole, so that nothing that may still come keeps the client from
         reading its answer.
         """
-        if self._phase is Phase.CLOSING or self._transport.is_closing():
+        if self._phase is Phase.CLOSING:
             return
         self._give_up()
+        if self._transport.is_closing():
+            self._phase = Phase.CLOSING
+            return
         self._write(response, close=True)
         self._phase = Phase.CLOSING
         if self._takes_answers:
@@ -421,7 +430,7 @@ class Connection(asyncio.Protocol):
     # Bounds.
 
     def _pay(self, cost: int) -> None:
-        if self.account is not None:
+        if self.account is not None and cost:
             self.account.begin(cost)
             self._begun = True
 

@@ -40,5 +40,8 @@ def health_route(judge: Callable[[], Health]) -> Route:
     return Route("GET", "/healthz", answer)
 
 
-METRICS_ROUTE = Route("GET", "/metrics", _metrics)
+METRICS_COST = 10
+"""To write all metrics down takes as long as a few inquiries."""
+
+METRICS_ROUTE = Route("GET", "/metrics", _metrics, cost=METRICS_COST)
 HEALTH_ROUTE = Route("GET", "/healthz", _health)

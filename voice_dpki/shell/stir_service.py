@@ -5,7 +5,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter  # noqa: TID251 - this is a shell: it measures how long its answers take
 
@@ -14,7 +14,8 @@ from prometheus_client import Counter, Histogram
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
-from voice_dpki.shell.http import ErrorHook, HttpApp, Request, Response, Route, bearer_token_matches, serve
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
+from voice_dpki.shell.limits import Limits, Seldom
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
@@ -22,6 +23,7 @@ from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
 
 log = logging.getLogger(__name__)
+_SAID = Seldom(log)
 
 REQUESTS = Counter("voice_dpki_stir_requests", "Requests, by what came of them.", ["operation", "outcome"])
 SECONDS = Histogram(
@@ -46,6 +48,8 @@ class StirConfig(Config, frozen=True, kw_only=True):
     """File with the bearer tokens of the proxies, one a line."""
     tls: ServerTls | None = None
     trace: TraceConfig | None = None
+    limits: Limits = Limits()
+    """What an address may have without one of the tokens; requests with a token cost nothing of it."""
 
     def server_tls(self, path: Path) -> ssl.SSLContext | None:
         """Make the server's TLS context, if one is configured at `path`.
@@ -85,34 +89,50 @@ class StirRoute:
 
     def app(self) -> HttpApp:
         """Return the whole application: this route, /metrics and /healthz."""
-        route = Route("POST", self.path, self.handle, max_body_bytes=atis.MAX_BODY_BYTES)
-        return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._error_hook())
+        route = Route(
+            "POST", self.path, self.handle, max_body_bytes=atis.MAX_BODY_BYTES, cost=0, authorize=self._authorize
+        )
+        return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._refuse_early)
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request."""
+        """Answer one request of a caller who is known."""
         began_s = perf_counter()
         try:
-            if not bearer_token_matches(request, self.tokens):
-                raise RequestError("POL4010")
             atis.check_headers(request.headers)
             response = Response(200, await self.perform(request.body), headers=(self._request_id(request.headers),))
         except RequestError as error:
-            return self._refuse(request, error)
+            response, fields = self._refusal(request, error)
+            log.warning(error.sentence, extra={"fields": fields})
+            return response
         REQUESTS.labels(self.operation, "answered").inc()
         SECONDS.labels(self.operation).observe(perf_counter() - began_s)
         return response
 
-    def _error_hook(self) -> ErrorHook:
-        return lambda request, status, detail: self._refuse(request, atis.error_of_status(status, detail))
+    def _authorize(self, request: Request) -> Response | None:
+        """Refuse a caller without one of the tokens, before the body is read."""
+        if bearer_token_matches(request, self.tokens):
+            return None
+        error = RequestError("POL4010")
+        response, fields = self._refusal(request, error, ("WWW-Authenticate", 'Bearer realm="stir"'))
+        _SAID.warning(error.sentence, **fields)
+        return response
 
-    def _refuse(self, request: Request, error: RequestError) -> Response:
+    def _refuse_early(self, request: Request, status: int, detail: str) -> Response:
+        """Refuse a request that comes to no handler; anybody can send those, so they are in the log seldom."""
+        error = atis.error_of_status(status, detail)
+        response, fields = self._refusal(request, error)
+        _SAID.warning(error.sentence, **fields)
+        return replace(response, status=status)
+
+    def _refusal(
+        self, request: Request, error: RequestError, *headers: tuple[str, str]
+    ) -> tuple[Response, dict[str, object]]:
+        """Return the answer that refuses a request, and what to log of it."""
         REQUESTS.labels(self.operation, error.message_id).inc()
-        headers = [self._request_id(request.headers)]
-        fields = {"operation": self.operation, "messageId": error.message_id, "requestId": headers[0][1]}
-        log.warning(error.sentence, extra={"fields": {**fields, "client": request.client}})
-        if error.status == 401:
-            headers.append(("WWW-Authenticate", 'Bearer realm="stir"'))
-        return Response(error.status, error.body(), headers=tuple(headers))
+        request_id = self._request_id(request.headers)
+        response = Response(error.status, error.body(), headers=(request_id, *headers))
+        fields = {"operation": self.operation, "messageId": error.message_id, "requestId": request_id[1]}
+        return response, {**fields, "client": request.client}
 
     def _request_id(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Echo the caller's X-RequestID, or make one."""
@@ -126,10 +146,12 @@ async def serve_stir(
     tls: ssl.SSLContext | None,
     tracer: Tracer,
     stop: asyncio.Event,
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
     **facts: object,
 ) -> None:
     """Serve until `stop`; log and trace tell when it listens, the log with `facts` too. Raises LocalError."""
-    async with serve(route.app(), listen, tls=tls) as port:
+    async with serve(route.app(), listen, tls=tls, limits=limits) as port:
         address = f"{listen.host}:{port}"
         log.info("ready", extra={"fields": {"http": address, **facts}})
         tracer.ready(http=address)

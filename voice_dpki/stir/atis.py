@@ -11,7 +11,8 @@ those that change what is asked for: these are refused by name (`_CHANGES_MEANIN
 
 `keyMgmt`, the values of `a=key-mgmt` in the order of the SDP, and `sdp`, {"alg":"sha-256","dig":...} over the
 INVITE's body (`voice_dpki.stir.body`), are this project's own; so are step, signer, certificate, attest, keyMgmt
-and sdp in a verificationResponse, and the errors POL4010 to POL4033, POL4080 and POL4130.
+and sdp in a verificationResponse, and the errors POL4010 to POL4033, POL4080, POL4130,
+POL4290 and POL5030.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,7 +65,9 @@ _FAULTS: Mapping[str, tuple[int, str]] = {
     "POL4050": (405, "This resource has another method: %1."),
     "POL4080": (408, "The request took too long: %1."),
     "POL4130": (413, "The request is too large: %1."),
+    "POL4290": (429, "This client asks for too much: %1."),
     "POL5000": (500, "This server failed; its log says why."),
+    "POL5030": (503, "This server has no room now: %1."),
 }
 """Message identifier to HTTP status and text; %1 and %2 stand for the variables."""
 
@@ -75,7 +78,13 @@ _OF_STATUS = {
     408: "POL4080",
     413: "POL4130",
     414: "POL4130",
+    417: "SVC4006",
+    429: "POL4290",
+    431: "POL4130",
     500: "POL5000",
+    501: "SVC4006",
+    503: "POL5030",
+    505: "SVC4006",
 }
 
 _OF_REFUSAL = {
