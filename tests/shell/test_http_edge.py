@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from tests.campaign import bent, campaign, rounds
 from voice_dpki.shell import http as shell_http
-from voice_dpki.shell import http_connection, limits
+from voice_dpki.shell import http_channel, http_connection, limits
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.shell.limits import Limits
@@ -369,7 +369,8 @@ async def test_a_handler_that_does_not_end_is_ended_at_the_end(monkeypatch: pyte
 
 
 async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "DRAIN_S", 0.1)
+    monkeypatch.setattr(http_channel, "DRAIN_S", 0.1)
+    monkeypatch.setattr(http_channel, "TICK_S", 0.1)
 
     async def large(_request: Request) -> Response:
         return Response(200, bytes(30_000_000), "text/plain")

@@ -9,16 +9,14 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from enum import Enum, auto
-from time import time
 from typing import Final, Protocol, cast
-from wsgiref.handlers import format_date_time
 
 import msgspec
 
-from voice_dpki.codec.http1 import CONTINUE, HttpFault, RequestReader, encode_response
-from voice_dpki.errors import LocalError
+from voice_dpki.codec.http1 import CONTINUE, HttpFault, RequestReader
 from voice_dpki.shell.http_app import NO_REQUEST, Admitted, Charge, HttpApp, Refused, Request, Response
-from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, UNREAD, Account, Seldom, TooManyError
+from voice_dpki.shell.http_channel import TICK_S, Channel
+from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, Account, Seldom, TooManyError
 
 log = logging.getLogger(__name__)
 _SAID_MALFORMED, _SAID_FAILED = Seldom(log), Seldom(log)
@@ -31,13 +29,8 @@ KEEP_ALIVE_S = 30.0
 """How long a connection may rest between two requests."""
 REST_S = 0.1
 """How long a connection rests after 429: to say that costs the server, too."""
-DRAIN_S = 10.0
-MIN_DRAINED_BYTES = 64 * 1024
-"""How much of its answers a client must take in DRAIN_S, or all of them; slower ones are cut off."""
 LINGER_S = 1.0
 """How long a connection that is refused stays, so that the client can read why (RFC 9112 §9.6)."""
-LINGER_BYTES = 64 * 1024
-"""How much of what such a client goes on sending is taken and thrown away; then nothing more is read."""
 AHEAD_BYTES = 64 * 1024
 """How much a client may send ahead while a request is handled, before nothing more is read."""
 IN_A_ROW: Final = 4
@@ -76,29 +69,13 @@ class Owner(Protocol):
         ...
 
 
-class _Date:
-    """The value of Date, made once a second."""
-
-    def __init__(self) -> None:
-        self._at_s = -1.0
-        self._value = b""
-
-    def value(self, loop_s: float) -> bytes:
-        if loop_s >= self._at_s + 1:
-            self._at_s, self._value = float(int(loop_s)), format_date_time(time()).encode("ascii")
-        return self._value
-
-
-_DATE: Final = _Date()
-
-
-class Connection(asyncio.Protocol):
+class Connection(Channel):
     """One client's connection."""
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._owner = owner
         self._app = owner.app
-        self._loop = loop
         self._reader = RequestReader()
         self._phase = Phase.HEAD
         self._admitted: Admitted | None = None
@@ -114,19 +91,11 @@ class Connection(asyncio.Protocol):
         """Whether a part of the next head has come."""
         self._answered = False
         self._waiting_turn = False
-        self._paused = False
-        self._takes_answers = True
         self._counted_bytes = 0
-        self._unread_bytes = 0
-        self._lingered_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline_s = 0.0
         self._charge: Charge
         self.account: Account | None = None
         self.is_known = False
         """Whether the client showed a listed TLS certificate, or a token."""
-        self.since_s = 0.0
-        """Since when it waits for what it waits for."""
 
     # What the event loop calls.
 
@@ -138,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._client = f"{host}:{peer[1]}" if peer else ""
         self.is_known = bool(transport.get_extra_info("peercert"))
         self._expect(HEAD_TIMEOUT_S)
-        self._arm()
+        self._arm(_tick_s())
         answer = self._owner.enter(self, host)
         if isinstance(answer, Response):
             self._finish(answer, is_read=False)
@@ -147,8 +116,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection out; a handler that only waits for news ends with it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         if self._task is None or self._waits:
             self._give_up()
         self._phase = Phase.CLOSING
@@ -173,9 +141,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Begin to watch a client that does not take its answers."""
-        self._takes_answers = False
-        self._unread_bytes = self._transport.get_write_buffer_size()
-        self._expect(DRAIN_S)
+        super().pause_writing()
         self._owner.check_memory()
 
     def resume_writing(self) -> None:
@@ -379,7 +345,7 @@ class Connection(asyncio.Protocol):
             self._finish(response, is_read=True)
             return
         self._end_request()
-        self._write(response, close=False)
+        self._write(response, close=False, head_only=self._head_only)
         self._phase = Phase.HEAD
         self._answered = True
         if self._takes_answers:
@@ -398,34 +364,17 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             self._phase = Phase.CLOSING
             return
-        self._write(response, close=True)
+        self._write(response, close=True, head_only=self._head_only)
         self._phase = Phase.CLOSING
         if self._takes_answers:
             self._expect(LINGER_S)
-        self._arm()
+        self._arm(_tick_s())
         if is_read or self._ended:
             self._transport.close()
             return
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._resume()
-
-    def _write(self, response: Response, *, close: bool) -> None:
-        date, head_only = _DATE.value(self._loop.time()), self._head_only
-        try:
-            data = encode_response(
-                response.status,
-                response.content_type,
-                response.body,
-                response.headers,
-                date,
-                close=close,
-                head_only=head_only,
-            )
-        except LocalError as error:
-            _SAID_FAILED.error("response cannot be sent", error)
-            data = encode_response(500, "text/plain", b"", (), date, close=close, head_only=head_only)
-        self._transport.write(data)
 
     # Bounds.
 
@@ -461,19 +410,7 @@ class Connection(asyncio.Protocol):
             if self._phase is Phase.HANDLING and self._waits:
                 self.abort()
                 return
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _discard(self, size: int) -> None:
-        self._lingered_bytes += size
-        if self._lingered_bytes > LINGER_BYTES and not self._paused and not self._transport.is_closing():
-            self._paused = True
-            self._transport.pause_reading()
+            self._hold()
 
     def _take_turn_later(self, delay_s: float) -> None:
         """Let others have their turn before this connection's next request is looked at."""
@@ -491,25 +428,9 @@ class Connection(asyncio.Protocol):
 
     # Time.
 
-    def _expect(self, within_s: float) -> None:
-        self.since_s = now_s = self._loop.time()
-        self._deadline_s = now_s + within_s
-
-    def _arm(self) -> None:
-        """Look at the deadline when it is reached, and often enough to see one that comes sooner."""
-        if self._timer is not None:
-            self._timer.cancel()
-        tick_s = min(HEAD_TIMEOUT_S, BODY_TIMEOUT_S, KEEP_ALIVE_S, DRAIN_S)
-        left_s = self._deadline_s - self._loop.time()
-        self._timer = self._loop.call_later(max(0.001, min(tick_s, left_s)), self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        is_late = self._loop.time() >= self._deadline_s
-        if is_late and not (self._phase is Phase.HANDLING and self._takes_answers):
-            self._time_out()
-        if self._timer is None:
-            self._arm()
+    @property
+    def _is_timed(self) -> bool:
+        return self._phase is not Phase.HANDLING
 
     def _time_out(self) -> None:
         if self._phase is Phase.CLOSING or not self._takes_answers:
@@ -528,13 +449,6 @@ class Connection(asyncio.Protocol):
                 LATE.inc()
             self._transport.abort()
 
-    def _check_drained(self) -> None:
-        """Cut off a client that took too little of its answers since the last look, or has taken all."""
-        left = self._transport.get_write_buffer_size()
-        if left and left <= self._unread_bytes - min(MIN_DRAINED_BYTES, self._unread_bytes // 2):
-            self._unread_bytes = left
-            self._expect(DRAIN_S)
-            return
-        if left:
-            UNREAD.inc()
-        self.abort()
+
+def _tick_s() -> float:
+    return min(HEAD_TIMEOUT_S, BODY_TIMEOUT_S, TICK_S)
