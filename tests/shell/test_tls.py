@@ -22,8 +22,7 @@ from prometheus_client import REGISTRY
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
-from voice_dpki.shell import http as shell_http
-from voice_dpki.shell import limits
+from voice_dpki.shell import http_handshake, limits
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
@@ -267,12 +266,43 @@ def test_a_certificate_is_not_made_twice(party: Party) -> None:
 
 
 async def test_a_handshake_that_does_not_go_on_is_ended(party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell_http, "HANDSHAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(http_handshake, "HANDSHAKE_TIMEOUT_S", 0.05)
     async with served(party.server()) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()
+
+
+def test_handshakes_that_do_not_go_on_keep_nobody_out(
+    party: Party, loop: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest of them ends at once, long before its time is up."""
+    monkeypatch.setattr(http_handshake, "MAX_HANDSHAKES", 4)
+    monkeypatch.setattr(http_handshake, "HANDSHAKE_TIMEOUT_S", 60)
+
+    async def work() -> None:
+        async with served(party.server()) as url:
+            port = int(url.rpartition(":")[2])
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+            assert await ask(url, party.client()) == 200
+            assert await asyncio.wait_for(silent[0][0].read(), 20) == b""
+            for _, writer in silent:
+                writer.close()
+
+    loop(work())
+
+
+def test_a_refused_body_ends_a_connection_of_tls_too(party: Party, loop: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with served(party.server()) as url:
+            port, tls = int(url.rpartition(":")[2]), party.client()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+            writer.write(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 405 ")
+            writer.close()
+
+    loop(work())
 
 
 async def test_an_address_on_a_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,8 +10,9 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
@@ -32,6 +33,7 @@ from voice_dpki.shell.http_app import (
     problem,
 )
 from voice_dpki.shell.http_connection import Connection
+from voice_dpki.shell.http_handshake import Handshakes
 from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
 
 __all__ = [
@@ -62,8 +64,6 @@ MAX_REFUSED = 100
 MAX_HELD_BYTES = 64 * 1024 * 1024
 """Bodies that are not whole and answers that nobody takes, of all connections together."""
 BACKLOG = 1024
-HANDSHAKE_TIMEOUT_S = 5.0
-"""How long a TLS handshake may take."""
 GRACE_S = 3.0
 """How long requests under way may take at the end."""
 
@@ -201,17 +201,34 @@ async def serve(
             extra={"fields": {"host": listen.host}},
         )
     _allow_sockets()
-    server, loop = _Server(app, Door(limits)), asyncio.get_running_loop()
-    listener = await loop.create_server(
-        lambda: Connection(server, loop),
-        sock=sock,
-        backlog=BACKLOG,
-        ssl=tls,
-        ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if tls else None,
-    )
+    loop = asyncio.get_running_loop()
+    server = _Server(app, Door(limits))
     try:
-        yield int(sock.getsockname()[1])
+        async with _listening(sock, partial(Connection, server, loop), tls):
+            yield int(sock.getsockname()[1])
     finally:
-        listener.close()
         await server.stop()
         sock.close()
+
+
+@asynccontextmanager
+async def _listening(
+    sock: socket.socket, factory: Callable[[], Connection], tls: ssl.SSLContext | None
+) -> AsyncIterator[None]:
+    """Accept connections while the context lasts."""
+    loop = asyncio.get_running_loop()
+    if tls is None:
+        listener = await loop.create_server(factory, sock=sock, backlog=BACKLOG)
+        try:
+            yield
+        finally:
+            listener.close()
+        return
+    sock.setblocking(False)
+    sock.listen(BACKLOG)
+    accepting = asyncio.create_task(Handshakes(factory, loop, tls).accept(sock))
+    try:
+        yield
+    finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)

@@ -161,7 +161,7 @@ class Door:
 
     def enter(self, host: str) -> Account | None:
         """Count a connection; returns the account of its address, None where that has enough connections."""
-        name = _network(host)
+        name = network_of(host)
         account = self._accounts.get(name)
         if account is None:
             account = self._accounts[name] = Account(self._limits)
@@ -184,7 +184,7 @@ class Door:
                 self._accounts.move_to_end(name)
 
 
-def _network(host: str) -> str:
+def network_of(host: str) -> str:
     """Name what is counted together: an IPv4 address, or an IPv6 address's /64."""
     if ":" not in host:
         return host

@@ -1,0 +1,83 @@
+"""TLS handshakes of an HTTP server: until one is done, nobody is known, and nobody has a connection.
+
+The event loop alone would let any number of clients connect and say nothing. So each has a place among few for as
+long as its handshake may take, and becomes a connection afterwards.
+"""
+# ruff: noqa: TID251 - this is a shell: it serves sockets
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from voice_dpki.shell.limits import DISPLACED, Seldom, network_of
+
+log = logging.getLogger(__name__)
+_SAID = Seldom(log)
+
+HANDSHAKE_TIMEOUT_S = 5.0
+"""How long a TLS handshake may take."""
+MAX_HANDSHAKES = 400
+"""Handshakes at a time; beyond, the oldest gives way of the address with the most."""
+RETRY_S: Final = 0.1
+"""How long no connection is accepted after that failed: there are no files left, most likely."""
+
+
+class Handshakes:
+    """Accepts connections at a listening socket, and does their handshakes."""
+
+    def __init__(
+        self, factory: Callable[[], asyncio.Protocol], loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext
+    ) -> None:
+        """`factory` makes the protocol of a connection whose handshake is done."""
+        self._factory = factory
+        self._loop = loop
+        self._tls = tls
+        self._begun: dict[asyncio.Task[None], str] = {}
+        """By age, with the address."""
+
+    async def accept(self, sock: socket.socket) -> None:
+        """Accept connections until cancelled; then end all handshakes."""
+        try:
+            while True:
+                try:
+                    accepted, address = await self._loop.sock_accept(sock)
+                except OSError as error:
+                    _SAID.warning("no connection can be accepted", reason=error.strerror)
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    self._begin(accepted, address[0])
+        finally:
+            for task in list(self._begun):
+                task.cancel()
+            await asyncio.gather(*self._begun, return_exceptions=True)
+
+    def _begin(self, accepted: socket.socket, host: str) -> None:
+        """Give a handshake a place, another's if need be."""
+        if len(self._begun) >= MAX_HANDSHAKES:
+            ((largest, _),) = Counter(self._begun.values()).most_common(1)
+            oldest = next(each for each, address in self._begun.items() if address == largest)
+            DISPLACED.inc()
+            del self._begun[oldest]
+            oldest.cancel()
+        task = self._loop.create_task(self._shake(accepted))
+        self._begun[task] = network_of(host)
+        task.add_done_callback(self._leave)
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._begun.pop(task, None)
+
+    async def _shake(self, accepted: socket.socket) -> None:
+        """Do a handshake; whom TLS refuses hears so by the end of the connection, and the log by `tls`."""
+        try:
+            await self._loop.connect_accepted_socket(
+                self._factory, accepted, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+            )
+        except OSError:  # ssl.SSLError is one, and so are time-outs and connections that end
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
