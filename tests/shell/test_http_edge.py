@@ -370,7 +370,7 @@ async def test_a_handler_that_does_not_end_is_ended_at_the_end(monkeypatch: pyte
 
 async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_channel, "DRAIN_S", 0.1)
-    monkeypatch.setattr(http_channel, "TICK_S", 0.1)
+    monkeypatch.setattr(http_connection, "TICK_S", 0.1)
 
     async def large(_request: Request) -> Response:
         return Response(200, bytes(30_000_000), "text/plain")
@@ -469,7 +469,15 @@ def crowd() -> Crowd:
     return Crowd()
 
 
-@pytest.mark.parametrize("octets", [b"", b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /he", STIR])
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n",
+        pytest.param(b"GET /he", marks=pytest.mark.long),
+        pytest.param(b"POST /tell HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", marks=pytest.mark.long),
+    ],
+)
 async def test_a_thousand_connections_shut_nobody_out(crowd: Crowd, octets: bytes) -> None:
     """Idle, waiting for news, or with a head or body that does not come: others are answered, at once."""
     waiter = Waiter()
