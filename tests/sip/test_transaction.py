@@ -433,3 +433,30 @@ def test_any_walk_ends(make_random: Callable[[], Random], request_text: RequestT
     assert len(walk.bench.layer) == 0
     ends = [event.key for event in walk.bench.events if isinstance(event, Terminated)]
     assert walk.key in ends
+
+
+def test_an_owner_that_fails_is_not_waited_for(random: Random, request_text: RequestText) -> None:
+    """What came in gets 500, whatever became of it; whoever waits for an answer is told that none comes."""
+    bench = Bench(random)
+    for method in ("INVITE", "BYE"):
+        bench.receive(request_text(method))
+        bench.layer.give_up(bench.events[-1].key, bench.now_s)  # type: ignore[union-attr]
+        bench.collect()
+    assert bench.methods() == ["500", "500"]
+    bench.layer.give_up(bench.send("BYE"), bench.now_s)
+    bench.layer.give_up(bench.send(), bench.now_s)
+    bench.collect()
+    assert bench.told(TimedOut) == 1
+    bench.advance(100)
+    assert bench.told(TimedOut) == 3  # nobody acknowledged the 500, and nobody answered the INVITE
+    assert len(bench.layer) == 0
+
+
+def test_an_owner_that_is_silent_is_answered_for(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text())
+    bench.receive(request_text("BYE", branch="z9hG4bKbye"))
+    bench.advance(Timers().answer_s + 1)
+    assert bench.methods()[:2] == ["100", "500"]
+    assert bench.layer.counters.overdue == 1
+    bench.advance(100)
+    assert len(bench.layer) == 0

@@ -42,6 +42,13 @@ PEERS = (
 HOSTS = {peer.host for peer in (*PEERS, NEXT_HOP)}
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "REGISTER", "MESSAGE", "NEWMETHOD")
 STATUSES = (100, 180, 183, 200, 200, 302, 404, 486, 503, 603)
+TARGETS = (f"{OTHER}@b", f"{OTHER}@b", f"{USER}@a", f"{OTHER}@a")
+CONTACTS = (
+    "*",
+    "<sip:+493023125001@127.0.0.7:5060>",
+    '<sip:+493023125001@127.0.0.7:40000;ob>;reg-id=1;+sip.instance="<urn:uuid:1>"',
+    "<sip:+493023125001@10.0.0.1>, <sip:+493023125001@127.0.0.8;transport=tcp>;expires=90",
+)
 SPICES = (
     b"\r\n", b"\r\n\r\n", b"\r\n ", b";", b",", b'"', b"<", b">", b"%00", b"\x00", b"\xff", b"9" * 4400, b"-1",
     b";rport", b";received=1.2.3.4", b";tag=", b"Content-Length: 5\r\n", b"Max-Forwards: 0\r\n", b"sips:", b"[::1]",
@@ -92,7 +99,7 @@ class Life:
         self.waiting: list[Arrival] = []
         self.requests: list[Request] = []
         self.challenge: str | None = None
-        self.count = 0
+        self.count = self.forwarded = 0
 
     def receive(self, data: bytes, source: Hop) -> None:
         framer = self.streams.get(source)
@@ -121,10 +128,11 @@ class Life:
             if isinstance(message, Response):
                 assert not ack, "an ACK was answered"
                 assert outgoing.hop.host in HOSTS, "a response to a third party"
-                for value in message.headers.getlist("Proxy-Authenticate"):
-                    self.challenge = value
+                for name in ("Proxy-Authenticate", "WWW-Authenticate"):
+                    self.challenge = message.headers.get(name) or self.challenge
             else:
                 self.requests = [*self.requests[-8:], message]
+                self.forwarded += message.method not in ("ACK", "CANCEL")
 
     def decide(self) -> None:
         """Settle one request, as the element's task does."""
@@ -143,7 +151,7 @@ class Life:
             self.element._answer(arrival, 400, f"Bad Request: {error}", ())
             return
         if isinstance(decision, Forward):
-            self.core.forward(arrival.key, decision.request, decision.hop, self.loop.now_s)
+            self.element._forward(arrival, decision)
         else:
             assert isinstance(decision, Reply)
             self.element._answer(arrival, 200, None, decision.headers)
@@ -159,12 +167,14 @@ class Life:
     # What peers send.
 
     def request(self) -> bytes:
-        """A request that could be part of a call; half of the INVITEs have credentials."""
+        """A registration, or a request that could be part of a call; many have credentials."""
         chance = self.chance
-        method, branch = chance.choice(METHODS), chance.randrange(6)
-        own = chance.random() < 0.5
+        if chance.random() < 0.2:
+            return self.registration()
+        method, branch = chance.choice((*METHODS, *["INVITE"] * 6)), chance.randrange(12)
+        own = chance.random() < 0.7
         lines = [
-            f"{method} sip:+{OTHER if chance.random() < 0.7 else USER}@{chance.choice('ab')}.example SIP/2.0",
+            f"{method} sip:+{chance.choice(TARGETS)}.example SIP/2.0",
             f"Via: SIP/2.0/UDP 127.0.0.6:5060;branch=z9hG4bK{branch}{chance.choice(('', ';rport'))}",
             "Max-Forwards: 70",
             f"From: <sip:+{USER if own else OTHER}@{'a' if own else 'b'}.example>;tag=caller",
@@ -178,6 +188,22 @@ class Life:
             lines += [f"Route: {value}" for value in routes]
         if self.challenge and own and chance.random() < 0.8:
             lines.append(f"Proxy-Authorization: {self._credentials(method)}")
+        return "\r\n".join([*lines, "Content-Length: 0", "", ""]).encode()
+
+    def registration(self) -> bytes:
+        chance = self.chance
+        lines = [
+            "REGISTER sip:a.example SIP/2.0",
+            f"Via: SIP/2.0/UDP 127.0.0.7:5060;branch=z9hG4bK{self.count}{chance.choice(('', ';rport'))}",
+            f"From: <sip:+{USER}@a.example>;tag=phone",
+            f"To: <sip:+{USER}@a.example>",
+            f"Call-ID: phone-{chance.randrange(3)}",
+            f"CSeq: {self.count + 1} REGISTER",
+            f"Contact: {chance.choice(CONTACTS)}",
+            f"Expires: {chance.choice((0, 60, 3600))}",
+        ]
+        if self.challenge:
+            lines.append(f"Authorization: {self._credentials('REGISTER')}")
         return "\r\n".join([*lines, "Content-Length: 0", "", ""]).encode()
 
     def _credentials(self, method: str) -> str:
@@ -209,7 +235,7 @@ class Life:
         chance = self.chance
         source: Callable[[], bytes] = chance.choice((self.request, self.request, self.response, self.torture))
         data = source()
-        if chance.random() < 0.5:
+        if chance.random() < 0.35:
             data = _spoiled(chance, data)
         self.receive(data, NEXT_HOP if source == self.response else chance.choice(PEERS))
         if chance.random() < 0.8:
@@ -241,18 +267,20 @@ CORPUS: Sequence[bytes] = [m.data for m in MESSAGES] + [path.read_bytes() for pa
 
 @campaign
 def test_whatever_comes_nothing_is_raised_and_nothing_stays(request: pytest.FixtureRequest) -> None:
-    calls = forwarded = 0
+    calls = forwarded = registered = 0
     for chance in rounds(request):
         life = Life(chance)
         life.layer._shares._most = chance.choice((4, 20, 1000))
         for _ in range(chance.randint(5, 60)):
             life.step()
-        forwarded += sum(context.client is not None for context in life.core._contexts.values())
+        forwarded += life.forwarded
+        registered += bool(life.service._location.find(USER, life.loop.now_s))
         life.advance(1000)
         assert _left(life) == []
         calls += life.count
     assert calls  # the fuzz reaches what lies behind the parser
     assert forwarded
+    assert registered
 
 
 def _left(life: Life) -> list[Any]:

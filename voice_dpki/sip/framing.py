@@ -30,6 +30,8 @@ class StreamFramer:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
+        self._size: int | None = None
+        """How long the message is whose header has come, so that its body may come byte by byte."""
         self.error: FramingError | None = None
         """Why the stream cannot be followed any further: a header without Content-Length, a message over the bound.
 
@@ -41,7 +43,7 @@ class StreamFramer:
     @property
     def waiting(self) -> bool:
         """Whether part of a message has arrived."""
-        return bool(self._buffer.strip(b"\r\n"))
+        return len(self._buffer) > len(PING) or bool(self._buffer.strip(b"\r\n"))
 
     def receive(self, data: bytes) -> list[bytes]:
         """Take in `data` and return the messages that are complete now; sets `error` where no more can come."""
@@ -58,6 +60,17 @@ class StreamFramer:
         return messages
 
     def _next(self) -> bytes | None:
+        if self._size is None:
+            self._size = self._read_header()
+        if self._size is None or len(self._buffer) < self._size:
+            return None
+        message = bytes(self._buffer[: self._size])
+        del self._buffer[: self._size]
+        self._searched, self._size = 0, None
+        return message
+
+    def _read_header(self) -> int | None:
+        """Return how long the next message is, or None where its header has not come whole."""
         self._skip_line_ends()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
@@ -70,13 +83,7 @@ class StreamFramer:
         size = end + 4 + self._content_length(end)
         if size > MAX_MESSAGE_BYTES:
             raise FramingError(f"a SIP message over {MAX_MESSAGE_BYTES} bytes", bytes(self._buffer[:end]))
-        if len(self._buffer) < size:
-            self._searched = end
-            return None
-        message = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        self._searched = 0
-        return message
+        return size
 
     def _skip_line_ends(self) -> None:
         """Drop line ends between messages (RFC 3261 §7.5), counting those that ask for an answer."""

@@ -209,6 +209,7 @@ class ProxyCore:
             context.cancelled = True
             if context.client is not None:
                 self._layer.give_up(context.client, now_s)
+            context.request = context.otherwise = None
         self._layer.give_up(key, now_s)
 
     def _send(self, key: TransactionKey, response: Response, now_s: float, *, keep: bool = True) -> None:
@@ -401,7 +402,7 @@ class ProxyCore:
             self.answer(server, 500, "Server Internal Error: the next hop cannot be reached", now_s)
         elif context.method == "INVITE":
             self.answer(server, 408, None, now_s)
-        else:
+        elif context.request is not None:
             self._layer.abandon(server)
 
 

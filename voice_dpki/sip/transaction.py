@@ -141,7 +141,7 @@ class TransactionLayer:
             try:
                 self._feed(transaction, due.name, now_s)
             except Exception:
-                self._forget(transaction)
+                self._drop(transaction)
                 raise
 
     def receive(self, data: bytes, source: Hop, now_s: float) -> None:
@@ -300,7 +300,13 @@ class TransactionLayer:
         elif transaction.machine is INVITE_CLIENT:
             self.cancel(key, now_s)
         else:
-            self._forget(transaction)
+            self._drop(transaction)
+
+    def _drop(self, transaction: Transaction) -> None:
+        """Forget a transaction that cannot go on; whoever waits for its answer is told that none comes."""
+        if not transaction.quiet:
+            self._events.append(TimedOut(transaction.key))
+        self._forget(transaction)
 
     def abandon(self, key: TransactionKey) -> None:
         """Forget a request without an answer, where RFC 4320 §4.2 forbids to send a late one."""

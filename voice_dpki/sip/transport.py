@@ -12,6 +12,7 @@ from voice_dpki.sip.connections import Connection, Limits, Pool
 from voice_dpki.sip.datagrams import DatagramSocket
 from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.hop import Hop
+from voice_dpki.sip.seldom import Seldom
 
 __all__ = ["Limits", "SipTracer", "Transport"]
 
@@ -71,6 +72,7 @@ class Transport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
+        self._said = Seldom(log)
         self.numbers: Iterator[int] = count(1)
         """Number the connections: a port may come again, and then is another flow."""
 
@@ -221,7 +223,8 @@ class Transport:
 
     def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
         """Hand on the header after which a stream cannot be followed any further."""
-        log.info("connection closed", extra={"fields": {"peer": str(source), "error": str(error)}})
+        now_s = asyncio.get_running_loop().time()
+        self._said.warning(now_s, "a SIP stream is broken", peer=str(source), error=str(error))
         self._on_broken(data, source, error)
 
     def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
