@@ -460,3 +460,18 @@ def test_an_owner_that_is_silent_is_answered_for(bench: Bench, request_text: Req
     assert bench.layer.counters.overdue == 1
     bench.advance(100)
     assert len(bench.layer) == 0
+
+
+def test_only_who_saw_a_request_can_say_that_it_did_not_arrive(bench: Bench, request_text: RequestText) -> None:
+    """ICMP is easily forged: the random branch must be quoted, and for the hop that the request went to."""
+    bench.send()
+    data = bench.sent[0][1].data
+    assert data.split(b"\r\n")[1].startswith(b"Via: ")
+    forged = data.replace(b"branch=z9hG4bK", b"branch=z9hG4bKx")
+    for quoted, hop in ((forged, PEER), (data[:60], PEER), (data, UDP), (b"", PEER), (request_text(), PEER)):
+        bench.layer.unreachable(quoted, hop, bench.now_s)
+    bench.collect()
+    assert bench.events == []
+    bench.layer.unreachable(data[:200], PEER, bench.now_s)
+    bench.collect()
+    assert (bench.told(TransportBroken), len(bench.layer)) == (1, 0)

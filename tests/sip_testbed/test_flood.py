@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.sip_testbed.test_proxy_calls import CALLEE, CALLER, World
+from voice_dpki.sip.connections import Limits
 from voice_dpki.sip.message import Hop
 
 REQUESTS = 2_200
@@ -17,10 +18,10 @@ BATCH = 20
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         world = World(stack, tmp_path)
-        await world.start()
+        await world.start(transport=getattr(request, "param", "udp"))
         yield world
 
 
@@ -80,3 +81,25 @@ async def test_challenges_leave_nothing_behind_and_harm_no_call(world: World) ->
     assert "127.0.44.76" not in element.layer._shares._held
     assert element.layer.counters.overload == 0
     assert not element._tasks
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(incoming=20, per_source=20, outgoing=5)
+    monkeypatch.setattr("voice_dpki.sip.transport.Limits", lambda: limits)
+
+
+@pytest.mark.parametrize("world", ["tcp"], indirect=True)
+async def test_silent_connections_stop_no_call(narrow: None, world: World) -> None:
+    """Telephones and trunk are on TCP, and strangers open three times as many connections as the proxy takes."""
+    target = world.proxy_a.address
+    streams = []
+    for number in range(60):
+        local = f"127.0.44.{80 + number % 5}", 0
+        streams.append(await asyncio.open_connection(target.host, target.port, local_addr=local))
+    assert (await world.call()).status == 200
+    late = await world.telephone("a", CALLER, world.hops["a"])
+    assert (await world.call(caller=late)).status == 200
+    assert world.proxy_a._element.layer.counters.connections >= 40
+    for _, writer in streams:
+        writer.transport.abort()
