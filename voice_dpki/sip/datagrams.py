@@ -79,9 +79,13 @@ class DatagramSocket:
             self._watch.close()
             self._socket.close()
 
+    def takes(self, data: bytes) -> bool:
+        """Tell whether `data` can be sent: the socket is open, and a datagram can hold it."""
+        return self._socket.fileno() >= 0 and len(data) <= MAX_DATAGRAM_BYTES
+
     def send(self, data: bytes, host: str, port: int) -> bool:
         """Send one datagram; False where that cannot be done. One for which there is no room now counts as lost."""
-        if self._socket.fileno() < 0 or len(data) > MAX_DATAGRAM_BYTES:
+        if not self.takes(data):
             return False
         for _ in range(_SEND_TRIES):
             try:

@@ -141,10 +141,12 @@ class Transport:
 
     def _send_datagram(self, outgoing: Outgoing) -> None:
         hop = outgoing.hop
-        if self._udp is None or not self._udp.send(outgoing.data, hop.host, hop.port):
+        if self._udp is None or not self._udp.takes(outgoing.data):
             self._fail(outgoing)
-        else:
-            self.trace("udp", self.address.address, hop.address, outgoing.data)
+            return
+        self.trace("udp", self.address.address, hop.address, outgoing.data)  # before its answer can be traced
+        if not self._udp.send(outgoing.data, hop.host, hop.port):
+            self._fail(outgoing)
 
     def _queue(self, outgoing: Outgoing) -> None:
         """Let a message wait for a connection to its hop, which is begun if none is under way."""
