@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.verify import Call, SignerRecord, SignerStatus, VerificationFailed, Verstat
 from voice_dpki.x509.tnauthlist import TnRange
@@ -14,7 +15,8 @@ VECTORS = json.loads((Path(__file__).parent.parent / "vectors/stir/identity.json
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
 def test_vector(case, new_verifier):
     key_mgmt = None if case["key_mgmt"] is None else tuple(case["key_mgmt"])
-    call = Call(case["orig"], Destinations(tuple(case["dest"])), case["time_s"], case["identity"], key_mgmt)
+    sdp = body_digest(case["body"].encode(), "application/sdp") if "body" in case else None
+    call = Call(case["orig"], Destinations(tuple(case["dest"])), case["time_s"], case["identity"], key_mgmt, sdp)
     record = SignerRecord(
         SignerStatus(case["status"]),
         base64.b64decode(VECTORS["certificates"].get(case["certificate"], "")) or None,
