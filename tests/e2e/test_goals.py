@@ -20,6 +20,7 @@ from voice_dpki.shell.processes import Running
 
 pytestmark = pytest.mark.long
 
+ROOT = Path(__file__).parents[2]
 ATTACKS = {name: scenario.attack for name, scenario in SCENARIOS.items() if scenario.attack}
 
 
@@ -42,6 +43,12 @@ class Weakened(Testbed):
         configs: dict[str, Sections] = service_configs(self.site)
         for actor in actors:
             self.launch(actor, configs[actor]).wait_ready()
+
+
+@pytest.fixture(autouse=True)
+def programs_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs look for their modules in no current folder; `tests.without` is here."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from voice_dpki.shell.processes import Running
 
 pytestmark = pytest.mark.long
 
+ROOT = Path(__file__).parents[2]
 FORWARD = Attack("forward", "relays media", "nothing")
 
 
@@ -25,6 +26,12 @@ class Bordered(Testbed):
         if actor == "path":
             module, arguments = "tests.sbc", (module, *arguments)
         return super().start_program(actor, module, arguments, sections)
+
+
+@pytest.fixture(autouse=True)
+def programs_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs look for their modules in no current folder; `tests.sbc` is here."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="module")
