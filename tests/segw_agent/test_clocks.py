@@ -23,6 +23,10 @@ from voice_dpki.shell.processes import Running, stop_all
 pytestmark = pytest.mark.peer("faketime")
 
 
+SHORT_BOUND_S = 1.0
+"""What gateway and device are given, for shorter tests."""
+
+
 class ClockTestbed(Testbed):
     """Every program goes by a clock of its own."""
 
@@ -37,6 +41,10 @@ class ClockTestbed(Testbed):
     ) -> Running:
         with self.clocks.of(actor):
             return super().start_program(actor, module, arguments, sections)
+
+    @staticmethod
+    def _ledger_section(urls: list[str]) -> dict[str, object]:
+        return {"genesis": "genesis.json", "urls": urls, "timeout_s": SHORT_BOUND_S, "bound_s": SHORT_BOUND_S}
 
     def device_credential(self) -> Credential:
         name = f"clock{next(self._number)}"
@@ -82,7 +90,7 @@ def test_gateway(testbed: ClockTestbed, gateway: str, step_s: int) -> None:
     testbed.freeze("ledger-a")
     try:  # it was revoked since, for all that the gateway knows, and the node is not heard
         testbed.clocks.set("gateway", step_s)
-        time.sleep(BOUND_S + 0.5)
+        time.sleep(SHORT_BOUND_S + 0.2)
         assert not testbed.attach(known)["attached"]
     finally:
         testbed.thaw("ledger-a")
