@@ -1,16 +1,20 @@
 """The service over a real socket, with what the ledger would say told by the test."""
 
 import json
+import time
 
 import httpx
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
+from tests.clocks import SettableClock
 from verify_server.config import load_setup
 from verify_server.service import VerifyService
+from voice_dpki.clock_health import HEALTH
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.stir_service import StirRoute
@@ -195,3 +199,16 @@ async def test_no_number_in_the_trace_or_in_a_verdict(domain):
         verdict = await domain.verdict(verification(domain.caller.identity(domain.der), orig))
         assert orig[1:] not in json.dumps(verdict)
     assert "493023125" not in domain.trace.read_text()
+
+
+@pytest.mark.parametrize(("step_s", "step"), [(-3600, "E8 ledger"), (3600, "E8 ledger"), (0, "E3 time")])
+async def test_our_own_wrong_clock_is_not_the_callers_fault(domain, step_s, step):
+    """A stale Date is the caller's fault unless this verifier's clock is known to be wrong."""
+    clock = SettableClock(time.time())
+    ledger_clock = LedgerClock(clock, clock.true_s, agrees=True)
+    HEALTH.watch(ledger_clock)
+    clock.set(step_s)
+    request = verification(domain.caller.identity(domain.der), time=int(time.time()) - 3600)
+    verdict = await domain.verdict(request)
+    assert (verdict["verstat"], verdict["step"]) == ("No-TN-Validation", step)
+    assert ("this machine's clock" in verdict["reasondesc"]) is bool(step_s)
