@@ -23,7 +23,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.shell.config import Config, Listen
-from voice_dpki.shell.files import write_private
+from voice_dpki.shell.files import write_file, write_private
 from voice_dpki.shell.tether import tied_program
 
 VERSION = "0.38.25"
@@ -127,8 +127,8 @@ class Home:
         config, data = self.folder / "config", self.folder / "data"
         for folder in (config, data):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (config / "config.toml").write_text(_toml(self._settings()))
-        (config / "genesis.json").write_bytes(self.genesis)
+        write_file(config / "config.toml", _toml(self._settings()).encode("utf-8"))
+        write_file(config / "genesis.json", self.genesis)
         key = self.validator_key or _own_key(config / "observer_key.json")
         write_private(config / "priv_validator_key.json", _indented(key_json(key)))
         state = data / "priv_validator_state.json"

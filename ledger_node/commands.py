@@ -54,6 +54,7 @@ from voice_dpki.ledger.transactions import (
 )
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.files import write_file
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.options import number
 from voice_dpki.shell.program import Parser, run, run_command
@@ -223,7 +224,7 @@ async def _submit(session: Session) -> int:
             stop=session.stop,
         )
     if options.report:
-        options.report.write_bytes(report.to_json())
+        write_file(options.report, report.to_json())
     return _show_report(report, len(items), time.monotonic() - started)
 
 

@@ -34,6 +34,7 @@ from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.again import BUSY, Pauses, Seldom, again, retry_after_s
 from voice_dpki.shell.config import Listen, read_secret, resolve
+from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import uninterrupted
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import locked, new_folder
@@ -124,8 +125,8 @@ def _provision(folder: Path, operators: int, network: str) -> None:
     ids = {config: node_id(node_key(_home(config))) for config in configs}
     for config in configs:
         peers = [f"{ids[peer]}@{addresses[peer]}:{P2P_PORT}" for peer in configs if peer != config]
-        config.write_text(_configuration(config.stem, addresses[config], peers))
-    (folder / ADMITTED_FILE).write_text(ADMITTED)
+        write_file(config, _configuration(config.stem, addresses[config], peers).encode("utf-8"))
+    write_file(folder / ADMITTED_FILE, ADMITTED.encode("utf-8"))
 
 
 def nodes_in(folder: Path) -> list[OperatorNode]:

@@ -16,7 +16,7 @@ from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.parameters import Parameters
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, load_config
-from voice_dpki.shell.files import write_new
+from voice_dpki.shell.files import write_file, write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -77,7 +77,7 @@ def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
     ]
     parameters = _parameters(members_file, wanted.parameters)
     genesis = dump_genesis(wanted.chain_id, int(clock.now_s()) * 10**9, members, parameters=parameters)
-    (folder / "genesis.json").write_bytes(genesis)
+    write_file(folder / "genesis.json", genesis)
     return [
         _write_engine(folder, validator_keys),
         *(
@@ -137,11 +137,11 @@ def _write_follower(folder: Path, organization: str, slug: str, port: int) -> Pa
 
 def _write_config(folder: Path, name: str, port: int, role: str) -> Path:
     path = folder / f"{name}.toml"
-    path.write_text(
+    text = (
         f'[node]\nname = "{name}"\ndata_dir = "data-{name}"\ngenesis = "genesis.json"\n\n'
-        f'[listen]\nhost = "127.0.0.1"\nport = {port}\n\n{role}',
-        encoding="utf-8",
+        f'[listen]\nhost = "127.0.0.1"\nport = {port}\n\n{role}'
     )
+    write_file(path, text.encode("utf-8"))
     return path
 
 

@@ -6,7 +6,6 @@ checkpoint that other operators gave: what that is for is in docs/adr/0013.
 """
 
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.files import write_new
+from voice_dpki.shell.files import write_file, write_new
 from voice_dpki.shell.ledger import read_genesis
 
 TIMEOUT_S = 10.0
@@ -88,13 +87,13 @@ def join(
         raise LocalError(f"{folder}: there is something in it already; name a new folder")
     trusted = _trusted(genesis, rpc_servers, checkpoint)
     (folder / "keys").mkdir(parents=True, mode=0o700)
-    shutil.copyfile(genesis_file, folder / "genesis.json")
+    write_file(folder / "genesis.json", genesis_file.read_bytes())
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_new(folder / "keys" / f"validator-{name}.pem", pem)
     (folder / "admitted").write_text(ADMITTED)
     config = folder / f"{name}.toml"
-    config.write_text(_configuration(name, host, peers) + _state_sync(rpc_servers, trusted))
+    write_file(config, (_configuration(name, host, peers) + _state_sync(rpc_servers, trusted)).encode("utf-8"))
     identity = node_id(node_key(folder / f"cometbft-{name}"))
     return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
 

@@ -235,16 +235,11 @@ class Store:
 
     def commit(self, step: Step) -> None:
         """Store a step, durably before this returns; raises StoreError, and has then stored nothing of it."""
-        try:
-            with self._environment.begin(write=True) as transaction:
-                writer = _Writer(self._databases, transaction)
-                for executed in step.executed:
-                    writer.put_block(executed.block, executed.outcome)
-                writer.put(b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
-        except lmdb.Error as error:
-            raise StoreError(
-                f"{self._folder}: a block could not be stored: {error}. Make room on the disk and start again"
-            ) from None
+        with self._written("a block") as transaction:
+            writer = _Writer(self._databases, transaction)
+            for executed in step.executed:
+                writer.put_block(executed.block, executed.outcome)
+            writer.put(b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
         self._renew()
 
     def restore(self, height: Height, outcome: Outcome) -> None:
@@ -254,7 +249,7 @@ class Store:
         """
         if self.height:
             raise StoreError(f"{self._folder}: a snapshot can only be restored into a store without blocks")
-        with self._environment.begin(write=True) as transaction:
+        with self._written("a snapshot") as transaction:
             for name in (b"nodes", b"leaves", b"certificates"):
                 transaction.drop(self._databases[name], delete=False)
             writer = _Writer(self._databases, transaction)
@@ -266,6 +261,17 @@ class Store:
     def close(self) -> None:
         """Close the store and let others have it."""
         self._opened.close()
+
+    @contextmanager
+    def _written(self, what: str) -> Iterator[_Transaction]:
+        """Give a transaction that is stored durably at the end; raises StoreError, and has then stored nothing."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise StoreError(
+                f"{self._folder}: {what} could not be stored: {error}. Make room on the disk and start again"
+            ) from None
 
     def _renew(self) -> None:
         self.view.close()

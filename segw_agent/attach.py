@@ -13,6 +13,7 @@ from rich.text import Text
 from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
+from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Ladder, render, render_text
 from voice_dpki.shell.output import output_folder
@@ -94,10 +95,10 @@ def _play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Repor
         events = testbed.events()
     drawn = ladder.build(events)
     described = report.assess(scenario, events, started_at, FILES)
-    (out / "ladder.txt").write_text(render_text(drawn), encoding="utf-8")
-    (out / "attach.pcap").write_bytes(report.wire_capture(events))
-    (out / "ikev2_decryption_table").write_bytes(report.decryption_table(events))
-    (out / "report.json").write_bytes(described.to_json())
+    write_file(out / "ladder.txt", render_text(drawn).encode("utf-8"))
+    write_file(out / "attach.pcap", report.wire_capture(events))
+    write_file(out / "ikev2_decryption_table", report.decryption_table(events))
+    write_file(out / "report.json", described.to_json())
     return described, drawn
 
 

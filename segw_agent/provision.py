@@ -27,7 +27,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import read_secret
-from voice_dpki.shell.files import write_private
+from voice_dpki.shell.files import append_line, write_private
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import output_folder
@@ -210,8 +210,7 @@ class Store:
     def note(self, done: Done) -> None:
         """Write down what became of a device."""
         self.done[done.identity] = done
-        with self._progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(done)) + "\n")
+        append_line(self._progress, json.dumps(asdict(done)).encode("utf-8"))
 
     def report(self, rows: Sequence[DeviceRow]) -> list[Done]:
         """Write report.json, and return what became of the devices, in their order."""
@@ -230,8 +229,7 @@ class Store:
             return
         text = self._progress.read_text(encoding="utf-8", errors="replace")
         if not text.endswith("\n"):
-            with self._progress.open("a", encoding="utf-8") as file:
-                file.write("\n")
+            append_line(self._progress, b"")
         for line in text.splitlines():
             try:
                 yield Done(**json.loads(line))

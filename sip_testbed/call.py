@@ -18,6 +18,7 @@ from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, Place
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
 from voice_dpki.shell import ladder
+from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.ladder import Mood
 from voice_dpki.shell.options import number, whole_number
@@ -209,6 +210,6 @@ def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None
         "median_setup_ms": round(statistics.median(times), 1) if times else None,
         "memory_mb": max(call.report.memory_mb for call in calls),
     }
-    (out / REPEATED).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_file(out / REPEATED, (json.dumps(result, indent=2) + "\n").encode("utf-8"))
     median = f", median set-up {result['median_setup_ms']} ms" if times else ""
     console.print(f"{held} of {len(calls)} calls held{median}; repeat.json has each", highlight=False)

@@ -17,6 +17,7 @@ from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
 from voice_dpki.shell.events import Event, ResultEvent
+from voice_dpki.shell.files import write_file
 from voice_dpki.shell.ladder import Ladder, render_text
 from voice_dpki.shell.processes import Running
 
@@ -175,7 +176,7 @@ class _Placement:
         if say_s is not None:
             pcm = Pcm(pcm.rate, pcm.data[: int(say_s * pcm.rate) * SAMPLE_BYTES])
         path = self._testbed.folder / f"{role}.wav"
-        path.write_bytes(write_wav(pcm))
+        write_file(path, write_wav(pcm))
         return path
 
     # --- the files -------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ class _Placement:
         return tuple(found)
 
     def _write(self, name: str, data: bytes) -> None:
-        (self._folder / name).write_bytes(data)
+        write_file(self._folder / name, data)
 
 
 def _called(scenario: Scenario) -> Tn:

@@ -43,7 +43,7 @@ ranges = [{ start = "442079460000", count = 1000 }]
 validators = 1
 """
 PROGRAM = Path(sys.executable).with_name("ledger-node")
-DEADLINE_S = 20.0
+DEADLINE_S = 90.0
 TOKEN = "a-token-for-tests"
 
 
@@ -283,6 +283,12 @@ def voting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     network.engine(heartbeat_s=0.1).start()
     yield network
     network.end()
+
+
+@pytest.fixture(scope="session")
+def network_in() -> Any:
+    """Makes a network in a folder; whoever asks for it ends it."""
+    return Network
 
 
 @pytest.fixture(scope="session")

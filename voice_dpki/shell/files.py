@@ -29,6 +29,23 @@ def write_private(path: Path, data: bytes) -> None:
         raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that everybody may read, or in the place of what it held; raises LocalError that names it."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Write a line at the end of a file; raises LocalError that names it, and may have written a part then."""
+    try:
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
     """Write a file that must not be there yet: an overwritten key is gone for good. Raises LocalError."""
     try:
