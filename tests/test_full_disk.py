@@ -82,3 +82,22 @@ def test_a_network_whose_own_files_have_no_room_ends_in_a_sentence(
     assert "Traceback" not in done.stderr + done.stdout, done
     leftovers.wait_none()
     assert [path.name for path in folder.iterdir()] == ["ballast"]
+
+
+def test_provisioning_says_which_device_has_no_room_and_goes_on_when_there_is_some(
+    disk: Disk, tmp_path: Path
+) -> None:
+    listed = tmp_path / "devices.csv"
+    listed.write_text("identity\n" + "".join(f"enb{number}.vendor.example\n" for number in range(20)))
+    folder = disk(512)
+    ballast = fill(folder, leave_kilobytes=16)
+    line = f"voice-dpki device provision --csv {listed} --out out --organization Vendor"
+    done = run(line, folder)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done
+    assert "cannot be written: No space left on device" in done.stderr.splitlines()[-1]
+    kept = {path.name: path.read_bytes() for path in (folder / "out").glob("*.pem")}
+    assert kept
+    ballast.unlink()
+    assert run(line, folder).returncode == 0
+    assert len(list((folder / "out").glob("*.der"))) == 20
+    assert all((folder / "out" / name).read_bytes() == key for name, key in kept.items())

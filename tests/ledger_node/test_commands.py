@@ -23,7 +23,7 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_respon
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import digest_of
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Terminal:

@@ -17,7 +17,7 @@ from voice_dpki.names import Tn
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 async def until(condition: Callable[[], Any]) -> None:
