@@ -38,6 +38,12 @@ MAX_FILE_BYTES = 128 * 1024
 RESOLVE_S = 60.0
 """How often names of peers are looked up again."""
 
+RETRY_S = 5.0
+"""How often as long as one of them was never found."""
+
+RESOLVE_TIMEOUT_S = 5.0
+"""A node starts without those that are not found by then."""
+
 LOG_S = 60.0
 """A stranger who comes again and again is worth a line in the log so often."""
 
@@ -90,16 +96,23 @@ class Peers:
     async def run(self) -> None:
         """Look names up again and again, until cancelled."""
         while True:
-            await asyncio.sleep(RESOLVE_S)
+            await asyncio.sleep(RESOLVE_S if self._resolved.keys() == set(self._hosts) else RETRY_S)
             await self.resolve()
 
     async def resolve(self) -> None:
-        """Look up the names among the peers' hosts; one that is not found keeps the addresses that it had."""
-        for host in self._hosts:
-            try:
+        """Look up the names among the peers' hosts, at most for RESOLVE_TIMEOUT_S.
+
+        One that is not found keeps the addresses that it had.
+        """
+        await asyncio.gather(*map(self._resolve, self._hosts))
+
+    async def _resolve(self, host: str) -> None:
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 self._resolved[host] = frozenset(await _addresses(host))
-            except OSError as error:
-                log.warning("peer-not-found", extra={"fields": {"host": host, "reason": str(error)}})
+        except OSError as error:  # a TimeoutError is one
+            reason = str(error) or "no answer in time"
+            log.warning("peer-not-found", extra={"fields": {"host": host, "reason": reason}})
 
     @property
     def admitted(self) -> Admitted:

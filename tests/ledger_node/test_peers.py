@@ -1,5 +1,7 @@
 """Which nodes CometBFT may be connected to: what is asked in its own words, and what is answered."""
 
+import asyncio
+import ipaddress
 import logging
 import subprocess
 import sys
@@ -91,6 +93,34 @@ async def test_names_are_looked_up_and_one_that_is_gone_keeps_its_addresses(
     monkeypatch.setattr(module, "_addresses", fails)
     await peers.resolve()
     assert not peers.refusal(addr("127.0.0.1:1"))
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_no_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Looked up in vain, it is tried again soon, and others are admitted meanwhile."""
+    known = module._addresses
+    asked = asyncio.Event()
+
+    async def hangs(host: str) -> list[object]:
+        if host != "c.example":
+            return await known(host)
+        if not asked.is_set():
+            asked.set()
+            await asyncio.sleep(3600)
+        return [ipaddress.ip_network("192.0.2.3")]
+
+    monkeypatch.setattr(module, "_addresses", hangs)
+    monkeypatch.setattr(module, "RESOLVE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    peers = await listed(f"{A}@192.0.2.1:26656", f"{B}@c.example:26656")
+    assert [record.message for record in caplog.records] == ["peer-not-found"]
+    assert not peers.refusal(addr("192.0.2.1:1"))
+    assert peers.refusal(addr("192.0.2.3:1"))
+    running = asyncio.create_task(peers.run())
+    while peers.refusal(addr("192.0.2.3:1")):
+        await asyncio.sleep(0.01)
+    running.cancel()
 
 
 async def test_a_node_is_admitted_without_a_restart_and_goes_as_it_came(tmp_path: Path) -> None:
