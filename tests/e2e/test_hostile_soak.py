@@ -21,8 +21,9 @@ import pytest
 from sip_testbed.provision import CALLEE, CALLER, LedgerKind
 from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
 
-from .hostile.bystanders import Address, Figures, ask, every, options, signing_request, verification_request
+from .hostile.bystanders import Address, Figures, Untold, ask, every, options, signing_request, verification_request
 from .hostile.federation import HTTP, SIP, AttackedTestbed, connections_of, lost
+from .hostile.stranger import THIRD_PARTY
 from .operators import require_cometbft
 
 SOAK_S = float(os.environ.get("SOAK_S", "3600"))
@@ -120,8 +121,13 @@ class Soak:
         await ask(self.testbed.address("ledger-a"), "POST", "/ledger/v1/submissions", der, token)
 
     def _cpu_s(self) -> dict[str, float]:
-        """Processor time that each program has used."""
-        return {actor: cpu_s(running.pid) for actor, running in self.testbed.running.items()}
+        """Processor time that each program has used, and each validator's CometBFT."""
+        used_s: dict[str, float] = {}
+        for actor, running in self.testbed.running.items():
+            used_s[actor] = cpu_s(running.pid)
+            if actor.startswith("validator-"):
+                used_s[actor.replace("validator-", "cometbft-")] = sum(map(cpu_s, children(running.pid)))
+        return used_s
 
     async def watch(self, process: "asyncio.subprocess.Process") -> None:
         """Read what the stranger tells, and note the most memory that each program has."""
@@ -134,6 +140,11 @@ class Soak:
                 measured_s = time.monotonic()
                 for actor, size in (await asyncio.to_thread(self.testbed.memory_mb)).items():
                     self.most_mb[actor] = max(size, self.most_mb.get(actor, 0.0))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and that still run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def cpu_s(pid: int) -> float:
@@ -160,8 +171,11 @@ async def test_a_stranger_disturbs_nobody(
         await asyncio.sleep(QUIET_S)
         soak.warm_mb = await asyncio.to_thread(testbed.memory_mb)
     soak.calls.append(len(testbed.results()))
-    async with soak.phase("attack"):
-        await attack(soak, tmp_path)
+    loop = asyncio.get_running_loop()
+    transport, third = await loop.create_datagram_endpoint(Untold, local_addr=THIRD_PARTY)
+    with contextlib.closing(transport):
+        async with soak.phase("attack"):
+            await attack(soak, tmp_path)
     soak.calls.append(len(testbed.results()))
     await asyncio.sleep(GRACE_S)
     soak.left = {testbed.actor_at(address): count for address, count in connections_of(SOURCES).items()}
@@ -169,7 +183,10 @@ async def test_a_stranger_disturbs_nobody(
         await asyncio.sleep(QUIET_S)
         served = await asyncio.gather(*(is_served(testbed.address(actor)) for actor in HTTP))
     unserved = [actor for actor, ok in zip(HTTP, served, strict=True) if not ok]
-    missed = missed_aims(soak) + [f"{actor} does not answer the stranger's address" for actor in unserved]
+    missed = missed_aims(soak)
+    if third.count:
+        missed.append(f"{third.count} datagrams went to a third party")
+    missed += [f"{actor} does not answer the stranger's address" for actor in unserved]
     with capsys.disabled():
         report(soak, missed)
     assert not missed

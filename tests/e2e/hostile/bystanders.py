@@ -93,6 +93,16 @@ async def options(target: Address, number: int) -> None:
         raise RefusedError(answer[:40].decode("latin-1"))
 
 
+class Untold(asyncio.DatagramProtocol):
+    """Somebody who has asked for nothing, and counts what comes all the same."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.count += 1
+
+
 async def every(pause_s: float, figures: Figures, act: Callable[[], Awaitable[object]]) -> None:
     """Do something again and again, and note how long it took, until cancelled."""
     while True:

