@@ -13,11 +13,12 @@ from sipmessage import URI
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen, Config, Listen, TraceConfig, load_config, read_secret, resolve
-from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, optional_client_context, server_context
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
+from voice_dpki.sip.transport import Tls
 from voice_dpki.stir.tn import canonical_tn
 
 EXAMPLE = """\
@@ -41,6 +42,12 @@ rewrites_sdp = false                        # true where SBCs rewrite addresses:
 prefix = "+44"
 to_domain = "b.example"                     # the Request-URI then names this domain; without it it stays
 next_hop = "udp:127.0.0.3:5060"
+
+# [tls]                                     # SIP over TLS, for sips: and for routes with next_hop = "tls:..."
+# port = 5061
+# certificate = "proxy.pem"
+# key = "proxy-key.pem"
+# peers = ["peers/"]                        # certificates of the proxies and telephones that may connect
 
 [signing]                                   # without it calls go out unsigned
 url = "http://127.0.0.2:8081"
@@ -132,6 +139,7 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
     """Keys nonces and Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""
     registration: RegistrationConfig = RegistrationConfig()
     routes: tuple[Route, ...] = ()
+    tls: PeerTls | None = None
     signing: SigningConfig | None = None
     verification: VerificationConfig | None = None
     metrics: Listen | None = None
@@ -233,6 +241,8 @@ class Setup:
     signing: Access | None
     verification: Access | None
     trace: Path | None
+    tls: Tls | None = None
+    """How SIP goes over TLS; None: not at all."""
 
 
 def load_setup(path: Path) -> Setup:
@@ -250,7 +260,14 @@ def load_setup(path: Path) -> Setup:
         _access(path, config.signing),
         _access(path, config.verification),
         resolve(path, config.trace.file) if config.trace else None,
+        _tls(path, config.tls),
     )
+
+
+def _tls(path: Path, section: PeerTls | None) -> Tls | None:
+    if section is None:
+        return None
+    return Tls(client_context(path, section.client), server_context(path, section.server), section.port)
 
 
 def _access(path: Path, config: ServiceConfig | None) -> Access | None:

@@ -21,6 +21,7 @@ from voice_dpki.sip.message import Hop
 from voice_dpki.sip.proxy import Arrival, ProxyCore
 from voice_dpki.sip.seldom import Seldom
 from voice_dpki.sip.transaction import TransactionLayer
+from voice_dpki.sip.transport import Tls
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class ProxyElement:
         on_answer: Callable[[str, int], None] | None = None,
         own_names: Sequence[str] = (),
         advertise: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +86,7 @@ class ProxyElement:
             timers=Timers(),
             udp_max_bytes=udp_max_bytes,
             advertise=advertise,
+            tls=tls,
         )
         self._core = ProxyCore(
             self._endpoint.layer,

@@ -52,7 +52,8 @@ def number_at(uri: URI, domain: str) -> URI:
     """
     dialled = (uri.user or "").split(";")[0]
     plus = "+" if dialled.startswith("+") else ""
-    return parse_uri(f"sip:{plus}{canonical_tn(dialled)}@{domain};user=phone")
+    scheme = "sips" if uri.scheme == "sips" else "sip"
+    return parse_uri(f"{scheme}:{plus}{canonical_tn(dialled)}@{domain};user=phone")
 
 
 def caller_uri(request: Request) -> URI:

@@ -70,6 +70,7 @@ class ProxyService:
             on_answer=_count,
             own_names=(config.domain,),
             advertise=config.listen.advertise,
+            tls=setup.tls,
         )
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in (field.name for field in fields(Counters)):
@@ -190,6 +191,11 @@ class ProxyService:
         if not bindings:
             why = "no telephone of the user can be reached" if silent else "the user is not registered"
             raise Refusal(480, f"Temporarily Unavailable: {why}")
+        secure = request.uri.scheme == "sips"
+        bindings = [each for each in bindings if not secure or each.uri.scheme == "sips"]
+        if not bindings:
+            warning = ("Warning", f'380 {self._config.domain} "SIPS Not Allowed"')
+            raise Refusal(480, "Temporarily Unavailable: no telephone of the user has TLS", (warning,))
         binding, target = bindings[0], bindings[0].target
 
         def otherwise(is_gone: bool) -> Forward:
@@ -198,7 +204,7 @@ class ProxyService:
             return self._deliver(request, callee, (*silent, binding))
 
         request = copy_request(request)
-        request.uri = binding.uri
+        request.uri = binding.uri if secure else replace(binding.uri, scheme="sip")  # RFC 5630 §5.3
         return Forward(request, target.hop, target.fallback, otherwise=otherwise)
 
     # Whose is what.

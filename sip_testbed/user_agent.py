@@ -12,6 +12,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.transport import Tls
 from voice_dpki.sip.user_agent import UserAgent
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
             proxy_only=setup.proxy_only,
             instance=setup.instance,
             advertise=setup.listen.advertise,
+            tls=Tls(setup.tls) if setup.tls else None,
         )
         stack.push_async_callback(agent.close)
         await agent.start()

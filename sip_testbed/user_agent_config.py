@@ -1,5 +1,6 @@
 """Configuration of a user agent: who it is, how its calls are keyed, what it says and where it writes."""
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from voice_dpki.shell.config import (
 )
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
-from voice_dpki.shell.tls import ClientTls
+from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
 
@@ -52,6 +53,11 @@ silence_s = 2                               # a call on which nothing authentic 
 host = "127.0.0.6"
 port = 5060
 # advertise = "192.0.2.6"                   # for Via, Contact and SDP, where host = "0.0.0.0" or "::"
+
+# [tls]                                     # for proxy = "tls:127.0.0.2:5061"
+# certificate = "telephone-tls.pem"
+# key = "telephone-tls-key.pem"
+# servers = ["proxy.pem"]
 
 [keys]                                      # needed unless srtp = "none"
 certificate = "telephone.der"               # RSA: MIKEY has no ECDSA
@@ -113,6 +119,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
     """From the ACK, in a direction in which the other side was to send."""
     keys: KeysConfig | None = None
+    tls: ClientTls | None = None
+    """For a proxy "tls:...": what this telephone shows, and which proxy it talks to."""
     call: CallConfig | None = None
     trace: TraceConfig | None = None
 
@@ -135,6 +143,7 @@ class Setup:
     proxy: Hop
     proxy_only: bool
     instance: str | None
+    tls: ssl.SSLContext | None
     codec: Codec
     speech: Pcm
     credentials: Credentials | None
@@ -152,6 +161,8 @@ def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, UserAgentConfig)
     config.listen.check(path)
+    if config.proxy.startswith("tls:") and config.tls is None:
+        raise LocalError(f"{path}: [tls] is missing; it is needed for the proxy {config.proxy}")
     if config.call is not None:
         _understood(f"{path}: call.target", parse_uri, config.call.target)
     username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""
@@ -162,6 +173,7 @@ def load_setup(path: Path) -> Setup:
         proxy=_understood(f"{path}: proxy", Hop.parse, config.proxy),
         proxy_only=config.proxy_only,
         instance=config.instance,
+        tls=optional_client_context(path, config.tls),
         codec=codec_named(config.codec),
         speech=_understood(str(speech), read_wav, read_file(speech, "speech", MAX_WAV_BYTES)),
         credentials=_credentials(path, config),

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.config import Config, load_config, resolve
+from voice_dpki.shell.config import Config, Port, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
 from voice_dpki.shell.limits import Seldom
@@ -61,6 +61,26 @@ class ClientTls(Config, frozen=True, kw_only=True):
     key: str
     servers: _Listed
     """As `ServerTls.clients`. Old and new certificate of a server are both listed while it changes."""
+
+
+class PeerTls(Config, frozen=True, kw_only=True):
+    """`[tls]` of an element that is server and client at once, with one list of those it talks to."""
+
+    port: Port
+    certificate: str
+    key: str
+    peers: _Listed
+    """As `ServerTls.clients`."""
+
+    @property
+    def server(self) -> ServerTls:
+        """The server's side."""
+        return ServerTls(certificate=self.certificate, key=self.key, clients=self.peers)
+
+    @property
+    def client(self) -> ClientTls:
+        """The client's side."""
+        return ClientTls(certificate=self.certificate, key=self.key, servers=self.peers)
 
 
 def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:

@@ -92,11 +92,11 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One TCP connection, whichever side opened it."""
+    """One TCP connection, plain or under TLS, whichever side opened it."""
 
-    def __init__(self, owner: Owner, *, incoming: bool) -> None:
+    def __init__(self, owner: Owner, *, incoming: bool, transport: str = "tcp") -> None:
         self.incoming = incoming
-        self.peer = Hop("tcp", "", 0)
+        self.peer = Hop(transport, "", 0)
         self.source = ""
         """Whose share of the connections it is part of."""
         self.has_spoken = False
@@ -114,7 +114,8 @@ class Connection(asyncio.Protocol):
         """Learn who the peer is; where there is no room for it, end the connection."""
         self._transport = cast(asyncio.Transport, transport)
         host, port = transport.get_extra_info("peername")[:2]
-        self.peer, self.source = Hop("tcp", host, port, flow=next(self._owner.numbers)), source_of(host)
+        numbered = Hop(self.peer.transport, host, port, flow=next(self._owner.numbers))
+        self.peer, self.source = numbered, source_of(host)
         self._local = Hop("tcp", *transport.get_extra_info("sockname")[:2]).address
         self._touch()
         if not self._owner.opened(self):
@@ -156,7 +157,7 @@ class Connection(asyncio.Protocol):
         if transport.get_write_buffer_size() > self._owner.limits.write_buffer_bytes:
             transport.abort()
             return False
-        self._owner.trace("tcp", self._local, self.peer.address, data)
+        self._owner.trace(self.peer.transport, self._local, self.peer.address, data)
         transport.write(data)
         self._touch()
         return True

@@ -50,7 +50,7 @@ class Dialog:
             remote=required_header(response, "To"),
             local_tag=envelope.from_tag,
             remote_tag=envelope.to_tag,
-            target=_contact(response),
+            target=_contact(response, request.uri),
             routes=tuple(reversed(_record_routes(response))),
             local_sequence=envelope.sequence,
             remote_sequence=None,
@@ -68,7 +68,7 @@ class Dialog:
             remote=required_header(request, "From"),
             local_tag=to_tag,
             remote_tag=envelope.from_tag,
-            target=_contact(request),
+            target=_contact(request, request.uri),
             routes=_record_routes(request),
             local_sequence=0,
             remote_sequence=envelope.sequence,
@@ -107,13 +107,13 @@ class Dialog:
         return True
 
 
-def _contact(message: Request | Response) -> URI:
+def _contact(message: Request | Response, called: URI) -> URI:
     contacts = header_values(message, "Contact")
     if len(contacts) != 1:
         raise MalformedError("a dialog needs exactly one Contact (RFC 3261 §12.1)")
     uri = parse_address(contacts[0]).uri
-    if uri.scheme != "sip":
-        raise MalformedError("the Contact is no sip: URI")
+    if uri.scheme not in ("sip", "sips") or (called.scheme == "sips" != uri.scheme):
+        raise MalformedError("the Contact is no sip: URI, or no sips: URI in a sips: call (RFC 3261 §12.1)")
     return uri
 
 

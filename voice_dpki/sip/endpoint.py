@@ -14,7 +14,7 @@ from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.seldom import Seldom
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
-from voice_dpki.sip.transport import Limits, SipTracer, Transport
+from voice_dpki.sip.transport import Limits, SipTracer, Tls, Transport
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Endpoint:
         limits: Limits | None = None,
         on_lost: Callable[[Hop], None] | None = None,
         advertise: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._on_event = on_event
         self._advertise = advertise
@@ -59,6 +60,7 @@ class Endpoint:
             tracer=tracer,
             limits=limits,
             on_lost=on_lost,
+            tls=tls,
         )
         self.layer = TransactionLayer(
             self.address.address, random=random, timers=timers, udp_max_bytes=udp_max_bytes
@@ -78,7 +80,9 @@ class Endpoint:
         """Bind the sockets; raises LocalError."""
         self._loop = asyncio.get_running_loop()
         await self._transport.start()
-        self.layer.sent_by = self.address.address
+        self.layer.sent_by = self.layer.tls_sent_by = self.address.address
+        if self._transport.tls_port:
+            self.layer.tls_sent_by = replace(self.address, port=self._transport.tls_port).address
 
     async def close(self) -> None:
         """Stop at once: open transactions are dropped."""

@@ -22,7 +22,7 @@ from voice_dpki.sip.transaction import (
     TransactionKey,
     TransportBroken,
 )
-from voice_dpki.sip.transport import SipTracer
+from voice_dpki.sip.transport import SipTracer, Tls
 
 NO_ANSWER: Final = Response(408, "Request Timeout")
 UNREACHABLE: Final = Response(503, "Service Unavailable: the next hop cannot be reached")
@@ -50,6 +50,7 @@ class Exchange:
         udp_max_bytes: int,
         on_lost: Callable[[Hop], None] | None = None,
         advertise: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.timers = timers
         self.random = random
@@ -67,6 +68,7 @@ class Exchange:
             udp_max_bytes=udp_max_bytes,
             on_lost=on_lost,
             advertise=advertise,
+            tls=tls,
         )
 
     @property

@@ -3,18 +3,23 @@
 import re
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
+from typing import Final
 
 from sipmessage import URI
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hosts import bare_host, host_text, is_ipv6
 
+TRANSPORTS: Final = ("udp", "tcp", "tls")
+SIP_PORT: Final = 5060
+SIPS_PORT: Final = 5061
+
 _MIXED_IPV6 = re.compile(r"(?a)\[([0-9A-Fa-f:]{2,40}:[0-9]{1,3}(?:\.[0-9]{1,3}){3})\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a message comes from or goes to: transport ("udp" or "tcp") and a numeric address."""
+    """Where a message comes from or goes to: transport ("udp", "tcp" or "tls") and a numeric address."""
 
     transport: str
     host: str
@@ -32,7 +37,7 @@ class Hop:
         written, _, port = rest.rpartition(":")
         host, number = bare_host(written), read_number(port, 65_535)
         bare = ":" in written and not written.startswith("[")
-        if transport not in ("udp", "tcp") or bare or not is_numeric_host(host) or number is None:
+        if transport not in TRANSPORTS or bare or not is_numeric_host(host) or number is None:
             raise MalformedError(f"{text!r} is no hop: write it like udp:127.0.0.3:5060 or udp:[::1]:5060")
         return cls(transport, host, number)
 
@@ -44,7 +49,7 @@ class Hop:
     @property
     def reliable(self) -> bool:
         """Whether the transport retransmits by itself."""
-        return self.transport == "tcp"
+        return self.transport != "udp"
 
     def __str__(self) -> str:
         return f"{self.transport}:{self.address}"
@@ -103,11 +108,13 @@ def read_port(text: str) -> int:
 
 
 def uri_hop(uri: URI) -> Hop | None:
-    """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4)."""
+    """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4).
+
+    A sips: URI is for TLS, whatever its parameters say (RFC 5630 §3.1.3).
+    """
     host = bare_host(uri.host)
-    if uri.scheme != "sip" or not is_numeric_host(host):
+    if uri.scheme not in ("sip", "sips") or not is_numeric_host(host):
         return None
-    transport = (uri.parameters.get("transport") or "udp").lower()
-    if transport not in ("udp", "tcp") or not 0 <= (uri.port or 5060) < 65536:
-        return None
-    return Hop(transport, host, uri.port or 5060)
+    transport = "tls" if uri.scheme == "sips" else (uri.parameters.get("transport") or "udp").lower()
+    port = uri.port or (SIPS_PORT if transport == "tls" else SIP_PORT)
+    return Hop(transport, host, port) if transport in TRANSPORTS and 0 <= port < 65_536 else None

@@ -158,7 +158,7 @@ class Location:
         addresses = [parse_address(text) for text in contacts]
         if len(addresses) > MAX_BINDINGS:
             raise MalformedError(f"more than {MAX_BINDINGS} contacts")
-        if any(address.uri.scheme != "sip" for address in addresses):
+        if any(address.uri.scheme not in ("sip", "sips") for address in addresses):
             raise MalformedError("a contact is no sip: URI")
         wanted = [self._read(request, address, header, most_s) for address in addresses]
         if len([each for each in wanted if each.granted_s]) > 1 and any(each.reg_id for each in wanted):

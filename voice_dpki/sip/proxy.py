@@ -28,7 +28,7 @@ from voice_dpki.sip.events import (
     TransactionKey,
     TransportBroken,
 )
-from voice_dpki.sip.hop import read_number
+from voice_dpki.sip.hop import SIP_PORT, SIPS_PORT, read_number
 from voice_dpki.sip.hosts import bare_host, host_text
 from voice_dpki.sip.location import Target
 from voice_dpki.sip.message import (
@@ -185,6 +185,11 @@ class ProxyCore:
         context = self._contexts.get(key)
         if context is None or context.request is None or context.cancelled or context.client is not None:
             return
+        if request.uri.scheme == "sips" and hop.transport != "tls":
+            self._refuse_downgrade(key, now_s)
+            return
+        if request.uri.scheme == "sips" and fallback is not None and fallback.transport != "tls":
+            fallback = None
         context.over_flow, context.otherwise = hop.flow is not None, otherwise
         request = copy_request(request)
         request.headers.set("Max-Forwards", str(max(_forwards(request) - 1, 0)))
@@ -200,6 +205,11 @@ class ProxyCore:
             self.answer(key, 503, "Service Unavailable: too many transactions", now_s)
         else:
             self._servers[context.client] = key
+
+    def _refuse_downgrade(self, key: TransactionKey, now_s: float) -> None:
+        """Answer a sips: request whose next hop has no TLS (RFC 5630 §5.3)."""
+        warning = ("Warning", f'380 {self._layer.sent_by} "SIPS Not Allowed"')
+        self.answer(key, 480, "Temporarily Unavailable: the next hop has no TLS", now_s, (warning,))
 
     def fail(self, key: TransactionKey, now_s: float) -> None:
         """End what transaction `key` is part of, after an error of our own: the sender of the request gets 500."""
@@ -226,11 +236,12 @@ class ProxyCore:
         A side is its transport and, where a telephone is reached on its flow, that. Requests from the other side
         come with the value for this one as the last of the proxy's own.
         """
-        base = f"<sip:{self._layer.sent_by};lr;{_CALL_PARAMETER}={self._token(call_id)}"
         values = []
         for transport, hop in sides:
             flow = "" if hop is None or hop.flow is None else f";{_FLOW_PARAMETER}={self._flow_token(call_id, hop)}"
-            values.append(f"{base}{flow}{';transport=tcp' if transport == 'tcp' else ''}>")
+            own = f"sips:{self._layer.tls_sent_by}" if transport == "tls" else f"sip:{self._layer.sent_by}"
+            end = ";transport=tcp" if transport == "tcp" else ""
+            values.append(f"<{own};lr;{_CALL_PARAMETER}={self._token(call_id)}{flow}{end}>")
         return list(dict.fromkeys(values))
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
@@ -244,7 +255,7 @@ class ProxyCore:
             event.request.method, event.request, event.source.transport, event.envelope, loop_digest
         )
         try:
-            self._check(event.request, loop_digest)
+            self._check(event.request, loop_digest, event.source.transport)
             request = copy_request(event.request)
             in_dialog, flow = self._take_own_route(request, event.envelope)
             return self._dispatch(event, request, in_dialog, flow, now_s)
@@ -269,15 +280,18 @@ class ProxyCore:
             raise _RefusedError(403, "Forbidden: Route names elements beyond this proxy")
         return Arrival(event.key, request, event.envelope, event.source)
 
-    def _check(self, request: Request, loop_digest: str) -> None:
-        if request.uri.scheme not in ("sip", "tel"):
+    def _check(self, request: Request, loop_digest: str, transport: str) -> None:
+        if request.uri.scheme not in ("sip", "sips", "tel"):
             raise _RefusedError(416, "Unsupported URI Scheme")
+        if request.uri.scheme == "sips" and transport != "tls":
+            raise _RefusedError(416, "Unsupported URI Scheme: a sips: URI came without TLS (RFC 5630)")
         if _forwards(request) == 0:
             raise _RefusedError(483, "Too Many Hops")
         if required := header_values(request, "Proxy-Require"):
             raise _RefusedError(420, "Bad Extension", tuple(("Unsupported", value) for value in required))
         for value in header_values(request, "Via"):
-            if self._layer.sent_by in value and parse_via(value).branch.endswith(f".{loop_digest}"):
+            ours = any(own in value for own in self._own_addresses)
+            if ours and parse_via(value).branch.endswith(f".{loop_digest}"):
                 raise _RefusedError(482, "Loop Detected")
 
     def _take_own_route(self, request: Request, envelope: Envelope) -> tuple[bool, Hop | None]:
@@ -311,7 +325,12 @@ class ProxyCore:
 
     def _is_own(self, uri: URI) -> bool:
         host = bare_host(uri.host)
-        return f"{host_text(host)}:{uri.port or 5060}" == self._layer.sent_by or uri.host.lower() in self._own_names
+        address = f"{host_text(host)}:{uri.port or (SIPS_PORT if uri.scheme == 'sips' else SIP_PORT)}"
+        return address in self._own_addresses or uri.host.lower() in self._own_names
+
+    @property
+    def _own_addresses(self) -> tuple[str, str]:
+        return self._layer.sent_by, self._layer.tls_sent_by
 
     def _token(self, call_id: str) -> str:
         return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
@@ -340,7 +359,9 @@ class ProxyCore:
         try:
             known, flow = self._take_own_route(request, event.envelope)
             target = self._next_hop(request, flow) if known else None
-            if target is not None and target.hop.address != self._layer.sent_by:
+            if target is None or target.hop.address in self._own_addresses:
+                return
+            if request.uri.scheme != "sips" or target.hop.transport == "tls":
                 self._layer.send_ack(request, target.hop, target.fallback)
         except MalformedError:
             return

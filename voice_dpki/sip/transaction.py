@@ -103,6 +103,8 @@ class TransactionLayer:
         max_transactions: int = MAX_TRANSACTIONS,
     ) -> None:
         self.sent_by = sent_by
+        self.tls_sent_by = sent_by
+        """The same for requests over TLS, which has a port of its own."""
         self.counters = Counters()
         self._random = random
         self._timers = timers or Timers()
@@ -323,7 +325,7 @@ class TransactionLayer:
 
     def _receive_response(self, response: Response, envelope: Envelope, now_s: float) -> None:
         transaction = self._transactions.get(client_key(envelope.via.branch, envelope.method))
-        if transaction is None or envelope.via.sent_by != self.sent_by:
+        if transaction is None or envelope.via.sent_by not in (self.sent_by, self.tls_sent_by):
             self.counters.stray_responses += 1
             return
         self._feed(transaction, input_of(response.code), now_s, (response, envelope))
@@ -451,7 +453,8 @@ class TransactionLayer:
     # Building what is sent.
 
     def _via(self, hop: Hop, branch: str) -> str:
-        return f"SIP/2.0/{hop.transport.upper()} {self.sent_by};branch={branch};rport"
+        sent_by = self.tls_sent_by if hop.transport == "tls" else self.sent_by
+        return f"SIP/2.0/{hop.transport.upper()} {sent_by};branch={branch};rport"
 
     def _address(self, transaction: Transaction, hop: Hop) -> None:
         """Make the request's own Via and bytes fit for `hop`."""

@@ -3,7 +3,9 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Final, Protocol
 
@@ -14,11 +16,20 @@ from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.seldom import Seldom
 
-__all__ = ["Limits", "SipTracer", "Transport"]
+__all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 
 log = logging.getLogger(__name__)
 
 _BIND_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How an element speaks TLS: as a client, and as a server at `port` where it listens (0 chooses one)."""
+
+    client: ssl.SSLContext
+    server: ssl.SSLContext | None = None
+    port: int = 0
 
 
 class SipTracer(Protocol):
@@ -30,12 +41,12 @@ class SipTracer(Protocol):
         ...
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
-        """Record one message: "udp" or "tcp", and both ends as "host:port"."""
+        """Record one message: "udp", "tcp" or "tls", and both ends as "host:port"."""
         ...
 
 
 class Transport:
-    """Sends and receives SIP messages at one address.
+    """Sends and receives SIP messages at one address, with `tls` also under TLS at another port.
 
     `on_message(data, source)` gets each message; `on_failure(outgoing)` each one that could not be sent, never from
     within `send`. `on_broken(data, source, error)` gets the header after which a stream cannot be followed, before
@@ -56,6 +67,7 @@ class Transport:
         on_refused: Callable[[str], None] = lambda source: None,
         limits: Limits | None = None,
         on_lost: Callable[[Hop], None] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.address = Hop("udp", host, port)
         self._on_message = on_message
@@ -65,6 +77,10 @@ class Transport:
         self._on_broken = on_broken
         self._on_unreachable = on_unreachable
         self.limits = (limits or Limits()).within_the_process()
+        self._tls = tls
+        self.tls_port = 0
+        """Where TLS is listened for, once started; 0 without."""
+        self._tls_server: asyncio.Server | None = None
         self._udp: DatagramSocket | None = None
         self._server: asyncio.Server | None = None
         self._pool = Pool(self.limits, on_refused)
@@ -86,7 +102,26 @@ class Transport:
             except OSError as error:
                 if wanted or not left:
                     raise LocalError(f"cannot listen for SIP on {self.address.address}: {_reason(error)}") from None
+        await self._listen_for_tls()
         self._sweep()
+
+    async def _listen_for_tls(self) -> None:
+        if self._tls is None or self._tls.server is None:
+            return
+        loop, host = asyncio.get_running_loop(), self.address.host
+        try:
+            self._tls_server = await loop.create_server(
+                lambda: Connection(self, incoming=True, transport="tls"),
+                host,
+                self._tls.port,
+                ssl=self._tls.server,
+                ssl_handshake_timeout=self.limits.connect_s,
+            )
+        except OSError as error:
+            await self.close()
+            where = Hop("tls", host, self._tls.port).address
+            raise LocalError(f"cannot listen for SIP over TLS on {where}: {_reason(error)}") from None
+        self.tls_port = int(self._tls_server.sockets[0].getsockname()[1])
 
     async def _bind(self, port: int) -> None:
         loop = asyncio.get_running_loop()
@@ -112,9 +147,10 @@ class Transport:
             self._udp.close()
         for connection in self._pool.all:
             connection.close()
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        for server in (self._server, self._tls_server):
+            if server is not None:
+                server.close()
+                await server.wait_closed()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # lets the closed sockets go before the loop does
 
@@ -152,7 +188,9 @@ class Transport:
         """Let a message wait for a connection to its hop, which is begun if none is under way."""
         waiting = self._connecting.get(outgoing.hop)
         room = self._pool.outgoing + len(self._connecting) < self.limits.outgoing and not self._closed
-        if waiting is not None and len(waiting) < self.limits.waiting_messages:
+        if outgoing.hop.transport == "tls" and self._tls is None:
+            self._fail(outgoing)  # never in clear instead
+        elif waiting is not None and len(waiting) < self.limits.waiting_messages:
             waiting.append(outgoing)
         elif waiting is None and room:
             self._connecting[outgoing.hop] = [outgoing]
@@ -163,11 +201,15 @@ class Transport:
             self._fail(outgoing)
 
     async def _connect(self, hop: Hop) -> None:
-        connection = None
+        connection, secure = None, hop.transport == "tls"
         try:
             async with asyncio.timeout(self.limits.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self, incoming=False), hop.host, hop.port, local_addr=(self.address.host, 0)
+                    lambda: Connection(self, incoming=False, transport=hop.transport),
+                    hop.host,
+                    hop.port,
+                    local_addr=(self.address.host, 0),
+                    ssl=self._tls.client if secure and self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
             log.info("no connection", extra={"fields": {"hop": str(hop), "error": type(error).__name__}})

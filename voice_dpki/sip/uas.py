@@ -62,7 +62,7 @@ def check_request(request: Request, methods: Collection[str]) -> UasRefusal | No
     """Return why a telephone cannot take this request, or None where it can."""
     if (refusal := check_method(request, methods)) is not None:
         return refusal
-    if request.uri.scheme not in ("sip", "tel"):
+    if request.uri.scheme not in ("sip", "sips", "tel"):
         return UasRefusal(416)
     if (refusal := check_require(request)) is not None:
         return refusal

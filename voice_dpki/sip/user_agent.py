@@ -12,7 +12,7 @@ from typing import Final
 from sipmessage import URI, Request
 
 from voice_dpki.effects import Random, SystemRandom
-from voice_dpki.errors import MalformedError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
@@ -22,7 +22,7 @@ from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
-from voice_dpki.sip.transport import SipTracer
+from voice_dpki.sip.transport import SipTracer, Tls
 from voice_dpki.sip.uas import check_request
 
 __all__ = ["Account", "Answer", "Call", "IncomingCall", "Leg", "RegistrationError", "UserAgent"]
@@ -56,6 +56,7 @@ class UserAgent:
         instance: str | None = None,
         backoff: Backoff | None = None,
         advertise: str | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
@@ -72,6 +73,7 @@ class UserAgent:
             udp_max_bytes=udp_max_bytes,
             on_lost=self._connection_lost,
             advertise=advertise,
+            tls=tls,
         )
         self._legs: dict[tuple[str, str], Leg] = {}
         self._placed: list[Call] = []
@@ -111,20 +113,27 @@ class UserAgent:
     # Calls.
 
     async def invite(self, target: str, sdp: bytes, headers: Sequence[tuple[str, str]] = ()) -> Call:
-        """Place a call to the URI `target` and return at once; raises MalformedError for a bad URI."""
+        """Place a call to the URI `target` and return at once.
+
+        Raises MalformedError for a bad URI, and LocalError for a sips: URI where the proxy is not reached over TLS.
+        """
+        if target.lower().startswith("sips:") and self._proxy.transport != "tls":
+            raise LocalError("a sips: URI cannot be called: the proxy is not reached over TLS")
         request = self._new_request("INVITE", target, f"<{target}>")
         request.headers.set("CSeq", "1 INVITE")
-        request.headers.set("Contact", self._contact)
+        line = self._line(request)
+        request.headers.set("Contact", line.contact)
         request.headers.set("Allow", ALLOW)
         for name, value in headers:
             request.headers.add(name, value)
         set_body(request, sdp, CONTENT_TYPE)
         self._placed = [call for call in self._placed if not call.is_answered]
-        self._placed.append(Call(self._line(), request))
+        self._placed.append(Call(line, request))
         return self._placed[-1]
 
-    def _line(self) -> Line:
-        return Line(self._account, self._exchange, self._proxy, self._contact, self._opened, self._closed)
+    def _line(self, request: Request) -> Line:
+        contact = self._contact if request.uri.scheme == "sips" else self._contact.replace("<sips:", "<sip:")
+        return Line(self._account, self._exchange, self._proxy, contact, self._opened, self._closed)
 
     def _opened(self, leg: Leg) -> None:
         if leg.dialog is not None:
@@ -139,7 +148,8 @@ class UserAgent:
         address = self.address
         transport = ";transport=tcp" if self._proxy.transport == "tcp" else ""
         user = parse_uri(self._account.aor).user
-        return f"<sip:{user}@{address.address}{transport}>"
+        scheme = "sips" if self._proxy.transport == "tls" else "sip"
+        return f"<{scheme}:{user}@{address.address}{transport}>"
 
     def _new_request(self, method: str, target: str, to: str) -> Request:
         return self._account.new_request(method, target, to, self._exchange.token(), self._exchange.token())
@@ -152,7 +162,9 @@ class UserAgent:
 
     def _request(self, event: RequestReceived) -> None:
         leg = self._legs.get((event.envelope.call_id, event.envelope.to_tag))
-        if self._proxy_only and not self._is_from_proxy(event.source, leg):
+        if event.request.uri.scheme == "sips" and event.source.transport != "tls":
+            self._answer(event, 416, "Unsupported URI Scheme: a sips: URI came without TLS (RFC 5630)")
+        elif self._proxy_only and not self._is_from_proxy(event.source, leg):
             self._answer(event, 403, "Forbidden: requests come through the user's proxy")
         elif event.request.method == "CANCEL":
             self._cancel(event)
@@ -201,7 +213,7 @@ class UserAgent:
             self._answer(event, 480)
         else:
             try:
-                call = IncomingCall(self._line(), event)
+                call = IncomingCall(self._line(event.request), event)
             except MalformedError as error:
                 self._answer(event, 400, f"Bad Request: {error}")
                 return
