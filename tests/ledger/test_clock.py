@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from tests.clocks import STEPS_S, SettableClock
 from voice_dpki.clock_health import HEALTH, WRONG
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient
+from voice_dpki.ledger.client import LedgerClient, save_trust
 from voice_dpki.ledger.clock import STEADY_RATE, ClockError, LedgerClock
-from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S
+from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightBlock
 from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
@@ -129,6 +130,21 @@ async def test_a_client_that_starts_with_a_wrong_clock(federation: Any, node: No
         clock.set(0)
         assert await code_of(client) == "believed"
         assert await health(client) == (200, {"status": "ok"})
+
+
+async def test_a_kept_header_tells_that_the_clock_is_behind(federation: Any, node: Node, tmp_path: Path) -> None:
+    """Even before a node is asked, and without one."""
+    trust_file = tmp_path / "trust.json"
+    save_trust(trust_file, LightBlock(node.signed_header, federation.genesis.validators))
+    clock = SettableClock(node.time_s + 1)
+    clock.set(-3600)
+    async with LedgerClient.of_genesis(
+        "http://127.0.0.1:9", federation.genesis, clock=clock, trust_file=trust_file
+    ) as client:
+        with pytest.raises(ClockError, match="3599 s behind the ledger"):
+            client.clock.checked_s()
+        clock.set(0)
+        assert client.clock.checked_s() == clock.true_s
 
 
 async def test_what_is_held_is_not_answered_by_a_wrong_clock(
