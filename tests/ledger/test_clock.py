@@ -147,6 +147,20 @@ async def test_a_kept_header_tells_that_the_clock_is_behind(federation: Any, nod
         assert client.clock.checked_s() == clock.true_s
 
 
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize(("behind_s", "wanted"), [(10, "believed"), (11, InquiryCode.CLOCK)])
+async def test_ten_seconds_are_drift_and_more_is_the_future(
+    federation: Any, node: Node, behind_s: float, wanted: str, heard: bool
+) -> None:
+    """For a client that hears the ledger for the first time, and for one that knows its time."""
+    clock = SettableClock(node.time_s)
+    async with asked(federation, node, clock) as client:
+        if heard:
+            assert await code_of(client) == "believed"
+        clock.set(-behind_s)
+        assert await code_of(client) == wanted
+
+
 async def test_what_is_held_is_not_answered_by_a_wrong_clock(
     federation: Any, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
