@@ -176,7 +176,7 @@ async def test_an_attack_is_refused_by_its_step_and_by_nothing_else(
     "scenario", [s for s in SCENARIOS.values() if s.attack], ids=lambda scenario: scenario.name
 )
 def test_the_check_of_every_scenario_can_be_taken_away(scenario: Scenario) -> None:
-    """A check that has another name now would otherwise be missed by the tests with whole calls, which run seldom."""
+    """Tests with whole calls, which would miss a check under another name, run seldom."""
     for owner, name, _ in removals(scenario.expected.refused_by or ""):
         assert callable(getattr(owner, name))
 
