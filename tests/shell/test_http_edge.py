@@ -233,6 +233,23 @@ async def test_white_space_around_a_token_does_not_count(value: bytes) -> None:
     assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    ("begin", "endless", "status"),
+    [
+        (b"GET /", b"a", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"a", 431),
+        (b"GET / HTTP/1.1\r\n", b"a:\r\n", 431),
+    ],
+    ids=["target", "field", "fields"],
+)
+async def test_an_endless_head_ends_the_connection(begin: bytes, endless: bytes, status: int) -> None:
+    """45 MB of it froze the server, for all."""
+    async with serving(app()) as port, connected(port) as client:
+        await client.send(begin, endless * (16_384 // len(endless)))
+        assert (await client.answer()).status == status
+        assert await client.send_until_closed(endless * 16_384) < 45_000_000
+
+
 async def test_after_413_nothing_more_is_read() -> None:
     """The client goes on sending until its connection ends, long before the 3 GB that it offers."""
     async with serving(app()) as port, connected(port) as client:

@@ -33,8 +33,6 @@ LINGER_S = 1.0
 """How long a connection that is refused stays, so that the client can read why (RFC 9112 §9.6)."""
 AHEAD_BYTES = 64 * 1024
 """How much a client may send ahead while a request is handled, before nothing more is read."""
-IN_A_ROW: Final = 4
-"""Requests of one connection that are answered before others have their turn."""
 COUNTED_BYTES: Final = 64 * 1024
 """How much more a connection holds before all are looked at."""
 
@@ -185,15 +183,14 @@ class Connection(Channel):
     # The request, step by step.
 
     def _advance(self) -> None:
-        """Go on with what has come; after a few requests, others have their turn first."""
+        """Go on with what has come, by one request; other connections have their turn before the next."""
         try:
-            for _ in range(IN_A_ROW):
-                if not self._step():
-                    return
+            is_answered = self._step()
         except HttpFault as fault:
             self._refuse_message(fault)
             return
-        self._take_turn_later(0)
+        if is_answered and (self._reader.buffered or self._ended):
+            self._take_turn_later(0)
 
     def _step(self) -> bool:
         """Bring the request on as far as it goes; tell whether it is answered, so that the next can begin."""
@@ -227,7 +224,7 @@ class Connection(Channel):
 
     def _await_more(self) -> None:
         """Wait for the rest of a head, or for the next request."""
-        if self._ended:
+        if self._ended or self._owner.stopping:
             self._transport.close()
         elif not self._started and self._reader.buffered:
             self._started = True
