@@ -168,6 +168,28 @@ async def test_too_many_connections() -> None:
     assert counted("connections") == before + 1
 
 
+async def test_too_many_connections_a_second(clock: Time) -> None:
+    """Who opens and closes them without end is not even told so; later he is served again."""
+    bounds, before = Limits(connections=2, cost_s=1), counted("connection-rate")
+    async with serve(HttpApp([Route("GET", "/quick", _quick)]), Listen(port=0), limits=bounds) as port:
+
+        async def answer() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            said = b""
+            with suppress(ConnectionError):
+                said = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            return said
+
+        assert [(await answer())[9:12] for _ in range(5)] == [b"200", b"200", b"200", b"200", b""]
+        assert counted("connection-rate") == before + 1
+        clock.now_s += limits.CONNECTION_COST
+        assert (await answer())[9:12] == b"200"
+
+
 @pytest.mark.parametrize(
     "head", [b"", b"GET /quick HTTP/1.1\r\nx: ", b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\nGET /q"]
 )

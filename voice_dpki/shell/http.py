@@ -79,13 +79,20 @@ class _Server:
         self._refused: set[Connection] = set()
         self._gone = asyncio.Event()
 
-    def enter(self, connection: Connection, host: str) -> Account | Response:
-        """Give a connection a place, another's if need be; a response says why there is none."""
+    def enter(self, connection: Connection, host: str) -> Account | Response | None:
+        """Give a connection a place, another's if need be; a response says why there is none.
+
+        None: the client comes too often to be told anything.
+        """
         account = self._door.enter(host)
         if account is None:
             return self._refuse(
                 connection, self.app.too_many(TooManyError("too many connections from this address", 1))
             )
+        if not (connection.is_known or account.knock()):
+            account.connections -= 1
+            SAID.warning("too many connections a second from one address", client=host)
+            return None
         known = connection.is_known or account.is_known
         if len(self._placed) >= MAX_CONNECTIONS - (0 if known else ROOM_FOR_KNOWN) and not self._make_room():
             FULL.inc()

@@ -54,8 +54,8 @@ class Owner(Protocol):
     app: HttpApp
     stopping: bool
 
-    def enter(self, connection: "Connection", host: str) -> Account | Response:
-        """Count a connection in; a response refuses it."""
+    def enter(self, connection: "Connection", host: str) -> Account | Response | None:
+        """Count a connection in; a response refuses it, None at once."""
         ...
 
     def leave(self, connection: "Connection") -> None:
@@ -109,6 +109,8 @@ class Connection(Channel):
         answer = self._owner.enter(self, host)
         if isinstance(answer, Response):
             self._finish(answer, is_read=False)
+        elif answer is None:
+            self.abort()
         else:
             self.account, self._charge = answer, answer.take
 

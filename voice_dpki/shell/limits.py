@@ -33,6 +33,9 @@ KNOWN_S = 3600.0
 MAX_ADDRESSES = 10_000
 """Addresses whose use is remembered after their last connection; each takes about 200 bytes."""
 
+CONNECTION_COST = 4
+"""What `cost_s` would have to pay for a connection; there is a bucket of its own for them, as large."""
+
 SAY_AGAIN_S = 1.0
 """Refusals are in the log once in this time, so that nobody can fill it; metrics count all."""
 
@@ -42,6 +45,7 @@ REFUSED = Counter(
 _RATE, _CONCURRENT, _CONNECTIONS = (REFUSED.labels(name) for name in ("rate", "concurrent", "connections"))
 FAILED = Counter("voice_dpki_http_failed", "Requests that are answered 500: something here is wrong.")
 LATE, BODY_LATE, MALFORMED = (REFUSED.labels(name) for name in ("head-late", "body-late", "malformed"))
+_KNOCKS = REFUSED.labels("connection-rate")
 FULL, DISPLACED, UNREAD = (REFUSED.labels(name) for name in ("full", "displaced", "unread"))
 
 
@@ -95,7 +99,17 @@ SAID = Seldom(log)
 class Account:
     """What one client address uses: a bucket of tokens, and counts. Without limits, it only counts."""
 
-    __slots__ = ("_at_s", "_known_until_s", "_limits", "_most", "_running", "_tokens", "connections")
+    __slots__ = (
+        "_at_s",
+        "_knocked_s",
+        "_knocks",
+        "_known_until_s",
+        "_limits",
+        "_most",
+        "_running",
+        "_tokens",
+        "connections",
+    )
 
     def __init__(self, limits: Limits | None) -> None:
         self._limits = limits
@@ -103,6 +117,8 @@ class Account:
         self._tokens = self._most
         self._at_s = monotonic()
         self._known_until_s = -math.inf
+        self._knocked_s = self._at_s
+        self._knocks = math.inf if limits is None else self._most_knocks(limits)
         self._running = 0
         self.connections = 0
 
@@ -124,6 +140,24 @@ class Account:
             wait_s = max(1, math.ceil((cost - tokens) / limits.cost_s))
             raise TooManyError("too many requests a second from this address", wait_s)
         self._tokens = tokens - cost
+
+    @staticmethod
+    def _most_knocks(limits: Limits) -> float:
+        return max(limits.cost_s * BURST_S / CONNECTION_COST, 2 * limits.connections)
+
+    def knock(self) -> bool:
+        """Pay for a connection; tells whether the client may have another one now. Who is known always may."""
+        limits = self._limits
+        if limits is None or self.is_known:
+            return True
+        now_s = monotonic()
+        knocks = self._knocks + (now_s - self._knocked_s) * limits.cost_s / CONNECTION_COST
+        self._knocked_s, self._knocks = now_s, min(knocks, self._most_knocks(limits))
+        if self._knocks < 1:
+            _KNOCKS.inc()
+            return False
+        self._knocks -= 1
+        return True
 
     def begin(self, cost: int) -> None:
         """Pay for a request and count it among those under way, until `end`; raises TooManyError."""
