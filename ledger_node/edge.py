@@ -116,12 +116,15 @@ class Edge:
 
     def app(self) -> HttpApp:
         """Return the whole application."""
+        about_one = [
+            Route(method, f"/ledger/v1/{path}", self._guarded(handler), MAX_CERTIFICATE_BYTES, ONE_COST, waits=True)
+            for method, path, handler in (
+                ("GET", "status/{digest}", self._status),
+                ("POST", "status", self._status_of_body),
+                ("GET", "certificates/{digest}", self._certificate),
+            )
+        ]
         own = [
-            Route("GET", "/ledger/v1/status/{digest}", self._guarded(self._status), cost=ONE_COST),
-            Route(
-                "POST", "/ledger/v1/status", self._guarded(self._status_of_body), MAX_CERTIFICATE_BYTES, ONE_COST
-            ),
-            Route("GET", "/ledger/v1/certificates/{digest}", self._guarded(self._certificate), cost=ONE_COST),
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
             Route("GET", "/ledger/v1/search", _no_search),
         ]
@@ -137,7 +140,7 @@ class Edge:
             )
             for method, pattern, cost in FORWARDED
         ]
-        return HttpApp([*own, *others, HEALTH_ROUTE, METRICS_ROUTE])
+        return HttpApp([*about_one, *own, *others, HEALTH_ROUTE, METRICS_ROUTE])
 
     async def run(self) -> None:
         """Follow the other node's headers until cancelled."""

@@ -186,6 +186,9 @@ async def test_an_offer_of_http2_leaves_the_body_a_body() -> None:
         (STIR + b"Transfer-Encoding: gzip\r\n\r\n", 501, "SVC4006"),
         (STIR + KNOWN + b"Content-Length: 70000\r\n\r\n", 413, "POL4130"),
         (STIR + b"Content-Length: 70000\r\n\r\n", 401, "POL4010"),
+        (STIR + KNOWN + b"Content-Type: text/plain\r\nContent-Length: 0\r\n\r\n", 400, "SVC4006"),
+        (STIR + KNOWN + KNOWN + b"Content-Length: 0\r\n\r\n", 400, "SVC4006"),
+        (STIR + KNOWN + b"Accept: text/html\r\nAccept: text/plain\r\nContent-Length: 1\r\n\r\n1", 406, "SVC4002"),
         (b"GET /stir/v1/verification HTTP/1.1\r\nHost: a\r\n\r\n", 405, "POL4050"),
         (b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404, "SVC4003"),
         (b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, "SVC4006"),
@@ -248,6 +251,12 @@ async def test_an_endless_head_ends_the_connection(begin: bytes, endless: bytes,
         await client.send(begin, endless * (16_384 // len(endless)))
         assert (await client.answer()).status == status
         assert await client.send_until_closed(endless * 16_384) < 45_000_000
+
+
+async def test_two_lines_of_accept_are_one_list() -> None:
+    """The last of them does not win."""
+    fields = b"Accept: application/json\r\nAccept: text/html\r\nContent-Length: 1\r\n\r\n1"
+    assert (await ask(stir(), STIR + KNOWN + fields)).status == 200
 
 
 async def test_after_413_nothing_more_is_read() -> None:
