@@ -473,6 +473,16 @@ def test_long_messages_take_more_of_the_room(random: Random, request_text: Reque
     assert bench.layer._shares.in_use == len(bench.layer) == 3  # what lingers needs its request no more
 
 
+def test_a_refusal_is_not_longer_than_its_request(bench: Bench, request_text: RequestText) -> None:
+    bench.receive(request_text(headers=f"Proxy-Require: {'a,' * 3_000}b\r\n"))
+    assert bench.names() == ["420"]
+    assert bench.messages()[0].headers.getlist("Unsupported") == [", ".join("a" * 16)]
+    bench.receive(
+        request_text(branch="z9hG4bKvia").replace(b"Via: ", b"Via: SIP/2.0/UDP h;x=" + b'"' * 40 + b", ", 1)
+    )
+    assert len(bench.sent) == 1
+
+
 def test_timers_that_are_put_off_or_forgotten_do_not_pile_up(called: Bench, request_text: RequestText) -> None:
     ringing = encode(make_response(called.last_request(), 180, to_tag="callee"))
     for _ in range(1_000):

@@ -13,6 +13,7 @@ from voice_dpki.sip.hosts import bare_host, host_text, is_ipv6
 TRANSPORTS: Final = ("udp", "tcp", "tls")
 SIP_PORT: Final = 5060
 SIPS_PORT: Final = 5061
+MAX_QUOTES: Final = 32
 
 _MIXED_IPV6 = re.compile(r"(?a)\[([0-9A-Fa-f:]{2,40}:[0-9]{1,3}(?:\.[0-9]{1,3}){3})\]")
 
@@ -97,6 +98,15 @@ def read_number(text: str, most: int) -> int | None:
     if not text.isascii() or not text.isdigit() or len(digits) > len(str(most)) or int(digits) > most:
         return None
     return int(digits)
+
+
+def check_quotes(text: str, what: str) -> None:
+    """Refuse text with more quotes than an honest sender needs; raises MalformedError.
+
+    Parsers by regular expressions, sipmessage's among them, try each quote as the begin of a string.
+    """
+    if text.count('"') > MAX_QUOTES:
+        raise MalformedError(f"{what} has more than {MAX_QUOTES} quotes")
 
 
 def read_port(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from sipmessage import URI, Address, Message, Request, Response
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.hop import Hop, is_numeric_host, plain_ipv6, read_number, uri_hop
+from voice_dpki.sip.hop import Hop, check_quotes, is_numeric_host, plain_ipv6, read_number, uri_hop
 from voice_dpki.sip.via import TopVia, parse_via, stamp_via
 
 __all__ = ["Hop", "is_numeric_host", "uri_hop"]  # besides what is defined here, for those who read messages
@@ -23,6 +23,8 @@ MAX_MESSAGE_BYTES: Final = 65_536
 MAX_HEADER_FIELDS: Final = 128
 MAX_LINE_BYTES: Final = 8_192
 """Longest header field; an Identity header with a PASSporT has about 1 KiB."""
+MAX_FIELD_CHARS: Final = 16_384
+"""All values of a header field other than Identity, of which each is looked at by itself."""
 MAX_URI_CHARS: Final = 512
 MAX_ADDRESS_CHARS: Final = 1_024
 MAX_VIAS: Final = 70
@@ -130,6 +132,11 @@ def parse_message(data: bytes) -> Request | Response:
     for name in message.headers.keys():  # noqa: SIM118 - Headers is no mapping
         if not _TOKEN.match(name):
             raise MalformedError("the name of a header field is no token (RFC 3261 §25.1)")
+        values = message.headers.getlist(name)
+        if sum(map(len, values)) > MAX_FIELD_CHARS and name.lower() != "identity":
+            raise MalformedError(
+                f"one header field has more than {MAX_FIELD_CHARS} characters, all values together"
+            )
     for name in _ONCE:
         if len(message.headers.getlist(name)) > 1:
             raise MalformedError(f"{name} is given twice: two readers could choose differently")
@@ -202,6 +209,7 @@ def parse_address(text: str) -> Address:
     """Parse one name-addr or addr-spec with its parameters; raises MalformedError."""
     if len(text) > MAX_ADDRESS_CHARS or _LONG_NUMBER.search(text):
         raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters, or its number is none")
+    check_quotes(text, "an address")
     return _read(Address.parse, plain_ipv6(text), "an address")
 
 

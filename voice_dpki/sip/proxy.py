@@ -43,6 +43,7 @@ from voice_dpki.sip.message import (
     uri_hop,
 )
 from voice_dpki.sip.transaction import TransactionLayer
+from voice_dpki.sip.uas import MAX_NAMED
 from voice_dpki.sip.via import parse_via
 
 MAX_FORWARDS: Final = 70
@@ -288,7 +289,7 @@ class ProxyCore:
         if _forwards(request) == 0:
             raise _RefusedError(483, "Too Many Hops")
         if required := header_values(request, "Proxy-Require"):
-            raise _RefusedError(420, "Bad Extension", tuple(("Unsupported", value) for value in required))
+            raise _RefusedError(420, "Bad Extension", (("Unsupported", ", ".join(required[:MAX_NAMED])),))
         for value in header_values(request, "Via"):
             ours = any(own in value for own in self._own_addresses)
             if ours and parse_via(value).branch.endswith(f".{loop_digest}"):

@@ -7,7 +7,7 @@ are found in the bytes, within the bounds of `message`, whatever else is wrong w
 import re
 from typing import Final
 
-from voice_dpki.sip.hop import Hop, read_number
+from voice_dpki.sip.hop import MAX_QUOTES, Hop, read_number
 from voice_dpki.sip.message import MAX_HEADER_FIELDS, MAX_LINE_BYTES, one_line
 from voice_dpki.sip.via import MAX_VIA_CHARS, stamp_via, way_back
 
@@ -78,7 +78,8 @@ def _collect(lines: list[str]) -> dict[str, list[str]]:
 def _stamp(vias: list[str], source: Hop) -> tuple[Hop, list[str]] | None:
     """Stamp the topmost Via and return it with the others, and where it says that the response goes."""
     text = vias[0] if vias else ""
-    value = _FIRST_VALUE.match(text[: MAX_VIA_CHARS + 1])
+    begin = text[: MAX_VIA_CHARS + 1]
+    value = _FIRST_VALUE.match(begin) if begin.count('"') <= MAX_QUOTES else None
     top = value[0] if value else ""
     sent_by = _SENT_BY.match(top)
     if sent_by is None or len(top) > MAX_VIA_CHARS:

@@ -11,6 +11,9 @@ from voice_dpki.sip.sdp import CONTENT_TYPE
 
 Headers = tuple[tuple[str, str], ...]
 
+MAX_NAMED: Final = 16
+"""How many unsupported extensions a refusal names: it shall not be longer than its request."""
+
 _ENCODINGS: Final = ("", "identity")
 
 
@@ -32,7 +35,7 @@ def check_method(request: Request, methods: Collection[str]) -> UasRefusal | Non
 def check_require(request: Request) -> UasRefusal | None:
     """Refuse extensions, none of which is supported (§8.2.2.3)."""
     unsupported = header_values(request, "Require")
-    return UasRefusal(420, (("Unsupported", ", ".join(unsupported)),)) if unsupported else None
+    return UasRefusal(420, (("Unsupported", ", ".join(unsupported[:MAX_NAMED])),)) if unsupported else None
 
 
 def check_body(request: Request) -> UasRefusal | None:

@@ -11,7 +11,7 @@ from typing import Final
 from sipmessage import Via
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.hop import Hop, plain_ipv6, read_port
+from voice_dpki.sip.hop import Hop, check_quotes, plain_ipv6, read_port
 from voice_dpki.sip.hosts import bare_host, host_text
 
 MAX_VIA_CHARS: Final = 1_024
@@ -45,6 +45,7 @@ def parse_via(text: str) -> TopVia:
     """Parse one Via value; raises MalformedError."""
     if len(text) > MAX_VIA_CHARS:
         raise MalformedError(f"a Via is longer than {MAX_VIA_CHARS} characters")
+    check_quotes(text, "a Via")
     try:
         via = Via.parse(plain_ipv6(_RECEIVED.sub("", text)))
     except (ValueError, TypeError):
