@@ -265,6 +265,7 @@ def _spoiled(chance: random.Random, data: bytes) -> bytes:
 CORPUS: Sequence[bytes] = [m.data for m in MESSAGES] + [path.read_bytes() for path in VECTORS.glob("*.sip")]
 
 
+@pytest.mark.timeout(3600)
 @campaign
 def test_whatever_comes_nothing_is_raised_and_nothing_stays(request: pytest.FixtureRequest) -> None:
     calls = forwarded = registered = 0
@@ -291,6 +292,7 @@ def _left(life: Life) -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.timeout(3600)
 @campaign
 async def test_streams_leave_no_connection_and_no_task(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
