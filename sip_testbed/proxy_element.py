@@ -25,8 +25,8 @@ from voice_dpki.sip.transport import Tls
 
 log = logging.getLogger(__name__)
 
-DECIDE_S: Final = 150.0
-"""How long a decision may take: longer than all the inquiries that one may need, shorter than timer C."""
+DECIDE_S: Final = 200.0
+"""How long a decision may take: longer than all the inquiries that one may need, and less than `Timers.answer_s`."""
 
 
 @dataclass(frozen=True, slots=True)
