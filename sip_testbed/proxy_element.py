@@ -26,7 +26,7 @@ from voice_dpki.sip.transport import Tls
 log = logging.getLogger(__name__)
 
 DECIDE_S: Final = 200.0
-"""How long a decision may take: longer than all the inquiries that one may need, and less than `Timers.answer_s`."""
+"""How long a decision may take: longer than all the inquiries that it may need, and less than `Timers.answer_s`."""
 
 
 @dataclass(frozen=True, slots=True)

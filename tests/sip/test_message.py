@@ -161,6 +161,17 @@ def test_an_unasked_port_and_a_true_address_leave_the_via_alone() -> None:
     assert way_back(via.asks_port, via.port, source) == Hop("udp", "127.0.0.6", 5060)
 
 
+def test_what_was_unescaped_cannot_break_out_of_its_line() -> None:
+    """A registrar repeats contacts, whose parameters sipmessage unescapes: %0D%0A is a line end then."""
+    request = parse_message(INVITE)
+    assert isinstance(request, Request)
+    contact = str(parse_address('<sip:a@h>;x="%0D%0AIdentity:%20forged%00"').parameters["x"])
+    assert "\r\nIdentity:" in contact
+    again = parse_message(encode(make_response(request, 200, headers=[("Contact", f"<sip:a@h>;x={contact}")])))
+    assert again.headers.get("Identity") is None
+    assert again.headers["Contact"] == '<sip:a@h>;x="  Identity: forged "'
+
+
 def test_a_reason_cannot_break_out_of_its_line() -> None:
     request = parse_message(INVITE)
     assert isinstance(request, Request)

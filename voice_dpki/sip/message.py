@@ -345,8 +345,8 @@ def make_response(
     to = response.headers.get("To", "") or ""
     if to_tag and status != 100 and not tag_of(parse_address(to)):
         response.headers.set("To", f"{to};tag={to_tag}")
-    for name, value in headers:
-        response.headers.add(name, value)
+    for name, value in headers:  # what was unescaped on its way here must not end the line either
+        response.headers.add(name, one_line(value))
     return response
 
 
