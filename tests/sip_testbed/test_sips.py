@@ -18,7 +18,7 @@ from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, make_certif
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values
-from voice_dpki.sip.transport import Tls
+from voice_dpki.sip.transport import Limits, Tls
 from voice_dpki.sip.user_agent import Account, Answer, IncomingCall, UserAgent
 
 CALLER, CALLEE = Tn("493023125001"), Tn("442079460123")
@@ -182,3 +182,33 @@ async def test_a_proxy_that_is_not_the_listed_one_is_not_talked_to(operators: Op
     assert (await operators.call(f"sips:+{CALLEE}@b.example")).status == 500
     fake.close()
     await fake.wait_closed()
+
+
+async def test_handshakes_that_nobody_goes_on_with_keep_nobody_out(operators: Operators) -> None:
+    """The oldest makes way; whoever speaks TLS gets in, with a request in the same flight as its Finished."""
+    await operators.start()
+    transport = operators.a._element._endpoint._transport
+    handshakes = transport._tls_listener
+    assert handshakes is not None
+    handshakes.limits = Limits(per_source=5)
+    silent = [await asyncio.open_connection("127.0.0.1", tls_port(operators.a)) for _ in range(20)]
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(handshakes) < 5:
+            await asyncio.sleep(0.01)
+    assert len(handshakes) == 5
+    for count in range(5):
+        context = operators.client("caller", "proxy-a")
+        reader, writer = await asyncio.open_connection("127.0.0.1", tls_port(operators.a), ssl=context)
+        writer.write(
+            f"OPTIONS sips:a.example SIP/2.0\r\nVia: SIP/2.0/TLS 192.0.2.1;branch=z9hG4bK{count}\r\n"
+            "Max-Forwards: 70\r\nFrom: <sip:x@c.example>;tag=1\r\nTo: <sips:a.example>\r\nCall-ID: c\r\n"
+            "CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        assert (await asyncio.wait_for(reader.readline(), TIMEOUT_S)).startswith(b"SIP/2.0 200 ")
+        writer.close()
+        await writer.wait_closed()
+    for _, writer in silent:
+        writer.transport.abort()
+    async with asyncio.timeout(TIMEOUT_S):
+        while len(handshakes):
+            await asyncio.sleep(0.01)

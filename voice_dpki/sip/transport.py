@@ -13,6 +13,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.connections import Connection, Limits, Pool
 from voice_dpki.sip.datagrams import DatagramSocket
 from voice_dpki.sip.events import Outgoing
+from voice_dpki.sip.handshakes import TlsListener
 from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.seldom import Seldom
 
@@ -76,11 +77,12 @@ class Transport:
         self._tracer = tracer
         self._on_broken = on_broken
         self._on_unreachable = on_unreachable
+        self._on_refused = on_refused
         self.limits = (limits or Limits()).within_the_process()
         self._tls = tls
         self.tls_port = 0
         """Where TLS is listened for, once started; 0 without."""
-        self._tls_server: asyncio.Server | None = None
+        self._tls_listener: TlsListener | None = None
         self._udp: DatagramSocket | None = None
         self._server: asyncio.Server | None = None
         self._pool = Pool(self.limits, on_refused)
@@ -108,20 +110,19 @@ class Transport:
     async def _listen_for_tls(self) -> None:
         if self._tls is None or self._tls.server is None:
             return
-        loop, host = asyncio.get_running_loop(), self.address.host
+        host, port = self.address.host, self._tls.port
+        self._tls_listener = TlsListener(
+            self.limits,
+            self._tls.server,
+            lambda: Connection(self, incoming=True, transport="tls"),
+            self._on_refused,
+        )
         try:
-            self._tls_server = await loop.create_server(
-                lambda: Connection(self, incoming=True, transport="tls"),
-                host,
-                self._tls.port,
-                ssl=self._tls.server,
-                ssl_handshake_timeout=self.limits.connect_s,
-            )
+            self.tls_port = self._tls_listener.start(host, port)
         except OSError as error:
             await self.close()
-            where = Hop("tls", host, self._tls.port).address
+            where = Hop("tls", host, port).address
             raise LocalError(f"cannot listen for SIP over TLS on {where}: {_reason(error)}") from None
-        self.tls_port = int(self._tls_server.sockets[0].getsockname()[1])
 
     async def _bind(self, port: int) -> None:
         loop = asyncio.get_running_loop()
@@ -145,12 +146,13 @@ class Transport:
             task.cancel()
         if self._udp is not None:
             self._udp.close()
+        if self._tls_listener is not None:
+            await self._tls_listener.close()
         for connection in self._pool.all:
             connection.close()
-        for server in (self._server, self._tls_server):
-            if server is not None:
-                server.close()
-                await server.wait_closed()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # lets the closed sockets go before the loop does
 

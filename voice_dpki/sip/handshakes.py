@@ -1,0 +1,95 @@
+"""TLS at a SIP port: handshakes under way are bounded in number and in time before anything is spent on them.
+
+An event loop's own TLS server begins a handshake with whoever connects, and tells nobody until it is over.
+"""
+# ruff: noqa: TID251 - this is a shell: it holds the sockets
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from voice_dpki.sip.connections import Connection, Limits
+from voice_dpki.sip.hop import source_of
+
+log = logging.getLogger(__name__)
+
+_BACKLOG: Final = 100
+_NO_FILES_S: Final = 0.1
+"""How long nothing is accepted after the system had no room for another connection."""
+
+
+class TlsListener:
+    """Listens for TLS; each handshake that succeeds becomes a connection of `make`.
+
+    Where too many are under way, the oldest makes way, of the same source if that has its share: silence keeps
+    nobody out. `on_refused(source)` is told.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        context: ssl.SSLContext,
+        make: Callable[[], Connection],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self.limits = limits
+        self._context = context
+        self._make = make
+        self._on_refused = on_refused
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._open: dict[asyncio.Task[None], str] = {}
+
+    def __len__(self) -> int:
+        """Handshakes under way."""
+        return len(self._open)
+
+    def start(self, host: str, port: int) -> int:
+        """Listen, and return the port; raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._listener.setblocking(False)
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
+        return int(self._listener.getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening, and break off what is under way."""
+        tasks = [*self._open, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listener)
+            except OSError as error:
+                log.debug("no connection accepted", extra={"fields": {"error": error.strerror}})
+                await asyncio.sleep(_NO_FILES_S)
+                continue
+            source = source_of(address[0])
+            self._make_room(source)
+            task = loop.create_task(self._shake(accepted))
+            self._open[task] = source
+            task.add_done_callback(lambda done: self._open.pop(done, None))
+
+    def _make_room(self, source: str) -> None:
+        own = [task for task, other in self._open.items() if other == source]
+        if len(own) >= self.limits.per_source or len(self._open) >= self.limits.incoming:
+            oldest = own[0] if len(own) >= self.limits.per_source else next(iter(self._open))
+            self._on_refused(self._open.pop(oldest))
+            oldest.cancel()
+
+    async def _shake(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make, accepted, ssl=self._context, ssl_handshake_timeout=self.limits.connect_s
+            )
+        except (OSError, TimeoutError) as error:  # the context has counted and logged why
+            log.debug("no TLS", extra={"fields": {"error": type(error).__name__}})
