@@ -48,6 +48,8 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         stack.push_async_callback(service.close)
         await service.start()
         addresses["sip"] = service.address.address
+        if setup.tls is not None:
+            addresses["sips"] = service.tls_address
         if setup.config.metrics is not None:
             app = HttpApp([METRICS_ROUTE, HEALTH_ROUTE])
             port = await stack.enter_async_context(serve(app, setup.config.metrics))

@@ -249,6 +249,9 @@ def load_setup(path: Path) -> Setup:
     """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
     config = load_config(path, ProxyConfig)
     config.listen.check(path)
+    for route in config.routes:
+        if route.next_hop.startswith("tls:") and config.tls is None:
+            raise LocalError(f"{path}: [tls] is missing; it is needed for the route to {route.next_hop}")
     bounds = config.registration
     if not bounds.min_s <= bounds.default_s <= bounds.max_s:
         raise LocalError(f"{path}: registration: min_s <= default_s <= max_s does not hold")

@@ -99,6 +99,11 @@ class ProxyService:
         """Where the proxy listens, once it has started."""
         return self._element.address
 
+    @property
+    def tls_address(self) -> str:
+        """Where it listens for TLS, as "host:port"; that of `address` where it does not."""
+        return self._element.layer.tls_sent_by
+
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""
         await self._element.start()

@@ -164,7 +164,9 @@ def load_setup(path: Path) -> Setup:
     if config.proxy.startswith("tls:") and config.tls is None:
         raise LocalError(f"{path}: [tls] is missing; it is needed for the proxy {config.proxy}")
     if config.call is not None:
-        _understood(f"{path}: call.target", parse_uri, config.call.target)
+        target = _understood(f"{path}: call.target", parse_uri, config.call.target)
+        if target.scheme == "sips" and not config.proxy.startswith("tls:"):
+            raise LocalError(f'{path}: call.target: a sips: URI needs a proxy = "tls:..."')
     username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""
     speech = resolve(path, config.say)
     return Setup(

@@ -53,6 +53,30 @@ def test_a_service_is_asked_over_tls_where_that_is_configured(folder: Path) -> N
     StirService("the server", "https://127.0.0.2:8081", setup.signing, 2000)
 
 
+def test_tls_for_sip_is_read_whole(folder: Path) -> None:
+    commented = proxy_config.EXAMPLE
+    for line in (
+        "[tls]",
+        "port = 5061",
+        'certificate = "proxy.pem"',
+        'key = "proxy-key.pem"',
+        'peers = ["peers/"]',
+    ):
+        assert f"# {line}" in commented
+        commented = commented.replace(f"# {line}", line)
+    (folder / "proxy.toml").write_text(commented)
+    with pytest.raises(LocalError, match=r"proxy\.pem"):
+        load_setup(folder / "proxy.toml")
+    make_certificate(folder, "proxy", "Operator A", 30)
+    make_certificate(folder / "peers", "b", "Operator B", 30)
+    (folder / "peers" / "b-key.pem").unlink()
+    tls = load_setup(folder / "proxy.toml").tls
+    assert tls is not None
+    assert tls.server is not None
+    assert tls.port == 5061
+    assert load_setup(folder / "proxy.toml").config.listen.port == 5060
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -65,6 +89,7 @@ def test_a_service_is_asked_over_tls_where_that_is_configured(folder: Path) -> N
         ('host = "127.0.0.2"', 'host = "0.0.0.0"\nadvertise = "::"', "listen.advertise is no address of one host"),
         ('host = "127.0.0.2"', 'host = "localhost"', "listen.host: localhost is no numeric address"),
         ("udp:127.0.0.3:5060", "127.0.0.3", "write it like"),
+        ("udp:127.0.0.3:5060", "tls:127.0.0.3:5061", r"\[tls\] is missing"),
         ("users.toml", "missing.toml", "missing.toml"),
         ("sign-a.token", "missing.token", "missing.token"),
         ('policy = "refuse"', 'policy = "maybe"', "policy"),

@@ -92,7 +92,7 @@ class Operators:
 
 
 def tls_port(proxy: ProxyService) -> int:
-    return proxy._element._endpoint._transport.tls_port
+    return int(proxy.tls_address.rpartition(":")[2])
 
 
 @pytest.fixture
