@@ -61,14 +61,7 @@ class Registrar:
 
 
 def _outbound(arrival: Arrival, bindings: Sequence[Binding]) -> Headers:
-    """Say that this registration is one of a flow (RFC 5626 §6).
-
-    Over UDP that is not said: the telephone would then send STUN to keep the flow open, and get no answer.
-    """
+    """Say that this registration is one of a flow (RFC 5626 §6)."""
     envelope = arrival.envelope
     made = any(b.reg_id and (b.call_id, b.sequence) == (envelope.call_id, envelope.sequence) for b in bindings)
-    return (
-        (("Require", "outbound"),)
-        if made and arrival.source.reliable and supports_outbound(arrival.request)
-        else ()
-    )
+    return (("Require", "outbound"),) if made and supports_outbound(arrival.request) else ()

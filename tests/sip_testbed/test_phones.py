@@ -520,3 +520,23 @@ async def test_a_hang_up_is_told_in_the_other_side_s_words(domain: Domain, tmp_p
     assert not result.established
     assert result.reason is not None
     assert result.reason.endswith("(Reason: no resources)")
+
+
+async def test_a_udp_flow_is_kept_open_with_stun(domain: Domain) -> None:
+    """RFC 5626 §4.4.2: the answer tells the address that the proxy sees, here with the octets of RFC 5389 §15.2."""
+    phone = await domain.phone(UdpPhone)
+    assert isinstance(phone, UdpPhone)
+    answer = await phone.register(
+        f'<sip:{CALLEE}@{PRIVATE};ob>;+sip.instance="<urn:uuid:{UUID}>";reg-id=1',
+        headers="Supported: path, outbound\r\n",
+    )
+    assert "\r\nRequire: outbound\r\n" in answer
+    transaction = bytes(range(12))
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+    phone.datagram_received = lambda data, addr: answers.put_nowait(data)  # type: ignore[method-assign]
+    phone.transport.sendto(bytes.fromhex("000100002112a442") + transaction)
+    data = await asyncio.wait_for(answers.get(), TIMEOUT_S)
+    port = phone.port ^ 0x2112
+    assert data == bytes.fromhex("0101000c2112a442") + transaction + bytes.fromhex(
+        f"002000080001{port:04x}5e12a443"
+    )

@@ -16,6 +16,7 @@ from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.handshakes import TlsListener
 from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.seldom import Seldom
+from voice_dpki.sip.stun import answer_binding, is_stun
 
 __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 
@@ -237,7 +238,11 @@ class Transport:
     # What datagrams and connections tell.
 
     def _datagram(self, data: bytes, host: str, port: int) -> None:
-        if data.strip(b"\r\n\0"):  # a lone keep-alive (RFC 5626 §4.4.1) is nothing to answer
+        if is_stun(data):
+            answer = answer_binding(data, host, port)
+            if answer is not None and self._udp is not None:
+                self._udp.send(answer, host, port)
+        elif data.strip(b"\r\n\0"):  # a lone keep-alive (RFC 5626 §4.4.1) is nothing to answer
             self._on_message(data, Hop("udp", host, port))
 
     def _unreachable(self, data: bytes, host: str, port: int) -> None:
