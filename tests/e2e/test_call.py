@@ -135,7 +135,7 @@ def test_a_caller_who_refuses_the_keys_says_why_in_its_bye(place: Place) -> None
     assert b'Reason: SIP;cause=488;text="step SIGN' in bye[:2000]
 
 
-@pytest.mark.parametrize("name", SILENT)
+@pytest.mark.parametrize("name", [SILENT[0], *(pytest.param(name, marks=pytest.mark.long) for name in SILENT[1:])])
 def test_media_that_go_elsewhere_end_the_call_and_say_so_everywhere(name: str, place: Place) -> None:
     call = place(name)
     assert_held(call)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
@@ -125,15 +126,32 @@ class Way:
 OTHER = Tn("493023125002")
 
 
-def invite(caller: Tn) -> Request:
+def invite(caller: Tn, kind: str = "Content-Type: application/sdp") -> Request:
     request = parse_message(
         f"INVITE sip:+{CALLEE}@b.example SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2;branch=z9hG4bK{caller}\r\n"
         f"From: <sip:+{caller}@a.example>;tag=1\r\nTo: <sip:+{CALLEE}@b.example>\r\nCall-ID: {caller}\r\n"
-        "CSeq: 1 INVITE\r\nContent-Type: application/sdp\r\n\r\n".encode()
+        f"CSeq: 1 INVITE\r\n{kind}\r\n\r\n".encode()
         + OFFER
     )
     assert isinstance(request, Request)
     return request
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("Content-Type: application/sdp", OFFER),
+        ("c: application/sdp", OFFER),
+        ("CONTENT-TYPE: Application/SDP;charset=utf-8", OFFER),
+        ("Content-Type: text/plain", b"text/plain\r\n\r\n" + OFFER),
+        ("X: y", b"\r\n\r\n" + OFFER),
+    ],
+)
+def test_what_the_proxy_tells_of_a_body(given: str, told: bytes) -> None:
+    request = invite(CALLER, given)
+    assert rules.call_facts(request, CALLER, 1).sdp == sha256(told).digest()
+    request.body = b""
+    assert rules.call_facts(request, CALLER, 1).sdp == sha256(b"").digest()
 
 
 @pytest.fixture(scope="module")
