@@ -248,6 +248,20 @@ def test_what_the_system_refuses_is_a_sentence(number: int, said: str, capsys: p
     assert capsys.readouterr().err.endswith(f": {said}\n")
 
 
+def test_what_rich_writes_to_a_reader_that_is_gone_ends_a_command_alike() -> None:
+    line = (
+        "import sys; from rich.console import Console; from voice_dpki.shell.ending import guarded\n"
+        "sys.exit(guarded(lambda: Console().print('x' * 1000)))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", line], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_what_nobody_thought_of_keeps_its_traceback() -> None:
     def fails() -> int:
         raise ZeroDivisionError

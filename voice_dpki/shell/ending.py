@@ -62,7 +62,9 @@ def guarded(work: Callable[[], int]) -> int:
     try:
         try:
             status = work()
-        except SystemExit:
+        except SystemExit as leaving:
+            if isinstance(leaving.__context__, BrokenPipeError):  # as Rich ends a program in this case
+                return EXIT_NO_READER
             _flush()
             raise
         _flush()

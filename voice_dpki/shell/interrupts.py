@@ -67,9 +67,9 @@ def _replaced(handler: "signal._HANDLER") -> dict[int, "signal._HANDLER"]:
 def _interrupt(number: int, frame: object) -> None:
     """Do what Ctrl-C does: inside asyncio.run that cancels the work, and elsewhere it raises."""
     handler = signal.getsignal(signal.SIGINT)
-    if callable(handler):
-        handler(signal.SIGINT, None)
-    raise KeyboardInterrupt
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, None)
 
 
 def repeat_lost_interrupts() -> None:
