@@ -25,6 +25,8 @@ validators = 1
 
 NO_ROOM = "No space left on device"
 
+LONG = pytest.mark.long
+
 Disk = Callable[[int], Path]
 
 
@@ -45,12 +47,14 @@ def run(line: str, folder: Path, **environment: str) -> subprocess.CompletedProc
     ("line", "leave_kilobytes"),
     [
         ("ledger-node init --members {m} --out net", 8),
-        ("ledger-node init --members {m} --out net", 16),
+        pytest.param("ledger-node init --members {m} --out net", 16, marks=LONG),
         ("ledger-node certificate --name n --organization o --out tls", 4),
-        ("authn-server make-credential --organization o --common-name sti.a.example --spc 709J", 0),
-        ("voice-dpki device attach --out out", 0),
+        pytest.param(
+            "authn-server make-credential --organization o --common-name sti.a.example --spc 709J", 0, marks=LONG
+        ),
+        pytest.param("voice-dpki device attach --out out", 0, marks=LONG),
         ("voice-dpki call --out out", 0),
-        ("voice-dpki federation up --operators 2 --folder out", 12),
+        pytest.param("voice-dpki federation up --operators 2 --folder out", 12, marks=LONG),
     ],
 )
 def test_a_command_says_which_file_has_no_room_and_leaves_nothing_half_done(
@@ -67,10 +71,10 @@ def test_a_command_says_which_file_has_no_room_and_leaves_nothing_half_done(
     assert left == ["ballast"], done
 
 
+@pytest.mark.parametrize(("kilobytes", "leave_kilobytes"), [(512, 60), pytest.param(8192, 2000, marks=LONG)])
 @pytest.mark.parametrize(
-    ("kilobytes", "leave_kilobytes"), [(512, 60), pytest.param(8192, 2000, marks=pytest.mark.long)]
+    "line", ["voice-dpki call --out {out}", pytest.param("voice-dpki device attach --out {out}", marks=LONG)]
 )
-@pytest.mark.parametrize("line", ["voice-dpki call --out {out}", "voice-dpki device attach --out {out}"])
 def test_a_network_whose_own_files_have_no_room_ends_in_a_sentence(
     disk: Disk, tmp_path: Path, line: str, kilobytes: int, leave_kilobytes: int
 ) -> None:

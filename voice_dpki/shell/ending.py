@@ -15,7 +15,7 @@ from typing import TextIO
 
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.shell.entry import EXIT_INTERRUPTED, program_name
-from voice_dpki.shell.interrupts import repeat_lost_interrupts
+from voice_dpki.shell.interrupts import lost_ones_repeated
 
 EXIT_USAGE = 2
 """Exit status when the configuration, the arguments or the surroundings do not allow a start, or to go on."""
@@ -58,16 +58,9 @@ def guarded(work: Callable[[], int]) -> int:
     Lets SystemExit pass, and every exception that nobody thought of.
     """
     _print_what_can_be_printed()
-    repeat_lost_interrupts()
     try:
-        try:
-            status = work()
-        except SystemExit as leaving:
-            if isinstance(leaving.__context__, BrokenPipeError):  # as Rich ends a program in this case
-                return EXIT_NO_READER
-            _flush()
-            raise
-        _flush()
+        with lost_ones_repeated():
+            return _flushed(work)
     except (Exception, KeyboardInterrupt) as error:
         ended = _ending(error)
         if ended is None:
@@ -77,6 +70,18 @@ def guarded(work: Callable[[], int]) -> int:
             _flush()
         if sentence:
             say(sentence)
+        return status
+
+
+def _flushed(work: Callable[[], int]) -> int:
+    try:
+        status = work()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # as Rich ends a program in this case
+            return EXIT_NO_READER
+        _flush()
+        raise
+    _flush()
     return status
 
 

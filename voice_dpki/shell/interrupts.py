@@ -72,8 +72,9 @@ def _interrupt(number: int, frame: object) -> None:
     handler(signal.SIGINT, None)
 
 
-def repeat_lost_interrupts() -> None:
-    """Send SIGINT again when its exception was raised where Python drops it, as in a finalizer."""
+@contextmanager
+def lost_ones_repeated() -> Iterator[None]:
+    """Send SIGINT again when its exception was raised inside where Python drops it, as in a finalizer."""
     hook = sys.unraisablehook
 
     def again(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -85,3 +86,7 @@ def repeat_lost_interrupts() -> None:
         timer.start()
 
     sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
