@@ -11,6 +11,7 @@ Both ways, messages go behind their length as a varint: transactions in, a Messa
 import asyncio
 import hashlib
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -154,6 +155,7 @@ async def running_verifier(verifier: Verifier) -> AsyncIterator[int]:
 
 def main() -> None:
     """Judge what stands in the transactions on standard input until it ends."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as the node, which says so
     os.nice(NICENESS)
     buffer = bytearray()
     while data := os.read(0, _CHUNK_BYTES):

@@ -85,6 +85,17 @@ async def test_what_a_block_has_decided_is_not_verified_any_more() -> None:
         assert all(verifier.vetted(raw) for raw in many[10:])
 
 
+async def test_a_hangup_ends_the_process_no_more_than_the_node() -> None:
+    verifier = Verifier()
+    async with running_verifier(verifier) as pid:
+        await verifier.verify(batch(certificate()))
+        os.kill(pid, signal.SIGHUP)
+        raw = batch(certificate())
+        await verifier.verify(raw)
+        assert verifier.vetted(raw) is True
+        assert not verifier.ended.is_set()
+
+
 async def test_nobody_waits_for_a_process_that_is_gone() -> None:
     verifier = Verifier()
     async with running_verifier(verifier) as pid:
