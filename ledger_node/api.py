@@ -62,7 +62,7 @@ MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 
 MAX_BATCH_BODY_BYTES = 80 * MAX_BATCH
 
-ONE_COST = 2
+ONE_COST = 1
 """What a question about one certificate, block or member costs a client of what it may have (`[limits]`)."""
 SEVERAL_COST = 20
 """What a question about all certificates of a name, or of a prefix, costs at least."""

@@ -59,7 +59,7 @@ tokens = "tokens"                          # one bearer token a line
 # clients = ["tls/clients"]                # certificates, or folders of them, whose holders may connect
 
 # [limits]                                 # for each client address; more gets 429 with Retry-After
-# cost_s = 10000                           # a second: a status inquiry costs 2, a transaction 10, a search 200
+# cost_s = 10000                           # a second: a status inquiry costs 1, a transaction 10, a search 200
 # concurrent = 256                         # requests under way
 # connections = 256
 

@@ -153,7 +153,7 @@ def test_what_one_address_may_ask_is_configured(network: Any) -> None:
     engine = network.engine()
     with engine.config.open("a") as file:
         file.write("[limits]\ncost_s = 1\n")
-    engine.start()
+    engine.start().reaches(1)
     digest = "00" * 32
     answers = [engine.http.get(f"/ledger/v1/status/{digest}") for _ in range(210)]
     assert {answer.status_code for answer in answers} == {200, 429}

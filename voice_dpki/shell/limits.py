@@ -53,7 +53,7 @@ class Limits(Config, frozen=True, kw_only=True):
     """`[limits]` of a server: what one client address may have."""
 
     cost_s: Annotated[float, msgspec.Meta(gt=0)] = 10_000.0
-    """Cost of its requests a second: 1 is about 0.05 ms of the server's processor time, a status inquiry 2."""
+    """Cost of its requests a second: 1 is a status inquiry, at most 0.1 ms of the server's processor time."""
     concurrent: Annotated[int, msgspec.Meta(ge=1)] = 256
     """Its requests under way."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 256
