@@ -34,7 +34,7 @@ from voice_dpki.shell.http_app import (
 )
 from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
-from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
+from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, Seldom, TooManyError
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
@@ -74,6 +74,7 @@ class _Server:
     def __init__(self, app: HttpApp, door: Door) -> None:
         self.app = app
         self.stopping = False
+        self.said_malformed = Seldom(log)
         self._door = door
         self._placed: set[Connection] = set()
         self._refused: set[Connection] = set()

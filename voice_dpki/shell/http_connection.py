@@ -19,7 +19,7 @@ from voice_dpki.shell.http_channel import TICK_S, Channel
 from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, Account, Seldom, TooManyError
 
 log = logging.getLogger(__name__)
-_SAID_MALFORMED, _SAID_FAILED = Seldom(log), Seldom(log)
+_SAID_FAILED = Seldom(log)
 
 HEAD_TIMEOUT_S = 10.0
 """How long a client may take over the head of a request, and from connecting to its first one."""
@@ -53,6 +53,8 @@ class Owner(Protocol):
 
     app: HttpApp
     stopping: bool
+    said_malformed: Seldom
+    """Tells of clients that do not send HTTP."""
 
     def enter(self, connection: "Connection", host: str) -> Account | Response | None:
         """Count a connection in; a response refuses it, None at once."""
@@ -320,7 +322,7 @@ class Connection(Channel):
 
     def _refuse_message(self, fault: HttpFault) -> None:
         MALFORMED.inc()
-        _SAID_MALFORMED.warning("Invalid HTTP request", client=self._client, reason=str(fault))
+        self._owner.said_malformed.warning("Invalid HTTP request", client=self._client, reason=str(fault))
         request = self._admitted.request if self._admitted else NO_REQUEST
         self._finish(self._app.error(fault.status, str(fault), request), is_read=False)
 
