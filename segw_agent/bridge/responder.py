@@ -21,7 +21,7 @@ from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 
 log = logging.getLogger(__name__)
-_SAID_MALFORMED, _SAID_UNKNOWN = Seldom(log), Seldom(log)
+_SAID_MALFORMED, _SAID_UNKNOWN, _SAID_ANSWERED, _SAID_FAILED = (Seldom(log) for _ in range(4))
 
 PATH = "/ocsp"
 
@@ -110,8 +110,8 @@ class Responder:
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
-        except Exception:  # whatever goes wrong here must not be taken for an answer
-            log.exception("a certificate could not be judged")
+        except Exception as error:  # whatever goes wrong here must not be taken for an answer
+            _SAID_FAILED.error("a certificate could not be judged", error)
             return "internal-error", failure(Failure.INTERNAL_ERROR)
         finally:
             self._waiting -= 1
@@ -125,7 +125,7 @@ class Responder:
         status = self._status(verdict, now_s)
         outcome = verdict.refusal.code if verdict.refusal else "good"
         fields = {"serial": f"{query.serial:x}", "status": status.status.name.lower(), "outcome": outcome}
-        log.info("answered", extra={"fields": fields})
+        _SAID_ANSWERED.info("answered", **fields)
         return outcome, self._signer.answer(query, status)
 
     def _status(self, verdict: Verdict, now_s: float) -> Status:

@@ -68,15 +68,22 @@ class Seldom:
         self._said_s = -math.inf
         self._unsaid = 0
 
+    def info(self, event: str, **fields: object) -> None:
+        """Log what is in order, as seldom as a warning."""
+        self._say(logging.INFO, event, fields)
+
     def warning(self, event: str, **fields: object) -> None:
-        """Log a warning, unless one was logged within SAY_AGAIN_S; `unsaid` counts those between."""
+        """Log a warning, unless something was logged within SAY_AGAIN_S; `unsaid` counts those between."""
+        self._say(logging.WARNING, event, fields)
+
+    def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
         if monotonic() - self._said_s < SAY_AGAIN_S:
             self._unsaid += 1
             return
         self._said_s = monotonic()
         if self._unsaid:
             fields["unsaid"], self._unsaid = self._unsaid, 0
-        self._log.warning(event, extra={"fields": fields})
+        self._log.log(level, event, extra={"fields": fields})
 
     def error(self, event: str, error: BaseException, **fields: object) -> None:
         """Log an error with its traceback, as seldom."""
