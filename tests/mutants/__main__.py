@@ -1,0 +1,196 @@
+"""Change the code in one place at a time and see whether its package's tests notice: `make mutants`.
+
+    python -m tests.mutants [PACKAGE ...] [--sample N] [--seed N] [--workers N]
+
+A seeded sample of positions is drawn in each package, then one of cosmic-ray's operators (or ours, that removes a
+statement) for each. A mutant is killed when the package's tests fail or do not end; a survivor is printed as the
+difference that no test saw. Mutants that behave as the code does are listed, with the reason, in equivalent.toml.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+
+from tests.mutants.operators import RemoveStatement, is_silent
+
+ROOT = Path(__file__).parent.parent.parent
+
+PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "stir": ("voice_dpki/stir/*.py", ("tests/stir",)),
+    "mikey": ("voice_dpki/mikey/*.py", ("tests/mikey",)),
+    "x509": ("voice_dpki/x509/*.py", ("tests/x509",)),
+    "ledger": ("voice_dpki/ledger/*.py", ("tests/ledger",)),
+    "ikev2": ("voice_dpki/ikev2/*.py", ("tests/ikev2",)),
+    "sip": ("voice_dpki/sip/*.py", ("tests/sip",)),
+    "abci": ("ledger_node/abci/application.py", ("tests/ledger_node/abci",)),
+    "policy": ("segw_agent/policy.py", ("tests/segw_agent/test_policy.py", "tests/segw_agent/test_agent.py")),
+}
+"""By name: the code that is changed, and the tests that have to notice."""
+
+_NOT_USED = ("core/NoOp", "core/VariableReplacer", "core/VariableInserter", "core/RemoveDecorator")
+_SHELL = "noqa: TID251 - this is a shell"
+"""What a file says that does I/O: its tests need sockets, and are not those of the package's rules."""
+LONGEST_S = 300.0
+"""Tests that take longer do not end: the mutant is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change to one file."""
+
+    path: str
+    line: int
+    operator: str
+    code: str
+
+    def difference(self) -> str:
+        """Return what was changed, as a unified difference without context."""
+        before = (ROOT / self.path).read_text().splitlines()
+        lines = unified_diff(before, self.code.splitlines(), lineterm="", n=0)
+        return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def main() -> int:
+    """Run the campaign; returns 1 where a package keeps more survivors than the share that is allowed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=", ".join(PACKAGES))
+    parser.add_argument("--sample", type=int, default=60, metavar="N", help="mutants a package (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sample (default: 0)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--allowed", type=float, default=5.0, metavar="PERCENT", help="survivors (default: 5)")
+    args = parser.parse_args()
+    if unknown := sorted(set(args.packages) - set(PACKAGES)):
+        parser.error(f"there is no package {unknown[0]}; there are {', '.join(PACKAGES)}")
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="voice-dpki-mutants-") as folder:
+        trees = SimpleQueue[Path]()
+        for number in range(args.workers):
+            trees.put(_copy(Path(folder) / str(number)))
+        for package in args.packages or PACKAGES:
+            failed |= _campaign(package, args, trees) > args.allowed
+    return int(failed)
+
+
+def _campaign(package: str, args: argparse.Namespace, trees: "SimpleQueue[Path]") -> float:
+    """Try the mutants of one package, print what became of them, and return the survivors in percent."""
+    began_s = time.monotonic()
+    pattern, tests = PACKAGES[package]
+    chance = random.Random(f"{args.seed} {package}")
+    cores = [path for path in sorted(ROOT.glob(pattern)) if _SHELL not in path.read_text()]
+    mutants = list(_sample(cores, args.sample, chance))
+    with ThreadPoolExecutor(args.workers) as pool:
+        killed = list(pool.map(lambda mutant: _is_killed(mutant, tests, trees), mutants))
+    known = _equivalent()
+    survivors = [m for m, dead in zip(mutants, killed, strict=True) if not dead]
+    unexplained = [m for m in survivors if (m.path, m.difference()) not in known]
+    counted = len(mutants) - (len(survivors) - len(unexplained))
+    share = 100 * len(unexplained) / max(counted, 1)
+    print(
+        f"{package}: {counted - len(unexplained)} of {counted} killed, {share:.1f} % survive, "
+        f"{len(survivors) - len(unexplained)} equivalent, {time.monotonic() - began_s:.0f} s",
+        flush=True,
+    )
+    for mutant in unexplained:
+        print(f"  {mutant.path}:{mutant.line} {mutant.operator}\n{_indented(mutant.difference())}", flush=True)
+    return share
+
+
+def _sample(paths: Sequence[Path], size: int, chance: random.Random) -> Iterator[Mutant]:
+    """Draw positions first and operators second, or comparisons with their many operators would be all there is."""
+    places: dict[tuple[Path, Any], list[tuple[str, int]]] = defaultdict(list)
+    for path in paths:
+        for name, operator in _operators().items():
+            for occurrence, position in enumerate(_positions(path, operator)):
+                if position is not None:
+                    places[path, position].append((name, occurrence))
+    for path, position in chance.sample(sorted(places), min(size, len(places))):
+        name, occurrence = chance.choice(places[path, position])
+        code = mutate_code(path.read_text(), _operators()[name], occurrence)
+        yield Mutant(str(path.relative_to(ROOT)), position[0][0], name, code)
+
+
+def _positions(path: Path, operator: Any) -> Iterator[Any]:
+    """Give where an operator applies, in its order of counting; None for a place that no test could see."""
+    for node in ast_nodes(get_ast(path.read_text())):
+        for position in operator.mutation_positions(node):
+            yield None if is_silent(node) else position
+
+
+def _operators() -> dict[str, Any]:
+    if not _OPERATORS:
+        names = [name for name in operator_names() if name not in _NOT_USED]
+        _OPERATORS.update({name: get_operator(name)() for name in names})
+        _OPERATORS["RemoveStatement"] = RemoveStatement()
+    return _OPERATORS
+
+
+_OPERATORS: dict[str, Any] = {}
+
+
+def _copy(target: Path) -> Path:
+    """Copy what git tracks, so that several mutants can be tried at a time and the checkout stays as it is."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def _is_killed(mutant: Mutant, tests: Sequence[str], trees: "SimpleQueue[Path]") -> bool:
+    tree = trees.get()
+    path = tree / mutant.path
+    original = path.read_text()
+    try:
+        path.write_text(mutant.code)
+        return not _passes(tree, tests)
+    finally:
+        path.write_text(original)
+        trees.put(tree)
+
+
+def _passes(tree: Path, tests: Sequence[str]) -> bool:
+    # No bytecode is kept: a file that is changed twice in one second to the same size would be taken for unchanged.
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        ended = subprocess.run(
+            command, cwd=tree, env=environment, check=False, capture_output=True, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return ended.returncode == 0
+
+
+def _equivalent() -> set[tuple[str, str]]:
+    listed = tomllib.loads((Path(__file__).parent / "equivalent.toml").read_text())
+    return {(entry["path"], entry["difference"].strip("\n")) for entry in listed.get("mutant", [])}
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
