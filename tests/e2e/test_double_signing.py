@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node.cometbft import find
+from ledger_node.cometbft import find, node_id, node_key
 from ledger_node.config import read_validator_key
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
 from ledger_node.sending import Sender
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
@@ -68,6 +68,10 @@ class Federation:
             text = text.replace(old, new)
         config = self.folder / "twin.toml"
         config.write_text(text)
+        home = self.folder / "cometbft-twin"
+        (home / "config").mkdir(parents=True)
+        with (self.folder / ADMITTED_FILE).open("a") as admitted:
+            admitted.write(f"{node_id(node_key(home))}@127.0.0.1\n")  # or the others would not listen to it
         return replace(node, config=config, url=f"http://{NETWORK}.9:26680")
 
     async def record(self, name: str) -> CertDigest:
