@@ -78,7 +78,7 @@ class Testbed(Network):
         self.addresses = Addresses()
         self.held.callback(self.addresses.close)
         self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom(), ledger)
-        self._administration = Administration(read_genesis(self.site.genesis))
+        self._administration = Administration(read_genesis(self.site.genesis), self._check_services)
 
     def start(self) -> None:
         """Start all services side by side and wait until they listen; raises ProcessError.
@@ -153,6 +153,17 @@ class Testbed(Network):
         node = self._node("a")
         height = self._administration.change(node, credential.digest, CertStatus.REVOKED, "keyCompromise")
         return self._known_to_both(height)
+
+    def _check_services(self) -> None:
+        """Raise ProcessError where a service has ended. Telephones may, and one of the other operators' validators.
+
+        Without two validators a federation of four orders nothing any more.
+        """
+        followed = {f"validator-{operator.letter}" for operator in OPERATORS}
+        spared = [actor for actor in self.running if actor.startswith("validator-") and actor not in followed]
+        ended = [actor for actor in spared if self.running[actor].status is not None]
+        may_end = {*(spared if len(ended) <= 1 else ()), "caller", "callee"}
+        self.check_running(actor for actor in self.running if actor not in may_end)
 
     def _known_to_both(self, height: Height) -> Height:
         nodes = [f"ledger-{operator.letter}" for operator in OPERATORS]

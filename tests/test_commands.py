@@ -23,6 +23,7 @@ import sip_testbed.call
 import sip_testbed.main
 import verify_server.main
 from tests.leftovers import Leftovers
+from voice_dpki.shell.temporary import remove_abandoned
 
 BIN = Path(sys.executable).parent
 
@@ -216,6 +217,8 @@ def test_nothing_is_left_of_a_command_that_is_killed(tmp_path: Path, line: str, 
         leftovers.wait_some(processes)
         process.kill()
     leftovers.wait_none()
+    remove_abandoned(tmp_path)
+    assert not list(tmp_path.glob("voice-dpki-*"))
 
 
 @pytest.mark.long

@@ -48,7 +48,7 @@ class Testbed(Network):
         self.addresses = Addresses(hosts)
         self.held.callback(self.addresses.close)
         self.site = Site(self.folder, SystemClock(), SystemRandom())
-        self._administration = Administration(read_genesis(self.site.genesis))
+        self._administration = Administration(read_genesis(self.site.genesis), self._check_nodes)
         self._ended: list[Event] = []
 
     def start_ledger(self) -> None:
@@ -152,6 +152,9 @@ class Testbed(Network):
         """Have a certificate revoked, suspended or resumed, and wait until the operator's node knows."""
         node = self._submission(credential)
         self._wait_for(self._administration.change(node, credential.digest, status, reason))
+
+    def _check_nodes(self) -> None:
+        self.check_running((*NODES, "gateway"))
 
     def _wait_for(self, height: Height) -> None:
         self._administration.wait_for(height, {"ledger-a": f"http://{self.addresses.http('ledger-a')}"})

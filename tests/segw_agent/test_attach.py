@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
 from voice_dpki.shell.ladder import render_text
 from voice_dpki.shell.output import MARK
+from voice_dpki.shell.processes import ProcessError
 
 
 def played(testbed: Testbed, scenario: Scenario) -> list[Event]:
@@ -46,6 +48,14 @@ def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
     assert running.status == 1
     (result,) = (event for event in running.trace.events if isinstance(event, ResultEvent))
     assert result.data["code"] == "stopped"
+
+
+def test_recording_ends_with_the_node_that_died(tmp_path: Path) -> None:
+    with Testbed(tmp_path) as testbed:
+        testbed.start_ledger()
+        testbed.running["engine"].send(signal.SIGKILL)
+        with pytest.raises(ProcessError, match=r"engine ended with status -9, and is still needed .*; its log "):
+            testbed.record(testbed.site.credential("enb1", "enb1.vendor.example", "Vendor V"))
 
 
 def test_command_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import to_toml
+from voice_dpki.shell.processes import ProcessError
 from voice_dpki.x509.profile import read_profile
 
 
@@ -175,3 +177,10 @@ class TestNetwork:
     def test_an_actor_runs_once(self, testbed: Testbed) -> None:
         with pytest.raises(LocalError, match="runs already"):
             testbed.launch("proxy-a", {})
+
+    def test_recording_ends_with_the_node_that_died(self, testbed: Testbed) -> None:
+        """Last, for it takes the engine away. The submission node lives, and would say for long that it is busy."""
+        testbed.running["engine"].send(signal.SIGKILL)
+        with pytest.raises(ProcessError, match=r"engine ended with status -9, and is still needed .*; its log "):
+            testbed.record({"a": (testbed.site.signing_credential("late"),)})
+        assert testbed.running["ledger-a"].status is None

@@ -3,9 +3,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -17,7 +18,12 @@ from voice_dpki.shell.again import Seldom, again
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.patience import STALLED_S
 
+T = TypeVar("T")
+
 _POLL_S = 0.02
+
+_LOOK_S = 0.2
+"""How often to look whether the network still stands, while its nodes are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,14 @@ class SubmissionNode:
 
 
 class Administration:
-    """Changes one ledger, and returns when that is done."""
+    """Changes one ledger, and returns when that is done.
 
-    def __init__(self, genesis: Genesis) -> None:
+    `check` raises once there is no use in waiting, for instance because a node has ended; so does each method then.
+    """
+
+    def __init__(self, genesis: Genesis, check: Callable[[], None] = lambda: None) -> None:
         self._genesis = genesis
+        self._check = check
         self._tell = Seldom()
 
     def record(self, submissions: Iterable[tuple[SubmissionNode, bytes]]) -> Height:
@@ -45,7 +55,7 @@ class Administration:
         async def submit_all() -> list[Receipt]:
             return await asyncio.gather(*(submit(node, der) for node, der in submissions))
 
-        return max(receipt.height for receipt in asyncio.run(submit_all()))
+        return max(receipt.height for receipt in self._run(submit_all()))
 
     def change(self, node: SubmissionNode, digest: CertDigest, status: CertStatus, reason: str) -> Height:
         """Have a certificate revoked, suspended or resumed (VALID); returns the height. Raises SubmissionError."""
@@ -54,7 +64,7 @@ class Administration:
             async with self._client(node.url) as client:
                 return await again(partial(client.change_status, digest, status, reason, node.token), self._tell)
 
-        return asyncio.run(change()).height
+        return self._run(change()).height
 
     def wait_for(self, height: Height, urls: Mapping[str, str]) -> None:
         """Wait until the nodes at `urls`, by name, have reached `height`; raises LocalError or InquiryError."""
@@ -72,7 +82,24 @@ class Administration:
         async def reach_all() -> None:
             await asyncio.gather(*(reach(name, url) for name, url in urls.items()))
 
-        asyncio.run(reach_all())
+        self._run(reach_all())
+
+    def _run(self, work: Coroutine[object, object, T]) -> T:
+        """Run `work`, and cancel it where the check raises."""
+
+        async def watched() -> T:
+            working = asyncio.ensure_future(work)
+            try:
+                while not (await asyncio.wait({working}, timeout=_LOOK_S))[0]:
+                    self._check()
+                if working.exception() is not None:
+                    self._check()  # the end of a node says more than its silence
+                return working.result()
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+
+        return asyncio.run(watched())
 
     def _client(self, url: str) -> LedgerClient:
         return LedgerAccess(url, self._genesis).client(SystemClock())

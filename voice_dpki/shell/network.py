@@ -1,6 +1,5 @@
 """Networks of programs on this machine, for demonstrations and tests: each a process of its own, in one folder."""
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from voice_dpki.shell.config import to_toml
 from voice_dpki.shell.events import Event, Kinds
 from voice_dpki.shell.files import make_folder, write_private
 from voice_dpki.shell.processes import Program, Running, stop_all
+from voice_dpki.shell.temporary import temporary_folder
 
 
 class Network:
@@ -27,7 +27,7 @@ class Network:
         self.running: dict[str, Running] = {}
         self.held = ExitStack()
         """What is given back once the programs have stopped."""
-        self.folder = folder or Path(self.held.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-")))
+        self.folder = folder or self.held.enter_context(temporary_folder())
         self._kinds = kinds
         self._runs = 0
 
@@ -57,6 +57,12 @@ class Network:
         starting = [self.running[actor] for actor in actors]
         for running in starting:
             running.wait_ready(beside=starting)
+
+    def check_running(self, actors: Iterable[str]) -> None:
+        """Raise ProcessError where one of these programs has ended that nobody stopped; it says what was logged."""
+        for actor in actors:
+            if actor in self.running:
+                self.running[actor].check_running()
 
     def end(self, actors: Iterable[str]) -> list[Event]:
         """Stop those of these programs that run, and return what they traced."""

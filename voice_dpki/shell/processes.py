@@ -117,6 +117,12 @@ class Running:
         """What shows that the program gets on."""
         return Watched(self.pid, (self.program.trace, self.program.log))
 
+    def check_running(self) -> None:
+        """Raise ProcessError, with what was logged last, where the program has ended."""
+        if (status := self.status) is not None:
+            self.trace.poll()
+            raise self._failure(f"ended with status {status}, and is still needed")
+
     def wait_ready(self, stalled_s: float = STALLED_S, beside: Iterable["Running"] = ()) -> ReadyEvent:
         """Wait until the program listens.
 
