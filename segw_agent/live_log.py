@@ -22,6 +22,7 @@ from voice_dpki.ledger.members import member_key
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ending import FULL
 from voice_dpki.shell.files import take_lock
+from voice_dpki.shortfalls import SHORTFALLS
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ MAX_TURNS = 64
 
 SPARE_LINES = 10_000
 """The file is written anew when so many more lines than live SAs are in it."""
+
+BEHIND = "list of live SAs cannot be written: after a restart, SAs admitted now would not be ended"
+"""What log and /healthz say while that is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,16 @@ class LiveLog:
         self._lock: IO[bytes] | None = None
         self._turns = self._turn = 0
         """While behind: how many calls of `catch_up` there are to a try, and how many were since the last."""
+        SHORTFALLS.watch(self)
 
     @property
     def behind(self) -> bool:
         """Whether the file lacks something."""
         return self._turns > 0
+
+    def shortfall(self) -> str:
+        """Say what it means that the file is behind."""
+        return BEHIND if self.behind else ""
 
     def reserve(self) -> None:
         """Keep other agents from the file while this process runs; raises LocalError where one has it."""
@@ -198,8 +207,7 @@ class LiveLog:
         self._turns, self._turn = 1, 0
         STATE_BEHIND.set(1)
         fields = {"file": str(self._path), "reason": error.strerror}
-        what = "list of live SAs cannot be written: after a restart, SAs admitted now would not be ended"
-        log.error(what, extra={"fields": fields})
+        log.error(BEHIND, extra={"fields": fields})
 
     def _rewrite(self) -> None:
         """Write the file anew; raises OSError, and leaves the old one then."""

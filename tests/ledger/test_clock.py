@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clocks import STEPS_S, SettableClock
+from tests.disks import fill
 from voice_dpki.clock_health import HEALTH, WRONG
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, save_trust
+from voice_dpki.ledger.client import LedgerClient, load_trust, save_trust
 from voice_dpki.ledger.clock import STEADY_RATE, ClockError, LedgerClock
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightBlock
 from voice_dpki.ledger.subscription import Subscription
@@ -40,11 +41,13 @@ class Node:
 
 
 @asynccontextmanager
-async def asked(federation: Any, node: Node, clock: SettableClock) -> AsyncIterator[LedgerClient]:
+async def asked(
+    federation: Any, node: Node, clock: SettableClock, trust_file: Path | None = None
+) -> AsyncIterator[LedgerClient]:
     routes = [Route("GET", "/ledger/v1/changes", node.changes), HEALTH_ROUTE]
     async with serve(HttpApp(routes), Listen(port=0)) as port:
         async with LedgerClient.of_genesis(
-            f"http://127.0.0.1:{port}", federation.genesis, clock=clock, max_age_s=30
+            f"http://127.0.0.1:{port}", federation.genesis, clock=clock, max_age_s=30, trust_file=trust_file
         ) as client:
             yield client
 
@@ -145,6 +148,23 @@ async def test_a_kept_header_tells_that_the_clock_is_behind(federation: Any, nod
             client.clock.checked_s()
         clock.set(0)
         assert client.clock.checked_s() == clock.true_s
+
+
+async def test_a_header_for_which_there_is_no_room_is_a_note_and_is_kept_once_there_is(
+    federation: Any, node: Node, disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = disk(64)
+    ballast, trust_file = fill(folder), folder / "trust.json"
+    async with asked(federation, node, SettableClock(node.time_s + 1), trust_file) as client:
+        assert await code_of(client) == "believed"
+        note = "the trusted header cannot be written: the next start takes an older one"
+        assert await health(client) == (200, {"status": "ok", "notes": [note]})
+        assert list(folder.iterdir()) == [ballast]
+        ballast.unlink()
+        monkeypatch.setattr("voice_dpki.ledger.client.RETRY_TRUST_S", -1.0)
+        assert await code_of(client) == "believed"
+        assert await health(client) == (200, {"status": "ok"})
+    assert load_trust(trust_file).signed_header.header == node.signed_header.header
 
 
 @pytest.mark.parametrize("heard", [False, True])

@@ -15,9 +15,13 @@ from segw_agent.watch import Watch
 from tests.disks import fill
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
+from voice_dpki.http_client import HttpAnswer, HttpClient
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.metrics import HEALTH_ROUTE
 
 ONE = CertDigest(b"\1" * 32)
 
@@ -54,7 +58,15 @@ def test_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: object) -> None
     assert list(LiveLog(tmp_path / "live.jsonl").load()) == [live(1)]
 
 
-def test_a_full_disk_stops_nobody_and_the_list_is_written_once_there_is_room(
+async def health() -> HttpAnswer:
+    async with (
+        serve(HttpApp([HEALTH_ROUTE]), Listen(port=0)) as port,
+        HttpClient(f"http://127.0.0.1:{port}", timeout_s=60, max_answer_bytes=1000) as client,
+    ):
+        return await client.request("GET", "/healthz")
+
+
+async def test_a_full_disk_stops_nobody_and_the_list_is_written_once_there_is_room(
     disk: Callable[[int], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = disk(64)
@@ -69,12 +81,15 @@ def test_a_full_disk_stops_nobody_and_the_list_is_written_once_there_is_room(
     for _ in range(5):
         log.catch_up()
     assert log.behind
+    told = await health()
+    assert (told.status, json.loads(told.body)) == (200, {"status": "ok", "notes": [SAID_BEHIND]})
     assert not path.with_suffix(".new").exists()
     log.remove(live(2).name)
     ballast.unlink()
     for _ in range(live_log.MAX_TURNS):
         log.catch_up()
     assert not log.behind
+    assert json.loads((await health()).body) == {"status": "ok"}
     log.add(live(101))
     assert [sa.unique_id for sa in LiveLog(path).load()] == [1, *range(3, 102)]
 

@@ -13,6 +13,7 @@ from tests.disks import fill
 from voice_dpki.errors import LocalError
 from voice_dpki.shell import trace as trace_module
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.shortfalls import SHORTFALLS
 
 
 def test_events_without_room_are_lost_whole_and_said_once(
@@ -28,8 +29,10 @@ def test_events_without_room_are_lost_whole_and_said_once(
         tracer.note("x" * 100, number=number)
     lost = trace_module.LOST._value.get() - before
     assert lost > 0
+    assert "the trace cannot be written, and its events are lost" in SHORTFALLS.notes()
     ballast.unlink()
     tracer.note("last")
+    assert not tracer.shortfall()
     tracer.close()
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     assert (texts[0], texts[-1], len(texts)) == ("first", "last", 302 - lost)
@@ -44,16 +47,20 @@ def test_a_trace_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
 LOGS = """
 import logging, os, sys
 from voice_dpki.shell.log import LOST, setup_logging
+from voice_dpki.shortfalls import SHORTFALLS
 
 setup_logging("service")
 log = logging.getLogger("test")
+handler = logging.getLogger().handlers[0]
 kept = os.dup(2)
 full = os.open("/dev/full", os.O_WRONLY)
 os.dup2(full, 2)
 for number in range(3):
     log.info("lost")
+assert SHORTFALLS.notes() == ["the log cannot be written, and its lines are lost"]
 os.dup2(kept, 2)
 log.info("kept")
+assert SHORTFALLS.notes() == []
 print(LOST._value.get())
 """
 

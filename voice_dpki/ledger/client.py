@@ -3,6 +3,7 @@
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ from voice_dpki.ledger.names import parse_listed
 from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.profile import digest_of
 
 DEFAULT_MAX_AGE_S = 30.0
@@ -44,6 +46,9 @@ SUBMISSION_TIMEOUT_S = 15.0
 
 KEEP_TRUST_S = 3600.0
 """How much newer a trusted header must be for the trust file to be written again."""
+
+RETRY_TRUST_S = 60.0
+"""The same after a write that failed."""
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +140,8 @@ class LedgerClient:
         self._http = HttpClient(url, timeout_s=timeout_s, max_answer_bytes=MAX_BATCH_BYTES, tls=tls)
         self._trust_file = trust_file
         self._kept = light.latest
+        self._unkept = False
+        SHORTFALLS.watch(self)
         self._reported = False
         self.max_age_s = max_age_s
 
@@ -380,10 +387,16 @@ class LedgerClient:
         latest = self._light.latest
         if self._trust_file is None or latest.light_block is None:
             return
+        newer_s = (latest.time_ns - self._kept.time_ns) / 1e9
         changed = latest.validators.hash() != self._kept.validators.hash()
-        if changed or latest.time_ns - self._kept.time_ns > KEEP_TRUST_S * 10**9 or not self._trust_file.exists():
+        due = changed or newer_s > KEEP_TRUST_S or not self._trust_file.exists()
+        if newer_s > RETRY_TRUST_S if self._unkept else due:
             self._kept = latest
-            save_trust(self._trust_file, latest.light_block)
+            self._unkept = not save_trust(self._trust_file, latest.light_block)
+
+    def shortfall(self) -> str:
+        """Say whether the newest trusted header could not be written to its file."""
+        return "the trusted header cannot be written: the next start takes an older one" if self._unkept else ""
 
     def _report_fork(self) -> None:
         if self.fork is not None and not self._reported:
@@ -458,14 +471,21 @@ def load_trust(path: Path) -> LightBlock:
     return block
 
 
-def save_trust(path: Path, block: LightBlock) -> None:
-    """Keep a trusted header; where that fails, it is said in the log, and the next start takes an older one."""
-    unfinished = path.with_suffix(".new")
+def save_trust(path: Path, block: LightBlock) -> bool:
+    """Keep a trusted header; returns whether that was done.
+
+    Where it fails, the log says so, the old file stays, and the next start takes what is in that.
+    """
+    unfinished = path.with_name(f"{path.name}.new")
     try:
         unfinished.write_bytes(msgspec.json.encode(block.to_json()))
         unfinished.replace(path)
     except OSError as error:
         log.warning("trusted header not kept", extra={"fields": {"file": str(path), "reason": error.strerror}})
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        return False
+    return True
 
 
 _V = TypeVar("_V")

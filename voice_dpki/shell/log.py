@@ -12,6 +12,8 @@ from typing import TextIO
 
 from prometheus_client import Counter
 
+from voice_dpki.shortfalls import SHORTFALLS
+
 LOST = Counter("voice_dpki_log_lines_lost", "Log lines that could not be written.")
 
 
@@ -43,6 +45,11 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self._lost = 0
+        SHORTFALLS.watch(self)
+
+    def shortfall(self) -> str:
+        """Say whether the last line could not be written."""
+        return "the log cannot be written, and its lines are lost" if self._lost else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; the first after some were lost says how many."""

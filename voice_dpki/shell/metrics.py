@@ -7,6 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.shell.http import Request, Response, Route, json_response
+from voice_dpki.shortfalls import SHORTFALLS
 
 
 async def _metrics(_request: Request) -> Response:
@@ -16,8 +17,14 @@ async def _metrics(_request: Request) -> Response:
 async def _health(_request: Request) -> Response:
     problem = HEALTH.problem()
     if problem:
-        return json_response(503, {"status": "clock wrong", "detail": problem})
-    return json_response(200, {"status": "ok"})
+        return _answer(503, {"status": "clock wrong", "detail": problem})
+    return _answer(200, {"status": "ok"})
+
+
+def _answer(status: int, facts: dict[str, str]) -> Response:
+    """Answer with `facts`, and with notes of what the service goes on without."""
+    notes = SHORTFALLS.notes()
+    return json_response(status, {**facts, **({"notes": notes} if notes else {})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ def health_route(judge: Callable[[], Health]) -> Route:
         if HEALTH.problem():
             return await _health(request)
         health = judge()
-        return json_response(200 if health.ok else 503, {"status": "ok" if health.ok else "failed", **health.facts})
+        return _answer(200 if health.ok else 503, {"status": "ok" if health.ok else "failed", **health.facts})
 
     return Route("GET", "/healthz", answer)
 

@@ -26,6 +26,7 @@ from prometheus_client import Counter
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.limits import Seldom
+from voice_dpki.shortfalls import SHORTFALLS
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Tracer:
         self._said = Seldom(log)
         self._actor = actor
         self._clock = clock or SystemClock()
+        self._loses = False
+        SHORTFALLS.watch(self)
 
     @classmethod
     def named_by(cls, path: Path | None, program: str, clock: Clock | None = None) -> Self:
@@ -57,6 +60,10 @@ class Tracer:
     def on(self) -> bool:
         """Whether events are kept: lets a caller skip the work of describing one."""
         return self._file is not None
+
+    def shortfall(self) -> str:
+        """Say whether the last event could not be written."""
+        return "the trace cannot be written, and its events are lost" if self._loses and self.on else ""
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
         """Record a SIP message that this actor sends from `src` to `dst`."""
@@ -89,11 +96,12 @@ class Tracer:
         written = 0
         try:
             written = file.write(line)
-            if written == len(line):
+            self._loses = written != len(line)
+            if not self._loses:
                 return
             reason = "no room for a whole event"
         except OSError as error:
-            reason = str(error.strerror)
+            self._loses, reason = True, str(error.strerror)
         if written:
             with suppress(OSError):
                 os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - written)
