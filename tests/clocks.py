@@ -78,7 +78,7 @@ def until(condition: Callable[[], object], what: str, timeout_s: float = 60) -> 
 
 
 def health(address: object) -> tuple[int, Any]:
-    answer = httpx.get(f"http://{address}/healthz", timeout=10, trust_env=False)
+    answer = httpx.get(f"http://{address}/healthz", timeout=60, trust_env=False)
     return answer.status_code, answer.json()
 
 

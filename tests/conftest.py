@@ -44,11 +44,11 @@ def no_namespaces() -> str:
     name = f"vdt{os.getpid()}"
     try:
         for command in (("add", name), ("exec", name, "true")):
-            subprocess.run(["ip", "netns", *command], check=True, capture_output=True, text=True, timeout=20)
+            subprocess.run(["ip", "netns", *command], check=True, capture_output=True, text=True, timeout=60)
     except subprocess.CalledProcessError as error:
         return f"no network namespaces here, as in a chroot: {error.stderr.strip()}"
     finally:
-        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=60)
     return ""
 
 

@@ -44,6 +44,6 @@ def fill(disk: Path, leave_kilobytes: int = 0) -> Path:
 
 def _run(*command: str) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     except subprocess.CalledProcessError as error:
         raise NoMountsError(error.stderr.strip()) from None

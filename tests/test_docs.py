@@ -26,7 +26,7 @@ def test_the_readme_lists_every_attack_with_its_step() -> None:
 def test_every_program_of_the_readme_explains_itself(program: str) -> None:
     assert f"`{program}`" in README
     path = Path(sys.executable).parent / program
-    done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert program in done.stdout
 

@@ -66,7 +66,7 @@ async def listening(serve_one: Serve) -> AsyncIterator[int]:
 
     async with await asyncio.start_server(run, "127.0.0.1", 0) as listener:
         yield int(listener.sockets[0].getsockname()[1])
-        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
 @asynccontextmanager

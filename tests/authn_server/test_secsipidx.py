@@ -23,7 +23,7 @@ def secsipidx(site, identity):
     (site.folder / "public.pem").write_bytes(key)
     (site.folder / "identity").write_text(identity)
     command = ["secsipidx", "-check", "-fidentity", "identity", "-fpubkey", "public.pem", "-expire", "60"]
-    return subprocess.run(command, cwd=site.folder, capture_output=True, text=True, timeout=20)
+    return subprocess.run(command, cwd=site.folder, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ class TestGoodCall:
         (tmp_path / "key.pem").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
         (tmp_path / "identity").write_text(identity)
         command = ["secsipidx", "-check", "-fidentity", "identity", "-fpubkey", "key.pem", "-expire", "600"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -86,7 +86,7 @@ def test_a_call_while_another_operators_validator_is_dead(testbed: Testbed, tmp_
     """Last, for it takes a validator away. The three others go on, also with what is new."""
     dead = testbed.running["validator-d"]
     dead.send(signal.SIGKILL)
-    assert dead.wait_end(10) == -signal.SIGKILL
+    assert dead.wait_end(60) == -signal.SIGKILL
     new = testbed.site.signing_credential("while one is dead")
     assert testbed.record({"a": (new,)}) > 0
     report = place(testbed, DEFAULT, tmp_path).report

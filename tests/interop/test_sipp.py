@@ -15,7 +15,7 @@ from voice_dpki.shell.processes import Program, Running, stop_all
 pytestmark = pytest.mark.peer("sipp")
 
 SCENARIOS = Path(__file__).parent / "sipp"
-TIMEOUT_S = 15
+TIMEOUT_S = 60
 CALLER, CALLEE = "+493023125001", "+442079460123"
 
 _BLOCKS = itertools.count(os.getpid() % 200 * 16)

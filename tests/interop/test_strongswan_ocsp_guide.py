@@ -95,7 +95,7 @@ class Machine:
     def swanctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["swanctl", *arguments, "--uri", f"unix://{self.path / 'vici.sock'}"]
         environment = os.environ | {"SWANCTL_DIR": str(self.path / "swanctl")}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
     def load(self) -> None:
         done = self.swanctl("--load-all")
@@ -124,7 +124,7 @@ def test_the_guide_from_the_ca_to_a_tunnel(stack: ExitStack) -> None:
     bridge.run("Issue certificates")
     started = bridge.start()
     ask = [bridge.local(word) for word in words("Ask it:")]
-    asked = subprocess.run(ask, capture_output=True, text=True, timeout=20)
+    asked = subprocess.run(ask, capture_output=True, text=True, timeout=60)
     assert "issued/enb1.pem: good" in asked.stdout
     assert "Response verify OK" in asked.stderr
     bridge.run("Renew it and restart")

@@ -62,7 +62,7 @@ async def test_what_waits_is_committed_together(network: Any, chain: Chain) -> N
 
 async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) -> None:
     async with running(make(network, chain, heartbeat_s=0.01)):
-        assert await chain.wait_for(5, 10)
+        assert await chain.wait_for(5, 60)
     with chain.snapshot() as view:
         hashes = {view.block(height).signed_header().header.app_hash for height in range(1, 6)}
     assert hashes == {network.genesis.outcome().app_hash}
@@ -72,7 +72,7 @@ async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain
     clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
     async with running(make(network, chain, clock, heartbeat_s=0.01)):
         for height in range(1, 7):
-            assert await chain.wait_for(height, 10)
+            assert await chain.wait_for(height, 60)
             clock.set(-height)
     with chain.snapshot() as view:
         times = [view.block(height).signed_header().header.time_ns for height in range(1, 7)]
@@ -88,7 +88,7 @@ async def test_no_block_is_made_by_a_clock_that_was_set(
     clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
     engine = make(network, chain, clock, heartbeat_s=0.01)
     async with running(engine):
-        assert await chain.wait_for(3, 10)
+        assert await chain.wait_for(3, 60)
         clock.set(step_s)
         with pytest.raises(BusyError, match="no blocks are made: this machine's clock"):
             await engine.submit(network.submission_of(network.certificate()))
@@ -110,12 +110,12 @@ async def test_a_restarted_engine_waits_for_the_time_of_its_last_block(
     monkeypatch.setattr("ledger_node.engine.CLOCK_WAIT_S", 0.01)
     clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
     async with running(make(network, chain, clock)):
-        assert await chain.wait_for(1, 10)
+        assert await chain.wait_for(1, 60)
     clock.set(-3600)
     async with running(make(network, chain, clock, heartbeat_s=0.01)):
         assert not await chain.wait_for(2, 0.1)
         clock.set(0)
-        assert await chain.wait_for(2, 10)
+        assert await chain.wait_for(2, 60)
 
 
 async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: 
 async def test_what_is_refused_makes_no_block(network: Any, chain: Chain) -> None:
     engine = make(network, chain)
     async with running(engine):
-        assert await chain.wait_for(1, 10)
+        assert await chain.wait_for(1, 60)
         verdict = await engine.submit(network.submission_of(network.certificate("Operator B")))
         assert (verdict.result.name, verdict.height, chain.height) == ("wrong-organization", None, 1)
 
@@ -192,7 +192,7 @@ async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: 
             verdicts = [await engine.submit(raw) for raw in voted.transactions]
             assert [verdict.result.code for verdict in verdicts] == [0, 0]
             height = verdicts[1].height
-            assert await chain.wait_for(height + 5, 10)
+            assert await chain.wait_for(height + 5, 60)
         light, sizes = light_client(voted.genesis), []
         with chain.snapshot() as view:
             for at in range(1, view.height + 1):

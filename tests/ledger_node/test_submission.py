@@ -44,7 +44,7 @@ async def test_it_waits_until_its_store_has_the_certificate(network: Any, chain:
         await asyncio.sleep(0.01)
         assert not asked.done() or chain.height >= 3
         await chain.write(lambda step=step: chain.store.commit(step))
-    recorded = await asyncio.wait_for(asked, 5)
+    recorded = await asyncio.wait_for(asked, 60)
     assert (recorded.digest, recorded.height, recorded.repeated) == (digest_of(der), 3, True)
 
 

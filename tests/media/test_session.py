@@ -19,7 +19,7 @@ from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.session import MediaSession
 from voice_dpki.mikey.policy import SrtpProfile
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 class Trace:

@@ -43,7 +43,7 @@ def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
     nobody = {"gateway": {"host": testbed.addresses.host("gateway"), "port": 9, "nat_port": 10}}
     device = testbed.site.credential("enb1", "enb1.vendor.example", "Vendor V")
     running = testbed.start_device(device, **nobody)
-    running.wait_for(lambda event: isinstance(event, IkeEvent), "send IKE_SA_INIT", 20)
+    running.wait_for(lambda event: isinstance(event, IkeEvent), "send IKE_SA_INIT", 60)
     testbed.end(["device"])
     assert running.status == 1
     (result,) = (event for event in running.trace.events if isinstance(event, ResultEvent))

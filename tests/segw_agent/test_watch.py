@@ -38,7 +38,7 @@ async def clients(testbed: Testbed) -> AsyncIterator[list[LedgerClient]]:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.02)
 

@@ -52,7 +52,7 @@ class Waiter:
         return Response(200, b"news", "text/plain")
 
     async def until(self, number: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.waiting != number:
                 self.changed.clear()
                 await self.changed.wait()
@@ -99,7 +99,7 @@ class Client:
             await asyncio.sleep(0.005)
 
     async def answer(self, *, head_only: bool = False) -> Answer:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             interim = []
             head = await self.reader.readuntil(b"\r\n\r\n")
             while head.startswith(b"HTTP/1.1 1"):
@@ -620,7 +620,7 @@ async def _campaign(request: pytest.FixtureRequest) -> None:
         async with connected(port) as client:
             await _send_somehow(client, octets, chance)
     listener.close()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while server._placed or server._refused or waiter.waiting or len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0.01)
     assert not faults

@@ -179,7 +179,7 @@ async def test_too_many_connections_a_second(clock: Time) -> None:
             writer.write(b"GET /quick HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             said = b""
             with suppress(ConnectionError):
-                said = await asyncio.wait_for(reader.read(), 20)
+                said = await asyncio.wait_for(reader.read(), 30)
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -200,7 +200,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(monkeypatch: pytest
     async with served(Limits()) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
         writer.write(head)
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 30)
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()

@@ -1,6 +1,5 @@
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +93,27 @@ def test_one_that_ignores_sigterm_is_killed(start: Start, monkeypatch: pytest.Mo
     assert program.status == -9
 
 
-def test_programs_are_stopped_together(start: Start) -> None:
-    programs = [start(READY.format(before="")) for _ in range(3)]
+WAITS_FOR_ALL = """
+def told(number, frame):
+    folder = Path(sys.argv[1]).parent
+    Path(sys.argv[1]).with_suffix(".told").touch()
+    while len(list(folder.glob("*.told"))) < 3:
+        time.sleep(0.01)
+    sys.exit(7)
+
+from pathlib import Path
+signal.signal(signal.SIGTERM, told)
+"""
+
+
+def test_programs_are_stopped_together(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None ends before all have been told to."""
+    monkeypatch.setattr("voice_dpki.shell.processes.STOP_TIMEOUT_S", 60)
+    programs = [start(READY.format(before=WAITS_FOR_ALL)) for _ in range(3)]
     for program in programs:
         program.wait_ready()
-    began = time.monotonic()
     stop_all(programs)
-    assert time.monotonic() - began < 4
-    assert [program.status for program in programs] == [-15] * 3
+    assert [program.status for program in programs] == [7] * 3
 
 
 def test_a_trace_is_followed_while_it_is_written(tmp_path: Path) -> None:

@@ -64,6 +64,6 @@ def test_children_and_grandchildren_end_with_a_parent_that_is_killed(tmp_path: P
 def test_one_whose_parent_is_gone_already_does_not_start() -> None:
     command = tied_module("sleeper", ["3600"])
     command[command.index(str(os.getpid()))] = "1"
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "the process that started this one is gone" in done.stderr

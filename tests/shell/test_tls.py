@@ -95,7 +95,7 @@ async def served(tls: ssl.SSLContext) -> AsyncIterator[str]:
 
 
 async def ask(url: str, tls: ssl.SSLContext) -> int:
-    async with HttpClient(url, timeout_s=5, max_answer_bytes=1000, tls=tls) as client:
+    async with HttpClient(url, timeout_s=30, max_answer_bytes=1000, tls=tls) as client:
         return (await client.request("GET", "/healthz")).status
 
 
@@ -133,7 +133,7 @@ def test_clients_that_are_refused(
 
     async def work() -> None:
         async with served(party.server("client.pem", "expired.pem")) as url:
-            async with HttpClient(url, timeout_s=5, max_answer_bytes=1000, tls=party.careless(shown)) as client:
+            async with HttpClient(url, timeout_s=30, max_answer_bytes=1000, tls=party.careless(shown)) as client:
                 with pytest.raises(HttpError, match="does not list this program's TLS certificate"):
                     await client.request("GET", "/healthz")
             assert await ask(url, party.client()) == 200
@@ -160,7 +160,7 @@ def test_a_client_without_tls_or_with_an_old_one(party: Party, loop: Callable[..
         async with served(party.server()) as url:
             with pytest.raises(HttpError):
                 await ask(url, old)
-            async with HttpClient(url.replace("https", "http"), timeout_s=5, max_answer_bytes=1000) as client:
+            async with HttpClient(url.replace("https", "http"), timeout_s=30, max_answer_bytes=1000) as client:
                 with pytest.raises(HttpError):
                     await client.request("GET", "/healthz")
 
@@ -269,7 +269,7 @@ async def test_a_handshake_that_does_not_go_on_is_ended(party: Party, monkeypatc
     monkeypatch.setattr(http_handshake, "HANDSHAKE_TIMEOUT_S", 0.05)
     async with served(party.server()) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
         await writer.wait_closed()
 
@@ -286,7 +286,7 @@ def test_handshakes_that_do_not_go_on_keep_nobody_out(
             port = int(url.rpartition(":")[2])
             silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
             assert await ask(url, party.client()) == 200
-            assert await asyncio.wait_for(silent[0][0].read(), 20) == b""
+            assert await asyncio.wait_for(silent[0][0].read(), 30) == b""
             for _, writer in silent:
                 writer.close()
 
@@ -299,7 +299,7 @@ def test_a_refused_body_ends_a_connection_of_tls_too(party: Party, loop: Callabl
             port, tls = int(url.rpartition(":")[2]), party.client()
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
             writer.write(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
-            assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 405 ")
+            assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 405 ")
             writer.close()
 
     loop(work())

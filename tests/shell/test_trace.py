@@ -66,7 +66,7 @@ print(LOST._value.get())
 
 
 def test_log_lines_without_room_are_counted_and_the_service_goes_on() -> None:
-    done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, timeout=30, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", LOGS], capture_output=True, text=True, timeout=60, env=os.environ)
     events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
     assert (done.returncode, done.stdout) == (0, "3.0\n"), done
     assert events[-2:] == ["kept", "3 lines could not be written to this log"]

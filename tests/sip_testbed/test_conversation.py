@@ -25,7 +25,7 @@ VECTORS = Path(__file__).parent.parent / "vectors/sdp"
 BOTH = Flow(sends=True, expects=True)
 SPEECH = Pcm(8000, b"\x10\x20" * 1600)
 LIMIT_S = 0.2
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Leg:

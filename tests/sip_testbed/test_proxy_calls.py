@@ -212,8 +212,8 @@ class World:
     ) -> Answer:
         """Place a call, end it if it was answered, and return the answer."""
         call = await (caller or self.caller).invite(target, OFFER, headers)
-        answer = await asyncio.wait_for(call.answered(), 5)
-        await asyncio.wait_for(call.bye(), 5)
+        answer = await asyncio.wait_for(call.answered(), 30)
+        await asyncio.wait_for(call.bye(), 30)
         return answer
 
     def notes(self, actor: str) -> list[dict[str, Any]]:
@@ -428,7 +428,7 @@ async def test_a_call_given_up_while_it_is_being_signed_goes_nowhere(start: Star
     world = await start()
     world.a.gate.clear()
     call = await world.caller.invite(TARGET, OFFER)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not world.a.signing:
             await asyncio.sleep(0.002)
         call.cancel()

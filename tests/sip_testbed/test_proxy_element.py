@@ -45,7 +45,7 @@ class Peer:
             ("Call-ID", self.exchange.token()), ("CSeq", f"1 {method}"), ("Max-Forwards", "70"),
         ):  # fmt: skip
             request.headers.set(name, value)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await self.exchange.ask(request, hop)
 
 
@@ -118,7 +118,7 @@ async def test_an_error_of_our_own_is_answered_counted_and_said(
     assert [answer.code for answer in answers] == [500] * 3
     assert element.layer.counters.failures == 3
     assert len(caplog.records) == 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not is_empty(element):
             await asyncio.sleep(0.01)
 
@@ -152,7 +152,7 @@ async def test_a_stream_that_cannot_be_followed_is_answered_and_closed(make: Mak
         b"OPTIONS sip:b.example SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bKx\r\nCSeq: 1 OPTIONS\r\n"
         b"Content-Length: five\r\n\r\nBYE sip:b.example SIP/2.0\r\n"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     assert answer.startswith(b"SIP/2.0 400 Bad Request: a stream needs one Content-Length")
     assert answer.count(b"SIP/2.0 ") == 1

@@ -22,7 +22,7 @@ from voice_dpki.sip.transport import Limits, Tls
 from voice_dpki.sip.user_agent import Account, Answer, IncomingCall, UserAgent
 
 CALLER, CALLEE = Tn("493023125001"), Tn("442079460123")
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 
 
 class Operators:

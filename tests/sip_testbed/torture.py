@@ -139,7 +139,7 @@ class TorturePeer:
         for datagram in (data, PROBE):
             self._transports[0].sendto(datagram, (self._target.host, self._target.port))
         answers = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while PROBE_BRANCH not in (answer := await self._answers.get()):
                 answers.append(answer)
         return [answer for answer in answers if answer.startswith(FINAL)]
@@ -150,7 +150,7 @@ class TorturePeer:
         writer.write(data + PROBE)
         received = b""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while PROBE_BRANCH not in received:
                     if not (piece := await reader.read(65536)):
                         break

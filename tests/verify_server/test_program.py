@@ -63,7 +63,7 @@ class Program:
         self.url = f"http://{self._ready()}"
 
     def _ready(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             for event in self.events():
                 if event["kind"] == "ready":
@@ -81,7 +81,7 @@ class Program:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(10)
+        status = self.process.wait(60)
         self.log.close()
         return status
 
@@ -93,7 +93,7 @@ class Federation:
         (folder / "members.toml").write_text(MEMBERS)
         net = folder / "net"
         command = [sys.executable, "-m", "ledger_node.main", "init", "--members", "members.toml", "--out", "net"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
         (net / "test.toml").write_text(ENGINE)
         self.ledger = Program("ledger_node.main", net / "test.toml", net / "engine.jsonl")
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
@@ -219,7 +219,7 @@ def test_a_token_that_secsipidx_signed_passes_once_its_certificate_is_recorded(f
         call = {"orig-tn": "493023125001", "dest-tn": "442079460001", "attest": "A", "orig-id": uuid}
         options = [text for name, value in call.items() for text in (f"-{name}", value)]
         command = ["secsipidx", "-sign-full", "-fprvkey", "key.pem", "-x5u", caller.credential(der).info, *options]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True).stdout
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
 
     before = federation.verdict(signed("5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d").strip())
     assert (before["verstat"], before["step"]) == ("TN-Validation-Failed", "E17 certificate")

@@ -23,6 +23,7 @@ PLUGIN = BUILD / "libstrongswan-voice-dpki.so"
 CHARON = Path("/usr/lib/ipsec/charon")
 PLUGINS = "/usr/lib/ipsec/plugins"
 DEADLINE_S = 15.0
+CAP_S = 60.0
 GATEWAY_INNER = "10.8.0.1"
 POOL = "10.9.0.0/24"
 
@@ -74,7 +75,7 @@ exec env ${{PRELOAD:+LD_PRELOAD="$PRELOAD"}} {charon}
 """
 
 
-def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = CAP_S) -> Any:
     """Wait for a condition, and return what it gave."""
     end_s = time.monotonic() + deadline_s
     while not (found := condition()):

@@ -105,12 +105,12 @@ class Bridge:
         return self.post(self.request(serial_of(credential.digest)))
 
     def post(self, data: bytes) -> ocsp.OCSPResponse:
-        with urllib.request.urlopen(f"{self.url}/ocsp", data, timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/ocsp", data, timeout=60) as answer:
             assert answer.headers["Content-Type"] == "application/ocsp-response"
             return ocsp.load_der_ocsp_response(answer.read())
 
     def get(self, target: str) -> bytes:
-        with urllib.request.urlopen(f"{self.url}{target}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{target}", timeout=60) as answer:
             return bytes(answer.read())
 
     def openssl(self, *certificates: Path, options: tuple[str, ...] = ()) -> str:
@@ -118,7 +118,7 @@ class Bridge:
         ca = str(self.folder / "ca.pem")
         words = [*options, "-issuer", ca, *(word for path in certificates for word in ("-cert", str(path)))]
         words += ["-CAfile", ca, "-url", f"{self.url}/ocsp"]
-        done = subprocess.run(["openssl", "ocsp", *words], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["openssl", "ocsp", *words], capture_output=True, text=True, timeout=60)
         return done.stdout + done.stderr
 
 
