@@ -8,9 +8,9 @@ from functools import partial
 from typing import Final, TypeVar
 
 from sip_testbed.user_agent_config import Credentials
+from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -19,8 +19,6 @@ from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.steps import PeerClaim, Recorded
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.message import parse_uri
-from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.x509.profile import digest_of
 
 log = logging.getLogger(__name__)
@@ -140,30 +138,24 @@ class Keying:
         return done, await asking
 
     async def _resolve(self, claim: PeerClaim) -> Recorded:
-        """Ask our own ledger node about a certificate; no answer is a refusal."""
+        """Ask our own ledger node about a certificate; no answer is a refusal.
+
+        So is an identity without a number: telephones here go by numbers alone, and `Prepared.release` holds them
+        to the ledger's allotment.
+        """
         began_s = time.perf_counter()
+        if number_in_uri(claim.uri) is None:
+            raise MikeyError(Failure.IDENTITY, f"the {claim.role}'s URI has no telephone number")
         try:
             resolution = await self._ledger.resolve(claim.digest, with_certificate=False)
         except InquiryError as error:
             raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is not resolved: {error}") from None
-        _check_number(claim, resolution)
         status, height = resolution.status, resolution.height
         text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
         self._tracer.note(text, step="MIKEY ledger", ok=status == "valid", ms=_since_ms(began_s))
-        domains = resolution.member.domains if resolution.member else ()
-        return Recorded(claim.digest, status, height, domains)
-
-
-def _check_number(claim: PeerClaim, resolution: Resolution) -> None:
-    """Demand that the number in the URI is one that the ledger allots to the recording operator."""
-    member = resolution.member
-    try:
-        number = canonical_tn(parse_uri(claim.uri).user or "")
-    except MalformedError as error:
-        raise MikeyError(Failure.IDENTITY, f"the {claim.role}'s URI has no telephone number: {error}") from None
-    if member is not None and not any(allotted.covers(number) for allotted in member.ranges):
-        whose = f"the operator that recorded the {claim.role}'s certificate"
-        raise MikeyError(Failure.LEDGER, f"{whose} is not allotted the number of its URI")
+        if (member := resolution.member) is None:
+            return Recorded(claim.digest, status, height)
+        return Recorded(claim.digest, status, height, member.domains, member.ranges)
 
 
 def _since_ms(began_s: float) -> float:

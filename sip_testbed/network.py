@@ -345,15 +345,18 @@ def _validator(site: Site, operator: Operator) -> Sections:
 
 
 def _proxy_a(site: Site) -> Sections:
+    abroad = {"to_domain": OPERATORS[1].domain}
+    path, proxy_b = (f"tcp:{site.addresses[actor]}" for actor in ("path", "proxy-b"))
     return {
         "domain": OPERATORS[0].domain,
         "operator": OPERATORS[0].organization,
         "users": site.users("a", CALLER),
         "listen": site.listen("proxy-a"),
         "routes": [
-            {"prefix": TRANSIT_PREFIX, "next_hop": f"tcp:{site.addresses['path']}"},
-            {"prefix": SBC_PREFIX, "next_hop": f"tcp:{site.addresses['path']}", "rewrites_sdp": True},
-            {"domain": OPERATORS[1].domain, "next_hop": f"tcp:{site.addresses['proxy-b']}"},
+            {"prefix": TRANSIT_PREFIX, "next_hop": path, **abroad},
+            {"prefix": SBC_PREFIX, "next_hop": path, "rewrites_sdp": True, **abroad},
+            {"prefix": "+44", "next_hop": proxy_b, **abroad},
+            {"domain": OPERATORS[1].domain, "next_hop": proxy_b},
         ],
         "signing": {"url": f"http://{site.addresses['authn-a']}", "token_file": "sign-a.token"},
     }

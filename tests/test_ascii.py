@@ -17,10 +17,10 @@ from sipmessage import Request
 
 from segw_agent.policy import _matches
 from sip_testbed.proxy_rules import date_of
+from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity, fqdn
-from voice_dpki.mikey.steps import _host
 from voice_dpki.names import ascii_lower
 from voice_dpki.stir.tn import canonical_uri
 from voice_dpki.x509.profile import CertificateProfile
@@ -136,8 +136,8 @@ def test_a_date_in_other_digits_is_none() -> None:
 
 def test_look_alikes_of_a_host_are_other_hosts() -> None:
     """Certificates can hold such names: the X.509 library reads an IA5String as UTF-8."""
-    assert _host("sip:bob@K.example:5060") == "k.example"
-    assert _host("sip:bob@\u212a.example") != "k.example"
+    assert host_in_uri("sip:bob@K.example:5060") == "k.example"
+    assert host_in_uri("sip:bob@\u212a.example") != "k.example"
     assert _matches("*.K.example", "gw.k.example")
     ours = SimpleNamespace(dns_names=("K.example", "\u212a2.example"), der=b"")
     assert check_identity(fqdn("k.EXAMPLE"), cast(CertificateProfile, ours)) == "k.example"

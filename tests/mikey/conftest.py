@@ -11,8 +11,10 @@ from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.names import Tn
 from voice_dpki.x509.keys import LocalSigner, generate_rsa
 from voice_dpki.x509.profile import build_certificate
+from voice_dpki.x509.tnauthlist import TnRange
 
 NOW_S = 1_790_000_000.0
 CALLER, CALLEE = "sip:+493023125001@a.example", "sip:+442079460123@b.example"
@@ -86,9 +88,12 @@ class Call:
 
 
 def recorded(
-    claim: PeerClaim, status: str = "valid", domains: tuple[str, ...] = ("a.example", "b.example")
+    claim: PeerClaim,
+    status: str = "valid",
+    domains: tuple[str, ...] = ("a.example", "b.example"),
+    ranges: tuple[TnRange, ...] = (TnRange(Tn("493023125000"), 100), TnRange(Tn("442079460000"), 1000)),
 ) -> Recorded:
-    return Recorded(claim.digest, status, 9, domains)
+    return Recorded(claim.digest, status, 9, domains, ranges)
 
 
 @pytest.fixture(scope="session")

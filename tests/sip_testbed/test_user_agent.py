@@ -136,6 +136,15 @@ def test_a_call(telephones: Telephones) -> None:
         assert any(note in text for text in ended.notes)
 
 
+def test_digits_dialled_at_the_own_domain(telephones: Telephones) -> None:
+    """The proxy sends the number on at the callee's domain, and the callee's certificate names it there."""
+    ended = telephones.call(caller={"call": {"target": f"sip:+{CALLEE}@{OPERATORS[0].domain}"}})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (0, 200, None)
+    assert ended.caller["established"]
+    assert ended.callee["verstat"] == "TN-Validation-Passed"
+    assert any(f"certificate of {TARGET} valid on the ledger" in text for text in ended.notes)
+
+
 def test_a_caller_that_calls_again(telephones: Telephones) -> None:
     """Each call has keys of its own: a Diffie-Hellman pair serves once."""
     answering = telephones.awaiting()

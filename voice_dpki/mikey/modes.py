@@ -9,7 +9,10 @@ node to do. Until that answers, `prepare` verifies the signature under the certi
 takes as long. `complete` gives them out if the ledger vouches for the certificate.
 
 What the standards leave open is fixed here: the group is OAKLEY 5; the signature is RSA-PSS with SHA-256 (SIGN does
-not say its hash); IDs are the SIP URIs of the call, and stand in the certificates as subject alternative names.
+not say its hash); IDs are the SIP URIs of the call, and stand in the certificates as subject alternative names. The
+URI that was dialled may name another domain than the callee's own: proxies route numbers from one to the next. Two
+URIs with the same number are therefore the same party (`codec.telephone.is_same_party`), and `steps.check_recorded`
+demands of the ledger that the operator behind the certificate holds number and domain.
 """
 
 from collections.abc import Iterable, Sequence
@@ -224,7 +227,7 @@ class Responder:
         steps.check_rand(message.one(Rand))
         steps.check_group(message)
         idi, idr = message.all(Identity)
-        if idr != steps.identity_of(self._party.uri):
+        if steps.read_party(idr, self._party.uri) is None:
             raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
         return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
 

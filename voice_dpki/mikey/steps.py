@@ -3,12 +3,12 @@
 Each returns what it read, or nothing, and raises MikeyError with the step's failure.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from voice_dpki.codec.telephone import host_in_uri, is_same_party, number_in_uri
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.message import Header, Message, SrtpId
@@ -34,9 +34,10 @@ from voice_dpki.mikey.registry import (
     Prf,
     SignatureType,
 )
-from voice_dpki.names import CertDigest, ascii_lower
+from voice_dpki.names import CertDigest
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
+from voice_dpki.x509.tnauthlist import TnRange
 
 RAND_BYTES = 16
 """Length of the RAND that we send, and the least that we accept (RFC 3830 §4.1.1)."""
@@ -82,6 +83,7 @@ class PeerClaim:
     role: str
     """"Initiator" or "Responder"."""
     uri: str
+    """The identity as its certificate names it, at whatever domain this side dialled its number."""
     message: Message
     certificate: CertificateProfile
 
@@ -95,14 +97,15 @@ class PeerClaim:
 class Recorded:
     """What our own ledger node proved about a certificate.
 
-    `domains` are those of the member under whose endorsement it is recorded, with all names below them; a
-    certificate that is not valid may have none.
+    `domains` and `ranges` are those of the member under whose endorsement it is recorded: its names, with all below
+    them, and the numbers that it is allotted. A certificate that is not valid may have none.
     """
 
     digest: CertDigest
     status: str
     height: int
     domains: tuple[str, ...] = ()
+    ranges: tuple[TnRange, ...] = ()
 
 
 def identity_of(uri: str) -> Identity:
@@ -186,13 +189,26 @@ def check_group(message: Message) -> None:
 
 
 def read_claim(message: Message, role: str, identity: Identity, uri: str, now_s: float) -> PeerClaim:
-    """Read the sender's certificate and identity: the identity is `uri`, and the certificate names it."""
+    """Read the sender's certificate and identity: the identity is the party `uri`, and the certificate names it.
+
+    The party may be named at another domain than in `uri`: `check_recorded` then says who holds its number.
+    """
     certificate = _read_certificate(message, role, now_s)
-    if identity != identity_of(uri):
+    named = read_party(identity, uri)
+    if named is None:
         raise MikeyError(Failure.IDENTITY, f"the {role}'s ID is not the party of this call")
-    if uri not in certificate.uris:
+    if named not in certificate.uris:
         raise MikeyError(Failure.IDENTITY, f"the {role}'s certificate does not name its ID")
-    return PeerClaim(role, uri, message, certificate)
+    return PeerClaim(role, named, message, certificate)
+
+
+def read_party(identity: Identity, uri: str) -> str | None:
+    """Return the URI in an ID payload if it names the party `uri`, and else None."""
+    try:
+        named = identity.data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return named if identity == identity_of(named) and is_same_party(named, uri) else None
 
 
 def _read_certificate(message: Message, role: str, now_s: float) -> CertificateProfile:
@@ -213,8 +229,10 @@ def _read_certificate(message: Message, role: str, now_s: float) -> CertificateP
 
 
 def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
-    """Demand that the ledger vouches for the certificate, under the operator that holds the identity's domain.
+    """Demand that the ledger vouches for the certificate, under the operator that holds the identity.
 
+    It holds an identity whose host is of its domains and whose number, where there is one, is allotted to it. A
+    number has one holder on the ledger, so a party may be known by its number whatever the domain that was dialled.
     Raises LocalError if the ledger was asked about another certificate.
     """
     if recorded.digest != claim.digest:
@@ -222,10 +240,12 @@ def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
     where = f"on the ledger at height {recorded.height}"
     if recorded.status != VALID:
         raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is {recorded.status} {where}")
-    host = _host(claim.uri)
-    if not any(host == domain or host.endswith(f".{domain}") for domain in recorded.domains):
-        whose = f"the operator that recorded the {claim.role}'s certificate"
+    whose = f"the operator that recorded the {claim.role}'s certificate"
+    host, number = host_in_uri(claim.uri), number_in_uri(claim.uri)
+    if host is None or not any(host == domain or host.endswith(f".{domain}") for domain in recorded.domains):
         raise MikeyError(Failure.LEDGER, f"{whose} does not hold the domain of its URI {where}")
+    if number is not None and not any(allotted.covers(number) for allotted in recorded.ranges):
+        raise MikeyError(Failure.LEDGER, f"{whose} is not allotted the number of its URI {where}")
 
 
 def check_signature(claim: PeerClaim) -> None:
@@ -240,8 +260,3 @@ def check_signature(claim: PeerClaim) -> None:
         raise MikeyError(
             Failure.SIGNATURE, f"the signature of the {claim.role}'s message does not verify"
         ) from None
-
-
-def _host(uri: str) -> str:
-    """Return the host of a SIP URI, without port and parameters."""
-    return ascii_lower(re.split("[:;?]", uri.rpartition("@")[2], maxsplit=1)[0])
