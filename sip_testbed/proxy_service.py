@@ -130,6 +130,8 @@ class ProxyService:
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
+        if method == "OPTIONS" and arrival.request.uri.user:
+            return self._asked_about_user(copy_request(arrival.request))
         if (refusal := check_require(arrival.request)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
         if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
@@ -140,14 +142,7 @@ class ProxyService:
 
     async def _outbound(self, request: Request, back: Hop | None) -> Forward:
         """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
-        now_s = self._element.now_s()
-        caller = self._authenticate(request, now_s)
-        if number_of(rules.caller_uri(request)) != caller:
-            raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
-        if self._config.require_registration and not self._location.find(caller, now_s):
-            raise Refusal(403, "Forbidden: the caller is not registered here")
-        for name in ("Proxy-Authorization", "Identity"):
-            request.headers.remove(name)
+        caller = self._admit(request)
         rules.remove_assertions(request)
         rules.assert_identity(request, caller, self._config.domain)
         callee = self._own_user(request.uri)
@@ -161,6 +156,18 @@ class ProxyService:
         if self._signer is not None:
             await self._signer.sign(request, caller, bind_sdp=not way.rewrites_sdp)
         return Forward(request, way.hop, back=back)
+
+    def _admit(self, request: Request) -> Tn:
+        """Hold a request from one of the domain's users to be that user's own, and return the number."""
+        now_s = self._element.now_s()
+        caller = self._authenticate(request, now_s)
+        if number_of(rules.caller_uri(request)) != caller:
+            raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
+        if self._config.require_registration and not self._location.find(caller, now_s):
+            raise Refusal(403, "Forbidden: the caller is not registered here")
+        for name in ("Proxy-Authorization", "Identity"):
+            request.headers.remove(name)
+        return caller
 
     def _authenticate(self, request: Request, now_s: float) -> Tn:
         values = request.headers.getlist("Proxy-Authorization")
@@ -185,6 +192,16 @@ class ProxyService:
             caller = number_of(rules.caller_uri(request))
             if caller is not None:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
+        return self._deliver(request, callee)
+
+    def _asked_about_user(self, request: Request) -> Forward:
+        """Send OPTIONS on to the telephone that it asks about: the answer is as an INVITE's (RFC 3261 §11.1)."""
+        if self._is_own_caller(rules.caller_uri(request)):
+            self._admit(request)
+        callee = self._own_user(request.uri)
+        if callee is None:
+            raise Refusal(404, "Not Found: this domain serves no such number")
+        rules.remove_assertions(request)
         return self._deliver(request, callee)
 
     def _deliver(self, request: Request, callee: Tn, silent: Sequence[Binding] = ()) -> Forward:

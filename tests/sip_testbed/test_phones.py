@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from sipmessage import Response
 
 from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
 from sip_testbed.proxy_service import ProxyService
@@ -540,3 +541,62 @@ async def test_a_udp_flow_is_kept_open_with_stun(domain: Domain) -> None:
     assert data == bytes.fromhex("0101000c2112a442") + transaction + bytes.fromhex(
         f"002000080001{port:04x}5e12a443"
     )
+
+
+async def options(domain: Domain, target: str, sender: str = "", **headers: str) -> Response:
+    """Ask what `target` can do, as the domain's user or as `sender`; challenges are answered."""
+    caller = domain.caller
+    request = caller._new_request("OPTIONS", target, f"<{target}>")
+    request.headers.set("CSeq", "1 OPTIONS")
+    if sender:
+        request.headers.set("From", f"<{sender}>;tag=1")
+    for name, value in headers.items():
+        request.headers.set(name.replace("_", "-"), value)
+    response = await caller._exchange.ask(request, domain.hop)
+    if caller._account.authorize(request, response, SystemRandom()):
+        response = await caller._exchange.ask(request, domain.hop)
+    return response
+
+
+@pytest.mark.parametrize("sender", ["", "sip:+442079460123@b.example"])
+async def test_options_reach_the_telephone_that_they_ask_about(domain: Domain, sender: str) -> None:
+    """RFC 3261 §11.1; nobody's word for the sender's number comes along."""
+    phone = await domain.phone(TcpPhone)
+    await phone.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>")
+    forged = f"<sip:+{CALLER}@a.example>"
+    asking = asyncio.create_task(
+        options(domain, f"sip:+{CALLEE}@a.example", sender, P_Asserted_Identity=forged, Require="100rel")
+    )
+    asked = await phone.receive("OPTIONS ")
+    assert asked.startswith(f"OPTIONS sip:{CALLEE}@{PRIVATE};transport=tcp;ob SIP/2.0\r\n")
+    assert "P-Asserted-Identity" not in asked
+    assert "Authorization" not in asked
+    assert "\r\nRequire: 100rel\r\n" in asked, "the telephone's to refuse, not the proxy's"
+    phone.answer(asked, "488 Not Acceptable Here\r\nAllow: INVITE, PRACK")
+    answer = await asyncio.wait_for(asking, TIMEOUT_S)
+    assert (answer.code, answer.headers["Allow"]) == (488, "INVITE, PRACK")
+
+
+@pytest.mark.parametrize(
+    ("target", "sender", "status"),
+    [
+        (f"sip:+{CALLEE}@a.example", "sip:+442079460123@b.example", 480),
+        ("sip:+493023125009@a.example", "sip:+442079460123@b.example", 404),
+        ("sip:alice@a.example", "sip:+442079460123@b.example", 404),
+        (f"sip:+{CALLER}@a.example", f"sip:+{CALLEE}@a.example", 403),
+        (f"sip:+{CALLER}@a.example", "", 200),
+        ("sip:a.example", "sip:+442079460123@b.example", 200),
+    ],
+)
+async def test_options_are_answered_as_an_invite_would_be(
+    domain: Domain, target: str, sender: str, status: int
+) -> None:
+    assert (await options(domain, target, sender)).code == status
+
+
+async def test_options_to_a_telephone_that_is_gone_are_answered_at_once(domain: Domain) -> None:
+    phone = await domain.phone(TcpPhone)
+    await phone.register(f"<sip:{CALLEE}@{PRIVATE};transport=tcp;ob>")
+    await phone.close()  # type: ignore[attr-defined]
+    answer = await asyncio.wait_for(options(domain, f"sip:+{CALLEE}@a.example"), AT_ONCE_S)
+    assert answer.code == 480
