@@ -286,7 +286,10 @@ def _parser() -> Parser:
             help=f"how many (default: {DEFAULT_OPERATORS}, or those there are)",
         )
         each.add_argument(
-            "--folder", type=Path, default=Path("out/federation"), help="where (default: %(default)s); kept"
+            "--folder",
+            type=Path,
+            default=Path("out/federation"),
+            help="keeps keys and stores; one that is new or empty gets a new federation (default: %(default)s)",
         )
     return parser
 

@@ -47,7 +47,7 @@ that of an earlier run.
   voice-dpki device attach --scenario revoked    one of them
 
 Exit status: 0 if everything expected held (who must be refused was), 1 if something did not, 2 if nothing could be
-tried at all.
+tried at all, 130 if it was interrupted.
 """
 
 

@@ -18,6 +18,7 @@ from sip_testbed.scenarios import DEFAULT, SCENARIOS
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.ledger import LedgerAccess, read_genesis
+from voice_dpki.shell.processes import ProcessError
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ async def test_the_verifier_keeps_the_newest_header_and_other_operators_have_the
 
 
 def test_a_call_while_another_operators_validator_is_dead(testbed: Testbed, tmp_path: Path) -> None:
-    """Last, for it takes a validator away. The three others go on, also with what is new."""
+    """Near the end, for it takes a validator away. The three others go on, also with what is new."""
     dead = testbed.running["validator-d"]
     dead.send(signal.SIGKILL)
     assert dead.wait_end(60) == -signal.SIGKILL
@@ -93,3 +94,11 @@ def test_a_call_while_another_operators_validator_is_dead(testbed: Testbed, tmp_
     assert report.seen.verstat == "TN-Validation-Passed"
     sizes = {process.name: process.pss_mb for process in report.processes}
     assert sizes["validator D"] == sizes["CometBFT D"] == 0
+
+
+def test_recording_ends_once_two_validators_of_four_are_dead(testbed: Testbed) -> None:
+    """After the last: a federation that cannot agree any more is not waited for."""
+    testbed.running["validator-c"].send(signal.SIGKILL)
+    late = testbed.site.signing_credential("two are dead")
+    with pytest.raises(ProcessError, match=r"validator-[cd] ended with status -9, and is still needed"):
+        testbed.record({"a": (late,)})
