@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from voice_dpki.shell import temporary
 from voice_dpki.shell.output import MARK
 from voice_dpki.shell.temporary import temporary_folder
 
@@ -83,6 +84,13 @@ def test_nothing_else_is_removed(tmp_path: Path) -> None:
     assert all((folder / "kept").exists() for folder in (unmarked, marked, outside))
     assert (tmp_path / "voice-dpki-link").is_symlink()
     assert (tmp_path / "voice-dpki-file").exists()
+
+
+def test_a_folder_that_is_being_made_is_not_even_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its own command would find it taken."""
+    (tmp_path / "voice-dpki-new").mkdir()
+    monkeypatch.setattr(temporary, "locked", lambda path: pytest.fail(f"{path} is locked"))
+    temporary.remove_abandoned(tmp_path)
 
 
 def test_a_mark_that_never_ends_holds_nobody_up(tmp_path: Path) -> None:

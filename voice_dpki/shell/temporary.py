@@ -35,7 +35,8 @@ def temporary_folder() -> Iterator[Path]:
             try:
                 yield path
             finally:
-                _remove(path)
+                with suppress(FileNotFoundError):  # somebody tidied up before us
+                    _remove(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -51,6 +52,8 @@ def remove_abandoned(where: Path) -> None:
 def _remove_if_abandoned(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    if not _is_marked(path / MARK):  # not locked either: its owner may be just about to do that
         return
     with locked(path):
         if _is_marked(path / MARK):
