@@ -45,7 +45,6 @@ def bodies(caller, der):
 
 async def test_every_refusal(domain, caplog):  # noqa: F811
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.WARNING, "uvicorn.access")  # as `setup_logging` does
     domain.resolver.tell(domain.digest, domain.der)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     client = HttpClient(str(domain.client.base_url), timeout_s=30, max_answer_bytes=1 << 16, headers=headers)
