@@ -84,8 +84,9 @@ async def options(target: Address, number: int) -> None:
         async with asyncio.timeout(TIMEOUT_S):
             for wait_s in (0.5, 1, 2, 4, 4):
                 transport.sendto(question)
-                with contextlib.suppress(TimeoutError):
-                    answer = await asyncio.wait_for(asyncio.shield(answers.first), wait_s)
+                await asyncio.wait((answers.first,), timeout=wait_s)
+                if answers.first.done():  # wait_for swallows a cancellation that meets an answer
+                    answer = answers.first.result()
                     break
             else:
                 raise TimeoutError
