@@ -14,6 +14,7 @@ from voice_dpki.sip.machines import CLIENT as CLIENT_MACHINE
 from voice_dpki.sip.machines import INVITE_CLIENT, INVITE_SERVER, Input, Machine, State, Timers
 from voice_dpki.sip.machines import SERVER as SERVER_MACHINE
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message
+from voice_dpki.sip.shares import PLACE_BYTES
 from voice_dpki.sip.transaction import (
     AckReceived,
     Event,
@@ -313,6 +314,24 @@ def test_too_many_transactions_are_refused(random: Random, request_text: Request
     assert bench.methods() == ["503"]
     with pytest.raises(LocalError):
         bench.send()
+
+
+@pytest.mark.parametrize(("body", "places"), [(0, 1), (10 * PLACE_BYTES, 11)])
+def test_a_failure_that_is_kept_takes_the_places_of_its_body(
+    random: Random, request_text: RequestText, body: int, places: int
+) -> None:
+    bench = Bench(random)
+    bench.receive(request_text())
+    key = next(event.key for event in bench.events if isinstance(event, RequestReceived))
+    request = next(event.request for event in bench.events if isinstance(event, RequestReceived))
+    response = make_response(request, 486, to_tag="callee")
+    response.body = bytes(body)
+    bench.layer.respond(key, response, bench.now_s)
+    assert bench.layer._shares.in_use == places
+    bench.receive(request_text("ACK"))
+    assert bench.layer._shares.in_use == 1, "confirmed, it is sent no more"
+    bench.advance(40)
+    assert (len(bench.layer), bench.layer._shares.in_use) == (0, 0)
 
 
 # Every state with every input, and walks through them.

@@ -406,10 +406,11 @@ class TransactionLayer:
             _DO[action](self, transaction, message, now_s)
         if transaction.state in _ANSWERED:
             transaction.request = None
-            self._shares.give_back(transaction.source, transaction.cost - 1)
-            transaction.cost = 1  # whatever else lingers is small
-            if transaction.state is State.ACCEPTED or transaction.machine is CLIENT:
+            if transaction.state is not State.COMPLETED or transaction.machine is CLIENT:
                 transaction.wire = b""
+            self._shares.give_back(transaction.source, transaction.cost)
+            transaction.cost = cost_of(len(transaction.wire))  # a response that is kept may be a long one
+            self._shares.take(transaction.source, transaction.cost)
         elif transaction.state is State.TERMINATED:
             self._forget(transaction)
 
