@@ -12,6 +12,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.transport import Tls
 from voice_dpki.sip.user_agent import UserAgent
 
@@ -64,6 +65,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
             instance=setup.instance,
             advertise=setup.listen.advertise,
             tls=Tls(setup.tls) if setup.tls else None,
+            keep_alive=KeepAliveTimes() if setup.keep_alive else None,
         )
         stack.push_async_callback(agent.close)
         await agent.start()

@@ -40,6 +40,7 @@ aor = "sip:+493023125001@a.example"         # the certificate names this URI
 password_file = "caller.password"           # for the domain's proxy; the username is the part before the @
 proxy = "udp:127.0.0.2:5060"
 proxy_only = true                           # refuse requests that do not come from the proxy's address
+keep_alive = true                           # keep the way through a NAT open (RFC 5626); over UDP by STUN
 instance = "urn:uuid:00000000-0000-1000-8000-000a95a0e128"   # this telephone's own, so that a restart replaces it
 codec = "PCMU"                              # or PCMA, opus
 srtp = "AES_CM_128_HMAC_SHA1_80"            # or AEAD_AES_128_GCM; "none" sends in clear, and takes nothing else
@@ -109,6 +110,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     listen: AdvertisedListen
     say: str
     proxy_only: bool = True
+    keep_alive: bool = True
+    """Whether the flow to the proxy is kept open, and registered over again where it fails."""
     instance: Instance | None = None
     """Tells this telephone from the user's others, the same after each start (RFC 5626 §4.1)."""
     codec: str = "PCMU"
@@ -142,6 +145,7 @@ class Setup:
     listen: AdvertisedListen
     proxy: Hop
     proxy_only: bool
+    keep_alive: bool
     instance: str | None
     tls: ssl.SSLContext | None
     codec: Codec
@@ -174,6 +178,7 @@ def load_setup(path: Path) -> Setup:
         listen=config.listen,
         proxy=_understood(f"{path}: proxy", Hop.parse, config.proxy),
         proxy_only=config.proxy_only,
+        keep_alive=config.keep_alive,
         instance=config.instance,
         tls=optional_client_context(path, config.tls),
         codec=codec_named(config.codec),

@@ -1,12 +1,21 @@
 """Keep-alives by STUN: the octets of RFC 5769, and nothing said to anything else."""
 
+import contextlib
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_dpki.sip.stun import answer_binding, is_stun
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.sip.stun import (
+    BindingRefusedError,
+    answer_binding,
+    binding_request,
+    is_binding_answer,
+    is_stun,
+    read_binding_answer,
+)
 
 TRANSACTION = "b7e7a701bc34d686fa87dfae"
 REQUEST = bytes.fromhex("00010000 2112a442" + TRANSACTION)
@@ -62,3 +71,57 @@ def test_sip_is_no_stun() -> None:
     assert is_stun(REQUEST)
     assert not is_stun(b"OPTIONS sip:a.example SIP/2.0\r\n")
     assert not is_stun(b"\0\0\0\0")
+
+
+INTEGRITY_4 = "00080014 2b91f599 fd9e90c3 8c7489f9 2af9ba53 f06be7d7 80280004 c07d4c96"
+INTEGRITY_6 = "00080014 a382954e 4be67bf1 1784c97c 8292c275 bfe3ed41 80280004 c8fb0b4c"
+NAME = "8022000b 74657374 20766563 746f7220"
+IPV4, IPV6 = "00200008 0001a147 e112a643", "00200014 0002a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9"
+SAMPLES = {
+    "192.0.2.1": f"0101003c 2112a442 {TRANSACTION} {NAME} {IPV4} {INTEGRITY_4}",
+    "2001:db8:1234:5678:11:2233:4455:6677": f"01010048 2112a442 {TRANSACTION} {NAME} {IPV6} {INTEGRITY_6}",
+}
+"""The answers of RFC 5769 §2.2 and §2.3, whole."""
+
+
+@pytest.mark.parametrize(("host", "octets"), SAMPLES.items())
+def test_the_answers_of_rfc_5769_are_read(host: str, octets: str) -> None:
+    answer = bytes.fromhex(octets)
+    assert is_binding_answer(answer)
+    assert read_binding_answer(answer, bytes.fromhex(TRANSACTION)) == (host, 32853)
+    assert read_binding_answer(answer, bytes(12)) is None
+
+
+def test_a_request_is_that_of_rfc_5389() -> None:
+    assert binding_request(bytes.fromhex(TRANSACTION)) == REQUEST
+    assert not is_binding_answer(REQUEST)
+
+
+def answered(attributes: str, kind: int = 0x0101) -> bytes:
+    data = bytes.fromhex(attributes)
+    return struct.pack("!HHI", kind, len(data), 0x2112A442) + bytes.fromhex(TRANSACTION) + data
+
+
+@pytest.mark.parametrize(
+    ("octets", "error"),
+    [
+        (answered("00090004 00000400", 0x0111), BindingRefusedError),
+        (answered(""), MalformedError),
+        (answered("00240004 6e0001ff"), MalformedError),
+        (answered("00200008 0003a147 e112a643"), MalformedError),
+        (answered("00200004 0001a147"), MalformedError),
+        (answered("00200014 0001a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9"), MalformedError),
+        (answered("0020ffff 0001a147"), MalformedError),
+        (answered(IPV4) + b"\0\0\0\0", MalformedError),
+    ],
+)
+def test_answers_that_tell_no_address(octets: bytes, error: type[PeerError]) -> None:
+    with pytest.raises(error):
+        read_binding_answer(octets, bytes.fromhex(TRANSACTION))
+
+
+@given(st.binary(max_size=80))
+def test_any_answer_is_read_or_refused(attributes: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        found = read_binding_answer(answered(attributes.hex()), bytes.fromhex(TRANSACTION))
+        assert found is not None

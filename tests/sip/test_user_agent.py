@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sipmessage import Request, Response
 
+from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message, set_body
 from voice_dpki.sip.registration import Backoff
@@ -565,3 +566,26 @@ async def test_a_call_past_the_proxy_is_refused(make: Make, peer: Peer) -> None:
     )
     await peer.response(403)
     assert calls == []
+
+
+async def test_a_connection_is_kept_open_as_often_as_the_registrar_says(make: Make) -> None:
+    """RFC 5626 §4.4: after 0.8 to 1 s by Flow-Timer, in place of 96 to 120 s."""
+    pings: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        register = parse_message(await reader.readuntil(b"\r\n\r\n"))
+        assert isinstance(register, Request)
+        headers = [("Contact", header_values(register, "Contact")[0]), ("Flow-Timer", "1")]
+        writer.write(encode(make_response(register, 200, to_tag="r", headers=headers)))
+        for _ in range(2):
+            pings.put_nowait(await reader.readexactly(4))
+            writer.write(b"\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    async with server:
+        agent = await make(CALLER, Hop("tcp", *server.sockets[0].getsockname()), keep_alive=KeepAliveTimes())
+        assert await agent.register(600) == 600
+        assert [await asyncio.wait_for(pings.get(), TIMEOUT_S) for _ in range(2)] == [b"\r\n\r\n"] * 2
+        await agent.close()

@@ -25,6 +25,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
+from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.transport import Limits
 from voice_dpki.sip.user_agent import Account, Call, UserAgent
@@ -192,20 +193,32 @@ class Nat(asyncio.DatagramProtocol):
         self.inside: tuple[str, int] | None = None
         self.outside: asyncio.DatagramTransport | None = None
         self.proxy = proxy
+        self.is_down = False
+        self.answered = asyncio.Event()
+        """An answer by STUN has gone in."""
+        self.registrations: asyncio.Queue[bytes] = asyncio.Queue()
+        """The responses with 200 that went in, after a challenge or without."""
 
     async def open(self) -> int:
         loop = asyncio.get_running_loop()
-        outer = _Outside(self)
-        self.outside, _ = await loop.create_datagram_endpoint(
-            lambda: outer, remote_addr=(self.proxy.host, self.proxy.port)
-        )
+        await self.map_anew()
         self.transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
         return int(self.transport.get_extra_info("sockname")[1])
+
+    async def map_anew(self) -> None:
+        """Forget the port outside, as after a time without packets: what comes there is lost."""
+        if self.outside is not None:
+            self.outside.close()
+        outer = _Outside(self)
+        self.outside, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: outer, remote_addr=(self.proxy.host, self.proxy.port)
+        )
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.inside = addr
         assert self.outside is not None
-        self.outside.sendto(data)
+        if not self.is_down:
+            self.outside.sendto(data)
 
     def close(self) -> None:
         assert self.outside is not None
@@ -218,7 +231,13 @@ class _Outside(asyncio.DatagramProtocol):
         self._nat = nat
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._nat.is_down:
+            return
         self._nat.transport.sendto(data, self._nat.inside)
+        if data.startswith(b"\x01\x01"):
+            self._nat.answered.set()
+        if data.startswith(b"SIP/2.0 200 ") and b" REGISTER\r\n" in data:
+            self._nat.registrations.put_nowait(data)
 
     def error_received(self, exc: Exception) -> None:
         pass
@@ -600,3 +619,69 @@ async def test_options_to_a_telephone_that_is_gone_are_answered_at_once(domain: 
     await phone.close()  # type: ignore[attr-defined]
     answer = await asyncio.wait_for(options(domain, f"sip:+{CALLEE}@a.example"), AT_ONCE_S)
     assert answer.code == 480
+
+
+QUICK = KeepAliveTimes(datagram_s=(0.05, 0.1), rto_s=0.005)
+
+
+async def behind(domain: Domain, keep_alive: KeepAliveTimes | None) -> tuple[Nat, UserAgent, asyncio.Queue[object]]:
+    """The project's telephone behind a NAT, registered; and the calls that reach it."""
+    nat = Nat(domain.hop)
+    inside = Hop("udp", "127.0.0.1", await nat.open())
+    domain.stack.callback(nat.close)
+    account = Account(f"sip:+{CALLEE}@a.example", f"+{CALLEE}", "right")
+    callee = UserAgent(account, host="127.0.0.1", proxy=inside, keep_alive=keep_alive)
+    await callee.start()
+    domain.stack.push_async_callback(callee.close)
+    calls: asyncio.Queue[object] = asyncio.Queue()
+
+    async def take(call: object) -> None:
+        calls.put_nowait(call)
+
+    callee.on_invite = take
+    await callee.register()
+    await asyncio.wait_for(nat.registrations.get(), TIMEOUT_S)
+    return nat, callee, calls
+
+
+async def is_reached(domain: Domain, calls: asyncio.Queue[object]) -> bool:
+    call = await domain.call()
+    reached, refused = asyncio.create_task(calls.get()), asyncio.create_task(call.answered())
+    done, _ = await asyncio.wait((reached, refused), timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    call.cancel()
+    reached.cancel()
+    await refused
+    return reached in done
+
+
+async def test_a_nat_that_forgets_the_telephone_is_noticed(domain: Domain) -> None:
+    """The proxy sees it at another port then (RFC 5626 §4.4.2), and a call to the old one would be lost."""
+    nat, _, calls = await behind(domain, QUICK)
+    assert await is_reached(domain, calls)
+    for _ in range(2):
+        await nat.map_anew()
+        await asyncio.wait_for(nat.registrations.get(), TIMEOUT_S)
+        assert await is_reached(domain, calls)
+    await asyncio.sleep(5 * QUICK.datagram_s[1])
+    assert nat.registrations.empty(), "a flow that works is registered once"
+
+
+async def test_without_keep_alives_a_forgotten_telephone_is_lost(domain: Domain) -> None:
+    nat, _, calls = await behind(domain, None)
+    await nat.map_anew()
+    assert not await is_reached(domain, calls)
+    assert nat.registrations.empty()
+
+
+async def test_a_way_that_was_down_is_registered_over_again(
+    domain: Domain, caplog: pytest.LogCaptureFixture
+) -> None:
+    nat, _, calls = await behind(domain, QUICK)
+    await asyncio.wait_for(nat.answered.wait(), TIMEOUT_S)
+    nat.is_down = True
+    async with asyncio.timeout(TIMEOUT_S):
+        while "the flow to the proxy has failed" not in caplog.text:
+            await asyncio.sleep(0.01)
+    nat.is_down = False
+    await asyncio.wait_for(nat.registrations.get(), TIMEOUT_S)
+    assert await is_reached(domain, calls)

@@ -10,11 +10,12 @@ from typing import TypeAlias
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.events import AckReceived, Event, Outgoing
+from voice_dpki.sip.flows import FlowTransport
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.seldom import Seldom
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
-from voice_dpki.sip.transport import Limits, SipTracer, Tls, Transport
+from voice_dpki.sip.transport import Limits, SipTracer, Tls
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Endpoint:
         self._on_event = on_event
         self._advertise = advertise
         self._failures, self._overload, self._crowd = Seldom(log), Seldom(log), Seldom(log)
-        self._transport = Transport(
+        self._transport = FlowTransport(
             host,
             port,
             on_message=self._receive,
@@ -95,6 +96,14 @@ class Endpoint:
         """Return the time that the layer goes by, in seconds."""
         assert self._loop is not None
         return self._loop.time()
+
+    def keep_alive(self, hop: Hop, data: bytes) -> None:
+        """Send one keep-alive to `hop`."""
+        self._transport.keep_alive(hop, data)
+
+    def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
+        """Have answers by STUN to keep-alives told, and where they came from."""
+        self._transport.on_stun_answer = callback
 
     def flush(self) -> None:
         """Handle what the layer has to tell, send what it has to send, and set the next timer."""

@@ -125,6 +125,14 @@ class Exchange:
         self._endpoint.layer.send_ack(ack, hop)
         self._endpoint.flush()
 
+    def keep_alive(self, hop: Hop, data: bytes) -> None:
+        """Send one keep-alive to `hop`."""
+        self._endpoint.keep_alive(hop, data)
+
+    def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
+        """Have answers by STUN to keep-alives told, and where they came from."""
+        self._endpoint.on_stun_answer(callback)
+
     def cancel(self, key: TransactionKey) -> None:
         """Cancel an INVITE that was sent."""
         self._endpoint.layer.cancel(key, self._endpoint.now_s())

@@ -14,6 +14,8 @@ from voice_dpki.errors import PeerError
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import MAX_TRIES
 from voice_dpki.sip.exchange import Exchange
+from voice_dpki.sip.flows import FlowKeeper
+from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.message import Hop, header_values, parse_address
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ class Registration:
     """The registration of one contact at its domain's registrar.
 
     `contact` gives the Contact value without parameters of its own; `instance` is the URN that tells the telephone
-    from the user's others (RFC 5626 §4.1).
+    from the user's others (RFC 5626 §4.1). With `keep_alive` the flow to the proxy is kept open at these intervals,
+    and a flow that has failed is registered over again.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Registration:
         *,
         instance: str | None = None,
         backoff: Backoff | None = None,
+        keep_alive: KeepAliveTimes | None = None,
     ) -> None:
         self._account = account
         self._exchange = exchange
@@ -83,7 +87,12 @@ class Registration:
         self._sequence = 0
         self._failures = 0
         self._expires_s = 0
+        self._flow_timer_s = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._keeper: FlowKeeper | None = None
+        if keep_alive is not None:
+            self._keeper = FlowKeeper(proxy, keep_alive, exchange.random, exchange.keep_alive, self._flow_failed)
+            exchange.on_stun_answer(self._keeper.receive)
 
     async def register(self, expires_s: int) -> int:
         """Register and return the seconds granted; it is kept up until `stop`. 0 removes it.
@@ -96,6 +105,8 @@ class Registration:
         if granted_s > 0:
             self._failures = 0
             self._again_in(granted_s * _REFRESH)
+            if self._keeper is not None:
+                self._keeper.start(self._flow_timer_s)
         return granted_s
 
     async def register_until_done(self, expires_s: int) -> int:
@@ -113,8 +124,16 @@ class Registration:
         if self._expires_s > 0 and self._timer is not None:
             self._again_in(self._failed(RegistrationError(503, "the connection to the proxy is gone")))
 
+    def _flow_failed(self, why: str) -> None:
+        """Register anew at once: a wait is for flows that cannot be formed (RFC 5626 §4.5)."""
+        if self._expires_s > 0 and self._timer is not None:
+            log.warning("the flow to the proxy has failed", extra={"fields": {"reason": why}})
+            self._again_in(0.0)
+
     def stop(self) -> None:
-        """Refresh no more."""
+        """Refresh no more, and keep no flow open."""
+        if self._keeper is not None:
+            self._keeper.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -157,6 +176,7 @@ class Registration:
         if response.code != 200:
             retry_after_s = min(_number(response.headers.get("Retry-After"), 0), MAX_RETRY_AFTER_S)
             raise RegistrationError(response.code, response.phrase, retry_after_s)
+        self._flow_timer_s = _number(response.headers.get("Flow-Timer"), 0)
         return self._granted_s(response, expires_s)
 
     async def _ask(self, expires_s: int) -> Response:

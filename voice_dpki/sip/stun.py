@@ -1,20 +1,33 @@
 """STUN on a SIP port, as much as keeps a telephone's UDP flow open (RFC 5626 §4.4.2 and §8, RFC 5389 §6)."""
 
 import struct
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final
 
+from voice_dpki.errors import MalformedError, PeerError
+
 MAX_REQUEST_BYTES: Final = 548
 """What fits where the path's MTU is unknown (RFC 5389 §7.1)."""
+TRANSACTION_BYTES: Final = 12
 
 _BINDING_REQUEST: Final = 0x0001
 _BINDING_SUCCESS: Final = 0x0101
+_BINDING_ERROR: Final = 0x0111
 _COOKIE: Final = 0x2112A442
 _HEADER: Final = struct.Struct("!HHI12s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
 _XOR_MAPPED_ADDRESS: Final = 0x0020
+_UNDERSTOOD: Final = (0x0001, 0x0008, _XOR_MAPPED_ADDRESS)
+"""Attributes of a success that may be there: MAPPED-ADDRESS and MESSAGE-INTEGRITY say nothing here."""
+_ADDRESS_BYTES: Final = {1: 4, 2: 16}
+"""How long an address of each family is (RFC 5389 §15.1)."""
 _OPTIONAL: Final = 0x8000
 """Attributes from here on may be passed over (RFC 5389 §15)."""
+
+
+class BindingRefusedError(PeerError):
+    """The server answered a Binding request with an error."""
 
 
 def is_stun(data: bytes) -> bool:
@@ -55,3 +68,59 @@ def _mapped_address(host: str, port: int, transaction: bytes) -> bytes:
     key = _COOKIE.to_bytes(4, "big") + transaction
     masked = bytes(octet ^ mask for octet, mask in zip(address, key, strict=False))
     return struct.pack("!BBH", 0, 1 if len(address) == 4 else 2, port ^ (_COOKIE >> 16)) + masked
+
+
+def binding_request(transaction: bytes) -> bytes:
+    """Return a Binding request without attributes, of 20 octets, whose transaction ID is these 12."""
+    return _HEADER.pack(_BINDING_REQUEST, 0, _COOKIE, transaction)
+
+
+def is_binding_answer(data: bytes) -> bool:
+    """Whether a datagram is for a STUN client: the answer to a Binding request, with success or an error."""
+    return is_stun(data) and int.from_bytes(data[:2], "big") in (_BINDING_SUCCESS, _BINDING_ERROR)
+
+
+def read_binding_answer(data: bytes, transaction: bytes) -> tuple[str, int] | None:
+    """Return the address and port that the server saw the request `transaction` come from.
+
+    None for what is no answer to this request. Raises BindingRefusedError for an error, and MalformedError for an
+    answer that does not tell the address, or has an attribute that would have to be understood.
+    """
+    if not is_binding_answer(data) or len(data) > MAX_REQUEST_BYTES:
+        return None
+    kind, length, _, answered = _HEADER.unpack_from(data)
+    if answered != transaction:
+        return None
+    if kind == _BINDING_ERROR:
+        raise BindingRefusedError("the STUN server answered with an error")
+    if length != len(data) - _HEADER.size or length % 4:
+        raise MalformedError("the STUN answer has another length than it says")
+    found = None
+    for attribute, value in _attributes(data[_HEADER.size :]):
+        if attribute < _OPTIONAL and attribute not in _UNDERSTOOD:
+            raise MalformedError(f"the STUN answer has an unknown attribute {attribute:#06x}")
+        if attribute == _XOR_MAPPED_ADDRESS and found is None:
+            found = _read_mapped_address(value, transaction)
+    if found is None:
+        raise MalformedError("the STUN answer has no XOR-MAPPED-ADDRESS")
+    return found
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        kind, length = _ATTRIBUTE.unpack_from(data, at)
+        at += _ATTRIBUTE.size
+        if at + length > len(data):
+            raise MalformedError("an attribute of the STUN answer is cut off")
+        yield kind, data[at : at + length]
+        at += (length + 3) // 4 * 4
+
+
+def _read_mapped_address(value: bytes, transaction: bytes) -> tuple[str, int]:
+    """Read the value of XOR-MAPPED-ADDRESS (RFC 5389 §15.2)."""
+    if len(value) < 4 or len(value) != 4 + _ADDRESS_BYTES.get(value[1], -1):
+        raise MalformedError("the XOR-MAPPED-ADDRESS of the STUN answer is of no known family")
+    key = _COOKIE.to_bytes(4, "big") + transaction
+    address = bytes(octet ^ mask for octet, mask in zip(value[4:], key, strict=False))
+    return str(ip_address(address)), int.from_bytes(value[2:4], "big") ^ (_COOKIE >> 16)

@@ -17,6 +17,7 @@ from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
 from voice_dpki.sip.hosts import bare_host
+from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.registration import Backoff, Registration, RegistrationError
@@ -38,7 +39,8 @@ class UserAgent:
     `on_invite` is run as a task for each incoming call; without it calls are refused with 480. With `proxy_only`
     requests from anywhere else are refused: what comes past the proxy was not verified. `instance` is the URN that
     tells this telephone from the user's others, the same after each start (RFC 5626 §4.1). `advertise` is the
-    address to tell others where `host` means all of them.
+    address to tell others where `host` means all of them. With `keep_alive` the flow to the proxy, which must speak
+    STUN on its UDP port, is kept open while the telephone is registered (RFC 5626 §4.4).
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class UserAgent:
         backoff: Backoff | None = None,
         advertise: str | None = None,
         tls: Tls | None = None,
+        keep_alive: KeepAliveTimes | None = None,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
@@ -78,7 +81,13 @@ class UserAgent:
         self._legs: dict[tuple[str, str], Leg] = {}
         self._placed: list[Call] = []
         self._registration = Registration(
-            account, self._exchange, proxy, lambda: self._contact, instance=instance, backoff=backoff
+            account,
+            self._exchange,
+            proxy,
+            lambda: self._contact,
+            instance=instance,
+            backoff=backoff,
+            keep_alive=keep_alive,
         )
 
     @property

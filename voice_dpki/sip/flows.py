@@ -1,0 +1,99 @@
+"""The flow from a telephone to its proxy: keep-alives go out between messages, and their answers come back.
+
+A pong on a connection (RFC 5626 §4.4.1) is not waited for: that a connection is gone its end tells.
+"""
+# ruff: noqa: TID251 - this is a shell: it runs on the event loop
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from voice_dpki.effects import Random
+from voice_dpki.sip.events import Outgoing
+from voice_dpki.sip.framing import PING
+from voice_dpki.sip.hop import Hop
+from voice_dpki.sip.keepalive import KeepAlive, KeepAliveTimes
+from voice_dpki.sip.stun import is_binding_answer
+from voice_dpki.sip.transport import Transport
+
+_LEAST_WAIT_S: Final = 0.001
+
+
+class FlowTransport(Transport):
+    """A transport that sends keep-alives, which no trace shows, and hands on the answers to those by STUN."""
+
+    on_stun_answer: Callable[[bytes, Hop], None] | None = None
+
+    def keep_alive(self, hop: Hop, data: bytes) -> None:
+        """Send one keep-alive to `hop`, over a connection only where there is one; a loss shows in silence."""
+        if hop.reliable:
+            if self._connection(hop) is not None:
+                self.send(Outgoing(hop, data, None))
+        elif self._udp is not None:
+            self._udp.send(data, hop.host, hop.port)
+
+    def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
+        """Record a message that is being sent."""
+        if data != PING:
+            super().trace(transport, source, target, data)
+
+    def _datagram(self, data: bytes, host: str, port: int) -> None:
+        if self.on_stun_answer is not None and is_binding_answer(data):
+            self.on_stun_answer(data, Hop("udp", host, port))
+        else:
+            super()._datagram(data, host, port)
+
+
+class FlowKeeper:
+    """Keeps the flow to `hop` open; `on_failure` is told why it has failed, and then nothing more is sent."""
+
+    def __init__(
+        self,
+        hop: Hop,
+        times: KeepAliveTimes,
+        random: Random,
+        send: Callable[[Hop, bytes], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._hop = hop
+        self._core = KeepAlive(hop, times, random)
+        self._send = send
+        self._on_failure = on_failure
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, flow_timer_s: int) -> None:
+        """Begin, after a registration over the flow; see `KeepAlive.start`."""
+        self._core.start(asyncio.get_running_loop().time(), flow_timer_s)
+        self._set_timer()
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._core.stop()
+        self._set_timer()
+
+    def receive(self, data: bytes, source: Hop) -> None:
+        """Take in an answer by STUN; one that comes from elsewhere counts for nothing."""
+        if source == self._hop:
+            self._core.receive(data, asyncio.get_running_loop().time())
+            self._go_on()
+
+    def _wake(self) -> None:
+        self._timer = None
+        data = self._core.handle_timer(asyncio.get_running_loop().time())
+        if data is not None:
+            self._send(self._hop, data)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._set_timer()
+        if (why := self._core.failure) is not None:
+            self._core.failure = None
+            self._on_failure(why)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._core.next_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(self._core.next_s, loop.time() + _LEAST_WAIT_S), self._wake)
