@@ -203,6 +203,11 @@ class Routes:
                 raise LocalError(f"route to {route.next_hop}: to_domain goes with a prefix, not with a domain")
         self._prefixes = sorted(prefixes.items(), key=lambda entry: len(entry[0]), reverse=True)
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The addresses of all next hops."""
+        return frozenset(way.hop.host for way in (*dict(self._prefixes).values(), *self._domains.values()))
+
     def way(self, uri: URI, number: Tn | None) -> Way | None:
         """Return the way to `uri`, whose user is `number` if it is one; None where nothing fits."""
         for prefix, way in self._prefixes:

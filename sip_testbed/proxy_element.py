@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
@@ -73,6 +73,7 @@ class ProxyElement:
         own_names: Sequence[str] = (),
         advertise: str | None = None,
         tls: Tls | None = None,
+        known: Iterable[str] = (),
     ) -> None:
         self._decide = decide
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,6 +88,7 @@ class ProxyElement:
             udp_max_bytes=udp_max_bytes,
             advertise=advertise,
             tls=tls,
+            known=known,
         )
         self._core = ProxyCore(
             self._endpoint.layer,
@@ -111,6 +113,10 @@ class ProxyElement:
     def now_s(self) -> float:
         """Return the time that transactions go by, in seconds of a clock that never goes back."""
         return self._endpoint.now_s()
+
+    def vouch(self, source: Hop) -> None:
+        """Note that somebody at this address has authenticated (see `Endpoint.vouch`)."""
+        self._endpoint.vouch(source.host)
 
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""

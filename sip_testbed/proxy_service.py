@@ -71,6 +71,7 @@ class ProxyService:
             own_names=(config.domain,),
             advertise=config.listen.advertise,
             tls=setup.tls,
+            known=setup.routes.hosts,
         )
         TRANSACTIONS.set_function(lambda: len(self._element.layer))
         for cause in (field.name for field in fields(Counters)):
@@ -122,7 +123,7 @@ class ProxyService:
         if method == "INVITE":
             request = copy_request(arrival.request)
             if self._is_own_caller(rules.caller_uri(request)):
-                return await self._outbound(request, _flow_back(arrival))
+                return await self._outbound(request, arrival)
             return await self._inbound(request)
         if (refusal := check_method(arrival.request, METHODS)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
@@ -131,18 +132,21 @@ class ProxyService:
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
         if method == "OPTIONS" and arrival.request.uri.user:
-            return self._asked_about_user(copy_request(arrival.request))
+            return self._asked_about_user(copy_request(arrival.request, arrival))
         if (refusal := check_require(arrival.request)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
         if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
             return Reply((ALLOW,))
-        return Reply(self._registrar.register(arrival, self._element.now_s()))
+        headers = self._registrar.register(arrival, self._element.now_s())
+        self._element.vouch(arrival.source)
+        return Reply(headers)
 
     # Calls of the domain's own users.
 
-    async def _outbound(self, request: Request, back: Hop | None) -> Forward:
+    async def _outbound(self, request: Request, arrival: Arrival) -> Forward:
         """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
-        caller = self._admit(request)
+        back = _flow_back(arrival)
+        caller = self._admit(request, arrival)
         rules.remove_assertions(request)
         rules.assert_identity(request, caller, self._config.domain)
         callee = self._own_user(request.uri)
@@ -157,10 +161,11 @@ class ProxyService:
             await self._signer.sign(request, caller, bind_sdp=not way.rewrites_sdp)
         return Forward(request, way.hop, back=back)
 
-    def _admit(self, request: Request) -> Tn:
+    def _admit(self, request: Request, arrival: Arrival) -> Tn:
         """Hold a request from one of the domain's users to be that user's own, and return the number."""
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
+        self._element.vouch(arrival.source)
         if number_of(rules.caller_uri(request)) != caller:
             raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
         if self._config.require_registration and not self._location.find(caller, now_s):
@@ -194,10 +199,10 @@ class ProxyService:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
         return self._deliver(request, callee)
 
-    def _asked_about_user(self, request: Request) -> Forward:
+    def _asked_about_user(self, request: Request, arrival: Arrival) -> Forward:
         """Send OPTIONS on to the telephone that it asks about: the answer is as an INVITE's (RFC 3261 §11.1)."""
         if self._is_own_caller(rules.caller_uri(request)):
-            self._admit(request)
+            self._admit(request, arrival)
         callee = self._own_user(request.uri)
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")

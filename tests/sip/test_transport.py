@@ -153,9 +153,12 @@ async def test_a_connection_that_brings_no_message_is_closed_whatever_else_it_se
     a, _ = await make(Limits(first_message_s=0.1))
     reader, writer = await asyncio.open_connection(HOST, a.address.port)
     async with asyncio.timeout(10):
-        while not reader.at_eof():
+        while not reader.at_eof():  # or reset: a ping may meet the socket just closed
             writer.write(b"\r\n\r\n")
-            await asyncio.wait_for(reader.read(100), 5)
+            with contextlib.suppress(ConnectionResetError):
+                await asyncio.wait_for(reader.read(100), 5)
+                continue
+            break
     writer.close()
 
 

@@ -1,13 +1,17 @@
 """A flood of requests from a stranger, while others call: what is counted is state, not time."""
 
 import asyncio
+import contextlib
+import resource
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from sip_testbed.proxy_service import ANSWERS
 from tests.sip_testbed.test_proxy_calls import CALLEE, CALLER, World
 from voice_dpki.sip.connections import Limits
 from voice_dpki.sip.message import Hop
@@ -103,3 +107,115 @@ async def test_silent_connections_stop_no_call(narrow: None, world: World) -> No
     assert world.proxy_a._element.layer.counters.connections >= 40
     for _, writer in streams:
         writer.transport.abort()
+
+
+FLOODER = Path(__file__).with_name("flooder.py")
+FLOODING = [f"127.0.44.{number}" for number in range(10, 14)]
+BYSTANDER = "127.0.44.9"
+FLOOD_S = 3.0
+MOST_BETWEEN = 500
+"""Datagrams of the flood that may be answered between a bystander's question and its answer: 15 slices."""
+
+
+@contextlib.asynccontextmanager
+async def stranger(
+    kind: str, target: Hop, amount: float, sources: list[str]
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Run a stranger in a process of its own; gives what it prints once it has begun."""
+    arguments = (str(FLOODER), kind, target.host, str(target.port), str(amount), *sources)
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"begun\n"
+        yield process.stdout
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def ask_options(target: Hop, number: int) -> bytes:
+    """Ask a proxy from an address that it has never heard of, as often as timer E has it; return the answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.bind((BYSTANDER, 0))
+        question = (
+            f"OPTIONS sip:{target.host} SIP/2.0\r\nVia: SIP/2.0/UDP {BYSTANDER}:{sock.getsockname()[1]}"
+            f";branch=z9hG4bKask{number}\r\nMax-Forwards: 70\r\nFrom: <sip:b@b.example>;tag={number}\r\n"
+            f"To: <sip:{target.host}>\r\nCall-ID: ask{number}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        )
+        loop = asyncio.get_running_loop()
+        for wait_s in (0.5, 1, 2, 4, 4, 4):
+            await loop.sock_sendto(sock, question.encode(), (target.host, target.port))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    return await loop.sock_recv(sock, 4096)
+    raise TimeoutError("no answer to OPTIONS")
+
+
+def challenges() -> float:
+    """Count the flood's datagrams that were answered."""
+    return ANSWERS.labels("REGISTER", "401")._value.get()
+
+
+@pytest.mark.long
+async def test_a_flood_waits_behind_itself_while_others_ask_and_call(world: World) -> None:
+    element = world.proxy_a._element
+    between: list[float] = []
+    async with stranger("udp", element.address, FLOOD_S, FLOODING) as told:
+        flooding = asyncio.create_task(told.readline())
+        while not flooding.done():
+            before = challenges()
+            assert (await ask_options(element.address, len(between))).startswith(b"SIP/2.0 200 ")
+            between.append(challenges() - before)
+            assert (await world.call()).status == 200
+        assert int(flooding.result()) > 10 * len(between)
+    assert max(between) < MOST_BETWEEN
+    assert element.layer.counters.dropped > 1_000, "the flood was more than its share"
+    assert (await ask_options(element.address, len(between))).startswith(b"SIP/2.0 200 ")
+
+
+async def test_peers_of_routes_and_who_authenticates_are_known(world: World) -> None:
+    element, now_s = world.proxy_a._element, world.proxy_a._element.now_s()
+    senders = element._endpoint._senders
+    assert senders.is_known("127.0.0.1", now_s), "the next hop, and the registered telephone"
+    others = world.proxy_b._element._endpoint._senders
+    assert others.is_known("127.0.0.1", now_s), "the registered telephone: this proxy has no routes"
+    asking = Stranger(element.address)
+    world.stack.callback(asking.close)
+    asking.send("REGISTER")
+    async with asyncio.timeout(10):
+        while not asking.challenged:
+            await asyncio.sleep(0.002)
+            asking.collect()
+    assert not senders.is_known("127.0.44.76", now_s), "a question alone makes nobody known"
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8_192), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world", ["tcp"], indirect=True)
+async def test_a_thousand_silent_connections_hold_nobody_up_and_end_with_their_peer(
+    many_files: None, world: World
+) -> None:
+    pool, target = world.proxy_a._element._endpoint._transport._pool, world.proxy_a.address
+    sources = [f"127.0.44.{number}" for number in range(20, 30)]
+    async with stranger("tcp", target, 1_000, sources):
+        async with asyncio.timeout(30):
+            while len(pool._silent) < 900:
+                await asyncio.sleep(0.01)
+        late = await world.telephone("a", CALLER, world.hops["a"])
+        assert (await world.call(caller=late)).status == 200
+    gone = asyncio.get_running_loop().time()
+    async with asyncio.timeout(30):
+        while any(each.source in sources for each in pool.all):
+            await asyncio.sleep(0.01)
+    limits = world.proxy_a._element._endpoint._transport.limits
+    assert asyncio.get_running_loop().time() - gone < limits.first_message_s / 2, "not first when they were overdue"
+    assert (await world.call()).status == 200

@@ -3,7 +3,7 @@
 
 import asyncio
 import resource
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, cast
@@ -70,6 +70,10 @@ class Owner(Protocol):
         """Note that an incoming connection has brought its first message."""
         ...
 
+    def waits(self, source: str, work: Callable[[], None]) -> None:
+        """Call `work` when it is the turn of `source`."""
+        ...
+
     def closing(self, connection: "Connection") -> None:
         """Note that nothing is sent over this connection any more."""
         ...
@@ -103,6 +107,8 @@ class Connection(asyncio.Protocol):
         """Whether a whole message has come."""
         self._owner = owner
         self._framer = StreamFramer()
+        self._messages: deque[bytes] = deque()
+        """What waits for its turn; while it does, nothing more is read, so this is what one read has brought."""
         self._transport: asyncio.Transport | None = None
         self._local = ""
         self._active_s = 0.0
@@ -132,11 +138,34 @@ class Connection(asyncio.Protocol):
         if messages and not self.has_spoken:
             self.has_spoken = True
             self._owner.heard(self)
-        for message in messages:
-            self._owner.received(message, self.peer)
         if self._framer.pings and self._transport is not None:
             self._transport.write(PONG)  # one answer serves for all that came together
             self._framer.pings = 0
+        is_waiting = bool(self._messages)  # under TLS a little may come after reading was paused
+        self._messages.extend(messages)
+        if messages and not is_waiting:
+            self._pause()
+            self._owner.waits(self.source, self._take_turn)
+        elif not self._messages:
+            self._end_if_broken()
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _take_turn(self) -> None:
+        """Hand on one message. What has come is handed on although the connection may have ended meanwhile."""
+        self._owner.received(self._messages.popleft(), self.peer)
+        if self._messages:
+            self._owner.waits(self.source, self._take_turn)
+            return
+        self._touch()
+        self._end_if_broken()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _end_if_broken(self) -> None:
+        """End the connection where its stream cannot be followed, after all that it brought before."""
         if (error := self._framer.error) is not None and not self._is_deaf:
             self._is_deaf = True
             self._owner.broken(error.head, self.peer, error)

@@ -3,7 +3,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from voice_dpki.sip.flows import FlowTransport
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.seldom import Seldom
+from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
 from voice_dpki.sip.transport import Limits, SipTracer, Tls
 
@@ -26,7 +27,8 @@ OnEvent: TypeAlias = Callable[[Event, float], None]
 class Endpoint:
     """Listens for SIP on one address and drives the transaction layer there.
 
-    `advertise` is the address to tell others where the socket is on all of them.
+    `advertise` is the address to tell others where the socket is on all of them. `known` are the hosts of
+    configured peers, whom strangers cannot crowd out.
 
     The transaction user may call `layer` within its callback; whenever it does so at another time, `flush` must
     follow.
@@ -46,11 +48,18 @@ class Endpoint:
         on_lost: Callable[[Hop], None] | None = None,
         advertise: str | None = None,
         tls: Tls | None = None,
+        known: Iterable[str] = (),
     ) -> None:
         self._on_event = on_event
         self._advertise = advertise
         self._failures, self._overload, self._crowd = Seldom(log), Seldom(log), Seldom(log)
+<<<<<<< HEAD
         self._transport = FlowTransport(
+=======
+        self._flood = Seldom(log)
+        self._senders = Senders(known)
+        self._transport = Transport(
+>>>>>>> 9a59e94 (Work on SIP messages by turns of their senders)
             host,
             port,
             on_message=self._receive,
@@ -62,6 +71,8 @@ class Endpoint:
             limits=limits,
             on_lost=on_lost,
             tls=tls,
+            senders=self._senders,
+            on_dropped=self._dropped,
         )
         self.layer = TransactionLayer(
             self.address.address, random=random, timers=timers, udp_max_bytes=udp_max_bytes
@@ -97,6 +108,7 @@ class Endpoint:
         assert self._loop is not None
         return self._loop.time()
 
+<<<<<<< HEAD
     def keep_alive(self, hop: Hop, data: bytes) -> None:
         """Send one keep-alive to `hop`."""
         self._transport.keep_alive(hop, data)
@@ -104,6 +116,11 @@ class Endpoint:
     def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
         """Have answers by STUN to keep-alives told, and where they came from."""
         self._transport.on_stun_answer = callback
+=======
+    def vouch(self, host: str) -> None:
+        """Note that somebody at `host` has authenticated: strangers cannot crowd it out for `senders.KNOWN_S`."""
+        self._senders.vouch(host, self.now_s())
+>>>>>>> 9a59e94 (Work on SIP messages by turns of their senders)
 
     def flush(self) -> None:
         """Handle what the layer has to tell, send what it has to send, and set the next timer."""
@@ -148,6 +165,10 @@ class Endpoint:
     def _refused(self, source: str) -> None:
         self.layer.counters.connections += 1
         self._crowd.warning(self.now_s(), "too many SIP connections", source=source)
+
+    def _dropped(self, source: str, count: int) -> None:
+        self.layer.counters.dropped += count
+        self._flood.warning(self.now_s(), "too many SIP datagrams", source=source)
 
     def _set_timer(self) -> None:
         """Wake at the next timer; waking too early does no harm, so a timer that was put off stays set."""

@@ -88,6 +88,8 @@ class Counters:
     """Requests refused for want of room."""
     connections: int = 0
     """Connections that were refused, or made way, for want of room."""
+    dropped: int = 0
+    """Datagrams dropped before anybody has looked at them: their senders send more than their share."""
     overdue: int = 0
     """Requests whose owner did not answer them in time."""
     failures: int = 0

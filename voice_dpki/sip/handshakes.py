@@ -16,7 +16,8 @@ from voice_dpki.sip.hop import source_of
 
 log = logging.getLogger(__name__)
 
-_BACKLOG: Final = 100
+BACKLOG: Final = 1_024
+"""Connections that wait to be accepted; a peer for whom there is no room tries again after a second."""
 _NO_FILES_S: Final = 0.1
 """How long nothing is accepted after the system had no room for another connection."""
 
@@ -50,7 +51,7 @@ class TlsListener:
     def start(self, host: str, port: int) -> int:
         """Listen, and return the port; raises OSError."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
         return int(self._listener.getsockname()[1])

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Final
 
 from sipmessage import URI
@@ -57,14 +57,17 @@ class Hop:
 
 
 def source_of(host: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address.
+
+    IPv4 addresses written as IPv6, as a socket on [::] gives them, are sources each for itself.
+    """
+    if ":" not in host:
+        return host
     try:
-        address = ip_address(host)
+        address = IPv6Address(host)
     except ValueError:
         return host
-    if isinstance(address, IPv6Address):
-        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-    return host
+    return str(address.ipv4_mapped or f"{IPv6Address(int(address) >> 64 << 64)}/64")
 
 
 def plain_ipv6(text: str) -> str:

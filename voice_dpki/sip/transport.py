@@ -13,9 +13,11 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.connections import Connection, Limits, Pool
 from voice_dpki.sip.datagrams import DatagramSocket
 from voice_dpki.sip.events import Outgoing
-from voice_dpki.sip.handshakes import TlsListener
+from voice_dpki.sip.handshakes import BACKLOG, TlsListener
 from voice_dpki.sip.hop import Hop
+from voice_dpki.sip.ingress import Ingress, Work
 from voice_dpki.sip.seldom import Seldom
+from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.stun import answer_binding, is_stun
 
 __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
@@ -53,7 +55,8 @@ class Transport:
     `on_message(data, source)` gets each message; `on_failure(outgoing)` each one that could not be sent, never from
     within `send`. `on_broken(data, source, error)` gets the header after which a stream cannot be followed, before
     its connection is closed; `on_unreachable(data, hop)` the begin of a datagram of which ICMP says that it did not
-    arrive; `on_refused(source)` whose connection found no room; `on_lost(peer)` each connection that is gone.
+    arrive; `on_refused(source)` whose connection found no room; `on_lost(peer)` each connection that is gone;
+    `on_dropped(source, count)` how many datagrams are dropped since `source` sent one, most often its own.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Transport:
         limits: Limits | None = None,
         on_lost: Callable[[Hop], None] | None = None,
         tls: Tls | None = None,
+        senders: Senders | None = None,
+        on_dropped: Callable[[str, int], None] = lambda source, count: None,
     ) -> None:
         self.address = Hop("udp", host, port)
         self._on_message = on_message
@@ -79,6 +84,9 @@ class Transport:
         self._on_broken = on_broken
         self._on_unreachable = on_unreachable
         self._on_refused = on_refused
+        self._senders = senders or Senders()
+        self._on_dropped = on_dropped
+        self._ingress: Ingress | None = None
         self.limits = (limits or Limits()).within_the_process()
         self._tls = tls
         self.tls_port = 0
@@ -98,6 +106,7 @@ class Transport:
     async def start(self) -> None:
         """Bind UDP and TCP to the same port; port 0 chooses one that is free for both. Raises LocalError."""
         wanted = self.address.port
+        self._ingress = Ingress(self._senders, self._work_on, self._on_dropped)
         for left in reversed(range(_BIND_TRIES)):
             try:
                 await self._bind(wanted)
@@ -126,12 +135,15 @@ class Transport:
             raise LocalError(f"cannot listen for SIP over TLS on {where}: {_reason(error)}") from None
 
     async def _bind(self, port: int) -> None:
+        assert self._ingress is not None
         loop = asyncio.get_running_loop()
         host = self.address.host
-        udp = DatagramSocket(host, port, self._datagram, self._unreachable)
+        udp = DatagramSocket(host, port, self._ingress.datagram, self._unreachable)
         bound = udp.port
         try:
-            self._server = await loop.create_server(lambda: Connection(self, incoming=True), host, bound)
+            self._server = await loop.create_server(
+                lambda: Connection(self, incoming=True), host, bound, backlog=BACKLOG
+            )
         except OSError:
             udp.close()
             raise
@@ -147,6 +159,8 @@ class Transport:
             task.cancel()
         if self._udp is not None:
             self._udp.close()
+        if self._ingress is not None:
+            self._ingress.close()
         if self._tls_listener is not None:
             await self._tls_listener.close()
         for connection in self._pool.all:
@@ -237,7 +251,7 @@ class Transport:
 
     # What datagrams and connections tell.
 
-    def _datagram(self, data: bytes, host: str, port: int) -> None:
+    def _work_on(self, data: bytes, host: str, port: int) -> None:
         if is_stun(data):
             answer = answer_binding(data, host, port)
             if answer is not None and self._udp is not None:
@@ -267,6 +281,11 @@ class Transport:
     def lost(self, connection: Connection) -> None:
         """Forget a connection."""
         self._tell_lost(connection, self._pool.forget(connection))
+
+    def waits(self, source: str, work: Work) -> None:
+        """Let a connection that has messages wait for its turn."""
+        if self._ingress is not None:
+            self._ingress.stream(source, work)
 
     def received(self, data: bytes, source: Hop) -> None:
         """Hand on a message that came over a connection."""
