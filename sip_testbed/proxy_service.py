@@ -132,7 +132,7 @@ class ProxyService:
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
         if method == "OPTIONS" and arrival.request.uri.user:
-            return self._asked_about_user(copy_request(arrival.request, arrival))
+            return self._asked_about_user(copy_request(arrival.request), arrival)
         if (refusal := check_require(arrival.request)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
         if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)

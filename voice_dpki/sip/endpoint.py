@@ -53,13 +53,9 @@ class Endpoint:
         self._on_event = on_event
         self._advertise = advertise
         self._failures, self._overload, self._crowd = Seldom(log), Seldom(log), Seldom(log)
-<<<<<<< HEAD
-        self._transport = FlowTransport(
-=======
         self._flood = Seldom(log)
         self._senders = Senders(known)
-        self._transport = Transport(
->>>>>>> 9a59e94 (Work on SIP messages by turns of their senders)
+        self._transport = FlowTransport(
             host,
             port,
             on_message=self._receive,
@@ -108,7 +104,6 @@ class Endpoint:
         assert self._loop is not None
         return self._loop.time()
 
-<<<<<<< HEAD
     def keep_alive(self, hop: Hop, data: bytes) -> None:
         """Send one keep-alive to `hop`."""
         self._transport.keep_alive(hop, data)
@@ -116,11 +111,10 @@ class Endpoint:
     def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
         """Have answers by STUN to keep-alives told, and where they came from."""
         self._transport.on_stun_answer = callback
-=======
+
     def vouch(self, host: str) -> None:
         """Note that somebody at `host` has authenticated: strangers cannot crowd it out for `senders.KNOWN_S`."""
         self._senders.vouch(host, self.now_s())
->>>>>>> 9a59e94 (Work on SIP messages by turns of their senders)
 
     def flush(self) -> None:
         """Handle what the layer has to tell, send what it has to send, and set the next timer."""

@@ -37,11 +37,11 @@ class FlowTransport(Transport):
         if data != PING:
             super().trace(transport, source, target, data)
 
-    def _datagram(self, data: bytes, host: str, port: int) -> None:
+    def _work_on(self, data: bytes, host: str, port: int) -> None:
         if self.on_stun_answer is not None and is_binding_answer(data):
             self.on_stun_answer(data, Hop("udp", host, port))
         else:
-            super()._datagram(data, host, port)
+            super()._work_on(data, host, port)
 
 
 class FlowKeeper:
