@@ -40,6 +40,10 @@ class Upgrade(Processes):
         super().__init__(nodes)
         self._earlier = earlier
         self._upgraded: set[str] = set()
+        self._configurations = {node.name: node.config.read_text() for node in nodes}
+        if earlier is not None:
+            for node in nodes:
+                node.config.write_text(_without_new_keys(self._configurations[node.name]))
 
     def command(self, node: OperatorNode) -> list[str]:
         if self._earlier is None or node.name in self._upgraded:
@@ -53,9 +57,18 @@ class Upgrade(Processes):
         return await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
 
     def upgrade(self, node: OperatorNode) -> None:
-        """Start a stopped node in this version."""
+        """Start a stopped node in this version, with the keys that its operator adds to the configuration."""
+        node.config.write_text(self._configurations[node.name])
         self._upgraded.add(node.name)
         self.start(node)
+
+
+NEW_KEYS = ("admitted", "allow_duplicate_ip")
+"""Of the configuration: the earlier version does not know them and would not start."""
+
+
+def _without_new_keys(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(NEW_KEYS))
 
 
 @pytest.fixture
