@@ -178,8 +178,10 @@ async def test_a_flood_waits_behind_itself_while_others_ask_and_call(world: Worl
 async def test_peers_of_routes_and_who_authenticates_are_known(world: World) -> None:
     element, now_s = world.proxy_a._element, world.proxy_a._element.now_s()
     senders = element._endpoint._senders
-    assert senders.is_known("127.0.0.1", now_s), "the next hop, and the registered telephone"
+    assert senders._configured == {"127.0.0.1"}, "the next hop"
+    assert senders.is_known("127.0.0.1", now_s)
     others = world.proxy_b._element._endpoint._senders
+    assert not others._configured
     assert others.is_known("127.0.0.1", now_s), "the registered telephone: this proxy has no routes"
     asking = Stranger(element.address)
     world.stack.callback(asking.close)
@@ -189,6 +191,7 @@ async def test_peers_of_routes_and_who_authenticates_are_known(world: World) -> 
             await asyncio.sleep(0.002)
             asking.collect()
     assert not senders.is_known("127.0.44.76", now_s), "a question alone makes nobody known"
+    assert world.caller._exchange._endpoint._senders.is_known("127.0.0.1", now_s), "a telephone knows its proxy"
 
 
 @pytest.fixture

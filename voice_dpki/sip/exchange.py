@@ -2,7 +2,7 @@
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, TypeAlias
 
 from sipmessage import Request, Response
@@ -51,6 +51,7 @@ class Exchange:
         on_lost: Callable[[Hop], None] | None = None,
         advertise: str | None = None,
         tls: Tls | None = None,
+        known: Iterable[str] = (),
     ) -> None:
         self.timers = timers
         self.random = random
@@ -69,6 +70,7 @@ class Exchange:
             on_lost=on_lost,
             advertise=advertise,
             tls=tls,
+            known=known,
         )
 
     @property

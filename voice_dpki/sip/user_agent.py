@@ -77,6 +77,7 @@ class UserAgent:
             on_lost=self._connection_lost,
             advertise=advertise,
             tls=tls,
+            known=(proxy.host,),
         )
         self._legs: dict[tuple[str, str], Leg] = {}
         self._placed: list[Call] = []
