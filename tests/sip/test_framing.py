@@ -1,5 +1,8 @@
 """Streams: the same messages come out however the bytes are cut."""
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +59,17 @@ def test_any_stream_gives_messages_or_is_given_up(chunks: list[bytes]) -> None:
         for message in framer.receive(chunk):
             assert b"\r\n\r\n" in message
     assert not (framer.error and framer.waiting)
+
+
+def test_a_broken_stream_is_freed_with_its_connection() -> None:
+    """Not first when garbage is collected: a stranger breaks streams much faster, and each holds 64 KiB or more."""
+    framer = StreamFramer()
+    framer.receive(b"a" * (MAX_MESSAGE_BYTES + 1))
+    assert framer.error is not None
+    gone = weakref.ref(framer)
+    gc.disable()
+    try:
+        del framer
+        assert gone() is None
+    finally:
+        gc.enable()

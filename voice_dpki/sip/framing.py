@@ -55,7 +55,7 @@ class StreamFramer:
             while (message := self._next()) is not None:
                 messages.append(message)
         except FramingError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # whose frames hold this framer, and with it all that came
             self._buffer.clear()
         return messages
 
