@@ -64,6 +64,28 @@ async def test_a_stream_full_of_messages_takes_turns_like_any_other_sender(make:
     writer.close()
 
 
+@pytest.mark.parametrize("what", [b"\r\n\r\n", b"a\r\nl:0\r\n\r\n"])
+async def test_keep_alives_and_tiny_messages_wait_for_their_turn_before_they_are_told_apart(
+    make: Make, what: bytes
+) -> None:
+    """20,000 in one read take a tenth of a second to cut, and a stranger has 200 connections."""
+    transport, seen = await make()
+    connections = [
+        await asyncio.open_connection(*_address(transport.address), local_addr=(FLOODER, 0)) for _ in range(20)
+    ]
+    for _, writer in connections:
+        writer.write(what * 1_000 + MESSAGE)
+    await until(lambda: seen.messages)
+    assert len(seen.messages) < 5_000, "not all 20,000 at once"
+    Source(OTHER).send(transport.address, b"one")
+    before = len(seen.messages)
+    await until(lambda: any(data == b"one" for data, _ in seen.messages))
+    assert [data for data, _ in seen.messages].index(b"one") - before < 10 * SLICE_MESSAGES
+    await until(lambda: sum(data == MESSAGE for data, _ in seen.messages) == 20)
+    for _, writer in connections:
+        writer.close()
+
+
 async def test_two_streams_with_many_messages_each_keep_their_order(make: Make) -> None:
     transport, seen = await make()
     messages = [MESSAGE.replace(b"hello", b"%05d" % number) for number in range(300)]

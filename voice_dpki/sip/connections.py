@@ -3,7 +3,7 @@
 
 import asyncio
 import resource
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, cast
@@ -107,8 +107,8 @@ class Connection(asyncio.Protocol):
         """Whether a whole message has come."""
         self._owner = owner
         self._framer = StreamFramer()
-        self._messages: deque[bytes] = deque()
-        """What waits for its turn; while it does, nothing more is read, so this is what one read has brought."""
+        self._has_turn = False
+        """Whether what came waits for its turn; nothing more is read then, so it is what one read has brought."""
         self._transport: asyncio.Transport | None = None
         self._local = ""
         self._active_s = 0.0
@@ -128,41 +128,40 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hand on the messages that are complete now; end the connection where the stream is broken."""
+        """Let what came wait for its turn."""
         if self._is_deaf:
             return
-        fresh = not self._framer.waiting
-        messages = self._framer.receive(data)
-        if messages or fresh:
+        if not self._framer.waiting:
             self._touch()
-        if messages and not self.has_spoken:
-            self.has_spoken = True
-            self._owner.heard(self)
-        if self._framer.pings and self._transport is not None:
-            self._transport.write(PONG)  # one answer serves for all that came together
-            self._framer.pings = 0
-        is_waiting = bool(self._messages)  # under TLS a little may come after reading was paused
-        self._messages.extend(messages)
-        if messages and not is_waiting:
-            self._pause()
+        self._framer.feed(data)
+        if not self._has_turn:  # under TLS a little may come after reading was paused
+            self._has_turn = True
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.pause_reading()
             self._owner.waits(self.source, self._take_turn)
-        elif not self._messages:
-            self._end_if_broken()
-
-    def _pause(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
 
     def _take_turn(self) -> None:
-        """Hand on one message. What has come is handed on although the connection may have ended meanwhile."""
-        self._owner.received(self._messages.popleft(), self.peer)
-        if self._messages:
+        """Cut out one message and hand it on, although the connection may have ended meanwhile."""
+        message = self._framer.next()
+        if self._framer.pings:
+            self._framer.pings = 0
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write(PONG)  # one answer serves for all that came together
+        if message is not None:
+            self._touch_with_message()
+            self._owner.received(message, self.peer)
             self._owner.waits(self.source, self._take_turn)
             return
-        self._touch()
+        self._has_turn = False
         self._end_if_broken()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _touch_with_message(self) -> None:
+        if not self.has_spoken:
+            self.has_spoken = True
+            self._owner.heard(self)
+        self._touch()
 
     def _end_if_broken(self) -> None:
         """End the connection where its stream cannot be followed, after all that it brought before."""

@@ -10,6 +10,7 @@ PING: Final = b"\r\n\r\n"
 PONG: Final = b"\r\n"
 """Keep-alive of RFC 5626 §3.5.1: two line ends ask, one answers."""
 
+_LINE_ENDS = re.compile(rb"(?:\r\n)+")
 _LENGTH = re.compile(rb"(?im)^(?:content-length|l)[ \t]*:[ \t]*([0-9]{1,6})[ \t]*\r?$")
 
 
@@ -47,17 +48,27 @@ class StreamFramer:
 
     def receive(self, data: bytes) -> list[bytes]:
         """Take in `data` and return the messages that are complete now; sets `error` where no more can come."""
+        self.feed(data)
         messages: list[bytes] = []
+        while (message := self.next()) is not None:
+            messages.append(message)
+        return messages
+
+    def feed(self, data: bytes) -> None:
+        """Take in `data`, from which `next` cuts messages."""
+        if self.error is None:
+            self._buffer += data
+
+    def next(self) -> bytes | None:
+        """Return the next message, or None where none is complete; sets `error` where no more can come."""
         if self.error is not None:
-            return messages
-        self._buffer += data
+            return None
         try:
-            while (message := self._next()) is not None:
-                messages.append(message)
+            return self._next()
         except FramingError as error:
             self.error = error.with_traceback(None)  # whose frames hold this framer, and with it all that came
             self._buffer.clear()
-        return messages
+            return None
 
     def _next(self) -> bytes | None:
         if self._size is None:
@@ -87,15 +98,16 @@ class StreamFramer:
 
     def _skip_line_ends(self) -> None:
         """Drop line ends between messages (RFC 3261 §7.5), counting those that ask for an answer."""
-        while self._buffer.startswith(PONG):
-            if self._buffer.startswith(PING):
-                self.pings += 1
-                del self._buffer[: len(PING)]
-            elif bytes(self._buffer[2:3]) in (b"", b"\r"):
-                return  # perhaps the first half of a ping
-            else:
-                del self._buffer[: len(PONG)]
-            self._searched = 0
+        found = _LINE_ENDS.match(self._buffer)
+        size = found.end() if found else 0
+        del found  # while it lives the buffer cannot shrink
+        if not size:
+            return
+        pings, rest = divmod(size, len(PING))
+        self.pings += pings
+        is_half = rest and bytes(self._buffer[size : size + 1]) in (b"", b"\r")  # perhaps of a ping
+        del self._buffer[: size - rest if is_half else size]
+        self._searched = 0
 
     def _content_length(self, end: int) -> int:
         found = _LENGTH.findall(self._buffer, 0, end)
