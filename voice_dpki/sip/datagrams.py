@@ -46,6 +46,8 @@ class DatagramSocket:
         self._on_datagram = on_datagram
         self._on_unreachable = on_unreachable
         self._loop = asyncio.get_running_loop()
+        self._room = memoryview(bytearray(65_535))
+        """Where each datagram is received: room of that size for each one that waits tears the heap apart."""
         ipv6 = ":" in host
         self._socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -109,12 +111,12 @@ class DatagramSocket:
             if self._socket.fileno() < 0:
                 return  # a callback has closed it
             try:
-                data, address = self._socket.recvfrom(65_535)
+                size, address = self._socket.recvfrom_into(self._room)
             except BlockingIOError:
                 break
             except OSError:
                 continue  # an error that stands in the queue as well
-            self._on_datagram(data, address[0], address[1])
+            self._on_datagram(self._room[:size].tobytes(), address[0], address[1])
         self._read_errors()
 
     def _read_errors(self) -> None:
