@@ -64,9 +64,9 @@ async def test_a_stream_full_of_messages_takes_turns_like_any_other_sender(make:
     writer.close()
 
 
-@pytest.mark.parametrize("what", [b"\r\n\r\n", b"a\r\nl:0\r\n\r\n"])
+@pytest.mark.parametrize(("what", "uncut"), [(b"\r\n\r\n", 0), (b"a\r\nl:0\r\n\r\n", 5_000)])
 async def test_keep_alives_and_tiny_messages_wait_for_their_turn_before_they_are_told_apart(
-    make: Make, what: bytes
+    make: Make, what: bytes, uncut: int
 ) -> None:
     """20,000 in one read take a tenth of a second to cut, and a stranger has 200 connections."""
     transport, seen = await make()
@@ -77,6 +77,7 @@ async def test_keep_alives_and_tiny_messages_wait_for_their_turn_before_they_are
         writer.write(what * 1_000 + MESSAGE)
     await until(lambda: seen.messages)
     assert len(seen.messages) < 5_000, "not all 20,000 at once"
+    assert sum(len(each._framer._buffer) for each in transport._pool.all) >= uncut
     Source(OTHER).send(transport.address, b"one")
     before = len(seen.messages)
     await until(lambda: any(data == b"one" for data, _ in seen.messages))
