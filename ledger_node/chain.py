@@ -10,6 +10,7 @@ from typing import TypeVar
 from prometheus_client import Gauge
 
 from ledger_node.store import Store, StoreView
+from ledger_node.waiters import HeightWaiters
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.replica import Replica
 from voice_dpki.ledger.state import TxResult
@@ -36,6 +37,7 @@ class Chain:
         self.store = store
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
         self._changed = asyncio.Event()
+        self._waiters = HeightWaiters()
         self._stopping = False
 
     @property
@@ -72,20 +74,18 @@ class Chain:
 
     async def wait_for(self, height: int, timeout_s: float) -> bool:
         """Wait until the block at `height` is stored; tell whether it is, within `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.height < height and not self._stopping:
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
+        if self.height < height and not self._stopping:
+            await self._waiters.wait(height, timeout_s)
         return self.height >= height
 
     def stop_waiting(self) -> None:
         """Let nobody wait for blocks any more: requests under way shall end."""
         self._stopping = True
+        self._waiters.release()
         self._wake()
 
     def _wake(self) -> None:
+        self._waiters.reach(self.height)
         self._changed.set()
         self._changed = asyncio.Event()
 

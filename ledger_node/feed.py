@@ -6,7 +6,6 @@ nobody asks, no step is computed.
 """
 
 import asyncio
-import contextlib
 import math
 from collections import deque
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from ledger_node.chain import Chain
 from ledger_node.store import StoreView, parse_signed_header
+from ledger_node.waiters import HeightWaiters
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import tail_bytes
 from voice_dpki.ledger.changes import MAX_CHANGES_BYTES, MAX_STEPS, encode_step
@@ -51,7 +51,7 @@ class Feed:
         self._chain = chain
         self._steps: deque[_Step] = deque(maxlen=MAX_STEPS)
         self._state: _State | None = None
-        self._news = asyncio.Event()
+        self._waiters = HeightWaiters()
         self._asked_s = -math.inf
         self._stopping = False
 
@@ -73,10 +73,8 @@ class Feed:
         None while there is no header at all.
         """
         self._asked_s = asyncio.get_running_loop().time()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                while (self._state is None or self._state.height <= height) and not self._stopping:
-                    await self._news.wait()
+        if (self._state is None or self._state.height <= height) and not self._stopping:
+            await self._waiters.wait(height + 1, wait_s)
         state = self._state
         if state is None:
             return None
@@ -87,7 +85,7 @@ class Feed:
     def stop_waiting(self) -> None:
         """Let nobody wait any more."""
         self._stopping = True
-        self._wake()
+        self._waiters.release()
 
     def _since(self, root: bytes, state: _State) -> list[_Step] | None:
         """Return the steps from the newest state with this root on; None if there is none such."""
@@ -107,7 +105,7 @@ class Feed:
         self._state = after
         if before is not None:
             before.opened.close()
-        self._wake()
+        self._waiters.reach(after.height)
 
     async def _step(self, before: _State, after: _State) -> None:
         if asyncio.get_running_loop().time() - self._asked_s > IDLE_S:
@@ -117,10 +115,6 @@ class Feed:
         self._steps.append(_Step(before.root, after.root, data))
         while sum(len(step.data) for step in self._steps) > KEPT_BYTES:
             self._steps.popleft()
-
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
 
 
 def _newest(chain: Chain) -> _State | None:

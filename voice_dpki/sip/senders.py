@@ -9,8 +9,8 @@ from typing import Final
 
 from voice_dpki.sip.hop import source_of
 
-STRANGER_MESSAGES_S: Final = 500.0
-"""Datagrams a second that a stranger may send for longer: a trunk with 160 calls of three requests each."""
+STRANGER_MESSAGES_S: Final = 200.0
+"""Datagrams a second that a stranger may send for longer: 60 calls of three requests each."""
 STRANGER_BURST: Final = 2_000.0
 """Datagrams that a stranger may send at once: 1,000 telephones behind one address that register after a fault."""
 KNOWN_S: Final = 3_600.0
