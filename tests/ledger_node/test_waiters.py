@@ -1,4 +1,4 @@
-"""Requests that wait for a height: a block wakes those that it concerns, and nothing is left of one that has gone."""
+"""Requests that wait for a height: a block wakes those that it concerns, and one that has gone leaves nothing."""
 
 import asyncio
 

@@ -77,6 +77,8 @@ class _Server:
         self.said_malformed = Seldom(log)
         self._door = door
         self._placed: set[Connection] = set()
+        self._holders: dict[Account, set[Connection]] = {}
+        """The same connections, by address."""
         self._refused: set[Connection] = set()
         self._gone = asyncio.Event()
 
@@ -101,6 +103,7 @@ class _Server:
             account.connections -= 1
             return self._refuse(connection, self.app.no_room())
         self._placed.add(connection)
+        self._holders.setdefault(account, set()).add(connection)
         return account
 
     def _refuse(self, connection: Connection, response: Response) -> Response:
@@ -111,11 +114,18 @@ class _Server:
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest, of the address with the most; those of strangers first."""
-        waiting = [each for each in self._placed if each.can_go]
-        strangers = [each for each in waiting if not (each.is_known or (each.account and each.account.is_known))]
+        holders = sorted(self._holders, key=lambda each: each.connections, reverse=True)
+        for spares_known in (True, False):
+            for account in holders:
+                if not (spares_known and account.is_known) and self._displace_one_of(account, spares_known):
+                    return True
+        return False
+
+    def _displace_one_of(self, account: Account, spares_known: bool) -> bool:
+        waiting = [each for each in self._holders[account] if each.can_go and not (spares_known and each.is_known)]
         if not waiting:
             return False
-        going = min(strangers or waiting, key=lambda each: (-_connections_of(each), each.since_s))
+        going = min(waiting, key=lambda each: each.since_s)
         DISPLACED.inc()
         self._forget(going)
         going.give_way()
@@ -132,6 +142,10 @@ class _Server:
         if connection in self._placed and connection.account is not None:
             self._placed.discard(connection)
             connection.account.connections -= 1
+            held = self._holders[connection.account]
+            held.discard(connection)
+            if not held:
+                del self._holders[connection.account]
 
     def check_memory(self) -> None:
         """Cut off the connection that holds most, of the address that holds most, while all hold too much."""
@@ -167,10 +181,6 @@ class _Server:
         except TimeoutError:
             return False
         return True
-
-
-def _connections_of(connection: Connection) -> int:
-    return connection.account.connections if connection.account is not None else 0
 
 
 def _bind(listen: Listen) -> socket.socket:
