@@ -11,7 +11,8 @@ from sip_testbed.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DECISIONS = ROOT / "docs/adr"
 
 
 def test_the_readme_lists_every_attack_with_its_step() -> None:
@@ -49,3 +50,30 @@ def test_the_goals_of_all_attacks_are_told() -> None:
     assert [(name, goal) for name, goal, _ in rows] == [
         (name, scenario.attack.goal) for name, scenario in SCENARIOS.items() if scenario.attack
     ]
+
+
+def _decided(page: Path) -> tuple[str, str, str]:
+    """Return a decision's number, title and date, as the page itself gives them."""
+    text = page.read_text()
+    heading = re.match(r"# (\d+)\. (.+)\n", text)
+    date = re.search(r"^Decided (\d{4}-\d\d-\d\d)\b", text, re.MULTILINE)
+    assert heading, f"{page.name} lacks a numbered title"
+    assert date, f"{page.name} does not say when it was decided"
+    return heading[1], heading[2], date[1]
+
+
+def test_the_index_of_decisions_lists_each_with_its_own_title_and_date() -> None:
+    index = (DECISIONS / "README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| \[(.+?)\]\(([^)]+)\) \| ([\d-]+) \| .+ \|$", index, re.MULTILINE)
+    pages = sorted(DECISIONS.glob("[0-9]*.md"))
+    assert rows == [(number, title, page.name, date) for page in pages for number, title, date in [_decided(page)]]
+    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+
+
+def test_the_status_of_a_decision_leads_to_later_ones_only() -> None:
+    index = (DECISIONS / "README.md").read_text()
+    for number, status in re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", index, re.MULTILINE):
+        later = re.findall(r"\[(\d+)\]\((\d{4})-[^)]+\)", status)
+        one = r"\[\d+\]\([^)]+\)"
+        assert re.fullmatch(rf"accepted(, completed by {one}( and {one})*)?|superseded by {one}", status), status
+        assert all(int(other) == int(target) > int(number) for other, target in later), status
