@@ -13,7 +13,7 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft strongswan lint bench fuzz mutants soak soak-short peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint drawing bench fuzz mutants soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -39,6 +39,9 @@ lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+drawing: $(VENV)/.installed-dev ## Draw the rooms of docs/architecture.md again from the imports of the code
+	@$(BIN)/python -m tests.architecture
 
 bench: $(VENV)/.installed-dev ## Measure against peers, side by side in one run
 	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
