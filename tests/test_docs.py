@@ -32,10 +32,29 @@ def test_every_program_of_the_readme_explains_itself(program: str) -> None:
     assert program in done.stdout
 
 
-def test_make_targets_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_make_targets_that_a_page_names_exist(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z]+)\b", README)) - {"and"}:
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / name).read_text(), re.MULTILINE))
+    assert named, "the page names some"
+    for target in named:
         assert f"\n{target}:" in makefile, target
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_a_page_names_exist(name: str) -> None:
+    named = re.findall(r"(?<![\w./-])(?:tests|docs|bench|\.ci)/[\w/.-]*\w", (ROOT / name).read_text())
+    for path in named:
+        assert "STANDARD" in path or (ROOT / path).exists(), path
+
+
+def test_variables_that_contributing_names_are_read() -> None:
+    named = set(re.findall(r"\b([A-Z]+_[A-Z]+)=", (ROOT / "CONTRIBUTING.md").read_text()))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"FUZZ_S", "SOAK_S"} <= named
+    for name in named:
+        assert f'environ.get("{name}"' in tests or f"$({name})" in makefile, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
