@@ -48,6 +48,19 @@ def test_files_that_a_page_names_exist(name: str) -> None:
         assert "STANDARD" in path or (ROOT / path).exists(), path
 
 
+def test_new_configuration_keys_of_the_changelog_exist() -> None:
+    unreleased = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    table = unreleased.partition("| Program | Keys |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([a-z-]+).*? \| (.+) \|$", table, re.MULTILINE)
+    assert rows
+    for program, told in rows:
+        package = ROOT / program.replace("-", "_")
+        files = [*package.glob("*.py"), *(ROOT / "voice_dpki/shell").glob("*.py")]
+        source = "".join(file.read_text() for file in files)
+        for key in re.findall(r"`\[?(?:\w+\.)?(\w+)\]?`", told):
+            assert re.search(rf"^    {key}: ", source, re.MULTILINE), f"{program} has no {key}"
+
+
 def test_variables_that_contributing_names_are_read() -> None:
     named = set(re.findall(r"\b([A-Z]+_[A-Z]+)=", (ROOT / "CONTRIBUTING.md").read_text()))
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
