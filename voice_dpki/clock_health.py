@@ -1,4 +1,4 @@
-"""Whether this machine's clock is known to be wrong, for log, metric and health of every service."""
+"""Problems of this machine's clock, for the log, the metric and the health check of every service."""
 
 import logging
 from typing import Protocol
@@ -12,26 +12,26 @@ WRONG = Gauge("voice_dpki_clock_wrong", "1 while this machine's clock contradict
 
 
 class ClockSource(Protocol):
-    """Somebody who can tell that the clock is wrong."""
+    """An object that can detect a wrong clock."""
 
     def problem(self) -> str:
-        """Say what is wrong with the clock; empty where nothing is known to be."""
+        """Return what is wrong with the clock; empty if no problem is known."""
         ...
 
 
 class ClockHealth:
-    """Asks all that can tell, as long as they are in use; the log tells once, and again when all is well."""
+    """The clock problems of all sources that are still in use. A problem is logged once, and so is its end."""
 
     def __init__(self) -> None:
         self._sources: WeakSet[ClockSource] = WeakSet()
         self._said = False
 
     def watch(self, source: ClockSource) -> None:
-        """Ask `source` too from now on, until nobody else uses it."""
+        """Include `source` until nothing else refers to it."""
         self._sources.add(source)
 
     def problem(self) -> str:
-        """Say what is wrong; empty where nothing is known to be."""
+        """Return the first problem that a source reports, empty if none; log when problems begin and end."""
         problem = next(filter(None, (source.problem() for source in list(self._sources))), "")
         if problem and not self._said:
             log.error("clock is wrong", extra={"fields": {"reason": problem}})
@@ -42,6 +42,6 @@ class ClockHealth:
 
 
 HEALTH = ClockHealth()
-"""The process's."""
+"""The clock health of this process."""
 
 WRONG.set_function(lambda: float(bool(HEALTH.problem())))

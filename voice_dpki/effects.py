@@ -1,7 +1,6 @@
-"""What a core may not do by itself, as arguments: read a clock, draw random bytes, sign.
+"""Effects that cores take as arguments: reading a clock, drawing random bytes, signing.
 
-Cores take these as parameters, so that a recorded run replays byte for byte. `SystemClock` and `SystemRandom`
-are what the services pass in.
+With them as parameters, a recorded run replays byte for byte. Services pass in `SystemClock` and `SystemRandom`.
 """
 
 import secrets  # noqa: TID251 (the one place where randomness enters)
@@ -10,19 +9,25 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The two clocks: instants that others compare are of the wall clock, intervals of the monotonic one."""
+    """The wall clock, for times that others compare, and the monotonic clock, for intervals."""
 
     def now_s(self) -> float:
-        """Seconds since 1970-01-01T00:00:00Z, leap seconds not counted; it may be set at any time."""
+        """Return the wall clock's seconds since 1970-01-01T00:00:00Z, without leap seconds.
+
+        The wall clock may be set at any time.
+        """
         ...
 
     def steady_s(self) -> float:
-        """Seconds since some moment, sleep of the machine included; nobody can set it."""
+        """Return the monotonic clock's seconds, including time that the machine sleeps.
+
+        The starting point is arbitrary. Nobody can set this clock.
+        """
         ...
 
 
 class Random(Protocol):
-    """Source of unpredictable bytes."""
+    """A source of unpredictable bytes."""
 
     def token(self, size: int) -> bytes:
         """Return `size` fresh bytes, fit for keys."""
@@ -45,25 +50,25 @@ class Signer(Protocol):
     def sign(self, data: bytes) -> bytes:
         """Sign `data` with SHA-256.
 
-        ES256 gives the 64 bytes r ‖ s of RFC 7518 §3.4; PS256 gives RSASSA-PSS with a salt of 32 bytes
+        ES256 gives the 64 bytes r ‖ s of RFC 7518 §3.4. PS256 gives RSASSA-PSS with a salt of 32 bytes
         (RFC 7518 §3.5).
         """
         ...
 
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux's CLOCK_MONOTONIC stands still while the machine sleeps: what was fresh before would be so after."""
+"""CLOCK_MONOTONIC stops on Linux while the machine sleeps, so data that was fresh before would look fresh after."""
 
 
 class SystemClock:
     """The operating system's clocks."""
 
     def now_s(self) -> float:
-        """Seconds since the Unix epoch."""
+        """Return the seconds since the Unix epoch."""
         return time.time()
 
     def steady_s(self) -> float:
-        """Seconds since the machine was started."""
+        """Return the seconds since the machine was started."""
         return time.clock_gettime(_STEADY)
 
 

@@ -1,6 +1,6 @@
-"""Base errors: who did wrong decides which branch an error belongs to.
+"""Base classes of errors. The branch says which side did wrong.
 
-The message is for people: it names what was wrong and, where there is one, the limit or the section that
+Messages are for people. A message names what was wrong and, if there is one, the limit or the section that
 was broken. It never holds a token, a key or a subscriber's number.
 """
 

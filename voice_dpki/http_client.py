@@ -1,7 +1,8 @@
-"""HTTP for what one program asks another during a call: one server, connections that are kept, bounded answers.
+"""HTTP client for requests during a call: one server, persistent connections, bounded responses.
 
-A call waits for four questions (signature, verdict, and each side's to the ledger), so this stands on aiohttp,
-whose client takes a sixth of the processor time of httpx (docs/adr/0007). Administrative commands use httpx.
+A call waits for four requests (sign, verify, and one ledger query on each side), so this client uses aiohttp, which
+takes a sixth of the processor time of httpx (docs/adr/0007). Administrative commands, and ledger nodes that follow
+another node, use httpx.
 """
 # ruff: noqa: TID251 - this is a shell: it holds sockets. It lies below the packages so that their shells can use it.
 
@@ -21,9 +22,9 @@ from voice_dpki.errors import LocalError, PeerError
 
 MAX_CONNECTIONS: Final = 32
 IDLE_S: Final = 25.0
-"""A connection that has rested for longer is not used again; servers give theirs up after 30 s."""
+"""A connection that has been idle for longer is not used again. Servers close idle connections after 30 s."""
 MAX_FIELD_BYTES: Final = 8 * 1024
-"""Longest line of an answer's head."""
+"""Longest line of a response's head."""
 
 NOT_LISTED_HINT: Final = "; a server that does not list this program's TLS certificate ends the connection so"
 
@@ -33,42 +34,42 @@ _NOT_SENT: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class HttpError(PeerError):
-    """The server gave no answer that can be used."""
+    """The server gave no usable response."""
 
 
 class HttpUnreachableError(HttpError):
-    """There is no connection, or it broke before the answer was whole."""
+    """There is no connection, or it broke before the response was complete."""
 
 
 class HttpTimeoutError(HttpError):
-    """The answer was not whole in time."""
+    """The response was not complete before the timeout."""
 
 
 class HttpTlsError(HttpUnreachableError):
-    """One side does not accept the other's certificate, or they do not agree on TLS; the message says which."""
+    """One side does not accept the other's certificate, or the TLS handshake failed. The message says which."""
 
 
 class HttpAnswerError(HttpError):
-    """The answer is not HTTP, or larger than allowed."""
+    """The response is not HTTP, or larger than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     body: bytes
     retry_after: str = ""
-    """When the server wants to be asked again (Retry-After, RFC 9110 §10.2.3), if it says."""
+    """The value of Retry-After (RFC 9110 §10.2.3); empty if the server sent none."""
 
 
 class HttpClient:
-    """Asks the server of one URL; close it with `aclose` or `async with`.
+    """A client of the server at one URL. Close it with `aclose` or `async with`.
 
-    `headers` go with each request. Redirects are answers like others, and no proxy of the environment is used.
-    `tls` says whom to believe and what to show (`voice_dpki.shell.tls`); without it, an https server must have a
-    certificate of a public authority. Raises LocalError for a URL that is not one of http or https, or not of https
-    where `tls` is given.
+    `headers` are sent with each request. Redirects are returned like any other response, and proxies set in the
+    environment are not used. `tls` holds the trusted certificates and our own (`voice_dpki.shell.tls`). Without it,
+    an https server must have a certificate of a public authority. Raises LocalError for a URL that is neither http
+    nor https, or that is not https although `tls` is given.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Enter a context at whose end the connections are closed."""
+        """Enter a context that closes the connections at its end."""
         return self
 
     async def __aexit__(
@@ -117,10 +118,11 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> HttpAnswer:
-        """Send a request and wait for its whole answer, connecting and waiting for a free connection included.
+        """Send a request and return the complete response.
 
-        `target` is path and query, below the URL's own path. Raises HttpError; whether a request that failed was
-        carried out is not known. A GET whose kept connection turns out to be closed is sent once more.
+        `target` is path and query, appended to the client's URL. `timeout_s` also covers connecting and waiting for
+        a free connection. Raises HttpError; the server may have carried out a request that failed. A GET on a
+        persistent connection that turns out to be closed is sent once more.
         """
         if not _TARGET.match(target):
             raise LocalError("a request's target is a path and a query, percent-encoded")
@@ -151,11 +153,11 @@ class HttpClient:
                 content = await answer.content.readexactly(self._max_answer_bytes + 1)
             except asyncio.IncompleteReadError as whole:
                 return HttpAnswer(answer.status, whole.partial, answer.headers.get("Retry-After", ""))
-            answer.close()  # what is left of it must not be read as the next answer
+            answer.close()  # the unread rest must not be read as the next response
             raise HttpAnswerError(f"an answer has more than {len(content) - 1} bytes")
 
     def _open(self) -> aiohttp.ClientSession:
-        """Make the session with the first request: it belongs to the event loop that runs then."""
+        """Open the session, at the first request because it belongs to the event loop that is running then."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=MAX_CONNECTIONS, keepalive_timeout=IDLE_S, ssl=True if self._tls is None else self._tls
@@ -163,7 +165,7 @@ class HttpClient:
             headers=self._headers,
             skip_auto_headers=_NOT_SENT,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # `request` has its own, which also counts the wait
+            timeout=aiohttp.ClientTimeout(total=None),  # `request` has its own, which includes the wait
             auto_decompress=False,
             max_line_size=MAX_FIELD_BYTES,
             max_field_size=MAX_FIELD_BYTES,
@@ -172,13 +174,16 @@ class HttpClient:
 
 
 def check_tls_url(url: str) -> None:
-    """Raise LocalError unless a URL is one of https: what is to be protected must not go in the clear."""
+    """Raise LocalError unless a URL is https, so that protected data is never sent in the clear."""
     if urlsplit(url).scheme != "https":
         raise LocalError(f"{url}: TLS is configured for this server, so that its URL must begin with https")
 
 
 def tls_failure(error: BaseException) -> str | None:
-    """Say why two sides did not come to terms on TLS, whatever a library made of that; None if it was not that."""
+    """Return why a TLS handshake failed, looking through the errors that libraries wrap it in.
+
+    Returns None if the error has another cause.
+    """
     link: BaseException | None = error
     cause = None
     while link is not None:
@@ -199,12 +204,12 @@ def _was_ended(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """Say in a few words what broke: errors of the operating system in its own."""
+    """Return in a few words what broke; for errors of the operating system, its own text or the error's name."""
     return (getattr(error, "strerror", None) or type(error).__name__) if isinstance(error, OSError) else str(error)
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """Copy header fields; raises LocalError for a value that would end its line."""
+    """Return a copy of header fields; raises LocalError for a value that could inject another line."""
     if not all(_FIELD.match(value) for value in headers.values()):
         raise LocalError("a header field's value holds a control character")
     return dict(headers)

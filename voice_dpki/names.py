@@ -1,4 +1,4 @@
-"""Types that keep like-shaped values apart, named as the standards name them; and what a name may consist of."""
+"""Distinct types for values of the same shape, named as in the standards, and rules for the characters of names."""
 
 import string
 import unicodedata
@@ -15,19 +15,20 @@ Height = NewType("Height", int)
 
 
 def ascii_lower(text: str) -> str:
-    """Put A to Z in lower case and let all else be: protocols fold ASCII only (RFC 3261 §7.3.1, RFC 4343).
+    """Return `text` with A to Z in lower case and the rest unchanged.
 
-    `str.lower` makes a k of the Kelvin sign, so that names which look alike to nobody else would be the same.
+    Protocols fold ASCII only (RFC 3261 §7.3.1, RFC 4343). `str.lower` also folds other letters, such as the Kelvin
+    sign to k, and would treat names as equal that every other implementation tells apart.
     """
     return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 def is_printable(text: str) -> bool:
-    """Tell whether a name consists of letters, marks, digits, punctuation, symbols and plain spaces.
+    """Return whether a name consists of letters, marks, digits, punctuation, symbols and plain spaces.
 
-    Those of Unicode 3.2, to which stringprep holds names in certificates (RFC 4518 §2.4: what is not assigned there
-    is prohibited). `str.isprintable` goes by the tables of its Python, which grow with each minor version: nodes
-    that differ in it would not agree on which certificates are recorded.
+    The categories are those of Unicode 3.2, which stringprep prescribes for names in certificates (RFC 4518 §2.4
+    prohibits characters unassigned in it). `str.isprintable` uses the tables of the running Python, which grow with
+    each minor version. Nodes with different versions would not agree on which certificates are recorded.
     """
     if text.isascii():
         return text.isprintable()

@@ -1,31 +1,31 @@
-"""What a service goes on without, such as a list that a full disk does not take: notes for people at /healthz."""
+"""Shortfalls that a service can run with, such as a list that a full disk cannot hold: notes shown at /healthz."""
 
 from typing import Protocol
 from weakref import WeakSet
 
 
 class ShortfallSource(Protocol):
-    """Somebody who can lack something and go on."""
+    """An object that can keep running while it lacks something."""
 
     def shortfall(self) -> str:
-        """Say in a sentence, without names of files, what is lacking now; empty where nothing is."""
+        """Return in one sentence, without file names, what is lacking now; empty if nothing is."""
         ...
 
 
 class Shortfalls:
-    """Asks all that can tell, as long as they are in use."""
+    """The shortfalls of all sources that are still in use."""
 
     def __init__(self) -> None:
         self._sources: WeakSet[ShortfallSource] = WeakSet()
 
     def watch(self, source: ShortfallSource) -> None:
-        """Ask `source` too from now on, until nobody else uses it."""
+        """Include `source` until nothing else refers to it."""
         self._sources.add(source)
 
     def notes(self) -> list[str]:
-        """Return the sentences, each once."""
+        """Return the sources' sentences, sorted and without duplicates."""
         return sorted({source.shortfall() for source in list(self._sources)} - {""})
 
 
 SHORTFALLS = Shortfalls()
-"""The process's."""
+"""The shortfalls of this process."""
