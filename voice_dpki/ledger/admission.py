@@ -1,4 +1,4 @@
-"""Which certificates a member may have recorded: the profile, and nothing that belongs to another member."""
+"""Admission of certificates: each follows the profile and claims nothing that belongs to another member."""
 
 import re
 from contextlib import suppress
@@ -10,10 +10,10 @@ from voice_dpki.names import Tn
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 MAX_NOT_YET_VALID_S = 30 * 86_400
-"""How long before its validity begins a certificate may be recorded: a renewal's overlap."""
+"""How long before its validity begins a certificate may be recorded, so that renewals can overlap."""
 
 _CACHED_PROFILES = 8192
-"""As many as signatures in `state`; about 3 kB each."""
+"""As many as the verdicts that `signatures` caches; about 3 kB each."""
 
 _SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
 """SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
@@ -23,7 +23,7 @@ _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
 
 
 def check_certificate(der: bytes, member: Member, time_s: int) -> CertificateProfile:
-    """Hold a certificate to the profile and to what `member` may endorse at `time_s`; raises Refused."""
+    """Check a certificate against the profile and against what `member` may endorse at `time_s`; raises Refused."""
     profile = read_admitted(der)
     _check_organization(profile, member)
     _check_validity(profile, time_s)
@@ -32,9 +32,10 @@ def check_certificate(der: bytes, member: Member, time_s: int) -> CertificatePro
 
 
 def check_authority(profile: CertificateProfile, member: Member) -> None:
-    """Hold a certificate's numbers, codes and names to what is the member's; raises Refused.
+    """Check that a certificate's numbers, codes and names are all the member's; raises Refused.
 
-    Relying parties ask this again: numbers and domains may have gone to another member since it was recorded.
+    Relying parties repeat this check, because numbers and domains may have moved to another member since the
+    certificate was recorded.
     """
     if profile.tn_auth_list is not None and not profile.tn_auth_list.inside(member.ranges, member.spcs):
         raise Refused(Refusal.NUMBERS)
@@ -46,9 +47,9 @@ def check_authority(profile: CertificateProfile, member: Member) -> None:
 
 @lru_cache(_CACHED_PROFILES)
 def read_admitted(der: bytes) -> CertificateProfile:
-    """Hold a certificate to the profile; raises Refused.
+    """Check a certificate against the profile; raises Refused.
 
-    The verdict depends on its bytes alone, so one reading serves check, proposal and block.
+    The result depends on its bytes alone, so the cached one serves check, proposal and block.
     """
     judgement = _remembered.pop(der, None) or judge(der)
     if isinstance(judgement, str):
@@ -57,11 +58,11 @@ def read_admitted(der: bytes) -> CertificateProfile:
 
 
 _remembered: dict[bytes, CertificateProfile | str] = {}
-"""Judgements on their way into the cache of `read_admitted`."""
+"""Judgements that `remember` is about to put into the cache of `read_admitted`."""
 
 
 def judge(der: bytes) -> CertificateProfile | str:
-    """Hold a certificate to the profile; returns the name of the Refusal where it breaks it."""
+    """Read a certificate by the profile; return the name of the Refusal if it breaks the profile."""
     try:
         return read_profile(der)
     except ProfileError as error:
@@ -69,7 +70,7 @@ def judge(der: bytes) -> CertificateProfile | str:
 
 
 def remember(der: bytes, judgement: CertificateProfile | str) -> None:
-    """Have `read_admitted` decide by a judgement to which another process of this node came by `judge`."""
+    """Put a judgement that another process of this node made with `judge` into the cache of `read_admitted`."""
     _remembered[der] = judgement
     with suppress(Refused):
         read_admitted(der)
@@ -77,7 +78,7 @@ def remember(der: bytes, judgement: CertificateProfile | str) -> None:
 
 
 def _check_organization(profile: CertificateProfile, member: Member) -> None:
-    """Hold the subject to the endorsing organisation; one that names nobody may go without (ITU-T X.1409)."""
+    """Check that the subject's organisation is the endorsing one; an anonymous subject has none (ITU-T X.1409)."""
     anonymous = profile.organization is None and profile.common_name is None
     if not anonymous and profile.organization != member.organization:
         raise Refused(Refusal.ORGANIZATION)
@@ -91,7 +92,7 @@ def _check_validity(profile: CertificateProfile, time_s: int) -> None:
 
 
 def _holds_uri(member: Member, uri: str) -> bool:
-    """Tell whether a URI names nothing of another's: host in the member's domains, number in its ranges."""
+    """Return whether a URI's host and number, if it has any, are the member's; every URN passes."""
     if found := _SIP_URI.match(uri):
         user = found["user"] or ""
         number_ok = not user.startswith("+") or member.holds_number(Tn(user[1:]))

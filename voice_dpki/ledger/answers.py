@@ -1,30 +1,31 @@
-"""Answers that prove themselves: what an inquiry node says about certificates, and its verification.
+"""Self-proving answers of inquiry nodes about certificates, and their verification.
 
-About one certificate, named by H(CERT):
+An answer about one certificate, named by H(CERT):
 
     {"digest": hex, "status",
      "record": base64 | null, "proof": base64, "member": {"record": base64 | null, "proof": base64} | null,
      "certificate": base64 (if asked for and recorded),
      "height", "signed_header": {"header", "commit"}}
 
-`record` is the certificate's leaf, or null with a proof of absence; `member` is the organisation that it is
+`record` is the certificate's leaf, or null with a proof of absence. `member` is the organisation that it is
 recorded under. All proofs lead to the header's AppHash. `height` and `status` are for people: a verifier works
-them out.
+them out itself.
 
-About several (`entries` in the order of the question), and about all whose H(CERT) begins with the hexadecimal
-digits `prefix`, so that the node does not learn which of them is meant:
+An answer about several certificates (`entries` in the order of the question), and one about all certificates whose
+H(CERT) begins with the hexadecimal digits `prefix`, which hides from the node which of them is meant:
 
     {"entries": [{"digest", "record", "proof"}, ...], "members": {organisation: {"record", "proof"}, ...},
      "height", "signed_header"}
     {"prefix": hex, "proof": base64, "leaves": [{"key": hex, "value": base64} | {"key", "hash": base64}, ...],
      "members", "height", "signed_header"}
 
-About any leaves of the tree by their keys, for instance the lists of all certificates of a name (`ledger.names`):
+An answer about any leaves of the tree, named by their keys, for instance the lists of all certificates of a name
+(`ledger.names`):
 
     {"leaves": [{"key": hex, "value": base64 | null, "proof": base64}, ...], "height", "signed_header"}
 
-The proof of a prefix is that of an empty place, whose hashes lead from the prefix to the root; `leaves` are all
-leaves of the tree below it, of which those of other kinds than certificates come as hashes.
+The proof of a prefix has the form of a proof that ends at an empty place; its hashes lead from the prefix to the
+root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as hashes.
 """
 
 import base64
@@ -62,17 +63,17 @@ MAX_BATCH = 1000
 """Certificates in one question."""
 
 MAX_LEAVES = 64
-"""Leaves in one question by their keys."""
+"""Leaves in one question about leaves."""
 
 MAX_PREFIX_LEAVES = 1000
-"""Leaves below a prefix that is answered about; whoever asks takes one long enough."""
+"""Most leaves below a prefix in one answer; the client chooses a prefix that is long enough."""
 
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Largest answer about several certificates, with the members of as many organisations."""
 
 
 class InquiryCode(StrEnum):
-    """Why an inquiry gave nothing that can be relied on."""
+    """Why an inquiry gave no reliable answer."""
 
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
@@ -80,14 +81,14 @@ class InquiryCode(StrEnum):
     STALE = "stale"
     FORK = "fork"
     CLOCK = "clock"
-    """Our clock and the ledger's contradict each other, so that nothing can be said about age."""
+    """Our clock contradicts the ledger's, so the age of an answer is unknown."""
 
 
 class InquiryError(PeerError):
-    """No answer that can be relied on; who asked must refuse what the answer was needed for."""
+    """There is no reliable answer; the caller must refuse whatever it needed the answer for."""
 
     retry_after: str | None = None
-    """When a node that is busy (429, 503) wants to be asked again, empty if it does not say; None if it is not."""
+    """Retry-After of a busy node (429, 503), empty if it sent none; None if the node is not busy."""
 
     def __init__(self, code: InquiryCode, message: str) -> None:
         super().__init__(message)
@@ -95,7 +96,7 @@ class InquiryError(PeerError):
 
 
 class HeaderUnknownError(InquiryError):
-    """The header of an answer can perhaps be trusted by way of others (`LightClient.approach`)."""
+    """An answer's header is not trusted yet, but may become so through other headers (`LightClient.approach`)."""
 
     def __init__(self, signed_header: SignedHeader, error: LightError) -> None:
         super().__init__(InquiryCode.UNPROVEN, f"the answer's header is not trusted: {error}")
@@ -112,9 +113,9 @@ class Resolution:
     """DER, if it was asked for and is recorded."""
     record: CertRecord | None
     member: Member | None
-    """The organisation that the certificate is recorded under; None also if it is no member any more."""
+    """The organisation that the certificate is recorded under; None also if it is no longer a member."""
     height: Height
-    """Height of the header that the answer is proved by."""
+    """Height of the header that proves the answer."""
     time_s: float
     age_s: float
 
@@ -140,7 +141,7 @@ class EvidenceForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class AnswerForm(EvidenceForm, frozen=True, omit_defaults=True, kw_only=True):
-    """An answer's JSON. Unknown members are let be, so that nodes can say more in time."""
+    """An answer's JSON. Unknown fields are ignored, so that later nodes can say more."""
 
     signed_header: msgspec.Raw
 
@@ -194,7 +195,7 @@ class LeavesForm(msgspec.Struct, frozen=True):
 
 
 def answer_bytes(digest: CertDigest, status: CertStatus, evidence: bytes, tail: bytes) -> bytes:
-    """Put an answer together: `evidence` is an EvidenceForm in JSON, `tail` what `tail_bytes` gives."""
+    """Return an answer's JSON; `evidence` is an EvidenceForm in JSON, `tail` the result of `tail_bytes`."""
     return b'{"digest":"%s","status":"%s",%s%s' % (
         digest.hex().encode("ascii"),
         status.encode("ascii"),
@@ -204,12 +205,12 @@ def answer_bytes(digest: CertDigest, status: CertStatus, evidence: bytes, tail: 
 
 
 def tail_bytes(height: int, signed_header: bytes) -> bytes:
-    """What ends all answers at a height, the comma before it included; `signed_header` is its JSON."""
+    """Return the end of every answer at a height, with its leading comma; `signed_header` is JSON."""
     return b',"height":%d,"signed_header":%s}' % (height, signed_header)
 
 
 class AnswerVerifier:
-    """Verifies answers against a light client; remembers the last header as text, to parse each one once."""
+    """Verifier of answers by a light client. It keeps the last header's JSON so as to parse each header once."""
 
     def __init__(self, light: LightClient, *, max_age_s: float) -> None:
         """Answers whose header is older than `max_age_s` are stale."""
@@ -219,7 +220,7 @@ class AnswerVerifier:
 
     @property
     def latest_height(self) -> int:
-        """Highest height seen so far; a question sent now must not be answered from an older one."""
+        """Highest height seen so far; a question sent now must not be answered from a lower one."""
         return self._light.latest.height
 
     def verify(
@@ -240,7 +241,7 @@ class AnswerVerifier:
     def verify_batch(
         self, data: bytes, digests: Sequence[CertDigest], now_s: float, *, min_height: int
     ) -> tuple[Resolution, ...]:
-        """Verify an answer to a question about several certificates, without these themselves.
+        """Verify an answer about several certificates, which does not carry the certificates themselves.
 
         Raises InquiryError.
         """
@@ -260,7 +261,10 @@ class AnswerVerifier:
         return _judged(judge)
 
     def verify_prefix(self, data: bytes, prefix: str, now_s: float, *, min_height: int) -> "PrefixResolution":
-        """Verify an answer about all certificates whose H(CERT) begins with hexadecimal digits; InquiryError."""
+        """Verify an answer about all certificates whose H(CERT) begins with the hexadecimal digits `prefix`.
+
+        Raises InquiryError.
+        """
 
         def judge() -> PrefixResolution:
             form = _read(_PREFIX, data, MAX_BATCH_BYTES)
@@ -278,7 +282,7 @@ class AnswerVerifier:
     def verify_leaves(
         self, data: bytes, keys: Sequence[bytes], now_s: float, *, min_height: int
     ) -> tuple[bytes | None, ...]:
-        """Verify an answer about leaves of the tree; returns their values, None for what is absent.
+        """Verify an answer about leaves of the tree; return their values, None for each absent leaf.
 
         Raises InquiryError.
         """
@@ -295,7 +299,7 @@ class AnswerVerifier:
         return _judged(judge)
 
     def trust(self, raw: bytes, now_s: float, *, min_height: int) -> Header:
-        """Verify a signed header in JSON, its age included; raises InquiryError."""
+        """Verify a signed header in JSON, including its age; raises InquiryError."""
         return _judged(lambda: self._header(raw, now_s, min_height))
 
     def _header(self, raw: bytes, now_s: float, min_height: int) -> Header:
@@ -327,7 +331,7 @@ class AnswerVerifier:
 
 
 def inquiry_error(error: LightError) -> InquiryError:
-    """Say of an inquiry that its header cannot be trusted."""
+    """Convert the error of a header that cannot be trusted to the error of its inquiry."""
     codes = {LightCode.FORK: InquiryCode.FORK, LightCode.FUTURE: InquiryCode.CLOCK}
     return InquiryError(codes.get(error.code, InquiryCode.UNPROVEN), f"the answer's header is not trusted: {error}")
 
@@ -338,16 +342,16 @@ class PrefixResolution:
 
     prefix: str
     recorded: Mapping[CertDigest, Resolution]
-    """Those whose records were given."""
+    """Certificates whose records the answer gives."""
     others: frozenset[bytes]
-    """Leaves of which no such record was given, so that nothing is known about them."""
+    """Leaves for which the answer gives no such record, so that nothing is known about them."""
     header: Header
     now_s: float
 
     def about(self, digest: CertDigest) -> Resolution:
-        """Return what is proved about one of them.
+        """Return what the answer proves about one certificate.
 
-        Raises ValueError if it has not the prefix, and InquiryError if the node kept its record back.
+        Raises ValueError if its digest does not have the prefix, and InquiryError if the node withheld its record.
         """
         if not digest.hex().startswith(self.prefix):
             raise ValueError("the certificate's digest has not this prefix")
@@ -365,7 +369,7 @@ _T = TypeVar("_T")
 
 
 def _judged(judge: Callable[[], _T]) -> _T:
-    """Run a verification and raise what goes wrong in it as an InquiryError."""
+    """Run a verification and raise its errors as InquiryError."""
     try:
         return judge()
     except (MalformedError, RecursionError, ValueError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
@@ -406,7 +410,7 @@ def _record(given: str | None, proof_text: str, digest: CertDigest, header: Head
 
 
 def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> bytes | None:
-    """Return the value of a leaf, having checked that it has this one, or that there is none."""
+    """Return the value of a leaf after verifying its proof; None for a leaf that is proved to be absent."""
     proof = Proof.parse(_base64(proof_text))
     if given is None:
         verify_absence(header.app_hash, key, proof)
@@ -417,7 +421,10 @@ def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> by
 
 
 def _member(form: MemberForm | None, record: CertRecord | None, header: Header) -> Member | None:
-    """Return the member that the certificate is recorded under, having checked that it is one or is none."""
+    """Return the member that the certificate is recorded under, after verifying the proof.
+
+    Returns None if there is no record, or if the organisation is proved not to be a member.
+    """
     if record is None:
         return None
     if form is None:
@@ -446,7 +453,7 @@ class _Members:
 def _below(
     form: PrefixForm, prefix: bytes, header: Header
 ) -> tuple[frozenset[bytes], dict[CertDigest, CertRecord]]:
-    """Return all leaves below a prefix, having checked that these are all, and the records given for them."""
+    """Return all leaves below a prefix and the records given for them, after verifying that none is left out."""
     values = {bytes.fromhex(leaf.key): _base64(leaf.value) for leaf in form.leaves if leaf.value is not None}
     hashes = {bytes.fromhex(leaf.key): _base64(leaf.hash) for leaf in form.leaves if leaf.hash is not None}
     hashes |= {key: hashlib.sha256(value).digest() for key, value in values.items()}

@@ -1,9 +1,9 @@
-"""Making blocks in CometBFT's form, for the engine that orders them in one process.
+"""Building blocks in CometBFT's form, for the embedded engine, which orders transactions in one process.
 
-`NextBlock` derives every hash of a header from what the block is made of, cuts the block into parts as CometBFT
-does, and has the validators sign the commit. One thing differs from a chain that CometBFT made: the engine sets
-the block's time by its clock instead of taking the median of the last commit's times, so that a block that only
-shows freshness is as young as it says. Light clients do not look at that rule.
+`NextBlock` derives every hash of a header from the block's content, cuts the block into parts as CometBFT does, and
+has the validators sign the commit. One thing differs from a chain made by CometBFT: the engine sets the block's
+time by its own clock and does not take the median of the last commit's times. An empty block that only shows
+freshness is therefore as recent as it says. Light clients do not check CometBFT's rule.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,15 +31,15 @@ from voice_dpki.ledger.header import (
 )
 
 PART_BYTES = 65_536
-"""types/params.go, BlockPartSizeBytes."""
+"""Size of a block's parts (CometBFT types/params.go, BlockPartSizeBytes)."""
 
 SignFunction: TypeAlias = Callable[[bytes], bytes]
-"""Signs bytes with one validator's Ed25519 key, 64 bytes (RFC 8032 §5.1)."""
+"""Signs bytes with one validator's Ed25519 key; the signature has 64 bytes (RFC 8032 §5.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecTxResult:
-    """What one transaction came to, as far as all nodes must agree on it."""
+    """The result of one transaction, as far as all nodes must agree on it."""
 
     code: int
     data: bytes = b""
@@ -47,7 +47,7 @@ class ExecTxResult:
     gas_used: int = 0
 
     def encode(self) -> bytes:
-        """tendermint.abci.ExecTxResult, with its deterministic fields only."""
+        """Encode as tendermint.abci.ExecTxResult, with its deterministic fields only."""
         return b"".join(
             (
                 varint_field(1, self.code),
@@ -59,22 +59,22 @@ class ExecTxResult:
 
 
 def data_hash(transactions: Iterable[bytes]) -> bytes:
-    """Merkle root over the SHA-256 of each transaction."""
+    """Return the Merkle root over the SHA-256 of each transaction."""
     return merkle_root([sha256(transaction).digest() for transaction in transactions])
 
 
 def results_hash(results: Iterable[ExecTxResult]) -> bytes:
-    """Merkle root over the results; `last_results_hash` of the next header."""
+    """Return the Merkle root over the results; `last_results_hash` of the next header."""
     return merkle_root([result.encode() for result in results])
 
 
 def consensus_hash(max_bytes: int, max_gas: int) -> bytes:
-    """SHA-256 of tendermint.types.HashedParams: the block limits of the consensus parameters."""
+    """Return the SHA-256 of tendermint.types.HashedParams: the block limits of the consensus parameters."""
     return sha256(varint_field(1, max_bytes) + varint_field(2, max_gas)).digest()
 
 
 DEFAULT_CONSENSUS_HASH = consensus_hash(22_020_096, -1)
-"""For the block limits that `cometbft init` writes into a genesis."""
+"""Hash of the block limits that `cometbft init` writes into a genesis."""
 
 NO_EVIDENCE_HASH = evidence_hash([])
 
@@ -92,7 +92,7 @@ def sign_commit(
     signers: Mapping[bytes, SignFunction],
     time_ns: int,
 ) -> Commit:
-    """Commit to a block in round 0 with the signers' keys, by validator address; who has none is absent."""
+    """Return a commit to a block in round 0; `signers` are by validator address, and others count as absent."""
     vote = canonical_vote(header.chain_id, header.height, 0, block_id, time_ns)
     signatures = (
         CommitSig(BlockIdFlag.COMMIT, address, time_ns, signers[address](vote)) if address in signers else ABSENT
@@ -103,11 +103,11 @@ def sign_commit(
 
 @dataclass(frozen=True, kw_only=True)
 class NextBlock:
-    """A block about to be made: what it is made of, and the header, block id and commit that follow from it.
+    """The content of the block to make next, and the header, block id and commit that follow from it.
 
-    `previous` is the block before it (None for the first one, which then has `initial_height`); `last_results` are
-    the results of that block's transactions, and `app_hash` the state after them. The proposer takes turns with
-    the height.
+    `previous` is the block before it, or None for the first block, which has `initial_height`. `last_results` are
+    the results of the previous block's transactions, and `app_hash` is the state after them. Proposers take turns
+    by height.
     """
 
     chain_id: str
@@ -147,7 +147,7 @@ class NextBlock:
         )
 
     def encode(self) -> bytes:
-        """tendermint.types.Block."""
+        """Encode as tendermint.types.Block."""
         last_commit = self.previous.commit if self.previous else NO_COMMIT
         return encode_block(self.header, self.transactions, last_commit, self.evidence)
 
@@ -157,7 +157,7 @@ class NextBlock:
         return BlockId(self.header.hash(), part_set_header(self.encode()))
 
     def seal(self, signers: Mapping[bytes, SignFunction], vote_time_ns: int | None = None) -> SignedHeader:
-        """Have the validators sign the block; their votes' time is the block's unless another is given."""
+        """Have the validators sign the block; their votes carry the block's time unless another is given."""
         time_ns = self.time_ns if vote_time_ns is None else vote_time_ns
         commit = sign_commit(self.header, self.block_id, self.validators, signers, time_ns)
         return SignedHeader(self.header, commit)
@@ -166,7 +166,7 @@ class NextBlock:
 def encode_block(
     header: Header, transactions: Iterable[bytes], last_commit: Commit, evidence: Iterable[Evidence] = ()
 ) -> bytes:
-    """tendermint.types.Block."""
+    """Encode a tendermint.types.Block."""
     return b"".join(
         (
             message_field(1, header.encode()),

@@ -1,4 +1,4 @@
-"""What changed on the ledger, told so that nothing can be kept back; and the resolutions that it keeps fresh.
+"""Changes of the ledger, in answers from which a node cannot withhold any, and the resolutions they keep fresh.
 
 An answer to `GET /ledger/v1/changes?root=..&height=..` leads from the AppHash that the subscriber knows to the one
 in the newest header:
@@ -6,10 +6,11 @@ in the newest header:
     {"steps": [{"changes": {key: base64 of the value hash | null (gone), ...}, "nodes": {path: base64, ...}}, ...],
      "height", "signed_header"}
 
-Keys and paths are hexadecimal, a path has one digit for each nibble. The nodes of a step are those of the tree
-before it on the way to what changed: with them, the subscriber computes the root after the step itself. If the last
-root is the header's AppHash, every leaf that no step names is what it was (`tree.follow`). `steps` is null where
-the node does not know the way from the subscriber's AppHash: then nothing that it holds can be relied on.
+Keys and paths are hexadecimal; a path has one digit for each nibble. The nodes of a step come from the tree before
+that step and lie on the paths to the changed leaves. With them, the subscriber computes the root after the step
+itself. If the last root is the header's AppHash, every leaf that no step names is unchanged (`tree.follow`).
+`steps` is null if the node does not know the steps from the subscriber's AppHash; the subscriber can then rely on
+nothing that it holds.
 """
 
 import base64
@@ -36,7 +37,7 @@ _Path = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$")]
 
 
 class StepForm(msgspec.Struct, frozen=True):
-    """How the tree changed at once, by one block or several."""
+    """One step of the tree's change, made by one block or several."""
 
     changes: dict[_Key, str | None]
     nodes: dict[_Path, str]
@@ -57,7 +58,7 @@ def encode_step(difference: Difference) -> bytes:
 
 
 def parse_changes(data: bytes) -> ChangesForm:
-    """Parse an answer about changes; raises MalformedError. Nothing is verified."""
+    """Parse an answer about changes without verifying it; raises MalformedError."""
     if len(data) > MAX_CHANGES_BYTES:
         raise MalformedError(f"changes: more than {MAX_CHANGES_BYTES} bytes")
     try:
@@ -69,7 +70,7 @@ def parse_changes(data: bytes) -> ChangesForm:
 def changed_keys(before: bytes, steps: Sequence[StepForm], after: bytes) -> frozenset[bytes]:
     """Return all keys whose leaves may differ between the trees with the roots `before` and `after`.
 
-    Raises ProofError unless the steps lead from the one to the other, and MalformedError.
+    Raises ProofError unless the steps lead from `before` to `after`, and MalformedError.
     """
     changed: set[bytes] = set()
     for step in steps:
@@ -85,32 +86,32 @@ def changed_keys(before: bytes, steps: Sequence[StepForm], after: bytes) -> froz
 class _Held:
     resolution: Resolution
     member: bytes
-    """Key of its organisation's leaf, which it depends on as on its own."""
+    """Key of its organisation's leaf. The resolution depends on that leaf as well as on its own."""
 
 
 class Holdings:
-    """Resolutions that hold at a header, the newest one known, because nothing that they depend on has changed.
+    """A cache of resolutions that are valid at the newest known header, as nothing they depend on has changed.
 
-    Those used least recently give way. How old the header is, is for the caller to judge.
+    When it is full, the least recently used resolution is dropped. The caller judges the header's age.
     """
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self._held: dict[CertDigest, _Held] = {}
         self._of_member: dict[bytes, set[CertDigest]] = {}
-        """By the key of the organisation: those that change with it."""
+        """Held certificates by the key of the organisation's leaf that they depend on."""
         self._ahead: set[CertDigest] = set()
-        """Those that a newer header than ours has proved."""
+        """Held certificates whose resolution was proved by a newer header than ours."""
         self.header: Header | None = None
-        """What they hold at; None before the first."""
+        """The header at which the resolutions are valid; None before the first one."""
 
     def __len__(self) -> int:
         return len(self._held)
 
     def put(self, resolution: Resolution) -> None:
-        """Hold what was proved, unless by an older header: what changed since is then not known any more.
+        """Hold a resolution, unless an older header proves it: the changes since that header are not known.
 
-        What is proved to be absent is not held: who asks for things that are not there must not displace others.
+        Proofs of absence are not held, so that requests for unknown certificates cannot displace known ones.
         """
         record = resolution.record
         if record is None or self.header is None or resolution.height < self.header.height:
@@ -124,7 +125,7 @@ class Holdings:
             self._drop(next(iter(self._held)))
 
     def get(self, digest: CertDigest, now_s: float) -> Resolution | None:
-        """Return what is held about a certificate, with the status and age of now."""
+        """Return the resolution held for a certificate, with its status and age at `now_s`."""
         held = self._held.pop(digest, None)
         if held is None or self.header is None:
             return None
@@ -135,10 +136,11 @@ class Holdings:
         return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
 
     def advance(self, header: Header, changed: frozenset[bytes] | None) -> list[Resolution]:
-        """Go on to a newer header, having verified what `changed` since the last one (None: that is not known).
+        """Move to a newer header; return the resolutions that had to be dropped.
 
-        Returns what had to be dropped. What was proved by a header between the two is dropped too: whether
-        something that it depends on changed before that header or after it, is not told.
+        `changed` are the verified keys of the leaves changed since the last header, None if they are not known. A
+        resolution that a header between the two proved is dropped too, because `changed` does not say whether its
+        leaves changed before or after that header.
         """
         self.header = header
         concerned = set(self._held) if changed is None else self._concerned(changed)
@@ -150,7 +152,10 @@ class Holdings:
         return dropped
 
     def _concerned(self, changed: frozenset[bytes]) -> set[CertDigest]:
-        """Not all that is held is looked at: that may be a hundred thousand, and there is a header every second."""
+        """Return the held certificates that a change may touch.
+
+        Only these are visited: there may be a hundred thousand in all, and a header arrives every second.
+        """
         certificates = {CertDigest(key) for key in changed if key in self._held}
         return certificates.union(self._ahead, *(self._of_member.get(key, ()) for key in changed))
 

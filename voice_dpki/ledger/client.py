@@ -1,4 +1,4 @@
-"""Asking a ledger node over HTTP: every answer is verified, and what cannot be verified is an error."""
+"""HTTP client for ledger nodes: it verifies every answer, and raises an error for one that it cannot verify."""
 
 import logging
 import ssl
@@ -39,16 +39,16 @@ from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.profile import digest_of
 
 DEFAULT_MAX_AGE_S = 30.0
-"""Several heartbeats of an engine: an answer proved by an older header is not relied on."""
+"""Several heartbeats of an engine; an answer proved by an older header is refused."""
 
 DEFAULT_TIMEOUT_S = 2.0
 SUBMISSION_TIMEOUT_S = 15.0
 
 KEEP_TRUST_S = 3600.0
-"""How much newer a trusted header must be for the trust file to be written again."""
+"""How much newer than the saved header a trusted one must be before the trust file is written again."""
 
 RETRY_TRUST_S = 60.0
-"""The same after a write that failed."""
+"""The same after a failed write."""
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,14 @@ CHANGES = {
     CertStatus.SUSPENDED: "/ledger/v1/suspensions",
     CertStatus.VALID: "/ledger/v1/resumptions",
 }
-"""Where a submission node takes requests for each change of status."""
+"""A submission node's path for each change of status."""
 
 
 class SubmissionError(PeerError):
-    """A submission node did not do what it was asked for.
+    """A submission node did not carry out a request.
 
-    `code` and `name` are those of the ledger's refusal; without one, `code` is None and `name` says what failed:
-    "unauthorized", or "unavailable" when the outcome is not known and the request can be repeated.
+    `code` and `name` are those of the ledger's refusal. Without one, `code` is None and `name` says what failed:
+    "unauthorized", "refused", or "unavailable" when the outcome is not known and the request can be repeated.
     """
 
     retry_after: str | None = None
@@ -78,7 +78,7 @@ class SubmissionError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A submission or change that is on the ledger, durably; `repeated` if it was so before."""
+    """A submission or change that is durably on the ledger; `repeated` if it already was before the request."""
 
     digest: CertDigest
     status: CertStatus
@@ -87,7 +87,7 @@ class Receipt:
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
-    """What a node says of itself; nothing of it is proved."""
+    """A node's description of itself; none of it is proved."""
 
     name: str
     role: str
@@ -112,7 +112,7 @@ class _ProblemForm(msgspec.Struct):
 
 
 class LedgerClient:
-    """Asks one node, over connections that are kept. Close it with `aclose` or `async with`."""
+    """A client of one node, over persistent connections. Close it with `aclose` or `async with`."""
 
     def __init__(
         self,
@@ -126,14 +126,14 @@ class LedgerClient:
         tls: ssl.SSLContext | None = None,
         ledger_clock: LedgerClock | None = None,
     ) -> None:
-        """Ask the node at `url`, and believe what `light` can trace to its trusted headers; raises LocalError.
+        """Make a client of the node at `url` that trusts what `light` can verify; raises LocalError.
 
-        Newer trusted headers are kept in `trust_file`, for the next start. `tls` protects the connection; answers
-        prove themselves. Those who ask several nodes of one ledger share a `ledger_clock`, which is used instead of
+        Newer trusted headers are saved in `trust_file` for the next start. `tls` protects the connection only, as
+        answers prove themselves. Clients of several nodes of one ledger share a `ledger_clock`, which then replaces
         `clock`.
         """
         self.clock = ledger_clock or watched_clock(clock or SystemClock(), light)
-        """This machine's clock, held to the headers that were verified."""
+        """This machine's clock, checked against the verified headers."""
         self._light = light
         self._verifier = AnswerVerifier(light, max_age_s=max_age_s)
         self._timeout_s = timeout_s
@@ -157,7 +157,7 @@ class LedgerClient:
         trust_file: Path | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> "LedgerClient":
-        """Make a client that trusts the validators of a genesis, or the newer header kept in `trust_file`."""
+        """Make a client that trusts the validators of a genesis, or the newer header saved in `trust_file`."""
         light = light_client(genesis, trust_file)
         return cls(
             url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=trust_file, tls=tls
@@ -165,11 +165,11 @@ class LedgerClient:
 
     @property
     def fork(self) -> Fork | None:
-        """Evidence that the validators contradict themselves; then nothing is believed any more."""
+        """Evidence that the validators signed two histories; from then on every answer is refused."""
         return self._light.fork
 
     async def __aenter__(self) -> Self:
-        """Enter a context at whose end the connections are closed."""
+        """Enter a context that closes the connections at its end."""
         return self
 
     async def __aexit__(
@@ -185,12 +185,12 @@ class LedgerClient:
     async def resolve(self, digest: CertDigest, *, with_certificate: bool = True) -> Resolution:
         """Ask for a certificate's status, record, member and (by default) bytes.
 
-        Raises InquiryError: then nothing is known, and whoever relies on the certificate must refuse.
+        Raises InquiryError if nothing is known; a caller that relies on the certificate must then refuse.
         """
         return (await self.resolve_raw(digest, with_certificate=with_certificate))[0]
 
     async def resolve_raw(self, digest: CertDigest, *, with_certificate: bool = True) -> tuple[Resolution, bytes]:
-        """Ask for what `resolve` does; returns the verified answer itself too, which proves it to others."""
+        """Do what `resolve` does; also return the verified answer's bytes, which prove it to others."""
         kind = "certificates" if with_certificate else "status"
         min_height = self._verifier.latest_height
         data = await self._get(f"/ledger/v1/{kind}/{digest.hex()}")
@@ -206,7 +206,7 @@ class LedgerClient:
         return (await self.resolve_all_raw(digests))[0]
 
     async def resolve_all_raw(self, digests: Sequence[CertDigest]) -> tuple[tuple[Resolution, ...], bytes]:
-        """Ask for what `resolve_all` does; returns the verified answer itself too, which proves it to others."""
+        """Do what `resolve_all` does; also return the verified answer's bytes, which prove it to others."""
         min_height = self._verifier.latest_height
         body = msgspec.json.encode({"digests": [digest.hex() for digest in digests]})
         data = await self._fetch("POST", "/ledger/v1/statuses", body)
@@ -216,15 +216,15 @@ class LedgerClient:
         return resolutions, data
 
     async def resolve_hidden(self, digest: CertDigest, *, digits: int) -> Resolution:
-        """Ask for a certificate's status, record and member, telling the node the first hexadecimal digits only.
+        """Ask for a certificate's status, record and member, but show the node only its first hexadecimal digits.
 
-        Fewer digits hide it among more: all certificates with the same ones, 16 times fewer with each. Raises
-        InquiryError, also where they are too many for one answer.
+        The certificate hides among all that begin with the same digits; each further digit leaves a sixteenth of
+        them. Raises InquiryError, also if they are too many for one answer.
         """
         return (await self.resolve_prefix(digest.hex()[:digits])).about(digest)
 
     async def resolve_prefix(self, prefix: str) -> PrefixResolution:
-        """Ask for all certificates whose H(CERT) begins with hexadecimal digits; raises InquiryError."""
+        """Ask for all certificates whose H(CERT) begins with the hexadecimal `prefix`; raises InquiryError."""
         min_height = self._verifier.latest_height
         data = await self._get(f"/ledger/v1/prefix/{prefix}")
         return await self._verified(
@@ -232,7 +232,7 @@ class LedgerClient:
         )
 
     async def leaves(self, keys: Sequence[bytes]) -> tuple[bytes | None, ...]:
-        """Ask for the values of at most MAX_LEAVES leaves of the tree, None for what is absent; InquiryError."""
+        """Ask for the values of at most MAX_LEAVES leaves, None for each absent one; raises InquiryError."""
         min_height = self._verifier.latest_height
         body = msgspec.json.encode({"keys": [key.hex() for key in keys]})
         data = await self._fetch("POST", "/ledger/v1/leaves", body)
@@ -241,9 +241,10 @@ class LedgerClient:
         )
 
     async def listed(self, keys: Sequence[bytes]) -> tuple[Resolution, ...]:
-        """Ask for all certificates of a name, none left out, by the keys of its lists (`voice_dpki.ledger.names`).
+        """Ask for every certificate of a name, by the keys of the name's lists (`voice_dpki.ledger.names`).
 
-        For instance `subject_key(organization, common_name)`, or all of `number_keys(tn)`. Raises InquiryError.
+        The keys are for instance `subject_key(organization, common_name)`, or all of `number_keys(tn)`. The node
+        cannot leave one out. Raises InquiryError.
         """
         lists = [value for value in await self.leaves(keys) if value is not None]
         try:
@@ -256,9 +257,9 @@ class LedgerClient:
         return tuple(found)
 
     async def changes(self, since: Header | None, *, wait_s: float) -> tuple[Header, frozenset[bytes] | None]:
-        """Wait for a header newer than `since`, at most `wait_s`, and ask what changed.
+        """Wait at most `wait_s` for a header newer than `since`, and ask what changed.
 
-        Returns the newest header and the keys whose leaves may have changed: None if that is not known. Raises
+        Returns the newest header, and the keys whose leaves may have changed, or None if they are not known. Raises
         InquiryError.
         """
         root, height = (since.app_hash.hex(), since.height) if since else ("", 0)
@@ -273,7 +274,7 @@ class LedgerClient:
             raise InquiryError(InquiryCode.UNPROVEN, f"the answer is not proved: {error}") from None
 
     async def newest(self, height: int, *, wait_s: float) -> tuple[Header, bytes]:
-        """Wait for a header above `height`, at most `wait_s`; returns the newest one, and its signed form in JSON.
+        """Wait at most `wait_s` for a header above `height`; return the newest one, and its signed form in JSON.
 
         Raises InquiryError.
         """
@@ -292,10 +293,10 @@ class LedgerClient:
         return form, await self._verified(lambda: trust(raw, self._now_s(), min_height=height))
 
     async def compare(self, witness: "LedgerClient") -> None:
-        """Hold the newest trusted header to the one that another node, a witness, has at its height.
+        """Compare the newest trusted header with the one that another node, a witness, has at its height.
 
-        Raises InquiryError: FORK where both are signed by the validators, and then nothing is believed any more;
-        another code where the witness has none, or one that is not signed.
+        Raises InquiryError: FORK if they differ and the validators signed both, and from then on every answer is
+        refused; another code if the witness has no header there, or one that is not properly signed.
         """
         latest = self._light.latest
         if latest.signed_header is None:
@@ -309,7 +310,7 @@ class LedgerClient:
             self._report_fork()
 
     async def light_block(self, height: int) -> LightBlock:
-        """Fetch a header with its commit and validators, verifying nothing; raises InquiryError."""
+        """Fetch a header with its commit and validators, without verifying them; raises InquiryError."""
         data = await self._get(f"/ledger/v1/headers/{height}")
         try:
             return LightBlock.from_json(msgspec.json.decode(data))
@@ -317,16 +318,16 @@ class LedgerClient:
             raise InquiryError(InquiryCode.MALFORMED, f"the node's header is malformed: {error}") from None
 
     async def node_info(self) -> NodeInfo:
-        """Ask what the node says of itself; raises InquiryError."""
+        """Ask for the node's description of itself; raises InquiryError."""
         try:
             return msgspec.json.decode(await self._get("/ledger/v1/node"), type=NodeInfo)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
             raise InquiryError(InquiryCode.MALFORMED, f"the node's description is malformed: {error}") from None
 
     async def submit(self, der: bytes, token: str) -> Receipt:
-        """Have a certificate endorsed and recorded; returns once that is durable, and may be repeated.
+        """Have a certificate endorsed and recorded; return once the record is durable.
 
-        Raises SubmissionError.
+        The call may be repeated. Raises SubmissionError.
         """
         return await self._post("/ledger/v1/submissions", der, token, digest_of(der))
 
@@ -340,7 +341,7 @@ class LedgerClient:
         return await self._post(CHANGES[status], body, token, digest)
 
     async def _verified(self, verify: Callable[[], "_V"]) -> "_V":
-        """Verify an answer, by way of other headers where its own does not follow from a trusted one."""
+        """Verify an answer, fetching other headers if its own does not follow directly from a trusted one."""
         try:
             try:
                 found = verify()
@@ -358,14 +359,17 @@ class LedgerClient:
             HEALTH.problem()
 
     def _now_s(self) -> float:
-        """The time that answers are judged at; raises InquiryError where our clock is wrong."""
+        """Return the time at which to judge answers; raises InquiryError if our clock is wrong."""
         try:
             return self.clock.checked_s()
         except ClockError as error:
             raise InquiryError(InquiryCode.CLOCK, str(error)) from None
 
     def _blamed(self, error: InquiryError) -> InquiryError:
-        """Blame our clock for what looks old because it was set forward, and note what contradicts it."""
+        """Return the error to raise: CLOCK for an answer that only looks stale because our clock was set forward.
+
+        An error that says that our clock is wrong is passed on to the clock, which reports it for a while.
+        """
         if error.code is InquiryCode.STALE and self.clock.set_forward_s():
             return InquiryError(InquiryCode.CLOCK, f"{self.clock.problem()} ({error})")
         if error.code is InquiryCode.CLOCK and not self.clock.problem():
@@ -395,7 +399,7 @@ class LedgerClient:
             self._unkept = not save_trust(self._trust_file, latest.light_block)
 
     def shortfall(self) -> str:
-        """Say whether the newest trusted header could not be written to its file."""
+        """Return a sentence if the newest trusted header could not be written to its file."""
         return "the trusted header cannot be written: the next start takes an older one" if self._unkept else ""
 
     def _report_fork(self) -> None:
@@ -435,16 +439,16 @@ class LedgerClient:
 
 
 def watched_clock(clock: Clock, light: LightClient) -> LedgerClock:
-    """Hold a clock to what a light client trusts; the process's health tells if it is wrong."""
+    """Make a clock that is checked against what a light client trusts, and watched by the process's health."""
     ledger_clock = LedgerClock(clock, light.latest.time_ns / 1e9)
     HEALTH.watch(ledger_clock)
     return ledger_clock
 
 
 def light_client(genesis: Genesis, trust_file: Path | None = None) -> LightClient:
-    """Make a light client that trusts a kept header if there is one, else the validators of a genesis.
+    """Make a light client that trusts the saved header if there is one, else the validators of a genesis.
 
-    Raises LocalError for a trust file that is none of this ledger's.
+    Raises LocalError for a trust file of another ledger, or one that cannot be read.
     """
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
     if trust_file is not None and trust_file.exists():
@@ -456,7 +460,7 @@ def light_client(genesis: Genesis, trust_file: Path | None = None) -> LightClien
 
 
 def load_trust(path: Path) -> LightBlock:
-    """Read a trusted header: what `save_trust` wrote, or `GET /ledger/v1/headers/{height}` of a trusted node gave.
+    """Read a trusted header: a file of `save_trust`, or a trusted node's answer to GET /ledger/v1/headers/{height}.
 
     Raises LocalError.
     """
@@ -472,9 +476,9 @@ def load_trust(path: Path) -> LightBlock:
 
 
 def save_trust(path: Path, block: LightBlock) -> bool:
-    """Keep a trusted header; returns whether that was done.
+    """Save a trusted header; return whether this succeeded.
 
-    Where it fails, the log says so, the old file stays, and the next start takes what is in that.
+    A failure is logged. The old file then stays, and the next start uses it.
     """
     unfinished = path.with_name(f"{path.name}.new")
     try:
@@ -492,7 +496,7 @@ _V = TypeVar("_V")
 
 
 BUSY = (429, 503)
-"""Statuses of a node that has taken nothing and can be asked again (RFC 6585 §4, RFC 9110 §15.6.4)."""
+"""Statuses of a node that has accepted nothing, so that a retry is safe (RFC 6585 §4, RFC 9110 §15.6.4)."""
 
 
 def _retry_after(answer: HttpAnswer) -> str | None:
@@ -500,7 +504,7 @@ def _retry_after(answer: HttpAnswer) -> str | None:
 
 
 def _refusal(status: int, data: bytes) -> SubmissionError:
-    if status in BUSY and not data.startswith(b"{"):  # a proxy before the node may say so in its own words
+    if status in BUSY and not data.startswith(b"{"):  # from a proxy before the node
         return SubmissionError("unavailable", f"the submission node answers {status}")
     form = _decode(data, _ProblemForm)
     names = {401: "unauthorized", 429: "unavailable", 503: "unavailable"}

@@ -1,13 +1,13 @@
-"""This machine's clock, held to the ledger's headers and to the monotonic clock.
+"""This machine's clock, checked against the ledger's headers and the monotonic clock.
 
-Freshness needs two bounds. A header's age by the wall clock says nothing once that clock was set back: what is an
-hour old looks new. So each verified header gives a lower bound for the time, which rises by the monotonic clock:
+Freshness needs two bounds. A header's age by the wall clock means nothing once that clock was set back: an hour-old
+header looks new. So each verified header gives a lower bound for the time, which rises with the monotonic clock:
 
-    floor = time of the header + monotonic time since it was heard
+    floor = time of the header + monotonic time since it was received
 
-A wall clock that lies more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Above
-the floor the later of the two counts, so that whatever was verified ages, whatever becomes of the wall clock. The
-floor never comes from the wall clock: one that was wrong for a time leaves nothing behind (docs/adr/0024).
+A wall clock more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Otherwise the
+later of wall clock and floor is the time. Verified answers therefore age even if the wall clock is set back. The
+floor never comes from the wall clock, so a clock that was wrong for a time has no lasting effect (docs/adr/0024).
 """
 
 from voice_dpki.effects import Clock
@@ -15,14 +15,14 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S
 
 FRESH_S = 60.0
-"""The wall clock agrees with a header that is no older when it is heard."""
+"""The wall clock agrees with a header that is at most this old by it when received."""
 
 STEADY_RATE = 0.999
-"""The floor rises by so much of each monotonic second: a monotonic clock that runs fast must not carry it away."""
+"""How far the floor rises in a monotonic second: less than 1, so that a fast monotonic clock does no harm."""
 
 
 REMEMBERED_S = 60.0
-"""A header that was refused speaks against our clock for so long: the clock may be right by then."""
+"""How long a refused header counts against our clock, which may be right again after that."""
 
 
 class ClockError(LocalError):
@@ -30,13 +30,13 @@ class ClockError(LocalError):
 
 
 class LedgerClock:
-    """The wall clock, as far as the ledger bears it out."""
+    """The wall clock, as far as the ledger's headers agree with it."""
 
     def __init__(self, clock: Clock, known_s: float, *, agrees: bool = False) -> None:
-        """`known_s` is the time of the newest header that is known, or the genesis's, in Unix seconds.
+        """`known_s` is the time of the newest known header, or of the genesis, in Unix seconds.
 
-        `agrees` takes the wall clock for right as it is now unless it is behind, which an engine must: its clock
-        makes the headers.
+        With `agrees`, the wall clock counts as right now unless it is behind. An engine needs this, because its own
+        clock sets the headers' times.
         """
         self._clock = clock
         self._known_s, self._heard_s = known_s, clock.steady_s()
@@ -45,11 +45,11 @@ class LedgerClock:
         self._refused, self._refused_s = "", 0.0
 
     def steady_s(self) -> float:
-        """Seconds of the monotonic clock, for intervals."""
+        """Return the seconds of the monotonic clock, for intervals."""
         return self._clock.steady_s()
 
     def checked_s(self) -> float:
-        """Return the time, in Unix seconds; raises ClockError where the wall clock is behind the ledger."""
+        """Return the time in Unix seconds; raises ClockError if the wall clock is behind the ledger."""
         wall_s, floor_s = self._clock.now_s(), self._floor_s()
         if floor_s - wall_s > MAX_CLOCK_DRIFT_S:
             raise ClockError(_behind(floor_s - wall_s))
@@ -70,18 +70,21 @@ class LedgerClock:
         self._refused = ""
 
     def refused(self, reason: str) -> None:
-        """Note that a header was signed by the validators, and refused because our clock contradicts it."""
+        """Note that a header which the validators signed was refused because our clock contradicts it."""
         self._refused, self._refused_s = reason, self._clock.steady_s()
 
     def set_forward_s(self) -> float:
-        """Seconds by which the wall clock was set forward since it agreed with the ledger; 0 for a few."""
+        """Return by how many seconds the wall clock was set forward since it agreed with the ledger.
+
+        Differences up to MAX_CLOCK_DRIFT_S count as 0.
+        """
         if self._offset_s is None:
             return 0.0
         forward_s = self._offset_now_s() - self._offset_s
         return forward_s if forward_s > MAX_CLOCK_DRIFT_S else 0.0
 
     def problem(self) -> str:
-        """Say what is wrong with the clock; empty where nothing is known to be."""
+        """Return what is wrong with the clock; empty if no problem is known."""
         behind_s = self._floor_s() - self._clock.now_s()
         if behind_s > MAX_CLOCK_DRIFT_S:
             return _behind(behind_s)

@@ -1,9 +1,9 @@
-"""The list of members, and the changes to it that keep the ledger sound.
+"""The list of members, and the changes to it that keep the ledger consistent.
 
     SHA-256("voice-dpki/members/v1" ‖ 00) -> ["members", [* organization]]                     -- sorted
 
-Whatever changes a member goes through `install` or `remove`: both hold the new state of affairs to what must always
-be true, so that no number, name or key ever has two owners.
+Every change of a member goes through `install` or `remove`. Both check the invariants of the new state, so that no
+number, name or key ever has two owners.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ DIRECTORY_KEY = hashlib.sha256(b"voice-dpki/members/v1\0").digest()
 
 MAX_MEMBERS = 1000
 MAX_VALIDATORS = 200
-"""Each signs every block, and every answer carries the signatures."""
+"""Validators of all members: each signs every block, and every answer carries the signatures."""
 
 
 def organizations(view: StateView) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def organizations(view: StateView) -> tuple[str, ...]:
 
 
 def parse_organizations(data: bytes) -> tuple[str, ...]:
-    """Parse the value of the leaf."""
+    """Parse the value of the leaf; raises LocalError if it is no list of members."""
     match cbor.decode(data, "member list"):
         case ["members", list(names)]:
             return tuple(name for name in names if isinstance(name, str))
@@ -48,12 +48,12 @@ def members_of(view: StateView) -> list[Member]:
 
 
 def operators_of(view: StateView) -> frozenset[str]:
-    """Return the names of those who decide: operators that are not suspended."""
+    """Return the names of the members that vote: operators that are not suspended."""
     return frozenset(member.organization for member in members_of(view) if member.votes)
 
 
 def begin(draft: Draft, members: Sequence[Member]) -> None:
-    """Let a ledger begin with members that are known to share nothing."""
+    """Write the first members of a ledger, which are known to share nothing."""
     for member in members:
         draft.put_member(member)
         for key_id in sorted(member.key_ids):
@@ -62,7 +62,7 @@ def begin(draft: Draft, members: Sequence[Member]) -> None:
 
 
 def install(draft: Draft, member: Member) -> None:
-    """Admit a member, or put it in the place of its former self; raises Refused where that cannot be."""
+    """Admit a member, or replace its record; raises Refused if the invariants would not hold."""
     old = draft.member(member.organization)
     others = [other for other in members_of(draft) if other.organization != member.organization]
     _check_together([*others, member])
@@ -83,7 +83,7 @@ def install(draft: Draft, member: Member) -> None:
 
 
 def remove(draft: Draft, organization: str) -> None:
-    """Remove a member; raises Refused where the ledger could not go on without it."""
+    """Remove a member; raises Refused if no validator or no operator would be left."""
     member = _found(draft, organization)
     for key_id in sorted(member.key_ids):
         owners.release(draft, key_id)
@@ -95,7 +95,7 @@ def remove(draft: Draft, organization: str) -> None:
 
 
 def drop_validators(draft: Draft, addresses: frozenset[bytes]) -> None:
-    """Take the keys with these addresses from the members that run them, unless no validator would be left."""
+    """Remove validators, by address, from the members that run them, unless no validator would be left."""
     for member in members_of(draft):
         kept = tuple(key for key in member.validators if Validator(key, 1).address not in addresses)
         if kept != member.validators:

@@ -1,4 +1,4 @@
-"""The state while a block is executed, and what the block has done so far."""
+"""The state during the execution of a block, and the block's changes so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from voice_dpki.names import CertDigest, Height
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a block brings to the state; `time_s` is the header's time in whole seconds."""
+    """The input of a block to the state machine; `time_s` is the header's time in whole seconds."""
 
     height: Height
     time_s: int
@@ -25,7 +25,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class TxResult:
-    """What became of one transaction: code 0 if it took effect, else a refusal's code, name and sentence."""
+    """The result of one transaction: code 0 if it took effect, else the refusal's code, name and sentence."""
 
     code: int
     name: str
@@ -37,14 +37,14 @@ OK = TxResult(0, "ok", "")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a block does: a result for each transaction, what to store, and the root of the tree afterwards."""
+    """The effects of a block: a result for each transaction, what to store, and the tree's update."""
 
     results: tuple[TxResult, ...]
     leaves: Mapping[bytes, bytes | None]
     certificates: Mapping[CertDigest, bytes | None]
     update: tree.TreeUpdate
     validator_updates: tuple[tuple[bytes, int], ...] = ()
-    """Ed25519 keys whose voting power changes, in order, with the new power: 0 for those that go."""
+    """Ed25519 keys whose voting power changes, sorted, with the new power: 0 for a removed validator."""
     members_changed: bool = False
 
     @property
@@ -54,7 +54,11 @@ class Outcome:
 
 
 class Draft(Layered):
-    """A state that can be changed. Each transaction gets a draft on the block's, which takes it over or not."""
+    """A state that can be changed.
+
+    Each transaction runs on a draft of its own, on top of the block's. The block's draft takes it over only if the
+    transaction succeeds.
+    """
 
     members_changed = False
 
@@ -77,7 +81,7 @@ class Draft(Layered):
         self.members_changed = True
 
     def take_over(self, later: "Draft") -> None:
-        """Take over what was done in a draft on this one."""
+        """Take over the changes of a draft that was made on top of this one."""
         self.leaves.update(later.leaves)
         self.certificates.update(later.certificates)
         self.members_changed |= later.members_changed
@@ -86,7 +90,7 @@ class Draft(Layered):
     def outcome(
         self, results: tuple[TxResult, ...] = (), validator_updates: tuple[tuple[bytes, int], ...] = ()
     ) -> Outcome:
-        """Compute the tree after all changes."""
+        """Return the outcome of all changes, with the updated tree."""
         changed = {key: value for key, value in self.leaves.items() if value != self.view.leaf(key)}
         hashes = value_hashes(changed)
         update = tree.update(self.view, hashes) if hashes else tree.TreeUpdate(tree.root(self.view), {})

@@ -1,8 +1,8 @@
 """Evidence of misbehaviour in blocks, in the form in which CometBFT v0.38 hashes it.
 
 A header's evidence_hash is the Merkle root over the encodings of DuplicateVoteEvidence and
-LightClientAttackEvidence (types/evidence.go, EvidenceList.Hash): it commits to every byte of them, but not to which
-of the two each one is. That shows in field 2, a message in the one and a number in the other, so neither can pass
+LightClientAttackEvidence (types/evidence.go, EvidenceList.Hash). It commits to every byte of them, but not to their
+types. Field 2 tells the types apart: it is a message in the first and a number in the second, so neither can pass
 for the other.
 
     tendermint.types.Evidence: 1 DuplicateVoteEvidence | 2 LightClientAttackEvidence
@@ -34,18 +34,18 @@ from voice_dpki.ledger.header import (
 )
 
 MAX_EVIDENCE_BYTES = 1024 * 1024
-"""All evidence of a block (consensus_params.evidence.max_bytes of our genesis, which is CometBFT's own)."""
+"""Limit for all evidence of a block (consensus_params.evidence.max_bytes of our genesis, CometBFT's default)."""
 
 _NS = 10**9
 
 
 class EvidenceError(PeerError):
-    """A signature that evidence rests on does not verify."""
+    """A signature that the evidence depends on does not verify."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """A validator's vote. Only kind, height, round, block and time are signed: anybody may have set the rest."""
+    """A validator's vote. Only kind, height, round, block and time are signed; anybody can set the other fields."""
 
     kind: int
     height: int
@@ -59,7 +59,7 @@ class Vote:
     extension_signature: bytes = b""
 
     def encode(self) -> bytes:
-        """tendermint.types.Vote."""
+        """Encode as tendermint.types.Vote."""
         return b"".join(
             (
                 varint_field(1, self.kind),
@@ -76,7 +76,7 @@ class Vote:
         )
 
     def signed_bytes(self, chain_id: str) -> bytes:
-        """What the validator signed."""
+        """Return the bytes that the validator signed."""
         block_id = None if self.block_id == NO_BLOCK else self.block_id
         return canonical_vote(chain_id, self.height, self.round, block_id, self.time_ns, self.kind)
 
@@ -105,7 +105,7 @@ class DuplicateVote:
         return (self.vote_a.validator_address,)
 
     def encode(self) -> bytes:
-        """tendermint.types.DuplicateVoteEvidence: what evidence_hash commits to."""
+        """Encode as tendermint.types.DuplicateVoteEvidence, to which evidence_hash commits."""
         return b"".join(
             (
                 message_field(1, self.vote_a.encode()),
@@ -128,7 +128,7 @@ class DuplicateVote:
 
 @dataclass(frozen=True, slots=True)
 class LightClientAttack:
-    """A block beside the chain, signed by validators of the chain; of the content, only who they are matters."""
+    """A block outside the chain that validators of the chain signed. Only their identity matters here."""
 
     KIND: ClassVar[str] = "LIGHT_CLIENT_ATTACK"
     FIELD: ClassVar[int] = 2
@@ -137,10 +137,10 @@ class LightClientAttack:
     height: int
     """The last height that both histories share."""
     misbehaving: tuple[bytes, ...]
-    """Addresses of the validators; empty where CometBFT cannot tell who they are."""
+    """Addresses of the validators; empty if CometBFT cannot identify them."""
 
     def encode(self) -> bytes:
-        """tendermint.types.LightClientAttackEvidence: what evidence_hash commits to."""
+        """Return the tendermint.types.LightClientAttackEvidence as received, to which evidence_hash commits."""
         return self.content
 
 
@@ -148,14 +148,14 @@ Evidence: TypeAlias = DuplicateVote | LightClientAttack
 
 
 def serialize_evidence(evidence: Evidence) -> bytes:
-    """tendermint.types.Evidence."""
+    """Encode as tendermint.types.Evidence."""
     return message_field(evidence.FIELD, evidence.encode())
 
 
 def parse_evidence(data: bytes) -> Evidence:
-    """Parse tendermint.types.Evidence as CometBFT encodes it, and no other spelling of it.
+    """Parse tendermint.types.Evidence, in CometBFT's encoding only, without verifying signatures.
 
-    Raises MalformedError, also for two votes that do not contradict one another. No signature is verified.
+    Raises MalformedError, also for two votes that do not contradict each other.
     """
     sum_ = Message(data, "evidence")
     duplicate, attack = sum_.octets(DuplicateVote.FIELD), sum_.octets(LightClientAttack.FIELD)
@@ -166,17 +166,17 @@ def parse_evidence(data: bytes) -> Evidence:
 
 
 def evidence_hash(evidence: Iterable[Evidence]) -> bytes:
-    """Merkle root over the pieces of evidence; `evidence_hash` of their block's header."""
+    """Return the Merkle root over the pieces of evidence; `evidence_hash` of their block's header."""
     return merkle_root([each.encode() for each in evidence])
 
 
 def misbehaving(evidence: Iterable[Evidence]) -> tuple[bytes, ...]:
-    """Addresses of the validators that the evidence convicts, in the order in which CometBFT tells them."""
+    """Return the addresses of the validators that the evidence convicts, in CometBFT's order."""
     return tuple(address for each in evidence for address in each.misbehaving)
 
 
 def parse_all(items: Sequence[bytes]) -> tuple[Evidence, ...]:
-    """Parse a block's evidence; raises MalformedError, also where it is more than a block may have."""
+    """Parse a block's evidence; raises MalformedError, also if it exceeds the limit of a block."""
     if sum(map(len, items)) > MAX_EVIDENCE_BYTES:
         raise MalformedError(f"evidence: more than {MAX_EVIDENCE_BYTES} bytes in a block")
     return tuple(map(parse_evidence, items))
@@ -196,7 +196,7 @@ def _duplicate_vote(data: bytes) -> DuplicateVote:
 
 
 def _check_conflict(one: Vote, other: Vote) -> None:
-    """CometBFT's evidence/verify.go, VerifyDuplicateVote, apart from what needs the validators of that height."""
+    """Check what CometBFT's VerifyDuplicateVote (evidence/verify.go) can check without that height's validators."""
     if len(one.validator_address) != ADDRESS_BYTES:
         raise MalformedError("duplicate vote evidence: names no validator")
     if _place(one) != _place(other):
@@ -239,7 +239,7 @@ def _light_client_attack(data: bytes) -> LightClientAttack:
 
 
 def _address(validator: Message) -> bytes:
-    """Address of a tendermint.types.Validator, which CometBFT takes from the key."""
+    """Return the address of a tendermint.types.Validator, which CometBFT derives from the key."""
     key = validator.message(2).octets(1)
     address = Validator(key, 1).address
     if len(key) != PUBLIC_KEY_BYTES or validator.octets(1) != address:

@@ -1,8 +1,8 @@
 """Removing expired certificates from the live state (storage optimisation of ITU-T X.1409), a few in each block.
 
-A certificate is queued under the day on which it expires. When that day is over for as long as the parameter
-`retention_s` says, its record, its lists and its bytes leave the state; until then its record proves that it was
-recorded, and whether it was revoked. Afterwards its absence is proved, and its history stands in the blocks.
+A certificate is queued under the day on which it expires. Its record, its list entries and its bytes are removed
+from the state `retention_s` (a parameter) after the end of that day. Until then, its record proves that it was
+recorded and whether it was revoked. Afterwards its absence can be proved, and its history is in the blocks.
 
     SHA-256("voice-dpki/expiry/v1" ‖ 00 ‖ day, 8 bytes)                      -> ["expiry", chunks, [* H(CERT)]]
     SHA-256("voice-dpki/expiry/v1" ‖ 00 ‖ day, 8 bytes ‖ number, 8 bytes)    -> ["expiry", 0, [* H(CERT)]]
@@ -27,7 +27,7 @@ MAX_PRUNED = 200
 """Certificates that one block removes: about 50 ms of work, and 17 million a day at a block a second."""
 
 MAX_DAYS = 64
-"""Days without certificates that one block passes over."""
+"""Days that one block moves the cursor past, at most; a day is passed when it has no certificates left."""
 
 CHUNK = 64
 
@@ -36,12 +36,12 @@ _CURSOR_KEY = hashlib.sha256(b"voice-dpki/pruned/v1\0").digest()
 
 
 def begin(draft: Draft, time_s: int) -> None:
-    """Let pruning begin with the day of `time_s`: nothing can be recorded that expired before."""
+    """Start pruning at the day of `time_s`; no certificate that expired earlier can be recorded."""
     draft.put(_CURSOR_KEY, ["pruned", time_s // DAY_S])
 
 
 def pruned_before(view: StateView) -> int:
-    """Return the time, in seconds, before which all that expired is gone from the state."""
+    """Return the time, in Unix seconds, before which every expired certificate is gone from the state."""
     match cbor.decode(view.leaf(_CURSOR_KEY) or b"", "pruned"):
         case ["pruned", int(day)]:
             return day * DAY_S
@@ -49,7 +49,7 @@ def pruned_before(view: StateView) -> int:
 
 
 def enqueue(draft: Draft, expiring: Iterable[tuple[CertDigest, int]]) -> None:
-    """Queue certificates, each with the time at which it expires, for the days on which they do."""
+    """Queue certificates, each given with its expiry time in Unix seconds, under the days on which they expire."""
     days: dict[int, list[CertDigest]] = {}
     for digest, not_after_s in expiring:
         days.setdefault(not_after_s // DAY_S, []).append(digest)
@@ -63,7 +63,7 @@ def enqueue(draft: Draft, expiring: Iterable[tuple[CertDigest, int]]) -> None:
 
 
 def prune(draft: Draft, time_s: int) -> None:
-    """Remove what is due at `time_s`, as far as one block may."""
+    """Remove the certificates that are due at `time_s`, within the limits of one block."""
     first = day = pruned_before(draft) // DAY_S
     last = min((time_s - parameters_of(draft).retention_s) // DAY_S, first + MAX_DAYS)
     left = MAX_PRUNED
@@ -79,7 +79,7 @@ def prune(draft: Draft, time_s: int) -> None:
 
 
 def _take(draft: Draft, day: int, most: int) -> list[CertDigest]:
-    """Take up to `most` certificates off a day's list; none if there are none."""
+    """Take up to `most` certificates off a day's list; return an empty list only if none are left."""
     chunks, listed = _read(draft, _key(day))
     if not listed and chunks:
         chunks -= 1

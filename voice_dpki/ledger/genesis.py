@@ -1,4 +1,4 @@
-"""Genesis: what a ledger begins with, in the form of CometBFT's genesis.json with the members in app_state.
+"""Genesis: the initial content of a ledger, in the form of CometBFT's genesis.json with the members in app_state.
 
     {"genesis_time", "chain_id", "initial_height": "1", "consensus_params": {"block": {"max_bytes", "max_gas"}},
      "validators": [{"address", "pub_key": {"type", "value"}, "power", "name"}], "app_hash": "",
@@ -8,8 +8,8 @@
 
 `voice_dpki.ledger.parameters` describes the parameters, all of which have defaults.
 
-Who holds the genesis file can check every answer of the ledger, so it is the one thing that must be had from a
-trusted place.
+A holder of the genesis file can check every answer of the ledger, so the file itself must come from a trusted
+source.
 """
 
 import base64
@@ -42,13 +42,13 @@ MAX_GENESIS_BYTES = 4 * 1024 * 1024
 
 MAX_BLOCK_BYTES = 1024 * 1024
 """consensus_params.block.max_bytes of a new genesis: 16 of the largest transactions, and four times what a node
-proposes. CometBFT hands the application so much of its mempool for each proposal."""
+proposes. For each proposal, CometBFT passes up to this much of its mempool to the application."""
 
 _KEY_TYPE: Literal["tendermint/PubKeyEd25519"] = "tendermint/PubKeyEd25519"
 
 
 class GenesisError(LocalError):
-    """The genesis file is not one; the message says where."""
+    """The genesis file is not valid; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Genesis:
     parameters: Parameters = DEFAULT_PARAMETERS
 
     def consensus_hash(self) -> bytes:
-        """Hash of the consensus parameters, as headers have it."""
+        """Return the hash of the consensus parameters, as headers hold it."""
         return consensus_hash(self.max_block_bytes, self.max_gas)
 
     def outcome(self) -> Outcome:
-        """Compute what the ledger begins with; its AppHash stands in the first header."""
+        """Compute the initial content of the ledger; its AppHash is in the first header."""
         return found(self.members, self.validators, self.parameters, self.time_ns // 10**9)
 
     def initial_state(self) -> MemoryState:
@@ -78,7 +78,7 @@ class Genesis:
         return state
 
     def fingerprint(self) -> bytes:
-        """Name this genesis: a hash over all that the project reads of it."""
+        """Return a hash that identifies this genesis, over every part of it that the project reads."""
         parts = [
             self.chain_id.encode("ascii"),
             self.validators.hash(),
@@ -88,14 +88,14 @@ class Genesis:
         return merkle_root([*parts, self.time_ns.to_bytes(12, "big", signed=True)])
 
     def member(self, organization: str) -> Member | None:
-        """Return the member of that name, as it was at genesis."""
+        """Return the member of this name as it was at genesis, or None."""
         return next((member for member in self.members if member.organization == organization), None)
 
 
 def load_genesis(data: bytes) -> Genesis:
     """Parse a genesis file.
 
-    Raises GenesisError unless it is whole and sound: members that share nothing, and validators that are theirs.
+    Raises GenesisError unless the file is valid, no two members share anything, and every validator is a member's.
     """
     if len(data) > MAX_GENESIS_BYTES:
         raise GenesisError(f"genesis: longer than {MAX_GENESIS_BYTES} bytes")
@@ -118,7 +118,7 @@ def dump_genesis(
 ) -> bytes:
     """Write a genesis file in which all validators of `members` have the power 1.
 
-    Raises GenesisError where `load_genesis` would refuse the result.
+    Raises GenesisError if `load_genesis` would refuse the result.
     """
     validators = [
         {
@@ -154,7 +154,7 @@ _COMET_DEFAULTS: dict[str, Any] = {
     "version": {"app": "1"},
     "abci": {"vote_extensions_enable_height": "0"},
 }
-"""Consensus parameters that a CometBFT node demands and the embedded engine has no use for."""
+"""Consensus parameters that a CometBFT node requires and the embedded engine does not use."""
 
 _Int64Text = Annotated[str, msgspec.Meta(pattern=r"^(-1|0|[1-9][0-9]{0,17})\Z")]
 _Base64 = Annotated[str, msgspec.Meta(max_length=1024)]
@@ -201,7 +201,7 @@ class _StateForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _GenesisForm(msgspec.Struct):
-    """CometBFT adds members from version to version, so unknown ones are let be, except within app_state."""
+    """Fields of the file. Unknown ones are ignored, except in app_state, as new versions of CometBFT add some."""
 
     genesis_time: str
     chain_id: Annotated[str, msgspec.Meta(pattern=rf"^[!-~]{{1,{MAX_CHAIN_ID_BYTES}}}\Z")]

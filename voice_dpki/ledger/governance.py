@@ -1,10 +1,11 @@
-"""How operators decide: proposals, votes, and what takes effect when.
+"""Decisions of the operators: proposals, votes, and when changes take effect.
 
-A change needs the approval of more than two thirds of the operators: those that are members, not suspended, and of
-the kind operator. Whoever proposes approves. A change of members takes effect with the first block after the
-ledger's delay, if the quorum still holds then and the change is still possible; what a compromise calls for, namely
-suspending a member and revoking or suspending certificates, takes effect at once. A proposal leaves the state after
-its deadline: it cannot be brought back, because its deadline is signed with it.
+A change needs the approval of more than two thirds of the operators, that is, of the members of kind operator that
+are not suspended. The proposer's approval is implied. A change of members takes effect with the first block after
+the ledger's delay, if the quorum still holds then and the change is still possible. The responses to a compromise
+(suspending a member, revoking or suspending certificates) take effect at once. A proposal is removed from the state
+after its deadline, or when it has taken effect if that is later. It cannot be submitted again, because its deadline
+is signed with it.
 """
 
 from collections.abc import Callable
@@ -32,11 +33,11 @@ from voice_dpki.ledger.transactions import Propose, Transaction, Vote
 
 _AT_ONCE = (SuspendMember, SetStatus)
 _UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
-"""Votes count until the change is made: who became an operator meanwhile has a say in whether its quorum holds."""
+"""States in which votes count. A passed change still takes votes, as the quorum must hold among later operators."""
 
 
 def propose(draft: Draft, block: Block, member: Member, body: Propose, transaction: Transaction) -> None:
-    """Take a proposal, with its proposer's approval; raises Refused."""
+    """Enter a proposal, with its proposer's approval; raises Refused."""
     _check_operator(member)
     parameters = parameters_of(draft)
     if not block.time_s < body.until_s <= block.time_s + parameters.voting_s:
@@ -47,14 +48,14 @@ def propose(draft: Draft, block: Block, member: Member, body: Propose, transacti
     listed = [entry.by for entry in proposals.entries_of(draft)]
     if len(listed) >= proposals.MAX_PROPOSALS or listed.count(body.by) >= parameters.proposals_per_operator:
         raise Refused(Refusal.PROPOSALS)
-    _make(Draft(draft), block, _read_change(body.change))  # whether it could take effect now
+    _make(Draft(draft), block, _read_change(body.change))  # refuses a change that could not take effect now
     state = ProposalState.OPEN
     proposal = Proposal(body.by, body.change, body.until_s, state, None, (body.by,), (), 0, 0)
     proposals.put(draft, identity, _counted(draft, block, proposal))
 
 
 def vote(draft: Draft, block: Block, member: Member, body: Vote, _: Transaction) -> None:
-    """Take an operator's vote, its only one on this proposal; raises Refused."""
+    """Count an operator's vote, of which it has one for each proposal; raises Refused."""
     _check_operator(member)
     proposal = proposal_of(draft, body.proposal)
     if proposal is None:
@@ -71,7 +72,10 @@ def vote(draft: Draft, block: Block, member: Member, body: Vote, _: Transaction)
 
 
 def take_effect(draft: Draft, block: Block) -> None:
-    """Do what is due with this block: changes in the order in which they became due, and forgetting."""
+    """Make the changes that are due at this block, in the order of their due times, and drop expired proposals.
+
+    Raises LocalError if a listed proposal is missing.
+    """
     due = [
         entry
         for entry in proposals.entries_of(draft)
@@ -90,12 +94,12 @@ def take_effect(draft: Draft, block: Block) -> None:
 
 
 def is_quorum(votes: int, operators: int) -> bool:
-    """Tell whether so many votes are more than two thirds."""
+    """Return whether `votes` are more than two thirds of `operators`."""
     return 3 * votes > 2 * operators
 
 
 def _counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
-    """Decide an open proposal if it can be decided."""
+    """Return the proposal, decided if it was open and its votes suffice to pass or to fail it."""
     if proposal.state is not ProposalState.OPEN:
         return proposal
     operators = directory.operators_of(draft)
@@ -111,7 +115,7 @@ def _counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
 
 
 def _executed(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
-    """Make the change, if its quorum still holds and it is still possible."""
+    """Make the change if its quorum still holds and it is still possible; return the proposal, done or failed."""
     own = Draft(draft)
     try:
         if not _has_quorum(draft, proposal):
@@ -128,7 +132,7 @@ def _failed(proposal: Proposal, refusal: Refusal) -> Proposal:
 
 
 def _has_quorum(draft: Draft, proposal: Proposal) -> bool:
-    """Count the approvals of those who are operators now."""
+    """Return whether the approvals of the present operators make a quorum."""
     operators = directory.operators_of(draft)
     return is_quorum(len(operators.intersection(proposal.approving)), len(operators))
 
@@ -146,7 +150,7 @@ def _read_change(data: bytes) -> Change:
 
 
 def _make(draft: Draft, block: Block, change: Change) -> None:
-    """Make a change; raises Refused where it is not possible."""
+    """Make a change; raises Refused if it is not possible."""
     _MAKERS[type(change)](draft, block, change)
 
 
@@ -177,7 +181,10 @@ def _require_member(draft: Draft, organization: str) -> Member:
 
 
 def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
-    """Change the status whatever the revision is, or its owner could dodge the decision; revoked stays revoked."""
+    """Change the status of certificates; those that are revoked stay so.
+
+    Revisions are not compared: otherwise an owner could evade the decision by changing its certificate's status.
+    """
     for digest in change.digests:
         record = draft.record(digest)
         if record is None:

@@ -1,8 +1,8 @@
 """Headers, commits and validator sets in the forms of CometBFT v0.38: their hashes, vote bytes and RPC JSON.
 
-Both engines of the ledger make these, and one light client verifies them. Hashes are over the protobuf encodings
-of `proto/tendermint/types/{types,validator,canonical}.proto`; the JSON is that of the RPC answers `/commit` and
-`/validators`. Times are integers, nanoseconds since 1970-01-01T00:00:00Z.
+Both engines of the ledger produce these, and one light client verifies them. Hashes are over the protobuf encodings
+of `proto/tendermint/types/{types,validator,canonical}.proto`. The JSON is that of the RPC's `/commit` and
+`/validators`. Times are integers, in nanoseconds since 1970-01-01T00:00:00Z.
 """
 
 import base64
@@ -26,20 +26,20 @@ BLOCK_PROTOCOL = 11
 
 MAX_CHAIN_ID_BYTES = 50
 MAX_VALIDATORS = 1000
-"""Our own limit: a federation has tens, CometBFT allows 10,000, and each costs a signature to check."""
+"""Our own limit: a federation has tens of validators, CometBFT allows 10,000, and each costs a signature check."""
 
 MAX_APP_HASH_BYTES = 64
-"""Our own limit; CometBFT has none, and ours and the key-value example's are shorter."""
+"""Our own limit; CometBFT has none. Our AppHash and that of CometBFT's key-value example are shorter."""
 
 MAX_TOTAL_POWER = (2**63 - 1) // 8
-"""types/validator_set.go, MaxTotalVotingPower."""
+"""Limit of a validator set's total power (types/validator_set.go, MaxTotalVotingPower)."""
 
 ADDRESS_BYTES = 20
 SIGNATURE_BYTES = 64
 PUBLIC_KEY_BYTES = 32
 
 NO_TIME_NS = -62_135_596_800 * 10**9
-"""Go's zero time, 0001-01-01T00:00:00Z, which stands in the place of an absent vote."""
+"""Go's zero time, 0001-01-01T00:00:00Z: the time of an absent vote."""
 
 PREVOTE, PRECOMMIT = 1, 2
 """Kinds of votes (tendermint.types.SignedMsgType)."""
@@ -48,7 +48,7 @@ _NS = 10**9
 
 
 def merkle_root(items: Sequence[bytes]) -> bytes:
-    """RFC 6962 §2.1 tree hash: leaf prefix 00, inner prefix 01, SHA-256 of nothing for the empty list."""
+    """Return the tree hash of RFC 6962 §2.1: leaf prefix 00, inner prefix 01, SHA-256 of nothing for no items."""
     if not items:
         return sha256().digest()
     if len(items) == 1:
@@ -58,46 +58,46 @@ def merkle_root(items: Sequence[bytes]) -> bytes:
 
 
 def encode_time(time_ns: int) -> bytes:
-    """google.protobuf.Timestamp."""
+    """Encode as google.protobuf.Timestamp."""
     seconds, nanoseconds = divmod(time_ns, _NS)
     return varint_field(1, seconds) + varint_field(2, nanoseconds)
 
 
 @dataclass(frozen=True, slots=True)
 class PartSetHeader:
-    """Into how many parts a block was cut for gossip, and the Merkle root over them."""
+    """The number of parts into which a block is cut for gossip, and the Merkle root over them."""
 
     total: int
     hash: bytes
 
     def encode(self) -> bytes:
-        """tendermint.types.PartSetHeader."""
+        """Encode as tendermint.types.PartSetHeader."""
         return varint_field(1, self.total) + bytes_field(2, self.hash)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockId:
-    """Name of a block: its header's hash and its parts."""
+    """The identity of a block: its header's hash and its parts."""
 
     hash: bytes
     parts: PartSetHeader
 
     def encode(self) -> bytes:
-        """tendermint.types.BlockID; also CanonicalBlockID, which has the same fields."""
+        """Encode as tendermint.types.BlockID, or as CanonicalBlockID, which has the same fields."""
         return bytes_field(1, self.hash) + message_field(2, self.parts.encode())
 
     def to_json(self) -> dict[str, Any]:
-        """Form of the RPC."""
+        """Return the RPC's form."""
         return {"hash": _hex(self.hash), "parts": {"total": self.parts.total, "hash": _hex(self.parts.hash)}}
 
 
 NO_BLOCK = BlockId(b"", PartSetHeader(0, b""))
-"""What stands before the first block."""
+"""The BlockId in the place of a predecessor of the first block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """A block's header. It commits to the state before its own transactions: `app_hash` of height H is at H+1."""
+    """A block's header. It commits to the state before its own transactions: block H+1 has the AppHash after H."""
 
     version_block: int = BLOCK_PROTOCOL
     version_app: int = 1
@@ -116,7 +116,7 @@ class Header:
     proposer_address: bytes
 
     def hash(self) -> bytes:
-        """Merkle root over the encodings of the fields; the `hash` of the block's BlockId."""
+        """Return the Merkle root over the encodings of the fields; the `hash` of the block's BlockId."""
         return merkle_root(
             [
                 self._version(),
@@ -129,7 +129,7 @@ class Header:
         )
 
     def encode(self) -> bytes:
-        """tendermint.types.Header."""
+        """Encode as tendermint.types.Header."""
         return b"".join(
             (
                 message_field(1, self._version()),
@@ -142,11 +142,11 @@ class Header:
         )
 
     def age_s(self, now_s: float) -> float:
-        """Seconds since the header's time, negative if it lies in the future."""
+        """Return the seconds since the header's time, negative if that is in the future."""
         return now_s - self.time_ns / _NS
 
     def to_json(self) -> dict[str, Any]:
-        """Form of the RPC."""
+        """Return the RPC's form."""
         return {
             "version": {"block": str(self.version_block), "app": str(self.version_app)},
             "chain_id": self.chain_id,
@@ -158,7 +158,7 @@ class Header:
 
     @classmethod
     def from_json(cls, value: object) -> "Header":
-        """Read the form of the RPC, already decoded from JSON; MalformedError on anything else."""
+        """Read the RPC's form, already decoded from JSON; raises MalformedError on anything else."""
         return _header(_convert(value, _HeaderForm))
 
     def _version(self) -> bytes:
@@ -183,7 +183,7 @@ _HASH_FIELDS = (
 
 
 class BlockIdFlag(IntEnum):
-    """What a validator voted for (tendermint.types.BlockIDFlag)."""
+    """How a validator voted (tendermint.types.BlockIDFlag)."""
 
     ABSENT = 1
     COMMIT = 2
@@ -200,7 +200,7 @@ class CommitSig:
     signature: bytes
 
     def encode(self) -> bytes:
-        """tendermint.types.CommitSig."""
+        """Encode as tendermint.types.CommitSig."""
         return b"".join(
             (
                 varint_field(1, self.flag),
@@ -211,7 +211,7 @@ class CommitSig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Form of the RPC."""
+        """Return the RPC's form."""
         return {
             "block_id_flag": int(self.flag),
             "validator_address": _hex(self.validator_address),
@@ -221,12 +221,12 @@ class CommitSig:
 
 
 ABSENT = CommitSig(BlockIdFlag.ABSENT, b"", NO_TIME_NS, b"")
-"""Stands in the place of a validator whose vote was not seen."""
+"""The entry of a validator whose vote was not seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The precommits for a block, one place for each validator in the order of the set."""
+    """The precommits for a block, one entry for each validator in the order of the set."""
 
     height: int
     round: int
@@ -234,7 +234,7 @@ class Commit:
     signatures: tuple[CommitSig, ...]
 
     def canonical_vote_bytes(self, chain_id: str, index: int) -> bytes:
-        """What validator `index` signed: the length-delimited CanonicalVote, with its own time."""
+        """Return what validator `index` signed: the length-delimited CanonicalVote, with that vote's time."""
         vote = self.signatures[index]
         return canonical_vote(
             chain_id,
@@ -245,11 +245,11 @@ class Commit:
         )
 
     def hash(self) -> bytes:
-        """Merkle root over the signatures; stands in the next header as `last_commit_hash`."""
+        """Return the Merkle root over the signatures; `last_commit_hash` of the next header."""
         return merkle_root([signature.encode() for signature in self.signatures])
 
     def encode(self) -> bytes:
-        """tendermint.types.Commit."""
+        """Encode as tendermint.types.Commit."""
         return b"".join(
             (
                 varint_field(1, self.height),
@@ -260,7 +260,7 @@ class Commit:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Form of the RPC."""
+        """Return the RPC's form."""
         return {
             "height": str(self.height),
             "round": self.round,
@@ -270,18 +270,18 @@ class Commit:
 
     @classmethod
     def from_json(cls, value: object) -> "Commit":
-        """Read the form of the RPC, already decoded from JSON; MalformedError on anything else."""
+        """Read the RPC's form, already decoded from JSON; raises MalformedError on anything else."""
         return _commit(_convert(value, _CommitForm))
 
 
 NO_COMMIT = Commit(0, 0, NO_BLOCK, ())
-"""The commit before the first block."""
+"""The empty commit that the first block holds as its last commit."""
 
 
 def canonical_vote(
     chain_id: str, height: int, round_: int, block_id: BlockId | None, time_ns: int, kind: int = PRECOMMIT
 ) -> bytes:
-    """Bytes that a validator signs for a vote; None is a vote for no block."""
+    """Return the bytes that a validator signs for a vote; a `block_id` of None is a vote for no block."""
     return delimited(
         b"".join(
             (
@@ -304,14 +304,14 @@ class SignedHeader:
     commit: Commit
 
     def to_json(self) -> dict[str, Any]:
-        """Value of `signed_header` in the RPC's answer to `/commit`."""
+        """Return the value of `signed_header` in the RPC's answer to `/commit`."""
         return {"header": self.header.to_json(), "commit": self.commit.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> "SignedHeader":
-        """Read the value of `signed_header`, already decoded from JSON.
+        """Read the value of `signed_header`, already decoded from JSON, without verifying it.
 
-        Raises MalformedError on anything that the RPC would not give. Nothing is verified.
+        Raises MalformedError on anything that the RPC would not give.
         """
         form = _convert(value, _SignedHeaderForm)
         return cls(_header(form.header), _commit(form.commit))
@@ -326,26 +326,26 @@ class Validator:
 
     @property
     def address(self) -> bytes:
-        """The first 20 bytes of SHA-256 of the key."""
+        """The first 20 bytes of the key's SHA-256."""
         return sha256(self.public_key).digest()[:ADDRESS_BYTES]
 
     def encode(self) -> bytes:
-        """tendermint.types.SimpleValidator, with the key as tendermint.crypto.PublicKey."""
+        """Encode as tendermint.types.SimpleValidator, with the key as tendermint.crypto.PublicKey."""
         return message_field(1, bytes_field(1, self.public_key)) + varint_field(2, self.power)
 
 
 @dataclass(frozen=True)
 class ValidatorSet:
-    """Validators in the order in which they vote; make one with `of`."""
+    """Validators in the order of their entries in a commit. Make one with `of`."""
 
     validators: tuple[Validator, ...]
 
     @classmethod
     def of(cls, validators: Iterable[Validator]) -> "ValidatorSet":
-        """Put validators in order: by power descending, then by address.
+        """Make a set of validators, ordered by descending power and then by address.
 
-        Raises MalformedError for a key that stands twice or has not 32 bytes, a power below 1, more than
-        MAX_VALIDATORS or none at all, or too much power together.
+        Raises MalformedError for no validators or more than MAX_VALIDATORS, a key that occurs twice or does not
+        have 32 bytes, a power below 1, and a total power above MAX_TOTAL_POWER.
         """
         ordered = tuple(sorted(validators, key=lambda validator: (-validator.power, validator.address)))
         if not 1 <= len(ordered) <= MAX_VALIDATORS:
@@ -360,11 +360,11 @@ class ValidatorSet:
 
     @cached_property
     def total_power(self) -> int:
-        """The power of all."""
+        """The sum of the validators' powers."""
         return sum(validator.power for validator in self.validators)
 
     def hash(self) -> bytes:
-        """Merkle root over the validators in order; `validators_hash` of a header."""
+        """Return the Merkle root over the validators in order; `validators_hash` of a header."""
         return self._hash
 
     @cached_property
@@ -377,7 +377,7 @@ class ValidatorSet:
         return tuple(validator.address for validator in self.validators)
 
     def to_json(self) -> dict[str, Any]:
-        """Form of the RPC's answer to `/validators`, without proposer priorities."""
+        """Return the form of the RPC's answer to `/validators`, without proposer priorities."""
         return {
             "validators": [
                 {
@@ -394,13 +394,13 @@ class ValidatorSet:
 
     @classmethod
     def from_json(cls, value: object) -> "ValidatorSet":
-        """Read the `result` of `/validators`, already decoded from JSON; MalformedError if it is not one."""
+        """Read the `result` of `/validators`, already decoded from JSON; raises MalformedError on other data."""
         form = _convert(value, _ValidatorsForm)
         return cls.of(_validator(validator) for validator in form.validators)
 
 
 def format_time(time_ns: int) -> str:
-    """RFC 3339 in UTC, with as many decimals as the time needs (Go's RFC3339Nano)."""
+    """Format a time as RFC 3339 in UTC, with as many decimals as it needs (Go's RFC3339Nano)."""
     seconds, nanoseconds = divmod(time_ns, _NS)
     whole = _EPOCH + datetime.timedelta(seconds=seconds)
     fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
@@ -408,7 +408,7 @@ def format_time(time_ns: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds of a time that `format_time` could have written; MalformedError on any other spelling."""
+    """Parse a time that `format_time` could have written, to nanoseconds; raises MalformedError on other text."""
     found = _TIME.match(text)
     try:
         if not found:

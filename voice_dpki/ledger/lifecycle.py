@@ -31,12 +31,12 @@ def submit(draft: Draft, block: Block, member: Member, body: Submit, _: Transact
 
 
 def submit_batch(draft: Draft, block: Block, member: Member, body: Batch, _: Transaction) -> None:
-    """Record many certificates; raises Refused for the first that cannot be."""
+    """Record several certificates; raises Refused for the first that cannot be recorded."""
     _record(draft, block, member, *body.certificates)
 
 
 def renew(draft: Draft, block: Block, member: Member, body: Renew, _: Transaction) -> None:
-    """Record a certificate as the follower of another, which stays valid; raises Refused."""
+    """Record a certificate as the successor of another, which stays valid; raises Refused."""
     digest = digest_of(body.certificate)
     old = draft.record(body.replaces)
     if old is None:
@@ -54,7 +54,7 @@ def renew(draft: Draft, block: Block, member: Member, body: Renew, _: Transactio
 
 
 def change_status(draft: Draft, block: Block, member: Member, body: ChangeStatus, _: Transaction) -> None:
-    """Change a certificate's status in the name of the member that endorsed it; raises Refused."""
+    """Change a certificate's status on behalf of the member that endorsed it; raises Refused."""
     record = draft.record(body.digest)
     if record is None:
         raise Refused(Refusal.NOT_RECORDED)
@@ -64,7 +64,7 @@ def change_status(draft: Draft, block: Block, member: Member, body: ChangeStatus
 
 
 def change_own_status(draft: Draft, block: Block, body: OwnerStatus, transaction: Transaction) -> None:
-    """Change a certificate's status by its own key, which signs, and no other; raises Refused."""
+    """Change a certificate's status by its own key, which must be the only signer; raises Refused."""
     record, key_id = draft.record(body.digest), key_id_of(body.key)
     if record is None or record.key_id != key_id or record.organization != body.by:
         raise Refused(Refusal.OWNER)
@@ -91,7 +91,7 @@ def _record(
 
 
 def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> CertRecord:
-    """Hold a certificate to all rules, enter its key and names, and return its record."""
+    """Check a certificate against all rules, enter its key and names, and return its record."""
     if draft.leaf(digest_of(certificate)) is not None:
         raise Refused(Refusal.RECORDED)
     profile = check_certificate(certificate, member, block.time_s)
@@ -121,7 +121,7 @@ def _check_owner(old: CertRecord, body: Renew, digest: CertDigest) -> None:
 
 
 def _check_follows(draft: Draft, body: Renew, record: CertRecord) -> None:
-    """Hold a new certificate to the subject of the old one, and to a time in which both are valid."""
+    """Check that the new certificate has the old one's subject, and that their validities overlap."""
     old, new = read_admitted(draft.certificate(body.replaces) or b""), read_admitted(body.certificate)
     if (old.organization, old.common_name) != (new.organization, new.common_name):
         raise Refused(Refusal.OTHER_SUBJECT)
@@ -134,7 +134,7 @@ _TRANSITIONS = {
     CertStatus.SUSPENDED: frozenset({CertStatus.VALID, CertStatus.REVOKED}),
     CertStatus.REVOKED: frozenset[CertStatus](),
 }
-"""From each recorded status, where a change may lead: nothing leaves `revoked`."""
+"""The changes allowed from each recorded status; `revoked` is final."""
 
 
 def _move(

@@ -1,14 +1,15 @@
 """Light client: from one trusted point, usually genesis, to any header that the validators committed to.
 
-After CometBFT's light client specification (docs/spec/light-client/verification): a header is trusted if more than
-two thirds of its own validators signed it, and these validators are either those that the header before it named,
-or share more than a third of the power of a set that was trusted. Stricter than CometBFT's own in two points:
-every vote for the block is checked, not only as many as are needed, and a header must not contradict any other
-trusted one (same height, link by hash to the next, order of times): if it does, that is evidence of a fork, and
-nothing is trusted any more. A vote whose signature does not verify is not counted (docs/adr/0006).
+It follows CometBFT's light client specification (docs/spec/light-client/verification). A header is trusted if
+validators with more than two thirds of its own set's power signed it, and if that set is either the one that the
+trusted header before it named, or more than a third of a trusted set's power signed the header as well. It is
+stricter than CometBFT's own client in two points. It checks every vote for the block, not only as many as are
+needed. And a header must not contradict any other trusted one (same height, link by hash to the next, order of
+times): if it does, that is evidence of a fork, and nothing is trusted any more. A vote whose signature does not
+verify is not counted (docs/adr/0006).
 
-A header that passes becomes trusted in its turn. The very same header with the very same commit is not checked
-again, so answers at an unchanged height cost no signature check.
+A header that passes becomes trusted. The same header with the same commit is not checked again, so answers at an
+unchanged height cost no signature check.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -32,16 +33,16 @@ from voice_dpki.ledger.header import (
 )
 
 TRUSTING_PERIOD_S = 14 * 86_400
-"""How long a trusted header can vouch for a later one; keys of validators that left may turn up anywhere later."""
+"""How long a trusted header can vouch for a later one; after that, keys of former validators may have leaked."""
 
 MAX_CLOCK_DRIFT_S = 10.0
-"""How far a header's time may lie ahead of our clock (CometBFT light/client.go, defaultMaxClockDrift)."""
+"""How far a header's time may be ahead of our clock (CometBFT light/client.go, defaultMaxClockDrift)."""
 
 MAX_TRUSTED = 64
-"""Trusted headers that are kept; the oldest give way."""
+"""Trusted headers kept in memory; the oldest are dropped."""
 
 MAX_APPROACH_STEPS = 256
-"""Headers asked for on the way to one: enough for ten complete changes of validators in a million blocks."""
+"""Steps to verify one header: enough for ten complete changes of validators in a million blocks."""
 
 
 class LightCode(StrEnum):
@@ -64,7 +65,7 @@ class LightCode(StrEnum):
 class LightError(PeerError):
     """A header cannot be trusted; `code` says why in a word.
 
-    VALIDATORS_NEEDED is no reproach: call again with the validators of that height.
+    VALIDATORS_NEEDED does not mean that the header is bad: call again with the validators of that height.
     """
 
     def __init__(self, code: LightCode, message: str) -> None:
@@ -74,7 +75,7 @@ class LightError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class LightBlock:
-    """A signed header and the validators of its height; also what is kept of a trusted header for a restart."""
+    """A signed header and the validators of its height; a trusted one is saved in this form for a restart."""
 
     signed_header: SignedHeader
     validators: ValidatorSet
@@ -85,12 +86,12 @@ class LightBlock:
         return self.signed_header.header.height
 
     def to_json(self) -> dict[str, Any]:
-        """Both, in the forms of the RPC."""
+        """Return both, in the RPC's forms."""
         return {"signed_header": self.signed_header.to_json(), **self.validators.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> "LightBlock":
-        """Read the form of `to_json`, already decoded from JSON; MalformedError on anything else."""
+        """Read the form of `to_json`, already decoded from JSON; raises MalformedError on anything else."""
         match value:
             case {"signed_header": signed_header, "validators": validators}:
                 form = {"validators": validators}
@@ -102,7 +103,7 @@ class LightBlock:
 class Fork:
     """Evidence that validators committed to two histories: two headers that cannot both be of one chain.
 
-    Only votes that verify are left in the commits, so that nobody can be accused by a forged one.
+    The commits hold only votes that verify, so that a forged vote cannot accuse a validator.
     """
 
     trusted: SignedHeader
@@ -111,10 +112,10 @@ class Fork:
 
     @property
     def double_signers(self) -> tuple[bytes, ...]:
-        """Addresses of the validators that signed both blocks of one height in one round: proof of misbehaviour.
+        """Addresses of the validators that signed both blocks at one height and round, which proves misbehaviour.
 
-        Where the commits are of different heights or rounds this is empty, though more than a third of the power
-        broke the protocol all the same.
+        This is empty if the commits are of different heights or rounds, although validators with more than a third
+        of the power broke the protocol then too.
         """
         if _place(self.trusted) != _place(self.conflicting):
             return ()
@@ -122,7 +123,7 @@ class Fork:
         return tuple(vote.validator_address for vote in _votes(self.conflicting) if vote.validator_address in first)
 
     def to_json(self) -> dict[str, Any]:
-        """Both signed headers, the validators of the conflicting one, and who signed both; all as in the RPC."""
+        """Return both signed headers, the conflicting one's validators and the double signers, as in the RPC."""
         return {
             "trusted": self.trusted.to_json(),
             "conflicting": self.conflicting.to_json(),
@@ -132,7 +133,7 @@ class Fork:
 
 
 class ForkError(LightError):
-    """A header is as well signed as a trusted one that it contradicts; `evidence` holds both."""
+    """A properly signed header contradicts a trusted one; `evidence` holds both."""
 
     def __init__(self, evidence: Fork) -> None:
         height = evidence.conflicting.header.height
@@ -144,7 +145,7 @@ class ForkError(LightError):
 
 @dataclass(frozen=True, slots=True)
 class TrustPoint:
-    """A height whose validators and successors are known for sure; make one with `genesis` or `at`."""
+    """A height whose validators and next validators are trusted. Make one with `genesis` or `at`."""
 
     height: int
     time_ns: int
@@ -154,7 +155,7 @@ class TrustPoint:
 
     @classmethod
     def genesis(cls, validators: ValidatorSet, time_ns: int, initial_height: int = 1) -> "TrustPoint":
-        """Trust the validators of a genesis file, which stands before the first header."""
+        """Trust the validators of a genesis file, which precedes the first header."""
         return cls(initial_height - 1, time_ns, validators, validators.hash(), None)
 
     @property
@@ -164,9 +165,9 @@ class TrustPoint:
 
     @classmethod
     def at(cls, signed_header: SignedHeader, validators: ValidatorSet) -> "TrustPoint":
-        """Trust a header that was verified before or had from a trusted place, and its validators.
+        """Trust a header that was verified before or came from a trusted source, and its validators.
 
-        Raises LightError where these are not the header's validators.
+        Raises LightError if these are not the header's validators.
         """
         header = signed_header.header
         _check_validators(header, validators)
@@ -174,9 +175,9 @@ class TrustPoint:
 
 
 class LightClient:
-    """Trusted headers of one chain, and the verification of further ones.
+    """Trusted headers of one chain, and the verification of further headers.
 
-    To go on after a restart, keep `latest.light_block` and build the next client on `TrustPoint.at`.
+    To continue after a restart, save `latest.light_block` and build the next client on `TrustPoint.at`.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class LightClient:
         self._points = {trust.height: trust}
         self._verified = {trust.signed_header: None} if trust.signed_header else {}
         self.fork: Fork | None = None
-        """Evidence, once there is any; nothing is verified any more then."""
+        """Evidence of a fork, if one was found; from then on every header is refused."""
 
     @property
     def latest(self) -> TrustPoint:
@@ -201,7 +202,7 @@ class LightClient:
         return self._points[max(self._points)]
 
     def age_s(self, now_s: float) -> float:
-        """Seconds since the time of the latest trusted point."""
+        """Return the seconds since the time of the latest trusted point."""
         return now_s - self.latest.time_ns / 1e9
 
     def verify(
@@ -212,15 +213,15 @@ class LightClient:
         *,
         min_height: int | None = None,
     ) -> Header:
-        """Verify a header and trust it from now on; return it.
+        """Verify a header, trust it from now on, and return it.
 
-        `validators` are those of the header's height; None means that they are expected to be a set that is known
-        already. The height must be at least `min_height`, by default that of `latest`: whoever asks several
-        questions at a time passes the height that was the latest when the question was sent.
+        `validators` are those of the header's height; None if they are expected to be a set that is known already.
+        The height must be at least `min_height`, by default that of `latest`. A caller with several requests in
+        flight passes the height that was the latest when it sent the request.
 
-        Raises LightError, and ForkError with the evidence where the chain has forked, then and for whatever comes
-        after: which history is the true one is for people to find out. How old the header is, is for the caller to
-        judge (Header.age_s).
+        Raises LightError, or ForkError with the evidence if the chain has forked. After a fork every call raises
+        ForkError, because only people can find out which history is the true one. The caller judges the header's
+        age (Header.age_s).
         """
         header = signed.header
         if self.fork is not None:
@@ -242,10 +243,10 @@ class LightClient:
         return header
 
     def verify_before(self, signed: SignedHeader, after: Header) -> Header:
-        """Accept the header that a trusted one, `after`, names as the one before it, whatever its votes are worth.
+        """Return a header that the trusted header `after` names as its predecessor, without checking its votes.
 
-        For who takes every block in turn and meets one whose commit has too few votes that verify here. Raises
-        LightError.
+        This is for a follower that takes every block in turn and meets a commit with too few votes that verify here
+        (docs/adr/0006). Raises LightError.
         """
         _check_form(signed, self._chain_id)
         if not self._is_trusted(after) or after.height != signed.header.height + 1:
@@ -257,10 +258,10 @@ class LightClient:
     def approach(
         self, signed: SignedHeader, now_s: float, *, min_height: int | None = None
     ) -> Generator[int, LightBlock, Header]:
-        """Verify a header as `verify` does, by way of others where the trusted ones do not suffice (bisection).
+        """Verify a header as `verify` does, through headers between if the trusted ones do not suffice (bisection).
 
-        A generator: each height that it yields is that of a light block to send in; it returns the header. Raises
-        LightError, also where the way is longer than MAX_APPROACH_STEPS.
+        This generator yields the height of each light block that the caller must send in, and returns the header.
+        Raises LightError, also if it needs more than MAX_APPROACH_STEPS.
         """
         pending: list[tuple[SignedHeader, ValidatorSet | None]] = [(signed, None)]
         for _ in range(MAX_APPROACH_STEPS):
@@ -288,9 +289,9 @@ class LightClient:
         raise LightError(LightCode.TOO_LITTLE_TRUST, f"more than {MAX_APPROACH_STEPS} headers lie on the way")
 
     def _counted(self, signed: SignedHeader, known: ValidatorSet, now_s: float) -> SignedHeader:
-        """Check votes, time and trust; return the header with those votes alone that verify.
+        """Check votes, time and trust; return the header with only the votes that verify.
 
-        Votes of trusted validators come first, so that a forger's commit costs little.
+        The votes of trusted validators are checked first, so that a forged commit costs few signature checks.
         """
         if self._is_trusted(signed.header):
             signed = _without_forged(signed, known, lambda _: True)
@@ -306,19 +307,22 @@ class LightClient:
         return signed
 
     def _is_trusted(self, header: Header) -> bool:
-        """Whether this header is trusted already, by another commit."""
+        """Return whether this header is trusted already, for instance with another commit."""
         point = self._points.get(header.height)
         return point is not None and point.signed_header is not None and point.signed_header.header == header
 
     def _below(self, height: int) -> TrustPoint:
-        """The trusted point next below a height."""
+        """Return the highest trusted point below a height; raises LightError if there is none."""
         below = max((known for known in self._points if known < height), default=None)
         if below is None:
             raise LightError(LightCode.BEFORE_TRUST, f"height {height} lies before all that is trusted here")
         return self._points[below]
 
     def _known_validators(self, header: Header, validators: ValidatorSet | None) -> ValidatorSet:
-        """The set that the header names: one already known if possible, so that each is kept once."""
+        """Return the set that the header names, if possible the known object, so that each set is kept once.
+
+        Raises LightError if `validators` is another set, or is None and the set is not known.
+        """
         if validators is not None:
             _check_validators(header, validators)
         for point in self._points.values():
@@ -331,7 +335,10 @@ class LightClient:
         return validators
 
     def _check_time(self, header: Header, below: TrustPoint, now_s: float) -> None:
-        """Times rise, except that the first header may have genesis's; what vouches for it is not too old."""
+        """Check that the time is later than that of the trusted point below, and that this point is not too old.
+
+        The first header may have the same time as the genesis.
+        """
         earliest = below.time_ns if below.signed_header is None else below.time_ns + 1
         if header.time_ns < earliest:
             raise LightError(
@@ -345,7 +352,10 @@ class LightClient:
             )
 
     def _check_not_future(self, header: Header, now_s: float) -> None:
-        """Done last: only the validators, not anybody on the path, may make us doubt our clock."""
+        """Check that the header is not from the future.
+
+        This is the last check, because only validators, and no attacker on the path, may make us doubt our clock.
+        """
         if header.age_s(now_s) < -self._max_clock_drift_s:
             raise LightError(
                 LightCode.FUTURE,
@@ -354,7 +364,7 @@ class LightClient:
             )
 
     def _check_fork(self, signed: SignedHeader, validators: ValidatorSet) -> None:
-        """A well-signed header must not contradict any trusted one."""
+        """Check that a properly signed header contradicts no trusted one; otherwise keep the evidence and raise."""
         for point in self._points.values():
             trusted = point.signed_header
             if trusted and _contradict(trusted.header, signed.header):
@@ -390,7 +400,7 @@ def _check_validators(header: Header, validators: ValidatorSet) -> None:
 
 
 def _check_places(signed: SignedHeader, validators: ValidatorSet) -> None:
-    """The commit has one place for each validator, and each vote stands in its validator's."""
+    """Check that the commit has one entry for each validator, and each vote is in its validator's entry."""
     votes = signed.commit.signatures
     if len(votes) != len(validators.validators):
         raise LightError(LightCode.WRONG_FORM, "the commit has not one place for each validator")
@@ -400,7 +410,7 @@ def _check_places(signed: SignedHeader, validators: ValidatorSet) -> None:
 
 
 def _check_power(signed: SignedHeader, validators: ValidatorSet) -> None:
-    """More than two thirds of the header's own validators voted for it."""
+    """Check that more than two thirds of the power of the header's own validators voted for it."""
     votes = zip(signed.commit.signatures, validators.validators, strict=True)
     power = sum(validator.power for vote, validator in votes if vote.flag is BlockIdFlag.COMMIT)
     if 3 * power <= 2 * validators.total_power:
@@ -411,7 +421,11 @@ def _check_power(signed: SignedHeader, validators: ValidatorSet) -> None:
 
 
 def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
-    """The header's validators follow from what is trusted below it."""
+    """Check that the header's validators follow from the trusted point below.
+
+    At the next height, they must be those that the point names. At later ones, validators with more than a third of
+    the point's power must have voted for the header.
+    """
     header = signed.header
     if header.height == below.height + 1:
         if header.validators_hash != below.next_validators_hash:
@@ -433,7 +447,7 @@ def _check_trust(signed: SignedHeader, below: TrustPoint) -> None:
 def _without_forged(
     signed: SignedHeader, validators: ValidatorSet, concerned: Callable[[bytes], bool]
 ) -> SignedHeader:
-    """Take out the votes for the block that do not verify, of those validators whose address is `concerned`."""
+    """Replace by absent votes those that do not verify, among the votes of validators that are `concerned`."""
     votes = [
         ABSENT
         if vote.flag is BlockIdFlag.COMMIT
@@ -458,7 +472,7 @@ def _verifies(signed: SignedHeader, index: int, public_key: bytes) -> bool:
 
 
 def _contradict(one: Header, other: Header) -> bool:
-    """Whether two headers cannot be of one chain, as far as their heights let one see."""
+    """Return whether two headers cannot be of one chain, as far as their heights allow a comparison."""
     if one.height == other.height:
         return one.hash() != other.hash()
     lower, upper = sorted((one, other), key=lambda header: header.height)

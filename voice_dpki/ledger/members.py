@@ -1,4 +1,4 @@
-"""Members of the federation and what is theirs: organisation, domains, numbers, validators and keys.
+"""Members of the federation and what they own: organisation, domains, numbers, validators and keys.
 
 A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ organisation):
 
@@ -32,7 +32,7 @@ KIND = "member"
 MEMBER_DOMAIN = b"voice-dpki/member/v1\0"
 
 MAX_ENTRIES = 256
-"""Entries in each of a member's lists; its record goes with every answer about one of its certificates."""
+"""Entries in each of a member's lists; every answer about a member's certificate carries its record."""
 
 ED25519_KEY_BYTES = 32
 
@@ -40,7 +40,7 @@ _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z
 
 
 class MemberKind(StrEnum):
-    """What a member is; only operators hold telephone numbers and run validators."""
+    """The kind of a member; only operators run validators, propose and vote."""
 
     OPERATOR = "operator"
     VENDOR = "vendor"
@@ -50,7 +50,7 @@ class MemberKind(StrEnum):
 
 @dataclass(frozen=True)
 class Member:
-    """One member. Raises MalformedError when made of what a member must not have."""
+    """One member. Raises MalformedError for values that a member must not have."""
 
     organization: str
     kind: MemberKind
@@ -63,11 +63,11 @@ class Member:
     endorsing_keys: tuple[bytes, ...] = ()
     """ECDSA P-256 public keys, as DER SubjectPublicKeyInfo: they sign the member's transactions."""
     revision: int = 0
-    """Grows with each change, so that two proposals cannot undo each other unseen."""
+    """Grows with each change, so that one proposal cannot overwrite another's change unnoticed."""
     admitted_height: int = 0
-    """Block that admitted the member, 0 at genesis: what was recorded under its name before is not its own."""
+    """Block that admitted the member, 0 at genesis. Earlier certificates under its name are not its own."""
     suspended: bool = False
-    """Whether a quorum of operators has found it compromised: it can do nothing, and its certificates rest."""
+    """Whether a quorum suspended the member. Its transactions are then refused and its certificates suspended."""
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
@@ -93,7 +93,7 @@ class Member:
 
     @classmethod
     def parse(cls, data: bytes) -> "Member":
-        """Parse a member's record; raises MalformedError on anything but its one encoding."""
+        """Parse a member's record; raises MalformedError on anything but the canonical encoding."""
         match cbor.decode(data, "member"):
             case ["member", *parts, revision, admitted_height, suspended]:
                 kept: Any = {"revision": revision, "admitted_height": admitted_height, "suspended": suspended}
@@ -102,7 +102,7 @@ class Member:
 
     @classmethod
     def of_parts(cls, parts: Sequence[Cbor]) -> "Member":
-        """Make a member of what `parts` gives; raises MalformedError."""
+        """Make a member from what `parts` returned; raises MalformedError."""
         match parts:
             case [str(organization), str(kind), domains, ranges, spcs, validators, endorsing_keys]:
                 if kind not in set(MemberKind):
@@ -119,7 +119,7 @@ class Member:
         raise MalformedError("member: not a list of a member's parts")
 
     def parts(self) -> list[Cbor]:
-        """Return what is decided about a member, without what the ledger keeps of it, ready for encoding."""
+        """Return the fields that proposals decide, ready for encoding, without those that the ledger maintains."""
         ranges: list[Cbor] = [[entry.start, entry.count] for entry in self.ranges]
         lists: list[Cbor] = [self.domains, ranges, self.spcs, self.validators, self.endorsing_keys]
         return [self.organization, str(self.kind), *lists]
@@ -130,34 +130,34 @@ class Member:
 
     @property
     def votes(self) -> bool:
-        """Whether the member takes part in decisions."""
+        """Whether the member may propose and vote."""
         return self.kind is MemberKind.OPERATOR and not self.suspended
 
     @cached_property
     def key_ids(self) -> frozenset[bytes]:
-        """Names of the endorsing keys."""
+        """The endorsing keys' identifiers, as `key_id_of` gives them."""
         return frozenset(key_id_of(key) for key in self.endorsing_keys)
 
     def endorsing_key(self, key_id: bytes) -> bytes | None:
-        """Return the endorsing key of that name, if the member has it."""
+        """Return the endorsing key with this identifier, or None if the member does not have it."""
         return next((key for key in self.endorsing_keys if key_id_of(key) == key_id), None)
 
     def holds_number(self, tn: Tn) -> bool:
-        """Tell whether one of the member's ranges covers `tn`."""
+        """Return whether one of the member's ranges covers `tn`."""
         return any(entry.covers(tn) for entry in self.ranges)
 
     def holds_host(self, host: str) -> bool:
-        """Tell whether `host`, in lower case, is one of the member's domains or lies below one."""
+        """Return whether `host`, in lower case, is one of the member's domains or a name below one."""
         return any(host == domain or host.endswith("." + domain) for domain in self.domains)
 
 
 def member_key(organization: str) -> bytes:
-    """Key of a member's leaf in the tree."""
+    """Return the key of a member's leaf in the tree."""
     return hashlib.sha256(MEMBER_DOMAIN + organization.encode("utf-8")).digest()
 
 
 class ConflictError(MalformedError):
-    """Two members cannot both be, for they share what only one can have: `what`, one of CONFLICTS."""
+    """Two members share something that only one may have: `what`, a key of CONFLICTS."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"members: two of them share {CONFLICTS[what]}")
@@ -175,7 +175,7 @@ CONFLICTS = {
 
 
 def check_apart(members: Sequence[Member]) -> None:
-    """Raise ConflictError unless no two members share an organisation, domain, number, code or key."""
+    """Raise ConflictError if two members share an organisation, domain, number, code or key."""
     _check_unique("organization", (member.organization for member in members))
     _check_unique("domain", (domain for member in members for domain in member.domains))
     _check_domains_apart(members)
@@ -191,7 +191,7 @@ def check_apart(members: Sequence[Member]) -> None:
 
 
 def _check_domains_apart(members: Sequence[Member]) -> None:
-    """Refuse a domain below another member's: both would hold the names under it."""
+    """Refuse a domain below another member's, as both would hold the names under it."""
     holders = {domain: member.organization for member in members for domain in member.domains}
     for domain, holder in holders.items():
         labels = domain.split(".")

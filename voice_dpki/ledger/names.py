@@ -1,4 +1,4 @@
-"""All certificates of a name: for each name that certificates bear, a leaf with the list of them.
+"""Lists of all certificates of a name: one leaf for each name that certificates carry.
 
     SHA-256("voice-dpki/name/v1" ‖ 00 ‖ CBOR of the name) -> ["name", [+ [organization, [+ H(CERT)]]]]
 
@@ -8,11 +8,11 @@
          / ["number", length, prefix]     -- numbers of `length` digits that begin with `prefix`
          / ["spc", code]
 
-Names that have gone from one organisation to another are listed for both, all in order, and each has room for its
-own: nobody can use up a number before giving it away. Because a leaf lists every certificate of its name, its proof
-shows that none is left out. A number range stands in as few leaves as there are blocks of powers of ten in it, and
-none of these holds another's number; so all certificates for a number are those in the leaves for its prefixes, of
-which there are at most 15.
+All lists are sorted. A name that moved from one organisation to another has a list for each of them. Each list has
+its own limit, so that an organisation cannot fill up a number's list before it gives the number away. Because a
+leaf lists every certificate of its name, its proof shows that none is left out. A number range is cut into as few
+blocks of powers of ten as possible, with a leaf for each; a block holds no number outside the range. So all
+certificates for a number are in the leaves for its prefixes, of which there are at most 15.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
 
 MAX_NAMES = 128
-"""Names of one certificate: each is a leaf of the tree that recording it changes."""
+"""Names of one certificate: recording it changes one leaf of the tree for each."""
 
 MAX_LISTED = 256
-"""Certificates of one name and organisation at a time."""
+"""Certificates of one name and organisation at a time, including expired ones that are not yet pruned."""
 
 _DOMAIN = b"voice-dpki/name/v1\0"
 _HOST_SCHEMES = frozenset({"sip", "sips"})
@@ -42,14 +42,15 @@ _NUMBER_URI = re.compile(r"(?:tel:|sips?:)\+([0-9]{1,15})(?:@.*)?\Z", re.IGNOREC
 
 
 def subject_key(organization: str, common_name: str) -> bytes:
-    """Key of the leaf that lists the certificates of a subject."""
+    """Return the key of the leaf that lists the certificates of a subject."""
     return _key("subject", organization, common_name)
 
 
 def uri_key(uri: str) -> bytes:
-    """Key of the leaf for a URI in the subject alternative names; those with a number are listed by that.
+    """Return the key of the leaf for a URI in the subject alternative names.
 
-    Scheme and host count in lower case (RFC 3261 §19.1.4).
+    The scheme counts in lower case, and so does the host of a SIP or SIPS URI (RFC 3261 §19.1.4). URIs with a
+    telephone number are listed under the number instead.
     """
     scheme, _, rest = uri.partition(":")
     user, at, host = rest.rpartition("@")
@@ -58,22 +59,22 @@ def uri_key(uri: str) -> bytes:
 
 
 def dns_key(name: str) -> bytes:
-    """Key of the leaf for a DNS name."""
+    """Return the key of the leaf for a DNS name."""
     return _key("dns", name.lower())
 
 
 def spc_key(code: str) -> bytes:
-    """Key of the leaf for a service provider code."""
+    """Return the key of the leaf for a service provider code."""
     return _key("spc", code)
 
 
 def number_keys(tn: Tn) -> list[bytes]:
-    """Keys of the leaves that, together, list all certificates for a number."""
+    """Return the keys of the leaves that together list all certificates for a number."""
     return [_number_key(len(tn), tn[:digits]) for digits in range(1, len(tn) + 1)]
 
 
 def parse_listed(data: bytes) -> tuple[CertDigest, ...]:
-    """Parse the value of such a leaf to all certificates in it, in order; raises MalformedError."""
+    """Parse the value of a name's leaf to all certificates in it, sorted; raises MalformedError."""
     match cbor.decode(data, "name leaf"):
         case ["name", list(entries)] if entries:
             listed = dict(map(_entry, entries))
@@ -83,7 +84,7 @@ def parse_listed(data: bytes) -> tuple[CertDigest, ...]:
 
 
 def name_keys(profile: CertificateProfile) -> list[bytes]:
-    """Keys of the leaves that list a certificate; raises Refused where it has too many names."""
+    """Return the keys of the leaves that list a certificate; raises Refused if it has too many names."""
     keys = list(dict.fromkeys(_keys(profile)))
     if len(keys) > MAX_NAMES:
         raise Refused(Refusal.TOO_MANY_NAMES)
@@ -91,7 +92,7 @@ def name_keys(profile: CertificateProfile) -> list[bytes]:
 
 
 def enlist(draft: Draft, profile: CertificateProfile, organization: str) -> None:
-    """List a certificate under its names; raises Refused where the organisation's list is full."""
+    """List a certificate under its names; raises Refused if a list of the organisation is full."""
     for key in name_keys(profile):
         entries = _read(draft, key)
         listed = entries.setdefault(organization, [])
@@ -110,7 +111,7 @@ def strike(draft: Draft, profile: CertificateProfile, organization: str) -> None
 
 
 def decimal_blocks(entry: TnRange) -> Iterator[str]:
-    """Cut a range into blocks of powers of ten; yields the prefixes of its numbers."""
+    """Cut a range into blocks whose sizes are powers of ten; yield each block's prefix."""
     digits, at, end = len(entry.start), int(entry.start), int(entry.start) + entry.count
     while at < end:
         size = 1

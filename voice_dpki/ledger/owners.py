@@ -1,9 +1,9 @@
-"""Whose a key is: no key may stand for two organisations.
+"""Owners of keys: no key may be used by two organisations.
 
     SHA-256("voice-dpki/key/v1" ‖ 00 ‖ SHA-256 of the SPKI) -> ["key", organization, uses]
 
-`uses` counts the recorded certificates with the key, and the member whose endorsing key it is; with the last one
-the leaf goes.
+`uses` counts the recorded certificates with the key, and one more if it is a member's endorsing key. The leaf is
+removed with the last use.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ _DOMAIN = b"voice-dpki/key/v1\0"
 
 
 def owner_of(view: StateView, key_id: bytes) -> str | None:
-    """Tell whose a key is: the organisation of the certificates with it, or of the endorsing key that it is."""
+    """Return the organisation that uses a key, in certificates or as an endorsing key; None if it is not in use."""
     return _read(view, key_id)[0]
 
 
 def claim(draft: Draft, key_id: bytes, organization: str) -> None:
-    """Use a key for an organisation once more; raises Refused where it is another's."""
+    """Count one more use of a key by an organisation; raises Refused if another organisation uses it."""
     owner, uses = _read(draft, key_id)
     if owner not in (None, organization):
         raise Refused(Refusal.KEY_IN_USE)
@@ -31,7 +31,7 @@ def claim(draft: Draft, key_id: bytes, organization: str) -> None:
 
 
 def release(draft: Draft, key_id: bytes) -> None:
-    """Use a key once less."""
+    """Count one use of a key less."""
     owner, uses = _read(draft, key_id)
     draft.put(_leaf_key(key_id), ["key", owner, uses - 1] if uses > 1 else None)
 

@@ -1,4 +1,4 @@
-"""What a federation chose for its ledger at genesis: delays, windows and quotas. They never change.
+"""Parameters that a federation chooses for its ledger at genesis: delays, windows and quotas. They never change.
 
 SHA-256("voice-dpki/parameters/v1" ‖ 00) -> ["parameters", each of the fields below, in their order]
 """
@@ -17,27 +17,27 @@ PARAMETERS_KEY = hashlib.sha256(b"voice-dpki/parameters/v1\0").digest()
 DAY_S = 86_400
 HOUR_S = 3600
 _MAX = 1 << 53
-"""Numbers stay within what JSON carries exactly."""
+"""Numbers stay below this, so that JSON carries them exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Raises MalformedError when a number is not whole or out of bounds."""
+    """A ledger's parameters. Raises MalformedError for a number that is not whole or is out of bounds."""
 
     delay_s: int = DAY_S
-    """How long after its quorum a change of members takes effect, so that everyone can see it coming; and"""
+    """Seconds between the quorum for a change of members and its effect, so that everyone can see it coming."""
     delay_blocks: int = 1
-    """how many blocks at least."""
+    """Blocks that must pass as well as `delay_s` before such a change takes effect; 0 counts as 1."""
     voting_s: int = 30 * DAY_S
     """Longest time that a proposal can be open."""
     proposals_per_operator: int = 8
     """Proposals of one operator on the ledger at a time."""
     retention_s: int = 30 * DAY_S
-    """How long, after the day on which it expires, a certificate's record stays provable as a leaf."""
+    """How long a certificate's record stays provable as a leaf after the day on which the certificate expires."""
     certificates_per_hour: int = 1_000_000
     """Certificates that one member may have recorded in a clock hour."""
     certificates_per_member: int = 50_000_000
-    """Certificates of one member on the ledger at a time, those that have expired and are not pruned included."""
+    """Certificates of one member on the ledger at a time, including expired ones that are not yet pruned."""
 
     def __post_init__(self) -> None:
         if any(type(number) is not int or not 0 <= number < _MAX for number in astuple(self)):
@@ -47,7 +47,7 @@ class Parameters:
 
     @classmethod
     def of(cls, given: Mapping[str, int]) -> "Parameters":
-        """Make parameters of those that are given by name, the others being the defaults; raises MalformedError."""
+        """Make parameters from those given by name, with defaults for the others; raises MalformedError."""
         unknown = given.keys() - {each.name for each in fields(cls)}
         if unknown:
             raise MalformedError(f"parameters: there is none called {min(unknown)}")

@@ -1,7 +1,7 @@
-"""Proofs that a key is, or is not, in the ledger's tree: their form on the wire and their verification.
+"""Proofs that a key is, or is not, in the ledger's tree: their wire form and their verification.
 
 A proof is the path from the root towards the key in the binary tree that `tree` describes: the hashes beside the
-path, and the leaf at which the path ends, if it ends at one. Whoever trusts the root hash needs nothing else.
+path, and the leaf at which the path ends, if it ends at one. A verifier needs nothing but a trusted root hash.
 
 Wire form, in bytes:
 
@@ -11,7 +11,7 @@ Wire form, in bytes:
     (n + 7) // 8   one bit a sibling from the root down, most significant bit first: 1 = given below, 0 = EMPTY
     32 each        the siblings that are not EMPTY, from the root down
 
-There is one wire form for each proof: spare bits are 0, and an EMPTY sibling is never spelt out.
+Each proof has exactly one wire form: spare bits are 0, and an EMPTY sibling is never written out.
 """
 
 from bisect import bisect_left
@@ -36,16 +36,16 @@ Leaf: TypeAlias = tuple[bytes, bytes]
 
 
 class ProofError(PeerError):
-    """A proof does not show what it was given for."""
+    """A proof does not show what it should."""
 
 
 def leaf_hash(leaf: Leaf) -> bytes:
-    """Hash of a subtree with exactly one leaf: SHA-256(00 ‖ key ‖ value hash)."""
+    """Return the hash of a subtree with exactly one leaf: SHA-256(00 ‖ key ‖ value hash)."""
     return sha256(b"\x00" + leaf[0] + leaf[1]).digest()
 
 
 def inner_hash(left: bytes, right: bytes) -> bytes:
-    """Hash of a subtree with two or more leaves: SHA-256(01 ‖ left ‖ right)."""
+    """Return the hash of a subtree with two or more leaves: SHA-256(01 ‖ left ‖ right)."""
     return sha256(b"\x01" + left + right).digest()
 
 
@@ -71,7 +71,7 @@ class Proof:
 
     @classmethod
     def parse(cls, data: bytes) -> "Proof":
-        """Decode the wire form; MalformedError on anything but the one encoding of a proof."""
+        """Decode the wire form; raises MalformedError on anything but the one encoding of a proof."""
         cursor = Cursor(data, "proof")
         count, ends_at_leaf = cursor.uint(2), cursor.uint(1)
         if count > KEY_BITS or ends_at_leaf > 1:
@@ -89,7 +89,7 @@ class Proof:
 def verify_inclusion(root: bytes, key: bytes, value_hash: bytes, proof: Proof) -> None:
     """Check that the tree with this root maps `key` to `value_hash`.
 
-    Raises ProofError otherwise, also where the proof shows that the key is absent.
+    Raises ProofError otherwise, also if the proof shows that the key is absent.
     """
     if proof.leaf != (key, value_hash):
         raise ProofError("the proof does not end at the leaf in question")
@@ -99,8 +99,8 @@ def verify_inclusion(root: bytes, key: bytes, value_hash: bytes, proof: Proof) -
 def verify_absence(root: bytes, key: bytes, proof: Proof) -> None:
     """Check that the tree with this root does not hold `key`; raises ProofError otherwise.
 
-    The path of an absent key ends at an empty place, or at another key's leaf that is alone in the subtree where
-    the absent one would be.
+    The path of an absent key ends at an empty place, or at another key's leaf that is the only one in the subtree
+    to which the absent key belongs.
     """
     if proof.leaf is not None:
         depth = len(proof.siblings)
@@ -113,20 +113,20 @@ def verify_absence(root: bytes, key: bytes, proof: Proof) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PrefixProof:
-    """Which leaves have a prefix: the hashes beside the path to it, from the root down, and all leaves at its end.
+    """A proof of all leaves with a prefix: the hashes beside the path to it, from the root down, and these leaves.
 
-    The path ends above the prefix where one leaf at most is left; that leaf may then have another prefix.
+    The path ends above the prefix as soon as at most one leaf is left. That leaf may have another prefix.
     """
 
     siblings: tuple[bytes, ...]
     leaves: tuple[Leaf, ...]
-    """By key."""
+    """Sorted by key."""
 
 
 def verify_prefix(root: bytes, prefix: bytes, proof: PrefixProof) -> dict[bytes, bytes]:
-    """Return all leaves of the tree with this root, key to value hash, that begin with the nibbles `prefix`.
+    """Return all leaves, key to value hash, of the tree with this root whose keys begin with the nibbles `prefix`.
 
-    Raises ProofError where the proof does not show that these are all.
+    Raises ProofError if the proof does not show that these are all.
     """
     depth, keys = len(proof.siblings), [key for key, _ in proof.leaves]
     if depth > 4 * len(prefix) or any(nibble > 15 for nibble in prefix) or len(prefix) > KEY_BITS // 4:
@@ -143,7 +143,7 @@ def verify_prefix(root: bytes, prefix: bytes, proof: PrefixProof) -> dict[bytes,
 
 
 def _subtree(leaves: Sequence[Leaf], depth: int) -> bytes:
-    """Hash of the subtree at a depth with these leaves, by key, and no others."""
+    """Return the hash of the subtree at `depth` (bits) that has exactly these leaves, which are sorted by key."""
     if len(leaves) < 2:
         return leaf_hash(leaves[0]) if leaves else EMPTY
     split = bisect_left(leaves, 1, key=lambda leaf: _prefix(leaf[0], depth + 1) & 1)
@@ -151,7 +151,7 @@ def _subtree(leaves: Sequence[Leaf], depth: int) -> bytes:
 
 
 def _fold(digest: bytes, path: int, siblings: Sequence[bytes]) -> bytes:
-    """Hash from the end of a path up to the root; `path` has one bit for each of the siblings."""
+    """Return the root hash above `digest` at the end of a path; `path` has one bit for each sibling."""
     for sibling in reversed(siblings):
         digest = inner_hash(sibling, digest) if path & 1 else inner_hash(digest, sibling)
         path >>= 1

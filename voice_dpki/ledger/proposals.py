@@ -1,4 +1,4 @@
-"""Proposals: what operators are asked to decide, and how far they are with it.
+"""Proposals: the changes that operators decide on, and the state of their votes.
 
     change   = ["member", revision / null, organization, kind, [domains], [ranges], [spcs], [validators], [keys]]
              / ["remove", organization]
@@ -9,9 +9,9 @@
                                                     [* approving], [* rejecting], due height, due_s]
     SHA-256("voice-dpki/proposals/v1" ‖ 00)     -> ["proposals", [* [id, by, height, time_s]]]
 
-The id is the SHA-256 of the body that proposed it. "member" admits a member (revision null), or puts a new record
-in the place of the one with that revision; that ends a suspension. The list says for each proposal from which
-height and time on a block has something to do about it.
+The id is the SHA-256 of the body of the transaction that proposes it. "member" admits a member (revision null), or
+replaces the record that has this revision, which also ends a suspension. The list gives for each proposal the first
+height and time at which a block must act on it.
 """
 
 import hashlib
@@ -49,21 +49,21 @@ class SetMember:
 
 @dataclass(frozen=True, slots=True)
 class RemoveMember:
-    """Remove a member: its certificates are trusted no more."""
+    """Remove a member; its certificates are no longer trusted."""
 
     organization: str
 
 
 @dataclass(frozen=True, slots=True)
 class SuspendMember:
-    """Stop a compromised member at once: it can do nothing, and its certificates are suspended."""
+    """Suspend a compromised member at once: its transactions are refused and its certificates are suspended."""
 
     organization: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Revoke or suspend certificates at once, whoever endorsed them."""
+    """Revoke or suspend certificates at once, whichever member endorsed them."""
 
     digests: tuple[CertDigest, ...]
     status: CertStatus
@@ -74,7 +74,7 @@ Change: TypeAlias = SetMember | RemoveMember | SuspendMember | SetStatus
 
 
 class ProposalState(StrEnum):
-    """How far a proposal is."""
+    """State of a proposal."""
 
     OPEN = "open"
     PASSED = "passed"
@@ -124,7 +124,7 @@ class Proposal:
     rejecting: tuple[str, ...]
     due_height: int
     due_s: int
-    """When a passed one takes effect: the first block that has both this height and this time."""
+    """A passed proposal takes effect with the first block that has reached both `due_height` and `due_s`."""
 
     @classmethod
     def parse(cls, data: bytes) -> "Proposal":
@@ -147,7 +147,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A proposal in the list, and from when on a block has something to do about it."""
+    """A proposal in the list, with the first height and time at which a block must act on it."""
 
     proposal_id: bytes
     by: str
@@ -156,17 +156,17 @@ class Entry:
 
 
 def proposal_id(body_bytes: bytes) -> bytes:
-    """Name the proposal that a transaction's body makes."""
+    """Return the id of the proposal that a transaction's body makes."""
     return hashlib.sha256(body_bytes).digest()
 
 
 def proposal_key(identity: bytes) -> bytes:
-    """Key of a proposal's leaf."""
+    """Return the key of a proposal's leaf."""
     return hashlib.sha256(_DOMAIN + identity).digest()
 
 
 def proposal_of(view: StateView, identity: bytes) -> Proposal | None:
-    """Return a proposal."""
+    """Return a proposal, or None if the state does not hold it."""
     data = view.leaf(proposal_key(identity))
     return None if data is None else Proposal.parse(data)
 
@@ -178,7 +178,7 @@ def entries_of(view: StateView) -> list[Entry]:
 
 
 def parse_entries(data: bytes) -> list[Entry]:
-    """Parse the value of the list's leaf."""
+    """Parse the value of the list's leaf; raises LocalError if it is not one."""
     match cbor.decode(data, "proposal list"):
         case ["proposals", list(entries)]:
             return [Entry(*entry) for entry in entries]
@@ -186,7 +186,7 @@ def parse_entries(data: bytes) -> list[Entry]:
 
 
 def put(draft: Draft, identity: bytes, proposal: Proposal) -> None:
-    """Set a proposal, and its place in the list."""
+    """Write a proposal and its entry in the list."""
     draft.leaves[proposal_key(identity)] = proposal.serialize()
     passed = proposal.state is ProposalState.PASSED
     height, time_s = (proposal.due_height, proposal.due_s) if passed else (0, proposal.until_s + 1)
@@ -194,7 +194,7 @@ def put(draft: Draft, identity: bytes, proposal: Proposal) -> None:
 
 
 def drop(draft: Draft, identity: bytes) -> None:
-    """Remove a proposal."""
+    """Remove a proposal and its entry in the list."""
     draft.put(proposal_key(identity), None)
     _write(draft, _others(draft, identity))
 

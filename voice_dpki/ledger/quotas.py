@@ -1,4 +1,4 @@
-"""How much of the ledger a member uses, and the bounds on it: no member can fill the ledger, or a block, alone.
+"""Each member's usage of the ledger, its quotas, so that no member can fill the ledger alone, and a block's limit.
 
 SHA-256("voice-dpki/usage/v1" ‖ 00 ‖ organization) -> ["usage", certificates, hour, certificates in that hour]
 """
@@ -19,13 +19,13 @@ _DOMAIN = b"voice-dpki/usage/v1\0"
 
 
 def check_room(draft: Draft, count: int) -> None:
-    """Raise Refused where the block has no room for `count` new certificates, before any work is done on them."""
+    """Raise Refused if the block has no room for `count` new certificates; call it before checking them."""
     if draft.recorded + count > MAX_BLOCK_CERTIFICATES:
         raise Refused(Refusal.BLOCK_FULL)
 
 
 def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
-    """Count `count` new certificates of a member; raises Refused where a bound is passed."""
+    """Add `count` new certificates to a member's usage; raises Refused if that exceeds a quota."""
     parameters, hour = parameters_of(draft), time_s // HOUR_S
     total, last_hour, recent = usage(draft, organization)
     recent = count + (recent if last_hour == hour else 0)
@@ -38,13 +38,17 @@ def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
 
 
 def leave(draft: Draft, organization: str) -> None:
-    """Count a certificate less."""
+    """Take one certificate off a member's total."""
     total, hour, recent = usage(draft, organization)
     draft.put(_key(organization), ["usage", total - 1, hour, recent])
 
 
 def usage(view: StateView, organization: str) -> tuple[int, int, int]:
-    """Return a member's certificates on the ledger, an hour since 1970, and how many were recorded in it."""
+    """Return how many certificates a member has on the ledger, and how many of them one hour recorded.
+
+    The three numbers are the total, the hour of the member's last recording, counted from the Unix epoch, and the
+    certificates recorded in that hour.
+    """
     data = view.leaf(_key(organization))
     if data is None:
         return 0, 0, 0

@@ -1,4 +1,4 @@
-"""What the ledger holds about a certificate: its record, a leaf of the tree under H(CERT).
+"""Records of certificates: a certificate's record is the leaf of the tree under H(CERT).
 
 record = ["certificate", status, organization, not_before_s, not_after_s, recorded_height, changed_height,
           revision, reason, key_id, changed_by, replaces, replaced_by]    -- deterministic CBOR
@@ -18,7 +18,7 @@ KIND = "certificate"
 
 
 class CertStatus(StrEnum):
-    """Status of a certificate. A record holds one of the first three; the others follow from time or absence."""
+    """Status of a certificate. Records hold only the first three; the others follow from time or absence."""
 
     VALID = "valid"
     SUSPENDED = "suspended"
@@ -47,7 +47,7 @@ REASONS = frozenset(
 
 
 class Authority(IntEnum):
-    """Who gave a certificate its status, in rising order: nobody resumes what a higher authority suspended."""
+    """Who set a certificate's status, in rising order. Nobody can resume what a higher authority suspended."""
 
     OWNER = 0
     """The certificate's own key."""
@@ -93,7 +93,7 @@ class CertRecord:
 
     @classmethod
     def parse(cls, data: bytes) -> "CertRecord":
-        """Parse a record; raises MalformedError on anything but its one encoding."""
+        """Parse a record; raises MalformedError on anything but the canonical encoding."""
         match cbor.decode(data, "record"):
             case ["certificate", str(status), str(organization), *rest] if len(rest) == 10:
                 if status not in RECORDED or type(rest[7]) is not int or rest[7] not in set(Authority):
@@ -124,15 +124,15 @@ class CertRecord:
 
     @staticmethod
     def is_one(data: bytes) -> bool:
-        """Tell whether a leaf's value is the record of a certificate, and not of another kind."""
+        """Return whether a leaf's value is the record of a certificate."""
         return data.startswith(_PREFIX)
 
     def value_hash(self) -> bytes:
-        """Return the record's hash, as the tree holds it."""
+        """Return the value hash under which the tree holds the record."""
         return hashlib.sha256(self.serialize()).digest()
 
     def status_at(self, now_s: float) -> CertStatus:
-        """Tell the status at `now_s`: what is revoked stays so, even when it has expired."""
+        """Return the status at `now_s`; a revoked certificate stays revoked after it expires."""
         if self.status is CertStatus.REVOKED:
             return self.status
         if now_s > self.not_after_s:
@@ -143,4 +143,4 @@ class CertRecord:
 
 
 _PREFIX = cbor.encode([KIND, *[0] * 12])[:-12]
-"""How the encodings of records, and of no other leaves, begin."""
+"""The first bytes of every record's encoding, and of no other leaf's."""

@@ -1,7 +1,7 @@
-"""Why the ledger refuses a transaction: one number, one name and one sentence for each reason, alike on every node.
+"""Reasons why the ledger refuses a transaction: a number, a name and a sentence each, the same on every node.
 
-The numbers are the codes of ABCI results: they go into the header's last_results_hash, so that they never change
-their meaning. The sentences hold nothing that comes from the transaction.
+The numbers are the codes of ABCI results. The header's last_results_hash commits to them, so their meaning must
+never change. The sentences hold nothing that comes from the transaction.
 """
 
 from enum import Enum
@@ -12,9 +12,10 @@ _ROLE = "by a key that the ledger holds for the member"
 
 
 class Refusal(Enum):
-    """A reason to refuse. Codes below 100 keep a transaction out of blocks, because it is nobody's or has no room.
+    """A reason to refuse.
 
-    Codes from 100 concern a certificate, from 200 its status, from 300 proposals and members.
+    Codes below 100 keep a transaction out of blocks: it has no valid sender, or the block has no room for it. Codes
+    from 100 concern a certificate, from 200 its status, from 300 proposals and members.
     """
 
     TOO_LARGE = (1, "transaction-too-large", "The transaction has more than 65536 bytes.")
@@ -159,7 +160,7 @@ class Refusal(Enum):
 
 
 class Refused(PeerError):
-    """A transaction is refused, for the reason in `refusal`."""
+    """A transaction is refused; `refusal` is the reason."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.sentence)
@@ -189,4 +190,4 @@ CONFLICT_REFUSALS = {
     "endorsing-key": Refusal.ENDORSING_KEY_TAKEN,
     "range": Refusal.RANGE_TAKEN,
 }
-"""The refusal for each kind of `voice_dpki.ledger.members.ConflictError` that a change of one member can bring."""
+"""The refusal for each kind of `voice_dpki.ledger.members.ConflictError` that a change of one member can cause."""

@@ -1,7 +1,7 @@
-"""Replaying a ledger: blocks in their order, each held to the one before it and to the state that it proves.
+"""Replaying a ledger: blocks in order, each checked against its predecessor and against the computed state.
 
-The AppHash after block N stands in header N+1. A replica therefore keeps what a block did until the next header has
-shown it to be right, and gives both to the store together: what is stored is always proved by the stored header.
+The AppHash after block N is in header N+1. A replica therefore keeps the effects of a block until the next header
+confirms them, and returns both to be stored together. So the stored header always proves the stored state.
 """
 
 import base64
@@ -30,10 +30,13 @@ from voice_dpki.ledger.view import Layered, StateView
 from voice_dpki.names import Height
 
 MAX_TRANSACTIONS = 1000
-"""Transactions in a block: bounds the time that a node needs to execute one to a few hundred milliseconds."""
+"""Transactions in a block: with one certificate each, a node executes this many in a few hundred milliseconds.
+
+`quotas.MAX_BLOCK_CERTIFICATES` limits a block of batches.
+"""
 
 MAX_EVIDENCE = 8192
-"""Pieces of evidence in a block: more than MAX_EVIDENCE_BYTES can hold, as two signatures alone have 128 bytes."""
+"""Pieces of evidence in a block: more than fit into MAX_EVIDENCE_BYTES, as two signatures alone have 128 bytes."""
 
 
 class BlockError(PeerError):
@@ -41,7 +44,7 @@ class BlockError(PeerError):
 
 
 class DivergenceError(LocalError):
-    """The validators agreed on another state than this replica computed: it must not go on."""
+    """The validators agreed on another state than this replica computed, so it must stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,17 @@ class SignedBlock:
         return Height(self.header.height)
 
     def content(self) -> Block:
-        """Return what the state machine takes in."""
+        """Return the block as the state machine takes it."""
         return Block(self.height, self.header.time_ns // 10**9, self.transactions, misbehaving(self.evidence))
 
     def to_json(self) -> dict[str, Any]:
-        """Form of `GET /ledger/v1/blocks/{height}`."""
+        """Return the form of `GET /ledger/v1/blocks/{height}`."""
         raws = [serialize_evidence(each) for each in self.evidence]
         return {"signed_header": self.signed_header.to_json(), **content_json(self.transactions, raws)}
 
     @classmethod
     def from_json(cls, data: bytes) -> "SignedBlock":
-        """Parse the JSON of `to_json`; raises MalformedError. Nothing is verified."""
+        """Parse the JSON of `to_json` without verifying it; raises MalformedError."""
         try:
             form = msgspec.json.decode(data, type=_BlockForm)
             transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
@@ -84,7 +87,7 @@ class SignedBlock:
 
 
 def content_json(transactions: Iterable[bytes], evidence: Sequence[bytes]) -> dict[str, list[str]]:
-    """What stands beside the header in a block's JSON: all in base64, and evidence only if there is any."""
+    """Return the part of a block's JSON beside the header: all in base64, and evidence only if there is any."""
     forms = {"transactions": [base64.b64encode(raw).decode("ascii") for raw in transactions]}
     if evidence:
         forms["evidence"] = [base64.b64encode(raw).decode("ascii") for raw in evidence]
@@ -105,7 +108,7 @@ class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A block and what it did."""
+    """A block and its effects."""
 
     block: SignedBlock
     outcome: Outcome
@@ -113,7 +116,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to store together: blocks in order, and the header that proves the state after them."""
+    """Data to store together: blocks in order, and the header that proves the state after them."""
 
     executed: tuple[Executed, ...]
     tip: SignedHeader
@@ -124,10 +127,13 @@ class Step:
 
 
 class Replica:
-    """Takes blocks in order; pure apart from remembering the last one. Headers are verified by the caller."""
+    """Executor of blocks in order. The caller verifies the headers.
+
+    It has no side effects except that it remembers the last block.
+    """
 
     def __init__(self, view: StateView, last: SignedHeader | None, codes: Sequence[int] = ()) -> None:
-        """Begin with a stored state, the last block that was executed (None: genesis), and its result codes."""
+        """Start from a stored state, the last executed block's header (None: genesis), and its result codes."""
         self._view = view
         self._pending: Executed | None = None
         self.last = last
@@ -151,10 +157,10 @@ class Replica:
         return [ExecTxResult(code) for code in self.codes]
 
     def take(self, block: SignedBlock) -> Step:
-        """Execute the next block and return what is to be stored now, which the caller does before the next call.
+        """Execute the next block and return what the caller must store before the next call.
 
-        Raises BlockError where the block does not follow, and DivergenceError where its header does not commit to
-        the state that this replica computed; in both cases nothing changed.
+        Raises BlockError if the block does not follow the last one, and DivergenceError if its header does not
+        commit to the state that this replica computed. In both cases the replica is unchanged.
         """
         check_link(block, self.last)
         self._check_state(block.header)
@@ -178,7 +184,7 @@ class Replica:
 
 
 def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
-    """Raise BlockError unless `block` comes next after `before` and holds what its header says."""
+    """Raise BlockError unless `block` is the successor of `before` and holds what its header commits to."""
     header = block.header
     if header.height != (before.header.height if before else 0) + 1:
         raise BlockError("the block's height is not the next one")

@@ -1,4 +1,4 @@
-"""Verifying the signatures on transactions, each only once."""
+"""Verification of the signatures on transactions, cached so that each is verified only once."""
 
 from functools import lru_cache
 
@@ -6,8 +6,11 @@ from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 
 _CACHED_VERDICTS = 8192
-"""Signatures whose verification is remembered between the check of a transaction and its block: a mempool's worth,
-for with fewer, the first of those that wait are forgotten before their block comes, and all are verified twice."""
+"""Signatures whose verification is cached from the check of a transaction to its block: as many as a mempool holds.
+
+With a smaller cache, the oldest entries of a full backlog would be evicted before their block, and every signature
+verified twice.
+"""
 
 _ES256_BYTES = 64
 

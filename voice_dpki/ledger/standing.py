@@ -1,4 +1,4 @@
-"""What a certificate is worth: its record, and the standing of the member that it is recorded under."""
+"""The effective status of a certificate, from its record and the member that it is recorded under."""
 
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord, CertStatus
@@ -7,10 +7,10 @@ _LASTING = frozenset({CertStatus.REVOKED, CertStatus.EXPIRED})
 
 
 def status_of(record: CertRecord | None, member: Member | None, now_s: float) -> CertStatus:
-    """Tell the status of a certificate at `now_s`; `member` is the record's organisation, None if it is no member.
+    """Return a certificate's status at `now_s`; `member` is the record's organisation, None if it is no member.
 
-    With its member a certificate loses all trust, and does not regain it when a member of that name is admitted
-    again: it counts as revoked. While the member is suspended, so are its certificates.
+    When its member is removed, a certificate counts as revoked unless it has expired. It stays so when a member of
+    the same name is admitted again. While the member is suspended, so are its certificates.
     """
     if record is None:
         return CertStatus.UNKNOWN

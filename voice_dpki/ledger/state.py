@@ -1,8 +1,8 @@
 """The ledger's state machine: a pure function of the state before a block, and the block.
 
 Every node computes the same results and the same AppHash from the same blocks: nothing here depends on a clock
-other than the block's time, on the order of a set, on a float or on a node's configuration. What a member may do is
-decided from the state as it stands after the transactions before it in the same block.
+other than the block's time, on the order of a set, on a float or on a node's configuration. Each transaction is
+judged by the state after the transactions before it in the same block.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ __all__ = [
 
 
 def apply(view: StateView, block: Block) -> Outcome:
-    """Execute a block; pure. What a transaction is refused for is in its result, and it then changes nothing."""
+    """Execute a block, without side effects. A refused transaction changes nothing; its result says why."""
     draft = Draft(view)
     _begin(draft, block)
     results = tuple(_result(draft, block, raw) for raw in block.transactions)
@@ -53,14 +53,15 @@ def apply(view: StateView, block: Block) -> Outcome:
 
 
 def check(view: StateView, height: Height, time_s: int, raw: bytes) -> TxResult:
-    """Tell what would become of a transaction if it came first in the block at `height`; changes nothing."""
+    """Return the result that a transaction would have as the first in the block at `height`; changes nothing."""
     return _result(Draft(view), Block(height, time_s, ()), raw)
 
 
 def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> TxResult:
-    """Tell whether a transaction is its sender's, who has room for the certificates in it, all of them new.
+    """Check the sender of a transaction, its quota, and that none of the certificates is recorded already.
 
-    They are not verified, which would take a hundred times as long. Without certificates, tells what `check` does.
+    The certificates are not verified, which would take a hundred times as long. For a transaction without
+    certificates, the result is that of `check`. Changes nothing.
     """
     draft = Draft(view)
     try:
@@ -80,7 +81,7 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
 
 
 def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Parameters, time_s: int) -> Outcome:
-    """Compute the state that a genesis at `time_s` begins with; the members are known to share nothing."""
+    """Compute the initial state for a genesis at `time_s`; the members are known to share nothing."""
     draft = Draft(MemoryState(""))
     draft.leaves[PARAMETERS_KEY] = parameters.serialize()
     directory.begin(draft, members)
@@ -90,7 +91,7 @@ def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Pa
 
 
 def _begin(draft: Draft, block: Block) -> None:
-    """Do what the block does by itself, before its transactions."""
+    """Make the changes that a block brings besides its transactions, and before them."""
     validators.advance(draft)
     if block.misbehaving:
         directory.drop_validators(draft, frozenset(block.misbehaving))
@@ -128,7 +129,7 @@ def _check_chain(draft: Draft, transaction: Transaction) -> None:
 
 
 def _endorser(draft: Draft, transaction: Transaction) -> Member:
-    """Return the member in whose name the transaction is made, after checking all signatures to be its own."""
+    """Return the member in whose name the transaction is made, after verifying that all signatures are its own."""
     member = draft.member(transaction.body.by)
     if member is None:
         raise Refused(Refusal.MEMBER)
@@ -150,4 +151,4 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Propose: governance.propose,
     Vote: governance.vote,
 }
-"""For each kind of a member's transactions, what carries it out."""
+"""The handler of each kind of transaction that a member signs."""

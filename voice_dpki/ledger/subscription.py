@@ -1,9 +1,9 @@
-"""Knowing signers before they call: what was looked up once is held, and kept fresh by the ledger's changes.
+"""A cache of certificates that the ledger's changes keep fresh, so that signers are known before they call.
 
-A known certificate is answered for without asking the node, as long as the newest header is not too old. Every
-change is told by the node in a way that it cannot keep one back (`voice_dpki.ledger.changes`): what it touches is
-dropped at once and looked up again. When the connection breaks, the next question takes up where the last answer
-ended, or starts afresh where the node cannot tell any more.
+A held certificate is served without a request to the node, as long as the newest header is not too old. The node
+reports changes in a form from which it cannot withhold any (`voice_dpki.ledger.changes`). A resolution that a
+change touches is dropped at once and looked up again. After a broken connection, the next request continues from
+the last answer, or starts anew if the node does not know the changes since then.
 """
 # ruff: noqa: TID251 - this is a shell: it waits, and runs as a task
 
@@ -22,20 +22,20 @@ from voice_dpki.names import CertDigest
 log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 10_000
-"""Certificates that are held: about 30 MB."""
+"""Held certificates: about 30 MB."""
 
 COMPARE_S = 60.0
-"""How often the newest header is held to those of the witnesses."""
+"""How often the newest header is compared with those of the witnesses."""
 
 WAIT_S = 10.0
-"""How long the node may keep the question for changes; it answers at its next header, heartbeats included."""
+"""How long the node may delay its answer about changes. It answers at its next header, including heartbeats."""
 
 RETRY_S = (0.05, 0.2, 0.5, 1.0)
-"""Pauses after one failure, two, and so on; the last one stays."""
+"""Pauses after one failure, two, and so on; the last is used for all later ones."""
 
 
 class Subscription:
-    """Looks certificates up with `client`, holding what was found; `run` keeps that fresh."""
+    """A cache of the certificates that `client` looks up. `run` keeps it fresh."""
 
     def __init__(
         self,
@@ -45,16 +45,19 @@ class Subscription:
         witnesses: Sequence[LedgerClient] = (),
         compare_s: float = COMPARE_S,
     ) -> None:
-        """`witnesses` ask other nodes: whose node is cut off, or lies, can be shown another history than others."""
+        """`witnesses` are clients of other nodes.
+
+        With one node only, a subscriber whose node lies or is cut off could be shown another history than others.
+        """
         self._client = client
         self._witnesses = witnesses
         self._compare_s = compare_s
         self._holdings = Holdings(max_entries)
 
     async def look_up(self, digest: CertDigest) -> Resolution:
-        """Return what the ledger proves about a certificate, from what is held if that is not too old.
+        """Return what the ledger proves about a certificate, from the cache if that is not too old.
 
-        Raises InquiryError where it has to be asked and proves nothing.
+        Raises InquiryError if the node must be asked and gives no reliable answer.
         """
         held = self.held(digest)
         if held is not None:
@@ -64,7 +67,10 @@ class Subscription:
         return found
 
     def held(self, digest: CertDigest) -> Resolution | None:
-        """Return what is held about a certificate, unless it is too old to be relied on."""
+        """Return what is held about a certificate; None if nothing is, if it is too old, or if our clock is wrong.
+
+        Returns None also after a fork.
+        """
         if self._client.fork is not None:
             return None
         try:
@@ -76,7 +82,7 @@ class Subscription:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow the changes while the context lasts; raises at its end what that failed with, if it did."""
+        """Follow the changes while the context lasts; at its end, raise the error that stopped this, if any."""
         tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compared())]
         try:
             yield
@@ -104,7 +110,7 @@ class Subscription:
         await compare(self._client, self._witnesses, self._compare_s)
 
     async def _advance(self) -> None:
-        """Wait for the next header, and look up again what it changes."""
+        """Wait for the next header, and look up again the certificates that it affects."""
         header, changed = await self._client.changes(self._holdings.header, wait_s=WAIT_S)
         dropped = self._holdings.advance(header, changed)
         for start in range(0, len(dropped), MAX_BATCH):
@@ -117,7 +123,10 @@ class Subscription:
 
 
 async def compare(client: LedgerClient, witnesses: Sequence[LedgerClient], every_s: float = COMPARE_S) -> None:
-    """Hold a client's newest header to those of witnesses, now and then, until cancelled; the log tells."""
+    """Compare a client's newest header with those of witnesses every `every_s`, until cancelled.
+
+    A disagreement is logged, and so is a witness that does not answer. Returns at once without witnesses.
+    """
     while witnesses:
         await asyncio.sleep(every_s)
         for witness in witnesses:

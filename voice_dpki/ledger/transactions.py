@@ -1,4 +1,4 @@
-"""Transactions: what members ask of the ledger, as deterministic CBOR under signatures.
+"""Transactions: the members' requests to the ledger, in signed deterministic CBOR.
 
     transaction = [1, body: bytes, [+ [key_id: bytes .size 32, signature: bytes .size (64..1024)]]]
     body        = {"chain": text, "by": text, "kind": text, ...}                -- by: an organisation
@@ -12,9 +12,9 @@
     "vote"          "proposal": bytes .size 32, "approve": bool
 
 A signature is over "voice-dpki/tx/v1", a zero byte and the bytes of the body as received: ECDSA P-256 with SHA-256
-as r ‖ s, or for the RSA key of a certificate RSASSA-PSS. The key is named by the SHA-256 of its
-SubjectPublicKeyInfo. What a body asks for can happen only once (a certificate is recorded once, a revision is left
-once, an operator votes once), so repeating a transaction, or signing its body again, changes nothing.
+as r ‖ s, or RSASSA-PSS for a certificate's RSA key. The key is named by the SHA-256 of its SubjectPublicKeyInfo. A
+body can take effect only once (a certificate is recorded once, a status changes once from a given revision, an
+operator votes once), so repeating a transaction, or signing its body again, changes nothing.
 """
 
 import hashlib
@@ -39,22 +39,22 @@ MAX_BATCH = 256
 """Certificates in a batch."""
 
 MAX_SIGNATURE_BYTES = 1024
-"""A signature by the largest RSA key."""
+"""Size of a signature by the largest RSA key."""
 
 MAX_KEY_BYTES = 2048
-"""A SubjectPublicKeyInfo; the largest RSA key's has about 1100."""
+"""Largest SubjectPublicKeyInfo; that of the largest RSA key has about 1100 bytes."""
 
 MAX_SIGNATURES = 32
-"""Signatures on one transaction: a quorum's, in time; each costs every validator 80 µs."""
+"""Signatures on one transaction, with room for a quorum's; each costs every validator 80 µs."""
 
 MAX_TEXT_LENGTH = 64
 """Characters of a text in a body; an organisation's name has no more (RFC 5280, ub-organization-name)."""
 
 _PARSED = 64
-"""Transactions that are remembered parsed: several look at each one that comes, one after the other."""
+"""Cached parsed transactions: several callers parse each received transaction, one after the other."""
 
 SIGNATURE_DOMAIN = b"voice-dpki/tx/v1\0"
-"""Keeps these signatures apart from everything else that an endorsing key may sign."""
+"""Separates these signatures from everything else that an endorsing key may sign."""
 
 RENEWAL_DOMAIN = b"voice-dpki/renewal/v1\0"
 """The same for an owner's signature on a renewal."""
@@ -80,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Record `certificate` as what follows `replaces`, whose owner signs for it with `renewal_bytes`."""
+    """Record `certificate` as the successor of `replaces`, whose owner's key signs `renewal_bytes`."""
 
     chain: str
     by: str
@@ -92,7 +92,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class ChangeStatus:
-    """Move the certificate `digest` from its `revision` to `status`, in the name of the member `by`."""
+    """Change the status of the certificate `digest`, at `revision`, to `status`, in the name of the member `by`."""
 
     chain: str
     by: str
@@ -104,7 +104,7 @@ class ChangeStatus:
 
 @dataclass(frozen=True, slots=True)
 class OwnerStatus:
-    """The same, by the certificate's own key (DER SubjectPublicKeyInfo); `by` is the member that endorsed it."""
+    """The same by the certificate's own key (DER SubjectPublicKeyInfo); `by` is the member that endorsed it."""
 
     chain: str
     by: str
@@ -117,7 +117,7 @@ class OwnerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Ask the operators for a change (`voice_dpki.ledger.proposals.Change`), to be decided until `until_s`."""
+    """Propose a change (`voice_dpki.ledger.proposals.Change`) that the operators can decide on until `until_s`."""
 
     chain: str
     by: str
@@ -148,7 +148,7 @@ class Endorsement:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction as received: `body_bytes` is what was signed."""
+    """A transaction as received; `body_bytes` are the signed bytes of its body."""
 
     body: Body
     body_bytes: bytes
@@ -185,24 +185,24 @@ def _parse(raw: bytes) -> Transaction:
 
 
 def certificates_in(body: Body) -> tuple[bytes, ...]:
-    """Return the certificates (DER) that a transaction asks to record."""
+    """Return the certificates (DER) that a transaction's body asks to record."""
     if isinstance(body, Batch):
         return body.certificates
     return (body.certificate,) if isinstance(body, Submit | Renew) else ()
 
 
 def key_id_of(public_key_der: bytes) -> bytes:
-    """Name a key: SHA-256 of its DER SubjectPublicKeyInfo."""
+    """Return a key's identifier: the SHA-256 of its DER SubjectPublicKeyInfo."""
     return hashlib.sha256(public_key_der).digest()
 
 
 def signed_bytes(body_bytes: bytes) -> bytes:
-    """Return what an endorsement of a body signs."""
+    """Return the bytes that an endorsement of a body signs."""
     return SIGNATURE_DOMAIN + body_bytes
 
 
 def renewal_bytes(chain: str, replaces: CertDigest, digest: CertDigest) -> bytes:
-    """Return what the owner of a certificate signs with its key, to have `digest` follow it."""
+    """Return the bytes that a certificate's owner signs with its key to accept `digest` as the successor."""
     return RENEWAL_DOMAIN + cbor.encode([chain, replaces, digest])
 
 
@@ -219,7 +219,7 @@ def certificates_of(body: Body) -> tuple[bytes, ...]:
 def endorse(body: Body, signers: Sequence[Signer]) -> bytes:
     """Serialise `body` as a transaction with the signature of each of `signers`.
 
-    Raises LocalError if a signer cannot be the one that is needed, or the transaction would be too large.
+    Raises LocalError if an endorsing key has the wrong type, or if the transaction would be too large.
     """
     if not isinstance(body, OwnerStatus) and any(signer.algorithm != "ES256" for signer in signers):
         raise LocalError("an endorsing key must be ECDSA on P-256")
@@ -312,7 +312,7 @@ _KINDS: dict[str, tuple[type[Body], dict[str, _Parser]]] = {
     "propose": (Propose, {**_COMMON, "until_s": _number, "change": _long}),
     "vote": (Vote, {**_COMMON, "proposal": _hash, "approve": _flag}),
 }
-"""For each kind its class and, for exactly the members that its body has beside the kind, their parsers."""
+"""The class of each kind, and a parser for each field of its body, which has exactly these fields and `kind`."""
 
 _KIND_OF = {body_type: kind for kind, (body_type, _) in _KINDS.items()}
 

@@ -1,21 +1,21 @@
 """Compact sparse Merkle tree: the ledger's content under one root hash, with proofs of presence and of absence.
 
-Keys and value hashes are 32 bytes each. The tree is binary over the bits of the key, most significant first, and
-its root depends only on what it maps, never on the order in which that came about:
+Keys and value hashes have 32 bytes each. The tree is binary over the bits of the key, most significant first. Its
+root depends only on its leaves, never on the order of the changes:
 
     no leaf in a subtree          EMPTY = 32 zero bytes
-    exactly one leaf              SHA-256(00 ‖ key ‖ value hash), wherever in the subtree it belongs
+    exactly one leaf              SHA-256(00 ‖ key ‖ value hash), independent of its place in the subtree
     two leaves or more            SHA-256(01 ‖ left ‖ right), over the halves split by the next bit
 
-It is stored radix 16: one stored node for each nibble path under which two leaves or more live (and one for the
-root as soon as there is a leaf), under that path, with what stands at its 16 slots:
+It is stored with radix 16: one node for each nibble path with two or more leaves below it, and one for the root as
+soon as there is a leaf. A node is stored under its path and describes its 16 slots:
 
     2   mask of the slots that hold a lone leaf, big-endian, bit i for slot i
     2   mask of the slots with a node of their own
     for each marked slot, in order: 64 bytes key and value hash, or the 32 bytes hash of the node
 
-Only the live tree is kept: an update replaces the nodes on its way. Everything here is a pure function of what the
-NodeReader gives; after the design of the Jellyfish Merkle tree (Gao, Hu, Wu, 2021).
+Only the current tree is kept: an update replaces the nodes on the paths to its changes. Everything here is a pure
+function of what the NodeReader returns. The design follows the Jellyfish Merkle tree (Gao, Hu, Wu, 2021).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,23 +41,23 @@ _NO_SLOTS = bytes(4)
 _NOTHING: "list[Slot]" = [None] * RADIX
 
 Slot: TypeAlias = Leaf | bytes | None
-"""What a subtree holds: nothing, a lone leaf, or two leaves or more under this hash."""
+"""Content of a subtree: nothing, a lone leaf, or two or more leaves under this hash."""
 
 Change: TypeAlias = tuple[bytes, bytes | None]
-"""Key and its new value hash; None deletes."""
+"""A key and its new value hash; None deletes the leaf."""
 
 
 class NodeReader(Protocol):
     """The stored nodes of a tree."""
 
     def node(self, path: bytes) -> bytes | None:
-        """Return the node stored under a nibble path (one byte a nibble, the root's is empty), if there is one."""
+        """Return the node stored under a nibble path (a byte for each nibble, empty for the root), or None."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TreeUpdate:
-    """What a set of changes does to a tree: its new root hash, and the nodes to store (None = remove)."""
+    """The effect of changes on a tree: its new root hash, and the nodes to store (None = remove)."""
 
     root: bytes
     nodes: dict[bytes, bytes | None]
@@ -65,30 +65,33 @@ class TreeUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """In what two trees differ: the value hashes that leaves have in the later one (None = gone), and those nodes
-    of the earlier one that stand on the way to these leaves."""
+    """The difference between two trees.
+
+    It holds the later tree's value hashes of the leaves that differ (None = gone), and the earlier tree's nodes on
+    the paths to these leaves.
+    """
 
     changes: dict[bytes, bytes | None]
     nodes: dict[bytes, bytes]
 
 
 class TreeStoreError(LocalError):
-    """The stored nodes are damaged: one is missing or not of the form it must have."""
+    """The stored nodes are damaged: one is missing or malformed."""
 
 
 class TooManyLeavesError(PeerError):
-    """More leaves have the prefix than were allowed for."""
+    """More leaves have the prefix than the limit allows."""
 
 
 def root(reader: NodeReader) -> bytes:
-    """Hash of the whole tree, EMPTY if nothing is in it."""
+    """Return the hash of the whole tree, EMPTY if it has no leaf."""
     return _digest(_reduce(_load(reader, b"")))
 
 
 def update(reader: NodeReader, changes: Mapping[bytes, bytes | None]) -> TreeUpdate:
     """Compute the tree after `changes` (key to value hash, None = delete); nothing is written.
 
-    Deleting an absent key changes nothing. Raises ValueError where a key or a value hash has not 32 bytes.
+    Deleting an absent key changes nothing. Raises ValueError if a key or a value hash does not have 32 bytes.
     """
     if any(len(each) != HASH_BYTES for change in changes.items() for each in change if each is not None):
         raise ValueError(f"keys and value hashes have {HASH_BYTES} bytes")
@@ -98,7 +101,7 @@ def update(reader: NodeReader, changes: Mapping[bytes, bytes | None]) -> TreeUpd
 
 
 def get(reader: NodeReader, key: bytes) -> bytes | None:
-    """Value hash of `key`, or None where the tree does not hold it."""
+    """Return the value hash of `key`, or None if the tree does not hold it."""
     path, slots = b"", _load(reader, b"")
     while isinstance(slot := slots[nibble := _nibble(key, len(path))], bytes):
         path += bytes((nibble,))
@@ -107,7 +110,7 @@ def get(reader: NodeReader, key: bytes) -> bytes | None:
 
 
 def prove(reader: NodeReader, key: bytes) -> Proof:
-    """Prove what the tree holds for `key`: a path that ends at its leaf if present, elsewhere if absent."""
+    """Prove what the tree holds for `key`: the path ends at the key's leaf if it is present, elsewhere if not."""
     siblings: list[bytes] = []
     path = b""
     while True:
@@ -123,9 +126,9 @@ def prove(reader: NodeReader, key: bytes) -> Proof:
 
 
 def prove_prefix(reader: NodeReader, prefix: bytes, limit: int) -> PrefixProof:
-    """Prove which leaves have a key that begins with the nibbles `prefix` (one byte a nibble).
+    """Prove which leaves have a key that begins with the nibbles `prefix` (one byte for each nibble).
 
-    Raises TooManyLeavesError where they are more than `limit`.
+    Raises TooManyLeavesError if there are more than `limit`.
     """
     siblings: list[bytes] = []
     for depth, nibble in enumerate(prefix):
@@ -140,7 +143,7 @@ def prove_prefix(reader: NodeReader, prefix: bytes, limit: int) -> PrefixProof:
 
 
 def diff(before: NodeReader, after: NodeReader) -> Difference:
-    """Find in what two trees differ, reading only what lies on the way to the differences."""
+    """Return the difference between two trees, reading only nodes on the paths to it."""
     found = Difference({}, {})
     _Diff(before, after, found).compare(b"", _load(before, b""), _load(after, b""))
     if found.changes and (top := before.node(b"")) is not None:
@@ -149,10 +152,10 @@ def diff(before: NodeReader, after: NodeReader) -> Difference:
 
 
 def follow(root_before: bytes, difference: Difference) -> bytes:
-    """Return the root of the one tree that differs from the tree with `root_before` in these leaves alone.
+    """Return the root of the tree that differs from the one with `root_before` in the leaves of `difference` only.
 
-    If that is the root of a tree known otherwise, every leaf that `difference` does not name is the same in both.
-    Raises ProofError where its nodes are not those of the tree with `root_before`, or do not suffice.
+    If this equals the root of another known tree, every leaf that `difference` does not name is the same in both.
+    Raises ProofError if its nodes are not those of the tree with `root_before`, or are not sufficient.
     """
     if not difference.changes:
         return root_before
@@ -164,7 +167,7 @@ def follow(root_before: bytes, difference: Difference) -> bytes:
 
 
 class _Given:
-    """A reader of the nodes that came with a difference."""
+    """A reader of the nodes in a difference."""
 
     def __init__(self, nodes: Mapping[bytes, bytes]) -> None:
         self._nodes = nodes
@@ -174,9 +177,9 @@ class _Given:
 
 
 def _check_nodes(top: bytes, nodes: Mapping[bytes, bytes]) -> None:
-    """Each node hashes to what the one above holds at its place, and its lone leaves are where they belong.
+    """Check that each node has the hash that its parent holds for it, and that its lone leaves are in their slots.
 
-    A lone leaf's hash does not depend on its place in the node, so that has to be looked at.
+    The slots need a check of their own, because a lone leaf's hash does not depend on its slot. Raises ProofError.
     """
     slots_of: dict[bytes, list[Slot]] = {}
     for path in sorted(nodes, key=len):
@@ -201,7 +204,7 @@ class _Diff:
         self._found = found
 
     def compare(self, path: bytes, old: list[Slot], new: list[Slot]) -> None:
-        """Compare what stands at the slots of a node."""
+        """Compare the slots of a node in both trees, and add what differs to the difference."""
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             if one == other:
                 continue
@@ -218,7 +221,7 @@ class _Diff:
 
 
 def _open(reader: NodeReader, path: bytes, slot: Slot) -> list[Slot]:
-    """What stands at the slots of the node under `path`, as if a lone leaf had one too."""
+    """Return the slots of the node under `path`; those that it would have for a lone leaf or an empty slot."""
     if isinstance(slot, bytes):
         return _load(reader, path)
     slots: list[Slot] = [None] * RADIX
@@ -228,7 +231,7 @@ def _open(reader: NodeReader, path: bytes, slot: Slot) -> list[Slot]:
 
 
 def _collect(reader: NodeReader, path: bytes, limit: int) -> list[Leaf]:
-    """All leaves under a node, by key."""
+    """Return all leaves under a node, sorted by key; raises TooManyLeavesError."""
     leaves: list[Leaf] = []
     for place, slot in enumerate(_load(reader, path)):
         if isinstance(slot, bytes):
@@ -248,7 +251,7 @@ class _Update:
         self._nodes = nodes
 
     def change_node(self, path: bytes, slots: list[Slot], changes: Sequence[Change]) -> Slot:
-        """Apply sorted changes below `path` to the node's slots; return what its subtree then is."""
+        """Apply sorted changes below `path` to the node's slots; return the subtree's new content."""
         depth = len(path)
         for nibble, group in groupby(changes, lambda change: _nibble(change[0], depth)):
             slots[nibble] = self._change_slot(path + bytes((nibble,)), slots[nibble], list(group))
@@ -267,14 +270,14 @@ class _Update:
 
 
 def _merge(slot: Leaf | None, changes: Iterable[Change]) -> list[Leaf]:
-    """Leaves, sorted, that a lone leaf or nothing turns into."""
+    """Return the sorted leaves that result from changes to a lone leaf or to an empty slot."""
     leaves = dict(changes) if slot is None else {slot[0]: slot[1], **dict(changes)}
     return sorted((key, value) for key, value in leaves.items() if value is not None)
 
 
 def _join(left: Slot, right: Slot) -> Slot:
-    """Two halves as one subtree: a lone leaf stays one, two leaves or more become a hash."""
-    if isinstance(left, bytes) and isinstance(right, bytes):  # most pairs, and first for speed
+    """Join two halves to one subtree: a lone leaf stays a leaf, two or more leaves become a hash."""
+    if isinstance(left, bytes) and isinstance(right, bytes):  # most pairs, so tested first for speed
         return inner_hash(left, right)
     if left is None and not isinstance(right, bytes):
         return right
@@ -290,7 +293,7 @@ def _digest(slot: Slot) -> bytes:
 
 
 def _levels(slots: list[Slot]) -> list[list[Slot]]:
-    """The binary levels inside a node, from its top (1 subtree) to its 16 slots."""
+    """Return the binary levels inside a node, from its top (1 subtree) to its 16 slots."""
     levels = [slots]
     while len(slots) > 1:
         slots = _halve(slots)
@@ -305,7 +308,7 @@ def _reduce(slots: list[Slot]) -> Slot:
 
 
 def _halve(slots: list[Slot]) -> list[Slot]:
-    """Join neighbours; most pairs in a node far down are empty, so that is looked at first."""
+    """Join neighbours. Most pairs in a deep node are empty, so this is tested first."""
     pairs = zip(slots[::2], slots[1::2], strict=True)
     return [None if left is None and right is None else _join(left, right) for left, right in pairs]
 
@@ -316,7 +319,7 @@ def _levels_of(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:
 
 _HOT_DEPTH = 4
 _hot_levels = lru_cache(maxsize=6000)(_levels_of)
-"""The 4,369 nodes of the four upper levels, which every proof passes through; at most 20 MB."""
+"""Cache for the 4,369 nodes of the four upper levels, which every proof passes through; at most 20 MB."""
 
 
 def _nibble(key: bytes, at: int) -> int:

@@ -1,10 +1,10 @@
-"""The validators, as the state knows them: who signs the next block, and who the one after it.
+"""The validator sets in the state: that of the next block, and that of the block after it.
 
     SHA-256("voice-dpki/validators/v1" ‖ 00) -> ["validators", [* [Ed25519 key, power]], [* [Ed25519 key, power]]]
 
-A block can change only the set for the block after the next one: the next one's is named in its own header's
-predecessor already. That is CometBFT's rule, and the embedded engine follows it. Keys that come have the power 1:
-operators weigh as many validators as they run.
+A block can change only the set for the block after the next one, because its own header already names the set of
+the next one. That is CometBFT's rule, and the embedded engine follows it. New keys have the power 1, so an
+operator's weight is the number of validators that it runs.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _Powers = dict[bytes, int]
 
 
 def begin(draft: Draft, validators: ValidatorSet) -> None:
-    """Let a ledger begin with a set of validators."""
+    """Write the first set of validators of a ledger."""
     powers = {validator.public_key: validator.power for validator in validators.validators}
     _write(draft, powers, powers)
 
@@ -39,32 +39,32 @@ def validator_sets(view: StateView) -> tuple[ValidatorSet, ValidatorSet]:
 
 
 def parse_validators(data: bytes) -> tuple[ValidatorSet, ValidatorSet]:
-    """Parse the value of the leaf; raises LocalError."""
+    """Parse the value of the leaf to the next set and the one after it; raises LocalError."""
     following, later = _parse(data)
     return _set(following), _set(later)
 
 
 def validator_keys(view: StateView) -> frozenset[bytes]:
-    """Return the keys of the newest set."""
+    """Return the keys of the later set, that of the block after the next one."""
     return frozenset(_read(view)[1])
 
 
 def advance(draft: Draft) -> None:
-    """Begin a block: the later set becomes the next."""
+    """Begin a block: the later set becomes the next one."""
     following, later = _read(draft)
     if following != later:
         _write(draft, later, later)
 
 
 def replace_keys(draft: Draft, gone: frozenset[bytes], come: frozenset[bytes]) -> None:
-    """Change the set for the block after the next one."""
+    """Remove and add keys in the set for the block after the next one."""
     following, later = _read(draft)
     kept = {key: power for key, power in later.items() if key not in gone}
     _write(draft, following, kept | dict.fromkeys(sorted(come - kept.keys()), POWER))
 
 
 def updates(before: StateView, after: StateView) -> tuple[tuple[bytes, int], ...]:
-    """Return which keys get another power by a block, with that power, in order."""
+    """Return the keys whose power a block changes, sorted, with the new power: 0 for a removed key."""
     old, new = _read(before)[1], _read(after)[1]
     return tuple((key, new.get(key, 0)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
 

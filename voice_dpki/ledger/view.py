@@ -1,8 +1,8 @@
-"""The ledger's state as everyone reads it: one map of leaves, all of them in the tree.
+"""Read access to the ledger's state: one map of leaves, all of them in the tree.
 
-A leaf has a key of 32 bytes and a value, deterministic CBOR whose first item names its kind; the tree holds the
-value's SHA-256. So the AppHash stands for all that the state machine decides by, and whoever has all leaves has the
-state. Certificates themselves are kept beside the tree: H(CERT) names them.
+A leaf has a key of 32 bytes and a value, deterministic CBOR whose first item names its kind. The tree holds the
+value's SHA-256. So the AppHash commits to everything that the state machine's decisions depend on, and all leaves
+together are the state. The certificates themselves are kept outside the tree, under H(CERT).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from voice_dpki.names import CertDigest
 
 
 class Changes(Protocol):
-    """What was done to a state; None removes."""
+    """Changes to a state; None removes an entry."""
 
     @property
     def leaves(self) -> Mapping[bytes, bytes | None]:
@@ -28,12 +28,12 @@ class Changes(Protocol):
 
     @property
     def certificates(self) -> Mapping[CertDigest, bytes | None]:
-        """DER of certificates that came or went."""
+        """DER of added certificates, None for removed ones."""
         ...
 
     @property
     def update(self) -> TreeUpdate:
-        """Nodes of the tree."""
+        """The changed nodes of the tree, and its root."""
         ...
 
 
@@ -49,7 +49,7 @@ class StateView(ABC):
 
     @abstractmethod
     def leaf(self, key: bytes) -> bytes | None:
-        """Return the value of a leaf."""
+        """Return the value of a leaf, or None."""
 
     @abstractmethod
     def certificate(self, digest: CertDigest) -> bytes | None:
@@ -73,7 +73,7 @@ def _member(data: bytes) -> Member:
 
 @dataclass
 class MemoryState(StateView):
-    """A state held in memory: for replays, and as the start of every chain."""
+    """A state held in memory, for replays and for the start of every chain."""
 
     chain_id: str
     nodes: dict[bytes, bytes] = field(default_factory=dict)
@@ -93,14 +93,14 @@ class MemoryState(StateView):
         return self.certificates.get(digest)
 
     def commit(self, changes: Changes) -> None:
-        """Take over what a block did."""
+        """Apply the changes of a block."""
         _take(self.nodes, changes.update.nodes)
         _take(self.leaves, changes.leaves)
         _take(self.certificates, changes.certificates)
 
 
 class Layered(StateView):
-    """The state `view` with later changes on top, none of which the view knows of."""
+    """The state `view` with later changes on top, which are not made in `view` itself."""
 
     def __init__(self, view: StateView, *later: Changes) -> None:
         self.view = view
@@ -131,7 +131,7 @@ class Layered(StateView):
 
 
 def value_hashes(leaves: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
-    """Return the changes to the tree that changed leaves stand for."""
+    """Return the changes to the tree that correspond to changed leaves."""
     return {key: None if value is None else hashlib.sha256(value).digest() for key, value in leaves.items()}
 
 
