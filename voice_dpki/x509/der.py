@@ -1,4 +1,4 @@
-"""The little of DER that a TNAuthList needs: tag, definite minimal length, content (X.690 §8.1, §10.1)."""
+"""The part of DER that a TNAuthList needs: tag, definite minimal length, content (X.690 §8.1, §10.1)."""
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.errors import MalformedError
@@ -28,7 +28,8 @@ def encode_unsigned(value: int) -> bytes:
 def read(cursor: Cursor) -> tuple[int, bytes]:
     """Read one value and return its tag and content.
 
-    Raises MalformedError where the length is indefinite, not minimal, or longer than what is left.
+    Raises MalformedError if the tag has several bytes, or if the length is indefinite, not minimal, or larger than
+    the rest of the data.
     """
     tag = cursor.uint(1)
     if tag & 0x1F == 0x1F:

@@ -27,10 +27,10 @@ MIN_RSA_BITS = 2048
 """Smallest modulus that a certificate may have."""
 
 MAX_RSA_BITS = 8192
-"""Largest modulus that we verify with: the time of a verification grows with its square."""
+"""Largest modulus accepted: the time of a verification grows with the square of its length."""
 
 MIN_RSA_EXPONENT = 65537
-"""FIPS 186-5 §5.1 wants more than 2^16."""
+"""Smallest public exponent: FIPS 186-5 §5.1 demands more than 2^16."""
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -94,7 +94,7 @@ def to_pem(signer: LocalSigner) -> bytes:
 def from_pem(pem: bytes) -> LocalSigner:
     """Load an unencrypted PEM private key (PKCS#8, SEC1 or PKCS#1).
 
-    Raises LocalError if it is no such key: a private key is always our own.
+    Raises LocalError for anything else: a private key is always our own, so the fault is local.
     """
     try:
         key = load_pem_private_key(pem, password=None)
@@ -131,7 +131,7 @@ def spki(key: PublicKey) -> bytes:
 
 
 def verify_signature(public_key_der: bytes, algorithm: str, data: bytes, signature: bytes) -> None:
-    """Verify what a Signer of `algorithm` made over `data`.
+    """Verify the signature that a Signer of `algorithm` made over `data`.
 
     Raises SignatureError if it does not verify, and KeyKindError if the key is not one for `algorithm`.
     """
@@ -148,7 +148,7 @@ def verify_signature(public_key_der: bytes, algorithm: str, data: bytes, signatu
 
 
 def _dss(signature: bytes) -> bytes:
-    """Turn r ‖ s of 64 bytes into the DER that the library takes."""
+    """Turn r ‖ s of 64 bytes into the DER that the library expects."""
     if len(signature) != 64:
         raise SignatureError("an ES256 signature has 64 bytes (RFC 7518 §3.4)")
     return encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))

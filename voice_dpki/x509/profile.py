@@ -1,7 +1,7 @@
 """The certificate profile of the ledger: self-signed X.509 v3, trusted because it is recorded (ITU-T X.1409).
 
-Which organisation may record a certificate is decided by the ledger's state; everything here depends on the
-certificate alone, so that all nodes judge alike. The serial number plays no role.
+The ledger's state decides which organisation may record a certificate. Everything here depends on the certificate
+alone, so all nodes judge alike. The serial number plays no role.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ MAX_CERTIFICATE_BYTES = 8192
 """Largest certificate that is parsed; one with an RSA key of 4096 bits and 100 number ranges has about 4000."""
 
 PROFILES_KEPT = 256
-"""Certificates whose profile is remembered, for they come again with each call: it depends on nothing else."""
+"""Certificates whose profile is cached: the same ones occur in call after call, and a profile never changes."""
 
 MAX_LIFETIME_S = 40 * 366 * 86_400
-"""Longest validity: expired certificates leave the ledger, so all must expire, and devices live decades."""
+"""Longest validity. The ledger drops expired certificates, so every one must expire; devices live for decades."""
 
 MAX_NAME_LENGTH = 64
 """ub-common-name and ub-organization-name of RFC 5280, appendix A.1."""
 
 ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherment"})
-"""What a subject without identity and organisation may use its key for (ITU-T X.1409)."""
+"""Key usages that a subject without identity and organisation may have (ITU-T X.1409)."""
 
 _TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
 
@@ -70,7 +70,7 @@ _USAGES: tuple[tuple[str, Callable[[x509.KeyUsage], bool]], ...] = (
 
 
 class ProfileError(PeerError):
-    """A certificate breaks the profile; `code` is stable and made for machines, the message for people."""
+    """A certificate breaks the profile; `code` is stable and for machines, the message is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class ProfileError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class CertificateProfile:
-    """What the project reads from a certificate of the profile. Times are whole seconds since the Unix epoch."""
+    """The fields of a certificate that the project uses. Times are whole seconds since the Unix epoch."""
 
     der: bytes
     digest: CertDigest
@@ -114,7 +114,10 @@ def digest_of(data: bytes) -> CertDigest:
 
 
 def der_of(data: bytes) -> bytes:
-    """Return the DER of a certificate file in DER or PEM; raises ProfileError if it is PEM and holds not one."""
+    """Return the DER of a certificate file in DER or PEM.
+
+    Raises ProfileError for PEM that does not hold exactly one certificate. DER is returned unread.
+    """
     if not data.lstrip().startswith(b"-----BEGIN "):
         return data
     try:
@@ -125,7 +128,7 @@ def der_of(data: bytes) -> bytes:
 
 
 def read_profile(data: bytes) -> CertificateProfile:
-    """Parse one DER certificate and hold it to the profile.
+    """Parse one DER certificate and check it against the profile.
 
     Raises ProfileError with one of the codes "too-large", "malformed", "version", "algorithm", "weak-key",
     "self-signed", "signature", "validity", "name", "critical-extension", "tn-auth-list", "key-usage".
@@ -159,7 +162,7 @@ def build_certificate(
     not_after_s: int,
     random: Random,
 ) -> bytes:
-    """Make a self-signed certificate of the profile over the key of `signer`; returns its DER.
+    """Make a self-signed certificate of the profile for the key of `signer`; returns its DER.
 
     The key may be used for signatures if the subject is named, and for key agreement and encipherment otherwise.
     Raises ProfileError if the result would break the profile.
@@ -187,9 +190,10 @@ def build_certificate(
 
 @contextmanager
 def _library_errors() -> Iterator[None]:
-    """Turn what the X.509 library raises into ProfileError: it parses lazily, so any access may find a fault.
+    """Turn errors of the X.509 library into ProfileError; the library parses lazily, so any access may raise one.
 
-    Its warnings are silenced: they tell of oddities (a serial number of zero), and what matters is refused by rule.
+    Its warnings are silenced: they are about oddities (a serial number of zero), and the rules here refuse what
+    matters.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -210,7 +214,8 @@ def _load(data: bytes) -> x509.Certificate:
     if len(data) > MAX_CERTIFICATE_BYTES:
         raise ProfileError("too-large", f"the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")
     certificate = x509.load_der_x509_certificate(data)
-    # A signature with unused bits, too, would give one certificate a second digest; encoding again keeps them.
+    # Unused bits in the signature's BIT STRING would also give one certificate a second digest. The library keeps
+    # them when it encodes again, so the comparison alone would not find them.
     whole_bits = der.encode(der.BIT_STRING, b"\0" + certificate.signature)
     if certificate.public_bytes(Encoding.DER) != data or not data.endswith(whole_bits):
         raise ProfileError("malformed", "the certificate is not in DER: encoding it again gives other bytes")
@@ -287,7 +292,11 @@ def _check_critical(extensions: x509.Extensions) -> None:
 
 
 def _name(subject: x509.Name, oid: ObjectIdentifier, what: str) -> str | None:
-    """Return the one attribute `oid` of the subject; two would let two readers see two subjects."""
+    """Return the subject's attribute `oid`, None if it has none.
+
+    Raises ProfileError for a second one, because two readers could each pick a different one, and for an
+    unprintable or overlong one.
+    """
     values = [attribute.value for attribute in subject.get_attributes_for_oid(oid)]
     if not values:
         return None
@@ -307,7 +316,7 @@ def _key_usage(usage: x509.ExtensionType | None) -> frozenset[str]:
 
 
 def _check_anonymous(profile: CertificateProfile) -> None:
-    """Hold a subject without identity and organisation to keys that sign nothing (ITU-T X.1409)."""
+    """Check that the key of a subject without identity and organisation signs nothing (ITU-T X.1409)."""
     if profile.organization is not None or profile.common_name is not None:
         return
     if not profile.key_usage or not profile.key_usage <= ANONYMOUS_USAGES:

@@ -31,7 +31,7 @@ _SPC_TEXT = re.compile(r"[\x21-\x7e]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class TnRange:
-    """`count` numbers of equal length, from `start` on; at least 2, and never growing by a digit."""
+    """`count` consecutive numbers from `start` on: at least 2, all with as many digits as `start`."""
 
     start: Tn
     count: int
@@ -53,7 +53,7 @@ class TnRange:
 
 @dataclass(frozen=True, slots=True)
 class TnAuthList:
-    """The three kinds of entries, each in the order of the list; at least one entry in all."""
+    """The entries by kind, each kind in the order of the list; there is at least one entry."""
 
     spcs: tuple[str, ...] = ()
     ranges: tuple[TnRange, ...] = ()
@@ -96,11 +96,11 @@ class TnAuthList:
         return der.encode(der.SEQUENCE, b"".join(entries))
 
     def covers(self, tn: Tn) -> bool:
-        """Tell whether a range or a single entry names `tn`; what a code stands for is not known here."""
+        """Tell whether a range or a single number names `tn`; service provider codes are not resolved here."""
         return tn in self.tns or any(entry.covers(tn) for entry in self.ranges)
 
     def inside(self, ranges: Sequence[TnRange], spcs: Sequence[str]) -> bool:
-        """Tell whether all of the list lies inside the allotted `ranges` (taken together) and `spcs`."""
+        """Tell whether every entry lies inside the allotted `ranges` (taken together) and `spcs`."""
         allotted = _merge(_interval(entry) for entry in ranges)
         return (
             set(self.spcs) <= set(spcs)
@@ -119,7 +119,7 @@ def _interval(entry: TnRange) -> _Interval:
 
 
 def _merge(intervals: Iterable[_Interval]) -> list[_Interval]:
-    """Join what overlaps or touches, so that a range across two neighbouring allotments is inside them."""
+    """Join intervals that overlap or touch, so that a range across two adjacent allotments counts as inside."""
     merged: list[_Interval] = []
     for digits, first, end in sorted(intervals):
         if merged and merged[-1][0] == digits and first <= merged[-1][2]:
