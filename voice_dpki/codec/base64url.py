@@ -16,8 +16,8 @@ def encode(data: bytes) -> str:
 def decode(text: str | bytes) -> bytes:
     """Decode strictly: no padding, no white space, no stray bits.
 
-    Raises MalformedError where two spellings could stand for the same bytes, so that a signature or a cache key
-    over the text is one over the bytes.
+    Every byte string has exactly one accepted text, so a signature or a cache key over the text also covers the
+    bytes. Raises MalformedError for any other text.
     """
     raw = text.encode("utf-8") if isinstance(text, str) else text
     if not _ALPHABET.match(raw) or len(raw) % 4 == 1:

@@ -11,8 +11,8 @@ Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]
 
 
 MAX_CONTAINERS = 256
-"""Objects and arrays in one text, counted by their opening brackets: a PASSporT has a handful. It bounds the depth
-too, so that a value which was decoded can be encoded, from however deep a stack."""
+"""Most objects and arrays in one text, counted by their opening brackets; a PASSporT has a handful. This bounds the
+depth too, so a decoded value can always be encoded again, however deep the caller's stack is."""
 
 
 def encode(value: Json) -> bytes:
@@ -25,9 +25,9 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
     """Decode one JSON object.
 
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
-    differently), NaN, invalid UTF-8, half a surrogate pair, more than MAX_CONTAINERS objects and arrays; fractions
-    and exponents unless `fractions` says that the caller refuses them itself, by name. The message quotes nothing
-    from `data`: any value in it may be a subscriber's number.
+    differently), NaN, invalid UTF-8, half a surrogate pair, more than MAX_CONTAINERS objects and arrays. Fractions
+    and exponents are refused too, unless `fractions` is set: the caller then refuses them itself and can name the
+    member. The message quotes nothing from `data`: any value in it may be a subscriber's number.
     """
     if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")
@@ -39,7 +39,7 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
             parse_constant=_no_fraction,
         )
         if b"\\u" in data:
-            encode(value)  # an escape can stand for half a character, which UTF-8 cannot
+            encode(value)  # an escape can write half a surrogate pair, which UTF-8 cannot encode
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise MalformedError(f"not a JSON object: {error}") from None
     if not isinstance(value, dict):

@@ -1,8 +1,8 @@
 """Deterministic CBOR, the part that the ledger writes: one encoding for each value (RFC 8949 §4.2.1).
 
-Values are integers of up to 64 bits, byte and text strings, lists, maps with text keys, booleans and null. What
-decides over the admission of a transaction must not change with the version of a library, so this is written out;
-the tests hold it against cbor2.
+Values are integers of up to 64 bits, byte and text strings, lists, maps with text keys, booleans and null. The
+codec is our own because the admission of a transaction must not change with the version of a library; the tests
+compare it with cbor2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def _argument(cursor: Cursor, what: str, info: int) -> int:
 
 
 def _count(cursor: Cursor, what: str, argument: int) -> int:
-    """Refuse a count that the bytes left cannot hold, before anything is allocated for it."""
+    """Return `argument` as a count; refuse one that the remaining bytes cannot hold, before allocating anything."""
     if argument > cursor.remaining:
         raise MalformedError(f"{what}: a CBOR list or map is longer than the data")
     return argument

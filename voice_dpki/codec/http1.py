@@ -1,9 +1,10 @@
 """HTTP/1.1, the server's side, without sockets: bytes in, heads and bodies of requests out (RFC 9110, RFC 9112).
 
-What one program takes for a body, the next must not take for a request. So a message whose end could be read in
-two ways is refused, and its connection ends: RFC 9112 lets servers repair some of them, and this one repairs none.
-Everything that is held of a request is bounded before it is held. An offer of another protocol (Upgrade,
-HTTP2-Settings) is ignored, as RFC 9110 §7.8 allows: the request is one of HTTP/1.1 all the same.
+All programs on the way must agree where a message ends; otherwise one takes for a request what another took for a
+body (request smuggling). So a message with an ambiguous end is refused, and its connection is closed. RFC 9112 lets
+servers repair some such messages; this one repairs none. Every part of a request is bounded before it is stored.
+An offer of another protocol (Upgrade, HTTP2-Settings) is ignored, as RFC 9110 §7.8 allows: the request is handled
+as HTTP/1.1.
 """
 
 import re
@@ -21,17 +22,17 @@ MAX_FIELDS: Final = 64
 MAX_REQUEST_LINE_BYTES: Final = 8 * 1024
 """RFC 9112 §3 recommends at least 8000."""
 MAX_LENGTH_DIGITS: Final = 15
-"""Digits of a Content-Length that are read; no bound on a body needs more, and int() takes long for thousands."""
+"""Most digits of a Content-Length: no bound on a body needs more, and int() is slow for thousands."""
 MAX_CHUNKS: Final = 4096
-"""Each takes a microsecond, however short it is."""
+"""Most chunks of one body: each costs about a microsecond, however short it is."""
 MAX_CHUNK_LINE_BYTES: Final = 256
 MAX_CHUNK_EXTENSION_BYTES: Final = 16 * 1024
-"""All chunk extensions of one body together; they are ignored (RFC 9112 §7.1.1)."""
+"""Most bytes of all chunk extensions of one body together; they are ignored (RFC 9112 §7.1.1)."""
 MAX_TRAILER_BYTES: Final = 4 * 1024
 """The trailer section; it is dropped (RFC 9110 §6.5.1)."""
 
 _TEXT: Final = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-"""What field lines hold besides their line ends: HTAB, SP, VCHAR and obs-text (RFC 9110 §5.5)."""
+"""Characters of a field line: HTAB, SP, VCHAR and obs-text (RFC 9110 §5.5)."""
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([!-~]+) HTTP/([0-9])\.([0-9])")
@@ -46,15 +47,15 @@ _SINGLE: Final = frozenset(
         "x-requestid",
     }
 )
-"""Fields that are no lists: two lines of one of them mean two things (RFC 9110 §5.3)."""
+"""Fields whose value is not a list, so that a second line would contradict the first (RFC 9110 §5.3)."""
 
 _MAX_NAMES: Final = 512
 _names: dict[str, str] = {}
-"""Field names that were found to be tokens, with their lower-case form; strangers do not make it grow further."""
+"""Cache of field names that are tokens, with their lower-case form; _MAX_NAMES bounds what strangers can add."""
 
 
 class HttpFault(PeerError):
-    """A message that is not read on: `status` is what to answer before the connection ends."""
+    """A request that is refused: answer with `status`, then close the connection."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -66,23 +67,23 @@ class RequestHead(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    """Percent-encoded, as it was sent; "*" is the server itself (RFC 9112 §3.2.4)."""
+    """Percent-encoded, as it was sent; "*" means the server itself (RFC 9112 §3.2.4)."""
     query: str
-    """What follows the question mark, as it was sent."""
+    """The part behind the question mark, as it was sent."""
     headers: Mapping[str, str]
-    """By name in lower case; several lines of a list are one, with commas (RFC 9110 §5.3)."""
+    """Values by lower-case name; several lines of one list are joined with commas (RFC 9110 §5.3)."""
     length: int | None
-    """Octets of the body; None: it is chunked."""
+    """Octets of the body; None if it is chunked."""
     keep_alive: bool
     """Whether the client wants to send another request on this connection."""
     expects_continue: bool
-    """Whether the body comes only after 100 (RFC 9110 §10.1.1)."""
+    """Whether the client waits for a 100 response before it sends the body (RFC 9110 §10.1.1)."""
 
 
 class RequestReader:
-    """Cuts what one connection brings into requests: `head`, then `body`, then `head` of the next.
+    """Reader of one connection's requests: call `head`, then `body`, then `head` for the next request.
 
-    Whatever the pieces in which the bytes come, the results are the same. After an HttpFault nothing more is read.
+    The results do not depend on the pieces in which the bytes arrive. Read nothing more after an HttpFault.
     """
 
     __slots__ = ("_body", "_buffer", "_chunks", "_extensions", "_last", "_left", "_length", "_scanned", "_skipped")
@@ -93,7 +94,7 @@ class RequestReader:
         self._skipped = False
         self._length: int | None = 0
         self._last: tuple[bytes, RequestHead] | None = None
-        """The head before, as sent and as parsed: a program often sends the same again."""
+        """The previous head, as sent and as parsed: a program often sends the same head again."""
         self._begin_chunks()
 
     def _begin_chunks(self) -> None:
@@ -101,19 +102,19 @@ class RequestReader:
         self._chunks = 0
         self._extensions = 0
         self._left = -1
-        """Octets of the chunk that are missing, with its line end; -1: its size is missing, -2: it was the last."""
+        """Octets of the chunk still to read, with its line end; -1: its size comes next, -2: no chunk is left."""
 
     @property
     def buffered(self) -> int:
-        """Octets that were fed and belong to no result yet."""
+        """Octets that were fed and not yet returned."""
         return len(self._buffer) + len(self._body)
 
     def feed(self, data: bytes) -> None:
-        """Take in what the connection brings next."""
+        """Add `data`, the connection's next bytes."""
         self._buffer += data
 
     def head(self) -> RequestHead | None:
-        """Return the next request's head once it is whole; raises HttpFault."""
+        """Return the next request's head, None until it is complete; raises HttpFault."""
         buffer = self._buffer
         if not self._skipped and buffer[:2] == b"\r\n":  # an old client's line end after a body (RFC 9112 §2.2)
             del buffer[:2]
@@ -132,7 +133,7 @@ class RequestReader:
         return head
 
     def body(self, max_bytes: int) -> bytes | None:
-        """Return the body of the request whose head came last, once it is whole; raises HttpFault."""
+        """Return the body that belongs to the last head returned, None until it is complete; raises HttpFault."""
         if self._length is None:
             return self._read_chunks(max_bytes)
         if self._length > max_bytes:
@@ -184,7 +185,7 @@ class RequestReader:
         return True
 
     def _read_trailer(self) -> bool:
-        """Drop the trailer section, in which each line must be a field."""
+        """Skip the trailer section, whose lines must be fields; returns whether it was complete."""
         if self._buffer[:2] == b"\r\n":
             del self._buffer[:2]
             return True
@@ -209,7 +210,7 @@ class RequestReader:
 
 
 def _check_bounds(buffer: bytearray, end: int, scanned: int) -> None:
-    """Raise HttpFault for the first place at which a head, whole or not, cannot become one any more."""
+    """Raise HttpFault for the first fault in a head, complete or not, that no further bytes can mend."""
     known = len(buffer) if end < 0 else end + 4
     bare, late = MAX_HEAD_BYTES, min(known, MAX_HEAD_BYTES)
     since = max(0, scanned - 1)
@@ -288,7 +289,7 @@ def _field_name(given: str) -> str:
 
 
 def _split_target(method: str, target: str) -> tuple[str, str]:
-    """Return path and query of a target (RFC 9112 §3.2); an absolute one is as good as the path in it."""
+    """Return path and query of a target (RFC 9112 §3.2); the rest of an absolute target is ignored."""
     if target[0] == "/":
         path, _, query = target.partition("?")
         if "#" not in target:
@@ -303,7 +304,7 @@ def _split_target(method: str, target: str) -> tuple[str, str]:
 
 
 def _check_host(headers: Mapping[str, str], *, is_1_0: bool) -> None:
-    """Raise HttpFault unless there is one Host that can be one (RFC 9112 §3.2)."""
+    """Raise HttpFault if Host is malformed, or missing from a request of HTTP/1.1 (RFC 9112 §3.2)."""
     host = headers.get("host", "" if is_1_0 else None)
     if host is None or not _HOST.fullmatch(host):
         raise HttpFault(400, "Host is missing, or cannot be the name of a host")
@@ -349,7 +350,7 @@ _FIELD_VALUE: Final = re.compile(r"[\t -~\x80-\xff]*")
 _PHRASES: Final = {int(status): status.phrase.encode("ascii") for status in HTTPStatus}
 _MAX_BEGINS: Final = 128
 _begins: dict[tuple[int, str], bytes] = {}
-"""Status line and Content-Type of answers, as they were sent before; handlers have few."""
+"""Cache of the first bytes of responses, by status and Content-Type; handlers use few combinations."""
 
 
 def encode_response(
@@ -362,9 +363,9 @@ def encode_response(
     close: bool,
     head_only: bool,
 ) -> bytes:
-    """Encode a response whole; `date` is the value of Date, `head_only` leaves out the body (RFC 9110 §9.3.2).
+    """Encode a whole response; `date` is the value of Date, `head_only` leaves out the body (RFC 9110 §9.3.2).
 
-    Raises LocalError for a field that would not be one line.
+    Raises LocalError for a field whose name is not a token, or whose value would not stay on one line.
     """
     begin = _begins.get((status, content_type)) or _begin(status, content_type)
     more = b"".join([_field(name, value) for name, value in headers]) if headers else b""

@@ -1,7 +1,7 @@
-"""Deterministic protobuf encoding, as far as hashes and signatures need it (proto3 wire format), and its reading.
+"""Deterministic protobuf (proto3 wire format), written and read as far as hashes and signatures need it.
 
-Fields are written in the order of the calls, and scalars of the default value are left out, so the same values give
-the same bytes everywhere. An embedded message is written even when it is empty, and left out where it is None.
+Fields are written in the order of the calls, and scalars with the default value are left out, so equal values give
+equal bytes everywhere. An embedded message is written even if it is empty, and left out if it is None.
 """
 
 from voice_dpki.codec.cursor import Cursor
@@ -24,22 +24,22 @@ def varint(value: int) -> bytes:
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """Field of type int32, int64, uint32, uint64 or enum; nothing for 0."""
+    """Encode a field of type int32, int64, uint32, uint64 or enum; nothing for 0."""
     return _tag(number, _VARINT) + varint(value) if value else b""
 
 
 def sfixed64_field(number: int, value: int) -> bytes:
-    """Field of type sfixed64; nothing for 0."""
+    """Encode a field of type sfixed64; nothing for 0."""
     return _tag(number, _FIXED64) + value.to_bytes(8, "little", signed=True) if value else b""
 
 
 def bytes_field(number: int, value: bytes) -> bytes:
-    """Field of type bytes, or string given as UTF-8; nothing where it is empty."""
+    """Encode a field of type bytes, or of type string given as UTF-8; nothing for an empty value."""
     return message_field(number, value) if value else b""
 
 
 def message_field(number: int, message: bytes | None) -> bytes:
-    """Embedded message, or one element of a repeated field; nothing for None."""
+    """Encode an embedded message, or one element of a repeated field; nothing for None."""
     return b"" if message is None else _tag(number, _DELIMITED) + delimited(message)
 
 
@@ -53,10 +53,10 @@ def _tag(number: int, wire_type: int) -> bytes:
 
 
 class Message:
-    """The fields of an encoded message. Of a field that stands several times the last counts, as in protobuf."""
+    """The fields of an encoded message. If a field occurs several times, the last one counts, as in protobuf."""
 
     def __init__(self, data: bytes, what: str) -> None:
-        """Take `data` apart; `what` names it in errors. Raises MalformedError."""
+        """Parse `data`; `what` names it in errors. Raises MalformedError."""
         self._what = what
         self._fields: dict[int, list[int | bytes]] = {}
         cursor = Cursor(data, what)
@@ -65,21 +65,21 @@ class Message:
             self._fields.setdefault(number, []).append(_read_value(cursor, wire_type, what))
 
     def integer(self, number: int) -> int:
-        """Return a field of type int32, int64 or enum, 0 where there is none; raises MalformedError."""
+        """Return a field of type int32, int64 or enum, 0 if there is none; raises MalformedError."""
         value = self._last(number, 0)
         if not isinstance(value, int):
             raise MalformedError(f"{self._what}: field {number} is no number")
         return value - (1 << 64) if value >> 63 else value
 
     def octets(self, number: int) -> bytes:
-        """Return a field of type bytes, empty where there is none; raises MalformedError."""
+        """Return a field of type bytes, empty if there is none; raises MalformedError."""
         value = self._last(number, b"")
         if not isinstance(value, bytes):
             raise MalformedError(f"{self._what}: field {number} is a number")
         return value
 
     def message(self, number: int) -> "Message":
-        """Return an embedded message, an empty one where there is none; raises MalformedError."""
+        """Return an embedded message, an empty one if there is none; raises MalformedError."""
         return Message(self.octets(number), self._what)
 
     def messages(self, number: int) -> list["Message"]:

@@ -7,9 +7,9 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn, ascii_lower
 
 MAX_TN_LENGTH = 32
-"""Digits of a number. RFC 8224 §8.3 sets no limit, and routing prefixes make numbers longer than E.164's 15 digits.
+"""Most digits of a number. RFC 8224 §8.3 sets no limit, and routing prefixes make numbers longer than E.164's 15.
 
-Authority can be had over 15 digits at most (RFC 8226 §9), so a longer number can be called but cannot call.
+Certificates give authority over at most 15 digits (RFC 8226 §9), so a longer number can be called but cannot call.
 """
 
 MAX_URI_LENGTH = 256
@@ -27,22 +27,22 @@ _SIP_URI = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class SipUri:
-    """A SIP or SIPS URI with a user, in the parts that say who it is; each as it was written."""
+    """The parts of a SIP or SIPS URI that identify its user, each as it was written."""
 
     scheme: str
     user: str
-    """With parameters of its own, where it has any (`;isub=...`)."""
+    """Includes the user's own parameters, if it has any (`;isub=...`)."""
     has_password: bool
     host: str
     parameters: str
-    """What follows host and port, parameters and header fields, with the sign that begins it; or ""."""
+    """Parameters and header fields behind host and port, with the leading ";" or "?"; "" if there are none."""
 
     @property
     def number(self) -> Tn | None:
-        """The E.164 number that the URI is about; None where its user is anything but a number alone.
+        """The E.164 number that is the URI's user; None if the user is anything but a number alone.
 
-        It is one with `+` and without, as proxies route it. A user with a password or parameters is none: a
-        `phone-context`, for one, makes another number of it (RFC 3966 §5.1.5).
+        The `+` may be missing, since proxies route numbers in both forms. A user with a password or parameters has
+        no number here: a `phone-context`, for example, would make it a different one (RFC 3966 §5.1.5).
         """
         if self.has_password:
             return None
@@ -63,10 +63,10 @@ def split_sip_uri(text: str) -> SipUri | None:
 
 
 def canonical_tn(text: str) -> Tn:
-    """Drop a leading `+` and visual separators, so that digits, `#` and `*` are left.
+    """Drop a leading `+` and visual separators, which leaves digits, `#` and `*`.
 
     Local and national forms are not made international here: the proxy, which knows its dialling plan, does that.
-    Raises MalformedError at any other character, and if not 1 to 32 characters are left.
+    Raises MalformedError for any other character, and unless 1 to 32 characters are left.
     """
     if not _WRITTEN.match(text):
         raise MalformedError("a telephone number may hold 0-9 * # . - ( ) and one + in front")
@@ -82,7 +82,7 @@ def is_canonical_tn(text: str) -> bool:
 
 
 def number_in_uri(text: str) -> Tn | None:
-    """Return the E.164 number that a SIP or SIPS URI is about, None for others (see `SipUri.number`)."""
+    """Return the E.164 number that is the user of a SIP or SIPS URI, None for others (see `SipUri.number`)."""
     uri = split_sip_uri(text)
     return uri.number if uri is not None else None
 
@@ -94,10 +94,10 @@ def host_in_uri(text: str) -> str | None:
 
 
 def is_same_party(one: str, other: str) -> bool:
-    """Tell whether two URIs name the same party: they are equal, or about the same E.164 number.
+    """Tell whether two URIs name the same party: they are equal, or have the same E.164 number.
 
-    The number of a call stays what it is while proxies send it on from one domain to the next. It proves nothing by
-    itself: whoever goes by it must check who holds the number.
+    A call keeps its number while proxies forward it from one domain to the next. The number proves nothing by
+    itself: code that relies on it must check who holds the number.
     """
     number = number_in_uri(one)
     return one == other or (number is not None and number == number_in_uri(other))
