@@ -1,7 +1,8 @@
 """Diffie-Hellman in group OAKLEY 5, the one that MIKEY's DH method must have (RFC 3830 §4.2.7).
 
-OpenSSL computes, in constant time and nine times as fast as Python's integers. The cryptography library warns that
-finite-field groups will go some day, since newer protocols do without them; MIKEY's registry has nothing else.
+OpenSSL does the arithmetic, in constant time and nine times as fast as Python's integers. The cryptography library
+warns that it will drop finite-field groups some day, since newer protocols do without them. The warning is
+silenced, because MIKEY's registry has no other groups.
 """
 
 import warnings
@@ -32,9 +33,9 @@ _GROUP = DHParameterNumbers(PRIME, GENERATOR)
 SECRET_BYTES = 32
 """Length of a secret exponent.
 
-RFC 3526 §8 estimates the group's strength at 90 to 120 bits and wants exponents of 180 to 240 bits for that: one of
-n bits is found in 2^(n/2) steps, so a longer one costs time and adds nothing. The group's order is twice a prime,
-so that no peer's value learns more than one bit of it.
+RFC 3526 §8 estimates the group's strength at 90 to 120 bits, which calls for exponents of 180 to 240 bits: an
+exponent of n bits is found in 2^(n/2) steps. A longer one costs time and adds nothing. The group's order is twice a
+prime, so a peer learns at most one bit of the exponent, whatever value it sends.
 """
 
 
@@ -48,7 +49,7 @@ class KeyPair:
 
 
 def new_pair(random: Random) -> KeyPair:
-    """Draw a secret exponent and compute its public value; may be done before there is a call."""
+    """Draw a secret exponent and compute its public value; this can be done before a call begins."""
     secret = int.from_bytes(random.token(SECRET_BYTES), "big") | 1 << (8 * SECRET_BYTES - 1)
     return KeyPair(secret, _power(GENERATOR, secret))
 
@@ -56,7 +57,7 @@ def new_pair(random: Random) -> KeyPair:
 def shared_value(secret: int, peer_value: bytes) -> bytes:
     """Compute the TGK, 192 bytes long.
 
-    Raises MikeyError unless 1 < y < p-1: the values outside give a TGK that anyone knows.
+    Raises MikeyError unless 1 < y < p-1: any other value gives a TGK that anyone can guess.
     """
     y = int.from_bytes(peer_value, "big")
     if not 1 < y < PRIME - 1:
@@ -65,6 +66,6 @@ def shared_value(secret: int, peer_value: bytes) -> bytes:
 
 
 def _power(base: int, secret: int) -> bytes:
-    """Compute base^secret, 192 bytes long, as the key exchange that it is."""
-    own = DHPrivateNumbers(secret, DHPublicNumbers(GENERATOR, _GROUP))  # its public value plays no part
+    """Compute base^secret, 192 bytes long, by a key exchange with `base` as the peer's value."""
+    own = DHPrivateNumbers(secret, DHPublicNumbers(GENERATOR, _GROUP))  # the exchange ignores our public value
     return own.private_key().exchange(DHPublicNumbers(base, _GROUP).public_key())

@@ -1,4 +1,4 @@
-"""Why a MIKEY message is refused: one error, with a stable code, the step that refused and a sentence."""
+"""Why a MIKEY message is refused: one error, with a stable code, the step that failed and a sentence."""
 
 from enum import StrEnum
 
@@ -70,7 +70,7 @@ _STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
 class MikeyError(PeerError):
     """A message is refused. `str()` gives "step SIGN: the signature of the Responder's message does not verify".
 
-    `failure` is the code, `step` the step that refused, `number` what an ERR payload says of it, and `sentence`
+    `failure` is the code, `step` the step that failed, `number` the error number for an ERR payload, and `sentence`
     the reason for people.
     """
 

@@ -15,7 +15,7 @@ _BLOCK_BYTES = 32
 _HASHES = {Prf.MIKEY_1: sha1, Prf.HMAC_SHA_256: sha256}
 
 PRE_SHARED = 0xFF
-"""Stands for the crypto session ID where keys for MIKEY's own messages are derived (RFC 3830 §4.1.4)."""
+"""Replaces the crypto session ID when keys for MIKEY's own messages are derived (RFC 3830 §4.1.4)."""
 
 
 class TgkConstant(IntEnum):
@@ -75,7 +75,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StreamKey:
-    """Master key and salt of one SRTP stream, which is the stream with this SSRC. Not shown by repr."""
+    """Master key and salt of the SRTP stream with this SSRC. Not shown by repr."""
 
     ssrc: int
     tek: bytes
@@ -90,7 +90,7 @@ class StreamKey:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SrtpKeys:
-    """What a MIKEY exchange gives to SRTP: the profile, and a key for each direction as the holder sees it."""
+    """The result of a MIKEY exchange for SRTP: the profile, and the keys for the holder's two directions."""
 
     profile: SrtpProfile
     send: StreamKey

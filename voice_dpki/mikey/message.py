@@ -13,7 +13,7 @@ from voice_dpki.mikey.payloads import PAYLOADS, Payload, Signature
 from voice_dpki.mikey.registry import VERSION, MapType, PayloadType
 
 MAX_MESSAGE_BYTES = 16 * 1024
-"""Longest message that is read: two certificates of the ledger's largest size would not fit into one INVITE."""
+"""Longest message that is read: twice the ledger's largest certificate, of which a message carries one."""
 
 MAX_PAYLOADS = 32
 """Most payloads that are read from one message; DH-SIGN needs nine."""
@@ -23,7 +23,7 @@ P = TypeVar("P", bound=Payload)
 
 @dataclass(frozen=True, slots=True)
 class SrtpId:
-    """One crypto session of the SRTP-ID map (§6.1.1): 9 bytes. An SSRC of 0 is not chosen yet."""
+    """One crypto session of the SRTP-ID map (§6.1.1): 9 bytes. An SSRC of 0 means that none is chosen yet."""
 
     policy_no: int
     ssrc: int
@@ -125,7 +125,7 @@ def parse_payloads(kind: int, cursor: Cursor) -> tuple[Payload, ...]:
 
 
 def serialize(header: Header, payloads: tuple[Payload, ...]) -> bytes:
-    """Write a message; SIGN, where there is one, comes last."""
+    """Write a message; SIGN, if it is there, must be the last payload."""
     kinds = [payload.kind for payload in payloads] + [PayloadType.LAST]
     chain = (
         payload.serialize() if isinstance(payload, Signature) else bytes([following]) + payload.serialize()

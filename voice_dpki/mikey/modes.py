@@ -3,16 +3,16 @@
     I_MESSAGE = HDR, T, RAND, IDi, CERTi, IDr, SP, DHi, SDP IDs, SIGNi
     R_MESSAGE = HDR, T, IDr, CERTr, IDi, DHr, DHi, SIGNr
 
-Each side reads the other's message in three steps. `receive` makes every check that needs nothing but the message
-and returns a PeerClaim: unverified, it only names the certificate to look up, which the caller asks its own ledger
-node to do. Until that answers, `prepare` verifies the signature under the certificate and computes the keys, which
-takes as long. `complete` gives them out if the ledger vouches for the certificate.
+Each side reads the other's message in three steps. `receive` makes every check that needs only the message, and
+returns a PeerClaim. The claim is unverified: it names the certificate, which the caller looks up at its own ledger
+node. During the lookup, `prepare` verifies the signature under the certificate and computes the keys, which takes
+about as long. `complete` releases the keys if the ledger vouches for the certificate.
 
 What the standards leave open is fixed here: the group is OAKLEY 5; the signature is RSA-PSS with SHA-256 (SIGN does
-not say its hash); IDs are the SIP URIs of the call, and stand in the certificates as subject alternative names. The
-URI that was dialled may name another domain than the callee's own: proxies route numbers from one to the next. Two
-URIs with the same number are therefore the same party (`codec.telephone.is_same_party`), and `steps.check_recorded`
-demands of the ledger that the operator behind the certificate holds number and domain.
+not name its hash); IDs are the SIP URIs of the call, and the certificates list them as subject alternative names.
+The dialled URI may have another domain than the callee's own, because proxies route numbers from domain to domain.
+So two URIs with the same number are the same party (`codec.telephone.is_same_party`), and `steps.check_recorded`
+checks on the ledger that the operator behind the certificate holds both number and domain.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,14 +47,14 @@ from voice_dpki.mikey.steps import PeerClaim, Recorded
 from voice_dpki.x509.profile import ProfileError, read_profile
 
 _INITIATOR_CS, _RESPONDER_CS = 1, 2
-"""Crypto sessions of the one m-line: what the Initiator sends, and what the Responder sends (RFC 4567 §7.1)."""
+"""Crypto session IDs of the one m-line: the Initiator's stream, and the Responder's (RFC 4567 §7.1)."""
 
 _NTP_SECOND = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Who we are: our SIP URI, the certificate that names it, and the key that signs for it."""
+    """Our own identity: our SIP URI, the certificate that names it, and the key that signs for it."""
 
     uri: str
     certificate: bytes
@@ -75,7 +75,7 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a Responder gives: the R_MESSAGE, and the keys as the Responder sees them."""
+    """A Responder's answer: the R_MESSAGE to send, and the keys for the Responder's two directions."""
 
     message: bytes
     keys: SrtpKeys
@@ -86,20 +86,20 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prepared(Generic[_T]):
-    """What `complete` gives if the ledger vouches for the claim's certificate; until then it must go nowhere."""
+    """A result that is withheld until the ledger vouches for the claim's certificate: see `release`."""
 
     claim: PeerClaim
     _result: _T
 
     def release(self, recorded: Recorded) -> _T:
-        """Give it out; raises MikeyError where the ledger does not vouch."""
+        """Return the result; raises MikeyError if the ledger does not vouch for the certificate."""
         steps.check_recorded(self.claim, recorded)
         return self._result
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Offer:
-    """An I_MESSAGE that was sent, and what its Initiator must remember to read the answer."""
+    """A sent I_MESSAGE, and the state that its Initiator needs to read the answer."""
 
     message: bytes
     responder_uri: str
@@ -113,9 +113,9 @@ class Offer:
         return self.sent.header.csb_id
 
     def receive(self, octets: bytes, *, now_s: float) -> PeerClaim:
-        """Check an R_MESSAGE as far as it goes without the ledger.
+        """Make the checks on an R_MESSAGE that need no ledger.
 
-        Raises MikeyError; an error message of the Responder is one with the failure PEER_ERROR.
+        Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
         """
         message = Message.parse(octets)
         steps.check_not_error(message)
@@ -130,21 +130,22 @@ class Offer:
         return steps.read_claim(message, "Responder", idr, self.responder_uri, now_s)
 
     def prepare(self, claim: PeerClaim) -> Prepared[SrtpKeys]:
-        """Verify the Responder's signature and compute the keys as the Initiator sees them; raises MikeyError."""
+        """Verify the Responder's signature and compute the Initiator's keys; raises MikeyError."""
         steps.check_signature(claim)
         tgk = dh.shared_value(self.pair.secret, claim.message.all(DhValue)[0].value)
         ours, theirs = _stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
         return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
 
     def complete(self, prepared: Prepared[SrtpKeys], recorded: Recorded) -> SrtpKeys:
-        """Give out the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
+        """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
         return prepared.release(recorded)
 
 
 class Initiator:
-    """Makes offers for one party: each with a bundle ID of its own and a later timestamp than the one before.
+    """Maker of one party's offers: each has its own bundle ID and a later timestamp than the one before.
 
-    A clock that was set back is followed: timestamps that went on from where it was would be refused everywhere.
+    Timestamps follow a clock that was set back by a second or more: Responders would refuse any that kept running
+    ahead of the time.
     """
 
     def __init__(self, party: Party) -> None:
@@ -163,10 +164,10 @@ class Initiator:
         prf: Prf = Prf.HMAC_SHA_256,
         pair: dh.KeyPair | None = None,
     ) -> Offer:
-        """Make an I_MESSAGE for a call to `responder_uri`; it chooses the SSRC that we send with.
+        """Make an I_MESSAGE for a call to `responder_uri`, with a random SSRC for the stream that we send.
 
-        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4). `pair`
-        is a fresh one that no other exchange uses, if there is one already.
+        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4). `pair`,
+        if given, is a fresh key pair that no other exchange uses.
         """
         pair = pair or dh.new_pair(random)
         sessions = (SrtpId(0, _new_ssrc(random, other=0)), SrtpId(0, 0))
@@ -202,7 +203,7 @@ class Initiator:
 
 
 class Responder:
-    """Reads offers for one party and answers them, once each."""
+    """Reader of the offers to one party, which answers each once."""
 
     def __init__(
         self, party: Party, replays: ReplayCache, profiles: Iterable[SrtpProfile] = tuple(SrtpProfile)
@@ -214,10 +215,10 @@ class Responder:
     def receive(
         self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
     ) -> PeerClaim:
-        """Check an I_MESSAGE as far as it goes without the ledger; raises MikeyError.
+        """Make the checks on an I_MESSAGE that need no ledger; raises MikeyError.
 
-        `initiator_uri` is who SIP says that the caller is; `key_mgmt_ids` are the protocol identifiers of the SDP
-        that brought the message, in its order. `now_s` is of the wall clock, `steady_s` of the monotonic one.
+        `initiator_uri` is the caller's URI according to SIP; `key_mgmt_ids` are the protocol identifiers of the SDP
+        that carried the message, in its order. `now_s` is of the wall clock, `steady_s` of the monotonic one.
         """
         message = Message.parse(octets)
         steps.check_offer_header(message.header)
@@ -232,9 +233,9 @@ class Responder:
         return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
 
     def prepare(self, claim: PeerClaim, *, random: Random, pair: dh.KeyPair | None = None) -> Prepared[Answer]:
-        """Verify the Initiator's signature and make the R_MESSAGE, which chooses our SSRC; raises MikeyError.
+        """Verify the Initiator's signature and make the R_MESSAGE, with a random SSRC of ours; raises MikeyError.
 
-        `pair` is a fresh one that no other exchange uses, if there is one already.
+        `pair`, if given, is a fresh key pair that no other exchange uses.
         """
         message = claim.message
         steps.check_signature(claim)
@@ -247,19 +248,19 @@ class Responder:
         return Prepared(claim, answer)
 
     def complete(self, prepared: Prepared[Answer], recorded: Recorded, *, now_s: float, steady_s: float) -> Answer:
-        """Give out the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
+        """Return the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
 
-        Only a message that comes so far enters the replay cache (RFC 3830 §5.3).
+        Only a message that passes every check enters the replay cache (RFC 3830 §5.3).
         """
         answer, message = prepared.release(recorded), prepared.claim.message
         self._replays.remember(message.octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         return answer
 
     def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:
-        """Write the error message that tells the Initiator why, with the policies that we support (§5.1.2).
+        """Write the error message that tells the Initiator the reason, and the policies that we support (§5.1.2).
 
-        It is not signed: most errors stand before authentication, and to its receiver it is a hint only. Returns
-        None where the Initiator's message is too broken to be answered.
+        It is not signed, since most errors occur before authentication; its receiver takes it as a hint only.
+        Returns None if the Initiator's message is too broken to answer.
         """
         try:
             message = Message.parse(octets)
@@ -293,7 +294,7 @@ class Responder:
 
 
 def _sign(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> bytes:
-    """Write a message with its signature over all that stands before it (§5.2)."""
+    """Write a message, ending with the signature over everything before it (§5.2)."""
     size = _signature_bytes(signer.public_key_der)
     unsigned = serialize(header, (*payloads, Signature(SignatureType.RSA_PSS, bytes(size))))[:-size]
     return unsigned + signer.sign(unsigned)
@@ -307,14 +308,14 @@ def _signature_bytes(public_key_der: bytes) -> int:
 
 
 def _new_ssrc(random: Random, other: int) -> int:
-    """Draw an SSRC that is neither 0, which stands for none, nor the other side's."""
+    """Draw an SSRC that is neither 0, which means none, nor the other side's."""
     while (ssrc := int.from_bytes(random.token(4), "big")) in (0, other):
         pass
     return ssrc
 
 
 def _answer_header(offered: Header, random: Random) -> Header:
-    """Take over the Initiator's header and fill in our SSRC (§6.1.1)."""
+    """Return the answer's header: the Initiator's values, with our SSRC filled in (§6.1.1)."""
     first, second = offered.sessions
     sessions = (first, SrtpId(second.policy_no, _new_ssrc(random, other=first.ssrc)))
     return Header(DataType.DH_RESP, offered.csb_id, offered.prf, sessions)

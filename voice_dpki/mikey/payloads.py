@@ -1,8 +1,8 @@
-"""MIKEY payloads as they stand on the wire (RFC 3830 §6).
+"""MIKEY payloads on the wire (RFC 3830 §6).
 
-Every payload but SIGN and the last begins with the type of the payload after it; `Message` writes and reads that
-byte, so the classes here hold only what comes behind it. Each `parse` reads one payload from a cursor: it raises
-MalformedError where bytes are missing, and MikeyError where a length is unknown because an algorithm is.
+Every payload but SIGN begins with the type of the next payload, which is LAST in the last one. `message` writes and
+reads that byte, so the classes here hold only the rest. Each `parse` reads one payload from a cursor: it raises
+MalformedError if bytes are missing, and MikeyError if an unknown algorithm leaves a length unknown.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class KeyValidity:
 
     @classmethod
     def parse(cls, kind: int, cursor: Cursor) -> "KeyValidity | None":
-        """Read validity data of `kind`; None where the kind says that there is none."""
+        """Read validity data of `kind`; None for NULL, which has no data. Raises MalformedError."""
         match kind:
             case ValidityType.NULL:
                 return None
@@ -350,7 +350,7 @@ class GeneralExtension:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KeyData:
-    """A key inside decrypted KEMAC data (§6.13): TGK or TEK, with its salt where one is sent."""
+    """A key inside decrypted KEMAC data (§6.13): TGK or TEK, with its salt if one is sent."""
 
     kind: ClassVar[PayloadType] = PayloadType.KEY_DATA
     key_type: int

@@ -22,7 +22,7 @@ _DEFAULTS: dict[int, int] = {
     SrtpParameter.TAG_LENGTH: 10,
     SrtpParameter.PREFIX_LENGTH: 0,
 }
-"""What SRTP takes for a parameter that a policy does not name (RFC 3711 §8.2)."""
+"""SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2)."""
 
 
 class SrtpProfile(StrEnum):
@@ -54,7 +54,7 @@ _HMAC = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Transform:
-    """Sizes of a profile, the parameters that are written for it, and those that mean nothing to it."""
+    """Sizes of a profile, the parameters that a policy for it lists, and those that mean nothing to it."""
 
     key_bytes: int
     salt_bytes: int
@@ -62,8 +62,9 @@ class _Transform:
     ignored: frozenset[int] = frozenset()
 
     def means(self, given: dict[int, int]) -> bool:
-        """Tell whether a policy with the parameters `given` is this transform's."""
+        """Tell whether a policy with the parameters `given` stands for this transform."""
         expected, meant = _DEFAULTS | self.parameters, _DEFAULTS | given
+        # The transform's own salt length is the default: SRTP's 14 bytes would exclude AES-GCM, which has 12.
         if SrtpParameter.SALT_LENGTH not in given:
             meant[SrtpParameter.SALT_LENGTH] = self.salt_bytes
         return all(meant.get(n) == expected.get(n) for n in (meant.keys() | expected.keys()) - self.ignored)
@@ -111,9 +112,9 @@ def policy_for(profile: SrtpProfile, policy_no: int = 0) -> SecurityPolicy:
 
 
 def profile_of(policy: SecurityPolicy) -> SrtpProfile:
-    """Return the profile that a received policy means, with SRTP's defaults for what it leaves out.
+    """Return the profile that a received policy stands for, with SRTP's defaults for what it leaves out.
 
-    Raises MikeyError if it means none that we support, or gives a parameter twice.
+    Raises MikeyError if that is none that we support, or if a parameter is given twice.
     """
     if policy.prot_type != SRTP:
         raise MikeyError(Failure.POLICY, f"security protocol {policy.prot_type} is not SRTP")

@@ -10,7 +10,7 @@ SRTP = 0
 
 
 class DataType(IntEnum):
-    """What a message is (RFC 3830 §6.1, Table 6.1.a)."""
+    """Message types (RFC 3830 §6.1, Table 6.1.a)."""
 
     PSK_INIT = 0
     PSK_RESP = 1
@@ -22,7 +22,7 @@ class DataType(IntEnum):
 
 
 class PayloadType(IntEnum):
-    """What the next payload is (RFC 3830 §6.1, Table 6.1.b)."""
+    """Payload types (RFC 3830 §6.1, Table 6.1.b)."""
 
     LAST = 0
     KEMAC = 1
@@ -49,7 +49,7 @@ class Prf(IntEnum):
 
 
 class MapType(IntEnum):
-    """How crypto sessions are mapped (RFC 3830 §6.1; RFC 4563 §4)."""
+    """Types of the crypto session map (RFC 3830 §6.1; RFC 4563 §4)."""
 
     SRTP_ID = 0
     EMPTY = 1
@@ -120,7 +120,7 @@ class HashFunc(IntEnum):
 
 
 class KeyType(IntEnum):
-    """What a Key data sub-payload holds (RFC 3830 §6.13, Table 6.13.a)."""
+    """Key types in a Key data sub-payload (RFC 3830 §6.13, Table 6.13.a)."""
 
     TGK = 0
     TGK_SALT = 1
@@ -129,7 +129,7 @@ class KeyType(IntEnum):
 
 
 class ValidityType(IntEnum):
-    """How the validity of a key is given (RFC 3830 §6.13, Table 6.13.b)."""
+    """Kinds of key validity data (RFC 3830 §6.13, Table 6.13.b)."""
 
     NULL = 0
     SPI = 1
@@ -163,7 +163,7 @@ class SrtpParameter(IntEnum):
 
 
 class ErrorNumber(IntEnum):
-    """What went wrong, as an Error payload says it (RFC 3830 §6.12; RFC 6043 §6.9)."""
+    """Error numbers in an Error payload (RFC 3830 §6.12; RFC 6043 §6.9)."""
 
     AUTH_FAILURE = 0
     INVALID_TS = 1

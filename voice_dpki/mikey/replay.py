@@ -8,13 +8,13 @@ from voice_dpki.mikey.payloads import Timestamp
 from voice_dpki.mikey.registry import TimestampType
 
 MAX_SKEW_S = 60.0
-"""How far an Initiator's timestamp may be from our clock: the freshness that PASSporT has, too."""
+"""How far an Initiator's timestamp may be from our clock: the same as for a PASSporT."""
 
 MAX_REPLAY_ENTRIES = 4096
 """Most authenticated messages that are remembered; at 100 bytes each, about 400 kB."""
 
 SET_S = 60.0
-"""By how much a wall clock may be set without a message being accepted twice; more than that the ledger notices."""
+"""Largest step of the wall clock that cannot let a replay pass; the ledger's clock check notices larger ones."""
 
 _NTP_EPOCH_S = 2_208_988_800
 """Seconds from 1900 to 1970."""
@@ -33,9 +33,9 @@ def timestamp_at(ntp: int) -> Timestamp:
 
 
 def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
-    """Return what a timestamp means in Unix time, in the NTP era that is nearest to `now_s`.
+    """Return a timestamp as Unix time, in the NTP era that brings it nearest to `now_s`.
 
-    Raises MikeyError for a counter: no counters are agreed between our users.
+    Raises MikeyError for a counter: our users agree on none.
     """
     if timestamp.ts_type not in (TimestampType.NTP_UTC, TimestampType.NTP):
         raise MikeyError(Failure.TIMESTAMP_TYPE, "the timestamp is a counter, and only NTP time is accepted")
@@ -47,10 +47,10 @@ def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
 class ReplayCache:
     """Authenticated messages that are still within the skew.
 
-    Timestamps are compared with the wall clock, `now_s`; what is remembered ages by the monotonic one, `steady_s`,
-    so that a wall clock that is set forgets nothing. A Responder has no memory of what came before `started_s` of
-    the monotonic clock: messages with an older timestamp are refused, so that a restart does not admit replays
-    (§5.4 asks for no less). A full cache refuses everything new.
+    Timestamps are compared with the wall clock, `now_s`. Entries age by the monotonic clock, `steady_s`, so setting
+    the wall clock expires none. The cache knows nothing from before `started_s` on the monotonic clock: messages
+    with an older timestamp are refused, so that a restart does not admit replays (§5.4 demands it). A full cache
+    refuses every new message.
     """
 
     started_s: float
@@ -59,7 +59,7 @@ class ReplayCache:
     _expiry_s: dict[bytes, float] = field(default_factory=dict)
 
     def check(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
-        """Raise MikeyError if the message is out of time or was accepted before."""
+        """Raise MikeyError if the message's timestamp is too old or too new, or if it was accepted before."""
         sent_s = unix_time_s(timestamp, now_s)
         if abs(sent_s - now_s) > self.max_skew_s:
             raise MikeyError(
@@ -72,7 +72,7 @@ class ReplayCache:
             raise MikeyError(Failure.REPLAY, "the message was accepted before: it is replayed")
 
     def remember(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
-        """Check once more, then remember an authenticated message; raises MikeyError as `check`, and when full."""
+        """Check again, then remember an authenticated message; raises MikeyError like `check`, and when full."""
         self.check(octets, timestamp, now_s=now_s, steady_s=steady_s)
         if len(self._expiry_s) >= self.max_entries:
             self._expiry_s = {digest: end_s for digest, end_s in self._expiry_s.items() if end_s >= steady_s}

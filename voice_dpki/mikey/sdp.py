@@ -1,7 +1,7 @@
 """The SDP attribute that carries MIKEY, as text: `a=key-mgmt:mikey <base64>` (RFC 4567 §3.1).
 
-Values here are what stands behind "key-mgmt:". Finding them in SDP, and which level they belong to, is the
-caller's; it hands over all values that apply to a stream, in the order of the SDP.
+A value here is the text behind "key-mgmt:". The caller finds the attributes in the SDP, decides between session and
+media level, and passes all values that apply to a stream, in the order of the SDP.
 """
 
 import base64
@@ -16,7 +16,7 @@ PROTOCOL = "mikey"
 """MIKEY's protocol identifier, which is case sensitive (RFC 4567 §3, §7)."""
 
 MAX_VALUES = 8
-"""Most key management offers that are looked at in one SDP."""
+"""Most key-mgmt attributes that one SDP may have."""
 
 _VALUE = re.compile(r" *(?P<protocol>[A-Za-z0-9]{1,32}) (?P<data>[A-Za-z0-9+/]+={0,2})")
 
@@ -27,9 +27,9 @@ def key_mgmt_value(message: bytes) -> str:
 
 
 def protocol_ids(values: Sequence[str]) -> tuple[str, ...]:
-    """Return the protocol identifiers that `values` offer, in order: what SDP IDs must agree with (§4.1.4).
+    """Return the protocol identifiers that `values` offer, in order; SDP IDs must list the same (§4.1.4).
 
-    Raises MikeyError on a value that does not follow the grammar, and on too many.
+    Raises MikeyError for a value that does not follow the grammar, and for too many values.
     """
     if len(values) > MAX_VALUES:
         raise MikeyError(Failure.KEY_MGMT, f"the SDP has more than {MAX_VALUES} key-mgmt attributes")

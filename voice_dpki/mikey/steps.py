@@ -1,4 +1,4 @@
-"""The checks on DH-SIGN messages, one function a step; modes.py says in which order they are made.
+"""The checks on DH-SIGN messages, one function a step; modes.py calls them in order.
 
 Each returns what it read, or nothing, and raises MikeyError with the step's failure.
 """
@@ -46,12 +46,12 @@ SIGNATURE_ALGORITHM = "PS256"
 """RSASSA-PSS with SHA-256 and a salt of 32 bytes, for S type 1."""
 
 VALID = "valid"
-"""The ledger's status of a certificate that may be relied on."""
+"""The ledger's status of a certificate that may be trusted."""
 
 _SIGNING_CERTIFICATES = (CertType.X509V3, CertType.X509V3_SIGN)
 
 Counts: TypeAlias = dict[type[Payload], tuple[int, int]]
-"""The least and the most payloads of each class that a message has; others must not be there."""
+"""The least and the most payloads of each class that a message may have; other classes are not allowed."""
 
 I_MESSAGE: Counts = {
     Timestamp: (1, 1),
@@ -78,12 +78,12 @@ R_MESSAGE: Counts = {
 
 @dataclass(frozen=True, slots=True)
 class PeerClaim:
-    """Who a message says that it comes from. Nothing is verified yet: resolve `digest`, then complete."""
+    """The sender that a message claims, unverified: look up `digest`, then call `prepare` and `complete`."""
 
     role: str
     """"Initiator" or "Responder"."""
     uri: str
-    """The identity as its certificate names it, at whatever domain this side dialled its number."""
+    """The identity as its certificate names it; this side may have dialled the number at another domain."""
     message: Message
     certificate: CertificateProfile
 
@@ -97,8 +97,8 @@ class PeerClaim:
 class Recorded:
     """What our own ledger node proved about a certificate.
 
-    `domains` and `ranges` are those of the member under whose endorsement it is recorded: its names, with all below
-    them, and the numbers that it is allotted. A certificate that is not valid may have none.
+    `domains` and `ranges` belong to the member whose endorsement put it on the ledger: the member's domains, each
+    with all its subdomains, and the numbers allotted to it. They may be empty if the certificate is not valid.
     """
 
     digest: CertDigest
@@ -119,14 +119,14 @@ def sdp_ids_of(key_mgmt_ids: Sequence[str]) -> GeneralExtension:
 
 
 def check_not_error(message: Message) -> None:
-    """Tell the Initiator of an error message; nobody signed it, so it is a hint (RFC 3830 §5.1.2)."""
+    """Raise MikeyError for an error message. It is not signed, so it is only a hint (RFC 3830 §5.1.2)."""
     if message.header.data_type == DataType.ERROR:
         names = ", ".join(error.name for error in message.all(Error)) or "no reason"
         raise MikeyError(Failure.PEER_ERROR, f"the Responder answers with an error, which is not signed: {names}")
 
 
 def check_offer_header(header: Header) -> None:
-    """Hold an offer's header to DH-SIGN for one m-line: two crypto sessions, the second SSRC still open."""
+    """Check that an offer's header fits DH-SIGN for one m-line: two crypto sessions, the second SSRC still open."""
     if header.data_type != DataType.DH_INIT:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN offer")
     if header.prf not in set(Prf):
@@ -139,7 +139,7 @@ def check_offer_header(header: Header) -> None:
 
 
 def check_answer_header(sent: Header, header: Header) -> None:
-    """Hold an answer's header to the offer's: all the same but the SSRC that the Responder fills in (§6.1.1)."""
+    """Check that an answer's header repeats the offer's, with the SSRC that the Responder fills in (§6.1.1)."""
     if header.data_type != DataType.DH_RESP:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN answer")
     check_echo(header.prf == sent.prf, Failure.PRF, "the PRF")
@@ -152,7 +152,7 @@ def check_answer_header(sent: Header, header: Header) -> None:
 
 
 def check_payloads(message: Message, counts: Counts) -> None:
-    """Hold the message to its mode: what must be there is, and nothing else."""
+    """Check that the message has the payloads of its mode, each as often as `counts` allows, and no others."""
     found = Counter(type(payload) for payload in message.payloads)
     for kind in found.keys() | counts.keys():
         least, most = counts.get(kind, (0, 0))
@@ -161,13 +161,16 @@ def check_payloads(message: Message, counts: Counts) -> None:
 
 
 def check_echo(equal: bool, failure: Failure, what: str) -> None:
-    """Demand that the answer returned a part of the offer as it was sent."""
+    """Check that the answer returned a part of the offer as it was sent."""
     if not equal:
         raise MikeyError(failure, f"the answer does not return {what} as it was sent")
 
 
 def check_sdp_ids(message: Message, key_mgmt_ids: Sequence[str]) -> None:
-    """Compare the signed list of protocols with the SDP's, so that none was peeled off (RFC 4567 §4.1.4)."""
+    """Check that the signed list of protocols is the SDP's, which nobody signed (RFC 4567 §4.1.4).
+
+    A difference shows that an offer was removed or added on the way.
+    """
     lists = [
         extension for extension in message.all(GeneralExtension) if extension.ext_type == ExtensionType.SDP_IDS
     ]
@@ -176,22 +179,22 @@ def check_sdp_ids(message: Message, key_mgmt_ids: Sequence[str]) -> None:
 
 
 def check_rand(rand: Rand) -> None:
-    """Demand a RAND of at least 128 bits (RFC 3830 §4.1.1)."""
+    """Check that RAND has at least 128 bits (RFC 3830 §4.1.1)."""
     if len(rand.rand) < RAND_BYTES:
         raise MikeyError(Failure.RAND, f"RAND is shorter than {RAND_BYTES} bytes")
 
 
 def check_group(message: Message) -> None:
-    """Demand the one group that DH must have (RFC 3830 §4.2.7)."""
+    """Check that every DH value is of the one mandatory group (RFC 3830 §4.2.7)."""
     for value in message.all(DhValue):
         if value.group != DhGroup.OAKLEY_5:
             raise MikeyError(Failure.DH_GROUP, f"Diffie-Hellman group {value.group} is not accepted, only OAKLEY 5")
 
 
 def read_claim(message: Message, role: str, identity: Identity, uri: str, now_s: float) -> PeerClaim:
-    """Read the sender's certificate and identity: the identity is the party `uri`, and the certificate names it.
+    """Read the sender's certificate and identity: the identity must be the party `uri`, named in the certificate.
 
-    The party may be named at another domain than in `uri`: `check_recorded` then says who holds its number.
+    The identity may have another domain than `uri`: `check_recorded` later checks who holds domain and number.
     """
     certificate = _read_certificate(message, role, now_s)
     named = read_party(identity, uri)
@@ -203,7 +206,7 @@ def read_claim(message: Message, role: str, identity: Identity, uri: str, now_s:
 
 
 def read_party(identity: Identity, uri: str) -> str | None:
-    """Return the URI in an ID payload if it names the party `uri`, and else None."""
+    """Return the URI in an ID payload if it names the party `uri`, otherwise None."""
     try:
         named = identity.data.decode("utf-8")
     except UnicodeDecodeError:
@@ -229,11 +232,11 @@ def _read_certificate(message: Message, role: str, now_s: float) -> CertificateP
 
 
 def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
-    """Demand that the ledger vouches for the certificate, under the operator that holds the identity.
+    """Check that the ledger vouches for the certificate, recorded by the operator that holds the identity.
 
-    It holds an identity whose host is of its domains and whose number, where there is one, is allotted to it. A
-    number has one holder on the ledger, so a party may be known by its number whatever the domain that was dialled.
-    Raises LocalError if the ledger was asked about another certificate.
+    The identity's host must be one of the operator's domains or below one, and its number, if it has one, must be
+    allotted to the operator. A number has one holder on the ledger, so it identifies a party whatever domain was
+    dialled. Raises LocalError if the ledger was asked about another certificate.
     """
     if recorded.digest != claim.digest:
         raise LocalError("the ledger was asked about another certificate than the claim's")
