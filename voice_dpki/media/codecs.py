@@ -22,7 +22,7 @@ MAX_OPUS_PACKET_S = 0.120
 """Longest time that one Opus packet holds (RFC 6716 §3.2.5)."""
 
 CONCEALED_FRAMES = 3
-"""Frames in a row that repeat the last one heard, each at half the level, before silence."""
+"""Most lost frames in a row that repeat the last one heard, each at half the level before; silence follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Codec:
     clock_rate: int
     rtpmap: str
     channels: int
-    """What the encoder is given: Opus is always stereo in RTP (RFC 7587 §7); both channels get the same."""
+    """Channels that the encoder gets: Opus is always stereo in RTP (RFC 7587 §7); both channels get the same."""
     impairment: float
     """Ie of the E-model: what the codec costs without loss (ITU-T G.113, appendix I)."""
     loss_robustness: float
@@ -99,7 +99,7 @@ def codec_named(name: str) -> Codec:
 
 
 class SpeechEncoder:
-    """Encodes one stream, frame by frame."""
+    """Encoder of one stream, frame by frame."""
 
     def __init__(self, codec: Codec) -> None:
         from aiortc.codecs.g711 import PcmaEncoder, PcmuEncoder
@@ -120,7 +120,7 @@ class SpeechEncoder:
 
 
 def _opus_encoder() -> "OpusEncoder":
-    """Make an encoder that keeps low frequencies: aiortc's choice, "voip", would not let us hear what was said."""
+    """Make an encoder that keeps low frequencies: with aiortc's "voip", less of what was said would be heard."""
     from aiortc.codecs.opus import OpusEncoder
 
     encoder = OpusEncoder()
@@ -129,7 +129,7 @@ def _opus_encoder() -> "OpusEncoder":
 
 
 class SpeechDecoder:
-    """Decodes one stream, payload by payload in the order of time, and fills what was lost."""
+    """Decoder of one stream: takes payloads in the order of time, and fills in for lost ones."""
 
     def __init__(self, codec: Codec) -> None:
         from aiortc.codecs.g711 import PcmaDecoder, PcmuDecoder
@@ -157,7 +157,7 @@ class SpeechDecoder:
         return self._last
 
     def conceal(self, samples: int) -> bytes:
-        """Make up `samples` that were lost: the last frame again and fainter, then silence."""
+        """Fill in for `samples` lost samples: with the last frame, fainter each time, then with silence."""
         self._concealed += 1
         size = samples * SAMPLE_BYTES
         if self._concealed > CONCEALED_FRAMES or not self._last:
@@ -166,7 +166,7 @@ class SpeechDecoder:
         return self._last[-size:].ljust(size, b"\0")
 
     def _mono_frames(self, frame: "Frame") -> "list[AudioFrame]":
-        """Mix a decoded frame down, without its time: the resampler must not fill where packets were lost."""
+        """Mix a decoded frame to mono, without its time: with it, the resampler would fill gaps of lost packets."""
         assert isinstance(frame, self._audio_frame)
         frame.pts = None
         return self._mono.resample(frame)

@@ -1,4 +1,4 @@
-"""RTCP of a call: reports both ways, the round trip, and the BYE that is encrypted like all else (RFC 3550 §6)."""
+"""RTCP of a call: reports both ways, the round trip, and BYE, all encrypted if the call is (RFC 3550 §6)."""
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.playout import PlayoutStatistics
@@ -16,23 +16,23 @@ from voice_dpki.media.stream import ReceiveStream, SendStream
 
 
 class Control:
-    """Writes and reads the RTCP of one session; `now_s` is Unix time here."""
+    """Writer and reader of one session's RTCP; `now_s` is Unix time here."""
 
     def __init__(self, sending: SendStream, receiving: ReceiveStream, protection: Protection, cname: str) -> None:
         self.goodbye = False
         """Whether the peer has left."""
         self.round_trip_s: float | None = None
         self.remote: ReportBlock | None = None
-        """What the peer last told about our stream."""
+        """The peer's last report on our stream."""
         self.dropped = 0
         self.peer_packets: int | None = None
-        """How many RTP packets the peer last said that it had sent."""
+        """Number of RTP packets sent, according to the peer's last SR."""
         self._sending = sending
         self._receiving = receiving
         self._protection = protection
         self._cname = cname
         self._last_report: tuple[int, float] | None = None
-        """Middle of the NTP time of the peer's last SR, and when it came."""
+        """Middle of the NTP time in the peer's last SR, and the time of its arrival."""
         self._reported = PlayoutStatistics()
 
     def report(self, now_s: float, *, goodbye: bool = False) -> tuple[bytes, bytes]:
@@ -52,7 +52,7 @@ class Control:
         return clear, self._protection.protect_rtcp(clear)
 
     def receive(self, wire: bytes, now_s: float) -> bool:
-        """Read a compound packet and tell whether it was authentic RTCP; what is not is counted and dropped."""
+        """Read a compound packet; returns False for one that is not authentic RTCP, and counts it as dropped."""
         try:
             packets = parse_compound(self._protection.unprotect_rtcp(wire))
         except (SrtpError, MalformedError):
@@ -80,7 +80,7 @@ class Control:
                 self.round_trip_s = ticks / 65_536 if ticks < 1 << 31 else 0.0
 
     def _blocks(self, now_s: float) -> tuple[ReportBlock, ...]:
-        """Report on the peer's stream, if it has sent one (RFC 3550 §6.4.1)."""
+        """Return a report on the peer's stream; none while its SSRC is unknown (RFC 3550 §6.4.1)."""
         if self._receiving.ssrc is None:
             return ()
         counted, before = self._receiving.statistics(), self._reported

@@ -12,7 +12,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import Pcm
 
 MAX_LAG_S = 5.0
-"""How far recordings are shifted against each other at most."""
+"""Largest shift of the recordings against each other that is tried."""
 
 
 @dataclass(frozen=True, slots=True)

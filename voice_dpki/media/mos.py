@@ -11,7 +11,7 @@ _STEEP_DELAY_MS = 177.3
 
 
 MIN_PACKETS = 25
-"""Half a second of speech: on less, the part of it that was lost says nothing of how a call sounds."""
+"""Fewest packets for an estimate, half a second of speech: the loss in fewer says nothing about the call."""
 
 
 def r_factor(codec: Codec, loss: float, delay_ms: float) -> float:

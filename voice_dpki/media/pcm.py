@@ -44,7 +44,7 @@ class Pcm:
 
 
 def audio_frame(data: bytes, rate: int, channels: int = 1, pts: int = 0) -> "AudioFrame":
-    """Wrap samples for FFmpeg; of two channels, left and right take turns."""
+    """Wrap samples for FFmpeg; two channels are interleaved, left first."""
     from av import AudioFrame
 
     layout = "mono" if channels == 1 else "stereo"

@@ -1,9 +1,9 @@
 """The playout buffer: packets in, in any order; frames out, in the order of their timestamps and at their time.
 
-It is driven by timestamps alone. A frame is due a fixed delay after the first packet's arrival, plus what its
-timestamp is ahead of the first's. When its time comes and it is not there, but later ones are, its place is filled
-(concealed) and passed; should it come after all, it is late. When nothing at all is there, playout waits, and the
-delay grows by how late the next packet is: a phone would play a pause, too.
+Only timestamps drive it. A frame is due at the first packet's arrival, plus a fixed delay, plus the distance of its
+timestamp from the first's. If a frame is missing when it is due, but later ones are buffered, its place is filled
+(concealed); if it arrives after that, it is late. If the buffer is empty, playout waits, and the delay grows by the
+lateness of the next packet: a phone would play a pause, too.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,16 @@ DELAY_S = 0.060
 """Playout delay at the start: three frames of 20 ms may arrive out of order."""
 
 MAX_PACKETS = 250
-"""Most packets that wait: five seconds of frames of 20 ms."""
+"""Most packets in the buffer: five seconds of frames of 20 ms."""
 
 MAX_JUMP_S = 2.0
-"""A timestamp further than this from its time is a new start of the sender's clock (RFC 3550 §6.3 knows none)."""
+"""A timestamp further than this from its time, plus the delay, is a restart of the sender's clock.
+
+RFC 3550 §6.3 gives no limit.
+"""
 
 MAX_CONCEALED_FRAMES = 5
-"""Longest gap, in frames, that is filled; over a longer one playout waits in silence, as the sender may do."""
+"""Longest gap, in frames, that is filled; in a longer one playout waits in silence, for the sender may pause."""
 
 _SEQUENCE_WINDOW = 1024
 """How far back duplicates are recognised, in packets."""
@@ -38,7 +41,10 @@ class Arrival(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame to play at `position` (ticks from the first frame), `duration` ticks long; no payload: conceal it."""
+    """A frame to play at `position` (ticks from the first frame), `duration` ticks long.
+
+    If `payload` is None, the frame is to be concealed.
+    """
 
     position: int
     duration: int
@@ -60,7 +66,7 @@ class PlayoutStatistics:
     jitter: float = 0.0
     """Interarrival jitter in ticks."""
     delay_s: float = 0.0
-    """Playout delay that was reached."""
+    """Playout delay reached so far."""
     highest_sequence: int = 0
     """Extended highest sequence number: cycles ‖ number."""
 
@@ -82,16 +88,19 @@ def _unwrap(value: int, near: int, bits: int) -> int:
 
 
 class _Sequence:
-    """Counts one source's packets by their sequence numbers."""
+    """Counter of one source's packets, by their sequence numbers."""
 
     def __init__(self, first: int) -> None:
         self.base = self.highest = first
         self.received = 1
         self._seen = 1
-        """One bit a packet, the highest number's first."""
+        """One bit for each packet seen; bit 0 is the highest number's."""
 
     def count(self, sequence: int) -> int | None:
-        """Count a packet; returns how far it is ahead of the highest before it, or None for one seen before."""
+        """Count a packet and return how far it is ahead of the highest one before it.
+
+        Returns None for a packet that was seen before, or is too old to tell.
+        """
         number = _unwrap(sequence, self.highest, 16)
         ahead = number - self.highest
         if ahead > 0:
@@ -119,7 +128,7 @@ class PlayoutBuffer:
         self._anchor = (0, 0.0)
         """A timestamp, and when it is due."""
         self._next: int | None = None
-        """Timestamp that is played next, once playout has begun."""
+        """Timestamp to play next, once playout has begun."""
         self._origin = 0
         """Timestamp of position 0."""
         self._transit: float | None = None
@@ -150,7 +159,7 @@ class PlayoutBuffer:
         return frames
 
     def flush(self) -> list[Frame]:
-        """Return all that waits, in order: for the end of a call, when nothing more will come."""
+        """Return everything in the buffer, in order: for the end of a call, when no more packets are expected."""
         return self.due(float("inf"))
 
     def statistics(self) -> PlayoutStatistics:
@@ -171,7 +180,7 @@ class PlayoutBuffer:
         )
 
     def _restart(self, timestamp: int, now_s: float) -> None:
-        """Let `timestamp` be played one delay from now, at the position that playout has reached."""
+        """Schedule `timestamp` one delay from now, at the position that playout has reached."""
         position = 0 if self._next is None else self._next - self._origin
         self._waiting.clear()
         self._newest = timestamp
@@ -181,7 +190,7 @@ class PlayoutBuffer:
         self._origin = timestamp - position
 
     def _follow_clock(self, timestamp: int, now_s: float, *, newest: bool) -> None:
-        """Adapt to a sender whose clock jumps, and to packets that come when nothing is left to play."""
+        """Adapt to a sender whose clock jumps, and to packets that arrive late at an empty buffer."""
         ahead_s = self._due_s(timestamp) - now_s
         if newest and abs(ahead_s) > MAX_JUMP_S + self._delay_s:
             self._restart(timestamp, now_s)
@@ -227,7 +236,7 @@ class PlayoutBuffer:
         return frame
 
     def _drop_overlapping(self) -> None:
-        """Drop what begins before the last frame's end: a sender that talks over itself."""
+        """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
         assert self._next is not None
         for timestamp in [timestamp for timestamp in self._waiting if timestamp < self._next]:
             del self._waiting[timestamp]

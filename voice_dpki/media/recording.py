@@ -40,7 +40,7 @@ def write_wav(pcm: Pcm) -> bytes:
 
 
 class Recorder:
-    """Collects what was heard, each piece at its place in time; places that nothing fills are silence."""
+    """A recording in progress: each piece is put at its place in time, and gaps are silent."""
 
     def __init__(self, rate: int, max_s: float = 120.0) -> None:
         if max_s <= 0:

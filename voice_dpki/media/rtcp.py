@@ -18,7 +18,10 @@ _BLOCK = struct.Struct("!IIIIII")
 
 @dataclass(frozen=True, slots=True)
 class ReportBlock:
-    """What a receiver tells about one source (§6.4.1). `jitter` is in ticks, the delays in 1/65536 s."""
+    """A receiver's report on one source (§6.4.1). `jitter` is in ticks, `delay_since` in 1/65536 s.
+
+    `last_sender_report` is the `middle` of the SR that it answers, 0 if there was none.
+    """
 
     ssrc: int
     fraction_lost: int
@@ -69,7 +72,7 @@ class SenderReport:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverReport:
-    """RR (§6.4.2): what was received by one that sends nothing."""
+    """RR (§6.4.2): what was received, from a participant that sends nothing."""
 
     ssrc: int
     blocks: tuple[ReportBlock, ...] = ()

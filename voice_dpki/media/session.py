@@ -1,7 +1,8 @@
 """A media session: the sockets and the clock around one call's streams.
 
-The session is opened before the call is offered, because SDP must name its port; packets that come before the keys
-are agreed wait for them. After `start`, `say` sends speech in real time, and what comes is played into a recording.
+The session is opened before the call is offered, because SDP must name its port; packets that arrive before the
+keys are agreed wait for them. After `start`, `say` sends speech in real time, and the peer's speech is played into
+a recording.
 """
 # ruff: noqa: TID251 - this is a shell: it has sockets and runs on the event loop's clock
 
@@ -36,17 +37,17 @@ REPORT_INTERVAL_S = 5.0
 """Time between RTCP reports (RFC 3550 §6.2); the first comes after half of it (§6.3.1)."""
 
 QUIET_S = 0.3
-"""A peer that has spoken, and of which nothing came for so long, has ended its speech."""
+"""Time without RTP after which a peer that has spoken counts as silent."""
 
 HOLD_ADDRESS = "0.0.0.0"  # noqa: S104 - an address in SDP, not one to listen at
-"""A peer whose SDP names it is to be sent neither RTP nor RTCP (RFC 3264 §8.4)."""
+"""Address in the SDP of a peer on hold, to which neither RTP nor RTCP may be sent (RFC 3264 §8.4)."""
 
 CNAME = "voice"
-"""The same for everybody: an RTCP name would tell who calls to whoever sees a call in clear (RFC 7022)."""
+"""The same for everybody: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
 
 
 class RtpTracer(Protocol):
-    """Who wants to know of every packet that is sent; `voice_dpki.shell.trace.Tracer` is one."""
+    """Observer of every packet that is sent; `voice_dpki.shell.trace.Tracer` is one."""
 
     def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
         """Take a packet as sent, and as it was before encryption; the addresses are "host:port"."""
@@ -57,7 +58,7 @@ class RtpTracer(Protocol):
 class MediaStatistics:
     """What one side of a call counted: `sent` is its own stream, everything else the peer's.
 
-    Figures that nothing was there to measure are None: no packets have no loss, no jitter and no MOS.
+    A figure that could not be measured is None: without packets there is no loss, no jitter and no MOS.
     """
 
     codec: str
@@ -71,7 +72,7 @@ class MediaStatistics:
     unauthentic: int
     foreign: int
     foreign_from: str | None
-    """Where the first of the foreign packets came from, as "host:port"."""
+    """Source of the first foreign packet, as "host:port"."""
     malformed: int
     loss: float | None
     """Fraction of the peer's packets that could not be played: lost or late."""
@@ -79,24 +80,24 @@ class MediaStatistics:
     playout_delay_ms: float | None
     round_trip_ms: float | None
     mos: float | None
-    """Estimate from 1 to 4.5; None for fewer packets than it can be founded on."""
+    """Estimate from 1 to 4.5; None if fewer than MIN_PACKETS were received."""
 
 
 @dataclass(slots=True)
 class _Streams:
-    """What exists once the call is agreed."""
+    """State that exists once the call is agreed."""
 
     codec: Codec
     keys: SrtpKeys | None
     remote: tuple[str, int]
-    """Where the peer's SDP says that it receives RTP; its RTCP is one port above (RFC 3550 §11)."""
+    """The RTP address in the peer's SDP; its RTCP is one port above (RFC 3550 §11)."""
     sending: SendStream
     receiving: ReceiveStream
     control: Control
     foreign_source: tuple[str, int] | None = None
-    """Where the first packet came from that is not the peer's."""
+    """Source of the first packet that is not the peer's."""
     source: tuple[str, int] | None = None
-    """Where the peer's first authentic packet came from: only packets from there are taken after it."""
+    """Source of the peer's first authentic RTP packet: later RTP is accepted only from there."""
 
     def drop_foreign(self, source: tuple[str, int]) -> None:
         """Count a packet that is not the peer's."""
@@ -105,7 +106,7 @@ class _Streams:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Hands the datagrams of one socket on."""
+    """Protocol that passes one socket's datagrams to the session."""
 
     def __init__(self, session: "MediaSession", is_control: bool) -> None:
         self._session = session
@@ -113,7 +114,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Take a datagram."""
-        self._session.take(data, addr[:2], self._is_control)  # of IPv6 addresses there are four parts
+        self._session.take(data, addr[:2], self._is_control)  # an IPv6 address has four parts
 
     def error_received(self, exc: Exception) -> None:
         """Note that the peer's port is closed, as it is after a call."""
@@ -138,7 +139,8 @@ class MediaSession:
         self._last_received_s: float | None = None
         self._heard = asyncio.Event()
         self._began_s = 0.0
-        """Unix time at which the loop's clock began: no interval changes where the wall clock steps in a call."""
+        """Unix time at the zero of the loop's clock; RTCP's times are counted from it, so that a step of the wall
+        clock during a call changes no interval."""
 
     @classmethod
     async def open(
@@ -197,7 +199,7 @@ class MediaSession:
             next_s += FRAME_S
 
     async def wait_until_quiet(self, timeout_s: float) -> None:
-        """Wait until the peer has spoken and ended, or left; after `timeout_s` at the latest."""
+        """Wait until the peer has spoken and fallen silent, or has left; at most `timeout_s`."""
         loop, control = asyncio.get_running_loop(), self._started().control
         end_s = loop.time() + timeout_s
         while loop.time() < end_s and not control.goodbye:
@@ -207,10 +209,10 @@ class MediaSession:
             await asyncio.sleep(FRAME_S)
 
     async def heard_within(self, limit_s: float) -> bool:
-        """Tell whether authentic RTP or RTCP of the peer has come, waiting `limit_s` for the first at most.
+        """Tell whether authentic RTP or RTCP of the peer has arrived; wait at most `limit_s` for the first packet.
 
-        Sends a report at once: whoever waits alike hears of us even while we say nothing. The first report of a
-        unicast session may go without delay (RFC 3550 §6.2).
+        Sends a report at once, so that a peer that waits in the same way hears from us even if we say nothing. The
+        first report of a unicast session may go without delay (RFC 3550 §6.2).
         """
         self._send_report(self._started())
         with contextlib.suppress(TimeoutError):
@@ -219,11 +221,11 @@ class MediaSession:
 
     @property
     def heard_peer(self) -> bool:
-        """Whether any authentic RTP or RTCP of the peer has come."""
+        """Whether any authentic RTP or RTCP of the peer has arrived."""
         return self._heard.is_set()
 
     async def finish(self) -> None:
-        """Leave the session: send an RTCP BYE, and play what is still waiting."""
+        """Leave the session: send an RTCP BYE, and play what is still buffered."""
         streams = self._started()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -234,7 +236,7 @@ class MediaSession:
             streams.receiving.play(float("inf"))
 
     async def close(self) -> None:
-        """Finish if that is still to do, and close the sockets."""
+        """Finish, unless that was done, and close the sockets."""
         if self._streams is not None:
             await self.finish()
         for transport in self._transports:
@@ -282,7 +284,7 @@ class MediaSession:
         )
 
     def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
-        """Take a datagram from a socket; before `start` it waits, as long as there is room."""
+        """Take a datagram from a socket; before `start`, up to MAX_HELD of them wait."""
         now_s = asyncio.get_running_loop().time()
         if self._streams is not None:
             self._take(self._streams, data, source, is_control, now_s)
@@ -292,7 +294,7 @@ class MediaSession:
     def _take(
         self, streams: _Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float
     ) -> None:
-        """Let only the host that SDP named speak, and after its first authentic packet only that port of it."""
+        """Accept packets only from the host in the SDP, and RTP only from its first authentic packet's port."""
         if source[0] != streams.remote[0]:
             streams.drop_foreign(source)
         elif is_control:
@@ -306,7 +308,7 @@ class MediaSession:
             self._heard.set()
 
     async def _tick(self, streams: _Streams) -> None:
-        """Play every 20 ms what is due, and send reports."""
+        """Every 20 ms, play what is due; every REPORT_INTERVAL_S, send a report."""
         loop = asyncio.get_running_loop()
         next_s = loop.time()
         report_s = next_s + REPORT_INTERVAL_S / 2
@@ -323,7 +325,7 @@ class MediaSession:
         self._send(streams.control.report(now_s, goodbye=goodbye), is_control=True)
 
     def _send(self, packet: tuple[bytes, bytes], *, is_control: bool) -> None:
-        """Send a packet, in clear and as on the wire, to where the peer is; nothing to a peer on hold."""
+        """Send a packet, given in clear and as on the wire, to the peer; nothing is sent to a peer on hold."""
         clear, wire = packet
         streams = self._started()
         host, port = streams.remote if is_control else streams.source or streams.remote
@@ -346,7 +348,10 @@ def _written(address: tuple[str, int]) -> str:
 
 
 def _check_address(own: str, host: str, port: int) -> None:
-    """Refuse what the peer's SDP may say and a socket would not take: names, and ports without one above."""
+    """Raise MalformedError for an address in the peer's SDP that our socket cannot send to.
+
+    That is a host name, an address of the other family, or a port without one above it for RTCP.
+    """
     try:
         ip_address(host)
     except ValueError:

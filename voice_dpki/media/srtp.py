@@ -31,22 +31,22 @@ class SrtpError(PeerError):
 
 
 class Protection(Protocol):
-    """What stands between packets in clear and packets on the wire, for both directions of one stream."""
+    """Conversion between packets in clear and packets on the wire, for both directions of one call."""
 
     def protect(self, packet: bytes) -> bytes:
-        """Turn an RTP packet into what is sent."""
+        """Turn an RTP packet into the packet to send."""
         ...
 
     def unprotect(self, packet: bytes) -> bytes:
-        """Turn what was received into an RTP packet; raises SrtpError."""
+        """Turn a received packet into an RTP packet; raises SrtpError."""
         ...
 
     def protect_rtcp(self, packet: bytes) -> bytes:
-        """Turn an RTCP packet into what is sent."""
+        """Turn an RTCP packet into the packet to send."""
         ...
 
     def unprotect_rtcp(self, packet: bytes) -> bytes:
-        """Turn what was received into an RTCP packet; raises SrtpError."""
+        """Turn a received packet into an RTCP packet; raises SrtpError."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""One direction of a call each: samples to protected packets, and protected packets to a recording.
+"""The two directions of a call: samples to protected packets, and protected packets to a recording.
 
 Both are cores: packets and `now_s` go in, packets and samples come out. Times are those of one clock that never
-steps back; which one is the caller's choice.
+steps back; the caller chooses which.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ class Dropped(StrEnum):
 
 
 class SendStream:
-    """Encodes, packs and protects one stream of speech."""
+    """Sender of one stream of speech: encodes, packs and protects it."""
 
     def __init__(self, codec: Codec, payload_type: int, ssrc: int, protection: Protection, random: Random) -> None:
         self.ssrc = ssrc
@@ -59,9 +59,10 @@ class SendStream:
 
 
 class ReceiveStream:
-    """Checks, orders, decodes and records one stream of speech.
+    """Receiver of one stream of speech: checks, orders, decodes and records it.
 
-    Without an `ssrc` that keys are bound to, the first that comes is the stream's, and others are dropped.
+    If `ssrc` is None, because no keys are bound to one, the first packet's SSRC becomes the stream's. Packets with
+    another SSRC are dropped.
     """
 
     def __init__(self, codec: Codec, payload_type: int, ssrc: int | None, protection: Protection) -> None:
@@ -75,7 +76,7 @@ class ReceiveStream:
         self._recorder = Recorder(codec.clock_rate)
 
     def receive(self, wire: bytes, now_s: float) -> bool:
-        """Take a packet from the wire; tells whether it was an authentic one of this stream."""
+        """Take a packet from the wire; returns whether it is an authentic one of this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
             if packet.payload_type != self._payload_type or packet.ssrc != (self.ssrc or packet.ssrc):
@@ -93,7 +94,7 @@ class ReceiveStream:
         return True
 
     def play(self, now_s: float) -> None:
-        """Decode and record what is due by now; with infinity, all that is there."""
+        """Decode and record what is due by now; with infinity, everything in the buffer."""
         for frame in self._playout.due(now_s):
             self._recorder.put(frame.position, self._samples(frame))
 
