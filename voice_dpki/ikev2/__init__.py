@@ -1,1 +1,1 @@
-"""IKEv2: device and security gateway, with each other's certificate judged by the ledger (RFC 7296)."""
+"""IKEv2 between device and security gateway, which judge each other's certificate by the ledger (RFC 7296)."""

@@ -1,4 +1,4 @@
-"""AUTH: the signature over one's own first message (RFC 7296 §2.15, RFC 7427, RFC 4754)."""
+"""AUTH: each end's signature over its own first message (RFC 7296 §2.15, RFC 7427, RFC 4754)."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from voice_dpki.ikev2.registry import AuthMethod, HashAlgorithm
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 
 HASHES = HashAlgorithm.SHA2_256.to_bytes(2, "big")
-"""Content of our N(SIGNATURE_HASH_ALGORITHMS): SHA-256 alone, so that a peer can use no other."""
+"""Content of our N(SIGNATURE_HASH_ALGORITHMS): SHA-256 alone, so that a peer uses no other hash."""
 
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 RSA_SHA256 = bytes.fromhex("300d06092a864886f70d01010b0500")
@@ -29,20 +29,20 @@ RSA_PSS_SHA256 = bytes.fromhex(
 
 
 def knows_sha256(notify: Notify | None) -> bool:
-    """Whether a peer announced digital signatures with SHA-256 (RFC 7427 §4)."""
+    """Tell whether a peer announced digital signatures with SHA-256 (RFC 7427 §4)."""
     numbers = notify.data if notify else b""
     return HASHES in (numbers[at : at + 2] for at in range(0, len(numbers), 2))
 
 
 def signed_octets(message: bytes, peer_nonce: bytes, sk_p: bytes, identification: Identification) -> bytes:
-    """Return what AUTH signs: own first message, the peer's nonce, and the MACed ID payload (§2.15)."""
+    """Return what AUTH signs: the signer's first message, the other end's nonce, and the MACed ID (§2.15)."""
     return message + peer_nonce + prf(sk_p, identification.serialize())
 
 
 def sign(signer: Signer, octets: bytes, *, digital: bool) -> Authentication:
-    """Sign; with `digital` as in RFC 7427, otherwise as older peers know it.
+    """Sign as in RFC 7427 if `digital`, otherwise for an older peer, as in RFC 4754.
 
-    Raises LocalError where the peer knows no way to take our key.
+    Raises LocalError for an RSA key and an older peer, which would take only a signature with SHA-1.
     """
     signature = signer.sign(octets)
     if signer.algorithm == "ES256":
@@ -91,7 +91,7 @@ def _ecdsa_raw(key: bytes, octets: bytes, signature: bytes) -> None:
 
 def _ecdsa_der(key: bytes, octets: bytes, signature: bytes) -> None:
     r, s = decode_dss_signature(signature)
-    if max(r, s) >= 1 << 256:  # the decoder admits no negative numbers
+    if max(r, s) >= 1 << 256:  # the decoder refuses negative numbers
         raise SignatureError("r or s is out of range")
     _ecdsa_raw(key, octets, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
@@ -101,7 +101,7 @@ def _rsa_pss(key: bytes, octets: bytes, signature: bytes) -> None:
 
 
 def _rsa_pkcs1(key: bytes, octets: bytes, signature: bytes) -> None:
-    """RSASSA-PKCS1-v1_5, which strongSwan uses unless told otherwise."""
+    """Verify RSASSA-PKCS1-v1_5, which strongSwan uses unless told otherwise."""
     loaded = load_der_public_key(key)
     if not isinstance(loaded, rsa.RSAPublicKey):
         raise KeyKindError("the key is not RSA")

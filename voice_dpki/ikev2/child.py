@@ -1,4 +1,4 @@
-"""The child SA that rides in IKE_AUTH: algorithms, addresses, traffic selectors (RFC 7296 §1.2, §2.9, §2.19)."""
+"""The child SA negotiated in IKE_AUTH: algorithms, addresses, traffic selectors (RFC 7296 §1.2, §2.9, §2.19)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from voice_dpki.ikev2.proposals import ESP_SUITES, EspSuite, choose, chosen, off
 from voice_dpki.ikev2.registry import CfgAttribute, CfgType, NotifyType, Protocol, TsType
 
 FIRST_SPI = 256
-"""ESP SPIs below are reserved (RFC 4303 §2.1)."""
+"""Smallest ESP SPI; those below are reserved (RFC 4303 §2.1)."""
 
 MAX_POOL = 1 << 20
-"""Addresses that a pool may hold."""
+"""Most addresses of a pool."""
 
 
 class ChildError(IkeError):
-    """No child SA: the IKE SA stands without one, and the peer is told `notify`."""
+    """No child SA can be made: the IKE SA is established without one, and the peer is told `notify`."""
 
     def __init__(self, notify: NotifyType, sentence: str) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ def new_spi(random: Random) -> bytes:
 
 
 def network_selector(network: IPv4Network) -> Selector:
-    """Select a network's addresses, all protocols and ports."""
+    """Return the selector of a network's addresses, with all protocols and ports."""
     ends = network.network_address.packed, network.broadcast_address.packed
     return Selector(TsType.IPV4_ADDR_RANGE, *ends)
 
@@ -72,7 +72,7 @@ def _intersection(one: Selector, other: Selector) -> Selector | None:
 
 
 class AddressPool:
-    """Inner addresses for devices: each identity keeps its own while there are enough."""
+    """Inner addresses for devices: all SAs of an identity share one, which is freed with the last of them."""
 
     def __init__(self, network: IPv4Network) -> None:
         """Take the host addresses of `network`, at most MAX_POOL."""
@@ -83,7 +83,7 @@ class AddressPool:
         self._next = 0
 
     def take(self, identity: str) -> IPv4Address:
-        """Assign an address, the same one to further SAs of an identity; raises ChildError when none is left."""
+        """Assign an address, the same one to every SA of an identity; raises ChildError if none is left."""
         at = self._homes.get(identity)
         if at is None:
             at = self._homes[identity] = self._free()
@@ -111,14 +111,14 @@ class AddressPool:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the Initiator offered for its child SA."""
+    """The Initiator's offer for its child SA."""
 
     spi: bytes
     suites: tuple[EspSuite, ...]
     want_address: bool = True
 
     def payloads(self) -> tuple[Payload, ...]:
-        """CP(CFG_REQUEST), SA, TSi, TSr."""
+        """Return CP(CFG_REQUEST) if an address is wanted, SA, TSi and TSr."""
         request = Configuration(CfgType.REQUEST, ((CfgAttribute.INTERNAL_IP4_ADDRESS, b""),))
         return (
             *((request,) if self.want_address else ()),
@@ -128,7 +128,7 @@ class Offer:
         )
 
     def complete(self, payloads: Sequence[Payload], sk_d: bytes, nonces: tuple[bytes, bytes]) -> Child:
-        """Read the Responder's answer; raises IkeError where it is not one to this offer."""
+        """Read the Responder's answer; raises IkeError if it does not fit this offer."""
         suite, proposal = chosen(_one(payloads, SecurityAssociation), self.suites, Protocol.ESP)
         ts_i, ts_r = _one(payloads, TsInitiator).selectors, _one(payloads, TsResponder).selectors
         if len(proposal.spi) != 4 or not ts_i or not ts_r:
@@ -148,7 +148,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the Responder makes of an offer: the child SA, and the payloads that say so."""
+    """The Responder's answer to an offer: the child SA, and the payloads to send."""
 
     child: Child
     payloads: tuple[Payload, ...]
@@ -166,7 +166,7 @@ def answer(
 ) -> Answer:
     """Answer an Initiator's offer: it may reach the network `inner`, from its assigned address if it has one.
 
-    Raises ChildError where no child SA comes about.
+    Raises ChildError if no child SA can be made.
     """
     try:
         suite, proposal = choose(_one(payloads, SecurityAssociation), suites, Protocol.ESP)
@@ -185,7 +185,7 @@ def answer(
 
 
 def wants_address(payloads: Sequence[Payload]) -> bool:
-    """Whether an Initiator asks for an inner IPv4 address."""
+    """Tell whether an Initiator asks for an inner IPv4 address."""
     requests = [each for each in payloads if isinstance(each, Configuration) and each.cfg_type == CfgType.REQUEST]
     return any(request.value(CfgAttribute.INTERNAL_IP4_ADDRESS) is not None for request in requests)
 

@@ -11,11 +11,11 @@ from voice_dpki.ikev2.crypto import prf
 
 SECRET_BYTES = 32
 SECRET_S = 60.0
-"""How long a secret makes cookies; they are taken for as long again."""
+"""How long a secret makes new cookies; it verifies them for as long again."""
 
 
 class Cookies:
-    """Makes and checks cookies without keeping anything of those who ask."""
+    """Maker and checker of cookies, which keeps no state for any peer."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -29,7 +29,7 @@ class Cookies:
         return bytes((self._number,)) + _mac(self._secrets[0], nonce, host, spi_i)
 
     def holds(self, cookie: bytes, nonce: bytes, host: str, spi_i: bytes, now_s: float) -> bool:
-        """Whether a request carries a cookie that was made for it."""
+        """Tell whether `cookie` was made for the request that carries it."""
         self._rotate(now_s)
         age = (self._number - cookie[0]) % 256 if cookie else len(self._secrets)
         if age >= len(self._secrets):

@@ -57,7 +57,7 @@ class KeyPair:
         return numbers.x.to_bytes(size, "big") + numbers.y.to_bytes(size, "big")
 
     def shared(self, value: bytes) -> bytes:
-        """Return g^ir for the peer's value: its x coordinate.
+        """Return g^ir, as its x coordinate, for the peer's value.
 
         Raises IkeError with KE_VALUE unless the value is a point on the curve.
         """
@@ -73,7 +73,7 @@ class KeyPair:
 
 
 def prf(key: bytes, data: bytes) -> bytes:
-    """HMAC-SHA-256."""
+    """Return HMAC-SHA-256 of `data`."""
     return hmac.digest(key, data, "sha256")
 
 
@@ -87,7 +87,7 @@ def prf_plus(key: bytes, seed: bytes, size: int) -> bytes:
 
 
 def nat_detection(spi_i: bytes, spi_r: bytes, address: bytes, port: int) -> bytes:
-    """Content of NAT_DETECTION_*_IP (RFC 7296 §2.23): SHA-1, which needs not be collision free here."""
+    """Return the content of NAT_DETECTION_*_IP (RFC 7296 §2.23): SHA-1, whose collisions do no harm here."""
     data = spi_i + spi_r + address + port.to_bytes(2, "big")
     return hashlib.sha1(data, usedforsecurity=False).digest()
 
@@ -123,7 +123,7 @@ class IkeKeys:
         *,
         old_sk_d: bytes | None = None,
     ) -> "IkeKeys":
-        """Derive the keys from g^ir, (Ni, Nr) and (SPIi, SPIr), and SK_d of the SA that is rekeyed (§2.18)."""
+        """Derive the keys from g^ir, (Ni, Nr) and (SPIi, SPIr); for a rekeying also from the old SK_d (§2.18)."""
         seed = b"".join(nonces)
         skeyseed = prf(seed, shared) if old_sk_d is None else prf(old_sk_d, shared + seed)
         integrity, encryption = _integrity_bytes(suite.cipher), _encryption_bytes(suite.cipher)
@@ -132,7 +132,7 @@ class IkeKeys:
         return cls(suite, *_cut(stream, sizes))
 
     def cipher(self, random: Random, *, of_initiator: bool) -> "Cipher":
-        """Return the cipher for what the Initiator, or else the Responder, sends."""
+        """Return the cipher for the Initiator's messages if `of_initiator`, otherwise for the Responder's."""
         encryption = self.sk_ei if of_initiator else self.sk_er
         integrity = self.sk_ai if of_initiator else self.sk_ar
         return AesGcm(encryption) if self.suite.cipher.is_aead else AesCbcHmac(encryption, integrity, random)
@@ -140,7 +140,7 @@ class IkeKeys:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ChildKeys:
-    """Keys of a child SA (RFC 7296 §2.17): for what the Initiator sends, then for what the Responder sends."""
+    """Keys of a child SA (RFC 7296 §2.17): (encryption, integrity) for the traffic that each end sends."""
 
     initiator: tuple[bytes, bytes]
     responder: tuple[bytes, bytes]
@@ -149,7 +149,7 @@ class ChildKeys:
     def derive(
         cls, cipher: CipherSuite, sk_d: bytes, nonces: tuple[bytes, bytes], shared: bytes = b""
     ) -> "ChildKeys":
-        """Derive encryption and integrity keys of both directions; `shared` is g^ir where there is a new one."""
+        """Derive the keys of both directions; `shared` is g^ir of a new key exchange, if there was one."""
         sizes = (_encryption_bytes(cipher), _integrity_bytes(cipher)) * 2
         first, second, third, fourth = _cut(prf_plus(sk_d, shared + b"".join(nonces), sum(sizes)), sizes)
         return cls((first, second), (third, fourth))
@@ -164,17 +164,17 @@ def _cut(stream: bytes, sizes: tuple[int, ...]) -> list[bytes]:
 
 
 class ProtectionError(IkeError):
-    """A message's checksum does not verify: it is dropped, as if it had never come (RFC 7296 §2.21)."""
+    """A message's checksum does not verify; the message is dropped as if it had never arrived (RFC 7296 §2.21)."""
 
     def __init__(self) -> None:
         super().__init__(Failure.PROTECTION, "a message's integrity checksum does not verify")
 
 
 class Cipher(Protocol):
-    """Protects the content of SK and SKF payloads for one direction."""
+    """Protection of the content of SK and SKF payloads, for one direction."""
 
     def sealed_bytes(self, size: int) -> int:
-        """How long `size` bytes are once they are sealed."""
+        """Return the sealed length of `size` bytes of content."""
         ...
 
     def seal(self, associated: bytes, content: bytes) -> bytes:
@@ -187,14 +187,14 @@ class Cipher(Protocol):
 
 
 class AesGcm:
-    """AES-GCM with a tag of 16 bytes (RFC 5282). The IV counts, so that it never repeats under a key."""
+    """AES-GCM with a tag of 16 bytes (RFC 5282). The IV is a counter, so that it never repeats under a key."""
 
     def __init__(self, key: bytes) -> None:
         self._aead, self._salt = AESGCM(key[:-_GCM_SALT]), key[-_GCM_SALT:]
         self._sent = 0
 
     def sealed_bytes(self, size: int) -> int:
-        """IV, content, pad length and tag."""
+        """Return the length of IV, content, pad length and tag."""
         return _GCM_IV + size + 1 + _GCM_TAG
 
     def seal(self, associated: bytes, content: bytes) -> bytes:
@@ -206,7 +206,7 @@ class AesGcm:
         return iv + self._aead.encrypt(self._salt + iv, content + b"\0", associated)
 
     def open(self, associated: bytes, body: bytes) -> bytes:
-        """Open, and take the padding off."""
+        """Decrypt and verify, then remove the padding."""
         if len(body) < _GCM_IV + _GCM_TAG + 1:
             raise ProtectionError
         try:
@@ -223,7 +223,7 @@ class AesCbcHmac:
         self._aes, self._integrity, self._random = AES(encryption), integrity, random
 
     def sealed_bytes(self, size: int) -> int:
-        """IV, content, padding to the block and checksum."""
+        """Return the length of IV, content, padding to the block and checksum."""
         return _BLOCK + (size // _BLOCK + 1) * _BLOCK + _HMAC_TAG
 
     def seal(self, associated: bytes, content: bytes) -> bytes:
@@ -234,7 +234,7 @@ class AesCbcHmac:
         return body + self._tag(associated + body)
 
     def open(self, associated: bytes, body: bytes) -> bytes:
-        """Verify first, then open."""
+        """Verify first, then decrypt and remove the padding."""
         sealed, tag = body[:-_HMAC_TAG], body[-_HMAC_TAG:]
         if len(sealed) < 2 * _BLOCK or len(sealed) % _BLOCK:
             raise ProtectionError
@@ -248,7 +248,7 @@ class AesCbcHmac:
 
 
 def _unpad(content: bytes) -> bytes:
-    """Take off the padding and its length, which may be anything; the checksum has verified before."""
+    """Remove the padding and its length. Both may have any value; the checksum has been verified before."""
     pad = content[-1] + 1
     if pad > len(content):
         raise ProtectionError

@@ -1,4 +1,4 @@
-"""What the state machines take and give: addresses, datagrams, events and verdicts."""
+"""Inputs and outputs of the state machines: addresses, datagrams, events and verdicts."""
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -22,9 +22,9 @@ class Address(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Between which addresses a datagram goes, and whether it carries the non-ESP marker (RFC 3948 §2.2).
+    """A datagram's two addresses, and whether it carries the non-ESP marker (RFC 3948 §2.2).
 
-    The marker itself is the shell's business: it belongs to the sockets of port 4500.
+    The shell writes and reads the marker itself, which belongs to the sockets of port 4500.
     """
 
     local: Address
@@ -57,7 +57,7 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """The child SA that was negotiated, with its keys; `address` is what CP assigned to the Initiator.
+    """A negotiated child SA, with its keys; `address` is the one that CP assigned to the Initiator.
 
     `spi_i` is the SPI that the Initiator receives with, `spi_r` the Responder's.
     """
@@ -73,9 +73,10 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class CertificateToJudge:
-    """The exchange waits: AUTH verified under this certificate's key, which bears `identity`. May it be trusted?
+    """The question whether a certificate may be trusted; the exchange waits for the verdict.
 
-    `integrity_info` is the content of N(INTEGRITY_INFO), `ledger_answer` what the peer stapled; both unverified.
+    The certificate bears `identity`, and AUTH has verified under its key. `integrity_info` is the content of
+    N(INTEGRITY_INFO), `ledger_answer` the answer that the peer stapled; both are unverified.
     """
 
     sa: SaName
@@ -87,7 +88,7 @@ class CertificateToJudge:
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """The IKE SA stands; without a child SA where `child_error` says why there is none."""
+    """The IKE SA is established. If there is no child SA, `child_error` gives the reason."""
 
     sa: SaName
     identity: str
@@ -99,7 +100,7 @@ class Established:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The exchange failed before an SA stood."""
+    """The exchange failed before the SA was established."""
 
     sa: SaName
     error: IkeError
@@ -107,7 +108,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """An SA that stood is gone."""
+    """An established SA has ended."""
 
     sa: SaName
     identity: str
@@ -116,7 +117,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed:
-    """An IKE SA has another name and other keys from now on; who its peer is, and its child SAs, stay."""
+    """An IKE SA has a new name and new keys; its peer and its child SAs stay the same."""
 
     old: SaName
     sa: SaName
@@ -126,7 +127,7 @@ class Rekeyed:
 
 @dataclass(frozen=True, slots=True)
 class ChildRekeyed:
-    """A child SA has taken the place of another one, whose SPI in this direction was `old_spi`."""
+    """A child SA has replaced another one, whose inbound SPI was `old_spi`."""
 
     sa: SaName
     identity: str
@@ -136,7 +137,7 @@ class ChildRekeyed:
 
 @dataclass(frozen=True, slots=True)
 class ChildClosed:
-    """A child SA is gone, and nothing has taken its place; `spi` was that of our direction."""
+    """A child SA has ended without a successor; `spi` was its inbound SPI."""
 
     sa: SaName
     identity: str
@@ -149,14 +150,14 @@ Event: TypeAlias = CertificateToJudge | Established | Failed | Closed | Rekeyed 
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """The certificate may be trusted. A gateway may add `ledger_answer`, to be stapled for its peer."""
+    """The certificate may be trusted. A gateway may add a `ledger_answer` to staple for its peer."""
 
     ledger_answer: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Untrusted:
-    """The certificate is refused, with a stable code, the step and a sentence; the peer learns nothing of it."""
+    """The certificate is refused, with a stable code, the step and a sentence; the peer is told none of them."""
 
     code: str
     step: str

@@ -1,7 +1,7 @@
-"""Why an exchange fails: one error, with a stable code, the step that refused, a notify for the peer, a sentence.
+"""Why an exchange fails: one error, with a stable code, the step that failed, a notify for the peer, a sentence.
 
 Steps are numbered as in the flow of a device at its security gateway (SeGW): 4 is the device's IKE_AUTH, 5.1 to 5.4
-the inquiry, 6 the gateway's look at N(INTEGRITY_INFO), 7 its answer, 8 the device's judgement of the gateway.
+the inquiry, 6 the gateway's check of N(INTEGRITY_INFO), 7 its answer, 8 the device's judgement of the gateway.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from voice_dpki.ikev2.registry import NotifyType
 
 
 class Failure(StrEnum):
-    """Stable codes of what goes wrong in the protocol; refusals by the judge of certificates have their own."""
+    """Stable codes of protocol failures; a verdict that refuses a certificate brings its own code."""
 
     MALFORMED = "malformed"
     VERSION = "version"
@@ -44,7 +44,7 @@ _NOTIFY: dict[Failure, NotifyType] = {
     Failure.FRAGMENT: NotifyType.INVALID_SYNTAX,
     Failure.CHILD: NotifyType.TS_UNACCEPTABLE,
 }
-"""What the peer is told; AUTHENTICATION_FAILED where nothing else is said."""
+"""Notify for the peer; failures that are not listed give AUTHENTICATION_FAILED."""
 
 
 class IkeError(PeerError):

@@ -1,7 +1,7 @@
 """Identities: how IDi and IDr name a certificate (RFC 7296 §3.5), and the check that they do.
 
-An identity is a DNS name, which the certificate must list as such, or the subject's distinguished name, byte for
-byte. Other types cannot be found in certificates of the ledger's profile, and are refused.
+An identity is a DNS name, which the certificate must list as a subject alternative name, or the subject's
+distinguished name, byte for byte. Other types are refused: the ledger's certificate profile reads no such names.
 """
 
 from cryptography import x509
@@ -26,9 +26,10 @@ def subject_identity(der: bytes) -> Identification:
 
 
 def check_identity(identification: Identification, profile: CertificateProfile) -> str:
-    """Hold an identity to the certificate that must bear it, and name it for people and lists.
+    """Check that the certificate bears an identity, and return the identity as text.
 
-    Returns the DNS name in lower case, or the distinguished name in RFC 4514's form. Raises IkeError with IDENTITY.
+    The text is the DNS name in lower case, or the distinguished name in RFC 4514's form. Raises IkeError with
+    IDENTITY.
     """
     if not 1 <= len(identification.data) <= MAX_ID_BYTES:
         raise IkeError(Failure.IDENTITY, f"an identity has 1 to {MAX_ID_BYTES} bytes")

@@ -36,14 +36,14 @@ MAX_ATTEMPTS = 4
 """IKE_SA_INIT requests in one exchange: the first, one with a cookie, one of another group, and a cookie again."""
 
 MAX_COOKIE_BYTES = 64
-"""RFC 7296 §2.6."""
+"""Longest cookie (RFC 7296 §2.6)."""
 
 StateIntegrity: TypeAlias = Callable[[SaName], bytes]
-"""Makes the content of N(INTEGRITY_INFO) for an IKE SA. It states the time of day; the machine's is for timers."""
+"""Makes the content of N(INTEGRITY_INFO) for an IKE SA. It reads the time of day itself: `now_s` is for timers."""
 
 
 class Initiator(StandingSa):
-    """One attempt to set up an IKE SA with its child SA, and that SA."""
+    """One attempt to set up an IKE SA with its child SA, and the SA that results."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Initiator(StandingSa):
         state_integrity: StateIntegrity | None = None,
         want_address: bool = True,
     ) -> None:
-        """Go over `path`, and over `marked_path` (port 4500) from IKE_AUTH on if there is a NAT in between."""
+        """Use `path`, and from IKE_AUTH on `marked_path` (port 4500) if there is a NAT on the way."""
         name = SaName(random.token(SPI_BYTES), NO_SPI)
         super().__init__(party, settings, random, name, path, is_initiator=True)
         self._marked_path = marked_path
@@ -90,7 +90,7 @@ class Initiator(StandingSa):
                 self._fail(error)
 
     def judge(self, verdict: Verdict, now_s: float) -> None:
-        """Go on with the verdict on the Responder's certificate."""
+        """Continue with the verdict on the Responder's certificate."""
         if self.state is not State.JUDGING:
             return
         self._judging_until_s = None
@@ -145,7 +145,7 @@ class Initiator(StandingSa):
         cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
         if cookie is not None or group is not None:
             changed = self._with_cookie(cookie) if cookie is not None else self._with_group(group)
-            if not changed:  # it came twice
+            if not changed:  # a duplicate of an answer
                 self.dropped += 1
             elif self._attempts >= MAX_ATTEMPTS:
                 raise IkeError(Failure.BUSY, "the peer wants IKE_SA_INIT again and again")
@@ -159,14 +159,14 @@ class Initiator(StandingSa):
         self._send_auth(now_s)
 
     def _with_cookie(self, cookie: Notify) -> bool:
-        """Return a cookie in the next request; False if the last one did so already."""
+        """Put the cookie into the next request; returns False if the last request had it already."""
         if not 1 <= len(cookie.data) <= MAX_COOKIE_BYTES:
             raise IkeError(Failure.MALFORMED, "a cookie has 1 to 64 bytes (RFC 7296 §2.6)")
         before, self._cookie = self._cookie, (Notify(NotifyType.COOKIE, cookie.data),)
         return before != self._cookie
 
     def _with_group(self, wanted: Notify | None) -> bool:
-        """Use the group that the Responder wants; False if it is in use already."""
+        """Use the group that the Responder wants; returns False if it is in use already."""
         number = int.from_bytes(wanted.data[:2], "big") if wanted else 0
         if number == self._group and self._attempts > 1:
             return False
@@ -175,7 +175,7 @@ class Initiator(StandingSa):
         return True
 
     def _other_group(self, number: int) -> Group:
-        """The group that the Responder wants, which must be another one that we offered (RFC 7296 §1.2)."""
+        """Return the group that the Responder wants; it must be another one that we offered (RFC 7296 §1.2)."""
         offered = {suite.group for suite in self.settings.ike_suites} - {self._group}
         wanted = next((group for group in offered if group == number), None)
         if wanted is None:
@@ -241,7 +241,7 @@ class Initiator(StandingSa):
         self._ask_judge(claim, now_s)
 
     def _refuse(self, error: IkeError, now_s: float) -> None:
-        """Tell a Responder that believes the SA to stand that it does not (RFC 7296 §2.21.2)."""
+        """Tell the Responder, for which the SA is established, that we refuse it (RFC 7296 §2.21.2)."""
         self._events.append(Failed(self.name, error))
         self._move(Move.REFUSED)
         self._ask(ExchangeType.INFORMATIONAL, (Notify(NotifyType.AUTHENTICATION_FAILED),), now_s)

@@ -1,12 +1,12 @@
-"""N(INTEGRITY_INFO): what a device says of its own integrity, signed (docs/integrity-info.md).
+"""N(INTEGRITY_INFO): a device's signed statement of its own integrity (docs/integrity-info.md).
 
     content   = version(1) = 1, result(1), time(8: seconds since the Unix epoch), count(1), count * measurement,
                 signature length(2), signature
     measurement = name length(1), name (UTF-8), SHA-256 digest(32)
 
 The signature is made by the key of the certificate in the same message, over "voice-dpki/integrity-info/v1", a zero
-byte, SPIi, SPIr, H(CERT) and the content up to the signature length. SPIr is the gateway's choice, so that a
-statement cannot be used again in another IKE SA.
+byte, SPIi, SPIr, H(CERT) and the content up to the signature length. The gateway chooses SPIr, so a statement
+cannot be replayed in another IKE SA.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _DIGEST_BYTES = 32
 
 
 class Result(IntEnum):
-    """What the device's own check of its integrity came to."""
+    """Result of the device's own integrity check."""
 
     PASSED = 0
     FAILED = 1
@@ -40,7 +40,7 @@ class Result(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A component that was measured, and the SHA-256 digest that was found."""
+    """A measured component, and its SHA-256 digest."""
 
     name: str
     digest: bytes
@@ -48,7 +48,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class IntegrityInfo:
-    """A statement of integrity. Raises MalformedError when made of what its form has no room for."""
+    """A statement of integrity. Making one raises MalformedError for measurements that its form does not allow."""
 
     result: Result
     time_s: int
@@ -64,7 +64,7 @@ class IntegrityInfo:
 
     @classmethod
     def parse(cls, data: bytes) -> "IntegrityInfo":
-        """Parse a content; raises MalformedError. Nothing is verified."""
+        """Parse the content, without verifying the signature; raises MalformedError."""
         if len(data) > MAX_BYTES:
             raise MalformedError(f"integrity info: more than {MAX_BYTES} bytes")
         cursor = Cursor(data, "integrity info")
@@ -95,7 +95,7 @@ class IntegrityInfo:
         return DOMAIN + sa.spi_i + sa.spi_r + digest + self.unsigned()
 
     def sign(self, signer: Signer, sa: SaName, digest: bytes) -> bytes:
-        """Sign and write the content; raises LocalError if it becomes too long."""
+        """Sign and write the content; raises LocalError if it is too long."""
         signature = signer.sign(self.signed_octets(sa, digest))
         content = IntegrityInfo(self.result, self.time_s, self.measurements, signature).serialize()
         if len(content) > MAX_BYTES:

@@ -24,10 +24,10 @@ SPI_BYTES = 8
 NO_SPI = bytes(SPI_BYTES)
 
 MAX_MESSAGE_BYTES = 65_507
-"""Largest message: a UDP datagram over IPv4; also the bound on what is put together from fragments."""
+"""Largest message: a UDP datagram over IPv4; also the largest content of a message in fragments."""
 
 MAX_PAYLOADS = 64
-"""Payloads in one message; a full IKE_AUTH has about 20."""
+"""Most payloads in one message; a full IKE_AUTH has about 20."""
 
 _INITIATOR, _RESPONSE = 0x08, 0x20
 
@@ -60,7 +60,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message: of one that is encrypted, `payloads` ends with the SK or SKF payload as it came."""
+    """A message. The `payloads` of an encrypted one end with the SK or SKF payload, still encrypted."""
 
     header: Header
     payloads: tuple[Payload, ...]
@@ -68,7 +68,7 @@ class Message:
 
     @classmethod
     def parse(cls, octets: bytes) -> "Message":
-        """Parse a message; raises MalformedError. Of another major version only the header is read."""
+        """Parse a message; raises MalformedError. If it has another major version, only the header is read."""
         if len(octets) > MAX_MESSAGE_BYTES:
             raise MalformedError(f"IKEv2: a message has more than {MAX_MESSAGE_BYTES} bytes")
         cursor = Cursor(octets, "IKEv2 message")
@@ -122,7 +122,7 @@ def parse_payloads(first: int, data: bytes, *, encrypted: bool = False) -> tuple
 
 
 def serialize_payloads(payloads: Sequence[Payload], last: int = PayloadType.NONE) -> bytes:
-    """Write a chain of payloads; the last one names `last` as what follows it."""
+    """Write a chain of payloads; `last` is the next payload type in the last one."""
     out = []
     for at, payload in enumerate(payloads, 1):
         following = payloads[at].kind if at < len(payloads) else last
@@ -155,7 +155,7 @@ _SHORT: dict[int, str] = {
 
 
 def describe(payloads: Sequence[Payload], names: dict[int, str] | None = None) -> tuple[str, ...]:
-    """Name payloads for people as RFC 7296 §1.2 does; `names` are those of private notifies."""
+    """Name payloads for people as RFC 7296 §1.2 does; `names` holds the names of private notifies."""
     return tuple(_describe(payload, names or {}) for payload in payloads)
 
 

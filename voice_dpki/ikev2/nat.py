@@ -1,4 +1,4 @@
-"""NAT detection: hashes of the addresses that each end believes a message to have (RFC 7296 §2.23)."""
+"""NAT detection: hashes of the addresses that each end sees on a message (RFC 7296 §2.23)."""
 
 import ipaddress
 
@@ -10,7 +10,7 @@ from voice_dpki.ikev2.registry import NotifyType
 
 
 def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
-    """NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP of a message that is sent over `path`."""
+    """Return NAT_DETECTION_SOURCE_IP and NAT_DETECTION_DESTINATION_IP for a message sent over `path`."""
     return (
         Notify(NotifyType.NAT_DETECTION_SOURCE_IP, _nat_hash(name, path.local)),
         Notify(NotifyType.NAT_DETECTION_DESTINATION_IP, _nat_hash(name, path.remote)),
@@ -18,7 +18,7 @@ def nat_notifies(name: SaName, path: Path) -> tuple[Notify, ...]:
 
 
 def behind_nat(name: SaName, message: Message, path: Path) -> bool:
-    """Whether the addresses of a message were changed on the way (RFC 7296 §2.23)."""
+    """Tell whether a message's addresses were changed on the way; False if it lacks the notifies (§2.23)."""
     sources = [each.data for each in message.all(Notify) if each.type == NotifyType.NAT_DETECTION_SOURCE_IP]
     target = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
     if not sources or target is None:

@@ -1,9 +1,8 @@
-"""IKEv2 payloads as they stand on the wire (RFC 7296 §3.3 to §3.15, RFC 7383 §2.5).
+"""IKEv2 payloads on the wire (RFC 7296 §3.3 to §3.15, RFC 7383 §2.5).
 
-Every payload begins with the type of the payload after it, a critical bit and its length; `message` writes and
-reads those four bytes, so the classes here hold only what comes behind them. Each `parse` takes a whole payload's
-body and raises MalformedError. Numbers are kept as received: what is not known is for the steps above to refuse or
-ignore.
+Every payload begins with the type of the next payload, a critical bit and its length; `message` writes and reads
+those four bytes, so the classes here hold only the rest. Each `parse` takes a whole payload's body and raises
+MalformedError. Numbers are kept as received; the caller refuses or ignores unknown ones.
 """
 
 from collections.abc import Sequence
@@ -56,7 +55,7 @@ def _substructure(cursor: Cursor, more: int, what: str) -> tuple[bool, Cursor]:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A transform (§3.3.2); the key length in bits is the only attribute that is defined."""
+    """A transform (§3.3.2); the key length, in bits, is the only attribute defined."""
 
     type: int
     id: int
@@ -87,7 +86,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A proposal (§3.3.1): what to combine, with the sender's SPI where the protocol has one."""
+    """A proposal (§3.3.1): transforms to combine, and the sender's SPI if there is one."""
 
     number: int
     protocol: int
@@ -193,7 +192,7 @@ class Nonce:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """The body of IDi and IDr (§3.5); `kind` comes with the subclass."""
+    """The body of IDi and IDr (§3.5); the subclasses set `kind`."""
 
     id_type: int
     data: bytes
@@ -440,7 +439,7 @@ class Configuration:
         return _uint(self.cfg_type, 1) + bytes(3) + body
 
     def value(self, attribute: CfgAttribute) -> bytes | None:
-        """Return the first value of an attribute, which may be empty, or None where it is not there."""
+        """Return the first value of an attribute, which may be empty; None if the attribute is missing."""
         return next((value for kind, value in self.attributes if kind == attribute), None)
 
 
@@ -551,7 +550,7 @@ PAYLOADS: dict[int, _Parsed] = {
         Configuration,
     )
 }
-"""The class that reads each payload type; SK and SKF are read by `message`, for they end the chain."""
+"""The class that reads each payload type; `message` reads SK and SKF, because they end the chain."""
 
 
 def notify_named(payloads: Sequence[Payload], kind: int) -> Notify | None:

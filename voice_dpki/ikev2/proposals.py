@@ -1,6 +1,6 @@
 """Which algorithms are offered and chosen, for the IKE SA and its child SA (RFC 7296 §2.7, §3.3).
 
-Only what both ends of this project and common gateways have: AES-GCM-16, AES-CBC with HMAC-SHA-256-128,
+The algorithms are those that this project and common gateways share: AES-GCM-16, AES-CBC with HMAC-SHA-256-128,
 HMAC-SHA-256 as PRF, P-256 and P-384.
 """
 
@@ -17,7 +17,7 @@ _INTEG = Transform(TransformType.INTEG, Integ.HMAC_SHA2_256_128)
 
 @dataclass(frozen=True, slots=True)
 class CipherSuite:
-    """Encryption and, where it does not come with it, integrity protection."""
+    """An encryption algorithm, with HMAC-SHA-256-128 for integrity unless it is an AEAD."""
 
     encr: Encr
     key_bits: int
@@ -58,7 +58,7 @@ class IkeSuite:
 
 @dataclass(frozen=True, slots=True)
 class EspSuite:
-    """Algorithms of a child SA, without extended sequence numbers; `group` is for one with its own key exchange."""
+    """Algorithms of a child SA, without extended sequence numbers; `group` is for a key exchange of its own."""
 
     cipher: CipherSuite
     group: Group | None = None
@@ -89,7 +89,7 @@ Suite = TypeVar("Suite", IkeSuite, EspSuite)
 
 
 def offer(suites: Sequence[Suite], protocol: Protocol, spi: bytes = b"") -> SecurityAssociation:
-    """Offer `suites`, one proposal each: what is chosen is then one of them, and no mixture."""
+    """Offer `suites` in one proposal each, so that the peer must choose one of them and cannot mix them."""
     proposals = (Proposal(at, protocol, spi, suite.transforms()) for at, suite in enumerate(suites, 1))
     return SecurityAssociation(tuple(proposals))
 
@@ -107,7 +107,7 @@ def choose(offered: SecurityAssociation, suites: Iterable[Suite], protocol: Prot
 
 
 def chosen(answered: SecurityAssociation, suites: Iterable[Suite], protocol: Protocol) -> tuple[Suite, Proposal]:
-    """Read which of the `suites` that we offered the peer has chosen; raises IkeError with PROPOSAL."""
+    """Return which of the offered `suites` the peer has chosen, and its proposal; raises IkeError with PROPOSAL."""
     if len(answered.proposals) == 1:
         proposal = answered.proposals[0]
         for suite in suites:
@@ -117,7 +117,7 @@ def chosen(answered: SecurityAssociation, suites: Iterable[Suite], protocol: Pro
 
 
 def _admits(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
-    """Whether a proposal lets us choose exactly `wanted`: one transform of each type that it lists (§3.3.6)."""
+    """Tell whether a proposal allows exactly `wanted`, with a transform for each type that it lists (§3.3.6)."""
     kinds = {transform.type for transform in wanted}
     others = (transform.type for transform in proposal.transforms if transform.type not in kinds)
     optional = all(_may_be_none(proposal, kind) for kind in others)
@@ -125,12 +125,12 @@ def _admits(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
 
 
 def _may_be_none(proposal: Proposal, kind: int) -> bool:
-    """Whether the peer would do without a transform of this type (NONE is 0 for all types that have it)."""
+    """Tell whether a proposal also offers NONE for this type (NONE is 0 for all types that have it)."""
     return any(transform.type == kind and transform.id == 0 for transform in proposal.transforms)
 
 
 def _is(proposal: Proposal, wanted: Sequence[Transform]) -> bool:
-    """Whether an answer is `wanted`; types that we did not propose can only be said to be none."""
+    """Tell whether an answer is exactly `wanted`; NONE for a type counts like leaving the type out."""
     given = [transform for transform in proposal.transforms if transform.type not in _OPTIONAL or transform.id]
     wanted_given = [transform for transform in wanted if transform.type not in _OPTIONAL or transform.id]
     return sorted(given, key=_order) == sorted(wanted_given, key=_order)

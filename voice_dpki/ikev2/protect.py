@@ -18,11 +18,11 @@ from voice_dpki.ikev2.payloads import Encrypted, EncryptedFragment, Payload
 from voice_dpki.ikev2.registry import PayloadType
 
 FRAGMENT_BYTES = 1252
-"""Largest message that goes whole to a peer that takes fragments: 1280 bytes, which every path carries, less the
-IPv4 and UDP headers (RFC 7383 §2.5.1)."""
+"""Largest message that is sent whole to a peer that supports fragments: 1280 bytes, which every path carries, less
+the IPv4 and UDP headers (RFC 7383 §2.5.1)."""
 
 MAX_FRAGMENTS = 128
-"""Fragments that a message may have; the longest that is accepted has 60 of FRAGMENT_BYTES."""
+"""Most fragments of one message; the longest that is accepted has 56 of FRAGMENT_BYTES."""
 
 _GENERIC, _FRAGMENT = 4, 8
 """Bytes of an SK and an SKF payload before the IV."""
@@ -31,7 +31,7 @@ _GENERIC, _FRAGMENT = 4, 8
 def seal(
     header: Header, payloads: Sequence[Payload], cipher: Cipher, fragment_bytes: int | None
 ) -> tuple[bytes, ...]:
-    """Encrypt a message, in fragments of at most `fragment_bytes` where one datagram would be longer."""
+    """Encrypt a message, in fragments of at most `fragment_bytes` if it would be longer; None sends it whole."""
     content, first = serialize_payloads(payloads), first_kind(payloads)
     if fragment_bytes is None or HEADER_BYTES + _GENERIC + cipher.sealed_bytes(len(content)) <= fragment_bytes:
         return (_seal_one(header, PayloadType.SK, first, b"", content, cipher),)
@@ -61,7 +61,7 @@ def _seal_one(header: Header, kind: int, first: int, numbers: bytes, content: by
 
 @dataclass(slots=True)
 class _Parts:
-    """Fragments of one message that have come so far."""
+    """Fragments of one message received so far."""
 
     message_id: int
     total: int
@@ -70,7 +70,7 @@ class _Parts:
 
 
 class Opener:
-    """Decrypts what one peer sends; keeps the fragments of one message at a time, for the window is 1."""
+    """Decrypter of one peer's messages; keeps fragments of one message at a time, because the window is 1."""
 
     def __init__(self, cipher: Cipher) -> None:
         self._cipher = cipher
@@ -79,8 +79,8 @@ class Opener:
     def open(self, message: Message) -> tuple[Payload, ...] | None:
         """Return the payloads inside, or None while fragments are missing.
 
-        Raises ProtectionError where the checksum does not verify or nothing is encrypted: the message is dropped.
-        Raises IkeError with FRAGMENT, and MalformedError, for what the peer itself did wrong.
+        Raises ProtectionError if the checksum does not verify or nothing is encrypted: the message is dropped.
+        Raises IkeError with FRAGMENT, and MalformedError, for faults in an authentic message.
         """
         match message.payloads[-1:]:
             case (Encrypted(first, body),):
@@ -97,7 +97,7 @@ class Opener:
             raise IkeError(Failure.FRAGMENT, f"a message is cut into more than {MAX_FRAGMENTS} fragments")
         parts = self._parts
         if parts is None or parts.message_id != message_id or fragment.total > parts.total:
-            # A peer that cuts finer after no answer came starts again (RFC 7383 §2.6).
+            # A peer that got no answer may send the message again in more, smaller fragments (RFC 7383 §2.6).
             parts = self._parts = _Parts(message_id, fragment.total)
         if fragment.total < parts.total:
             return None

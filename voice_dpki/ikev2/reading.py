@@ -1,4 +1,4 @@
-"""Taking out of a message what must be there, and the peer's refusal (RFC 7296 §2.21)."""
+"""Readers of a message's mandatory payloads and of the peer's refusal (RFC 7296 §2.21)."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -11,7 +11,7 @@ P = TypeVar("P")
 
 
 def only(payloads: Sequence[Payload], kind: type[P]) -> P:
-    """Return the one payload of a class; raises IkeError with PAYLOADS."""
+    """Return the one payload of a class; raises IkeError with PAYLOADS unless there is exactly one."""
     found = [payload for payload in payloads if isinstance(payload, kind)]
     if len(found) != 1:
         raise IkeError(Failure.PAYLOADS, f"the message has {len(found)} {kind.__name__} payloads, and needs one")
@@ -19,19 +19,19 @@ def only(payloads: Sequence[Payload], kind: type[P]) -> P:
 
 
 def peer_error(payloads: Sequence[Payload]) -> Notify | None:
-    """Return the first notify that tells an error."""
+    """Return the first error notify, None if there is none."""
     errors = (each for each in payloads if isinstance(each, Notify) and each.type < FIRST_STATUS)
     return next(errors, None)
 
 
 def refused_by_peer(notify: Notify) -> IkeError:
-    """Make an error of the peer's notify."""
+    """Return the error that the peer's notify stands for."""
     name = name_of(NotifyType, notify.type)
     return IkeError(Failure.PEER_REFUSED, f"the peer answers {name}", code=f"peer-{name.lower().replace('_', '-')}")
 
 
 def check_not_refused(payloads: Sequence[Payload]) -> None:
-    """Raise IkeError where the peer's answer is a refusal."""
+    """Raise IkeError if the peer's answer is a refusal."""
     refusal = peer_error(payloads)
     if refusal is not None:
         raise refused_by_peer(refusal)

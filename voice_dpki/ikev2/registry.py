@@ -158,10 +158,10 @@ class NotifyType(IntEnum):
 
 
 FIRST_STATUS = 16384
-"""Notify types below are errors; from here they tell a status, and unknown ones are ignored (§3.10.1)."""
+"""First status notify type: types below are errors, and unknown status types are ignored (§3.10.1)."""
 
 FIRST_PRIVATE_STATUS = 40960
-"""Status types for private use; 40961-40969 and some others are taken by vendors, so the defaults lie apart."""
+"""First status type for private use; vendors have taken 40961-40969 and some others, so the defaults avoid them."""
 
 INTEGRITY_INFO = 40970
 """Default number of N(INTEGRITY_INFO); see docs/integrity-info.md."""
@@ -195,7 +195,7 @@ class TsType(IntEnum):
 
 
 def name_of(kind: type[IntEnum], number: int) -> str:
-    """Name of a number for people: its constant, or the number itself where it has none here."""
+    """Return a number's name for people: its constant's name, or the number itself if it has none here."""
     try:
         return kind(number).name
     except ValueError:

@@ -1,10 +1,9 @@
-"""CREATE_CHILD_SA where it renews what stands: offers and answers (RFC 7296 §1.3.2, §1.3.3, §2.17, §2.18).
+"""CREATE_CHILD_SA for rekeying: offers and answers (RFC 7296 §1.3.2, §1.3.3, §2.17, §2.18).
 
     IKE SA    HDR, SK{SA, Ni, KEi}                           HDR, SK{SA, Nr, KEr}
     child SA  HDR, SK{N(REKEY_SA), SA, Ni, [KEi], TSi, TSr}  HDR, SK{SA, Nr, [KEr], TSi, TSr}
 
-Of two ends that renew the same SA at once, that one loses in whose exchange the lowest of the four nonces is
-(§2.8.1).
+If both ends rekey the same SA at once, the exchange with the lowest of the four nonces loses (§2.8.1).
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,12 +34,12 @@ from voice_dpki.ikev2.reading import only
 from voice_dpki.ikev2.registry import Group, NotifyType, Protocol
 
 AGAIN_S, LEAST_AGAIN_S = 5.0, 0.1
-"""Longest and shortest pause until a rekeying is tried again that did not succeed, or had to wait for another."""
+"""Longest and shortest pause before the retry of a rekeying that failed, or had to wait for another exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long an IKE SA and a child SA live at most, in seconds; None is for ever. They are rekeyed before."""
+    """Longest life of an IKE SA and of a child SA, in seconds; None is unlimited. Rekeying comes before the end."""
 
     ike_s: float | None = None
     child_s: float | None = None
@@ -55,20 +54,20 @@ class Life:
 
     @classmethod
     def of(cls, seconds: float | None, now_s: float, random: Random) -> "Life":
-        """Begin a life: it is rekeyed after 80 to 90 % of it, so that not all SAs are at once (§2.8)."""
+        """Begin a life. Rekeying is due after a random 80 to 90 % of it, which spreads the rekeyings (§2.8)."""
         if seconds is None:
             return cls()
         return cls(now_s + seconds * (0.8 + 0.1 * random.token(1)[0] / 255), now_s + seconds)
 
     def again(self, now_s: float) -> "Life":
-        """Have it tried again, several times before the end: the peer may be busy with its own rekeying (§2.25)."""
+        """Return this life with a retry soon, which leaves time for more: the peer may be busy rekeying (§2.25)."""
         pause_s = max(min(AGAIN_S, (self.ends_s - now_s) / 4), LEAST_AGAIN_S)
         return Life(now_s + pause_s, self.ends_s)
 
 
 @dataclass(frozen=True, slots=True)
 class NewIke:
-    """The IKE SA that an exchange has made; `lowest` is the lower of the exchange's nonces."""
+    """The IKE SA that an exchange has made; `lowest` is the lower of the exchange's two nonces."""
 
     name: SaName
     keys: IkeKeys
@@ -77,7 +76,7 @@ class NewIke:
 
 @dataclass(frozen=True, slots=True)
 class IkeOffer:
-    """Our request to rekey an IKE SA, with the algorithms that it has."""
+    """Our request to rekey an IKE SA, with the algorithms that it has now."""
 
     suite: IkeSuite
     spi: bytes
@@ -90,12 +89,12 @@ class IkeOffer:
         return cls(suite, new_ike_spi(random), random.token(NONCE_BYTES), KeyPair(suite.group, random))
 
     def payloads(self) -> tuple[Payload, ...]:
-        """SA, Ni, KEi."""
+        """Return SA, Ni and KEi."""
         exchange = KeyExchange(self.pair.group, self.pair.public_value)
         return offer((self.suite,), Protocol.IKE, self.spi), Nonce(self.nonce), exchange
 
     def complete(self, payloads: Sequence[Payload], old: IkeKeys) -> NewIke:
-        """Read the answer; raises IkeError where it is not one to this offer."""
+        """Read the answer; raises IkeError if it does not fit this offer."""
         suite, proposal = chosen(only(payloads, SecurityAssociation), (self.suite,), Protocol.IKE)
         name = SaName(self.spi, _ike_spi(proposal))
         nonces = self.nonce, only(payloads, Nonce).value
@@ -144,7 +143,7 @@ def _shared(pair: KeyPair, exchange: KeyExchange) -> bytes:
 
 @dataclass(slots=True)
 class HeldChild:
-    """A child SA that an end holds; `created` says that this end was the Initiator of the exchange that made it."""
+    """A child SA of this end; `created` tells whether this end was the Initiator of the exchange that made it."""
 
     child: Child
     created: bool
@@ -176,7 +175,7 @@ class HeldChild:
 
 @dataclass(frozen=True, slots=True)
 class NewChild:
-    """The child SA that an exchange has made; `lowest` is the lower of the exchange's nonces."""
+    """The child SA that an exchange has made; `lowest` is the lower of the exchange's two nonces."""
 
     child: Child
     lowest: bytes
@@ -184,9 +183,9 @@ class NewChild:
 
 @dataclass(frozen=True, slots=True)
 class ChildOffer:
-    """Our request to rekey a child SA, with its cipher: best with a key exchange of its own, or without.
+    """Our request to rekey a child SA with its present cipher, preferably with a key exchange, otherwise without.
 
-    The peer may ask for another group once; then the offer is the `second`.
+    The peer may ask once for another group; the offer with that group has `second` set.
     """
 
     old: HeldChild
@@ -206,7 +205,7 @@ class ChildOffer:
         return tuple(EspSuite(cipher, group) for group in (own, *(each for each in Group if each != own), None))
 
     def payloads(self) -> tuple[Payload, ...]:
-        """N(REKEY_SA), SA, Ni, KEi, TSi, TSr."""
+        """Return N(REKEY_SA), SA, Ni, KEi, TSi and TSr."""
         return (
             Notify(NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=self.old.inbound),
             offer(self._suites, Protocol.ESP, self.spi),
@@ -217,7 +216,7 @@ class ChildOffer:
         )
 
     def other_group(self, payloads: Sequence[Payload]) -> Group | None:
-        """Return the group that the peer wants instead, if its answer is that (§1.3)."""
+        """Return the group that the peer's answer asks for instead, None if it asks for none (§1.3)."""
         wanted = notify_named(payloads, NotifyType.INVALID_KE_PAYLOAD)
         if wanted is None or self.second:
             return None
@@ -226,7 +225,7 @@ class ChildOffer:
         )
 
     def complete(self, payloads: Sequence[Payload], sk_d: bytes) -> NewChild:
-        """Read the answer; raises IkeError where it is not one to this offer."""
+        """Read the answer; raises IkeError if it does not fit this offer."""
         suite, proposal = chosen(only(payloads, SecurityAssociation), self._suites, Protocol.ESP)
         ts_i = _within(only(payloads, TsInitiator).selectors, self.old.local)
         ts_r = _within(only(payloads, TsResponder).selectors, self.old.remote)
@@ -242,10 +241,10 @@ def answer_child(
 ) -> tuple[NewChild, tuple[Payload, ...]]:
     """Answer a peer's request to rekey a child SA; returns the new one and SA, Nr, [KEr], TSi, TSr.
 
-    `suites` are without key exchange; one is made if the peer wants it. Raises IkeError.
+    `suites` name no key exchange; there is one if the peer offers it. Raises IkeError.
     """
     made = next((each.group for each in payloads if isinstance(each, KeyExchange)), None)
-    groups = (*sorted(Group, key=lambda group: group != made), None)  # the one of KEi first
+    groups = (*sorted(Group, key=lambda group: group != made), None)  # KEi's group first
     wanted = [EspSuite(suite.cipher, group) for group in groups for suite in suites]
     suite, proposal = choose(only(payloads, SecurityAssociation), wanted, Protocol.ESP)
     ts_i = _within(only(payloads, TsInitiator).selectors, old.remote)
@@ -264,7 +263,7 @@ def answer_child(
 
 
 def _within(offered: Sequence[Selector], allowed: Sequence[Selector]) -> tuple[Selector, ...]:
-    """What the old child SA's selectors leave of those offered: none is added to it (§2.9.2)."""
+    """Return the parts of the offered selectors that the old child SA's cover: rekeying adds none (§2.9.2)."""
     parts = tuple(dict.fromkeys(part for each in allowed for part in narrowed(offered, each)))
     if not parts:
         raise ChildError(

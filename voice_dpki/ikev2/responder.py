@@ -1,7 +1,7 @@
 """The Responder, here a security gateway: many IKE SAs, each set up by IKE_SA_INIT and IKE_AUTH (RFC 7296 §1.2).
 
-`Responder` holds what is common to all: the table of SAs, cookies under load, bounds on SAs that nobody has judged,
-and the inner addresses. `ResponderSa` is one of them.
+`Responder` holds what all SAs share: the table of SAs, cookies under load, limits on half-open SAs, and the inner
+addresses. `ResponderSa` is one SA.
 
     IKE_SA_INIT  HDR, SAr1, KEr, Nr, CERTREQ, N(NAT_DETECTION_*), N(FRAGMENTATION_SUPPORTED),
                  N(SIGNATURE_HASH_ALGORITHMS)
@@ -55,13 +55,13 @@ HALF_OPEN_S = 30.0
 """How long a peer may take from IKE_SA_INIT to IKE_AUTH."""
 
 LINGER_S = 10.0
-"""How long an SA that is gone still repeats its last answer."""
+"""How long a closed SA still repeats its last answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what a gateway keeps: above `cookie_from` half-open SAs it demands cookies, above `half_open` it
-    takes no more, and above `total` SAs neither. One that is being rekeyed counts once more for a moment.
+    """Limits of a gateway: with `cookie_from` half-open SAs it demands cookies; with `half_open` of them, or with
+    `total` SAs, it takes no new ones. An SA that is being rekeyed counts twice for a moment.
     """
 
     cookie_from: int = 100
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Init:
-    """An IKE_SA_INIT request that was taken, and what was chosen for it."""
+    """An accepted IKE_SA_INIT request, and the choices made for it."""
 
     message: Message
     suite: IkeSuite
@@ -114,14 +114,14 @@ class ResponderSa(StandingSa):
         return self._clear(self._header(ExchangeType.IKE_SA_INIT, 0, is_response=True), payloads)
 
     def timer_s(self) -> float | None:
-        """When `handle_timer` is to be called next."""
+        """Return when to call `handle_timer` next."""
         due = super().timer_s()
         if self.state is State.AUTH:
             return self.half_open_until_s if due is None else min(due, self.half_open_until_s)
         return due
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due; an SA that stays half open is given up."""
+        """Do what is due; give up an SA that stays half open."""
         if self.state is State.AUTH and now_s >= self.half_open_until_s:
             self._fail(IkeError(Failure.TIMEOUT, "the peer did not go on to IKE_AUTH"))
         super().handle_timer(now_s)
@@ -143,7 +143,7 @@ class ResponderSa(StandingSa):
             self._ask_judge(claim, now_s)
 
     def judge(self, verdict: Verdict, now_s: float) -> None:
-        """Go on with the verdict on the Initiator's certificate."""
+        """Continue with the verdict on the Initiator's certificate."""
         if self.state is not State.JUDGING:
             return
         self._judging_until_s = None
@@ -179,7 +179,7 @@ class ResponderSa(StandingSa):
         )
 
     def _negotiate_child(self, now_s: float) -> tuple[tuple[Payload, ...], str | None]:
-        """Return the payloads that answer the child SA's offer, and why there is none, if there is none."""
+        """Return the payloads that answer the child SA's offer, and the reason if there is no child SA."""
         address = None
         try:
             if child.wants_address(self._auth_request):
@@ -200,14 +200,14 @@ class ResponderSa(StandingSa):
         return answer.payloads, None
 
     def _refuse(self, error: IkeError) -> None:
-        """Tell the Initiator, without saying why, and keep nothing but the answer."""
+        """Tell the Initiator that it is refused, without the reason, and keep only the answer."""
         self._answer(ExchangeType.IKE_AUTH, (Notify(NotifyType.AUTHENTICATION_FAILED),))
         self._fail(error)
 
 
 @dataclass(slots=True)
 class _Kept:
-    """An SA in the gateway's table; one that is gone stays until `gone_until_s`."""
+    """An SA in the gateway's table; a closed one stays until `gone_until_s`."""
 
     sa: StandingSa
     gone_until_s: float | None = None
@@ -230,12 +230,12 @@ class Responder:
         inner: IPv4Network,
         limits: Limits | None = None,
     ) -> None:
-        """Give devices addresses of `pool`, and let them reach `inner`."""
+        """Give devices addresses from `pool`, and let them reach `inner`."""
         self.party, self.settings, self.random = party, settings, random
         self.pool, self.inner = child.AddressPool(pool), inner
         self.limits = limits or Limits()
         self.dropped = 0
-        """Datagrams that were no message, for no SA, or one too many."""
+        """Datagrams that were malformed, for no known SA, or beyond a limit."""
         self._cookies = Cookies(random)
         self._sas: dict[SaName, _Kept] = {}
         self._of_identity: dict[str, set[SaName]] = {}
@@ -249,11 +249,11 @@ class Responder:
 
     @property
     def half_open(self) -> int:
-        """IKE SAs that nobody has judged."""
+        """Number of IKE SAs whose peer is not yet judged."""
         return len(self._inits)
 
     def sas(self) -> Iterator[StandingSa]:
-        """Return the SAs that stand."""
+        """Return the established SAs."""
         return (kept.sa for kept in list(self._sas.values()) if kept.sa.state is State.ESTABLISHED)
 
     def keys_of(self, name: SaName) -> IkeKeys | None:
@@ -280,14 +280,14 @@ class Responder:
         self._collect(kept, now_s)
 
     def judge(self, name: SaName, verdict: Verdict, now_s: float) -> None:
-        """Go on with the verdict on the certificate of an SA's peer."""
+        """Continue with the verdict on the certificate of an SA's peer."""
         kept = self._sas.get(name)
         if kept is not None:
             kept.sa.judge(verdict, now_s)
             self._collect(kept, now_s)
 
     def delete(self, name: SaName, reason: str, now_s: float) -> None:
-        """Delete an SA that stands, or the one that has taken its place."""
+        """Delete an established SA, or the one that has replaced it."""
         kept = self._sas.get(name)
         if kept is not None and (last := self._sas.get(kept.sa.current.name)) is not None:
             last.sa.delete(reason, now_s)
@@ -304,7 +304,7 @@ class Responder:
         return len(others)
 
     def timer_s(self) -> float | None:
-        """When `handle_timer` is to be called next."""
+        """Return when to call `handle_timer` next, None if nothing is due."""
         return self._due[0][0] if self._due else None
 
     def handle_timer(self, now_s: float) -> None:
@@ -321,12 +321,12 @@ class Responder:
             self._collect(kept, now_s)
 
     def take_datagrams(self) -> list[Datagram]:
-        """Return the datagrams to send, once."""
+        """Return the datagrams to send, each once."""
         taken, self._datagrams = self._datagrams, []
         return taken
 
     def take_events(self) -> list[Event]:
-        """Return what happened, once."""
+        """Return the events since the last call."""
         taken, self._events = self._events, []
         return taken
 
@@ -334,7 +334,7 @@ class Responder:
 
     def _receive_init(self, message: Message, path: Path, now_s: float) -> None:
         header = message.header
-        if header.major > MAJOR_VERSION:  # whoever speaks an older one would not understand this
+        if header.major > MAJOR_VERSION:  # a peer with an older version would not understand the answer
             self._answer_clear(header, Notify(NotifyType.INVALID_MAJOR_VERSION), path)
             return
         known = self._inits.get(_init_key(message, path))
@@ -383,7 +383,7 @@ class Responder:
         self._datagrams.append(Datagram(path, data, header.name, True, describe((notify,))))
 
     def _collect(self, kept: _Kept, now_s: float) -> None:
-        """Take out what an SA gave, and forget about it what need not be kept."""
+        """Take an SA's datagrams and events, bring the tables up to date with it, and do so for its offspring."""
         sa = kept.sa
         self._datagrams += sa.take_datagrams()
         self._events += sa.take_events()
@@ -400,7 +400,7 @@ class Responder:
                 self._collect(self._sas.setdefault(each.name, _Kept(each)), now_s)
 
     def _index(self, sa: StandingSa) -> None:
-        """Keep who has which SAs that stand."""
+        """Bring the index of established SAs by identity up to date."""
         names = self._of_identity.setdefault(sa.peer_identity, set())
         if sa.state is State.ESTABLISHED:
             names.add(sa.name)
@@ -410,7 +410,7 @@ class Responder:
             del self._of_identity[sa.peer_identity]
 
     def _schedule(self, kept: _Kept) -> None:
-        """Have `handle_timer` look at the SA in time; too early does no harm."""
+        """Queue the SA for `handle_timer` at its time; an earlier entry in the queue does no harm."""
         due_s = kept.timer_s()
         if due_s is not None and (kept.scheduled_s is None or due_s < kept.scheduled_s):
             kept.scheduled_s = due_s

@@ -1,7 +1,7 @@
 """What both ends of an IKE SA have in common: protection, the window, INFORMATIONAL exchanges, deletion.
 
-`initiator` and `responder` derive from it what is theirs: IKE_SA_INIT and IKE_AUTH. Nothing here reads a clock or a
-socket: methods take `now_s`, and give datagrams and events that the caller takes out.
+`initiator` and `responder` add IKE_SA_INIT and IKE_AUTH. Nothing here reads a clock or a socket: methods take
+`now_s`, and leave datagrams and events for the caller to take.
 """
 
 from abc import ABC, abstractmethod
@@ -55,15 +55,15 @@ from voice_dpki.ikev2.window import Requests, Responses, Retransmission
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 JUDGING_S = 10.0
-"""How long a verdict may take; peers give up on IKE_AUTH after some more."""
+"""How long a verdict may take; peers wait longer than that for IKE_AUTH."""
 
 Then: TypeAlias = Callable[[tuple[Payload, ...], float], None]
-"""Takes the answer to a request, and the time."""
+"""Callback for the answer to a request; takes its payloads and the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """Who we are: a certificate, the identity that it bears, and its key."""
+    """Our own identity: a certificate, the identity that it bears, and its key."""
 
     certificate: bytes
     identification: Identification
@@ -81,10 +81,10 @@ class Party:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is accepted and how patient we are; suites are in order of preference.
+    """Accepted algorithms, timeouts and notify numbers; suites are in order of preference.
 
-    Without `fragment_bytes` nothing is sent in fragments; without `probe_s` a silent peer is never asked whether it
-    lives. The two notify numbers are private (docs/integrity-info.md).
+    Without `fragment_bytes` nothing is sent in fragments; without `probe_s`, the silence in seconds after which a
+    peer is probed, no peer is ever probed. The two notify numbers are private (docs/integrity-info.md).
     """
 
     ike_suites: tuple[IkeSuite, ...] = IKE_SUITES
@@ -97,12 +97,12 @@ class Settings:
     ledger_answer: int = LEDGER_ANSWER
 
     def names(self) -> dict[int, str]:
-        """Names of the private notifies."""
+        """Return the names of the private notifies."""
         return {self.integrity_info: "INTEGRITY_INFO", self.ledger_answer: "LEDGER_ANSWER"}
 
 
 class IkeSa(ABC):
-    """One IKE SA. After any call, take out what it gave with `take_datagrams` and `take_events`."""
+    """One IKE SA. After every call, take its output with `take_datagrams` and `take_events`."""
 
     def __init__(
         self, party: Party, settings: Settings, random: Random, name: SaName, path: Path, *, is_initiator: bool
@@ -112,7 +112,7 @@ class IkeSa(ABC):
         self.state = State.IDLE if is_initiator else State.AUTH
         self.peer_identity = ""
         self.dropped = 0
-        """Messages that were dropped because they did not verify or came out of turn."""
+        """Messages dropped because they did not verify or came out of turn."""
         self.keys: IkeKeys | None = None
         self._random = random
         self._requests = Requests(settings.retransmission)
@@ -127,7 +127,7 @@ class IkeSa(ABC):
         self._certificate: CertificateProfile | None = None
         self._stood = False
         self._quiet = False
-        """Whether nobody is to hear of its end, because another SA is in its place."""
+        """Whether its end raises no event, because another SA holds its place."""
         self._close_reason = ""
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
@@ -135,17 +135,17 @@ class IkeSa(ABC):
     # --- what the caller uses -------------------------------------------------------------------------------------
 
     def take_datagrams(self) -> list[Datagram]:
-        """Return the datagrams to send, once."""
+        """Return the datagrams to send, each once."""
         taken, self._datagrams = self._datagrams, []
         return taken
 
     def take_events(self) -> list[Event]:
-        """Return what happened, once."""
+        """Return the events since the last call."""
         taken, self._events = self._events, []
         return taken
 
     def timer_s(self) -> float | None:
-        """When `handle_timer` is to be called next."""
+        """Return when to call `handle_timer` next, None if nothing is due."""
         probe_s = self.settings.probe_s
         due = [self._requests.due_s, self._judging_until_s]
         if probe_s is not None and self.state is State.ESTABLISHED and self._requests.due_s is None:
@@ -153,7 +153,7 @@ class IkeSa(ABC):
         return min((at for at in due if at is not None), default=None)
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due: send again, ask a silent peer whether it lives, give up."""
+        """Do what is due: retransmit, probe a silent peer, give up."""
         repeat = self._requests.repeat(now_s)
         if repeat is None:
             self._fail(IkeError(Failure.TIMEOUT, "the peer does not answer"))
@@ -167,7 +167,7 @@ class IkeSa(ABC):
             self._ask(ExchangeType.INFORMATIONAL, (), now_s)
 
     def receive(self, message: Message, path: Path, now_s: float) -> None:
-        """Take a message; one that is not of this SA is dropped."""
+        """Take a message; drop one that is not of this SA."""
         header = message.header
         named = (header.spi_i, header.spi_r) == self.name
         if not named or header.from_initiator == self.is_initiator or self.state is State.IDLE:
@@ -179,10 +179,10 @@ class IkeSa(ABC):
 
     @abstractmethod
     def judge(self, verdict: Verdict, now_s: float) -> None:
-        """Go on with the verdict on the peer's certificate; without effect unless one is waited for."""
+        """Continue with the verdict on the peer's certificate; without effect unless the SA waits for one."""
 
     def delete(self, reason: str, now_s: float) -> None:
-        """Delete the SA: the peer is told, and it is gone when that was answered or given up."""
+        """Delete the SA: tell the peer, and close when it has answered or counts as gone."""
         if self.state not in (State.ESTABLISHED, State.REPLACED):
             return
         self._close_reason = reason
@@ -190,7 +190,7 @@ class IkeSa(ABC):
         self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.IKE),), now_s)
 
     def probe(self, now_s: float) -> None:
-        """Ask the peer whether it lives (RFC 7296 §2.4)."""
+        """Check that the peer is alive (RFC 7296 §2.4)."""
         if self.state is State.ESTABLISHED:
             self._ask(ExchangeType.INFORMATIONAL, (), now_s)
 
@@ -233,7 +233,7 @@ class IkeSa(ABC):
         self._send_queued(now_s)
 
     def _open(self, message: Message, now_s: float) -> tuple[Payload, ...] | None:
-        """Decrypt; None where the message is dropped or not whole yet. What is authentic but wrong ends the SA."""
+        """Decrypt a message; None if it was dropped or is incomplete. An authentic but faulty one ends the SA."""
         if self._opener is None:
             self.dropped += 1
             return None
@@ -258,12 +258,12 @@ class IkeSa(ABC):
             self._answer(message.header.exchange, (Notify(NotifyType.INVALID_SYNTAX),))
 
     def _refuse_unreadable(self, error: IkeError) -> None:
-        """End an SA that does not stand yet; one that stands outlives a payload that it does not know."""
+        """End the SA unless it is established: an established one survives an unknown critical payload."""
         if self.state is not State.ESTABLISHED:
             self._fail(error)
 
     def _handle_request(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
-        """Answer an authentic request of an SA that stands."""
+        """Answer an authentic request on an SA that was established."""
         exchange = message.header.exchange
         if self.state not in (State.ESTABLISHED, State.REPLACED, State.DELETING):
             self._answer(exchange, (Notify(NotifyType.INVALID_SYNTAX),))
@@ -291,14 +291,14 @@ class IkeSa(ABC):
 
     @abstractmethod
     def _deleted_children(self, spis: tuple[bytes, ...]) -> tuple[Payload, ...]:
-        """Forget child SAs that the peer deletes, and return our half of it (RFC 7296 §1.4.1)."""
+        """Drop the child SAs that the peer deletes, and return Delete for our direction (RFC 7296 §1.4.1)."""
 
     @abstractmethod
     def _deleted_by_peer(self, now_s: float) -> None:
-        """Prepare for the end, which comes with the peer's deletion."""
+        """Prepare for the SA's end: the peer has deleted it."""
 
     def _handle_response(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
-        """Take an authentic answer to a request of an SA that stands: all that it can end is a deletion."""
+        """Take an authentic answer that has no callback: its only possible effect is to complete a deletion."""
         if self.state is State.DELETING and not self._queue:
             self._close(self._close_reason)
 
@@ -307,7 +307,7 @@ class IkeSa(ABC):
     def _ask(
         self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float, then: Then | None = None
     ) -> None:
-        """Send an encrypted request, as soon as the one before it is answered; `then` takes its own answer."""
+        """Send an encrypted request once all earlier ones are answered; `then` is called with its answer."""
         self._queue.append((exchange, payloads, then))
         self._send_queued(now_s)
 
@@ -343,7 +343,7 @@ class IkeSa(ABC):
         )
 
     def _clear(self, header: Header, payloads: tuple[Payload, ...]) -> Datagram:
-        """A message of IKE_SA_INIT."""
+        """Write a message of IKE_SA_INIT, which is in clear."""
         names = describe(payloads, self.settings.names())
         return Datagram(self.path, serialize(header, payloads), header.name, header.is_response, names)
 
@@ -353,12 +353,12 @@ class IkeSa(ABC):
         return self.keys
 
     def _protect_with(self, keys: IkeKeys) -> None:
-        """From now on encrypt and decrypt with the SA's keys."""
+        """Encrypt and decrypt with the SA's keys from now on."""
         self.keys = keys
         self._cipher = keys.cipher(self._random, of_initiator=self.is_initiator)
         self._opener = Opener(keys.cipher(self._random, of_initiator=not self.is_initiator))
 
-    # --- IKE_AUTH, as far as it is the same at both ends ----------------------------------------------------------
+    # --- the parts of IKE_AUTH that are the same at both ends -----------------------------------------------------
 
     def _own_auth(
         self, identification: Identification, message: bytes, peer_nonce: bytes, *, digital: bool
@@ -375,7 +375,7 @@ class IkeSa(ABC):
         message: bytes,
         own_nonce: bytes,
     ) -> CertificateToJudge:
-        """Read who the peer says that it is, and verify that it has the certificate's key; raises IkeError."""
+        """Read the peer's claimed identity, and verify that it has the certificate's key; raises IkeError."""
         identification = only(payloads, id_kind)
         profile = _read_certificate(payloads)
         identity = check_identity(identification, profile)
@@ -404,7 +404,7 @@ class IkeSa(ABC):
         self.state = moved(self.state, move)
 
     def _fail(self, error: IkeError) -> None:
-        """End the SA for what went wrong."""
+        """End the SA because of `error`."""
         if self._stood:
             self._close(self._close_reason or error.sentence)
         elif self.state is not State.CLOSED:
@@ -427,7 +427,7 @@ class IkeSa(ABC):
 
 
 def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
-    """Read the one certificate of the sender; its chain, if it sends one, plays no role."""
+    """Read the sender's own certificate, the first one; a chain behind it is ignored. Raises IkeError."""
     certificates = [payload for payload in payloads if isinstance(payload, Certificate)]
     if not certificates or certificates[0].encoding != CertEncoding.X509_SIGNATURE:
         raise IkeError(Failure.CERTIFICATE, "the message has no X.509 certificate")

@@ -1,8 +1,8 @@
-"""An IKE SA that stands: its child SAs, their rekeying and its own, from either end (RFC 7296 §2.8, §2.25).
+"""An established IKE SA: its child SAs, their rekeying and its own, from either end (RFC 7296 §2.8, §2.25).
 
-A rekeyed IKE SA is an object of its own, which takes over the child SAs and whose predecessor waits to be deleted:
-by us if the rekeying was ours, else by the peer. Where both ends rekey at once, both new SAs stand for a moment
-and the nonces tell which one remains.
+Rekeying an IKE SA makes a new object, which takes over the child SAs. The old one is then deleted: by us if we
+rekeyed, otherwise by the peer. If both ends rekey at once, both new SAs exist for a moment, and the nonces decide
+which one stays.
 """
 
 from collections.abc import Callable
@@ -23,40 +23,43 @@ from voice_dpki.ikev2.states import Move, State
 from voice_dpki.ikev2.window import Responses
 
 YOUNG_S = 1.0
-"""How old an IKE SA must be for the peer to rekey it: what is replaced is kept for a while, and this bounds it."""
+"""Age at which the peer may rekey an IKE SA: replaced SAs are kept for a while, and this bounds their number."""
 
 REPLACED_S = 30.0
-"""How long an SA that was replaced waits for its deletion by the peer; then we delete it."""
+"""How long a replaced SA waits until the peer deletes it; then we do."""
 
 MAX_CHILDREN = 4
-"""Child SAs under one IKE SA: the one, its successor, and those that wait to be deleted."""
+"""Most child SAs of one IKE SA: the current one, its successor, and those that wait to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """An IKE SA by which the peer rekeys what we are rekeying too."""
+    """The new IKE SA of the peer's rekeying, while we are rekeying the same SA."""
 
     sa: "StandingSa"
     lowest: bytes
 
 
 class StandingSa(IkeSa):
-    """An IKE SA from when it stands. Whoever keeps it must also keep its `offspring`, from when it is there."""
+    """The part of an IKE SA that acts once it is established.
+
+    A caller that keeps the SA must also keep its `offspring`, as soon as there is any.
+    """
 
     def __init__(
         self, party: Party, settings: Settings, random: Random, name: SaName, path: Path, *, is_initiator: bool
     ) -> None:
         super().__init__(party, settings, random, name, path, is_initiator=is_initiator)
         self.children: dict[bytes, HeldChild] = {}
-        """By the SPI with which we receive."""
+        """Child SAs by the SPI with which we receive."""
         self.offspring: list[StandingSa] = []
-        """SAs that came from rekeying this one, and are not gone."""
+        """SAs made by rekeying this one; closed ones leave with the next rekeying."""
         self._successor: StandingSa | None = None
         self._predecessor: StandingSa | None = None
         self._lost: HeldChild | None = None
-        """The child SA that went without a successor; the peer may make it anew (§1.3.1)."""
+        """The last child SA that ended without a successor; the peer may make a new one like it (§1.3.1)."""
         self._release: Callable[[], None] | None = None
-        """Gives back what is held as long as the device has an SA: its inner address."""
+        """Callback at the SA's end, which gives back the device's inner address; a successor takes it over."""
         self._life = Life()
         self._since_s = 0.0
         self._ike_offer: IkeOffer | None = None
@@ -66,14 +69,14 @@ class StandingSa(IkeSa):
 
     @property
     def current(self) -> "StandingSa":
-        """The SA that has taken this one's place at last; this one itself if none has."""
+        """The latest successor of this SA; the SA itself if it has none."""
         sa: StandingSa = self
         while sa._successor is not None:
             sa = sa._successor
         return sa
 
     def timer_s(self) -> float | None:
-        """When `handle_timer` is to be called next."""
+        """Return when to call `handle_timer` next, None if nothing is due."""
         due = [at for at in (super().timer_s(), *self._lives()) if at is not None and at != inf]
         return min(due, default=None)
 
@@ -86,7 +89,7 @@ class StandingSa(IkeSa):
         return tuple(min(life.rekey_at_s, life.ends_s) for life in lives)
 
     def handle_timer(self, now_s: float) -> None:
-        """Do what is due; also rekey, and delete what has not been rekeyed in its lifetime."""
+        """Do what is due; also rekey, and delete SAs that were not rekeyed within their lifetime."""
         super().handle_timer(now_s)
         if self.state not in (State.ESTABLISHED, State.REPLACED):
             return
@@ -102,20 +105,20 @@ class StandingSa(IkeSa):
             self.rekey(now_s)
 
     def delete(self, reason: str, now_s: float) -> None:
-        """Delete the SA, and those by which it is being rekeyed."""
+        """Delete the SA, and the new one if the peer is rekeying it at the same time as we are."""
         super().delete(reason, now_s)
         if self._ike_rival is not None:
             self._ike_rival.sa.delete(reason, now_s)
 
     def rekey(self, now_s: float) -> None:
-        """Begin to rekey the IKE SA; later if something else is under way."""
+        """Begin to rekey the IKE SA; the timer retries if another exchange is going on."""
         self._life = self._life.again(now_s)
         if self.state is State.ESTABLISHED and self._is_idle:
             self._ike_offer = IkeOffer.make(self._keys.suite, self._random)
             self._ask(ExchangeType.CREATE_CHILD_SA, self._ike_offer.payloads(), now_s, self._ike_answered)
 
     def rekey_child(self, spi: bytes, now_s: float) -> None:
-        """Begin to rekey the child SA with which we receive under `spi`; later if something else is under way."""
+        """Begin to rekey the child SA of our inbound `spi`; the timer retries if another exchange is going on."""
         held = self.children.get(spi)
         if held is None or held.replaced:
             return
@@ -128,7 +131,7 @@ class StandingSa(IkeSa):
         self._ask(ExchangeType.CREATE_CHILD_SA, offer.payloads(), now_s, self._child_answered)
 
     def judge(self, verdict: Verdict, now_s: float) -> None:
-        """Do nothing: a verdict is for IKE_AUTH."""
+        """Do nothing: only IKE_AUTH waits for a verdict."""
 
     # --- answering the peer ---------------------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class StandingSa(IkeSa):
         self._answer(ExchangeType.CREATE_CHILD_SA, answer)
 
     def _renewal(self, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
-        """Do what CREATE_CHILD_SA asks for; returns the answer, raises IkeError."""
+        """Do what CREATE_CHILD_SA requests; returns the answer, raises IkeError."""
         rekeyed = notify_named(payloads, NotifyType.REKEY_SA)
         if self.state is not State.ESTABLISHED:
             raise _busy()
@@ -204,7 +207,7 @@ class StandingSa(IkeSa):
     def _deleted_by_peer(self, now_s: float) -> None:
         rival, self._ike_rival = self._ike_rival, None
         if rival is not None and self.state is State.ESTABLISHED and rival.sa.state is not State.CLOSED:
-            self._replace_by(rival.sa, now_s)  # the peer knows already that its rekeying has won
+            self._replace_by(rival.sa, now_s)  # the peer already knows that its rekeying has won
 
     # --- the peer's answers ---------------------------------------------------------------------------------------
 
@@ -220,7 +223,7 @@ class StandingSa(IkeSa):
         except IkeError:
             if rival is not None and self.state is State.ESTABLISHED:
                 self._replace_by(rival.sa, now_s)
-            return  # tried again in time
+            return  # the timer retries
         ours = self._made(new, created=True, now_s=now_s)
         if self.state is not State.ESTABLISHED:
             ours.delete(self._close_reason, now_s)
@@ -256,7 +259,7 @@ class StandingSa(IkeSa):
                 self._replace_child(offer.old, rival, now_s)
             elif offer.old.inbound not in self.children:
                 self._child_gone(offer.old, "deleted by the peer")
-            return  # tried again in time
+            return  # the timer retries
         ours = self._hold_new(new, created=True, now_s=now_s)
         if rival is not None and ours.lowest < rival.lowest:
             ours.replaced = True
@@ -269,10 +272,10 @@ class StandingSa(IkeSa):
             if offer.old.inbound in self.children:
                 self._delete_child(offer.old, "", now_s)
 
-    # --- what takes whose place -----------------------------------------------------------------------------------
+    # --- replacing one SA by another ------------------------------------------------------------------------------
 
     def _made(self, new: NewIke, *, created: bool, now_s: float) -> "StandingSa":
-        """Keep an IKE SA that rekeying has made; nobody hears of it until it takes this one's place."""
+        """Make the IKE SA of a rekeying and keep it; it raises no event until it replaces this one."""
         sa = RekeyedSa(self, new, created=created, now_s=now_s)
         self.offspring = [each for each in self.offspring if each.state is not State.CLOSED] + [sa]
         return sa
@@ -334,7 +337,7 @@ class StandingSa(IkeSa):
 
 
 class RekeyedSa(StandingSa):
-    """An IKE SA that came from rekeying `old`; whoever asked for that is its Initiator (§2.18)."""
+    """An IKE SA made by rekeying `old`; the end that requested the rekeying is its Initiator (§2.18)."""
 
     def __init__(self, old: StandingSa, new: NewIke, *, created: bool, now_s: float) -> None:
         super().__init__(old.party, old.settings, old._random, new.name, old.path, is_initiator=created)
@@ -353,6 +356,6 @@ def _busy() -> ChildError:
 
 
 def _retire(held: HeldChild, now_s: float) -> None:
-    """Let a child SA that was replaced wait for its deletion by the peer."""
+    """Mark a child SA as replaced, and let it wait until the peer deletes it."""
     held.replaced = True
     held.life = Life(ends_s=now_s + REPLACED_S)

@@ -1,4 +1,4 @@
-"""The states of an IKE SA: everything that moves one is in this table."""
+"""The states of an IKE SA; one table holds every transition."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,7 +7,7 @@ from voice_dpki.errors import LocalError
 
 
 class State(StrEnum):
-    """Where an IKE SA stands. The Responder begins at AUTH: it has answered IKE_SA_INIT, the SA is half open.
+    """State of an IKE SA. A Responder's SA begins at AUTH, half open: IKE_SA_INIT has been answered.
 
     An SA that was rekeyed is REPLACED until it is deleted; the one that replaces it begins ESTABLISHED.
     """
@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class Move(StrEnum):
-    """What moves it."""
+    """Input that moves an IKE SA from one state to another."""
 
     START = "start"
     KEYED = "keyed"
@@ -40,7 +40,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
     (State.INIT, Move.KEYED): State.AUTH,
     (State.AUTH, Move.AUTHENTICATED): State.JUDGING,
     (State.JUDGING, Move.TRUSTED): State.ESTABLISHED,
-    # The Initiator tells a peer that it refuses, and waits for the answer; the Responder's answer is its refusal.
+    # The Initiator tells the peer of its refusal and waits for the answer. The Responder refuses in its answer.
     (State.JUDGING, Move.REFUSED): State.DELETING,
     (State.ESTABLISHED, Move.REPLACE): State.REPLACED,
     (State.ESTABLISHED, Move.DELETE): State.DELETING,
@@ -55,7 +55,7 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
 }
 
 HALF_OPEN = frozenset({State.AUTH, State.JUDGING})
-"""States in which a Responder holds an SA for a peer that nobody has judged."""
+"""States of a Responder's SA whose peer is not yet judged."""
 
 
 def moved(state: State, move: Move) -> State:

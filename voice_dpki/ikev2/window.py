@@ -8,9 +8,10 @@ from voice_dpki.ikev2.events import Datagram
 
 @dataclass(frozen=True, slots=True)
 class Retransmission:
-    """When a request is sent again: after `first_s`, then `factor` times later each time, `tries` times in all.
+    """Schedule of a request, which is sent `tries` times in all.
 
-    After the last one, the peer has as long again as the pause would be; then it counts as gone.
+    The first pause is `first_s`, and each one after it `factor` times the one before. A pause follows the last
+    transmission, too; without an answer by its end, the peer counts as gone.
     """
 
     first_s: float = 1.0
@@ -18,7 +19,7 @@ class Retransmission:
     tries: int = 5
 
     def pause_s(self, sent: int) -> float:
-        """How long to wait after the request was sent `sent` times."""
+        """Return how long to wait for the answer once the request was sent `sent` times."""
         return self.first_s * self.factor ** (sent - 1)
 
 
@@ -40,12 +41,12 @@ class Requests:
 
     @property
     def due_s(self) -> float | None:
-        """When something is due, or None where no request waits for its answer."""
+        """When to retransmit or give up; None if no request waits for its answer."""
         return self._in_flight.due_s if self._in_flight else None
 
     @property
     def waiting_for(self) -> int | None:
-        """Message ID of the request that waits for its answer."""
+        """Message ID of the request that waits for its answer; None if there is none."""
         return self._in_flight.message_id if self._in_flight else None
 
     def sent(self, datagrams: tuple[Datagram, ...], now_s: float) -> None:
@@ -59,7 +60,7 @@ class Requests:
         self._in_flight = None
 
     def repeat(self, now_s: float) -> tuple[Datagram, ...] | None:
-        """Return what is to be sent again now, nothing if nothing is due, or None if the peer counts as gone."""
+        """Return the datagrams to retransmit now, empty if none is due; None if the peer counts as gone."""
         request = self._in_flight
         if request is None or now_s < request.due_s:
             return ()
@@ -72,7 +73,7 @@ class Requests:
 
 
 class Responses:
-    """The peer's requests: the next one that is expected, and the last answer, for requests that come again."""
+    """The peer's requests: the next message ID expected, and the last answer, kept for a retransmitted request."""
 
     def __init__(self, expected: int = 0) -> None:
         self.expected = expected
@@ -85,10 +86,10 @@ class Responses:
         self.expected += 1
 
     def repeated(self, message_id: int, octets: bytes) -> tuple[Datagram, ...]:
-        """Return the last answer if `octets` are its request again; nothing otherwise.
+        """Return the last answer if `octets` retransmit its request, nothing otherwise.
 
-        Of a request in fragments only the first one brings the answer (RFC 7383 §2.6.1). The bytes are compared, so
-        that nobody but the peer (or who repeats it) gets anything, without a decryption.
+        Only the first fragment of a fragmented request brings the answer (RFC 7383 §2.6.1). Comparing the bytes
+        needs no decryption, and gives the answer only to the peer, or to somebody who replays its datagram.
         """
         known = message_id == self.expected - 1 and _digest(octets) == self._head
         return self._answer if known else ()
