@@ -1,4 +1,4 @@
-"""Configuration of the authentication server, and what it names: credential and tokens."""
+"""Configuration of the authentication server, and the credential and tokens that it names."""
 
 import ssl
 from dataclasses import dataclass
@@ -50,26 +50,26 @@ port = 8091
 
 
 class SpcRange(Config, frozen=True, kw_only=True):
-    """Numbers that the service provider codes in the certificate stand for."""
+    """A range of numbers that the certificate's service provider codes stand for."""
 
     start: str
     count: int
 
 
 class FollowConfig(Config, frozen=True, kw_only=True):
-    """How this server's own certificate is followed on the ledger."""
+    """How this server follows its own certificate on the ledger."""
 
     url: str
     genesis: str
     trust_file: str | None = None
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     tls: ClientTls | None = None
-    """For the connections to the ledger's nodes, where these have [tls]."""
+    """TLS for connections to ledger nodes that have [tls]."""
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
     timeout_s: PositiveSeconds = 1.5
     max_unheard_s: PositiveSeconds = 300.0
     when_unheard: Literal["sign", "refuse"] = "sign"
-    """Nodes that are down must not end all calls: by default only a known bad status stops signing."""
+    """By default signing goes on: a ledger outage must not end all calls. Only a known bad status stops signing."""
 
 
 class AuthnConfig(StirConfig, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration that was checked whole: this server can sign calls now."""
+    """A fully checked configuration: this server can sign calls now."""
 
     config: AuthnConfig
     credential: Credential
@@ -97,7 +97,7 @@ class Setup:
 
 
 def load_setup(path: Path, clock: Clock) -> Setup:
-    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     config = load_config(path, AuthnConfig)
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))

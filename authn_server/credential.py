@@ -27,7 +27,7 @@ KEY is the file with the key by which {organization} endorses."""
 _DAY_S = 86_400
 MAX_DAYS = MAX_LIFETIME_S // _DAY_S - 1
 _CLOCK_SKEW_S = 3600
-"""The certificate begins an hour ago, so that nobody whose clock is slow refuses it today."""
+"""The certificate's validity begins an hour ago, so that verifiers with slow clocks accept it at once."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_credential_files(options: argparse.Namespace, clock: Clock, random: Random) -> str:
-    """Write key and certificate to files that are not there yet, and return what to do next, for the terminal.
+    """Write key and certificate to new files, and return instructions for the terminal.
 
-    Raises LocalError where the arguments make no certificate of the profile, or a file is there.
+    Raises LocalError where the arguments break the certificate profile, or where a file exists already.
     """
     signer, now_s = generate_es256(), int(clock.now_s())
     try:

@@ -84,7 +84,7 @@ class _Judged(NamedTuple):
 
 
 def _judged(setup: Setup) -> _Judged:
-    """Ask the ledger, if one is configured, what this server's certificate is worth."""
+    """Ask the ledger, if one is configured, whether this server's certificate is valid."""
     access, follow = setup.ledger, setup.config.ledger
     if access is None or follow is None:
         return _Judged("could", "not asked, for there is no [ledger]: the certificate must be recorded there")

@@ -11,7 +11,7 @@ from voice_dpki.stir.sign import Credential, SigningRefused, sign_shaken
 
 
 class AuthnService:
-    """Signs for the numbers of one credential."""
+    """Signs calls from the numbers that one credential has authority over."""
 
     def __init__(
         self, credential: Credential, standing: Standing, max_iat_skew_s: float, clock: Clock, tracer: Tracer
@@ -36,7 +36,7 @@ class AuthnService:
         return atis.signing_response(identity)
 
     def health(self) -> Health:
-        """Tell whether calls can be signed now, and why not."""
+        """Return whether calls can be signed now, and if not, why."""
         health = self._standing.health()
         if self._credential.profile.valid_at(self._clock.now_s()):
             return health

@@ -1,9 +1,9 @@
-"""The standing of this server's own certificate, followed on the ledger beside the calls.
+"""The standing of this server's own certificate, followed on the ledger while calls are signed.
 
-A known bad status (revoked, suspended, expired, not recorded, its operator removed) stops signing at once, and a
-good one that comes back resumes it. A ledger that cannot be reached is no such status: signing goes on for
-`max_unheard_s`, and after that as `when_unheard` says. What is known is in /healthz and the metrics, and each
-change is in the log.
+A known bad status (revoked, suspended, expired, not recorded, its operator removed) stops signing at once. Signing
+resumes when the status is good again. An unreachable ledger is not a bad status: signing goes on for
+`max_unheard_s`, and after that `when_unheard` decides. /healthz and the metrics show the standing, and the log
+shows each change.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ UNHEARD_S = Gauge(
 )
 
 POLL_S = 0.5
-"""How often what is held of the certificate is looked at; the ledger's changes come by themselves."""
+"""How often the certificate's status is read; the subscription brings the ledger's changes without a poll."""
 
 NOT_ASKED = "it was not asked yet"
 NOT_FOLLOWED = "not followed: there is no [ledger] in the configuration, so a revocation would not be noticed"
 
 
 class Ledger(Protocol):
-    """Looks certificates up, as `voice_dpki.ledger.subscription.Subscription` does."""
+    """Something that looks certificates up, as `voice_dpki.ledger.subscription.Subscription` does."""
 
     async def look_up(self, digest: CertDigest) -> Resolution:
         """Return what the ledger proves about a certificate; raises InquiryError."""
@@ -56,23 +56,23 @@ class Standing(Protocol):
         ...
 
     def health(self) -> Health:
-        """Tell whether it may sign, and why not."""
+        """Return whether it may sign, and if not, why."""
         ...
 
 
 class UnknownStanding:
-    """Of a server that has no ledger to ask: it signs, and says that it knows no status."""
+    """The standing of a server without a ledger: it signs, and reports that the status is unknown."""
 
     async def check(self) -> None:
         """Refuse nothing."""
 
     def health(self) -> Health:
-        """Say that nobody is asked."""
+        """Report that no ledger is followed."""
         return Health(ok=True, facts={"ledger": NOT_FOLLOWED})
 
 
 class LedgerStanding:
-    """Of a server that follows its certificate on `ledger`."""
+    """The standing of a server that follows its certificate on `ledger`."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class LedgerStanding:
         self._heard_s = clock.steady_s()
         self._refusal: SigningRefused | None = None
         self._silence = NOT_ASKED
-        """Why the last question was not answered; empty if it was."""
+        """Why the last inquiry had no answer; empty if it had one."""
         self._asking: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
-        """Raise SigningRefused for a bad status, once the ledger has confirmed it; a good one costs no question."""
+        """Raise SigningRefused for a bad status that the ledger confirms now; a good status needs no inquiry."""
         if self._forbidden() is None:
             return
         await self.ask()
@@ -101,7 +101,7 @@ class LedgerStanding:
             raise refusal
 
     async def ask(self) -> None:
-        """Ask for the status; questions at the same time are one, so that refused calls cannot flood the node."""
+        """Ask for the status; concurrent callers share one inquiry, so that refused calls cannot flood the node."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         await asyncio.shield(self._asking)
@@ -112,18 +112,18 @@ class LedgerStanding:
             await asyncio.sleep(POLL_S)
             try:
                 await self.ask()
-            except Exception:  # a fault of our own must not end the following unnoticed
+            except Exception:  # a fault of our own must not stop this task unnoticed
                 log.exception("the ledger could not be asked")
                 self._hear_nothing("asking it failed; the log says why")
 
     async def close(self) -> None:
-        """Ask nothing any more; a question that is open is given up."""
+        """Cancel an inquiry that is still open."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
     def health(self) -> Health:
-        """Tell whether it may sign, why not, and since when the ledger is silent."""
+        """Return whether it may sign, if not, why, and for how long the ledger has been silent."""
         refusal = self._forbidden()
         heard = f"silent for {self._unheard_s():.0f} s: {self._silence}" if self._silence else "followed"
         facts = {"ledger": heard} | ({"reason": str(refusal)} if refusal else {})
@@ -172,7 +172,7 @@ class LedgerStanding:
 async def followed(
     access: LedgerAccess | None, config: FollowConfig | None, profile: CertificateProfile, clock: Clock
 ) -> AsyncIterator[Standing]:
-    """Ask for the certificate's status once, and follow it while the context lasts; without a ledger, say so."""
+    """Ask for the certificate's status once, then follow it while the context lasts; log if there is no ledger."""
     if access is None or config is None:
         log.warning("the ledger is not followed", extra={"fields": {"reason": NOT_FOLLOWED}})
         yield UnknownStanding()
@@ -193,6 +193,9 @@ async def followed(
 async def status_now(
     access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock
 ) -> SigningRefused | None:
-    """Ask the ledger once why calls are not to be signed with a certificate; raises InquiryError."""
+    """Ask the ledger once; return why calls must not be signed with the certificate, or None if they may be.
+
+    Raises InquiryError.
+    """
     async with access.client(clock, config.timeout_s) as client:
         return refusal_of(profile, signer_record(await client.resolve(profile.digest)))

@@ -1,4 +1,4 @@
-"""Configuration of the verification server, and what it names: the ledger's genesis and the tokens."""
+"""Configuration of the verification server, and the ledger's genesis and tokens that it names."""
 
 import ssl
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import Policy
 
 SET_S = 60.0
-"""By how much the clock may be set without a signature being accepted twice; more than that the ledger notices."""
+"""How far the clock may be set without a signature being accepted twice; the ledger reveals larger steps."""
 
 EXAMPLE = """\
 domain = "b.example"
@@ -49,9 +49,9 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
 
     ledger_url: str
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """Asked once a minute: a node that is cut off, or lies, could show this server alone another history."""
+    """Asked once a minute, because an isolated or lying node could show this server a history of its own."""
     ledger_tls: ClientTls | None = None
-    """For the connections to the ledger's nodes, where these have [tls]."""
+    """TLS for connections to ledger nodes that have [tls]."""
     genesis: str
     trust_file: str | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
@@ -61,12 +61,12 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Known signers; each takes about 3 kB of memory."""
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
-    """Enough for 1,100 calls a second, and half of them from one signer; each takes about 250 bytes of memory."""
+    """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 250 bytes of memory."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
 
     def policy(self) -> Policy:
-        """Return what the verifier insists on."""
+        """Return the policy that every call must meet."""
         return Policy(self.freshness_s, require_key_mgmt=self.require_key_mgmt, require_sdp=self.require_sdp)
 
     def replay_cache(self) -> ReplayCache:
@@ -79,7 +79,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration that was checked whole."""
+    """A fully checked configuration."""
 
     config: VerifyConfig
     ledger: LedgerAccess
@@ -89,7 +89,7 @@ class Setup:
 
 
 def load_setup(path: Path) -> Setup:
-    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     config = load_config(path, VerifyConfig)
     ledger = LedgerAccess.configured(
         path,

@@ -1,6 +1,6 @@
-"""Signers are looked up on the operator's own inquiry node, whose every answer is proved (fails closed).
+"""Looking signers up on the operator's own inquiry node; an answer without proof counts as none (fails closed).
 
-A signer that was looked up before is known: what the ledger proves about it is held, and changes with the ledger.
+The subscription keeps the proved record of every signer that was looked up before, and updates it with the ledger.
 """
 
 from time import perf_counter
@@ -35,7 +35,7 @@ _SENTENCES = {
 
 
 class LedgerResolver:
-    """Looks signers up with a subscription, which somebody else keeps running."""
+    """Looks signers up with a subscription, which the caller keeps running."""
 
     def __init__(self, subscription: Subscription, tracer: Tracer) -> None:
         self._subscription = subscription

@@ -34,7 +34,7 @@ VERDICTS = Counter("voice_dpki_verdicts", "Verdicts, by verstat and by the step 
 
 
 class Resolver(Protocol):
-    """Looks signers up on the ledger."""
+    """Something that looks signers up on the ledger."""
 
     async def look_up(self, digest: CertDigest) -> SignerRecord:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
@@ -93,6 +93,6 @@ class VerifyService:
 
 
 def _blamed(failure: VerificationFailed) -> VerificationFailed:
-    """Blame our own clock, not the caller's, for what is stale while ours is known to be wrong."""
+    """Blame a stale time on our own clock, not the caller's, while ours is known to be wrong."""
     problem = HEALTH.problem() if failure.step in (Step.TIME, Step.IAT) else ""
     return VerificationFailed(Step.LEDGER, f"the call cannot be verified: {problem}") if problem else failure
