@@ -1,9 +1,9 @@
 """The ledger's state machine behind ABCI 2.0's methods.
 
-A block is executed once: when it is proposed (to leave out what is nobody's transaction) or when the proposal is
-judged, and what it did is kept until the block is decided. Whose transaction is refused for its content keeps its
-place in the block with its code, so that its sender learns the reason; what does not even carry the signature of
-a member (codes below 100) enters no block.
+A block is executed once, when this node proposes it or judges another's proposal, and the outcome is kept until the
+block is decided. A transaction that is refused for its content keeps its place in the block, with its code, so that
+its sender learns the reason. A transaction without a valid signature of a member or owner, or for which the block
+has no room (codes below 100), enters no block.
 """
 
 import itertools
@@ -39,33 +39,33 @@ from voice_dpki.ledger.state import OK, Block, Outcome, StateView, TxResult, app
 from voice_dpki.names import CertDigest, Height
 
 APP_VERSION = 1
-"""Stands in headers as version.app; grows when the same block would give another state."""
+"""`version.app` in headers; it grows with every release in which the same block gives another state."""
 
 CODESPACE = "voice-dpki"
 MAX_PROPOSED = 500
-"""Transactions that this node proposes in one block. Others accept up to MAX_TRANSACTIONS."""
+"""Most transactions that this node proposes in one block. Other nodes accept up to MAX_TRANSACTIONS."""
 
 MAX_PROPOSED_BYTES = 256 * 1024
-"""A proposal ends with the transaction that passes this size: some 600 certificates in batches, which take the
-others a twentieth of a second to judge, or twice that where they have not verified them before."""
+"""A proposal ends with the transaction that passes this size: some 600 certificates in batches. Other validators
+judge them in a twentieth of a second, or in twice that if they have not verified them before."""
 
 MIN_PROPOSED_BYTES = 32 * 1024
-"""What may be proposed however long the last blocks took."""
+"""Size that may always be proposed, however long the last blocks took."""
 
 PROOF_TYPE = "voice-dpki/tree/v1"
 """Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
 
 _FIRST_CONTENT_CODE = 100
 _KEPT_EXECUTIONS = 4
-"""Proposals of one height whose execution is kept; each further round brings one more."""
+"""Most proposals of one height whose outcome is kept; each further round brings another proposal."""
 
 
 class Ledger(Protocol):
-    """The state, as far as the application needs it."""
+    """The part of the ledger's state that the application needs."""
 
     @property
     def height(self) -> Height:
-        """Last block whose effects are in the state, 0 before the first."""
+        """Height of the last block whose effects are in the state, 0 before the first."""
         ...
 
     @property
@@ -79,12 +79,12 @@ class Ledger(Protocol):
         ...
 
     def commit(self, block: Block, outcome: Outcome) -> None:
-        """Take over what the next block did."""
+        """Add the next block's outcome to the state."""
         ...
 
 
 class Application:
-    """Answers CometBFT. `on_progress` hears a block's height when it is decided, and again when it is committed."""
+    """Answers CometBFT. Calls `on_progress` with a block's height when it is decided, and again when committed."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Application:
 
     @property
     def handlers(self) -> Handlers:
-        """The dispatcher for `serve_abci`."""
+        """The dispatch table for `serve_abci`."""
         return {
             "info": self.info,
             "init_chain": self.init_chain,
@@ -120,7 +120,7 @@ class Application:
         }
 
     def info(self, _: Info.Request) -> Info.Response:
-        """Tell which block the state is after: CometBFT replays the others."""
+        """Return the height and AppHash of the state; CometBFT replays the blocks after it."""
         height = self._ledger.height
         return Info.Response(
             data=CODESPACE,
@@ -138,9 +138,9 @@ class Application:
         return InitChain.Response(app_hash=tree.root(self._ledger.view))
 
     def check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
-        """Judge a transaction for the mempool by its sender: its certificates are verified later, and elsewhere.
+        """Judge a transaction for the mempool by its sender; the verifying process checks its certificates later.
 
-        CometBFT waits before each block until every transaction that has come is answered for.
+        This must be fast: before each block CometBFT waits until every CheckTx is answered.
         """
         raw = request.transaction
         if request.occasion == CheckTx.RECHECK:
@@ -153,7 +153,7 @@ class Application:
         return _checked(result)
 
     def _recheck(self, raw: bytes) -> CheckTx.Response:
-        """Keep a transaction unless its certificates are bad, or its sender may no longer make it."""
+        """Keep a transaction unless its certificates are bad, or its sender has lost the right to make it."""
         if self._verifier.vetted(raw) is False:
             return _checked(self.judge(check, raw))
         result = self.judge(check_sender, raw) if self._members_changed else OK
@@ -163,11 +163,14 @@ class Application:
         return CheckTx.Response()
 
     def judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
-        """Judge a transaction by one of `voice_dpki.ledger.state`'s checks, as if it came next."""
+        """Judge a transaction by one of `voice_dpki.ledger.state`'s checks, as if first in the next block."""
         return check(self._ledger.view, Height(self._ledger.height + 1), self._ledger.time_s, raw)
 
     def prepare_proposal(self, request: PrepareProposal.Request) -> PrepareProposal.Response:
-        """Propose transactions that may enter a block and are verified, as many as can be judged in time."""
+        """Propose verified transactions that may enter a block, as many as the others can judge in time.
+
+        Where none is verified yet, propose the first in line: a slow verifying process must not stop the ledger.
+        """
         vetted = self._verifier.vetted
         ready = [raw for raw in request.transactions if vetted(raw)]
         ready = ready or [raw for raw in request.transactions if vetted(raw) is None][:1]
@@ -180,7 +183,7 @@ class Application:
         return PrepareProposal.Response(transactions=transactions)
 
     def process_proposal(self, request: ProcessProposal.Request) -> ProcessProposal.Response:
-        """Reject a proposal with more transactions than a block may have, or with one that may not enter it."""
+        """Reject a proposal that has too many transactions, or one that may not enter a block."""
         if len(request.transactions) > MAX_TRANSACTIONS:
             return ProcessProposal.Response(verdict=ProcessProposal.REJECT)
         outcome = self._execute(_block(request, request.transactions))
@@ -188,7 +191,7 @@ class Application:
         return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
 
     def finalize_block(self, request: FinalizeBlock.Request) -> FinalizeBlock.Response:
-        """Execute a decided block; the state stays as it is. Raises LocalError for a block that is not the next."""
+        """Execute a decided block, without changing the state yet. Raises LocalError if it is not the next."""
         if request.height != self._ledger.height + 1:
             raise LocalError(f"block {request.height} came where {self._ledger.height + 1} is the next one")
         self._on_progress(Height(request.height))
@@ -207,7 +210,7 @@ class Application:
         )
 
     def commit(self, _: Commit.Request) -> Commit.Response:
-        """Take the decided block into the state. Raises LocalError where there is none."""
+        """Add the decided block to the state. Raises LocalError where no block was decided."""
         if self._decided is None:
             raise LocalError("ABCI: a commit without a decided block")
         (block, outcome), self._decided = self._decided, None
@@ -219,10 +222,10 @@ class Application:
         return Commit.Response()
 
     def query(self, request: Query.Request) -> Query.Response:
-        """Answer about the state, with a proof for the AppHash in the header after `height`.
+        """Answer about the state, with a proof against the AppHash in the header after the answer's `height`.
 
         Paths: `/certificates`, data is H(CERT); `/members`, data is the organisation in UTF-8. The value is the
-        record, or nothing with a proof of absence.
+        record, or empty with a proof of absence.
         """
         view = self._ledger.view
         try:
@@ -235,10 +238,11 @@ class Application:
         )
 
     def _pace(self, block: Block, last_round: int) -> None:
-        """Let the next proposal be twice as large as this block; or half as large as the last, if that took rounds.
+        """Set the next proposal's size: twice this block's, or half the last block's if that took several rounds.
 
-        So a burst that nobody has verified yet begins with small blocks, and slow validators are not overrun: a
-        proposal that the others cannot judge in time costs all of them a round.
+        `last_round` is the round in which the last block, the one before this, was decided. A burst of transactions
+        that nobody has verified yet therefore starts with small blocks, and does not overrun slow validators: a
+        proposal that they cannot judge in time costs all of them a round.
         """
         size = sum(map(len, block.transactions))
         affordable = self._last_bytes // 2 if last_round else 2 * size
@@ -258,14 +262,14 @@ class Application:
 
 
 def _affordable(transactions: Sequence[bytes], affordable_bytes: int) -> Sequence[bytes]:
-    """Return the transactions that one proposal can hold and be judged in time, at least the first."""
+    """Return the leading transactions that fit into a proposal of `affordable_bytes`, at least the first."""
     sizes = itertools.accumulate(map(len, transactions), initial=0)
     count = sum(1 for _ in itertools.takewhile(lambda size: size < affordable_bytes, sizes))
     return transactions[: min(count, MAX_PROPOSED)]
 
 
 def validator_updates(outcome: Outcome) -> list[ValidatorPower]:
-    """Tell CometBFT which validators come, with their power, and go, with none."""
+    """Return CometBFT's form of the validator changes: new validators with their power, removed ones with 0."""
     return [
         ValidatorPower(public_key=PublicKey(ed25519=key), power=power) for key, power in outcome.validator_updates
     ]

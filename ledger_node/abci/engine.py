@@ -1,7 +1,8 @@
 """The engine on CometBFT: orders transactions among the operators' validators.
 
-CometBFT runs as a child process; the application answers it over a socket in the node's folder. Both live and die
-together: a validator whose application is gone must not vote, and an application without CometBFT is stale.
+CometBFT runs as a child process; the application answers it over a socket in the node's folder. When one of them
+ends, so does the other: a validator without its application must not vote, and an application without CometBFT is
+stale.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from voice_dpki.shell.limits import TooManyError
 log = logging.getLogger(__name__)
 
 SUBMIT_TIMEOUT_S = 20.0
-"""How long a sender is kept waiting for its transaction's block, for instance while too few validators are up."""
+"""How long a sender waits for its transaction's block, for instance while too few validators are up."""
 
 
 class CometEngine:
@@ -55,16 +56,17 @@ class CometEngine:
         self._broadcaster = Broadcaster(self._rpc)
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[Verdict]] = WeakValueDictionary()
-        """Who waits for which transaction, by its SHA-256, for as long as anybody holds the future."""
+        """Future verdicts by the transaction's SHA-256, each for as long as one of its senders holds the future."""
         self._height = Height(0)
         self._headers: dict[int, SignedHeader] = {}
         self._news = asyncio.Event()
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Have a transaction put into a block, and return once that is durable here; or refuse it without a block.
+        """Order a transaction and return once its block is stored durably here; or refuse it without a block.
 
-        Raises BusyError when too many wait, and UnavailableError when no block takes it in SUBMIT_TIMEOUT_S: it may
-        still be taken later.
+        Raises BusyError when the backlog is full or CometBFT does not take the transaction, and TooManyError when
+        its member has its share of the mempool. Raises UnavailableError when no block holds it within
+        SUBMIT_TIMEOUT_S; a later block still may.
         """
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
@@ -74,7 +76,10 @@ class CometEngine:
             raise UnavailableError("the validators agree on no block in time; repeat the request") from None
 
     async def _refusal(self, raw: bytes) -> TxResult | None:
-        """Judge a transaction as if it came first in the next block; None if nothing is wrong with it."""
+        """Judge a transaction as if it came first in the next block; return the refusal, or None if it is sound.
+
+        Raises BusyError when the backlog is full.
+        """
         result = self._application.judge(check_sender, raw)
         if not result.code:
             self._check_room()
@@ -92,7 +97,10 @@ class CometEngine:
             return await asyncio.shield(answer)
 
     async def run(self) -> None:
-        """Serve CometBFT and keep it running until cancelled; raises LocalError when either of them fails."""
+        """Run CometBFT and serve it until cancelled.
+
+        Raises LocalError when CometBFT, the application or the verifying process ends.
+        """
         await self._peers.resolve()
         try:
             async with (
@@ -117,7 +125,7 @@ class CometEngine:
         return self._application.handlers | self._snapshots.handlers | self._restoration.handlers | own
 
     def _check_tx(self, request: CheckTx.Request) -> CheckTx.Response:
-        """Judge a transaction for the mempool, and tell who waits for it when it is refused after all."""
+        """Judge a transaction for the mempool; if it is refused, answer the senders that wait for it."""
         response = self._application.check_tx(request)
         if response.code == FULL.code:
             self._fail(request.transaction, TooManyError(FULL.detail, 1))
@@ -126,7 +134,7 @@ class CometEngine:
         return response
 
     def _query(self, request: Query.Request) -> Query.Response:
-        """Answer about the state, or whether a node may be connected."""
+        """Answer a query about the state, or whether a peer may connect."""
         if not request.path.startswith(FILTER):
             return self._application.query(request)
         refusal = self._peers.refusal(request.path)
@@ -147,7 +155,7 @@ class CometEngine:
             raise BusyError("too many transactions are waiting for a block; repeat this one in a moment")
 
     def _progressed(self, height: Height) -> None:
-        """Take note that CometBFT has the header at `height`, and maybe that its block is committed."""
+        """Note that CometBFT has the header at `height`; its block may not be committed yet."""
         self._height = height
         self._news.set()
 
@@ -165,7 +173,7 @@ class CometEngine:
                 self._news.set()
 
     async def _store(self) -> bool:
-        """Store what can be proved now; tell whether there was anything."""
+        """Store every block that can be proved now; return whether there was one."""
         wanted = self._tail.wanted_headers(self._height)
         missing = [height for height in wanted if height not in self._headers]
         self._headers |= await self._rpc.signed_headers(missing)
@@ -180,12 +188,12 @@ class CometEngine:
         return True
 
     async def _evidence(self) -> dict[int, tuple[Evidence, ...]]:
-        """Fetch what the few blocks with evidence bring; the application hears only whom it convicts."""
+        """Fetch the evidence of the few blocks that have some; ABCI tells only which validators it convicts."""
         headers = (signed.header for signed in self._headers.values())
         return await self._rpc.evidence([each.height for each in headers if each.evidence_hash != NO_EVIDENCE_HASH])
 
     async def _take_snapshot(self) -> None:
-        """Take a snapshot every so many blocks; those that are decided meanwhile are stored afterwards."""
+        """Take a snapshot every `snapshot_blocks` blocks; blocks decided in the meantime are stored afterwards."""
         every, height = self._home.settings.snapshot_blocks, self._chain.height
         if not every or height // every == self._snapshot_height // every:
             return
@@ -200,7 +208,7 @@ class CometEngine:
             self._snapshots.take(view)
 
     def _restore(self, height: Height, outcome: Outcome) -> None:
-        """Store a state that came by snapshots; nothing else is written before."""
+        """Store a state restored from a snapshot: the first thing that is ever written to this store."""
         self._chain.store.restore(height, outcome)
         self._tail.stored()
 
@@ -210,7 +218,7 @@ class CometEngine:
 
 
 async def _first_of(*work: Coroutine[object, object, None]) -> None:
-    """Run all of `work` until the first of it ends, and raise what that raised."""
+    """Run all of `work` until the first of it ends; cancel the rest, and raise the error of the first, if any."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

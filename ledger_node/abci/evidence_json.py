@@ -1,6 +1,6 @@
 """Evidence from the JSON of CometBFT's RPC, which gives it in no other form.
 
-What is made of it is encoded anew, and the header's evidence_hash shows whether that came out as CometBFT has it.
+The parsed evidence is encoded again, and the header's evidence_hash shows whether the result equals CometBFT's own.
 """
 
 from typing import Annotated, Any, Literal
@@ -93,7 +93,7 @@ class _Block(msgspec.Struct):
 
 
 def parse_evidence_list(block: object) -> tuple[Evidence, ...]:
-    """Read the evidence in a block, the value of `block` in the RPC's answer of that name.
+    """Parse the evidence in a block: the member `block` of the answer to the RPC's `block` method.
 
     Raises MalformedError. Nothing is verified.
     """
@@ -142,7 +142,7 @@ def _vote(form: _Vote) -> Vote:
 
 
 def _light_client_attack(form: _LightClientAttack) -> bytes:
-    """tendermint.types.LightClientAttackEvidence."""
+    """Encode a tendermint.types.LightClientAttackEvidence."""
     return b"".join(
         (
             message_field(1, _light_block(form.block)),
@@ -166,7 +166,7 @@ def _light_block(form: _LightBlock) -> bytes:
 
 
 def _validator(form: _Validator) -> bytes:
-    """tendermint.types.Validator."""
+    """Encode a tendermint.types.Validator."""
     return b"".join(
         (
             bytes_field(1, bytes.fromhex(form.address)),

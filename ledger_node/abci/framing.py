@@ -1,4 +1,4 @@
-"""Messages on a stream, each behind its length as a varint: the framing of ABCI's sockets."""
+"""Messages on a stream, each preceded by its length as a varint: the framing of ABCI's sockets."""
 
 from voice_dpki.codec.protowire import varint
 from voice_dpki.errors import MalformedError
@@ -10,12 +10,15 @@ _MAX_VARINT_BYTES = 5
 
 
 def encode_message(data: bytes) -> bytes:
-    """Put a message behind its length."""
+    """Return a message preceded by its length."""
     return varint(len(data)) + data
 
 
 def take_messages(buffer: bytearray) -> list[bytes]:
-    """Take all whole messages off the front of `buffer`; raises MalformedError for one that is too long."""
+    """Remove all complete messages from the front of `buffer` and return them.
+
+    Raises MalformedError for a message that is too long.
+    """
     messages: list[bytes] = []
     start = 0
     while (found := _length(buffer, start)) is not None:
@@ -29,7 +32,10 @@ def take_messages(buffer: bytearray) -> list[bytes]:
 
 
 def _length(buffer: bytearray, start: int) -> tuple[int, int] | None:
-    """Read the varint at `start`: the length, and where the message begins; None where it is not whole yet."""
+    """Read the varint at `start`; return the length and the message's offset, or None while it is incomplete.
+
+    Raises MalformedError for a length above MAX_MESSAGE_BYTES, or one of more than _MAX_VARINT_BYTES.
+    """
     size = 0
     for index, octet in enumerate(buffer[start : start + _MAX_VARINT_BYTES]):
         size |= (octet & 0x7F) << 7 * index

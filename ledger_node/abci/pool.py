@@ -1,7 +1,7 @@
-"""Members' shares of the mempool: no member can keep the transactions of all others out of it.
+"""Members' shares of the mempool: no member can fill it and keep the others' transactions out.
 
-The mempool takes what other nodes pass on, so that bounds at one's own door (`ledger_node.shares`) do not suffice.
-CometBFT has what it keeps judged again after each block: so the counts are made afresh between two blocks.
+The mempool also takes transactions from other nodes, so a limit on this node's own API (`ledger_node.shares`) is
+not enough. CometBFT rechecks every transaction in the mempool after each block, and the recheck counts them anew.
 """
 
 import hashlib
@@ -13,16 +13,16 @@ from voice_dpki.ledger.draft import TxResult
 from voice_dpki.shell.limits import REFUSED
 
 SHARE = MEMPOOL_TRANSACTIONS // 4
-"""Transactions of one member, and as many by the owners of its certificates, in the mempool at a time."""
+"""Most transactions of one member in the mempool; the owners of its certificates together may have as many."""
 
 FULL = TxResult(99, "member-share", "Too many transactions of this member wait for a block already; come again.")
-"""Keeps a transaction out of the mempool. It is no refusal of the ledger: blocks may hold the transaction."""
+"""Keeps a transaction out of the mempool only: the ledger does not refuse it, and a block may hold it."""
 
 _NOT_TAKEN = REFUSED.labels("mempool-share")
 
 
 class Pool:
-    """Whose transactions are in the mempool."""
+    """A count of the mempool's transactions by sender."""
 
     def __init__(self, share: int = SHARE) -> None:
         self._share = share
@@ -31,12 +31,12 @@ class Pool:
         self._counts: Counter[tuple[str, bool]] = Counter()
 
     def begin(self) -> None:
-        """Begin to count afresh, after a block."""
+        """Start a new count, after a block."""
         self._before, self._senders = self._senders, {}
         self._counts.clear()
 
     def enter(self, raw: bytes) -> bool:
-        """Count a transaction that is new and signed by its sender; tell whether that has room for it."""
+        """Count a new transaction, which its sender signed; return whether the sender's share has room for it."""
         sender = self._sender(raw)
         if self._counts[sender] > self._share:
             _NOT_TAKEN.inc()
@@ -45,7 +45,7 @@ class Pool:
         return True
 
     def keep(self, raw: bytes) -> None:
-        """Count a transaction that stays."""
+        """Count a transaction that stays in the mempool."""
         self._sender(raw)
 
     def _sender(self, raw: bytes) -> tuple[str, bool]:

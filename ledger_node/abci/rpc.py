@@ -1,4 +1,4 @@
-"""CometBFT's RPC, as far as the ledger node uses it on its own CometBFT: JSON-RPC 2.0 over HTTP."""
+"""A client for the few methods of CometBFT's RPC that a node calls on its own CometBFT: JSON-RPC 2.0 over HTTP."""
 
 import asyncio
 import base64
@@ -19,13 +19,13 @@ from voice_dpki.shell.config import Listen
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""The largest set of validators signs for MAX_RPC_BATCH headers in less, and a block with its evidence has less."""
+"""More than MAX_RPC_BATCH headers with the commits of the largest validator set, and than a block with evidence."""
 
 RETRY_S = 0.1
-"""Pause before CometBFT is asked again, while it starts."""
+"""Pause before a retry, for instance while CometBFT starts."""
 
 IN_CACHE = "tx already exists in cache"
-"""CometBFT's words for a transaction that it has seen before."""
+"""CometBFT's message for a transaction that it has seen before."""
 
 
 class RpcError(LocalError):
@@ -48,9 +48,10 @@ class Rpc:
         await self._client.aclose()
 
     async def signed_headers(self, heights: Sequence[int]) -> dict[int, SignedHeader]:
-        """Fetch the headers at the first MAX_RPC_BATCH of `heights`, each with the commit for it.
+        """Fetch the headers at the first MAX_RPC_BATCH of `heights`, each with its commit.
 
-        Raises RpcError where one is missing or CometBFT does not answer, and MalformedError for anything else.
+        Raises RpcError where a header is missing or CometBFT does not answer, and MalformedError for an answer of
+        another form.
         """
         parameters = [{"height": str(height)} for height in heights[:MAX_RPC_BATCH]]
         results = [_result(answer) for answer in await self._batch("commit", parameters)]
@@ -60,8 +61,8 @@ class Rpc:
     async def evidence(self, heights: Sequence[int]) -> dict[int, tuple[Evidence, ...]]:
         """Fetch the evidence in the blocks at `heights`, one block after the other.
 
-        Raises RpcError where a block is missing or CometBFT does not answer, and MalformedError for anything else.
-        Nothing is verified: whether it is all, and the right one, the header's evidence_hash tells.
+        Raises RpcError where a block is missing or CometBFT does not answer, and MalformedError for an answer of
+        another form. Nothing is verified: the header's evidence_hash shows whether this is all the evidence.
         """
         answers = [await self._batch("block", [{"height": str(height)}]) for height in heights]
         blocks = [_member(_result(*answer), "block") for answer in answers]
@@ -76,10 +77,10 @@ class Rpc:
         return int(_member(await self._call("net_info"), "n_peers"))
 
     async def broadcast(self, transactions: Sequence[bytes]) -> list[str]:
-        """Hand at most MAX_RPC_BATCH transactions to the mempool; returns for each why it was not taken, or "".
+        """Hand at most MAX_RPC_BATCH transactions to the mempool; return for each why it was not taken, or "".
 
-        Does not wait for CheckTx, which CometBFT asks for in intervals of 20 ms, one after another. Raises RpcError
-        if CometBFT does not answer: it may then have taken some of them.
+        Does not wait for CheckTx, which CometBFT runs at intervals of 20 ms, one after another. Raises RpcError if
+        CometBFT does not answer: it may have taken some of them even so.
         """
         parameters = [{"tx": base64.b64encode(raw).decode("ascii")} for raw in transactions]
         answers = await self._batch("broadcast_tx_async", parameters)
@@ -97,7 +98,7 @@ class Rpc:
             for number, values in enumerate(parameters)
         ]
         answers = await self._post(calls)
-        # CometBFT answers a batch of one without the list around it.
+        # CometBFT answers a batch of one with an object, not a list.
         answers = answers if isinstance(answers, list) else [answers]
         by_number = {_member(answer, "id"): answer for answer in answers}
         if by_number.keys() != set(range(len(calls))):
@@ -118,7 +119,7 @@ _Queued = tuple[bytes, "asyncio.Future[str]"]
 
 
 class Broadcaster:
-    """Collects transactions that come at the same time into one batch; `run` is its task."""
+    """Collects transactions that arrive together into one batch; `run` sends the batches."""
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
@@ -126,24 +127,24 @@ class Broadcaster:
         self._filled = asyncio.Event()
 
     async def broadcast(self, transaction: bytes) -> str:
-        """Hand over a transaction, waiting until CometBFT answers; returns why it was not taken, or ""."""
+        """Hand over a transaction and wait until CometBFT answers; return why it was not taken, or ""."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._queue.append((transaction, future))
         self._filled.set()
         return await future
 
     async def run(self) -> None:
-        """Send what is queued, batch after batch, until cancelled."""
+        """Send the queued transactions, batch after batch, until cancelled."""
         while True:
             await self._filled.wait()
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_RPC_BATCH))]
             if not self._queue:
                 self._filled.clear()
-            while not await self._send(batch):  # noqa: ASYNC110 - CometBFT tells nobody that it is up
+            while not await self._send(batch):  # noqa: ASYNC110 - CometBFT has no event for being up
                 await asyncio.sleep(RETRY_S)
 
     async def _send(self, batch: Sequence[_Queued]) -> bool:
-        """Send those of a batch that somebody waits for; tell whether CometBFT answered."""
+        """Send the transactions of a batch whose senders still wait; return whether CometBFT answered."""
         wanted = [(transaction, future) for transaction, future in batch if not future.done()]
         try:
             answers = await self._rpc.broadcast([transaction for transaction, _ in wanted])

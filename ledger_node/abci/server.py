@@ -1,13 +1,13 @@
-"""ABCI over a Unix socket: messages behind their length as a varint, answered in the order in which they came.
+"""ABCI over a Unix socket: messages preceded by their length as a varint, answered in the order of arrival.
 
 CometBFT opens four connections (consensus, mempool, query, snapshots) and sends requests without waiting for the
-answers; after those that it waits for it sends a flush. A handler is synchronous, so that what one connection does
-to the state is whole before another's request is looked at. A request that fails is answered with an exception,
-upon which CometBFT stops: a node that cannot follow the others must not vote.
+answers; after a request that it does wait for, it sends a flush. Handlers are synchronous, so that one connection's
+change to the state is complete before another connection's request is handled. A request that fails is answered
+with an exception, and CometBFT then stops: a node that cannot follow the others must not vote.
 
-CheckTx, of which thousands may wait, gives way to everything else, and reading goes before answering: while its
-socket is full, CometBFT 0.38 spins (its flush timer is set to 20 ns) and hardly looks at its peers, so that rounds
-of consensus fail by the dozen.
+CheckTx requests, of which thousands may wait, give way to all others, and reading comes before answering. Otherwise
+CometBFT's socket fills up, and CometBFT 0.38 then spins (its flush timer is set to 20 ns), neglects its peers, and
+fails rounds of consensus by the dozen.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ _TURN_S = 0.001
 """How long a connection answers its requests before all sockets are read again."""
 
 _MAX_WAITING = 10_000
-"""CheckTx are only read, and not answered, as long as they keep coming, until so many wait."""
+"""Backlog of CheckTx requests from which they are answered even while more arrive; below it, they are only read."""
 
 _GIVES_WAY = "check_tx"
 
 Handler = Callable[[Any], Message]
-"""Answers one kind of request: takes the message in `Request.value` and returns that of `Response.value`."""
+"""Answers one kind of request: takes the message in `Request.value` and returns the one for `Response.value`."""
 
 Handlers = dict[str, Handler]
-"""The dispatcher: handlers by the name of the field in Request, which is also the answer's in Response."""
+"""The dispatch table: handlers by the name of the field in Request; the answer's field in Response has the same."""
 
 
 def parse_request(data: bytes) -> tuple[str, Message]:
@@ -73,7 +73,7 @@ def answer(handlers: Handlers, kind: str, message: Message) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """Encode a message behind its length."""
+    """Encode a message, preceded by its length."""
     return encode_message(message.SerializeToString())
 
 
@@ -81,7 +81,7 @@ def encode(message: Message) -> bytes:
 async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.Event]:
     """Serve the application on `socket`; yields an event that is set when a request has failed.
 
-    The socket is its owner's alone. Raises LocalError where its name is too long or it cannot be made.
+    Only the socket's owner can connect. Raises LocalError where its name is too long or it cannot be made.
     """
     if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
         raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
@@ -121,7 +121,7 @@ def _flush(_: Flush.Request) -> Flush.Response:
 
 
 _CONNECTION: Handlers = {"echo": _echo, "flush": _flush}
-"""What concerns the connection and not the application."""
+"""Requests that concern the connection and not the application."""
 
 
 class _Connection(asyncio.Protocol):
@@ -171,7 +171,7 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
-        """Answer what waits until the turn is over; the rest has its turn after the sockets were read again."""
+        """Answer pending requests until the turn is over; the rest follow once all sockets were read again."""
         self._has_turn = False
         assert self._transport is not None
         if self._transport.is_closing():
@@ -190,7 +190,7 @@ class _Connection(asyncio.Protocol):
         self._ask_for_turn()
 
     def _answer_until(self, end_s: float, answers: list[bytes]) -> Exception | None:
-        """Answer requests into `answers`, at least one unless it has to give way; returns why one failed."""
+        """Append answers to `answers` until `end_s`, at least one unless it must give way; return a failure."""
         while self._waiting:
             kind, message = self._waiting[0]
             self._gives_way = kind == _GIVES_WAY
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether a request waits here, or is on its way, that others give way to."""
+        """Whether a request is pending or partly received here that CheckTx on other connections give way to."""
         return not self._gives_way and bool(self._waiting or self._buffer)
 
     def _fail(self, error: Exception) -> None:
@@ -219,6 +219,6 @@ class _Connection(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Close after what was written has been sent."""
+        """Close once everything written has been sent."""
         if self._transport is not None:
             self._transport.close()

@@ -3,8 +3,8 @@
     chunk    = [* [key, value, DER / null]]                                -- leaves, deterministic CBOR
     metadata = [* SHA-256 of a chunk]                                      -- its SHA-256 is the snapshot's hash
 
-Nothing in a snapshot is believed: each chunk must have its hash, and the state put together from all of them must
-have the AppHash that CometBFT's light client verified. Snapshots are kept in a folder, one folder for each height.
+A snapshot is not trusted: each chunk must have the hash in the metadata, and the state assembled from the chunks
+must have the AppHash that CometBFT's light client verified. Each snapshot is in a folder named by its height.
 """
 
 import hashlib
@@ -36,19 +36,19 @@ CHUNK_BYTES = 1 << 20
 """A chunk ends with the entry that passes this size; CometBFT carries chunks of up to 16 MB."""
 
 MAX_CHUNK_BYTES = 2 * CHUNK_BYTES
-"""Largest chunk that is taken in: the node serves consensus and clients in the same thread."""
+"""Largest chunk accepted: the thread that reads it also serves consensus and clients."""
 
 MAX_CHUNKS = 100_000
 """CometBFT's own limit (max_snapshot_chunks)."""
 
 KEPT = 2
-"""Snapshots kept: one that others may be fetching, and the newest."""
+"""Number of snapshots kept: the newest, and the one before, which other nodes may still be fetching."""
 
 _METADATA = "metadata"
 
 
 class Snapshots:
-    """Takes snapshots and gives them to others."""
+    """Takes snapshots and serves them to other nodes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Snapshots:
         return {"list_snapshots": self.list_snapshots, "load_snapshot_chunk": self.load_snapshot_chunk}
 
     def take(self, view: StoreView) -> None:
-        """Write a snapshot of the state in `view`, and remove all but the newest ones."""
+        """Write a snapshot of the state in `view`, and remove all but the newest KEPT; raises OSError."""
         unfinished = self._folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -74,11 +74,11 @@ class Snapshots:
             shutil.rmtree(self._folder / str(old))
 
     def list_snapshots(self, _: ListSnapshots.Request) -> ListSnapshots.Response:
-        """Tell which snapshots there are."""
+        """Return a description of each snapshot."""
         return ListSnapshots.Response(snapshots=[self._describe(height) for height in self._heights()])
 
     def load_snapshot_chunk(self, request: LoadSnapshotChunk.Request) -> LoadSnapshotChunk.Response:
-        """Give a chunk of a snapshot; nothing where it is not there any more."""
+        """Return a chunk of a snapshot; an empty one where the snapshot is gone or of another format."""
         try:
             chunk = (self._folder / str(request.height) / str(request.chunk)).read_bytes()
         except OSError:
@@ -96,7 +96,7 @@ class Snapshots:
 
 
 class Restoration:
-    """Puts a state together from another node's snapshot; `restored` takes it, once it is verified."""
+    """Assembles a state from another node's snapshot, and passes it to `restored` once it is verified."""
 
     def __init__(self, chain_id: str, restored: Callable[[Height, Outcome], None]) -> None:
         self._chain_id = chain_id
@@ -112,7 +112,7 @@ class Restoration:
         return {"offer_snapshot": self.offer_snapshot, "apply_snapshot_chunk": self.apply_snapshot_chunk}
 
     def offer_snapshot(self, request: OfferSnapshot.Request) -> OfferSnapshot.Response:
-        """Accept a snapshot whose description is sound, and begin anew with it."""
+        """Accept a snapshot whose description is consistent, and start with an empty state."""
         snapshot = request.snapshot
         if snapshot.format != FORMAT:
             return OfferSnapshot.Response(verdict=OfferSnapshot.REJECT_FORMAT)
@@ -127,7 +127,7 @@ class Restoration:
         return OfferSnapshot.Response(verdict=OfferSnapshot.ACCEPT)
 
     def apply_snapshot_chunk(self, request: ApplySnapshotChunk.Request) -> ApplySnapshotChunk.Response:
-        """Take a chunk in; with the last one, verify the state and hand it over."""
+        """Read a chunk; after the last one, verify the state and hand it over."""
         if len(request.chunk) > MAX_CHUNK_BYTES:
             return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
         expected = self._hashes[request.index] if request.index < len(self._hashes) else None
@@ -181,7 +181,10 @@ def _read_chunk(data: bytes, state: MemoryState) -> None:
 
 
 def _read_entry(entry: Cbor, state: MemoryState) -> None:
-    """Take in a leaf; the record of a certificate comes with the certificate, so that none can be withheld."""
+    """Read a leaf; a certificate's record must come with the certificate, so that none can be withheld.
+
+    Raises MalformedError.
+    """
     match entry:
         case [bytes(key), bytes(value), bytes(der)] if CertRecord.is_one(value) and digest_of(der) == key:
             state.certificates[CertDigest(key)] = der

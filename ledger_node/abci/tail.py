@@ -1,8 +1,8 @@
-"""The blocks that CometBFT has decided and the store has not: the state after them, and the steps that store them.
+"""The blocks that CometBFT has decided but the store lacks: the state after them, and the steps that store them.
 
 The AppHash after block H stands in header H+1, and the store takes a block together with the header that proves
-its state. Until then what the block did is kept here. CometBFT keeps all blocks: after a crash it replays those
-that the store lacks, so nothing is lost by keeping them in memory.
+its state. Until that header is there, the block's outcome is kept here, in memory. A crash loses nothing: CometBFT
+keeps all blocks and replays those that the store lacks.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from voice_dpki.ledger.view import Layered
 from voice_dpki.names import Height
 
 MAX_BLOCKS = 20_000
-"""Blocks that may wait to be stored: hours of heartbeats, and more than a crash ever leaves to replay."""
+"""Most blocks that may wait to be stored: hours of heartbeats, and more than a crash ever leaves to replay."""
 
 
 _NO_EVIDENCE: Mapping[int, tuple[Evidence, ...]] = MappingProxyType({})
@@ -50,21 +50,21 @@ class Tail:
 
     @property
     def height(self) -> Height:
-        """Last block that CometBFT had committed."""
+        """The last block that CometBFT has committed."""
         return self._blocks[-1][0].height if self._blocks else self._base.height
 
     @property
     def time_s(self) -> int:
-        """Time of that block, or of the genesis."""
+        """Time of the last committed block, or of the genesis before the first; seconds since 1970."""
         return self._blocks[-1][0].time_s if self._blocks else self._stored_time_s
 
     @property
     def view(self) -> Layered:
-        """The state after that block."""
+        """The state after the last committed block."""
         return self._view
 
     def commit(self, block: Block, outcome: Outcome) -> None:
-        """Take over what the next block did; raises LocalError when far too many blocks wait for their headers."""
+        """Add the next block's outcome; raises LocalError when MAX_BLOCKS wait for their headers already."""
         if len(self._blocks) >= MAX_BLOCKS:
             raise LocalError(
                 f"the ledger's store lags more than {MAX_BLOCKS} blocks behind CometBFT's: copy the store of a "
@@ -74,7 +74,10 @@ class Tail:
         self._view.add(outcome)
 
     def wanted_headers(self, decided: Height) -> range:
-        """Tell which headers are needed to store what can be stored now, `decided` being the last one there is."""
+        """Return the heights of the headers needed to store every block that can be stored now.
+
+        `decided` is the height of the newest header.
+        """
         if self._restored and decided > self._base.height:
             return range(self._base.height + 1, decided + 1)
         provable = (block.height for block, outcome in self._blocks if block.height < decided or _idle(outcome))
@@ -86,10 +89,10 @@ class Tail:
         headers: Mapping[int, SignedHeader],
         evidence: Mapping[int, tuple[Evidence, ...]] = _NO_EVIDENCE,
     ) -> Step | None:
-        """Make the step that stores all blocks whose state one of `headers` proves; None if there is none.
+        """Return the step that stores all blocks whose state one of `headers` proves; None if there is none.
 
-        `evidence` is what blocks with evidence bring, by height. Raises MalformedError where that is not what the
-        header commits to, or does not convict those that CometBFT told of.
+        `evidence` is the evidence in each block that has some, by height. Raises MalformedError where it is not the
+        evidence that the header commits to, or does not convict the validators that CometBFT named.
         """
         executed: list[Executed] = []
         tip = headers.get(self._base.height + 1) if self._restored else None
@@ -103,7 +106,7 @@ class Tail:
         return None if tip is None else Step(tuple(executed), tip)
 
     def stored(self) -> list[Settled]:
-        """Forget the blocks that the store has by now; returns their transactions."""
+        """Drop the blocks that are in the store by now; returns their transactions."""
         self._stored.close()
         self._base = self._open()
         height = self._base.height
@@ -119,12 +122,12 @@ class Tail:
         ]
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Release the store."""
         self._stored.close()
 
     @property
     def _restored(self) -> bool:
-        """Whether the stored state came by a snapshot and has no header that proves it yet."""
+        """Whether the stored state came from a snapshot and no header proves it yet."""
         return self._base.height > 0 and self._base.tip_json is None
 
     def _open(self) -> StoreView:
@@ -132,7 +135,7 @@ class Tail:
 
 
 def _idle(outcome: Outcome) -> bool:
-    """Tell whether a block left the state as it was, so that its own header proves it."""
+    """Return whether a block left the state unchanged, so that its own header proves it."""
     return not outcome.update.nodes
 
 

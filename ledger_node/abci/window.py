@@ -1,7 +1,7 @@
 """A bound on the bytes that this node has in the mempools at a time.
 
-CometBFT hands the application all that is in its mempool for each proposal, and most of it again after each block.
-With megabytes in it, that takes longer than a block should, so large transactions wait here rather than there.
+CometBFT hands the application its whole mempool for each proposal, and most of it again after each block. With
+megabytes in the mempool, that takes longer than a block should. So large transactions wait here instead.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 SMALL_BYTES = 4096
-"""Transactions up to this size need not wait: a revocation is not held up by batches."""
+"""Transactions up to this size need not wait, so that batches do not hold up a revocation."""
 
 WINDOW_BYTES = 256 * 1024
-"""As much as a proposal takes."""
+"""As much as one proposal holds (`application.MAX_PROPOSED_BYTES`)."""
 
 
 class Window:
-    """Lets in `limit` bytes at a time, in the order of coming; one transaction alone always."""
+    """Admits at most `limit` bytes at a time, first come, first served; a transaction alone is always admitted."""
 
     def __init__(self, limit: int = WINDOW_BYTES) -> None:
         self._limit = limit
