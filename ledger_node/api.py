@@ -1,4 +1,4 @@
-"""The HTTP interface of a node: inquiry for everyone, submission for holders of a token, blocks for followers."""
+"""The HTTP interface of a node: inquiries from anyone, submissions from token holders, blocks for followers."""
 
 import asyncio
 import logging
@@ -63,22 +63,22 @@ MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 MAX_BATCH_BODY_BYTES = 80 * MAX_BATCH
 
 ONE_COST = 1
-"""What a question about one certificate, block or member costs a client of what it may have (`[limits]`)."""
+"""Cost of an inquiry about one certificate, block or member, against the client's `[limits]`."""
 SEVERAL_COST = 20
-"""What a question about all certificates of a name, or of a prefix, costs at least."""
+"""Least cost of an inquiry about all certificates with a name or a prefix."""
 BLOCKS_COST = 5
 BLOCKS_OF_1_COST = 4
-"""For so many blocks, 1 more."""
+"""Number of blocks that cost 1 more."""
 BYTES_OF_1_COST = 32 * 1024
-"""For so much of blocks and changes, 1 more: it is encoded and sent."""
+"""Bytes of blocks or changes that cost 1 more, because they are encoded and sent."""
 TRANSACTION_COST = 10
-"""A signature is verified, whoever made it."""
+"""Cost of a transaction: its signature must be verified, even if it turns out to be false."""
 TRANSACTION_BYTES_OF_1_COST = 256
-"""For so much of a transaction, 1 more: the certificates in it are verified."""
+"""Bytes of a transaction that cost 1 more, because the certificates in it are verified."""
 SEARCH_COST = MAX_COST
 
 _LISTED_BYTES = len('"",') + 64
-"""What one digest or key takes in a list."""
+"""Bytes that one digest or key takes in a list: 64 hexadecimal digits, quotes and a comma."""
 
 INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
@@ -107,7 +107,7 @@ _NAMES: dict[str, Callable[[str, str], list[bytes]]] = {
     "dns": lambda host, _: [names.dns_key(host)],
     "spc": lambda code, _: [names.spc_key(code)],
 }
-"""Keys of the lists for each kind of name."""
+"""For each kind of name, the function from name and organisation to the keys of the lists of its certificates."""
 
 
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,7 +116,7 @@ class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _RenewalForm(msgspec.Struct, forbid_unknown_fields=True):
-    """Bytes are base64 in JSON."""
+    """The body of a renewal, in JSON; bytes are base64."""
 
     certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE_BYTES)]
     replaces: str
@@ -134,14 +134,14 @@ def _price_of_transaction(request: Request) -> int:
 
 
 class Orderer(Protocol):
-    """Who orders transactions: the engine in this node, or the node that it follows."""
+    """The part that orders transactions: this node's engine, or the follower, which asks another node."""
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Hand over a transaction and return what became of it; raises BusyError or UnavailableError."""
+        """Hand over a transaction and return its verdict; raises BusyError, UnavailableError or TooManyError."""
         ...
 
     async def run(self) -> None:
-        """Keep the chain going until cancelled; raises what it cannot go on after."""
+        """Keep the chain going until cancelled; raises the error after which it cannot go on."""
         ...
 
 
@@ -176,7 +176,7 @@ class Api:
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
         self._searching = asyncio.Lock()
         self._sending = asyncio.Lock()
-        """Held by the one list of blocks that is being encoded."""
+        """Held while a list of blocks is encoded, one list at a time."""
 
     def app(self) -> HttpApp:
         """Return the whole application."""
@@ -254,7 +254,7 @@ class Api:
         ]
 
     def _status(self, request: Request) -> Response:
-        """Answer the most frequent question on a shorter way: without a task."""
+        """Answer the most frequent inquiry without a coroutine, which would cost a task."""
         try:
             return self._answer(parse_digest(request.path_args["digest"]), with_certificate=False)
         except BadRequestError as error:
@@ -376,7 +376,10 @@ class Api:
             return json_response(200, {"blocks": await self._encoded(first, count, request.charge)})
 
     async def _encoded(self, first: int, count: int, charge: Charge) -> list[msgspec.Raw]:
-        """Encode blocks one at a time; they end where the client may have no more now, or MAX_BLOCKS_BYTES."""
+        """Encode blocks one at a time, until the client's limit or MAX_BLOCKS_BYTES is reached.
+
+        Raises TooManyError if the limit does not even allow the first.
+        """
         blocks: list[msgspec.Raw] = []
         size = 0
         with self._chain.snapshot() as view:
@@ -424,7 +427,7 @@ class Api:
         return change
 
     def _authorize(self, request: Request) -> Response | None:
-        """Refuse who has none of the submission role's tokens, before the body is read."""
+        """Refuse a request without one of the submission role's tokens, before its body is read."""
         if bearer_token_matches(request, self._tokens):
             return None
         SUBMISSIONS.labels("unauthorized").inc()

@@ -1,7 +1,7 @@
-"""The searchable catalogue: what the certificates on the ledger say, in SQLite, derived from the stored blocks.
+"""The searchable catalogue: names and dates from the ledger's certificates, in SQLite, derived from stored blocks.
 
-It proves nothing and decides nothing: whoever finds a digest here asks for its status. It keeps its own height and
-catches up when it is asked, so that a node that nobody searches on does not pay for it.
+It proves and decides nothing: a caller that finds a digest here asks for its status. It has its own height and
+catches up at each search, so that a node without searches does not pay for it.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ BLOCKS_PER_COMMIT = 500
 
 
 class Entry(SQLModel, table=True):
-    """One certificate."""
+    """The catalogue's row for one certificate."""
 
     __tablename__ = "certificate"
 
@@ -35,7 +35,7 @@ class Entry(SQLModel, table=True):
 
 
 class Progress(SQLModel, table=True):
-    """The last block that is in the catalogue."""
+    """The height of the last block in the catalogue."""
 
     id: int = Field(default=1, primary_key=True)
     height: int = 0
@@ -50,9 +50,9 @@ class Catalogue:
         self._engine = create_engine(f"sqlite:///{self._path}")
 
     def search(self, subject: str | None, organization: str | None) -> dict[str, object]:
-        """Find certificates by part of a name and by organisation, the newest first; at most MAX_RESULTS.
+        """Find certificates by part of a name and by organisation, newest first, at most MAX_RESULTS.
 
-        A damaged catalogue is thrown away and made again from the blocks.
+        A damaged catalogue is deleted and rebuilt from the blocks.
         """
         try:
             return self._search(subject, organization)
@@ -112,6 +112,6 @@ def _entry(profile: CertificateProfile, organization: str, height: int) -> Entry
 
 
 def _result(entry: Entry, view: StoreView) -> dict[str, object]:
-    """Return an entry with its recorded status, which lives in the store only; None when it has been pruned."""
+    """Return an entry with its status, which only the store has: None if the record was pruned."""
     record = view.record(CertDigest(bytes.fromhex(entry.digest)))
     return {**entry.model_dump(), "names": entry.names.splitlines(), "status": record.status if record else None}

@@ -1,4 +1,4 @@
-"""The stored chain as the parts of a node share it: one writer, many readers, and word of every new block."""
+"""The stored chain, shared by all parts of a node: one writer, many readers, and an event for each new block."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a transaction, and the height of the block that it is in; None if it is in none."""
+    """The result of a transaction, and the height of its block; None if it is in no block."""
 
     result: TxResult
     height: Height | None
 
 
 class Chain:
-    """The store of a running node. All writing happens in one thread of its own, so that reading goes on."""
+    """The store of a running node. One separate thread does all writing, so that reading never waits for it."""
 
     def __init__(self, store: Store, genesis: Genesis) -> None:
         self.genesis = genesis
@@ -47,11 +47,11 @@ class Chain:
 
     @property
     def changed(self) -> asyncio.Event:
-        """An event that is set when next something is stored. Who takes it before looking misses nothing."""
+        """An event that is set at the next write. Take it before reading the state, and no write is missed."""
         return self._changed
 
     def replica(self) -> Replica:
-        """Make a replica that goes on where the store ends."""
+        """Return a replica that continues where the store ends."""
         view = self.store.view
         last = view.block(view.height)
         if last is None:
@@ -60,12 +60,12 @@ class Chain:
 
     @contextmanager
     def snapshot(self) -> Iterator[StoreView]:
-        """Give the newest stored state, unchanging while the context lasts."""
+        """Yield the newest stored state, which does not change while the context lasts."""
         with self.store.snapshot() as view:
             yield view
 
     async def write(self, work: Callable[[], _T]) -> _T:
-        """Run `work`, which may commit to the store, in the writer's thread; then tell who waits for blocks."""
+        """Run `work`, which may commit to the store, in the writer's thread; then wake all waiting for blocks."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
         finally:
@@ -73,13 +73,13 @@ class Chain:
             self._wake()
 
     async def wait_for(self, height: int, timeout_s: float) -> bool:
-        """Wait until the block at `height` is stored; tell whether it is, within `timeout_s`."""
+        """Wait at most `timeout_s` for the block at `height`; return whether it is stored."""
         if self.height < height and not self._stopping:
             await self._waiters.wait(height, timeout_s)
         return self.height >= height
 
     def stop_waiting(self) -> None:
-        """Let nobody wait for blocks any more: requests under way shall end."""
+        """End all waiting for blocks, now and later, so that open requests end."""
         self._stopping = True
         self._waiters.release()
         self._wake()
@@ -90,6 +90,6 @@ class Chain:
         self._changed = asyncio.Event()
 
     def close(self) -> None:
-        """Finish what is being written and close the store."""
+        """Finish the write in progress and close the store."""
         self._writer.shutdown(wait=True)
         self.store.close()

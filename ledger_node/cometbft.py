@@ -1,7 +1,8 @@
 """The CometBFT program: finding it, writing its configuration and keys, running it beside the application.
 
-CometBFT keeps a home folder with config/ and data/. Everything in config/ is written anew from the ledger node's
-own configuration at each start, so that there is one place to change; data/ is CometBFT's alone.
+CometBFT keeps a home folder with config/ and data/. Each start writes config/ anew from the ledger node's own
+configuration, so that there is one place to change settings; only the keys that a node made for itself are kept.
+CometBFT alone writes data/, except for the first record of what the validator has signed.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from voice_dpki.shell.files import write_file, write_private
 from voice_dpki.shell.tether import tied_program
 
 VERSION = "0.38.25"
-"""The one version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
+"""The only version of CometBFT that the ledger runs on; validators of one chain upgrade together."""
 
 PROGRAM = "cometbft"
 INSTALL = "make cometbft"
@@ -44,9 +45,9 @@ STOP_S = 10.0
 class Timeouts(Config, frozen=True, kw_only=True):
     """Consensus timeouts in milliseconds, measured with four validators on two cores (docs/adr).
 
-    A validator that is down costs `propose` and `precommit` whenever it is its turn to propose, one block in n;
-    with CometBFT's own 3 s and 1 s, a revocation would then take seconds to be in force. Each further round of the
-    same height waits `delta` longer, so that slow networks come to an agreement too.
+    With n validators, one that is down delays each nth block, its turn to propose, by `propose` and `precommit`.
+    With CometBFT's own 3 s and 1 s, a revocation would then take seconds to be in force. Each further round of the
+    same height waits `delta` longer, so that slow networks reach agreement too.
     """
 
     propose: Milliseconds = 300
@@ -57,10 +58,10 @@ class Timeouts(Config, frozen=True, kw_only=True):
 
 
 class StateSync(Config, frozen=True, kw_only=True):
-    """Begin with another node's snapshot instead of the first block. `trust_*` come from a trustworthy place."""
+    """Start from another node's snapshot, not the first block; `trust_*` must come from a trusted source."""
 
     rpc_servers: Annotated[tuple[str, ...], msgspec.Meta(min_length=2)]
-    """URLs of the RPC of two nodes or more, of different operators: they are checked against one another."""
+    """RPC URLs of two or more nodes of different operators, which are checked against one another."""
     trust_height: Annotated[int, msgspec.Meta(ge=1)]
     trust_hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
     """Hash of the header at that height."""
@@ -70,27 +71,27 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """`[cometbft]` of a node's configuration. File names are relative to the configuration's folder."""
 
     home: str
-    """CometBFT's folder, made if it is not there."""
+    """CometBFT's folder, made if it is missing."""
     rpc: Listen = Listen(port=RPC_PORT)
     p2p: Listen = Listen(port=P2P_PORT)
     peers: tuple[Annotated[str, msgspec.Meta(pattern=r"(?a)^[0-9a-f]{40}@[^\s,]+:[0-9]+\Z")], ...] = ()
     """The other nodes: `id@host:port`; `ledger-node id` prints a node's id."""
     admitted: str | None = None
-    """File of further nodes that may connect: `id@address` a line, read again when it changes."""
+    """File of further nodes that may connect: one `id@address` a line, read again when it changes."""
     filter_peers: bool = True
-    """Whether nodes that are not listed are refused: false only where no stranger reaches the network."""
+    """Whether to refuse nodes that are not listed; false is safe only where no stranger reaches the network."""
     allow_duplicate_ip: bool = False
-    """Whether several nodes may connect from one address: without, the second of them is refused."""
+    """Whether several nodes may connect from one address; if false, all but the first are refused."""
     validator_key: str | None = None
     """Ed25519 key in PEM; a node without one does not vote."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
     timeouts: Timeouts = Timeouts()
     snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = 1000
-    """A snapshot for others is taken after so many blocks; 0 for never."""
+    """Number of blocks between snapshots for other nodes; 0 for none."""
     state_sync: StateSync | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what would be open to anybody, or could not connect."""
+        """Raise ValueError for an RPC open to strangers, or for peers that would be refused as duplicates."""
         if not (self.rpc.is_loopback or self.rpc.insecure):
             raise ValueError(
                 f"rpc: CometBFT's RPC takes anything from anybody, and others can reach {self.rpc.host}: use "
@@ -107,7 +108,7 @@ class CometbftSection(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
-    """One CometBFT node: where it lives, how it is configured, and as which validator it votes, if it is one."""
+    """One CometBFT node: its folder, its settings, and its validator key, None if it does not vote."""
 
     folder: Path
     name: str
@@ -119,11 +120,11 @@ class Home:
 
     @property
     def socket(self) -> Path:
-        """Where the application is served."""
+        """The Unix socket on which the application is served."""
         return self.folder / "abci.sock"
 
     def write(self) -> None:
-        """Write what CometBFT reads at its start; its record of what it has signed is left as it is."""
+        """Write the files that CometBFT reads at its start; an existing record of what it has signed is kept."""
         config, data = self.folder / "config", self.folder / "data"
         for folder in (config, data):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -199,22 +200,22 @@ MAX_RPC_BATCH = 256
 """Calls in one JSON-RPC batch."""
 
 MAX_RPC_CONNECTIONS = 64
-"""The ledger node uses a few, and operators' tools some more."""
+"""Most RPC connections: the ledger node uses a few, and operators' tools some more."""
 
 MAX_RPC_HEADER_BYTES = 16 * 1024
 
 MAX_INBOUND_PEERS = 40
-"""Besides the peers that are listed. Connections that are still to be judged count, too."""
+"""Most inbound peers besides the configured ones; connections not yet judged count too."""
 
 _P2P_BYTES_PER_S = 50_000_000
 MEMPOOL_TRANSACTIONS = 5_000
-"""Fewer than the verdicts that `voice_dpki.ledger.state` remembers."""
+"""Most transactions in the mempool: fewer than the verdicts that `voice_dpki.ledger.signatures` caches."""
 
 
 def find() -> Path:
-    """Find CometBFT in the virtual environment or on the PATH.
+    """Return the path of CometBFT, from the virtual environment or the PATH.
 
-    Raises LocalError that says how to install it where it is missing or of another version.
+    Raises LocalError, which says how to install it, where it is missing, does not run or is of another version.
     """
     beside = Path(sys.executable).parent / PROGRAM
     found = str(beside) if beside.exists() else shutil.which(PROGRAM)
@@ -234,7 +235,7 @@ def find() -> Path:
 
 @asynccontextmanager
 async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run CometBFT in its home until the context ends, or this process does; its log is there too.
+    """Run CometBFT in its home, with its log there, until the context or this process ends; yield its process.
 
     The application must be served already. Raises LocalError where CometBFT is not installed.
     """
@@ -246,7 +247,7 @@ async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C at a terminal is for this process, which then stops CometBFT
+            start_new_session=True,  # Ctrl-C at a terminal goes to this process alone, which then stops CometBFT
         )
     try:
         yield process
@@ -265,17 +266,17 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def node_key(folder: Path) -> Ed25519PrivateKey:
-    """Return the key by which peers know the node in `folder`, made at the first call."""
+    """Return the key by which peers know the node in `folder`; the first call makes it."""
     return _own_key(folder / "config" / "node_key.json")
 
 
 def node_id(key: Ed25519PrivateKey) -> str:
-    """Name of a node to its peers: the address of its key."""
+    """Return the name of a node to its peers: the address of its key, 40 hexadecimal digits."""
     return Validator(key.public_key().public_bytes_raw(), 1).address.hex()
 
 
 def key_json(key: Ed25519PrivateKey) -> dict[str, object]:
-    """Write a key in the form of CometBFT's key files."""
+    """Return a key in the form of CometBFT's key files."""
     seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     return {
         "address": Validator(public, 1).address.hex().upper(),
@@ -298,7 +299,7 @@ def _state_sync(settings: StateSync | None) -> dict[str, object]:
 
 
 def _own_key(path: Path) -> Ed25519PrivateKey:
-    """Load the key that the node made for itself, or make it."""
+    """Load the key that the node made for itself, or make one."""
     if path.exists():
         value = json.loads(path.read_bytes())["priv_key"]["value"]
         return Ed25519PrivateKey.from_private_bytes(b64decode(value)[:32])
@@ -317,7 +318,7 @@ def _address(listen: Listen) -> str:
 
 
 def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
-    """Write TOML; texts, whole numbers and booleans are written as in JSON."""
+    """Return sections as TOML, in which strings, integers and booleans look as in JSON."""
     lines: list[str] = []
     for name, values in sections.items():
         lines += [f"[{name}]"] if name else []

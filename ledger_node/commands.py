@@ -1,7 +1,6 @@
-"""`voice-dpki ledger`: what people do on a ledger, with keys that are named by file.
+"""`voice-dpki ledger`: the commands for people who use a ledger, with keys named by file.
 
-Whatever is asked of a node is verified from the genesis file on; whatever is sent to it is signed here, so that the
-node need not be trusted.
+The node need not be trusted: its answers are verified from the genesis file on, and transactions are signed here.
 """
 
 import argparse
@@ -66,7 +65,7 @@ MAX_VOTING_DAYS = 366
 DEFAULT_URL = "http://127.0.0.1:26680"
 
 TRUST_FILE = "ledger-trust.json"
-"""Beside the genesis; without it, commands would fail 14 days after the genesis (`ledger.light`)."""
+"""The newest trusted header, beside the genesis; without it, commands fail 14 days after it (`ledger.light`)."""
 
 DESCRIPTION = """\
 Certificates, members and decisions on a ledger. Every answer is verified from the genesis file on.
@@ -83,7 +82,7 @@ CONSOLE = Console(highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's dealings with a node."""
+    """One command's options, and its client and sender for a node."""
 
     options: Namespace
     genesis: Genesis
@@ -97,7 +96,10 @@ class Session:
         return read_signer(self.options.key, "key")
 
     async def endorsed(self, body: Body) -> int:
-        """Sign a transaction with the endorsing key and send it; return the height of its block."""
+        """Sign a transaction with the endorsing key and send it; return the height of its block.
+
+        Raises PeerError where the ledger refuses it.
+        """
         return await self.sent(endorse(body, [self.signer]))
 
     async def sent(self, raw: bytes) -> int:
@@ -109,7 +111,7 @@ def command(arguments: list[str]) -> int:
     """Record, renew and revoke certificates on a ledger; propose and vote on its members."""
     options = _parser().parse_args(arguments)
     genesis = read_genesis(options.genesis)
-    if options.work is _submit:  # which stops between two batches, so that nothing under way is left in doubt
+    if options.work is _submit:  # it stops between two batches, so that no transaction's fate is left open
         return run(lambda stop: _work(options, genesis, stop), hangup_stops=True)
     return run_command(_work(options, genesis, asyncio.Event()))
 
@@ -210,7 +212,7 @@ def _add_endorser(parser: Parser, *, required: bool = True) -> None:
 async def _submit(session: Session) -> int:
     options = session.options
     if options.report:
-        options.report.touch()  # that it cannot be written is said before the work and not after it
+        options.report.touch()  # a report that cannot be written fails the command before the work, not after
     items = collect(options.paths)
     bulk = Bulk(session.sender, session.genesis.chain_id, options.organization, session.signer)
     columns = TextColumn("Recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -338,7 +340,7 @@ _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = 
     "revoke-certificates": _revoke_certificates,
     "suspend-certificates": _suspend_certificates,
 }
-"""For each kind of proposal, how to make the change from the command's arguments."""
+"""For each kind of proposal, the function that makes the change from the command's arguments."""
 
 
 async def _vote(session: Session) -> None:
@@ -388,7 +390,7 @@ def _row(member: Member) -> tuple[str, ...]:
 
 
 def describe_change(change: Change) -> str:
-    """Say in a few words what a proposal asks for."""
+    """Return in a few words what a proposal asks for."""
     match change:
         case SetMember(member, revision):
             return f"{'admit' if revision is None else 'change'} {member.organization}"
@@ -401,7 +403,7 @@ def describe_change(change: Change) -> str:
 
 
 def describe_state(proposal: Proposal) -> str:
-    """Say how far a proposal is."""
+    """Return a proposal's state, why it failed if it did, and when it takes effect if that is known."""
     why = f" ({proposal.why})" if proposal.why else ""
     due = f", takes effect {_date(proposal.due_s)}" if proposal.due_s and not why else ""
     return f"{proposal.state}{why}{due}"
@@ -441,7 +443,7 @@ def _only(session: Session) -> str:
 
 
 def _digest(text: str) -> CertDigest:
-    """Take H(CERT) as 64 hexadecimal digits, or the name of a certificate's file."""
+    """Return H(CERT), given as 64 hexadecimal digits or as the name of a certificate's file; raises LocalError."""
     path = Path(text)
     if len(text) == 64 and not path.exists():
         try:

@@ -77,14 +77,14 @@ class NodeSection(Config, frozen=True, kw_only=True):
 
 
 class EngineSection(Config, frozen=True, kw_only=True):
-    """The embedded engine: keys of more than two thirds of the validators, and how often it shows to be alive."""
+    """The embedded engine: keys with more than two thirds of the validators' power, and the heartbeat interval."""
 
     validator_keys: list[str]
     heartbeat_s: PositiveSeconds = 5.0
 
 
 class Checkpoint(Config, frozen=True, kw_only=True):
-    """A header that is known to be the ledger's from a trustworthy place: its height, and its hash."""
+    """Height and hash of a header that a trustworthy source vouches for."""
 
     height: Annotated[int, msgspec.Meta(ge=1)]
     hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
@@ -95,7 +95,7 @@ class FollowSection(Config, frozen=True, kw_only=True):
 
     url: str
     checkpoint: Checkpoint | None = None
-    """Without it, all that is known of the past is the genesis: see docs/adr/0013."""
+    """Without a checkpoint, only the genesis anchors the ledger's past: see docs/adr/0013."""
     tls: ClientTls | None = None
 
 
@@ -104,13 +104,13 @@ class EdgeSection(Config, frozen=True, kw_only=True):
 
     url: str
     witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
-    """Asked once a minute: a node that is cut off, or lies, could show this one alone another history."""
+    """Asked once a minute, because an isolated or lying node could show this one a history of its own."""
     tls: ClientTls | None = None
     max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
 
 
 class SubmissionSection(Config, frozen=True, kw_only=True):
-    """Endorsing for one member, on behalf of whoever holds one of the tokens."""
+    """Endorsing for one member, at the request of the holders of its tokens."""
 
     organization: str
     endorsing_key: str
@@ -133,7 +133,7 @@ class NodeConfig(Config, frozen=True, kw_only=True):
 
 
 def load(path: Path) -> NodeConfig:
-    """Read a configuration; raises LocalError, also unless exactly one source of blocks is configured."""
+    """Read a configuration; raises LocalError, for instance unless it has exactly one source of blocks."""
     config = load_config(path, NodeConfig)
     sources = (config.engine, config.follow, config.cometbft, config.edge)
     if sum(section is not None for section in sources) != 1:

@@ -1,9 +1,9 @@
-"""The edge: an inquiry node without a state. It asks another node, verifies what that says, and keeps the proofs.
+"""The edge: an inquiry node without a state. It asks another node, verifies the answers, and keeps the proofs.
 
-A proof holds for one AppHash. As long as that does not change, newer headers are put to the proofs that are kept;
-when it does, those of the certificates that were asked for last are fetched again, all at once. While the other
-node is away, the edge goes on answering from what it has, and the header tells how old that is. Questions of other
-kinds are handed on: whoever asks verifies the answers anyway.
+A proof holds for one AppHash. While the AppHash stays the same, the edge answers with the kept proofs under newer
+headers. When it changes, the edge fetches new proofs for the most recently used certificates in one request. While
+the other node is unreachable, the edge answers from the proofs that it has, and the header shows their age.
+Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 10.0
 FORWARD_TIMEOUT_S = 35.0
-"""More than a node keeps a question for news."""
+"""Longer than a node holds a request that waits for news (`api.MAX_WAIT_MS`)."""
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
-"""Pauses after one failure, two, and so on; the last one stays."""
+"""Pauses after the first failure in a row, the second, and so on; the last value repeats."""
 
 FORWARDED = (
     ("POST", "statuses", ONE_COST),
@@ -61,14 +61,14 @@ FORWARDED = (
     ("GET", "headers/{height}", ONE_COST),
     ("GET", "changes", ONE_COST),
 )
-"""Questions that are handed on, below /ledger/v1/, and what each costs at least of what its client may have."""
+"""Inquiries that are forwarded: method, path below /ledger/v1/, and least cost against the client's `[limits]`."""
 
 MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
 
 
 @dataclass(frozen=True, slots=True)
 class _Proved:
-    """What was proved about a certificate, and how."""
+    """A certificate's proved record and member, with the evidence."""
 
     record: CertRecord | None
     member: Member | None
@@ -82,7 +82,7 @@ class _Tip:
 
 
 class Edge:
-    """Answers for certificates from proofs that are kept; `run` keeps them fresh."""
+    """Answers about certificates from kept proofs; `run` keeps them fresh."""
 
     def __init__(
         self,
@@ -96,9 +96,9 @@ class Edge:
         clock: Clock,
         tracer: Tracer,
     ) -> None:
-        """`client` verifies what the other node says, of any age; `upstream` asks it for the rest.
+        """`client` verifies the other node's answers, of any age; `upstream` forwards the other inquiries to it.
 
-        `witnesses` ask other operators' nodes, whose headers must be the same.
+        `witnesses` are clients of other operators' nodes, whose headers must be the same.
         """
         self._client = client
         self._upstream = upstream
@@ -110,9 +110,9 @@ class Edge:
         self._tracer = tracer
         self._tip: _Tip | None = None
         self._kept: dict[CertDigest, _Proved] = {}
-        """Proofs under the tip's AppHash, by their last use."""
+        """Proofs under the tip's AppHash, the least recently used first."""
         self._stale: dict[CertDigest, _Proved] = {}
-        """Those that were kept under an earlier one, until they are fetched again."""
+        """Proofs under an earlier AppHash, until new ones are fetched."""
 
     def app(self) -> HttpApp:
         """Return the whole application."""
@@ -166,13 +166,13 @@ class Edge:
                 failures += 1
 
     async def answer(self, digest: CertDigest, *, with_certificate: bool) -> bytes:
-        """Answer about a certificate; raises InquiryError where that needs the other node, and it is of no help."""
+        """Answer about a certificate; raises InquiryError where no proof is kept and the other node gives none."""
         began_s = time.perf_counter()
         proved, tip = await self._proved(digest)
         return self._answer(digest, proved, tip, began_s, with_certificate=with_certificate)
 
     async def _proved(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
-        """Return what is proved about a certificate, kept or asked for, and under which header."""
+        """Return the proof about a certificate, kept or fetched, and the header that it holds under."""
         if self._client.fork is not None:
             raise InquiryError(InquiryCode.FORK, "the validators contradict themselves")
         tip = self._tip
@@ -195,7 +195,7 @@ class Edge:
         return _Proved(resolution.record, resolution.member, evidence), tip
 
     def _adopt(self, header: Header, raw: bytes) -> None:
-        """Go on to a newer header."""
+        """Make a header the tip if it is newer; proofs under another AppHash become stale."""
         before = self._tip
         if before is not None and header.height <= before.header.height:
             return
@@ -205,7 +205,7 @@ class Edge:
             self._kept = {}
 
     async def _renew(self) -> None:
-        """Fetch new proofs for the certificates that were asked for last."""
+        """Fetch new proofs for the MAX_BATCH most recently used certificates, and drop the other stale proofs."""
         old = dict(list(self._stale.items())[-MAX_BATCH:])
         if not old:
             return
@@ -225,7 +225,7 @@ class Edge:
                 self._keep(resolution.digest, _Proved(resolution.record, resolution.member, evidence))
 
     def _keep(self, digest: CertDigest, proved: _Proved) -> None:
-        """Keep a proof as the one used last, unless it is one of absence: anybody can ask for many of those."""
+        """Keep a proof as the most recently used, unless it proves absence: anybody can ask for many of those."""
         if proved.record is None:
             return
         self._kept[digest] = proved

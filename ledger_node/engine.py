@@ -1,15 +1,16 @@
 """The embedded engine: orders transactions in one process and signs blocks with the validators' keys that it holds.
 
-Transactions that wait are committed together, at once; the empty block that proves what they did is stored in the
-same step. A heartbeat block now and then shows that the newest state is still the newest. A transaction is answered
-for only when its block is durably stored.
+The engine puts waiting transactions into one block at once, and stores that block in one step with the empty block
+whose header proves its outcome. Heartbeat blocks show that the newest state is still the newest. A sender gets its
+answer only when the block is stored durably.
 
-The engine's clock is the ledger's: a block from the future could not be taken back, and would stop the ledger until
-its time has come. So no block is made while the clock lies behind the last block, or was set forward since
-(docs/adr/0024).
+The engine's clock is the ledger's clock. A block from the future could not be taken back, and would stop the ledger
+until its time has come. So the engine makes no block while its clock is behind the last block, or while it has been
+set forward (docs/adr/0024).
 
-An empty block may change the state too: new validators come in, expired certificates go. Then its header is known
-before it is stored, and the engine has signed it: after a restart it takes up that block, and makes no other.
+An empty block may change the state too: new validators join, expired certificates are removed. Such a block is
+stored once a later header proves it, but its own signed header is stored before. After a restart the engine takes
+up that same block, because another one at its height would be a fork.
 """
 
 import asyncio
@@ -32,10 +33,10 @@ from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
 
 MAX_WAITING = 2000
-"""Transactions that wait for a block; with more, senders are told to come back."""
+"""Most transactions that wait for a block; further senders are told to retry."""
 
 MAX_BLOCK_TRANSACTIONS = 250
-"""Transactions that the engine puts into one block, so that executing it takes tens of milliseconds."""
+"""Most transactions that the engine puts into one block, so that executing it takes tens of milliseconds."""
 
 
 MAX_BLOCK_BYTES = 1024 * 1024
@@ -44,11 +45,11 @@ may record."""
 
 
 CLOCK_WAIT_S = 0.5
-"""How often a wrong clock is looked at again."""
+"""How often a wrong clock is checked again."""
 
 
 class BusyError(PeerError):
-    """Too many transactions wait already."""
+    """No transaction is taken now, for instance because too many wait already."""
 
 
 _Waiting = tuple[bytes, "asyncio.Future[Verdict]"]
@@ -73,9 +74,9 @@ class Engine:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Put a transaction into a block and return once that is durable, or refuse it without a block.
+        """Put a transaction into a block and return once that is stored durably; or refuse it without a block.
 
-        Raises BusyError when too many wait, and while the clock is wrong.
+        Raises BusyError when too many transactions wait, while the clock is wrong, and when the engine stops.
         """
         if problem := self._ledger_clock.problem():
             raise BusyError(f"no blocks are made: {problem}")
@@ -91,7 +92,7 @@ class Engine:
         return await answer
 
     async def run(self) -> None:
-        """Make blocks until cancelled. What goes wrong in making one ends the engine: nothing is then promised."""
+        """Make blocks until cancelled. An error in making one ends the engine; its senders get BusyError."""
         batch: list[_Waiting] = []
         try:
             while True:
@@ -106,7 +107,7 @@ class Engine:
             _send_away(batch, "the engine is stopping; repeat the request later")
 
     async def _clock_is_right(self, batch: list[_Waiting]) -> None:
-        """Wait until the clock is right; who waits for a block meanwhile is sent away."""
+        """Wait until the clock is right; meanwhile fail all waiting transactions with BusyError."""
         while problem := self._ledger_clock.problem():
             HEALTH.problem()
             while not self._queue.empty():
@@ -116,7 +117,7 @@ class Engine:
             await asyncio.sleep(CLOCK_WAIT_S)
 
     async def _next_batch(self) -> list[_Waiting]:
-        """Wait for transactions, or for the next heartbeat, which has none."""
+        """Wait for transactions and return a batch of them, or an empty one when a heartbeat is due."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
                 batch = [await self._queue.get()]
@@ -129,7 +130,10 @@ class Engine:
         return batch
 
     def _take_up(self) -> None:
-        """Take the empty block again whose header alone is stored; raises LocalError if it was not empty."""
+        """Execute again the empty block of which only the header is stored.
+
+        Raises LocalError if the block was not empty.
+        """
         view = self._chain.store.view
         tip = parse_signed_header(view.tip_json) if view.tip_json else None
         if tip is None or tip.header.height <= view.height:
@@ -143,10 +147,10 @@ class Engine:
             ) from None
 
     def _make(self, transactions: Sequence[bytes]) -> tuple[Height, tuple[TxResult, ...]]:
-        """Make and store a block, with the block that proves it where it changed the state.
+        """Make and store a block, together with an empty block that proves it if it changed the state.
 
-        Before that, empty blocks are made until the last one changes nothing and is stored: hundreds where many
-        certificates go on one day, 200 with each.
+        First make empty blocks until the last one changes nothing and is stored. There can be hundreds of them when
+        many certificates are due for removal on one day: each block removes at most 200 (`expiry.MAX_PRUNED`).
         """
         while self._replica.next_height > self._chain.height + 1:
             self._chain.store.commit(self._take_next(()))
@@ -189,7 +193,7 @@ def signers_of(keys: Iterable[Ed25519PrivateKey]) -> dict[bytes, SignFunction]:
 
 
 def check_power(validators: ValidatorSet, signers: Container[bytes]) -> None:
-    """Raise LocalError unless the signers are enough for headers that anyone trusts."""
+    """Raise LocalError unless the signers have more than two thirds of the power, as a trusted header needs."""
     powers = [validator.power for validator in validators.validators if validator.address in signers]
     if 3 * sum(powers) <= 2 * sum(validator.power for validator in validators.validators):
         raise LocalError("the engine needs the keys of validators with more than two thirds of the power")

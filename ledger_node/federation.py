@@ -1,7 +1,7 @@
-"""`voice-dpki federation`: several operators' validators on one machine, each with a loopback address of its own.
+"""`voice-dpki federation`: several operators' validators on one machine, each with its own loopback address.
 
-What `federation up` makes in its folder is what each operator would have at home: keys, the common genesis, and one
-configuration for one `ledger-node`. The processes are started as one would start them by hand.
+`federation up` makes in its folder what every operator would have on its own machine: keys, the common genesis, and
+the configuration of one `ledger-node`. The processes are started as an operator would start them by hand.
 """
 
 import asyncio
@@ -49,28 +49,28 @@ DEFAULT_OPERATORS = 4
 MAX_OPERATORS = 26
 MAX_CERTIFICATES = 10_000_000
 NETWORK = "127.0.1"
-"""The first three numbers of the nodes' loopback addresses; the last is the operator's."""
+"""The first three numbers of the nodes' loopback addresses; the last is the operator's number, from 1."""
 
 ADMITTED_FILE = "admitted"
-"""In the federation's folder: further nodes that may connect, for all of them."""
+"""In the federation's folder: the file of further nodes that may connect, shared by all operators' nodes."""
 
 DELAY_S = 5
-"""How long before a voted change of members takes effect here: a demonstration cannot wait a day for it."""
+"""How long before a voted change of members takes effect here; a demonstration cannot wait the default day."""
 
 START_STALLED_S = 60.0
-"""How long no node need get on before they are given up: three cannot make blocks while a fourth is missing."""
+"""How long a start may go without any node's progress; all count, because three may need the fourth for a block."""
 
 STOP_TIMEOUT_S = 20.0
 AGREE_STALLED_S = 30.0
-"""How long no node need come nearer to the newest block."""
+"""How long nodes may disagree without the lowest of them gaining a block."""
 
 CONNECTIONS_PER_NODE = 64
-"""Submissions on their way at the same time to one node, by `federation check`."""
+"""Submissions that `federation check` has open at one node at the same time."""
 
 _TELL = Seldom()
 
 _NUMBERS = (("493023125000", 1000), ("442079460000", 1000), ("33199000000", 10000))
-"""Ranges of the first operators, kept free for drama by the regulators; the others get North American ones."""
+"""Ranges of the first operators, which regulators reserve for fiction; the others get North American ranges."""
 
 DESCRIPTION = """\
 Several operators' validators on this machine, as one federation. Each operator has a ledger node with its own
@@ -85,7 +85,7 @@ CometBFT is needed; `make cometbft` installs it.
 
 @dataclass(frozen=True, slots=True)
 class OperatorNode:
-    """One operator's node: its configuration and what clients need to know."""
+    """One operator's node: its configuration, and what its clients need to reach it."""
 
     config: Path
     organization: str
@@ -106,7 +106,7 @@ class OperatorNode:
 def provision(folder: Path, operators: int, network: str = NETWORK) -> list[OperatorNode]:
     """Make a federation in `folder`, which must be new or empty, and return its nodes.
 
-    Raises LocalError where it cannot be made.
+    Raises LocalError for a number of operators outside 1 to MAX_OPERATORS, or where files cannot be made.
     """
     if not 1 <= operators <= MAX_OPERATORS:
         raise LocalError(f"a federation on one machine has 1 to {MAX_OPERATORS} operators")
@@ -135,7 +135,7 @@ def nodes_in(folder: Path) -> list[OperatorNode]:
 
 
 class Processes:
-    """The running nodes of a federation; use as a context, at whose end all are stopped."""
+    """The running nodes of a federation; use as a context, which stops them all at its end."""
 
     def __init__(self, nodes: Sequence[OperatorNode]) -> None:
         self._nodes = nodes
@@ -148,7 +148,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop all nodes and wait until they have ended; Ctrl-C waits for that, too."""
+        """Stop all nodes and wait until they have ended; Ctrl-C does not cut this short."""
         with uninterrupted():
             self._stop()
 
@@ -163,7 +163,7 @@ class Processes:
                 process.wait()
 
     def command(self, node: OperatorNode) -> list[str]:
-        """Return the command that runs a node, which ends with this process."""
+        """Return the command that runs a node; the node ends when this process does."""
         return tied_module("ledger_node.main", ("start", "--config", str(node.config)))
 
     def start(self, node: OperatorNode) -> int:
@@ -182,13 +182,13 @@ class Processes:
         return (pid, *map(int, children))
 
     def kill(self, node: OperatorNode) -> None:
-        """End a node at once, without giving it or its CometBFT the time to do anything about it."""
+        """Kill a node and its CometBFT with SIGKILL, and wait until the node has ended."""
         for pid in self.pids(node):
             os.kill(pid, signal.SIGKILL)
         self._running.pop(node.name).wait()
 
     def check(self) -> None:
-        """Raise LocalError if one of them has ended."""
+        """Raise LocalError if one of the nodes has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 node = next(node for node in self._nodes if node.name == name)
@@ -224,9 +224,9 @@ async def node_info(node: OperatorNode) -> NodeInfo | None:
 
 
 async def record(nodes: Sequence[OperatorNode], count: int) -> list[CertDigest]:
-    """Have each operator record its share of `count` new certificates, and return what they are called.
+    """Have each operator record its share of `count` new certificates, and return their H(CERT).
 
-    Raises PeerError where a node refuses one.
+    Raises PeerError where a node refuses one or stays busy or unreachable.
     """
     shares = [range(at, count, len(nodes)) for at in range(len(nodes))]
     found = await asyncio.gather(*(_record_at(node, share) for node, share in zip(nodes, shares, strict=True)))
@@ -235,8 +235,8 @@ async def record(nodes: Sequence[OperatorNode], count: int) -> list[CertDigest]:
 
 async def _record_at(node: OperatorNode, numbers: Iterable[int]) -> list[CertDigest]:
     left = iter(numbers)
-    # A context that trusts nobody, shared: making one a client takes 20 ms, and nothing here is TLS. A client keeps
-    # one connection, because httpx looks at all idle connections of a client for each request.
+    # All clients share a context without trusted certificates: making one for each takes 20 ms, and nothing here
+    # is TLS. Each client has one connection, because httpx scans all idle connections of a client for each request.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     async def worker() -> list[CertDigest]:
@@ -248,7 +248,7 @@ async def _record_at(node: OperatorNode, numbers: Iterable[int]) -> list[CertDig
 
 
 async def agree(nodes: Sequence[OperatorNode]) -> str:
-    """Wait until all nodes have the same AppHash and return it; raises LocalError if they do not come to one."""
+    """Wait until all nodes have the same AppHash and return it; raises LocalError if they come no nearer to one."""
     least, since_s = -1, time.monotonic()
     while True:
         infos = await asyncio.gather(*(node_info(node) for node in nodes))
@@ -295,7 +295,7 @@ def _parser() -> Parser:
 
 
 async def _run(options: Namespace, stop: asyncio.Event) -> None:
-    """Start the federation, made anew if the folder holds none, and do the command's work."""
+    """Start the federation, made first if the folder holds none, and do the command's work."""
     nodes = nodes_in(options.folder) or provision(options.folder, options.operators or DEFAULT_OPERATORS)
     if options.operators not in (None, len(nodes)):
         raise LocalError(f"{options.folder}: holds a federation of {len(nodes)} operators; name another folder")
@@ -355,7 +355,10 @@ async def _record(client: httpx.AsyncClient, node: OperatorNode, number: int) ->
 
 
 async def _submit(client: httpx.AsyncClient, node: OperatorNode, certificate: bytes) -> None:
-    """Have a certificate recorded, which may be asked for again while the node is busy or away."""
+    """Submit a certificate, with retries while the node is busy or unreachable.
+
+    Raises PeerError where the node refuses it, and when the retries are used up.
+    """
     pauses = Pauses(_TELL)
     while True:
         busy, wished_s = False, 0.0
@@ -396,9 +399,10 @@ validators = 1
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
-    """Write a node's configuration; where others could reach its address, the network is made for the test.
+    """Return a node's configuration as TOML.
 
-    On loopback all nodes connect from one address, which is for a demonstration only.
+    An address outside loopback is set insecure, because its network exists for the test only. On loopback all nodes
+    connect from one address, so duplicates are allowed: acceptable in a demonstration only.
     """
     loopback = Listen(host=host, port=0).is_loopback
     insecure, open_rpc = ("", "") if loopback else ("insecure = true\n", ", insecure = true")

@@ -1,8 +1,8 @@
 """Telling subscribers what changed, in steps whose completeness they can check (`voice_dpki.ledger.changes`).
 
-The feed compares the state before each commit with the state after it, so it does not matter how blocks come into
-this node's store or what they did. The last steps are kept: who was away for a while goes on where it was. While
-nobody asks, no step is computed.
+The feed compares the states before and after each commit, so it does not depend on how blocks reach this node's
+store or what is in them. It keeps the last steps, so that a subscriber that was away for a while can resume. It
+computes no steps while there are no subscribers.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from voice_dpki.ledger.answers import tail_bytes
 from voice_dpki.ledger.changes import MAX_CHANGES_BYTES, MAX_STEPS, encode_step
 
 KEPT_BYTES = MAX_CHANGES_BYTES // 2
-"""Size of all steps that are kept, so that an answer with all of them is not too large for a subscriber."""
+"""Most bytes of steps kept, so that an answer with all of them is not too large for a subscriber."""
 
 IDLE_S = 60.0
-"""After so long without a subscriber, no more steps are made."""
+"""How long after the last inquiry steps are still computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class _State:
 
     view: StoreView
     opened: ExitStack
-    """To be closed when the view is done with."""
+    """Holds the view's transaction open; close it when the view is no longer needed."""
     signed_header: bytes
     height: int
     root: bytes
 
 
 class Feed:
-    """The changes of one chain; `run` makes the steps."""
+    """The changes of one chain; `run` computes the steps."""
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
@@ -59,7 +59,7 @@ class Feed:
         """Follow the chain until cancelled."""
         try:
             while True:
-                changed = self._chain.changed  # from before the look, so that nothing is missed
+                changed = self._chain.changed  # taken before the state is read, so that no write is missed
                 await self._take()
                 await changed.wait()
         finally:
@@ -68,9 +68,10 @@ class Feed:
                 self._state.opened.close()
 
     async def changes(self, root: bytes, height: int, wait_s: float) -> bytes | None:
-        """Answer with what changed since the state with this root, as soon as there is a header above `height`.
+        """Answer with the changes since the state with this root, as soon as there is a header above `height`.
 
-        None while there is no header at all.
+        Waits at most `wait_s`. The steps are null where the root is not among the kept ones. Returns None while
+        there is no header at all.
         """
         self._asked_s = asyncio.get_running_loop().time()
         if (self._state is None or self._state.height <= height) and not self._stopping:
@@ -83,12 +84,12 @@ class Feed:
         return b'{"steps":%s%s' % (known, tail_bytes(state.height, state.signed_header))
 
     def stop_waiting(self) -> None:
-        """Let nobody wait any more."""
+        """End all waiting for changes, now and later."""
         self._stopping = True
         self._waiters.release()
 
     def _since(self, root: bytes, state: _State) -> list[_Step] | None:
-        """Return the steps from the newest state with this root on; None if there is none such."""
+        """Return the steps that lead on from the newest state with this root; None if no such state is kept."""
         if root == state.root:
             return []
         steps = list(self._steps)
@@ -96,7 +97,7 @@ class Feed:
         return steps[begins[-1] :] if begins else None
 
     async def _take(self) -> None:
-        """Look at the newest state, and make the step to it if somebody wants to know."""
+        """Read the newest state, and compute the step to it if there were subscribers lately."""
         before, after = self._state, _newest(self._chain)
         if after is None:
             return
@@ -118,7 +119,7 @@ class Feed:
 
 
 def _newest(chain: Chain) -> _State | None:
-    """Open the newest state that is proved."""
+    """Open the newest proved state; None while there is none."""
     with ExitStack() as opened:
         view = opened.enter_context(chain.snapshot())
         signed_header = view.tip_json

@@ -1,8 +1,9 @@
 """Following another node: its blocks are fetched, verified with the light client and executed again.
 
-A block that does not verify is refused and asked for again, for it may be the path that lies. What contradicts a
-verified header, or the state that this node computed, ends the node: going on would answer from a state that the
-validators never agreed on. While the other node is away, this one goes on answering from what it has.
+A block that does not verify is refused and requested again, because something on the network path may have changed
+it. A verified header that contradicts another, or the state that this node computed, ends the node: it would answer
+from a state that the validators never agreed on. While the other node is unreachable, this one answers from its own
+store.
 """
 
 import asyncio
@@ -37,12 +38,12 @@ from voice_dpki.shell.limits import TooManyError
 log = logging.getLogger(__name__)
 
 WAIT_MS = 10_000
-"""How long the other node may keep a request for blocks that are not there yet."""
+"""How long the other node may hold a request for blocks that do not exist yet."""
 
 BLOCKS_PER_REQUEST = 64
 MAX_BLOCKS_BYTES = 16 * 1024 * 1024
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""Pauses after one failure, two, and so on; the last one stays."""
+"""Pauses after the first failure in a row, the second, and so on; the last value repeats."""
 
 SUBMIT_TIMEOUT_S = 10.0
 
@@ -50,7 +51,7 @@ REFUSED = Counter("ledger_blocks_refused", "Fetched blocks that did not verify")
 
 
 class UnavailableError(LocalError):
-    """The followed node does not answer; whether it took a transaction is not known."""
+    """No answer came in time; whether a transaction was taken is unknown."""
 
 
 class _BlocksForm(msgspec.Struct):
@@ -65,9 +66,9 @@ class _VerdictForm(msgspec.Struct):
 
 
 class Follower:
-    """Keeps the chain level with the node at `url`, asked over TLS as `tls` has it; `run` fetches blocks.
+    """Keeps the chain level with the node at `url`, with `tls` as the TLS context if given; `run` fetches blocks.
 
-    `checkpoint` is the hash that the header at some height must have (docs/adr/0013).
+    `checkpoint` is a height, and the hash that the header there must have (docs/adr/0013).
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Follower:
         tls: ssl.SSLContext | None = None,
         checkpoint: tuple[int, bytes] | None = None,
     ) -> None:
-        """Raise LocalError where TLS is configured and the URL is not https, or the store is of another history."""
+        """Raise LocalError where TLS is configured and the URL is not https, or the store breaks the checkpoint."""
         if tls is not None:
             check_tls_url(url)
         self._checkpoint = checkpoint
@@ -93,7 +94,7 @@ class Follower:
         self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True)
 
     async def run(self) -> None:
-        """Follow until cancelled. Raises LocalError (a fork, a diverging state) where going on would be wrong."""
+        """Follow until cancelled. Raises LocalError where going on would be wrong: a fork or a diverging state."""
         try:
             await self._follow()
         finally:
@@ -122,9 +123,9 @@ class Follower:
                 failures += 1
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Hand a transaction to the followed node and return what became of it.
+        """Hand a transaction to the followed node and return its verdict.
 
-        Raises UnavailableError, and TooManyError where that node wants no more for now.
+        Raises UnavailableError where that node does not answer, and TooManyError where it answers 429.
         """
         try:
             response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
@@ -138,7 +139,10 @@ class Follower:
         return Verdict(TxResult(form.code, form.name, form.detail), height)
 
     async def _fetch(self) -> list[SignedBlock]:
-        """Ask for the next blocks, waiting for them at the other node."""
+        """Request the next blocks; the other node holds the request until there is one, for at most WAIT_MS.
+
+        Raises httpx.HTTPError and MalformedError, the latter also for more than MAX_BLOCKS_BYTES.
+        """
         query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
         data = bytearray()
         async with self._http.stream(
@@ -158,8 +162,8 @@ class Follower:
     def _take(self, blocks: list[SignedBlock]) -> None:
         """Verify, execute and store blocks in turn, up to the first that does not verify.
 
-        The light client takes no earlier height after a later one, so it gets to see the next height only. Whose
-        votes a block needs, the state before it tells.
+        The light client takes no earlier height after a later one, so it sees a later block only where this one has
+        too little power. The state before a block names the validators that must have signed it.
         """
         for block, following in zip_longest(blocks, blocks[1:]):
             if block.height != self._replica.next_height:
@@ -179,7 +183,7 @@ class Follower:
 
 
 def check_header(checkpoint: tuple[int, bytes] | None, header: Header) -> None:
-    """Raise LocalError where a header is not the one that a checkpoint gives for its height."""
+    """Raise LocalError where a header is at the checkpoint's height and has another hash."""
     if checkpoint is not None and header.height == checkpoint[0] and header.hash() != checkpoint[1]:
         raise LocalError(
             f"block {header.height} is not that of the checkpoint: this is another history, whoever signed it; "
@@ -194,10 +198,10 @@ def _check_stored(chain: Chain, checkpoint: tuple[int, bytes] | None) -> None:
 
 
 def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
-    """Trust the last stored header, which was verified before it was stored, or else the genesis.
+    """Return a light client that trusts the last stored header, verified before it was stored, or else the genesis.
 
-    A follower skips no height, so that each set of validators was named by the one before: however old what it
-    trusts, it goes on from there.
+    A follower skips no height, so each validator set is named by the state before it. It may therefore start from
+    a header of any age, and the trusting period is endless.
     """
     genesis, view = chain.genesis, chain.store.view
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
@@ -211,10 +215,10 @@ def _light_client(chain: Chain, has_blocks: bool) -> LightClient:
 
 
 def _report_evidence(block: SignedBlock, validators: ValidatorSet) -> None:
-    """Make known whom a block's evidence convicts, `validators` being those that it could take effect on.
+    """Report the validators that a block's evidence convicts; `validators` are those that it could remove.
 
-    Evidence whose signatures do not verify here does not stop the follower: CometBFT takes signatures that RFC 8032
-    does not, so that the convicted could otherwise stop all who follow (docs/adr/0011).
+    Evidence whose signatures do not verify here does not stop the follower. CometBFT accepts signatures that
+    RFC 8032 does not, so that a convicted validator could otherwise stop every follower (docs/adr/0011).
     """
     accusable = {validator.address: validator for validator in validators.validators}
     for evidence in block.evidence:

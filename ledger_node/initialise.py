@@ -1,4 +1,4 @@
-"""`ledger-node init`: a new ledger from a list of members - keys, genesis, and a configuration for each node."""
+"""`ledger-node init`: a new ledger from a list of members, with keys, genesis and a configuration for each node."""
 
 import re
 import secrets
@@ -61,7 +61,7 @@ class _Members(Config, frozen=True, kw_only=True):
 def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
     """Make a ledger in `folder`, which must be new or empty; return the configurations made, the engine's first.
 
-    Raises LocalError if the file does not describe members that can be.
+    Raises LocalError if the folder is not empty, or the file describes impossible members or parameters.
     """
     wanted = load_config(members_file, _Members)
     if folder.exists() and any(folder.iterdir()):
@@ -95,7 +95,7 @@ def _parameters(members_file: Path, wanted: dict[str, int]) -> Parameters:
 
 
 def _make_member(wanted: _Member, slug: str, keys: Path, validator_keys: list[str]) -> Member:
-    """Make a member with new keys; names of validators' key files are added to `validator_keys`."""
+    """Make a member with new keys, and append the names of its validators' key files to `validator_keys`."""
     endorsing = generate_es256()
     write_new(keys / f"endorsing-{slug}.pem", to_pem(endorsing))
     public = []

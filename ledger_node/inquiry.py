@@ -1,7 +1,7 @@
-"""Answering inquiries from the stored state, each answer with what proves it (`voice_dpki.ledger.answers`).
+"""Answering inquiries from the stored state, each answer with its proof (`voice_dpki.ledger.answers`).
 
-Answers are put together from bytes: what all of them share at a height, and what all certificates of one member
-share, is encoded once. So a proof costs more than all the rest.
+Answers are assembled from encoded parts: the part that all answers at one height share is encoded once, and so is
+the part that all certificates of one member share. That leaves the proof as the largest cost.
 """
 
 import asyncio
@@ -40,16 +40,16 @@ _PRESENT_WITH_CERTIFICATE = b'{"record":"%s","proof":"%s","member":%s,"certifica
 
 
 SLICE = 16
-"""Certificates that are looked up before other requests have their turn: less than 1 ms."""
+"""Certificates looked up in one go before other requests get a turn: less than 1 ms."""
 
 
 class NoBlockError(LocalError):
-    """The node has no block yet, so that it could prove nothing; or its clock is behind the one that it has."""
+    """The node can prove nothing: it has no block yet, or its clock is behind its newest block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer about one certificate, and what to note of it."""
+    """An answer about one certificate, with the status and height for trace and metrics."""
 
     body: bytes
     status: CertStatus
@@ -58,17 +58,17 @@ class Answer:
 
 @dataclass
 class _Tip:
-    """What answers share while one header proves the newest state."""
+    """The parts that all answers share while one header proves the newest state."""
 
     signed_header: bytes
     height: Height
     tail: bytes
     members: dict[str, bytes] = field(default_factory=dict)
-    """`member` of answers, in JSON, by organisation."""
+    """The answers' member `member`, in JSON, by organisation."""
 
 
 class Inquiry:
-    """Answers from the newest state of a chain that is proved; raises NoBlockError while there is none."""
+    """Answers from the newest proved state of a chain; methods raise NoBlockError while there is none."""
 
     def __init__(self, chain: Chain, clock: Clock) -> None:
         self._chain = chain
@@ -76,8 +76,8 @@ class Inquiry:
         HEALTH.watch(self._clock)
         self._tip = _Tip(b"", Height(0), b"")
         self._turn = asyncio.Lock()
-        """Held by the one answer about many certificates that is being made: who asks for many does not get more
-        of the processor than who asks for one."""
+        """Held while an answer about many certificates is made, one at a time: a caller that asks for many gets no
+        more processor time than one that asks for one."""
 
     def status(self, digest: CertDigest, *, with_certificate: bool) -> Answer:
         """Answer about one certificate."""
@@ -116,9 +116,10 @@ class Inquiry:
                 return _several({"entries": entries}, view, tip, organizations)
 
     async def prefix(self, digits: str, charge: Callable[[int], None]) -> bytes:
-        """Answer about all certificates whose H(CERT) begins with hexadecimal digits; raises TooManyLeavesError.
+        """Answer about all certificates whose H(CERT) begins with these hexadecimal digits.
 
-        `charge` gets the number of them, before most of the work, and may raise.
+        Calls `charge` with the number of certificates before most of the work; it may raise. Raises
+        TooManyLeavesError.
         """
         async with self._turn:
             await asyncio.sleep(0)
@@ -156,7 +157,7 @@ class Inquiry:
             return b'{"organization":%s,"member":%s%s' % (name, _member(view, tip, organization), tip.tail)
 
     def light_block(self, height: int) -> bytes | None:
-        """Give the header at a height with its commit and its validators; None if the node has not all of them."""
+        """Return the header at a height with its commit and its validators; None if the node lacks any of them."""
         with self._newest() as (view, tip):
             block = view.block(height)
             data = tip.signed_header if height == tip.height else block.signed_header_json if block else None
@@ -188,7 +189,7 @@ class Inquiry:
 
 
 def _member(view: StoreView, tip: _Tip, organization: str) -> bytes:
-    """Give the `member` of answers about certificates of an organisation."""
+    """Return the member `member` of answers about an organisation's certificates, in JSON."""
     known = tip.members.get(organization)
     if known is None:
         key = member_key(organization)
@@ -204,7 +205,7 @@ def _organizations(records: Iterable[bytes | None]) -> set[str]:
 
 
 def _several(front: Mapping[str, object], view: StoreView, tip: _Tip, organizations: Iterable[str]) -> bytes:
-    """Complete an answer about several certificates with the members that they are recorded under."""
+    """Complete an answer about several certificates by adding the members that recorded them."""
     members = {name: msgspec.Raw(_member(view, tip, name)) for name in sorted(organizations)}
     return msgspec.json.encode({**front, "members": members})[:-1] + tip.tail
 

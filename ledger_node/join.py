@@ -1,8 +1,8 @@
-"""`ledger-node join`: what an operator's new node needs to take part in a federation that is running.
+"""`ledger-node join`: keys and configuration with which an operator's new node joins a running federation.
 
-The genesis file is the root of trust and must be had from a trusted place. With the RPC of two nodes or more, the
-new node begins with a snapshot. The header from which it does so is verified here from the genesis, or it is the
-checkpoint that other operators gave: what that is for is in docs/adr/0013.
+The genesis file is the root of trust and must come from a trusted source. Given the RPC of two nodes or more, the
+new node starts from a snapshot. The header that it trusts for this is verified here from the genesis, or is the
+checkpoint that other operators gave (docs/adr/0013).
 """
 
 import re
@@ -56,7 +56,7 @@ ADMITTED = """\
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What was made: the configuration, and what the others need to know of the node."""
+    """The new node's configuration file, and the peer address and validator key that the other operators need."""
 
     config: Path
     peer: str
@@ -75,8 +75,8 @@ def join(
 ) -> Joined:
     """Make keys and a configuration in `folder`, which must be new or empty.
 
-    Raises LocalError if something is there already, the genesis is none, or the first RPC server proves no header,
-    or has not that of the checkpoint.
+    Raises LocalError for a bad name, a folder that is not empty or a file that is no genesis, and if the first RPC
+    server has no header that the genesis proves, or not the checkpoint's.
     """
     if not _NAME.match(name):
         raise LocalError(
@@ -109,7 +109,7 @@ def _trusted(genesis: Genesis, rpc_servers: Sequence[str], checkpoint: str | Non
 
 
 def checkpoint_header(genesis: Genesis, url: str, checkpoint: str) -> Header:
-    """Fetch the header that a checkpoint, HEIGHT:HASH, names; raises LocalError where the node has another."""
+    """Fetch the header of a checkpoint, HEIGHT:HASH, from a node's RPC; raises LocalError where it has another."""
     if not _CHECKPOINT.match(checkpoint):
         raise LocalError("a checkpoint is a height, a colon, and the header's hash in 64 hexadecimal digits")
     height, _, name = checkpoint.partition(":")
@@ -128,7 +128,7 @@ def _fetched(url: str, path: str) -> SignedHeader:
 
 
 def trusted_header(genesis: Genesis, url: str) -> Header:
-    """Fetch a node's newest header and verify it from the genesis; raises LocalError."""
+    """Fetch the newest header from a node's RPC and verify it from the genesis; raises LocalError."""
     try:
         with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
             signed = SignedHeader.from_json(_result(client, "/commit")["signed_header"])
@@ -147,7 +147,7 @@ def _result(client: httpx.Client, path: str) -> dict[str, Any]:
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
-    """Write the configuration. CometBFT's RPC takes anything from anybody, so it is for this machine alone."""
+    """Return the configuration as TOML. Only this machine reaches CometBFT's RPC, which has no access control."""
     listed = "".join(f"  {_toml(peer)},\n" for peer in peers)
     rpc_host = host if Listen(host=host, port=0).is_loopback else Listen(port=0).host
     return f"""\

@@ -59,10 +59,10 @@ MAX_DAYS = 36_500
 """Longest validity of a certificate for TLS: a hundred years."""
 
 FIRST_BLOCK_WAIT_S = 2.0
-"""How long a node that has no block yet waits for one before it says that it is ready."""
+"""How long a node without a block waits for one before it reports that it is ready."""
 
 TRUST_FILE = "trust.json"
-"""In an edge node's data folder: the newest header that it believes."""
+"""In an edge node's data folder: the newest header that it trusts."""
 
 DESCRIPTION = """\
 A node of the federation's ledger. It answers whether a certificate is valid, with a proof that anyone can check
@@ -94,7 +94,7 @@ Nothing else on the machine is touched; `nft delete table inet voice_dpki` takes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `ledger-node COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+    """Run `ledger-node COMMAND ...` and return its exit status; an error that ends it is reported in one line."""
 
     def act() -> int:
         options = _parser().parse_args(arguments)
@@ -248,7 +248,7 @@ def _start(options: Namespace) -> int:
 
 
 async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis, stop: asyncio.Event) -> None:
-    """Run the node until `stop`; what ends its chain's work ends the node."""
+    """Run the node until `stop` is set; it also ends when its orderer or its feed does."""
     folder = resolve(path, config.node.data_dir)
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
@@ -272,7 +272,7 @@ async def _serve_edge(
     genesis: Genesis,
     stop: asyncio.Event,
 ) -> None:
-    """Run a node without a state until `stop`."""
+    """Run an edge node until `stop` is set, or until its edge ends."""
     folder = resolve(path, config.node.data_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     trace = resolve(path, config.trace.file) if config.trace else None
@@ -312,7 +312,7 @@ async def _serve_edge(
 
 
 def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:
-    """Prepare to serve `app`; raises LocalError for TLS files that cannot be used, before anything is begun."""
+    """Prepare to serve `app`; raises LocalError for unusable TLS files before anything is started."""
     tls = None if config.tls is None else server_context(path, config.tls)
     return serve(app, config.listen, tls=tls, limits=config.limits)
 
@@ -349,7 +349,7 @@ def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Orde
         keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
         return Shares(Engine(chain, keys, CLOCK, config.engine.heartbeat_s))
     if config.cometbft is not None:
-        from ledger_node.abci.engine import CometEngine  # other nodes do without protobuf and its memory
+        from ledger_node.abci.engine import CometEngine  # so that other nodes need no memory for protobuf
 
         return Shares(CometEngine(chain, _home(path, config, config.cometbft)))
     follow = config.follow
@@ -392,7 +392,7 @@ _Work = Coroutine[object, object, None]
 
 @asynccontextmanager
 async def _running(*works: _Work) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Have parts of the node work while the context lasts; what one ended with by itself is raised at the end."""
+    """Run parts of the node while the context lasts; at its end, cancel them and raise the error of one, if any."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         yield tasks

@@ -1,4 +1,4 @@
-"""A member as a TOML file, for proposals: what the operators are asked to decide about it, keys named by file."""
+"""A proposed member as a TOML file: the record that the operators vote on, with its keys named by file."""
 
 from pathlib import Path
 

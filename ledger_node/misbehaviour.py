@@ -1,4 +1,4 @@
-"""Making known that a validator misbehaved: it is never an accident, and its operator's keys may be stolen."""
+"""Reporting that a validator misbehaved: it is never an accident, and its operator's keys may be stolen."""
 
 import logging
 
@@ -11,13 +11,13 @@ UNPROVED = Counter("ledger_evidence_unproved", "Pieces of evidence in blocks who
 
 
 def report(kind: str, validator: bytes, height: int) -> None:
-    """Say what a block's evidence proves: the kind as ABCI names it, whom it convicts, and at which height."""
+    """Log and count evidence of this `kind` (ABCI's name) that convicts the validator with this address."""
     MISBEHAVIOR.inc()
     log.critical("validator-misbehaved", extra={"fields": _fields(kind, validator, height)})
 
 
 def report_unproved(kind: str, validator: bytes, height: int) -> None:
-    """Say that the validators convicted one of them by votes that it did not sign, as far as we can tell."""
+    """Log and count evidence whose signatures do not verify here, so that the convict may not have signed it."""
     UNPROVED.inc()
     log.critical("evidence-unproved", extra={"fields": _fields(kind, validator, height)})
 

@@ -1,13 +1,13 @@
-"""Which nodes CometBFT may be connected to: those that this operator lists, by id and by address.
+"""Which nodes CometBFT may connect to: those that this operator lists, by id and by address.
 
-CometBFT asks the application about every connection (`filter_peers`): about its address as soon as it is accepted,
-so that a stranger's holds one of the few places for inbound peers no longer than a question takes, and about the
-node's id once the other side has proved it. Nobody knows a member's nodes but the operators themselves: the ledger
-has validators' keys and no addresses. So nodes come from the configuration, and from a file of further ones that is
-read again when it changes, so that a node is admitted without a restart.
+CometBFT asks the application about every connection (`filter_peers`). It asks about the address right after it
+accepts the connection, so that a stranger holds one of the few places for inbound peers for one query only. It asks
+about the node's id once the peer has proved it. The ledger has validators' keys but no addresses, so only operators
+know a member's nodes. They list them in the configuration, and in a file of further nodes. The file is read again
+when it changes, so that a node is admitted without a restart.
 
-A stranger is refused after its connection was accepted, which costs a question each time. `firewall` writes rules
-for the kernel, which does not even answer strangers.
+A stranger is refused only after its connection is accepted, and each attempt costs a query. `firewall` writes rules
+for the kernel, which drops a stranger's packets unanswered.
 """
 
 import asyncio
@@ -30,28 +30,28 @@ log = logging.getLogger(__name__)
 REFUSED = Counter("voice_dpki_peers_refused", "Connections of nodes that are not listed, by what told.", ["by"])
 
 FILTER = "/p2p/filter/"
-"""How the paths of CometBFT's questions begin."""
+"""How the paths of CometBFT's queries about peers begin."""
 
 MAX_ADMITTED = 1000
 MAX_FILE_BYTES = 128 * 1024
 
 RESOLVE_S = 60.0
-"""How often names of peers are looked up again."""
+"""How often peers' host names are resolved again."""
 
 RETRY_S = 5.0
-"""How often as long as one of them was never found."""
+"""How often they are resolved while one of them has never been found."""
 
 RESOLVE_TIMEOUT_S = 5.0
-"""A node starts without those that are not found by then."""
+"""How long one resolution may take; a node starts without the peers that are not found by then."""
 
 LOG_S = 60.0
-"""A stranger who comes again and again is worth a line in the log so often."""
+"""Refusals are logged at most once in this time, so that a stranger's retries cannot flood the log."""
 
 CONNECTIONS_PER_ADDRESS = 8
-"""Connections that the firewall lets one member's address have; a node needs two while both sides dial."""
+"""Most connections that the firewall allows each member's address; a node needs two while both sides dial."""
 
 NEW_PER_SECOND = 5
-"""New connections a second that the firewall lets one member's address make: nodes dial every 2 s."""
+"""Most new connections a second that the firewall allows each member's address; nodes dial every 2 s."""
 
 _ID = r"[0-9a-f]{40}"
 _PEER = re.compile(rf"({_ID})@(\S+):[0-9]+", re.ASCII)
@@ -62,26 +62,26 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LOCAL = ipaddress.ip_network("127.0.0.1")
-"""Where a peer on this machine connects from, whatever loopback address it listens at."""
+"""The address from which a peer on this machine connects, whichever loopback address it listens on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Nodes by id, and the networks that they connect from."""
+    """Admitted nodes' ids, and the networks from which they connect."""
 
     ids: frozenset[str] = frozenset()
     networks: frozenset[Network] = frozenset()
 
     def has_address(self, address: Address) -> bool:
-        """Whether a listed node connects from there."""
+        """Return whether the address is in a network of an admitted node."""
         return any(address in network for network in self.networks)
 
 
 class Peers:
-    """The nodes that are listed now; `run` keeps the addresses of those that have names."""
+    """The nodes that are listed now; `run` keeps the addresses behind host names up to date."""
 
     def __init__(self, listed: Sequence[str], file: Path | None = None) -> None:
-        """Take the configured peers, `ID@HOST:PORT`, and the file of further ones; raises LocalError for either."""
+        """Take the configured peers, `ID@HOST:PORT`, and a file of further ones; raises LocalError for bad ones."""
         pairs = [_matched(_PEER, peer, "peers") for peer in listed]
         self._ids = frozenset(name for name, _ in pairs)
         self._hosts = tuple(dict.fromkeys(host.strip("[]") for _, host in pairs))
@@ -94,15 +94,15 @@ class Peers:
             self._stamp, self._further = _stamp(file), read_admitted(file)
 
     async def run(self) -> None:
-        """Look names up again and again, until cancelled."""
+        """Resolve host names periodically until cancelled."""
         while True:
             await asyncio.sleep(RESOLVE_S if self._resolved.keys() == set(self._hosts) else RETRY_S)
             await self.resolve()
 
     async def resolve(self) -> None:
-        """Look up the names among the peers' hosts, at most for RESOLVE_TIMEOUT_S.
+        """Resolve the peers' host names, for at most RESOLVE_TIMEOUT_S.
 
-        One that is not found keeps the addresses that it had.
+        A host that is not found keeps its last addresses.
         """
         await asyncio.gather(*map(self._resolve, self._hosts))
 
@@ -116,13 +116,13 @@ class Peers:
 
     @property
     def admitted(self) -> Admitted:
-        """Return who is admitted now; of a file that cannot be read, nobody."""
+        """The nodes that are admitted now; none of those in the file if that cannot be read."""
         further = self._read_again()
         networks = further.networks.union(*self._resolved.values())
         return Admitted(self._ids | further.ids, networks)
 
     def refusal(self, path: str) -> str:
-        """Answer a question of CometBFT's: why a connection is refused, or "". Anything unclear is refused."""
+        """Answer CometBFT's query: return why a connection is refused, or "". Anything unclear is refused."""
         kind, _, about = path.removeprefix(FILTER).partition("/")
         admitted = self.admitted
         if kind == "id" and about in admitted.ids:
@@ -147,7 +147,7 @@ class Peers:
 
 
 class _Refusals:
-    """Counts refusals, and logs them seldom."""
+    """Counts all refusals, and logs at most one in LOG_S."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -164,9 +164,9 @@ class _Refusals:
 
 
 def read_admitted(path: Path) -> Admitted:
-    """Read a list of nodes: `ID@ADDRESS` or `ID@NETWORK/BITS`, one a line, after a `#` comments.
+    """Read a list of nodes: `ID@ADDRESS` or `ID@NETWORK/BITS`, one a line; a `#` begins a comment.
 
-    Raises LocalError that names the line.
+    Raises LocalError that names the file and, for a wrong entry, the line.
     """
     lines = read_file(path, "list of nodes", MAX_FILE_BYTES).decode("utf-8", "replace").splitlines()
     ids: set[str] = set()
@@ -187,9 +187,10 @@ def read_admitted(path: Path) -> Admitted:
 
 
 def firewall(admitted: Admitted, ports: Sequence[Listen]) -> str:
-    """Write rules for `nft -f` that drop, at `ports`, what does not come from a listed node's address.
+    """Return rules for `nft -f` that drop packets to `ports` unless they come from an admitted node's address.
 
-    They also bound what one such address can hold and begin. Loaded again, they take the place of the old ones.
+    The rules also limit each admitted address to CONNECTIONS_PER_ADDRESS connections and NEW_PER_SECOND new ones a
+    second. Loading them again replaces the old ones.
     """
     four = [str(network) for network in admitted.networks if network.version == 4]
     six = [str(network) for network in admitted.networks if network.version == 6]
@@ -233,7 +234,7 @@ def _counts(name: str, kind: str, options: str = "") -> str:
 
 
 def _port_rule(listen: Listen) -> str:
-    """Write the rule that leads to the chain; what a node says to itself is not looked at."""
+    """Return the rule that sends packets for a port through the chain, except a node's packets to itself."""
     address = _address(f"{listen.host}:0")
     here = ""
     if address is not None and not address.is_unspecified:
@@ -242,7 +243,7 @@ def _port_rule(listen: Listen) -> str:
 
 
 async def _addresses(host: str) -> list[Network]:
-    """Return the addresses that a host connects from; raises OSError where it has none."""
+    """Return the addresses from which a host connects, as networks; raises OSError if it is not found."""
     try:
         found = [host]
         ipaddress.ip_address(host)
@@ -254,7 +255,7 @@ async def _addresses(host: str) -> list[Network]:
 
 
 def _address(text: str) -> Address | None:
-    """Read the address in HOST:PORT as CometBFT writes it; None where there is none."""
+    """Parse the address in a HOST:PORT of CometBFT's; None where there is none."""
     found = _HOST_PORT.fullmatch(text)
     try:
         address = ipaddress.ip_address(found[1].strip("[]").partition("%")[0] if found else "")

@@ -1,4 +1,4 @@
-"""What nodes of all roles read from requests, and say of themselves."""
+"""Reading requests and describing the node, for nodes of all roles."""
 
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.header import Header, format_time
@@ -22,7 +22,7 @@ def parse_digest(text: str) -> CertDigest:
 
 
 def description(name: str, role: str, chain_id: str, height: int, header: Header | None, now_s: float) -> Response:
-    """Answer what the node is, how far it has come, and how old the newest header is that it has."""
+    """Answer with the node's name, role and height, and its newest header's AppHash, time and age in seconds."""
     said = {
         "name": name,
         "role": role,

@@ -1,4 +1,4 @@
-"""Handing transactions to a node from outside: one by one, or certificates by the thousand in batches."""
+"""A client that sends transactions to a node: one by one, or certificates by the thousand in batches."""
 
 import asyncio
 import ssl
@@ -23,19 +23,19 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of,
 
 TIMEOUT_S = 30.0
 ENVELOPE_BYTES = 1024
-"""What a batch has around its certificates, at most."""
+"""Most bytes that a batch has besides its certificates."""
 
 WORKERS = 4
-"""Batches under way at a time: enough that a block never waits for the network."""
+"""Batches sent at the same time: enough that a block never waits for the network."""
 
 MAX_FILE_BYTES = 2 * MAX_CERTIFICATE_BYTES
-"""What is read of a file: PEM is a third longer than DER, and more is no certificate anyway."""
+"""Most bytes read of a file: PEM is a third longer than DER, and a larger file is not a certificate."""
 
 SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 
 
 class VerdictForm(msgspec.Struct):
-    """What a node answers to a transaction."""
+    """A node's answer to a transaction; `height` is that of its block, None without a block."""
 
     code: int
     name: str
@@ -44,7 +44,7 @@ class VerdictForm(msgspec.Struct):
 
 
 class TransactionRefusedError(PeerError):
-    """The ledger refuses a transaction; `name` is the refusal's."""
+    """The ledger refuses a transaction; `name` is the name of the refusal."""
 
     def __init__(self, verdict: VerdictForm) -> None:
         super().__init__(f"refused ({verdict.name}): {verdict.detail}")
@@ -52,10 +52,10 @@ class TransactionRefusedError(PeerError):
 
 
 class Sender:
-    """Hands transactions to the node at `url`, over TLS as `tls` has it; use as a context."""
+    """Sends transactions to the node at `url`, with `tls` as its TLS context if given; use as a context."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None, tell: Tell | None = None) -> None:
-        """Raise LocalError where TLS is configured and the URL is not one of https; `tell` hears of repetitions."""
+        """Raise LocalError where TLS is configured and the URL is not https. `tell` reports retries to the user."""
         self._tell = tell or Seldom()
         if tls is not None:
             check_tls_url(url)
@@ -71,14 +71,14 @@ class Sender:
 
     @property
     def tell(self) -> Tell:
-        """Who hears of repetitions."""
+        """The function that reports retries to the user."""
         return self._tell
 
     async def verdict(self, raw: bytes) -> VerdictForm:
-        """Hand over a transaction, again while the node is busy or away; raises PeerError in the end.
+        """Send a transaction, with retries while the node is busy or unreachable, and return its answer.
 
-        A node that says when to come back (Retry-After, RFC 9110 §10.2.3) is not asked before. Raises PeerError at
-        once where one side does not accept the other's certificate.
+        A retry waits at least for the node's Retry-After (RFC 9110 §10.2.3). Raises PeerError when the retries are
+        used up, and at once where one side does not accept the other's certificate.
         """
         pauses, may_repeat = Pauses(self._tell), True
         while may_repeat:
@@ -98,7 +98,7 @@ class Sender:
         raise PeerError(f"the node does not take the transaction: {why}; repeating the command does no harm")
 
     async def send(self, raw: bytes) -> VerdictForm:
-        """Hand over a transaction that must be accepted; raises TransactionRefusedError and PeerError."""
+        """Send a transaction that must be accepted; raises TransactionRefusedError and PeerError."""
         verdict = await self.verdict(raw)
         if verdict.code:
             raise TransactionRefusedError(verdict)
@@ -120,7 +120,7 @@ class CertificateFile:
 
 @dataclass
 class Report:
-    """What became of many certificates."""
+    """The outcome of recording many certificates."""
 
     recorded: int = 0
     already: int = 0
@@ -145,7 +145,7 @@ class Report:
 def collect(paths: Iterable[Path]) -> list[CertificateFile]:
     """Read the certificates in files and folders, each once; raises LocalError for a file that cannot be read.
 
-    What is no certificate is taken along as it is: the ledger says what is wrong with it.
+    A file that holds no certificate is included as it is: the ledger says what is wrong with it.
     """
     found: dict[CertDigest, CertificateFile] = {}
     for path in paths:
@@ -161,7 +161,7 @@ def collect(paths: Iterable[Path]) -> list[CertificateFile]:
 
 
 def read_certificate(path: Path) -> bytes:
-    """Read a certificate in DER or PEM and return its DER; raises LocalError. What it holds is for the ledger."""
+    """Read a certificate in DER or PEM and return its DER; raises LocalError. The ledger judges its content."""
     try:
         return der_of(_read(path))
     except ProfileError as error:
@@ -177,14 +177,14 @@ def _read(path: Path) -> bytes:
 
 
 Resolve = Callable[[Sequence[CertDigest]], Awaitable[Sequence[Resolution]]]
-"""Asks, with proof, for the records of certificates."""
+"""Looks up the records of certificates, each with proof."""
 
 
 class Bulk:
-    """Has many certificates recorded in the name of `organization`. What is on the ledger already is left alone.
+    """Has many certificates recorded in the name of `organization`, except those that are on the ledger already.
 
-    A batch is recorded whole or not at all; one that is refused is halved until the certificates stand alone for
-    which it was. Stopping it anywhere loses nothing: the next run goes on with what is missing.
+    A batch is recorded whole or not at all. A refused batch is halved, again and again, until each certificate that
+    caused the refusal is alone. Nothing is lost when it stops early: the next run records the missing ones.
     """
 
     def __init__(self, sender: Sender, chain_id: str, organization: str, signer: Signer) -> None:
@@ -202,9 +202,10 @@ class Bulk:
         on_progress: Callable[[int], None],
         stop: asyncio.Event,
     ) -> Report:
-        """Record all of `items`, or until `stop`; `on_progress` hears how many more are settled.
+        """Record `items` until all are settled or `stop` is set.
 
-        Raises PeerError where the node does not answer any more.
+        Calls `on_progress` with the number of certificates settled since its last call. Raises PeerError where the
+        node stops answering.
         """
         missing = await self._missing(items, resolve, on_progress)
         batches = iter(pack(missing))
@@ -259,7 +260,7 @@ class Bulk:
 
 
 def pack(items: Iterable[CertificateFile]) -> Iterable[list[CertificateFile]]:
-    """Cut certificates into batches that fit into transactions."""
+    """Divide certificates into batches that fit into transactions."""
     batch: list[CertificateFile] = []
     size = ENVELOPE_BYTES
     for item in items:

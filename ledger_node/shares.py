@@ -1,7 +1,7 @@
-"""Each member's share of the places where transactions wait for a block, so that none of them can take all.
+"""Each member's share of the backlog of transactions that wait for a block, so that no member can fill it.
 
-Who a transaction is by is looked at only once so many wait that somebody may have too many. It need not be verified
-here: an engine refuses what is not signed by whom it names at once, so that this never waits.
+The sender is checked only when the backlog is long enough for one member to exceed its share. Its signature is not
+verified here: an engine refuses a badly signed transaction at once, so that it never waits.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from voice_dpki.ledger.transactions import OwnerStatus, Transaction
 from voice_dpki.shell.limits import REFUSED, TooManyError
 
 SHARE = MAX_WAITING // 4
-"""Transactions of one member, and as many by the owners of its certificates, that may wait at a time."""
+"""Most transactions of one member in the backlog; the owners of its certificates together may have as many."""
 
 _NOT_TAKEN = REFUSED.labels("member-share")
 
@@ -28,10 +28,10 @@ class Shares:
         self._orderer = orderer
         self._share = share
         self._waiting: dict[object, bytes | _Name] = {}
-        """What waits: the transaction itself, or who it is by where that was looked at."""
+        """The backlog: each transaction's bytes, or its sender once that was parsed."""
 
     async def submit(self, raw: bytes) -> Verdict:
-        """Hand over a transaction; raises what `orderer` does, and TooManyError where its member has its share."""
+        """Hand over a transaction; raises as `orderer` does, and TooManyError if its member has used its share."""
         name = self._admitted(raw) if len(self._waiting) >= self._share else raw
         place = object()
         self._waiting[place] = name
@@ -55,7 +55,10 @@ class Shares:
 
 
 def sender_of(waiting: bytes | _Name) -> _Name:
-    """Name whose share a transaction counts to; owners of a member's certificates have one of their own."""
+    """Return the member to whose share a transaction counts, and whether a certificate's owner sent it.
+
+    Owners of a member's certificates have a share of their own. A transaction that cannot be parsed counts to "".
+    """
     if not isinstance(waiting, bytes):
         return waiting
     try:

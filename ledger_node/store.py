@@ -1,15 +1,17 @@
 """The node's store: tree, records, certificates and blocks in LMDB, one durable transaction for each step.
 
-Because a step holds the blocks, what they did and the header that proves it, a reader never sees a state without
-its proof, and a kill at any moment leaves the state after one step or after the next.
+A step holds blocks, their outcomes and the header that proves the last state. So a reader never sees a state
+without its proof, except just after a snapshot was restored, and a kill at any moment leaves the state after one
+step or the next.
 
-    nodes         nibble path (a zero byte before it)     tree node
-    leaves        key in the tree                         value of the leaf, CBOR
-    certificates  H(CERT)                                 DER
-    blocks        height, 8 bytes big-endian              CBOR: StoredBlock
-    meta          "format", "genesis", "height", "tip"    FORMAT, fingerprint, 8 bytes, signed header (JSON)
-                  "validators" and the hash of a set      the set (JSON), of all that later headers name
-                  "validators" and a validator set's hash the set, as JSON
+    nodes         zero byte, then the nibble path           tree node
+    leaves        key in the tree                           value of the leaf, CBOR
+    certificates  H(CERT)                                   DER
+    blocks        height, 8 bytes big-endian                CBOR: StoredBlock
+    meta          "format", "genesis"                       FORMAT, the genesis's fingerprint
+                  "height", "first"                         the last and the lowest block's height, 8 bytes each
+                  "tip"                                     the signed header that proves the state, JSON
+                  "validators", then a validator set's hash the set, JSON: every set that the state ever named
 """
 
 import fcntl
@@ -35,7 +37,7 @@ from voice_dpki.names import CertDigest, Height
 
 FORMAT = b"voice-dpki ledger store 2"
 MAP_BYTES = 1 << 36
-"""Address space set aside, not memory or disk: about 130 million certificates at half a kilobyte each."""
+"""Address space reserved for the map, not memory or disk: about 130 million certificates at 500 bytes each."""
 
 DATA_FILE = "ledger.mdb"
 UNFINISHED_FILE = "unfinished.mdb"
@@ -59,11 +61,11 @@ class StoredBlock:
     transactions: tuple[bytes, ...]
     codes: tuple[int, ...]
     evidence: tuple[bytes, ...] = ()
-    """Each as `voice_dpki.ledger.evidence.serialize_evidence` gives it; but see `has_evidence`."""
+    """Each piece as `voice_dpki.ledger.evidence.serialize_evidence` returns it; but see `has_evidence`."""
 
     @classmethod
     def decode(cls, data: bytes) -> "StoredBlock":
-        """Decode what `encode` gives; raises MalformedError."""
+        """Decode the bytes that `encode` returns; raises MalformedError."""
         match cbor.decode(data, "stored block"):
             case [bytes(header), list(transactions), list(codes), list(evidence)]:
                 return cls(header, tuple(transactions), tuple(codes), tuple(evidence))
@@ -75,7 +77,7 @@ class StoredBlock:
 
     @property
     def has_evidence(self) -> bool:
-        """Whether the evidence is here: the first versions stored in its place whom it convicts, by address."""
+        """Whether the evidence is here: the first versions stored only the addresses of those that it convicts."""
         return all(len(each) > ADDRESS_BYTES for each in self.evidence)
 
     def signed_header(self) -> SignedHeader:
@@ -83,7 +85,7 @@ class StoredBlock:
         return parse_signed_header(self.signed_header_json)
 
     def signed_block(self) -> SignedBlock:
-        """Return the block as it goes over the network; raises MalformedError, also where it lacks evidence."""
+        """Return the block as nodes exchange it; raises MalformedError, also where its evidence was not stored."""
         return SignedBlock(self.signed_header(), self.transactions, parse_all(self.evidence))
 
 
@@ -104,15 +106,15 @@ class StoreView(StateView):
         self._databases = databases
 
     def close(self) -> None:
-        """End the transaction; the view cannot be read any more."""
+        """End the transaction; the view cannot be read afterwards."""
         self.transaction.abort()
 
     def get(self, database: bytes, key: bytes) -> bytes | None:
-        """Return an entry of a database as it is stored."""
+        """Return an entry of a database as stored, None if there is none."""
         return self.transaction.get(key, db=self._databases[database])
 
     def count(self, database: bytes) -> int:
-        """Tell how many entries a database has."""
+        """Return the number of entries in a database."""
         return self.transaction.stat(self._databases[database])["entries"]
 
     def node(self, path: bytes) -> bytes | None:
@@ -148,11 +150,11 @@ class StoreView(StateView):
         return self.get(b"meta", b"tip")
 
     def validators(self, name: bytes) -> bytes | None:
-        """Return the validator set with a hash as JSON, if this node's state ever named it."""
+        """Return the validator set with the hash `name`, as JSON; None if this node's state never named it."""
         return self.get(b"meta", b"validators" + name)
 
     def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Iterate over all entries of one of the databases, by key."""
+        """Iterate over all entries of a database, in order of their keys."""
         yield from self.transaction.cursor(db=self._databases[database])
 
 
@@ -161,7 +163,7 @@ def _height_key(height: int) -> bytes:
 
 
 class _Writer:
-    """Puts things into the databases within one LMDB transaction."""
+    """Writes entries to the databases within one LMDB transaction."""
 
     def __init__(self, databases: _Databases, transaction: _Transaction) -> None:
         self._databases = databases
@@ -191,11 +193,11 @@ class _Writer:
                 self.put_validators(each)
 
     def put_validators(self, validators: ValidatorSet) -> None:
-        """Keep a set: the state names it before the first header does."""
+        """Store a validator set, in time: the state names each set before the first header does."""
         self.put(b"meta", b"validators" + validators.hash(), msgspec.json.encode(validators.to_json()))
 
     def change(self, database: bytes, key: bytes, value: bytes | None) -> None:
-        """Set an entry, or with None remove it."""
+        """Set an entry, or remove it if `value` is None."""
         if value is None:
             self._transaction.delete(key, db=self._databases[database])
         else:
@@ -203,12 +205,12 @@ class _Writer:
 
 
 class Store:
-    """An open store; `view` is the state as of the last commit, for the thread that commits."""
+    """An open store; `view` is the state after the last commit, for the committing thread only."""
 
     def __init__(self, folder: Path, genesis: Genesis, *, read_only: bool = False) -> None:
-        """Open the store in `folder`, making it with the genesis state if there is none.
+        """Open the store in `folder`; unless `read_only`, lock it, and make it with the genesis state if missing.
 
-        Raises StoreError if it is in use by another process, made for another genesis, or unreadable.
+        Raises StoreError if the store is in use by another process, of another format or genesis, or unreadable.
         """
         self._folder = folder
         self._genesis = genesis
@@ -229,12 +231,12 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[StoreView]:
-        """Give the state as of the last commit, unchanging while the context lasts."""
+        """Yield the state after the last commit, which does not change while the context lasts."""
         with self._environment.begin() as transaction:
             yield StoreView(self._genesis.chain_id, self._databases, transaction)
 
     def commit(self, step: Step) -> None:
-        """Store a step, durably before this returns; raises StoreError, and has then stored nothing of it."""
+        """Store a step durably before returning; if it raises StoreError, nothing of the step is stored."""
         with self._written("a block") as transaction:
             writer = _Writer(self._databases, transaction)
             for executed in step.executed:
@@ -243,9 +245,10 @@ class Store:
         self._renew()
 
     def restore(self, height: Height, outcome: Outcome) -> None:
-        """Take over the whole state after block `height`, durably, into a store without blocks.
+        """Store the whole state after block `height` durably, in place of the genesis state.
 
-        Until a step brings the header that proves it, nothing can be answered. Raises StoreError where blocks are.
+        Until a step brings the header that proves it, no inquiry can be answered. Raises StoreError if the store
+        has blocks already, or cannot be written.
         """
         if self.height:
             raise StoreError(f"{self._folder}: a snapshot can only be restored into a store without blocks")
@@ -259,12 +262,12 @@ class Store:
         self._renew()
 
     def close(self) -> None:
-        """Close the store and let others have it."""
+        """Close the store and release its lock."""
         self._opened.close()
 
     @contextmanager
     def _written(self, what: str) -> Iterator[_Transaction]:
-        """Give a transaction that is stored durably at the end; raises StoreError, and has then stored nothing."""
+        """Yield a transaction that becomes durable at the end; if it raises StoreError, nothing of it is stored."""
         try:
             with self._environment.begin(write=True) as transaction:
                 yield transaction
@@ -297,7 +300,7 @@ class Store:
 
 
 def damaged(folder: Path, what: str) -> StoreError:
-    """Describe a store that cannot be used, and what to do about it."""
+    """Return the error for a damaged store; its message says what to do."""
     return StoreError(
         f"{folder}: the store is damaged: {what}. Move this folder away and start again: a following node fetches "
         "everything from its engine; an engine needs the data folder of a following node in its place"
@@ -305,7 +308,7 @@ def damaged(folder: Path, what: str) -> StoreError:
 
 
 def _make_if_missing(folder: Path, genesis: Genesis) -> None:
-    """Make a store with the genesis state, under another name until it is whole."""
+    """Make a store with the genesis state, under another name until it is complete."""
     if (folder / DATA_FILE).exists():
         return
     unfinished = folder / UNFINISHED_FILE
@@ -338,7 +341,7 @@ def _open(path: Path, *, read_only: bool = False, lock: bool = True) -> lmdb.Env
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -347,7 +350,7 @@ def _sync(folder: Path) -> None:
 
 
 def take_lock(folder: Path) -> IO[bytes]:
-    """Reserve the store in `folder`, made if missing, until the result is closed; raises StoreError if in use."""
+    """Lock the store in `folder`, made if missing, until the result is closed; raises StoreError if in use."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (folder / LOCK_FILE).open("ab")

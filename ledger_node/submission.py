@@ -1,6 +1,6 @@
-"""The submission role: endorses for one member what its own systems ask for, and waits until it is on the ledger.
+"""The submission role: endorses the requests of one member's own systems, and waits until the ledger holds them.
 
-Asking twice is harmless: what is on the ledger already is answered for as it stands there.
+Repeating a request is harmless: if the ledger holds it already, the answer is the present record.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,15 +19,15 @@ from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
 
 OWN_STORE_WAIT_S = 3.0
-"""How long to wait until this node too has the block, so that its own answers know of it."""
+"""How long to wait until this node has stored the block too, so that its own answers include it."""
 
 Order = Callable[[bytes], Awaitable[Verdict]]
-"""Hands a transaction to the ordering node and returns what became of it."""
+"""Hands a transaction to the ordering node and returns its verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is on the ledger; `repeated` if it was so before it was asked for."""
+    """The certificate as recorded on the ledger; `repeated` if it was so before the request."""
 
     digest: CertDigest
     status: CertStatus
@@ -36,7 +36,7 @@ class Recorded:
 
 
 class RefusedByLedger(Exception):
-    """The ledger refuses, with the code, name and sentence in `result`."""
+    """The ledger refuses a request; `result` has the code, name and sentence."""
 
     def __init__(self, result: TxResult) -> None:
         super().__init__(result.detail)
@@ -47,7 +47,7 @@ class Submission:
     """Endorses for `organization` with `signer`."""
 
     def __init__(self, chain: Chain, organization: str, signer: Signer, order: Order) -> None:
-        """Raise LocalError unless the ledger holds the key for the member."""
+        """Raise LocalError unless the ledger lists the signer's key as an endorsing key of the member."""
         with chain.snapshot() as view:
             member = view.member(organization)
         if member is None or signer.public_key_der not in member.endorsing_keys:
@@ -99,7 +99,10 @@ class Submission:
         return verdict
 
     async def _recorded_meanwhile(self, digest: CertDigest, verdict: Verdict) -> Recorded:
-        """Answer for a certificate that this node did not know of, once its store has caught up."""
+        """Answer for a certificate that the ledger holds but this node did not know, once its store has caught up.
+
+        Raises RefusedByLedger where another member recorded it, and UnavailableError after OWN_STORE_WAIT_S.
+        """
         end_s = monotonic() + OWN_STORE_WAIT_S
         while True:
             height = self._chain.height

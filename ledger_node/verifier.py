@@ -1,11 +1,11 @@
-"""A process beside the node that verifies certificates before the node's own process looks at them.
+"""A separate process that verifies certificates before the node's own process needs the verdict.
 
-Verifying is most of what a new certificate costs. The node's process has to serve consensus in the meantime, which
-waits for nobody; so what comes into the mempool is verified here first, on another core where there is one, and
-after everything else where there is none. A verdict depends on the bytes of the certificate alone: the node keeps
-it and decides by it, as if it had come to it by itself.
+Verification is most of a new certificate's cost, and the node's process must serve consensus, which does not wait.
+So transactions in the mempool are verified here first: on another core if there is one, otherwise at low priority.
+A verdict depends on the certificate's bytes alone, so the node keeps it and decides by it as by its own.
 
-Both ways, messages go behind their length as a varint: transactions in, a MessagePack list of judgements out.
+In both directions each message is preceded by its length as a varint: transactions in, MessagePack lists of
+judgements out.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from voice_dpki.ledger.transactions import Transaction, certificates_in
 from voice_dpki.x509.profile import CertificateProfile
 
 NICENESS = 10
-"""Verifying ahead gives way to everything that the node is asked for now."""
+"""Nice value of the process: verifying ahead gives way to the node's present requests."""
 
 _AHEAD = 4
-"""Transactions that the process has before it at a time."""
+"""Most transactions handed to the process at a time."""
 
 _MAX_REFUSED = 10_000
-"""As many as CometBFT's mempool could hold, twice."""
+"""Most refused transactions remembered: twice as many as CometBFT's mempool holds."""
 
 _CHUNK_BYTES = 1 << 16
 
@@ -42,29 +42,29 @@ _decoder = msgspec.msgpack.Decoder(list[tuple[bytes, CertificateProfile | str]])
 
 
 class Verifier(asyncio.SubprocessProtocol):
-    """The node's end. Without the process that `running_verifier` gives it, nothing is verified ahead."""
+    """The node's side. Nothing is verified ahead until `running_verifier` has started the process."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
-        """Set when the process is gone."""
+        """Set when the process has ended."""
         self._buffer = bytearray()
         self._queued: dict[bytes, bytes] = {}
-        """Transactions by their SHA-256, in the order in which they came."""
+        """Transactions not yet sent, by their SHA-256, in order of arrival."""
         self._sent: deque[bytes] = deque()
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
-        """Done when a transaction's verdicts are known; of all that are queued or sent."""
+        """For each transaction queued or sent, a future that is done when its verdicts are known."""
         self._refused: dict[bytes, None] = {}
         self._input: asyncio.WriteTransport | None = None
 
     @property
     def backlog(self) -> int:
-        """How many transactions wait to be verified."""
+        """Number of transactions that wait to be verified."""
         return len(self._waiting)
 
     def schedule(self, raw: bytes) -> asyncio.Future[None] | None:
-        """Have the certificates in a transaction verified; returns what is done when they are.
+        """Have a transaction's certificates verified; return a future that is done when they are.
 
-        None where there is nothing to wait for; without a process, who looks at a certificate verifies it.
+        Returns None if it has no certificates, or if no process runs: whoever needs a verdict then verifies.
         """
         key = hashlib.sha256(raw).digest()
         if done := self._waiting.get(key):
@@ -77,17 +77,20 @@ class Verifier(asyncio.SubprocessProtocol):
         return done
 
     async def verify(self, raw: bytes) -> None:
-        """Do so, and wait until the verdicts are known here."""
+        """Have a transaction's certificates verified, and wait until the verdicts are known here."""
         if done := self.schedule(raw):
             await asyncio.shield(done)
 
     def vetted(self, raw: bytes) -> bool | None:
-        """Tell whether the certificates in a transaction are sound; None while they wait to be verified."""
+        """Return False if a certificate in a transaction was refused, None while it waits, and True otherwise.
+
+        True does not prove that the certificates were verified: without the process, nothing is refused here.
+        """
         key = hashlib.sha256(raw).digest()
         return None if key in self._waiting else key not in self._refused
 
     def forget(self, transactions: Iterable[bytes]) -> None:
-        """Verify no more what a block has decided."""
+        """Drop transactions that a block has decided, from the queue and from the refused ones."""
         for raw in transactions:
             key = hashlib.sha256(raw).digest()
             self._refused.pop(key, None)
@@ -95,12 +98,12 @@ class Verifier(asyncio.SubprocessProtocol):
                 self._settle(key)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Take the pipe to the process's standard input."""
         subprocess = cast(asyncio.SubprocessTransport, transport)
         self._input = cast(asyncio.WriteTransport, subprocess.get_pipe_transport(0))
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Take over judgements, which come in the order of the transactions."""
+        """Store the judgements, which arrive in the order of the transactions."""
         self._buffer += data
         for message in take_messages(self._buffer):
             key, judgements = self._sent.popleft(), _decoder.decode(message)
@@ -112,14 +115,14 @@ class Verifier(asyncio.SubprocessProtocol):
         self._feed()
 
     def process_exited(self) -> None:
-        """Let nobody wait any more."""
+        """Settle all waiting transactions, so that nobody waits for a process that has ended."""
         self.ended.set()
         self._queued.clear()
         for key in tuple(self._waiting):
             self._settle(key)
 
     def _feed(self) -> None:
-        """Keep the process busy, with little that could not be taken back."""
+        """Send transactions while the process has fewer than _AHEAD: those not sent can still be dropped."""
         assert self._input is not None
         while self._queued and len(self._sent) < _AHEAD:
             key = next(iter(self._queued))
@@ -137,9 +140,9 @@ class Verifier(asyncio.SubprocessProtocol):
 
 @asynccontextmanager
 async def running_verifier(verifier: Verifier) -> AsyncIterator[int]:
-    """Run the process for `verifier` until the context ends; yields its id.
+    """Run the process for `verifier` until the context ends; yield its process id.
 
-    Where the node is killed, the process ends because its input does.
+    If the node is killed, the process ends because its standard input does.
     """
     transport, _ = await asyncio.get_running_loop().subprocess_exec(
         lambda: verifier, sys.executable, "-m", __name__, stderr=None, start_new_session=True
@@ -154,8 +157,8 @@ async def running_verifier(verifier: Verifier) -> AsyncIterator[int]:
 
 
 def main() -> None:
-    """Judge what stands in the transactions on standard input until it ends."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as the node, which says so
+    """Judge the certificates of the transactions on standard input until it ends."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the node ignores it too (`ignore_hangup`)
     os.nice(NICENESS)
     buffer = bytearray()
     while data := os.read(0, _CHUNK_BYTES):
