@@ -175,7 +175,8 @@ class Follower:
                 if error.code is not LightCode.TOO_LITTLE_POWER or following is None:
                     raise
                 after = self._light.verify(following.signed_header, later, self._clock.checked_s())
-                self._light.verify_before(block.signed_header, after)  # docs/adr/0006
+                # Votes that fail here count as absent, so the next header must vouch for this one: docs/adr/0006.
+                self._light.verify_before(block.signed_header, after)
             check_header(self._checkpoint, block.signed_header.header)
             self._clock.heard(block.signed_header.header.time_ns / 1e9)
             self._chain.store.commit(self._replica.take(block))

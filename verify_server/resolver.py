@@ -1,6 +1,6 @@
 """Looking signers up on the operator's own inquiry node; an answer without proof counts as none (fails closed).
 
-The subscription keeps the proved record of every signer that was looked up before, and updates it with the ledger.
+The subscription keeps the proved records of signers that were looked up before, and updates them with the ledger.
 """
 
 from time import perf_counter

@@ -208,7 +208,7 @@ class CometEngine:
             self._snapshots.take(view)
 
     def _restore(self, height: Height, outcome: Outcome) -> None:
-        """Store a state restored from a snapshot: the first thing that is ever written to this store."""
+        """Store a state restored from a snapshot, not in the writer's thread: no other write can come before it."""
         self._chain.store.restore(height, outcome)
         self._tail.stored()
 

@@ -19,7 +19,7 @@ from voice_dpki.shell.config import Listen
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""More than MAX_RPC_BATCH headers with the commits of the largest validator set, and than a block with evidence."""
+"""Enough for MAX_RPC_BATCH headers with commits of the largest validator set, and for a block with its evidence."""
 
 RETRY_S = 0.1
 """Pause before a retry, for instance while CometBFT starts."""

@@ -211,7 +211,7 @@ class _Connection(asyncio.Protocol):
         return not self._gives_way and bool(self._waiting or self._buffer)
 
     def _fail(self, error: Exception) -> None:
-        """Tell CometBFT why it must stop."""
+        """Answer with an exception, which stops CometBFT, set `failed`, and close."""
         assert self._transport is not None
         log.error("abci-failed", exc_info=error)
         self._transport.write(encode(Response(exception=Failure(error=str(error) or type(error).__name__))))
