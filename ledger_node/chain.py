@@ -65,7 +65,7 @@ class Chain:
             yield view
 
     async def write(self, work: Callable[[], _T]) -> _T:
-        """Run `work`, which may commit to the store, in the writer's thread; then wake all waiting for blocks."""
+        """Run `work`, which may commit to the store, in the writer's thread; then wake the waiting requests."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
         finally:

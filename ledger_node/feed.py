@@ -70,8 +70,8 @@ class Feed:
     async def changes(self, root: bytes, height: int, wait_s: float) -> bytes | None:
         """Answer with the changes since the state with this root, as soon as there is a header above `height`.
 
-        Waits at most `wait_s`. The steps are null where the root is not among the kept ones. Returns None while
-        there is no header at all.
+        Waits at most `wait_s`. The steps are null where no state with this root is kept. Returns None while there
+        is no header at all.
         """
         self._asked_s = asyncio.get_running_loop().time()
         if (self._state is None or self._state.height <= height) and not self._stopping:

@@ -4,10 +4,10 @@ import asyncio
 
 
 class HeightWaiters:
-    """Wakes the requests that a height concerns, and no others.
+    """Wakes only the requests that wait for a height that is reached.
 
-    A stranger may let thousands of requests wait. If each block woke all of them only to wait again, blocks and
-    answers of others would be late.
+    A stranger can keep thousands of requests waiting. If each block woke them all, only for most to wait again, it
+    would delay blocks and other clients' answers.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class HeightWaiters:
             self._wake(waited_for)
 
     def __len__(self) -> int:
-        """Count the requests that wait."""
+        """Return the number of waiting requests."""
         return sum(map(len, self._waiting.values()))
 
     def _wake(self, height: int) -> None:
