@@ -6,8 +6,9 @@
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
     errors                      {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
 
-A verification that fails is a 200 whose body tells the verdict. Members that are not known are ignored, but for
-those that change what is asked for: these are refused by name (`_CHANGES_MEANING`), as is a member given twice.
+A failed verification is answered with 200, and the body holds the verdict. Unknown members are ignored, except
+those that would change what the request means: these are refused by name (`_CHANGES_MEANING`). A duplicate member
+is refused too.
 
 `keyMgmt`, the values of `a=key-mgmt` in the order of the SDP, and `sdp`, {"alg":"sha-256","dig":...} over the
 INVITE's body (`voice_dpki.stir.body`), are this project's own; so are step, signer, certificate, attest, keyMgmt
@@ -43,10 +44,10 @@ VERIFICATION_PATH = "/stir/v1/verification"
 MEDIA_TYPE = "application/json"
 
 MAX_BODY_BYTES = 65_536
-"""A request with the largest Identity and 16 MIKEY messages has about 50 kB, one of an ordinary call 1 kB."""
+"""A request with the largest Identity and 16 MIKEY messages takes about 50 kB, that of an ordinary call 1 kB."""
 
 MAX_KEY_MGMT_LENGTH = 4096
-"""Characters of one `a=key-mgmt` value; MIKEY with an RSA certificate in it has about 3000."""
+"""Characters of one `a=key-mgmt` value; a MIKEY message with an RSA certificate has about 3000."""
 
 _FAULTS: Mapping[str, tuple[int, str]] = {
     "SVC4000": (400, "The request has no body."),
@@ -111,7 +112,7 @@ _CLAIMS = (
     "rsp",
     "sph",
 )
-"""Claims of other PASSporTs (IANA's registry), which 3GPP TS 24.229 Annex V and its dialects have as members."""
+"""Claims of other PASSporT types (IANA's registry), which requests of 3GPP TS 24.229 Annex V and dialects have."""
 
 _CHANGES_MEANING: Mapping[str, Sequence[str]] = {
     "signingRequest": ("alg", "typ", "x5c", "x5u", *_CLAIMS),
@@ -119,7 +120,7 @@ _CHANGES_MEANING: Mapping[str, Sequence[str]] = {
     "orig": ("uri",),
     "from": ("uri",),
 }
-"""By object: members that ask for another signature or for more checks, which a plain answer would feign."""
+"""By object: members that ask for another signature or more checks; a plain answer would pretend to honour them."""
 
 _REQUESTS = frozenset({"signingRequest", "verificationRequest"})
 _PPT = "shaken"
@@ -129,7 +130,7 @@ _Members = Mapping[str, object]
 
 
 class RequestError(PeerError):
-    """A request that gets no answer but an error of the interface."""
+    """A request that is answered with an error of the interface."""
 
     def __init__(self, message_id: str, *variables: str) -> None:
         self.message_id = message_id
@@ -139,7 +140,7 @@ class RequestError(PeerError):
 
     @property
     def sentence(self) -> str:
-        """The text with its variables in place."""
+        """The text with its variables filled in."""
         text = self._text
         for number, value in enumerate(self._variables, 1):
             text = text.replace(f"%{number}", value)
@@ -153,7 +154,7 @@ class RequestError(PeerError):
 
 
 def error_of_status(status: int, detail: str) -> RequestError:
-    """Return the error for a request that was refused before it came to a service, with `detail` for people."""
+    """Return the error for a request that was refused before it reached a service; `detail` is for people."""
     message_id = _OF_STATUS.get(status, "POL5000")
     return RequestError(message_id, *([detail] if "%1" in _FAULTS[message_id][1] else []))
 
@@ -207,7 +208,7 @@ def signing_response(identity: IdentityHeader) -> bytes:
 
 
 def verification_response(verdict: Verdict) -> bytes:
-    """Encode a verdict; members that have nothing to say are left out."""
+    """Encode a verdict; empty members are left out."""
     members = {
         "reasoncode": verdict.reasoncode,
         "reasontext": verdict.reasontext,
@@ -242,7 +243,7 @@ def _decode(body: bytes) -> _Members:
 
 
 def _why_no_object(body: bytes, error: MalformedError) -> str:
-    """Tell what is wrong with a body that is refused; the first reader does not tell JSON from a JSON object."""
+    """Say what is wrong with a refused body; `decode_object` does not tell bad JSON from JSON that is no object."""
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError):
@@ -251,7 +252,7 @@ def _why_no_object(body: bytes, error: MalformedError) -> str:
 
 
 def _value(members: _Members, name: str, read: Callable[[object], _T], path: str = "") -> _T:
-    """Read a mandatory member; what `read` raises becomes an error that names it."""
+    """Read a mandatory member with `read`; raises RequestError that names the member."""
     if members.get(name) is None:
         raise RequestError("SVC4001", path + name)
     try:
@@ -261,7 +262,7 @@ def _value(members: _Members, name: str, read: Callable[[object], _T], path: str
 
 
 def _object_in(members: _Members, name: str) -> _Members:
-    """Read an object in which nothing stands that would change the request's meaning and is not supported."""
+    """Read an object; refuse members that would change the request's meaning and are not supported."""
     value = _value(members, name, _object)
     path = "" if name in _REQUESTS else f"{name}."
     for member in _CHANGES_MEANING.get(name, ()):
@@ -273,7 +274,7 @@ def _object_in(members: _Members, name: str) -> _Members:
 
 
 def _check_ppt(request: _Members) -> None:
-    """Refuse to sign any other PASSporT than SHAKEN's; an empty ppt stands for it (3GPP TS 24.229 Annex V)."""
+    """Refuse to sign any PASSporT type but SHAKEN; an empty ppt means SHAKEN (3GPP TS 24.229 Annex V)."""
     if request.get("ppt") is not None and _value(request, "ppt", _text) not in ("", _PPT):
         raise RequestError("SVC4005", "ppt", f"PASSporTs of type {_PPT} alone are signed here")
 
@@ -304,7 +305,7 @@ def _seconds(value: object) -> int:
 
 
 def _uuid(value: object) -> str:
-    """Read a UUID in its usual form (RFC 8588 §5)."""
+    """Read a UUID in its hyphenated form (RFC 8588 §5)."""
     text = _text(value)
     try:
         if str(UUID(text)) == text.lower():
@@ -324,7 +325,7 @@ def _tn(value: object) -> Tn:
 
 
 def _destinations(request: _Members, name: str) -> Destinations:
-    """Read {"tn": [numbers], "uri": [URIs]}, of which one may be missing."""
+    """Read {"tn": [numbers], "uri": [URIs]}; either may be missing, but not both."""
     members = _object_in(request, name)
     if "tn" not in members and "uri" not in members:
         raise RequestError("SVC4001", f"{name}.tn")

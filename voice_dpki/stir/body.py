@@ -3,9 +3,9 @@
     digest = SHA-256( canonical body )                        application/sdp, or no body
              SHA-256( Content-Type CRLF CRLF body )           a body of any other type
 
-The canonical form has every line ended by CRLF and no empty line at its end (RFC 4566 §5 admits LF, and elements on
-the way append line ends). Nothing else is made alike: addresses, ports, the order of lines and every attribute
-count, for a telephone may act on any of them. An ordinary body is its own canonical form.
+In the canonical form every line ends with CRLF, and there is no empty line at the end (RFC 4566 §5 admits LF, and
+elements on the path append line ends). Nothing else is normalised: addresses, ports, the order of lines and every
+attribute count, for a telephone may act on any of them. An ordinary body is its own canonical form.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ SDP_TYPE = "application/sdp"
 
 
 def body_digest(body: bytes, content_type: str | None) -> bytes:
-    """Return the 32 bytes that stand for `body`, of the type in the Content-Type header field; total on any bytes.
+    """Return the 32-byte digest of `body`, whose type is in the Content-Type header field. Never raises.
 
-    No body, and one of line ends alone, have the digest of no bytes: to strip or add a body changes the digest.
+    A missing body, and one of nothing but line ends, have the digest of the empty string. So stripping or adding a
+    body changes the digest.
     """
     kind = (content_type or "").partition(";")[0].strip().lower()
     lines = body.replace(b"\r\n", b"\n").rstrip(b"\n")

@@ -3,9 +3,9 @@
     Identity = signed-identity-digest SEMI "info" EQUAL LAQUOT absoluteURI RAQUOT *( SEMI ident-info-params )
     ident-info-params = "alg" EQUAL token / "ppt" EQUAL token / generic-param
 
-Values of alg and ppt are also read when they are quoted, as many networks write them. Names and values of
-parameters are compared without regard to case (RFC 3261 §7.3.1), white space may stand around `;` and `=`, and a
-field that was folded over several lines is unfolded, for some proxies pass it on as it came.
+The values of alg and ppt may be quoted, as many networks write them. Parameter names and values are compared
+without regard to case (RFC 3261 §7.3.1), and white space may surround `;` and `=`. A field that was folded over
+several lines is unfolded, for some proxies pass it on as it came.
 """
 
 import re
@@ -28,7 +28,7 @@ _PARAMETER = re.compile(rf";[ \t]*({_NAME})[ \t]*(?:=[ \t]*({_VALUE})[ \t]*)?")
 
 
 class InfoFormError(MalformedError):
-    """The field is well formed but for info, which is not a URI in angle brackets."""
+    """The field is well formed except for info, which is not a URI in angle brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class IdentityHeader:
     def parse(cls, value: str) -> "IdentityHeader":
         """Parse a value, folded or not; parameters other than info, alg and ppt are ignored.
 
-        Raises MalformedError at the first character that the grammar does not admit, at a parameter given twice,
-        and beyond 10240 characters, 8192 characters of the token, or 16 parameters; InfoFormError where all that is
-        wrong is the form of info.
+        Raises MalformedError at the first character that the grammar does not admit, at a duplicate parameter, and
+        above 10240 characters, 8192 characters of the token, or 16 parameters. Raises InfoFormError where only the
+        form of info is wrong.
         """
         if len(value) > MAX_IDENTITY_LENGTH:
             raise MalformedError(f"the Identity header has more than {MAX_IDENTITY_LENGTH} characters")

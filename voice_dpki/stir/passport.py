@@ -5,8 +5,8 @@
     payload = {"attest","dest","iat","key-mgmt"?,"orig","origid","sdp"?}             RFC 8588 §8
 
 `key-mgmt` and `sdp` are this project's claims: the SHA-256 of each `a=key-mgmt` value of the call's SDP (RFC 4567),
-in order, and that of the whole session description (`voice_dpki.stir.body`). Verifiers that do not know them ignore
-them (RFC 8225 §8.3), and those that do see any change to the keying, and to where the media goes.
+in order, and the digest of the INVITE's body (`voice_dpki.stir.body`). A verifier that does not know them ignores
+them (RFC 8225 §8.3). One that does know them detects any change to the keying and to where the media goes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from voice_dpki.names import Tn
 from voice_dpki.stir.tn import MAX_TN_LENGTH, MAX_URI_LENGTH, is_canonical_tn
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters of a token; one of SHAKEN has about 500. A longer one is answered with 438 (step E4)."""
+"""Characters of a token; a SHAKEN token has about 500. A longer one is answered with 438 (step E4)."""
 
 MAX_DESTINATIONS = 16
 MAX_KEY_MGMT = 16
@@ -44,13 +44,13 @@ class ClaimError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """A token of the full form, as received: its two JSON objects, and the very bytes that were signed."""
+    """A token of the full form, as received: its header and payload, and the exact bytes that were signed."""
 
     signing_input: bytes
     """Header and payload in base64url with the dot between them, as received (RFC 7515 §5.2)."""
     header: Mapping[str, Json]
     payload_untrusted: bytes
-    """The payload, decoded from base64url and no further."""
+    """The payload, decoded from base64url but not parsed."""
     signature: bytes
 
     @classmethod
@@ -66,20 +66,20 @@ class Passport:
         return cls(signing_input, canonical_json.decode_object(header), payload, signature)
 
     def header_text(self, name: str) -> str | None:
-        """Return the header's parameter `name` if it is there and a string."""
+        """Return the header's parameter `name` if it is a string; None otherwise."""
         value = self.header.get(name)
         return value if isinstance(value, str) else None
 
 
 def check_number_of_destinations(count: int) -> None:
-    """Check how many destinations a call has, as they were written; raises ClaimError."""
+    """Check how many destinations a call has, duplicates included; raises ClaimError."""
     if not 1 <= count <= MAX_DESTINATIONS:
         raise ClaimError(f"dest names 1 to {MAX_DESTINATIONS} destinations (RFC 8225 §5.2.1)")
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Who is called: at least one number or URI, all in canonical form (RFC 8225 §5.2.1)."""
+    """The called parties: at least one number or URI, all in canonical form (RFC 8225 §5.2.1)."""
 
     tns: tuple[Tn, ...] = ()
     uris: tuple[str, ...] = ()
@@ -109,9 +109,10 @@ class ShakenClaims:
 
     @classmethod
     def parse(cls, payload: bytes) -> "ShakenClaims":
-        """Read the claims; those that are not known are ignored.
+        """Read the claims; unknown ones are ignored.
 
-        Raises MalformedError if it is no JSON object, and ClaimError for the first claim that is missing or wrong.
+        Raises MalformedError if `payload` is no JSON object, and ClaimError for the first claim that is missing or
+        wrong.
         """
         claims = canonical_json.decode_object(payload)
         return cls(
@@ -146,7 +147,7 @@ class ShakenClaims:
 
 
 def signing_input_of(header: Mapping[str, Json], payload: bytes) -> bytes:
-    """Return what is signed for `header` and an encoded `payload` (RFC 7515 §5.1)."""
+    """Return the bytes to sign for `header` and an encoded `payload` (RFC 7515 §5.1)."""
     return f"{base64url.encode(canonical_json.encode(header))}.{base64url.encode(payload)}".encode("ascii")
 
 
@@ -191,7 +192,10 @@ def _key_mgmt(claims: Mapping[str, Json]) -> tuple[bytes, ...]:
 
 
 def digest_of_json(value: object, where: str) -> bytes:
-    """Read {"alg": "sha-256", "dig": 32 bytes in base64url}; raises ClaimError that names `where` it stands."""
+    """Read {"alg": "sha-256", "dig": 32 bytes in base64url}.
+
+    Raises ClaimError that begins with `where`, the place of the value, and MalformedError for other base64url.
+    """
     if isinstance(value, dict) and value.get("alg") == "sha-256" and isinstance(value.get("dig"), str):
         digest = base64url.decode(value["dig"])
         if len(digest) == _DIGEST_LENGTH:

@@ -7,11 +7,11 @@ from voice_dpki.stir.passport import Passport
 
 
 class ReplayCache:
-    """Remembers keys for `retention_s`, at most `max_entries` of them; it never forgets early to make room.
+    """A memory of at most `max_entries` keys, each for `retention_s`; it never drops one early to make room.
 
-    A signer may have as many keys in it as there are places free, and one more. So one that floods takes half of
-    the memory, two take a third each, and however many do it, as much room is left for everybody else. One
-    verification server has one memory; a restart forgets.
+    A signer may hold one key more than there are free places. So one signer that floods takes half of the memory,
+    two take a third each, and the room left for all others is about as large as each flooder's share. Each
+    verification server has its own memory, which a restart empties.
     """
 
     __slots__ = ("_entries", "_held", "_max_entries", "_retention_s")
@@ -20,9 +20,9 @@ class ReplayCache:
         self._max_entries = max_entries
         self._retention_s = retention_s
         self._entries: dict[bytes, tuple[float, str]] = {}
-        """Key to the end of its time and its signer."""
+        """Key to its expiry and its signer."""
         self._held: Counter[str] = Counter()
-        """How many keys each signer has."""
+        """How many keys each signer holds."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -39,7 +39,7 @@ class ReplayCache:
         return free <= 0 or self._held[signer] > free
 
     def add(self, key: bytes, now_s: float, signer: str = "") -> None:
-        """Remember a new `key` from `now_s` on; the caller has asked `seen` and `full` before."""
+        """Remember a new `key` from `now_s` on; the caller must have checked `seen` and `full` first."""
         self._entries[key] = (now_s + self._retention_s, signer)
         self._held[signer] += 1
 
@@ -57,9 +57,9 @@ class ReplayCache:
 
 
 def replay_key(passport: Passport) -> bytes:
-    """Name a token so that no other spelling of its signature gets another name.
+    """Return the key of a token in the cache; another spelling of its signature has the same key.
 
     From an ECDSA signature (r, s) anyone can make (r, n - s), which verifies as well. So the key is the SHA-256 of
-    what was signed and of r alone, not of the whole signature.
+    the signed bytes and of r alone, not of the whole signature.
     """
     return hashlib.sha256(passport.signing_input + b"." + passport.signature[:32]).digest()

@@ -1,4 +1,4 @@
-"""Authentication service: sign a call with SHAKEN, and only with authority over its number (RFC 8224 §6.1)."""
+"""Authentication service: sign a call with SHAKEN, if it has authority over the caller's number (RFC 8224 §6.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class SigningRefused(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """What a proxy asks to be signed, for one call."""
+    """A proxy's request to sign one call."""
 
     attest: str
     orig: Tn
@@ -40,18 +40,18 @@ class SigningRequest:
     key_mgmt: tuple[str, ...] = ()
     """Raw values of `a=key-mgmt` in the call's SDP, in order."""
     sdp: bytes | None = None
-    """Digest of the INVITE's body (`voice_dpki.stir.body`); None on a way whose elements rewrite it."""
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None where elements on the path rewrite the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A key, its certificate, and the URL under which others may look at that certificate."""
+    """A key, its certificate, and the URL that names the certificate to verifiers."""
 
     signer: Signer
     profile: CertificateProfile
     info: str
     spc_ranges: tuple[TnRange, ...] = ()
-    """The numbers that the service provider codes in the certificate stand for, if it has any."""
+    """The numbers that the certificate's service provider codes stand for, if it has any."""
 
     def authorises(self, tn: Tn) -> bool:
         """Tell whether the certificate's TNAuthList gives authority over `tn` (RFC 8226 §9)."""
@@ -70,7 +70,7 @@ def make_credential(
 ) -> Credential:
     """Check that key and certificate can sign calls now, and put the certificate's digest into the URL.
 
-    `info_template` is an http or https URL whose last path element is `{digest}`, perhaps with .der or .pem.
+    `info_template` is an http or https URL whose last path element is `{digest}`, optionally with .der or .pem.
     Raises LocalError with the reason.
     """
     reasons = (
@@ -120,7 +120,7 @@ def sign_shaken(
 
 
 def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:
-    """Refuse a Date outside the policy for freshness (RFC 8224 §4.1, third)."""
+    """Refuse an `iat`, which is the call's Date, that is not fresh (RFC 8224 §4.1, third)."""
     if abs(now_s - iat_s) > max_skew_s:
         side = "before" if iat_s < now_s else "after"
         raise SigningRefused(
@@ -130,7 +130,7 @@ def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:
 
 
 def _check_validity(iat_s: int, profile: CertificateProfile, now_s: float) -> None:
-    """Refuse unless Date and now lie within the credential's validity (RFC 8224 §6.1)."""
+    """Refuse unless both `iat` and now lie within the credential's validity (RFC 8224 §6.1)."""
     if not (profile.valid_at(now_s) and profile.valid_at(iat_s)):
         raise SigningRefused(
             "credential-not-valid", "this server's certificate is not valid at the time of the call"

@@ -1,7 +1,7 @@
-"""What an authentication service's own certificate is worth on the ledger: whether verifiers would believe it.
+"""The standing of an authentication service's own certificate on the ledger: whether verifiers would accept it.
 
-Verifiers look the signer's certificate up (steps E17 of `voice_dpki.stir.verify`). A signature that they must
-refuse only harms the caller, so a service that knows of it does not sign (RFC 8224 §6.1).
+Verifiers look up the signer's certificate (steps E17 of `voice_dpki.stir.verify`). A signature that they must
+refuse only harms the caller, so a service does not sign when it knows that they would (RFC 8224 §6.1).
 """
 
 from voice_dpki.stir.sign import SigningRefused
@@ -18,7 +18,7 @@ _NOT_VALID = {
 
 
 def refusal_of(profile: CertificateProfile, record: SignerRecord) -> SigningRefused | None:
-    """Return why calls are not to be signed with a certificate of this record; None where verifiers believe it."""
+    """Return the reason not to sign with a certificate that has this record; None if verifiers accept it."""
     if record.status is SignerStatus.REVOKED and not record.is_member:
         return _refused("the operator of this server's certificate is no member of the ledger any more")
     if record.status is not SignerStatus.VALID:

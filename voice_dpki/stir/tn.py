@@ -24,8 +24,8 @@ _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 def canonical_uri(text: str) -> str:
     """Reduce a SIP or SIPS URI to scheme, user and host, in lower case and without needless escapes.
 
-    A service URN such as urn:service:sos (RFC 5031) is put in lower case. Raises MalformedError if it is no such
-    URI, or longer than 256 characters.
+    A service URN such as urn:service:sos (RFC 5031) is converted to lower case. Raises MalformedError for any other
+    URI, and for one longer than 256 characters.
     """
     if len(text) <= MAX_URI_LENGTH and _SERVICE_URN.match(text):
         return text.lower()
@@ -38,7 +38,7 @@ def canonical_uri(text: str) -> str:
 
 
 def tn_in_uri(text: str) -> Tn | None:
-    """Return the telephone number that a SIP URI with user=phone is about, None for others (RFC 8224 §8.1)."""
+    """Return the telephone number in a SIP URI with user=phone; None if there is none (RFC 8224 §8.1)."""
     found = split_sip_uri(text)
     if found is None or not _USER_PHONE.search(found.parameters):
         return None

@@ -1,8 +1,9 @@
 """Verification service: the numbered steps from an Identity header to a verdict (RFC 8224 §6.2, ATIS-1000082).
 
-`examine` does what the request alone allows and tells which certificate to look up on the ledger; `judge` does the
-rest, given what the ledger says. Each step is one function and raises VerificationFailed; `verdict_of` turns that
-into the answer. The steps bear the numbers of ATIS-1000082's table; those from E20 on are this project's own.
+`examine` runs the steps that need only the request, and returns which certificate to look up on the ledger. `judge`
+runs the rest, given the ledger's record. Each step is one function that raises VerificationFailed if it fails, and
+`verdict_of` turns that into the answer. The steps have the numbers of ATIS-1000082's table; those from E20 on are
+this project's own.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ REASON_TEXTS = {
 
 
 class Step(Enum):
-    """The steps, with the reason code and the verstat that a failure gives."""
+    """The steps, with the reason code and the verstat of their failure."""
 
     TIME = ("E3 time", 403, Verstat.NONE)
     FORM = ("E4 form", 438, Verstat.NONE)
@@ -88,25 +89,25 @@ class VerificationFailed(PeerError):
 
 
 class KeyMgmt(StrEnum):
-    """What was found out about the keying in the call's SDP."""
+    """The result of checking the keying in the call's SDP."""
 
     VERIFIED = "verified"
-    """What the SDP carries is what the caller signed."""
+    """The SDP carries the key management that the caller signed."""
     NONE = "none"
-    """The SDP carries none, and the caller signed none."""
+    """The SDP carries no key management, and the caller signed none."""
     NOT_CHECKED = "not-checked"
-    """The proxy did not tell what the SDP carries."""
+    """The proxy did not say what the SDP carries."""
 
 
 class SdpBinding(StrEnum):
-    """What was found out about the session description as a whole."""
+    """The result of checking the session description as a whole."""
 
     VERIFIED = "verified"
     """It is the one that the caller's operator signed."""
     NOT_SIGNED = "not-signed"
-    """The caller's operator did not sign it, as on a way whose elements rewrite addresses."""
+    """The caller's operator did not sign it, for instance because elements on the path rewrite addresses."""
     NOT_CHECKED = "not-checked"
-    """It was signed, and the proxy did not tell what came."""
+    """It was signed, but the proxy did not say which one arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Verdict:
     step: str = ""
     """The step that failed, for instance "E17 certificate"."""
     signer: str = ""
-    """Organisation that recorded the certificate which the token names; whether it really signed, verstat tells."""
+    """Organisation that recorded the certificate named by the token; `verstat` says whether it really signed."""
     certificate: CertDigest | None = None
     """H(CERT) that the token names."""
     attest: str = ""
@@ -130,7 +131,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What signalling says about the call, in canonical form; the Identity header is as received."""
+    """What the signalling says about the call, in canonical form; the Identity header is as received."""
 
     orig: Tn
     dest: Destinations
@@ -138,21 +139,21 @@ class Call:
     """The SIP Date, or the time of receipt where there was none."""
     identity: str
     key_mgmt: tuple[str, ...] | None = None
-    """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not tell."""
+    """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not send them."""
     sdp: bytes | None = None
-    """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not tell."""
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not send it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What this verifier insists on."""
+    """What this verifier requires of every call."""
 
     freshness_s: float = 60.0
     """How far `time` and `iat` may lie from now, in both directions (RFC 8224 §6.2 recommends sixty seconds)."""
     require_key_mgmt: bool = False
-    """Refuse calls whose SDP carries no key management under the signature."""
+    """Refuse calls without signed key management."""
     require_sdp: bool = False
-    """Refuse calls whose session description is not under the signature."""
+    """Refuse calls whose session description is not signed."""
 
 
 class SignerStatus(StrEnum):
@@ -177,12 +178,12 @@ class SignerRecord:
     """Number ranges that the ledger allots to the organisation."""
     spcs: tuple[str, ...] = ()
     is_member: bool = True
-    """Whether the organisation still is a member of the ledger."""
+    """Whether the organisation is still a member of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A call whose token is well made and agrees with signalling; only the signer is not known yet."""
+    """A call whose token is well formed and agrees with the signalling; the signer is not known yet."""
 
     call: Call
     passport: Passport
@@ -201,7 +202,7 @@ _NOT_VALID = {
 
 
 def examine(call: Call, policy: Policy, now_s: float) -> Examined:
-    """Do the steps that need no ledger; raises VerificationFailed."""
+    """Run the steps that need no ledger; raises VerificationFailed."""
     _time(call.time_s, policy, now_s)
     header = _form(call.identity)
     _ppt_parameter(header)
@@ -227,11 +228,11 @@ def judge(
     now_s: float,
     steady_s: float | None = None,
 ) -> Verdict:
-    """Do the steps that need the signer's record; raises VerificationFailed.
+    """Run the steps that need the signer's record; raises VerificationFailed.
 
-    The token enters `replays` only when everything else has passed, so nobody can use it up with a changed copy.
-    It stays there by `steady_s`, the monotonic clock, so that setting the wall clock neither forgets nor keeps it;
-    without one, by `now_s`.
+    The token enters `replays` only when every other step has passed, so nobody can use it up with a changed copy.
+    Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
+    nor extends it; if that is None, by `now_s`.
     """
     profile = _certificate(examined, record, now_s)
     _constraints(profile)
@@ -251,7 +252,7 @@ def judge(
 
 
 def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertDigest | None = None) -> Verdict:
-    """Turn a failed step into the answer."""
+    """Return the verdict for a failed step."""
     step = failure.step
     return Verdict(
         step.verstat,
@@ -273,7 +274,7 @@ def _time(time_s: int, policy: Policy, now_s: float) -> None:
 def _form(identity: str) -> IdentityHeader:
     """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3).
 
-    An info that is no URI in angle brackets is for E6: then the field is in order, and its signer is not known.
+    An info that is no URI in angle brackets fails E6 instead: the field is well formed, but its signer is unknown.
     """
     try:
         header = IdentityHeader.parse(identity)
@@ -289,13 +290,13 @@ def _form(identity: str) -> IdentityHeader:
 
 
 def _ppt_parameter(header: IdentityHeader) -> None:
-    """E5: a ppt parameter names the one type that is supported (RFC 8224 §6.2 step 1)."""
+    """E5: the ppt parameter, if present, is shaken, the only supported type (RFC 8224 §6.2 step 1)."""
     if header.ppt is not None and ascii_lower(header.ppt) != "shaken":
         raise VerificationFailed(Step.PPT_PARAMETER, "the Identity's ppt is not shaken, which alone is supported")
 
 
 def _info(header: IdentityHeader) -> str:
-    """E6: the info parameter is there (RFC 8224 §4)."""
+    """E6: the info parameter is present (RFC 8224 §4)."""
     if not header.info:
         raise VerificationFailed(Step.INFO, "the Identity has no info parameter, so its signer is not known")
     return header.info
@@ -322,7 +323,7 @@ def _header(token: str) -> Passport:
 
 
 def _critical(passport: Passport) -> None:
-    """E9: the header makes no extension critical, for none is supported (RFC 7515 §4.1.11)."""
+    """E9: the header marks no extension as critical, for none is supported (RFC 7515 §4.1.11)."""
     if "crit" in passport.header:
         raise VerificationFailed(
             Step.CRITICAL, "the PASSporT's header has crit, and no extension that it could name is supported"
@@ -330,7 +331,7 @@ def _critical(passport: Passport) -> None:
 
 
 def _x5u(passport: Passport, header: IdentityHeader) -> None:
-    """E10: x5u is the very URL in info (RFC 8224 §4.1, third)."""
+    """E10: x5u is exactly the URL in info (RFC 8224 §4.1, third)."""
     if passport.header_text("x5u") != header.info:
         raise VerificationFailed(Step.X5U, "the PASSporT's x5u and the Identity's info are different URLs")
 
@@ -355,7 +356,7 @@ def _ppt(passport: Passport) -> None:
 
 
 def _claims(passport: Passport) -> ShakenClaims:
-    """E14: all claims are there and well made (RFC 8225 §5, RFC 8588 §4, §5)."""
+    """E14: all claims are present and well formed (RFC 8225 §5, RFC 8588 §4, §5)."""
     try:
         return ShakenClaims.parse(passport.payload_untrusted)
     except (ClaimError, MalformedError) as error:
@@ -363,13 +364,13 @@ def _claims(passport: Passport) -> ShakenClaims:
 
 
 def _iat(iat_s: int, policy: Policy, now_s: float) -> None:
-    """E15: the signature is fresh; one from the future is as stale as an old one (RFC 8224 §6.2 step 4)."""
+    """E15: the signature is fresh; an iat in the future is as stale as an old one (RFC 8224 §6.2 step 4)."""
     if abs(now_s - iat_s) > policy.freshness_s:
         raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
 
 
 def _numbers(claims: ShakenClaims, call: Call) -> None:
-    """E16: the token speaks of the caller and the callee whom signalling names (RFC 8224 §6.2.4)."""
+    """E16: the token names the caller and the callee of the signalling (RFC 8224 §6.2.4)."""
     if claims.orig != call.orig:
         raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
     if not claims.dest.includes(call.dest):
@@ -377,13 +378,13 @@ def _numbers(claims: ShakenClaims, call: Call) -> None:
 
 
 def _attest(claims: ShakenClaims) -> None:
-    """E19: the attestation is one of the three (RFC 8588 §4). It is done early, for it needs no ledger."""
+    """E19: the attestation is A, B or C (RFC 8588 §4). This step runs early, for it does not need the ledger."""
     if claims.attest not in ATTESTATIONS:
         raise VerificationFailed(Step.ATTEST, "the attestation is none of A, B and C (RFC 8588 §4)")
 
 
 def _certificate(examined: Examined, record: SignerRecord, now_s: float) -> CertificateProfile:
-    """E17: the ledger holds the signer's certificate as valid, and it may sign calls (RFC 8224 §6.2 step 3)."""
+    """E17: the ledger says that the signer's certificate is valid, and it may sign calls (RFC 8224 §6.2 step 3)."""
     if record.status is not SignerStatus.VALID:
         raise VerificationFailed(Step.CERTIFICATE, _NOT_VALID[record.status])
     if record.certificate is None or digest_of(record.certificate) != examined.digest:
@@ -408,7 +409,7 @@ def _certificate(examined: Examined, record: SignerRecord, now_s: float) -> Cert
 
 
 def _constraints(profile: CertificateProfile) -> None:
-    """E17: the certificate does not limit the claims, for such limits are not enforced yet (RFC 8226 §8)."""
+    """E17: the certificate does not constrain the claims, for constraints are not enforced yet (RFC 8226 §8)."""
     if profile.claim_constraints:
         raise VerificationFailed(
             Step.CONSTRAINTS,
@@ -417,7 +418,10 @@ def _constraints(profile: CertificateProfile) -> None:
 
 
 def _authority(orig: Tn, profile: CertificateProfile, record: SignerRecord) -> None:
-    """E17: the certificate covers the caller, and no more than the ledger allots (RFC 8224 §7.1, RFC 8226 §9)."""
+    """E17: the certificate covers the caller's number, and claims no numbers beyond those that the ledger allots.
+
+    Sources: RFC 8224 §7.1, RFC 8226 §9.
+    """
     listed = profile.tn_auth_list
     if listed is None:
         raise VerificationFailed(
@@ -468,7 +472,7 @@ def _difference(given: Sequence[bytes], signed: Sequence[bytes]) -> str:
 
 
 def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
-    """E22: the session description is the one that was signed, to the line. It is done before E21, as E20 is."""
+    """E22: the session description is the signed one, line for line. It runs before E21, which must come last."""
     given, signed = examined.call.sdp, examined.claims.sdp
     if policy.require_sdp and (given is None or signed is None):
         what = "the proxy did not tell the" if given is None else "the caller's operator signed no"
@@ -485,7 +489,7 @@ def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
 
 
 def _replay(passport: Passport, signer: str, replays: ReplayCache, now_s: float) -> None:
-    """E21: this token is accepted for the first time (RFC 8224 §12.1)."""
+    """E21: this token has not been accepted before (RFC 8224 §12.1)."""
     key = replay_key(passport)
     if replays.seen(key, now_s):
         raise VerificationFailed(
@@ -509,4 +513,4 @@ def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:
 
 
 _read_profile = lru_cache(maxsize=4096)(read_profile)
-"""Signers are few and calls are many: a certificate, once judged, need not be parsed again."""
+"""A cache, for there are few signers and many calls: each certificate is parsed once."""

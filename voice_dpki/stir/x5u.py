@@ -1,4 +1,4 @@
-"""The URL in x5u and info: here it names a certificate by its digest, and is never fetched (RFC 7515 §4.1.5)."""
+"""The URL in x5u and info (RFC 7515 §4.1.5): here it names a certificate by its digest, and is never fetched."""
 
 import re
 
@@ -14,7 +14,7 @@ _URL = re.compile(
 
 
 def digest_in(url: str) -> CertDigest:
-    """Return H(CERT) from the last path element of `url`: 64 hexadecimal digits, perhaps with .der or .pem.
+    """Return H(CERT) from the last path element of `url`: 64 hexadecimal digits, optionally with .der or .pem.
 
     Raises MalformedError for any other URL.
     """
@@ -27,7 +27,7 @@ def digest_in(url: str) -> CertDigest:
 
 
 def url_for(template: str, digest: CertDigest) -> str:
-    """Put `digest` in the place of `{digest}`; raises MalformedError if `digest_in` could not read it there."""
+    """Replace `{digest}` by `digest`; raises MalformedError if `digest_in` could not read the result."""
     url = template.replace("{digest}", digest.hex())
     if digest_in(url) != digest:
         raise MalformedError("the URL names another certificate than this one")
