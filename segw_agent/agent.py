@@ -1,4 +1,4 @@
-"""The agent's socket: judges for an IKEv2 daemon beside it, and watches over the SAs that it admitted."""
+"""The agent's socket: judges certificates for an IKEv2 daemon on this machine, and notes the SAs that it admits."""
 
 import asyncio
 import logging
@@ -22,10 +22,10 @@ from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
-"""One for each of the daemon's threads, and more."""
+"""More than one for each of the daemon's threads."""
 
 IDLE_S = 300.0
-"""A connection that asks nothing for so long is closed; the client opens another."""
+"""A connection without a request for this long is closed; the client opens another."""
 
 FRAME_S = 5.0
 """How long the rest of a frame may take."""
@@ -33,7 +33,7 @@ FRAME_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What the daemon's own side states: of a gateway its stapled answer, of a device its statement for an SA."""
+    """What the daemon's own side sends: a gateway a stapled answer, a device an integrity statement for an SA."""
 
     certificate: bytes
     ledger_answer: Callable[[], bytes | None] | None = None
@@ -41,7 +41,7 @@ class Own:
 
 
 class Agent:
-    """Answers one daemon."""
+    """The server of one daemon."""
 
     def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
         self._judge, self._live, self._own = judge, live, own
@@ -49,9 +49,9 @@ class Agent:
         self._lock: IO[bytes] | None = None
 
     async def serve(self, path: Path) -> asyncio.Server:
-        """Listen on a unix socket that only its owner and group may use; raises LocalError.
+        """Listen on a unix socket that only its owner and group may use.
 
-        A socket on which another agent answers is left to it.
+        Raises LocalError, also where another agent serves on the socket.
         """
         self._lock = claim(path)
         try:
@@ -67,7 +67,7 @@ class Agent:
             if self._connections <= MAX_CONNECTIONS:
                 await self._converse(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the client is gone, or says nothing more
+            pass  # the client has gone, or has stopped sending
         finally:
             self._connections -= 1
             writer.close()
@@ -104,7 +104,7 @@ class Agent:
         return Answer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
 
     async def _judged(self, request: Request) -> Question | Untrusted:
-        """Judge a certificate; the question itself comes back if it is trusted."""
+        """Judge a certificate; returns the question if the certificate is trusted, or else the refusal."""
         assert request.identification is not None
         try:
             profile = read_profile(request.certificate)

@@ -1,4 +1,4 @@
-"""What judges, put together from a configuration."""
+"""Builds the judge and what it needs from a configuration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -20,7 +20,7 @@ from voice_dpki.x509.profile import digest_of
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A judge, the changes that it follows, and its owner's own answer where that is to be stapled."""
+    """A judge, the watch on the ledger's changes, and the owner's own answer if it is stapled."""
 
     judge: Judge
     watch: Watch
@@ -36,7 +36,7 @@ class Assembly:
 def assemble(
     setup: Setup, clock: Clock, tracer: IkeTracer, *, follow: bool = True, staple: bool = False
 ) -> Assembly:
-    """Put together what judges: with `follow` answers are held, with `staple` the own one is fetched."""
+    """Build the assembly. With `follow`, answers are cached; with `staple`, the owner's own answer is fetched."""
     section = setup.ledger
     ledger_clock = watched_clock(clock, _light(setup))
     clients = {
@@ -70,14 +70,14 @@ def assemble(
 
 
 def _light(setup: Setup) -> LightClient:
-    """Trust the kept header, or else the genesis, for as long as is configured."""
+    """Return a light client that trusts the saved header, or else the genesis, for the configured period."""
     trusted = light_client(setup.genesis, setup.trust_file).latest
     return LightClient(setup.genesis.chain_id, trusted, trusting_period_s=setup.ledger.trusting_period_s)
 
 
 @asynccontextmanager
 async def working(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Have tasks run while the context lasts; one that fails ends it: nothing here can be relied on without it."""
+    """Run tasks while the context lasts. If one fails, the context ends with its error: all of them are needed."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in work]
@@ -89,6 +89,6 @@ async def working(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[No
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first exception of a group, at whatever depth: the others followed from it."""
+    """Return the first exception of a group, at any depth: the others followed from it."""
     first: BaseException = errors.exceptions[0]
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,4 +1,4 @@
-"""The command `voice-dpki device attach`: a device attaches to a gateway by the ledger's word."""
+"""The command `voice-dpki device attach`: a device attaches to a gateway on the strength of the ledger alone."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
-"""Exit status when something expected did not hold."""
+"""Exit status when an expectation did not hold."""
 
 DEFAULT_OUT = Path("out/attach")
 
@@ -31,10 +31,10 @@ FILES = {
     "report.json": "the whole report, for programs",
     "logs": "each program's log",
 }
-"""What is written, and what it is good for."""
+"""What is written, and what it is for."""
 
 WRITTEN = (*(name for name in FILES if name != "logs"), "logs/*.log")
-"""The files, which are removed before they are written anew."""
+"""Patterns of the files that are removed before a new run writes them."""
 
 HELP = """\
 Starts a ledger, an operator's security gateway (SeGW) and a vendor's device on this machine, each program a process
@@ -62,7 +62,7 @@ def command(argv: list[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command and return its exit status; raises VoiceDpkiError where nothing can be tried."""
+    """Run the command and return its exit status; raises VoiceDpkiError if the scenario cannot be played."""
     if arguments.list_scenarios:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name}\t{scenario.shows}")
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Report, Ladder]:
-    """Play one scenario, write its files into `out`, and return what it showed."""
+    """Play one scenario, write its files into `out`, and return its report and its ladder."""
     with output_folder(out, "voice-dpki device attach", WRITTEN):
         return _play(scenario, out, console)
 
@@ -104,7 +104,7 @@ def _play(scenario: Scenario, out: Path, console: Console) -> tuple[report.Repor
 
 @contextmanager
 def _stage(text: str, console: Console) -> Iterator[None]:
-    """Tell what is being done, with a moving mark while it lasts."""
+    """Show what is being done, with a spinner while it lasts."""
     mark, style = "x ", "bold red"
     try:
         with console.status(Text(f"{text} ...", style="dim")):

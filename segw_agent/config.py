@@ -1,4 +1,4 @@
-"""Configuration of the agent, the gateway and the device, and what it names: genesis, certificate and key."""
+"""Configuration of agent, gateway and device, and the files that it names: genesis, certificate and key."""
 
 import ssl
 from collections.abc import Callable
@@ -106,7 +106,7 @@ NotifyNumber = Annotated[int, msgspec.Meta(ge=FIRST_PRIVATE_STATUS, le=65_535)]
 
 
 class LedgerSection(Config, frozen=True, kw_only=True):
-    """Where and how the ledger is asked."""
+    """Where the inquiry nodes are, and how they are queried."""
 
     genesis: str
     urls: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class LedgerSection(Config, frozen=True, kw_only=True):
     timeout_s: PositiveSeconds = 2.0
     bound_s: PositiveSeconds = 2.0
     trust: str | None = None
-    """Where the newest trusted header is kept; it outlasts the genesis's trusting period."""
+    """File that keeps the newest trusted header; with it, trust outlasts the genesis's trusting period."""
     trusting_period_s: PositiveSeconds = float(TRUSTING_PERIOD_S)
     """How long a trusted header, or the genesis, vouches for later ones."""
     cache_entries: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 100_000
@@ -122,7 +122,7 @@ class LedgerSection(Config, frozen=True, kw_only=True):
 
 
 class PolicySection(Config, frozen=True, kw_only=True):
-    """Who may come."""
+    """Which peers are admitted."""
 
     organizations: tuple[str, ...]
     allow: tuple[str, ...]
@@ -144,7 +144,11 @@ class PolicySection(Config, frozen=True, kw_only=True):
 
 
 class OwnSection(Config, frozen=True, kw_only=True):
-    """One's own certificate and key; the identity is the certificate's first DNS name unless its `subject` is."""
+    """The program's own certificate and key.
+
+    `identity` is a DNS name, or "subject" for the certificate's subject. By default it is the certificate's first
+    DNS name, or the subject if there is none.
+    """
 
     certificate: str
     key: str
@@ -152,14 +156,14 @@ class OwnSection(Config, frozen=True, kw_only=True):
 
 
 class IntegritySection(Config, frozen=True, kw_only=True):
-    """What a device states of its integrity."""
+    """What a device states about its integrity."""
 
     passed: bool = True
     measurements: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class RetransmissionSection(Config, frozen=True, kw_only=True):
-    """Patience with a silent peer."""
+    """How often, and at which intervals, a request is retransmitted to a silent peer."""
 
     first_s: PositiveSeconds = 1.0
     factor: PositiveSeconds = 2.0
@@ -167,7 +171,7 @@ class RetransmissionSection(Config, frozen=True, kw_only=True):
 
 
 class LifetimeSection(Config, frozen=True, kw_only=True):
-    """How long an IKE SA and its child SA live; each is rekeyed before."""
+    """How long an IKE SA and its child SA live; each is rekeyed before its end. None: the peer rekeys."""
 
     ike_s: PositiveSeconds | None = None
     child_s: PositiveSeconds | None = None
@@ -234,9 +238,9 @@ class DeviceConfig(IkeConfig, frozen=True, kw_only=True):
     lifetime: LifetimeSection = LifetimeSection(ike_s=14_400.0, child_s=3600.0)
     integrity: IntegritySection | None = None
     attach: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
-    """How many times to attach; each new SA replaces the one before."""
+    """How many times to attach; each new SA replaces the previous one."""
     stay: bool = True
-    """Whether to keep the SA until SIGTERM or until it is deleted; otherwise the device deletes it at once."""
+    """Whether to keep the SA until SIGTERM or until it is deleted; if false, the device deletes it at once."""
 
 
 class AgentConfig(Config, frozen=True, kw_only=True):
@@ -255,7 +259,7 @@ class AgentConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all three have, checked whole."""
+    """What agent, gateway and device have in common, fully checked."""
 
     genesis: Genesis
     policy: Policy
@@ -296,7 +300,7 @@ def network(text: str) -> IPv4Network:
 
 
 def statement_maker(section: IntegritySection, party: Party) -> Callable[[SaName, float], bytes]:
-    """Return what makes N(INTEGRITY_INFO) for an IKE SA at a time; raises LocalError."""
+    """Return a function that makes N(INTEGRITY_INFO) for an IKE SA at a time in Unix seconds; raises LocalError."""
     measurements = tuple(Measurement(name, _digest(text)) for name, text in section.measurements.items())
     result = Result.PASSED if section.passed else Result.FAILED
     return partial(_statement, party, digest_of(party.certificate), result, measurements)
@@ -323,7 +327,7 @@ def _setup(
 def make_setup(
     path: Path, *, ledger: LedgerSection, policy: Policy, party: Party | None, trace: TraceConfig | None
 ) -> Setup:
-    """Read what the sections of the configuration at `path` name; raises LocalError."""
+    """Read the files that the sections of the configuration at `path` name; raises LocalError."""
     return Setup(
         genesis=read_genesis(resolve(path, ledger.genesis)),
         policy=policy,
@@ -336,7 +340,7 @@ def make_setup(
 
 
 def _party(path: Path, own: OwnSection) -> Party:
-    """Read one's own certificate and key."""
+    """Read the program's own certificate and key; raises LocalError that names both files."""
     certificate_path, key_path = resolve(path, own.certificate), resolve(path, own.key)
     try:
         der = der_of(read_file(certificate_path, "certificate"))

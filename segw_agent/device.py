@@ -1,4 +1,4 @@
-"""The device in Python: it attaches to a gateway, once or several times, and stays until it is told to stop."""
+"""The device in Python: it attaches to a gateway, once or several times, and may stay until it is stopped."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,12 @@ from voice_dpki.ikev2.states import State
 log = logging.getLogger(__name__)
 
 DELETE_S = 3.0
-"""How long the device waits until a deletion is answered before it goes all the same."""
+"""How long the device waits for the answer to a deletion before it ends anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attachment ended: an address, or who refused and why."""
+    """The result of an attachment: the inner address, or why there is none."""
 
     attached: bool
     identity: str = ""
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Attachment:
-    """The SA that was set up, those that came from rekeying it, how its set-up ended, and whether it is gone."""
+    """One attachment: its SA, the SAs that rekeying made of it, the outcome of its set-up, and its end."""
 
     initiator: Initiator
     sas: list[StandingSa]
@@ -61,7 +61,7 @@ class _Attachment:
     closed: asyncio.Event
 
     def sa_of(self, message: Message) -> StandingSa | None:
-        """Return the SA that a message is for; before it has the gateway's SPI, ours must do."""
+        """Return the SA that a message is for. Until the gateway's SPI is known, match by ours alone."""
         name = (message.header.spi_i, message.header.spi_r)
         found = next((sa for sa in self.sas if sa.name == name), None)
         return found or (self.initiator if self.initiator.name.spi_i == message.header.spi_i else None)
@@ -84,12 +84,15 @@ class Device:
         self._timer: asyncio.TimerHandle | None = None
 
     def state_integrity(self, sa: SaName) -> bytes:
-        """Return the statement that goes into N(INTEGRITY_INFO)."""
+        """Return the statement for N(INTEGRITY_INFO)."""
         assert self._make_statement is not None
         return self._make_statement(sa, self._clock.now_s())
 
     async def run(self, stop: asyncio.Event) -> Outcome:
-        """Attach as often as configured, stay until `stop` or until the SA is gone, and go; returns the outcome."""
+        """Attach as often as configured; return the outcome.
+
+        If configured to stay, keep the SA until `stop` is set or the SA is gone. Then delete it.
+        """
         await self._ports.open(self._config.host, self._config.port, self._config.nat_port, self._take)
         self._tracer.ready(ike=str(self._ports.plain), natt=str(self._ports.marked))
         try:
@@ -142,7 +145,7 @@ class Device:
         return attachment
 
     async def _settled(self, initiator: Initiator) -> None:
-        """Wait until a gateway that we refuse has been told."""
+        """Wait until a refused gateway has been told so."""
         while initiator.state in (State.JUDGING, State.DELETING):  # noqa: ASYNC110 - the machine has no event for it
             await asyncio.sleep(0.01)
 
@@ -157,9 +160,9 @@ class Device:
             self._pump()
 
     def _pump(self) -> None:
-        """Send what is to be sent, look at what happened, and set the clock for what is due next."""
+        """Send pending datagrams, handle events, and set the timer for the next deadline."""
         for attachment in list(self._attachments):
-            for sa in attachment.sas:  # grows by those that rekeying has made
+            for sa in attachment.sas:  # rekeyed SAs are appended while the loop runs
                 self._send(sa)
                 for event in sa.take_events():
                     self._handle(attachment, event)
@@ -251,13 +254,13 @@ def _described(outcome: Outcome) -> dict[str, object]:
 
 
 async def _within(waiting: Awaitable[object], seconds: float) -> None:
-    """Wait, but not for longer."""
+    """Wait, but for at most `seconds`."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(waiting, seconds)
 
 
 async def _first(*waiting: Coroutine[object, object, object]) -> None:
-    """Wait for the first of several."""
+    """Wait for the first of several, and cancel the others."""
     tasks = [asyncio.create_task(each) for each in waiting]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:

@@ -1,4 +1,4 @@
-"""The security gateway in Python: simulator, demonstration and test peer. It negotiates child SAs, without ESP."""
+"""The security gateway in Python, for demonstrations and tests. It negotiates child SAs, but has no ESP."""
 
 import asyncio
 import logging
@@ -80,23 +80,23 @@ class Gateway:
         await self._assembly.aclose()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
-        """End an SA that stands (SaControl)."""
+        """End a live SA (SaControl)."""
         self._tracer.note(f"live SA ended: {reason}", ok=False)
         self.responder.delete(sa.name, reason, self._clock.steady_s())
         self._pump()
         return True
 
     async def standing(self) -> None:
-        """Say nothing: SAs that are gone are taken off the list at once (SaControl)."""
+        """Return None: the gateway takes closed SAs off the list itself (SaControl)."""
 
     def _take(self, data: bytes, path: Path) -> None:
         self.responder.receive(data, path, self._clock.steady_s())
         self._pump()
 
     def _pump(self) -> None:
-        """Send what is to be sent, look at what happened, and set the clock for what is due next."""
+        """Send pending datagrams, handle events, and set the timer for the next deadline."""
         datagrams, events = self.responder.take_datagrams(), self.responder.take_events()
-        # A trace reads well if a refusal stands before the answer that it brings, and success after it.
+        # In a trace, a refusal should stand before the response that it causes, and a success after its response.
         for event in events:
             if isinstance(event, Failed):
                 self._failed(event)
@@ -181,7 +181,7 @@ class Gateway:
         fields = {"code": error.code, "step": error.step, "reason": error.sentence, "sa": str(event.sa)}
         log.warning("device refused", extra={"fields": fields})
         self._questions.pop(event.sa, None)
-        if not error.step:  # what the judge refused it has traced itself
+        if not error.step:  # the judge has already traced its own refusals, which name a step
             self._tracer.note(f"4 IKE_AUTH: {error.sentence}", ok=False, code=error.code, step="4 IKE_AUTH")
         self._trace_keys(event.sa)
 

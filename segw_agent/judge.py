@@ -1,4 +1,4 @@
-"""The judge: lists, the ledger's word, the organisation, the statement of integrity, in this order."""
+"""The judge: checks the lists, the ledger's record, the organisation and the integrity statement, in this order."""
 
 import logging
 from time import perf_counter
@@ -17,18 +17,18 @@ INQUIRY_STEPS = {Side.GATEWAY: "5", Side.DEVICE: "8"}
 
 
 class Judge:
-    """Judges the certificates of IKE peers. What it cannot find out about is refused."""
+    """The judge of IKE peers' certificates. It refuses what it cannot check."""
 
     def __init__(self, ledger: Ledger, policy: Policy, clock: Clock, tracer: IkeTracer) -> None:
         self.ledger, self.policy = ledger, policy
         self._clock, self._tracer = clock, tracer
 
     async def judge(self, question: Question) -> Verdict:
-        """Return the verdict; a refusal has the code, the step and the sentence that the log gets too."""
+        """Return the verdict; a refusal has the code, the step and the sentence that the log shows too."""
         began_s = perf_counter()
         try:
             refusal = await self._refusal(question)
-        except Exception:  # whatever goes wrong here must not let anybody in, nor leave anybody waiting
+        except Exception:  # fail closed, and always give the caller a verdict
             log.exception("a certificate could not be judged")
             step = STEPS[question.side, "certificate"]
             refusal = Untrusted("internal", step, "the certificate could not be judged; the log says more")
@@ -43,7 +43,7 @@ class Judge:
         refusal = self.policy.check_identity(question)
         if refusal is not None:
             return refusal
-        # A gateway asks for itself: what a device staples may be as old as max_age_s, and it may be revoked since.
+        # A gateway always asks itself: an answer that a device staples may be max_age_s old, and revoked since.
         stapled = question.ledger_answer if question.side is Side.DEVICE else None
         digest, step = question.certificate.digest, INQUIRY_STEPS[question.side]
         try:

@@ -1,6 +1,6 @@
-"""The ledger as a judge asks it: cached and still current, stapled by the peer, or from an inquiry node.
+"""The judge's lookups on the ledger: a current cached answer, one stapled by the peer, or one from an inquiry node.
 
-Whatever its way, an answer is used only after its proof was verified against the genesis validators.
+From wherever it comes, an answer is used only after its proof was verified, by a chain of trust from the genesis.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from voice_dpki.names import CertDigest
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the ledger proves, and where the answer came from: "cache", "stapled" or "inquiry"."""
+    """What the ledger proves about a certificate, and the answer's source: "cache", "stapled" or "inquiry"."""
 
     resolution: Resolution
     source: str
 
 
 class Ledger:
-    """Asks the nodes of `clients`, in their order; `light` verifies what peers staple."""
+    """Lookups at the nodes of `clients`, in their order; `light` verifies what peers staple."""
 
     def __init__(
         self,
@@ -41,18 +41,18 @@ class Ledger:
         watch: Watch | None = None,
         trust_file: Path | None = None,
     ) -> None:
-        """`clients` are by "host:port". Answers are held only while `watch` tells what changes.
+        """Take `clients` by "host:port". Answers are cached only if a `watch` follows the ledger's changes.
 
-        With a `trust_file`, what stapled answers proved is trusted after a restart too.
+        With a `trust_file`, headers that stapled answers proved are still trusted after a restart.
         """
         self._clients = clients
         self._light, self._verifier = light, AnswerVerifier(light, max_age_s=max_age_s)
         self._clock, self._tracer, self._watch, self._trust_file = clock, tracer, watch, trust_file
 
     async def find(self, digest: CertDigest, *, step: str, stapled: bytes | None = None) -> Found:
-        """Find out about a certificate; `step` numbers the inquiry in traces. Raises InquiryError.
+        """Look up a certificate; `step` numbers the inquiry in traces. Raises InquiryError.
 
-        A stapled answer that does not hold is passed over where there are nodes to ask.
+        An invalid stapled answer is skipped if there are nodes to ask.
         """
         cached = self._watch.held(digest) if self._watch else None
         if cached is not None:
@@ -68,7 +68,10 @@ class Ledger:
         return self._found(await self.ask(digest, step=step), "inquiry", step)
 
     async def ask(self, digest: CertDigest, *, step: str = "") -> Resolution:
-        """Ask the inquiry nodes in their order, until one gives an answer that holds; raises InquiryError."""
+        """Ask the inquiry nodes in their order until one gives a valid answer.
+
+        Raises the last node's InquiryError if none does.
+        """
         problem = InquiryError(
             InquiryCode.UNREACHABLE, "there is no inquiry node to ask, and no answer was stapled"
         )
@@ -125,7 +128,7 @@ class Ledger:
 
 
 def _numbered(step: str, part: int, text: str) -> str:
-    """The inquiry's parts have numbers of their own in the flow: 5.1 to 5.4."""
+    """Put the step before a text; the parts of an inquiry in step 5 are numbered 5.1 to 5.4 in the flow."""
     return f"5.{part} {text}" if step == "5" else f"{step} {text}".strip()
 
 

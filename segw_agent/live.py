@@ -1,8 +1,8 @@
-"""IKE SAs that were admitted: each is ended as soon as its certificate would not be admitted any more.
+"""Live IKE SAs: each is ended as soon as its certificate would no longer be admitted.
 
-The ledger's changes say which certificates are concerned, and only these are asked about. While the changes are not
-heard of, all are asked about in turn. An SA whose certificate cannot be asked about stays: a ledger that is out of
-reach stops new devices, but does not cut off those that are connected.
+The ledger's changes say which certificates may have changed, and only these are checked again. While no changes are
+received, all are checked in turn. An SA whose certificate cannot be checked stays: an unreachable ledger stops new
+devices, but does not cut off those that are connected.
 """
 
 import asyncio
@@ -27,54 +27,57 @@ from voice_dpki.names import CertDigest
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
-"""How often expired certificates are looked for, and ends that did not succeed are tried again."""
+"""How often expired certificates are looked for, and failed attempts to end an SA are retried."""
 
 SWEEP_AT_ONCE = 64
-"""Certificates that are asked about side by side."""
+"""Certificates that are checked at the same time."""
 
 SETTLED_S = 2.0
-"""An SA that was admitted so long ago stands, or never will."""
+"""How long after its admission an SA must be on the daemon's list; if it is not, `reconcile` takes it for gone."""
 
 UNSEEN_S = 30.0
-"""How long an admitted SA may take until it stands; one that never did is forgotten. So often all are looked at."""
+"""How long an admitted SA may take to be established; after that it is forgotten if the daemon does not list it.
+
+Also how often every SA is checked against the daemon's list.
+"""
 
 
 class SaControl(Protocol):
-    """What ends IKE SAs: the gateway itself, or an IKEv2 daemon over its control socket."""
+    """The control over IKE SAs: the gateway itself, or an IKEv2 daemon's control socket."""
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
-        """End an SA; False if there is none such. Raises VoiceDpkiError where nobody answers."""
+        """End an SA; return False if it does not exist. Raises VoiceDpkiError if the daemon does not answer."""
         ...
 
     async def standing(self) -> frozenset[SaName] | None:
-        """Return the SAs that stand, so that others can be forgotten; None if whoever ends them says so itself."""
+        """Return the established SAs, so that others can be forgotten; None if it reports closed SAs itself."""
         ...
 
 
 class LiveSas:
-    """The list of live SAs; `run` watches over it until cancelled."""
+    """The list of live SAs; `run` checks it until cancelled."""
 
     def __init__(
         self, judge: Judge, watch: Watch, control: SaControl, clock: Clock, live_log: LiveLog | None = None
     ) -> None:
-        """Begin with what `live_log` remembers from before a restart, all of which is asked about again."""
+        """Begin with the SAs that `live_log` kept from before a restart; `run` checks all of them again."""
         self._judge, self._watch, self._control, self._clock = judge, watch, control, clock
         self._log = live_log
         self._sas: dict[SaName, LiveSa] = {}
         self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
         self._soonest_s = inf
-        """No certificate of theirs expires before."""
+        """No certificate of a live SA expires before this time, in Unix seconds."""
         self._unsure: set[CertDigest] = set()
-        """Certificates that may have changed between the answer about them and the moment their SA was added."""
+        """Certificates that may have changed between their judgement and the moment when their SA was added."""
         for sa in live_log.load() if live_log else ():
-            self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have begun anew since
+            self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have restarted since
 
     def __len__(self) -> int:
         return len(self._sas)
 
     def add(self, question: Question) -> None:
-        """Note an SA whose peer was found to be trusted."""
+        """Add an SA whose peer is trusted."""
         sa = LiveSa.of(question, self._clock.steady_s())
         self._keep(sa)
         if self._watch.held(sa.digest) is None:
@@ -95,19 +98,22 @@ class LiveSas:
             self._log.remove(name)
 
     def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
-        """Note that the daemon has rekeyed an SA, which has other SPIs and another number from now on."""
+        """Note that the daemon has rekeyed an SA, which has new SPIs and a new number from now on."""
         sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
         if sa is not None:
             self._rename(sa, sa.renamed(new, new_id))
 
     def moved(self, old: SaName, new: SaName) -> None:
-        """Note that an SA was rekeyed, and has another name from now on."""
+        """Note that an SA was rekeyed, and has a new name from now on."""
         sa = self._sas.get(old)
         if sa is not None:
             self._rename(sa, sa.renamed(new, sa.unique_id))
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Take over SAs that were rekeyed while nobody listened: unknown ones of a peer whose known one is gone."""
+        """Take over SAs that were rekeyed while no events were received.
+
+        These are the unknown SAs of a peer whose known SA is gone.
+        """
         settled_s = self._clock.steady_s() - SETTLED_S
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
         unknown = {name: each for name, each in standing.items() if name not in self._sas}
@@ -127,7 +133,7 @@ class LiveSas:
             group.create_task(self._tick())
 
     def _rename(self, old: LiveSa, *new: LiveSa) -> None:
-        """Keep an SA under other names; an end that was resolved on still comes."""
+        """Replace an SA by its successors; if it was marked to be ended, so are they."""
         why = self._ending.get(old.name)
         for each in new:
             self._keep(each)
@@ -154,7 +160,7 @@ class LiveSas:
             await self._recheck(self._digests() if changed is None else self._digests(changed))
 
     def _digests(self, keys: frozenset[bytes] | None = None) -> list[CertDigest]:
-        """The certificates of all live SAs, or of those that depend on one of `keys`."""
+        """Return the certificates of all live SAs, or of those that depend on one of the ledger's `keys`."""
         if keys is None:
             return list(dict.fromkeys(sa.digest for sa in self._sas.values()))
         names = (name for key in keys for name in self._of_key.get(key, ()))
@@ -176,7 +182,7 @@ class LiveSas:
                 await self._forget_gone()
 
     def _expire(self) -> None:
-        """End what has expired; a clock that is known to be wrong ends nothing."""
+        """Mark SAs with expired certificates to be ended, unless the clock is known to be wrong."""
         try:
             now_s = self._watch.clock.checked_s()
         except ClockError:
@@ -185,7 +191,7 @@ class LiveSas:
             self._mark_expired(now_s)
 
     def _mark_expired(self, now_s: float) -> None:
-        """Look at all only when one is due: there may be a hundred thousand."""
+        """Mark expired SAs; scan the list only when one is due, for it may have a hundred thousand entries."""
         if now_s <= self._soonest_s:
             return
         for sa in self._sas.values():
@@ -195,7 +201,7 @@ class LiveSas:
         self._soonest_s = min(later, default=inf)
 
     async def _recheck(self, digests: list[CertDigest]) -> None:
-        """Ask about certificates, and end the SAs of those that would not be admitted now."""
+        """Check certificates again, and end the SAs of those that would not be admitted now."""
         for at in range(0, len(digests), SWEEP_AT_ONCE):
             await asyncio.gather(*map(self._recheck_one, digests[at : at + SWEEP_AT_ONCE]))
         await self._end_marked()
@@ -230,7 +236,7 @@ class LiveSas:
                 self.remove(name)
 
     async def _forget_gone(self) -> None:
-        """Forget what no longer stands, except what may still be about to."""
+        """Forget SAs that the daemon does not list, except new ones that may not be established yet."""
         if not self._sas:
             return
         try:

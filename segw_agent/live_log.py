@@ -1,9 +1,9 @@
-"""The list of live SAs on the disk, so that an agent that was restarted can still end them.
+"""The list of live SAs on disk, so that an agent can still end them after a restart.
 
-A file of JSON lines: an SA that was admitted, or {"gone": SPIs}. A line that a crash cut short is passed over.
+The file has JSON lines: an SA that was admitted, or {"gone": SPIs}. A line that a crash cut short is skipped.
 
-A disk without room stops nobody: what decides is the ledger, and this list matters only after a restart. It is then
-kept in memory, which the log and a metric say, and written as soon as there is room again.
+A full disk does not stop new devices: the ledger decides about them, and this list matters only after a restart.
+Meanwhile the list is kept in memory only, as the log and a metric say; it is written when there is room again.
 """
 
 import json
@@ -27,18 +27,18 @@ from voice_dpki.shortfalls import SHORTFALLS
 log = logging.getLogger(__name__)
 
 MAX_TURNS = 64
-"""A file that cannot be written is tried at every second, fourth, ... call of `catch_up`, at last at every such."""
+"""Most calls of `catch_up` to one attempt to write the file: their number doubles with each failure, up to this."""
 
 SPARE_LINES = 10_000
-"""The file is written anew when so many more lines than live SAs are in it."""
+"""The file is rewritten when it has this many lines more than there are live SAs."""
 
 BEHIND = "list of live SAs cannot be written: after a restart, SAs admitted now would not be ended"
-"""What log and /healthz say while that is so."""
+"""What the log and /healthz say while the file cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSa:
-    """An IKE SA that was admitted, and what decides whether it may stay."""
+    """An IKE SA that was admitted, and the facts that decide whether it may stay."""
 
     name: SaName
     unique_id: int
@@ -46,14 +46,14 @@ class LiveSa:
     identity: str
     digest: CertDigest
     organization: str
-    """Under whom the certificate is recorded: its end, or suspension, ends the SA too."""
+    """The organisation that recorded the certificate; if it leaves the ledger or is suspended, the SA ends."""
     not_after_s: int
     since_s: float
-    """By the monotonic clock of the process that admitted it."""
+    """When it was admitted, by the monotonic clock of the process that did so."""
 
     @classmethod
     def of(cls, question: Question, now_s: float) -> "LiveSa":
-        """Make one of a question that was answered with trust."""
+        """Make one from a question whose certificate was found to be trusted."""
         certificate = question.certificate
         return cls(
             question.sa,
@@ -67,7 +67,7 @@ class LiveSa:
         )
 
     def leaves(self) -> tuple[bytes, bytes]:
-        """Keys of the ledger's leaves that decide: the certificate's and its organisation's."""
+        """Return the keys of the ledger's leaves that decide: the certificate's and its organisation's."""
         return self.digest, member_key(self.organization)
 
     def renamed(self, name: SaName, unique_id: int) -> "LiveSa":
@@ -75,12 +75,12 @@ class LiveSa:
         return replace(self, name=name, unique_id=unique_id)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line's content."""
+        """Return the members of the SA's line."""
         return asdict(self) | {"name": _joined(self.name), "digest": self.digest.hex()}
 
     @classmethod
     def from_json(cls, members: dict[str, Any]) -> "LiveSa":
-        """Read a line's content; raises ValueError, KeyError or TypeError on others."""
+        """Read the members of a line; raises ValueError, KeyError or TypeError for anything else."""
         return cls(
             _split(members["name"]),
             int(members["unique_id"]),
@@ -95,13 +95,13 @@ class LiveSa:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An SA that stands at an IKEv2 daemon: its number there, and the peer's identity as the daemon writes it."""
+    """An SA that an IKEv2 daemon lists: its number there, and the peer's identity as the daemon writes it."""
 
     unique_id: int
     remote_id: str
 
     def is_of(self, identity: str) -> bool:
-        """Whether the peer is `identity`; distinguished names are written in either order."""
+        """Whether the peer is `identity`; the parts of a distinguished name may be in any order."""
         return _parts(self.remote_id) == _parts(identity)
 
 
@@ -110,7 +110,7 @@ def _parts(identity: str) -> frozenset[str]:
 
 
 class LiveLog:
-    """The file. While it cannot be written, `behind` is true, and the list is in memory alone."""
+    """The file. While it cannot be written, `behind` is true, and the list is complete only in memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -118,26 +118,27 @@ class LiveLog:
         self._lines = 0
         self._lock: IO[bytes] | None = None
         self._turns = self._turn = 0
-        """While behind: how many calls of `catch_up` there are to a try, and how many were since the last."""
+        """While behind: the calls of `catch_up` to each attempt, and those since the last attempt."""
         SHORTFALLS.watch(self)
 
     @property
     def behind(self) -> bool:
-        """Whether the file lacks something."""
+        """Whether the file lacks entries."""
         return self._turns > 0
 
     def shortfall(self) -> str:
-        """Say what it means that the file is behind."""
+        """Return what people should know while the file is behind; empty if it is not."""
         return BEHIND if self.behind else ""
 
     def reserve(self) -> None:
-        """Keep other agents from the file while this process runs; raises LocalError where one has it."""
+        """Lock the file for this process; raises LocalError if another agent has it."""
         self._lock = take_lock(self._path, "another agent keeps its live SAs in this file; give each its own")
 
     def load(self) -> Iterable[LiveSa]:
-        """Read what is there, and write it anew without what is gone.
+        """Read the file, and rewrite it without the SAs that are gone.
 
-        Raises LocalError where it cannot be read, or can never be written; a full disk is only said in the log.
+        Raises LocalError if the file cannot be read, or cannot be written for another reason than a full disk. A
+        full disk is only logged.
         """
         try:
             text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
@@ -164,7 +165,7 @@ class LiveLog:
             self._append({"gone": _joined(name)})
 
     def catch_up(self) -> None:
-        """Write the file anew if it is behind; to be called now and then, for instance twice a second."""
+        """Try to rewrite the file if it is behind. Call this regularly, for instance twice a second."""
         if not self.behind:
             return
         self._turn += 1
@@ -210,7 +211,7 @@ class LiveLog:
         log.error(BEHIND, extra={"fields": fields})
 
     def _rewrite(self) -> None:
-        """Write the file anew; raises OSError, and leaves the old one then."""
+        """Rewrite the file; if that fails, keep the old one and raise OSError."""
         new = self._path.with_suffix(".new")
         try:
             with open(new, "w", encoding="utf-8", opener=_private) as file:

@@ -52,7 +52,7 @@ EXIT_NOT_ATTACHED = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `segw-agent COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+    """Run `segw-agent COMMAND ...` and return its exit status; an error is printed as one line."""
 
     def act() -> int:
         options = _parser().parse_args(arguments)
@@ -130,14 +130,14 @@ async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Ev
         await stack.enter_async_context(_metrics(config.listen))
         server = await agent.serve(socket)
         stack.callback(server.close)
-        gc.freeze()  # what the start has made stays; scanning it again and again would only hold inquiries up
+        gc.freeze()  # objects made so far stay alive; scanning them repeatedly would only delay inquiries
         log.info("ready", extra={"fields": {"socket": str(socket)}})
         tracer.ready(socket=str(socket))
         await stop.wait()
 
 
 def _live(path: Path, config: AgentConfig, parts: Assembly, control: ViciControl | None) -> LiveSas | None:
-    """Watch over the SAs that are admitted, if there is somebody to end them."""
+    """Return the list of live SAs, if there is a daemon that can end them; raises LocalError."""
     if control is None:
         return None
     live_log = None
@@ -148,7 +148,7 @@ def _live(path: Path, config: AgentConfig, parts: Assembly, control: ViciControl
 
 
 def _own(config: AgentConfig, setup: Setup, parts: Assembly) -> Own | None:
-    """What the daemon's own side may state, if the agent has its certificate and key."""
+    """Return what the daemon's own side may send, if the agent has its certificate and key; raises LocalError."""
     party = setup.party
     if party is None:
         if config.integrity is not None:
@@ -168,7 +168,7 @@ def _tracer(setup: Setup, actor: str) -> IkeTracer:
 
 @asynccontextmanager
 async def _metrics(listen: Listen | None) -> AsyncIterator[None]:
-    """Serve metrics while the context lasts, where an address for them is configured."""
+    """Serve metrics while the context lasts, if an address for them is configured."""
     if listen is None:
         yield
         return

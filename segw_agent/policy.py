@@ -1,7 +1,7 @@
-"""Who may come: the rules that a gateway, or a device, puts upon what the ledger proves. Pure.
+"""The admission policy: the rules by which a gateway, or a device, judges what the ledger proves. Pure.
 
-Everything is refused that is not allowed: an identity must be on the allow list, its certificate recorded under one
-of the organisations named, and valid at this moment.
+Whatever is not allowed is refused: the identity must be on the allow list, and its certificate must be recorded by
+one of the named organisations and be valid now.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ MAX_CLOCK_DRIFT_S = 60.0
 
 
 class Side(StrEnum):
-    """Who judges whom."""
+    """Which side judges the other."""
 
     GATEWAY = "gateway"
     """A gateway judges a device."""
@@ -32,7 +32,7 @@ class Side(StrEnum):
 
 
 class IntegrityPolicy(StrEnum):
-    """What is done with N(INTEGRITY_INFO)."""
+    """How N(INTEGRITY_INFO) is treated."""
 
     REQUIRE = "require"
     CHECK_IF_PRESENT = "check-if-present"
@@ -44,9 +44,9 @@ _STRICTNESS = (IntegrityPolicy.IGNORE, IntegrityPolicy.CHECK_IF_PRESENT, Integri
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A certificate to judge: AUTH verified under it (or the daemon will see to that), and it bears `identity`.
+    """A certificate to judge. It contains `identity`, and AUTH verified under it, or the daemon will verify AUTH.
 
-    `integrity` is what the asker wants of N(INTEGRITY_INFO), followed where it is stricter than the policy;
+    `integrity` is the caller's rule for N(INTEGRITY_INFO); it applies if it is stricter than the policy's.
     `unique_id` is the daemon's own number of the IKE SA.
     """
 
@@ -92,7 +92,7 @@ _INQUIRY: Mapping[InquiryCode, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The rules. Names are exact, or `*.` and a domain for every name below it; `*` alone is everybody."""
+    """The rules. A pattern is an exact name, `*.` and a domain for every name below it, or `*` for every name."""
 
     organizations: frozenset[str]
     allow: tuple[str, ...]
@@ -107,7 +107,7 @@ class Policy:
                 raise LocalError(f"policy: {pattern!r} is neither a name, nor *. and a domain, nor * alone")
 
     def check_identity(self, question: Question) -> Untrusted | None:
-        """Hold the identity to the lists; None if nothing speaks against it."""
+        """Check the identity against the lists; return the refusal, or None if it is admitted."""
         if any(_matches(pattern, question.identity) for pattern in self.deny):
             return _refusal(question.side, "identity", "identity-denied", "the identity is on the deny list")
         if not any(_matches(pattern, question.identity) for pattern in self.allow):
@@ -116,7 +116,7 @@ class Policy:
         return None
 
     def check_certificate(self, side: Side, found: Resolution, now_s: float) -> Untrusted | None:
-        """Hold what the ledger proves at `now_s` to the rules."""
+        """Check what the ledger proves at `now_s` against the rules; return the refusal, or None."""
         if found.record is not None and found.member is None:
             sentence = "the organisation that recorded the certificate is no member of the ledger any more"
             return _refusal(side, "certificate", "not-a-member", sentence)
@@ -130,11 +130,11 @@ class Policy:
         return None
 
     def wanted_integrity(self, question: Question) -> IntegrityPolicy:
-        """Return the stricter of the policy and what the asker wants."""
+        """Return the stricter of the policy's rule and the caller's."""
         return max(self.integrity, question.integrity, key=_STRICTNESS.index)
 
     def check_integrity(self, question: Question, now_s: float) -> Untrusted | None:
-        """Look at N(INTEGRITY_INFO) as the policy says."""
+        """Check N(INTEGRITY_INFO) as the stricter rule demands; return the refusal, or None."""
         wanted = self.wanted_integrity(question)
         if wanted is IntegrityPolicy.IGNORE:
             return None
@@ -166,7 +166,7 @@ class Policy:
 
 
 def inquiry_refusal(question: Question, error: InquiryError) -> Untrusted:
-    """Refuse because nothing is known: the ledger fails closed."""
+    """Return the refusal of a certificate whose status could not be learned: the judge fails closed."""
     return _refusal(question.side, "inquiry", f"ledger-{error.code}", _INQUIRY[error.code])
 
 

@@ -1,7 +1,7 @@
 """The command `voice-dpki device provision`: keys and certificates for a list of devices, recorded in bulk.
 
-All that was done stands in the output folder, so that the command can be broken off and given again: a device keeps
-the key that it has, and what is recorded is not sent again.
+The output folder holds all progress, so that the command can be interrupted and repeated: a device keeps its key,
+and a certificate that is recorded is not sent again.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate
 from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of
 
 EXIT_INCOMPLETE = 1
-"""Exit status when a device was refused, or not sent."""
+"""Exit status when a certificate was refused or not sent, or the command was stopped."""
 
 MAX_DEVICES = 1_000_000
 MAX_DAYS = 14_600
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Pauses before a submission whose outcome is not known is sent again; then it is left for the next time."""
+"""Pauses before the retries of a submission whose outcome is unknown; then it is left to the next run."""
 
 AT_ONCE = 16
-"""Submissions under way; a block takes many, so that more wait for one than for one each."""
+"""Submissions at the same time: one block records many, so they wait for the same block and not for one each."""
 
 _DAY_S = 86_400
 _NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -75,7 +75,7 @@ Exit status: 0 if all are recorded, 1 if some were refused or could not be sent,
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A device of the CSV file."""
+    """One device of the CSV file."""
 
     identity: str
     common_name: str
@@ -85,7 +85,7 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a device: "recorded", "refused" (and why), or "not-sent"."""
+    """The outcome for one device: "recorded", "refused" (and why), or "not-sent"."""
 
     identity: str
     digest: str
@@ -143,7 +143,7 @@ def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
 
 
 def read_rows(path: Path, days: int) -> list[DeviceRow]:
-    """Read the CSV file; raises LocalError that names the line that is wrong."""
+    """Read the CSV file; `days` is the default validity. Raises LocalError that names the wrong line."""
     rows: dict[str, DeviceRow] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -176,10 +176,10 @@ def _row(line: Mapping[str, str | None], days: int, where: str) -> DeviceRow:
 
 
 class Store:
-    """The output folder: keys, certificates, what is done, and the report."""
+    """The output folder: keys, certificates, progress and the report."""
 
     def __init__(self, folder: Path, password: bytes | None) -> None:
-        """With a password keys are kept as PKCS#12. Raises LocalError."""
+        """Make the folder and read its progress; with a password, keys are kept as PKCS#12. Raises LocalError."""
         self.folder = folder
         self._password = password
         self._progress = folder / "progress.jsonl"
@@ -194,7 +194,7 @@ class Store:
         return self._file(row, "der").read_bytes()
 
     def make(self, row: DeviceRow, organization: str) -> None:
-        """Make key and certificate, unless the device has them: the key is kept first, so that none is lost."""
+        """Make key and certificate unless the device has them; the key is written first, so that none is lost."""
         if self._file(row, "der").exists():
             return
         kept = self._file(row, "pem")
@@ -208,12 +208,12 @@ class Store:
         write_private(self._file(row, "der"), der)
 
     def note(self, done: Done) -> None:
-        """Write down what became of a device."""
+        """Record the outcome for a device."""
         self.done[done.identity] = done
         append_line(self._progress, json.dumps(asdict(done)).encode("utf-8"))
 
     def report(self, rows: Sequence[DeviceRow]) -> list[Done]:
-        """Write report.json, and return what became of the devices, in their order."""
+        """Write report.json, and return the outcomes in the order of `rows`."""
         outcomes = [
             self.done.get(row.identity) or Done(row.identity, digest_of(self.certificate(row)).hex(), "not-sent")
             for row in rows
@@ -224,7 +224,7 @@ class Store:
         return outcomes
 
     def _load(self) -> Iterator[Done]:
-        """Read what is done; a line that a crash cut short is passed over, and its device done again."""
+        """Read the progress; a line that a crash cut short is skipped, and its device is submitted again."""
         if not self._progress.exists():
             return
         text = self._progress.read_text(encoding="utf-8", errors="replace")
@@ -241,13 +241,13 @@ class Store:
 
 
 class Submitter:
-    """Sends what is not recorded yet."""
+    """Submits the certificates that are not recorded yet."""
 
     def __init__(self, client: LedgerClient, token: str, store: Store) -> None:
         self._client, self._token, self._store = client, token, store
 
     async def submit_all(self, rows: Sequence[DeviceRow], console: Console, stop: asyncio.Event) -> int:
-        """Send all, several at once, until `stop`; returns an exit status. Raises LocalError if we may not send."""
+        """Send all, AT_ONCE at a time, until `stop`; return an exit status. Raises LocalError for a wrong token."""
         waiting = deque(row for row in rows if not self._is_recorded(row))
         async with self._client:
             with _progress(console) as progress:
@@ -287,7 +287,7 @@ class Submitter:
 
 
 async def _all_of(work: Iterable[Coroutine[object, object, None]]) -> None:
-    """Wait for all; where one fails, the others are stopped, and what it failed with is raised."""
+    """Wait for all. If one fails, the others are cancelled, and its exception is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for each in work:

@@ -1,4 +1,4 @@
-"""The gateway's own answer: fetched again and again, and stapled, so that a device need not ask for it."""
+"""The gateway's own answer: fetched at intervals and stapled, so that a device need not ask an inquiry node."""
 
 import asyncio
 import logging
@@ -16,14 +16,17 @@ from voice_dpki.names import CertDigest
 log = logging.getLogger(__name__)
 
 MAX_STAPLE_BYTES = 32_768
-"""Largest answer that fits a notify beside all else; each validator adds about 200 bytes to the usual 3000."""
+"""Largest answer that fits a notify beside the rest of the message.
+
+An answer has about 3000 bytes; each further validator adds about 200.
+"""
 
 AGAIN_S = 60.0
-"""How long to wait until a way that was not found is looked for again."""
+"""How long to wait before a failed search for a way is repeated."""
 
 
 class Staple:
-    """Keeps the newest answer about one certificate, and the way to it from the genesis; `run` until cancelled."""
+    """The newest answer about one certificate, and the way to it from the genesis; `run` updates both."""
 
     def __init__(
         self,
@@ -41,19 +44,19 @@ class Staple:
         self._time_s = 0.0
         self._way: tuple[LightBlock, ...] = ()
         self._way_to = genesis.validators.hash()
-        """Which validators the way leads to."""
+        """Hash of the validators that the way leads to."""
         self._again_s = -inf
-        """When a way is looked for again, by the monotonic clock."""
+        """No search for a way before this time, by the monotonic clock."""
 
     def answer(self) -> bytes | None:
-        """Return the newest answer, None if there is none that a device would believe."""
+        """Return the newest answer; None if there is none, or it is too old for a device to believe."""
         try:
             return self._answer if self._clock.checked_s() - self._time_s <= self._max_age_s else None
         except ClockError:
             return None
 
     async def run(self) -> None:
-        """Fetch until cancelled. Whatever the status is, it is the device's to judge."""
+        """Fetch at intervals until cancelled. The status in the answer is not checked: the device judges it."""
         failed = False
         while self._clients:
             problem = await self._fetch()
@@ -63,7 +66,7 @@ class Staple:
             await asyncio.sleep(self._every_s)
 
     async def _fetch(self) -> InquiryError | None:
-        """Ask the nodes in their order until one answers; returns what the last one failed with if none did."""
+        """Ask the nodes in their order until one answers; return the last node's error if none did."""
         problem = None
         for client in self._clients:
             try:

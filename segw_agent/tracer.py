@@ -2,7 +2,7 @@
 
 - `ike`: src, dst ("host:port"), data (base64: the UDP payload), exchange, response, payloads (names), fragment,
   repeated: a datagram, written by its sender only;
-- `ask` and `answer`: peer ("host:port"), text, digest: the two ways of an inquiry, both written by the asker;
+- `ask` and `answer`: peer ("host:port"), text, digest: an inquiry and its answer, both written by the inquirer;
 - `keys`: an SA's keys, in hexadecimal.
 """
 
@@ -13,7 +13,7 @@ from voice_dpki.ikev2.events import Datagram, SaName
 from voice_dpki.shell.trace import Tracer
 
 NON_ESP_MARKER = bytes(4)
-"""Stands before IKE messages on port 4500 (RFC 3948 §2.2)."""
+"""Precedes IKE messages on port 4500 (RFC 3948 §2.2)."""
 
 
 class IkeTracer(Tracer):

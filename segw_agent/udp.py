@@ -1,4 +1,4 @@
-"""The sockets of IKE: port 500, and 4500 with its marker for peers behind a NAT (RFC 7296 §2.23, RFC 3948 §2.2)."""
+"""The UDP sockets of IKE: port 500, and port 4500 with the non-ESP marker (RFC 7296 §2.23, RFC 3948 §2.2)."""
 
 import asyncio
 import socket
@@ -10,11 +10,11 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import Address, Datagram, Path
 
 Take = Callable[[bytes, Path], None]
-"""Takes a datagram's IKE message, and between which addresses it came."""
+"""Takes the IKE message of a datagram, and the datagram's path."""
 
 
 class UdpPorts:
-    """Both sockets on one address; open it with `open`, close it with `close`."""
+    """Both sockets on one address; bind them with `open`."""
 
     def __init__(self, tracer: IkeTracer) -> None:
         self._tracer = tracer
@@ -22,12 +22,12 @@ class UdpPorts:
         self.plain = self.marked = Address("", 0)
 
     async def open(self, host: str, port: int, nat_port: int, take: Take) -> None:
-        """Bind both; raises LocalError. Port 0 lets the operating system choose."""
+        """Bind both sockets; raises LocalError. Port 0 lets the operating system choose."""
         self.plain = await self._open(Address(host, port), take, marked=False)
         self.marked = await self._open(Address(host, nat_port), take, marked=True)
 
     def close(self) -> None:
-        """Close both."""
+        """Close both sockets."""
         for transport in self._transports.values():
             transport.close()
 
@@ -57,7 +57,7 @@ class _Protocol(asyncio.DatagramProtocol):
         self._local, self._take, self._marked = local, take, marked
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        """Pass an IKE message on; ESP and keepalives on the marked port are not for us."""
+        """Pass an IKE message on; drop ESP and keepalives on the marked port."""
         if self._marked:
             if not data.startswith(NON_ESP_MARKER):
                 return

@@ -1,4 +1,4 @@
-"""Ending strongSwan's IKE SAs over VICI. The `vici` package is imported only when it is used."""
+"""Control over strongSwan's IKE SAs by VICI. The `vici` package is imported only when it is used."""
 
 import asyncio
 import importlib
@@ -17,32 +17,32 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
 POLL_S = 0.25
-"""How long one wait for an event lasts; within it, a listener that is told to stop does."""
+"""Timeout of one wait for an event, and so the longest that a listener takes to stop."""
 
 RETRY_S = 1.0
 
 
 class SaEvents(Protocol):
-    """Who hears of charon's SAs."""
+    """The receiver of charon's events about its SAs."""
 
     def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
-        """Take an SA's number, and after charon rekeyed it its new SPIs and number."""
+        """Take the number of an SA that charon has rekeyed, and its new SPIs and number."""
         ...
 
     def remove(self, name: SaName) -> None:
-        """Take an SA that is gone."""
+        """Take the name of an SA that is gone."""
         ...
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Take all SAs that stand, after a time in which nothing was heard."""
+        """Take all established SAs, after a time in which events may have been missed."""
         ...
 
 
 class ViciControl:
-    """SaControl over charon's VICI socket; each call is a connection of its own, made in a thread."""
+    """SaControl over charon's VICI socket; each call opens its own connection, in a thread."""
 
     def __init__(self, path: Path) -> None:
-        """Raise LocalError where the `vici` package is missing."""
+        """Raise LocalError if the `vici` package is missing."""
         try:
             self._vici: Any = importlib.import_module("vici")
         except ImportError:
@@ -51,7 +51,7 @@ class ViciControl:
         self._tried = asyncio.Event()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
-        """Terminate an SA; False if charon has none by that name or number."""
+        """Terminate an SA; return False if charon has none of that name."""
         return await asyncio.to_thread(self._end, sa)
 
     async def standing(self) -> frozenset[SaName] | None:
@@ -59,7 +59,7 @@ class ViciControl:
         return frozenset(await asyncio.to_thread(self._list))
 
     async def follow(self, heard: SaEvents) -> None:
-        """Tell of SAs that are rekeyed or gone, until cancelled; when the connection is new, of all that stand."""
+        """Report SAs that are rekeyed or gone, until cancelled; on a new connection, report all established SAs."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
         try:
             await asyncio.to_thread(self._listen, loop, stop, heard)
@@ -67,16 +67,17 @@ class ViciControl:
             stop.set()
 
     async def listening(self) -> None:
-        """Wait until charon's events are heard, or charon has turned out not to be there."""
+        """Wait until charon's events are received, or the first attempt to connect has failed."""
         await self._tried.wait()
 
     def _end(self, sa: LiveSa) -> bool:
-        # By its number, so that not all are listed; that it has the name too says that charon was not restarted.
+        # Listing by number avoids listing all SAs. The name must match too: after a restart, charon may use the
+        # number for another SA.
         numbered = self._list({"ike-id": str(sa.unique_id)})
         standing = numbered.get(sa.name) or self._list().get(sa.name)
         if standing is None:
             return False
-        # Without waiting for the peer's answer: charon tells it, and forgets the SA in any case.
+        # Do not wait for the peer's answer: charon sends the deletion, and forgets the SA in any case.
         order = {"ike-id": str(standing.unique_id), "force": "yes", "timeout": "-1"}
         self._call(lambda session: list(session.terminate(order)))
         return True
@@ -104,7 +105,7 @@ class ViciControl:
             connection.close()
 
     def _listen(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
-        """Listen in a thread, again and again; what is heard is told in the loop."""
+        """Listen in a thread, and reconnect after errors; events are passed on in the event loop."""
         silent = False
         while not stop.is_set():
             try:
@@ -122,7 +123,7 @@ class ViciControl:
         for _, message in session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S):
             if stop.is_set():
                 return
-            if new:  # only now is the event registered, so that nothing falls between list and event
+            if new:  # the events are registered by now, so an SA that changes after the listing is not missed
                 loop.call_soon_threadsafe(heard.reconcile, self._list())
                 loop.call_soon_threadsafe(self._tried.set)
                 new = False

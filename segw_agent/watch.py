@@ -1,7 +1,7 @@
-"""Following the ledger's changes: what was proved about certificates is held, and known to hold still.
+"""A cache of proved answers about certificates, kept current by following the ledger's changes.
 
-Each change is told by the node in a way that it cannot keep one back (`voice_dpki.ledger.changes`). A node can only
-fall silent: then, within the bound, nothing that is held is relied on any more.
+The node proves that its list of changes is complete, so it cannot hide one (`voice_dpki.ledger.changes`). It can
+only fall silent, and then the cache is no longer used once the bound has passed.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from voice_dpki.names import CertDigest
 log = logging.getLogger(__name__)
 
 MAX_NEWS = 100_000
-"""Changed keys that are kept for whoever asks what has changed; more are told as "it may be anything"."""
+"""Changed keys that are kept until `next_change` takes them; beyond that, any key may have changed."""
 
 RETRY_S = 0.2
 
 
 class Watch:
-    """Follows the first node that answers; `run` until cancelled. Without nodes nothing is ever held."""
+    """The cache, kept current by `run` with the first node that answers. Without nodes it is never used."""
 
     def __init__(
         self,
@@ -35,7 +35,10 @@ class Watch:
         max_age_s: float,
         max_entries: int,
     ) -> None:
-        """Nothing is fresh if no node was heard within `bound_s` or the newest block is older than `max_age_s`."""
+        """Make an empty cache of at most `max_entries`.
+
+        It is not fresh if no node answered within `bound_s`, or if the newest block is older than `max_age_s`.
+        """
         self._clients, self.clock = clients, clock
         self._bound_s, self._max_age_s = bound_s, max_age_s
         self._holdings = Holdings(max_entries)
@@ -45,11 +48,11 @@ class Watch:
         self._woken = asyncio.Event()
 
     def is_fresh(self) -> bool:
-        """Whether what is held can be relied on now."""
+        """Whether the cache can be relied on now."""
         return self._fresh_s() is not None
 
     def _fresh_s(self) -> float | None:
-        """Return the time if what is held can be relied on at it."""
+        """Return the current time, in Unix seconds, if the cache can be relied on now; None otherwise."""
         header = self._holdings.header
         if header is None or any(client.fork is not None for client in self._clients):
             return None
@@ -61,16 +64,16 @@ class Watch:
         return now_s if heard and header.age_s(now_s) <= self._max_age_s else None
 
     def held(self, digest: CertDigest) -> Resolution | None:
-        """Return what is held about a certificate, with the status of now; None if it must be asked about."""
+        """Return the cached answer about a certificate, with its present status; None if a node must be asked."""
         now_s = self._fresh_s()
         return None if now_s is None else self._holdings.get(digest, now_s)
 
     def hold(self, resolution: Resolution) -> None:
-        """Hold what an answer proved."""
+        """Cache what an answer proved."""
         self._holdings.put(resolution)
 
     async def next_change(self) -> "frozenset[bytes] | None":
-        """Wait until something has changed; returns the keys of leaves that may have: None if it may be any."""
+        """Wait for a change; return the keys of the leaves that changed, or None if any of them may have."""
         await self._woken.wait()
         self._woken.clear()
         news, any_changed = frozenset(self._news), self._any_changed
@@ -79,7 +82,7 @@ class Watch:
         return None if any_changed else news
 
     async def run(self) -> None:
-        """Follow until cancelled; a node that fails is left for the next one."""
+        """Follow the changes until cancelled; when a node fails, go on with the next one."""
         at, failed = 0, False
         while self._clients:
             try:
@@ -93,7 +96,7 @@ class Watch:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self, client: LedgerClient) -> None:
-        """Hear once what is new: at the latest after half the bound, so that silence is noticed within it."""
+        """Fetch changes once; the node answers within half the bound, so that its silence is noticed in time."""
         before = self._holdings.header
         header, changed = await client.changes(before, wait_s=self._bound_s / 2)
         self._heard_s = self.clock.steady_s()

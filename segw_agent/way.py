@@ -1,13 +1,13 @@
-"""The way from the genesis's validators to today's, for a device that has nothing but the genesis.
+"""The way from the genesis's validators to today's: a chain of headers for a device that has only the genesis.
 
-A gateway that staples its answer adds the headers that lead to it where the validators have changed since: the
-answer's JSON has one more member then, which others pass over.
+If the validators have changed since the genesis, a gateway adds these headers to the answer that it staples. The
+answer's JSON then has one more member, which other readers ignore.
 
-    "way": [{"signed_header", "validators"}, ...]   rising heights, at most MAX_WAY
+    "way": [{"signed_header", "validators"}, ...]   ascending heights, at most MAX_WAY
 
-Each header follows from the one before it, or from the genesis, by the light client's rules
-(`voice_dpki.ledger.light`), so a device believes none of it for where it came from. A device that trusts a later
-header begins there.
+Each header follows from the previous one, or from the genesis, by the light client's rules
+(`voice_dpki.ledger.light`), so a device need not trust whoever sent it. A device that already trusts a later header
+begins there.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError, TrustPoint
 
 MAX_WAY = 16
-"""Headers on a way: seven complete changes of the validators, each of which takes two."""
+"""Headers on a way: enough for seven complete changes of the validators, each of which takes two."""
 
 HELP = (
     "the validators have changed since the header that is trusted here, and what came with the answer does not "
     "lead to today's: put a newer header, from GET /ledger/v1/headers/HEIGHT of a node that you trust, into the "
     "file that `trust` in [ledger] names, or configure `urls` to ask a node"
 )
-"""What whoever cannot follow is told."""
+"""What the log of a device says if the way does not lead it to today's validators."""
 
 
 class _HeaderForm(msgspec.Struct):
@@ -50,9 +50,9 @@ def header_of(answer: bytes) -> SignedHeader:
 async def find_way(
     client: LedgerClient, genesis: Genesis, target: SignedHeader, now_s: float
 ) -> tuple[LightBlock, ...]:
-    """Find the shortest way from the genesis to a header, asking a node for others; raises InquiryError.
+    """Find the shortest way from the genesis to a header, with headers from a node; raises InquiryError.
 
-    How long the genesis may be trusted is for the devices to say, so here its age does not matter.
+    The age of the genesis does not matter here: each device decides how long it trusts it.
     """
     blocks: list[LightBlock] = []
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
@@ -71,7 +71,7 @@ async def find_way(
 
 
 def _shortest(chain_id: str, trust: TrustPoint, blocks: list[LightBlock], now_s: float) -> list[LightBlock]:
-    """Leave out what can be skipped: from each header go on to the last one that follows from it."""
+    """Leave out headers that can be skipped: from each one, go on to the last one that follows from it."""
     kept: list[LightBlock] = []
     while blocks:
         at = next((at for at in reversed(range(len(blocks))) if _follows(chain_id, trust, blocks[at], now_s)), 0)
@@ -91,7 +91,10 @@ def _follows(chain_id: str, trust: TrustPoint, block: LightBlock, now_s: float) 
 
 
 def with_way(answer: bytes, way: Sequence[LightBlock], max_bytes: int) -> bytes:
-    """Add a way to an answer; where it is too long, its end is still of use to those who trust a later header."""
+    """Add a way to an answer, in at most `max_bytes`.
+
+    If it is too long, its first headers are dropped: the rest still serves devices that trust a later header.
+    """
     texts = [msgspec.json.encode(block.to_json()) for block in way[-MAX_WAY:]]
     while texts:
         out = b'%s,"way":[%s]}' % (answer.rstrip()[:-1], b",".join(texts))
@@ -102,7 +105,7 @@ def with_way(answer: bytes, way: Sequence[LightBlock], max_bytes: int) -> bytes:
 
 
 def follow_way(answer: bytes, light: LightClient, now_s: float) -> None:
-    """Have a light client trust the headers that came with an answer, as far as it can; raises InquiryError."""
+    """Let a light client verify, and then trust, the headers that came with an answer; raises InquiryError."""
     try:
         for text in msgspec.json.decode(answer, type=_WayForm).way:
             block = LightBlock.from_json(msgspec.json.decode(text))

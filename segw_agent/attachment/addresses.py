@@ -1,7 +1,7 @@
 """Addresses of one run: loopback addresses and ports that no other run on this machine uses.
 
-IKE stands at its own ports 500 and 4500 where that is allowed, so that a capture reads like one from the field. A
-block of addresses is held by a bound socket, which the system releases even when the run is killed.
+IKE uses its own ports 500 and 4500 where that is allowed, so that a capture looks like one from the field. A bound
+socket reserves a block of addresses; the system releases it even if the run is killed.
 """
 
 import socket
@@ -13,18 +13,18 @@ from voice_dpki.ikev2.events import Address
 _LOCK_PORT = 5058
 _BLOCK_SIZE = 16
 _HIGH_PORTS = 10_000
-"""Added to IKE's ports where those below 1024 are not ours to bind."""
+"""Added to IKE's ports if they cannot be bound, for instance because those below 1024 need privileges."""
 
 _HTTP: Mapping[str, tuple[int, int]] = {"engine": (2, 8084), "ledger-a": (3, 8083), "ledger-v": (4, 8083)}
 _IKE: Mapping[str, int] = {"gateway": 5, "device": 6}
-"""Actor to the last octet of its address within the block, and its port."""
+"""Actor to the offset of its address in the block; `_HTTP` has the port, too."""
 
 
 class Addresses:
-    """A block of addresses, held until `close`. Raises LocalError where none is free."""
+    """A block of addresses, reserved until `close`. Raises LocalError if none is free."""
 
     def __init__(self, hosts: Mapping[str, str] | None = None) -> None:
-        """Take a block; `hosts` are other addresses for the gateway or the device, beyond the loopback."""
+        """Reserve a block; `hosts` replaces the loopback addresses of the gateway or the device."""
         for shift, block in _blocks():
             lock = _bound(Address(f"127.0.1.{block + 1}", _LOCK_PORT), socket.SOCK_STREAM)
             if lock is None:
@@ -43,15 +43,15 @@ class Addresses:
         raise LocalError("no free block of addresses in 127.0.1.0/24: too many runs on this machine")
 
     def http(self, actor: str) -> Address:
-        """Where a ledger node listens."""
+        """Return the address at which a ledger node listens."""
         return self._http[actor]
 
     def host(self, actor: str) -> str:
-        """The address of a gateway or device."""
+        """Return the address of the gateway or the device."""
         return self._hosts[actor]
 
     def close(self) -> None:
-        """Give the block back."""
+        """Release the block."""
         self._lock.close()
 
     def _are_free(self) -> bool:
@@ -72,7 +72,7 @@ def _blocks() -> Iterator[tuple[int, int]]:
 
 
 def _bound(address: Address, kind: socket.SocketKind) -> socket.socket | None:
-    """Bind a socket, or return None where that is not possible."""
+    """Return a bound socket, or None if the address cannot be bound."""
     bound = socket.socket(socket.AF_INET, kind)
     if kind is socket.SOCK_STREAM and address.port != _LOCK_PORT:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Trace events of IKEv2, read back: the other end of `segw_agent.tracer`."""
+"""Trace events of IKEv2, read back: the counterpart of `segw_agent.tracer`."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -8,7 +8,7 @@ from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ends, octets
 
 @dataclass(frozen=True, slots=True)
 class IkeEvent(Event):
-    """A datagram, as its sender put it on the wire; `payloads` are the names of what is inside."""
+    """A datagram, as its sender put it on the wire; `payloads` are the names of its payloads."""
 
     src: str
     dst: str
@@ -31,7 +31,7 @@ class AskEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class AnswerEvent(AskEvent):
-    """The answer that came, with the certificate's status at a height, and how long it took."""
+    """The answer to an inquiry: the certificate's status at a height, and how long the answer took."""
 
     status: str
     height: int
@@ -40,7 +40,7 @@ class AnswerEvent(AskEvent):
 
 @dataclass(frozen=True, slots=True)
 class KeysEvent(Event):
-    """An IKE SA's keys, in hexadecimal and by their names in RFC 7296, with both SPIs."""
+    """An IKE SA's SPIs and keys, in hexadecimal, by their names in RFC 7296."""
 
     cipher: str
     values: dict[str, str]
@@ -77,4 +77,4 @@ def _keys(time_s: float, actor: str, members: dict[str, object]) -> Event:
 
 
 KINDS: Kinds = {**COMMON_KINDS, "ike": _ike, "ask": _ask, "answer": _answer, "keys": _keys}
-"""What the programs of an attachment may write."""
+"""The kinds of events that the programs of an attachment may write."""

@@ -20,14 +20,14 @@ _FIRST = (
     "IDr",
     "CERT",
 )
-"""Payloads that a label names first, should there be no room for all."""
+"""Payloads that a label names first, in case there is no room for all."""
 
 Asked = dict[str, list[str]]
-"""H(CERT) to the questions about it that wait for their answers."""
+"""H(CERT) to the texts of the inquiries about it that have no answer yet."""
 
 
 def build(events: Sequence[Event]) -> Ladder:
-    """Make the ladder of all attachments in `events`, which are in the order of time."""
+    """Make the ladder of all attachments in `events`, which are sorted by time."""
     first_s = next((event.time_s for event in events if isinstance(event, IkeEvent)), None)
     if first_s is None:
         return Ladder((), ())
@@ -70,7 +70,7 @@ def _message(event: IkeEvent, ms: float, owners: Mapping[str, str]) -> Row:
 
 
 def _inquiry(event: NoteEvent, ms: float, asked: Asked) -> Row | None:
-    """Show an inquiry that somebody waits for: a gateway also asks about itself, for what it staples."""
+    """Show an inquiry node's note if a traced inquiry is open; fetches of a gateway's own answer are not traced."""
     questions = asked.get(str(event.data.get("digest")))
     if not event.text.startswith("inquiry") or not questions:
         return None
@@ -80,6 +80,6 @@ def _inquiry(event: NoteEvent, ms: float, asked: Asked) -> Row | None:
 
 
 def _owners(events: Iterable[Event]) -> dict[str, str]:
-    """Address to the actor that listens there."""
+    """Return a map from address to the actor that listens there."""
     ready = (event for event in events if isinstance(event, ReadyEvent))
     return {address: event.actor for event in ready for address in event.addresses.values()}

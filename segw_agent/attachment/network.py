@@ -1,7 +1,7 @@
 """The network of one run: a ledger, an operator's gateway and a vendor's device, each program a process of its own.
 
-The embedded engine orders for the operator; `ledger-a` is the operator's inquiry and submission node, `ledger-v`
-the vendor's submission node, and the engine endorses for another vendor.
+The node `engine` orders with the operator's validator key, and endorses for another vendor. `ledger-a` is the
+operator's inquiry and submission node, and `ledger-v` the vendor's submission node.
 """
 
 import signal
@@ -29,7 +29,7 @@ from voice_dpki.shell.network import Network
 from voice_dpki.shell.processes import Running
 
 BOUND_S = 2.0
-"""Within which a revocation ends live SAs, and after which an inquiry node counts as unreachable."""
+"""Time within which a revocation ends live SAs, and timeout after which an inquiry node counts as unreachable."""
 
 NODES = ("engine", "ledger-a", "ledger-v")
 SUBMISSION_NODES = {OPERATOR: "ledger-a", VENDOR: "ledger-v", OTHER_VENDOR: "engine"}
@@ -43,7 +43,7 @@ class Testbed(Network):
     __test__ = False  # pytest: not a test class
 
     def __init__(self, logs: Path, hosts: Mapping[str, str] | None = None) -> None:
-        """Keep programs' logs in `logs`; `hosts` as for Addresses."""
+        """Keep the programs' logs in `logs`; `hosts` is as in Addresses."""
         super().__init__(logs, KINDS)
         self.addresses = Addresses(hosts)
         self.held.callback(self.addresses.close)
@@ -66,7 +66,7 @@ class Testbed(Network):
         integrity: str = "require",
         **changes: object,
     ) -> None:
-        """Start the operator's gateway and wait until it listens; `changes` are further options."""
+        """Start the operator's gateway and wait until it listens; `changes` add to or replace its configuration."""
         sections = {
             "host": self.addresses.host("gateway"),
             "pool": "10.9.0.0/24",
@@ -97,7 +97,7 @@ class Testbed(Network):
         rogue: tuple[str, ...] = (),
         **changes: object,
     ) -> Running:
-        """Start a device, which attaches at once; `rogue` are arguments of one that lies."""
+        """Start a device, which attaches at once; with `rogue`, the arguments of one that lies."""
         urls = [f"http://{self.addresses.http('ledger-a')}"] if asks else []
         sections = {
             "host": self.addresses.host("device"),
@@ -116,32 +116,32 @@ class Testbed(Network):
         return self._launch("device", "segw_agent.main", ("device",), sections)
 
     def end(self, actors: Iterable[str]) -> list[Event]:
-        """Stop programs and return what they traced, which is kept."""
+        """Stop programs and return their trace events, which are also kept for `events`."""
         ended = super().end(actors)
         self._ended += ended
         return ended
 
     def freeze(self, actor: str) -> None:
-        """Have a program neither answer nor end, as a machine that hangs."""
+        """Stop a program from answering or ending, like a machine that hangs."""
         self.running[actor].send(signal.SIGSTOP)
 
     def thaw(self, actor: str) -> None:
-        """Let it go on."""
+        """Let a frozen program continue."""
         self.running[actor].send(signal.SIGCONT)
 
     def events(self) -> list[Event]:
-        """Return what all programs have traced so far, in the order of time."""
+        """Return the trace events of all programs so far, sorted by time."""
         for running in self.running.values():
             running.trace.poll()
         return merge((self._ended, *(running.trace.events for running in self.running.values())))
 
     def stop(self) -> None:
-        """Stop all programs, frozen ones too, and give addresses and temporary files back."""
+        """Stop all programs, frozen ones too, and release addresses and temporary files."""
         for actor in self.running:
             self.thaw(actor)
         super().stop()
 
-    # --- the ledger, as its members' administrators use it ------------------------------------------------------
+    # --- the ledger, as used by its members' administrators -----------------------------------------------------
 
     def record(self, *credentials: Credential) -> None:
         """Have certificates recorded, each through its organisation's submission node; raises SubmissionError."""
@@ -166,7 +166,7 @@ class Testbed(Network):
     # --- configurations -----------------------------------------------------------------------------------------
 
     def _launch(self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, object]) -> Running:
-        """Start a program, in the place of the actor's last one."""
+        """Start a program; if the actor has one already, stop that first."""
         self.end([actor])
         return self.start_program(actor, module, arguments, sections)
 

@@ -1,4 +1,4 @@
-"""What a run showed: each attachment held against what was expected, and the files that prove it."""
+"""The report of a run: each attachment compared with the expected result, and the files that prove it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from voice_dpki.shell.pcap import datagram, endpoint, pcap
 from voice_dpki.shell.report import Check, encode_report
 
 VERSION = 1
-"""Version of report.json's form."""
+"""Version of the format of report.json."""
 
 _WIRESHARK_CIPHERS = {
     "AES-GCM-16-128": ("AES-GCM-128 with 16 octet ICV [RFC5282]", "NONE [RFC4306]"),
@@ -23,7 +23,7 @@ _WIRESHARK_CIPHERS = {
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One attachment as it was seen: who refused (if anybody), the judge's code and step, and how long it took."""
+    """One attachment as observed: who refused (if anybody), the judge's code and step, and how long it took."""
 
     refused_by: str | None
     code: str | None
@@ -35,7 +35,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is reported of one run."""
+    """The whole report of one run."""
 
     scenario: str
     shows: str
@@ -52,7 +52,7 @@ class Report:
 
 
 def assess(scenario: Scenario, events: Sequence[Event], started_at: str, files: dict[str, str]) -> Report:
-    """Hold what was seen against what the scenario expects."""
+    """Compare what was observed with what the scenario expects."""
     attachments = tuple(_attachments(events))
     checks = tuple(_checks(scenario, attachments, events))
     held = all(check.held for check in checks)
@@ -66,7 +66,7 @@ def wire_capture(events: Iterable[Event]) -> bytes:
 
 
 def decryption_table(events: Iterable[Event]) -> bytes:
-    """Return Wireshark's ikev2_decryption_table, with which it shows what was encrypted."""
+    """Return Wireshark's ikev2_decryption_table, with which it decrypts the capture."""
     lines = [_table_line(event) for event in events if isinstance(event, KeysEvent) and event.actor == "gateway"]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines)).encode("ascii")
 
@@ -78,7 +78,7 @@ def _table_line(event: KeysEvent) -> str:
 
 
 def _attachments(events: Sequence[Event]) -> Iterable[Attachment]:
-    """Cut the events at the device's results."""
+    """Split the events into attachments, each of which ends with a result of the device."""
     started_s: float | None = None
     refusal: NoteEvent | None = None
     for event in events:
@@ -141,7 +141,7 @@ def _good(events: Sequence[Event]) -> Iterable[Check]:
 
 
 def _ended_in_time(events: Sequence[Event]) -> Check:
-    """From the change (or the expiry) until the gateway told the device."""
+    """Check that the gateway ended the SA: within BOUND_S of a change of status, or at all for an expiry."""
     notes = [event for event in events if isinstance(event, NoteEvent)]
     ended = next((note for note in notes if note.text.startswith("live SA ended")), None)
     if ended is None:
@@ -155,5 +155,5 @@ def _ended_in_time(events: Sequence[Event]) -> Check:
 
 
 def _texts(events: Sequence[Event]) -> list[str]:
-    """What was noted, asked and answered."""
+    """Return the texts of notes, inquiries and answers."""
     return [event.text for event in events if isinstance(event, NoteEvent | AskEvent)]

@@ -1,4 +1,4 @@
-"""A device that lies, for scenarios: it claims another's identity, or states an integrity of another time."""
+"""A device that lies, for scenarios: it claims another identity, or replays another SA's integrity statement."""
 
 import argparse
 import asyncio
@@ -20,23 +20,23 @@ from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.program import run
 
 OLD_SA = SaName(bytes(8), bytes(8))
-"""The IKE SA that a replayed statement was made for."""
+"""The IKE SA for which the replayed statement was made."""
 
 
 class RogueParty(Party):
-    """A party whose identity need not be its certificate's."""
+    """A party whose identity need not be in its certificate."""
 
     def __post_init__(self) -> None:
         """Check nothing."""
 
 
 class RogueDevice(Device):
-    """States its integrity with what it has left of another IKE SA."""
+    """A device that, with `forge`, sends an integrity statement made for another IKE SA."""
 
     forge = False
 
     def state_integrity(self, sa: SaName) -> bytes:
-        """Return the statement that goes into N(INTEGRITY_INFO)."""
+        """Return the statement for N(INTEGRITY_INFO)."""
         content = super().state_integrity(OLD_SA if self.forge else sa)
         return IntegrityInfo.parse(content).serialize()
 

@@ -1,6 +1,6 @@
-"""Scenarios: the good attachment, and what must be refused, by whom and at which step.
+"""Scenarios: the good attachment, and those that must be refused, by whom and at which step.
 
-No victim has a switch for any of this: certificates are really recorded, suspended, revoked or expired, and a
+Gateway and device have no test switches: certificates are really recorded, suspended, revoked or expired, and a
 device that lies is another program (`segw_agent.attachment.rogue`).
 """
 
@@ -25,18 +25,18 @@ from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 from voice_dpki.shell.processes import Running
 
 ATTACH_TIMEOUT_S = 30.0
-"""For a device to attach, or to give up."""
+"""Time for a device to attach or to give up."""
 
 EXPIRES_IN_S = 3
-"""Lifetime of the certificate that expires while one looks on."""
+"""Lifetime of the certificate that expires during its scenario."""
 
 REKEYED = ("child SA rekeyed", "IKE SA rekeyed")
-"""What a device notes."""
+"""Texts of the notes that a device traces when it rekeys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How one run of the device ends: attached, or refused by whom, with the judge's code, at which step."""
+    """The expected end of one attachment: attached, or refused by whom, with the judge's code, at which step."""
 
     refused_by: str | None = None
     code: str | None = None
@@ -52,7 +52,7 @@ def _by_gateway(code: str, step: str) -> Expected:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is tried, what it shows, what must come of each attachment, and whether a live SA must be ended."""
+    """A scenario: what it shows, the expected end of each attachment, and whether a live SA must be ended."""
 
     name: str
     shows: str
@@ -79,7 +79,7 @@ def _recorded_device(testbed: Testbed, file: str = "enb1", lifetime_s: int = LIF
 
 
 def _run(testbed: Testbed, device: Credential, **options: object) -> None:
-    """Attach once (or as often as told), and go."""
+    """Run a device until it ends by itself: it attaches once, or as often as `attach` says."""
     testbed.start_device(device, **options).wait_end(ATTACH_TIMEOUT_S)  # type: ignore[arg-type]
     testbed.end(["device"])
 
@@ -319,7 +319,7 @@ DEFAULT = "attached"
 
 
 def scenario_named(name: str) -> Scenario:
-    """Return a scenario; raises LocalError that names those that there are."""
+    """Return a scenario; raises LocalError that lists the known ones."""
     if name not in SCENARIOS:
         raise LocalError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
     return SCENARIOS[name]

@@ -1,6 +1,7 @@
-"""Provisioning: what an operator, its gateway, a vendor and its devices have on their disks to begin with.
+"""Provisioning: the files that an operator, its gateway, a vendor and its devices start with.
 
-Keys, self-signed certificates, the ledger's genesis, tokens and a configuration for each program: all made afresh.
+These are keys, self-signed certificates, the ledger's genesis, tokens and a configuration for each program. All are
+made new for each run.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from voice_dpki.x509.profile import build_certificate, digest_of
 CHAIN_ID = "voice-dpki-attach"
 _DAY_S = 86_400
 LIFETIME_S = 30 * _DAY_S
-"""Of certificates, unless another is given."""
+"""Default lifetime of certificates."""
 
 OPERATOR, VENDOR, OTHER_VENDOR = "Operator A", "Vendor V", "Vendor W"
 GATEWAY_NAME = "segw.a.example"
@@ -42,7 +43,7 @@ _MEMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A certificate on the disk with its key, and who has it recorded."""
+    """A certificate and its key on disk, and the organisation that has it recorded."""
 
     name: str
     organization: str
@@ -52,12 +53,12 @@ class Credential:
 
     @property
     def digest(self) -> CertDigest:
-        """H(CERT), by which the ledger knows it."""
+        """H(CERT), the certificate's key on the ledger."""
         return digest_of(self.der)
 
 
 class Site:
-    """The folder of one run and what stands in it."""
+    """The folder of one run and its files."""
 
     def __init__(self, folder: Path, clock: Clock, random: Random) -> None:
         self.folder = folder
@@ -68,13 +69,13 @@ class Site:
 
     @property
     def genesis(self) -> Path:
-        """The ledger's genesis: the trust anchor of everyone here, and all that a device is provisioned with."""
+        """The ledger's genesis: the trust anchor of every program, and the only one that a device has."""
         return self.folder / "genesis.json"
 
     def credential(
         self, file: str, name: str, organization: str, *, lifetime_s: int = LIFETIME_S, rsa: bool = False
     ) -> Credential:
-        """Make a certificate with its key; recording it is another step."""
+        """Make a certificate and its key, but do not record it."""
         now_s, signer = int(self._clock.now_s()), generate_rsa() if rsa else generate_es256()
         der = build_certificate(
             signer,
@@ -93,7 +94,7 @@ class Site:
         return write_config(self.folder, actor, sections)
 
     def submission(self, organization: str) -> dict[str, object]:
-        """The [submission] section of a node that endorses for a member."""
+        """Return the [submission] section of a node that endorses for a member."""
         return {
             "organization": organization,
             "endorsing_key": f"{_file(organization)}-endorsing.pem",

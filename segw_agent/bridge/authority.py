@@ -1,8 +1,9 @@
-"""The bridge CA: its certificate, its OCSP responder's, and those that it issues for self-signed ones. Pure.
+"""The bridge CA: its own certificate, its OCSP responder's, and those that it issues for self-signed ones. Pure.
 
-The same self-signed certificate gives the same issued one, byte for byte, so that a serial number is never used for
-two (RFC 5280 §4.1.2.2). Of its extensions only the names are taken over: extended key usage, above all, would let a
-device sign OCSP answers for the CA (RFC 6960 §4.2.2.2).
+Issuing is deterministic: the same self-signed certificate always gives the same issued one, byte for byte. So no
+serial number is used for two certificates (RFC 5280 §4.1.2.2). Of the self-signed certificate's extensions only the
+names are copied: above all, a copied extended key usage would let a device sign OCSP answers for the CA (RFC 6960
+§4.2.2.2).
 """
 
 import re
@@ -22,7 +23,7 @@ from voice_dpki.x509.profile import CertificateProfile
 DAY_S = 86_400
 
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9-]{1,63}\Z", re.IGNORECASE | re.ASCII)
-"""One host's name, of two labels or more: no `*`, which gateways would take for all names below."""
+"""One host's name, of two labels or more. It has no `*`, which gateways would match with all names below it."""
 
 _SUBJECT = frozenset(
     {
@@ -33,14 +34,14 @@ _SUBJECT = frozenset(
         NameOID.SERIAL_NUMBER,
     }
 )
-"""What a subject may say: an e-mail address or domain in it would be a name that nobody checked."""
+"""Attributes that a subject may have: an e-mail address or domain in it would be a name that nobody checked."""
 
 BACKDATED_S = 3600
-"""Clocks of gateways and devices may be behind ours by so much."""
+"""How far the clocks of gateways and devices may be behind ours."""
 
 
 class IssueError(PeerError):
-    """No certificate is issued for a self-signed one; the sentence says why."""
+    """A self-signed certificate for which none is issued; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Authority:
 
 
 def make_authority(signer: LocalSigner, name: str, now_s: int, days: int) -> Authority:
-    """Make a CA of a key and a common name; no CA can be below it."""
+    """Make a CA from a key and a common name; it cannot have subordinate CAs."""
     subject = _named(name)
     builder = (
         _builder(subject, subject, signer, now_s, days)
@@ -63,7 +64,7 @@ def make_authority(signer: LocalSigner, name: str, now_s: int, days: int) -> Aut
 
 
 def make_responder(authority: Authority, signer: LocalSigner, now_s: int, days: int) -> x509.Certificate:
-    """Make the certificate of a responder: it may sign OCSP answers, and nobody asks whether it is revoked."""
+    """Make the certificate of a responder: it may sign OCSP answers, and clients do not check it for revocation."""
     issuer = authority.certificate.subject
     name = str(issuer.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
     builder = (
@@ -78,9 +79,9 @@ def make_responder(authority: Authority, signer: LocalSigner, now_s: int, days: 
 
 
 def issue(authority: Authority, profile: CertificateProfile, ocsp_url: str) -> x509.Certificate:
-    """Issue a certificate over a self-signed one's subject, names and key; raises IssueError.
+    """Issue a certificate for the subject, names and key of a self-signed one; raises IssueError.
 
-    Whether the ledger vouches for it is another question (`segw_agent.bridge.vouching`).
+    The caller checks whether the ledger vouches for it (`segw_agent.bridge.vouching`).
     """
     own = x509.load_der_x509_certificate(profile.der)
     _check_names(own, profile)
@@ -108,7 +109,10 @@ def issue(authority: Authority, profile: CertificateProfile, ocsp_url: str) -> x
 
 
 def _check_names(own: x509.Certificate, profile: CertificateProfile) -> None:
-    """Hold the names to those that rules can be held to; what else is in there, some gateway would take for one."""
+    """Refuse names that no rule checks, for some gateway would take one of them for the identity.
+
+    Raises IssueError.
+    """
     try:
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -46,7 +46,7 @@ EXIT_REFUSED = 1
 
 
 def add_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """Add `bridge` and its commands; `run` takes the parsed arguments, and gives the exit status."""
+    """Add `bridge` and its commands. Each sets `run`, which maps parsed arguments to an exit status."""
     text = "".join(f"  {line}\n" for line in EXAMPLE.splitlines())
     bridge = commands.add_parser("bridge", help=SUMMARY, description=f"One configuration (TOML):\n\n{text}")
     added = bridge.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
@@ -179,7 +179,11 @@ def _make_folder(path: Path) -> None:
 
 
 def _write_issued(path: Path, data: bytes) -> None:
-    """Write a certificate, but never over another one: two of an identity may be in use, or it is the original."""
+    """Write a certificate, but never overwrite another one.
+
+    Two certificates of one identity may be in use, or the file there may be the self-signed original. Raises
+    LocalError.
+    """
     if not path.exists():
         write_new(path, data, FOR_ALL)
     elif read_file(path, "certificate") != data:

@@ -70,7 +70,7 @@ class ResponderSection(Config, frozen=True, kw_only=True):
 
 
 class PolicySection(Config, frozen=True, kw_only=True):
-    """For whom certificates are issued and vouched for."""
+    """The certificates for which the bridge issues others, and vouches."""
 
     organizations: tuple[str, ...]
     allow: tuple[str, ...]
@@ -81,7 +81,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     """The bridge's TOML file; see EXAMPLE."""
 
     ocsp_url: Annotated[str, msgspec.Meta(pattern=r"^http://[!-~]{1,500}$")]
-    """Plain HTTP: answers are signed, and TLS would ask for a certificate whose status somebody wants to know."""
+    """Plain HTTP: answers are signed, and TLS would need one more certificate whose status must be checked."""
     ca: CaSection
     responder: ResponderSection
     listen: Listen
@@ -94,7 +94,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A configuration and where its files are; what they hold is read when it is needed. All raise LocalError."""
+    """A configuration and its path; files that it names are read on demand. Every method may raise LocalError."""
 
     config: BridgeConfig
     path: Path
@@ -108,7 +108,7 @@ class Bridge:
         return cls(config, path)
 
     def file(self, name: str) -> Path:
-        """Return where a file is that the configuration names."""
+        """Return the path of a file that the configuration names."""
         return resolve(self.path, name)
 
     def authority(self) -> Authority:
@@ -118,7 +118,7 @@ class Bridge:
         return Authority(certificate, self._key(section.key, certificate))
 
     def answer_signer(self) -> AnswerSigner:
-        """Read the responder's certificate and key, and hold them to the CA's certificate."""
+        """Read the responder's certificate and key, and check them against the CA's certificate."""
         section, ca = self.config.responder, self._certificate(self.config.ca.certificate)
         certificate = self._certificate(section.certificate)
         try:
@@ -128,7 +128,7 @@ class Bridge:
         return AnswerSigner(ca, certificate, self._key(section.key, certificate))
 
     def setup(self) -> Setup:
-        """Read what the ledger is asked and judged by."""
+        """Read the settings for inquiries and the policy."""
         section = self.config.policy
         policy = Policy(organizations=frozenset(section.organizations), allow=section.allow, deny=section.deny)
         ledger, trace = self.config.ledger, self.config.trace

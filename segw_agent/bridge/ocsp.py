@@ -4,7 +4,7 @@
     CertID       ::= SEQUENCE { hashAlgorithm, issuerNameHash, issuerKeyHash, serialNumber }
     OCSPResponse ::= SEQUENCE { responseStatus, responseBytes { BasicOCSPResponse }? }
 
-One certificate is asked about at a time, as RFC 5019 §2.1.1 has it. Signatures of requests are not looked at.
+A request is about exactly one certificate, as in RFC 5019 §2.1.1. Signatures of requests are ignored.
 """
 
 from collections.abc import Iterator
@@ -22,20 +22,20 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.x509.keys import LocalSigner
 
 MAX_REQUEST_BYTES = 4096
-"""Largest request; one about one certificate has some 120 octets, signed with a certificate 2000."""
+"""Largest request; one about one certificate has about 120 octets, or 2000 if it is signed with a certificate."""
 
 MAX_NONCE_OCTETS = 128
-"""RFC 9654 §2.1; there are nonces from 1 octet on."""
+"""Longest nonce (RFC 9654 §2.1); the shortest has 1 octet."""
 
 _HASHES = (hashes.SHA1(), hashes.SHA224(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())  # noqa: S303
-"""Those that a CertID may have. It names an issuer, and proves nothing, so that SHA-1 does no harm."""
+"""Hash algorithms that a CertID may use. A CertID names an issuer and proves nothing, so SHA-1 does no harm."""
 
 Failure = ocsp.OCSPResponseStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a request asks about: a CertID, and the nonce that must come back."""
+    """The contents of a request: a CertID, and the nonce that the answer must repeat."""
 
     algorithm: hashes.HashAlgorithm
     issuer: tuple[bytes, bytes]
@@ -46,7 +46,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is answered about a certificate; times are whole seconds since the Unix epoch."""
+    """The answer about a certificate; times are whole seconds since the Unix epoch."""
 
     status: ocsp.OCSPCertStatus
     this_update_s: int
@@ -56,7 +56,7 @@ class Status:
 
 
 def parse_query(data: bytes) -> Query:
-    """Parse a request; raises MalformedError, also on several certificates and critical extensions."""
+    """Parse a request; raises MalformedError, also for several certificates and unknown critical extensions."""
     if len(data) > MAX_REQUEST_BYTES:
         raise MalformedError(f"an OCSP request has at most {MAX_REQUEST_BYTES} octets")
     with _library_errors():
@@ -70,12 +70,12 @@ def parse_query(data: bytes) -> Query:
 
 
 def failure(status: ocsp.OCSPResponseStatus) -> bytes:
-    """Return an answer that says only why there is none."""
+    """Return an unsuccessful answer, which has a status and nothing else."""
     return ocsp.OCSPResponseBuilder.build_unsuccessful(status).public_bytes(Encoding.DER)
 
 
 class AnswerSigner:
-    """Signs answers about certificates of one CA, as its delegated responder (RFC 6960 §4.2.2.2)."""
+    """The signer of answers about one CA's certificates, as its delegated responder (RFC 6960 §4.2.2.2)."""
 
     def __init__(self, ca: x509.Certificate, certificate: x509.Certificate, signer: LocalSigner) -> None:
         self._certificate, self._signer = certificate, signer
@@ -83,11 +83,11 @@ class AnswerSigner:
         self.not_after_s = int(certificate.not_valid_after_utc.timestamp())
 
     def serves(self, query: Query) -> bool:
-        """Tell whether the question is about a certificate of this CA."""
+        """Tell whether the query is about a certificate of this CA."""
         return (query.algorithm.name, *query.issuer) in self._issuers
 
     def answer(self, query: Query, status: Status) -> bytes:
-        """Sign an answer; its CertID is the question's."""
+        """Sign an answer; its CertID is the query's."""
         builder = ocsp.OCSPResponseBuilder().add_response_by_hash(
             *query.issuer,
             query.serial,
@@ -107,7 +107,7 @@ class AnswerSigner:
 
 @contextmanager
 def _library_errors() -> Iterator[None]:
-    """Turn what the X.509 library raises into MalformedError: it parses lazily, so any access may find a fault."""
+    """Turn the X.509 library's errors into MalformedError; it parses lazily, so any access may raise one."""
     try:
         yield
     except NotImplementedError:

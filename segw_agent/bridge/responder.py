@@ -1,4 +1,4 @@
-"""The OCSP responder: each answer is made for one question, from what the ledger proves at that moment."""
+"""The OCSP responder: each answer is made for one request, from what the ledger proves at that moment."""
 
 import base64
 import binascii
@@ -26,10 +26,10 @@ _SAID_MALFORMED, _SAID_UNKNOWN, _SAID_ANSWERED, _SAID_FAILED = (Seldom(log) for 
 PATH = "/ocsp"
 
 MAX_AT_ONCE = 64
-"""Questions that wait for the ledger; those beyond are told to try later."""
+"""Requests that may wait for the ledger at the same time; further ones are told to try later."""
 
 COST = 10
-"""Of a question, against `[limits]`: two inquiries and a signature."""
+"""Cost of a request, counted against `[limits]`: two inquiries and a signature."""
 
 ANSWERS = Counter("segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
 SECONDS = Histogram(
@@ -50,32 +50,32 @@ _REVOKED: Mapping[str, x509.ReasonFlags | None] = {
     "identity-not-allowed": x509.ReasonFlags.privilege_withdrawn,
     "authority": x509.ReasonFlags.privilege_withdrawn,
 }
-"""Refusals that are a revocation to whoever asks, and for what reason; all others mean that nothing is known."""
+"""Refusals that are answered as a revocation, and the reason given; all others are answered as unknown."""
 
 _UNSAID = frozenset({x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl})
-"""Reasons that an answer leaves out: RFC 5280 §5.3.1."""
+"""Reasons that an answer omits (RFC 5280 §5.3.1)."""
 
 
 class Responder:
-    """Answers OCSP requests."""
+    """The OCSP service."""
 
     def __init__(
         self, vouching: Vouching, signer: AnswerSigner, clock: Clock, *, validity_s: float, max_age_s: float
     ) -> None:
-        """Answers are good for at most `validity_s`, and no longer than until their proof is `max_age_s` old."""
+        """Make answers that expire after `validity_s`, or earlier when their proof is `max_age_s` old."""
         self._vouching, self._signer, self._clock = vouching, signer, clock
         self._validity_s, self._max_age_s = validity_s, max_age_s
         self._waiting = 0
         NOT_AFTER.set(signer.not_after_s)
 
     def app(self) -> HttpApp:
-        """Return the HTTP service: OCSP by POST and GET, metrics, and whether it is alive."""
+        """Return the HTTP application: OCSP by POST and GET, metrics, and the liveness route."""
         post = Route("POST", PATH, self._post, max_body_bytes=MAX_REQUEST_BYTES, cost=COST)
         get = Route("GET", f"{PATH}/{{request*}}", self._get, cost=COST)  # base64 may hold slashes (RFC 6960, A.1)
         return HttpApp([post, get, METRICS_ROUTE, HEALTH_ROUTE])
 
     async def answer(self, data: bytes) -> bytes:
-        """Answer a request, whatever it is; what cannot be answered for sure is a failure."""
+        """Answer a request, which may be any bytes; in any doubt the answer is a failure."""
         began_s = perf_counter()
         outcome, answer = await self._answered(data)
         ANSWERS.labels(outcome).inc()
@@ -89,7 +89,7 @@ class Responder:
         try:
             data = base64.b64decode(request.path_args["request"], validate=True)
         except (binascii.Error, ValueError):
-            data = b""  # which is malformed
+            data = b""  # no valid request, so it is answered as malformed
         return _response(await self.answer(data))
 
     async def _answered(self, data: bytes) -> tuple[str, bytes]:
@@ -110,7 +110,7 @@ class Responder:
             late = error.code in _TRY_LATER
             outcome = "try-later" if late else "internal-error"
             return outcome, failure(Failure.TRY_LATER if late else Failure.INTERNAL_ERROR)
-        except Exception as error:  # whatever goes wrong here must not be taken for an answer
+        except Exception as error:  # fail closed: an error must not look like a status
             _SAID_FAILED.error("a certificate could not be judged", error)
             return "internal-error", failure(Failure.INTERNAL_ERROR)
         finally:
@@ -149,5 +149,5 @@ def _reason(verdict: Verdict) -> x509.ReasonFlags | None:
 
 
 def _response(answer: bytes) -> Response:
-    """No cache between may keep it: it is as old as its thisUpdate says."""
+    """Return the HTTP response; caches must not keep it, or it would be served when it is out of date."""
     return Response(200, answer, "application/ocsp-response", (("Cache-Control", "no-store"),))

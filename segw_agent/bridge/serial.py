@@ -1,8 +1,8 @@
-"""Serial numbers that say which certificate on the ledger is meant, so that the responder needs no database.
+"""Serial numbers that identify the certificate on the ledger, so that the responder needs no database.
 
-RFC 5280 §4.1.2.2 admits positive integers of at most 20 octets, whose first bit is therefore 0: the other 159 hold
-the leading bits of H(CERT) of the self-signed certificate. Finding a second certificate for a serial takes 2^159
-hashes, making two with one serial 2^79: both are refused then.
+RFC 5280 §4.1.2.2 admits positive integers of at most 20 octets, so the first bit is 0. The other 159 bits are the
+leading bits of H(CERT) of the self-signed certificate. To find a second certificate for a given serial takes about
+2^159 hashes, to make two with the same serial about 2^79; if both are recorded, both are refused.
 """
 
 from voice_dpki.names import CertDigest
@@ -11,7 +11,7 @@ SERIAL_OCTETS = 20
 SERIAL_BITS = 8 * SERIAL_OCTETS - 1
 
 _PREFIX_DIGITS = SERIAL_BITS // 4
-"""Hexadecimal digits that a serial holds whole; 3 bits are over."""
+"""Whole hexadecimal digits in a serial; 3 bits remain."""
 
 
 def serial_of(digest: CertDigest) -> int:
@@ -25,5 +25,5 @@ def is_serial(number: int) -> bool:
 
 
 def prefix_of(serial: int) -> str:
-    """Return the hexadecimal digits with which H(CERT) begins; `serial_of` of a candidate tells the rest."""
+    """Return the leading hexadecimal digits of H(CERT); compare `serial_of` of a candidate for the last 3 bits."""
     return f"{serial << 1:0{2 * SERIAL_OCTETS}x}"[:_PREFIX_DIGITS]

@@ -1,6 +1,6 @@
-"""What the ledger, and the operator's rules, say of a self-signed certificate: the judge of issuing and of OCSP.
+"""The bridge's judge of self-signed certificates, by the ledger and the operator's rules, for issuing and OCSP.
 
-Every answer is proved, and judged anew; a node that gives none that holds is passed over for the next one.
+Every judgement uses a new, proved answer. If a node gives no valid answer, the next one is asked.
 """
 
 import logging
@@ -27,23 +27,23 @@ _NO_SA = SaName(bytes(8), bytes(8))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is proved by the header of `time_s`: a valid certificate, or why it is refused."""
+    """A judgement, proved by a header of time `time_s` (Unix time): trusted if `refusal` is None."""
 
     refusal: Untrusted | None
     time_s: float
     record: CertRecord | None = None
     changed_s: float | None = None
-    """When the record came to be as it is, as the node says: only the height is proved."""
+    """When the record last changed, in Unix time, as the node says; only the block's height is proved."""
 
 
 class Vouching:
-    """Asks the nodes of `clients`, in their order."""
+    """The judge; it asks the nodes of `clients`, in their order."""
 
     def __init__(self, clients: Sequence[LedgerClient], policy: Policy, clock: Clock) -> None:
         self._clients, self._policy, self._clock = clients, policy, clock
 
     async def about(self, digest: CertDigest) -> Verdict:
-        """Judge a self-signed certificate; raises InquiryError where nothing is known."""
+        """Judge a self-signed certificate; raises InquiryError if no node gives a valid answer."""
         return await self._from_any(lambda client: self._about(client, digest))
 
     async def about_serial(self, serial: int) -> Verdict:
@@ -95,14 +95,14 @@ class Vouching:
 
 
 def _meant(prefix: PrefixResolution, serial: int) -> list[CertDigest]:
-    """Return the recorded certificates that a serial number stands for; raises InquiryError if one is kept back."""
+    """Return the recorded certificates with a serial number; raises InquiryError if the node withheld a record."""
     if any(serial_of(CertDigest(key)) == serial for key in prefix.others):
         raise InquiryError(InquiryCode.UNPROVEN, "the answer does not show the certificate's record")
     return [digest for digest in prefix.recorded if serial_of(digest) == serial]
 
 
 async def _time_of(client: LedgerClient, height: int) -> float | None:
-    """Ask for the time of a block, for people to read; None if the node does not tell."""
+    """Fetch the Unix time of a block, for the answer's revocation time; None if the node does not give it."""
     try:
         return (await client.light_block(height)).signed_header.header.time_ns / 1e9
     except InquiryError:
