@@ -1,5 +1,5 @@
-"""The ledger, as its members' administrators use it: what they record or change, and when others know of it."""
-# ruff: noqa: TID251 - this is a shell: it asks nodes, and waits
+"""Administration of the ledger: record certificates, change their status, and wait until other nodes know."""
+# ruff: noqa: TID251 - this is a shell: it sends requests to nodes, and waits
 
 import asyncio
 import time
@@ -23,21 +23,22 @@ T = TypeVar("T")
 _POLL_S = 0.02
 
 _LOOK_S = 0.2
-"""How often to look whether the network still stands, while its nodes are asked."""
+"""How often to call the check while requests are under way."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionNode:
-    """A node that endorses for its member, and the token by which it knows the administrator."""
+    """A node that endorses for its member, and the token that authenticates the administrator to it."""
 
     url: str
     token: str
 
 
 class Administration:
-    """Changes one ledger, and returns when that is done.
+    """An administrator of one ledger; each method returns when its work is done.
 
-    `check` raises once there is no use in waiting, for instance because a node has ended; so does each method then.
+    `check` raises if it is useless to wait any longer, for instance because a node has ended. The method then
+    raises the same exception.
     """
 
     def __init__(self, genesis: Genesis, check: Callable[[], None] = lambda: None) -> None:
@@ -46,7 +47,10 @@ class Administration:
         self._tell = Seldom()
 
     def record(self, submissions: Iterable[tuple[SubmissionNode, bytes]]) -> Height:
-        """Have certificates recorded, all at once; returns the height by which all are. Raises SubmissionError."""
+        """Record certificates at the same time; return the height by which all are recorded.
+
+        Raises SubmissionError.
+        """
 
         async def submit(node: SubmissionNode, der: bytes) -> Receipt:
             async with self._client(node.url) as client:
@@ -58,7 +62,7 @@ class Administration:
         return max(receipt.height for receipt in self._run(submit_all()))
 
     def change(self, node: SubmissionNode, digest: CertDigest, status: CertStatus, reason: str) -> Height:
-        """Have a certificate revoked, suspended or resumed (VALID); returns the height. Raises SubmissionError."""
+        """Revoke, suspend or resume (VALID) a certificate; return the change's height. Raises SubmissionError."""
 
         async def change() -> Receipt:
             async with self._client(node.url) as client:
@@ -85,7 +89,7 @@ class Administration:
         self._run(reach_all())
 
     def _run(self, work: Coroutine[object, object, T]) -> T:
-        """Run `work`, and cancel it where the check raises."""
+        """Run `work`, and cancel it if the check raises."""
 
         async def watched() -> T:
             working = asyncio.ensure_future(work)
@@ -93,7 +97,7 @@ class Administration:
                 while not (await asyncio.wait({working}, timeout=_LOOK_S))[0]:
                     self._check()
                 if working.exception() is not None:
-                    self._check()  # the end of a node says more than its silence
+                    self._check()  # that a node has ended says more than that it does not answer
                 return working.result()
             finally:
                 working.cancel()

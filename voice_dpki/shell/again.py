@@ -1,4 +1,4 @@
-"""Requests that are repeated: a node that is busy says so, and when to ask again, and commands then do."""
+"""Retries of requests to a node that is unreachable, or that says it is busy and perhaps when to try again."""
 # ruff: noqa: TID251 - this is a shell: it waits
 
 import asyncio
@@ -14,31 +14,31 @@ from voice_dpki.shell.ending import say
 T = TypeVar("T")
 
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0)
-"""Pauses before a request that nobody answered is sent again; a node that says it is busy is asked for longer."""
+"""Pauses before the retries of a request; if the node says it is busy, the last one is repeated until BUSY_S."""
 
 MAX_RETRY_AFTER_S = 30.0
-"""A node that wants to be left alone for longer is asked again after this time."""
+"""Longest Retry-After that is honoured; after this time, the request is repeated in any case."""
 
 BUSY_S = 300.0
-"""A node that has been busy for so long, without taking one request, is given up."""
+"""How long one request is retried at most."""
 
 __all__ = ["BUSY", "Pauses", "Seldom", "Tell", "again", "retry_after_s"]
 
 _TELL_S = 10.0
 
 Tell = Callable[[str], None]
-"""Tells the person at the terminal something."""
+"""Prints a sentence for the person at the terminal."""
 
 
 class Seldom:
-    """Tells of repeated requests, but not of each: once in ten seconds, however many wait."""
+    """A `Tell` that passes on at most one sentence in ten seconds, however many requests are repeated."""
 
     def __init__(self, tell: Tell = say) -> None:
         self._tell = tell
         self._next_s = 0.0
 
     def __call__(self, sentence: str) -> None:
-        """Tell, unless something was told just now."""
+        """Pass the sentence on, unless another one was in the last ten seconds."""
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + _TELL_S
@@ -46,7 +46,7 @@ class Seldom:
 
 
 class Pauses:
-    """When one request is repeated, and when it is given up; make one for each request."""
+    """The pauses between the retries of one request, and when to give up; make one for each request."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -55,9 +55,9 @@ class Pauses:
         self._give_up_s = time.monotonic() + BUSY_S
 
     async def pause(self, why: str, *, busy: bool, wished_s: float = 0.0) -> bool:
-        """Wait until the request can be sent again; False if that is no use any more.
+        """Wait until the request can be sent again; return False, without waiting, if it is time to give up.
 
-        `busy`: the node says that it is, and may have said in `wished_s` for how long it wants to be left alone.
+        `busy` says that the node answered that it is busy; `wished_s` is then its Retry-After, or 0.
         """
         pause_s = next(self._away, self._last_s if busy else None)
         if pause_s is None or time.monotonic() > self._give_up_s:
@@ -70,9 +70,9 @@ class Pauses:
 
 
 async def again(ask: Callable[[], Awaitable[T]], tell: Tell) -> T:
-    """Return what `ask` does, which is repeated while the node is busy or away.
+    """Return the result of `ask`, which is retried while the node is busy or unreachable.
 
-    Raises InquiryError and SubmissionError: at once if the request was refused, else in the end.
+    Raises InquiryError and SubmissionError: at once if the request was refused, or else after the last retry.
     """
     pauses = Pauses(tell)
     while True:

@@ -1,4 +1,4 @@
-"""The umbrella command `voice-dpki`: finds its subcommands through entry points, so it imports no service."""
+"""The umbrella command `voice-dpki`: it finds its subcommands through entry points, so it imports no service."""
 
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
@@ -12,7 +12,7 @@ is the help text."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `voice-dpki COMMAND ...` and return its exit status; whatever ends it is said in a line."""
+    """Run `voice-dpki COMMAND ...` and return its exit status; an error is printed as one line."""
     given = sys.argv[1:] if arguments is None else arguments
     return guarded(lambda: _run(given))
 

@@ -1,4 +1,4 @@
-"""Noticing that the wall clock was set while a program runs; the ledger tells which time is right."""
+"""Detects that the wall clock was set while a program runs. Only the ledger tells which time is right."""
 
 import asyncio  # noqa: TID251 - this is a shell: it looks at the clocks now and then
 import logging
@@ -13,13 +13,13 @@ EVERY_S = 1.0
 """How often the two clocks are compared."""
 
 SET_S = 10.0
-"""A wall clock that moved by more against the monotonic one was set."""
+"""A wall clock that moved by more than this against the monotonic clock was set."""
 
 SET = Counter("voice_dpki_clock_set", "How often this machine's wall clock was set by more than 10 s.")
 
 
 async def watch_clock(clock: Clock | None = None, every_s: float = EVERY_S) -> None:
-    """Say in the log whenever the wall clock was set, until cancelled."""
+    """Log whenever the wall clock was set, until cancelled."""
     clock = clock or SystemClock()
     before_s = clock.now_s() - clock.steady_s()
     while True:

@@ -1,4 +1,4 @@
-"""Configuration: one TOML file a service, validated whole before a socket is bound.
+"""Configuration: one TOML file per service, fully validated before a socket is bound.
 
 A service declares a frozen `msgspec.Struct` that derives from `Config`; unknown keys are refused, so that a
 misspelt option is an error and not a silent default. Secrets are named by file, never given inline.
@@ -34,7 +34,7 @@ class Listen(Config, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port
     insecure: bool = False
-    """Accept that others on the network can read along: secrets are taken without TLS on any address."""
+    """Accept secrets without TLS on any address, although others on the network can read them."""
 
     @property
     def is_loopback(self) -> bool:
@@ -46,18 +46,18 @@ class Listen(Config, frozen=True, kw_only=True):
 
 
 class AdvertisedListen(Listen, frozen=True, kw_only=True):
-    """Where a SIP element listens, and the address that it tells others where the socket is on all addresses."""
+    """Where a SIP element listens, and the address that it gives to peers, for a socket on all addresses."""
 
     advertise: str | None = None
     """Numeric address for Via, Record-Route, Contact and SDP; behind a NAT with a fixed mapping, the outer one."""
 
     @property
     def advertised(self) -> str:
-        """The address that others are told."""
+        """The address that peers are given."""
         return self.advertise or self.host
 
     def check(self, path: Path) -> None:
-        """Raise LocalError where others would be told an address that nobody can send to."""
+        """Check that peers can send to the advertised address; raises LocalError."""
         for key, value in (("listen.advertise", self.advertise), ("listen.host", self.host)):
             if value is not None and not _is_numeric(value):
                 raise LocalError(
@@ -88,7 +88,7 @@ def _is_numeric(address: str) -> bool:
 def load_config(path: Path, kind: type[T]) -> T:
     """Read the TOML file `path` as a `kind`.
 
-    Raises LocalError that names the file and the key that is missing, unknown or of the wrong type.
+    Raises LocalError that names the file, and the key that is missing, unknown or of the wrong type.
     """
     data = _read(path, MAX_CONFIG_BYTES, "configuration")
     try:
@@ -100,7 +100,7 @@ def load_config(path: Path, kind: type[T]) -> T:
 
 
 def _explained(error: msgspec.ValidationError) -> str:
-    """Put the key first, as it stands in the file; msgspec writes "... - at `$.key`"."""
+    """Put the key first, as in the file; msgspec writes "... - at `$.key`"."""
     what, _, where = str(error).partition(" - at `$")
     key = where.strip("`.")
     return f"{key}: {what}" if key else what
@@ -109,7 +109,7 @@ def _explained(error: msgspec.ValidationError) -> str:
 def to_toml(sections: Mapping[str, object], inside: str = "") -> str:
     """Write a configuration: values first, then a table for each mapping and each mapping in a list.
 
-    `inside` is the table that the sections belong to, with a dot behind it.
+    `inside` is the name of the enclosing table with a dot behind it, or empty.
     """
     plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
     lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
@@ -128,7 +128,7 @@ def resolve(config_path: Path, name: str) -> Path:
 
 
 def read_file(path: Path, what: str, max_bytes: int = MAX_CONFIG_BYTES) -> bytes:
-    """Read a file that a configuration names; LocalError says which `what` cannot be read and why."""
+    """Read a file that a configuration names; raises LocalError with the path, `what` it is, and the reason."""
     return _read(path, max_bytes, what)
 
 
@@ -139,7 +139,7 @@ def read_secret(path: Path) -> str:
 
 
 def read_secrets(path: Path) -> tuple[str, ...]:
-    """Read secrets, one a line; empty lines and lines that begin with `#` do not count.
+    """Read secrets, one per line; empty lines and lines that begin with `#` are skipped.
 
     Raises LocalError when the file holds none.
     """
@@ -169,5 +169,5 @@ def _is_table(value: object) -> bool:
 
 
 def _toml_value(value: object) -> str:
-    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    """Write a string, number, boolean or list of them as JSON, which for these is TOML as well."""
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

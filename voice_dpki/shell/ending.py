@@ -1,7 +1,7 @@
-"""How every program ends: with an exit status and at most one line, whatever it was that ended it.
+"""How every program ends: with an exit status and at most one line, whatever ended it.
 
-A traceback is for what nobody thought of. A full disk, a reader that is gone (`| head -1`), Ctrl-C and a folder
-that cannot be written are none of that.
+A traceback is for unexpected errors. A full disk, a reader that has gone (`| head -1`), Ctrl-C and a folder that
+cannot be written are expected.
 """
 
 import errno
@@ -18,13 +18,13 @@ from voice_dpki.shell.entry import EXIT_INTERRUPTED, program_name
 from voice_dpki.shell.interrupts import lost_ones_repeated
 
 EXIT_USAGE = 2
-"""Exit status when the configuration, the arguments or the surroundings do not allow a start, or to go on."""
+"""Exit status when the configuration, the arguments or the system do not allow the program to start or go on."""
 
 EXIT_NO_READER = 141
-"""Exit status when nobody reads standard output any more, as shells have it: 128 + SIGPIPE."""
+"""Exit status when nobody reads standard output any more, as in shells: 128 + SIGPIPE."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""There is no room for what is to be written."""
+"""Error numbers that mean there is no room to write."""
 
 SURROUNDINGS = FULL | {
     errno.EACCES,
@@ -45,7 +45,7 @@ SURROUNDINGS = FULL | {
     errno.EPERM,
     errno.EROFS,
 }
-"""What the operating system refuses because of how things are here, and not because the program is wrong."""
+"""Error numbers that the state of the system causes, and not a fault of the program."""
 
 
 class _NoReaderError(Exception):
@@ -53,9 +53,9 @@ class _NoReaderError(Exception):
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run a program's `work` and return its exit status; what ends it otherwise is said in a line.
+    """Run a program's `work` and return its exit status; an expected error is printed as one line.
 
-    Lets SystemExit pass, and every exception that nobody thought of.
+    SystemExit and unexpected exceptions pass through.
     """
     _print_what_can_be_printed()
     try:
@@ -77,7 +77,7 @@ def _flushed(work: Callable[[], int]) -> int:
     try:
         status = work()
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # as Rich ends a program in this case
+        if isinstance(leaving.__context__, BrokenPipeError):  # Rich exits like this on a broken pipe
             return EXIT_NO_READER
         _flush()
         raise
@@ -92,7 +92,7 @@ def say(sentence: str) -> None:
 
 
 def sentence_of(error: OSError) -> str:
-    """Describe what the operating system refuses; names the file where it is known."""
+    """Describe an error of the operating system, with the file if it is known."""
     what = error.strerror or type(error).__name__
     hint = "; make room on the disk, and repeat the command" if error.errno in FULL else ""
     where = "a file or standard output" if error.filename is None else os.fsdecode(str(error.filename))
@@ -100,7 +100,7 @@ def sentence_of(error: OSError) -> str:
 
 
 def _ending(error: BaseException) -> tuple[str, int] | None:
-    """Return what is to be said of `error` (nothing if empty) and the exit status; None for an unexpected one."""
+    """Return the sentence for `error` (empty: print nothing) and the exit status; None if it is unexpected."""
     if isinstance(error, BaseExceptionGroup):
         return next((ended for each in error.exceptions if (ended := _ending(each))), None)
     if isinstance(error, VoiceDpkiError):
@@ -115,7 +115,7 @@ def _ending(error: BaseException) -> tuple[str, int] | None:
 
 
 def _flush() -> None:
-    """Write out what standard output holds; where that fails, drop it, or Python would complain at its end."""
+    """Flush standard output. If that fails, drop the rest, or Python would report the error again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -143,7 +143,7 @@ def _reader_is_gone() -> bool:
 
 
 def _print_what_can_be_printed() -> None:
-    """Replace what a terminal cannot show: a name from afar must not end the program."""
+    """Escape characters that the terminal cannot show: a name from the network must not end the program."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,8 @@
-"""Where every program begins: what it needs is loaded, and Ctrl-C during that ends it with one line.
+"""Where every program begins: it loads its modules, and Ctrl-C during that ends it with one line.
 
-Loading takes up to a second, and an exception may be lost in it, or be reported with a traceback. Nothing is
-started yet, so that the process can end on the spot. This module is loaded first, and therefore imports little.
+Loading takes up to a second, and a KeyboardInterrupt raised in it may be lost or printed as a traceback. As nothing
+has been started yet, the process can exit at once instead. This module is loaded first, and therefore imports
+little.
 """
 
 import os
@@ -12,11 +13,11 @@ from contextlib import contextmanager
 from importlib import import_module
 
 EXIT_INTERRUPTED = 130
-"""Exit status after Ctrl-C, SIGTERM or a closed terminal, as shells have it: 128 + SIGINT."""
+"""Exit status after Ctrl-C, SIGTERM or a closed terminal, as in shells: 128 + SIGINT."""
 
 
 def enter(module: str) -> int:
-    """Load a program's `module` and run its `main`; returns the exit status."""
+    """Load a program's `module` and run its `main`; return the exit status."""
     with loading():
         main: Callable[[], int] = import_module(module).main
     return main()
@@ -24,7 +25,7 @@ def enter(module: str) -> int:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """End the process at once if Ctrl-C is pressed inside; leave it ignored where whoever started us ignores it."""
+    """End the process at once if Ctrl-C is pressed inside, unless SIGINT is ignored or has a handler already."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
         yield
@@ -37,7 +38,7 @@ def loading() -> Iterator[None]:
 
 
 def program_name() -> str:
-    """Name of this program, as messages begin with it."""
+    """Return the name of this program, with which its messages begin."""
     return os.path.basename(sys.argv[0]) if sys.argv else "voice-dpki"
 
 

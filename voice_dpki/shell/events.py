@@ -1,7 +1,7 @@
-"""Trace events, read back: the other end of `voice_dpki.shell.trace`.
+"""Trace events, read back: the counterpart of `voice_dpki.shell.trace`.
 
-Each actor writes its own file; a run is what all files say, merged by time. Here are the kinds that every service
-writes; one that writes others adds their parsers to COMMON_KINDS.
+Each actor writes its own file; a run's events are those of all files, merged by time. Here are the kinds that every
+service writes. A reader of other kinds combines their parsers with COMMON_KINDS.
 """
 
 import base64
@@ -13,12 +13,12 @@ from typing import TypeAlias
 from voice_dpki.errors import MalformedError
 
 MAX_LINE_BYTES = 1 << 20
-"""One event; the longest are SIP messages over TCP, in base64."""
+"""Longest event; the largest are SIP messages over TCP, in base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What `actor` did at a time in seconds since the Unix epoch."""
+    """Something that `actor` did at `time_s`, in seconds since the Unix epoch."""
 
     time_s: float
     actor: str
@@ -26,7 +26,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class NoteEvent(Event):
-    """Something an actor did that is not a message: signed, verified, asked, agreed."""
+    """Something an actor did other than send a message: it signed, verified, inquired, agreed."""
 
     text: str
     data: Mapping[str, object] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class NoteEvent(Event):
 
     @property
     def ok(self) -> bool | None:
-        """False where something was refused, True where it was accepted, None where nothing was decided."""
+        """False if something was refused, True if it was accepted, None if nothing was decided."""
         value = self.data.get("ok")
         return value if isinstance(value, bool) else None
 
@@ -59,13 +59,13 @@ class ReadyEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class ResultEvent(Event):
-    """What a program reported at its end."""
+    """The result that a program reported at its end."""
 
     data: Mapping[str, object]
 
 
 Parser: TypeAlias = Callable[[float, str, dict[str, object]], Event]
-"""Makes an event of its time, its actor and its other members; may raise ValueError, KeyError or TypeError."""
+"""Makes an event from its time, its actor and its other members; may raise ValueError, KeyError or TypeError."""
 
 Kinds: TypeAlias = Mapping[str, Parser]
 """Kind of event to its parser."""
@@ -84,13 +84,13 @@ def parse_line(line: bytes, kinds: Kinds) -> Event:
 
 
 def parse_lines(data: bytes, kinds: Kinds) -> list[Event]:
-    """Parse what a trace file holds; a last line that is still being written is left out."""
+    """Parse the content of a trace file, without a last line that is still being written; raises MalformedError."""
     complete, newline, _ = data.rpartition(b"\n")
     return [parse_line(line, kinds) for line in complete.split(b"\n")] if newline else []
 
 
 def merge(traces: Iterable[Iterable[Event]]) -> list[Event]:
-    """Return the events of all traces in the order of their time."""
+    """Return the events of all traces, sorted by time."""
     return sorted((event for trace in traces for event in trace), key=lambda event: event.time_s)
 
 
@@ -103,7 +103,7 @@ def host_port(address: str) -> tuple[str, int]:
 
 
 def ends(members: Mapping[str, object]) -> tuple[str, str]:
-    """Return `src` and `dst` of what was sent, both "host:port"; raises KeyError or MalformedError."""
+    """Return `src` and `dst` of a sent message, both "host:port"; raises KeyError or MalformedError."""
     src, dst = str(members["src"]), str(members["dst"])
     host_port(src)
     host_port(dst)
@@ -111,7 +111,7 @@ def ends(members: Mapping[str, object]) -> tuple[str, str]:
 
 
 def octets(value: object) -> bytes:
-    """Return the octets that stand in a trace as base64; raises ValueError or TypeError."""
+    """Decode octets that a trace holds in base64; raises ValueError or TypeError."""
     if not isinstance(value, str):
         raise TypeError("base64 is text")
     return base64.b64decode(value, validate=True)
@@ -130,4 +130,4 @@ def _result(time_s: float, actor: str, members: dict[str, object]) -> Event:
 
 
 COMMON_KINDS: Kinds = {"note": _note, "ready": _ready, "result": _result}
-"""What every program may write."""
+"""The kinds of events that every program may write."""

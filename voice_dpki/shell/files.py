@@ -1,4 +1,4 @@
-"""Writing files and folders: what holds keys or tokens is for its owner alone, whole or not there at all."""
+"""Writing files and folders. A file with keys or tokens is for its owner only, and written whole or not at all."""
 
 import fcntl
 import os
@@ -14,9 +14,9 @@ FOR_ALL = 0o644
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file, or another in its place, that only its owner may read; raises LocalError.
+    """Write or replace a file that only its owner may read; raises LocalError.
 
-    Whoever reads meanwhile, and a program that is killed meanwhile, leaves or finds the old file or the new one.
+    The replacement is atomic: a reader finds the old file or the new one, also after this process was killed.
     """
     unfinished = path.with_name(f"{path.name}.new")
     try:
@@ -30,7 +30,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file that everybody may read, or in the place of what it held; raises LocalError that names it."""
+    """Write or overwrite a file that everybody may read; raises LocalError that names it."""
     try:
         path.write_bytes(data)
     except OSError as error:
@@ -38,7 +38,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Write a line at the end of a file; raises LocalError that names it, and may have written a part then."""
+    """Append a line to a file; raises LocalError that names it. A part of the line may have been written then."""
     try:
         with path.open("ab") as file:
             file.write(line + b"\n")
@@ -47,7 +47,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
-    """Write a file that must not be there yet: an overwritten key is gone for good. Raises LocalError."""
+    """Write a file that must not exist yet: an overwritten key would be lost for good. Raises LocalError."""
     try:
         _create(path, data, mode)
     except OSError as error:
@@ -55,7 +55,7 @@ def write_new(path: Path, data: bytes, mode: int = OWNER_ONLY) -> None:
 
 
 def write_all_new(files: Sequence[tuple[Path, bytes, int]]) -> None:
-    """Write files (path, content, mode) that must not be there yet: all of them, or none. Raises LocalError."""
+    """Write files (path, content, mode) that must not exist yet: all of them, or none. Raises LocalError."""
     written: list[Path] = []
     try:
         for path, data, mode in files:
@@ -68,7 +68,7 @@ def write_all_new(files: Sequence[tuple[Path, bytes, int]]) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it, where it is not there yet; raises LocalError."""
+    """Make a folder and its parents if they do not exist yet; raises LocalError."""
     try:
         path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
@@ -76,9 +76,9 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def take_lock(path: Path, taken: str) -> IO[bytes]:
-    """Reserve what `path`.lock stands for until the result is closed, or the process ends however it does.
+    """Lock the file `path`.lock until the result is closed or the process ends, in whatever way.
 
-    Raises LocalError, with the sentence `taken` where another process has it.
+    Raises LocalError, with the sentence `taken` if another process holds the lock.
     """
     try:
         lock = path.with_name(f"{path.name}.lock").open("ab")

@@ -1,7 +1,7 @@
 """HTTP serving: an application of routes behind a socket (docs/adr/0017).
 
-A handler takes a `Request`, whose body was read whole within the route's bound, and returns a `Response`. What
-a handler does not catch becomes a 500 without details for the caller and a traceback in the log.
+A handler takes a `Request`, whose body was read whole within the route's bound, and returns a `Response`. An
+exception that it does not catch becomes a 500 without details for the client, and a traceback in the log.
 """
 # ruff: noqa: TID251 - this is a shell: it serves sockets
 
@@ -58,18 +58,18 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 1000
 ROOM_FOR_KNOWN = 200
-"""How many of them are kept for clients that are known, by a listed TLS certificate or by a token."""
+"""How many of them are reserved for clients that are known by a listed TLS certificate or a token."""
 MAX_REFUSED = 100
-"""Connections without a place that stay for a moment, so that their clients can read why."""
+"""Refused connections that stay open for a moment, so that their clients can read why."""
 MAX_HELD_BYTES = 64 * 1024 * 1024
-"""Bodies that are not whole and answers that nobody takes, of all connections together."""
+"""Memory for incomplete requests and unread answers, of all connections together."""
 BACKLOG = 1024
 GRACE_S = 3.0
-"""How long requests under way may take at the end."""
+"""How long requests under way may take when the server stops."""
 
 
 class _Server:
-    """The connections of one listener, and who has to go when there are too many."""
+    """The connections of one listener; it decides which one is closed when there are too many."""
 
     def __init__(self, app: HttpApp, door: Door) -> None:
         self.app = app
@@ -83,9 +83,10 @@ class _Server:
         self._gone = asyncio.Event()
 
     def enter(self, connection: Connection, host: str) -> Account | Response | None:
-        """Give a connection a place, another's if need be; a response says why there is none.
+        """Give a connection a place, and close another one for it if necessary.
 
-        None: the client comes too often to be told anything.
+        Returns the account of the client's address, or the response that refuses the connection, or None to close
+        it without a response because the client connects too often.
         """
         account = self._door.enter(host)
         if account is None:
@@ -113,7 +114,10 @@ class _Server:
         return response
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest, of the address with the most; those of strangers first."""
+        """Close a waiting connection, and tell whether there was one.
+
+        Unknown clients come first, then the address with the most connections, then the longest wait.
+        """
         holders = sorted(self._holders, key=lambda each: each.connections, reverse=True)
         for spares_known in (True, False):
             for account in holders:
@@ -132,7 +136,7 @@ class _Server:
         return True
 
     def leave(self, connection: Connection) -> None:
-        """Count a connection out."""
+        """Remove a closed connection."""
         self._refused.discard(connection)
         self._forget(connection)
         if not (self._placed or self._refused):
@@ -148,7 +152,10 @@ class _Server:
                 del self._holders[connection.account]
 
     def check_memory(self) -> None:
-        """Cut off the connection that holds most, of the address that holds most, while all hold too much."""
+        """Abort connections until all together no longer hold too much memory.
+
+        The next to go is the connection that holds most, of the address that holds most.
+        """
         held = {each: each.held_bytes for each in self._placed}
         total = sum(held.values())
         while total > MAX_HELD_BYTES and held:
@@ -161,7 +168,7 @@ class _Server:
             worst.abort()
 
     async def stop(self) -> None:
-        """Close all connections, those with a request under way once it is answered or GRACE_S have passed."""
+        """Close all connections; one with a request under way is closed when that is answered, or after GRACE_S."""
         self.stopping = True
         for connection in (*self._placed, *self._refused):
             connection.stop()
@@ -196,7 +203,7 @@ def _bind(listen: Listen) -> socket.socket:
 
 
 def _allow_sockets() -> None:
-    """Let the process have as many sockets as connections may need: shells often allow 1024 files in all."""
+    """Raise the limit on open files to what the connections may need, for shells often set it to 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MAX_CONNECTIONS + 1024
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -208,9 +215,9 @@ def _allow_sockets() -> None:
 async def serve(
     app: HttpApp, listen: Listen, *, tls: ssl.SSLContext | None = None, limits: Limits | None = None
 ) -> AsyncIterator[int]:
-    """Serve `app` while the context lasts, and give the port; at its end, requests under way are finished.
+    """Serve `app` while the context lasts, and yield the port; at its end, requests under way are finished.
 
-    `limits` bound what one client may have. Raises LocalError when the address cannot be bound.
+    `limits` bounds the use by one client. Raises LocalError if the address cannot be bound.
     """
     sock = _bind(listen)
     if tls is None and not listen.is_loopback:

@@ -1,8 +1,8 @@
-"""What a server says and hears over HTTP: requests, responses, routes, and who may use them. No sockets.
+"""HTTP requests, responses and routes, and who may use the routes. No sockets.
 
-A request is judged in three steps: by its head (`HttpApp.admit`: is there such a resource, and may this caller use
-it), by its whole (`Route.price`: what it will cost the server), and by its handler. So whoever may not ask is told
-so before a byte of the body is read.
+A request is judged in three steps: by its head (`HttpApp.admit`: is there such a resource, and may this client use
+it), with its body (`Route.price`: what it will cost the server), and by its handler. So a client without permission
+is refused before a byte of the body is read.
 """
 
 import hmac
@@ -22,7 +22,7 @@ MAX_QUERY_BYTES: Final = 4096
 
 
 def _free(_cost: int) -> None:
-    """Charge nothing: the client has no bounds."""
+    """Charge nothing: the client has no limits."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Request(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    """Decoded; where a segment holds an encoded slash, `path_args` and `target` still tell it apart."""
+    """Decoded, so an encoded slash looks like a separator; `path_args` and `target` tell them apart."""
     headers: Mapping[str, str]
     body: bytes
     client: str
@@ -39,9 +39,9 @@ class Request(msgspec.Struct, frozen=True):
     path_args: Mapping[str, str] = {}
     """The segments that the route's pattern names, each decoded once."""
     target: str = ""
-    """Path and query as they were sent, to be handed on."""
+    """Path and query as they were sent, for a handler that forwards the request."""
     charge: Callable[[int], None] = _free
-    """For a handler that learns only at work what the request costs."""
+    """Charges the client, for a handler that learns the cost only while it works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +55,29 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
-"""Answers a request, by a task of its own."""
+"""Answers a request, in its own task."""
 QuickHandler = Callable[[Request], Response]
 """Answers a request at once."""
 ErrorHook = Callable[[Request, int, str], Response]
-"""Builds the response for a request that no handler sees: (request, status, what was wrong).
+"""Builds the response for a request that reaches no handler: (request, status, what was wrong).
 
 A request that could not be parsed has neither method nor path.
 """
 Authorize = Callable[[Request], Response | None]
-"""Judges a request by its head, before its body is read: None lets it pass, a response refuses it."""
+"""Judges a request by its head, before its body is read: None admits it, a response refuses it."""
 Charge = Callable[[int], None]
-"""Takes what more a request turns out to cost off what its client may have; raises TooManyError."""
+"""Charges a further cost of a request to its client; raises TooManyError."""
 Price = Callable[[Request], int]
-"""Tells what a request costs besides `Route.cost`, before its handler begins."""
+"""Returns the cost of a request on top of `Route.cost`, before its handler begins."""
 
 
 def json_response(status: int, value: object, headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """Answer with `value` as JSON."""
+    """Return a response with `value` as JSON."""
     return Response(status, msgspec.json.encode(value), headers=headers)
 
 
 def problem(status: int, title: str, detail: str) -> Response:
-    """Answer with a problem document (RFC 9457)."""
+    """Return a response with a problem document (RFC 9457)."""
     body = msgspec.json.encode({"title": title, "status": status, "detail": detail})
     return Response(status, body, content_type="application/problem+json")
 
@@ -94,7 +94,7 @@ def bearer_token_matches(request: Request, tokens: Iterable[str]) -> bool:
 class Route:
     """A method and a path pattern; GET answers HEAD too (RFC 9110 §9.3.2).
 
-    `{name}` in the pattern stands for one non-empty segment of the path, and `{name*}` at its end for all the rest.
+    In the pattern, `{name}` matches one non-empty segment of the path, and `{name*}` at the end matches the rest.
     """
 
     method: str
@@ -102,19 +102,19 @@ class Route:
     handler: Handler | QuickHandler
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     cost: int = 1
-    """What a request costs of what its client may have (`voice_dpki.shell.limits`), whatever is in it.
+    """Fixed cost of a request, charged against its client's limits (`voice_dpki.shell.limits`).
 
-    0: whom the route admits may have any number of them, also at a time.
+    With 0, admitted clients may send any number of requests, also at the same time.
     """
     price: Price | None = None
-    """What it costs besides, by what it makes the server do."""
+    """Further cost, which depends on what the request makes the server do."""
     authorize: Authorize | None = None
-    """Whom it admits shows to be known: the connection keeps its place when room is short."""
+    """Check of the client. An admitted client counts as known: when room is short, unknown ones must go first."""
     waits: bool = False
-    """Whether the handler may wait for news: it is cancelled as soon as its client has gone, or room is short."""
+    """Whether the handler may wait for news: it is cancelled when its client has gone, or when room is short."""
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """Return what the segments of a path, each decoded, are to the pattern; None if they do not match."""
+        """Match decoded path segments with the pattern; return the named segments, or None if they do not match."""
         wanted = self.pattern.split("/")
         if wanted[-1].endswith("*}") and len(segments) >= len(wanted):
             segments = [*segments[: len(wanted) - 1], "/".join(segments[len(wanted) - 1 :])]
@@ -131,14 +131,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that a route takes, before its body is read."""
+    """A request that a route has admitted, before its body is read."""
 
     route: Route
     request: Request
 
 
 class Refused(Exception):
-    """A request that no handler gets to see; `response` says why."""
+    """A request that is refused before it reaches a handler; `response` says why."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status)
@@ -166,7 +166,7 @@ class HttpApp:
         self._on_error = on_error or _default_error
 
     def admit(self, head: RequestHead, client: str, charge: Charge = _free) -> Admitted:
-        """Find the route for a request and judge it by its head; raises Refused."""
+        """Find the route for a request and check the head; raises Refused."""
         method = "GET" if head.method == "HEAD" else head.method
         target = f"{head.path}?{head.query}" if head.query else head.path
         try:
@@ -183,17 +183,17 @@ class HttpApp:
     def error(
         self, status: int, detail: str, request: Request = NO_REQUEST, headers: tuple[tuple[str, str], ...] = ()
     ) -> Response:
-        """Answer a request that no handler sees in the form of the interface that is served."""
+        """Return the response for a request that reaches no handler, in the format of the served interface."""
         response = self._on_error(request, status, detail)
         return replace(response, headers=response.headers + headers) if headers else response
 
     def too_many(self, error: TooManyError, request: Request = NO_REQUEST) -> Response:
-        """Answer a client that asks for more than it may (RFC 6585 §4)."""
+        """Return the response for a client above its limits (RFC 6585 §4)."""
         after = (("Retry-After", str(error.retry_after_s)),)
         return self.error(429, f"{error}; come again later", request, after)
 
     def no_room(self) -> Response:
-        """Answer a client whose connection has no room for now (RFC 9110 §15.6.4)."""
+        """Return the response for a client whose connection gets no place now (RFC 9110 §15.6.4)."""
         return self.error(503, "this server has no room for this connection now", headers=(("Retry-After", "1"),))
 
     def _find(self, method: str, path: str) -> tuple[Route, str, dict[str, str]]:
@@ -222,12 +222,12 @@ class HttpApp:
 
 
 def _ends_in_name(route: Route) -> bool:
-    """Tell whether the only name in a pattern is its last segment, which is found without looking at all routes."""
+    """Tell whether a pattern's only name is its last segment: such a route is found without trying all of them."""
     return route.pattern.find("{") == route.pattern.rfind("/") + 1 and not route.pattern.endswith("*}")
 
 
 class _Unfit(Exception):
-    """A request with nothing to serve it."""
+    """A request that no route can serve."""
 
     def __init__(self, status: int, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(detail)
@@ -235,7 +235,7 @@ class _Unfit(Exception):
 
 
 def _decode_path(path: str) -> list[str]:
-    """Cut a path into segments and decode each, once: an encoded slash is part of its segment."""
+    """Split a path into segments, then decode each once, so that an encoded slash is part of its segment."""
     segments = path.split("/")
     if "%" not in path:
         return segments

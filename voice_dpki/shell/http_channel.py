@@ -1,6 +1,6 @@
-"""One client's connection to an HTTP server as a channel: what is written, how much is read, and how long for.
+"""One client's connection to an HTTP server as a channel: writing, bounds on reading, and deadlines.
 
-`voice_dpki.shell.http_connection` derives from it and knows what requests are.
+`voice_dpki.shell.http_connection` derives from it and handles requests.
 """
 # ruff: noqa: TID251 - this is a shell: it serves sockets
 
@@ -20,16 +20,19 @@ log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
 TICK_S = 10.0
-"""How often a connection's deadline is looked at, at least."""
+"""Longest time between two checks of a connection's deadline."""
 DRAIN_S = 10.0
 MIN_DRAINED_BYTES = 64 * 1024
-"""How much of its answers a client must take in DRAIN_S, or half of them; slower ones are cut off."""
+"""How much of its unread answers a client must read in DRAIN_S, or half of them if that is less.
+
+A slower client is cut off.
+"""
 LINGER_BYTES = 64 * 1024
-"""How much of what a refused client goes on sending is taken and thrown away; then nothing more is read."""
+"""How much of a refused client's further input is read and discarded; then reading stops."""
 
 
 class _Date:
-    """The value of Date, made once a second."""
+    """The value of the Date header field, made once a second."""
 
     def __init__(self) -> None:
         self._at_s = -1.0
@@ -45,7 +48,7 @@ _DATE: Final = _Date()
 
 
 class Channel(asyncio.Protocol):
-    """A transport with a deadline, and with bounds on what is read and on what stays unread."""
+    """A transport with a deadline, and with bounds on what is read and on unread answers."""
 
     _transport: asyncio.Transport
 
@@ -58,7 +61,7 @@ class Channel(asyncio.Protocol):
         self._unread_bytes = 0
         self._lingered_bytes = 0
         self.since_s = 0.0
-        """Since when it waits for what it waits for, by the loop's clock."""
+        """When the present wait began, by the loop's clock."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -66,7 +69,7 @@ class Channel(asyncio.Protocol):
 
     @abstractmethod
     def _time_out(self) -> None:
-        """End what did not come about in time; `_expect` or close."""
+        """React to a missed deadline: set a new one with `_expect`, or close the connection."""
 
     @property
     @abstractmethod
@@ -74,7 +77,7 @@ class Channel(asyncio.Protocol):
         """Whether the deadline counts now."""
 
     def _write(self, response: Response, *, close: bool, head_only: bool) -> None:
-        """Write an answer at once; one that cannot be sent becomes an empty 500."""
+        """Write a response at once; one that cannot be encoded becomes an empty 500."""
         date = _DATE.value(self._loop.time())
         try:
             data = encode_response(
@@ -92,36 +95,36 @@ class Channel(asyncio.Protocol):
         self._transport.write(data)
 
     def _hold(self) -> None:
-        """Read no more for now."""
+        """Pause reading."""
         if not (self._paused or self._transport.is_closing()):
             self._paused = True
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        """Go on reading."""
+        """Resume reading."""
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
 
     def _discard(self, size: int) -> None:
-        """Throw away what a refused client goes on sending, up to a bound."""
+        """Discard what a refused client still sends; above a bound, pause reading."""
         self._lingered_bytes += size
         if self._lingered_bytes > LINGER_BYTES:
             self._hold()
 
     def pause_writing(self) -> None:
-        """Begin to watch a client that does not take its answers."""
+        """Set a deadline for a client that does not read its answers."""
         self._takes_answers = False
         self._unread_bytes = self._transport.get_write_buffer_size()
         self._expect(DRAIN_S)
 
     def _expect(self, within_s: float) -> None:
-        """Set the deadline."""
+        """Set the deadline, `within_s` from now."""
         self.since_s = now_s = self._loop.time()
         self._deadline_s = now_s + within_s
 
     def _arm(self, tick_s: float) -> None:
-        """Look at the deadline when it is reached, and after `tick_s`, for one that comes sooner."""
+        """Check the deadline when it is reached, and at least every `tick_s`, for an earlier one may be set."""
         if self._timer is not None:
             self._timer.cancel()
         left_s = self._deadline_s - self._loop.time()
@@ -139,7 +142,7 @@ class Channel(asyncio.Protocol):
             self._arm(tick_s)
 
     def _check_drained(self) -> None:
-        """Cut off a client that took too little of its answers since the last look, or took the last of them."""
+        """Close the connection if the client has read too little since the last check, or has read everything."""
         left = self._transport.get_write_buffer_size()
         if left and left <= self._unread_bytes - min(MIN_DRAINED_BYTES, self._unread_bytes // 2):
             self._unread_bytes = left

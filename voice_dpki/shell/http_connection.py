@@ -1,7 +1,7 @@
-"""One connection of an HTTP server: what `voice_dpki.codec.http1` reads is judged, handled and answered in turn.
+"""One connection of an HTTP server: judges, handles and answers the requests that `voice_dpki.codec.http1` reads.
 
-A connection has one request at a time. While it is handled, or while the client does not take its answers, nothing
-more is read than a few requests sent ahead. Every phase has an end: a deadline, or the handler's own.
+A connection handles one request at a time. Meanwhile, or while the client does not read its answers, no more is
+read than a few requests sent ahead. Every phase ends: at a deadline, or with the handler.
 """
 # ruff: noqa: TID251 - this is a shell: it serves sockets
 
@@ -22,30 +22,30 @@ log = logging.getLogger(__name__)
 _SAID_FAILED = Seldom(log)
 
 HEAD_TIMEOUT_S = 10.0
-"""How long a client may take over the head of a request, and from connecting to its first one."""
+"""How long a client may take to send the head of a request, and from connecting to its first request."""
 BODY_TIMEOUT_S = 10.0
 """How long a client may take to send the whole body; slower ones are cut off."""
 KEEP_ALIVE_S = 30.0
-"""How long a connection may rest between two requests."""
+"""How long a connection may be idle between two requests."""
 REST_S = 0.1
-"""How long a connection rests after 429: to say that costs the server, too."""
+"""How long a connection's next request waits after a 429, for refusing costs the server something, too."""
 LINGER_S = 1.0
-"""How long a connection that is refused stays, so that the client can read why (RFC 9112 §9.6)."""
+"""How long a refused connection stays open, so that the client can read why (RFC 9112 §9.6)."""
 AHEAD_BYTES = 64 * 1024
-"""How much a client may send ahead while a request is handled, before nothing more is read."""
+"""How much a client may send ahead while a request is handled; then reading stops."""
 COUNTED_BYTES: Final = 64 * 1024
-"""How much more a connection holds before all are looked at."""
+"""How much a connection's buffer grows between two checks of the memory of all connections."""
 
 
 class Phase(Enum):
-    """What a connection does now."""
+    """What a connection is doing."""
 
     HEAD = auto()
-    """It waits for a request, or for the rest of its head."""
+    """It waits for a request, or for the rest of a request's head."""
     BODY = auto()
     HANDLING = auto()
     CLOSING = auto()
-    """The last answer is written."""
+    """The last response is written."""
 
 
 class Owner(Protocol):
@@ -54,18 +54,18 @@ class Owner(Protocol):
     app: HttpApp
     stopping: bool
     said_malformed: Seldom
-    """Tells of clients that do not send HTTP."""
+    """Log of clients that do not send HTTP."""
 
     def enter(self, connection: "Connection", host: str) -> Account | Response | None:
-        """Count a connection in; a response refuses it, None at once."""
+        """Count a connection in; a response refuses it, and None closes it without one."""
         ...
 
     def leave(self, connection: "Connection") -> None:
-        """Count a connection out."""
+        """Remove a closed connection."""
         ...
 
     def check_memory(self) -> None:
-        """See that bodies that are not whole and answers that nobody takes do not fill the memory."""
+        """Keep incomplete requests and unread answers from filling the memory."""
         ...
 
 
@@ -84,11 +84,11 @@ class Connection(Channel):
         self._task: asyncio.Task[Response] | None = None
         self._head_only = False
         self._close = False
-        """Whether the next answer is the last."""
+        """Whether the next response is the last."""
         self._ended = False
         """Whether the client has closed its side."""
         self._started = False
-        """Whether a part of the next head has come."""
+        """Whether a part of the next head has arrived."""
         self._answered = False
         self._waiting_turn = False
         self._counted_bytes = 0
@@ -97,10 +97,10 @@ class Connection(Channel):
         self.is_known = False
         """Whether the client showed a listed TLS certificate, or a token."""
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or refuse it where there is no room for it."""
+        """Accept the connection, or refuse it if the owner has no place for it."""
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         host = peer[0] if peer else ""
@@ -117,7 +117,7 @@ class Connection(Channel):
             self.account, self._charge = answer, answer.take
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the connection out; a handler that only waits for news ends with it."""
+        """Remove the connection; cancel its handler if that only waits for news."""
         self._disarm()
         if self._task is None or self._waits:
             self._give_up()
@@ -136,44 +136,44 @@ class Connection(Channel):
             self._advance()
 
     def eof_received(self) -> bool:
-        """End the connection, but answer what came whole before: only the client's side is closed."""
+        """Answer what was received whole, and then close: only the client's side is closed so far."""
         self._ended = True
         stays = self._waiting_turn or (self._phase is Phase.HANDLING and not self._waits)
         return stays and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
-        """Begin to watch a client that does not take its answers."""
+        """Set a deadline for a client that does not read its answers, and check the memory of all."""
         super().pause_writing()
         self._owner.check_memory()
 
     def resume_writing(self) -> None:
-        """Go on with a client that has taken its answers."""
+        """Go on with a client that has read its answers."""
         self._takes_answers = True
         self._expect({Phase.CLOSING: LINGER_S, Phase.BODY: BODY_TIMEOUT_S}.get(self._phase, KEEP_ALIVE_S))
         if self._phase is Phase.HEAD and self._reader.buffered:
             self._take_turn_later(0)
 
-    # What the server calls.
+    # Called by the server.
 
     @property
     def held_bytes(self) -> int:
-        """How much memory the client has: what is not whole yet, and what it has yet to take."""
+        """Memory that the client uses: input that is incomplete or sent ahead, and answers that it has not read."""
         return self._reader.buffered + (0 if self._takes_answers else self._transport.get_write_buffer_size())
 
     @property
     def can_go(self) -> bool:
-        """Whether the connection can be closed for want of room: nothing is done on it but waiting."""
+        """Whether the connection may be closed to make room: it only waits."""
         return self._phase is not Phase.HANDLING or self._waits
 
     def give_way(self) -> None:
-        """Close the connection at once: another needs its place. A client that waits for news is told so."""
+        """Close the connection at once: another needs its place. A client that waits for news gets a response."""
         if self._phase is Phase.HANDLING:
             self._finish(self._app.no_room(), is_read=True)
         else:
             self.abort()
 
     def stop(self) -> None:
-        """Close the connection once the request that is under way is answered."""
+        """Close the connection when the request under way is answered."""
         self._close = True
         if self._phase is Phase.HEAD and not self._waiting_turn:
             self._transport.close()
@@ -187,7 +187,7 @@ class Connection(Channel):
     # The request, step by step.
 
     def _advance(self) -> None:
-        """Go on with what has come, by one request; other connections have their turn before the next."""
+        """Process at most one request of what was received; other connections have their turn before the next."""
         try:
             is_answered = self._step()
         except HttpFault as fault:
@@ -197,7 +197,7 @@ class Connection(Channel):
             self._take_turn_later(0)
 
     def _step(self) -> bool:
-        """Bring the request on as far as it goes; tell whether it is answered, so that the next can begin."""
+        """Advance the request as far as possible; tell whether it is answered, so that the next can begin."""
         if self._phase is Phase.HEAD and not self._take_head():
             return False
         if self._phase is Phase.BODY and not self._take_body():
@@ -205,7 +205,7 @@ class Connection(Channel):
         return self._phase is Phase.HEAD and self._takes_answers and not self._waiting_turn
 
     def _take_head(self) -> bool:
-        """Judge a request by its head, once that is whole; tell whether it was."""
+        """Judge a request by its head; return False if the head is not complete yet."""
         head = self._reader.head()
         if head is None:
             self._await_more()
@@ -244,7 +244,7 @@ class Connection(Channel):
             self._transport.write(CONTINUE)
 
     def _take_body(self) -> bool:
-        """Hand a request to its handler, once its body is whole; tell whether it was."""
+        """Pass a request to its handler; return False if the body is not complete yet."""
         admitted = self._admitted
         assert admitted is not None
         body = self._reader.body(admitted.route.max_body_bytes)
@@ -260,11 +260,11 @@ class Connection(Channel):
         return False
 
     def _handle(self, admitted: Admitted, body: bytes) -> None:
-        """Have the request answered, now or by a task."""
+        """Call the handler, whose response comes now or from a task."""
         route, request = admitted.route, admitted.request
         if body:
             request = msgspec.structs.replace(request, body=body)
-        if self._ended and route.waits:  # nobody can tell whether the client is still there
+        if self._ended and route.waits:  # there is no way to tell whether the client is still there
             self.abort()
             return
         self._phase = Phase.HANDLING
@@ -281,7 +281,7 @@ class Connection(Channel):
             self._task.add_done_callback(self._on_done)
 
     def _on_done(self, task: asyncio.Task[Response]) -> None:
-        """Answer with what the handler's task returned or raised, unless nobody waits for it any more."""
+        """Answer with what the handler's task returned or raised, unless the request was given up."""
         if task.cancelled():
             error: BaseException | None = asyncio.CancelledError()
         else:
@@ -300,7 +300,7 @@ class Connection(Channel):
     # Refusals.
 
     def _paid_refusal(self, response: Response) -> Response:
-        """Charge for a refusal, too."""
+        """Charge the client for a refusal, which costs the server something, too."""
         try:
             if self.account is not None:
                 self.account.take(1)
@@ -309,7 +309,7 @@ class Connection(Channel):
         return response
 
     def _refuse(self, response: Response) -> None:
-        """Refuse a request by its head. The connection goes on only if the body is here already, or empty."""
+        """Refuse a request by its head. The connection stays open only if the body is empty or already here."""
         self._phase = Phase.BODY
         try:
             whole = self._reader.body(AHEAD_BYTES) is not None
@@ -341,7 +341,7 @@ class Connection(Channel):
     # Answers.
 
     def _respond(self, response: Response) -> None:
-        """Answer the request, and wait for the next one or close."""
+        """Send the response, and wait for the next request or close."""
         if self._close or self._owner.stopping:
             self._finish(response, is_read=True)
             return
@@ -354,10 +354,10 @@ class Connection(Channel):
         self._resume()
 
     def _finish(self, response: Response, *, is_read: bool) -> None:
-        """Give the last answer. What the client still sends is not read beyond a bound (RFC 9112 §9.6).
+        """Send the last response. What the client still sends is read up to a bound only (RFC 9112 §9.6).
 
-        `is_read` says that the request was read whole, so that nothing that may still come keeps the client from
-        reading its answer.
+        `is_read` says that the request was read whole, so that the connection can be closed at once: no unread data
+        causes a reset that would keep the client from reading the response.
         """
         if self._phase is Phase.CLOSING:
             return
@@ -390,7 +390,7 @@ class Connection(Channel):
         self._begun, self._admitted = False, None
 
     def _give_up(self) -> None:
-        """End the request; its handler is cancelled if it is still at work."""
+        """End the request, and cancel its handler if that is still running."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -406,7 +406,7 @@ class Connection(Channel):
         return self._admitted is not None and self._admitted.route.waits
 
     def _restrain(self) -> None:
-        """Read no more from a client that sends too far ahead; one that waits for news should send nothing."""
+        """Stop reading from a client that sends too far ahead; abort if it waits for news and should not send."""
         if self._reader.buffered > AHEAD_BYTES and not self._paused:
             if self._phase is Phase.HANDLING and self._waits:
                 self.abort()
@@ -414,7 +414,7 @@ class Connection(Channel):
             self._hold()
 
     def _take_turn_later(self, delay_s: float) -> None:
-        """Let others have their turn before this connection's next request is looked at."""
+        """Let other connections have their turn before this one's next request is processed."""
         if not self._waiting_turn:
             self._waiting_turn = True
             if delay_s:

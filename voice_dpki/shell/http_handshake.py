@@ -1,7 +1,7 @@
-"""TLS handshakes of an HTTP server: until one is done, nobody is known, and nobody has a connection.
+"""TLS handshakes of an HTTP server: only a client whose handshake is done is known, and has a connection.
 
-The event loop alone would let any number of clients connect and say nothing. So each has a place among few for as
-long as its handshake may take, and becomes a connection afterwards.
+The event loop alone would let any number of clients connect and stay silent. So the number of handshakes and their
+time are bounded.
 """
 # ruff: noqa: TID251 - this is a shell: it serves sockets
 
@@ -21,26 +21,26 @@ _SAID = Seldom(log)
 HANDSHAKE_TIMEOUT_S = 5.0
 """How long a TLS handshake may take."""
 MAX_HANDSHAKES = 400
-"""Handshakes at a time; beyond, the oldest gives way of the address with the most."""
+"""Handshakes at the same time; if there are more, the address with the most loses its oldest."""
 RETRY_S: Final = 0.1
-"""How long no connection is accepted after that failed: there are no files left, most likely."""
+"""Pause after a failure to accept a connection: most likely, the process has no file descriptors left."""
 
 
 class Handshakes:
-    """Accepts connections at a listening socket, and does their handshakes."""
+    """The handshakes of the connections that a listening socket accepts."""
 
     def __init__(
         self, factory: Callable[[], asyncio.Protocol], loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext
     ) -> None:
-        """`factory` makes the protocol of a connection whose handshake is done."""
+        """Take the `factory` of protocols, which is called when a handshake is done."""
         self._factory = factory
         self._loop = loop
         self._tls = tls
         self._begun: dict[asyncio.Task[None], str] = {}
-        """By age, with the address."""
+        """Handshakes under way, oldest first, with the client's address or network."""
 
     async def accept(self, sock: socket.socket) -> None:
-        """Accept connections until cancelled; then end all handshakes."""
+        """Accept connections until cancelled, and then cancel all handshakes."""
         try:
             while True:
                 try:
@@ -56,7 +56,7 @@ class Handshakes:
             await asyncio.gather(*self._begun, return_exceptions=True)
 
     def _begin(self, accepted: socket.socket, host: str) -> None:
-        """Give a handshake a place, another's if need be."""
+        """Begin a handshake, and cancel another if there are too many."""
         if len(self._begun) >= MAX_HANDSHAKES:
             ((largest, _),) = Counter(self._begun.values()).most_common(1)
             oldest = next(each for each, address in self._begun.items() if address == largest)
@@ -71,12 +71,12 @@ class Handshakes:
         self._begun.pop(task, None)
 
     async def _shake(self, accepted: socket.socket) -> None:
-        """Do a handshake; whom TLS refuses hears so by the end of the connection, and the log by `tls`."""
+        """Do a handshake. If TLS refuses the client, the socket is closed, and `tls` logs the reason."""
         try:
             await self._loop.connect_accepted_socket(
                 self._factory, accepted, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
-        except OSError:  # ssl.SSLError is one, and so are time-outs and connections that end
+        except OSError:  # includes ssl.SSLError, timeouts and closed connections
             accepted.close()
         except asyncio.CancelledError:
             accepted.close()

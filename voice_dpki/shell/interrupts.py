@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and a closed terminal, for commands: all three raise KeyboardInterrupt, and none is lost.
 
-Services have a loop that heeds the signals (`voice_dpki.shell.program.run`).
+Services handle the signals in their event loop instead (`voice_dpki.shell.program.run`).
 """
 
 import os
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOPS = (signal.SIGTERM, signal.SIGHUP)
-"""What ends a command beside SIGINT. SIGHUP comes when the terminal is closed, unless nohup has it ignored."""
+"""Signals that end a command, beside SIGINT. SIGHUP comes when the terminal is closed, unless nohup ignores it."""
 
 _AGAIN_S = 0.05
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP do inside what Ctrl-C does, so that what was started is stopped.
+    """Make SIGTERM and SIGHUP act like Ctrl-C inside the context, so that started programs are stopped.
 
-    In another thread than the main one nothing changes: Python hears signals in the main thread alone.
+    Outside the main thread this does nothing, for Python handles signals in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -38,9 +38,10 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and its like back inside, where programs are stopped: for a short and bounded time only.
+    """Defer Ctrl-C, SIGTERM and SIGHUP inside the context, while programs are stopped.
 
-    What came meanwhile raises KeyboardInterrupt at the end, unless another exception is on its way.
+    Use it for a short and bounded time only. A deferred signal raises KeyboardInterrupt at the end, unless another
+    exception is propagating.
     """
     held: list[int] = []
     before = _replaced(lambda number, frame: held.append(number))
@@ -54,7 +55,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _replaced(handler: "signal._HANDLER") -> dict[int, "signal._HANDLER"]:
-    """Set a handler where Python's own code handles the signal; returns the handlers that there were."""
+    """Set a handler for each signal that has a Python handler now; return the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {int(number): signal.getsignal(number) for number in (signal.SIGINT, *STOPS)}
@@ -65,7 +66,7 @@ def _replaced(handler: "signal._HANDLER") -> dict[int, "signal._HANDLER"]:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Do what Ctrl-C does: inside asyncio.run that cancels the work, and elsewhere it raises."""
+    """Act like Ctrl-C: inside asyncio.run the work is cancelled, elsewhere KeyboardInterrupt is raised."""
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler):
         raise KeyboardInterrupt
@@ -74,7 +75,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 @contextmanager
 def lost_ones_repeated() -> Iterator[None]:
-    """Send SIGINT again when its exception was raised inside where Python drops it, as in a finalizer."""
+    """Send SIGINT again if its exception was raised in a place where Python drops it, such as a finalizer."""
     hook = sys.unraisablehook
 
     def again(unraisable: "sys.UnraisableHookArgs") -> None:

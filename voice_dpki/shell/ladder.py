@@ -1,7 +1,7 @@
-"""Ladders: who sent what to whom, and between the messages what each actor decided.
+"""Ladder diagrams: who sent what to whom and, between the messages, what each actor decided.
 
-What the rows say is the caller's; here they are laid out for a terminal, in Unicode or ASCII, or as a list where
-the terminal is too narrow.
+The caller provides the rows. This module lays them out for a terminal, in Unicode or ASCII, or as a list if the
+terminal is too narrow.
 """
 
 import textwrap
@@ -15,16 +15,16 @@ from rich.text import Text
 from voice_dpki.shell.events import Event, NoteEvent
 
 WIDTH = 100
-"""Columns of the terminal that a ladder fits."""
+"""Widest ladder, in columns."""
 
 LIST_BELOW = 70
-"""In a terminal narrower than this the ladder is a list: lifelines would stand too close for any label."""
+"""In a terminal with fewer columns the ladder is a list: the lifelines would be too close for any label."""
 
 _TIME_WIDTH = 8
 
 
 class Mood(StrEnum):
-    """How a row is to be taken; the renderers choose the colour."""
+    """What kind of row it is; the renderers choose its colour."""
 
     REQUEST = "request"
     PROGRESS = "progress"
@@ -36,9 +36,9 @@ class Mood(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: an arrow from `src` to `dst`, or what `src` did by itself where `dst` is None.
+    """One row: an arrow from `src` to `dst`, or what `src` did by itself if `dst` is None.
 
-    `extras` follow the label where there is room; `event` is what the row was made of, for those who show all.
+    `extras` follow the label if there is room; `event` is the source of the row, for readers who want all of it.
     """
 
     time_ms: float
@@ -59,8 +59,8 @@ class Row:
 class Ladder:
     """Actors in the order of their columns, rows in the order of time, and the actors' titles.
 
-    `places` puts lifelines at fractions of the width, for ladders whose messages are longer between some actors;
-    the headings of `attackers` stand out.
+    `places` puts lifelines at fractions of the width, for ladders with longer labels between some actors. The
+    headings of `attackers` are highlighted.
     """
 
     actors: tuple[str, ...]
@@ -75,7 +75,7 @@ class Ladder:
 
 
 def note_row(event: NoteEvent, time_ms: float) -> Row:
-    """Return the row of what an actor noted: its text, how long it took, and whether it was accepted."""
+    """Return the row of a note: its text, how long it took, and whether something was accepted."""
     mood = {True: Mood.OK, False: Mood.REFUSED, None: Mood.NOTE}[event.ok]
     extras = (f"({_duration(event.ms)})",) if event.ms is not None else ()
     return Row(time_ms, event.actor, None, event.text, mood, extras)
@@ -120,12 +120,12 @@ def render(ladder: Ladder, console: Console) -> None:
 
 
 def render_text(ladder: Ladder, width: int = WIDTH, encoding: str = "utf-8") -> str:
-    """Return the ladder as plain text; characters that `encoding` lacks are replaced by ASCII drawing."""
+    """Return the ladder as plain text, drawn in ASCII if `encoding` lacks the characters."""
     return "\n".join(line.plain.rstrip() for line in _lines(ladder, width, _glyphs(encoding))) + "\n"
 
 
 def marks(encoding: str) -> Mapping[Mood, str]:
-    """The marks for what was accepted (Mood.OK) and refused (Mood.REFUSED) that an output's `encoding` has."""
+    """Return the marks for "accepted" (Mood.OK) and "refused" (Mood.REFUSED) that `encoding` can write."""
     return _glyphs(encoding).marks
 
 
@@ -173,7 +173,7 @@ class _Canvas:
         self._gap = int(gap)
 
     def heading(self) -> Text:
-        """The actors' titles, each over its lifeline."""
+        """Return the line of the actors' titles, each over its lifeline."""
         line = Text(" ms".rjust(_TIME_WIDTH - 1).ljust(self._width), style="dim")
         for actor, at in self._at.items():
             title = _fit(self._ladder.title(actor), self._gap - 1, self._glyphs)
@@ -183,14 +183,14 @@ class _Canvas:
         return line
 
     def blank(self) -> Text:
-        """Lifelines only."""
+        """Return a line with lifelines only."""
         line = Text(" " * self._width)
         for at in self._at.values():
             line = self._put(line, at, self._glyphs.line, _LIFELINE)
         return line
 
     def row(self, row: Row) -> list[Text]:
-        """One row of the ladder; what an actor decided may need several lines."""
+        """Return the lines of a row; an actor's decision may need several."""
         if row.dst is not None and row.dst != row.src:
             return [self._arrow(self._start(row), row, row.dst)]
         return self._decision(row)
@@ -204,7 +204,7 @@ class _Canvas:
         inner = end - start - 1
         shaft = (self._glyphs.media if row.mood is Mood.MEDIA else self._glyphs.shaft) * inner
         label = f" {self._label(row, inner - 3)} "
-        if self._glyphs.more in label:  # without the spaces around it there may be room
+        if self._glyphs.more in label:  # without surrounding spaces the label may fit
             label = self._label(row, inner - 1)
         middle = max((inner - len(label)) // 2, 0) + (0 if rightward else 1)
         body = shaft[:middle] + label + shaft[middle + len(label) :]
@@ -212,7 +212,7 @@ class _Canvas:
         return self._put(line, start + 1, body, _STYLES[row.mood])
 
     def _label(self, row: Row, room: int) -> str:
-        """The label with as many extras as fit, or shortened: a status keeps its number."""
+        """Return the label with as many extras as fit, or shortened; of a SIP status the number remains."""
         for count in range(len(row.extras), -1, -1):
             label = " ".join((row.label, *row.extras[:count]))
             if len(label) <= room - (count > 0):

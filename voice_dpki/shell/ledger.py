@@ -1,4 +1,4 @@
-"""Asking a ledger as a configuration says: which node, what is believed of it, and where that is kept."""
+"""Access to a ledger by configuration: the node, its trust anchor, and the file that keeps the trusted header."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -19,15 +19,15 @@ from voice_dpki.stir.verify import SignerRecord, SignerStatus
 
 @dataclass(frozen=True, slots=True)
 class LedgerAccess:
-    """A node to ask, and whom to believe: the genesis, or the newest header that followed, kept in a file."""
+    """A node to ask, and the trust anchor: the genesis, or the newest header that followed from it."""
 
     url: str
     genesis: Genesis
     trust_file: Path | None = None
-    """Without it, a start more than 14 days after the genesis fails: too old a trust (`ledger.light`)."""
+    """File of that header. Without it, a start more than 14 days after the genesis fails (`ledger.light`)."""
     max_age_s: float = DEFAULT_MAX_AGE_S
     witnesses: tuple[str, ...] = ()
-    """Other operators' nodes."""
+    """URLs of other operators' nodes, whose headers are compared with the node's."""
     tls: ssl.SSLContext | None = None
     """For the connections to all of these nodes."""
 
@@ -43,9 +43,9 @@ class LedgerAccess:
         witnesses: tuple[str, ...] = (),
         tls: ClientTls | None = None,
     ) -> "LedgerAccess":
-        """Return what the configuration at `path` asks for, with the files that it names.
+        """Return the access that the configuration at `path` describes, with the files that it names.
 
-        Raises LocalError for a file that cannot be used, and for what is no URL.
+        Raises LocalError for a file that cannot be used, and for a malformed URL.
         """
         kept = resolve(path, trust_file) if trust_file else None
         context = optional_client_context(path, tls)
@@ -55,7 +55,7 @@ class LedgerAccess:
         return access
 
     def client(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
-        """Return a client of the node; raises LocalError for a trust file that is none of this ledger's."""
+        """Return a client of the node; raises LocalError for a trust file of another ledger."""
         return LedgerClient.of_genesis(
             self.url,
             self.genesis,
@@ -67,7 +67,7 @@ class LedgerAccess:
         )
 
     def witness_clients(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[LedgerClient]:
-        """Return a client of each witness, whose headers are to be compared with those of the node."""
+        """Return a client of each witness, to compare its headers with the node's."""
         return [
             LedgerClient.of_genesis(url, self.genesis, clock=clock, timeout_s=timeout_s, tls=self.tls)
             for url in self.witnesses
@@ -77,7 +77,7 @@ class LedgerAccess:
     async def subscription(
         self, clock: Clock, timeout_s: float, *, max_entries: int
     ) -> AsyncIterator[Subscription]:
-        """Hold what is looked up and follow the ledger's changes, and its witnesses, while the context lasts."""
+        """Cache lookups, follow the ledger's changes and compare the witnesses' headers while the context lasts."""
         async with AsyncExitStack() as opened:
             client, *witnesses = [
                 await opened.enter_async_context(client)
@@ -89,7 +89,7 @@ class LedgerAccess:
 
 
 def signer_record(resolution: Resolution) -> SignerRecord:
-    """Translate the ledger's answer about a certificate into what STIR asks of a signer."""
+    """Translate the ledger's answer about a certificate into STIR's record of a signer."""
     member = resolution.member
     return SignerRecord(
         status=SignerStatus(resolution.status.value),

@@ -1,8 +1,8 @@
-"""What one client may ask of a server: requests a second, requests at a time and connections, for each address.
+"""Limits on each client address of a server: request rate, concurrent requests, connections and their rate.
 
-Who asks for more is told when to come back (429 with Retry-After, RFC 6585 §4). A request costs as much as its
-route says, so that one bound fits cheap questions and dear ones. IPv6 addresses count by their /64 (RFC 4291
-§2.5.1): that is what one host can choose from.
+A client above a limit is told when to retry (429 with Retry-After, RFC 6585 §4). Each route sets the cost of its
+requests, so that one limit fits cheap and expensive requests. An IPv6 address counts by its /64 (RFC 4291 §2.5.1),
+for one host can choose any address in it.
 """
 # ruff: noqa: TID251 - this is a shell: it measures time
 
@@ -22,22 +22,22 @@ from voice_dpki.shell.config import Config
 log = logging.getLogger(__name__)
 
 BURST_S = 2.0
-"""A client that was quiet may ask for so many seconds' worth at once."""
+"""A client that was idle may spend this many seconds' worth of `cost_s` at once."""
 
 MAX_COST = 200
-"""What a client may always have at once, however little it may have a second."""
+"""Least size of a client's bucket, however small `cost_s` is."""
 
 KNOWN_S = 3600.0
 """How long the address of a client that showed a token counts as known."""
 
 MAX_ADDRESSES = 10_000
-"""Addresses whose use is remembered after their last connection; each takes about 200 bytes."""
+"""Addresses that are remembered after their last connection; each takes about 200 bytes."""
 
 CONNECTION_COST = 4
-"""What `cost_s` would have to pay for a connection; there is a bucket of its own for them, as large."""
+"""Cost of a connection; connections have their own bucket, which `cost_s` also fills."""
 
 SAY_AGAIN_S = 1.0
-"""Refusals are in the log once in this time, so that nobody can fill it; metrics count all."""
+"""Least time between two log lines about refusals, so that nobody can fill the log; metrics count all refusals."""
 
 REFUSED = Counter(
     "voice_dpki_http_refused", "Requests and connections above what one client may have, by reason.", ["reason"]
@@ -50,18 +50,18 @@ FULL, DISPLACED, UNREAD = (REFUSED.labels(name) for name in ("full", "displaced"
 
 
 class Limits(Config, frozen=True, kw_only=True):
-    """`[limits]` of a server: what one client address may have."""
+    """`[limits]` of a server: the limits on one client address."""
 
     cost_s: Annotated[float, msgspec.Meta(gt=0)] = 10_000.0
-    """Cost of its requests a second: 1 is a status inquiry, at most 0.1 ms of the server's processor time."""
+    """Cost of its requests per second; 1 is a status inquiry, which takes at most 0.1 ms of processor time."""
     concurrent: Annotated[int, msgspec.Meta(ge=1)] = 256
-    """Its requests under way."""
+    """Its concurrent requests."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 256
-    """Its connections; a quarter of what a server has for all."""
+    """Its connections; the default is about a quarter of those that a server has for all clients."""
 
 
 class Seldom:
-    """Puts what strangers can cause into the log, but not as often as they like."""
+    """A rate limit for log lines that strangers can cause."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._log = logger
@@ -69,11 +69,11 @@ class Seldom:
         self._unsaid = 0
 
     def info(self, event: str, **fields: object) -> None:
-        """Log what is in order, as seldom as a warning."""
+        """Log normal events, as seldom as warnings."""
         self._say(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log a warning, unless something was logged within SAY_AGAIN_S; `unsaid` counts those between."""
+        """Log a warning, unless a line was logged within SAY_AGAIN_S; the next line counts those in `unsaid`."""
         self._say(logging.WARNING, event, fields)
 
     def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
@@ -86,14 +86,14 @@ class Seldom:
         self._log.log(level, event, extra={"fields": fields})
 
     def error(self, event: str, error: BaseException, **fields: object) -> None:
-        """Log an error with its traceback, as seldom."""
+        """Log an error with its traceback, as seldom as warnings; omitted ones are not counted."""
         if monotonic() - self._said_s >= SAY_AGAIN_S:
             self._said_s = monotonic()
             self._log.error(event, exc_info=error, extra={"fields": fields})
 
 
 class TooManyError(PeerError):
-    """A client asks for more than it may; `retry_after_s` says when it can come again."""
+    """A client is above one of its limits; it can retry after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -104,7 +104,10 @@ SAID = Seldom(log)
 
 
 class Account:
-    """What one client address uses: a bucket of tokens, and counts. Without limits, it only counts."""
+    """What one client address uses: token buckets for requests and connections, and counts.
+
+    Without limits, it only counts.
+    """
 
     __slots__ = (
         "_at_s",
@@ -132,8 +135,8 @@ class Account:
     def take(self, cost: int) -> None:
         """Pay for a request; raises TooManyError.
 
-        What is dear can be had with half a full bucket, and the rest is owed: every request can be made once in
-        a while, whatever it costs.
+        An expensive request needs only half a full bucket, and the rest becomes a debt. So every request can be
+        made now and then, whatever it costs.
         """
         limits = self._limits
         if limits is None:
@@ -153,7 +156,7 @@ class Account:
         return max(limits.cost_s * BURST_S / CONNECTION_COST, 2 * limits.connections)
 
     def knock(self) -> bool:
-        """Pay for a connection; tells whether the client may have another one now. Who is known always may."""
+        """Pay for a connection; return whether the client may have one now. A known client always may."""
         limits = self._limits
         if limits is None or self.is_known:
             return True
@@ -175,16 +178,16 @@ class Account:
         self._running += 1
 
     def end(self) -> None:
-        """Count a request less."""
+        """Count a request as finished."""
         self._running -= 1
 
     def vouch(self) -> None:
-        """Take note that somebody at this address showed to be known."""
+        """Note that a client at this address has authenticated itself."""
         self._known_until_s = monotonic() + KNOWN_S
 
     @property
     def is_known(self) -> bool:
-        """Whether somebody at this address showed to be known lately."""
+        """Whether a client at this address has authenticated itself within KNOWN_S."""
         return monotonic() < self._known_until_s
 
     @property
@@ -194,14 +197,14 @@ class Account:
 
 
 class Door:
-    """Counts the clients of one server in and out."""
+    """The accounts of one server's client addresses."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
     def enter(self, host: str) -> Account | None:
-        """Count a connection; returns the account of its address, None where that has enough connections."""
+        """Count a connection; return the account of its address, or None if that has too many connections."""
         name = network_of(host)
         account = self._accounts.get(name)
         if account is None:
@@ -216,7 +219,7 @@ class Door:
         return account
 
     def _forget(self) -> None:
-        """Drop the address that came last longest ago, if there are too many; one with a connection is kept."""
+        """If there are too many addresses, drop the one with the oldest last connection, unless it is in use."""
         if len(self._accounts) > MAX_ADDRESSES:
             name, account = next(iter(self._accounts.items()))
             if account.is_idle:
@@ -226,7 +229,7 @@ class Door:
 
 
 def network_of(host: str) -> str:
-    """Name what is counted together: an IPv4 address, or an IPv6 address's /64."""
+    """Return the name under which an address is counted: the IPv4 address, or the /64 of an IPv6 address."""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])

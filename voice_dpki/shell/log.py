@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error.
+"""Logs: one JSON object per line on standard error.
 
 `logging.getLogger(__name__).info("call refused", extra={"fields": {"step": "E17"}})` gives the event and its
 fields. Fields hold no token, no key and no number of a subscriber.
@@ -18,7 +18,7 @@ LOST = Counter("voice_dpki_log_lines_lost", "Log lines that could not be written
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object: time, level, service, logger, event, then the record's fields."""
+    """A formatter that makes one JSON object of a record: time, level, service, logger, event, then its fields."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
-    """Writes records to standard error; those for which there is no room are counted, and the service goes on."""
+    """A handler that writes to standard error; it counts records that cannot be written, and goes on."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -48,11 +48,11 @@ class LogHandler(logging.StreamHandler[TextIO]):
         SHORTFALLS.watch(self)
 
     def shortfall(self) -> str:
-        """Say whether the last line could not be written."""
+        """Return what people should know if the last line could not be written; otherwise an empty string."""
         return "the log cannot be written, and its lines are lost" if self._lost else ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; the first after some were lost says how many."""
+        """Write a record; after lost ones, add a line that says how many were lost."""
         lost, self._lost = self._lost, 0
         super().emit(record)
         if lost and not self._lost:
@@ -62,7 +62,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             self._lost += lost
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Count a line that could not be written; what is wrong with the record itself is printed as ever."""
+        """Count a line that could not be written; an error in the record itself is printed as usual."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
             return
@@ -73,7 +73,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
 def setup_logging(service: str, level: str = "INFO") -> None:
     """Send all logging of this process to standard error as JSON lines.
 
-    Request lines of the HTTP libraries are left out: they would tell subscribers' numbers.
+    Request lines of the HTTP libraries are left out, for they would reveal subscribers' numbers.
     """
     handler = LogHandler()
     handler.setFormatter(JsonFormatter(service))

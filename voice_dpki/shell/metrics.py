@@ -22,21 +22,21 @@ async def _health(_request: Request) -> Response:
 
 
 def _answer(status: int, facts: dict[str, str]) -> Response:
-    """Answer with `facts`, and with notes of what the service goes on without."""
+    """Return a response with `facts`, and with notes on what the service has to do without."""
     notes = SHORTFALLS.notes()
     return json_response(status, {**facts, **({"notes": notes} if notes else {})})
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a service can do its work, and what people should know of it."""
+    """Whether a service can do its work, and what people should know about it."""
 
     ok: bool
     facts: dict[str, str]
 
 
 def health_route(judge: Callable[[], Health]) -> Route:
-    """Return the liveness route of a service that judges its health itself: 503 where it cannot do its work."""
+    """Return the liveness route of a service that judges its own health: 503 if it cannot do its work."""
 
     async def answer(request: Request) -> Response:
         if HEALTH.problem():
@@ -48,7 +48,7 @@ def health_route(judge: Callable[[], Health]) -> Route:
 
 
 METRICS_COST = 10
-"""To write all metrics down takes as long as a few inquiries."""
+"""Cost of a request (`voice_dpki.shell.limits`): formatting all metrics takes as long as a few inquiries."""
 
 METRICS_ROUTE = Route("GET", "/metrics", _metrics, cost=METRICS_COST)
 HEALTH_ROUTE = Route("GET", "/healthz", _health)

@@ -1,4 +1,4 @@
-"""Networks of programs on this machine, for demonstrations and tests: each a process of its own, in one folder."""
+"""Networks of programs on this machine, for demonstrations and tests: separate processes that share a folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,10 +15,10 @@ from voice_dpki.shell.temporary import temporary_folder
 
 
 class Network:
-    """Programs that run, by the actor that each one is. Use it as a context manager, or call `stop` in any case.
+    """Running programs, by actor. Use it as a context manager, or make sure to call `stop`.
 
-    `folder` holds configurations and traces (a temporary one by default), `logs` each program's log; traces have
-    events of `kinds`. Raises LocalError where the folder of logs cannot be made.
+    `folder` holds configurations and traces (by default it is temporary), and `logs` each program's log. Traces
+    have events of `kinds`. Raises LocalError if the folder of logs cannot be made.
     """
 
     def __init__(self, logs: Path, kinds: Kinds, folder: Path | None = None) -> None:
@@ -26,7 +26,7 @@ class Network:
         self.logs = logs
         self.running: dict[str, Running] = {}
         self.held = ExitStack()
-        """What is given back once the programs have stopped."""
+        """Resources that are released when the programs have stopped."""
         self.folder = folder or self.held.enter_context(temporary_folder())
         self._kinds = kinds
         self._runs = 0
@@ -42,7 +42,7 @@ class Network:
     def start_program(
         self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, object]
     ) -> Running:
-        """Start `module` with its configuration, without waiting for it; raises LocalError where `actor` runs."""
+        """Start `module` with its configuration, but do not wait; raises LocalError if `actor` is running."""
         if actor in self.running:
             raise LocalError(f"{actor} runs already")
         self._runs += 1
@@ -53,31 +53,31 @@ class Network:
         return self.running[actor]
 
     def wait_ready(self, actors: Iterable[str]) -> None:
-        """Wait until these programs, which start side by side, all listen; raises ProcessError."""
+        """Wait until all these programs, which start at the same time, listen; raises ProcessError."""
         starting = [self.running[actor] for actor in actors]
         for running in starting:
             running.wait_ready(beside=starting)
 
     def check_running(self, actors: Iterable[str]) -> None:
-        """Raise ProcessError where one of these programs has ended that nobody stopped; it says what was logged."""
+        """Raise ProcessError, with the end of its log, if one of these programs has ended without being stopped."""
         for actor in actors:
             if actor in self.running:
                 self.running[actor].check_running()
 
     def end(self, actors: Iterable[str]) -> list[Event]:
-        """Stop those of these programs that run, and return what they traced."""
+        """Stop those of these programs that are running, and return their trace events."""
         ended = [self.running.pop(actor) for actor in list(actors) if actor in self.running]
         stop_all(ended)
         return [event for running in ended for event in running.trace.events]
 
     def stop(self) -> None:
-        """Stop all programs, and give back what the network held."""
+        """Stop all programs, and release what the network held."""
         self.end(self.running)
         self.held.close()
 
 
 def write_config(folder: Path, actor: str, sections: Mapping[str, object]) -> Path:
-    """Write a program's configuration, for its owner alone; returns the file."""
+    """Write a program's configuration, readable by its owner only; return the file."""
     path = folder / f"{actor}.toml"
     write_private(path, to_toml(sections).encode("utf-8"))
     return path

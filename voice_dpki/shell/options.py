@@ -1,4 +1,4 @@
-"""Numbers as a command's options: within bounds, or refused in a sentence."""
+"""Numeric options of commands, checked against bounds."""
 
 import argparse
 import re
@@ -9,7 +9,7 @@ _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return argparse's type of a whole number from `least` to `most`."""
+    """Return an argparse type for whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
         if not _WHOLE.fullmatch(text) or not least <= int(text) <= most:
@@ -20,7 +20,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def number(*, above: float, most: float, unit: str) -> Callable[[str], float]:
-    """Return argparse's type of a number of a `unit`, more than `above` and at most `most`."""
+    """Return an argparse type for numbers above `above` and at most `most`; `unit` names them in the error."""
 
     def parse(text: str) -> float:
         if not _DECIMAL.fullmatch(text) or not above < float(text) <= most:

@@ -1,4 +1,4 @@
-"""Folders that commands write: each bears a mark and is locked, and nothing is removed from it that is not ours."""
+"""Output folders of commands: each is marked and locked, and only the command's own files are removed from it."""
 
 import fcntl
 import os
@@ -11,18 +11,17 @@ from voice_dpki.errors import LocalError
 from voice_dpki.shell.files import FOR_ALL, make_folder, write_new
 
 MARK = ".voice-dpki"
-"""The file that says whose folder it is."""
+"""The file that names the command that owns the folder."""
 
 _MAX_MARK_BYTES = 200
 
 
 @contextmanager
 def output_folder(path: Path, command: str, names: Iterable[str] = (), mode: int = 0o777) -> Iterator[None]:
-    """Have a command's folder for as long as the context lasts, without the files of its last run.
+    """Make or take over a command's folder, remove the files of the last run, and lock it while the context lasts.
 
-    `names` are those files, as patterns relative to the folder; nothing else is removed. Raises LocalError where
-    another process has the folder, where there is something in it but no mark of `command`, or where it cannot be
-    made.
+    `names` are patterns of those files, relative to the folder; nothing else is removed. Raises LocalError if
+    another process has the folder, if it is not empty and has no mark of `command`, or if it cannot be made.
     """
     make_folder(path, mode)
     with locked(path):
@@ -33,9 +32,9 @@ def output_folder(path: Path, command: str, names: Iterable[str] = (), mode: int
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[None]:
-    """Have a folder filled inside that is new or empty; where that fails, what was written is removed again.
+    """Make a folder, or take an empty one, to be filled inside the context; if that fails, remove what was written.
 
-    Raises LocalError where there is something in it, another process has it, or it cannot be made.
+    Raises LocalError if the folder is not empty, another process has it, or it cannot be made.
     """
     existed = path.exists()
     make_folder(path)
@@ -54,7 +53,7 @@ def new_folder(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other commands out of a folder that is there; raises LocalError where one is in it."""
+    """Lock an existing folder against other commands; raises LocalError if another one has locked it."""
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -94,12 +93,12 @@ def _check_mark(path: Path, command: str) -> None:
 
 
 def _remove(path: Path, names: Iterable[str]) -> None:
-    """Remove files of the last run, and folders that are empty then."""
+    """Remove files of the last run, and subfolders that become empty; raises LocalError."""
     try:
         for file in [each for name in names for each in path.glob(name)]:
             file.unlink()
             if file.parent != path:
-                with suppress(OSError):  # there is something else in it
+                with suppress(OSError):  # the folder is not empty
                     file.parent.rmdir()
     except OSError as error:
         raise LocalError(f"{error.filename}: cannot be removed: {error.strerror}") from None

@@ -1,7 +1,8 @@
-"""How long to wait for programs: for as long as they get on, and a little beyond.
+"""How long to wait for programs: as long as they make progress, and a little longer.
 
-On a busy machine a program may take a minute to start, and a fixed limit would fail it for its neighbours' work. So
-what counts is whether it gets on: it uses the processor or queues for it, waits for the disk, or writes something.
+On a busy machine a program may take a minute to start, and with a fixed timeout it would fail because of other
+programs' work. So only progress counts: the program uses the processor or queues for it, waits for the disk, or
+writes something.
 """
 # ruff: noqa: TID251 - this is a shell: it measures how long it waits
 
@@ -12,29 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STALLED_S = 20.0
-"""A program that does nothing for so long will not do it any more."""
+"""A program without progress for this long has stalled, and is no longer waited for."""
 
 _AT_MOST = 15
-"""So many times longer than it may stand still, a program may take in all: one that runs in circles is given up."""
+"""Longest wait in all, in multiples of the stall timeout: a program that loops forever is given up."""
 
 _LOOK_S = 0.5
 _BUSY = 0.05
-"""Share of the time that a program must be at work, or queue for it, to get on; an idle service is below."""
+"""Share of the time that a program must run, or queue to run, for that to be progress; an idle service is below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A process with those that it started, and the files that it writes."""
+    """A process, with its children, and the files that it writes."""
 
     pid: int
     files: tuple[Path, ...]
 
     def busy_s(self) -> float:
-        """Seconds that these processes have used a processor, or have queued for one."""
+        """Seconds for which these processes have used a processor or queued for one."""
         return sum(_busy_s(pid) for pid in (self.pid, *children(self.pid)))
 
     def written(self) -> int:
-        """Bytes in the files."""
+        """Total size of the files, in bytes."""
         return sum(path.stat().st_size for path in self.files if path.exists())
 
     def waits_for_disk(self) -> bool:
@@ -43,10 +44,10 @@ class Watched:
 
 
 class Patience:
-    """Waits for some of `watched` to get on; make one when the wait begins."""
+    """One wait, which goes on while some of `watched` make progress; make it when the wait begins."""
 
     def __init__(self, watched: Iterable[Watched], stalled_s: float = STALLED_S) -> None:
-        """`stalled_s`: for how long none of them need get on."""
+        """Begin the wait; `stalled_s` is how long none of them need make progress."""
         self._watched = tuple(watched)
         self._stalled_s = stalled_s
         self._began_s = self._looked_s = self._got_on_s = time.monotonic()
@@ -54,7 +55,7 @@ class Patience:
         self._busy_s, self._written = self._state()
 
     def exhausted(self) -> str | None:
-        """Say why it is no use to wait any longer, or None; to be asked again and again."""
+        """Return why it is useless to wait any longer, or None. Call this repeatedly during the wait."""
         now_s = time.monotonic()
         if now_s - self._looked_s >= self._look_s:
             self._look(now_s)
@@ -76,7 +77,7 @@ class Patience:
 
 
 def children(pid: int) -> tuple[int, ...]:
-    """Return the processes that a process has started, none if it is gone."""
+    """Return the children of a process; empty if it is gone."""
     try:
         return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()))
     except OSError:
@@ -84,7 +85,10 @@ def children(pid: int) -> tuple[int, ...]:
 
 
 def _busy_s(pid: int) -> float:
-    """Of the process's main thread; where the kernel does not count queueing, of the whole process without it."""
+    """Return the seconds for which a process's main thread ran or queued for a processor.
+
+    If the kernel does not count queueing, return the running time of the whole process.
+    """
     try:
         running, queueing, *_ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
         return (int(running) + int(queueing)) / 1e9
@@ -94,7 +98,7 @@ def _busy_s(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of proc_pid_stat(5) from the third on, the state; none if the process is gone."""
+    """Return the fields of proc_pid_stat(5) from the third, the state; empty if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

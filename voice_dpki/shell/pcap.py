@@ -1,8 +1,8 @@
-"""Packet captures without a capture: packets made of what was sent, from where to where and when.
+"""Packet captures without capturing: packets are made from the payloads, addresses and times in traces.
 
-The processes of a testbed talk over real sockets, but capturing those needs root; the senders' traces do not. So
-addresses, ports and payloads are real, and the headers below them (IPv4, UDP, TCP with its handshake and
-acknowledgements) are written here as a capture at the sender would show them. Format: pcap 2.4, link type RAW
+The processes of a testbed use real sockets, but a capture would need root, which the senders' traces do not. So
+addresses, ports and payloads are real. The headers below them (IPv4, UDP, TCP with its handshake and
+acknowledgements) are made here as a capture at the sender would show them. Format: pcap 2.4, link type RAW
 (draft-ietf-opsawg-pcap), RFC 791, RFC 768, RFC 9293.
 """
 
@@ -60,19 +60,19 @@ def datagram(src: Endpoint, dst: Endpoint, data: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Connection:
-    """A TCP connection as far as it is written: the next sequence number of each end."""
+    """A TCP connection: the next sequence number of each end."""
 
     next_sequence: dict[Endpoint, int] = field(default_factory=dict)
 
     def open(self, client: Endpoint, server: Endpoint) -> Iterator[bytes]:
-        """The three-way handshake (RFC 9293 §3.5). Initial numbers are fixed, so that a capture is reproducible."""
+        """Yield the three-way handshake (RFC 9293 §3.5). Initial numbers are fixed, for reproducible captures."""
         self.next_sequence = {client: 1_000_000, server: 5_000_000}
         yield self._segment(client, server, _SYN)
         yield self._segment(server, client, _SYN | _ACK)
         yield self._segment(client, server, _ACK)
 
     def send(self, src: Endpoint, dst: Endpoint, data: bytes) -> Iterator[bytes]:
-        """`data` in segments, then the receiver's acknowledgement."""
+        """Yield `data` in segments, then the receiver's acknowledgement."""
         for start in range(0, len(data), SEGMENT_BYTES):
             chunk = data[start : start + SEGMENT_BYTES]
             last = start + SEGMENT_BYTES >= len(data)
@@ -89,7 +89,7 @@ class Connection:
 
 def _ip_packet(protocol: int, src: Endpoint, dst: Endpoint, segment: bytes, *, checksum_at: int) -> bytes:
     pseudo = struct.pack("!IIBBH", src[0], dst[0], 0, protocol, len(segment))
-    # A UDP checksum of zero would mean "none" (RFC 768), so its other form is sent; TCP never yields it here.
+    # A UDP checksum of 0 would mean "none" (RFC 768), so 0xFFFF is sent instead; with TCP it is never 0 here.
     checksum = _checksum(pseudo + segment) or 0xFFFF
     segment = segment[:checksum_at] + checksum.to_bytes(2, "big") + segment[checksum_at + 2 :]
     fields = (0x45, 0, 20 + len(segment), 0, 0x4000, 64, protocol)
@@ -98,5 +98,5 @@ def _ip_packet(protocol: int, src: Endpoint, dst: Endpoint, segment: bytes, *, c
 
 
 def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of data that is not all zero: 16-bit words summed modulo 0xFFFF, negated."""
+    """Return the Internet checksum (RFC 1071) of data that is not all zero: the negated sum modulo 0xFFFF."""
     return -int.from_bytes(data + b"\0" * (len(data) % 2), "big") % 0xFFFF

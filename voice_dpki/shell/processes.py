@@ -1,7 +1,7 @@
 """Programs as processes: started with their own configuration, waited for, measured, and stopped.
 
-Every service of a testbed is a process that one could as well start by hand. Its trace file tells when it listens
-and what it did; its log (standard error) is kept beside.
+Every service of a testbed is a process that could also be started by hand. Its trace file tells when it listens and
+what it did; standard output and error go to its log file.
 """
 # ruff: noqa: TID251 - this is a shell: it starts processes and waits for them
 
@@ -29,7 +29,7 @@ _POLL_S = 0.01
 _LOG_TAIL_BYTES = 2000
 
 _ENVIRONMENT = {
-    # One small process each: numpy and malloc need no arenas for threads that are not there.
+    # Keep each process small: numpy needs no threads, and malloc no arenas for them.
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
@@ -41,7 +41,7 @@ class ProcessError(LocalError):
 
 
 class TraceReader:
-    """Follows a trace file that its program is still writing; raises MalformedError for other than `kinds`."""
+    """A reader of a trace file that its program is still writing; the events must be of `kinds`."""
 
     def __init__(self, path: Path, kinds: Kinds = COMMON_KINDS) -> None:
         self._path = path
@@ -50,7 +50,7 @@ class TraceReader:
         self.events: list[Event] = []
 
     def poll(self) -> list[Event]:
-        """Read what was written since the last time, add it to `events` and return it."""
+        """Read the events since the last call, add them to `events` and return them; raises MalformedError."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._position)
@@ -66,7 +66,7 @@ class TraceReader:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run: a module with its arguments, and the files that tell about it."""
+    """What to run: a module with its arguments, and the files for its trace and its log."""
 
     actor: str
     module: str
@@ -76,7 +76,7 @@ class Program:
 
 
 class Running:
-    """A program that was started; stop it, or use it as a context manager. Its trace has events of `kinds`.
+    """A program that was started; use it as a context manager, or stop it. Its trace has events of `kinds`.
 
     It is killed when the thread that started it ends (`voice_dpki.shell.tether`).
     """
@@ -104,21 +104,21 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Process id."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """Exit status, or None while it runs."""
+        """Exit status, or None while the program is running."""
         return self._process.poll()
 
     @property
     def watched(self) -> Watched:
-        """What shows that the program gets on."""
+        """The process and the files that show whether the program makes progress."""
         return Watched(self.pid, (self.program.trace, self.program.log))
 
     def check_running(self) -> None:
-        """Raise ProcessError, with what was logged last, where the program has ended."""
+        """Raise ProcessError, with the end of the log, if the program has ended."""
         if (status := self.status) is not None:
             self.trace.poll()
             raise self._failure(f"ended with status {status}, and is still needed")
@@ -126,7 +126,8 @@ class Running:
     def wait_ready(self, stalled_s: float = STALLED_S, beside: Iterable["Running"] = ()) -> ReadyEvent:
         """Wait until the program listens.
 
-        Raises ProcessError when it ends first, or when it and those that start `beside` it stand still for so long.
+        Raises ProcessError if it ends first, or if it and those that start `beside` it make no progress for
+        `stalled_s`.
         """
         ready = self.wait_for(lambda event: isinstance(event, ReadyEvent), "listen", stalled_s, beside)
         assert isinstance(ready, ReadyEvent)
@@ -135,7 +136,7 @@ class Running:
     def wait_for(
         self, wanted: Callable[[Event], bool], what: str, stalled_s: float, beside: Iterable["Running"] = ()
     ) -> Event:
-        """Wait for a `wanted` event, also among those already read; else as `wait_ready`."""
+        """Wait for a `wanted` event, which may have been read before; raises as `wait_ready` does."""
         patience = self._patience(stalled_s, beside)
         seen = 0
         while True:
@@ -152,9 +153,9 @@ class Running:
             time.sleep(_POLL_S)
 
     def wait_open(self, host: str, port: int, beside: Iterable["Running"] = ()) -> None:
-        """Wait until the program takes connections at an address, which may be before it is ready.
+        """Wait until the program accepts connections at an address, which may be before it is ready.
 
-        Raises ProcessError as `wait_ready`.
+        Raises ProcessError as `wait_ready` does.
         """
         patience = self._patience(STALLED_S, beside)
         while not _is_open(host, port):
@@ -165,7 +166,7 @@ class Running:
             time.sleep(_POLL_S)
 
     def wait_end(self, stalled_s: float) -> int:
-        """Wait until the program ends by itself; returns its exit status, or raises as `wait_ready`."""
+        """Wait until the program ends by itself, and return its exit status; raises ProcessError if it stalls."""
         patience = self._patience(stalled_s, ())
         while (status := self.status) is None:
             if why := patience.exhausted():
@@ -178,11 +179,11 @@ class Running:
         return Patience([self.watched, *(each.watched for each in beside)], stalled_s)
 
     def pss_mb(self) -> float:
-        """Proportional set size in MB of 10^6 bytes: its own memory and its share of what it shares."""
+        """Return the proportional set size in MB of 10^6 bytes: its own memory and its share of shared memory."""
         return pss_mb(Path(f"/proc/{self.pid}/smaps_rollup"))
 
     def children_pss_mb(self) -> float:
-        """The same of the programs that this one started, together."""
+        """Return the proportional set size of the program's children together, in MB of 10^6 bytes."""
         return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children(self.pid)), 1)
 
     def send(self, number: signal.Signals) -> None:
@@ -191,7 +192,7 @@ class Running:
             self._process.send_signal(number)
 
     def stop(self) -> None:
-        """End the program: SIGTERM, and SIGKILL to those that do not listen."""
+        """End the program: SIGTERM, and SIGKILL if it does not end within STOP_TIMEOUT_S."""
         stop_all([self])
 
     def _failure(self, what: str) -> ProcessError:
@@ -214,9 +215,9 @@ class Running:
 
 
 def stop_all(running: Iterable[Running]) -> None:
-    """End programs together, so that the slowest decides how long it takes and not their sum.
+    """End programs at the same time, so that it takes as long as the slowest of them, and not their sum.
 
-    Ctrl-C waits until that is done.
+    Ctrl-C is deferred until that is done.
     """
     with uninterrupted():
         _stop_all(list(running))
@@ -239,13 +240,13 @@ def _is_open(host: str, port: int) -> bool:
 
 
 def require(program: str, install: str) -> None:
-    """Raise LocalError that says how to `install` a program unless it is beside this Python or on the PATH."""
+    """Check that a program is beside this Python or on the PATH; raises LocalError with how to `install` it."""
     if not (Path(sys.executable).with_name(program).exists() or shutil.which(program)):
         raise LocalError(f"{program} is not installed; install it: {install}")
 
 
 def pss_mb(rollup: Path) -> float:
-    """Read a process's `smaps_rollup`; 0 where the system keeps none or the process is gone."""
+    """Return the PSS in a process's `smaps_rollup`, in MB of 10^6 bytes; 0 if the file is missing."""
     try:
         text = rollup.read_text(encoding="ascii")
     except OSError:

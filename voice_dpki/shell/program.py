@@ -27,10 +27,10 @@ Main = Callable[[asyncio.Event], Coroutine[object, object, int | None]]
 
 
 def run(main: Main, *, hangup_stops: bool = False) -> int:
-    """Run `main(stop)` on uvloop until it returns; SIGTERM and SIGINT set `stop`, and a second one cancels.
+    """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`, and a second one cancels `main`.
 
-    SIGHUP is a line in the log; with `hangup_stops` it sets `stop`, for commands that end with their terminal.
-    Returns what `main` returned; raises what it raised, and KeyboardInterrupt where it was cancelled.
+    SIGHUP is only logged; with `hangup_stops` it sets `stop`, for commands that end with their terminal. Returns
+    what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
 
     interrupted = False
@@ -69,11 +69,11 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
 
 
 class StoppedError(Exception):
-    """A command was to stop before its work was done; `run` raises KeyboardInterrupt for it."""
+    """A command was stopped before its work was done; `run` raises KeyboardInterrupt for it."""
 
 
 async def unless_stopped(work: Coroutine[object, object, T], stop: asyncio.Event) -> T:
-    """Await `work` and return its result; cancels it and raises StoppedError when `stop` is set before."""
+    """Await `work` and return its result; if `stop` is set first, cancel it and raise StoppedError."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +97,7 @@ def run_command(work: Coroutine[object, object, int | None]) -> int:
 
 
 def ignore_hangup() -> None:
-    """Have SIGHUP do nothing but a line in the log, from now on and until `run` does the same."""
+    """Only log SIGHUP from now on, until `run` sets its own handler, which does the same."""
     signal.signal(signal.SIGHUP, lambda number, frame: _say_hangup())
 
 
@@ -113,25 +113,25 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """End the program: say what is wrong with the arguments, and what explains them."""
+        """End the program: print what is wrong with the arguments, and how to get help."""
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: {message}; {self.prog} --help explains\n")
 
 
 def indented(example: str) -> str:
-    """Return a configuration as it stands in a help text."""
+    """Return a configuration, indented for a help text."""
     return "".join(f"  {line}".rstrip() + "\n" for line in example.splitlines())
 
 
 def describe_configured(parser: argparse.ArgumentParser, text: str) -> None:
-    """Describe a program that takes nothing but `--config FILE`; `text` keeps its line breaks in the help."""
+    """Describe a program whose only option is `--config FILE`; `text` keeps its line breaks in the help."""
     parser.description = text
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the TOML file")
 
 
 Act = Callable[[argparse.Namespace], int]
-"""What a subcommand does with its arguments; returns the exit status, may raise VoiceDpkiError."""
+"""A subcommand: takes its arguments, and returns the exit status; may raise VoiceDpkiError."""
 
 
 class ServiceParser(Parser):
@@ -156,7 +156,7 @@ class ServiceParser(Parser):
         return command
 
     def run(self, arguments: list[str] | None) -> int:
-        """Run the subcommand that `arguments` name and return its exit status; errors are printed."""
+        """Run the subcommand that `arguments` name and return its exit status; expected errors are printed."""
 
         def act() -> int:
             options = self.parse_args(arguments)
@@ -166,6 +166,6 @@ class ServiceParser(Parser):
 
 
 def start(name: str, setup: T, serve: Callable[[T, asyncio.Event], Coroutine[object, object, int | None]]) -> int:
-    """Log as the program `name` and run `serve(setup, stop)` as `run` does; returns the exit status."""
+    """Set up logging as the program `name`, run `serve(setup, stop)` with `run`, and return the exit status."""
     setup_logging(name)
     return run(partial(serve, setup))

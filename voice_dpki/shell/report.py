@@ -1,4 +1,4 @@
-"""What the reports of calls and of attachments have in common."""
+"""The common parts of the reports on calls and on attachments."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that had to hold, whether it did, and what was seen."""
+    """Something that had to hold, whether it did, and what was observed."""
 
     name: str
     held: bool
@@ -15,5 +15,5 @@ class Check:
 
 
 def encode_report(members: Mapping[str, object]) -> bytes:
-    """Return report.json: its members in the order given, for programs, and indented for people."""
+    """Encode report.json, with the members in the given order, and indented so that people can read it."""
     return (json.dumps(members, indent=2, ensure_ascii=False) + "\n").encode("utf-8")

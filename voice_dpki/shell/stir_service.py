@@ -1,4 +1,4 @@
-"""What the two STIR services have in common: one POST route of ATIS-1000082, with its callers authenticated."""
+"""The common parts of the two STIR services: one POST route of ATIS-1000082, for authenticated clients."""
 
 import asyncio  # noqa: TID251 - this is a shell: it serves until it is told to stop
 import logging
@@ -34,7 +34,7 @@ SECONDS = Histogram(
 )
 
 Perform = Callable[[bytes], Awaitable[bytes]]
-"""The service itself: body of a request to body of the answer; raises RequestError."""
+"""The service itself: takes the body of a request and returns the body of the response; raises RequestError."""
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 
@@ -45,17 +45,17 @@ class StirConfig(Config, frozen=True, kw_only=True):
     listen: Listen
     domain: str
     tokens: str
-    """File with the bearer tokens of the proxies, one a line."""
+    """File with the bearer tokens of the proxies, one per line."""
     tls: ServerTls | None = None
     trace: TraceConfig | None = None
     limits: Limits = Limits()
-    """What an address may have without one of the tokens; requests with a token cost nothing of it."""
+    """Limits on each client address; requests with one of the tokens do not count."""
 
     def server_tls(self, path: Path) -> ssl.SSLContext | None:
-        """Make the server's TLS context, if one is configured at `path`.
+        """Return the server's TLS context, if the configuration at `path` has one.
 
-        Raises LocalError for a file that cannot be used, and where the proxies' tokens would go over a network in
-        the clear.
+        Raises LocalError for a file that cannot be used, and if the proxies' tokens would cross a network in the
+        clear.
         """
         if self.tls is not None:
             return server_context(path, self.tls)
@@ -71,13 +71,13 @@ class StirConfig(Config, frozen=True, kw_only=True):
         return read_secrets(resolve(path, self.tokens))
 
     def trace_file(self, path: Path) -> Path | None:
-        """Where the service traces, as the configuration at `path` has it."""
+        """Return the trace file that the configuration at `path` names, if any."""
         return resolve(path, self.trace.file) if self.trace else None
 
 
 @dataclass(frozen=True, slots=True)
 class StirRoute:
-    """A route that answers authenticated callers only, and every error in the form of the interface."""
+    """A route for authenticated clients only, which answers every error in the format of the interface."""
 
     operation: str
     """Name in logs and metrics: "signing" or "verification"."""
@@ -95,7 +95,7 @@ class StirRoute:
         return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._refuse_early)
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request of a caller who is known."""
+        """Answer one request of an authenticated client."""
         began_s = perf_counter()
         try:
             atis.check_headers(request.headers)
@@ -109,7 +109,7 @@ class StirRoute:
         return response
 
     def _authorize(self, request: Request) -> Response | None:
-        """Refuse a caller without one of the tokens, before the body is read."""
+        """Refuse a client without one of the tokens, before the body is read."""
         if bearer_token_matches(request, self.tokens):
             return None
         error = RequestError("POL4010")
@@ -118,7 +118,7 @@ class StirRoute:
         return response
 
     def _refuse_early(self, request: Request, status: int, detail: str) -> Response:
-        """Refuse a request that comes to no handler; anybody can send those, so they are in the log seldom."""
+        """Refuse a request that reaches no handler; anybody can send those, so their log lines are rate-limited."""
         error = atis.error_of_status(status, detail)
         response, fields = self._refusal(request, error)
         _SAID.warning(error.sentence, **fields)
@@ -127,7 +127,7 @@ class StirRoute:
     def _refusal(
         self, request: Request, error: RequestError, *headers: tuple[str, str]
     ) -> tuple[Response, dict[str, object]]:
-        """Return the answer that refuses a request, and what to log of it."""
+        """Return the response that refuses a request, and the fields to log."""
         REQUESTS.labels(self.operation, error.message_id).inc()
         request_id = self._request_id(request.headers)
         response = Response(error.status, error.body(), headers=(request_id, *headers))
@@ -135,7 +135,7 @@ class StirRoute:
         return response, {**fields, "client": request.client}
 
     def _request_id(self, headers: Mapping[str, str]) -> tuple[str, str]:
-        """Echo the caller's X-RequestID, or make one."""
+        """Return the X-RequestID header for the response: the client's own if it is well formed, or a new one."""
         given = headers.get("x-requestid", "")
         return "X-RequestID", given if _REQUEST_ID.match(given) else self.random.token(16).hex()
 
@@ -150,7 +150,7 @@ async def serve_stir(
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
     **facts: object,
 ) -> None:
-    """Serve until `stop`; log and trace tell when it listens, the log with `facts` too. Raises LocalError."""
+    """Serve until `stop`. Log and trace say when it listens; the log has `facts` too. Raises LocalError."""
     async with serve(route.app(), listen, tls=tls, limits=limits) as port:
         address = f"{listen.host}:{port}"
         log.info("ready", extra={"fields": {"http": address, **facts}})

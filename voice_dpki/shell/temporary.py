@@ -1,6 +1,6 @@
-"""A command's temporary folder, with keys in it: removed at its end, or after a kill -9 by the next command.
+"""A command's temporary folder, which holds keys: it is removed at the end, or after kill -9 by the next command.
 
-Such a folder bears a mark and is locked while its command runs; the kernel frees the lock however the command ends.
+Such a folder has a mark, and is locked while its command runs. The kernel releases the lock however that ends.
 """
 
 import os
@@ -16,33 +16,33 @@ from voice_dpki.shell.files import write_new
 from voice_dpki.shell.output import MARK, locked
 
 PREFIX = "voice-dpki-"
-"""How the names of these folders begin."""
+"""Prefix of these folders' names."""
 
 _CONTENT = b"voice-dpki temporary folder\nIt is removed when no command has it locked.\n"
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Remove what killed commands left, and have a new folder, for its owner alone, until the context ends.
+    """Remove the folders of killed commands, and make a new one, for its owner only, until the context ends.
 
-    Raises LocalError or OSError where none can be made.
+    Raises LocalError or OSError if none can be made.
     """
     remove_abandoned(Path(tempfile.gettempdir()))
     path = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        with locked(path):  # before the mark is there: a folder with a mark and no lock is an abandoned one
+        with locked(path):  # before the mark is written, for a folder with a mark and no lock counts as abandoned
             write_new(path / MARK, _CONTENT)
             try:
                 yield path
             finally:
-                with suppress(FileNotFoundError):  # somebody tidied up before us
+                with suppress(FileNotFoundError):  # somebody else has removed it already
                     _remove(path)
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_abandoned(where: Path) -> None:
-    """Remove this user's marked folders in `where` that no command has locked; pass over what cannot be removed."""
+    """Remove this user's marked folders in `where` that no command has locked; skip what cannot be removed."""
     with suppress(OSError):
         for path in where.glob(f"{PREFIX}*"):
             with suppress(OSError, LocalError):
@@ -53,7 +53,7 @@ def _remove_if_abandoned(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
-    if not _is_marked(path / MARK):  # not locked either: its owner may be just about to do that
+    if not _is_marked(path / MARK):  # do not even lock it, for its owner may be about to
         return
     with locked(path):
         if _is_marked(path / MARK):
@@ -67,7 +67,7 @@ def _is_marked(mark: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, its mark last: what a second kill leaves is still marked."""
+    """Remove a folder, its mark last, so that the folder stays marked if this process is killed meanwhile."""
     for each in path.iterdir():
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)

@@ -1,8 +1,8 @@
 """TLS between programs of the project: both sides show a self-signed certificate, and each lists the other's.
 
-A listed certificate is its own trust anchor: what the other side shows must be that certificate, byte for byte, and
-be valid now. Names play no role: who holds the key of a listed certificate is who it was listed for. An authority's
-certificate is not taken, for OpenSSL would then also accept whatever that authority issues. TLS 1.3 only.
+A listed certificate is its own trust anchor: the other side must show that certificate, byte for byte, and it must
+be valid now. Names play no role: whoever holds the key of a listed certificate is the peer for whom it was listed.
+A CA certificate is refused, for OpenSSL would then also accept every certificate that the CA issues. TLS 1.3 only.
 """
 
 import logging
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
 MAX_LISTED = 1000
-"""Certificates that one side lists: each is parsed and verified at the start."""
+"""Most entries in a list; each certificate is parsed and checked at the start."""
 
 SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
-"""Files of a folder that are taken as certificates."""
+"""Suffixes of the files in a folder that are read as certificates."""
 
 CLOCKS_APART_S = 3600
-"""How long before it is made a certificate's validity begins: the other side's clock may be behind."""
+"""A new certificate's validity begins this long ago, for the other side's clock may be behind."""
 
 REFUSED = Counter("voice_dpki_tls_refused", "TLS handshakes with servers here that failed, by reason.", ["reason"])
 
@@ -46,12 +46,12 @@ _Listed = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_L
 
 
 class ServerTls(Config, frozen=True, kw_only=True):
-    """`[tls]` of a server: its certificate (DER or PEM) and key (PEM), and whose clients may connect."""
+    """`[tls]` of a server: its certificate (DER or PEM) and key (PEM), and which clients may connect."""
 
     certificate: str
     key: str
     clients: _Listed
-    """Files with one certificate each; a folder stands for all certificates in it. They are read at the start."""
+    """Files with one certificate each; a folder means all certificates in it. They are read at the start."""
 
 
 class ClientTls(Config, frozen=True, kw_only=True):
@@ -60,11 +60,11 @@ class ClientTls(Config, frozen=True, kw_only=True):
     certificate: str
     key: str
     servers: _Listed
-    """As `ServerTls.clients`. Old and new certificate of a server are both listed while it changes."""
+    """As `ServerTls.clients`. While a server changes its certificate, list both the old and the new one."""
 
 
 class PeerTls(Config, frozen=True, kw_only=True):
-    """`[tls]` of an element that is server and client at once, with one list of those it talks to."""
+    """`[tls]` of an element that is both server and client, with one list of its peers."""
 
     port: Port
     certificate: str
@@ -74,12 +74,12 @@ class PeerTls(Config, frozen=True, kw_only=True):
 
     @property
     def server(self) -> ServerTls:
-        """The server's side."""
+        """The same section for the server's side."""
         return ServerTls(certificate=self.certificate, key=self.key, clients=self.peers)
 
     @property
     def client(self) -> ClientTls:
-        """The client's side."""
+        """The same section for the client's side."""
         return ClientTls(certificate=self.certificate, key=self.key, servers=self.peers)
 
 
@@ -87,7 +87,7 @@ def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
     """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
     _trust(context, config_path, section.clients)
-    context.num_tickets = 0  # a session taken up again would not show its certificate, which may have expired
+    context.num_tickets = 0  # a resumed session does not show the certificate again, which may have expired
     context.sslobject_class = _Watched
     return context
 
@@ -95,13 +95,13 @@ def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
 def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:
     """Make a client's TLS context; raises LocalError that names the file that cannot be used."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, config_path, section.certificate, section.key)
-    context.check_hostname = False  # the certificate itself is listed, whatever names it holds
+    context.check_hostname = False  # the certificate itself is listed, so its names do not matter
     _trust(context, config_path, section.servers)
     return context
 
 
 def optional_client_context(config_path: Path, section: ClientTls | None) -> ssl.SSLContext | None:
-    """Make a client's TLS context if its section is there; raises LocalError."""
+    """Make a client's TLS context, or return None without a section; raises LocalError."""
     return None if section is None else client_context(config_path, section)
 
 
@@ -114,14 +114,14 @@ def command_context(file: Path | None) -> ssl.SSLContext | None:
 
 
 COMMAND_HELP = "TOML file with certificate, key and servers (a list of certificates), for a node with [tls]"
-"""Describes `--tls`."""
+"""Help text of `--tls`."""
 
 
 class _Watched(ssl.SSLObject):
-    """The server's side of a connection, which counts and reports handshakes that it refuses."""
+    """The server's side of a connection; it counts and logs failed handshakes."""
 
     def do_handshake(self) -> None:
-        """Go on with the handshake."""
+        """Continue the handshake."""
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -167,14 +167,14 @@ def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ss
 
 
 def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> None:
-    """Have the context accept the listed certificates, and nothing that stands on them."""
+    """Make the context accept the listed certificates and no others; raises LocalError if none is usable."""
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     now_s, usable = SystemClock().now_s(), 0
     for path in _files(resolve(config_path, name) for name in names):
         listed = _read(path)
         context.load_verify_locations(cadata=listed.der)
-        if listed.not_after_s < now_s:  # OpenSSL refuses it in a handshake, and then says that it is expired
+        if listed.not_after_s < now_s:  # still loaded, so that a handshake with it fails as expired, not as unknown
             log.warning("listed certificate is expired", extra={"fields": {"file": str(path)}})
         else:
             usable += 1
@@ -201,7 +201,7 @@ def _read(path: Path) -> CertificateProfile:
 
 
 def _ends_here(der: bytes) -> bool:
-    """Tell whether a certificate says that nothing can be issued under it (RFC 5280 §4.2.1.9)."""
+    """Tell whether a certificate says that it is not a CA's (RFC 5280 §4.2.1.9)."""
     try:
         return not load_der_x509_certificate(der).extensions.get_extension_for_class(BasicConstraints).value.ca
     except ExtensionNotFound:
@@ -209,9 +209,9 @@ def _ends_here(der: bytes) -> bool:
 
 
 def make_certificate(folder: Path, name: str, organization: str, days: int) -> tuple[Path, Path]:
-    """Make a TLS certificate and its key in `folder`, as `name`.pem and `name`-key.pem; returns both paths.
+    """Make a TLS certificate and its key in `folder`, as `name`.pem and `name`-key.pem; return both paths.
 
-    Raises LocalError where the folder cannot be written, or something of the name is there already.
+    Raises LocalError if the folder cannot be written, or if one of the files exists already.
     """
     signer, now_s = generate_es256(), int(SystemClock().now_s())
     try:

@@ -1,16 +1,16 @@
-"""Trace: what a process did on the wire and decided, as JSON lines that the call report is made from.
+"""Trace: what a process sent and decided, as JSON lines from which reports are made.
 
 Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by kind:
 
 - `sip`: transport, src, dst ("host:port"), data (base64): a SIP message, written by its sender only;
 - `rtp`: src, dst, wire (base64), clear (base64): an RTP or RTCP packet, as sent and before encryption;
-- `note`: text, and where known ms, step, ok and other data: a row of the ladder;
+- `note`: text, and if known ms, step, ok and other data: a row of the ladder;
 - `ready`: the addresses that a server listens on;
-- `result`: what a program reports at its end;
-- any other: what a service defines for itself, with `write`.
+- `result`: the result that a program reports at its end;
+- other kinds: a service defines them and writes them with `write`.
 
 Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear. Nothing depends on
-it: an event for which there is no room on the disk is lost, which the log and a metric say.
+it: an event that cannot be written, for instance to a full disk, is lost, and the log and a metric say so.
 """
 
 import base64
@@ -34,14 +34,14 @@ LOST = Counter("voice_dpki_trace_events_lost", "Trace events that could not be w
 
 
 class Tracer:
-    """Writes trace events of one actor to `path`; with no path every method does nothing.
+    """A writer of one actor's trace events to `path`; without a path nothing is written.
 
-    Raises LocalError where the file cannot be opened.
+    Raises LocalError if the file cannot be opened.
     """
 
     def __init__(self, path: Path | None, actor: str, clock: Clock | None = None) -> None:
         try:
-            # Each event is one write, so that it is there whole as soon as it happened.
+            # Each event is one unbuffered write, so that a reader sees it at once and whole.
             self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
         except OSError as error:
             raise LocalError(f"{path}: cannot write this trace: {error.strerror}") from None
@@ -53,16 +53,16 @@ class Tracer:
 
     @classmethod
     def named_by(cls, path: Path | None, program: str, clock: Clock | None = None) -> Self:
-        """Trace into `path` as the actor by whose name the file is called; `program` where there is no file."""
+        """Trace into `path`, with the file's stem as the actor's name; without a path the name is `program`."""
         return cls(path, path.stem if path else program, clock)
 
     @property
     def on(self) -> bool:
-        """Whether events are kept: lets a caller skip the work of describing one."""
+        """Whether events are written, so that a caller need not describe one in vain."""
         return self._file is not None
 
     def shortfall(self) -> str:
-        """Say whether the last event could not be written."""
+        """Return what people should know if the last event could not be written; otherwise an empty string."""
         return "the trace cannot be written, and its events are lost" if self._loses and self.on else ""
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
@@ -82,17 +82,17 @@ class Tracer:
         self.write("ready", **addresses)
 
     def result(self, **data: object) -> None:
-        """Record what a program reports at its end."""
+        """Record the result that a program reports at its end."""
         self.write("result", **data)
 
     def write(self, kind: str, **data: object) -> None:
-        """Record an event of a `kind` of the caller's own; `data` is what JSON can say."""
+        """Record an event of the caller's own `kind`; `data` must be encodable as JSON."""
         if self._file is not None:
             event = {"t": round(self._clock.now_s(), 6), "actor": self._actor, "kind": kind, **data}
             self._append(self._file, msgspec.json.encode(event) + b"\n")
 
     def _append(self, file: BinaryIO, line: bytes) -> None:
-        """Write a line whole or not at all: half of one would spoil the next."""
+        """Write a line whole or not at all, for a partial line would corrupt the next one."""
         written = 0
         try:
             written = file.write(line)

@@ -1,5 +1,5 @@
-"""Unix sockets: a name is taken over from the dead, never from the living."""
-# ruff: noqa: TID251 - this is a shell: it looks who listens
+"""Unix sockets: the path of a socket is taken over only if nobody serves on it any more."""
+# ruff: noqa: TID251 - this is a shell: it checks whether somebody listens
 
 import errno
 import socket
@@ -15,10 +15,10 @@ _PROBE_S = 1.0
 
 
 def claim(path: Path) -> IO[bytes]:
-    """Reserve the name of a unix socket until the result is closed, and remove a socket that nobody serves.
+    """Reserve the path of a unix socket until the result is closed, and remove a socket that nobody serves.
 
-    The lock is a file beside it, and stays there. Raises LocalError where somebody serves on the socket, or what
-    bears the name is no socket, or the folder cannot be written.
+    The lock is a file beside the socket, and is not removed. Raises LocalError if somebody serves on the socket, if
+    the path is not a socket, or if the folder cannot be written.
     """
     lock = take_lock(path, _TAKEN)
     try:
@@ -49,7 +49,7 @@ def _remove_dead(path: Path) -> None:
 
 
 def _is_served(path: Path) -> bool:
-    """Tell whether somebody listens; one that is too busy to accept does, too."""
+    """Tell whether a process listens on the socket, even if it is too busy to accept."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_S)
         return probe.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
