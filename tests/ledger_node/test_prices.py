@@ -46,12 +46,12 @@ class NoOrderer:
 
 
 @asynccontextmanager
-async def node(chain: Chain, bounds: Limits | None = None) -> AsyncIterator[str]:
+async def node(chain: Chain, folder: Path, bounds: Limits | None = None) -> AsyncIterator[str]:
     api = Api(
         chain,
         name="priced",
         role="engine",
-        folder=Path(),
+        folder=folder,
         orderer=NoOrderer(),
         feed=Feed(chain),
         submission=None,
@@ -67,9 +67,9 @@ def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
 
 
-async def test_a_status_does_not_wait_for_the_lists_of_others(chain: Chain) -> None:
+async def test_a_status_does_not_wait_for_the_lists_of_others(chain: Chain, tmp_path: Path) -> None:
     """Ten lists that are asked for before it take longer than the status."""
-    async with node(chain) as url, client(url) as attacker, client(url) as victim:
+    async with node(chain, tmp_path) as url, client(url) as attacker, client(url) as victim:
         await victim.get("node")
         lists = [asyncio.create_task(attacker.post("statuses", json=BATCH)) for _ in range(10)]
         await asyncio.wait(lists, return_when=asyncio.FIRST_COMPLETED)
@@ -82,24 +82,26 @@ async def test_a_status_does_not_wait_for_the_lists_of_others(chain: Chain) -> N
     ("path", "body", "retry_after_s"),
     [("statuses", json.dumps(BATCH).encode(), 8), ("transactions", bytes(60_000), 1)],
 )
-async def test_requests_cost_what_is_in_them(chain: Chain, path: str, body: bytes, retry_after_s: int) -> None:
+async def test_requests_cost_what_is_in_them(
+    chain: Chain, tmp_path: Path, path: str, body: bytes, retry_after_s: int
+) -> None:
     """A client that may have little waits the longer, the more it asked for."""
-    async with node(chain, Limits(cost_s=100)) as url, client(url) as asker:
+    async with node(chain, tmp_path, Limits(cost_s=100)) as url, client(url) as asker:
         await asker.post(path, content=body)
         answer = await asker.get(STATUS)
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= retry_after_s
 
 
-async def test_small_lists_cost_little(chain: Chain) -> None:
-    async with node(chain, Limits(cost_s=100)) as url, client(url) as asker:
+async def test_small_lists_cost_little(chain: Chain, tmp_path: Path) -> None:
+    async with node(chain, tmp_path, Limits(cost_s=100)) as url, client(url) as asker:
         for path, body in (("statuses", {"digests": NAMES[:10]}), ("leaves", {"keys": NAMES[:64]})):
             assert (await asker.post(path, json=body)).status_code == 200
         assert (await asker.get(STATUS)).status_code == 200
 
 
-async def test_blocks_end_where_the_client_may_have_no_more(chain: Chain) -> None:
-    async with node(chain, Limits(cost_s=1)) as url, client(url) as asker:
+async def test_blocks_end_where_the_client_may_have_no_more(chain: Chain, tmp_path: Path) -> None:
+    async with node(chain, tmp_path, Limits(cost_s=1)) as url, client(url) as asker:
         heights = [len((await asker.get("blocks?count=64")).json().get("blocks", ())) for _ in range(12)]
         assert heights[0] == chain.height
         assert heights[-1] == 0

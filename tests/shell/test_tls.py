@@ -23,6 +23,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
 from voice_dpki.shell import http_handshake, limits
+from voice_dpki.shell import tls as shell_tls
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
@@ -308,3 +309,18 @@ def test_a_refused_body_ends_a_connection_of_tls_too(party: Party, loop: Callabl
 async def test_an_address_on_a_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     async with serve(HttpApp([HEALTH_ROUTE]), Listen(host="0.0.0.0", port=0)):
         assert "WITHOUT TLS" in caplog.text
+
+
+def test_a_folder_with_more_certificates_than_are_read_is_refused(
+    party: Party, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut to what is read, it would leave peers out that the operator has listed."""
+    monkeypatch.setattr(shell_tls, "MAX_LISTED", 2)
+    folder = tmp_path / "clients"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(party.folder / "client.pem", folder / f"{number}.pem")
+    with pytest.raises(LocalError, match="3 certificates, and at most 2 are read"):
+        party.server(str(folder))
+    (folder / "2.pem").unlink()
+    party.server(str(folder))

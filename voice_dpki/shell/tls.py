@@ -185,7 +185,12 @@ def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)[: MAX_LISTED + 1]
+            found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+            if len(found) > MAX_LISTED:
+                raise LocalError(
+                    f"{path}: {len(found)} certificates, and at most {MAX_LISTED} are read from a folder"
+                )
+            yield from found
         else:
             yield path
 
