@@ -22,9 +22,6 @@ MAX_DATE_SKEW_S: Final = 60
 MAX_IDENTITIES_ASKED: Final = 4
 """Identity header fields of one call that the service is asked about, one after the other."""
 
-_VERSTAT = re.compile(r"(?ai);\s*verstat=[^;>@\s]*")
-_ASSERTIONS: Final = ("P-Asserted-Identity", "P-Preferred-Identity")
-
 
 class Refusal(PeerError):
     """A request that is answered with `status`; without a phrase the standard one is used."""
@@ -59,15 +56,6 @@ def number_at(uri: URI, domain: str) -> URI:
 def caller_uri(request: Request) -> URI:
     """Return the URI of From; raises MalformedError."""
     return parse_address(required_header(request, "From")).uri
-
-
-def remove_assertions(request: Request) -> None:
-    """Remove what only a domain itself may say of a caller (RFC 3325 §5, 3GPP TS 24.229)."""
-    for name in _ASSERTIONS:
-        request.headers.remove(name)
-    value = request.headers["From"]
-    if "verstat" in value.lower():
-        request.headers.set("From", _VERSTAT.sub("", value))
 
 
 def remove_challenges(response: Response, realm: str) -> None:

@@ -18,6 +18,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.assertions import remove_assertions
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.events import Counters
 from voice_dpki.sip.hosts import bare_host
@@ -147,7 +148,7 @@ class ProxyService:
         """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
         back = _flow_back(arrival)
         caller = self._admit(request, arrival)
-        rules.remove_assertions(request)
+        remove_assertions(request)
         rules.assert_identity(request, caller, self._config.domain)
         callee = self._own_user(request.uri)
         if callee is not None:
@@ -190,7 +191,7 @@ class ProxyService:
         callee = self._own_user(request.uri)
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")
-        rules.remove_assertions(request)
+        remove_assertions(request)
         self._deliver(request, callee)  # refuses before anybody is asked
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
@@ -206,7 +207,7 @@ class ProxyService:
         callee = self._own_user(request.uri)
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")
-        rules.remove_assertions(request)
+        remove_assertions(request)
         return self._deliver(request, callee)
 
     def _deliver(self, request: Request, callee: Tn, silent: Sequence[Binding] = ()) -> Forward:

@@ -29,6 +29,7 @@ RequestText = Callable[..., bytes]
 OWN = Hop("udp", "127.0.0.2", 5060)
 CALLER = Hop("udp", "127.0.0.6", 5060)
 CALLEE = Hop("udp", "127.0.0.7", 5060)
+STRANGER = Hop("udp", "127.0.0.50", 53989)
 
 
 class Bench:
@@ -187,6 +188,45 @@ def test_nobody_else_is_relayed_for(called: Bench, request_text: RequestText) ->
     assert len(called.arrivals) == 1
 
 
+ASSERTED = "P-Asserted-Identity: <sip:+442079460123;verstat=TN-Validation-Passed@a.example>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("from_tag", "to_tag", "answer"),
+    [("caller", "", None), ("other", "", None), ("other", "callee", "481"), ("callee", "other", "481")],
+)
+def test_the_token_of_one_call_opens_no_way_for_another(
+    called: Bench, request_text: RequestText, from_tag: str, to_tag: str, answer: str | None
+) -> None:
+    """Without a To tag it is a new call, which the proxy's owner has to verify; with others it is none of here."""
+    called.answer(200)
+    sent = len(called.sent)
+    headers = f"Route: {route_of(called)}\r\n{ASSERTED}"
+    called.receive(
+        request_text(branch="z9hG4bKs", from_tag=from_tag, to_tag=to_tag, sequence=7, headers=headers), STRANGER
+    )
+    assert called.names()[sent:] == ([answer] if answer else [])
+    assert len(called.arrivals) == (1 if answer else 2)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "UPDATE", "ACK", "BYE"])
+@pytest.mark.parametrize(("from_tag", "to_tag"), [("caller", "callee"), ("callee", "caller")])
+def test_nobody_is_believed_within_a_dialog(
+    called: Bench, request_text: RequestText, method: str, from_tag: str, to_tag: str
+) -> None:
+    """Both ends may send what belongs to the dialog, but not say who they are in the domain's place."""
+    called.answer(200)
+    headers = f"Route: {route_of(called)}\r\n{ASSERTED}{ASSERTED.replace('Asserted', 'Preferred')}"
+    text = request_text(
+        method, f"sip:{CALLEE.address}", branch="z9hG4bKs", from_tag=from_tag, to_tag=to_tag, headers=headers
+    )
+    called.receive(text.replace(b"5001@a.example>", b"5001;verstat=TN-Validation-Passed@a.example>"))
+    request = called.last_request()
+    assert (request.method, called.sent[-1].hop) == (method, CALLEE)
+    assert b"verstat" not in encode(request)
+    assert b"\r\nP-" not in encode(request)
+
+
 def test_a_strict_router_before_us_is_understood(called: Bench, request_text: RequestText) -> None:
     called.answer(200)
     own = route_of(called).strip("<>")
@@ -326,7 +366,6 @@ def test_no_message_breaks_a_proxy(
 # What strangers and broken peers do.
 
 VECTORS = Path(__file__).parents[1] / "vectors/sip"
-STRANGER = Hop("udp", "127.0.0.50", 53989)
 
 
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS"])

@@ -2,9 +2,9 @@
 
 It checks and forwards what belongs to a dialog by itself; a request outside dialogs it hands to its owner as an
 `Arrival`, who answers it with `answer` or sends it on with `forward`, now or later. Its Record-Route carries a
-token over the Call-ID, so that only calls that were let through once are let through again: it relays for nobody
-else. Where one side is a telephone that is reached on its flow, the value for that side carries the flow, too
-(RFC 5626 §5.1).
+token over the Call-ID and the tag of the INVITE's sender, so that only calls that were let through once are let
+through again: it relays for nobody else. A request without a To tag is a new call, whatever its Route says. Where
+one side is a telephone that is reached on its flow, the value for that side carries the flow, too (RFC 5626 §5.1).
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from sipmessage import URI, Request, Response
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.sip.assertions import remove_assertions
 from voice_dpki.sip.events import (
     AckReceived,
     Event,
@@ -196,7 +197,7 @@ class ProxyCore:
         request.headers.set("Max-Forwards", str(max(_forwards(request) - 1, 0)))
         if request.method == "INVITE":
             there, here = (hop.transport, hop), (context.transport, back)
-            records = self._records(request.headers["Call-ID"], there, here)
+            records = self._records(context.envelope, there, here)
             set_header_values(request, "Record-Route", [*records, *request.headers.getlist("Record-Route")])
         self._layer.send_trying(key, now_s)
         try:
@@ -231,18 +232,19 @@ class ProxyCore:
             if self._on_answer is not None:
                 self._on_answer(context.method, response.code)
 
-    def _records(self, call_id: str, *sides: tuple[str, Hop | None]) -> list[str]:
+    def _records(self, envelope: Envelope, *sides: tuple[str, Hop | None]) -> list[str]:
         """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658).
 
         A side is its transport and, where a telephone is reached on its flow, that. Requests from the other side
         come with the value for this one as the last of the proxy's own.
         """
         values = []
+        call_id, token = envelope.call_id, self._token(envelope.call_id, envelope.from_tag)
         for transport, hop in sides:
             flow = "" if hop is None or hop.flow is None else f";{_FLOW_PARAMETER}={self._flow_token(call_id, hop)}"
             own = f"sips:{self._layer.tls_sent_by}" if transport == "tls" else f"sip:{self._layer.sent_by}"
             end = ";transport=tcp" if transport == "tcp" else ""
-            values.append(f"<{own};lr;{_CALL_PARAMETER}={self._token(call_id)}{flow}{end}>")
+            values.append(f"<{own};lr;{_CALL_PARAMETER}={token}{flow}{end}>")
         return list(dict.fromkeys(values))
 
     # Requests (§16.3, §16.4, §16.10, §16.11).
@@ -270,6 +272,7 @@ class ProxyCore:
         self, event: RequestReceived, request: Request, in_dialog: bool, flow: Hop | None, now_s: float
     ) -> Arrival | None:
         if in_dialog:
+            remove_assertions(request)  # nobody verifies them here, and the next hop would believe them
             target = self._next_hop(request, flow)
             if target is None:
                 raise _RefusedError(404, "Not Found: the next hop of this dialog is no known address")
@@ -311,9 +314,13 @@ class ProxyCore:
                 flow = self._read_flow(envelope.call_id, uri.parameters.get(_FLOW_PARAMETER))
             del routes[0]
         set_header_values(request, "Route", routes)
-        wanted = self._token(envelope.call_id)
-        known = bool(tokens) and all(hmac.compare_digest(token.encode(), wanted.encode()) for token in tokens)
+        known = bool(tokens and envelope.to_tag) and all(self._is_token_of(envelope, token) for token in tokens)
         return known, flow if known else None
+
+    def _is_token_of(self, envelope: Envelope, token: str) -> bool:
+        """Whether this proxy made `token` for this dialog; either end of it may have sent the INVITE."""
+        wanted = [self._token(envelope.call_id, tag) for tag in (envelope.from_tag, envelope.to_tag)]
+        return any(hmac.compare_digest(token.encode(), each.encode()) for each in wanted)
 
     def _next_hop(self, request: Request, flow: Hop | None) -> Target | None:
         routes = header_values(request, "Route")
@@ -333,8 +340,9 @@ class ProxyCore:
     def _own_addresses(self) -> tuple[str, str]:
         return self._layer.sent_by, self._layer.tls_sent_by
 
-    def _token(self, call_id: str) -> str:
-        return base64url.encode(hmac.digest(self._secret, call_id.encode(), "sha256")[:_TOKEN_BYTES])
+    def _token(self, call_id: str, tag: str) -> str:
+        text = f"call {len(call_id)} {call_id} {tag}"
+        return base64url.encode(hmac.digest(self._secret, text.encode(), "sha256")[:_TOKEN_BYTES])
 
     def _flow_token(self, call_id: str, hop: Hop) -> str:
         text = f"{hop.transport} {hop.host} {hop.port} {hop.flow}"
@@ -359,6 +367,7 @@ class ProxyCore:
         request = copy_request(event.request)
         try:
             known, flow = self._take_own_route(request, event.envelope)
+            remove_assertions(request)
             target = self._next_hop(request, flow) if known else None
             if target is None or target.hop.address in self._own_addresses:
                 return
