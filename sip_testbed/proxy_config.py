@@ -136,7 +136,7 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
     require_registration: bool = True
     udp_max_bytes: Annotated[int, msgspec.Meta(ge=548, le=65_507)] = UDP_MAX_BYTES
     secret_file: str | None = None
-    """Keys nonces and Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""
+    """Keys Record-Route; without it a fresh one is made at each start, and calls do not outlive it."""
     registration: RegistrationConfig = RegistrationConfig()
     routes: tuple[Route, ...] = ()
     tls: PeerTls | None = None

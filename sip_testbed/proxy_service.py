@@ -54,7 +54,7 @@ class ProxyService:
         secret = setup.secret or random.token(32)
         bounds = config.registration
         self._location = Location(ExpiryBounds(bounds.min_s, bounds.default_s, bounds.max_s))
-        self._authenticator = Authenticator(config.domain, secret, setup.users.secret, random=random)
+        self._authenticator = Authenticator(config.domain, setup.users.secret, random=random)
         self._registrar = Registrar(self._authenticator, self._location)
         self._services: list[StirService] = []
         self._signer = self._make_signer(setup, clock)

@@ -27,7 +27,7 @@ USERS = {USER: Secret("right")}
 
 @pytest.fixture
 def server(random: Random) -> Authenticator:
-    return Authenticator("a.example", b"key", USERS.get, random=random)
+    return Authenticator("a.example", USERS.get, random=random)
 
 
 def answer(
@@ -82,7 +82,7 @@ def test_the_right_password_authenticates(server: Authenticator) -> None:
 
 def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
     secret = Secret(ha1=digest_ha1(SHA_256, USER, "a.example", "right"))
-    server = Authenticator("a.example", b"key", lambda _: secret, random=random)
+    server = Authenticator("a.example", lambda _: secret, random=random)
     challenge = server.challenge(USER, NOW_S)
     assert server.authenticate([answer(challenge)], "INVITE", NOW_S)
 
@@ -120,8 +120,27 @@ def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticato
         assert refused.value.stale
 
 
+def test_credentials_do_not_outlive_the_process(random: Random) -> None:
+    """After a restart the clock of the nonces begins anew, and no count is remembered: a new nonce is wanted."""
+    before, after = (Authenticator("a.example", USERS.get, random=random) for _ in range(2))
+    captured = answer(before.challenge(USER, NOW_S))
+    assert before.authenticate([captured], "INVITE", NOW_S) == USER
+    for at_s in (0.0, NOW_S, NOW_S + 1):
+        with pytest.raises(DigestRefusedError) as refused:
+            after.authenticate([captured], "INVITE", at_s)
+        assert refused.value.stale
+    assert after.authenticate([answer(after.challenge(USER, NOW_S))], "INVITE", NOW_S) == USER
+
+
+def test_a_nonce_of_a_later_time_is_stale(server: Authenticator) -> None:
+    early = answer(server.challenge(USER, NOW_S + 0.001))
+    with pytest.raises(DigestRefusedError) as refused:
+        server.authenticate([early], "INVITE", NOW_S)
+    assert refused.value.stale
+
+
 def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
-    server = Authenticator("a.example", b"key", USERS.get, random=random, max_nonces=2)
+    server = Authenticator("a.example", USERS.get, random=random, max_nonces=2)
     challenges = [server.challenge(USER, NOW_S + second) for second in range(4)]
     for challenge in challenges[:3]:
         server.authenticate([answer(challenge)], "INVITE", NOW_S + 5)
@@ -132,7 +151,7 @@ def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
 
 def test_md5_is_for_users_with_older_telephones_alone(random: Random) -> None:
     users = {**USERS, "old": Secret("right", algorithm=MD5)}
-    server = Authenticator("a.example", b"key", users.get, random=random)
+    server = Authenticator("a.example", users.get, random=random)
     challenge = server.challenge("old", NOW_S)
     assert Challenge.parse(challenge).algorithm == MD5
     assert server.authenticate([answer(challenge, user="old")], "INVITE", NOW_S) == "old"

@@ -21,6 +21,7 @@ NONCE_LIFETIME_S: Final = 300.0
 MAX_NONCES: Final = 65_536
 MAX_HEADER_CHARS: Final = 2_048
 
+_KEY_BYTES: Final = 32
 _MAC_BYTES: Final = 16
 _RANDOM_BYTES: Final = 8
 _TIME_BYTES: Final = 8
@@ -151,15 +152,15 @@ _NOBODY: Final = Secret(password="")  # so that an unknown user takes as long as
 class Authenticator:
     """Challenges requests for one realm, and checks the answers.
 
-    `lookup` gives the secret of a username. A nonce carries its time and an HMAC under `secret`, so that none need
-    be stored before it is used; the counts of at most `max_nonces` used ones are remembered, and every nonce issued
-    before a forgotten one counts as stale, so that forgetting never makes a replay good.
+    `lookup` gives the secret of a username. A nonce carries its time and an HMAC under a key of this object, so
+    that none need be stored before it is used; the counts of at most `max_nonces` used ones are remembered, and
+    every nonce issued before a forgotten one counts as stale, so that forgetting never makes a replay good. The key
+    must not outlive the counts, nor the clock that nonces carry: after a restart all nonces of before are stale.
     """
 
     def __init__(
         self,
         realm: str,
-        secret: bytes,
         lookup: Callable[[str], Secret | None],
         *,
         random: Random,
@@ -167,7 +168,7 @@ class Authenticator:
         max_nonces: int = MAX_NONCES,
     ) -> None:
         self.realm = realm
-        self._secret = secret
+        self._key = random.token(_KEY_BYTES)
         self._lookup = lookup
         self._random = random
         self._lifetime_s = nonce_lifetime_s
@@ -226,7 +227,8 @@ class Authenticator:
         return int.from_bytes(head[:_TIME_BYTES], "big")
 
     def _use(self, nonce: str, issued_ms: int, count: int, now_s: float) -> None:
-        expired = issued_ms <= self._forgotten_ms or now_s * 1000 - issued_ms > self._lifetime_s * 1000
+        age_ms = int(now_s * 1000) - issued_ms
+        expired = issued_ms <= self._forgotten_ms or not 0 <= age_ms <= self._lifetime_s * 1000
         if expired or count <= self._counts.get(nonce, 0):
             raise DigestRefusedError("the nonce is too old, or was used with this count before", stale=True)
         self._counts[nonce] = count
@@ -236,7 +238,7 @@ class Authenticator:
             self._forgotten_ms = max(self._forgotten_ms, self._issued_ms(oldest))
 
     def _mac(self, head: bytes) -> bytes:
-        return hmac.digest(self._secret, head + self.realm.encode(), "sha256")[:_MAC_BYTES]
+        return hmac.digest(self._key, head + self.realm.encode(), "sha256")[:_MAC_BYTES]
 
 
 def _response(algorithm: str, ha1: str, nonce: str, nc: str, cnonce: str, method: str, uri: str) -> str:
