@@ -1,6 +1,5 @@
 """Rules that a domain's proxy applies to a request, one function each; what does not hold is a Refusal."""
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -11,6 +10,7 @@ from sipmessage import URI, Request, Response
 from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
+from voice_dpki.sip.digest import Challenge
 from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header, set_header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
@@ -59,14 +59,21 @@ def caller_uri(request: Request) -> URI:
 
 
 def remove_challenges(response: Response, realm: str) -> None:
-    """Remove challenges for `realm` from a response that another element sent.
+    """Remove challenges for `realm` from a response that another element sent, and those that cannot be read.
 
-    The realm is this domain's, and only its own proxy asks its users for their passwords' digests.
+    The realm is this domain's, and only its own proxy asks its users for their passwords' digests. A telephone may
+    read `realm` where this proxy reads none, so only what is read goes through.
     """
-    own = re.compile(rf'(?i)\brealm\s*=\s*"?{re.escape(realm)}"?\s*(?:,|$)', re.ASCII)
     for name in ("WWW-Authenticate", "Proxy-Authenticate"):
-        kept = [value for value in response.headers.getlist(name) if not own.search(value)]
+        kept = [value for value in response.headers.getlist(name) if _is_for_another(value, realm)]
         set_header_values(response, name, kept)
+
+
+def _is_for_another(challenge: str, realm: str) -> bool:
+    try:
+        return Challenge.parse(challenge).realm.strip().lower() != realm.lower()
+    except MalformedError:
+        return False
 
 
 def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | None = None) -> None:
