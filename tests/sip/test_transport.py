@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import uvloop
 
 from voice_dpki.errors import LocalError
 from voice_dpki.sip.message import Hop
+from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import Outgoing
 from voice_dpki.sip.transport import Limits, Transport
 
@@ -43,7 +45,7 @@ async def transports() -> AsyncIterator[Make]:
     """Make transports, and close them at the end."""
     made = []
 
-    async def make_one(limits: Limits | None = None) -> tuple[Transport, Record]:
+    async def make_one(limits: Limits | None = None, known: Iterable[str] = ()) -> tuple[Transport, Record]:
         record = Record()
         transport = Transport(
             HOST,
@@ -55,6 +57,7 @@ async def transports() -> AsyncIterator[Make]:
             on_unreachable=lambda data, hop: record.unreachable.append((data, hop)),
             on_refused=record.refused.append,
             limits=limits,
+            senders=Senders(known),
         )
         await transport.start()
         made.append(transport)
@@ -109,6 +112,84 @@ async def test_a_response_finds_another_way_when_its_connection_is_gone(make: Ma
     (a, seen_a), (b, _) = await make(), await make()
     b.send(Outgoing(Hop("tcp", HOST, 1), MESSAGE, None, fallback=tcp(a)))
     await until(lambda: seen_a.messages)
+
+
+@pytest.fixture
+async def swallowing() -> AsyncIterator[Callable[[int], list[Hop]]]:
+    """Sockets whose backlog is full: whoever connects to them gets no answer."""
+    sockets: list[socket.socket] = []
+
+    def listen(count: int) -> list[Hop]:
+        hops = []
+        for _ in range(count):
+            sockets.append(socket.create_server((HOST, 0), backlog=0))
+            hops.append(Hop("tcp", *sockets[-1].getsockname()))
+            for _ in range(2):
+                sockets.append(socket.socket())
+                sockets[-1].setblocking(False)
+                sockets[-1].connect_ex((HOST, hops[-1].port))
+        return hops
+
+    yield listen
+    for each in sockets:
+        each.close()
+
+
+def fallbacks(hops: list[Hop]) -> list[Outgoing]:
+    return [Outgoing(Hop("tcp", HOST, 1, flow=9), MESSAGE, None, fallback=hop) for hop in hops]
+
+
+@pytest.mark.parametrize(("known", "places"), [((), 4), ((HOST,), 8)])
+async def test_who_hangs_up_takes_few_of_the_places_that_go_out(
+    make: Make, swallowing: Callable[[int], list[Hop]], known: tuple[str, ...], places: int
+) -> None:
+    """Its Via names ports that swallow all; others are reached none the less."""
+    a, seen_a = await make(Limits(outgoing=64), known)
+    b, seen_b = await make()
+    hops = swallowing(70)
+    for outgoing in fallbacks(hops):
+        a.send(outgoing)
+    assert len(a._connecting) == places
+    await until(lambda: len(seen_a.failures) == 70 - places)
+    a.send(fallbacks(hops)[0])  # one that is begun takes no further place
+    assert len(a._connecting) == places
+    a.send(Outgoing(tcp(b), MESSAGE, None))
+    await until(lambda: seen_b.messages)
+
+
+async def test_strangers_share_few_places_and_give_them_back(make: Make) -> None:
+    a, seen = await make(Limits(outgoing=64))
+    for number in range(70):
+        a.send(fallbacks([Hop("tcp", f"127.0.1.{number + 1}", 9)])[0])
+    assert len(a._connecting) == 8
+    await until(lambda: len(seen.failures) == 70)
+    assert a._fallbacks == {}
+    b, seen_b = await make()
+    a.send(fallbacks([tcp(b)])[0])
+    await until(lambda: seen_b.messages)
+    assert len(a._fallbacks) == 1
+    for connection in b._pool.all:
+        connection.abort()
+    await until(lambda: a._fallbacks == {})
+
+
+async def test_what_waits_for_a_connection_is_bounded_in_bytes(
+    make: Make, swallowing: Callable[[int], list[Hop]]
+) -> None:
+    a, seen = await make(Limits(write_buffer_bytes=len(MESSAGE) * 3))
+    (hop,) = swallowing(1)
+    for _ in range(10):
+        a.send(Outgoing(hop, MESSAGE, None))
+    await until(lambda: len(seen.failures) == 7)
+    assert len(a._connecting[hop]) == 3
+
+
+async def test_hops_without_a_connection_do_not_fill_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    a, seen = await make()
+    for number in range(20):
+        a.send(Outgoing(Hop("tcp", f"127.0.1.{number + 1}", 9), MESSAGE, None))
+    await until(lambda: len(seen.failures) == 20)
+    assert [record.message for record in caplog.records].count("no connection") == 1
 
 
 async def test_what_cannot_be_sent_is_told(make: Make) -> None:

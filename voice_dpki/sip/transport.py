@@ -14,7 +14,7 @@ from voice_dpki.sip.connections import Connection, Limits, Pool
 from voice_dpki.sip.datagrams import DatagramSocket
 from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.handshakes import BACKLOG, TlsListener
-from voice_dpki.sip.hop import Hop
+from voice_dpki.sip.hop import Hop, source_of
 from voice_dpki.sip.ingress import Ingress, Work
 from voice_dpki.sip.seldom import Seldom
 from voice_dpki.sip.senders import Senders
@@ -25,6 +25,10 @@ __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 log = logging.getLogger(__name__)
 
 _BIND_TRIES: Final = 20
+_FALLBACK_SHARE: Final = 8
+"""Which part of the outgoing connections may be fallbacks to one known source, or to all strangers together."""
+_STRANGERS_FALLBACKS: Final = 4
+"""Fallback connections to one stranger: its Via names the port, and a port that swallows all holds a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ class Transport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        self._said = Seldom(log)
+        self._fallbacks: dict[Hop, tuple[str, bool]] = {}
+        """The fallback connections that are open or begun: to which source, and whether it was known."""
+        self._said, self._unreached = Seldom(log), Seldom(log)
         self.numbers: Iterator[int] = count(1)
         """Number the connections: a port may come again, and then is another flow."""
 
@@ -180,12 +186,35 @@ class Transport:
         if connection is None and outgoing.fallback is not None:
             outgoing = Outgoing(outgoing.fallback, outgoing.data, outgoing.key)
             connection = self._connection(outgoing.hop)
+            if connection is None and not self._admits_fallback(outgoing.hop):
+                self._fail(outgoing)
+                return
         if connection is None and outgoing.hop.flow is not None:
             self._fail(outgoing)  # nobody can connect to where a telephone connected from
         elif connection is None:
             self._queue(outgoing)
         elif not connection.write(outgoing.data):
             self._fail(outgoing)
+
+    def _admits_fallback(self, hop: Hop) -> bool:
+        """Tell whether a connection in place of one that is gone may be made to `hop`, and count it.
+
+        Who closed the first connection chose the port, and must not take all the places of those that go out.
+        """
+        if hop.transport == "udp" or hop.flow is not None or hop in self._connecting:
+            return True
+        source, share = source_of(hop.host), max(self.limits.outgoing // _FALLBACK_SHARE, 1)
+        is_known = self._senders.is_known(source, asyncio.get_running_loop().time())
+        there = sum(each == source for each, _ in self._fallbacks.values())
+        strangers = sum(not known for _, known in self._fallbacks.values())
+        admitted = there < share and (is_known or (there < _STRANGERS_FALLBACKS and strangers < share))
+        if admitted and self._has_room:
+            self._fallbacks[hop] = source, is_known
+        return admitted
+
+    @property
+    def _has_room(self) -> bool:
+        return self._pool.outgoing + len(self._connecting) < self.limits.outgoing and not self._closed
 
     def _connection(self, hop: Hop) -> Connection | None:
         """Return the open connection to `hop`; where that is a flow, this very connection."""
@@ -204,18 +233,21 @@ class Transport:
     def _queue(self, outgoing: Outgoing) -> None:
         """Let a message wait for a connection to its hop, which is begun if none is under way."""
         waiting = self._connecting.get(outgoing.hop)
-        room = self._pool.outgoing + len(self._connecting) < self.limits.outgoing and not self._closed
         if outgoing.hop.transport == "tls" and self._tls is None:
             self._fail(outgoing)  # never in clear instead
-        elif waiting is not None and len(waiting) < self.limits.waiting_messages:
+        elif waiting is not None and self._may_wait(outgoing, waiting):
             waiting.append(outgoing)
-        elif waiting is None and room:
+        elif waiting is None and self._has_room:
             self._connecting[outgoing.hop] = [outgoing]
             task = asyncio.get_running_loop().create_task(self._connect(outgoing.hop))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             self._fail(outgoing)
+
+    def _may_wait(self, outgoing: Outgoing, waiting: list[Outgoing]) -> bool:
+        size = len(outgoing.data) + sum(len(other.data) for other in waiting)
+        return len(waiting) < self.limits.waiting_messages and size <= self.limits.write_buffer_bytes
 
     async def _connect(self, hop: Hop) -> None:
         connection, secure = None, hop.transport == "tls"
@@ -229,9 +261,12 @@ class Transport:
                     ssl=self._tls.client if secure and self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
-            log.info("no connection", extra={"fields": {"hop": str(hop), "error": type(error).__name__}})
+            now_s = asyncio.get_running_loop().time()
+            self._unreached.warning(now_s, "no connection", hop=str(hop), error=type(error).__name__)
         finally:
             waiting = self._connecting.pop(hop, [])
+            if connection is None:
+                self._fallbacks.pop(hop, None)
         for outgoing in waiting:
             if connection is None or not connection.write(outgoing.data):
                 self._fail(outgoing)
@@ -280,6 +315,8 @@ class Transport:
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection."""
+        if not connection.incoming:
+            self._fallbacks.pop(connection.peer, None)
         self._tell_lost(connection, self._pool.forget(connection))
 
     def waits(self, source: str, work: Work) -> None:
