@@ -17,7 +17,11 @@ from voice_dpki.sip.transaction import Outgoing
 from voice_dpki.sip.transport import Limits, Transport
 
 HOST = "127.0.0.1"
-MESSAGE = b"OPTIONS sip:a SIP/2.0\r\nContent-Length: 5\r\n\r\nhello"
+MESSAGE = (
+    b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKa\r\nFrom: <sip:a@a>;tag=a\r\n"
+    b"To: <sip:b@b>\r\nCall-ID: a\r\nCSeq: 1 OPTIONS\r\nContent-Length: 5\r\n\r\nhello"
+)
+JUNK = b"OPTIONS sip:a SIP/2.0\r\nContent-Length: 5\r\n\r\nhello"
 
 
 class Record:
@@ -31,6 +35,7 @@ class Record:
         self.traced: list[tuple[str, str, str]] = []
         self.unreachable: list[tuple[bytes, Hop]] = []
         self.refused: list[str] = []
+        self.lost: list[Hop] = []
         self.broken: list[bytes] = []
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
@@ -56,6 +61,7 @@ async def transports() -> AsyncIterator[Make]:
             on_broken=lambda data, source, error: record.broken.append(data),
             on_unreachable=lambda data, hop: record.unreachable.append((data, hop)),
             on_refused=record.refused.append,
+            on_lost=record.lost.append,
             limits=limits,
             senders=Senders(known),
         )
@@ -277,6 +283,51 @@ async def test_those_who_speak_are_counted_too(make: Make) -> None:
     for _, open_writer in (*streams, (reader, writer)):
         open_writer.transport.abort()
     await until(lambda: a._pool.all == [] and not a._pool._sources)
+
+
+async def connect_from(host: str, transport: Transport, message: bytes) -> asyncio.StreamWriter:
+    _, writer = await asyncio.open_connection(HOST, transport.address.port, local_addr=(host, 0))
+    writer.write(message)
+    return writer
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_strangers_who_speak_keep_no_known_peer_out(run: Callable[..., None]) -> None:
+    """The stranger that was idle longest makes way, its end is told, and no known peer does."""
+
+    async def cross() -> None:
+        async with transports() as make:
+            a, seen = await make(Limits(incoming=6), ["127.0.0.9"])
+            writers = []
+            for number in range(6):
+                writers.append(await connect_from(f"127.0.0.{number // 2 + 2}", a, MESSAGE))
+                await until(lambda wanted=number + 1: len(seen.messages) == wanted)  # type: ignore[misc]
+            for number in range(8):
+                writers.append(await connect_from("127.0.0.9", a, MESSAGE))
+                await until(lambda: a._pool._sources["127.0.0.9"] or len(seen.messages) > 6)
+                await until(lambda wanted=number: len(seen.messages) >= 7 + min(wanted, 5))  # type: ignore[misc]
+            await until(lambda: len(seen.refused) == 8)
+            assert seen.refused == [f"127.0.0.{n}" for n in (2, 2, 3, 3, 4, 4, 9, 9)]
+            await until(lambda: len(seen.lost) == 6)
+            assert [hop.host for hop in seen.lost] == seen.refused[:6]
+            assert (a._pool._incoming, a._pool._sources["127.0.0.9"]) == (6, 6)
+            for writer in writers:
+                writer.transport.abort()
+
+    run(cross())
+
+
+async def test_junk_is_no_more_than_silence(make: Make) -> None:
+    a, seen = await make(Limits(incoming=2))
+    writers = []
+    for number in range(2):
+        writers.append(await connect_from(f"127.0.0.{number + 2}", a, JUNK))
+        await until(lambda wanted=number + 1: len(seen.messages) == wanted)  # type: ignore[misc]
+    writers.append(await connect_from("127.0.0.7", a, MESSAGE))
+    await until(lambda: len(seen.messages) == 3)
+    assert seen.refused == ["127.0.0.2"]
+    for writer in writers:
+        writer.transport.abort()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

@@ -11,6 +11,7 @@ from typing import Final, Protocol, cast
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.framing import PONG, StreamFramer
 from voice_dpki.sip.hop import Hop, source_of
+from voice_dpki.sip.message import parse_message, read_envelope
 
 _INCOMING_SHARE: Final = 2
 _OUTGOING_SHARE: Final = 8
@@ -104,7 +105,9 @@ class Connection(asyncio.Protocol):
         self.source = ""
         """Whose share of the connections it is part of."""
         self.has_spoken = False
-        """Whether a whole message has come."""
+        """Whether a message that can be understood has come."""
+        self.is_certified = False
+        """Whether the peer has proven a certificate that is trusted here."""
         self._owner = owner
         self._framer = StreamFramer()
         self._has_turn = False
@@ -123,6 +126,7 @@ class Connection(asyncio.Protocol):
         numbered = Hop(self.peer.transport, host, port, flow=next(self._owner.numbers))
         self.peer, self.source = numbered, source_of(host)
         self._local = Hop("tcp", *transport.get_extra_info("sockname")[:2]).address
+        self.is_certified = bool(transport.get_extra_info("peercert"))
         self._touch()
         if not self._owner.opened(self):
             self._transport.abort()
@@ -148,7 +152,7 @@ class Connection(asyncio.Protocol):
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.write(PONG)  # one answer serves for all that came together
         if message is not None:
-            self._touch_with_message()
+            self._touch_with_message(message)
             self._owner.received(message, self.peer)
             self._owner.waits(self.source, self._take_turn)
             return
@@ -157,8 +161,8 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _touch_with_message(self) -> None:
-        if not self.has_spoken:
+    def _touch_with_message(self, message: bytes) -> None:
+        if not self.has_spoken and _can_be_understood(message):
             self.has_spoken = True
             self._owner.heard(self)
         self._touch()
@@ -210,6 +214,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def active_s(self) -> float:
+        """When something was last sent, or received, by the loop's clock."""
+        return self._active_s
+
     def is_overdue(self, now_s: float) -> bool:
         """Whether the peer has been quiet, or slow, for too long."""
         limits = self._owner.limits
@@ -225,15 +234,32 @@ class Connection(asyncio.Protocol):
             self._active_s = asyncio.get_running_loop().time()
 
 
+def _can_be_understood(message: bytes) -> bool:
+    """Whether a message is SIP: anything else is worth no more than silence."""
+    try:
+        read_envelope(parse_message(message))
+    except MalformedError:
+        return False
+    return True
+
+
 class Pool:
     """The connections of one transport, counted by who opened them.
 
     Where there are too many, the oldest one that has never brought a message makes way: silence keeps nobody out.
+    For a source that `is_known`, or that has proven a certificate, the stranger's that was idle longest does, too:
+    strangers who speak keep none of those out.
     """
 
-    def __init__(self, limits: Limits, on_refused: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        on_refused: Callable[[str], None],
+        is_known: Callable[[str], bool] = lambda source: False,
+    ) -> None:
         self._limits = limits
         self._on_refused = on_refused
+        self._is_known = is_known
         self._by_peer: dict[Hop, Connection] = {}
         self._open: set[Connection] = set()
         self._silent: dict[Connection, None] = {}
@@ -256,7 +282,7 @@ class Pool:
 
     def add(self, connection: Connection) -> bool:
         """Take in a connection; False where there is no room for it."""
-        if connection.incoming and not self._make_room(connection.source):
+        if connection.incoming and not self._make_room(connection):
             self._on_refused(connection.source)
             return False
         self._by_peer[connection.peer] = connection
@@ -267,17 +293,24 @@ class Pool:
             self._silent[connection] = None
         return True
 
-    def _make_room(self, source: str) -> bool:
+    def _make_room(self, newcomer: Connection) -> bool:
+        source = newcomer.source
         crowded = self._sources[source] >= self._limits.per_source
         if not crowded and self._incoming < self._limits.incoming:
             return True
         oldest = next((c for c in self._silent if not crowded or c.source == source), None)
+        if oldest is None and not self._is_stranger(newcomer):
+            strangers = (c for c in self._open if c.incoming and (not crowded or c.source == source))
+            oldest = min(filter(self._is_stranger, strangers), key=lambda c: c.active_s, default=None)
         if oldest is None:
             return False
         self._on_refused(oldest.source)
         oldest.abort()
-        self.forget(oldest)  # nobody has asked for its flow: it has brought no message
+        self._discount(oldest)  # its end is told once its socket is closed
         return True
+
+    def _is_stranger(self, connection: Connection) -> bool:
+        return not connection.is_certified and not self._is_known(connection.source)
 
     def speaks(self, connection: Connection) -> None:
         """Note that a connection has brought a message."""
@@ -292,14 +325,16 @@ class Pool:
 
     def forget(self, connection: Connection) -> bool:
         """Take out a connection whose socket is closed; False where nothing was sent over it before."""
-        found = self.leave(connection)
+        self._discount(connection)
+        return self.leave(connection)
+
+    def _discount(self, connection: Connection) -> None:
         self._silent.pop(connection, None)
         if connection not in self._open:
-            return found
+            return
         self._open.remove(connection)
         if connection.incoming:
             self._incoming -= 1
             self._sources[connection.source] -= 1
             if self._sources[connection.source] <= 0:
                 del self._sources[connection.source]
-        return found

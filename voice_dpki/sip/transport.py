@@ -98,7 +98,7 @@ class Transport:
         self._tls_listener: TlsListener | None = None
         self._udp: DatagramSocket | None = None
         self._server: asyncio.Server | None = None
-        self._pool = Pool(self.limits, on_refused)
+        self._pool = Pool(self.limits, on_refused, self._is_known)
         self._connecting: dict[Hop, list[Outgoing]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -204,13 +204,16 @@ class Transport:
         if hop.transport == "udp" or hop.flow is not None or hop in self._connecting:
             return True
         source, share = source_of(hop.host), max(self.limits.outgoing // _FALLBACK_SHARE, 1)
-        is_known = self._senders.is_known(source, asyncio.get_running_loop().time())
+        is_known = self._is_known(source)
         there = sum(each == source for each, _ in self._fallbacks.values())
         strangers = sum(not known for _, known in self._fallbacks.values())
         admitted = there < share and (is_known or (there < _STRANGERS_FALLBACKS and strangers < share))
         if admitted and self._has_room:
             self._fallbacks[hop] = source, is_known
         return admitted
+
+    def _is_known(self, source: str) -> bool:
+        return self._senders.is_known(source, asyncio.get_running_loop().time())
 
     @property
     def _has_room(self) -> bool:
