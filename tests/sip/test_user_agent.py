@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sipmessage import Request, Response
 
+from voice_dpki.sip.hop import TRANSPORTS
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message, set_body
@@ -566,6 +567,30 @@ async def test_a_call_past_the_proxy_is_refused(make: Make, peer: Peer) -> None:
     )
     await peer.response(403)
     assert calls == []
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+async def test_a_forged_source_address_is_not_the_proxy(make: Make, peer: Peer, transport: str) -> None:
+    """Anybody can write the proxy's address into a datagram, so what should come by TCP or TLS is refused."""
+    proxy = Hop(transport, HOST, peer.hop.port)
+    agent = await make(CALLEE, proxy)
+    agent.on_invite = keeps(calls := [])
+    peer.send(invite_to(agent, peer), (HOST, agent.address.port))
+    assert "proxy" in (await peer.response(403)).phrase
+    assert calls == []
+    open_to_all = await make(CALLEE, proxy, proxy_only=False)
+    open_to_all.on_invite = keeps(calls)
+    peer.send(invite_to(open_to_all, peer), (HOST, open_to_all.address.port))
+    await until(lambda: calls)
+    assert (calls[0].asserted_identity, calls[0].verstat) == (None, None)
+
+
+@pytest.mark.parametrize("peer", TRANSPORTS)
+@pytest.mark.parametrize("source", TRANSPORTS)
+def test_a_peer_is_heard_over_its_own_transport_or_a_stronger_one(source: str, peer: str) -> None:
+    strong_enough = (source, peer) not in {("udp", "tcp"), ("udp", "tls"), ("tcp", "tls")}
+    assert Hop(source, HOST, 1).is_from(Hop(peer, HOST, 2)) is strong_enough
+    assert not Hop(source, "127.0.0.2", 1).is_from(Hop(peer, HOST, 1))
 
 
 async def test_a_connection_is_kept_open_as_often_as_the_registrar_says(make: Make) -> None:

@@ -195,7 +195,7 @@ class IncomingCall(Leg):
     def __init__(self, line: Line, event: RequestReceived) -> None:
         super().__init__(line)
         self.key = event.key
-        self._from_proxy = event.source.host == line.proxy.host
+        self._from_proxy = event.source.is_from(line.proxy)
         self._to_tag = line.exchange.token()
         self._final_sent = False
         self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)

@@ -11,6 +11,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hosts import bare_host, host_text, is_ipv6
 
 TRANSPORTS: Final = ("udp", "tcp", "tls")
+"""In order: the source address of the first is the easiest to forge."""
 SIP_PORT: Final = 5060
 SIPS_PORT: Final = 5061
 MAX_QUOTES: Final = 32
@@ -51,6 +52,14 @@ class Hop:
     def reliable(self) -> bool:
         """Whether the transport retransmits by itself."""
         return self.transport != "udp"
+
+    def is_from(self, peer: "Hop") -> bool:
+        """Whether what came from here can be of `peer`: the same host, over a transport no easier to forge.
+
+        Anybody can write a UDP source address, few can have a TCP connection from one, and TLS proves a name.
+        """
+        rank = TRANSPORTS.index
+        return self.host == peer.host and rank(self.transport) >= rank(peer.transport)
 
     def __str__(self) -> str:
         return f"{self.transport}:{self.address}"

@@ -192,7 +192,7 @@ class UserAgent:
     def _is_from_proxy(self, source: Hop, leg: Leg | None) -> bool:
         """Whether a request comes from the proxy, or within a call from where that call's requests go."""
         beside = leg.dialog.next_hop() if leg is not None and leg.dialog is not None else self._proxy
-        return source.host in (self._proxy.host, beside.host)
+        return source.is_from(self._proxy) or (beside.host != self._proxy.host and source.is_from(beside))
 
     def _is_for_us(self, uri: URI) -> bool:
         """Whether a Request-URI is this user's address of record, or its contact here."""
