@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import uvloop
 
 from voice_dpki.errors import LocalError
+from voice_dpki.sip.framing import PING
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import Outgoing
@@ -360,6 +362,69 @@ async def test_a_peer_that_does_not_read_is_given_up(make: Make) -> None:
     server.close()
     for writer in writers:
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_pongs_that_nobody_reads_end_the_connection(run: Callable[..., None]) -> None:
+    """A peer that only asks brings the buffer over its bound, and is not heard any longer."""
+
+    async def cross() -> None:
+        async with transports() as make:
+            a, _ = await make(Limits(write_buffer_bytes=1000, first_message_s=1e6))
+            with socket.socket() as deaf:
+                deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+                deaf.connect((HOST, a.address.port))
+                await until(lambda: a._pool.all)
+                (connection,) = a._pool.all
+                assert connection._transport is not None
+                connection._transport.write(b"x" * 8_000_000)  # as pongs by the million would
+                deaf.sendall(PING)
+                await until(lambda: a._pool.all == [])
+
+    run(cross())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_who_resets_a_connection_at_once_is_let_go(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reset before the connection is taken in: uvloop then knows no peer's address."""
+
+    async def cross() -> None:
+        async with transports() as make:
+            a, seen = await make()
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+            for _ in range(50):
+                with socket.create_connection((HOST, a.address.port)) as gone:
+                    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer = await connect_from(HOST, a, MESSAGE)
+            await until(lambda: seen.messages)
+            await until(lambda: len(a._pool.all) == 1)
+            writer.transport.abort()
+
+    errors: list[object] = []
+    run(cross())
+    assert errors == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_closing_twice_leaves_the_end_in_sight(run: Callable[..., None]) -> None:
+    """A peer that reads nothing holds a connection for close_s, however often it is closed meanwhile."""
+
+    async def cross() -> None:
+        async with transports() as make:
+            a, _ = await make(Limits(close_s=0.1))
+            with socket.create_connection((HOST, a.address.port)) as deaf:
+                await until(lambda: a._pool.all)
+                (connection,) = a._pool.all
+                assert connection._transport is not None
+                connection._transport.write(b"x" * 8_000_000)
+                connection.close()
+                connection.close()
+                await until(lambda: a._pool.all == [])
+                assert deaf.fileno() > 0
+
+    run(cross())
 
 
 async def test_a_port_that_is_taken_is_an_error(make: Make) -> None:

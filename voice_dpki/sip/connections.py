@@ -122,7 +122,12 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn who the peer is; where there is no room for it, end the connection."""
         self._transport = cast(asyncio.Transport, transport)
-        host, port = transport.get_extra_info("peername")[:2]
+        peer = transport.get_extra_info("peername")
+        if peer is None:  # uvloop asks the socket, and a peer that has reset it is gone
+            self._is_deaf = True
+            self._transport.abort()
+            return
+        host, port = peer[:2]
         numbered = Hop(self.peer.transport, host, port, flow=next(self._owner.numbers))
         self.peer, self.source = numbered, source_of(host)
         self._local = Hop("tcp", *transport.get_extra_info("sockname")[:2]).address
@@ -149,8 +154,7 @@ class Connection(asyncio.Protocol):
         message = self._framer.next()
         if self._framer.pings:
             self._framer.pings = 0
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.write(PONG)  # one answer serves for all that came together
+            self._pong()
         if message is not None:
             self._touch_with_message(message)
             self._owner.received(message, self.peer)
@@ -160,6 +164,16 @@ class Connection(asyncio.Protocol):
         self._end_if_broken()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _pong(self) -> None:
+        """Answer keep-alives, one for all that came together, unless the peer does not read the answers."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._owner.limits.write_buffer_bytes:
+            transport.abort()
+        else:
+            transport.write(PONG)
 
     def _touch_with_message(self, message: bytes) -> None:
         if not self.has_spoken and _can_be_understood(message):
@@ -197,6 +211,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection after what it still has to send, for which its peer has close_s."""
         self._is_deaf = True
+        if self._transport is not None and self._transport.is_closing():
+            return  # the timer that ends it stays set
         if self._ending is not None:
             self._ending.cancel()
         self._close()
