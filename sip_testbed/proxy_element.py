@@ -114,9 +114,10 @@ class ProxyElement:
         """Return the time that transactions go by, in seconds of a clock that never goes back."""
         return self._endpoint.now_s()
 
-    def vouch(self, source: Hop) -> None:
-        """Note that somebody at this address has authenticated (see `Endpoint.vouch`)."""
-        self._endpoint.vouch(source.host)
+    def vouch(self, arrival: Arrival) -> None:
+        """Note that the sender of a request has authenticated (see `Endpoint.vouch`)."""
+        self._endpoint.vouch(arrival.source.host)
+        self._core.authenticated(arrival.key)
 
     async def start(self) -> None:
         """Bind the sockets; raises LocalError."""

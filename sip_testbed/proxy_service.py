@@ -138,9 +138,7 @@ class ProxyService:
             raise Refusal(refusal.status, None, refusal.headers)
         if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
             return Reply((ALLOW,))
-        headers = self._registrar.register(arrival, self._element.now_s())
-        self._element.vouch(arrival.source)
-        return Reply(headers)
+        return Reply(self._registrar.register(arrival, self._element.now_s(), self._element.vouch))
 
     # Calls of the domain's own users.
 
@@ -166,7 +164,7 @@ class ProxyService:
         """Hold a request from one of the domain's users to be that user's own, and return the number."""
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
-        self._element.vouch(arrival.source)
+        self._element.vouch(arrival)
         if number_of(rules.caller_uri(request)) != caller:
             raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
         if self._config.require_registration and not self._location.find(caller, now_s):

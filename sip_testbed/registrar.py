@@ -1,6 +1,6 @@
 """The registrar of a domain: REGISTER, from authenticated users only (RFC 3261 §10.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sip_testbed.proxy_rules import Refusal, number_of
 from voice_dpki.names import Tn
@@ -27,9 +27,12 @@ class Registrar:
         self._authenticator = authenticator
         self._location = location
 
-    def register(self, arrival: Arrival, now_s: float) -> Headers:
-        """Apply a REGISTER and return the header fields of its 200; raises Refusal or MalformedError."""
-        user = self._user(arrival, now_s)
+    def register(self, arrival: Arrival, now_s: float, on_authenticated: Callable[[Arrival], None]) -> Headers:
+        """Apply a REGISTER and return the header fields of its 200; raises Refusal or MalformedError.
+
+        `on_authenticated` is called once the credentials are accepted, whatever becomes of the request.
+        """
+        user = self._user(arrival, now_s, on_authenticated)
         envelope = arrival.envelope
         try:
             self._location.register(
@@ -45,7 +48,7 @@ class Registrar:
         contacts = tuple(("Contact", f"{b.contact};expires={round(b.expires_s - now_s)}") for b in bindings)
         return (*contacts, *_outbound(arrival, bindings))
 
-    def _user(self, arrival: Arrival, now_s: float) -> Tn:
+    def _user(self, arrival: Arrival, now_s: float, on_authenticated: Callable[[Arrival], None]) -> Tn:
         """Return the number whose user is registering: the authenticated one, and none else."""
         aor = parse_address(required_header(arrival.request, "To")).uri
         values = arrival.request.headers.getlist("Authorization")
@@ -54,6 +57,7 @@ class Registrar:
         except DigestRefusedError as refused:
             challenge = self._authenticator.challenge(aor.user or "", now_s, stale=refused.stale)
             raise Refusal(401, None, (("WWW-Authenticate", challenge),)) from None
+        on_authenticated(arrival)
         user = canonical_tn(username)
         if number_of(aor) != user:
             raise Refusal(403, "Forbidden: a user registers no other number")

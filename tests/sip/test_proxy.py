@@ -469,11 +469,43 @@ def test_what_costs_nothing_to_say_again_leaves_no_state(bench: Bench, request_t
     assert len({message.headers["To"] for message in bench.messages()}) == 1
 
 
+@pytest.mark.parametrize("header", ["", "Authorization: Digest junk\r\n", "Proxy-Authorization: Digest junk\r\n"])
+@pytest.mark.parametrize("status", [404, 428, 480])
+def test_a_stranger_s_request_leaves_no_state_whatever_it_claims(
+    bench: Bench, request_text: RequestText, status: int, header: str
+) -> None:
+    bench.receive(request_text(headers=header))
+    bench.core.answer(bench.arrivals[-1].key, status, None, bench.now_s)
+    bench.pump()
+    assert (bench.names(), len(bench.layer), bench.core._contexts) == ([str(status)], 0, {})
+
+
+def test_a_480_after_the_next_hop_was_tried_is_kept(bench: Bench, request_text: RequestText) -> None:
+    """The client has 100, and asks no more."""
+    bench.receive(request_text())
+    arrival = bench.arrivals[-1]
+
+    def otherwise(is_gone: bool) -> None:
+        bench.core.answer(arrival.key, 480, None, bench.now_s)
+
+    bench.core.forward(arrival.key, arrival.request, CALLEE, bench.now_s, otherwise=otherwise)
+    bench.pump()
+    key = bench.sent[-1].key
+    assert key is not None
+    bench.layer.transport_failed(key, bench.now_s)
+    bench.pump()
+    assert bench.names() == ["100", "INVITE", "480"]
+    bench.receive(request_text())
+    assert bench.names()[3:] == ["480"]
+    assert len(bench.arrivals) == 1
+
+
 def test_a_refusal_is_kept_where_the_client_would_not_ask_again(bench: Bench, request_text: RequestText) -> None:
     bench.receive(request_text())
     bench.advance(0.3)  # 100 has gone out: the client repeats nothing any more
     bench.core.answer(bench.arrivals[-1].key, 404, None, bench.now_s)
     bench.receive(request_text(branch="z9hG4bKtwo", headers="Proxy-Authorization: Digest x\r\n"))
+    bench.core.authenticated(bench.arrivals[-1].key)
     bench.core.answer(bench.arrivals[-1].key, 404, None, bench.now_s)
     bench.pump()
     assert len(bench.layer) == 2

@@ -50,7 +50,7 @@ from voice_dpki.sip.via import parse_via
 MAX_FORWARDS: Final = 70
 MAX_MAX_FORWARDS: Final = 255
 
-STATELESS: Final = frozenset((400, 401, 403, 404, 405, 407, 416, 420, 481, 482, 483, 501))
+STATELESS: Final = frozenset((400, 401, 403, 404, 405, 407, 416, 420, 428, 480, 481, 482, 483, 501))
 """Answers that cost nothing to give again: no state is kept for them (RFC 3261 §16.11, §26.3.2.4)."""
 
 _CALL_PARAMETER: Final = "call"
@@ -84,6 +84,10 @@ class _Context:
     envelope: Envelope
     loop_digest: str
     client: TransactionKey | None = None
+    forwarded: bool = False
+    """Whether the request was ever sent on, even if `client` is over."""
+    authenticated: bool = False
+    """Whether the request had credentials that were accepted."""
     cancelled: bool = False
     over_flow: bool = False
     """Whether the request went to a telephone's flow, which may be dead."""
@@ -157,15 +161,20 @@ class ProxyCore:
         """Answer a request with a response of the proxy's own making; nothing, if it is over already.
 
         No state is kept for an answer that can be given again: one of STATELESS, to a request that was not
-        forwarded and has no credentials. Those would count as used when the request came again.
+        forwarded and has no credentials that were accepted. Those would count as used when the request came again.
         """
         context = self._contexts.get(key)
         if context is None or context.request is None:
             return
         tag = self._layer.stateless_tag(context.envelope)
         response = make_response(context.request, status, phrase, to_tag=tag, headers=headers)
-        again = status in (401, 407) or not _has_credentials(context.request)
-        self._send(key, response, now_s, keep=status not in STATELESS or context.client is not None or not again)
+        keep = status not in STATELESS or context.forwarded or context.authenticated
+        self._send(key, response, now_s, keep=keep)
+
+    def authenticated(self, key: TransactionKey) -> None:
+        """Note that the credentials of a request were accepted, and are used up."""
+        if (context := self._contexts.get(key)) is not None:
+            context.authenticated = True
 
     def forward(
         self,
@@ -207,6 +216,7 @@ class ProxyCore:
             self.answer(key, 503, "Service Unavailable: too many transactions", now_s)
         else:
             self._servers[context.client] = key
+            context.forwarded = True
 
     def _refuse_downgrade(self, key: TransactionKey, now_s: float) -> None:
         """Answer a sips: request whose next hop has no TLS (RFC 5630 §5.3)."""
@@ -450,10 +460,6 @@ def _forwards(request: Request) -> int:
     if forwards is None:
         raise MalformedError(f"Max-Forwards is no number up to {MAX_MAX_FORWARDS}")
     return forwards
-
-
-def _has_credentials(request: Request) -> bool:
-    return any(request.headers.get(name) is not None for name in ("Authorization", "Proxy-Authorization"))
 
 
 def _goes_back(vias: list[str], envelope: Envelope) -> bool:
