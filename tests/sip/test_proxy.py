@@ -308,6 +308,21 @@ def test_a_call_that_rings_for_ever_is_cancelled(called: Bench) -> None:
     assert called.names()[-1] == "408"
 
 
+def test_a_call_that_is_said_to_ring_again_and_again_is_cancelled(called: Bench) -> None:
+    """Each 180 begins timer C anew, but not for ever."""
+    for _ in range(5):
+        called.answer(180)
+        called.advance(175)
+    assert "CANCEL" not in called.names()
+    called.answer(180)
+    called.advance(30)
+    assert "CANCEL" in called.names()
+    called.advance(33)
+    assert called.names()[-1] == "408"
+    called.advance(100)
+    assert len(called.layer) == 0
+
+
 def test_a_next_hop_that_cannot_be_reached_becomes_500(called: Bench) -> None:
     key = called.sent[1].key
     assert key is not None

@@ -86,6 +86,8 @@ class Timers:
     d_s: float = 32.0
     c_s: float = 185.0
     """Timer C: an INVITE is cancelled after so long without a response; over three minutes (§16.6 step 11)."""
+    ring_s: float = 900.0
+    """How long an INVITE may go without a final response, however many provisional ones begin timer C anew."""
     answer_s: float = 300.0
     """A request whose owner has been silent for so long is ended for it, an INVITE with 500.
 

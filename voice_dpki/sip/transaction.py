@@ -383,7 +383,7 @@ class TransactionLayer:
     def _open(self, transaction: Transaction, now_s: float) -> None:
         self._transactions[transaction.key] = transaction
         self._shares.take(transaction.source, transaction.cost)
-        transaction.state = transaction.machine.start
+        transaction.state, transaction.opened_s = transaction.machine.start, now_s
         self._enter(transaction, now_s)
 
     def _feed(
@@ -504,7 +504,8 @@ class TransactionLayer:
         if not transaction.cancelling:
             trying = message is not None and isinstance(message[0], Response) and message[0].code == 100
             if not trying or Input.GIVE_UP not in transaction.timers:  # 100 does not start it again (§16.7 step 2)
-                self._arm(transaction, Input.GIVE_UP, self._timers.c_s, now_s)
+                left_s = max(transaction.opened_s + self._timers.ring_s - now_s, 0.0)
+                self._arm(transaction, Input.GIVE_UP, min(self._timers.c_s, left_s), now_s)
         elif Input.TIMEOUT not in transaction.timers:
             self._send_cancel(transaction, None, now_s)
 

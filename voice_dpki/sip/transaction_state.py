@@ -39,6 +39,8 @@ class Transaction:
     source: str = ""
     """Whose share a server transaction is part of."""
     interval_s: float = 0.0
+    opened_s: float = 0.0
+    """When it began, by the layer's clock."""
     cancelling: bool = False
     reasons: tuple[str, ...] = ()
     quiet: bool = False
