@@ -17,7 +17,14 @@ from ledger_node.engine import BusyError
 from ledger_node.feed import Feed
 from ledger_node.follower import UnavailableError
 from ledger_node.inquiry import Inquiry, NoBlockError
-from ledger_node.requests import BadRequestError, description, parse_digest
+from ledger_node.requests import (
+    BadRequestError,
+    changes_after,
+    description,
+    parse_digest,
+    parse_number,
+    wait_s,
+)
 from ledger_node.store import StoredBlock, parse_signed_header
 from ledger_node.submission import Recorded, RefusedByLedger, Submission
 from voice_dpki.effects import Clock
@@ -55,7 +62,6 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, dige
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT_MS = 30_000
 MAX_BLOCKS = 64
 MAX_BLOCKS_BYTES = 4 * 1024 * 1024
 """A list of blocks ends with the block that passes this size."""
@@ -86,7 +92,6 @@ SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", [
 
 
 _PREFIX = re.compile("[0-9a-f]{1,64}")
-_ROOT = re.compile("([0-9a-f]{64})?")
 
 
 class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -316,17 +321,15 @@ class Api:
         return Response(200, self._inquiry.leaves(_NAMES[kind](query[kind], organization)))
 
     async def _header(self, request: Request) -> Response:
-        height = _number(request.path_args["height"], "height")
+        height = parse_number(request.path_args["height"], "height")
         block = self._inquiry.light_block(height)
         if block is None:
             return problem(404, "Not Found", f"there is no header {height} here, or its validators are not known")
         return Response(200, block)
 
     async def _changes(self, request: Request) -> Response:
-        root, height = request.query.get("root", ""), _number(request.query.get("height", "0"), "height")
-        if not _ROOT.fullmatch(root):
-            raise BadRequestError("root is the AppHash that is known, 64 hexadecimal digits, or empty")
-        changes = await self._feed.changes(bytes.fromhex(root), height, _wait_s(request))
+        root, height = changes_after(request)
+        changes = await self._feed.changes(root, height, wait_s(request))
         if changes is None:
             raise NoBlockError("this node has no block yet; ask again in a moment")
         request.charge(len(changes) // BYTES_OF_1_COST)
@@ -358,8 +361,8 @@ class Api:
         return description(self._name, self._role, chain_id, height, header, now_s)
 
     async def _block(self, request: Request) -> Response:
-        height = _number(request.path_args["height"], "height")
-        await self._chain.wait_for(height, _wait_s(request))
+        height = parse_number(request.path_args["height"], "height")
+        await self._chain.wait_for(height, wait_s(request))
         with self._chain.snapshot() as view:
             block = view.block(height)
         if block is None:
@@ -368,9 +371,9 @@ class Api:
         return json_response(200, _block_json(block))
 
     async def _blocks(self, request: Request) -> Response:
-        first = _number(request.query.get("from", "1"), "from")
-        count = min(_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
-        await self._chain.wait_for(first, _wait_s(request))
+        first = parse_number(request.query.get("from", "1"), "from")
+        count = min(parse_number(request.query.get("count", "1"), "count"), MAX_BLOCKS)
+        await self._chain.wait_for(first, wait_s(request))
         request.charge(count // BLOCKS_OF_1_COST)
         async with self._sending:
             return json_response(200, {"blocks": await self._encoded(first, count, request.charge)})
@@ -504,16 +507,6 @@ def _tn(text: str) -> Tn:
     if not re.fullmatch("[0-9]{1,15}", digits):
         raise BadRequestError("a telephone number has 1 to 15 digits")
     return Tn(digits)
-
-
-def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 15):
-        raise BadRequestError(f"{what} is a whole number")
-    return int(text)
-
-
-def _wait_s(request: Request) -> float:
-    return min(_number(request.query.get("wait_ms", "0"), "wait_ms"), MAX_WAIT_MS) / 1000
 
 
 def _size(block: StoredBlock) -> int:

@@ -3,7 +3,9 @@
 A proof holds for one AppHash. While the AppHash stays the same, the edge answers with the kept proofs under newer
 headers. When it changes, the edge fetches new proofs for the most recently used certificates in one request. While
 the other node is unreachable, the edge answers from the proofs that it has, and the header shows their age.
-Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway.
+Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway. Who waits for
+changes waits here, and is forwarded when they have come, so that waiting takes none of the few connections to the
+other node.
 """
 
 import asyncio
@@ -16,8 +18,9 @@ from dataclasses import dataclass
 import msgspec
 
 from ledger_node.api import INQUIRIES, ONE_COST, SEVERAL_COST, price_of_list
-from ledger_node.requests import BadRequestError, description, parse_digest
+from ledger_node.requests import BadRequestError, changes_after, description, parse_digest, wait_s
 from ledger_node.store import parse_signed_header
+from ledger_node.waiters import HeightWaiters
 from voice_dpki.effects import Clock
 from voice_dpki.http_client import HttpClient, HttpError
 from voice_dpki.ledger.answers import (
@@ -46,8 +49,11 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 log = logging.getLogger(__name__)
 
 WAIT_S = 10.0
-FORWARD_TIMEOUT_S = 35.0
-"""Longer than a node holds a request that waits for news (`api.MAX_WAIT_MS`)."""
+FORWARD_TIMEOUT_S = 15.0
+"""Time for one forwarded inquiry, including the wait for a connection."""
+
+LAG_MS = 100
+"""How long the other node may hold an inquiry for changes that are there: its feed lags a little."""
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Pauses after the first failure in a row, the second, and so on; the last value repeats."""
@@ -59,7 +65,6 @@ FORWARDED = (
     ("GET", "prefix/{prefix}", SEVERAL_COST),
     ("GET", "members/{organization}", ONE_COST),
     ("GET", "headers/{height}", ONE_COST),
-    ("GET", "changes", ONE_COST),
 )
 """Inquiries that are forwarded: method, path below /ledger/v1/, and least cost against the client's `[limits]`."""
 
@@ -109,6 +114,8 @@ class Edge:
         self._clock = clock
         self._tracer = tracer
         self._tip: _Tip | None = None
+        self._waiters = HeightWaiters()
+        self._stopping = False
         self._kept: dict[CertDigest, _Proved] = {}
         """Proofs under the tip's AppHash, the least recently used first."""
         self._stale: dict[CertDigest, _Proved] = {}
@@ -126,6 +133,7 @@ class Edge:
         ]
         own = [
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
+            Route("GET", "/ledger/v1/changes", self._guarded(self._changes), cost=ONE_COST, waits=True),
             Route("GET", "/ledger/v1/search", _no_search),
         ]
         others = [
@@ -150,6 +158,11 @@ class Edge:
         finally:
             comparing.cancel()
             await asyncio.gather(comparing, return_exceptions=True)
+
+    def stop_waiting(self) -> None:
+        """End all waiting for changes, now and later."""
+        self._stopping = True
+        self._waiters.release()
 
     async def _follow(self) -> None:
         failures = 0
@@ -200,6 +213,7 @@ class Edge:
         if before is not None and header.height <= before.header.height:
             return
         self._tip = _Tip(header, raw)
+        self._waiters.reach(header.height)
         if before is not None and before.header.app_hash != header.app_hash:
             self._stale |= self._kept
             self._kept = {}
@@ -270,9 +284,25 @@ class Edge:
         height = header.height if header else 0
         return description(self._name, "edge", self._chain_id, height, header, self._clock.now_s())
 
+    async def _changes(self, request: Request) -> Response:
+        """Wait here until the tip passes the height, and only then ask the other node for the changes."""
+        root, height = changes_after(request)
+        may_wait_s = wait_s(request)
+        if may_wait_s and not self._stopping and not self._has_passed(height):
+            await self._waiters.wait(height + 1, may_wait_s)
+        wait_ms = min(LAG_MS, int(may_wait_s * 1000)) if self._has_passed(height) else 0
+        target = f"{request.path}?root={root.hex()}&height={height}&wait_ms={wait_ms}"
+        return await self._ask_upstream("GET", target)
+
+    def _has_passed(self, height: int) -> bool:
+        return self._tip is not None and self._tip.header.height > height
+
     async def _forward(self, request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        answer = await self._upstream.request(method, request.target, request.body, timeout_s=FORWARD_TIMEOUT_S)
+        return await self._ask_upstream(method, request.target, request.body)
+
+    async def _ask_upstream(self, method: str, target: str, body: bytes = b"") -> Response:
+        answer = await self._upstream.request(method, target, body, timeout_s=FORWARD_TIMEOUT_S)
         kind = "application/json" if answer.status == 200 else "application/problem+json"
         headers = (("Retry-After", "1"),) if answer.status in (429, 503) else ()
         return Response(answer.status, answer.body, content_type=kind, headers=headers)

@@ -309,6 +309,7 @@ async def _serve_edge(
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address}})
                 await _first_of(work, stop.wait())
+                edge.stop_waiting()
 
 
 def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:

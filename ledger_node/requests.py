@@ -1,9 +1,16 @@
 """Reading requests and describing the node, for nodes of all roles."""
 
+import re
+
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.header import Header, format_time
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.http import Response, json_response
+from voice_dpki.shell.http import Request, Response, json_response
+
+MAX_WAIT_MS = 30_000
+"""How long a node holds a request that waits for news."""
+
+_ROOT = re.compile("([0-9a-f]{64})?")
 
 
 class BadRequestError(PeerError):
@@ -19,6 +26,29 @@ def parse_digest(text: str) -> CertDigest:
     if len(digest) != 32 or len(text) != 64:
         raise BadRequestError("H(CERT) is the SHA-256 of the certificate's DER: 64 hexadecimal digits")
     return CertDigest(digest)
+
+
+def parse_number(text: str, what: str) -> int:
+    """Parse a whole number of at most 15 digits; raises BadRequestError, which calls it `what`."""
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 15):
+        raise BadRequestError(f"{what} is a whole number")
+    return int(text)
+
+
+def wait_s(request: Request) -> float:
+    """Return how many seconds a request may wait for news, at most MAX_WAIT_MS; raises BadRequestError."""
+    return min(parse_number(request.query.get("wait_ms", "0"), "wait_ms"), MAX_WAIT_MS) / 1000
+
+
+def changes_after(request: Request) -> tuple[bytes, int]:
+    """Return the AppHash, perhaps empty, and the height after which a subscriber wants changes.
+
+    Raises BadRequestError.
+    """
+    root, height = request.query.get("root", ""), parse_number(request.query.get("height", "0"), "height")
+    if not _ROOT.fullmatch(root):
+        raise BadRequestError("root is the AppHash that is known, 64 hexadecimal digits, or empty")
+    return bytes.fromhex(root), height
 
 
 def description(name: str, role: str, chain_id: str, height: int, header: Header | None, now_s: float) -> Response:

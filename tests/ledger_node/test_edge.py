@@ -127,6 +127,30 @@ async def test_other_questions_are_handed_on(network: Any, token: str) -> None:
     assert edge.http.post("/ledger/v1/submissions", content=der).status_code == 404
 
 
+async def test_many_who_wait_for_changes_keep_nobody_else_waiting(network: Any) -> None:
+    """More than there are connections to the other node; each is answered once there is something."""
+    engine = network.engine(heartbeat_s=3600).start()
+    edge = edge_of(network, engine.url).start()
+    edge.reaches(1)
+    height = edge.info()["height"]
+    async with httpx.AsyncClient(base_url=edge.url, trust_env=False, timeout=60) as client:
+
+        async def changes(after: int, wait_ms: int) -> httpx.Response:
+            return await client.get(f"/ledger/v1/changes?height={after}&wait_ms={wait_ms}")
+
+        waiting = [asyncio.create_task(changes(999_999_999, 30_000)) for _ in range(40)]
+        await asyncio.sleep(0.5)
+        assert (await client.get("/ledger/v1/names?dns=a")).status_code == 200
+        for after, wait_ms in ((height - 1, 30_000), (height, 0), (height, 1)):
+            answer = await changes(after, wait_ms)
+            assert (answer.status_code, answer.json()["steps"]) == (200, None)
+        assert not any(task.done() for task in waiting)
+        for path in ("changes?height=x", "changes?root=00", "changes?wait_ms=-1"):
+            assert (await client.get(f"/ledger/v1/{path}")).status_code == 400
+        assert edge.stop() == 0
+        assert {(await task).status_code for task in waiting} == {200}
+
+
 def test_an_edge_with_witnesses(network: Any) -> None:
     engine = network.engine(heartbeat_s=0.1).start()
     role = f'[edge]\nurl = "{engine.url}"\nwitnesses = ["{engine.url}", "http://127.0.0.1:9"]\n'
