@@ -5,7 +5,9 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -179,7 +181,8 @@ class Api:
         self._tracer = tracer
         self._inquiry = Inquiry(chain, clock)
         self._search: Callable[[str | None, str | None], dict[str, object]] | None = None
-        self._searching = asyncio.Lock()
+        self._searcher = ThreadPoolExecutor(1, thread_name_prefix="ledger-search")
+        """Searches one at a time; a search that has not begun is dropped with its request."""
         self._sending = asyncio.Lock()
         """Held while a list of blocks is encoded, one list at a time."""
 
@@ -229,7 +232,7 @@ class Api:
                 )
                 for method, path, handler, cost, price in several
             ),
-            Route("GET", "/ledger/v1/search", _guarded(self._find), cost=SEARCH_COST),
+            Route("GET", "/ledger/v1/search", _guarded(self._find), cost=SEARCH_COST, waits=True),
         ]
 
     def _block_routes(self) -> list[Route]:
@@ -343,8 +346,8 @@ class Api:
 
     async def _find(self, request: Request) -> Response:
         subject, organization = request.query.get("subject"), request.query.get("organization")
-        async with self._searching:
-            return json_response(200, await asyncio.to_thread(self._search_blocking, subject, organization))
+        search = partial(self._search_blocking, subject, organization)
+        return json_response(200, await asyncio.get_running_loop().run_in_executor(self._searcher, search))
 
     def _search_blocking(self, subject: str | None, organization: str | None) -> dict[str, object]:
         if self._search is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from ledger_node.api import Api
+from ledger_node.catalogue import Catalogue
 from ledger_node.chain import Chain
 from ledger_node.feed import Feed
 from ledger_node.store import Store
@@ -65,6 +67,39 @@ async def node(chain: Chain, folder: Path, bounds: Limits | None = None) -> Asyn
 
 def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
+
+
+async def test_a_search_whose_client_has_gone_is_not_made(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One runs and cannot be stopped; those that wait for it end with their connections, and free their places."""
+    begun, go_on, real, asked = threading.Event(), threading.Event(), Catalogue.search, []
+
+    def search(self: Catalogue, subject: str | None, organization: str | None) -> dict[str, object]:
+        asked.append(subject)
+        begun.set()
+        assert go_on.wait(60)
+        return real(self, subject, organization)
+
+    monkeypatch.setattr(Catalogue, "search", search)
+    async with node(chain, tmp_path) as url:
+        port = int(httpx.URL(url).port or 0)
+        streams = []
+        for number in range(5):
+            streams.append(await asyncio.open_connection("127.0.0.1", port))
+            streams[-1][1].write(b"GET /ledger/v1/search?subject=%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+            if number == 0:
+                await asyncio.to_thread(begun.wait, 60)
+        async with client(url) as other:
+            for _ in range(20):  # the server reads the five before it sees them go
+                assert (await other.get(STATUS)).status_code == 200
+            for _, writer in streams:
+                writer.transport.abort()
+            for _ in range(20):
+                assert (await other.get(STATUS)).status_code == 200
+            go_on.set()
+            answer = await other.get("search?subject=last")
+    assert (answer.status_code, asked) == (200, ["0", "last"])
 
 
 async def test_a_status_does_not_wait_for_the_lists_of_others(chain: Chain, tmp_path: Path) -> None:
