@@ -20,6 +20,7 @@ from prometheus_client import Counter
 
 from ledger_node import misbehaviour
 from ledger_node.chain import Chain, Verdict
+from ledger_node.engine import BusyError
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
@@ -42,10 +43,17 @@ WAIT_MS = 10_000
 
 BLOCKS_PER_REQUEST = 64
 MAX_BLOCKS_BYTES = 16 * 1024 * 1024
+BLOCKS_S = 60.0
+"""How long the other node may take to send blocks once they are there, so that one byte at a time ends."""
+
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Pauses after the first failure in a row, the second, and so on; the last value repeats."""
 
 SUBMIT_TIMEOUT_S = 10.0
+MAX_SUBMITTING = 64
+"""Most transactions that wait for the other node; the places of a server and the client's connections are more."""
+
+MAX_VERDICT_BYTES = 64 * 1024
 
 REFUSED = Counter("ledger_blocks_refused", "Fetched blocks that did not verify")
 
@@ -91,7 +99,10 @@ class Follower:
         HEALTH.watch(self._clock)
         _check_stored(chain, checkpoint)
         self._light = _light_client(chain, self._replica.last is not None)
-        self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True)
+        self._submitting = 0
+        self._http = httpx.AsyncClient(
+            base_url=url, trust_env=False, verify=tls or True, headers={"Accept-Encoding": "identity"}
+        )
 
     async def run(self) -> None:
         """Follow until cancelled. Raises LocalError where going on would be wrong: a fork or a diverging state."""
@@ -125,36 +136,46 @@ class Follower:
     async def submit(self, raw: bytes) -> Verdict:
         """Hand a transaction to the followed node and return its verdict.
 
-        Raises UnavailableError where that node does not answer, and TooManyError where it answers 429.
+        Raises UnavailableError where that node does not answer, TooManyError where it answers 429, and BusyError
+        where MAX_SUBMITTING transactions wait for it already.
         """
+        if self._submitting >= MAX_SUBMITTING:
+            raise BusyError("too many transactions wait for the ordering node; repeat this one in a moment")
+        self._submitting += 1
         try:
-            response = await self._http.post("/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S)
+            async with asyncio.timeout(SUBMIT_TIMEOUT_S):
+                form = await self._verdict(raw)
+        except (httpx.HTTPError, TimeoutError, MalformedError, ValueError):  # ValueError: msgspec's, or not UTF-8
+            raise UnavailableError("the ordering node does not answer; repeat the request") from None
+        finally:
+            self._submitting -= 1
+        height = None if form.height is None else Height(form.height)
+        return Verdict(TxResult(form.code, form.name, form.detail), height)
+
+    async def _verdict(self, raw: bytes) -> _VerdictForm:
+        async with self._http.stream(
+            "POST", "/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S
+        ) as response:
             if response.status_code == 429:
                 wait_s = max(1, int(retry_after_s(response.headers.get("retry-after", ""))))
                 raise TooManyError("the ordering node takes no more transactions from here now", wait_s)
-            form = msgspec.json.decode(response.content, type=_VerdictForm)
-        except (httpx.HTTPError, ValueError):  # msgspec's errors, and bytes that are not UTF-8
-            raise UnavailableError("the ordering node does not answer; repeat the request") from None
-        height = None if form.height is None else Height(form.height)
-        return Verdict(TxResult(form.code, form.name, form.detail), height)
+            return msgspec.json.decode(await _read(response, MAX_VERDICT_BYTES), type=_VerdictForm)
 
     async def _fetch(self) -> list[SignedBlock]:
         """Request the next blocks; the other node holds the request until there is one, for at most WAIT_MS.
 
-        Raises httpx.HTTPError and MalformedError, the latter also for more than MAX_BLOCKS_BYTES.
+        Raises httpx.HTTPError, TimeoutError and MalformedError, the latter also for more than MAX_BLOCKS_BYTES.
         """
         query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
-        data = bytearray()
-        async with self._http.stream(
-            "GET", "/ledger/v1/blocks", params=query, timeout=WAIT_MS / 1000 + 5
-        ) as response:
+        pause_s = WAIT_MS / 1000 + 5
+        async with (
+            asyncio.timeout(pause_s + BLOCKS_S),
+            self._http.stream("GET", "/ledger/v1/blocks", params=query, timeout=pause_s) as response,
+        ):
             response.raise_for_status()
-            async for chunk in response.aiter_raw():
-                data += chunk
-                if len(data) > MAX_BLOCKS_BYTES:
-                    raise MalformedError("the followed node sends more than was asked for")
+            data = await _read(response, MAX_BLOCKS_BYTES)
         try:
-            form = msgspec.json.decode(bytes(data), type=_BlocksForm)
+            form = msgspec.json.decode(data, type=_BlocksForm)
         except ValueError as error:
             raise MalformedError(f"blocks: {error}") from None
         return [SignedBlock.from_json(bytes(raw)) for raw in form.blocks[:BLOCKS_PER_REQUEST]]
@@ -181,6 +202,16 @@ class Follower:
             self._clock.heard(block.signed_header.header.time_ns / 1e9)
             self._chain.store.commit(self._replica.take(block))
             _report_evidence(block, later)
+
+
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read a body as it was sent; raises MalformedError for a larger one. A compressed one is no JSON."""
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > max_bytes:
+            raise MalformedError("the followed node sends more than was asked for")
+    return bytes(data)
 
 
 def check_header(checkpoint: tuple[int, bytes] | None, header: Header) -> None:

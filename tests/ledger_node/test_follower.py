@@ -1,16 +1,31 @@
 """A follower that is lied to: what does not verify is refused, and what contradicts the state ends the node."""
 
+import asyncio
+import gzip
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from ledger_node import follower as module
+from ledger_node.chain import Chain
+from ledger_node.engine import BusyError
+from ledger_node.follower import (
+    MAX_SUBMITTING,
+    MAX_VERDICT_BYTES,
+    SUBMIT_TIMEOUT_S,
+    Follower,
+    UnavailableError,
+)
+from ledger_node.store import Store
 from tests.double_signing import signed_twice
+from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.block import ExecTxResult
 from voice_dpki.ledger.evidence import DuplicateVote
 from voice_dpki.ledger.replica import SignedBlock
@@ -274,6 +289,82 @@ def test_a_node_that_asks_for_a_pause_gets_it(network: Any, blocks: list[SignedB
         answer = follower.http.post("/ledger/v1/transactions", content=b"transaction")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
         follower.reaches(3)
+
+
+@asynccontextmanager
+async def following(network: Any, folder: Path, answer: bytes, drop: bytes = b"") -> AsyncIterator[Follower]:
+    """A follower of a node that says `answer`, then `drop` again and again, and never ends."""
+
+    handlers: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
+        with closing(writer.transport), suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            while drop:
+                writer.write(drop)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            await reader.read()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    chain = Chain(Store(folder / "data", network.genesis), network.genesis)
+    follower = Follower(chain, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", SystemClock())
+    try:
+        yield follower
+    finally:
+        await follower._http.aclose()
+        server.close()
+        for handler in filter(None, handlers):
+            handler.cancel()
+        await asyncio.gather(*filter(None, handlers), return_exceptions=True)
+        chain.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
+
+
+async def test_a_silent_node_keeps_a_bounded_number_of_senders_waiting(network: Any, tmp_path: Path) -> None:
+    async with following(network, tmp_path, b"") as follower:
+        waiting = [asyncio.create_task(follower.submit(b"transaction")) for _ in range(MAX_SUBMITTING)]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="repeat"):
+            await follower.submit(b"transaction")
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        one = asyncio.create_task(follower.submit(b"transaction"))
+        await asyncio.sleep(0.05)
+        assert not one.done()
+        one.cancel()
+
+
+async def test_an_answer_in_drops_ends(network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes well before the time-out of one read."""
+    monkeypatch.setattr(module, "SUBMIT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(module, "WAIT_MS", -4700)
+    monkeypatch.setattr(module, "BLOCKS_S", 0.1)
+    async with following(network, tmp_path, HEAD, b" ") as follower, asyncio.timeout(60):
+        with pytest.raises(UnavailableError):
+            await follower.submit(b"transaction")
+        with pytest.raises(TimeoutError):
+            await follower._fetch()
+
+
+async def test_an_answer_without_end_is_not_read(network: Any, tmp_path: Path) -> None:
+    async with following(network, tmp_path, HEAD + b" " * 2 * MAX_VERDICT_BYTES) as follower:
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(SUBMIT_TIMEOUT_S / 2):
+                await follower.submit(b"transaction")
+
+
+async def test_a_compressed_answer_is_not_unpacked(network: Any, tmp_path: Path) -> None:
+    packed = gzip.compress(b'{"code":0,"name":"ok","detail":""}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with following(network, tmp_path, head + packed) as follower:
+        with pytest.raises(UnavailableError):
+            await follower.submit(b"transaction")
 
 
 def test_two_histories_end_the_node_and_are_kept_as_evidence(
