@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -446,6 +446,38 @@ async def test_a_client_that_sends_ahead_while_it_waits_for_news_is_cut_off() ->
         await waiter.until(0)
 
 
+async def test_a_body_after_a_429_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the connection has to rest, and is larger than what may come ahead."""
+    monkeypatch.setattr(http_connection, "REST_S", 1.0)
+    size = 4 * http_connection.AHEAD_BYTES
+    big = Route("POST", "/big", tell, size, cost=0)
+    dear = Route("GET", "/dear", tell, cost=limits.MAX_COST)
+    ask_dear = b"GET /dear HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with serving(app(big, dear), Limits(cost_s=0.001)) as port, connected(port) as client:
+        await client.send(ask_dear)
+        assert (await client.answer()).status == 200
+        await client.send(ask_dear)
+        assert (await client.answer()).status == 429
+        client.writer.write(b"POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        assert (await client.answer()).status == 200
+
+
+async def test_what_is_sent_ahead_has_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_http, "MAX_HELD_BYTES", 3 * http_connection.AHEAD_BYTES)
+    work = Waiter()
+    async with serving(app(Route("GET", "/work", work))) as port, AsyncExitStack() as opened:
+        clients = [await opened.enter_async_context(connected(port)) for _ in range(4)]
+        for client in clients:
+            await client.send(b"GET /work HTTP/1.1\r\nHost: a\r\n\r\n")
+        await work.until(4)
+        for client in clients:
+            client.writer.write(b"x" * (http_connection.AHEAD_BYTES + 1024))
+        async with asyncio.timeout(60):
+            while work.waiting > 2:
+                await asyncio.sleep(0.01)
+        work.go_on.set()
+
+
 async def test_a_route_is_priced_by_what_is_in_the_request() -> None:
     route = Route("POST", "/priced", tell, price=lambda request: len(request.body))
     async with serving(app(route), Limits(cost_s=100)) as port, connected(port) as client:
@@ -550,6 +582,28 @@ async def test_where_all_places_work_strangers_hear_so_and_the_known_are_let_in(
         waiter.go_on.set()
         await crowd.go()
     assert counted("full") == before + 1
+
+
+async def test_strangers_do_not_close_the_idle_connections_of_the_known(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell_http, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(shell_http, "ROOM_FOR_KNOWN", 0)
+    known = Route("POST", "/known", tell, authorize=lambda r: None if "x-known" in r.headers else Response(401))
+    shown = b"POST /known HTTP/1.1\r\nHost: a\r\nX-Known: yes\r\nContent-Length: 0\r\n\r\n"
+    async with serving(app(known), Limits()) as port:
+        await crowd.come(port, 4, shown)
+        for friend in crowd.clients:
+            assert (await friend.answer()).status == 200
+        async with connected(port, own="127.0.0.20") as stranger:
+            assert (await stranger.answer()).status == 503
+        for friend in crowd.clients:
+            await friend.send(shown)
+            assert (await friend.answer()).status == 200
+        async with connected(port, own="127.0.0.10") as known_too:
+            await known_too.send(shown)
+            assert (await known_too.answer()).status == 200
+        await crowd.go()
 
 
 async def test_who_waits_for_news_is_told_when_his_place_is_needed(

@@ -98,7 +98,7 @@ class _Server:
             SAID.warning("too many connections a second from one address", client=host)
             return None
         known = connection.is_known or account.is_known
-        if len(self._placed) >= MAX_CONNECTIONS - (0 if known else ROOM_FOR_KNOWN) and not self._make_room():
+        if len(self._placed) >= MAX_CONNECTIONS - (0 if known else ROOM_FOR_KNOWN) and not self._make_room(known):
             FULL.inc()
             SAID.warning("no room for another connection", client=host)
             account.connections -= 1
@@ -113,13 +113,13 @@ class _Server:
         self._refused.add(connection)
         return response
 
-    def _make_room(self) -> bool:
-        """Close a waiting connection, and tell whether there was one.
+    def _make_room(self, is_for_known: bool) -> bool:
+        """Close a waiting connection, and tell whether there was one; for a known client, also one of another.
 
         Unknown clients come first, then the address with the most connections, then the longest wait.
         """
         holders = sorted(self._holders, key=lambda each: each.connections, reverse=True)
-        for spares_known in (True, False):
+        for spares_known in (True, False) if is_for_known else (True,):
             for account in holders:
                 if not (spares_known and account.is_known) and self._displace_one_of(account, spares_known):
                     return True

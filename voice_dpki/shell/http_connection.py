@@ -412,6 +412,7 @@ class Connection(Channel):
                 self.abort()
                 return
             self._hold()
+            self._owner.check_memory()
 
     def _take_turn_later(self, delay_s: float) -> None:
         """Let other connections have their turn before this one's next request is processed."""
@@ -425,6 +426,7 @@ class Connection(Channel):
     def _take_turn(self) -> None:
         self._waiting_turn = False
         if self._phase is Phase.HEAD and self._takes_answers and not self._transport.is_closing():
+            self._resume()  # what came meanwhile may have stopped it, and the rest of a body must come
             self._advance()
 
     # Time.
