@@ -98,6 +98,36 @@ def test_addresses_that_are_gone_are_forgotten_and_others_not(monkeypatch: pytes
     assert door.enter("192.0.2.2") is not going
 
 
+def test_busy_addresses_do_not_make_the_list_grow_and_the_known_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_ADDRESSES", 20)
+    door = Door(Limits())
+    known, busy = door.enter("192.0.2.1"), [door.enter(f"192.0.2.{number}") for number in range(2, 32)]
+    assert known is not None
+    known.vouch()
+    known.connections -= 1
+    for account in busy[3:]:
+        assert account is not None
+        account.connections -= 1
+    for number in range(100):
+        account = door.enter(f"198.51.100.{number}")
+        assert account is not None
+        account.connections -= 1
+    assert len(door._accounts) == 20
+    assert door.enter("192.0.2.1") is known
+    assert [door.enter(f"192.0.2.{number}") for number in range(2, 5)] == busy[:3]
+
+
+def test_where_all_are_known_one_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_ADDRESSES", 5)
+    door = Door(Limits())
+    for number in range(50):
+        account = door.enter(f"192.0.2.{number}")
+        assert account is not None
+        account.vouch()
+        account.connections -= 1
+    assert len(door._accounts) == 5
+
+
 class Slow:
     """A handler that answers when it is told to."""
 

@@ -33,6 +33,9 @@ KNOWN_S = 3600.0
 MAX_ADDRESSES = 10_000
 """Addresses that are remembered after their last connection; each takes about 200 bytes."""
 
+EXAMINED = 8
+"""Addresses that are looked at for one to forget; more than one, so that their number falls again."""
+
 CONNECTION_COST = 4
 """Cost of a connection; connections have their own bucket, which `cost_s` also fills."""
 
@@ -208,8 +211,8 @@ class Door:
         name = network_of(host)
         account = self._accounts.get(name)
         if account is None:
-            account = self._accounts[name] = Account(self._limits)
             self._forget()
+            account = self._accounts[name] = Account(self._limits)
         self._accounts.move_to_end(name)
         if self._limits is not None and account.connections >= self._limits.connections:
             _CONNECTIONS.inc()
@@ -219,13 +222,23 @@ class Door:
         return account
 
     def _forget(self) -> None:
-        """If there are too many addresses, drop the one with the oldest last connection, unless it is in use."""
-        if len(self._accounts) > MAX_ADDRESSES:
+        """Make room for an address: drop those with the oldest last connections, unless they are in use.
+
+        Known ones are dropped only where none of EXAMINED may go otherwise.
+        """
+        spare, most = None, len(self._accounts)
+        for _ in range(EXAMINED):
+            if len(self._accounts) < MAX_ADDRESSES:
+                return
             name, account = next(iter(self._accounts.items()))
-            if account.is_idle:
+            if account.is_idle and not account.is_known:
                 del self._accounts[name]
-            else:
-                self._accounts.move_to_end(name)
+                continue
+            self._accounts.move_to_end(name)
+            if account.is_idle:
+                spare = name
+        if spare is not None and len(self._accounts) == most:
+            del self._accounts[spare]
 
 
 def network_of(host: str) -> str:
