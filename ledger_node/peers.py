@@ -61,6 +61,8 @@ _ADMITTED = re.compile(rf"({_ID})@(\S+)", re.ASCII)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_MAPPED_BITS = 96
+
 _LOCAL = ipaddress.ip_network("127.0.0.1")
 """The address from which a peer on this machine connects, whichever loopback address it listens on."""
 
@@ -110,7 +112,7 @@ class Peers:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 self._resolved[host] = frozenset(await _addresses(host))
-        except OSError as error:  # a TimeoutError is one
+        except (OSError, UnicodeError) as error:  # a TimeoutError is one; IDNA cannot encode every name
             reason = str(error) or "no answer in time"
             log.warning("peer-not-found", extra={"fields": {"host": host, "reason": reason}})
 
@@ -177,7 +179,7 @@ def read_admitted(path: Path) -> Admitted:
             continue
         name, host = _matched(_ADMITTED, text, f"{path}, line {number}")
         try:
-            networks.add(ipaddress.ip_network(host.strip("[]")))
+            networks.add(_network(host.strip("[]")))
         except ValueError as error:
             raise LocalError(f"{path}, line {number}: {error}; it takes an address or a network") from None
         ids.add(name)
@@ -245,13 +247,24 @@ def _port_rule(listen: Listen) -> str:
 async def _addresses(host: str) -> list[Network]:
     """Return the addresses from which a host connects, as networks; raises OSError if it is not found."""
     try:
-        found = [host]
+        found = [host.partition("%")[0]]
         ipaddress.ip_address(host)
     except ValueError:
         answer = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         found = [str(entry[4][0]).partition("%")[0] for entry in answer]
-    networks = [ipaddress.ip_network(address) for address in found]
+    networks = [_network(address) for address in found]
     return [*networks, _LOCAL] if any(network.is_loopback for network in networks) else networks
+
+
+def _network(text: str) -> Network:
+    """Parse an address or network, a mapped one (RFC 4291 §2.5.5.2) as IPv4; raises ValueError, also for a zone."""
+    if "%" in text:
+        raise ValueError(f"{text[:80]!r} has a zone, which only this machine knows")
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        return network if mapped is None else ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 def _address(text: str) -> Address | None:

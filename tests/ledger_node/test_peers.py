@@ -95,6 +95,23 @@ async def test_names_are_looked_up_and_one_that_is_gone_keeps_its_addresses(
     assert not peers.refusal(addr("127.0.0.1:1"))
 
 
+@pytest.mark.parametrize("name", ["a..example", f"{'a' * 64}.example", "\u00ad.example"])
+async def test_a_name_that_cannot_be_one_is_not_found(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """IDNA refuses to encode it, before any name server is asked."""
+    peers = await listed(f"{A}@192.0.2.1:26656", f"{B}@{name}:26656")
+    assert [record.message for record in caplog.records] == ["peer-not-found"]
+    assert not peers.refusal(addr("192.0.2.1:1"))
+
+
+async def test_a_mapped_address_is_the_ipv4_address(tmp_path: Path) -> None:
+    file = tmp_path / "admitted"
+    file.write_text(f"{A}@::ffff:192.0.2.1\n{B}@[::ffff:198.51.100.0/120]\n")
+    peers = await listed(f"{A}@[::ffff:203.0.113.5]:26656", f"{A}@[fe80::1%eth0]:26656", file=file)
+    for known in ("192.0.2.1:1", "198.51.100.7:1", "203.0.113.5:1", "[::ffff:192.0.2.1]:1", "[fe80::1%eth1]:1"):
+        assert not peers.refusal(addr(known))
+    assert all(map(peers.refusal, (addr("192.0.2.2:1"), addr("198.51.101.1:1"), addr("203.0.113.6:1"))))
+
+
 async def test_a_name_server_that_does_not_answer_holds_up_no_node(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +152,9 @@ async def test_a_node_is_admitted_without_a_restart_and_goes_as_it_came(tmp_path
     assert peers.refusal(node(A))
 
 
-@pytest.mark.parametrize("text", [f"{A}@192.0.2.1\n{B}\n", f"{A}@c.example\n", f"{A}@192.0.2.1/24\n", "\xff"])
+@pytest.mark.parametrize(
+    "text", [f"{A}@192.0.2.1\n{B}\n", f"{A}@c.example\n", f"{A}@192.0.2.1/24\n", f"{A}@fe80::1%eth0\n", "\xff"]
+)
 async def test_a_list_that_cannot_be_read_admits_nobody_and_says_which_line(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
