@@ -47,6 +47,8 @@ may record."""
 CLOCK_WAIT_S = 0.5
 """How often a wrong clock is checked again."""
 
+_STOPPING = "the engine is stopping; repeat the request later"
+
 
 class BusyError(PeerError):
     """No transaction is taken now, for instance because too many wait already."""
@@ -72,6 +74,7 @@ class Engine:
         self._ledger_clock = LedgerClock(clock, known_s, agrees=True)
         HEALTH.watch(self._ledger_clock)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._ended = False
 
     async def submit(self, raw: bytes) -> Verdict:
         """Put a transaction into a block and return once that is stored durably; or refuse it without a block.
@@ -84,6 +87,8 @@ class Engine:
             result = check(view, Height(view.height + 1), int(self._clock.now_s()), raw)
         if result.code:
             return Verdict(result, None)
+        if self._ended:
+            raise BusyError(_STOPPING)
         answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait((raw, answer))
@@ -104,17 +109,22 @@ class Engine:
                         answer.set_result(Verdict(result, height))
                 batch = await self._next_batch()
         finally:
-            _send_away(batch, "the engine is stopping; repeat the request later")
+            self._ended = True
+            self._drain_into(batch)
+            _send_away(batch, _STOPPING)
 
     async def _clock_is_right(self, batch: list[_Waiting]) -> None:
         """Wait until the clock is right; meanwhile fail all waiting transactions with BusyError."""
         while problem := self._ledger_clock.problem():
             HEALTH.problem()
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            self._drain_into(batch)
             _send_away(batch, f"no blocks are made: {problem}")
             batch.clear()
             await asyncio.sleep(CLOCK_WAIT_S)
+
+    def _drain_into(self, batch: list[_Waiting]) -> None:
+        while not self._queue.empty():
+            batch.append(self._queue.get_nowait())
 
     async def _next_batch(self) -> list[_Waiting]:
         """Wait for transactions and return a batch of them, or an empty one when a heartbeat is due."""

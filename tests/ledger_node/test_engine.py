@@ -129,6 +129,25 @@ async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: 
         assert {verdict.result.code for verdict in await asyncio.gather(*waiting)} == {0}
 
 
+async def test_an_engine_that_stops_sends_away_all_who_wait(
+    network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the block that is being made, those behind it, and those who come later."""
+    monkeypatch.setattr("ledger_node.engine.MAX_BLOCK_TRANSACTIONS", 1)
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(3)]
+    await asyncio.sleep(0)
+    work = asyncio.create_task(engine.run())
+    await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [BusyError] * 3
+        with pytest.raises(BusyError, match="stopping"):
+            await engine.submit(network.submission_of(network.certificate()))
+
+
 async def test_what_is_refused_makes_no_block(network: Any, chain: Chain) -> None:
     engine = make(network, chain)
     async with running(engine):
