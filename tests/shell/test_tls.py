@@ -5,7 +5,7 @@ import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from voice_dpki.shell import http_handshake, limits
 from voice_dpki.shell import tls as shell_tls
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.limits import Account, Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_context
 from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
@@ -102,6 +103,10 @@ async def ask(url: str, tls: ssl.SSLContext) -> int:
 
 def refused(reason: str) -> float:
     return REGISTRY.get_sample_value("voice_dpki_tls_refused_total", {"reason": reason}) or 0.0
+
+
+def knocks_refused() -> float:
+    return REGISTRY.get_sample_value("voice_dpki_http_refused_total", {"reason": "connection-rate"}) or 0.0
 
 
 def test_both_sides_know_each_other(party: Party, loop: Callable[..., Any]) -> None:
@@ -292,6 +297,27 @@ def test_handshakes_that_do_not_go_on_keep_nobody_out(
                 writer.close()
 
     loop(work())
+
+
+async def test_connections_are_paid_for_before_their_handshakes(party: Party) -> None:
+    """A stranger above the limit gets no handshake; a client that has shown a listed certificate always does."""
+    bounds, silent = Limits(connections=2, cost_s=0.001), []
+    app = HttpApp([HEALTH_ROUTE])
+    async with serve(app, Listen(port=0), tls=party.server(), limits=bounds) as port:
+        url, before = f"https://127.0.0.1:{port}", knocks_refused()
+        most = int(Account._most_knocks(bounds))
+        for _ in range(most + 1):
+            silent.append(await asyncio.open_connection("127.0.0.1", port))
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(silent[-1][0].read(), 30) == b""
+        assert knocks_refused() == before + 1
+        with pytest.raises(HttpError):
+            await ask(url, party.client())
+        for _, writer in silent:
+            writer.transport.abort()
+    async with serve(app, Listen(port=0), tls=party.server(), limits=bounds) as port:
+        for _ in range(most + 3):
+            assert await ask(f"https://127.0.0.1:{port}", party.client()) == 200
 
 
 def test_a_refused_body_ends_a_connection_of_tls_too(party: Party, loop: Callable[..., Any]) -> None:

@@ -71,8 +71,10 @@ GRACE_S = 3.0
 class _Server:
     """The connections of one listener; it decides which one is closed when there are too many."""
 
-    def __init__(self, app: HttpApp, door: Door) -> None:
+    def __init__(self, app: HttpApp, door: Door, *, has_tls: bool = False) -> None:
+        """With TLS, `Handshakes` charges the addresses for their connections."""
         self.app = app
+        self._has_tls = has_tls
         self.stopping = False
         self.said_malformed = Seldom(log)
         self._door = door
@@ -93,9 +95,10 @@ class _Server:
             return self._refuse(
                 connection, self.app.too_many(TooManyError("too many connections from this address", 1))
             )
-        if not (connection.is_known or account.knock()):
+        if connection.is_known:
+            account.vouch()
+        if not (self._has_tls or self._door.knock(host)):
             account.connections -= 1
-            SAID.warning("too many connections a second from one address", client=host)
             return None
         known = connection.is_known or account.is_known
         if len(self._placed) >= MAX_CONNECTIONS - (0 if known else ROOM_FOR_KNOWN) and not self._make_room(known):
@@ -227,9 +230,10 @@ async def serve(
         )
     _allow_sockets()
     loop = asyncio.get_running_loop()
-    server = _Server(app, Door(limits))
+    door = Door(limits)
+    server = _Server(app, door, has_tls=tls is not None)
     try:
-        async with _listening(sock, partial(Connection, server, loop), tls):
+        async with _listening(sock, partial(Connection, server, loop), tls, door.knock):
             yield int(sock.getsockname()[1])
     finally:
         await server.stop()
@@ -238,7 +242,10 @@ async def serve(
 
 @asynccontextmanager
 async def _listening(
-    sock: socket.socket, factory: Callable[[], Connection], tls: ssl.SSLContext | None
+    sock: socket.socket,
+    factory: Callable[[], Connection],
+    tls: ssl.SSLContext | None,
+    knock: Callable[[str], bool],
 ) -> AsyncIterator[None]:
     """Accept connections while the context lasts."""
     loop = asyncio.get_running_loop()
@@ -251,7 +258,7 @@ async def _listening(
         return
     sock.setblocking(False)
     sock.listen(BACKLOG)
-    accepting = asyncio.create_task(Handshakes(factory, loop, tls).accept(sock))
+    accepting = asyncio.create_task(Handshakes(factory, loop, tls, knock).accept(sock))
     try:
         yield
     finally:

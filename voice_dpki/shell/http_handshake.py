@@ -30,9 +30,18 @@ class Handshakes:
     """The handshakes of the connections that a listening socket accepts."""
 
     def __init__(
-        self, factory: Callable[[], asyncio.Protocol], loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext,
+        knock: Callable[[str], bool],
     ) -> None:
-        """Take the `factory` of protocols, which is called when a handshake is done."""
+        """Take the `factory` of protocols, which is called when a handshake is done.
+
+        `knock` charges a client's address for a connection, and tells whether it may have one. It is asked before
+        the handshake, which costs the server more than most requests do.
+        """
+        self._knock = knock
         self._factory = factory
         self._loop = loop
         self._tls = tls
@@ -48,8 +57,12 @@ class Handshakes:
                 except OSError as error:
                     _SAID.warning("no connection can be accepted", reason=error.strerror)
                     await asyncio.sleep(RETRY_S)
-                else:
+                    continue
+                if self._knock(address[0]):
                     self._begin(accepted, address[0])
+                else:
+                    accepted.close()
+                    await asyncio.sleep(0)  # others have their turn, however many are refused
         finally:
             for task in list(self._begun):
                 task.cancel()

@@ -208,17 +208,29 @@ class Door:
 
     def enter(self, host: str) -> Account | None:
         """Count a connection; return the account of its address, or None if that has too many connections."""
+        account = self._account(host)
+        if self._limits is not None and account.connections >= self._limits.connections:
+            _CONNECTIONS.inc()
+            SAID.warning("too many connections from one address", client=host)
+            return None
+        account.connections += 1
+        return account
+
+    def knock(self, host: str) -> bool:
+        """Pay for a connection of this address; return whether it may have one now."""
+        if self._account(host).knock():
+            return True
+        SAID.warning("too many connections a second from one address", client=host)
+        return False
+
+    def _account(self, host: str) -> Account:
+        """Return the account of an address, the one that was used last."""
         name = network_of(host)
         account = self._accounts.get(name)
         if account is None:
             self._forget()
             account = self._accounts[name] = Account(self._limits)
         self._accounts.move_to_end(name)
-        if self._limits is not None and account.connections >= self._limits.connections:
-            _CONNECTIONS.inc()
-            SAID.warning("too many connections from one address", client=host)
-            return None
-        account.connections += 1
         return account
 
     def _forget(self) -> None:
