@@ -19,6 +19,7 @@ import msgspec
 from prometheus_client import Counter
 
 from ledger_node import misbehaviour
+from ledger_node.bounded import UNPACKED, read_body
 from ledger_node.chain import Chain, Verdict
 from ledger_node.engine import BusyError
 from voice_dpki.clock_health import HEALTH
@@ -100,9 +101,7 @@ class Follower:
         _check_stored(chain, checkpoint)
         self._light = _light_client(chain, self._replica.last is not None)
         self._submitting = 0
-        self._http = httpx.AsyncClient(
-            base_url=url, trust_env=False, verify=tls or True, headers={"Accept-Encoding": "identity"}
-        )
+        self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True, headers=UNPACKED)
 
     async def run(self) -> None:
         """Follow until cancelled. Raises LocalError where going on would be wrong: a fork or a diverging state."""
@@ -159,7 +158,7 @@ class Follower:
             if response.status_code == 429:
                 wait_s = max(1, int(retry_after_s(response.headers.get("retry-after", ""))))
                 raise TooManyError("the ordering node takes no more transactions from here now", wait_s)
-            return msgspec.json.decode(await _read(response, MAX_VERDICT_BYTES), type=_VerdictForm)
+            return msgspec.json.decode(await read_body(response, MAX_VERDICT_BYTES), type=_VerdictForm)
 
     async def _fetch(self) -> list[SignedBlock]:
         """Request the next blocks; the other node holds the request until there is one, for at most WAIT_MS.
@@ -173,7 +172,7 @@ class Follower:
             self._http.stream("GET", "/ledger/v1/blocks", params=query, timeout=pause_s) as response,
         ):
             response.raise_for_status()
-            data = await _read(response, MAX_BLOCKS_BYTES)
+            data = await read_body(response, MAX_BLOCKS_BYTES)
         try:
             form = msgspec.json.decode(data, type=_BlocksForm)
         except ValueError as error:
@@ -202,16 +201,6 @@ class Follower:
             self._clock.heard(block.signed_header.header.time_ns / 1e9)
             self._chain.store.commit(self._replica.take(block))
             _report_evidence(block, later)
-
-
-async def _read(response: httpx.Response, max_bytes: int) -> bytes:
-    """Read a body as it was sent; raises MalformedError for a larger one. A compressed one is no JSON."""
-    data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > max_bytes:
-            raise MalformedError("the followed node sends more than was asked for")
-    return bytes(data)
 
 
 def check_header(checkpoint: tuple[int, bytes] | None, header: Header) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from ledger_node.bounded import fetch_body
 from ledger_node.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
 from ledger_node.initialise import FIRST_PORT
 from voice_dpki.errors import LocalError, MalformedError
@@ -29,6 +30,7 @@ from voice_dpki.shell.files import write_file, write_new
 from voice_dpki.shell.ledger import read_genesis
 
 TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
 
 _CHECKPOINT = re.compile(r"[1-9][0-9]{0,14}:[0-9A-Fa-f]{64}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
@@ -143,7 +145,8 @@ class _Answer(msgspec.Struct):
 
 
 def _result(client: httpx.Client, path: str) -> dict[str, Any]:
-    return msgspec.json.decode(client.get(path).content, type=_Answer).result
+    data = fetch_body(client, path, max_bytes=MAX_ANSWER_BYTES, within_s=TIMEOUT_S)
+    return msgspec.json.decode(data, type=_Answer).result
 
 
 def _configuration(name: str, host: str, peers: Sequence[str]) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from ledger_node.bounded import UNPACKED, read_body
 from voice_dpki.effects import Signer
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.http_client import check_tls_url, tls_failure
 from voice_dpki.ledger.answers import MAX_BATCH as MAX_QUESTION
 from voice_dpki.ledger.answers import Resolution
@@ -22,6 +23,7 @@ from voice_dpki.shell.again import BUSY, Pauses, Seldom, Tell, again, retry_afte
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of, digest_of
 
 TIMEOUT_S = 30.0
+MAX_VERDICT_BYTES = 64 * 1024
 ENVELOPE_BYTES = 1024
 """Most bytes that a batch has besides its certificates."""
 
@@ -59,7 +61,9 @@ class Sender:
         self._tell = tell or Seldom()
         if tls is not None:
             check_tls_url(url)
-        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False, verify=tls or True)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=TIMEOUT_S, trust_env=False, verify=tls or True, headers=UNPACKED
+        )
 
     async def __aenter__(self) -> "Sender":
         """Enter."""
@@ -84,12 +88,15 @@ class Sender:
         while may_repeat:
             busy, wished_s = False, 0.0
             try:
-                answer = await self._http.post("/ledger/v1/transactions", content=raw)
-                if answer.status_code in (200, 422):
-                    return msgspec.json.decode(answer.content, type=VerdictForm)
+                async with (
+                    asyncio.timeout(TIMEOUT_S),
+                    self._http.stream("POST", "/ledger/v1/transactions", content=raw) as answer,
+                ):
+                    if answer.status_code in (200, 422):
+                        return msgspec.json.decode(await read_body(answer, MAX_VERDICT_BYTES), type=VerdictForm)
                 why, busy = f"status {answer.status_code}", answer.status_code in BUSY
                 wished_s = retry_after_s(answer.headers.get("retry-after", ""))
-            except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            except (httpx.HTTPError, TimeoutError, MalformedError, ValueError) as error:  # ValueError: no JSON
                 if refused := tls_failure(error):
                     raise PeerError(f"the node takes no transaction: {refused}") from None
                 why = str(error) or type(error).__name__

@@ -23,9 +23,11 @@ from ledger_node.follower import (
     Follower,
     UnavailableError,
 )
+from ledger_node.sending import Sender
 from ledger_node.store import Store
 from tests.double_signing import signed_twice
 from voice_dpki.effects import SystemClock
+from voice_dpki.errors import PeerError
 from voice_dpki.ledger.block import ExecTxResult
 from voice_dpki.ledger.evidence import DuplicateVote
 from voice_dpki.ledger.replica import SignedBlock
@@ -365,6 +367,19 @@ async def test_a_compressed_answer_is_not_unpacked(network: Any, tmp_path: Path)
     async with following(network, tmp_path, head + packed) as follower:
         with pytest.raises(UnavailableError):
             await follower.submit(b"transaction")
+
+
+@pytest.mark.parametrize("drop", [b"", b" "])
+async def test_the_commands_read_a_verdict_within_the_same_bounds(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: bytes
+) -> None:
+    monkeypatch.setattr("voice_dpki.shell.again.RETRY_S", ())
+    monkeypatch.setattr("ledger_node.sending.TIMEOUT_S", 0.3 if drop else 30.0)
+    answer = HEAD if drop else HEAD + b" " * 2 * MAX_VERDICT_BYTES
+    async with following(network, tmp_path, answer, drop) as follower:
+        async with Sender(str(follower._http.base_url)) as sender, asyncio.timeout(15):
+            with pytest.raises(PeerError, match="more than was asked for" if not drop else "TimeoutError"):
+                await sender.verdict(b"transaction")
 
 
 def test_two_histories_end_the_node_and_are_kept_as_evidence(

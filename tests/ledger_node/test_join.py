@@ -1,6 +1,8 @@
 """`ledger-node join`: what it makes, and what it refuses; joining for real is in tests/e2e/test_federation.py."""
 
 import asyncio
+import gzip
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 
 from ledger_node import config as configuration
 from ledger_node.cometbft import StateSync, node_id, node_key
-from ledger_node.join import join, trusted_header
+from ledger_node.join import MAX_ANSWER_BYTES, join, trusted_header
 from ledger_node.main import main
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
@@ -105,3 +107,31 @@ async def test_a_checkpoint_is_where_the_node_begins(network: Any, tmp_path: Pat
         assert (state_sync.trust_height, state_sync.trust_hash) == (2, good)
     with pytest.raises(LocalError, match="give --rpc"):
         join(genesis, tmp_path / "y", **{**options, "rpc_servers": []}, checkpoint=f"2:{good}")
+
+
+PACKED = gzip.compress(b'{"result":{"signed_header":{}}}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (MAX_ANSWER_BYTES + 1),
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(PACKED) + PACKED,
+    ],
+)
+async def test_an_rpc_that_sends_too_much_is_read_no_further(network: Any, tmp_path: Path, answer: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def serve_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await reader.read()
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(serve_it, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(LocalError, match=r"more than was asked for|malformed"):
+            await asyncio.to_thread(trusted_header, network.genesis, url)
+        await closed.wait()
