@@ -1,8 +1,8 @@
 """Live IKE SAs: each is ended as soon as its certificate would no longer be admitted.
 
 The ledger's changes say which certificates may have changed, and only these are checked again. While no changes are
-received, all are checked in turn. An SA whose certificate cannot be checked stays: an unreachable ledger stops new
-devices, but does not cut off those that are connected.
+received, all are checked in sweeps; a sweep ends when no node answers. An SA whose certificate cannot be checked
+stays: an unreachable ledger stops new devices, but does not cut off those that are connected.
 """
 
 import asyncio
@@ -14,15 +14,16 @@ from typing import Protocol
 
 from segw_agent.judge import Judge
 from segw_agent.live_log import LiveLog, LiveSa, Standing
-from segw_agent.metrics import ENDED, LIVE
+from segw_agent.metrics import ENDED, LIVE, UNCHECKED
 from segw_agent.policy import Question
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.errors import VoiceDpkiError
 from voice_dpki.ikev2.events import SaName, Untrusted
-from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.limits import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ class LiveSas:
         self._soonest_s = inf
         """No certificate of a live SA expires before this time, in Unix seconds."""
         self._unsure: set[CertDigest] = set()
-        """Certificates that may have changed between their judgement and the moment when their SA was added."""
+        """Certificates that may have changed since they were last found good."""
+        self._unanswered: set[CertDigest] = set()
+        """The last batch without an answer; it comes last in the next sweep, so as not to hold up the others."""
+        self._uncheckable, self._unendable = Seldom(log), Seldom(log)
         for sa in live_log.load() if live_log else ():
             self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have restarted since
 
@@ -80,7 +84,8 @@ class LiveSas:
         """Add an SA whose peer is trusted."""
         sa = LiveSa.of(question, self._clock.steady_s())
         self._keep(sa)
-        if self._watch.held(sa.digest) is None:
+        held = self._watch.held(sa.digest)  # what is held may be newer than the judgement
+        if held is None or not self._checked(sa.digest, held):
             self._unsure.add(sa.digest)
 
     def remove(self, name: SaName) -> None:
@@ -89,10 +94,7 @@ class LiveSas:
         if sa is None:
             return
         self._ending.pop(name, None)
-        for key in sa.leaves():
-            self._of_key[key].discard(name)
-            if not self._of_key[key]:
-                del self._of_key[key]
+        self._unlink(sa)
         LIVE.set(len(self._sas))
         if self._log is not None:
             self._log.remove(name)
@@ -112,15 +114,17 @@ class LiveSas:
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
         """Take over SAs that were rekeyed while no events were received.
 
-        These are the unknown SAs of a peer whose known SA is gone.
+        These are the unknown SAs of a peer whose known SA is gone. Each has one predecessor: the newest one that is
+        gone. One that is to be ended comes before all others, because its successor must end too.
         """
         settled_s = self._clock.steady_s() - SETTLED_S
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
         unknown = {name: each for name, each in standing.items() if name not in self._sas}
+        gone.reverse()  # the list is in the order of admission, and SAs from before a restart have no time
+        gone.sort(key=lambda sa: (sa.name in self._ending, sa.since_s), reverse=True)
         for sa in gone:
-            successors = [
-                sa.renamed(name, each.unique_id) for name, each in unknown.items() if each.is_of(sa.identity)
-            ]
+            names = [name for name, each in unknown.items() if each.is_of(sa.identity)]
+            successors = [sa.renamed(name, unknown.pop(name).unique_id) for name in names]
             for successor in successors:
                 log.info("SA taken over", extra={"fields": {"sa": str(successor.name), "identity": sa.identity}})
             if successors:
@@ -130,6 +134,7 @@ class LiveSas:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_changes())
+            group.create_task(self._sweep())
             group.create_task(self._tick())
 
     def _rename(self, old: LiveSa, *new: LiveSa) -> None:
@@ -147,24 +152,35 @@ class LiveSas:
             self._log.add(sa)
 
     def _insert(self, sa: LiveSa) -> None:
+        before = self._sas.get(sa.name)
+        if before is not None:
+            self._unlink(before)  # it may depend on another certificate
         self._sas[sa.name] = sa
         self._soonest_s = min(self._soonest_s, sa.not_after_s)
         for key in sa.leaves():
             self._of_key.setdefault(key, set()).add(sa.name)
         LIVE.set(len(self._sas))
 
+    def _unlink(self, sa: LiveSa) -> None:
+        for key in sa.leaves():
+            names = self._of_key.get(key, set())
+            names.discard(sa.name)
+            if not names:
+                self._of_key.pop(key, None)
+
     async def _follow_changes(self) -> None:
-        await self._recheck(self._digests())
+        self._unsure |= await self._recheck(self._digests())
         while True:
             changed = await self._watch.next_change()
-            await self._recheck(self._digests() if changed is None else self._digests(changed))
+            self._unsure |= await self._recheck(self._digests(changed))
 
     def _digests(self, keys: frozenset[bytes] | None = None) -> list[CertDigest]:
         """Return the certificates of all live SAs, or of those that depend on one of the ledger's `keys`."""
         if keys is None:
             return list(dict.fromkeys(sa.digest for sa in self._sas.values()))
         names = (name for key in keys for name in self._of_key.get(key, ()))
-        return list(dict.fromkeys(self._sas[name].digest for name in names))
+        found = (self._sas.get(name) for name in names)
+        return list(dict.fromkeys(sa.digest for sa in found if sa is not None))
 
     async def _tick(self) -> None:
         swept_s = self._clock.steady_s()
@@ -174,12 +190,26 @@ class LiveSas:
                 self._log.catch_up()
             now_s = self._clock.steady_s()
             self._expire()
-            unsure, self._unsure = self._unsure, set()
-            await self._recheck(list(unsure) if self._watch.is_fresh() else self._digests())
             await self._end_marked()
             if now_s >= swept_s + UNSEEN_S:
                 swept_s = now_s
                 await self._forget_gone()
+
+    async def _sweep(self) -> None:
+        """Check certificates that may have changed, and all of them while no changes are received.
+
+        A sweep of all, or one without answers, is followed by a pause as long as the bound.
+        """
+        while True:
+            await asyncio.sleep(TICK_S)
+            fresh = self._watch.is_fresh()
+            unsure = {digest for digest in self._unsure if digest in self._of_key}
+            self._unsure = set()
+            left = await self._recheck([*unsure] if fresh else [*dict.fromkeys([*unsure, *self._digests()])])
+            self._unsure |= left & unsure
+            UNCHECKED.set(len(left))
+            if left or not fresh:
+                await asyncio.sleep(self._watch.bound_s)
 
     def _expire(self) -> None:
         """Mark SAs with expired certificates to be ended, unless the clock is known to be wrong."""
@@ -200,23 +230,46 @@ class LiveSas:
         later = (sa.not_after_s for sa in self._sas.values() if sa.not_after_s >= now_s)
         self._soonest_s = min(later, default=inf)
 
-    async def _recheck(self, digests: list[CertDigest]) -> None:
-        """Check certificates again, and end the SAs of those that would not be admitted now."""
-        for at in range(0, len(digests), SWEEP_AT_ONCE):
-            await asyncio.gather(*map(self._recheck_one, digests[at : at + SWEEP_AT_ONCE]))
-        await self._end_marked()
+    async def _recheck(self, digests: list[CertDigest]) -> set[CertDigest]:
+        """Check certificates again, and end the SAs of those that would not be admitted now.
 
-    async def _recheck_one(self, digest: CertDigest) -> None:
+        Stop at the first batch without any answer. Return the certificates that were not checked.
+        """
+        ordered = sorted(digests, key=self._unanswered.__contains__)
+        left: set[CertDigest] = set()
+        for at in range(0, len(ordered), SWEEP_AT_ONCE):
+            batch = ordered[at : at + SWEEP_AT_ONCE]
+            checked = await asyncio.gather(*map(self._recheck_one, batch))
+            silent = {digest for digest, done in zip(batch, checked, strict=True) if not done}
+            left |= silent
+            if len(silent) == len(batch):
+                self._unanswered = silent
+                left.update(ordered[at + SWEEP_AT_ONCE :])
+                break
+        await self._end_marked()
+        return left
+
+    async def _recheck_one(self, digest: CertDigest) -> bool:
+        """Check a certificate again; return whether that was possible."""
         try:
             found = await self._judge.ledger.ask(digest, step="live SA")
+        except InquiryError as error:
+            self._uncheckable.warning("live SA cannot be checked", reason=str(error))
+            return False
+        return self._checked(digest, found)
+
+    def _checked(self, digest: CertDigest, found: Resolution) -> bool:
+        """Mark the SAs of a certificate that would not be admitted now; return False if the clock is wrong."""
+        try:
             now_s = self._watch.clock.checked_s()
-        except (InquiryError, ClockError) as error:
-            log.warning("live SA cannot be checked", extra={"fields": {"reason": str(error)}})
-            return
-        for name in self._of_key.get(digest, ()):
-            refusal = self._judge.policy.check_certificate(self._sas[name].side, found, now_s)
+        except ClockError as error:
+            self._uncheckable.warning("live SA cannot be checked", reason=str(error))
+            return False
+        for sa in filter(None, map(self._sas.get, self._of_key.get(digest, ()))):
+            refusal = self._judge.policy.check_certificate(sa.side, found, now_s)
             if refusal is not None:
-                self._ending[name] = refusal
+                self._ending[sa.name] = refusal
+        return True
 
     async def _end_marked(self) -> None:
         for name, why in list(self._ending.items()):
@@ -228,7 +281,7 @@ class LiveSas:
             try:
                 ended = await self._control.end(sa, why.sentence)
             except VoiceDpkiError as error:
-                log.error("live SA cannot be ended", extra={"fields": {**fields, "problem": str(error)}})
+                self._unendable.warning("live SA cannot be ended", **fields, problem=str(error))
                 continue
             if ended:
                 ENDED.labels(why.code).inc()

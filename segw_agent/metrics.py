@@ -10,6 +10,9 @@ SECONDS = Histogram(
     buckets=(0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
 LIVE = Gauge("segw_live_sas", "IKE SAs that were admitted and are watched.")
+UNCHECKED = Gauge(
+    "segw_unchecked_certificates", "Certificates of live SAs that the last sweep had to check and could not."
+)
 STATE_BEHIND = Gauge(
     "segw_state_behind",
     "1 while the list of live SAs cannot be written: after a restart, SAs admitted now would not be ended.",

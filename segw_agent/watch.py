@@ -40,7 +40,9 @@ class Watch:
         It is not fresh if no node answered within `bound_s`, or if the newest block is older than `max_age_s`.
         """
         self._clients, self.clock = clients, clock
-        self._bound_s, self._max_age_s = bound_s, max_age_s
+        self._max_age_s = max_age_s
+        self.bound_s = bound_s
+        """The cache is not fresh if no node answered within this time."""
         self._holdings = Holdings(max_entries)
         self._heard_s = -inf
         self._news: set[bytes] = set()
@@ -60,7 +62,7 @@ class Watch:
             now_s = self.clock.checked_s()
         except ClockError:
             return None
-        heard = self.clock.steady_s() - self._heard_s <= self._bound_s
+        heard = self.clock.steady_s() - self._heard_s <= self.bound_s
         return now_s if heard and header.age_s(now_s) <= self._max_age_s else None
 
     def held(self, digest: CertDigest) -> Resolution | None:
@@ -98,7 +100,7 @@ class Watch:
     async def _follow(self, client: LedgerClient) -> None:
         """Fetch changes once; the node answers within half the bound, so that its silence is noticed in time."""
         before = self._holdings.header
-        header, changed = await client.changes(before, wait_s=self._bound_s / 2)
+        header, changed = await client.changes(before, wait_s=self.bound_s / 2)
         self._heard_s = self.clock.steady_s()
         if before is not None and header.height < before.height:
             raise _behind(header.height, before.height)

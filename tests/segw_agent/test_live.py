@@ -1,22 +1,29 @@
 """The list of live SAs on the disk."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from segw_agent import live as live_module
 from segw_agent import live_log
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
-from segw_agent.policy import Side
+from segw_agent.metrics import UNCHECKED
+from segw_agent.policy import Question, Side
 from segw_agent.watch import Watch
 from tests.disks import fill
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.http_client import HttpAnswer, HttpClient
 from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
@@ -203,3 +210,125 @@ def test_identities_as_charon_writes_them() -> None:
 def test_renamed() -> None:
     renamed = live(1).renamed(live(2).name, 7)
     assert (renamed.name, renamed.unique_id, renamed.identity) == (live(2).name, 7, "enb1")
+
+
+def with_certificate(number: int, digest: bytes, since_s: float = 1.5) -> LiveSa:
+    return replace(live(number), identity="enb", digest=CertDigest(digest * 32), since_s=since_s)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_one_successor_depends_on_the_newest_certificate_only(tmp_path: Path, newest_first: bool) -> None:
+    old, renewed = with_certificate(1, b"\1", 1.0), with_certificate(2, b"\2", 2.0)
+    successor = live(3).name
+    sas = live_sas(tmp_path)
+    for each in (renewed, old) if newest_first else (old, renewed):
+        sas._keep(each)
+    sas.reconcile({successor: Standing(3, "enb")})
+    assert sas._digests(frozenset({old.digest})) == [old.digest]
+    assert sas._sas[successor].digest == renewed.digest
+    sas.remove(old.name)
+    assert sas._digests(frozenset({old.digest})) == []
+    assert sas._digests(frozenset({renewed.digest})) == [renewed.digest]
+    sas.remove(successor)
+    assert sas._of_key == {}
+
+
+def test_an_sa_that_is_to_be_ended_hands_that_on_whoever_is_newer(tmp_path: Path) -> None:
+    sas = live_sas(tmp_path, with_certificate(1, b"\1", 1.0), with_certificate(2, b"\2", 2.0))
+    sas._insert(with_certificate(1, b"\1", 1.0))
+    sas._insert(with_certificate(2, b"\2", 2.0))
+    sas._ending[live(1).name] = Untrusted("revoked", "live SA", "the certificate was revoked")
+    sas.reconcile({live(3).name: Standing(3, "enb")})
+    assert live(3).name in sas._ending
+
+
+def test_a_name_that_comes_again_depends_on_its_new_certificate_only(tmp_path: Path) -> None:
+    sas = live_sas(tmp_path)
+    first, second = with_certificate(1, b"\1"), with_certificate(1, b"\2")
+    sas._keep(first)
+    sas._keep(second)
+    assert sas._digests(frozenset({first.digest})) == []
+    assert sas._digests(frozenset({second.digest})) == [second.digest]
+
+
+class Inquiries:
+    """A ledger whose nodes are silent: each inquiry waits for `timeout`, and then fails."""
+
+    def __init__(self) -> None:
+        self.asked: list[CertDigest] = []
+        self.timeout = asyncio.Event()
+
+    async def ask(self, digest: CertDigest, *, step: str) -> object:
+        self.asked.append(digest)
+        await self.timeout.wait()
+        raise InquiryError(InquiryCode.UNREACHABLE, "the ledger node does not answer")
+
+
+def with_many(tmp_path: Path, ledger: Inquiries, refusal: Untrusted | None = None) -> LiveSas:
+    sas = live_sas(tmp_path)
+    policy = SimpleNamespace(check_certificate=lambda side, found, now_s: refusal)
+    sas._judge = SimpleNamespace(ledger=ledger, policy=policy)  # type: ignore[assignment]
+    for number in range(5 * live_module.SWEEP_AT_ONCE):
+        name = SaName(number.to_bytes(8, "big"), b"\1" * 8)
+        sas._insert(replace(live(1), name=name, digest=CertDigest(number.to_bytes(32, "big"))))
+    return sas
+
+
+async def test_without_an_answer_a_sweep_ends_at_its_first_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ledger = Inquiries()
+    ledger.timeout.set()
+    sas = with_many(tmp_path, ledger)
+    everything = sas._digests()
+    assert await sas._recheck(everything) == set(everything)
+    assert len(ledger.asked) == live_module.SWEEP_AT_ONCE
+    assert await sas._recheck(everything) == set(everything)
+    assert len(set(ledger.asked)) == 2 * live_module.SWEEP_AT_ONCE  # the next sweep begins with others
+    assert [record.message for record in caplog.records].count("live SA cannot be checked") == 1
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_silent_nodes_keep_no_expired_certificate_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "TICK_S", 0.02)
+    ledger = Inquiries()
+    sas = with_many(tmp_path, ledger)
+    sas._watch.bound_s = 3600.0
+    task = asyncio.create_task(sas.run())
+    try:
+        await until(lambda: len(ledger.asked) == 2 * live_module.SWEEP_AT_ONCE)  # at the start, and the sweep
+        sas._keep(replace(live(9), not_after_s=1))
+        await until(lambda: sas._ending)
+        assert list(sas._ending) == [live(9).name]
+        ledger.timeout.set()
+        await until(lambda: UNCHECKED._value.get() == len(sas) - 1)
+        await asyncio.sleep(0.1)
+        assert len(ledger.asked) == 2 * live_module.SWEEP_AT_ONCE  # the next sweep waits for the bound
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+async def test_what_is_held_when_an_sa_is_added_may_be_newer_than_its_judgement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revoked: bool
+) -> None:
+    sas = with_many(tmp_path, Inquiries(), Untrusted("revoked", "live SA", "revoked") if revoked else None)
+    certificate: Any = SimpleNamespace(digest=ONE, organization="Vendor V", not_after_s=2**31)
+    question = Question(Side.GATEWAY, live(1).name, "enb1", certificate, None)
+    monkeypatch.setattr(sas._watch, "held", lambda digest: SimpleNamespace())
+    sas.add(question)
+    assert list(sas._ending) == [live(1).name] * revoked
+    assert sas._unsure == set()
+    monkeypatch.setattr(sas._watch, "held", lambda digest: None)
+    sas.add(question)
+    assert sas._unsure == {ONE}
