@@ -14,8 +14,10 @@ from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.limits import Seldom
 
 log = logging.getLogger(__name__)
+_FAULTS = Seldom(log)
 
 MAX_NEWS = 100_000
 """Changed keys that are kept until `next_change` takes them; beyond that, any key may have changed."""
@@ -84,18 +86,26 @@ class Watch:
         return None if any_changed else news
 
     async def run(self) -> None:
-        """Follow the changes until cancelled; when a node fails, go on with the next one."""
+        """Follow the changes until cancelled; when a node fails, go on with the next one.
+
+        After a fault of our own, begin again with an empty cache, so that everything is checked again.
+        """
         at, failed = 0, False
         while self._clients:
             try:
                 await self._follow(self._clients[at])
-                failed = False
             except InquiryError as error:
                 if not failed:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
-                failed = True
-                at = (at + 1) % len(self._clients)
-                await asyncio.sleep(RETRY_S)
+            except Exception as error:  # without this task, the agent would end, or never hear of a revocation
+                self._holdings.clear()  # a change may have been taken in half
+                _FAULTS.error("changes could not be taken in", error)
+            else:
+                failed = False
+                continue
+            failed = True
+            at = (at + 1) % len(self._clients)
+            await asyncio.sleep(RETRY_S)
 
     async def _follow(self, client: LedgerClient) -> None:
         """Fetch changes once; the node answers within half the bound, so that its silence is noticed in time."""

@@ -216,6 +216,25 @@ def test_what_was_proved_by_a_newer_header_waits_for_it() -> None:
     assert digests(holdings.advance(at(8), frozenset({DIGESTS[0]}))) == [DIGESTS[0]]
 
 
+def test_an_older_answer_does_not_replace_a_newer_one_that_is_ahead() -> None:
+    """Two inquiries may be answered out of order: here the revocation at 7 arrives first."""
+    revoked = resolution(DIGESTS[0], 7, "B")
+    holdings = holding(5, revoked, resolution(DIGESTS[0], 6))
+    assert holdings.get(DIGESTS[0], 7.0).height == 7
+    assert holdings.get(DIGESTS[0], 7.0).record == revoked.record
+    holdings.advance(at(6), frozenset())
+    assert holdings.get(DIGESTS[0], 7.0).height == 7
+
+
+def test_after_clearing_nothing_is_held() -> None:
+    holdings = holding(5, resolution(DIGESTS[0], 7), resolution(DIGESTS[1], 5))
+    holdings.clear()
+    assert (len(holdings), holdings.header) == (0, None)
+    holdings.advance(at(8), frozenset(DIGESTS))
+    holdings.put(resolution(DIGESTS[0], 8))
+    assert holdings.get(DIGESTS[0], 8.0) is not None
+
+
 def test_the_least_used_gives_way_and_what_is_absent_is_not_held() -> None:
     holdings = holding(5, *(resolution(digest, 5) for digest in DIGESTS[:3]), max_entries=3)
     holdings.get(DIGESTS[0], 6.0)

@@ -1,5 +1,6 @@
 """A wall clock that is set makes nothing old look new: it is noticed, and nothing is believed until it is right."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from tests.clocks import STEPS_S, SettableClock
 from tests.disks import fill
 from voice_dpki.clock_health import HEALTH, WRONG
+from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, load_trust, save_trust
+from voice_dpki.ledger.client import LedgerClient, light_client, load_trust, save_trust
 from voice_dpki.ledger.clock import STEADY_RATE, ClockError, LedgerClock
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightBlock
 from voice_dpki.ledger.subscription import Subscription
@@ -233,6 +235,7 @@ def test_time_is_never_earlier_than_the_ledger_bears_out(moves: list[tuple[str, 
     """
     clock = SettableClock(START_S)
     held = LedgerClock(clock, START_S)
+    held.heard(START_S)
     heard_at_s, header_s = clock.true_s, START_S
     for what, amount in moves:
         if what == "elapse":
@@ -266,3 +269,62 @@ def test_a_fast_monotonic_clock_does_not_carry_the_time_away() -> None:
         assert abs(held.checked_s() - clock.true_s) < 1e-3
         held.heard(clock.true_s - 1)
     assert held.problem() == ""
+
+
+@pytest.mark.parametrize("agrees", [True, False])
+def test_a_genesis_in_the_future_makes_the_clock_wrong_until_then_only(agrees: bool) -> None:
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S + 3600, agrees=agrees)
+    with pytest.raises(ClockError, match="3600 s behind the ledger"):
+        held.checked_s()
+    clock.elapse(3600)
+    assert held.checked_s() == clock.true_s
+    assert held.problem() == ""
+    held.heard(clock.true_s)
+    clock.elapse(100)
+    clock.set(-50)
+    with pytest.raises(ClockError, match="50 s behind the ledger"):
+        held.checked_s()
+
+
+def beyond(folder: Path) -> Path:
+    """A path of which the disk does not tell whether there is a file, even to root (ENAMETOOLONG)."""
+    return folder / ("x" * 300)
+
+
+async def test_a_disk_that_does_not_tell_costs_no_answer(federation: Any, node: Node, tmp_path: Path) -> None:
+    async with asked(federation, node, SettableClock(node.time_s + 1), tmp_path / "trust.json") as client:
+        client._trust_file = beyond(tmp_path)
+        assert await code_of(client) == "believed"
+        assert await code_of(client) == "believed"
+        assert "cannot be written" in client.shortfall()
+
+
+def test_a_trust_file_that_the_disk_does_not_tell_of_is_named(federation: Any, tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="x: cannot be read: File name too long"):
+        light_client(federation.genesis, beyond(tmp_path))
+
+
+async def test_a_subscription_outlives_a_fault_of_our_own(
+    federation: Any, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("voice_dpki.ledger.subscription.RETRY_S", (0.001,))
+    async with asked(federation, node, SettableClock(node.time_s + 1)) as client:
+        subscription, faults = Subscription(client), 0
+        advance = subscription._holdings.advance
+
+        def faulty(header: Any, changed: Any) -> Any:
+            nonlocal faults
+            faults += 1
+            advance(header, changed)
+            if faults <= 5:
+                raise KeyError("a fault")
+            return []
+
+        monkeypatch.setattr(subscription._holdings, "advance", faulty)
+        async with subscription.following(), asyncio.timeout(60):
+            while faults < 6:
+                assert subscription._holdings.header is None or faults > 5
+                await asyncio.sleep(0.001)
+    assert subscription._holdings.header is not None
+    assert [each.message for each in caplog.records].count("changes could not be taken in") == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,3 +76,36 @@ async def test_without_nodes_nothing_is_held() -> None:
     watch = Watch([], LedgerClock(SystemClock(), 0), bound_s=BOUND_S, max_age_s=30, max_entries=10)
     await watch.run()
     assert not watch.is_fresh()
+
+
+class FaultyClient:
+    """Answers the second time; the first time, something of ours fails."""
+
+    fork = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def changes(self, since: object, *, wait_s: float) -> tuple[object, None]:
+        self.calls += 1
+        if self.calls == 2:
+            raise OSError("Stale file handle")
+        await asyncio.sleep(0.01)
+        return SimpleNamespace(height=self.calls, age_s=lambda now_s: 0.0), None
+
+
+async def test_a_fault_of_our_own_ends_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segw_agent.watch.RETRY_S", 0.01)
+    client = FaultyClient()
+    clock = LedgerClock(SystemClock(), 0)
+    watch = Watch([client], clock, bound_s=60, max_age_s=30, max_entries=10)  # type: ignore[list-item]
+    task = asyncio.create_task(watch.run())
+    try:
+        await until(lambda: client.calls == 2)
+        assert not watch.is_fresh()
+        await until(lambda: client.calls > 3)
+        assert watch.is_fresh()
+        assert await watch.next_change() is None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

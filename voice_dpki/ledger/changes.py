@@ -109,12 +109,16 @@ class Holdings:
         return len(self._held)
 
     def put(self, resolution: Resolution) -> None:
-        """Hold a resolution, unless an older header proves it: the changes since that header are not known.
+        """Hold a resolution, unless an older header proves it than ours or than that of the resolution held.
 
+        The changes since an older header are not known, and a resolution held may be ahead of our header.
         Proofs of absence are not held, so that requests for unknown certificates cannot displace known ones.
         """
         record = resolution.record
         if record is None or self.header is None or resolution.height < self.header.height:
+            return
+        before = self._held.get(resolution.digest)
+        if before is not None and before.resolution.height > resolution.height:
             return
         self._drop(resolution.digest)
         held = self._held[resolution.digest] = _Held(resolution, member_key(record.organization))
@@ -134,6 +138,13 @@ class Holdings:
         height, time_s = max((found.height, found.time_s), (Height(self.header.height), self.header.time_ns / 1e9))
         status = status_of(found.record, found.member, now_s)
         return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
+
+    def clear(self) -> None:
+        """Forget all resolutions, and the header."""
+        self._held.clear()
+        self._of_member.clear()
+        self._ahead.clear()
+        self.header = None
 
     def advance(self, header: Header, changed: frozenset[bytes] | None) -> list[Resolution]:
         """Move to a newer header; return the resolutions that had to be dropped.

@@ -393,10 +393,18 @@ class LedgerClient:
             return
         newer_s = (latest.time_ns - self._kept.time_ns) / 1e9
         changed = latest.validators.hash() != self._kept.validators.hash()
-        due = changed or newer_s > KEEP_TRUST_S or not self._trust_file.exists()
+        due = changed or newer_s > KEEP_TRUST_S or not self._is_kept(self._trust_file)
         if newer_s > RETRY_TRUST_S if self._unkept else due:
             self._kept = latest
             self._unkept = not save_trust(self._trust_file, latest.light_block)
+
+    @staticmethod
+    def _is_kept(trust_file: Path) -> bool:
+        """Tell whether there is a trust file; if the disk does not tell, writing it will report the problem."""
+        try:
+            return _exists(trust_file)
+        except LocalError:
+            return False
 
     def shortfall(self) -> str:
         """Return a sentence if the newest trusted header could not be written to its file."""
@@ -451,12 +459,20 @@ def light_client(genesis: Genesis, trust_file: Path | None = None) -> LightClien
     Raises LocalError for a trust file of another ledger, or one that cannot be read.
     """
     trust = TrustPoint.genesis(genesis.validators, genesis.time_ns)
-    if trust_file is not None and trust_file.exists():
+    if trust_file is not None and _exists(trust_file):
         kept = load_trust(trust_file)
         if kept.signed_header.header.chain_id != genesis.chain_id:
             raise LocalError(f"{trust_file}: this header is another ledger's")
         trust = TrustPoint.at(kept.signed_header, kept.validators)
     return LightClient(genesis.chain_id, trust)
+
+
+def _exists(path: Path) -> bool:
+    """Tell whether a file exists; raises LocalError if the disk does not tell, for instance EACCES or ESTALE."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def load_trust(path: Path) -> LightBlock:

@@ -5,6 +5,9 @@ header looks new. So each verified header gives a lower bound for the time, whic
 
     floor = time of the header + monotonic time since it was received
 
+The genesis, or a header kept from before a start, gives a lower bound that does not rise: nobody said so just now.
+If its time is in the future, the clock counts as wrong only until that time.
+
 A wall clock more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Otherwise the
 later of wall clock and floor is the time. Verified answers therefore age even if the wall clock is set back. The
 floor never comes from the wall clock, so a clock that was wrong for a time has no lasting effect (docs/adr/0024).
@@ -39,7 +42,9 @@ class LedgerClock:
         clock sets the headers' times.
         """
         self._clock = clock
-        self._known_s, self._heard_s = known_s, clock.steady_s()
+        self._known_s = known_s
+        self._heard_s: float | None = None
+        """When the last header was verified, by the monotonic clock; None before the first one."""
         self._offset_s = self._offset_now_s() if agrees and not self._is_behind() else None
         """Wall clock minus monotonic clock when the wall clock last agreed with the ledger."""
         self._refused, self._refused_s = "", 0.0
@@ -100,6 +105,8 @@ class LedgerClock:
         return self._floor_s() - self._clock.now_s() > MAX_CLOCK_DRIFT_S
 
     def _floor_s(self) -> float:
+        if self._heard_s is None:
+            return self._known_s
         return self._known_s + STEADY_RATE * (self._clock.steady_s() - self._heard_s)
 
     def _offset_now_s(self) -> float:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import inf
 
 from voice_dpki.ledger.answers import MAX_BATCH, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
@@ -33,6 +34,9 @@ WAIT_S = 10.0
 RETRY_S = (0.05, 0.2, 0.5, 1.0)
 """Pauses after one failure, two, and so on; the last is used for all later ones."""
 
+SAY_AGAIN_S = 10.0
+"""Least time between two log lines about faults of our own."""
+
 
 class Subscription:
     """A cache of the certificates that `client` looks up. `run` keeps it fresh."""
@@ -53,6 +57,7 @@ class Subscription:
         self._witnesses = witnesses
         self._compare_s = compare_s
         self._holdings = Holdings(max_entries)
+        self._say_s = -inf
 
     async def look_up(self, digest: CertDigest) -> Resolution:
         """Return what the ledger proves about a certificate, from the cache if that is not too old.
@@ -94,17 +99,28 @@ class Subscription:
                     raise outcome
 
     async def run(self) -> None:
-        """Follow the changes until cancelled."""
+        """Follow the changes until cancelled. After a fault of our own, begin again with an empty cache."""
         failures = 0
         while True:
             try:
                 await self._advance()
-                failures = 0
             except InquiryError as error:
                 if failures == 0:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
-                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-                failures += 1
+            except Exception as error:  # the task must go on, or the cache would stay out of use
+                self._holdings.clear()  # a change may have been taken in half
+                self._tell_fault(error)
+            else:
+                failures = 0
+                continue
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            failures += 1
+
+    def _tell_fault(self, error: Exception) -> None:
+        now_s = self._client.clock.steady_s()
+        if now_s >= self._say_s:
+            self._say_s = now_s + SAY_AGAIN_S
+            log.error("changes could not be taken in", exc_info=error)
 
     async def _compared(self) -> None:
         await compare(self._client, self._witnesses, self._compare_s)
@@ -134,3 +150,5 @@ async def compare(client: LedgerClient, witnesses: Sequence[LedgerClient], every
                 await client.compare(witness)
             except InquiryError as error:
                 log.warning("witness does not agree", extra={"fields": {"reason": str(error)}})
+            except Exception:  # a fault of our own must not end the comparisons
+                log.exception("headers could not be compared")
