@@ -19,7 +19,7 @@ from segw_agent.policy import Question, Side
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ledger.members import member_key
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, ascii_lower
 from voice_dpki.shell.ending import FULL
 from voice_dpki.shell.files import take_lock
 from voice_dpki.shortfalls import SHORTFALLS
@@ -106,7 +106,7 @@ class Standing:
 
 
 def _parts(identity: str) -> frozenset[str]:
-    return frozenset(part.strip().lower() for part in identity.split(","))
+    return frozenset(ascii_lower(part.strip()) for part in identity.split(","))
 
 
 class LiveLog:

@@ -204,6 +204,7 @@ def test_expired_certificates_are_noticed(tmp_path: Path) -> None:
 
 def test_identities_as_charon_writes_them() -> None:
     assert Standing(1, "O=Vendor V, CN=enb1").is_of("CN=enb1,O=Vendor V")
+    assert not Standing(1, "O=Vendor V, CN=\u212aenb1").is_of("CN=kenb1,O=Vendor V")
     assert not Standing(1, "O=Vendor W, CN=enb1").is_of("CN=enb1,O=Vendor V")
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.stir.tn import canonical_tn, canonical_uri, is_canonical_tn
+from voice_dpki.stir.tn import canonical_tn, canonical_uri, is_canonical_tn, tn_in_uri
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,19 @@ def test_canonical_uri(written, canonical):
 
 
 @pytest.mark.parametrize(
-    "written", ["", "tel:+4930", "sip:example.com", "sip:@x", "sip:a b@x", "sip:a@b@c", "sip:" + "a" * 300 + "@b"]
+    "written",
+    [
+        "",
+        "sip:\u212aate@b.example",
+        "sip:k\xe4te@b.example",
+        "sip:kate@b.example;x=\u212a",
+        "tel:+4930",
+        "sip:example.com",
+        "sip:@x",
+        "sip:a b@x",
+        "sip:a@b@c",
+        "sip:" + "a" * 300 + "@b",
+    ],
 )
 def test_no_sip_uri(written):
     with pytest.raises(MalformedError):
@@ -72,3 +84,23 @@ def test_canonical_uris_stay_as_they_are(text):
     with contextlib.suppress(MalformedError):
         once = canonical_uri(text)
         assert canonical_uri(once) == once
+
+
+@pytest.mark.parametrize(
+    ("uri", "number"),
+    [
+        ("sip:+4930231250@a.example;user=phone", "4930231250"),
+        ("sip:+4930231250;isub=12@a.example:5060;transport=tcp;User=Phone?subject=x", "4930231250"),
+        ("sip:231250;phone-context=+4930@a.example;user=phone", None),
+        ("sip:231250;isub=1;Phone-Context=a.example@a.example;user=phone", None),
+        ("sip:231250;phone%2Dcontext=a.example@a.example;user=phone", None),
+        ("sip:231250;p%68one-context=a.example@a.example;user=phone", None),
+        ("sip:+4930231250:secret@a.example;user=phone", None),
+        ("sip:+4930231250@a.example?subject=x;user=phone", None),
+        ("sip:+4930231250@a.example;transport=tcp?x=1;user=phone", None),
+        ("sip:+4930231250@a.example;user=phones", None),
+        ("sip:+4930231250@a.example", None),
+    ],
+)
+def test_a_number_in_a_uri(uri, number):
+    assert tn_in_uri(uri) == number

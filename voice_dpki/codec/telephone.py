@@ -54,8 +54,11 @@ class SipUri:
 
 
 def split_sip_uri(text: str) -> SipUri | None:
-    """Split a SIP or SIPS URI with a user; None for anything else, and for more than 256 characters."""
-    found = _SIP_URI.match(text) if len(text) <= MAX_URI_LENGTH else None
+    """Split a SIP or SIPS URI with a user; None for anything else, and for more than 256 characters.
+
+    A URI is ASCII, and escapes other characters (RFC 3261 §25.1).
+    """
+    found = _SIP_URI.match(text) if len(text) <= MAX_URI_LENGTH and text.isascii() else None
     if found is None:
         return None
     scheme, user, host, parameters = found.group("scheme", "user", "host", "parameters")

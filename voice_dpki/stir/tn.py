@@ -11,11 +11,12 @@ from voice_dpki.codec.telephone import (
     split_sip_uri,
 )
 from voice_dpki.errors import MalformedError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 
 __all__ = ["MAX_TN_LENGTH", "MAX_URI_LENGTH", "canonical_tn", "canonical_uri", "is_canonical_tn", "tn_in_uri"]
 
 _USER_PHONE = re.compile(r";user=phone(?=[;?]|\Z)", re.IGNORECASE | re.ASCII)
+_PHONE_CONTEXT = re.compile(r"(?:\A|;)phone-context(?=[=;]|\Z)", re.IGNORECASE | re.ASCII)
 _SERVICE_URN = re.compile(r"urn:service:[a-z0-9-]{1,64}(?:\.[a-z0-9-]{1,64})*\Z", re.IGNORECASE | re.ASCII)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
@@ -28,22 +29,29 @@ def canonical_uri(text: str) -> str:
     URI, and for one longer than 256 characters.
     """
     if len(text) <= MAX_URI_LENGTH and _SERVICE_URN.match(text):
-        return text.lower()
+        return ascii_lower(text)
     found = split_sip_uri(text)
     if found is None:
         raise MalformedError(
             f"not a SIP URI of user and host, nor a service URN, of at most {MAX_URI_LENGTH} characters"
         )
-    return f"{found.scheme}:{_ESCAPE.sub(_unescape, found.user)}@{found.host}".lower()
+    return ascii_lower(f"{found.scheme}:{_ESCAPE.sub(_unescape, found.user)}@{found.host}")
 
 
 def tn_in_uri(text: str) -> Tn | None:
-    """Return the telephone number in a SIP URI with user=phone; None if there is none (RFC 8224 §8.1)."""
+    """Return the telephone number in a SIP URI with user=phone; None if there is none (RFC 8224 §8.1).
+
+    A user with a password is no number, and one with a phone-context is a number of that context only
+    (RFC 3966 §5.1.5). Header fields behind the "?" are not parameters.
+    """
     found = split_sip_uri(text)
-    if found is None or not _USER_PHONE.search(found.parameters):
+    if found is None or found.has_password or not _USER_PHONE.search(found.parameters.partition("?")[0]):
+        return None
+    number, _, parameters = found.user.partition(";")
+    if _PHONE_CONTEXT.search(_ESCAPE.sub(_unescape, parameters)):
         return None
     try:
-        return canonical_tn(found.user.partition(";")[0])
+        return canonical_tn(number)
     except MalformedError:
         return None
 
