@@ -195,7 +195,8 @@ async def status_now(
 ) -> SigningRefused | None:
     """Ask the ledger once; return why calls must not be signed with the certificate, or None if they may be.
 
-    Raises InquiryError.
+    The trust file is read and not written: who checks a configuration may not be who runs the server, and the file
+    would be theirs. Raises InquiryError.
     """
-    async with access.client(clock, config.timeout_s) as client:
+    async with access.client(clock, config.timeout_s, keeps_trust=False) as client:
         return refusal_of(profile, signer_record(await client.resolve(profile.digest)))

@@ -168,6 +168,15 @@ def checked(domain, capsys):
     return status, signing, told[-1].rpartition(f"{domain.ledger.url}: ")[2]
 
 
+def test_a_check_writes_no_trust_file(domain, capsys):
+    """Root may have run it, and the server could not read root's file."""
+    other = domain.folder / "check.toml"
+    other.write_text(domain.site.config.read_text() + 'trust_file = "check-trust.json"\n')
+    assert main(["check-config", "--config", str(other)]) == 2
+    assert "not recorded on the ledger" in capsys.readouterr().out
+    assert not (domain.folder / "check-trust.json").exists()
+
+
 def test_it_signs_while_the_ledger_holds_its_certificate_valid(domain, sign, capsys):
     """From never recorded to revoked: each change counts at once, and every place tells the same."""
     unrecorded = "this server's certificate is not recorded on the ledger"

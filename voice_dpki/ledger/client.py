@@ -155,13 +155,16 @@ class LedgerClient:
         max_age_s: float = DEFAULT_MAX_AGE_S,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         trust_file: Path | None = None,
+        keeps_trust: bool = True,
         tls: ssl.SSLContext | None = None,
     ) -> "LedgerClient":
-        """Make a client that trusts the validators of a genesis, or the newer header saved in `trust_file`."""
+        """Make a client that trusts the validators of a genesis, or the newer header saved in `trust_file`.
+
+        Unless it `keeps_trust`, it saves no newer headers there. Raises LocalError.
+        """
         light = light_client(genesis, trust_file)
-        return cls(
-            url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=trust_file, tls=tls
-        )
+        kept = trust_file if keeps_trust else None
+        return cls(url, light, clock=clock, max_age_s=max_age_s, timeout_s=timeout_s, trust_file=kept, tls=tls)
 
     @property
     def fork(self) -> Fork | None:

@@ -54,8 +54,13 @@ class LedgerAccess:
         access.witness_clients(SystemClock())
         return access
 
-    def client(self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> LedgerClient:
-        """Return a client of the node; raises LocalError for a trust file of another ledger."""
+    def client(
+        self, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S, *, keeps_trust: bool = True
+    ) -> LedgerClient:
+        """Return a client of the node; raises LocalError for a trust file of another ledger.
+
+        Without `keeps_trust`, the client reads the trust file, but does not write it.
+        """
         return LedgerClient.of_genesis(
             self.url,
             self.genesis,
@@ -63,6 +68,7 @@ class LedgerAccess:
             max_age_s=self.max_age_s,
             timeout_s=timeout_s,
             trust_file=self.trust_file,
+            keeps_trust=keeps_trust,
             tls=self.tls,
         )
 
