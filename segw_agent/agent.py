@@ -16,6 +16,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
+from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.unix_socket import claim
 from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
 
@@ -46,6 +47,7 @@ class Agent:
     def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
         self._judge, self._live, self._own = judge, live, own
         self._connections = 0
+        self._refusals, self._malformed = Seldom(log), Seldom(log)
         self._lock: IO[bytes] | None = None
 
     async def serve(self, path: Path) -> asyncio.Server:
@@ -81,7 +83,7 @@ class Agent:
             try:
                 request = Request.parse(body)
             except MalformedError as error:
-                log.warning("malformed request", extra={"fields": {"reason": str(error)}})
+                self._malformed.warning("malformed request", reason=str(error))
                 writer.write(Answer(yes=False, code="malformed", sentence=str(error)).serialize())
                 return
             answer = await self.answer(request)
@@ -100,7 +102,7 @@ class Agent:
                 self._live.add(judged)
             return Answer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
         fields |= {"code": judged.code, "step": judged.step, "reason": judged.sentence}
-        log.warning("refused", extra={"fields": fields})
+        self._refusals.warning("refused", **fields)
         return Answer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
 
     async def _judged(self, request: Request) -> Question | Untrusted:

@@ -27,6 +27,7 @@ from voice_dpki.ikev2.events import (
     Trusted,
 )
 from voice_dpki.ikev2.responder import Responder
+from voice_dpki.shell.limits import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Gateway:
         self._judge = self._assembly.judge
         self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
         self._questions: dict[SaName, Question] = {}
+        self._refusals = Seldom(log)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -142,8 +144,11 @@ class Gateway:
             self._questions[question.sa] = question
             staple = self._assembly.staple
             verdict = Trusted(staple.answer() if staple else None)
-        self.responder.judge(question.sa, verdict, self._clock.steady_s())
-        self._pump()
+        try:
+            self.responder.judge(question.sa, verdict, self._clock.steady_s())
+            self._pump()
+        finally:  # the SA was established in the pump, or it is gone
+            self._questions.pop(question.sa, None)
 
     def _established(self, event: Established) -> None:
         self.live.add(self._questions.pop(event.sa))
@@ -179,7 +184,7 @@ class Gateway:
     def _failed(self, event: Failed) -> None:
         error = event.error
         fields = {"code": error.code, "step": error.step, "reason": error.sentence, "sa": str(event.sa)}
-        log.warning("device refused", extra={"fields": fields})
+        self._refusals.warning("device refused", **fields)
         self._questions.pop(event.sa, None)
         if not error.step:  # the judge has already traced its own refusals, which name a step
             self._tracer.note(f"4 IKE_AUTH: {error.sentence}", ok=False, code=error.code, step="4 IKE_AUTH")

@@ -9,6 +9,7 @@ from prometheus_client import Counter
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.replay import ReplayCache
@@ -52,6 +53,8 @@ class VerifyService:
         self._replays = replays
         self._clock = clock
         self._tracer = tracer
+        self._unverified = {step.label: Seldom(log) for step in Step}
+        """The log of calls that failed at each step: any domain can send as many as it likes."""
 
     async def verify(self, body: bytes) -> bytes:
         """Answer the body of a verification request; raises atis.RequestError."""
@@ -89,7 +92,8 @@ class VerifyService:
         facts = {name: value for name, value in facts.items() if value}
         self._tracer.note(text, ok=ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
         if not ok:
-            log.info("call not verified", extra={"fields": {**facts, "reason": verdict.reasondesc}})
+            said = self._unverified[verdict.step]
+            said.info("call not verified", **facts, reason=verdict.reasondesc)
 
 
 def _blamed(failure: VerificationFailed) -> VerificationFailed:

@@ -17,6 +17,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
+from voice_dpki.shell.limits import SAY_AGAIN_S
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.body import body_digest
@@ -134,6 +135,19 @@ async def test_a_call_that_is_not_verified_says_why(domain):
     }
     row = domain.last_row()
     assert (row["text"], row["step"], row["ok"]) == (verdict["reasondesc"], "E17 certificate", False)
+
+
+async def test_calls_that_fail_cannot_fill_the_log_nor_hide_other_failures(domain, caplog):
+    """A line for each step, within the second that these calls may take or not."""
+    caplog.set_level("INFO", logger="verify_server.service")
+    began_s = time.monotonic()
+    for _ in range(30):
+        await domain.verdict(verification("e30.e30.c2ln"))
+    await domain.verdict(verification(domain.caller.identity(domain.der)))
+    spans = 1 + int((time.monotonic() - began_s) / SAY_AGAIN_S)
+    steps = [record.fields["step"] for record in caplog.records if record.message == "call not verified"]
+    assert 1 <= steps.count("E6 info") <= spans < 30
+    assert steps.count("E17 certificate") == 1
 
 
 async def test_a_failure_before_the_ledger_names_no_signer(domain):
