@@ -11,7 +11,7 @@ import msgspec
 from sipmessage import URI
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.shell.config import AdvertisedListen, Config, Listen, TraceConfig, load_config, read_secret, resolve
 from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, optional_client_context, server_context
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
@@ -198,7 +198,7 @@ class Routes:
             if route.prefix is not None:
                 _add_route(prefixes, route.prefix.removeprefix("+"), way)
             elif route.domain is not None and route.to_domain is None:
-                _add_route(self._domains, route.domain.lower(), way)
+                _add_route(self._domains, ascii_lower(route.domain), way)
             else:
                 raise LocalError(f"route to {route.next_hop}: to_domain goes with a prefix, not with a domain")
         self._prefixes = sorted(prefixes.items(), key=lambda entry: len(entry[0]), reverse=True)
@@ -213,7 +213,7 @@ class Routes:
         for prefix, way in self._prefixes:
             if number is not None and number.startswith(prefix):
                 return way
-        return self._domains.get(uri.host.lower())
+        return self._domains.get(ascii_lower(uri.host))
 
     def find(self, uri: URI, number: Tn | None) -> Hop | None:
         """Return the next hop for `uri`, as `way` does."""

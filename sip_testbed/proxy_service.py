@@ -16,7 +16,7 @@ from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.assertions import remove_assertions
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
@@ -236,8 +236,8 @@ class ProxyService:
     # Whose is what.
 
     def _is_local(self, uri: URI) -> bool:
-        own = (self._config.domain.lower(), self._element.address.host)
-        return uri.scheme == "tel" or bare_host(uri.host).lower() in own
+        own = (ascii_lower(self._config.domain), self._element.address.host)
+        return uri.scheme == "tel" or ascii_lower(bare_host(uri.host)) in own
 
     def _own_user(self, uri: URI) -> Tn | None:
         """Return the number of the user here that `uri` names, or None."""

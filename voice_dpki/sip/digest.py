@@ -13,6 +13,7 @@ from typing import Final
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import ascii_lower
 
 SHA_256: Final = "SHA-256"
 MD5: Final = "MD5"
@@ -111,7 +112,7 @@ def choose_challenge(values: Iterable[str], *, realm: str | None = None, allow_m
             challenge = Challenge.parse(value)
         except MalformedError:
             continue
-        if realm is not None and challenge.realm.lower() != realm.lower():
+        if realm is not None and ascii_lower(challenge.realm) != ascii_lower(realm):
             continue
         if challenge.algorithm == SHA_256 or (allow_md5 and challenge.algorithm == MD5):
             return challenge

@@ -18,6 +18,7 @@ from sipmessage import URI, Request, Response
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.names import ascii_lower
 from voice_dpki.sip.assertions import remove_assertions
 from voice_dpki.sip.events import (
     AckReceived,
@@ -130,7 +131,7 @@ class ProxyCore:
         self._resolve = resolve
         self._change_response = change_response
         self._on_answer = on_answer
-        self._own_names = frozenset(name.lower() for name in own_names)
+        self._own_names = frozenset(ascii_lower(name) for name in own_names)
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
@@ -344,7 +345,7 @@ class ProxyCore:
     def _is_own(self, uri: URI) -> bool:
         host = bare_host(uri.host)
         address = f"{host_text(host)}:{uri.port or (SIPS_PORT if uri.scheme == 'sips' else SIP_PORT)}"
-        return address in self._own_addresses or uri.host.lower() in self._own_names
+        return address in self._own_addresses or ascii_lower(uri.host) in self._own_names
 
     @property
     def _own_addresses(self) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from sipmessage import URI, Request
 
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.names import ascii_lower
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.call import ALLOW, Answer, Call, IncomingCall, Leg, Line
 from voice_dpki.sip.exchange import Exchange
@@ -196,8 +197,8 @@ class UserAgent:
 
     def _is_for_us(self, uri: URI) -> bool:
         """Whether a Request-URI is this user's address of record, or its contact here."""
-        own = uri.scheme == "tel" or bare_host(uri.host).lower() in (
-            self._account.domain.lower(),
+        own = uri.scheme == "tel" or ascii_lower(bare_host(uri.host)) in (
+            ascii_lower(self._account.domain),
             self.address.host,
         )
         return own and self._account.is_named_by(uri)

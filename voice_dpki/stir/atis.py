@@ -24,7 +24,7 @@ import msgspec
 
 from voice_dpki.codec import canonical_json
 from voice_dpki.errors import MalformedError, PeerError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import (
     ATTESTATIONS,
@@ -168,7 +168,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Check Content-Length, Content-Type and Accept; names are in lower case. Raises RequestError."""
     if "content-length" not in headers:
         raise RequestError("SVC4007")
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
+    if ascii_lower(headers.get("content-type", "").partition(";")[0].strip()) != MEDIA_TYPE:
         raise RequestError("SVC4004", MEDIA_TYPE)
     if not any(_admits_json(part) for part in headers.get("accept", "*/*").split(",")):
         raise RequestError("SVC4002", MEDIA_TYPE)
@@ -226,7 +226,7 @@ def verification_response(verdict: Verdict) -> bytes:
 
 def _admits_json(media_range: str) -> bool:
     """Tell whether one range of Accept admits JSON (RFC 9110 §12.5.1)."""
-    kind, *parameters = (part.strip().lower() for part in media_range.split(";"))
+    kind, *parameters = (ascii_lower(part.strip()) for part in media_range.split(";"))
     refused = any(
         name == "q" and value.strip("0.") == "" for name, _, value in (p.partition("=") for p in parameters)
     )
@@ -308,7 +308,7 @@ def _uuid(value: object) -> str:
     """Read a UUID in its hyphenated form (RFC 8588 §5)."""
     text = _text(value)
     try:
-        if str(UUID(text)) == text.lower():
+        if str(UUID(text)) == ascii_lower(text):
             return text
     except ValueError:
         pass

@@ -10,6 +10,8 @@ attribute count, for a telephone may act on any of them. An ordinary body is its
 
 import hashlib
 
+from voice_dpki.names import ascii_lower
+
 SDP_TYPE = "application/sdp"
 
 
@@ -19,7 +21,7 @@ def body_digest(body: bytes, content_type: str | None) -> bytes:
     A missing body, and one of nothing but line ends, have the digest of the empty string. So stripping or adding a
     body changes the digest.
     """
-    kind = (content_type or "").partition(";")[0].strip().lower()
+    kind = ascii_lower((content_type or "").partition(";")[0].strip())
     lines = body.replace(b"\r\n", b"\n").rstrip(b"\n")
     if not lines:
         return hashlib.sha256(b"").digest()
