@@ -32,6 +32,7 @@ from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import ErrorNumber, Prf
 from voice_dpki.mikey.replay import MAX_SKEW_S, SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
 from voice_dpki.x509.keys import LocalSigner, generate_es256
+from voice_dpki.x509.profile import read_profile
 
 NOW_S = 1_790_000_000.0
 
@@ -367,6 +368,26 @@ class TestReplays:
             cache.check(b"first", stamp, now_s=NOW_S, steady_s=kept_s)
         cache.remember(b"second", stamp, now_s=NOW_S, steady_s=kept_s + 1)
 
+    def test_an_organisation_that_floods_leaves_room_for_others(self, call: Any) -> None:
+        cache, stamp = ReplayCache(0, max_entries=100), timestamp_at(ntp_time(NOW_S))
+
+        def taken(number: int, organization: str) -> bool:
+            octets = f"{organization} {number}".encode()
+            try:
+                cache.remember(octets, stamp, now_s=NOW_S, steady_s=10, organization=organization)
+            except MikeyError as error:
+                return "the replay cache is full" not in str(error)
+            return True
+
+        assert sum(taken(number, "flooder") for number in range(200)) == 51
+        assert sum(taken(number, "other") for number in range(200)) == 25
+        assert taken(0, "third")
+
+    def test_room_is_kept_by_the_certificates_organisation(self, call: Any) -> None:
+        call.accept(call.offer().message)
+        (_, organization), *_ = call.responder._replays._entries.values()
+        assert organization == read_profile(call.caller.certificate).organization != ""
+
     def test_a_full_cache_refuses_until_entries_expire(self, call: Any) -> None:
         call.responder = Responder(call.callee, ReplayCache(NOW_S - 10, max_entries=2))
         for _ in range(2):
@@ -413,7 +434,7 @@ class TestClocks:
         for waited_s in range(0, 200, 5):
             call.steady_s = NOW_S + waited_s
             for now_s in (NOW_S + waited_s, NOW_S + waited_s - set_s):
-                call.responder._replays.max_entries = len(call.responder._replays._expiry_s)  # forgets what it may
+                call.responder._replays.max_entries = len(call.responder._replays._entries)  # forgets what it may
                 with pytest.raises(MikeyError) as caught:
                     call.answer(call.receive(octets, now_s=now_s), now_s)
                 assert caught.value.failure in (Failure.REPLAY, Failure.TIMESTAMP)

@@ -252,8 +252,14 @@ class Responder:
 
         Only a message that passes every check enters the replay cache (RFC 3830 §5.3).
         """
-        answer, message = prepared.release(recorded), prepared.claim.message
-        self._replays.remember(message.octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
+        answer, claim = prepared.release(recorded), prepared.claim
+        self._replays.remember(
+            claim.message.octets,
+            claim.message.one(Timestamp),
+            now_s=now_s,
+            steady_s=steady_s,
+            organization=claim.certificate.organization or "",
+        )
         return answer
 
     def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:

@@ -1,6 +1,7 @@
 """MIKEY's time: NTP timestamps, the allowed skew, and the cache that refuses replays (RFC 3830 §4.2.8, §5.4)."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -49,14 +50,20 @@ class ReplayCache:
 
     Timestamps are compared with the wall clock, `now_s`. Entries age by the monotonic clock, `steady_s`, so setting
     the wall clock expires none. The cache knows nothing from before `started_s` on the monotonic clock: messages
-    with an older timestamp are refused, so that a restart does not admit replays (§5.4 demands it). A full cache
-    refuses every new message.
+    with an older timestamp are refused, so that a restart does not admit replays (§5.4 demands it).
+
+    A full cache refuses every new message. An Initiator's organisation may hold one entry more than there are free
+    places, so that one that floods leaves room for all others (as in `voice_dpki.stir.replay`). Certificates that
+    name no organisation share one part.
     """
 
     started_s: float
     max_skew_s: float = MAX_SKEW_S
     max_entries: int = MAX_REPLAY_ENTRIES
-    _expiry_s: dict[bytes, float] = field(default_factory=dict)
+    _entries: dict[bytes, tuple[float, str]] = field(default_factory=dict)
+    """Digest of the message to its expiry and its Initiator's organisation."""
+    _held: Counter[str] = field(default_factory=Counter)
+    """How many entries each organisation has."""
 
     def check(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
         """Raise MikeyError if the message's timestamp is too old or too new, or if it was accepted before."""
@@ -68,15 +75,29 @@ class ReplayCache:
             )
         if now_s - sent_s > steady_s - self.started_s:
             raise MikeyError(Failure.REPLAY, "the message is older than this Responder's memory of replays")
-        if hashlib.sha256(octets).digest() in self._expiry_s:
+        if hashlib.sha256(octets).digest() in self._entries:
             raise MikeyError(Failure.REPLAY, "the message was accepted before: it is replayed")
 
-    def remember(self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float) -> None:
-        """Check again, then remember an authenticated message; raises MikeyError like `check`, and when full."""
+    def remember(
+        self, octets: bytes, timestamp: Timestamp, *, now_s: float, steady_s: float, organization: str = ""
+    ) -> None:
+        """Check again, then remember an authenticated message of an organisation.
+
+        Raises MikeyError like `check`, and if there is no room.
+        """
         self.check(octets, timestamp, now_s=now_s, steady_s=steady_s)
-        if len(self._expiry_s) >= self.max_entries:
-            self._expiry_s = {digest: end_s for digest, end_s in self._expiry_s.items() if end_s >= steady_s}
-        if len(self._expiry_s) >= self.max_entries:
+        if not self._has_room(organization):
+            self._forget(steady_s)
+        if not self._has_room(organization):
             raise MikeyError(Failure.REPLAY, "the replay cache is full: new messages must wait")
         fresh_s = unix_time_s(timestamp, now_s) + self.max_skew_s - now_s
-        self._expiry_s[hashlib.sha256(octets).digest()] = steady_s + fresh_s + SET_S
+        self._entries[hashlib.sha256(octets).digest()] = (steady_s + fresh_s + SET_S, organization)
+        self._held[organization] += 1
+
+    def _has_room(self, organization: str) -> bool:
+        free = self.max_entries - len(self._entries)
+        return free > 0 and self._held[organization] <= free
+
+    def _forget(self, steady_s: float) -> None:
+        self._entries = {digest: entry for digest, entry in self._entries.items() if entry[0] >= steady_s}
+        self._held = Counter(organization for _, organization in self._entries.values())
