@@ -1,4 +1,4 @@
-"""Who a user agent is, and how it proves it to its domain."""
+"""A user agent's identity, and its credentials in its domain."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ _FIELDS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user of a domain: address of record "sip:+493023125001@a.example", and credentials there."""
+    """A user of a domain: an address of record like "sip:+493023125001@a.example", and its credentials there."""
 
     aor: str
     username: str
@@ -33,7 +33,7 @@ class Account:
         return parse_uri(self.aor).host
 
     def is_named_by(self, uri: URI) -> bool:
-        """Whether the user part of `uri` is this user's, with or without + in front of a number."""
+        """Return whether the user part of `uri` is this user's, with or without + in front of a number."""
         return _user_part(uri) == _user_part(parse_uri(self.aor))
 
     def new_request(self, method: str, target: str, to: str, from_tag: str, call_id: str) -> Request:
@@ -46,11 +46,11 @@ class Account:
         return request
 
     def authorize(self, request: Request, response: Response, random: Random) -> bool:
-        """Answer the challenge of a 401 or 407 in `request`, whose CSeq grows by one (RFC 3261 §22.2).
+        """Put the answer to a 401 or 407 into `request` and increase its CSeq by one (RFC 3261 §22.2).
 
-        False, and nothing changed, where there is nothing to answer: another status, no challenge of the own domain
-        that can be answered, or credentials that were refused already and not for an old nonce. Another
-        domain could guess the password from an answer to its challenge.
+        Returns False and changes nothing if there is nothing to answer: the status is another one, the user's own
+        domain sent no challenge that can be answered, or the credentials were refused already and not for a stale
+        nonce. Another domain's challenge is never answered: that domain could guess the password from the answer.
         """
         names = _FIELDS.get(response.code)
         if names is None:

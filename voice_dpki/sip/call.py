@@ -1,4 +1,4 @@
-"""The two sides of a call, as its user agent sees them."""
+"""Calls of a user agent: placed and incoming ones."""
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
 import asyncio
@@ -27,9 +27,9 @@ from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 
 ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
 MAX_TRIES: Final = 3
-"""How often one request is sent with new credentials."""
+"""How often one request is sent at most, retries with new credentials included."""
 MAX_RING_S: Final = 180.0
-"""An incoming call that nobody answers is refused with 480 after this time."""
+"""An incoming call that is not answered within this time is refused with 480."""
 _VERSTAT: Final = "verstat="
 
 
@@ -51,9 +51,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a call needs of its user agent.
+    """What a call needs from its user agent.
 
-    `opened` is told when a call has a dialog, `closed` when it has none any more.
+    `opened` is called when a call gets its dialog, `closed` when the call ends.
     """
 
     account: Account
@@ -65,21 +65,21 @@ class Line:
 
 
 class Leg:
-    """What both sides of a call have in common: a dialog, and its end."""
+    """The part that placed and incoming calls share: a dialog, and its end."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
         self.dialog: Dialog | None = None
         self.ended = asyncio.Event()
-        """Set once the call is over, also when it was never answered."""
+        """Set once the call is over, also if it was never answered."""
         self.ended_by_peer = False
         self.end_headers = Headers()
-        """Header fields of the BYE that came, such as Reason."""
+        """Header fields of the received BYE, such as Reason."""
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """End the call: sends BYE and waits for the answer, or until none can come. Does nothing a second time.
+        """End the call: send BYE and wait for its answer or timeout. A second call does nothing.
 
-        `headers` go with the BYE, for instance a Reason (RFC 3326).
+        `headers` are added to the BYE, for instance a Reason (RFC 3326).
         """
         if self.dialog is None or self.ended.is_set():
             return
@@ -94,12 +94,12 @@ class Leg:
         self._line.exchange.run(self.bye())
 
     def bye_received(self, headers: Headers) -> None:
-        """Note that the other side has ended the call, with a BYE of these header fields."""
+        """Record that the other side has ended the call, with a BYE of these header fields."""
         self.ended_by_peer, self.end_headers = True, headers
         self._end()
 
     def ack_received(self) -> None:
-        """Note the ACK of the other side."""
+        """Process the other side's ACK."""
 
     def _end(self) -> None:
         self.ended.set()
@@ -112,7 +112,7 @@ class Call(Leg):
     def __init__(self, line: Line, invite: Request) -> None:
         super().__init__(line)
         self.ringing = asyncio.Event()
-        """Set when a provisional response other than 100 has come."""
+        """Set once a provisional response other than 100 has arrived."""
         self._invite = invite
         self._key: TransactionKey | None = None
         self._started_s = perf_counter()
@@ -123,18 +123,18 @@ class Call(Leg):
         self._send()
 
     async def answered(self) -> Answer:
-        """Wait for the final answer: 2xx, or the status that refused the call (408 or 503 where none came)."""
+        """Wait for the final answer: 2xx, or the status that refused the call (408 or 503 if none came)."""
         return await asyncio.shield(self._answer)
 
     @property
     def is_answered(self) -> bool:
-        """Whether the final answer has come."""
+        """Whether the final answer has arrived."""
         return self._answer.done()
 
     def cancel(self) -> None:
-        """Give up the call while it is not answered (RFC 3261 §9.1); its answer then is 487 as a rule.
+        """Cancel the call while it is not answered (RFC 3261 §9.1); its answer is then usually 487.
 
-        Where the other side answers first, the call is ended at once.
+        If the other side answers first, the call is ended at once.
         """
         self._cancelled = True
         if self._key is not None:
@@ -161,7 +161,7 @@ class Call(Leg):
         return self._line.account.authorize(self._invite, response, self._line.exchange.random)
 
     def _accepted(self, response: Response, envelope: Envelope) -> None:
-        """Acknowledge a 2xx response, each time it comes (RFC 3261 §13.2.2.4)."""
+        """Acknowledge a 2xx response, each time it arrives (RFC 3261 §13.2.2.4)."""
         if self.dialog is not None and self._ack is not None and envelope.to_tag == self.dialog.remote_tag:
             self._line.exchange.send_ack(self._ack, self.dialog.next_hop())
             return
@@ -172,7 +172,7 @@ class Call(Leg):
             self._finish(Answer(500, f"no dialog comes of the answer: {error}"))
             return
         self._line.exchange.send_ack(ack, hop)
-        if self.dialog is not None:  # another branch of a forked call: one is enough
+        if self.dialog is not None:  # another branch of a forked call has answered before
             self._line.exchange.run(self._line.exchange.ask(dialog.request("BYE"), hop))
             return
         self.dialog, self._ack = dialog, ack
@@ -202,12 +202,12 @@ class IncomingCall(Leg):
         self.request = event.request
         self.sdp = event.request.body
         self.established = asyncio.Event()
-        """Set when the caller has acknowledged the answer."""
+        """Set once the caller has acknowledged the answer."""
         self._patience = asyncio.get_running_loop().call_later(MAX_RING_S, self._refuse, 480, None, ())
 
     @property
     def from_(self) -> str:
-        """The From value, which anybody could have written."""
+        """The From value, which is not authenticated."""
         return self.request.headers["From"]
 
     @property
@@ -217,9 +217,9 @@ class IncomingCall(Leg):
 
     @property
     def asserted_identity(self) -> str | None:
-        """The URI that the own domain's proxy asserts for the caller, or None.
+        """The URI that our domain's proxy asserts for the caller, or None.
 
-        What comes past that proxy asserts nothing, whatever it says (RFC 3325 §5).
+        A header field of a request that did not come from that proxy is ignored (RFC 3325 §5).
         """
         values = header_values(self.request, "P-Asserted-Identity") if self._from_proxy else []
         try:
@@ -229,7 +229,7 @@ class IncomingCall(Leg):
 
     @property
     def verstat(self) -> str | None:
-        """What the own domain says of the caller's number: "TN-Validation-Passed" and so on, or None."""
+        """Our domain's verdict about the caller's number, such as "TN-Validation-Passed", or None."""
         fields = (self.asserted_identity or "").replace("@", ";").split(";")
         return next((f.removeprefix(_VERSTAT) for f in fields if f.startswith(_VERSTAT)), None)
 
@@ -238,7 +238,7 @@ class IncomingCall(Leg):
         self._respond(self._in_dialog(180))
 
     async def answer(self, sdp: bytes) -> None:
-        """Accept the call: 200 with `sdp`, sent again until the caller's ACK comes (RFC 3261 §13.3.1.4)."""
+        """Accept the call: send 200 with `sdp`, again until the caller's ACK arrives (RFC 3261 §13.3.1.4)."""
         response = self._in_dialog(200)
         response.headers.set("Allow", ALLOW)
         set_body(response, sdp, CONTENT_TYPE)
@@ -250,23 +250,23 @@ class IncomingCall(Leg):
         self._refuse(status, reason, headers)
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """End the call; one that was not answered is refused (RFC 3261 §15)."""
+        """End the call; refuse it if it was not answered yet (RFC 3261 §15)."""
         self._refuse(480, None, headers)
         await super().bye(headers)
 
     def cancel_received(self) -> None:
-        """End the call that its caller gave up, unless it was answered before."""
+        """End the call after its caller's CANCEL, unless it was answered before."""
         if not self._final_sent:
             self.ended_by_peer = True
             self._refuse(487, None, ())
 
     def bye_received(self, headers: Headers) -> None:
-        """End the call; one that was not answered yet ends as if it were cancelled (RFC 3261 §15.1.2)."""
+        """End the call; if it was not answered yet, as if it were cancelled (RFC 3261 §15.1.2)."""
         self.cancel_received()
         super().bye_received(headers)
 
     def ack_received(self) -> None:
-        """Note that the caller knows of the answer."""
+        """Record that the caller has received the answer."""
         self.established.set()
 
     def _refuse(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]]) -> None:
@@ -279,7 +279,7 @@ class IncomingCall(Leg):
         return make_response(self.request, status, to_tag=self._to_tag, headers=headers)
 
     def _respond(self, response: Response) -> bool:
-        """Send a response; False where a final one was sent before."""
+        """Send a response; return False if a final one was sent before."""
         if self._final_sent:
             return False
         if response.code >= 200:
@@ -299,7 +299,7 @@ class IncomingCall(Leg):
                 waited_s += interval_s
                 interval_s = min(2 * interval_s, timers.t2_s)
                 self._line.exchange.respond(self.key, response)
-        await self.bye()  # nobody acknowledged, so the session must not stay
+        await self.bye()  # without an ACK the session must end (RFC 3261 §13.3.1.4)
 
 
 def _answer_of(response: Response) -> Answer:

@@ -1,4 +1,4 @@
-"""TCP connections for SIP: what they may cost, who may have how many, and when they end."""
+"""TCP connections for SIP: their costs, their number for each source, and their timeouts."""
 # ruff: noqa: TID251 - this is a shell: it holds the sockets
 
 import asyncio
@@ -15,37 +15,34 @@ from voice_dpki.sip.message import parse_message, read_envelope
 
 _INCOMING_SHARE: Final = 2
 _OUTGOING_SHARE: Final = 8
-"""Which part of the files that the process may open connections can take: half and an eighth."""
+"""Connections may take one half (incoming) and one eighth (outgoing) of the files that the process may open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What connections may cost: numbers, bytes and seconds.
-
-    Those that come in take no room from those that go out.
-    """
+    """Limits of connections: numbers, bytes and seconds. Incoming connections take no room from outgoing ones."""
 
     incoming: int = 1_000
     outgoing: int = 256
     per_source: int = 200
-    """Incoming connections of one address, or of one IPv6 /64."""
+    """Incoming connections from one IPv4 address or one IPv6 /64."""
     write_buffer_bytes: int = 256 * 1024
     waiting_messages: int = 256
-    """Messages that wait while a connection is being made."""
+    """Messages that may wait for a connection that is being opened."""
     connect_s: float = 5.0
     first_message_s: float = 10.0
-    """How long an incoming connection may live before it has brought a whole message."""
+    """How long an incoming connection may take to bring its first whole message."""
     message_s: float = 10.0
-    """How long a message may take to arrive whole."""
+    """How long a message may take to arrive completely."""
     idle_s: float = 300.0
-    """How long a connection may be quiet afterwards; a keep-alive (RFC 5626 §4.4.1) counts."""
+    """How long a connection may be idle afterwards; a keep-alive (RFC 5626 §4.4.1) counts as activity."""
     linger_s: float = 0.2
-    """How long a broken stream stays open for the answers to what it brought before."""
+    """How long a connection with a broken stream stays open for the answers to its earlier messages."""
     close_s: float = 5.0
-    """How long a peer may take to read the last that is sent to it."""
+    """How long a peer may take to read the last data when the connection is closed."""
 
     def within_the_process(self) -> "Limits":
-        """Return limits that leave files for everything else that the process opens."""
+        """Return limits that leave enough open files for everything else in the process."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return self
@@ -57,18 +54,18 @@ class Limits:
 
 
 class Owner(Protocol):
-    """What a connection tells of itself."""
+    """The owner of a connection, with the calls that the connection makes."""
 
     limits: Limits
     numbers: Iterator[int]
-    """Number the connections: a port may come again, and then is another flow."""
+    """Numbers of connections: a peer's port may be used again, and is then another flow."""
 
     def opened(self, connection: "Connection") -> bool:
-        """Register a connection; False where there are too many already."""
+        """Register a connection; return False if there is no room for it."""
         ...
 
     def heard(self, connection: "Connection") -> None:
-        """Note that an incoming connection has brought its first message."""
+        """Note that a connection has brought its first message."""
         ...
 
     def waits(self, source: str, work: Callable[[], None]) -> None:
@@ -76,7 +73,7 @@ class Owner(Protocol):
         ...
 
     def closing(self, connection: "Connection") -> None:
-        """Note that nothing is sent over this connection any more."""
+        """Note that this connection can no longer be used for sending."""
         ...
 
     def lost(self, connection: "Connection") -> None:
@@ -84,11 +81,11 @@ class Owner(Protocol):
         ...
 
     def received(self, data: bytes, source: Hop) -> None:
-        """Take in a message."""
+        """Process a received message."""
         ...
 
     def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
-        """Take in the header of a message after which the stream cannot be followed."""
+        """Process the header at which a stream could not be split any further."""
         ...
 
     def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
@@ -103,7 +100,7 @@ class Connection(asyncio.Protocol):
         self.incoming = incoming
         self.peer = Hop(transport, "", 0)
         self.source = ""
-        """Whose share of the connections it is part of."""
+        """The source in whose share the connection counts."""
         self.has_spoken = False
         """Whether a message that can be understood has come."""
         self.is_certified = False
@@ -111,16 +108,16 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._framer = StreamFramer()
         self._has_turn = False
-        """Whether what came waits for its turn; nothing more is read then, so it is what one read has brought."""
+        """Whether received data waits for its turn; reading is paused then, so the data is bounded by one read."""
         self._transport: asyncio.Transport | None = None
         self._local = ""
         self._active_s = 0.0
         self._is_deaf = False
-        """Whether nothing more is taken in: the stream is broken, or the connection is closing."""
+        """Whether received data is ignored: the stream is broken, or the connection is closing."""
         self._ending: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn who the peer is; where there is no room for it, end the connection."""
+        """Record the peer, and abort the connection if there is no room for it."""
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         if peer is None:  # uvloop asks the socket, and a peer that has reset it is gone
@@ -137,20 +134,20 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Let what came wait for its turn."""
+        """Buffer the data until the source's turn."""
         if self._is_deaf:
             return
         if not self._framer.waiting:
             self._touch()
         self._framer.feed(data)
-        if not self._has_turn:  # under TLS a little may come after reading was paused
+        if not self._has_turn:  # under TLS some data may arrive after reading was paused
             self._has_turn = True
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.pause_reading()
             self._owner.waits(self.source, self._take_turn)
 
     def _take_turn(self) -> None:
-        """Cut out one message and hand it on, although the connection may have ended meanwhile."""
+        """Pass on one message, even if the connection has ended meanwhile."""
         message = self._framer.next()
         if self._framer.pings:
             self._framer.pings = 0
@@ -182,7 +179,7 @@ class Connection(asyncio.Protocol):
         self._touch()
 
     def _end_if_broken(self) -> None:
-        """End the connection where its stream cannot be followed, after all that it brought before."""
+        """Close the connection if its stream cannot be split any further; all earlier messages were passed on."""
         if (error := self._framer.error) is not None and not self._is_deaf:
             self._is_deaf = True
             self._owner.broken(error.head, self.peer, error)
@@ -190,13 +187,13 @@ class Connection(asyncio.Protocol):
             self._ending = loop.call_later(self._owner.limits.linger_s, self._close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner."""
+        """Report the loss to the owner."""
         if self._ending is not None:
             self._ending.cancel()
         self._owner.lost(self)
 
     def write(self, data: bytes) -> bool:
-        """Send one message; False where the connection is closing, or its peer does not read."""
+        """Send one message; return False if the connection is closing, or its peer does not read."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
@@ -209,7 +206,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Close the connection after what it still has to send, for which its peer has close_s."""
+        """Close the connection once its peer has read the data still to be sent, or after close_s."""
         self._is_deaf = True
         if self._transport is not None and self._transport.is_closing():
             return  # the timer that ends it stays set
@@ -236,7 +233,7 @@ class Connection(asyncio.Protocol):
         return self._active_s
 
     def is_overdue(self, now_s: float) -> bool:
-        """Whether the peer has been quiet, or slow, for too long."""
+        """Return whether the peer has been idle, or slow, for too long."""
         limits = self._owner.limits
         if self.incoming and not self.has_spoken:
             limit_s = limits.first_message_s
@@ -245,7 +242,7 @@ class Connection(asyncio.Protocol):
         return now_s - self._active_s > limit_s
 
     def _touch(self) -> None:
-        """Note that something was sent, or begun to be received; before the first message nothing counts."""
+        """Record activity: data sent, or a message begun. It does not extend the wait for the first message."""
         if not self.incoming or self.has_spoken or not self._active_s:
             self._active_s = asyncio.get_running_loop().time()
 
@@ -260,7 +257,7 @@ def _can_be_understood(message: bytes) -> bool:
 
 
 class Pool:
-    """The connections of one transport, counted by who opened them.
+    """The connections of one transport, counted by direction and source.
 
     Where there are too many, the oldest one that has never brought a message makes way: silence keeps nobody out.
     For a source that `is_known`, or that has proven a certificate, the stranger's that was idle longest does, too:
@@ -288,12 +285,12 @@ class Pool:
 
     @property
     def all(self) -> list[Connection]:
-        """Every connection whose socket is open."""
+        """All connections whose sockets are open."""
         return list(self._open)
 
     @property
     def outgoing(self) -> int:
-        """How many were opened from here."""
+        """How many connections this element opened."""
         return len(self._open) - self._incoming
 
     def add(self, connection: Connection) -> bool:
@@ -333,7 +330,7 @@ class Pool:
         self._silent.pop(connection, None)
 
     def leave(self, connection: Connection) -> bool:
-        """Send nothing over a connection any more; False where that was so before."""
+        """Stop sending over a connection; return False if that was so before."""
         found = self._by_peer.get(connection.peer) is connection
         if found:
             del self._by_peer[connection.peer]

@@ -1,8 +1,8 @@
-"""One UDP socket that learns from ICMP which datagrams did not arrive (RFC 3261 §18.4).
+"""A UDP socket that reports the datagrams that did not arrive according to ICMP (RFC 3261 §18.4).
 
-asyncio's own datagram transport cannot tell: it hears of such errors without the address. With IP_RECVERR the
-kernel keeps each of them with the datagram that it is about. A later send to somebody else reports it as well, and
-then sends nothing, so it is repeated.
+asyncio's own datagram transport cannot do that: it reports such errors without the address. With IP_RECVERR the
+kernel queues each error with the datagram that caused it. A later send to another peer fails with the pending error
+and sends nothing, so the send is repeated.
 """
 # ruff: noqa: TID251 - this is a shell: it holds the socket
 
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_DATAGRAM_BYTES: Final = 65_507
-"""What fits into an IPv4 datagram behind its headers."""
+"""Largest payload of an IPv4 UDP datagram."""
 
 _RECEIVED_AT_ONCE: Final = 8_192
-"""Datagrams taken from the kernel's queue, at 2 µs each, before others have their turn on the event loop."""
+"""Most datagrams read from the kernel's queue, at 2 µs each, before the event loop serves others."""
 _RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""What is asked for; the system may grant less."""
+"""Size that is requested; the system may grant less."""
 _ERRORS_AT_ONCE: Final = 256
 _SEND_TRIES: Final = 3
 _IP_RECVERR: Final = 11
@@ -32,9 +32,9 @@ _UNREACHABLE: Final = {(2, 3), (3, 1)}
 """Origin and type of "destination unreachable" in ICMP and ICMPv6."""
 
 OnDatagram = Callable[[bytes, str, int], None]
-"""Gets a datagram and where it came from, and must be cheap: the kernel's queue fills meanwhile, for all senders.
+"""Gets a received datagram and its source, or the beginning of a datagram that did not arrive and its destination.
 
-Or gets the begin of a datagram that did not arrive, and where it was to go.
+It must be cheap: meanwhile the kernel's queue fills up, for all senders.
 """
 
 
@@ -47,7 +47,7 @@ class DatagramSocket:
         self._on_unreachable = on_unreachable
         self._loop = asyncio.get_running_loop()
         self._room = memoryview(bytearray(65_535))
-        """Where each datagram is received: room of that size for each one that waits tears the heap apart."""
+        """Buffer for all datagrams: one of this size for each queued datagram would fragment the heap."""
         ipv6 = ":" in host
         self._socket = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -61,9 +61,9 @@ class DatagramSocket:
         self._loop.add_reader(self._watch.fileno(), self._ready)
 
     def _prepare(self, ipv6: bool) -> "select.epoll | socket.socket":
-        """Ask for errors where the system has them, and return what the event loop watches.
+        """Enable the error queue where the system has one, and return the object for the event loop to watch.
 
-        An epoll between socket and loop: to libuv an error on a watched socket is the end of watching it.
+        An epoll stands between socket and loop, as libuv stops watching a socket that has an error.
         """
         if not hasattr(select, "epoll") or not hasattr(socket, "MSG_ERRQUEUE"):
             return self._socket
@@ -75,22 +75,22 @@ class DatagramSocket:
 
     @property
     def port(self) -> int:
-        """The port that it is bound to."""
+        """The port that the socket is bound to."""
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
-        """Free the socket."""
+        """Close the socket."""
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._watch.fileno())
             self._watch.close()
             self._socket.close()
 
     def takes(self, data: bytes) -> bool:
-        """Tell whether `data` can be sent: the socket is open, and a datagram can hold it."""
+        """Return whether `data` can be sent: the socket is open, and a datagram can hold it."""
         return self._socket.fileno() >= 0 and len(data) <= MAX_DATAGRAM_BYTES
 
     def send(self, data: bytes, host: str, port: int) -> bool:
-        """Send one datagram; False where that cannot be done. One for which there is no room now counts as lost."""
+        """Send one datagram; return False if that is impossible. One for which the send buffer is full is lost."""
         if not self.takes(data):
             return False
         for _ in range(_SEND_TRIES):
@@ -99,9 +99,9 @@ class DatagramSocket:
             except BlockingIOError:
                 return True
             except OverflowError:
-                return False  # no port
+                return False  # the port is out of range
             except OSError:
-                self._read_errors()  # it may be about an earlier datagram, and then this one was not sent
+                self._read_errors()  # the error may be an earlier datagram's; this one was not sent
             else:
                 return True
         return False
@@ -115,12 +115,12 @@ class DatagramSocket:
             except BlockingIOError:
                 break
             except OSError:
-                continue  # an error that stands in the queue as well
+                continue  # the error is in the error queue as well
             self._on_datagram(self._room[:size].tobytes(), address[0], address[1])
         self._read_errors()
 
     def _read_errors(self) -> None:
-        """Take in what the kernel knows of datagrams that did not arrive."""
+        """Read the kernel's error queue and report unreachable destinations."""
         flag = getattr(socket, "MSG_ERRQUEUE", 0)
         for _ in range(_ERRORS_AT_ONCE if flag and self._socket.fileno() >= 0 else 0):
             try:
@@ -128,13 +128,13 @@ class DatagramSocket:
             except OSError:
                 return
             if quoted.startswith(_RESPONSE):
-                continue  # nobody waits for the answer to an answer, and a flood draws one error for each
+                continue  # no transaction needs it, and a flood of requests causes one error for each response
             if address and any(_is_unreachable(level, kind, data) for level, kind, data in ancillary):
                 self._loop.call_soon(self._on_unreachable, quoted, address[0], address[1])
 
 
 def _is_unreachable(level: int, kind: int, data: bytes) -> bool:
-    """Whether this tells of a destination that cannot be reached; a datagram too large for the path can be."""
+    """Return whether this error says that the destination is unreachable, not that the datagram was too large."""
     wanted = (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR))
     if not wanted or len(data) < _EXTENDED_ERROR.size:
         return False

@@ -1,4 +1,4 @@
-"""Dialogs (RFC 3261 §12): what both ends of a call remember to send each other requests."""
+"""Dialogs (RFC 3261 §12): the state with which the two ends of a call send each other requests."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +21,10 @@ MAX_ROUTES: Final = 32
 
 @dataclass(slots=True)
 class Dialog:
-    """One end of a dialog. From and To values hold their tags; `routes` are Route values, the next hop first."""
+    """One end of a dialog.
+
+    `local` and `remote` are From and To values with their tags; `routes` are Route values, the next hop first.
+    """
 
     call_id: str
     local: str
@@ -38,9 +41,9 @@ class Dialog:
 
     @classmethod
     def of_caller(cls, request: Request, response: Response, envelope: Envelope) -> "Dialog":
-        """Return the caller's end, from its INVITE and the response that made the dialog (§12.1.2).
+        """Return the caller's end, made from its INVITE and the response that creates the dialog (§12.1.2).
 
-        Raises MalformedError where the response lacks a To tag, a usable Contact or a next hop.
+        Raises MalformedError if the response lacks a To tag, a usable Contact or a next hop.
         """
         if not envelope.to_tag:
             raise MalformedError("a response makes a dialog without a To tag (RFC 3261 §12.1.1)")
@@ -58,9 +61,9 @@ class Dialog:
 
     @classmethod
     def of_callee(cls, request: Request, envelope: Envelope, to_tag: str) -> "Dialog":
-        """Return the callee's end, from the INVITE and the tag that its responses carry (§12.1.1).
+        """Return the callee's end, made from the INVITE and the To tag of its responses (§12.1.1).
 
-        Raises MalformedError where the request lacks a usable Contact or a next hop.
+        Raises MalformedError if the request lacks a usable Contact or a next hop.
         """
         return cls(
             call_id=envelope.call_id,
@@ -75,7 +78,7 @@ class Dialog:
         )
 
     def request(self, method: str, sequence: int | None = None) -> Request:
-        """Build the next request in this dialog (§12.2.1.1); an ACK names the CSeq of its INVITE."""
+        """Build the next request in this dialog (§12.2.1.1); an ACK takes the CSeq number of its INVITE."""
         if sequence is None:
             self.local_sequence += 1
             sequence = self.local_sequence
@@ -92,7 +95,7 @@ class Dialog:
         return request
 
     def next_hop(self) -> Hop:
-        """Return where requests of this dialog go; raises MalformedError where that is no numeric address."""
+        """Return where requests of this dialog go; raises MalformedError if that is not a numeric address."""
         uri = parse_address(self.routes[0]).uri if self.routes else self.target
         hop = uri_hop(uri)
         if hop is None:
@@ -100,7 +103,7 @@ class Dialog:
         return hop
 
     def accept(self, envelope: Envelope) -> bool:
-        """Whether a request from the other end is in order (§12.2.2); if so its CSeq is remembered."""
+        """Return whether a request from the other end is in order (§12.2.2); if it is, remember its CSeq."""
         if self.remote_sequence is not None and envelope.sequence <= self.remote_sequence:
             return False
         self.remote_sequence = envelope.sequence

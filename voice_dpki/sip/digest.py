@@ -1,6 +1,7 @@
-"""Digest authentication for SIP (RFC 7616, RFC 8760): SHA-256, and MD5 only for users whose telephones are older.
+"""Digest authentication for SIP (RFC 7616, RFC 8760): SHA-256, and MD5 only for users of older telephones.
 
-Protection is `auth`: the body is not covered. A nonce is good for a time and, by its count, once for each request.
+The quality of protection is `auth`, which does not cover the body. A nonce is valid for a limited time, and each of
+its counts for one request.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ _HASHES: Final[Mapping[str, Callable[[bytes], str]]] = {
 
 
 class DigestRefusedError(PeerError):
-    """The credentials do not authenticate the request; `stale` says that a new nonce would do."""
+    """The credentials do not authenticate the request; `stale` tells the client to retry with a new nonce."""
 
     def __init__(self, message: str, *, stale: bool = False) -> None:
         super().__init__(message)
@@ -52,11 +53,11 @@ class Challenge:
     algorithm: str
     opaque: str | None = None
     stale: bool = False
-    """Whether only the nonce was too old: the same password with this challenge's nonce would do."""
+    """Whether the last answer failed for its nonce, so that the same password should be retried with this one."""
 
     @classmethod
     def parse(cls, text: str) -> "Challenge":
-        """Parse a challenge that can be answered with `auth`; raises MalformedError."""
+        """Parse a challenge that allows qop=auth; raises MalformedError."""
         parameters = _parameters(text)
         qop = [value.strip().lower() for value in parameters.get("qop", "auth").split(",")]
         if "auth" not in qop or not parameters.get("nonce"):
@@ -81,9 +82,9 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What a server keeps of a user: the password, or `ha1` = H(username:realm:password), in hexadecimal.
+    """A user's secret as the server stores it: the password, or `ha1` = H(username:realm:password) in hexadecimal.
 
-    `algorithm` is the only one that the user's telephone may use, so that nobody can talk it down to MD5.
+    `algorithm` is the only one that the user's telephone may use, so that nobody can downgrade it to MD5.
     """
 
     password: str | None = field(default=None, repr=False)
@@ -103,9 +104,9 @@ def digest_ha1(algorithm: str, username: str, realm: str, password: str) -> str:
 
 
 def choose_challenge(values: Iterable[str], *, realm: str | None = None, allow_md5: bool = False) -> Challenge:
-    """Return the topmost challenge that can be answered (RFC 8760 §2.4), of `realm` if that is given.
+    """Return the topmost challenge that can be answered (RFC 8760 §2.4), only for `realm` if that is given.
 
-    Raises MalformedError without one.
+    Raises MalformedError if there is none.
     """
     for value in values:
         try:
@@ -129,7 +130,7 @@ def answer_challenge(
     count: int,
     cnonce: str,
 ) -> str:
-    """Return the Authorization or Proxy-Authorization value; `count` is how often the nonce is used, from 1."""
+    """Return the Authorization or Proxy-Authorization value; `count` numbers the uses of the nonce, from 1."""
     ha1 = digest_ha1(challenge.algorithm, username, challenge.realm, password)
     nc = f"{count:08x}"
     response = _response(challenge.algorithm, ha1, challenge.nonce, nc, cnonce, method, uri)
@@ -147,11 +148,11 @@ def answer_challenge(
     return "Digest " + ", ".join(fields)
 
 
-_NOBODY: Final = Secret(password="")  # so that an unknown user takes as long as a known one
+_NOBODY: Final = Secret(password="")  # makes checking an unknown user take as long as a known one
 
 
 class Authenticator:
-    """Challenges requests for one realm, and checks the answers.
+    """Challenges requests for one realm and checks the credentials that answer.
 
     `lookup` gives the secret of a username. A nonce carries its time and an HMAC under a key of this object, so
     that none need be stored before it is used; the counts of at most `max_nonces` used ones are remembered, and
@@ -178,7 +179,7 @@ class Authenticator:
         self._forgotten_ms = -1
 
     def challenge(self, username: str, now_s: float, *, stale: bool = False) -> str:
-        """Return the challenge to send to whoever says to be `username`."""
+        """Return the challenge to send to a client that claims to be `username`."""
         head = int(now_s * 1000).to_bytes(_TIME_BYTES, "big") + self._random.token(_RANDOM_BYTES)
         nonce = base64url.encode(head + self._mac(head))
         secret = self._lookup(username)
@@ -188,8 +189,9 @@ class Authenticator:
     def authenticate(self, values: Iterable[str], method: str, now_s: float) -> str:
         """Return the username that one of the header values proves for this realm.
 
-        Raises DigestRefusedError, with `stale` where the password was right and the nonce is used up. The digest's
-        own uri may be another than the request's, which proxies rewrite (RFC 8760 §2.6 item 6).
+        Raises DigestRefusedError, with `stale` if the nonce was not issued here, or if the password is right but
+        the nonce is too old or its count was used. The uri in the credentials may differ from the request's, which
+        proxies rewrite (RFC 8760 §2.6 item 6).
         """
         for value in values:
             try:
@@ -254,7 +256,7 @@ def _algorithm(parameters: Mapping[str, str]) -> str:
 
 
 def _parameters(text: str) -> dict[str, str]:
-    """Take a Digest header value apart; raises MalformedError on another scheme or a doubled parameter."""
+    """Parse a Digest header value into its parameters; raises MalformedError, also if a parameter is repeated."""
     scheme, _, rest = text.strip().partition(" ")
     if scheme.lower() != "digest" or len(text) > MAX_HEADER_CHARS:
         raise MalformedError(f"no Digest header value of at most {MAX_HEADER_CHARS} characters")

@@ -1,4 +1,4 @@
-"""An element at one address: transport, transactions and their timers on the running event loop."""
+"""A SIP element at one address: transport, transactions and their timers on the running event loop."""
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
 import asyncio
@@ -25,13 +25,12 @@ OnEvent: TypeAlias = Callable[[Event, float], None]
 
 
 class Endpoint:
-    """Listens for SIP on one address and drives the transaction layer there.
+    """Listens for SIP on one address and drives the transaction layer.
 
-    `advertise` is the address to tell others where the socket is on all of them. `known` are the hosts of
-    configured peers, whom strangers cannot crowd out.
+    `advertise` is the host to announce to others if the socket listens on all addresses. `known` are the hosts of
+    configured peers, which strangers cannot crowd out.
 
-    The transaction user may call `layer` within its callback; whenever it does so at another time, `flush` must
-    follow.
+    The transaction user may call `layer` within its callback; after a call at any other time, it must call `flush`.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Endpoint:
 
     @property
     def address(self) -> Hop:
-        """Where others reach the endpoint; the port is known once it has started."""
+        """The address at which others reach the endpoint; the port is known once it has started."""
         bound = self._transport.address
         return replace(bound, host=self._advertise or bound.host)
 
@@ -93,14 +92,14 @@ class Endpoint:
             self.layer.tls_sent_by = replace(self.address, port=self._transport.tls_port).address
 
     async def close(self) -> None:
-        """Stop at once: open transactions are dropped."""
+        """Stop at once; open transactions are dropped."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         await self._transport.close()
 
     def now_s(self) -> float:
-        """Return the time that the layer goes by, in seconds."""
+        """Return the transaction layer's time, in seconds of the event loop's monotonic clock."""
         assert self._loop is not None
         return self._loop.time()
 
@@ -109,15 +108,15 @@ class Endpoint:
         self._transport.keep_alive(hop, data)
 
     def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
-        """Have answers by STUN to keep-alives told, and where they came from."""
+        """Have `callback` called with each STUN answer to a keep-alive and its source."""
         self._transport.on_stun_answer = callback
 
     def vouch(self, host: str) -> None:
-        """Note that somebody at `host` has authenticated: strangers cannot crowd it out for `senders.KNOWN_S`."""
+        """Record that a user at `host` has authenticated; strangers cannot crowd it out for `senders.KNOWN_S`."""
         self._senders.vouch(host, self.now_s())
 
     def flush(self) -> None:
-        """Handle what the layer has to tell, send what it has to send, and set the next timer."""
+        """Handle the layer's events, send its messages, and set the next timer."""
         while events := self.layer.take_events():
             for event in events:
                 try:
@@ -129,7 +128,7 @@ class Endpoint:
         self._set_timer()
 
     def _broke(self, event: Event) -> None:
-        """End the transaction whose user failed at `event`."""
+        """End the transaction of an `event` that its user could not handle."""
         self.layer.counters.failures += 1
         self._failures.exception(self.now_s(), "a SIP event was not handled")
         if not isinstance(event, AckReceived):
@@ -148,7 +147,7 @@ class Endpoint:
             self.flush()
 
     def _refuse(self, data: bytes, source: Hop, error: MalformedError) -> None:
-        """Answer what came last over a stream that cannot be followed any further."""
+        """Answer the last request of a stream that cannot be split any further."""
         self._guard(self.layer.refuse_unread, data, source, error)
         self.flush()
 
@@ -165,7 +164,7 @@ class Endpoint:
         self._flood.warning(self.now_s(), "too many SIP datagrams", source=source)
 
     def _set_timer(self) -> None:
-        """Wake at the next timer; waking too early does no harm, so a timer that was put off stays set."""
+        """Wake at the next timer. Waking early does no harm, so the wake-up stays if that timer is postponed."""
         due_s = self.layer.next_timer()
         if due_s is None or self._loop is None or self._closed:
             return
@@ -180,7 +179,7 @@ class Endpoint:
         self.flush()
 
     def _guard(self, work: Callable[..., None], *args: object) -> None:
-        """Do `work`; an error of our own is said and counted, and what else is open goes on."""
+        """Call `work`; log and count an error of our own, so that it does not disturb other transactions."""
         try:
             work(*args)
         except Exception:

@@ -1,4 +1,4 @@
-"""What the transaction layer tells its user, what it has to send, and what it counts."""
+"""The transaction layer's events, outgoing messages and counters."""
 
 from dataclasses import dataclass
 from typing import NewType, TypeAlias
@@ -14,10 +14,10 @@ TransactionKey = NewType("TransactionKey", str)
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send to `hop`; over TCP, on the open connection to it if there is one.
+    """A message to send to `hop`; over TCP or TLS, on the open connection to it if there is one.
 
-    `fallback` is where a response goes when the connection that brought the request is gone, and a request when the
-    flow of its hop is.
+    `fallback` is the hop to use instead if the connection is gone: for a response, the connection that brought the
+    request; for a request, its hop's flow.
     """
 
     hop: Hop
@@ -47,7 +47,7 @@ class AckReceived:
 
 @dataclass(frozen=True, slots=True)
 class ResponseReceived:
-    """A response to a request that was sent."""
+    """A response to a request that this element sent."""
 
     key: TransactionKey
     response: Response
@@ -56,7 +56,7 @@ class ResponseReceived:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """No answer came in time: to a request, or (server) no ACK for the final response."""
+    """No answer came in time: to a sent request, from the transaction user, or (ACK) to a final response."""
 
     key: TransactionKey
 
@@ -80,17 +80,17 @@ Event: TypeAlias = RequestReceived | AckReceived | ResponseReceived | TimedOut |
 
 @dataclass(slots=True)
 class Counters:
-    """What went otherwise than it should, for metrics."""
+    """Counts of failures, for metrics."""
 
     malformed: int = 0
     stray_responses: int = 0
     overload: int = 0
-    """Requests refused for want of room."""
+    """Requests refused because there was no room for another transaction."""
     connections: int = 0
-    """Connections that were refused, or made way, for want of room."""
+    """Connections refused, or closed in favour of newer ones, because there was no room."""
     dropped: int = 0
-    """Datagrams dropped before anybody has looked at them: their senders send more than their share."""
+    """Datagrams dropped before they were read, because there was no room or their sender exceeded its rate."""
     overdue: int = 0
-    """Requests whose owner did not answer them in time."""
+    """INVITEs that the transaction user did not answer in time."""
     failures: int = 0
-    """Errors of our own, each of which ended a transaction."""
+    """Unexpected exceptions of our own code while a message, event or timer was handled."""

@@ -1,4 +1,4 @@
-"""Requests and their answers for a user agent: the transaction user of one endpoint."""
+"""Sending requests and receiving answers for a user agent: the transaction user of one endpoint."""
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
 import asyncio
@@ -28,13 +28,13 @@ NO_ANSWER: Final = Response(408, "Request Timeout")
 UNREACHABLE: Final = Response(503, "Service Unavailable: the next hop cannot be reached")
 
 OnResponse: TypeAlias = Callable[[Response, Envelope | None], None]
-"""Gets each response to a request. Where none came it gets NO_ANSWER or UNREACHABLE, without an envelope."""
+"""Gets each response to a request; if none came, it gets NO_ANSWER or UNREACHABLE, without an envelope."""
 
 
 class Exchange:
-    """Sends requests from one address, brings each response to who asked, and hands on what comes in.
+    """Sends requests from one address, and passes responses to their requests' handlers.
 
-    `on_lost` is told the other end of each connection that is gone.
+    `on_request` and `on_ack` get what other elements send; `on_lost` gets the peer of each lost connection.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Exchange:
 
     @property
     def address(self) -> Hop:
-        """Where the endpoint listens."""
+        """The address at which others reach the endpoint."""
         return self._endpoint.address
 
     async def start(self) -> None:
@@ -83,7 +83,7 @@ class Exchange:
         await self._endpoint.start()
 
     async def close(self) -> None:
-        """Stop what runs in the background and free the sockets."""
+        """Cancel the background tasks and close the sockets."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -91,7 +91,7 @@ class Exchange:
         await self._endpoint.close()
 
     def token(self) -> str:
-        """Return a fresh value for a tag or a Call-ID."""
+        """Return a new random value for a tag or a Call-ID."""
         return self.random.token(12).hex()
 
     def run(self, work: Coroutine[object, object, object]) -> None:
@@ -101,7 +101,7 @@ class Exchange:
         task.add_done_callback(self._tasks.discard)
 
     def send(self, request: Request, hop: Hop, on_response: OnResponse) -> TransactionKey | None:
-        """Send a request other than ACK; None where there is no room for it, and UNREACHABLE is told at once."""
+        """Send a request other than ACK; if there is no room for it, pass UNREACHABLE at once and return None."""
         try:
             key = self._endpoint.layer.send_request(request, hop, self._endpoint.now_s())
         except LocalError:
@@ -132,20 +132,20 @@ class Exchange:
         self._endpoint.keep_alive(hop, data)
 
     def on_stun_answer(self, callback: Callable[[bytes, Hop], None]) -> None:
-        """Have answers by STUN to keep-alives told, and where they came from."""
+        """Have `callback` called with each STUN answer to a keep-alive and its source."""
         self._endpoint.on_stun_answer(callback)
 
     def cancel(self, key: TransactionKey) -> None:
-        """Cancel an INVITE that was sent."""
+        """Cancel a sent INVITE."""
         self._endpoint.layer.cancel(key, self._endpoint.now_s())
         self._endpoint.flush()
 
     def cancelled_invite(self, envelope: Envelope) -> TransactionKey | None:
-        """Return the INVITE that a received CANCEL is about, or None."""
+        """Return the key of the INVITE that a received CANCEL is about, or None."""
         return self._endpoint.layer.cancelled_invite(envelope)
 
     def respond(self, key: TransactionKey, response: Response) -> None:
-        """Answer a request that came in."""
+        """Answer a received request."""
         self._endpoint.layer.respond(key, response, self._endpoint.now_s())
         self._endpoint.flush()
 

@@ -1,6 +1,6 @@
-"""The flow from a telephone to its proxy: keep-alives go out between messages, and their answers come back.
+"""A telephone's flow to its proxy: keep-alives and their answers.
 
-A pong on a connection (RFC 5626 §4.4.1) is not waited for: that a connection is gone its end tells.
+Nothing waits for a pong on a connection (RFC 5626 §4.4.1): a lost connection shows by its end.
 """
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
@@ -20,12 +20,12 @@ _LEAST_WAIT_S: Final = 0.001
 
 
 class FlowTransport(Transport):
-    """A transport that sends keep-alives, which no trace shows, and hands on the answers to those by STUN."""
+    """A transport that also sends keep-alives, which are not traced, and passes on STUN answers to them."""
 
     on_stun_answer: Callable[[bytes, Hop], None] | None = None
 
     def keep_alive(self, hop: Hop, data: bytes) -> None:
-        """Send one keep-alive to `hop`, over a connection only where there is one; a loss shows in silence."""
+        """Send one keep-alive to `hop`; for TCP and TLS only over an open connection. Failures are not reported."""
         if hop.reliable:
             if self._connection(hop) is not None:
                 self.send(Outgoing(hop, data, None))
@@ -33,7 +33,7 @@ class FlowTransport(Transport):
             self._udp.send(data, hop.host, hop.port)
 
     def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
-        """Record a message that is being sent."""
+        """Record a message that is being sent, unless it is a keep-alive."""
         if data != PING:
             super().trace(transport, source, target, data)
 
@@ -45,7 +45,7 @@ class FlowTransport(Transport):
 
 
 class FlowKeeper:
-    """Keeps the flow to `hop` open; `on_failure` is told why it has failed, and then nothing more is sent."""
+    """Keeps the flow to `hop` open; if the flow fails, calls `on_failure` with the reason and sends no more."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class FlowKeeper:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, flow_timer_s: int) -> None:
-        """Begin, after a registration over the flow; see `KeepAlive.start`."""
+        """Start after a registration over the flow; see `KeepAlive.start`."""
         self._core.start(asyncio.get_running_loop().time(), flow_timer_s)
         self._set_timer()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending keep-alives."""
         self._core.stop()
         self._set_timer()
 
     def receive(self, data: bytes, source: Hop) -> None:
-        """Take in an answer by STUN; one that comes from elsewhere counts for nothing."""
+        """Process a STUN answer; one from another hop is ignored."""
         if source == self._hop:
             self._core.receive(data, asyncio.get_running_loop().time())
             self._go_on()

@@ -1,4 +1,4 @@
-"""SIP over a byte stream: messages cut out of it by Content-Length (RFC 3261 §18.3), keep-alives answered."""
+"""SIP over a byte stream: splitting it into messages by Content-Length (RFC 3261 §18.3), counting keep-alives."""
 
 import re
 from typing import Final
@@ -8,14 +8,14 @@ from voice_dpki.sip.message import MAX_MESSAGE_BYTES
 
 PING: Final = b"\r\n\r\n"
 PONG: Final = b"\r\n"
-"""Keep-alive of RFC 5626 §3.5.1: two line ends ask, one answers."""
+"""Keep-alive of RFC 5626 §3.5.1: two line ends are the ping, one is the pong."""
 
 _LINE_ENDS = re.compile(rb"(?:\r\n)+")
 _LENGTH = re.compile(rb"(?im)^(?:content-length|l)[ \t]*:[ \t]*([0-9]{1,6})[ \t]*\r?$")
 
 
 class FramingError(MalformedError):
-    """A stream that cannot be followed any further; `head` is the header after which that is so."""
+    """The stream cannot be split any further; `head` is the header at which splitting failed."""
 
     def __init__(self, message: str, head: bytes) -> None:
         super().__init__(message)
@@ -23,23 +23,23 @@ class FramingError(MalformedError):
 
 
 class StreamFramer:
-    """Collects what a connection receives and gives whole messages.
+    """Splits the bytes that a connection receives into whole messages.
 
-    Never holds more than one message of MAX_MESSAGE_BYTES beyond what was just received.
+    It never holds more than MAX_MESSAGE_BYTES beyond the bytes received last.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
         self._size: int | None = None
-        """How long the message is whose header has come, so that its body may come byte by byte."""
+        """Size of the message whose header has arrived, kept so that each piece of its body costs no new search."""
         self.error: FramingError | None = None
-        """Why the stream cannot be followed any further: a header without Content-Length, a message over the bound.
+        """Why the stream cannot be split any further: a header without one Content-Length, or a message too large.
 
-        Nothing is taken in any more; the connection must be closed.
+        Further bytes are ignored; the connection must be closed.
         """
         self.pings = 0
-        """Keep-alive requests seen and not yet answered; the owner sets it back."""
+        """Pings that are not answered yet; the owner resets the count."""
 
     @property
     def waiting(self) -> bool:
@@ -47,7 +47,7 @@ class StreamFramer:
         return len(self._buffer) > len(PING) or bool(self._buffer.strip(b"\r\n"))
 
     def receive(self, data: bytes) -> list[bytes]:
-        """Take in `data` and return the messages that are complete now; sets `error` where no more can come."""
+        """Add `data` and return the messages that are now complete; sets `error` if no more can follow."""
         self.feed(data)
         messages: list[bytes] = []
         while (message := self.next()) is not None:
@@ -55,18 +55,18 @@ class StreamFramer:
         return messages
 
     def feed(self, data: bytes) -> None:
-        """Take in `data`, from which `next` cuts messages."""
+        """Add `data` to the stream, from which `next` takes messages."""
         if self.error is None:
             self._buffer += data
 
     def next(self) -> bytes | None:
-        """Return the next message, or None where none is complete; sets `error` where no more can come."""
+        """Return the next message, or None if none is complete; sets `error` if no more can follow."""
         if self.error is not None:
             return None
         try:
             return self._next()
         except FramingError as error:
-            self.error = error.with_traceback(None)  # whose frames hold this framer, and with it all that came
+            self.error = error.with_traceback(None)  # its frames would keep this framer and its data alive
             self._buffer.clear()
             return None
 
@@ -81,7 +81,7 @@ class StreamFramer:
         return message
 
     def _read_header(self) -> int | None:
-        """Return how long the next message is, or None where its header has not come whole."""
+        """Return the size of the next message in bytes, or None if its header is not complete."""
         self._skip_line_ends()
         end = self._buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if end < 0:
@@ -97,15 +97,15 @@ class StreamFramer:
         return size
 
     def _skip_line_ends(self) -> None:
-        """Drop line ends between messages (RFC 3261 §7.5), counting those that ask for an answer."""
+        """Drop line ends between messages (RFC 3261 §7.5), counting the pings among them."""
         found = _LINE_ENDS.match(self._buffer)
         size = found.end() if found else 0
-        del found  # while it lives the buffer cannot shrink
+        del found  # a match locks the buffer's size
         if not size:
             return
         pings, rest = divmod(size, len(PING))
         self.pings += pings
-        is_half = rest and bytes(self._buffer[size : size + 1]) in (b"", b"\r")  # perhaps of a ping
+        is_half = rest and bytes(self._buffer[size : size + 1]) in (b"", b"\r")  # perhaps half of a ping
         del self._buffer[: size - rest if is_half else size]
         self._searched = 0
 

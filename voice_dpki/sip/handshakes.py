@@ -1,6 +1,7 @@
-"""TLS at a SIP port: handshakes under way are bounded in number and in time before anything is spent on them.
+"""TLS at a SIP port, with bounds on the number and duration of handshakes.
 
-An event loop's own TLS server begins a handshake with whoever connects, and tells nobody until it is over.
+An event loop's own TLS server starts a handshake with every client and reports it only once it is over, so its
+handshakes cannot be counted.
 """
 # ruff: noqa: TID251 - this is a shell: it holds the sockets
 
@@ -17,16 +18,16 @@ from voice_dpki.sip.hop import source_of
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1_024
-"""Connections that wait to be accepted; a peer for whom there is no room tries again after a second."""
+"""Connections that may wait to be accepted; a peer for which there is no room tries again after a second."""
 _NO_FILES_S: Final = 0.1
-"""How long nothing is accepted after the system had no room for another connection."""
+"""Pause after the system had no room for another connection."""
 
 
 class TlsListener:
     """Listens for TLS; each handshake that succeeds becomes a connection of `make`.
 
-    Where too many are under way, the oldest makes way, of the same source if that has its share: silence keeps
-    nobody out. `on_refused(source)` is told.
+    If too many handshakes are under way, the oldest one is cancelled, or the source's own oldest one if the source
+    has used up its share. Silent clients thus cannot keep others out. `on_refused(source)` is called for each.
     """
 
     def __init__(
@@ -45,11 +46,11 @@ class TlsListener:
         self._open: dict[asyncio.Task[None], str] = {}
 
     def __len__(self) -> int:
-        """Handshakes under way."""
+        """Return the number of handshakes under way."""
         return len(self._open)
 
     def start(self, host: str, port: int) -> int:
-        """Listen, and return the port; raises OSError."""
+        """Start listening and return the port; raises OSError."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
@@ -57,7 +58,7 @@ class TlsListener:
         return int(self._listener.getsockname()[1])
 
     async def close(self) -> None:
-        """Stop listening, and break off what is under way."""
+        """Stop listening and cancel the handshakes under way."""
         tasks = [*self._open, *([self._accepting] if self._accepting else [])]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Where messages come from and go to, and the numbers that protocol text holds."""
+"""Hops, the sources and destinations of messages, and readers of the numbers in protocol text."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ _MIXED_IPV6 = re.compile(r"(?a)\[([0-9A-Fa-f:]{2,40}:[0-9]{1,3}(?:\.[0-9]{1,3}){
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Where a message comes from or goes to: transport ("udp", "tcp" or "tls") and a numeric address."""
+    """A message's source or destination: transport ("udp", "tcp" or "tls") and a numeric address."""
 
     transport: str
     host: str
     port: int
     flow: int | None = field(default=None, compare=False)
-    """The flow that a message came on, or must go on (RFC 5626): a connection's number, and 0 for UDP.
+    """The flow that brought a message, or that it must take (RFC 5626): a connection's number, or 0 for UDP.
 
-    None lets the transport make a connection, or prefer TCP for a large request.
+    If it is None, a connection may be opened, and a large request may go over TCP instead of UDP.
     """
 
     @classmethod
@@ -66,9 +66,9 @@ class Hop:
 
 
 def source_of(host: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address.
+    """Return the source that an address belongs to: an IPv4 address, or the /64 of an IPv6 address.
 
-    IPv4 addresses written as IPv6, as a socket on [::] gives them, are sources each for itself.
+    An IPv4-mapped address, as a socket on [::] gives it, counts as its IPv4 address.
     """
     if ":" not in host:
         return host
@@ -80,9 +80,10 @@ def source_of(host: str) -> str:
 
 
 def plain_ipv6(text: str) -> str:
-    """Return `text` with each IPv6 reference that ends in an IPv4 address in plain form.
+    """Return `text` with every bracketed IPv6 address that ends in an IPv4 address rewritten in canonical form.
 
-    sipmessage reads only what RFC 3261's grammar says by mistake, with a colon too many (RFC 5118 §4.10).
+    sipmessage accepts such addresses only as the mistaken grammar of RFC 3261 has them, with an extra colon
+    (RFC 5118 §4.10).
     """
     return _MIXED_IPV6.sub(_in_plain_form, text) if "[" in text else text
 
@@ -95,16 +96,16 @@ def _in_plain_form(match: re.Match[str]) -> str:
 
 
 def is_numeric_host(host: str) -> bool:
-    """Whether `host` is an IPv4 address in dotted form or a bare IPv6 address; nothing here resolves names."""
+    """Return whether `host` is a dotted IPv4 address or a bare IPv6 address; nothing here resolves names."""
     parts = host.split(".")
     dotted = len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts)
     return dotted or is_ipv6(host)
 
 
 def read_number(text: str, most: int) -> int | None:
-    """Return the decimal number in `text`, leading zeros allowed, or None where it is none or over `most`.
+    """Return the decimal number in `text`, leading zeros allowed; None if it is not a number or exceeds `most`.
 
-    `int` alone raises beyond 4,300 digits, and takes the digits of any script.
+    `int` alone raises beyond 4,300 digits and accepts the digits of any script.
     """
     digits = text.lstrip("0") or "0"
     if not text.isascii() or not text.isdigit() or len(digits) > len(str(most)) or int(digits) > most:
@@ -113,16 +114,17 @@ def read_number(text: str, most: int) -> int | None:
 
 
 def check_quotes(text: str, what: str) -> None:
-    """Refuse text with more quotes than an honest sender needs; raises MalformedError.
+    """Check that text has no more quotes than an honest sender needs; raises MalformedError.
 
-    Parsers by regular expressions, sipmessage's among them, try each quote as the begin of a string.
+    Parsers by regular expressions, sipmessage's among them, try every quote as the start of a string, which is slow
+    if there are many.
     """
     if text.count('"') > MAX_QUOTES:
         raise MalformedError(f"{what} has more than {MAX_QUOTES} quotes")
 
 
 def read_port(text: str) -> int:
-    """Return the port in `text`; raises MalformedError."""
+    """Return the port in `text`, from 1 to 65535; raises MalformedError."""
     port = read_number(text, 65_535)
     if not port:
         raise MalformedError("a port is not from 1 to 65535")
@@ -130,9 +132,9 @@ def read_port(text: str) -> int:
 
 
 def uri_hop(uri: URI) -> Hop | None:
-    """Return the hop that a SIP URI names directly, or None where it takes a route table (RFC 3263 §4).
+    """Return the hop that a SIP URI names directly, or None if it needs resolution (RFC 3263 §4).
 
-    A sips: URI is for TLS, whatever its parameters say (RFC 5630 §3.1.3).
+    A sips: URI means TLS, whatever its parameters say (RFC 5630 §3.1.3).
     """
     host = bare_host(uri.host)
     if uri.scheme not in ("sip", "sips") or not is_numeric_host(host):

@@ -1,10 +1,10 @@
-"""Numeric hosts in their two spellings: in brackets in URIs, Via and "host:port", bare elsewhere (RFC 5118)."""
+"""Numeric hosts in two forms: IPv6 has brackets in URIs, Via and "host:port", and none elsewhere (RFC 5118)."""
 
 from ipaddress import IPv6Address
 
 
 def bare_host(text: str) -> str:
-    """Return a host without brackets; an IPv6 address in its one canonical form (RFC 5952), others as they are."""
+    """Return a host without brackets: an IPv6 address in its canonical form (RFC 5952), any other unchanged."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" not in host:
         return text
@@ -15,12 +15,12 @@ def bare_host(text: str) -> str:
 
 
 def host_text(host: str) -> str:
-    """Return a bare host as it is written before a port: an IPv6 address in brackets."""
+    """Return a bare host in the form that stands before a port: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def is_ipv6(host: str) -> bool:
-    """Whether a bare host is an IPv6 address; none with a zone, which means something on one machine only."""
+    """Return whether a bare host is an IPv6 address without a zone; a zone has a meaning on one machine only."""
     if ":" not in host or "%" in host:
         return False
     try:

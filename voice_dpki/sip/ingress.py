@@ -1,7 +1,7 @@
-"""What the sockets of one element bring, worked on by turns of its senders and in slices of time.
+"""The queue of received messages of one element: senders take turns, and the work is done in short slices.
 
-The kernel has one queue for all who send datagrams, and a flood fills it. So the socket is emptied first, which is
-cheap, and the costly part waits for its turn (`Turns`).
+The kernel has one queue for the datagrams of all senders, and a flood fills it. The socket is therefore emptied
+first, which is cheap, and the costly processing of each message waits for its sender's turn (`Turns`).
 """
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
@@ -15,9 +15,9 @@ from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.turns import Turns
 
 SLICE_S: Final = 0.002
-"""How long messages are worked on before the sockets, timers and tasks of the event loop have their time."""
+"""Longest time that messages are processed before the event loop serves sockets, timers and tasks again."""
 SLICE_MESSAGES: Final = 32
-"""How many at most: each may leave a task that costs as much again."""
+"""Most messages in one slice: each may start a task that costs as much again."""
 
 Work: TypeAlias = Callable[[], None]
 
@@ -25,9 +25,10 @@ _source_of = lru_cache(4_096)(source_of)
 
 
 class Ingress:
-    """Queues messages by sender and works on them on the running event loop.
+    """Queues messages by sender and processes them on the running event loop.
 
-    `on_datagram(data, host, port)` gets each datagram, `on_dropped(source, count)` is told of those without room.
+    `on_datagram(data, host, port)` gets each datagram; `on_dropped(source, count)` learns that `count` datagrams
+    were dropped because `source` sent one.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Ingress:
         self._closed = False
 
     def datagram(self, data: bytes, host: str, port: int) -> None:
-        """Let a datagram wait for its turn, or drop it: the newest of a sender that has its share, or its rate."""
+        """Queue a datagram; drop it if its sender has used up its share of the room, or a stranger its rate."""
         source = host if ":" not in host else _source_of(host)
         now_s = self._loop.time()
         is_known = self._senders.is_known(source, now_s)
@@ -58,12 +59,12 @@ class Ingress:
         self._wake()
 
     def stream(self, source: str, work: Work) -> None:
-        """Let a connection wait for its turn; it may wait for one at a time."""
+        """Queue a connection's next piece of work; a connection may have one queued at a time."""
         self._turns.put_stream(source, work, is_known=self._senders.is_known(source, self._loop.time()))
         self._wake()
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Stop processing; queued messages are dropped."""
         self._closed = True
         if self._next is not None:
             self._next.cancel()
@@ -76,7 +77,7 @@ class Ingress:
         self._next = None
         try:
             self._work_for_a_slice()
-        finally:  # an error ends the work on its message only
+        finally:  # an error ends the processing of its own message only
             if self._turns:
                 self._wake()
 

@@ -1,7 +1,7 @@
-"""Keep-alives of one flow (RFC 5626 §4.4): when they are sent, and what tells that the flow has failed.
+"""Keep-alives of one flow (RFC 5626 §4.4): when they are sent, and how the flow's failure is detected.
 
-Over UDP they are STUN Binding requests, sent again as RFC 5389 §7.2.1 says, whose answers tell where the proxy sees
-the telephone; over a connection they are two line ends.
+Over UDP they are STUN Binding requests, retransmitted as RFC 5389 §7.2.1 says; their answers tell the telephone's
+address as the proxy sees it. Over a connection they are two line ends.
 """
 
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from voice_dpki.sip.hop import Hop
 from voice_dpki.sip.stun import TRANSACTION_BYTES, binding_request, read_binding_answer
 
 SENDINGS: Final = 7
-"""How often a request is sent before its server counts as silent (RFC 5389 §7.2.1, Rc)."""
+"""How often a request is sent before its server is taken for dead (RFC 5389 §7.2.1, Rc)."""
 _LAST_WAIT: Final = 16
-"""How many RTOs an answer may take after the last of them (RFC 5389 §7.2.1, Rm)."""
+"""How many RTOs to wait for an answer after the last sending (RFC 5389 §7.2.1, Rm)."""
 _LEAST_OF_FLOW_TIMER: Final = 0.8
-"""Where the interval begins that Flow-Timer ends (RFC 5626 §4.4)."""
+"""Shortest wait between keep-alives, as a part of Flow-Timer, which is the longest (RFC 5626 §4.4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAliveTimes:
-    """Intervals between keep-alives, each as least and most, and the first wait for an answer; all in seconds."""
+    """Intervals between keep-alives, each as minimum and maximum, and the retransmission timeout; in seconds."""
 
     datagram_s: tuple[float, float] = (24.0, 29.0)
     """RFC 5626 §4.4.2: NATs forget a UDP flow after as little as 30 s."""
     connection_s: tuple[float, float] = (96.0, 120.0)
     """RFC 5626 §4.4.1: the lower bound is 20 percent less than the upper one."""
     rto_s: float = 0.5
-    """RFC 5389 §7.2.1; it doubles with each sending."""
+    """RFC 5389 §7.2.1; it doubles with each retransmission."""
 
 
 class KeepAlive:
     """The keep-alives of the flow to `hop`, from `start` to `stop` or failure.
 
-    There are proxies without STUN. So silence counts as failure only where the server has answered before, and an
-    error only where it has answered since `start`.
+    Some proxies have no STUN. Silence therefore counts as failure only if the server has ever answered, and an
+    error only if it has answered since `start`.
     """
 
     def __init__(self, hop: Hop, times: KeepAliveTimes, random: Random) -> None:
         self.next_s: float | None = None
-        """When `handle_timer` is to be called; None while there is nothing to do."""
+        """When `handle_timer` must be called; None while there is nothing to do."""
         self.failure: str | None = None
         """Why the flow has failed; None while it has not."""
         self._hop = hop
@@ -55,9 +55,9 @@ class KeepAlive:
         self._mapped: tuple[str, int] | None = None
 
     def start(self, now_s: float, flow_timer_s: int = 0) -> None:
-        """Begin, after a registration whose answer had `flow_timer_s` as Flow-Timer, or 0 without.
+        """Start after a registration; `flow_timer_s` is the Flow-Timer of its answer, 0 if it had none.
 
-        The first request goes out at once and tells where the proxy sees this flow.
+        The first keep-alive is due at once; over UDP, its answer tells the flow's address as the proxy sees it.
         """
         usual = self._times.connection_s if self._hop.reliable else self._times.datagram_s
         self._between_s = (_LEAST_OF_FLOW_TIMER * flow_timer_s, float(flow_timer_s)) if flow_timer_s else usual
@@ -65,11 +65,11 @@ class KeepAlive:
         self.next_s = now_s
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending keep-alives."""
         self.next_s = self._transaction = None
 
     def handle_timer(self, now_s: float) -> bytes | None:
-        """Return what is to be sent now, if anything is; sets `failure` where the server has become silent."""
+        """Return the keep-alive that is due now, or None; sets `failure` if the server no longer answers."""
         if self.next_s is None or now_s < self.next_s:
             return None
         if self._hop.reliable:
@@ -86,7 +86,7 @@ class KeepAlive:
         return binding_request(self._transaction)
 
     def receive(self, data: bytes, now_s: float) -> None:
-        """Take in an answer by STUN from `hop`; sets `failure` for an error, and for an address that changed."""
+        """Process a STUN answer from `hop`; sets `failure` for an error, and if our address has changed."""
         if self._transaction is None:
             return
         try:
@@ -104,7 +104,7 @@ class KeepAlive:
         self._wait(now_s)
 
     def _refused(self, why: str, now_s: float) -> None:
-        """Take an error for failure once the flow has worked; before, to register anew would change nothing."""
+        """Take an error for a failure if the flow has worked; before that, registering again would not help."""
         self._transaction = None
         if self._mapped is not None:
             self._fail(why)
@@ -123,7 +123,7 @@ class KeepAlive:
         self.failure = why
 
     def _wait(self, now_s: float) -> None:
-        """Wait for a part of the interval drawn anew each time, so that telephones do not send in step."""
+        """Wait for a random part of the interval, so that telephones do not send in step."""
         least_s, most_s = self._between_s
         part = int.from_bytes(self._random.token(2), "big") / 65_536
         self.next_s = now_s + least_s + (most_s - least_s) * part

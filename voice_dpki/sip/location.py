@@ -1,7 +1,7 @@
-"""Where a domain's users are: the bindings that REGISTER makes (RFC 3261 §10.3), bounded in number and in time.
+"""The location service of a domain: bindings made by REGISTER (RFC 3261 §10.3), bounded in number and in time.
 
-A telephone that cannot be called at its contact is called on its flow: the connection, or the address and port,
-that its REGISTER came from (RFC 5626). Its registrar is its proxy here, so no Path is needed.
+A telephone that cannot be reached at its contact is called on its flow: the connection, or the address and port,
+from which its REGISTER came (RFC 5626). Registrar and proxy are one element here, so no Path is needed.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ MIN_EXPIRES_S: Final = 30
 DEFAULT_EXPIRES_S: Final = 600
 MAX_EXPIRES_S: Final = 3_600
 MAX_FLOW_EXPIRES_S: Final = 240
-"""A connection is closed after 300 s without a message, so the telephone has to register again before."""
+"""Connections are closed after 300 s without a message, so the telephone must register again before that."""
 MAX_BINDINGS: Final = 4
-"""Contacts one user may have at a time; a new one displaces the oldest."""
+"""Most contacts of one user at a time; a new one displaces the oldest."""
 MAX_INSTANCE_CHARS: Final = 256
 
 _INSTANCE: Final = "+sip.instance"
 _REG_ID: Final = "reg-id"
 _ANY_FLOW: Final = 0
-"""The flow of a UDP hop: this socket and that address."""
+"""The flow number of every UDP hop, whose flow is our socket and the hop's address."""
 
 
 class IntervalTooBriefError(PeerError):
-    """A registration for less time than the registrar grants: answered with 423 and Min-Expires."""
+    """A registration for less than the registrar's shortest time: answered with 423 and Min-Expires."""
 
 
 class OutOfOrderError(PeerError):
-    """A REGISTER of the same Call-ID whose CSeq does not grow (RFC 3261 §10.3 step 7): answered with 500."""
+    """A REGISTER with the same Call-ID and no higher CSeq (RFC 3261 §10.3 step 7): answered with 500."""
 
 
 class NoFirstHopError(PeerError):
@@ -43,7 +43,7 @@ class NoFirstHopError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request to a telephone goes: `hop`, and where that flow is gone `fallback`, if there is one."""
+    """Where a request to a telephone goes: `hop`, or `fallback` if that flow is gone."""
 
     hop: Hop
     fallback: Hop | None = None
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One contact of a user, until `expires_s` of the registrar's clock."""
+    """One contact of a user, valid until `expires_s` of the registrar's clock."""
 
     uri: URI
     expires_s: float
@@ -59,20 +59,20 @@ class Binding:
     sequence: int
     target: Target
     instance: str = ""
-    """The telephone's +sip.instance as it was written, or "" (RFC 5626 §4.1)."""
+    """The telephone's +sip.instance as received, or "" (RFC 5626 §4.1)."""
     reg_id: int = 0
-    """Which of the telephone's flows this is, from 1; 0 where it registered without outbound."""
+    """Number of this flow among the telephone's, from 1; 0 if it registered without outbound."""
 
     @property
     def contact(self) -> str:
-        """The contact's value for a 200, without its time."""
+        """The Contact value for a 200, without the expiry time."""
         flow = f";{_REG_ID}={self.reg_id}" if self.reg_id else ""
         return f"<{self.uri}>" + (f";{_INSTANCE}={self.instance}{flow}" if self.instance else "")
 
     def is_replaced_by(self, wanted: "_Wanted") -> bool:
-        """Whether a contact is this binding, made again (RFC 3261 §10.3, RFC 5626 §6).
+        """Return whether a new contact replaces this binding (RFC 3261 §10.3, RFC 5626 §6).
 
-        A telephone that has restarted is known by its instance, whatever its port and Call-ID are now.
+        A telephone that has restarted is recognised by its instance, even if its port and Call-ID are new.
         """
         same_instance = bool(self.instance) and self.instance == wanted.instance
         same_flow = self.reg_id == wanted.reg_id or 0 in (self.reg_id, wanted.reg_id)
@@ -81,7 +81,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A contact of a REGISTER, and the seconds to grant it; 0 removes it."""
+    """A contact of a REGISTER, and the time to grant it in seconds; 0 removes it."""
 
     uri: URI
     granted_s: int
@@ -91,7 +91,7 @@ class _Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ExpiryBounds:
-    """What a registrar grants, in seconds: less than `least` is refused, more than `most` is cut."""
+    """The times that a registrar grants, in seconds: less than `least` is refused, more than `most` is reduced."""
 
     least: int = MIN_EXPIRES_S
     default: int = DEFAULT_EXPIRES_S
@@ -106,7 +106,7 @@ class Location:
         self._bindings: dict[str, list[Binding]] = {}
 
     def find(self, user: str, now_s: float) -> tuple[Binding, ...]:
-        """Return the user's bindings that hold at `now_s`, the latest first."""
+        """Return the user's bindings that are valid at `now_s`, the latest first."""
         live = [binding for binding in self._bindings.get(user, ()) if binding.expires_s > now_s]
         if live:
             self._bindings[user] = live
@@ -115,14 +115,14 @@ class Location:
         return tuple(live)
 
     def drop(self, user: str, binding: Binding) -> None:
-        """Forget a binding whose flow is dead, unless it was made again meanwhile."""
+        """Remove a binding whose flow is dead, unless a new one has replaced it meanwhile."""
         self._bindings[user] = [each for each in self._bindings.get(user, ()) if each is not binding]
 
     def register(self, user: str, request: Request, call_id: str, sequence: int, source: Hop, now_s: float) -> None:
-        """Apply a REGISTER that `user` was authenticated for: all of it, or nothing.
+        """Apply a REGISTER for which `user` was authenticated, as a whole or not at all.
 
-        Raises IntervalTooBriefError, OutOfOrderError, NoFirstHopError, or MalformedError for contacts that cannot
-        be read or are more than MAX_BINDINGS.
+        Raises IntervalTooBriefError, OutOfOrderError, NoFirstHopError, or MalformedError if contacts are malformed
+        or more than MAX_BINDINGS.
         """
         bindings = list(self.find(user, now_s))
         most_s = min(self.bounds.most, MAX_FLOW_EXPIRES_S) if source.reliable else self.bounds.most
@@ -148,7 +148,7 @@ class Location:
         self._bindings[user] = bindings[:MAX_BINDINGS]
 
     def _wanted(self, request: Request, bindings: Sequence[Binding], most_s: int) -> list[_Wanted]:
-        """Return the contacts that a REGISTER sets or removes, for `most_s` seconds at most."""
+        """Return the contacts that a REGISTER sets or removes, each granted at most `most_s` seconds."""
         contacts = header_values(request, "Contact")
         header = request.headers.get("Expires")
         if contacts == ["*"]:
@@ -185,16 +185,17 @@ class Location:
 
 
 def supports_outbound(request: Request) -> bool:
-    """Whether the sender says that it registers over flows (RFC 5626 §4.2.1)."""
+    """Return whether the sender says that it supports registration over flows (RFC 5626 §4.2.1)."""
     return "outbound" in (value.lower() for value in header_values(request, "Supported"))
 
 
 def target_of(request: Request, contact: URI, source: Hop, *, flow_only: bool = False) -> Target:
-    """Return where requests to `contact` go, which came in `request` straight from `source`.
+    """Return where requests to `contact` go; it came in `request`, directly from `source`.
 
-    They take the flow of the request where `flow_only` says so, where it is a connection, or where the contact is
-    not where the telephone sends from: then there is a NAT between. A UDP port counts only if the telephone asked
-    for answers at it (`rport`, RFC 3581): others send from one port and listen at another.
+    They take the flow of the request if `flow_only` is set, if the flow is a connection, or if the contact differs
+    from the telephone's source address, which means that there is a NAT in between. A different UDP port means a
+    NAT only if the telephone asked for answers at its source port (`rport`, RFC 3581): other telephones send from
+    one port and listen at another.
     """
     named = uri_hop(contact)
     flow = replace(source, flow=source.flow or _ANY_FLOW)

@@ -1,7 +1,7 @@
 """The four transaction state machines as tables (RFC 3261 §17, corrected by RFC 6026 §7).
 
-Everything that moves a transaction's state stands here. A pair of state and input that a table does not list
-changes nothing and does nothing.
+Everything that changes a transaction's state is in this module. A pair of state and input that a table does not
+list has no effect.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ class Input(Enum):
     """What happens to a transaction: messages in, responses from the transaction user, timers, transport."""
 
     REQUEST = auto()
-    """The request, received again."""
+    """A retransmission of the request."""
     ACK = auto()
     PROVISIONAL = auto()
-    """A 1xx response: received by a client, given by the transaction user to a server."""
+    """A 1xx response: received by a client, or sent by a server's transaction user."""
     SUCCESS = auto()
     """A 2xx response, likewise."""
     FAILURE = auto()
@@ -37,7 +37,7 @@ class Input(Enum):
     RETRANSMIT = auto()
     """Timer A, E or G."""
     TIMEOUT = auto()
-    """Timer B, F or H; in Proceeding: a cancelled INVITE stays unanswered (RFC 3261 §9.1)."""
+    """Timer B, F or H; for an INVITE client in Proceeding, no answer came after its CANCEL (RFC 3261 §9.1)."""
     LINGER = auto()
     """Timer D, I, J, K, L or M."""
     TRYING_DUE = auto()
@@ -47,24 +47,24 @@ class Input(Enum):
     BROKEN = auto()
     """The transport could not send."""
     OVERDUE = auto()
-    """The transaction user has not answered in time: its task died, or its own bound is missing."""
+    """The transaction user has not answered in time: its task died, or has no timeout of its own."""
 
 
 class Action(Enum):
-    """What a step does besides moving the state."""
+    """What a step does besides changing the state."""
 
     SEND = auto()
     """Send the request or the latest response once more."""
     DELIVER = auto()
-    """Hand the message to the transaction user."""
+    """Pass the message to the transaction user."""
     ACKNOWLEDGE = auto()
     """Send the ACK for a response from 300 to 699."""
     SEND_TRYING = auto()
     """Send 100 unless the transaction user has answered."""
     PATIENCE = auto()
-    """Start timer C, again where the response says so, or send the CANCEL that waited for a provisional one."""
+    """Start timer C, or restart it unless the response is 100; or send a CANCEL that waited for this response."""
     EXTEND = auto()
-    """Give the transaction user its time again."""
+    """Restart the time within which the transaction user must answer."""
     FAIL = auto()
     """Answer 500 in the transaction user's place."""
     CANCEL = auto()
@@ -89,13 +89,13 @@ class Timers:
     ring_s: float = 900.0
     """How long an INVITE may go without a final response, however many provisional ones begin timer C anew."""
     answer_s: float = 300.0
-    """A request whose owner has been silent for so long is ended for it, an INVITE with 500.
+    """A request that the transaction user has not answered in this time is ended, an INVITE with 500.
 
-    Longer than timer C and the wait for a cancelled request's response together.
+    It is longer than timer C and the wait for a cancelled request's response together.
     """
     trying_after_s: float = 0.2
     flow_s: float = 5.0
-    """How long a request on a telephone's flow may have no response at all: its NAT may have forgotten it."""
+    """How long a request on a telephone's flow may go without any response: its NAT may have dropped the flow."""
 
     @property
     def patience_s(self) -> float:
@@ -105,9 +105,9 @@ class Timers:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A timer that a state starts: the input that it becomes, and its length, one of those in `Timers`.
+    """A timer that a state starts: the input that it gives, and its length, which names a field of `Timers`.
 
-    Over TCP some have the same length, some are not needed and some fire at once.
+    Over TCP and TLS, some timers have the same length, some are not needed, and some fire at once.
     """
 
     input: Input
@@ -119,7 +119,7 @@ class Arm:
 class Machine:
     """One state machine: its start, its steps, and the timers that entering a state starts.
 
-    Entering a state that `entry` lists stops all timers first; any other state keeps them running.
+    Entering a state that `entry` lists stops all timers first; entering any other state keeps them running.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""SIP messages from outside: parsed within bounds, and built as RFC 3261 §8 says.
+"""SIP messages: received ones are parsed within bounds, own ones are built as RFC 3261 §8 says.
 
-sipmessage holds and prints the messages. What it leaves open is closed here: size, folded lines, doubled header
-fields, Content-Length, characters that another parser could take for a line end. Header fields that an element
-does not change stay the text that arrived; a rewritten parameter would be another one to its owner.
+sipmessage holds and serialises the messages. This module adds the checks that it lacks: size, folded lines,
+repeated header fields, Content-Length, characters that another parser could take for a line end. Header fields that
+an element does not change stay as received, because their owner might not recognise a rewritten parameter.
 """
 
 import re
@@ -16,19 +16,19 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hop import Hop, check_quotes, is_numeric_host, plain_ipv6, read_number, uri_hop
 from voice_dpki.sip.via import TopVia, parse_via, stamp_via
 
-__all__ = ["Hop", "is_numeric_host", "uri_hop"]  # besides what is defined here, for those who read messages
+__all__ = ["Hop", "is_numeric_host", "uri_hop"]  # re-exported for users of this module
 
 MAX_MESSAGE_BYTES: Final = 65_536
-"""A UDP datagram cannot hold more; over TCP the same bound is kept."""
+"""A UDP datagram cannot hold more; the same bound applies over TCP."""
 MAX_HEADER_FIELDS: Final = 128
 MAX_LINE_BYTES: Final = 8_192
 """Longest header field; an Identity header with a PASSporT has about 1 KiB."""
 MAX_FIELD_CHARS: Final = 16_384
-"""All values of a header field other than Identity, of which each is looked at by itself."""
+"""Most characters of all values of one header field together, except Identity, whose values are read one by one."""
 MAX_URI_CHARS: Final = 512
 MAX_ADDRESS_CHARS: Final = 1_024
 MAX_VIAS: Final = 70
-"""Max-Forwards starts at 70 (RFC 3261 §8.1.1.6), so more hops than that cannot have been honest."""
+"""Max-Forwards starts at 70 (RFC 3261 §8.1.1.6), so an honest message has no more hops than that."""
 
 MAGIC_COOKIE: Final = "z9hG4bK"
 """Begins every branch of an RFC 3261 element (§8.1.1.7)."""
@@ -79,7 +79,7 @@ _CONTROL_TEXT = re.compile(r"[\x00-\x1f\x7f]")
 _TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]{1,256}\Z")
 _STATUS_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
 _LONG_NUMBER = re.compile(r"(?ai)\btel:[^;>\s]{64}")
-"""No telephone number is that long, and sipmessage takes quadratic time to find out."""
+"""A number longer than any telephone number; sipmessage takes quadratic time to reject it."""
 _VERSION = re.compile(rb"(?i)SIP/[0-9]{1,4}\.[0-9]{1,4}\Z")
 _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,63}):[!-~]")
 _CSEQ = re.compile(r"([0-9]{1,64})[ \t]+([^ \t]{1,64})\Z")
@@ -95,13 +95,13 @@ METHODS: Final = frozenset(
 )
 """The methods of the IANA registry; any other is unknown (RFC 3261 §21.5.2)."""
 SCHEMES: Final = (b"sip", b"sips", b"tel")
-"""What a Request-URI can be read as."""
+"""Supported schemes of a Request-URI."""
 MAX_CSEQ: Final = (1 << 32) - 1
-"""A sequence number is below 2**32 here; RFC 3261 §8.1.1.5 has requests begin below 2**31."""
+"""Sequence numbers are below 2**32 here; RFC 3261 §8.1.1.5 wants those of new requests to be below 2**31."""
 
 
 class UnsupportedError(MalformedError):
-    """A request that another status than 400 answers best: 416, 501 or 505 (RFC 4475)."""
+    """A request to be answered with a more specific status than 400: 416, 501 or 505 (RFC 4475)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -110,7 +110,7 @@ class UnsupportedError(MalformedError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What every element must understand of a message (RFC 3261 §8.1.1), in typed form."""
+    """The header fields that every element must understand (RFC 3261 §8.1.1), in typed form."""
 
     via: TopVia
     call_id: str
@@ -121,9 +121,9 @@ class Envelope:
 
 
 def parse_message(data: bytes) -> Request | Response:
-    """Parse one whole message; its body is cut to Content-Length (RFC 3261 §18.3).
+    """Parse one whole message; its body is truncated to Content-Length (RFC 3261 §18.3).
 
-    Raises MalformedError on any bytes that are not one SIP message within the bounds above.
+    Raises MalformedError unless the bytes are one SIP message within the bounds above.
     """
     head, separator, body = data.partition(b"\r\n\r\n")
     if not separator or len(data) > MAX_MESSAGE_BYTES:
@@ -145,7 +145,7 @@ def parse_message(data: bytes) -> Request | Response:
 
 
 def _tidy_head(head: bytes) -> bytes:
-    """Unfold header fields and check what a line may hold, before anything is taken apart."""
+    """Unfold header fields and check the lines' number, sizes and characters, before anything is parsed."""
     if b"\r\n " in head or b"\r\n\t" in head:
         head = _FOLD.sub(b" ", head)
     lines = head.split(b"\r\n")
@@ -165,11 +165,11 @@ def _tidy_head(head: bytes) -> bytes:
 
 
 def _check_request_line(line: bytes) -> None:
-    """Find what is no request of SIP/2.0 with a URI that is known (RFC 3261 §7.1); raises UnsupportedError."""
+    """Check the SIP version and URI scheme of a request line (RFC 3261 §7.1); raises UnsupportedError."""
     _, _, rest = line.partition(b" ")
     uri, _, version = rest.partition(b" ")
     if line.startswith(b"SIP/") or not _VERSION.match(version):
-        return  # a status line, or no line of either kind: whoever parses it says so
+        return  # a status line, or neither kind of line, which the parser rejects
     if version.upper() != b"SIP/2.0":
         raise UnsupportedError("another version than SIP/2.0", 505)
     scheme = _SCHEME.match(uri)
@@ -188,9 +188,9 @@ def _cut_body(message: Request | Response) -> bytes:
 
 
 def _read(parse: Callable[[str], _Parsed] | Callable[[bytes], _Parsed], value: str | bytes, what: str) -> _Parsed:
-    """Call a parser of sipmessage; whatever it raises on odd input becomes MalformedError.
+    """Call a parser of sipmessage, and convert the errors that it raises on odd input to MalformedError.
 
-    TypeError is among it: a parameter named "self" breaks sipmessage's keyword arguments.
+    TypeError is one of them: a parameter named "self" breaks sipmessage's keyword arguments.
     """
     try:
         return parse(value)  # type: ignore[arg-type]
@@ -214,9 +214,9 @@ def parse_address(text: str) -> Address:
 
 
 def split_values(values: Iterable[str]) -> list[str]:
-    """Return the values of a list header field, one an item: commas in quotes or <> do not separate.
+    """Split the values of a list header field at commas, except in quotes or <>.
 
-    Not for challenges and credentials, whose commas divide parameters (RFC 3261 §7.3.1).
+    Not for challenges and credentials, whose commas separate parameters (RFC 3261 §7.3.1).
     """
     items: list[str] = []
     for value in values:
@@ -248,7 +248,7 @@ def header_values(message: Message, name: str) -> list[str]:
 
 
 def set_header_values(message: Message, name: str, values: Sequence[str]) -> None:
-    """Replace the header field `name`; no values remove it."""
+    """Replace the values of the header field `name`; if there are none, remove it."""
     if values:
         message.headers.setlist(name, list(values))
     else:
@@ -256,7 +256,7 @@ def set_header_values(message: Message, name: str, values: Sequence[str]) -> Non
 
 
 def required_header(message: Message, name: str) -> str:
-    """Return the header field `name`; raises MalformedError where it is missing or empty."""
+    """Return the header field `name`; raises MalformedError if it is missing or empty."""
     value = message.headers.get(name)
     if not value:
         raise MalformedError(f"no {name} header field (RFC 3261 §8.1.1)")
@@ -294,20 +294,21 @@ def _read_cseq(message: Request | Response) -> tuple[int, str]:
 
 
 def tag_of(address: Address) -> str:
-    """Return the tag parameter of a From or To, or "" where there is none."""
+    """Return the tag parameter of a From or To, or "" if there is none."""
     return address.parameters.get("tag") or ""
 
 
 def mark_received(request: Request, via: TopVia, source: Hop) -> None:
-    """Note in the topmost Via where the request really came from (RFC 3261 §18.2.1, RFC 3581 §4)."""
+    """Write the request's real source into the topmost Via (RFC 3261 §18.2.1, RFC 3581 §4)."""
     vias = header_values(request, "Via")
     set_header_values(request, "Via", [stamp_via(vias[0], via.host, source), *vias[1:]])
 
 
 def copy_request(request: Request, *, vias: Sequence[str] | None = None) -> Request:
-    """Return a copy whose header fields can be changed apart from the original's; `vias`, where given, come first.
+    """Return a copy with header fields of its own; `vias`, if given, replace the Via values and come first.
 
-    Elements want Via at the top (RFC 3261 §7.3.1), and so does who finds its request in an ICMP message.
+    RFC 3261 §7.3.1 recommends Via at the top, and `quoted_key` needs it there to find our request in an ICMP
+    message.
     """
     copy = Request(request.method, request.uri, request.body)
     if vias is not None:
@@ -319,7 +320,7 @@ def copy_request(request: Request, *, vias: Sequence[str] | None = None) -> Requ
 
 
 def copy_response(response: Response) -> Response:
-    """Return a copy whose header fields can be changed apart from the original's."""
+    """Return a copy with header fields of its own."""
     copy = Response(response.code, response.phrase, response.body)
     _copy_headers(response, copy)
     return copy
@@ -338,30 +339,30 @@ def make_response(
     to_tag: str = "",
     headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
-    """Build the response that RFC 3261 §8.2.6 asks for; `to_tag` is added where To has no tag yet."""
+    """Build a response as RFC 3261 §8.2.6 says; `to_tag` is added if To has no tag, except to a 100."""
     response = Response(status, one_line(phrase or default_phrase(status)))
     for name in ("Via", "From", "To", "Call-ID", "CSeq"):
         set_header_values(response, name, request.headers.getlist(name))
     to = response.headers.get("To", "") or ""
     if to_tag and status != 100 and not tag_of(parse_address(to)):
         response.headers.set("To", f"{to};tag={to_tag}")
-    for name, value in headers:  # what was unescaped on its way here must not end the line either
+    for name, value in headers:  # unescaped text may contain line ends
         response.headers.add(name, one_line(value))
     return response
 
 
 def default_phrase(status: int) -> str:
-    """Return the reason phrase that goes with `status`."""
+    """Return the default reason phrase of `status`."""
     return PHRASES.get(status, "Answer")
 
 
 def one_line(text: str) -> str:
-    """Return `text` fit for a header field: what another service wrote must not end the line."""
+    """Return `text` without control characters and bounded, so that text of another service cannot end the line."""
     return _CONTROL_TEXT.sub(" ", text)[:MAX_LINE_BYTES]
 
 
 def set_body(message: Message, body: bytes, content_type: str) -> None:
-    """Give `message` a body and say what it is."""
+    """Set the body and Content-Type of `message`."""
     message.body = body
     message.headers.set("Content-Type", content_type)
 

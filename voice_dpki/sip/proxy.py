@@ -62,9 +62,9 @@ _TOKEN_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request outside any dialog: the proxy's owner decides what becomes of it.
+    """A request outside any dialog, which the proxy's owner must answer or forward.
 
-    `request` belongs to the transaction: copy it before changing it.
+    `request` belongs to the transaction; copy it before changing it.
     """
 
     key: TransactionKey
@@ -79,9 +79,9 @@ class _Context:
 
     method: str
     request: Request | None
-    """None once a final response was sent."""
+    """None once a final response has been sent."""
     transport: str
-    """How the request came."""
+    """Transport over which the request came."""
     envelope: Envelope
     loop_digest: str
     client: TransactionKey | None = None
@@ -91,13 +91,13 @@ class _Context:
     """Whether the request had credentials that were accepted."""
     cancelled: bool = False
     over_flow: bool = False
-    """Whether the request went to a telephone's flow, which may be dead."""
+    """Whether the request was sent on a telephone's flow, which may be dead."""
     otherwise: Callable[[bool], None] | None = None
-    """What the owner does where no response comes at all."""
+    """The owner's function to call if no response comes at all."""
 
 
 class _RefusedError(PeerError):
-    """A request that is answered at once (RFC 3261 §16.3)."""
+    """A request that the proxy refuses at once (RFC 3261 §16.3)."""
 
     def __init__(self, status: int, phrase: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(phrase)
@@ -106,12 +106,12 @@ class _RefusedError(PeerError):
 
 
 class ProxyCore:
-    """The transaction user of a proxy, whose address is the layer's, over UDP and TCP alike.
+    """The transaction user of a proxy. Its addresses are the layer's: one for UDP and TCP, and one for TLS.
 
-    `resolve` gives the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
-    tokens in Record-Route. `change_response`, where there is one, may alter each response on its way back;
-    `on_answer` is told method and status of each request's final response. `own_names` are names of this proxy, its
-    domain for instance, that a telephone may put into Route in place of the address (RFC 3261 §16.4).
+    `resolve` returns the next hop for a Request-URI inside dialogs that names no numeric address. `secret` keys the
+    tokens in Record-Route. `change_response`, if given, may change each response on its way back. `on_answer` gets
+    method and status of each request's final response. `own_names` are names of this proxy, for instance its
+    domain, that a telephone may put into Route instead of the address (RFC 3261 §16.4).
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ProxyCore:
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
     def handle(self, event: Event, now_s: float) -> Arrival | None:
-        """Take in an event of the transaction layer; return what the owner must decide."""
+        """Process an event of the transaction layer; return the request that the owner must decide on, if any."""
         match event:
             case RequestReceived():
                 return self._request(event, now_s)
@@ -159,7 +159,7 @@ class ProxyCore:
         now_s: float,
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        """Answer a request with a response of the proxy's own making; nothing, if it is over already.
+        """Answer a request with a response of the proxy itself; do nothing if the request is over already.
 
         No state is kept for an answer that can be given again: one of STATELESS, to a request that was not
         forwarded and has no credentials that were accepted. Those would count as used when the request came again.
@@ -188,11 +188,12 @@ class ProxyCore:
         back: Hop | None = None,
         otherwise: Callable[[bool], None] | None = None,
     ) -> None:
-        """Send `request`, a copy of an Arrival's, to `hop`; nothing, if it was cancelled or answered meanwhile.
+        """Send `request`, a copy of an Arrival's, to `hop`; do nothing if it was cancelled or answered meanwhile.
 
-        Where `hop` is a flow that is gone, it goes to `fallback`, if there is one. `back` is the flow of the
-        telephone that sent the request, if it is reached on one. Where no response comes at all, `otherwise` is
-        called, and has to answer or forward the request elsewhere; it is told whether the hop is known to be gone.
+        If `hop` is a flow that is gone, the request goes to `fallback`, if given. `back` is the flow of the
+        telephone that sent the request, if that is reached on one. If no response comes at all, `otherwise` is
+        called and must answer the request or forward it elsewhere; its argument tells whether the hop is known to
+        be gone.
         """
         context = self._contexts.get(key)
         if context is None or context.request is None or context.cancelled or context.client is not None:
@@ -225,7 +226,7 @@ class ProxyCore:
         self.answer(key, 480, "Temporarily Unavailable: the next hop has no TLS", now_s, (warning,))
 
     def fail(self, key: TransactionKey, now_s: float) -> None:
-        """End what transaction `key` is part of, after an error of our own: the sender of the request gets 500."""
+        """End the whole request of transaction `key` after an error of our own: its sender gets 500."""
         key = self._servers.get(key, key)
         context = self._contexts.get(key)
         if context is not None:
@@ -246,8 +247,8 @@ class ProxyCore:
     def _records(self, envelope: Envelope, *sides: tuple[str, Hop | None]) -> list[str]:
         """Return the Record-Route values for both sides of the proxy; one, where they are alike (RFC 5658).
 
-        A side is its transport and, where a telephone is reached on its flow, that. Requests from the other side
-        come with the value for this one as the last of the proxy's own.
+        A side is its transport and, if a telephone is reached on its flow, the hop with that flow. Requests towards
+        a side arrive with that side's value as the last of the proxy's own.
         """
         values = []
         call_id, token = envelope.call_id, self._token(envelope.call_id, envelope.from_tag)
@@ -312,15 +313,15 @@ class ProxyCore:
     def _take_own_route(self, request: Request, envelope: Envelope) -> tuple[bool, Hop | None]:
         """Remove the Route values that name this proxy (§16.4).
 
-        Returns whether they carry this dialog's token, and the flow on which the other side is reached.
+        Returns whether they carry this dialog's token, and the flow on which the other side is reached, if any.
         """
         routes = header_values(request, "Route")
         if routes and self._is_own(request.uri) and _CALL_PARAMETER in request.uri.parameters:
-            routes.insert(0, f"<{request.uri}>")  # a strict router put our Route into the Request-URI
+            routes.insert(0, f"<{request.uri}>")  # a strict router moved our Route into the Request-URI
             request.uri = parse_address(routes.pop()).uri
         tokens, flow = [], None
         while routes and self._is_own(uri := parse_address(routes[0]).uri):
-            if _CALL_PARAMETER in uri.parameters:  # a preloaded Route has none, and proves nothing
+            if _CALL_PARAMETER in uri.parameters:  # a preloaded Route has no token and proves nothing
                 tokens.append(uri.parameters.get(_CALL_PARAMETER) or "")
                 flow = self._read_flow(envelope.call_id, uri.parameters.get(_FLOW_PARAMETER))
             del routes[0]
@@ -360,7 +361,7 @@ class ProxyCore:
         return base64url.encode(self._flow_mac(call_id, text) + text.encode())
 
     def _read_flow(self, call_id: str, token: str | None) -> Hop | None:
-        """Return the flow in a token that this proxy made for this call, or None."""
+        """Return the flow in `token`, or None if this proxy did not make the token for this call."""
         if not token or len(token) > _MAX_FLOW_CHARS:
             return None
         data = base64url.decode(token)
@@ -374,7 +375,7 @@ class ProxyCore:
         return hmac.digest(self._secret, f"flow {text} {call_id}".encode(), "sha256")[:_TOKEN_BYTES]
 
     def _ack(self, event: AckReceived) -> None:
-        """Forward the ACK of a 2xx response (§16.6); any other has no business here."""
+        """Forward the ACK of a 2xx response (§16.6); ignore one that has no token of this proxy."""
         request = copy_request(event.request)
         try:
             known, flow = self._take_own_route(request, event.envelope)
@@ -408,15 +409,15 @@ class ProxyCore:
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
             return
-        context.otherwise = None  # somebody is there
+        context.otherwise = None  # the next hop is alive
         if event.response.code == 100:
             return
         vias = header_values(event.response, "Via")[1:]
         if not _goes_back(vias, context.envelope):
-            if event.response.code >= 200:  # the caller waits for some answer, and can use no other
+            if event.response.code >= 200:  # the caller needs a final response, and this one cannot be routed
                 self.answer(server, 502, "Bad Gateway: the next hop's response has lost its way back", now_s)
             return
-        if event.response.code == 503:  # the next hop's trouble, not this proxy's (§16.7 step 6)
+        if event.response.code == 503:  # the failure is the next hop's, not this proxy's (§16.7 step 6)
             self.answer(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
             return
         response = copy_response(event.response)
@@ -428,7 +429,7 @@ class ProxyCore:
     def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
         own = self._contexts.get(event.key)
         if own is not None and own.client is not None and isinstance(event, TimedOut):
-            self._layer.give_up(own.client, now_s)  # nobody waits for its answer any more
+            self._layer.give_up(own.client, now_s)  # its answer is no longer needed
         server = self._servers.get(event.key)
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
@@ -449,13 +450,13 @@ class ProxyCore:
 
 
 def _loop_digest(request: Request, envelope: Envelope) -> str:
-    """Return a digest of all that decides where a request goes (RFC 5393 §4.2)."""
+    """Return a digest of the fields that determine where a request goes (RFC 5393 §4.2)."""
     parts = [str(request.uri), envelope.call_id, envelope.from_tag, str(envelope.sequence), request.method]
     return hashlib.sha256("\0".join([*parts, *header_values(request, "Route")]).encode()).hexdigest()[:12]
 
 
 def _forwards(request: Request) -> int:
-    """Return the request's Max-Forwards, or the default where it has none; raises MalformedError."""
+    """Return the request's Max-Forwards, or the default if it has none; raises MalformedError."""
     text = request.headers.get("Max-Forwards")
     forwards = MAX_FORWARDS if text is None else read_number(text, MAX_MAX_FORWARDS)
     if forwards is None:
@@ -464,7 +465,7 @@ def _forwards(request: Request) -> int:
 
 
 def _goes_back(vias: list[str], envelope: Envelope) -> bool:
-    """Whether a response without our own Via names the hop that the request came from (§16.7 step 3)."""
+    """Return whether a response without our own Via names the hop that the request came from (§16.7 step 3)."""
     try:
         via = parse_via(vias[0]) if vias else None
     except MalformedError:

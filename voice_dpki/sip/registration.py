@@ -1,4 +1,4 @@
-"""A telephone's registration (RFC 3261 §10.2): made, refreshed, and made again while the telephone runs."""
+"""A telephone's registration (RFC 3261 §10.2): made, refreshed, and retried while the telephone runs."""
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
 import asyncio
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 MAX_RETRY_AFTER_S: Final = 3_600
 """Longest Retry-After that is obeyed."""
 _REFRESH: Final = 0.8
-"""Part of a registration's time after which it is made again."""
+"""Part of the granted time after which a registration is refreshed."""
 _PASSING: Final = (408, 500, 503, 504)
-"""Answers that a later REGISTER may not get: the registrar is away, or busy (RFC 3261 §21)."""
+"""Temporary failures: the registrar is unreachable or busy, so a later REGISTER may succeed (RFC 3261 §21)."""
 
 
 class RegistrationError(PeerError):
-    """The registrar did not register the user; `status` is its answer (408 and 503 also where none came)."""
+    """The registrar did not register the user; `status` is its answer's (408 or 503 also if none came)."""
 
     def __init__(self, status: int, phrase: str, retry_after_s: int = 0) -> None:
         super().__init__(f"the registrar answered {status} {phrase}")
@@ -38,21 +38,22 @@ class RegistrationError(PeerError):
 
     @property
     def passes(self) -> bool:
-        """Whether it is worth trying again although nobody mends anything."""
+        """Whether the failure is temporary, so that a retry may succeed."""
         return self.status in _PASSING
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before a registration is tried again, in seconds (RFC 5626 §4.5)."""
+    """How long to wait before a registration is retried, in seconds (RFC 5626 §4.5)."""
 
     base_s: float = 30.0
     most_s: float = 1_800.0
 
     def wait_s(self, failures: int, random: Random) -> float:
-        """Return the wait after so many failures in a row, from 1: it doubles, and is drawn from its upper half.
+        """Return the wait after `failures` failures in a row, counted from 1.
 
-        Ten thousand telephones whose proxy was away must not come back in one second.
+        The upper bound doubles each time, and the wait is drawn at random between half of it and all of it: ten
+        thousand telephones whose proxy was down must not return within one second.
         """
         bound_s = min(self.most_s, self.base_s * float(1 << min(failures - 1, 16)))
         return bound_s * (0.5 + int.from_bytes(random.token(2), "big") / 131_072)
@@ -61,9 +62,9 @@ class Backoff:
 class Registration:
     """The registration of one contact at its domain's registrar.
 
-    `contact` gives the Contact value without parameters of its own; `instance` is the URN that tells the telephone
-    from the user's others (RFC 5626 §4.1). With `keep_alive` the flow to the proxy is kept open at these intervals,
-    and a flow that has failed is registered over again.
+    `contact` returns the Contact value without header parameters; `instance` is the URN that distinguishes the
+    telephone from the user's others (RFC 5626 §4.1). With `keep_alive`, keep-alives at these intervals keep the
+    flow to the proxy open, and the telephone registers again if the flow fails.
     """
 
     def __init__(
@@ -95,9 +96,10 @@ class Registration:
             exchange.on_stun_answer(self._keeper.receive)
 
     async def register(self, expires_s: int) -> int:
-        """Register and return the seconds granted; it is kept up until `stop`. 0 removes it.
+        """Register, and return the granted time in seconds; the registration is refreshed until `stop`.
 
-        Raises RegistrationError, and then tries no more: what was registered before may still hold.
+        0 removes the registration. Raises RegistrationError and then does not retry; an earlier registration may
+        still be valid.
         """
         self.stop()
         granted_s = await self._register(expires_s)
@@ -110,7 +112,7 @@ class Registration:
         return granted_s
 
     async def register_until_done(self, expires_s: int) -> int:
-        """Register as `register` does, but wait while the registrar is away; raises RegistrationError otherwise."""
+        """Register as `register` does, but retry temporary failures; raises RegistrationError for others."""
         while True:
             try:
                 return await self.register(expires_s)
@@ -120,18 +122,18 @@ class Registration:
                 await asyncio.sleep(self._failed(error))
 
     def connection_lost(self) -> None:
-        """Register again soon: the flow on which the telephone was reached is gone (RFC 5626 §4.5)."""
+        """Register again after a back-off: the flow that reached the telephone is gone (RFC 5626 §4.5)."""
         if self._expires_s > 0 and self._timer is not None:
             self._again_in(self._failed(RegistrationError(503, "the connection to the proxy is gone")))
 
     def _flow_failed(self, why: str) -> None:
-        """Register anew at once: a wait is for flows that cannot be formed (RFC 5626 §4.5)."""
+        """Register again at once: the back-off is for flows that cannot be formed (RFC 5626 §4.5)."""
         if self._expires_s > 0 and self._timer is not None:
             log.warning("the flow to the proxy has failed", extra={"fields": {"reason": why}})
             self._again_in(0.0)
 
     def stop(self) -> None:
-        """Refresh no more, and keep no flow open."""
+        """Stop refreshing the registration and keeping the flow open."""
         if self._keeper is not None:
             self._keeper.stop()
         if self._timer is not None:
@@ -146,7 +148,7 @@ class Registration:
         self._exchange.run(self._refresh())
 
     async def _refresh(self) -> None:
-        """Register again, whatever comes of it: while the telephone runs, its user expects calls."""
+        """Register again, and retry after any failure: while the telephone runs, its user expects calls."""
         expires_s = self._expires_s
         try:
             granted_s = await self.register(expires_s)
@@ -161,7 +163,7 @@ class Registration:
             self._again_in(self._failed(error))
 
     def _failed(self, error: RegistrationError) -> float:
-        """Count a failure and return the seconds until the next try."""
+        """Count a failure and return the time until the next try in seconds."""
         self._failures += 1
         wait_s = max(self._backoff.wait_s(self._failures, self._exchange.random), error.retry_after_s)
         fields = {"error": str(error), "failures": self._failures, "again_in_s": round(wait_s, 1)}
@@ -207,7 +209,7 @@ class Registration:
         return request
 
     def _granted_s(self, response: Response, asked_s: int) -> int:
-        """Return what the registrar grants this contact (RFC 3261 §10.2.4)."""
+        """Return the time that the registrar grants this contact, in seconds (RFC 3261 §10.2.4)."""
         own = parse_address(self._contact()).uri
         for value in header_values(response, "Contact"):
             address = parse_address(value)

@@ -1,7 +1,7 @@
-"""The answer to a request that cannot be read as one: from the few header fields that a response repeats.
+"""Answers to malformed requests, built from the few header fields that a response repeats.
 
-RFC 4475 wants an answer to nearly every malformed request, and RFC 3261 §8.2.6 says what it holds. Here the fields
-are found in the bytes, within the bounds of `message`, whatever else is wrong with them.
+RFC 4475 wants an answer to nearly every malformed request, and RFC 3261 §8.2.6 lists the answer's fields. This
+module finds those fields in the bytes, within the bounds of `message`, whatever else is wrong with the request.
 """
 
 import re
@@ -12,9 +12,9 @@ from voice_dpki.sip.message import MAX_HEADER_FIELDS, MAX_LINE_BYTES, one_line
 from voice_dpki.sip.via import MAX_VIA_CHARS, stamp_via, way_back
 
 MAX_SALVAGE_BYTES: Final = 16_384
-"""How much of a message is looked at."""
+"""How much of a message is read."""
 MAX_REPEATED_CHARS: Final = 8_192
-"""Header fields that are longer together are not repeated, and so not answered."""
+"""Most characters of the repeated header fields together; a request with more is not answered."""
 
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _LINE_END = re.compile(r"\r?\n")
@@ -35,9 +35,9 @@ _IN_BRACKETS = re.compile(r"<[^>]*>")
 
 
 def refuse_unread(data: bytes, source: Hop, status: int, phrase: str, to_tag: str) -> tuple[Hop, bytes] | None:
-    """Return a response to the request that begins `data`, and where it goes.
+    """Return the hop to answer the request at the start of `data`, and the response.
 
-    None where there is nothing to answer: a response, an ACK, no Via that can be read, fields beyond the bounds.
+    Returns None if there is nothing to answer: a response, an ACK, no readable Via, or fields beyond the bounds.
     """
     lines = _LINE_END.split(_FOLD.sub(" ", _head(data)))
     start = _START.match(lines[0])
@@ -63,7 +63,7 @@ def _head(data: bytes) -> str:
 
 
 def _collect(lines: list[str]) -> dict[str, list[str]]:
-    """Return the values of the fields that a response repeats; of those that stand once, the first."""
+    """Return the values of the fields that a response repeats; only Via may have more than one."""
     fields: dict[str, list[str]] = {}
     for line in lines:
         match = _FIELD.match(line[:MAX_LINE_BYTES])
@@ -76,7 +76,7 @@ def _collect(lines: list[str]) -> dict[str, list[str]]:
 
 
 def _stamp(vias: list[str], source: Hop) -> tuple[Hop, list[str]] | None:
-    """Stamp the topmost Via and return it with the others, and where it says that the response goes."""
+    """Return where the response goes, and the Via values with the topmost one stamped; None if it is unreadable."""
     text = vias[0] if vias else ""
     begin = text[: MAX_VIA_CHARS + 1]
     value = _FIRST_VALUE.match(begin) if begin.count('"') <= MAX_QUOTES else None

@@ -1,7 +1,7 @@
-"""SDP, as much as a call needs (RFC 4566): lines are kept as they came, and the few that matter are read.
+"""The part of SDP that a call needs (RFC 4566): lines are kept as received, and the few relevant ones are parsed.
 
-Key management stands in `a=key-mgmt:` lines (RFC 4567 §3): at the session level, or in a media section for that
-one alone. Its values are signed by the Identity of the INVITE, so they are kept to the character.
+Key management is in `a=key-mgmt:` lines (RFC 4567 §3): at the session level, or in a media section for that section
+alone. The Identity of the INVITE signs these values, so they are kept unchanged to the character.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G7
 
 
 class Direction(StrEnum):
-    """Which way media flows, seen from whoever describes it (RFC 4566 §6)."""
+    """Direction of media, as seen by the side that describes it (RFC 4566 §6)."""
 
     SENDRECV = "sendrecv"
     SENDONLY = "sendonly"
@@ -54,7 +54,7 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RtpMap:
-    """One payload type of a media section: "opus/48000/2", and its fmtp parameters if there are any."""
+    """One payload type of a media section: its encoding, like "opus/48000/2", and its fmtp parameters or ""."""
 
     payload_type: int
     encoding: str
@@ -63,7 +63,7 @@ class RtpMap:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One media section: its m= line taken apart, and the lines after it as they came."""
+    """One media section: the fields of its m= line, and the lines after it as received."""
 
     kind: str
     port: int
@@ -71,7 +71,7 @@ class Media:
     formats: tuple[str, ...]
     lines: tuple[str, ...] = ()
     port_count: int = 1
-    """How many ports follow one another, as in m=audio 5000/2."""
+    """Number of consecutive ports, as in m=audio 5000/2."""
 
     def attributes(self, name: str) -> tuple[str, ...]:
         """Return the values of the attribute `name`, in order."""
@@ -79,7 +79,7 @@ class Media:
 
     @property
     def rtpmaps(self) -> tuple[RtpMap, ...]:
-        """The payload types offered, in order of preference; those that nothing explains are left out."""
+        """The offered payload types, in order of preference, without those of unknown encoding."""
         named, fmtp = _by_format(self.attributes("rtpmap")), _by_format(self.attributes("fmtp"))
         maps = []
         for text in self.formats:
@@ -91,7 +91,7 @@ class Media:
 
     @property
     def ptime_ms(self) -> int | None:
-        """Packet length in milliseconds, where the section states one."""
+        """Packet length in milliseconds, or None if the section states none."""
         values = self.attributes("ptime")
         return _number(values[0], 1000) if values else None
 
@@ -103,14 +103,14 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class SessionDescription:
-    """A session description: the lines before the first m= line, and the media sections."""
+    """A session description: the session-level lines, which precede the first m= line, and the media sections."""
 
     lines: tuple[str, ...]
     media: tuple[Media, ...]
 
     @classmethod
     def parse(cls, data: bytes) -> "SessionDescription":
-        """Parse a body of type application/sdp; raises MalformedError on anything else.
+        """Parse a body of type application/sdp; raises MalformedError if it is malformed or too large.
 
         Lines may end in CRLF or LF (RFC 4566 §5); they are serialised with CRLF.
         """
@@ -135,7 +135,7 @@ class SessionDescription:
         return cls(tuple(lines[: starts[0]] if starts else lines), media)
 
     def serialize(self) -> bytes:
-        """Return the body, every line ended by CRLF."""
+        """Return the body; every line ends in CRLF."""
         lines = [*self.lines, *(line for media in self.media for line in media.serialize())]
         return ("\r\n".join(lines) + "\r\n").encode("utf-8")
 
@@ -145,13 +145,13 @@ class SessionDescription:
 
     @property
     def key_mgmt(self) -> tuple[str, ...]:
-        """The values of all a=key-mgmt lines, in the order of the description: "mikey AQ..."."""
+        """The values of all a=key-mgmt lines in their order, each like "mikey AQ..."."""
         levels = (self.lines, *(media.lines for media in self.media))
         return tuple(value for lines in levels for value in _attributes(lines, KEY_MGMT))
 
     @property
     def audio(self) -> Media:
-        """The first audio section that is not refused (port 0); raises MalformedError where there is none."""
+        """The first audio section that is not refused (port 0); raises MalformedError if there is none."""
         for media in self.media:
             if media.kind == "audio" and media.port:
                 return media
@@ -159,7 +159,7 @@ class SessionDescription:
 
     @property
     def audio_address(self) -> tuple[str, int]:
-        """Where RTP for the audio goes: address and port; raises MalformedError where none is given."""
+        """Address and port for the audio's RTP; raises MalformedError if there are none."""
         audio = self.audio
         for lines in (audio.lines, self.lines):
             for line in lines:
@@ -169,7 +169,7 @@ class SessionDescription:
 
     @property
     def audio_direction(self) -> Direction:
-        """Which way the audio flows: the section's own attribute, or the session's, or both ways (RFC 4566 §6)."""
+        """The audio's direction: the section's attribute, else the session's, else both ways (RFC 4566 §6)."""
         for lines in (self.audio.lines, self.lines):
             for line in lines:
                 if line.startswith("a=") and line[2:] in _DIRECTIONS:
@@ -177,7 +177,7 @@ class SessionDescription:
         return Direction.SENDRECV
 
     def map_lines(self, change: Callable[[str], str | None]) -> "SessionDescription":
-        """Return a description with `change` applied to every line but m= lines; None drops the line."""
+        """Return a description with `change` applied to every line except m= lines; None removes the line."""
         media = tuple(replace(section, lines=_map(section.lines, change)) for section in self.media)
         return SessionDescription(_map(self.lines, change), media)
 
@@ -196,9 +196,9 @@ def audio_description(
     key_mgmt: Sequence[str] = (),
     direction: Direction = Direction.SENDRECV,
 ) -> SessionDescription:
-    """Describe one audio stream at `address`:`port`, keyed by the values `key_mgmt` ("mikey AQ...") if any.
+    """Describe one audio stream at `address`:`port`; `key_mgmt` are its key management values ("mikey AQ...").
 
-    With key management the profile is RTP/SAVP, and the values stand at the session level (RFC 4567 §3.1).
+    With key management, the profile is RTP/SAVP, and the values are at the session level (RFC 4567 §3.1).
     """
     kind = "IP6" if ":" in address else "IP4"
     lines = (

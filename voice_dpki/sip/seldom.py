@@ -1,4 +1,4 @@
-"""A log that strangers cannot fill."""
+"""Log messages that strangers can cause, limited in rate."""
 
 import logging
 import math
@@ -8,7 +8,10 @@ SAY_AGAIN_S: Final = 10.0
 
 
 class Seldom:
-    """Logs what strangers can cause, but not as often as they like: the next line tells how many were left out."""
+    """A logger that writes at most one line in SAY_AGAIN_S, so that strangers cannot fill the log.
+
+    The next line says how many lines were left out.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._log = logger
@@ -16,12 +19,12 @@ class Seldom:
         self._left_out = 0
 
     def warning(self, now_s: float, event: str, **fields: object) -> None:
-        """Log a warning, unless there was a line within SAY_AGAIN_S."""
+        """Log a warning, unless a line was written less than SAY_AGAIN_S ago."""
         if self._is_due(now_s):
             self._log.warning(event, extra={"fields": self._and_left_out(fields)})
 
     def exception(self, now_s: float, event: str) -> None:
-        """Log the exception that is being handled, unless there was a line within SAY_AGAIN_S."""
+        """Log the exception that is being handled, unless a line was written less than SAY_AGAIN_S ago."""
         if self._is_due(now_s):
             self._log.exception(event, extra={"fields": self._and_left_out({})})
 

@@ -1,6 +1,6 @@
-"""Who sends SIP messages here: known peers, and strangers, each of which may cost only so much a second.
+"""Senders of SIP messages: known peers, and strangers, whose rate is limited.
 
-A core: times are seconds of a clock that never goes back. A sender is what `source_of` makes of its address.
+A core: times are seconds of a monotonic clock. A sender is identified by `source_of` its address.
 """
 
 import math
@@ -10,28 +10,28 @@ from typing import Final
 from voice_dpki.sip.hop import source_of
 
 STRANGER_MESSAGES_S: Final = 200.0
-"""Datagrams a second that a stranger may send for longer: 60 calls of three requests each."""
+"""Datagrams a second that a stranger may send continuously: more than 60 calls of three requests each."""
 STRANGER_BURST: Final = 2_000.0
-"""Datagrams that a stranger may send at once: 1,000 telephones behind one address that register after a fault."""
+"""Datagrams that a stranger may send at once: enough for 1,000 telephones behind one address to register again."""
 KNOWN_S: Final = 3_600.0
-"""How long a sender counts as known after it has authenticated: as long as a registration lasts at most."""
+"""How long a sender counts as known after it has authenticated: the longest time of a registration."""
 MAX_KNOWN: Final = 65_536
-"""Senders that authenticated; the one that did so longest ago makes way."""
+"""Most authenticated senders that are remembered; the one that authenticated longest ago is forgotten first."""
 MAX_STRANGERS: Final = 10_000
-"""Strangers whose use is remembered; the one that was quiet longest makes way, and comes back as a new one."""
+"""Most strangers whose use is remembered; the one quiet for longest is forgotten first, and then counts as new."""
 
 
 class Senders:
-    """Tells known senders from strangers, and bounds what each stranger may send."""
+    """The known senders, and a token bucket for each stranger."""
 
     def __init__(self, hosts: Iterable[str] = ()) -> None:
         self._configured = frozenset(source_of(host) for host in hosts)
         self._known_until_s: dict[str, float] = {}
         self._strangers: dict[str, tuple[float, float]] = {}
-        """For each stranger how many datagrams it may still send, and when that was so."""
+        """For each stranger, how many datagrams it may still send, and the time of that count."""
 
     def vouch(self, host: str, now_s: float) -> None:
-        """Note that somebody at `host` has authenticated."""
+        """Record that a user at `host` has authenticated."""
         source = source_of(host)
         self._known_until_s.pop(source, None)
         self._known_until_s[source] = now_s + KNOWN_S
@@ -40,11 +40,11 @@ class Senders:
             del self._known_until_s[next(iter(self._known_until_s))]
 
     def is_known(self, source: str, now_s: float) -> bool:
-        """Tell whether `source` is a configured peer, or has authenticated within KNOWN_S."""
+        """Return whether `source` is a configured peer, or has authenticated within KNOWN_S."""
         return source in self._configured or self._known_until_s.get(source, -math.inf) > now_s
 
     def admits(self, source: str, now_s: float) -> bool:
-        """Count one datagram of a stranger, and tell whether it may cost anything."""
+        """Count one datagram of a stranger, and return whether its rate allows it."""
         left, at_s = self._strangers.pop(source, (STRANGER_BURST, now_s))
         left = min(left + (now_s - at_s) * STRANGER_MESSAGES_S, STRANGER_BURST)
         is_admitted = left >= 1

@@ -1,23 +1,23 @@
-"""Room that many sources share, so that none of them can take it all."""
+"""Room that many sources share, divided so that no source can take all of it."""
 
 from typing import Final
 
 EAGERNESS: Final = 2
-"""A source may hold this many times what is free: alone two thirds, and of many each the same."""
+"""A source may hold this many times the free room: two thirds of all if it is alone, equal shares among many."""
 PLACE_BYTES: Final = 2_048
-"""What one place is for: a transaction with a message of common size."""
+"""Size of one place: enough for a transaction with a message of common size."""
 
 
 def cost_of(size: int) -> int:
-    """Return how many places a message of `size` bytes takes while it is kept."""
+    """Return how many places a message of `size` bytes takes."""
     return 1 + size // PLACE_BYTES
 
 
 class Shares:
-    """Counts what each source holds of `most` places.
+    """Count of the places that each source holds, of `most` in total.
 
-    The bound for each follows what is left (dynamic thresholds, as switches share their buffers): there is always
-    some room for a source that holds nothing. The source "" is ourselves, who may take all.
+    Each source's bound depends on the free room (dynamic thresholds, as switches share their buffers), so there is
+    always some room for a source that holds nothing. The source "" is this element itself, which may take all.
     """
 
     def __init__(self, most: int) -> None:
@@ -26,17 +26,17 @@ class Shares:
         self.in_use = 0
 
     def admits(self, source: str, cost: int) -> bool:
-        """Tell whether `source` may take `cost` places more."""
+        """Return whether `source` may take `cost` more places."""
         free = self._most - self.in_use
         return cost <= free and (not source or self._held.get(source, 0) < EAGERNESS * free)
 
     def take(self, source: str, cost: int) -> None:
-        """Note that `source` takes places."""
+        """Record that `source` takes `cost` places."""
         self.in_use += cost
         self._held[source] = self._held.get(source, 0) + cost
 
     def give_back(self, source: str, cost: int) -> None:
-        """Note that `source` has so many places less."""
+        """Record that `source` gives back `cost` places."""
         self.in_use -= cost
         left = self._held.get(source, 0) - cost
         if left > 0:

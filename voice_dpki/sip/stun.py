@@ -1,4 +1,4 @@
-"""STUN on a SIP port, as much as keeps a telephone's UDP flow open (RFC 5626 §4.4.2 and §8, RFC 5389 §6)."""
+"""STUN on a SIP port, limited to what keeps a telephone's UDP flow open (RFC 5626 §4.4.2 and §8, RFC 5389 §6)."""
 
 import struct
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Final
 from voice_dpki.errors import MalformedError, PeerError
 
 MAX_REQUEST_BYTES: Final = 548
-"""What fits where the path's MTU is unknown (RFC 5389 §7.1)."""
+"""Largest message over IPv4 if the path's MTU is unknown (RFC 5389 §7.1)."""
 TRANSACTION_BYTES: Final = 12
 
 _BINDING_REQUEST: Final = 0x0001
@@ -19,11 +19,11 @@ _HEADER: Final = struct.Struct("!HHI12s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
 _XOR_MAPPED_ADDRESS: Final = 0x0020
 _UNDERSTOOD: Final = (0x0001, 0x0008, _XOR_MAPPED_ADDRESS)
-"""Attributes of a success that may be there: MAPPED-ADDRESS and MESSAGE-INTEGRITY say nothing here."""
+"""Attributes that a success may have; MAPPED-ADDRESS and MESSAGE-INTEGRITY are ignored."""
 _ADDRESS_BYTES: Final = {1: 4, 2: 16}
-"""How long an address of each family is (RFC 5389 §15.1)."""
+"""Size of an address of each family (RFC 5389 §15.1)."""
 _OPTIONAL: Final = 0x8000
-"""Attributes from here on may be passed over (RFC 5389 §15)."""
+"""Attributes from this number on may be ignored if they are unknown (RFC 5389 §15)."""
 
 
 class BindingRefusedError(PeerError):
@@ -31,14 +31,15 @@ class BindingRefusedError(PeerError):
 
 
 def is_stun(data: bytes) -> bool:
-    """Whether a datagram is for STUN: SIP begins with a letter, STUN with two bits that are 0 (RFC 5626 §8)."""
+    """Return whether a datagram is STUN: its first two bits are 0, while SIP begins with a letter (RFC 5626 §8)."""
     return len(data) >= _HEADER.size and data[0] < 0x40 and data[4:8] == _COOKIE.to_bytes(4, "big")
 
 
 def answer_binding(data: bytes, host: str, port: int) -> bytes | None:
-    """Return the answer to a Binding request from `host`:`port`, which tells it that address.
+    """Return the answer to a Binding request, which tells the client its address `host`:`port`.
 
-    None for anything else, and where an attribute is there that has to be understood: keep-alives have none.
+    Returns None for anything else, and for a request with an attribute that may not be ignored: keep-alives have
+    none.
     """
     if not _HEADER.size <= len(data) <= MAX_REQUEST_BYTES:
         return None
@@ -71,20 +72,20 @@ def _mapped_address(host: str, port: int, transaction: bytes) -> bytes:
 
 
 def binding_request(transaction: bytes) -> bytes:
-    """Return a Binding request without attributes, of 20 octets, whose transaction ID is these 12."""
+    """Return a Binding request of 20 octets, without attributes; `transaction` is its ID of 12 octets."""
     return _HEADER.pack(_BINDING_REQUEST, 0, _COOKIE, transaction)
 
 
 def is_binding_answer(data: bytes) -> bool:
-    """Whether a datagram is for a STUN client: the answer to a Binding request, with success or an error."""
+    """Return whether a datagram is a success or error response to a Binding request."""
     return is_stun(data) and int.from_bytes(data[:2], "big") in (_BINDING_SUCCESS, _BINDING_ERROR)
 
 
 def read_binding_answer(data: bytes, transaction: bytes) -> tuple[str, int] | None:
-    """Return the address and port that the server saw the request `transaction` come from.
+    """Return the address and port from which the server received the request `transaction`.
 
-    None for what is no answer to this request. Raises BindingRefusedError for an error, and MalformedError for an
-    answer that does not tell the address, or has an attribute that would have to be understood.
+    Returns None if `data` is not an answer to this request. Raises BindingRefusedError for an error response, and
+    MalformedError for an answer without the address, or with an unknown attribute that may not be ignored.
     """
     if not is_binding_answer(data) or len(data) > MAX_REQUEST_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""The timers of many transactions in one queue, which neither putting one off nor forgetting one makes longer."""
+"""The timers of many transactions in one queue, which does not grow when timers are postponed or dropped."""
 
 import heapq
 from dataclasses import dataclass, field
@@ -9,37 +9,37 @@ from voice_dpki.sip.events import TransactionKey
 from voice_dpki.sip.machines import Input
 
 _STALE: Final = 4_096
-"""Entries of transactions that are over, before the queue is cleared of them."""
+"""How many entries of ended transactions may stay in the queue before they are removed."""
 
 
 @dataclass(slots=True, eq=False)
 class TimersOf:
-    """The timers of one transaction: when each is due, by the input that it becomes."""
+    """The timers of one transaction: when each is due, by the input that it gives to the state machine."""
 
     key: TransactionKey
     due_s: dict[Input, float] = field(default_factory=dict)
     queued_s: dict[Input, float] = field(default_factory=dict)
-    """When each timer's entry in the queue comes up: not after the timer is due."""
+    """Time of each timer's entry in the queue, which is never later than the timer is due."""
     is_over: bool = False
 
     def __contains__(self, name: object) -> bool:
         return name in self.due_s
 
     def stop(self) -> None:
-        """Stop all of them."""
+        """Stop all timers."""
         self.due_s.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A timer that has come."""
+    """A timer that is due."""
 
     key: TransactionKey
     name: Input
 
 
 class TimerQueue:
-    """Tells which timer is next; times are seconds of the layer's clock."""
+    """The queue of all timers; times are seconds of the transaction layer's clock."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, TimersOf, Input]] = []
@@ -50,7 +50,7 @@ class TimerQueue:
         return len(self._entries)
 
     def arm(self, timers: TimersOf, name: Input, due_s: float) -> None:
-        """Start a timer, or start it again. One that is put off keeps its entry, however often that happens."""
+        """Start or restart a timer. A postponed timer keeps its one entry, however often it is postponed."""
         timers.due_s[name] = due_s
         queued_s = timers.queued_s.get(name)
         if queued_s is None or queued_s > due_s:
@@ -79,7 +79,7 @@ class TimerQueue:
         return None
 
     def pop(self, now_s: float) -> Due | None:
-        """Take out a timer that is due at `now_s`, or None."""
+        """Remove and return a timer that is due at `now_s`, or return None."""
         due_s = self.next_s()
         if due_s is None or due_s > now_s:
             return None

@@ -1,8 +1,8 @@
-"""The transaction layer (RFC 3261 §17, RFC 6026): which message belongs to which exchange, and retransmission.
+"""The transaction layer (RFC 3261 §17, RFC 6026): it matches messages to transactions, and retransmits.
 
-A core: it is given bytes and the time in seconds of a clock that never goes back, and leaves events for the
-transaction user in `take_events` and messages in `take_output`. After any call the owner empties both, and calls
-`handle_timer` once `next_timer` has come.
+A core: its arguments are bytes and the time in seconds of a monotonic clock. It returns events for the transaction
+user by `take_events` and messages to send by `take_output`. After any other call the owner calls both, and it calls
+`handle_timer` at the time that `next_timer` returns.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,18 +79,18 @@ __all__ = [
 MAX_TRANSACTIONS: Final = 131_072
 """Places of `shares.PLACE_BYTES`; a transaction takes one, and more while a longer message is kept."""
 RETRY_AFTER_S: Final = 5
-"""When a source that was refused for want of room may ask again."""
+"""Retry-After for a source that was refused because there was no room."""
 _SALT_BYTES: Final = 16
 _TAG_CHARS: Final = 16
 UDP_MAX_BYTES: Final = 1_300
-"""Largest request sent over UDP where the path's MTU is unknown (RFC 3261 §18.1.1)."""
+"""Largest request sent over UDP if the path's MTU is unknown (RFC 3261 §18.1.1)."""
 
 
 class TransactionLayer:
     """All transactions of one element at one address.
 
-    `sent_by` is "host:port" for its Via; `udp_max_bytes` is the size over which a request goes over TCP although
-    UDP was asked for.
+    `sent_by` is "host:port" for its Via. A request of more than `udp_max_bytes` goes over TCP although UDP was
+    asked for.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class TransactionLayer:
     ) -> None:
         self.sent_by = sent_by
         self.tls_sent_by = sent_by
-        """The same for requests over TLS, which has a port of its own."""
+        """Like `sent_by`, for requests over TLS, which has a port of its own."""
         self.counters = Counters()
         self._random = random
         self._timers = timers or Timers()
@@ -120,10 +120,10 @@ class TransactionLayer:
     def __len__(self) -> int:
         return len(self._transactions)
 
-    # What the owner does: give bytes and time, take events and messages.
+    # Calls of the owner: bytes and time in, events and messages out.
 
     def take_events(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return the events since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -137,7 +137,7 @@ class TransactionLayer:
         return self._timer_queue.next_s()
 
     def handle_timer(self, now_s: float) -> None:
-        """Fire every timer that is due at `now_s`. A transaction that cannot take its timer is forgotten."""
+        """Fire every timer that is due at `now_s`; if one raises, drop its transaction and raise the error."""
         while (due := self._timer_queue.pop(now_s)) is not None:
             transaction = self._transactions[due.key]
             try:
@@ -147,7 +147,7 @@ class TransactionLayer:
                 raise
 
     def receive(self, data: bytes, source: Hop, now_s: float) -> None:
-        """Take in one message. A request that cannot be understood is counted, and answered as RFC 4475 says."""
+        """Process one message. A malformed one is counted, and if it is a request, answered as RFC 4475 says."""
         try:
             message = parse_message(data)
             envelope = read_envelope(message)
@@ -161,7 +161,7 @@ class TransactionLayer:
             self._receive_request(message, envelope, source, cost_of(len(data)), now_s)
 
     def refuse_unread(self, data: bytes, source: Hop, error: MalformedError) -> None:
-        """Answer what `error` says cannot be understood, without a transaction, where it can be answered at all."""
+        """Count a malformed message and, if possible, answer it without a transaction; `error` is the reason."""
         self.counters.malformed += 1
         status = error.status if isinstance(error, UnsupportedError) else 400
         answer = refuse_unread(data, source, status, f"{default_phrase(status)}: {error}", self._tag(data))
@@ -171,7 +171,7 @@ class TransactionLayer:
     def transport_failed(self, key: TransactionKey, now_s: float) -> None:
         """Tell the transaction that its latest message could not be sent.
 
-        A request that went over TCP only for its size is sent over UDP after all (RFC 3261 §18.1.1).
+        A request that went over TCP only because of its size is then sent over UDP (RFC 3261 §18.1.1).
         """
         transaction = self._transactions.get(key)
         if transaction is None:
@@ -185,9 +185,10 @@ class TransactionLayer:
             self._feed(transaction, Input.BROKEN, now_s)
 
     def unreachable(self, data: bytes, hop: Hop, now_s: float) -> None:
-        """Tell the transaction whose request begins with `data` that nobody receives at `hop` (RFC 3261 §18.4).
+        """Tell the transaction whose request begins with `data` that `hop` is unreachable (RFC 3261 §18.4).
 
-        Its random branch must be there: without it anybody could end a call with an ICMP message of his own.
+        `data` must contain the request's random branch; otherwise anybody could end a call with a forged ICMP
+        message.
         """
         key = quoted_key(data)
         if key is None:
@@ -196,10 +197,10 @@ class TransactionLayer:
         if transaction is not None and transaction.hop == hop:
             self.transport_failed(key, now_s)
 
-    # What the transaction user does: send requests, answer them, cancel.
+    # Calls of the transaction user: sending requests, answering and cancelling them.
 
     def new_branch(self) -> str:
-        """Return a branch that no other request has (RFC 3261 §8.1.1.7)."""
+        """Return a new unique branch (RFC 3261 §8.1.1.7)."""
         return MAGIC_COOKIE + self._random.token(10).hex()
 
     def send_request(
@@ -211,10 +212,10 @@ class TransactionLayer:
         branch: str | None = None,
         fallback: Hop | None = None,
     ) -> TransactionKey:
-        """Send `request` (not an ACK) in a transaction of its own; a Via is put on top of those it has.
+        """Send `request` (not an ACK) in a new transaction, with our Via on top of its others.
 
-        Where `hop` is a flow that is gone, it goes to `fallback`, if there is one, over the same transport.
-        Raises LocalError where the layer holds all the transactions that it may.
+        If `hop` is a flow that is gone, the request goes to `fallback`, if given, over the same transport. Raises
+        LocalError if there is no room for another transaction.
         """
         if not self._shares.admits("", 1):
             raise LocalError(f"{self._max_transactions} SIP transactions are open, which is the limit")
@@ -237,13 +238,13 @@ class TransactionLayer:
         return Transaction(client_key(branch, request.method), machine, hop, branch, sequence, request)
 
     def send_ack(self, request: Request, hop: Hop, fallback: Hop | None = None) -> None:
-        """Send an ACK for a 2xx response: outside any transaction (RFC 3261 §13.2.2.4)."""
+        """Send an ACK for a 2xx response, which is outside any transaction (RFC 3261 §13.2.2.4)."""
         vias = [self._via(hop, self.new_branch()), *request.headers.getlist("Via")]
         request = copy_request(request, vias=vias)
         self._output.append(Outgoing(hop, encode(request), None, fallback))
 
     def respond(self, key: TransactionKey, response: Response, now_s: float) -> None:
-        """Answer a request. Ignored where the transaction is over or has had its final response."""
+        """Answer a request. The response is ignored if the transaction cannot send it in its state."""
         transaction = self._transactions.get(key)
         step = input_of(response.code)
         if transaction is None or (transaction.state, step) not in transaction.machine.table:
@@ -252,7 +253,7 @@ class TransactionLayer:
         self._feed(transaction, step, now_s)
 
     def cancel(self, key: TransactionKey, now_s: float, *, reasons: Sequence[str] = ()) -> None:
-        """Cancel an INVITE that was sent, as soon as RFC 3261 §9.1 allows: after a provisional response.
+        """Cancel a sent INVITE as soon as RFC 3261 §9.1 allows, which is after a provisional response.
 
         `reasons` are the CANCEL's Reason values (RFC 3326).
         """
@@ -265,9 +266,9 @@ class TransactionLayer:
             self._send_cancel(transaction, None, now_s)
 
     def refuse(self, key: TransactionKey, response: Response, now_s: float) -> None:
-        """Answer a request and keep no state of it: sent again, it is answered again (RFC 3261 §8.2.7).
+        """Answer a request and keep no state: a retransmission is processed and answered anew (RFC 3261 §8.2.7).
 
-        After a provisional response a client repeats nothing, so the answer is then kept as by `respond`.
+        After a provisional response the client does not retransmit, so the answer is then kept as by `respond`.
         """
         transaction = self._transactions.get(key)
         if transaction is None or transaction.state not in (State.TRYING, State.PROCEEDING):
@@ -279,13 +280,13 @@ class TransactionLayer:
             self._forget(transaction)
 
     def send_trying(self, key: TransactionKey, now_s: float) -> None:
-        """Answer an INVITE with 100 now, unless it has had an answer (RFC 3261 §17.2.1)."""
+        """Answer an INVITE with 100 now, unless it has been answered (RFC 3261 §17.2.1)."""
         transaction = self._transactions.get(key)
         if transaction is not None:
             self._feed(transaction, Input.TRYING_DUE, now_s)
 
     def stateless_tag(self, envelope: Envelope) -> str:
-        """Return a To tag that is the same each time a request comes (RFC 3261 §8.2.7)."""
+        """Return a To tag that is the same for each retransmission of a request (RFC 3261 §8.2.7)."""
         fields = (envelope.via.branch, envelope.via.sent_by, envelope.call_id, envelope.from_tag, envelope.sequence)
         return self._tag(repr(fields).encode())
 
@@ -293,7 +294,10 @@ class TransactionLayer:
         return sha256(self._salt + data).hexdigest()[:_TAG_CHARS]
 
     def give_up(self, key: TransactionKey, now_s: float) -> None:
-        """End a transaction whose owner has failed: a request that came in gets 500, one sent is forgotten."""
+        """End a transaction whose owner has failed.
+
+        A received request is answered with 500, a sent INVITE is cancelled, any other sent request is forgotten.
+        """
         transaction = self._transactions.get(key)
         if transaction is None or transaction.state not in (State.CALLING, State.TRYING, State.PROCEEDING):
             return
@@ -305,19 +309,19 @@ class TransactionLayer:
             self._drop(transaction)
 
     def _drop(self, transaction: Transaction) -> None:
-        """Forget a transaction that cannot go on; whoever waits for its answer is told that none comes."""
+        """Forget a transaction that cannot go on, and tell the transaction user that it has timed out."""
         if not transaction.quiet:
             self._events.append(TimedOut(transaction.key))
         self._forget(transaction)
 
     def abandon(self, key: TransactionKey) -> None:
-        """Forget a request without an answer, where RFC 4320 §4.2 forbids to send a late one."""
+        """Forget a request without answering it, because RFC 4320 §4.2 forbids a late answer."""
         transaction = self._transactions.get(key)
         if transaction is not None:
             self._forget(transaction)
 
     def cancelled_invite(self, envelope: Envelope) -> TransactionKey | None:
-        """Return the INVITE that a received CANCEL is about (RFC 3261 §9.2), or None."""
+        """Return the key of the INVITE that a received CANCEL is about (RFC 3261 §9.2), or None."""
         key = server_key(envelope, "INVITE")
         return key if key in self._transactions else None
 
@@ -361,7 +365,7 @@ class TransactionLayer:
         self._events.append(RequestReceived(key, request, envelope, source))
 
     def _has_room(self, envelope: Envelope, source: Hop, cost: int) -> bool:
-        """Whether the source may open one more transaction; to give one up, it always may."""
+        """Return whether the source may open another transaction; a CANCEL of an open INVITE always may."""
         if envelope.method == "CANCEL" and self.cancelled_invite(envelope) is not None:
             return True
         return self._shares.admits(source_of(source.host), cost)
@@ -409,7 +413,7 @@ class TransactionLayer:
             if transaction.state is not State.COMPLETED or transaction.machine is CLIENT:
                 transaction.wire = b""
             self._shares.give_back(transaction.source, transaction.cost)
-            transaction.cost = cost_of(len(transaction.wire))  # a response that is kept may be a long one
+            transaction.cost = cost_of(len(transaction.wire))  # a kept response may be long
             self._shares.take(transaction.source, transaction.cost)
         elif transaction.state is State.TERMINATED:
             self._forget(transaction)
@@ -432,7 +436,7 @@ class TransactionLayer:
             self._arm(transaction, arm.input, wait_s, now_s)
 
     def _stretch(self, transaction: Transaction, now_s: float) -> None:
-        """Set the next retransmission: the interval doubles, up to T2 where the machine says so."""
+        """Set the next retransmission: the interval doubles, up to T2 if the machine caps it."""
         interval_s = transaction.interval_s * 2
         if transaction.machine.caps_interval:
             proceeding = transaction.machine is CLIENT and transaction.state is State.PROCEEDING
@@ -458,7 +462,7 @@ class TransactionLayer:
         return f"SIP/2.0/{hop.transport.upper()} {sent_by};branch={branch};rport"
 
     def _address(self, transaction: Transaction, hop: Hop) -> None:
-        """Make the request's own Via and bytes fit for `hop`."""
+        """Rewrite our own Via in the request for `hop`, and serialise the request again."""
         assert transaction.request is not None
         vias = header_values(transaction.request, "Via")
         vias[0] = self._via(hop, transaction.branch)
@@ -530,7 +534,7 @@ class TransactionLayer:
         self._answer_500(transaction, now_s)
 
     def _answer_500(self, transaction: Transaction, now_s: float) -> None:
-        """Answer 500, or forget the request where even that cannot be built."""
+        """Answer 500, or forget the request if even that response cannot be built."""
         try:
             assert transaction.request is not None
             tag = self._random.token(6).hex()

@@ -1,4 +1,4 @@
-"""One transaction: what is kept of it, by which key it is found, and the requests that go with an INVITE."""
+"""The state of one transaction, its key, and the ACK and CANCEL that belong to an INVITE."""
 
 import re
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ _QUOTED = re.compile(
     rb"([A-Za-z0-9.!%*_+`'~-]{1,64}) [!-~]{1,512} SIP/2\.0\r\n"
     rb"Via: SIP/2\.0/UDP [!-:<-~]{1,300};branch=([A-Za-z0-9.!%*_+`'~-]{1,128})[;\r]"
 )
-"""How each request that we send begins."""
+"""Beginning of every request that we send over UDP."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """What is kept of a request that was sent or received, and of its answer."""
+    """The state of a request that was sent or received, and of its answer."""
 
     key: TransactionKey
     machine: Machine
@@ -28,29 +28,29 @@ class Transaction:
     branch: str
     sequence: int
     request: Request | None
-    """None once nothing can be built from it any more: an answered transaction lingers, and may be one of many."""
+    """None once it is no longer needed, to save memory: many answered transactions may linger."""
     wire: bytes = b""
-    """What is sent again: a client's request or its ACK, a server's latest response."""
+    """The message to retransmit: a client's request or its ACK, a server's latest response."""
     fallback: Hop | None = None
     state: State = State.TERMINATED
     cost: int = 1
-    """How many places it takes (see `cost_of`)."""
+    """How many places the transaction takes (see `cost_of`)."""
     timers: TimersOf = field(init=False)
     source: str = ""
-    """Whose share a server transaction is part of."""
+    """The source in whose share a server transaction counts."""
     interval_s: float = 0.0
     opened_s: float = 0.0
     """When it began, by the layer's clock."""
     cancelling: bool = False
     reasons: tuple[str, ...] = ()
     quiet: bool = False
-    """Whether the transaction user is told nothing: a CANCEL that the layer sends itself."""
+    """Whether the transaction user gets no events of it: true for a CANCEL that the layer sends itself."""
     plain_hop: Hop | None = None
-    """The UDP hop that was meant, when only size made it TCP (RFC 3261 §18.1.1)."""
+    """The UDP hop that was asked for, if the request goes over TCP only for its size (RFC 3261 §18.1.1)."""
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether this is a request that was sent and has had no response at all."""
+        """Whether this is a sent request that has had no response at all."""
         return self.state in (State.CALLING, State.TRYING) and self.machine in (INVITE_CLIENT, CLIENT)
 
     def __post_init__(self) -> None:
@@ -58,19 +58,22 @@ class Transaction:
 
 
 def input_of(status: int) -> Input:
-    """Return the input that a response with `status` is."""
+    """Return the state machine's input for a response with `status`."""
     if status < 200:
         return Input.PROVISIONAL
     return Input.SUCCESS if status < 300 else Input.FAILURE
 
 
 def client_key(branch: str, method: str) -> TransactionKey:
-    """Return the key of a request that was sent (RFC 3261 §17.1.3)."""
+    """Return the key of a client transaction (RFC 3261 §17.1.3)."""
     return TransactionKey(f"client {branch} {method}")
 
 
 def server_key(envelope: Envelope, method: str) -> TransactionKey:
-    """Return the key by branch and sent-by, or for elements older than RFC 3261 by what §17.2.3 lists."""
+    """Return the key of a server transaction (RFC 3261 §17.2.3).
+
+    It is made of branch and sent-by, or of the fields that the section lists for clients older than RFC 3261.
+    """
     via = envelope.via
     if via.branch.startswith(MAGIC_COOKIE) and via.branch != MAGIC_COOKIE:
         return TransactionKey(f"server {via.branch} {via.sent_by} {method}")
@@ -80,7 +83,7 @@ def server_key(envelope: Envelope, method: str) -> TransactionKey:
 
 
 def quoted_key(data: bytes) -> TransactionKey | None:
-    """Return the key of the request of ours that begins with `data`, or None where too little of it is there."""
+    """Return the key of our own request that begins with `data`, or None if `data` holds too little of it."""
     match = _QUOTED.match(data)
     return client_key(match[2].decode(), match[1].decode()) if match else None
 

@@ -1,4 +1,4 @@
-"""UDP and TCP on one address (RFC 3261 §18): datagrams, connections that are reused, and their bounds."""
+"""SIP transport over UDP, TCP and TLS at one address (RFC 3261 §18), with bounded, reused connections."""
 # ruff: noqa: TID251 - this is a shell: it holds the sockets
 
 import asyncio
@@ -33,7 +33,7 @@ _STRANGERS_FALLBACKS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How an element speaks TLS: as a client, and as a server at `port` where it listens (0 chooses one)."""
+    """TLS contexts of an element: as a client, and as a server at `port` if it listens (0 chooses a free port)."""
 
     client: ssl.SSLContext
     server: ssl.SSLContext | None = None
@@ -41,26 +41,31 @@ class Tls:
 
 
 class SipTracer(Protocol):
-    """Where messages that are sent are recorded (see `voice_dpki.shell.trace`)."""
+    """A recorder of sent messages (see `voice_dpki.shell.trace`)."""
 
     @property
     def on(self) -> bool:
-        """Whether anything is kept."""
+        """Whether messages are recorded."""
         ...
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
-        """Record one message: "udp", "tcp" or "tls", and both ends as "host:port"."""
+        """Record one message; `transport` is "udp", "tcp" or "tls", `src` and `dst` are "host:port"."""
         ...
 
 
 class Transport:
-    """Sends and receives SIP messages at one address, with `tls` also under TLS at another port.
+    """Sends and receives SIP messages at one address; with `tls` also under TLS, at another port.
 
-    `on_message(data, source)` gets each message; `on_failure(outgoing)` each one that could not be sent, never from
-    within `send`. `on_broken(data, source, error)` gets the header after which a stream cannot be followed, before
-    its connection is closed; `on_unreachable(data, hop)` the begin of a datagram of which ICMP says that it did not
-    arrive; `on_refused(source)` whose connection found no room; `on_lost(peer)` each connection that is gone;
-    `on_dropped(source, count)` how many datagrams are dropped since `source` sent one, most often its own.
+    Callbacks:
+
+    - `on_message(data, source)` gets each received message.
+    - `on_failure(outgoing)` gets each message that could not be sent; it is never called from within `send`.
+    - `on_broken(data, source, error)` gets the header at which a stream could not be split any further, before the
+      connection is closed.
+    - `on_unreachable(data, hop)` gets the beginning of a datagram that did not arrive according to ICMP.
+    - `on_refused(source)` gets the source of a connection that is refused or closed for lack of room.
+    - `on_lost(peer)` gets the peer of each lost connection.
+    - `on_dropped(source, count)` gets the number of datagrams dropped because `source` sent one, usually that one.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class Transport:
         self.limits = (limits or Limits()).within_the_process()
         self._tls = tls
         self.tls_port = 0
-        """Where TLS is listened for, once started; 0 without."""
+        """Port of the TLS listener, once started; 0 if there is none."""
         self._tls_listener: TlsListener | None = None
         self._udp: DatagramSocket | None = None
         self._server: asyncio.Server | None = None
@@ -107,7 +112,7 @@ class Transport:
         """The fallback connections that are open or begun: to which source, and whether it was known."""
         self._said, self._unreached = Seldom(log), Seldom(log)
         self.numbers: Iterator[int] = count(1)
-        """Number the connections: a port may come again, and then is another flow."""
+        """Numbers of connections: a peer's port may be used again, and is then another flow."""
 
     async def start(self) -> None:
         """Bind UDP and TCP to the same port; port 0 chooses one that is free for both. Raises LocalError."""
@@ -175,10 +180,10 @@ class Transport:
             self._server.close()
             await self._server.wait_closed()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the closed sockets go before the loop does
+        await asyncio.sleep(0)  # lets the loop finish closing the sockets
 
     def send(self, outgoing: Outgoing) -> None:
-        """Send one message; a TCP connection is reused, or made."""
+        """Send one message; over TCP and TLS, on an open connection or a new one."""
         if outgoing.hop.transport == "udp":
             self._send_datagram(outgoing)
             return
@@ -190,7 +195,7 @@ class Transport:
                 self._fail(outgoing)
                 return
         if connection is None and outgoing.hop.flow is not None:
-            self._fail(outgoing)  # nobody can connect to where a telephone connected from
+            self._fail(outgoing)  # a telephone does not listen at the port that it connected from
         elif connection is None:
             self._queue(outgoing)
         elif not connection.write(outgoing.data):
@@ -220,7 +225,7 @@ class Transport:
         return self._pool.outgoing + len(self._connecting) < self.limits.outgoing and not self._closed
 
     def _connection(self, hop: Hop) -> Connection | None:
-        """Return the open connection to `hop`; where that is a flow, this very connection."""
+        """Return the open connection to `hop`, or None; if `hop` has a flow, only that very connection."""
         connection = self._pool.find(hop)
         return connection if connection is None or hop.flow in (None, connection.peer.flow) else None
 
@@ -234,7 +239,7 @@ class Transport:
             self._fail(outgoing)
 
     def _queue(self, outgoing: Outgoing) -> None:
-        """Let a message wait for a connection to its hop, which is begun if none is under way."""
+        """Queue a message for a connection to its hop; open the connection unless that is under way."""
         waiting = self._connecting.get(outgoing.hop)
         if outgoing.hop.transport == "tls" and self._tls is None:
             self._fail(outgoing)  # never in clear instead
@@ -278,7 +283,7 @@ class Transport:
         asyncio.get_running_loop().call_soon(self._on_failure, outgoing)
 
     def _sweep(self) -> None:
-        """Close connections that are idle, or that let a message trickle in."""
+        """Close connections that are idle, or that deliver a message too slowly."""
         loop = asyncio.get_running_loop()
         for connection in self._pool.all:
             if connection.is_overdue(loop.time()):
@@ -287,29 +292,29 @@ class Transport:
         every_s = min(limits.message_s, limits.idle_s, limits.first_message_s) / 2
         self._sweeper = loop.call_later(every_s, self._sweep)
 
-    # What datagrams and connections tell.
+    # Calls from the datagram socket and from connections.
 
     def _work_on(self, data: bytes, host: str, port: int) -> None:
         if is_stun(data):
             answer = answer_binding(data, host, port)
             if answer is not None and self._udp is not None:
                 self._udp.send(answer, host, port)
-        elif data.strip(b"\r\n\0"):  # a lone keep-alive (RFC 5626 §4.4.1) is nothing to answer
+        elif data.strip(b"\r\n\0"):  # line ends alone are a keep-alive, which needs no answer
             self._on_message(data, Hop("udp", host, port))
 
     def _unreachable(self, data: bytes, host: str, port: int) -> None:
         self._on_unreachable(data, Hop("udp", host, port))
 
     def opened(self, connection: Connection) -> bool:
-        """Register a connection; False where there are too many already."""
+        """Register a connection; return False if there is no room for it."""
         return not self._closed and self._pool.add(connection)
 
     def heard(self, connection: Connection) -> None:
-        """Note that an incoming connection has brought its first message."""
+        """Note that a connection has brought its first message."""
         self._pool.speaks(connection)
 
     def closing(self, connection: Connection) -> None:
-        """Send nothing over a connection any more."""
+        """Stop sending over a connection."""
         self._tell_lost(connection, self._pool.leave(connection))
 
     def _tell_lost(self, connection: Connection, had_it: bool) -> None:
@@ -323,16 +328,16 @@ class Transport:
         self._tell_lost(connection, self._pool.forget(connection))
 
     def waits(self, source: str, work: Work) -> None:
-        """Let a connection that has messages wait for its turn."""
+        """Queue the turn of a connection that has received data."""
         if self._ingress is not None:
             self._ingress.stream(source, work)
 
     def received(self, data: bytes, source: Hop) -> None:
-        """Hand on a message that came over a connection."""
+        """Pass on a message that came over a connection."""
         self._on_message(data, source)
 
     def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
-        """Hand on the header after which a stream cannot be followed any further."""
+        """Pass on the header at which a stream could not be split any further."""
         now_s = asyncio.get_running_loop().time()
         self._said.warning(now_s, "a SIP stream is broken", peer=str(source), error=str(error))
         self._on_broken(data, source, error)
@@ -344,6 +349,6 @@ class Transport:
 
 
 def _reason(error: OSError) -> str:
-    """Say why a socket cannot be bound: uvloop keeps the system's words in the cause of its own error."""
+    """Return why a socket cannot be bound; uvloop keeps the system's text in the cause of its own error."""
     cause = error.__cause__ or error.__context__
     return error.strerror or (isinstance(cause, OSError) and cause.strerror) or str(error)

@@ -1,7 +1,7 @@
-"""Turns for messages that wait: a sender that floods waits behind itself, not in front of the others.
+"""Fair queueing of received messages: senders take turns, so a flood delays only its own sender.
 
-A core: it holds what the sockets brought until there is time to work on it, bounded in bytes. Known senders (next
-hops, registered telephones) have room and turns of their own, which strangers cannot take, however many they are.
+A core: it holds received messages, bounded in bytes, until there is time to process them. Known senders (next hops,
+registered telephones) have room and turns of their own, which strangers cannot take, however many they are.
 """
 
 from collections import deque
@@ -10,24 +10,24 @@ from typing import Final, Generic, TypeVar
 from voice_dpki.sip.shares import Shares
 
 ROOM_BYTES: Final = 4 * 1024 * 1024
-"""What may wait of all strangers, and as much again of all known senders; one alone has two thirds (`Shares`)."""
+"""Room for all strangers' datagrams, and as much again for all known senders'. One sender may take two thirds."""
 OVERHEAD_BYTES: Final = 512
-"""What an item takes besides its own bytes."""
+"""Memory that an item takes besides its own bytes."""
 KNOWN_TURNS: Final = 4
-"""How many turns known senders have for each turn of a stranger, while both wait."""
+"""How many turns known senders get for each turn of a stranger, while both have messages queued."""
 MAX_DISPLACED: Final = 128
-"""How many old items one new item may displace: as many as the largest needs of the smallest."""
+"""How many old items one new item may displace: about as many of the smallest as the largest needs."""
 
 T = TypeVar("T")
 
 
 class _Ring(Generic[T]):
-    """Senders that take turns, and the room that they share."""
+    """Senders that take turns, and their shared room."""
 
     def __init__(self, room_bytes: int) -> None:
         self.shares = Shares(room_bytes)
         self.senders: dict[str, deque[tuple[T, int]]] = {}
-        """What waits of each, oldest first, with its cost; senders are in the order of their turns."""
+        """Each sender's queue of items and their costs, oldest first; senders are in the order of their turns."""
 
     def append(self, sender: str, item: T, cost: int) -> None:
         self.shares.take(sender, cost)
@@ -37,7 +37,10 @@ class _Ring(Generic[T]):
         waiting.append((item, cost))
 
     def pop(self, *, keeps_its_turn: bool = False) -> T:
-        """Take out the oldest item of the sender whose turn it is; that sender comes last next time."""
+        """Remove and return the oldest item of the sender whose turn it is.
+
+        That sender then goes to the end of the line, unless it keeps its turn.
+        """
         sender = next(iter(self.senders))
         waiting = self.senders[sender]
         item, cost = waiting.popleft()
@@ -50,25 +53,26 @@ class _Ring(Generic[T]):
 
 
 class Turns(Generic[T]):
-    """Gives back, one of each sender in turn, what was put in; the datagrams of one sender keep their order."""
+    """A queue that serves one item of each sender in turn; the datagrams of one sender keep their order."""
 
     def __init__(self, room_bytes: int = ROOM_BYTES) -> None:
         self._known: _Ring[T] = _Ring(room_bytes)
         self._strangers: _Ring[T] = _Ring(room_bytes)
         self._streams: _Ring[T] = _Ring(room_bytes)
-        """Strangers' connections, of which nothing may be dropped."""
+        """Strangers' connections, whose items may not be dropped."""
         self._known_in_a_row = 0
         self._stream_is_next = False
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Return whether anything is queued."""
         return bool(self._known.senders or self._strangers.senders or self._streams.senders)
 
     def put(self, sender: str, item: T, size: int, *, is_known: bool) -> int:
-        """Queue a datagram of `size` bytes; return how many were dropped for want of room.
+        """Queue a datagram of `size` bytes; return how many datagrams were dropped for lack of room.
 
-        The newest datagram of a sender that holds more than its share is dropped, which is this one. Where many
-        strangers fill the room together, those that have waited longest make way: they will ask again soonest.
+        If the sender has used up its share, this datagram is dropped. If many strangers fill the room together and
+        this sender is a stranger with nothing queued, the datagrams whose turn is next are dropped in its favour:
+        they have waited longest, so their senders retransmit soonest.
         """
         ring, cost = self._ring(sender, is_known), size + OVERHEAD_BYTES
         dropped = 0
@@ -82,11 +86,11 @@ class Turns(Generic[T]):
         return dropped
 
     def put_stream(self, sender: str, item: T, *, is_known: bool) -> None:
-        """Queue the turn of a connection, which has only one at a time."""
+        """Queue the turn of a connection, which may have only one queued at a time."""
         (self._known if is_known else self._streams).append(sender, item, 0)
 
     def take(self) -> T:
-        """Return the item whose turn it is; raises IndexError where nothing waits."""
+        """Remove and return the item whose turn it is; raises IndexError if nothing is queued."""
         strangers = self._next_strangers()
         if self._known.senders and (not strangers.senders or self._known_in_a_row < KNOWN_TURNS):
             self._known_in_a_row += 1
@@ -98,12 +102,12 @@ class Turns(Generic[T]):
         return strangers.pop()
 
     def _next_strangers(self) -> _Ring[T]:
-        """Return the ring of strangers whose turn it is: datagrams and connections alternate."""
+        """Return the ring that serves the next stranger: datagrams and connections alternate."""
         is_stream = self._stream_is_next or not self._strangers.senders
         return self._streams if is_stream and self._streams.senders else self._strangers
 
     def _ring(self, sender: str, is_known: bool) -> _Ring[T]:
-        """Return where the sender's datagrams wait already, or else where they belong."""
+        """Return the ring that already holds datagrams of this sender, to keep their order, or else its own."""
         if is_known:
             return self._strangers if sender in self._strangers.senders else self._known
         return self._known if sender in self._known.senders else self._strangers

@@ -1,4 +1,4 @@
-"""What a server checks of a request before it looks at what the request wants (RFC 3261 §8.2)."""
+"""Checks that a server makes before it processes a request (RFC 3261 §8.2)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from voice_dpki.sip.sdp import CONTENT_TYPE
 Headers = tuple[tuple[str, str], ...]
 
 MAX_NAMED: Final = 16
-"""How many unsupported extensions a refusal names: it shall not be longer than its request."""
+"""Most unsupported extensions that a refusal names, so that it is not longer than its request."""
 
 _ENCODINGS: Final = ("", "identity")
 
@@ -26,20 +26,20 @@ class UasRefusal:
 
 
 def check_method(request: Request, methods: Collection[str]) -> UasRefusal | None:
-    """Refuse a method that is not served: 405 for one that is known, else 501 (§8.2.1, §21.5.2)."""
+    """Refuse a method outside `methods`: 405 if SIP defines it, else 501 (§8.2.1, §21.5.2)."""
     if request.method in methods:
         return None
     return UasRefusal(405 if request.method in METHODS else 501, (("Allow", ", ".join(methods)),))
 
 
 def check_require(request: Request) -> UasRefusal | None:
-    """Refuse extensions, none of which is supported (§8.2.2.3)."""
+    """Refuse every required extension: none is supported (§8.2.2.3)."""
     unsupported = header_values(request, "Require")
     return UasRefusal(420, (("Unsupported", ", ".join(unsupported[:MAX_NAMED])),)) if unsupported else None
 
 
 def check_body(request: Request) -> UasRefusal | None:
-    """Refuse a body that is no plain session description (§8.2.3); one that is optional is passed over."""
+    """Refuse a body that is not an unencoded session description (§8.2.3); an optional body is ignored."""
     handling = (request.headers.get("Content-Disposition") or "").lower().replace(" ", "")
     if not request.body or "handling=optional" in handling:
         return None
@@ -51,7 +51,7 @@ def check_body(request: Request) -> UasRefusal | None:
 
 
 def check_accept(request: Request) -> UasRefusal | None:
-    """Refuse an INVITE whose answer may be no session description (§20.1, §21.4.7)."""
+    """Refuse an INVITE whose Accept excludes session descriptions (§20.1, §21.4.7)."""
     values = request.headers.getlist("Accept")
     if not values:
         return None
@@ -62,7 +62,7 @@ def check_accept(request: Request) -> UasRefusal | None:
 
 
 def check_request(request: Request, methods: Collection[str]) -> UasRefusal | None:
-    """Return why a telephone cannot take this request, or None where it can."""
+    """Return why a telephone must refuse this request, or None if it can serve it."""
     if (refusal := check_method(request, methods)) is not None:
         return refusal
     if request.uri.scheme not in ("sip", "sips", "tel"):

@@ -1,6 +1,6 @@
-"""A telephone without sound: registers at its domain's proxy, places, answers and ends calls.
+"""A telephone without media: it registers at its domain's proxy and places, answers and ends calls.
 
-Session descriptions and what they key belong to whoever uses this module; here is SIP alone.
+This module handles SIP only; its user makes the session descriptions and agrees the media keys.
 """
 # ruff: noqa: TID251 - this is a shell: it runs on the event loop
 
@@ -37,11 +37,11 @@ MAX_CALLS: Final = 256
 class UserAgent:
     """One user's telephone at one address, behind its domain's proxy.
 
-    `on_invite` is run as a task for each incoming call; without it calls are refused with 480. With `proxy_only`
-    requests from anywhere else are refused: what comes past the proxy was not verified. `instance` is the URN that
-    tells this telephone from the user's others, the same after each start (RFC 5626 §4.1). `advertise` is the
-    address to tell others where `host` means all of them. With `keep_alive` the flow to the proxy, which must speak
-    STUN on its UDP port, is kept open while the telephone is registered (RFC 5626 §4.4).
+    `on_invite` runs as a task for each incoming call; without it, calls are refused with 480. With `proxy_only`,
+    requests from other hosts are refused, as requests that bypass the proxy were not verified. `instance` is the
+    URN that distinguishes this telephone from the user's others and stays the same after a restart (RFC 5626 §4.1).
+    `advertise` is the host to announce to others if `host` means all addresses. With `keep_alive`, the flow to the
+    proxy is kept open while the telephone is registered (RFC 5626 §4.4); its UDP port must support STUN.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class UserAgent:
 
     @property
     def address(self) -> Hop:
-        """Where others reach the user agent, once it has started."""
+        """The address at which others reach the user agent, once it has started."""
         return self._exchange.address
 
     async def start(self) -> None:
@@ -102,20 +102,20 @@ class UserAgent:
         await self._exchange.start()
 
     async def close(self) -> None:
-        """End all calls, without waiting for answers, and free the sockets."""
+        """End all calls without waiting for answers, and close the sockets."""
         self._registration.stop()
         for leg in list(self._legs.values()):
             leg.hang_up()
         for call in self._placed:
             if not call.is_answered:
                 call.cancel()
-        await asyncio.sleep(0)  # lets the BYEs out
+        await asyncio.sleep(0)  # lets the tasks send the BYEs
         await self._exchange.close()
 
     async def register(self, expires_s: int = 600, *, until_done: bool = False) -> int:
-        """Register this address and return the seconds granted; it is kept up until `close`. 0 removes it.
+        """Register this address, and return the granted time in seconds; it is refreshed until `close`.
 
-        With `until_done` it waits as long as the registrar is away. Raises RegistrationError.
+        0 removes the registration. With `until_done`, temporary failures are retried. Raises RegistrationError.
         """
         if until_done:
             return await self._registration.register_until_done(expires_s)
@@ -126,7 +126,7 @@ class UserAgent:
     async def invite(self, target: str, sdp: bytes, headers: Sequence[tuple[str, str]] = ()) -> Call:
         """Place a call to the URI `target` and return at once.
 
-        Raises MalformedError for a bad URI, and LocalError for a sips: URI where the proxy is not reached over TLS.
+        Raises MalformedError for a bad URI, and LocalError for a sips: URI if the proxy is not reached over TLS.
         """
         if target.lower().startswith("sips:") and self._proxy.transport != "tls":
             raise LocalError("a sips: URI cannot be called: the proxy is not reached over TLS")
@@ -165,7 +165,7 @@ class UserAgent:
     def _new_request(self, method: str, target: str, to: str) -> Request:
         return self._account.new_request(method, target, to, self._exchange.token(), self._exchange.token())
 
-    # What comes in.
+    # Received requests.
 
     def _connection_lost(self, peer: Hop) -> None:
         if peer == self._proxy:
@@ -191,7 +191,7 @@ class UserAgent:
             self._answer(event, 200 if event.request.method == "OPTIONS" else 481)
 
     def _is_from_proxy(self, source: Hop, leg: Leg | None) -> bool:
-        """Whether a request comes from the proxy, or within a call from where that call's requests go."""
+        """Return whether a request comes from the proxy, or within a call from the host of that call's next hop."""
         beside = leg.dialog.next_hop() if leg is not None and leg.dialog is not None else self._proxy
         return source.is_from(self._proxy) or (beside.host != self._proxy.host and source.is_from(beside))
 
@@ -204,7 +204,7 @@ class UserAgent:
         return own and self._account.is_named_by(uri)
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:
-        """Answer a request within a call: BYE ends it, and nothing changes it."""
+        """Answer a request within a call: BYE ends the call, and requests to change it are refused."""
         method = event.request.method
         if leg.dialog is None or not leg.dialog.accept(event.envelope):
             self._answer(event, 500, "Server Internal Error: CSeq out of order")
@@ -215,7 +215,7 @@ class UserAgent:
             self._answer(event, {"INVITE": 488, "OPTIONS": 200}.get(method, 405))
 
     def _invited(self, event: RequestReceived) -> None:
-        """Take in a new call, once (RFC 3261 §8.2.2.2, §13.3.1)."""
+        """Accept a new call for processing, unless it is a duplicate (RFC 3261 §8.2.2.2, §13.3.1)."""
         if any(_same_request(call, event) for call in self._incoming()):
             self._answer(event, 482)
         elif not self._is_for_us(event.request.uri):
@@ -232,7 +232,7 @@ class UserAgent:
             self._exchange.run(self._serve(self.on_invite, call))
 
     async def _serve(self, on_invite: Callable[[IncomingCall], Awaitable[None]], call: IncomingCall) -> None:
-        """Let the owner handle a call; where that fails, the call is over."""
+        """Let the owner handle a call; if it raises, end the call."""
         try:
             await on_invite(call)
         except Exception:
@@ -276,7 +276,10 @@ class _NoTrace:
 
 
 def _same_request(call: IncomingCall, event: RequestReceived) -> bool:
-    """Whether a request came before by another way: same Call-ID, From tag and CSeq (RFC 3261 §8.2.2.2)."""
+    """Return whether a request is a call's INVITE that came by another path (RFC 3261 §8.2.2.2).
+
+    Call-ID, From tag and CSeq are then the same.
+    """
     dialog, envelope = call.dialog, event.envelope
     return (dialog.call_id, dialog.remote_tag, dialog.remote_sequence) == (
         envelope.call_id,

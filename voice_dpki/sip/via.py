@@ -1,7 +1,7 @@
-"""The topmost Via: read, and stamped with where the request really came from (RFC 3261 §18.2.1, RFC 3581).
+"""The topmost Via: parsed, and stamped with the request's real source (RFC 3261 §18.2.1, RFC 3581).
 
-`received` and `rport` are the receiver's to write. What a sender put there is taken out, so that no response can be
-sent to a third party.
+Only the receiver may write values of `received` and `rport`. Values that the sender wrote are removed, so that no
+response can be directed to a third party.
 """
 
 import re
@@ -17,27 +17,27 @@ from voice_dpki.sip.hosts import bare_host, host_text
 MAX_VIA_CHARS: Final = 1_024
 
 _PIECE = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+|[;"]')
-"""A parameter, or the semicolon before it; a quote that nothing closes is a piece of its own."""
+"""A parameter, or the semicolon before it; an unclosed quote is a piece of its own."""
 
 
 _RECEIVED = re.compile(r'(?ai);[ \t]*received[ \t]*=[^;,"]*')
-"""Not read, so that it need not be right: IPv6 addresses stand there with and without brackets (RFC 5118 §4.5)."""
+"""Removed before parsing, so that it need not be valid: IPv6 has brackets here or not (RFC 5118 §4.5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopVia:
-    """The topmost Via of a message (RFC 3261 §20.42), without what only its receiver may say."""
+    """The topmost Via of a message (RFC 3261 §20.42), without the parameters that only its receiver may write."""
 
     transport: str
     host: str
     port: int
     branch: str
     asks_port: bool
-    """Whether it has `rport`: the response goes to the port that the request came from (RFC 3581 §4)."""
+    """Whether it has `rport`: the response then goes to the port that the request came from (RFC 3581 §4)."""
 
     @property
     def sent_by(self) -> str:
-        """Host and port that the sender gave for itself."""
+        """Host and port that the sender claims."""
         return f"{host_text(self.host)}:{self.port}"
 
 
@@ -61,9 +61,9 @@ def parse_via(text: str) -> TopVia:
 
 
 def stamp_via(text: str, host: str, source: Hop) -> str:
-    """Return the Via value `text`, whose sent-by names `host`, with `received` and `rport` as RFC 3581 §4 says.
+    """Return the Via value `text` with `received` and `rport` as RFC 3581 §4 says; `host` is that of its sent-by.
 
-    All else stays as it came: an element finds its own parameters again.
+    All other parameters stay unchanged, so that the sender recognises its own.
     """
     kept, asked = [], False
     for piece in _split(text):
@@ -79,7 +79,7 @@ def stamp_via(text: str, host: str, source: Hop) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Return what stands between semicolons; those within quotes do not count."""
+    """Split at semicolons outside quotes."""
     pieces = [""]
     for piece in _PIECE.findall(text):
         if piece == ";":
@@ -90,9 +90,9 @@ def _split(text: str) -> list[str]:
 
 
 def way_back(asks_port: bool, port: int, source: Hop) -> Hop:
-    """Return where a response goes: always to the source, there to the port of the Via unless it has `rport`.
+    """Return where a response goes: to the source's host, at the port of the Via unless it has `rport`.
 
-    Over TCP that is where a connection is made when the request's own has gone (RFC 3261 §18.2.2). `maddr` is not
-    followed (docs/divergences.md).
+    Over TCP or TLS this is where to connect if the request's own connection is gone, and `rport` does not count
+    (RFC 3261 §18.2.2). `maddr` is not followed (docs/divergences.md).
     """
     return Hop(source.transport, source.host, source.port if asks_port and not source.reliable else port)
