@@ -1,8 +1,8 @@
-"""Addresses of a testbed: loopback addresses and ports that no other run on this machine uses.
+"""Addresses of a testbed: loopback addresses and ports that no other testbed on this machine uses.
 
-Each operator has an address of its own and SIP stands at port 5060, so that a capture reads like one from the
-field and every tool decodes it. Several testbeds share a machine by taking different blocks of 127.0.0.0/24; the
-block is held by a bound socket, which the system releases even when the testbed is killed.
+Each operator has an address of its own, and SIP uses port 5060, so that a capture looks like one from the field and
+every tool decodes it. Several testbeds on one machine take different blocks of 127.0.0.0/24. A bound socket
+reserves the block; the system releases it even if the testbed is killed.
 """
 
 import errno
@@ -16,7 +16,7 @@ SIP_PORT = 5060
 _LOCK_PORT = 5059
 _BLOCK_SIZE = 16
 _PORT_SHIFTS = (0, 10_000, 20_000)
-"""Tried in turn where another program holds SIP's port on all addresses."""
+"""Added to all ports, tried in turn: another program may hold SIP's port on all addresses."""
 
 _OPERATORS: Mapping[str, int] = {"a": 2, "b": 3, "c": 8, "d": 9}
 _SERVICES: Mapping[str, int] = {
@@ -55,7 +55,7 @@ class Address:
 
 
 class Addresses:
-    """A block of addresses, held until `close`. Raises LocalError where none is free."""
+    """A block of addresses, reserved until `close`. Raises LocalError if none is free."""
 
     def __init__(self) -> None:
         for shift, block in _blocks():
@@ -77,7 +77,7 @@ class Addresses:
         return self._planned[actor]
 
     def close(self) -> None:
-        """Give the block back."""
+        """Release the block."""
         self._lock.close()
 
 
@@ -96,10 +96,10 @@ def _is_free(address: Address) -> bool:
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket | None:
-    """Bind a socket, or return None where somebody has the address."""
+    """Return a bound socket, or None if the address is in use."""
     bound = socket.socket(socket.AF_INET, kind)
     if kind is socket.SOCK_STREAM and port != _LOCK_PORT:
-        # As servers do: connections that are still closing from an earlier run do not count.
+        # As servers do, so that an earlier run's connections in TIME_WAIT do not count.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))

@@ -1,6 +1,6 @@
-"""What a call's traces and recordings prove: how it ended, what had to hold, and along which way trust came.
+"""Assessment of a call's traces and recordings: how it ended, whether expectations held, and the chain of trust.
 
-Pure functions of `Evidence`; nothing here knows how the evidence was had.
+These are pure functions of `Evidence`, independent of how it was collected.
 """
 
 import re
@@ -20,10 +20,10 @@ from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
 from voice_dpki.shell.report import Check
 
 MIN_CORRELATION = 0.99
-"""Of what was heard with what was said, for a good call."""
+"""Least correlation of heard with said speech in a good call."""
 
 MAX_LOSS = 0.01
-"""Part of the packets that may be lost or late: a loaded machine drops some on loopback, too."""
+"""Largest part of lost or late packets in a good call: a loaded machine drops some even on loopback."""
 
 ENDS = (("caller", "callee"), ("callee", "caller"))
 """Speaker and listener of each direction."""
@@ -39,7 +39,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one call: its events by time, and the recordings by name ("caller.said")."""
+    """The evidence of one call: its events by time, and the recordings by name ("caller.said")."""
 
     scenario: Scenario
     codec: str
@@ -48,22 +48,22 @@ class Evidence:
     recordings: Mapping[str, bytes] = field(default_factory=dict)
 
     def result(self, role: str) -> Mapping[str, Any]:
-        """What the user agent of that role reported last; empty if it took no part."""
+        """Return the last result of the user agent of that role; empty if it took no part."""
         found = [event.data for event in self.events if isinstance(event, ResultEvent) and event.actor == role]
         return found[-1] if found else {}
 
     def notes(self, *actors: str) -> list[NoteEvent]:
-        """What these actors (or all) noted, by time."""
+        """Return the notes of these actors, or of all actors if none is given, by time."""
         return [
             event for event in self.events if isinstance(event, NoteEvent) and (not actors or event.actor in actors)
         ]
 
     def rtp(self) -> list[RtpEvent]:
-        """All RTP packets, RTCP left out."""
+        """Return all RTP packets, without RTCP."""
         return [event for event in self.events if isinstance(event, RtpEvent) and not event.is_control]
 
     def invites(self, src: str, dst_actor: str) -> list[SipEvent]:
-        """INVITEs that `src` sent to where `dst_actor` sends from."""
+        """Return the INVITEs that `src` sent to an address that `dst_actor` sends from."""
         homes = {event.src for event in self.events if isinstance(event, SipEvent) and event.actor == dst_actor}
         return [
             event
@@ -79,7 +79,7 @@ class Evidence:
 
 
 def seen(evidence: Evidence) -> Outcome:
-    """Return how the call ended, in the terms of an expectation, and what its telephones remarked."""
+    """Return how the call ended, for comparison with the expected outcome, including the telephones' remarks."""
     outcome = _seen(evidence)
     remarked = [r for role in ("caller", "callee") for r in evidence.result(role).get("remarks") or ()]
     return replace(outcome, sentence=" ".join([outcome.sentence, *(_sentence(remark) for remark in remarked)]))
@@ -101,7 +101,7 @@ def _seen(evidence: Evidence) -> Outcome:
 
 
 def _stir_refusal(evidence: Evidence) -> NoteEvent | None:
-    """The verifier's refusal, or the proxy's where it asked no verifier."""
+    """Return the verifier's refusal, or the proxy's if it asked no verifier; None without refusal."""
     refusals = [
         note for note in evidence.notes("verify-b", "proxy-b") if note.ok is False and "verstat" in note.data
     ]
@@ -122,7 +122,7 @@ def _reasoncode(refusal: NoteEvent) -> int | None:
 
 
 def _sentence(text: str) -> str:
-    """The part of a note that is for people: without status or step in front, with a capital and a full stop."""
+    """Return a note's text as a sentence: without status or step in front, with a capital and a full stop."""
     text = re.sub(r"^([4-6][0-9][0-9] [^:]*|step [A-Z]+): ", "", text).strip()
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else text
 
@@ -151,7 +151,7 @@ def _text(value: object) -> str | None:
 
 
 def directions(evidence: Evidence) -> dict[str, Direction]:
-    """Return both directions of the media as their receivers counted them; none where no media flowed."""
+    """Return both directions of the media as their receivers counted them; empty if no media flowed."""
     if not evidence.rtp():
         return {}
     return {f"{speaker}_to_{listener}": _direction(evidence, speaker, listener) for speaker, listener in ENDS}
@@ -171,7 +171,7 @@ def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
 
 
 def _likeness(said: bytes, heard: bytes) -> float | None:
-    """Correlate what was heard with what was said; None where there was nothing but silence to hear."""
+    """Return the correlation of heard with said speech; None if only silence was said."""
     spoken = read_wav(said)
     return correlate(spoken, read_wav(heard)).coefficient if any(spoken.data) else None
 
@@ -180,11 +180,11 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-# --- what had to hold -----------------------------------------------------------------------------------------
+# --- the expectations -----------------------------------------------------------------------------------------
 
 
 def checks(evidence: Evidence, outcome: Outcome, media: Mapping[str, Direction]) -> tuple[Check, ...]:
-    """Return everything that this scenario has to hold to, and whether it did."""
+    """Return a check for each expectation of the scenario."""
     expected = evidence.scenario.expected
     verdict = [
         _same("Verdict on the caller's number", expected.verstat, outcome.verstat),
@@ -264,7 +264,7 @@ def _refused_call(evidence: Evidence) -> Iterable[Check]:
 
 
 def _silent_call(evidence: Evidence) -> Iterable[Check]:
-    """Both telephones have spoken into the void: neither may have heard anything, and one has ended the call."""
+    """Yield the checks of a redirected call: neither telephone may hear anything, and one must end the call."""
     for role, _ in ENDS:
         received = (evidence.result(role).get("media") or {}).get("received", 0)
         yield Check(f"The {role} heard nothing", received == 0, f"{received} packets received")
@@ -275,18 +275,21 @@ def _silent_call(evidence: Evidence) -> Iterable[Check]:
 
 
 def _refused_by_caller(evidence: Evidence) -> Iterable[Check]:
-    """The callee has answered in good faith, so its speech may be on the way; nobody must hear it."""
+    """Yield the checks of a call whose answer the caller refused.
+
+    The callee has answered in good faith, so its speech may be on the way; nobody may hear it.
+    """
     sent = sum(packet.actor == "caller" for packet in evidence.rtp())
     yield Check("The caller said nothing", sent == 0, f"{sent} RTP packets")
     heard = evidence.result("caller").get("media") is not None
     yield Check("The caller heard nothing", not heard, "it played speech" if heard else "it started no media")
 
 
-# --- the way of trust -----------------------------------------------------------------------------------------
+# --- the chain of trust ---------------------------------------------------------------------------------------
 
 
 def trust(evidence: Evidence, outcome: Outcome) -> tuple[TrustLink, ...]:
-    """Return the stations from the caller to the callee, and what each contributed."""
+    """Return the chain of trust from the caller to the callee, with the facts of each station."""
     if not evidence.scenario.protected:
         return ()
     links = [
@@ -353,7 +356,7 @@ def _callee(evidence: Evidence) -> TrustLink:
 
 
 def _aor(evidence: Evidence, actor: str, header: bytes) -> str:
-    """The user part of an INVITE's From or To."""
+    """Return the user part of an INVITE's From or To, or the header field's name if it is not found."""
     for event in evidence.events:
         if isinstance(event, SipEvent) and event.actor == actor and event.data.startswith(b"INVITE "):
             found = re.search(rb"^" + header + rb":[^\r\n]*sips?:([^@>\r\n]+)@", event.data, re.MULTILINE)

@@ -26,12 +26,12 @@ from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 
 EXIT_NOT_HELD = 1
-"""Exit status when something expected did not hold."""
+"""Exit status if an expectation did not hold."""
 
 DEFAULT_OUT = Path("out/call")
 REPEATED = "repeat.json"
 WRITTEN = (*FILES, REPEATED, "logs/*.log")
-"""What the command writes into its folder, and removes from it when it begins anew."""
+"""Files that the command writes into its folder, and removes from it at its next start."""
 
 LEDGERS_HELP = "; ".join(f"{name}, {what}" for name, what in report.LEDGERS.items())
 
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command and return its exit status; raises VoiceDpkiError where no call can be placed."""
+    """Run the command and return its exit status; raises VoiceDpkiError if no call can be placed."""
     if arguments.list_scenarios:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name}\t{scenario.shows}")
@@ -134,7 +134,7 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
 
 
 class _Progress:
-    """Tells what is being done, a line a stage; at a terminal with a moving mark while it lasts."""
+    """Prints a line for each stage; at a terminal with a spinner while it runs."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -151,7 +151,7 @@ class _Progress:
         self._finish(failed=kind is not None)
 
     def begin(self, stage: str) -> None:
-        """Say that `stage` begins, and that the one before it is done."""
+        """Show that `stage` begins, and that the one before it is done."""
         self._finish()
         self._stage, self._began_s = stage, time.monotonic()
         self._status.update(Text(f"{stage} ...", style="dim"))

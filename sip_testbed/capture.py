@@ -1,4 +1,4 @@
-"""Packet captures of one call, made from trace events: what crossed the wire, and the same with media in clear."""
+"""Packet captures of one call, made from trace events: the packets as sent, and the same with media in clear."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,21 +9,21 @@ from voice_dpki.shell.pcap import Connection, Endpoint, datagram, endpoint, pcap
 
 
 def wire_capture(events: Iterable[Event]) -> bytes:
-    """Return the pcap file of `events` (in the order of their time) as they crossed the wire."""
+    """Return a pcap file of the packets as sent; `events` are in the order of their time."""
     return pcap(_packets(events, clear=False))
 
 
 def clear_capture(events: Iterable[Event]) -> bytes:
-    """Return the pcap file with RTP as it was before encryption.
+    """Return a pcap file with RTP as it was before encryption.
 
-    The SDP's m= lines say RTP/AVP instead of RTP/SAVP here, because that is what the packets below them are: a
-    reader that believed the offer would take the audio for ciphertext. All else in the SIP messages is untouched.
+    The m= lines of SDP say RTP/AVP instead of RTP/SAVP here, to match the packets: a tool that believed the offer
+    would take the audio for ciphertext. Apart from Content-Length, nothing else in the SIP messages is changed.
     """
     return pcap(_packets(events, clear=True))
 
 
 def as_plain_media(message: bytes) -> bytes:
-    """Return the SIP `message` with RTP/SAVP in its SDP replaced by RTP/AVP and Content-Length made to fit."""
+    """Return the SIP `message` with RTP/SAVP in its SDP replaced by RTP/AVP, and with a matching Content-Length."""
     head, blank, body = message.partition(b"\r\n\r\n")
     plain = _SECURE_MEDIA.sub(rb"\1RTP/AVP\2", body)
     if plain == body:

@@ -1,4 +1,4 @@
-"""The conversation of a call that was answered and keyed: both speak, and silence where speech was due ends it."""
+"""The conversation of an answered and keyed call: both sides speak, and unexpected silence ends it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.sip.user_agent import Call, IncomingCall
 
 SILENCE = "media silence"
-"""The step, in results and reports, that ends a call on which nothing came."""
+"""The step, in results and reports, that ends a call on which no media arrived."""
 
 DEFAULT_SILENCE_S = 2.0
-"""From the ACK until something authentic must have come; the other side's first SRTCP report comes at once."""
+"""Longest time from the ACK to the first authentic packet; the other side's first SRTCP report is sent at once."""
 
 HANG_UP_TIMEOUT_S = 10.0
-"""After our own speech, for the other side to end its speech or the call."""
+"""How long the other side may take after our speech to end its speech or the call."""
 
 SILENCE_REASON = ("Reason", 'RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"')
 """Header field of the BYE (RFC 3326; cause and text of 3GPP TS 24.229 §7.2A.18.11)."""
@@ -24,7 +24,7 @@ SILENCE_REASON = ("Reason", 'RELEASE_CAUSE;cause=2;text="RTP/RTCP time-out"')
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Which directions of the media were agreed, seen from here."""
+    """The agreed directions of the media, seen from our side."""
 
     sends: bool
     """Whether we send."""
@@ -33,34 +33,34 @@ class Flow:
 
     @classmethod
     def agreed(cls, described: SessionDescription) -> "Flow":
-        """Return what the other side's description leaves: hold is no silence (RFC 3264 §6.1, §8.4)."""
+        """Return the directions that the other side's description allows; none on hold (RFC 3264 §6.1, §8.4)."""
         direction, held = described.audio_direction, described.audio_address[0] == HOLD_ADDRESS
         return cls(direction.receives and not held, direction.sends and not held)
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a conversation went."""
+    """How a conversation ended."""
 
     spoken: bool
-    """Whether our speech was over before the call ended."""
+    """Whether our speech was finished before the call ended."""
     silence: str | None = None
-    """The sentence for a call that has to end since nothing came."""
+    """Why the call must end because no media arrived; None if media arrived or none was due."""
     unheard: bool = False
-    """Whether nothing had come, though it was due, when the other side ended the call."""
+    """Whether the other side ended the call before any of the media due from it had arrived."""
 
     @property
     def good(self) -> bool:
-        """Whether both sides were heard."""
+        """Whether our speech was finished and the other side was heard, if it was to send."""
         return self.spoken and self.silence is None and not self.unheard
 
 
 async def converse(
     call: Call | IncomingCall, media: MediaSession, speech: Pcm, flow: Flow, silence_s: float
 ) -> Ending:
-    """Speak and listen until both have spoken, the other side hangs up, or nothing has come within `silence_s`.
+    """Speak and listen until both have spoken, the other side hangs up, or no media arrives within `silence_s`.
 
-    Call it when the ACK was sent or has come. It ends neither the call nor the media.
+    Call it once the ACK has been sent or received. It ends neither the call nor the media.
     """
     ended = asyncio.ensure_future(call.ended.wait())
     speaking = asyncio.ensure_future(_speak(media, speech, flow))
@@ -69,7 +69,7 @@ async def converse(
         await asyncio.wait((speaking, ended, silent), return_when=asyncio.FIRST_COMPLETED)
         spoken = speaking.done()
         if spoken:
-            speaking.result()  # tells of what went wrong while we spoke
+            speaking.result()  # raises an error of the speech
             await _listen(call, media, ended, silent)
         if silent.done():
             return Ending(spoken, _sentence(media, silence_s))
@@ -85,7 +85,7 @@ async def _speak(media: MediaSession, speech: Pcm, flow: Flow) -> None:
 
 
 async def _silence(media: MediaSession, flow: Flow, silence_s: float) -> None:
-    """Return only if the other side was to send and nothing authentic came."""
+    """Return only if the other side was to send and nothing authentic arrived in time."""
     if await media.heard_within(silence_s if flow.expects else 0) or not flow.expects:
         await asyncio.get_running_loop().create_future()
 
@@ -96,7 +96,7 @@ async def _listen(
     ended: "asyncio.Task[Literal[True]]",
     silent: "asyncio.Task[None]",
 ) -> None:
-    """The callee waits for the caller to hang up, and the caller until the callee has spoken."""
+    """Wait as callee until the caller hangs up, and as caller until the callee has spoken."""
     if isinstance(call, IncomingCall):
         waited = (ended, silent)
         await asyncio.wait(waited, timeout=HANG_UP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -107,7 +107,7 @@ async def _listen(
 
 
 def _sentence(media: MediaSession, silence_s: float) -> str:
-    """Say that nothing came, and what came instead."""
+    """Return the sentence that no usable media arrived, and what arrived instead."""
     counted = media.statistics()
     what = "authenticated SRTP or SRTCP" if counted.srtp else "RTP or RTCP"
     sentence = f"no {what} came within {silence_s:g} s of the ACK"

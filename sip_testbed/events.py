@@ -1,4 +1,4 @@
-"""Trace events of a call: SIP messages and media, beside those of `voice_dpki.shell.events`."""
+"""Trace events of a call: SIP messages and media, in addition to those of `voice_dpki.shell.events`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ends, octets
 
 @dataclass(frozen=True, slots=True)
 class SipEvent(Event):
-    """A SIP message, as its sender put it on the wire."""
+    """A SIP message as sent."""
 
     transport: str
     src: str
@@ -26,7 +26,7 @@ class RtpEvent(Event):
 
     @property
     def is_control(self) -> bool:
-        """Whether this is RTCP and not RTP (RFC 5761 §4)."""
+        """Whether the packet is RTCP (RFC 5761 §4)."""
         return len(self.clear) > 1 and 192 <= self.clear[1] <= 223
 
 
@@ -40,4 +40,4 @@ def _rtp(time_s: float, actor: str, members: dict[str, object]) -> Event:
 
 
 KINDS: Kinds = {**COMMON_KINDS, "sip": _sip, "rtp": _rtp}
-"""What the programs of a call write."""
+"""The kinds of events that the programs of a call write."""

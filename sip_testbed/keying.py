@@ -1,4 +1,4 @@
-"""How a user agent keys its calls: MIKEY, with the other side's certificate resolved on its own ledger node."""
+"""Keying of a user agent's calls by MIKEY, with the other side's certificate resolved at its own ledger node."""
 
 import asyncio
 import logging
@@ -24,19 +24,19 @@ from voice_dpki.x509.profile import digest_of
 log = logging.getLogger(__name__)
 
 PAIR_AFTER_S: Final = 1.0
-"""After a pair was used, until the next one is made: the call should be set up by then."""
+"""Delay before the next key pair is made after one was used, by which time the call should be set up."""
 
 _T = TypeVar("_T")
 
 
 class Keying:
-    """One user agent's side of all its key agreements. `close` it."""
+    """One user agent's side of all its key agreements. Call `close` at the end."""
 
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
         self.profile = credentials.profile
         self._party = credentials.party
         self.ms = 0.0
-        """Time that the last agreement took on this side, the ledger's answer included."""
+        """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -48,9 +48,9 @@ class Keying:
         self._making: asyncio.TimerHandle | None = None
 
     async def prepare(self) -> None:
-        """Do what the first call need not wait for: draw a Diffie-Hellman pair, and ask the ledger something.
+        """Make a Diffie-Hellman pair and a first inquiry at the ledger, to spare the first call the wait.
 
-        The question is about our own certificate, which tells early what would make calls fail.
+        The inquiry is about our own certificate, which reveals early what would make calls fail.
         """
         self._make_pair()
         try:
@@ -68,7 +68,7 @@ class Keying:
         await self._ledger.aclose()
 
     def offer(self, responder_uri: str) -> Offer:
-        """Make the I_MESSAGE of a call."""
+        """Return the offer of a call, with its I_MESSAGE."""
         began_s = time.perf_counter()
         offer = self._initiator.offer(
             responder_uri=responder_uri,
@@ -108,7 +108,7 @@ class Keying:
         return keys
 
     def end(self, offer: Offer) -> None:
-        """Forget a bundle, once its call is over."""
+        """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
 
     def _agreed(self, began_s: float) -> None:
@@ -116,7 +116,7 @@ class Keying:
         self._tracer.note(f"MIKEY DH-SIGN, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
 
     def _take_pair(self) -> dh.KeyPair | None:
-        """Take the pair that was made before, and have another one made when the call has been set up."""
+        """Return the pair that was made in advance, if any, and schedule the next one after the call's set-up."""
         pair, self._pair = self._pair, None
         if self._making is None:
             self._making = asyncio.get_running_loop().call_later(PAIR_AFTER_S, self._make_pair)
@@ -126,10 +126,10 @@ class Keying:
         self._making, self._pair = None, dh.new_pair(self._random)
 
     async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Recorded]:
-        """Do `work` while our own ledger node is asked about a certificate; raises MikeyError, the work's first."""
+        """Do `work` during the inquiry about a certificate; raises MikeyError, that of `work` first."""
         asking = asyncio.ensure_future(self._resolve(claim))
         try:
-            for _ in range(2):  # one turn of the loop to write the question, one to send what was written
+            for _ in range(2):  # one turn of the loop to write the inquiry, one to send it
                 await asyncio.sleep(0)
             done = work()
         except BaseException:
@@ -138,10 +138,10 @@ class Keying:
         return done, await asking
 
     async def _resolve(self, claim: PeerClaim) -> Recorded:
-        """Ask our own ledger node about a certificate; no answer is a refusal.
+        """Return what our own ledger node records about a certificate; raises MikeyError, also without an answer.
 
-        So is an identity without a number: telephones here go by numbers alone, and `Prepared.release` holds them
-        to the ledger's allotment.
+        An identity without a number is refused, too: telephones here are identified by numbers alone, and
+        `Prepared.release` checks these against the ledger's allotment.
         """
         began_s = time.perf_counter()
         if number_in_uri(claim.uri) is None:

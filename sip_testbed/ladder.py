@@ -1,7 +1,7 @@
-"""The ladder of a call: SIP between its actors, what each decided, and media as one row a direction.
+"""The ladder of a call: SIP messages between its actors, each actor's decisions, and one row of media a direction.
 
-`voice_dpki.shell.ladder` draws it in the terminal, and the report makes its drawing of the same model. Times are
-relative to the first message of the call.
+`voice_dpki.shell.ladder` draws it in the terminal, and the report draws the same model. Times are relative to the
+first message of the call.
 """
 
 import re
@@ -29,10 +29,10 @@ ACTORS: Mapping[str, str] = {
 
 
 def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> Ladder:
-    """Make the ladder of one call from its events in the order of time.
+    """Build the ladder of one call from its events, which are in the order of time.
 
-    Registrations (they are in the capture) and what telephones ask the ledger before the call are left out. `media`
-    adds figures to the media row of an actor that sends, for instance {"caller": "lost 0, MOS 4.4"}.
+    Registrations (they are in the capture) and inquiries at the ledger before the call are left out. `media` adds
+    figures to the media row of a sending actor, for instance {"caller": "lost 0, MOS 4.4"}.
     """
     owners = _owners(events)
     shown = [event for event in events if not (isinstance(event, SipEvent) and _method(event.data) == "REGISTER")]
@@ -43,7 +43,7 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
         since_ms = (event.time_s - first) * 1000 if first is not None else 0.0
         if isinstance(event, SipEvent):
             rows.append(_message(event, since_ms, owners))
-        elif isinstance(event, NoteEvent) and event.step != "media":  # the media rows have these figures
+        elif isinstance(event, NoteEvent) and event.step != "media":  # media rows already show these figures
             rows.append(note_row(event, since_ms))
     rows += _media_rows(events, first or 0.0, owners, media or {})
     rows.sort(key=lambda row: row.time_ms)
@@ -54,7 +54,7 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
 
 
 def _owners(events: Iterable[Event]) -> dict[str, str]:
-    """Address to actor: who listens there, or has sent from there; and host to actor where it has but one."""
+    """Map each address to the actor that listens at it or sends from it, and each host with one actor to that."""
     owners: dict[str, str] = {}
     for event in events:
         if isinstance(event, ReadyEvent):

@@ -15,7 +15,7 @@ COMMANDS = {
     "user-agent": ("sip_testbed.user_agent", "a telephone that plays and records"),
     "path": ("sip_testbed.path", "an attacker on the path between the operators"),
 }
-"""Subcommand to the module that it lives in and its summary. Only the module that is asked for is imported."""
+"""Subcommand to its module and summary. Only the requested module is imported."""
 
 HELP = """\
 Parts of a telephone network between two operators, each a program of its own, and whole calls through it.
@@ -32,7 +32,7 @@ The other commands run one part for longer: sip-testbed proxy --help shows a pro
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `sip-testbed ...` and return its exit status; whatever ends it is said in a line."""
+    """Run `sip-testbed ...` and return its exit status; an error that ends it is reported in one line."""
     given = sys.argv[1:] if arguments is None else arguments
     return guarded(lambda: _choose(given))
 

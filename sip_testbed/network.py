@@ -1,9 +1,9 @@
-"""Two operators' networks, running: each program a process of its own, meeting over sockets only.
+"""Two operators' running networks: each program is a process of its own and uses only sockets to reach others.
 
-Operator A has what it needs to place calls, Operator B what it needs to take them, and each its own ledger node,
+Operator A has the services for placing calls, Operator B those for receiving them, and each its own ledger node,
 which follows and checks the validators' blocks. The validators are one engine, or those of a federation of four
-operators. `Testbed` starts all of it, changes the ledger as an operator does and stops it; placing calls in it is
-`sip_testbed.placing`'s part.
+operators. `Testbed` starts everything, changes the ledger as an operator does, and stops everything;
+`sip_testbed.placing` places calls in it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -50,15 +50,15 @@ MODULES: Mapping[str, tuple[str, str]] = {
 """Module and subcommand of each actor's program; an operator's letter, as in "proxy-a", is not part of the key."""
 
 X5U = "https://certificates.a.example/{digest}.der"
-"""Where Operator A publishes its certificates; verifiers read the digest and ask the ledger."""
+"""Operator A's URL of its certificates; verifiers take the digest from it and ask the ledger."""
 
 
 class Testbed(Network):
     """A running network of two operators.
 
-    `folder` holds what is provisioned (a temporary one by default), `logs` each program's log. Without `protected`
-    there are proxies alone: no signing, no verification and no ledger. Raises LocalError where the `ledger` wants
-    CometBFT and there is none. Use it as a context manager, or call `stop` in any case.
+    `folder` gets the provisioned files (a temporary folder by default), `logs` each program's log. Without
+    `protected` there are only proxies: no signing, no verification and no ledger. Raises LocalError if the `ledger`
+    needs CometBFT and that is not installed. Use it as a context manager, or make sure to call `stop`.
     """
 
     __test__ = False  # pytest: not a test class
@@ -81,10 +81,10 @@ class Testbed(Network):
         self._administration = Administration(read_genesis(self.site.genesis), self._check_services)
 
     def start(self) -> None:
-        """Start all services side by side and wait until they listen; raises ProcessError.
+        """Start all services in parallel and wait until they listen; raises ProcessError.
 
-        A federation's validators begin: CometBFT looks for blocks at its peers for a second before it makes one,
-        and meanwhile the processors are free to start the others.
+        A federation's validators come first: CometBFT looks for blocks at its peers for a second before it makes
+        one, and meanwhile the processors are free to start the other services.
         """
         configs = service_configs(self.site, protected=self.protected)
         validators = [actor for actor in configs if actor.startswith("validator-")]
@@ -100,18 +100,18 @@ class Testbed(Network):
         self.wait_ready(configs)
 
     def record_all(self) -> None:
-        """Have the certificates recorded that the calls need, each by its own operator."""
+        """Record the certificates that the calls need, each through its own operator."""
         self.record({"a": (self.site.signer, self.site.caller), "b": (self.site.callee,)})
 
     def launch(self, actor: str, sections: Mapping[str, object]) -> Running:
-        """Start a program with its configuration, without waiting for it. The actor's last one must be over."""
+        """Start a program with its configuration, without waiting for it; the actor's last one must have ended."""
         module, command = MODULES[actor.partition("-")[0]]
         return self.start_program(actor, module, (command,), sections)
 
     def attack(self, attack: Attack) -> None:
-        """Put the attacker of a scenario on the path to transit and its SBCs, and wait until it listens.
+        """Start a scenario's attacker on the path to the transit network and its SBCs, and wait until it listens.
 
-        A key that was revoked a moment ago really was: it is recorded here, and then revoked.
+        For a revoked key, a certificate is really recorded here and then revoked.
         """
         self.launch("path", path_config(self.site, attack, self._stolen(attack.key))).wait_ready()
 
@@ -125,11 +125,11 @@ class Testbed(Network):
         return thief
 
     def new_events(self) -> list[Event]:
-        """Return what the running programs traced since the last time."""
+        """Return the events that the running programs traced since the last call."""
         return [event for running in self.running.values() for event in running.trace.poll()]
 
     def memory_mb(self) -> dict[str, float]:
-        """Proportional set size of each running program, and of each CometBFT beside its validator."""
+        """Return the proportional set size of each running program, and of each validator's CometBFT, in MB."""
         memory = {actor: running.pss_mb() for actor, running in self.running.items()}
         beside = {
             actor.replace("validator-", "cometbft-"): running.children_pss_mb()
@@ -141,7 +141,7 @@ class Testbed(Network):
     # --- the ledger, as an operator's administrator uses it --------------------------------------------------
 
     def record(self, credentials: Mapping[str, Iterable[Credential]]) -> Height:
-        """Have certificates recorded through their operators' submission nodes, and wait until both operators know.
+        """Record certificates through their operators' submission nodes, and wait until both ledger nodes know.
 
         `credentials` are by the operator's letter. Returns the height; raises SubmissionError.
         """
@@ -149,15 +149,15 @@ class Testbed(Network):
         return self._known_to_both(self._administration.record(pairs))
 
     def revoke(self, credential: Credential) -> Height:
-        """Have one of Operator A's certificates revoked, and wait until both operators know; returns the height."""
+        """Revoke one of Operator A's certificates, and wait until both ledger nodes know; return the height."""
         node = self._node("a")
         height = self._administration.change(node, credential.digest, CertStatus.REVOKED, "keyCompromise")
         return self._known_to_both(height)
 
     def _check_services(self) -> None:
-        """Raise ProcessError where a service has ended. Telephones may, and one of the other operators' validators.
+        """Raise ProcessError if a service has ended, except telephones and one validator of another operator.
 
-        Without two validators a federation of four orders nothing any more.
+        With two of its four validators down, a federation can order no transactions.
         """
         followed = {f"validator-{operator.letter}" for operator in OPERATORS}
         spared = [actor for actor in self.running if actor.startswith("validator-") and actor not in followed]
@@ -175,7 +175,7 @@ class Testbed(Network):
 
 
 def require_engine(ledger: LedgerKind) -> None:
-    """Raise LocalError where the `ledger` wants CometBFT and there is none."""
+    """Raise LocalError if the `ledger` needs CometBFT and that is not installed."""
     if ledger is LedgerKind.FEDERATION:
         require("cometbft", "make cometbft")
 
@@ -184,9 +184,9 @@ Sections = dict[str, object]
 
 
 def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections]:
-    """Return the configuration of each service by actor, what others wait for first.
+    """Return the configuration of each service by actor; services that others wait for come first.
 
-    Without protection there are proxies alone.
+    Without protection there are only proxies.
     """
     proxies = {"proxy-a": _proxy_a(site), "proxy-b": _proxy_b(site)}
     if not protected:
@@ -250,7 +250,7 @@ def user_agent_config(
     out: Path,
     target: str | None = None,
 ) -> Sections:
-    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` it talks in clear."""
+    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear."""
     operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
     telephone = site.caller if role == "caller" else site.callee
     keys = {
@@ -274,7 +274,7 @@ def user_agent_config(
 
 
 def path_config(site: Site, attack: Attack, stolen: Credential) -> Sections:
-    """Return the configuration of the attacker, who signs (if at all) with what was `stolen`."""
+    """Return the configuration of the attacker, who signs with the `stolen` key if at all."""
     resign = {
         "key": stolen.key,
         "certificate": stolen.certificate,
@@ -294,7 +294,7 @@ def path_config(site: Site, attack: Attack, stolen: Credential) -> Sections:
 
 
 def witnesses(site: Site, operator: Operator) -> list[str]:
-    """Return other operators' nodes, to which `operator` holds what its own tells it; none with one engine."""
+    """Return the other operators' nodes with which `operator` compares its own; none with one engine."""
     if site.ledger is not LedgerKind.FEDERATION:
         return []
     others = (other.letter for other in site.ledger.operators if other != operator)
@@ -302,7 +302,7 @@ def witnesses(site: Site, operator: Operator) -> list[str]:
 
 
 def _asks(site: Site, operator: Operator, actor: str) -> Sections:
-    """How one of an operator's programs asks the ledger."""
+    """Return the settings with which a program of an operator asks the ledger."""
     return {
         "ledger_url": f"http://{site.addresses[f'ledger-{operator.letter}']}",
         "genesis": "genesis.json",
@@ -311,7 +311,7 @@ def _asks(site: Site, operator: Operator, actor: str) -> Sections:
 
 
 def _signer_follows(site: Site, operator: Operator) -> Sections:
-    """How an operator's authentication server follows its own certificate."""
+    """Return the settings with which an operator's authentication server follows its own certificate."""
     asks = _asks(site, operator, f"authn-{operator.letter}")
     return {"url": asks.pop("ledger_url"), **asks, "witnesses": witnesses(site, operator)}
 
@@ -322,7 +322,7 @@ def _ledger_node(site: Site, actor: str) -> Sections:
 
 
 def _ordering(site: Site) -> dict[str, Sections]:
-    """The nodes that order transactions: one engine with all validators' keys, or each operator's validator."""
+    """Return the configuration of the ordering nodes: one engine with all keys, or each operator's validator."""
     operators = site.ledger.operators
     if site.ledger is LedgerKind.FEDERATION:
         return {f"validator-{operator.letter}": _validator(site, operator) for operator in operators}

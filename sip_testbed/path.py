@@ -1,4 +1,4 @@
-"""The program `sip-testbed path`: an attacker on the path between two domains, a proxy that is not well-behaved."""
+"""The program `sip-testbed path`: an attacker on the path between two domains, made as a misbehaving proxy."""
 
 import argparse
 import asyncio
@@ -83,7 +83,7 @@ Mode = Literal[
 
 
 class ResignConfig(Config, frozen=True, kw_only=True):
-    """The key of a thief or a rogue insider, and what it is used for."""
+    """The key of a thief or a rogue insider, and the claims to sign with it."""
 
     key: str
     certificate: str
@@ -107,7 +107,7 @@ class PathConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration that was checked whole: this attacker can start now."""
+    """A completely checked configuration, with which the attacker can start."""
 
     config: PathConfig
     attack: Attack
@@ -115,7 +115,7 @@ class Setup:
 
 
 class PathService:
-    """A proxy that forwards all it gets, after the attack has had it."""
+    """A proxy that forwards everything after the attack has changed it."""
 
     def __init__(self, config: PathConfig, attack: Attack, tracer: Tracer, random: Random) -> None:
         self._routes = Routes(config.routes)
@@ -135,7 +135,7 @@ class PathService:
 
     @property
     def address(self) -> Hop:
-        """Where it listens, once it has started."""
+        """The address at which it listens, once it has started."""
         return self._element.address
 
     async def start(self) -> None:
@@ -175,7 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the attacker until SIGTERM and return its exit status; raises VoiceDpkiError where it cannot start."""
+    """Run the attacker until SIGTERM and return its exit status; raises VoiceDpkiError if it cannot start."""
     return start("sip-testbed path", load_setup(args.config), _serve)
 
 
@@ -192,7 +192,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
 
 
 def load_setup(path: Path) -> Setup:
-    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, PathConfig)
     config.listen.check(path)
     Routes(config.routes)

@@ -1,7 +1,7 @@
-"""What an attacker on the path does to the messages that pass: one class an attack, none of which knows a victim.
+"""Attacks on passing messages, one class each; none of them has help from inside a victim.
 
-An attack gets each INVITE outside dialogs before it is sent on, and each response on its way back, may change it in
-place, and returns a sentence for the trace when it did.
+An attack gets each INVITE outside dialogs before it is forwarded, and each response on its way back. It may change
+the message in place, and then returns a sentence for the trace.
 """
 
 import asyncio
@@ -25,18 +25,18 @@ from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digest
 
 _KEY_MGMT_LINE: Final = f"a={KEY_MGMT}:mikey "
 _FROM_THE_END: Final = 8
-"""Which byte of a MIKEY message is changed: it lies in the signature or MAC, so that the message still parses."""
+"""The byte of a MIKEY message to change, counted from its end: in the signature or MAC, so that it still parses."""
 
 
 class Attack(Protocol):
-    """What is done to the calls that pass."""
+    """An attack on passing calls."""
 
     async def invite(self, request: Request) -> str | None:
-        """Change an INVITE in place, or let it pass; return what was done to it."""
+        """Change an INVITE in place and return a sentence about it, or let it pass and return None."""
         ...
 
     def response(self, response: Response) -> str | None:
-        """Change a response in place, or let it pass; return what was done to it."""
+        """Change a response in place and return a sentence about it, or let it pass and return None."""
         ...
 
 
@@ -53,7 +53,7 @@ class Forward:
 
 
 class StripIdentity(Forward):
-    """Takes the Identity away, as if nobody had signed."""
+    """Removes the Identity, as if nobody had signed the call."""
 
     async def invite(self, request: Request) -> str | None:
         """Remove the Identity header fields."""
@@ -62,13 +62,13 @@ class StripIdentity(Forward):
 
 
 class Replay(Forward):
-    """Remembers the first signed INVITE and sends it again as every later call, whoever places that one."""
+    """Remembers the first signed INVITE and sends it again in place of every later call's INVITE."""
 
     def __init__(self) -> None:
         self._first: Request | None = None
 
     async def invite(self, request: Request) -> str | None:
-        """Remember the first signed INVITE; dress up later ones as that one."""
+        """Remember the first signed INVITE; give later ones its Identity, numbers, Date and body."""
         if self._first is None:
             if request.headers.get("Identity"):
                 self._first = request
@@ -84,7 +84,7 @@ class Replay(Forward):
 
 
 class ChangeKeyMgmt(Forward):
-    """Exchanges the key management of the offer for another that looks as good."""
+    """Changes the MIKEY message of the offer, which still looks valid."""
 
     async def invite(self, request: Request) -> str | None:
         """Change every a=key-mgmt value of the offer."""
@@ -93,18 +93,18 @@ class ChangeKeyMgmt(Forward):
 
 
 class ChangeSdp(Forward):
-    """Has the offer name the attacker's address for the media, and leaves all else as it was."""
+    """Puts the attacker's address for the media into the offer, and leaves everything else unchanged."""
 
     def __init__(self, address: str) -> None:
         self._connection = f"c=IN IP4 {address}"
 
     async def invite(self, request: Request) -> str | None:
-        """Point the callee's media at the attacker."""
+        """Direct the callee's media to the attacker."""
         self.redirect(request)
         return "the attacker had the offer name their own address for the media"
 
     def redirect(self, message: Request | Response) -> None:
-        """Change the c= lines of a message's SDP, and nothing else."""
+        """Change only the c= lines of a message's SDP."""
         _edit_sdp(message, lambda sdp: sdp.map_lines(self._change))
 
     def _change(self, line: str) -> str | None:
@@ -112,7 +112,7 @@ class ChangeSdp(Forward):
 
 
 class StripKeyMgmt(Forward):
-    """Takes the keys out of the offer and asks for RTP in clear."""
+    """Removes the keys from the offer and asks for RTP in clear."""
 
     async def invite(self, request: Request) -> str | None:
         """Remove a=key-mgmt and turn RTP/SAVP into RTP/AVP."""
@@ -132,13 +132,13 @@ class ChangeAnswerKeyMgmt(Forward):
 
 
 class ChangeAnswerSdp(Forward):
-    """Has the answer name the attacker's address for the media; no Identity covers an answer."""
+    """Puts the attacker's address for the media into the answer, which no Identity covers."""
 
     def __init__(self, address: str) -> None:
         self._offer = ChangeSdp(address)
 
     def response(self, response: Response) -> str | None:
-        """Point the caller's media at the attacker."""
+        """Direct the caller's media to the attacker."""
         if not _answers_invite(response):
             return None
         self._offer.redirect(response)
@@ -146,33 +146,33 @@ class ChangeAnswerSdp(Forward):
 
 
 class Hold(Forward):
-    """Holds every INVITE back until it is stale."""
+    """Delays every INVITE, for instance until it is stale."""
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
 
     async def invite(self, request: Request) -> str | None:
-        """Wait, and then let the INVITE pass as it is."""
+        """Wait, then let the INVITE pass unchanged."""
         await asyncio.sleep(self._hold_s)
         return f"the attacker held the INVITE back for {self._hold_s:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Forgery:
-    """What a thief or a rogue insider signs with, and claims."""
+    """The key and the claims of a thief or a rogue insider."""
 
     signer: Signer
     info: str
-    """The URL that names the signer's certificate."""
+    """The URL of the signer's certificate."""
     caller: Tn | None = None
-    """The caller's number to claim; None leaves the one that is there."""
+    """The caller's number to claim; None keeps the caller's own."""
     attest: str = "A"
     age_s: int = 0
-    """How long ago the call is said to have been placed."""
+    """Claimed age of the signature."""
 
 
 class Resign(Forward):
-    """Signs every call with a key of the attacker's own, for whatever caller the attacker likes."""
+    """Signs every call with the attacker's key, for a caller of the attacker's choice."""
 
     def __init__(self, forgery: Forgery, clock: Clock, random: Random) -> None:
         self._forgery = forgery
@@ -180,7 +180,7 @@ class Resign(Forward):
         self._random = random
 
     async def invite(self, request: Request) -> str | None:
-        """Exchange caller, Date and Identity."""
+        """Replace the caller and the Identity, and remove Date."""
         uri = caller_uri(request)
         caller = self._forgery.caller or number_of(uri)
         if caller is None:
@@ -190,7 +190,7 @@ class Resign(Forward):
         return "the attacker signed the INVITE with a key of their own"
 
     def _dress_up(self, request: Request, uri: URI) -> None:
-        """Make From and P-Asserted-Identity name the claimed caller; the verifier's clock will do for a Date."""
+        """Put the claimed caller into From and P-Asserted-Identity. Remove Date: the verifier has its own clock."""
         tag = tag_of(parse_address(request.headers["From"]))
         request.headers.set("From", f"<{uri}>;tag={tag}")
         if header_values(request, "P-Asserted-Identity"):
@@ -223,7 +223,7 @@ SIMPLE: Mapping[str, Callable[[], Attack]] = {
     "strip-key-mgmt": StripKeyMgmt,
     "change-answer-key-mgmt": ChangeAnswerKeyMgmt,
 }
-"""Attacks that need nothing; the others are change-sdp, change-answer-sdp, hold and resign."""
+"""Attacks without parameters; the others are change-sdp, change-answer-sdp, hold and resign."""
 
 
 def _edit_sdp(message: Request | Response, change: Callable[[SessionDescription], SessionDescription]) -> None:
@@ -235,7 +235,7 @@ def _answers_invite(response: Response) -> bool:
 
 
 def _change_key_mgmt(line: str) -> str | None:
-    """Change one bit of a MIKEY message, so that it still looks like one."""
+    """Change one bit of the MIKEY message in a line, so that the message still parses."""
     if not line.startswith(_KEY_MGMT_LINE):
         return line
     try:

@@ -1,4 +1,4 @@
-"""Placing one call in a testbed, and writing down all that it leaves behind in one folder."""
+"""Placing one call in a testbed, and writing its captures, recordings and report into one folder."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,16 +22,16 @@ from voice_dpki.shell.ladder import Ladder, render_text
 from voice_dpki.shell.processes import Running
 
 CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
-"""Codecs by the command's name for them, and their names in SDP."""
+"""Command-line name of each codec to its name in SDP."""
 
 SRTP_PROFILES = ("AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM")
 
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
-"""For the callee, after the caller is done, to write down what it heard."""
+"""How long the callee may take after the caller has ended to write its recording and result."""
 
 REFUSED_SAY_S = 1.0
-"""Enough speech for calls that are to be refused."""
+"""Length of speech for calls that are expected to be refused."""
 
 WAV_HEADER_BYTES = 44
 RECORDINGS = ("caller.said", "caller.heard", "callee.said", "callee.heard")
@@ -47,12 +47,12 @@ FILES: Mapping[str, str] = {
     "callee.said.wav": "what the callee said",
     "caller.heard.wav": "what arrived at the caller",
 }
-"""What a call may leave in its folder, and what each file is good for."""
+"""Files that a call may write into its folder, with their uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """How a call is made: `codec` of CODECS, `srtp` of SRTP_PROFILES, and how much of the speech is said."""
+    """Options of a call: `codec` of CODECS, `srtp` of SRTP_PROFILES, and how many seconds of speech to say."""
 
     codec: str = "pcmu"
     srtp: str = SRTP_PROFILES[0]
@@ -70,14 +70,14 @@ class PlacedCall:
 
 @dataclass(slots=True)
 class Stages:
-    """Names what is being done, as it begins, and keeps how long each stage took."""
+    """Announces each stage as it begins, and records how long it took."""
 
     tell: Callable[[str], None] = lambda stage: None
     took_ms: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of what is done inside under `name`."""
+        """Announce the stage `name` and record the time of the block under it."""
         self.tell(name)
         began = time.perf_counter()
         yield
@@ -87,9 +87,9 @@ class Stages:
 def place_call(
     testbed: Testbed, scenario: Scenario, options: CallOptions, folder: Path, stages: Stages | None = None
 ) -> PlacedCall:
-    """Place a call in a testbed that runs and has its certificates recorded; write its files into `folder`.
+    """Place a call in a running testbed whose certificates are recorded; write its files into `folder`.
 
-    Raises ProcessError where a program fails; how the call itself ends is in the report.
+    Raises ProcessError if a program fails; the report tells how the call itself ended.
     """
     return _Placement(testbed, scenario, options, folder, stages or Stages()).place()
 
@@ -120,7 +120,7 @@ class _Placement:
                 with self._stages.stage("earlier call"):
                     self._call(callee)
                     earlier = self._testbed.end(("caller",))
-                    self._prepare_folder()  # what was said then is not this call's
+                    self._prepare_folder()  # removes the earlier call's recordings
             began_s = time.time()
             with self._stages.stage("call and talk"):
                 self._call(callee)
@@ -170,7 +170,7 @@ class _Placement:
         )
 
     def _speech(self, role: str) -> Path:
-        """What that side says: the project's recording, or its beginning."""
+        """Write that side's speech, which is the project's recording or its beginning, and return the file."""
         pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
         say_s = self._options.say_s or (REFUSED_SAY_S if self._scenario.attack else None)
         if say_s is not None:
@@ -182,7 +182,7 @@ class _Placement:
     # --- the files -------------------------------------------------------------------------------------------
 
     def _report(self, started_at: datetime, events: list[Event], began_s: float) -> PlacedCall:
-        """Report what happened from `began_s` on; what an attacker heard before is in the captures alone."""
+        """Write the report of the call that began at `began_s`; an earlier call is in the captures only."""
         recordings = self._recordings()
         shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
         evidence = assess.Evidence(self._scenario, self._options.codec, self._srtp, shown, recordings)
@@ -216,13 +216,13 @@ class _Placement:
         return PlacedCall(described, drawn, self._folder)
 
     def _recordings(self) -> dict[str, bytes]:
-        """The recordings with any sound in them."""
+        """Return the recordings that contain any sound, by name."""
         paths = {name: self._folder / f"{name}.wav" for name in RECORDINGS}
         found = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
         return {name: data for name, data in found.items() if len(data) > WAV_HEADER_BYTES}
 
     def _files(self) -> tuple[report.OutputFile, ...]:
-        """The files that are there, and the two reports that will be."""
+        """Return the files that exist, and the two reports, which are written last."""
         found = []
         for name, what in FILES.items():
             path = self._folder / name
@@ -237,7 +237,7 @@ class _Placement:
 
 
 def _called(scenario: Scenario) -> Tn:
-    """The callee's number: it decides over which way the call goes."""
+    """Return the callee's number, which determines the route of the call."""
     if scenario.attack is None:
         return CALLEE
     return CALLEE_OVER_SBC if scenario.attack.rewrites_sdp else CALLEE_OVER_TRANSIT
@@ -252,12 +252,12 @@ def _ends(event: Event) -> bool:
 
 
 def _answers(event: Event) -> bool:
-    """Whether a telephone answered a request, which only a call can have brought."""
+    """Return whether a telephone answered a request, which can only belong to a call."""
     return isinstance(event, SipEvent) and event.data.startswith(b"SIP/2.0 ")
 
 
 def _figures(media: Mapping[str, report.Direction]) -> dict[str, str]:
-    """Figures for the ladder's media rows, by speaker."""
+    """Return the figures for the ladder's media rows, by speaker."""
     return {name.partition("_")[0]: _arrived(direction) for name, direction in media.items()}
 
 
@@ -275,7 +275,7 @@ def _setup_ms(evidence: assess.Evidence) -> float | None:
 
 
 def _timings(evidence: assess.Evidence) -> dict[str, float]:
-    """What the actors measured themselves, by what it was."""
+    """Return the times that the actors measured themselves in milliseconds, by name."""
     names = {"authn-a": "sign", "verify-b": "verify", "caller": "MIKEY, caller", "callee": "MIKEY, callee"}
     setup_ms = _setup_ms(evidence)
     found = {} if setup_ms is None else {"set-up, INVITE to 200": setup_ms}

@@ -1,7 +1,7 @@
-"""Provisioning: what the operators put on their disks before the first call.
+"""Provisioning: the files that the operators need before the first call.
 
-Keys, self-signed certificates, the ledger's genesis, tokens between a domain's own services, subscribers, and a
-configuration file for each program. Everything is made afresh in one folder; nothing in it is a default secret.
+They are keys, self-signed certificates, the ledger's genesis, tokens between a domain's own services, subscribers,
+and a configuration file for each program. Everything is generated anew in one folder; there are no default secrets.
 """
 
 import base64
@@ -47,18 +47,18 @@ OPERATORS = (
     Operator("a", "Operator A", "a.example", TnRange(Tn("493023125000"), 1000)),
     Operator("b", "Operator B", "b.example", TnRange(Tn("442079460000"), 1000)),
 )
-"""Between these two the calls are placed."""
+"""The two operators between which calls are placed."""
 
 FEDERATION = (
     *OPERATORS,
     Operator("c", "Operator C", "c.example", TnRange(Tn("33199000000"), 10_000)),
     Operator("d", "Operator D", "d.example", TnRange(Tn("12035550100"), 100)),
 )
-"""Who runs the federation's validators."""
+"""The operators of the federation's validators."""
 
 
 class LedgerKind(StrEnum):
-    """What orders the ledger's transactions."""
+    """The kind of engine that orders the ledger's transactions."""
 
     EMBEDDED = "embedded"
     """One engine, which holds the two operators' validator keys."""
@@ -74,21 +74,21 @@ class LedgerKind(StrEnum):
 CALLER = Tn("493023125001")
 CALLEE = Tn("442079460123")
 CALLEE_OVER_TRANSIT = Tn("442079460223")
-"""Operator A reaches the numbers 44207946 02xx over a transit network, where the attacker of a scenario stands."""
+"""Operator A reaches the numbers 44207946 02xx over a transit network, on which a scenario's attacker is."""
 
 TRANSIT_PREFIX = "+4420794602"
 
 CALLEE_OVER_SBC = Tn("442079460323")
-"""Operator A reaches the numbers 44207946 03xx over the same network, past SBCs that rewrite SDP."""
+"""Operator A reaches the numbers 44207946 03xx over the same network, through SBCs that rewrite SDP."""
 
 SBC_PREFIX = "+4420794603"
 OUTSIDE = Tn("441134960001")
-"""A number that the ledger allots to nobody here (Ofcom keeps it free for drama)."""
+"""A number that the ledger allots to no operator (Ofcom reserves it for drama)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A certificate on the disk with its key."""
+    """A certificate and its key on disk."""
 
     certificate: Path
     key: Path
@@ -96,17 +96,17 @@ class Credential:
 
     @property
     def digest(self) -> CertDigest:
-        """H(CERT), by which the ledger knows it."""
+        """H(CERT), the certificate's name on the ledger."""
         return digest_of(self.der)
 
 
 def aor(number: Tn, operator: Operator) -> str:
-    """SIP address of record of a subscriber."""
+    """Return the SIP address of record of a subscriber."""
     return f"sip:+{number}@{operator.domain}"
 
 
 class Site:
-    """The folder of one testbed and what stands in it."""
+    """The folder of one testbed and its files."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Site:
         self._random = random
         for operator in ledger.operators:
             (folder / operator.letter).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor() as pool:  # RSA keys take longest, and can be sought side by side
+        with ThreadPoolExecutor() as pool:  # RSA keys take longest to generate, so do that in parallel
             telephones = pool.map(
                 self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC))
             )
@@ -138,11 +138,11 @@ class Site:
 
     @property
     def genesis(self) -> Path:
-        """The ledger's genesis: the trust anchor of everyone in the testbed."""
+        """The ledger's genesis, the trust anchor of all programs in the testbed."""
         return self.folder / "genesis.json"
 
     def signing_credential(self, name: str, numbers: TnRange = OPERATORS[0].numbers) -> Credential:
-        """Make a certificate with authority over `numbers` in Operator A's name; recording it is another step."""
+        """Make a certificate in Operator A's name with authority over `numbers`, without recording it."""
         return self._credential(
             name,
             generate_es256(),
@@ -152,7 +152,7 @@ class Site:
         )
 
     def config(self, actor: str, sections: Mapping[str, object]) -> Path:
-        """Write a program's configuration file."""
+        """Write a program's configuration file and return its path."""
         return write_config(self.folder, actor, sections)
 
     def secret(self, name: str, text: str) -> Path:
@@ -160,18 +160,18 @@ class Site:
         return self._write(name, text.encode("utf-8") + b"\n")
 
     def listen(self, actor: str) -> dict[str, object]:
-        """The [listen] section of an actor's configuration."""
+        """Return the [listen] section of an actor's configuration."""
         address = self.addresses[actor]
         return {"host": address.host, "port": address.port}
 
     def users(self, letter: str, *numbers: Tn) -> str:
-        """Write the subscribers of a domain, all with its one password; returns the file's name."""
+        """Write the subscribers of a domain, all with the domain's one password; return the file's name."""
         password = self.passwords[letter]
         users = [{"number": f"+{number}", "password": password} for number in numbers]
         return self.config(f"users-{letter}", {"users": users}).name
 
     def _telephone(self, operator: Operator, numbers: Iterable[Tn]) -> Credential:
-        """A user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
+        """Make a user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
         uris = [aor(number, operator) for number in numbers]
         return self._credential(
             f"{operator.letter}/telephone",
@@ -205,7 +205,7 @@ class Site:
         return Credential(self._write(f"{name}.der", der), self._write(f"{name}.pem", to_pem(signer)), der)
 
     def _node_id(self, letter: str) -> str:
-        """Make the key of an operator's CometBFT, in the file that CometBFT reads; returns its id for peers."""
+        """Write the node key of an operator's CometBFT in CometBFT's format; return the node's id for peers."""
         key = Ed25519PrivateKey.generate()
         seed, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
         value = base64.b64encode(seed + public).decode("ascii")
@@ -246,5 +246,5 @@ class Site:
 
 
 def cometbft_home(letter: str) -> str:
-    """Name of the folder of an operator's CometBFT."""
+    """Return the name of the folder of an operator's CometBFT."""
     return f"cometbft-{letter}"

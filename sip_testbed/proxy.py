@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the proxy until SIGTERM and return its exit status; raises VoiceDpkiError where it cannot start."""
+    """Run the proxy until SIGTERM and return its exit status; raises VoiceDpkiError if it cannot start."""
     return start("sip-testbed proxy", load_setup(args.config), _serve)
 
 
@@ -55,6 +55,6 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
             port = await stack.enter_async_context(serve(app, setup.config.metrics))
             addresses["metrics"] = f"{setup.config.metrics.host}:{port}"
         log.info("ready", extra={"fields": {**addresses, "domain": setup.config.domain, "users": len(setup.users)}})
-        gc.freeze()  # what the start has made stays; scanning it again and again would only hold calls up
+        gc.freeze()  # objects made so far live on, so scanning them at each collection would only delay calls
         tracer.ready(**addresses)
         await stop.wait()

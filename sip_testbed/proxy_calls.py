@@ -1,4 +1,4 @@
-"""Signing the calls that leave a domain and verifying those that come in, with what the trace tells of it."""
+"""Signing the calls that leave a domain and verifying those that enter it, with notes for the trace."""
 
 from dataclasses import replace
 from time import perf_counter
@@ -18,7 +18,7 @@ STIR_SECONDS = Histogram("sip_stir_seconds", "Time that the STIR services took",
 
 
 class CallSigner:
-    """Puts an Identity into the INVITEs of a domain's own users."""
+    """Adds an Identity to the INVITEs of a domain's own users."""
 
     def __init__(
         self, config: SigningConfig, service: StirService, tracer: Tracer, clock: Clock, random: Random
@@ -30,7 +30,7 @@ class CallSigner:
         self._random = random
 
     async def sign(self, request: Request, caller: Tn, *, bind_sdp: bool = True) -> None:
-        """Add Date and Identity to `request`; raises Refusal where that fails and the call may not go unsigned.
+        """Add Date and Identity to `request`; raises Refusal if that fails and the call may not go unsigned.
 
         Without `bind_sdp` the signature covers the key management of the SDP alone.
         """
@@ -51,7 +51,7 @@ class CallSigner:
             )
 
     def _give_up(self, sentence: str) -> None:
-        """Refuse the call, or let it go unsigned, as the operator configured."""
+        """Refuse the call, or let it go unsigned, as the operator has configured."""
         forward = self._config.on_failure == "forward"
         outcome = "the call goes unsigned" if forward else "the call is refused"
         self._tracer.note(f"{sentence}; {outcome}", step="sign", ok=False)
@@ -64,7 +64,7 @@ class CallSigner:
 
 
 class CallVerifier:
-    """Finds out what the Identity header fields of an INVITE from another domain prove."""
+    """Verifies the Identity header fields of INVITEs from other domains."""
 
     def __init__(self, config: VerificationConfig, service: StirService, tracer: Tracer, clock: Clock) -> None:
         self._config = config
@@ -73,9 +73,9 @@ class CallVerifier:
         self._clock = clock
 
     async def verify(self, request: Request, called: Tn) -> str:
-        """Return the verstat for the callee; raises Refusal where the policy is to refuse and nothing is proven.
+        """Return the verstat for the callee; raises Refusal if the caller is not proven and the policy is "refuse".
 
-        `called` is the number that the call goes to here.
+        `called` is the number of the local user that the call goes to.
         """
         try:
             verdicts = await self._verdicts(request, called)
@@ -129,7 +129,7 @@ class CallVerifier:
 
 
 def _observe(operation: str, result: str, began_s: float) -> float:
-    """Count how long something took and return it in milliseconds."""
+    """Record the time since `began_s` in the metric and return it in milliseconds."""
     took_s = perf_counter() - began_s
     STIR_SECONDS.labels(operation, result).observe(took_s)
     return round(took_s * 1000, 3)

@@ -1,4 +1,4 @@
-"""Configuration of the proxy of one domain: its users, its routes, and the STIR services that it asks."""
+"""Configuration of the proxy of one domain: its users, its routes and its STIR services."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -69,10 +69,10 @@ Seconds = Annotated[int, msgspec.Meta(ge=1, le=86_400)]
 
 
 class Route(Config, frozen=True, kw_only=True):
-    """Where calls go: to numbers that begin with `prefix`, or to URIs of `domain`.
+    """The next hop of calls to numbers that begin with `prefix`, or to URIs of `domain`.
 
-    A number dialled without a domain or at the own one is sent on at `to_domain`, because the next proxy takes only
-    calls to its own domain.
+    If a number is dialled without a domain or at our own one, the Request-URI is changed to `to_domain`, because
+    the next proxy accepts only calls to its own domain.
     """
 
     next_hop: str
@@ -80,12 +80,12 @@ class Route(Config, frozen=True, kw_only=True):
     domain: Name | None = None
     to_domain: Name | None = None
     rewrites_sdp: bool = False
-    """Whether elements on this way rewrite the SDP, so that a signature over all of it would not survive."""
+    """Whether elements on this route rewrite the SDP, so that a signature over all of it would not survive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a route leads: the next hop, and the domain at which numbers of the own one are sent on.
+    """The result of a route lookup: the next hop, and the domain that replaces our own in the Request-URI.
 
     `rewrites_sdp` tells whether elements behind the hop rewrite the SDP.
     """
@@ -96,7 +96,7 @@ class Way:
 
 
 class ServiceConfig(Config, frozen=True, kw_only=True):
-    """A STIR service; a URL without a path gets the standard one."""
+    """A STIR service; a URL without a path gets the standard path."""
 
     url: str
     token_file: str
@@ -118,7 +118,7 @@ class VerificationConfig(ServiceConfig, frozen=True, kw_only=True):
 
 
 class RegistrationConfig(Config, frozen=True, kw_only=True):
-    """How long a registration holds."""
+    """How long registrations are valid."""
 
     min_s: Seconds = MIN_EXPIRES_S
     default_s: Seconds = DEFAULT_EXPIRES_S
@@ -147,7 +147,7 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What notes call the operator."""
+        """The operator's name in trace notes."""
         return self.operator or self.domain
 
 
@@ -163,7 +163,7 @@ class _Users(Config, frozen=True, kw_only=True):
 
 
 class Users:
-    """A domain's subscribers: their numbers, and by username (the number, with or without +) their secrets."""
+    """A domain's subscribers: their numbers, and their secrets by username (the number, with or without +)."""
 
     def __init__(self, secrets: Mapping[Tn, Secret]) -> None:
         self._secrets = dict(secrets)
@@ -183,7 +183,7 @@ class Users:
 
 
 class Routes:
-    """The route table, checked."""
+    """The route table; raises LocalError if a route is wrong."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         prefixes: dict[str, Way] = {}
@@ -209,7 +209,7 @@ class Routes:
         return frozenset(way.hop.host for way in (*dict(self._prefixes).values(), *self._domains.values()))
 
     def way(self, uri: URI, number: Tn | None) -> Way | None:
-        """Return the way to `uri`, whose user is `number` if it is one; None where nothing fits."""
+        """Return the way to `uri`, or None if no route fits; `number` is the number in `uri`, if there is one."""
         for prefix, way in self._prefixes:
             if number is not None and number.startswith(prefix):
                 return way
@@ -229,7 +229,7 @@ def _add_route(table: dict[str, Way], key: str, way: Way) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a STIR service knows the proxy by: its token, and TLS where that is configured."""
+    """The proxy's credentials at a STIR service: its token, and TLS if that is configured."""
 
     token: str
     tls: ssl.SSLContext | None = None
@@ -237,7 +237,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration that was checked whole: this proxy can start now."""
+    """A completely checked configuration, with which the proxy can start."""
 
     config: ProxyConfig
     users: Users
@@ -247,11 +247,11 @@ class Setup:
     verification: Access | None
     trace: Path | None
     tls: Tls | None = None
-    """How SIP goes over TLS; None: not at all."""
+    """SIP over TLS; None if it is not configured."""
 
 
 def load_setup(path: Path) -> Setup:
-    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, ProxyConfig)
     config.listen.check(path)
     for route in config.routes:
@@ -302,7 +302,7 @@ def _load_users(path: Path, allow_md5: bool) -> Users:
 
 
 def service_url(url: str, path: str) -> str:
-    """Return the URL of a service's resource; raises LocalError for one that is not http or https."""
+    """Return the URL of a service's resource; raises LocalError if it is not an http or https URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LocalError(f"{url}: no http or https URL")

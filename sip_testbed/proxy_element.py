@@ -1,4 +1,4 @@
-"""A proxy's sockets, transactions and core together, for programs that decide what becomes of a request."""
+"""A proxy's sockets, transactions and core together, for programs that decide how each request is handled."""
 
 import asyncio
 import logging
@@ -26,15 +26,15 @@ from voice_dpki.sip.transport import Tls
 log = logging.getLogger(__name__)
 
 DECIDE_S: Final = 200.0
-"""How long a decision may take: longer than all the inquiries that it may need, and less than `Timers.answer_s`."""
+"""Longest time of a decision: longer than all the inquiries that it may need, and less than `Timers.answer_s`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send `request`, which may be a changed copy, to `hop`; the others are those of `ProxyCore.forward`.
+    """Send `request`, which may be a changed copy, to `hop`; the other fields are as in `ProxyCore.forward`.
 
-    `otherwise` says what is done where no response comes at all, told whether the hop is known to be gone; it may
-    raise Refusal.
+    `otherwise` decides anew if no response comes at all; its argument tells whether the hop is known to be gone. It
+    may raise Refusal.
     """
 
     request: Request
@@ -46,17 +46,17 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer with 200 and these header fields."""
+    """Answer 200 with these header fields."""
 
     headers: tuple[tuple[str, str], ...] = ()
 
 
 Decide: TypeAlias = Callable[[Arrival], Awaitable[Forward | Reply]]
-"""Says what becomes of a request outside dialogs; raises Refusal or MalformedError to refuse it."""
+"""Decides how a request outside dialogs is handled; raises Refusal or MalformedError to refuse it."""
 
 
 class ProxyElement:
-    """A stateful proxy at one address. Each request outside dialogs is decided on in a task of its own."""
+    """A stateful proxy at one address. It decides on each request outside dialogs in a task of its own."""
 
     def __init__(
         self,
@@ -107,11 +107,11 @@ class ProxyElement:
 
     @property
     def layer(self) -> TransactionLayer:
-        """Its transactions, to be counted."""
+        """The transaction layer, for metrics."""
         return self._endpoint.layer
 
     def now_s(self) -> float:
-        """Return the time that transactions go by, in seconds of a clock that never goes back."""
+        """Return the transaction layer's time, in seconds of a monotonic clock."""
         return self._endpoint.now_s()
 
     def vouch(self, arrival: Arrival) -> None:
@@ -147,7 +147,7 @@ class ProxyElement:
             self.run(self._settle(arrival))
 
     async def _settle(self, arrival: Arrival) -> None:
-        """Do what was decided; whatever goes wrong is answered too."""
+        """Decide on a request and carry the decision out; an unexpected error is answered, too."""
         try:
             await self._carry_out(arrival)
         except Exception:
@@ -169,7 +169,7 @@ class ProxyElement:
                 self._answer(arrival, 200, None, decision.headers)
 
     def _failed(self, key: TransactionKey | None) -> None:
-        """Answer 500 to a request that an error of our own met, and say so, though not each time."""
+        """Answer 500 to a request that met an error of our own; log that at a limited rate, and count it."""
         self.layer.counters.failures += 1
         self._failures.exception(self.now_s(), "a SIP request was not handled")
         if key is not None:

@@ -1,4 +1,4 @@
-"""Rules that a domain's proxy applies to a request, one function each; what does not hold is a Refusal."""
+"""Rules that a domain's proxy applies to a request, one function each; a violation raises Refusal."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ from voice_dpki.stir.tn import canonical_tn
 MAX_DATE_SKEW_S: Final = 60
 """How old a caller's own Date may be (RFC 8224 §4.1)."""
 MAX_IDENTITIES_ASKED: Final = 4
-"""Identity header fields of one call that the service is asked about, one after the other."""
+"""Most Identity header fields of one call that the service verifies, one after the other."""
 
 
 class Refusal(PeerError):
-    """A request that is answered with `status`; without a phrase the standard one is used."""
+    """A request to be refused with `status`; without a phrase, the standard one is used."""
 
     def __init__(self, status: int, phrase: str | None = None, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(phrase or str(status))
@@ -34,7 +34,7 @@ class Refusal(PeerError):
 
 
 def number_of(uri: URI) -> Tn | None:
-    """Return the telephone number that a SIP or TEL URI is about, or None."""
+    """Return the telephone number that a SIP or TEL URI names, or None."""
     user = (uri.user or "").split(";")[0]
     try:
         return canonical_tn(user)
@@ -45,7 +45,7 @@ def number_of(uri: URI) -> Tn | None:
 def number_at(uri: URI, domain: str) -> URI:
     """Return the SIP URI for the telephone number of `uri` at `domain` (RFC 3261 §19.1.6).
 
-    Raises MalformedError where `uri` is about no number.
+    Raises MalformedError if `uri` names no number.
     """
     dialled = (uri.user or "").split(";")[0]
     plus = "+" if dialled.startswith("+") else ""
@@ -77,15 +77,15 @@ def _is_for_another(challenge: str, realm: str) -> bool:
 
 
 def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | None = None) -> None:
-    """Say who the caller is (RFC 3325 §9.1), and how far the number was validated."""
+    """Assert the caller's number (RFC 3325 §9.1) and, by `verstat`, how far it was validated."""
     parameter = f";verstat={verstat}" if verstat else ""
     request.headers.set("P-Asserted-Identity", f"<sip:+{caller}{parameter}@{domain};user=phone>")
 
 
 def date_of(request: Request, now_s: float) -> int:
-    """Return the time of the Date header field in Unix seconds, or `now_s` where there is none.
+    """Return the time of the Date header field in Unix seconds, or `now_s` if there is none.
 
-    Raises MalformedError where it cannot be read (RFC 3261 §20.17).
+    Raises MalformedError if it is malformed (RFC 3261 §20.17).
     """
     value = request.headers.get("Date")
     if value is None:
@@ -100,7 +100,7 @@ def date_of(request: Request, now_s: float) -> int:
 
 
 def date_call(request: Request, now_s: float) -> int:
-    """Add Date where a caller gave none and return its Unix seconds; raises Refusal for one that is not of now."""
+    """Add Date if the caller sent none, and return its Unix seconds; raises Refusal if it is not current."""
     time_s = date_of(request, now_s)
     if abs(now_s - time_s) > MAX_DATE_SKEW_S:
         raise Refusal(
@@ -112,7 +112,7 @@ def date_call(request: Request, now_s: float) -> int:
 
 
 def called_number(request: Request) -> Tn:
-    """Return the number in To, which an Identity is about (RFC 8224 §4); raises Refusal."""
+    """Return the number in To, which the Identity signs (RFC 8224 §4); raises Refusal if there is none."""
     number = number_of(parse_address(required_header(request, "To")).uri)
     if number is None:
         raise Refusal(404, "Not Found: no telephone number is called")
@@ -120,22 +120,22 @@ def called_number(request: Request) -> Tn:
 
 
 def key_mgmt_of(request: Request) -> tuple[str, ...]:
-    """Return the values of a=key-mgmt in the request's SDP, in order; raises MalformedError for broken SDP."""
+    """Return the values of a=key-mgmt in the request's SDP, in order; raises MalformedError for malformed SDP."""
     kind = (request.headers.get("Content-Type") or "").split(";")[0].strip().lower()
     return SessionDescription.parse(request.body).key_mgmt if kind == CONTENT_TYPE and request.body else ()
 
 
 def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
-    """Collect what an Identity says of a call; raises Refusal or MalformedError."""
+    """Return the facts of a call that an Identity signs; raises Refusal or MalformedError."""
     sdp = body_digest(request.body, request.headers.get("Content-Type"))
     return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp)
 
 
 def identities_of(request: Request) -> tuple[Sequence[str], int]:
-    """Return the Identity header fields to ask about, and how many more there are.
+    """Return the Identity header fields to verify, and how many more there are.
 
-    A call that was diverted five times has six. Those of SHAKEN, or of no type, are asked about first: they alone
-    can prove the caller's number here.
+    A call that was diverted five times has six. Those of type SHAKEN, or without a type, come first, because only
+    they can prove the caller's number here.
     """
     identities = sorted(request.headers.getlist("Identity"), key=_proves_nothing)
     asked = identities[:MAX_IDENTITIES_ASKED]
@@ -167,7 +167,7 @@ def no_identity() -> Verdict:
 
 
 def not_asked(count: int) -> Verdict:
-    """Return the verdict on the Identity header fields that a call has beyond those that are asked about."""
+    """Return the verdict on the Identity header fields beyond those that are verified."""
     return Verdict(
         verstat=NOT_VALIDATED,
         reasoncode=438,
@@ -178,7 +178,7 @@ def not_asked(count: int) -> Verdict:
 
 
 def no_caller() -> Verdict:
-    """Return the verdict on a call whose From names nobody that an Identity could vouch for."""
+    """Return the verdict on a call whose From has no telephone number for an Identity to prove."""
     return Verdict(
         verstat=NOT_VALIDATED,
         reasoncode=438,
@@ -189,7 +189,7 @@ def no_caller() -> Verdict:
 
 
 def retargeted() -> Verdict:
-    """Return the verdict on a call that was sent to another number than its Identity can be about."""
+    """Return the verdict on a call that was retargeted to another number than To, which the Identity signs."""
     return Verdict(
         verstat=NOT_VALIDATED,
         reasoncode=438,
@@ -200,9 +200,9 @@ def retargeted() -> Verdict:
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return what several Identity header fields prove together: one that passes is enough.
+    """Return the verdict on several Identity header fields together: one that passes is enough.
 
-    436 is the answer only where every one failed with it (RFC 8224 §6.2.2).
+    The result is 436 only if every one failed with 436 (RFC 8224 §6.2.2).
     """
     passed = [verdict for verdict in verdicts if verdict.passed]
     others = [verdict for verdict in verdicts if verdict.reasoncode != 436]
@@ -210,7 +210,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def refusal_of(verdicts: Sequence[Verdict]) -> Refusal:
-    """Return the answer to a call whose caller is not proven: one Reason for each verdict (RFC 9410)."""
+    """Return the refusal of a call whose caller is not proven, with one Reason for each verdict (RFC 9410)."""
     verdict = overall(verdicts)
     reasons = tuple(reason(v.reasoncode or 438, v.reasondesc or v.reasontext or "not verified") for v in verdicts)
     return Refusal(verdict.reasoncode or 438, verdict.reasontext or None, reasons)

@@ -1,4 +1,4 @@
-"""What a domain's proxy does with a request: admit its users, sign and route their calls, verify the others'."""
+"""The proxy of a domain: it admits its users, signs and routes their calls, and verifies calls of other domains."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -98,12 +98,12 @@ class ProxyService:
 
     @property
     def address(self) -> Hop:
-        """Where the proxy listens, once it has started."""
+        """The address at which the proxy listens, once it has started."""
         return self._element.address
 
     @property
     def tls_address(self) -> str:
-        """Where it listens for TLS, as "host:port"; that of `address` where it does not."""
+        """The TLS listener's address as "host:port", or that of `address` if there is none."""
         return self._element.layer.tls_sent_by
 
     async def start(self) -> None:
@@ -119,7 +119,7 @@ class ProxyService:
             await service.close()
 
     async def _decide(self, arrival: Arrival) -> Forward | Reply:
-        """Say what becomes of a request; raises Refusal or MalformedError."""
+        """Decide how a request is handled; raises Refusal or MalformedError."""
         method = arrival.request.method
         if method == "INVITE":
             request = copy_request(arrival.request)
@@ -128,7 +128,7 @@ class ProxyService:
             return await self._inbound(request)
         if (refusal := check_method(arrival.request, METHODS)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
-        if method not in ("REGISTER", "OPTIONS"):  # outside dialogs there is nothing to do with them
+        if method not in ("REGISTER", "OPTIONS"):  # meaningless outside dialogs
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
@@ -136,14 +136,14 @@ class ProxyService:
             return self._asked_about_user(copy_request(arrival.request), arrival)
         if (refusal := check_require(arrival.request)) is not None:
             raise Refusal(refusal.status, None, refusal.headers)
-        if method == "OPTIONS":  # about the proxy itself (RFC 3261 §11.2)
+        if method == "OPTIONS":  # a question to the proxy itself (RFC 3261 §11.2)
             return Reply((ALLOW,))
         return Reply(self._registrar.register(arrival, self._element.now_s(), self._element.vouch))
 
     # Calls of the domain's own users.
 
     async def _outbound(self, request: Request, arrival: Arrival) -> Forward:
-        """Let a user's call out: authenticated, with the user's own number, and signed if it leaves the domain."""
+        """Forward a user's call: authenticated, with the user's own number, and signed if it leaves the domain."""
         back = _flow_back(arrival)
         caller = self._admit(request, arrival)
         remove_assertions(request)
@@ -161,7 +161,7 @@ class ProxyService:
         return Forward(request, way.hop, back=back)
 
     def _admit(self, request: Request, arrival: Arrival) -> Tn:
-        """Hold a request from one of the domain's users to be that user's own, and return the number."""
+        """Authenticate a request of one of the domain's users and return the user's number; raises Refusal."""
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
         self._element.vouch(arrival)
@@ -185,7 +185,7 @@ class ProxyService:
     # Calls from other domains.
 
     async def _inbound(self, request: Request) -> Forward:
-        """Let a call in to one of the users, with what was found out about its caller."""
+        """Forward a call to one of the users, with the verdict about its caller."""
         callee = self._own_user(request.uri)
         if callee is None:
             raise Refusal(404, "Not Found: this domain serves no such number")
@@ -199,7 +199,7 @@ class ProxyService:
         return self._deliver(request, callee)
 
     def _asked_about_user(self, request: Request, arrival: Arrival) -> Forward:
-        """Send OPTIONS on to the telephone that it asks about: the answer is as an INVITE's (RFC 3261 §11.1)."""
+        """Forward OPTIONS to the user's telephone, which answers as to an INVITE (RFC 3261 §11.1)."""
         if self._is_own_caller(rules.caller_uri(request)):
             self._admit(request, arrival)
         callee = self._own_user(request.uri)
@@ -209,9 +209,9 @@ class ProxyService:
         return self._deliver(request, callee)
 
     def _deliver(self, request: Request, callee: Tn, silent: Sequence[Binding] = ()) -> Forward:
-        """Send a call to where the user is registered (RFC 3261 §16.5), the newest of the contacts first.
+        """Send a call to one of the user's registered contacts (RFC 3261 §16.5), the newest first; raises Refusal.
 
-        `silent` are those that gave no response. A binding whose flow is known to be gone is forgotten.
+        `silent` are the bindings that gave no response. A binding whose flow is known to be gone is removed.
         """
         bindings = [each for each in self._location.find(callee, self._element.now_s()) if each not in silent]
         if not bindings:
@@ -233,23 +233,23 @@ class ProxyService:
         request.uri = binding.uri if secure else replace(binding.uri, scheme="sip")  # RFC 5630 §5.3
         return Forward(request, target.hop, target.fallback, otherwise=otherwise)
 
-    # Whose is what.
+    # Classifying URIs.
 
     def _is_local(self, uri: URI) -> bool:
         own = (ascii_lower(self._config.domain), self._element.address.host)
         return uri.scheme == "tel" or ascii_lower(bare_host(uri.host)) in own
 
     def _own_user(self, uri: URI) -> Tn | None:
-        """Return the number of the user here that `uri` names, or None."""
+        """Return the number of the local user that `uri` names, or None."""
         number = number_of(uri)
         return number if number in self._users and self._is_local(uri) else None
 
     def _is_own_caller(self, uri: URI) -> bool:
-        """Whether a From claims to be of this domain, and so must be authenticated here."""
+        """Return whether a From claims to be of this domain and so must be authenticated here."""
         return self._is_local(uri) and (uri.scheme != "tel" or number_of(uri) in self._users)
 
     def _resolve(self, uri: URI) -> Hop | None:
-        """Return where a request inside a dialog goes when its target is a name."""
+        """Return where a request inside a dialog goes if its target is not a numeric address, or None."""
         user = self._own_user(uri)
         if user is None:
             return self._routes.find(uri, number_of(uri))
@@ -258,7 +258,7 @@ class ProxyService:
 
 
 def _flow_back(arrival: Arrival) -> Hop | None:
-    """Return the flow on which an own user's telephone gets the requests of this call, if it needs one."""
+    """Return the hop for requests of this call to the calling user's telephone, with its flow if it needs one."""
     request = arrival.request
     contacts = header_values(request, "Contact")
     if len(contacts) != 1:

@@ -1,4 +1,4 @@
-"""What a proxy asks its domain's STIR services, over HTTP (ATIS-1000082), and what it makes of their answers."""
+"""A proxy's client of its domain's STIR services, over HTTP (ATIS-1000082)."""
 
 import asyncio
 import logging
@@ -39,18 +39,18 @@ class ServiceError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class CallFacts:
-    """What a call's INVITE says, in canonical form; `key_mgmt` is as it stands in the SDP."""
+    """The facts of a call's INVITE that an Identity signs, in canonical form; `key_mgmt` is as in the SDP."""
 
     caller: Tn
     called: Tn
     time_s: int
     key_mgmt: tuple[str, ...]
     sdp: bytes | None = None
-    """Digest of the INVITE's body (`voice_dpki.stir.body`); None leaves it out of what is signed."""
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None if it is not signed."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A verificationResponse; members that only some services give have defaults."""
+    """A verificationResponse; members that only some services send have defaults."""
 
     verstat: str
     reasoncode: Annotated[int, msgspec.Meta(ge=400, le=699)] | None = None
@@ -92,7 +92,7 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
 
 
 class StirService:
-    """One STIR service at one URL, with connections that are kept."""
+    """A client of one STIR service at one URL, with persistent connections."""
 
     def __init__(self, name: str, url: str, access: Access, timeout_ms: int) -> None:
         self.name = name
@@ -116,9 +116,9 @@ class StirService:
         await self._client.aclose()
 
     async def warm_up(self) -> None:
-        """Make a first connection, so that no call waits for what only the first request costs.
+        """Open a first connection, so that no call waits for the extra costs of a first request.
 
-        The service may start later than the proxy, or lack a /healthz: what it answers does not matter.
+        The service may start later than the proxy, so this retries. Any answer will do: it may lack a /healthz.
         """
         for _ in range(WARM_UP_TRIES):
             try:
@@ -142,7 +142,7 @@ class StirService:
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
     async def verify(self, call: CallFacts, identity: str) -> Verdict:
-        """Return the verdict on one Identity value; raises ServiceError where there is none."""
+        """Return the verdict on one Identity value; raises ServiceError if there is none."""
         request = {
             "from": {"tn": call.caller},
             "identity": identity,
@@ -185,7 +185,7 @@ def _sdp_member(call: CallFacts) -> Mapping[str, object]:
 
 
 def _sentence(answer: HttpAnswer) -> str:
-    """Return what an error answer says, with its variables in place, or its status."""
+    """Return the text of an error answer with its variables filled in, or else its status."""
     try:
         error = msgspec.json.decode(answer.body, type=_ErrorAnswer).error
     except ValueError:  # msgspec's errors, and bytes that are not UTF-8
@@ -203,5 +203,5 @@ def _filled(text: str, variables: Sequence[str]) -> str:
 
 
 def _without_numbers(text: str) -> str:
-    """Take telephone numbers out of a service's sentence: it goes into the trace and to the other domain."""
+    """Remove telephone numbers from a service's text, which goes into the trace and to the other domain."""
     return _NUMBER.sub("(number)", text)

@@ -1,4 +1,4 @@
-"""The registrar of a domain: REGISTER, from authenticated users only (RFC 3261 §10.3)."""
+"""The registrar of a domain, which accepts REGISTER only from authenticated users (RFC 3261 §10.3)."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,7 +21,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Registrar:
-    """Keeps the location of the domain's users up to date."""
+    """Maintains the location service of the domain's users."""
 
     def __init__(self, authenticator: Authenticator, location: Location) -> None:
         self._authenticator = authenticator
@@ -65,7 +65,7 @@ class Registrar:
 
 
 def _outbound(arrival: Arrival, bindings: Sequence[Binding]) -> Headers:
-    """Say that this registration is one of a flow (RFC 5626 §6)."""
+    """Return the header field that confirms registration over a flow (RFC 5626 §6), if this REGISTER made one."""
     envelope = arrival.envelope
     made = any(b.reg_id and (b.call_id, b.sequence) == (envelope.call_id, envelope.sequence) for b in bindings)
     return (("Require", "outbound"),) if made and supports_outbound(arrival.request) else ()

@@ -1,7 +1,7 @@
-"""What a call's other side did, in sentences for its report: who refused and why, where media went or came from.
+"""Sentences for a call's report about the other side: who refused and why, where media went or came from.
 
-What another element says of itself is bounded, and made fit for a terminal and a page: it could hold control
-characters, or a subscriber's number.
+Text of another element is bounded and cleaned for a terminal and an HTML page, as it could contain control
+characters or a subscriber's number.
 """
 
 import re
@@ -17,7 +17,7 @@ from voice_dpki.sip.hosts import bare_host, host_text
 from voice_dpki.sip.message import parse_message, split_values
 
 MAX_TOLD_CHARS: Final = 200
-"""Of each text of another element."""
+"""Most characters of one text of another element."""
 _MAX_TOLD: Final = 3
 _NUMBER: Final = re.compile(r"\+?[0-9]{7,}", re.ASCII)
 _TEXT: Final = re.compile(r';\s*text\s*=\s*"((?:[^"\\]|\\.)*)"', re.ASCII | re.IGNORECASE)
@@ -26,7 +26,7 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 def told(text: str) -> str:
-    """Return what another element wrote, fit to be shown: printable, bounded, without numbers of subscribers."""
+    """Return another element's text ready to be shown: printable, bounded, without subscribers' numbers."""
     shown = "".join(c if c.isprintable() else " " for c in _NUMBER.sub("(number)", text)).strip()
     return shown if len(shown) <= MAX_TOLD_CHARS else shown[: MAX_TOLD_CHARS - 1] + "…"
 
@@ -45,12 +45,12 @@ def reasons_of(headers: Headers) -> str:
 
 
 def refusal(status: int, phrase: str, headers: Headers) -> str:
-    """Say with what a call was refused: "488 Not Acceptable Here (Warning 305: no codec in common)"."""
+    """Describe the response that refused a call: "488 Not Acceptable Here (Warning 305: no codec in common)"."""
     return f"{status} {told(phrase)}{reasons_of(headers)}"
 
 
 def media_elsewhere(party: str, address: tuple[str, int], contact_host: str) -> list[str]:
-    """Say where `party`'s SDP puts its media, if that is not the host of its Contact."""
+    """Return a remark if the media address in `party`'s SDP is not the host of its Contact."""
     host, port = address
     if bare_host(host) == bare_host(contact_host):
         return []
@@ -59,7 +59,7 @@ def media_elsewhere(party: str, address: tuple[str, int], contact_host: str) -> 
 
 
 def foreign_media(party: str, counted: MediaStatistics) -> list[str]:
-    """Say how many packets were dropped because they came from where `party`'s SDP does not put its media."""
+    """Return a remark if packets were dropped because they came from another address than `party`'s SDP names."""
     if not counted.foreign:
         return []
     packets = "1 packet" if counted.foreign == 1 else f"{counted.foreign} packets"
@@ -70,11 +70,11 @@ def foreign_media(party: str, counted: MediaStatistics) -> list[str]:
 
 
 def who_refused(events: Sequence[SipEvent], names: Mapping[str, str]) -> str:
-    """Return who gave the final answer to the last call that was refused, as the messages show it.
+    """Return the name of the element that refused the last refused call, according to the messages.
 
-    `names` are those of the actors; each traces what it sends. A foreign element traces nothing: its answer is
-    first seen where a proxy passes it back that had sent the INVITE on. Proxies here explain their own answers in
-    the phrase.
+    `names` maps actors to names; each actor traces the messages that it sends. A foreign element traces nothing, so
+    its answer first appears where a proxy that had forwarded the INVITE passes it back. Our proxies' own answers
+    are recognised by the explanation in their reason phrases.
     """
     read = [(event, message) for event in events if (message := _read(event.data)) is not None]
     refusals = [(event, m) for event, m in read if isinstance(m, Response) and _is_refusal(m)]

@@ -1,7 +1,7 @@
 """The report of a call: report.json for programs and a self-contained report.html for people.
 
-`Report` holds what is known of a call; `to_json` follows report.schema.json, and `to_html` draws the same with the
-ladder and the recordings. Nothing in the page comes from elsewhere: styles, drawings and sound are inside it.
+`Report` holds the facts about a call; `to_json` follows report.schema.json, and `to_html` shows the same with the
+ladder and the recordings. The page loads nothing from elsewhere: styles, drawings and sound are embedded.
 """
 
 import base64
@@ -21,21 +21,21 @@ from voice_dpki.shell.ladder import Ladder, Row
 from voice_dpki.shell.report import Check, encode_report
 
 VERSION = 1
-"""Version of report.json's form."""
+"""Version of report.json's format."""
 
 LEDGERS: Mapping[str, str] = {
     "embedded": "one engine with both operators' validators",
     "federation": "four operators' validators on CometBFT",
 }
-"""What orders the ledger's transactions, by its name in report.json."""
+"""The engine that orders the ledger's transactions, by its name in report.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ends: what a scenario expects, and what was seen.
+    """How a call ends: as a scenario expects it, or as seen.
 
-    `verstat` is the verdict in the callee's INVITE or the verifier's answer, `reasoncode` the verifier's code (None
-    where it found nothing), `refused_by` the step that refused, `sip_status` what the caller got.
+    `verstat` is the verdict in the callee's INVITE or the verifier's answer, `reasoncode` the code of the refusal
+    (None if there was none), `refused_by` the step that refused, `sip_status` the status that the caller got.
     """
 
     verstat: str | None
@@ -49,8 +49,8 @@ class Outcome:
 class Direction:
     """One direction of the media, as its receiver counted it.
 
-    `correlation` compares what was heard with what was said (1 is the same), `mos` is the E-model's estimate
-    (ITU-T G.107, 1 to 4.5); None where nothing was heard, or too little to say.
+    `correlation` compares the heard speech with the spoken one (1 means the same), `mos` is the E-model's estimate
+    (ITU-T G.107, 1 to 4.5). They are None if nothing was heard, or too little to tell.
     """
 
     packets: int
@@ -62,7 +62,7 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class TrustLink:
-    """A station on the way of trust from the caller to the callee, in the order of the page.
+    """A station on the chain of trust from the caller to the callee.
 
     `state` is "ok", "refused", "attack" or "idle" (not reached).
     """
@@ -83,7 +83,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file in the call's folder and what it is good for; a report does not know its own size."""
+    """A file in the call's folder and its use; `bytes` is None for a report, which cannot know its own size."""
 
     name: str
     bytes: int | None
@@ -92,7 +92,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is reported of one call."""
+    """All facts in the report of one call."""
 
     scenario: str
     shows: str
@@ -114,17 +114,17 @@ class Report:
 
     @property
     def memory_mb(self) -> float:
-        """Memory of all processes together."""
+        """Memory of all processes together, in MB."""
         return round(sum(process.pss_mb for process in self.processes), 1)
 
     @property
     def refusal_expected(self) -> bool:
-        """Whether the scenario is an attack, which ought to be refused."""
+        """Whether the scenario is an attack, which must be refused."""
         return self.expected.refused_by is not None
 
 
 def to_json(report: Report) -> bytes:
-    """Return report.json: the members of `Report`, with what was seen at the top."""
+    """Return report.json: the members of `Report`, with those of `seen` at the top level."""
     members = asdict(report)
     seen = members.pop("seen")
     seen["reason"] = seen.pop("sentence")
@@ -135,7 +135,7 @@ def to_json(report: Report) -> bytes:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema that `to_json` keeps."""
+    """Return the JSON Schema that the output of `to_json` follows."""
     loaded: dict[str, Any] = json.loads(files("sip_testbed").joinpath("report.schema.json").read_bytes())
     return loaded
 
@@ -163,7 +163,7 @@ def to_html(report: Report, ladder: Ladder, recordings: Mapping[str, bytes]) -> 
 
 
 def _figure(value: float | None, digits: int = 0, unit: str = "") -> str:
-    """A number for people: fixed digits, thousands and unit set off by narrow spaces, a dash for None."""
+    """Format a number: fixed digits, narrow spaces before thousands and the unit, a dash for None."""
     if value is None:
         return "\u2013"
     number = f"{value:,.{digits}f}".replace(",", "\u202f")
@@ -172,7 +172,7 @@ def _figure(value: float | None, digits: int = 0, unit: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The call in one glance: `kind` is "good", "refused" (as expected) or "broken"."""
+    """Summary of a call: `kind` is "good", "refused" (as expected) or "broken"."""
 
     kind: str
     headline: str
@@ -180,7 +180,7 @@ class Verdict:
 
 
 def verdict_of(report: Report) -> Verdict:
-    """Return what a reader wants to know first."""
+    """Return the summary that a reader sees first."""
     if not report.held:
         failed = [check for check in report.checks if not check.held]
         detail = "; ".join(f"{check.name}: {check.detail}" for check in failed)
@@ -234,10 +234,9 @@ def _sound(data: bytes, *, up: bool) -> _Sound:
 
 
 def outline(samples: "np.typing.NDArray[np.int16]", *, up: bool) -> str:
-    """Return an SVG path of the loudness over time: the upper half of a waveform, or the lower one.
+    """Return an SVG path of the loudness over time: the upper or lower half of a waveform.
 
-    What was said stands above the middle line and what was heard below it, so that two that are alike look like a
-    mirror image.
+    Said speech is drawn above the middle line and heard speech below it, so that equal ones are mirror images.
     """
     if not len(samples):
         return ""
@@ -271,12 +270,12 @@ _TIME_ROOM = 72
 _ROW_HEIGHT = 30
 _HEAD = 46
 _CHARACTER = 6.7
-"""Width of a character of the drawing's 12 px text, for choosing where a label has room."""
+"""Width of a character of the drawing's 12 px text, for estimating whether a label fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnRow:
-    """A row of the ladder with its place in the drawing and, for a message, its text for the list below it."""
+    """A row of the ladder with its position in the drawing and, for a message, the text for the list below."""
 
     number: int
     row: Row
@@ -293,7 +292,7 @@ class DrawnRow:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The ladder's geometry, in units of the SVG's view box."""
+    """The ladder's geometry, in units of the SVG's viewBox."""
 
     width: float
     height: float
@@ -302,7 +301,7 @@ class Drawing:
 
 
 def draw_ladder(ladder: Ladder) -> Drawing:
-    """Place the ladder's columns and rows; the template only writes down what stands here."""
+    """Compute the positions of the ladder's columns and rows, which the template only writes out."""
     gap = (_DRAWING_WIDTH - _TIME_ROOM) / max(len(ladder.actors), 1)
     at = {actor: _TIME_ROOM + gap * (i + 0.5) for i, actor in enumerate(ladder.actors)}
     rows = tuple(_drawn(ladder, at, number, row) for number, row in enumerate(ladder.rows, start=1))
@@ -333,7 +332,7 @@ def _drawn(ladder: Ladder, at: Mapping[str, float], number: int, row: Row) -> Dr
 
 
 def _beside(row: Row, x: float) -> tuple[str, float, str]:
-    """What an actor decided stands right of its lifeline, or left of it where there is more room."""
+    """Place an actor's note to the right of its lifeline, or to the left if there is more room."""
     right, left = _DRAWING_WIDTH - x - 16, x - _TIME_ROOM - 16
     needed = len(row.text) * _CHARACTER
     if needed <= right or right >= left:

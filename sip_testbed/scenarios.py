@@ -1,7 +1,7 @@
-"""Scenarios: the good call, and what an attacker between the operators, or a thief with a key, tries on it.
+"""Scenarios: the good call, and attacks on it by somebody between the operators or by a thief with a key.
 
-No victim has a switch for any of this. An attack is done by an element on the path (`sip_testbed.path`), with
-keys that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger.
+No victim has a switch for any of this. An element on the path (`sip_testbed.path`) makes the attacks, with keys
+that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NONE = "No-TN-Validation"
 
 
 class Key(Enum):
-    """What the attacker signs with."""
+    """The key that the attacker signs with."""
 
     NONE = "no key"
     STOLEN = "Operator A's signing key"
@@ -30,21 +30,21 @@ class Key(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What stands between the operators: a mode of `sip-testbed path`, and what it signs with and claims."""
+    """An attack between the operators: a mode of `sip-testbed path`, its key and its claims."""
 
     mode: str
     does: str
     goal: str
-    """What the attacker gains where the check that refuses it is missing."""
+    """The attacker's gain if the check that refuses the attack were missing."""
     key: Key = Key.NONE
     caller: Tn | None = None
-    """The number that is claimed instead of the caller's."""
+    """The number that the attacker claims instead of the caller's."""
     age_s: int = 0
-    """How old the signature is."""
+    """Age of the signature."""
     listens_first: bool = False
-    """Whether an earlier call passes the attacker untouched."""
+    """Whether an earlier call first passes the attacker unchanged."""
     rewrites_sdp: bool = False
-    """Whether the way is one on which SBCs rewrite addresses, so that Operator A signs key-mgmt alone."""
+    """Whether the call takes the route on which SBCs rewrite addresses, so that Operator A signs key-mgmt alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Scenario:
     expected: Outcome
     attack: Attack | None = None
     protected: bool = True
-    """False for the call without any protection, which others are measured against."""
+    """False for the call without any protection, which is the baseline for measurements."""
 
 
 def _silent() -> Outcome:
@@ -223,7 +223,7 @@ PLAIN = "plain"
 
 
 def scenario_named(name: str) -> Scenario:
-    """Return a scenario; raises LocalError that names those that there are."""
+    """Return a scenario by name; raises LocalError that lists the names."""
     if name not in SCENARIOS:
         raise LocalError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
     return SCENARIOS[name]

@@ -1,4 +1,4 @@
-"""What a user agent does with a call: offers or answers it, keys it, speaks and listens, and tells how it went."""
+"""A telephone: it places or answers calls, keys them, speaks and listens, and reports how they went."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, Leg, UserAgent
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
-"""A call that nobody answers is given up."""
+"""A call that is not answered within this time is cancelled."""
 
 NOT_ACCEPTABLE = 488
 """Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
@@ -36,7 +36,7 @@ BUSY = 486
 
 
 class Refusal(PeerError):
-    """We refuse the call: `step` is where, the message why."""
+    """Our refusal of a call: `step` is the check that failed, the message says why."""
 
     def __init__(self, step: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -45,32 +45,32 @@ class Refusal(PeerError):
 
 @dataclass(slots=True)
 class Result:
-    """How a call went, as one side saw it; result.json has these members."""
+    """How a call went, as seen by one side; result.json has these members."""
 
     role: str
     established: bool = False
-    """Whether the call was answered and keyed, and lasted until our speech was over."""
+    """Whether the call was answered and keyed, and lasted until our speech was over and media due had arrived."""
     status: int | None = None
     """SIP status of the call's answer."""
     refused_by: str | None = None
-    """Our own step that refused, "MIKEY SIGN" for instance; None where the other side did, or nobody."""
+    """Our own step that refused the call, for instance "MIKEY SIGN"; None if the other side did, or nobody."""
     reason: str | None = None
-    """Why the call was refused or ended early: our sentence, or the Reason or Warning that came."""
+    """Why the call was refused or ended early: our sentence, or the received Reason or Warning."""
     verstat: str | None = None
-    """What the callee's domain says about the caller's number."""
+    """The callee's domain's verdict about the caller's number."""
     setup_ms: float | None = None
-    """From the INVITE to its 200."""
+    """Time from the INVITE to its 200."""
     mikey_ms: float | None = None
-    """Our own part of the key agreement, with the ledger's answer."""
+    """Time of our part of the key agreement, including the ledger's answer."""
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None
     remarks: list[str] = field(default_factory=list)
-    """What the other side did that the call's report has to say: clauses that begin in lower case."""
+    """Remarks about the other side for the call's report: clauses that begin in lower case."""
 
 
 class Telephone:
-    """One user agent with a voice: places a call, or answers those that come, one at a time."""
+    """A user agent with media: it places calls, or answers incoming ones, one at a time."""
 
     def __init__(
         self, setup: Setup, agent: UserAgent, keying: Keying | None, tracer: Tracer, clock: Clock, random: Random
@@ -84,7 +84,7 @@ class Telephone:
         self._busy = False
 
     async def call(self, target: str) -> Result:
-        """Place a call, speak, and hang up when the other side has spoken, too."""
+        """Place a call, speak, and hang up once the other side has spoken, too."""
         result = Result("caller")
         media = await self._open_media()
         try:
@@ -164,10 +164,10 @@ class Telephone:
         await _first_of(call.established, call.ended)
         await self._converse(call, media, Flow.agreed(described), result)
 
-    # What both do.
+    # Both sides.
 
     async def _converse(self, call: Call | IncomingCall, media: MediaSession, flow: Flow, result: Result) -> None:
-        """Speak and listen until both have spoken, the other side hangs up, or nothing comes; then leave."""
+        """Converse (see `converse`), end the call, and record how it went."""
         ending = await converse(call, media, self._setup.speech, flow, self._setup.silence_s)
         result.established = ending.good
         await media.finish()
@@ -202,7 +202,7 @@ class Telephone:
         )
 
     def _agreed_media(self, sdp: bytes) -> SessionDescription:
-        """Hold the other side's description to our policy; raises Refusal or MalformedError."""
+        """Parse the other side's description and check it against our policy; raises Refusal or MalformedError."""
         described = SessionDescription.parse(sdp)
         protocol, keyed = described.audio.protocol, bool(described.key_mgmt)
         if self._keying and (protocol != SECURE or not keyed):
@@ -223,7 +223,7 @@ class Telephone:
         result.mikey_ms = self._keying.ms if self._keying else None
 
     def _keep(self, media: MediaSession, result: Result) -> None:
-        """Write the recordings down, and count."""
+        """Write the recordings, and put the media statistics into the result and the trace."""
         result.media = counted = media.statistics()
         result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
         note = _media_note(counted)
@@ -233,7 +233,7 @@ class Telephone:
                 _write_wav(path, pcm)
 
     def _silent(self, result: Result, sentence: str) -> None:
-        """Note that the call is ended since nothing came."""
+        """Record that we end the call because no media arrived."""
         result.refused_by, result.reason = SILENCE, sentence
         self._tracer.note(f"ended: {sentence}", step=SILENCE, ok=False)
         log.warning("call ended", extra={"fields": {"step": SILENCE, "reason": sentence}})
@@ -252,7 +252,7 @@ class Telephone:
 
 
 async def _final_answer(call: Call) -> Answer:
-    """Wait for the answer; a call that takes too long is given up, and so is one when we are stopped."""
+    """Wait for the answer; cancel the call if that takes too long or if we are stopped."""
     try:
         return await asyncio.wait_for(call.answered(), ANSWER_TIMEOUT_S)
     except TimeoutError:
@@ -272,14 +272,14 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def _step(error: Refusal | MikeyError | MalformedError) -> str:
-    """Name the step that refused, for results and reports."""
+    """Return the name of the step that refused, for results and reports."""
     if isinstance(error, MikeyError):
         return f"MIKEY {error.step}"
     return error.step if isinstance(error, Refusal) else "SDP"
 
 
 def _media_note(counted: MediaStatistics) -> str:
-    """Say in a line what came; figures that nothing was there to measure are left out."""
+    """Return a line about the received media, without figures that could not be measured."""
     figures = [f"{'SRTP' if counted.srtp else 'RTP'} {counted.received} packets"]
     figures += [f"loss {counted.loss:.1%}"] if counted.loss is not None else []
     figures += [f"jitter {counted.jitter_ms:.1f} ms"] if counted.jitter_ms is not None else []
@@ -288,14 +288,14 @@ def _media_note(counted: MediaStatistics) -> str:
 
 
 def _early_end(ending: Ending) -> str:
-    """Say how a call went that the other side ended too early."""
+    """Return a clause about a call that the other side ended too early."""
     early = [] if ending.spoken else ["before the speech was over"]
     early += ["before any media had come"] if ending.unheard else []
     return f"the other side hung up {' and '.join(early)}"
 
 
 def _payload_type(described: SessionDescription, setup: Setup) -> int:
-    """Find our codec in the other side's audio; raises Refusal where it is not there."""
+    """Return our codec's payload type in the other side's audio; raises Refusal if it is missing."""
     for rtpmap in described.audio.rtpmaps:
         if rtpmap.encoding.lower() == setup.codec.rtpmap.lower():
             return rtpmap.payload_type
@@ -303,9 +303,9 @@ def _payload_type(described: SessionDescription, setup: Setup) -> int:
 
 
 def _caller_uri(call: IncomingCall) -> str:
-    """Return who calls: the number that our domain asserts, at the domain that From names.
+    """Return the caller's URI: the number that our domain asserts, at the domain in From.
 
-    Without an assertion (the domain may let calls through with a label only) From has to do; MIKEY verifies it.
+    Without an assertion (the domain may only label calls) the number is taken from From; MIKEY verifies it.
     """
     claimed = parse_address(call.from_).uri
     asserted = (call.asserted_identity or "").removeprefix("sip:").partition("@")[0].partition(";")[0]
@@ -313,7 +313,7 @@ def _caller_uri(call: IncomingCall) -> str:
 
 
 def _why(answer: Answer) -> str:
-    """Say why a call was refused, in the words of Reason or Warning where there are any."""
+    """Return why a call was refused, with the text of Reason or Warning if there is any."""
     return remarks.refusal(answer.status, answer.reason, answer.headers)
 
 
@@ -323,7 +323,7 @@ def _media_elsewhere(party: str, described: SessionDescription, call: Leg) -> li
 
 
 def _reasons(sentence: str) -> list[tuple[str, str]]:
-    """Say why as RFC 3326 (Reason) and RFC 3261 §20.43 (Warning) write it."""
+    """Return the Reason (RFC 3326) and Warning (RFC 3261 §20.43) header fields of our refusal."""
     text = sentence.replace("\\", "").replace('"', "'")
     return [
         ("Reason", f'SIP;cause={NOT_ACCEPTABLE};text="{text}"'),
@@ -332,7 +332,7 @@ def _reasons(sentence: str) -> list[tuple[str, str]]:
 
 
 def _write_wav(path: Path, pcm: Pcm) -> None:
-    """Keep a recording; where that fails, the log says so, and the call is what it was."""
+    """Write a recording; a failure is logged and does not change the call's result."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(write_wav(pcm))

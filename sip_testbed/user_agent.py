@@ -19,7 +19,7 @@ from voice_dpki.sip.user_agent import UserAgent
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 1
-"""Exit status of a caller one of whose calls was not established."""
+"""Exit status of a caller if one of its calls was not established."""
 
 HELP = f"""\
 A telephone without a person: it registers with its domain's proxy, and then either places calls ([call]) or answers
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the user agent and return its exit status; raises VoiceDpkiError where it cannot start."""
+    """Run the user agent and return its exit status; raises VoiceDpkiError if it cannot start."""
     return start("sip-testbed user-agent", load_setup(args.config), _serve)
 
 
@@ -82,7 +82,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
 
 
 async def _register(agent: UserAgent, setup: Setup, stop: asyncio.Event) -> None:
-    """Register; who awaits calls waits for its registrar, too, unless it is stopped. Raises RegistrationError."""
+    """Register, unless stopped before; a callee retries temporary failures. Raises RegistrationError."""
     registering = asyncio.ensure_future(agent.register(until_done=setup.call is None))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((registering, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -94,13 +94,13 @@ async def _register(agent: UserAgent, setup: Setup, stop: asyncio.Event) -> None
 
 
 def _load_coders(codec: Codec) -> None:
-    """Import and start the codec now: it takes longer than setting up a call."""
+    """Import and start the codec now, because that takes longer than setting up a call."""
     SpeechEncoder(codec)
     SpeechDecoder(codec)
 
 
 async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -> int:
-    """Place the calls, unless we are stopped before they are over."""
+    """Place the calls until they are over or the program is stopped; return the exit status."""
     calling = asyncio.ensure_future(_call_each(telephone, wanted))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait((calling, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -113,7 +113,7 @@ async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -
 
 
 async def _call_each(telephone: Telephone, wanted: CallConfig) -> bool:
-    """Place one call after the other and tell whether all were established."""
+    """Place one call after the other, and return whether all were established."""
     established = [(await telephone.call(wanted.target)).established]
     for _ in range(wanted.times - 1):
         await asyncio.sleep(wanted.pause_s)

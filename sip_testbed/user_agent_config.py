@@ -1,4 +1,4 @@
-"""Configuration of a user agent: who it is, how its calls are keyed, what it says and where it writes."""
+"""Configuration of a user agent: its account, its keys, its speech and its output files."""
 
 import ssl
 from collections.abc import Callable
@@ -82,7 +82,7 @@ Instance = Annotated[str, msgspec.Meta(pattern=r"^urn:uuid:[0-9a-fA-F]{8}(-[0-9a
 
 
 class KeysConfig(Config, frozen=True, kw_only=True):
-    """Our certificate and its key, and the ledger node that knows the others'."""
+    """Our certificate and its key, and the ledger node that resolves other certificates."""
 
     certificate: str
     key: str
@@ -94,7 +94,7 @@ class KeysConfig(Config, frozen=True, kw_only=True):
 
 
 class CallConfig(Config, frozen=True, kw_only=True):
-    """Whom to call, and how often."""
+    """The target of the calls, and their number."""
 
     target: str
     times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
@@ -111,26 +111,26 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     say: str
     proxy_only: bool = True
     keep_alive: bool = True
-    """Whether the flow to the proxy is kept open, and registered over again where it fails."""
+    """Whether the flow to the proxy is kept open, and registration repeated if it fails."""
     instance: Instance | None = None
-    """Tells this telephone from the user's others, the same after each start (RFC 5626 §4.1)."""
+    """Distinguishes this telephone from the user's others, and stays the same after a restart (RFC 5626 §4.1)."""
     codec: str = "PCMU"
     srtp: Literal["AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM", "none"] = "AES_CM_128_HMAC_SHA1_80"
     said: str | None = None
     heard: str | None = None
     result: str | None = None
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
-    """From the ACK, in a direction in which the other side was to send."""
+    """How long after the ACK authentic media must arrive, if the other side is to send."""
     keys: KeysConfig | None = None
     tls: ClientTls | None = None
-    """For a proxy "tls:...": what this telephone shows, and which proxy it talks to."""
+    """For a proxy "tls:...": this telephone's certificate, and the proxy's."""
     call: CallConfig | None = None
     trace: TraceConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What keying a call needs."""
+    """The credentials and settings for keying calls."""
 
     party: Party
     profile: SrtpProfile
@@ -139,7 +139,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A configuration that was checked whole: this user agent can start now."""
+    """A completely checked configuration, with which the user agent can start."""
 
     account: Account
     listen: AdvertisedListen
@@ -151,9 +151,9 @@ class Setup:
     codec: Codec
     speech: Pcm
     credentials: Credentials | None
-    """None: in clear."""
+    """None: media are sent in clear."""
     call: CallConfig | None
-    """None: calls are awaited."""
+    """None: the user agent waits for calls."""
     said: Path | None
     heard: Path | None
     result: Path | None
@@ -162,7 +162,7 @@ class Setup:
 
 
 def load_setup(path: Path) -> Setup:
-    """Read the configuration at `path` and all that it names; raises LocalError that says what to mend."""
+    """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, UserAgentConfig)
     config.listen.check(path)
     if config.proxy.startswith("tls:") and config.tls is None:
@@ -194,7 +194,7 @@ def load_setup(path: Path) -> Setup:
 
 
 def _understood(where: str, parse: Callable[[S], T], given: S) -> T:
-    """Return what is given, parsed; raises LocalError that names where it stands."""
+    """Return `given`, parsed; raises LocalError that names `where` it is."""
     try:
         return parse(given)
     except MalformedError as error:
