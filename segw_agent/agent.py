@@ -12,6 +12,7 @@ from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
 from segw_agent.policy import STEPS, Question, Side
 from segw_agent.protocol import LENGTH_BYTES, Answer, Operation, Request
+from segw_agent.refusals import Refusals
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ikev2.failures import IkeError
@@ -47,7 +48,7 @@ class Agent:
     def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
         self._judge, self._live, self._own = judge, live, own
         self._connections = 0
-        self._refusals, self._malformed = Seldom(log), Seldom(log)
+        self._refusals, self._malformed = Refusals(log, "refused"), Seldom(log)
         self._lock: IO[bytes] | None = None
 
     async def serve(self, path: Path) -> asyncio.Server:
@@ -102,7 +103,7 @@ class Agent:
                 self._live.add(judged)
             return Answer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
         fields |= {"code": judged.code, "step": judged.step, "reason": judged.sentence}
-        self._refusals.warning("refused", **fields)
+        self._refusals.add(**fields)
         return Answer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
 
     async def _judged(self, request: Request) -> Question | Untrusted:

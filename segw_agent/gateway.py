@@ -10,6 +10,7 @@ from segw_agent.config import GatewayConfig, Setup, network
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Question, Side
+from segw_agent.refusals import Refusals
 from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
 from voice_dpki.effects import Clock, Random
@@ -27,7 +28,6 @@ from voice_dpki.ikev2.events import (
     Trusted,
 )
 from voice_dpki.ikev2.responder import Responder
-from voice_dpki.shell.limits import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Gateway:
         self._judge = self._assembly.judge
         self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
         self._questions: dict[SaName, Question] = {}
-        self._refusals = Seldom(log)
+        self._refusals = Refusals(log, "device refused")
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -183,8 +183,7 @@ class Gateway:
 
     def _failed(self, event: Failed) -> None:
         error = event.error
-        fields = {"code": error.code, "step": error.step, "reason": error.sentence, "sa": str(event.sa)}
-        self._refusals.warning("device refused", **fields)
+        self._refusals.add(error.code, step=error.step, reason=error.sentence, sa=str(event.sa))
         self._questions.pop(event.sa, None)
         if not error.step:  # the judge has already traced its own refusals, which name a step
             self._tracer.note(f"4 IKE_AUTH: {error.sentence}", ok=False, code=error.code, step="4 IKE_AUTH")

@@ -11,6 +11,7 @@ from segw_agent.agent import Agent
 from segw_agent.gateway import Gateway
 from segw_agent.policy import Question, Side
 from segw_agent.protocol import Operation, Request
+from segw_agent.refusals import MAX_CODES, Refusals
 from segw_agent.tracer import IkeTracer
 from tests.ikev2.conftest import GATEWAY, CountingRandom, party
 from voice_dpki.effects import SystemClock
@@ -19,7 +20,6 @@ from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.payloads import Identification
 from voice_dpki.ikev2.responder import Responder
 from voice_dpki.ikev2.sa import Settings
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.x509.keys import generate_es256
 
 FLOOD = 300
@@ -43,7 +43,7 @@ def gateway() -> Gateway:
     made.responder = Responder(owner, Settings(), CountingRandom("gateway"), pool=inner, inner=inner)
     made._clock, made._tracer, made._timer = SystemClock(), IkeTracer(None, "gateway"), None
     made._judge, made._assembly = cast(Any, TrustingJudge()), cast(Any, SimpleNamespace(staple=None))
-    made._questions, made._refusals = {}, Seldom(logging.getLogger("segw_agent.gateway"))
+    made._questions, made._refusals = {}, Refusals(logging.getLogger("segw_agent.gateway"), "device refused")
     return made
 
 
@@ -62,6 +62,12 @@ def test_refused_devices_cannot_fill_the_gateways_log(gateway: Gateway, caplog: 
     for number in range(FLOOD):
         gateway._failed(Failed(name_of(number), IkeError(Failure.TIMEOUT, "the peer did not go on to IKE_AUTH")))
     assert 1 <= said(caplog, "device refused") < FLOOD / 10
+    caplog.clear()
+    gateway._failed(Failed(name_of(0), IkeError(Failure.JUDGED, "revoked", code="revoked")))
+    assert said(caplog, "device refused") == 1  # one reason does not hide another
+    for number in range(FLOOD):
+        gateway._failed(Failed(name_of(0), IkeError(Failure.JUDGED, "whatever", code=f"code-{number}")))
+    assert len(gateway._refusals._of_code) == MAX_CODES
 
 
 async def test_refused_peers_cannot_fill_the_agents_log(caplog: pytest.LogCaptureFixture) -> None:
