@@ -26,6 +26,9 @@ from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, Leg, UserAgent
 
 log = logging.getLogger(__name__)
 
+HELD = "the answer puts the call on hold at once: no media either way"
+"""Why a call that was answered so is not established: nothing could be said, and silence was not looked for."""
+
 ANSWER_TIMEOUT_S = 60.0
 """A call that is not answered within this time is cancelled."""
 
@@ -132,7 +135,12 @@ class Telephone:
             self._refused(result, error)
             await call.bye(_reasons(str(error)))
         else:
-            await self._converse(call, media, Flow.agreed(described), result)
+            flow = Flow.agreed(described)
+            await self._converse(call, media, flow, result)
+            if not (
+                flow.sends or flow.expects
+            ):  # the offer asked for both; on the path anybody can change the answer
+                result.established, result.reason = False, HELD
 
     # The callee.
 

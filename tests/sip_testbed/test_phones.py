@@ -16,7 +16,7 @@ from sipmessage import Response
 
 from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
 from sip_testbed.proxy_service import ProxyService
-from sip_testbed.telephone import Result, Telephone
+from sip_testbed.telephone import HELD, Result, Telephone
 from sip_testbed.user_agent_config import load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.pcm import Pcm
@@ -540,6 +540,30 @@ async def test_a_hang_up_is_told_in_the_other_side_s_words(domain: Domain, tmp_p
     assert not result.established
     assert result.reason is not None
     assert result.reason.endswith("(Reason: no resources)")
+
+
+@pytest.mark.parametrize(("connection", "direction"), [("127.0.0.1", "a=inactive\r\n"), ("0.0.0.0", "")])
+async def test_an_answer_that_holds_the_call_establishes_none(
+    domain: Domain, tmp_path: Path, connection: str, direction: str
+) -> None:
+    """Somebody on the path who changes an answer so would otherwise switch off the search for silence."""
+    phone = await domain.phone(TcpPhone)
+    contact = f"<sip:{CALLEE}@127.0.0.1:9;transport=tcp;ob>"
+    await phone.register(contact)
+    sdp = (
+        f"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 {connection}\r\nt=0 0\r\n"
+        f"m=audio 4000 RTP/AVP 0\r\n{direction}"
+    )
+
+    async def answer(_target: str) -> None:
+        invite = await phone.receive("INVITE ")
+        phone.answer(invite, "200 OK\r\nContent-Type: application/sdp", contact, sdp)
+        await phone.receive("ACK ")
+        phone.hang_up(invite)
+        await phone.receive("SIP/2.0 200 ")
+
+    result = await reported(domain, tmp_path, answer)
+    assert (result.established, result.reason) == (False, HELD)
 
 
 async def test_a_udp_flow_is_kept_open_with_stun(domain: Domain) -> None:
