@@ -7,6 +7,7 @@ another node, use httpx.
 # ruff: noqa: TID251 - this is a shell: it holds sockets. It lies below the packages so that their shells can use it.
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import Mapping
@@ -200,7 +201,9 @@ def tls_failure(error: BaseException) -> str | None:
 
 
 def _was_ended(error: Exception) -> bool:
-    return isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
+    """Tell whether the other side ended the connection; aiohttp's own errors tell that by number only."""
+    is_ended = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError)
+    return is_ended or getattr(error, "errno", None) in (errno.ECONNRESET, errno.EPIPE)
 
 
 def _cause(error: Exception) -> str:

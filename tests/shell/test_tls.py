@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import uvloop
@@ -350,3 +351,18 @@ def test_a_folder_with_more_certificates_than_are_read_is_refused(
         party.server(str(folder))
     (folder / "2.pem").unlink()
     party.server(str(folder))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), aiohttp.ClientOSError(104, "reset")])
+async def test_a_reset_connection_hints_at_the_list_of_certificates(
+    party: Party, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A refusing server resets the connection; aiohttp raises one or the other by when it sees that."""
+
+    async def exchange(*_: object) -> Any:
+        raise error
+
+    async with HttpClient("https://127.0.0.1:9", timeout_s=30, max_answer_bytes=1000, tls=party.client()) as client:
+        monkeypatch.setattr(client, "_exchange", exchange)
+        with pytest.raises(HttpError, match="does not list this program's TLS certificate"):
+            await client.request("GET", "/healthz")
