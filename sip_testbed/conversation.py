@@ -31,6 +31,11 @@ class Flow:
     expects: bool
     """Whether the other side sends."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether no media flow either way."""
+        return not (self.sends or self.expects)
+
     @classmethod
     def agreed(cls, described: SessionDescription) -> "Flow":
         """Return the directions that the other side's description allows; none on hold (RFC 3264 §6.1, §8.4)."""

@@ -137,9 +137,7 @@ class Telephone:
         else:
             flow = Flow.agreed(described)
             await self._converse(call, media, flow, result)
-            if not (
-                flow.sends or flow.expects
-            ):  # the offer asked for both; on the path anybody can change the answer
+            if flow.is_held:  # the offer asked for both ways, and anybody on the path can change the answer
                 result.established, result.reason = False, HELD
 
     # The callee.
