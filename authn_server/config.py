@@ -9,7 +9,6 @@ import msgspec
 
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
-from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
@@ -17,6 +16,7 @@ from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.sign import Credential, make_credential
+from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -85,7 +85,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class AuthnSetup:
     """A fully checked configuration: this server can sign calls now."""
 
     config: AuthnConfig
@@ -96,14 +96,14 @@ class Setup:
     trace: Path | None
 
 
-def load_setup(path: Path, clock: Clock) -> Setup:
+def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     config = load_config(path, AuthnConfig)
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
     ledger = _ledger(path, config.ledger)
-    return Setup(
+    return AuthnSetup(
         config, credential, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path)
     )
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from authn_server.config import EXAMPLE, Setup, load_setup
+from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
 from authn_server.service import AuthnService
 from authn_server.standing import followed, status_now
@@ -83,7 +83,7 @@ class _Judged(NamedTuple):
     ledger: str
 
 
-def _judged(setup: Setup) -> _Judged:
+def _judged(setup: AuthnSetup) -> _Judged:
     """Ask the ledger, if one is configured, whether this server's certificate is valid."""
     access, follow = setup.ledger, setup.config.ledger
     if access is None or follow is None:
@@ -102,7 +102,7 @@ def _start(options: argparse.Namespace) -> int:
     return start("authn-server", load_setup(options.config, SystemClock()), _serve)
 
 
-async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
     config, profile, clock = setup.config, setup.credential.profile, SystemClock()
     async with followed(setup.ledger, config.ledger, profile, clock) as standing:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:

@@ -41,7 +41,7 @@ NOT_FOLLOWED = "not followed: there is no [ledger] in the configuration, so a re
 
 
 class Ledger(Protocol):
-    """Something that looks certificates up, as `voice_dpki.ledger.subscription.Subscription` does."""
+    """Something that looks certificates up, as `voice_dpki.wire.ledger.subscription.Subscription` does."""
 
     async def look_up(self, digest: CertDigest) -> Resolution:
         """Return what the ledger proves about a certificate; raises InquiryError."""

@@ -32,7 +32,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
-from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
+from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 
 SAY_S = 0.2
 PAUSE_S = 0.5

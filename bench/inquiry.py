@@ -35,18 +35,17 @@ from pathlib import Path
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_node.api import Api
-from ledger_node.chain import Chain
-from ledger_node.feed import Feed
-from ledger_node.inquiry import Inquiry
-from ledger_node.store import DATA_FILE, Store
+from ledger_node.answer.api import Api
+from ledger_node.answer.feed import Feed
+from ledger_node.answer.inquiry import Inquiry
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import DATA_FILE, Store
 from voice_dpki.codec import cbor
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import AnswerVerifier, Resolution
 from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.changes import Holdings, changed_keys, encode_step, parse_changes
-from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.draft import Outcome
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.header import SignedHeader, Validator
@@ -58,6 +57,7 @@ from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.tnauthlist import TnRange
 

@@ -259,13 +259,13 @@ def ours(folder: Path) -> Iterator[list[Side]]:
     (folder / "proxy.tokens").write_text(TOKEN + "\n")
     (folder / "members.toml").write_text(MEMBERS)
     ledger_port, authn_port, verify_port = free_ports(3)
-    init = ["ledger_node.main", "init", "--members", folder / "members.toml", "--out", folder / "net"]
+    init = ["ledger_node", "init", "--members", folder / "members.toml", "--out", folder / "net"]
     subprocess.run([sys.executable, "-m", *map(str, init)], check=True, capture_output=True)
     (folder / "net/node.toml").write_text(LEDGER % ledger_port)
     (folder / "authn.toml").write_text(AUTHN % authn_port)
     (folder / "verify.toml").write_text(VERIFY % (ledger_port, verify_port))
     with ExitStack() as stack:
-        ledger = program("ledger_node.main", folder / "net/node.toml")
+        ledger = program("ledger_node", folder / "net/node.toml")
         stack.enter_context(running(folder / "ledger.log", ledger, ledger_port, "/ledger/v1/node", core=None))
         record(der, f"http://127.0.0.1:{ledger_port}", (folder / "net/tokens-operator-a").read_text().strip())
         sides = []

@@ -35,12 +35,12 @@ from sip_testbed.network import Testbed, follower_config, service_configs, verif
 from sip_testbed.provision import CALLEE, FEDERATION, LedgerKind, Operator
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.http_client import HttpClient
-from voice_dpki.ledger.client import LedgerClient, Receipt
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.stir.atis import VERIFICATION_PATH
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
+from voice_dpki.wire.http_client import HttpClient
+from voice_dpki.wire.ledger.client import LedgerClient, Receipt
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList

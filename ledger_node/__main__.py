@@ -7,7 +7,7 @@ from voice_dpki.shell.entry import enter
 
 def main() -> int:
     """Run the program and return its exit status."""
-    return enter("ledger_node.main")
+    return enter("ledger_node.command.main")
 
 
 if __name__ == "__main__":

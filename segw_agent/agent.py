@@ -11,7 +11,7 @@ from typing import IO
 from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
 from segw_agent.policy import STEPS, Question, Side
-from segw_agent.protocol import LENGTH_BYTES, Answer, Operation, Request
+from segw_agent.protocol import LENGTH_BYTES, AgentAnswer, Operation, Request
 from segw_agent.refusals import Refusals
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName, Untrusted
@@ -85,13 +85,13 @@ class Agent:
                 request = Request.parse(body)
             except MalformedError as error:
                 self._malformed.warning("malformed request", reason=str(error))
-                writer.write(Answer(yes=False, code="malformed", sentence=str(error)).serialize())
+                writer.write(AgentAnswer(yes=False, code="malformed", sentence=str(error)).serialize())
                 return
             answer = await self.answer(request)
             writer.write(answer.serialize())
             await writer.drain()
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request) -> AgentAnswer:
         """Answer a request."""
         if request.operation is Operation.STATE:
             return self._state(request)
@@ -101,10 +101,10 @@ class Agent:
             log.info("trusted", extra={"fields": {"identity": judged.identity, **fields}})
             if self._live is not None:
                 self._live.add(judged)
-            return Answer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
+            return AgentAnswer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
         fields |= {"code": judged.code, "step": judged.step, "reason": judged.sentence}
         self._refusals.add(**fields)
-        return Answer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
+        return AgentAnswer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
 
     async def _judged(self, request: Request) -> Question | Untrusted:
         """Judge a certificate; returns the question if the certificate is trusted, or else the refusal."""
@@ -130,13 +130,15 @@ class Agent:
         verdict = await self._judge.judge(question)
         return verdict if isinstance(verdict, Untrusted) else question
 
-    def _state(self, request: Request) -> Answer:
+    def _state(self, request: Request) -> AgentAnswer:
         own = self._own
         if own is None or digest_of(own.certificate) != digest_of(request.certificate):
-            return Answer(yes=False, code="not-configured", sentence="the agent has no key for this certificate")
+            return AgentAnswer(
+                yes=False, code="not-configured", sentence="the agent has no key for this certificate"
+            )
         answer = own.ledger_answer() if own.ledger_answer and request.side is Side.GATEWAY else None
         content = own.integrity_info(request.sa) if own.integrity_info and request.side is Side.DEVICE else None
         if answer is None and content is None:
-            return Answer(yes=False, code="nothing", sentence="there is nothing to state")
+            return AgentAnswer(yes=False, code="nothing", sentence="there is nothing to state")
         sentence = "our own answer is stapled" if answer else "our integrity is stated"
-        return Answer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)
+        return AgentAnswer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)

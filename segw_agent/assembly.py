@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from segw_agent.config import Setup
+from segw_agent.config import SegwSetup
 from segw_agent.judge import Judge
 from segw_agent.ledger import Ledger
 from segw_agent.staple import Staple
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
-from voice_dpki.ledger.client import LedgerClient, light_client, watched_clock
 from voice_dpki.ledger.light import LightClient
+from voice_dpki.wire.ledger.client import LedgerClient, light_client, watched_clock
 from voice_dpki.x509.profile import digest_of
 
 
@@ -34,7 +34,7 @@ class Assembly:
 
 
 def assemble(
-    setup: Setup, clock: Clock, tracer: IkeTracer, *, follow: bool = True, staple: bool = False
+    setup: SegwSetup, clock: Clock, tracer: IkeTracer, *, follow: bool = True, staple: bool = False
 ) -> Assembly:
     """Build the assembly. With `follow`, answers are cached; with `staple`, the owner's own answer is fetched."""
     section = setup.ledger
@@ -69,7 +69,7 @@ def assemble(
     return Assembly(Judge(ledger, setup.policy, clock, tracer), watch, own, asked)
 
 
-def _light(setup: Setup) -> LightClient:
+def _light(setup: SegwSetup) -> LightClient:
     """Return a light client that trusts the saved header, or else the genesis, for the configured period."""
     trusted = light_client(setup.genesis, setup.trust_file).latest
     return LightClient(setup.genesis.chain_id, trusted, trusting_period_s=setup.ledger.trusting_period_s)

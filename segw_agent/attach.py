@@ -15,9 +15,9 @@ from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
-from voice_dpki.shell.ladder import Ladder, render, render_text
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
+from voice_dpki.stage.ladder import Ladder, render, render_text
 
 EXIT_NOT_HELD = 1
 """Exit status when an expectation did not hold."""

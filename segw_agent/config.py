@@ -258,7 +258,7 @@ class AgentConfig(Config, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class SegwSetup:
     """What agent, gateway and device have in common, fully checked."""
 
     genesis: Genesis
@@ -271,13 +271,13 @@ class Setup:
     """For the connections to the inquiry nodes."""
 
 
-def load_agent(path: Path) -> tuple[AgentConfig, Setup]:
+def load_agent(path: Path) -> tuple[AgentConfig, SegwSetup]:
     """Read the agent's configuration; raises LocalError."""
     config = load_config(path, AgentConfig)
     return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
 
 
-def load_gateway(path: Path) -> tuple[GatewayConfig, Setup]:
+def load_gateway(path: Path) -> tuple[GatewayConfig, SegwSetup]:
     """Read the gateway's configuration; raises LocalError."""
     config = load_config(path, GatewayConfig)
     for text in (config.pool, config.inner):
@@ -285,7 +285,7 @@ def load_gateway(path: Path) -> tuple[GatewayConfig, Setup]:
     return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
 
 
-def load_device(path: Path) -> tuple[DeviceConfig, Setup]:
+def load_device(path: Path) -> tuple[DeviceConfig, SegwSetup]:
     """Read the device's configuration; raises LocalError."""
     config = load_config(path, DeviceConfig)
     return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
@@ -319,16 +319,16 @@ def _statement(
 
 def _setup(
     path: Path, ledger: LedgerSection, policy: PolicySection, own: OwnSection | None, trace: TraceConfig | None
-) -> Setup:
+) -> SegwSetup:
     party = _party(path, own) if own else None
     return make_setup(path, ledger=ledger, policy=policy.policy(), party=party, trace=trace)
 
 
 def make_setup(
     path: Path, *, ledger: LedgerSection, policy: Policy, party: Party | None, trace: TraceConfig | None
-) -> Setup:
+) -> SegwSetup:
     """Read the files that the sections of the configuration at `path` name; raises LocalError."""
-    return Setup(
+    return SegwSetup(
         genesis=read_genesis(resolve(path, ledger.genesis)),
         policy=policy,
         ledger=ledger,

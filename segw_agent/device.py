@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 
 from segw_agent.assembly import assemble
-from segw_agent.config import DeviceConfig, Setup, statement_maker
+from segw_agent.config import DeviceConfig, SegwSetup, statement_maker
 from segw_agent.policy import Question, Side
 from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
@@ -70,7 +70,9 @@ class _Attachment:
 class Device:
     """One device on its two ports."""
 
-    def __init__(self, config: DeviceConfig, setup: Setup, clock: Clock, random: Random, tracer: IkeTracer) -> None:
+    def __init__(
+        self, config: DeviceConfig, setup: SegwSetup, clock: Clock, random: Random, tracer: IkeTracer
+    ) -> None:
         assert setup.party is not None
         self._config, self._party = config, setup.party
         self._clock, self._random, self._tracer = clock, random, tracer

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from segw_agent.assembly import assemble, working
-from segw_agent.config import GatewayConfig, Setup, network
+from segw_agent.config import GatewayConfig, SegwSetup, network
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Question, Side
@@ -36,7 +36,7 @@ class Gateway:
     """One gateway on its two ports. It implements SaControl for itself."""
 
     def __init__(
-        self, config: GatewayConfig, setup: Setup, clock: Clock, random: Random, tracer: IkeTracer
+        self, config: GatewayConfig, setup: SegwSetup, clock: Clock, random: Random, tracer: IkeTracer
     ) -> None:
         assert setup.party is not None
         self._clock, self._tracer = clock, tracer

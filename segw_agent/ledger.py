@@ -13,10 +13,10 @@ from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from segw_agent.way import HELP, follow_way
 from voice_dpki.ledger.answers import AnswerVerifier, HeaderUnknownError, InquiryCode, InquiryError, Resolution
-from voice_dpki.ledger.client import LedgerClient, save_trust
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import LedgerClient, save_trust
 
 
 @dataclass(frozen=True, slots=True)

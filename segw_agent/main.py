@@ -15,7 +15,7 @@ from segw_agent import config as configuration
 from segw_agent.agent import Agent, Own
 from segw_agent.assembly import Assembly, assemble, working
 from segw_agent.bridge import command as bridge
-from segw_agent.config import AgentConfig, DeviceConfig, GatewayConfig, Setup, statement_maker
+from segw_agent.config import AgentConfig, DeviceConfig, GatewayConfig, SegwSetup, statement_maker
 from segw_agent.device import Device
 from segw_agent.gateway import Gateway
 from segw_agent.live import LiveSas
@@ -87,7 +87,7 @@ def _start_gateway(path: Path) -> int:
     return run(partial(_gateway, config, setup))
 
 
-async def _gateway(config: GatewayConfig, setup: Setup, stop: asyncio.Event) -> None:
+async def _gateway(config: GatewayConfig, setup: SegwSetup, stop: asyncio.Event) -> None:
     with contextlib.closing(_tracer(setup, "gateway")) as tracer:
         gateway = Gateway(config, setup, CLOCK, SystemRandom(), tracer)
         async with _metrics(config.listen), gateway.running():
@@ -100,7 +100,7 @@ def _start_device(path: Path) -> int:
     return run(partial(_device, config, setup))
 
 
-async def _device(config: DeviceConfig, setup: Setup, stop: asyncio.Event) -> int:
+async def _device(config: DeviceConfig, setup: SegwSetup, stop: asyncio.Event) -> int:
     with contextlib.closing(_tracer(setup, "device")) as tracer:
         outcome = await Device(config, setup, CLOCK, SystemRandom(), tracer).run(stop)
     return 0 if outcome.attached else EXIT_NOT_ATTACHED
@@ -112,7 +112,7 @@ def _start_agent(path: Path) -> int:
     return run(partial(_agent, path, config, setup))
 
 
-async def _agent(path: Path, config: AgentConfig, setup: Setup, stop: asyncio.Event) -> None:
+async def _agent(path: Path, config: AgentConfig, setup: SegwSetup, stop: asyncio.Event) -> None:
     socket = resolve(path, config.socket)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(contextlib.closing(_tracer(setup, "agent")))
@@ -147,7 +147,7 @@ def _live(path: Path, config: AgentConfig, parts: Assembly, control: ViciControl
     return LiveSas(parts.judge, parts.watch, control, CLOCK, live_log)
 
 
-def _own(config: AgentConfig, setup: Setup, parts: Assembly) -> Own | None:
+def _own(config: AgentConfig, setup: SegwSetup, parts: Assembly) -> Own | None:
     """Return what the daemon's own side may send, if the agent has its certificate and key; raises LocalError."""
     party = setup.party
     if party is None:
@@ -162,7 +162,7 @@ def _own(config: AgentConfig, setup: Setup, parts: Assembly) -> Own | None:
     )
 
 
-def _tracer(setup: Setup, actor: str) -> IkeTracer:
+def _tracer(setup: SegwSetup, actor: str) -> IkeTracer:
     return IkeTracer(setup.trace, setup.trace.stem if setup.trace else actor)
 
 

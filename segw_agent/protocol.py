@@ -136,7 +136,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AgentAnswer:
     """The agent's answer: to JUDGE, whether the peer is trusted; to STATE, whether there are statements."""
 
     yes: bool
@@ -146,7 +146,7 @@ class Answer:
     ledger_answer: bytes | None = None
 
     @classmethod
-    def parse(cls, body: bytes) -> "Answer":
+    def parse(cls, body: bytes) -> "AgentAnswer":
         """Parse what follows the length; raises MalformedError."""
         cursor = Cursor(body, "agent answer")
         _version(cursor)

@@ -24,7 +24,6 @@ from rich.table import Table
 from segw_agent.assembly import first_of
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import append_line, write_private
@@ -33,6 +32,7 @@ from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser, run
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
+from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of
 

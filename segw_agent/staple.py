@@ -7,11 +7,11 @@ from math import inf
 
 from segw_agent.way import find_way, header_of, with_way
 from voice_dpki.ledger.answers import InquiryError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import LedgerClient
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from math import inf
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.limits import Seldom
+from voice_dpki.wire.ledger.client import LedgerClient
 
 log = logging.getLogger(__name__)
 _FAULTS = Seldom(log)

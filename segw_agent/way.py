@@ -18,10 +18,10 @@ import msgspec
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, inquiry_error
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError, TrustPoint
+from voice_dpki.wire.ledger.client import LedgerClient
 
 MAX_WAY = 16
 """Headers on a way: enough for seven complete changes of the validators, each of which takes two."""

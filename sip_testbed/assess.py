@@ -16,8 +16,8 @@ from sip_testbed.report import Direction, Outcome, TrustLink
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.recording import read_wav
-from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
-from voice_dpki.shell.report import Check
+from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
+from voice_dpki.stage.report import Check
 
 MIN_CORRELATION = 0.99
 """Least correlation of heard with said speech in a good call."""

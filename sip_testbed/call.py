@@ -17,13 +17,13 @@ from sip_testbed.network import Testbed, require_engine
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
-from voice_dpki.shell import ladder
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
-from voice_dpki.shell.ladder import Mood
 from voice_dpki.shell.options import number, whole_number
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
+from voice_dpki.stage import ladder
+from voice_dpki.stage.ladder import Mood
 
 EXIT_NOT_HELD = 1
 """Exit status if an expectation did not hold."""

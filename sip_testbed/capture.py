@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sip_testbed.events import RtpEvent, SipEvent
-from voice_dpki.shell.events import Event
-from voice_dpki.shell.pcap import Connection, Endpoint, datagram, endpoint, pcap
+from voice_dpki.stage.events import Event
+from voice_dpki.stage.pcap import Connection, Endpoint, datagram, endpoint, pcap
 
 
 def wire_capture(events: Iterable[Event]) -> bytes:

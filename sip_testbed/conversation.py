@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voice_dpki.media.pcm import Pcm
-from voice_dpki.media.session import HOLD_ADDRESS, MediaSession
 from voice_dpki.sip.sdp import SessionDescription
-from voice_dpki.sip.user_agent import Call, IncomingCall
+from voice_dpki.wire.media import HOLD_ADDRESS, MediaSession
+from voice_dpki.wire.sip.user_agent import Call, IncomingCall
 
 SILENCE = "media silence"
 """The step, in results and reports, that ends a call on which no media arrived."""

@@ -1,8 +1,8 @@
-"""Trace events of a call: SIP messages and media, in addition to those of `voice_dpki.shell.events`."""
+"""Trace events of a call: SIP messages and media, in addition to those of `voice_dpki.stage.events`."""
 
 from dataclasses import dataclass
 
-from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ends, octets
+from voice_dpki.stage.events import COMMON_KINDS, Event, Kinds, ends, octets
 
 
 @dataclass(frozen=True, slots=True)

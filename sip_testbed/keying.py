@@ -14,7 +14,7 @@ from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.modes import Answer, Initiator, Offer, Responder
+from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Responder
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.steps import PeerClaim, Recorded
@@ -81,7 +81,7 @@ class Keying:
         self._tracer.note(f"MIKEY DH-SIGN offered ({self.profile})", step="MIKEY", ms=self.ms)
         return offer
 
-    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> Answer:
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
         """Verify an offer and answer it; raises MikeyError."""
         began_s = time.perf_counter()
         octets, ids = mikey_message(key_mgmt), protocol_ids(key_mgmt)

@@ -1,6 +1,6 @@
 """The ladder of a call: SIP messages between its actors, each actor's decisions, and one row of media a direction.
 
-`voice_dpki.shell.ladder` draws it in the terminal, and the report draws the same model. Times are relative to the
+`voice_dpki.stage.ladder` draws it in the terminal, and the report draws the same model. Times are relative to the
 first message of the call.
 """
 
@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sip_testbed.events import RtpEvent, SipEvent
-from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent
-from voice_dpki.shell.ladder import Ladder, Mood, Row, note_row
+from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
+from voice_dpki.stage.ladder import Ladder, Mood, Row, note_row
 
 ACTORS: Mapping[str, str] = {
     "caller": "caller",

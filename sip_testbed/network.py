@@ -30,16 +30,16 @@ from sip_testbed.scenarios import Attack, Key
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height, Tn
-from voice_dpki.shell.administration import Administration, SubmissionNode
-from voice_dpki.shell.events import Event
 from voice_dpki.shell.ledger import read_genesis
-from voice_dpki.shell.network import Network
-from voice_dpki.shell.processes import Running, require
+from voice_dpki.stage.administration import Administration, SubmissionNode
+from voice_dpki.stage.events import Event
+from voice_dpki.stage.network import Network
+from voice_dpki.stage.processes import Running, require
 
 MODULES: Mapping[str, tuple[str, str]] = {
-    "engine": ("ledger_node.main", "start"),
-    "validator": ("ledger_node.main", "start"),
-    "ledger": ("ledger_node.main", "start"),
+    "engine": ("ledger_node", "start"),
+    "validator": ("ledger_node", "start"),
+    "ledger": ("ledger_node", "start"),
     "authn": ("authn_server.main", "start"),
     "verify": ("verify_server.main", "start"),
     "proxy": ("sip_testbed.main", "proxy"),

@@ -106,7 +106,7 @@ class PathConfig(Config, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class PathSetup:
     """A completely checked configuration, with which the attacker can start."""
 
     config: PathConfig
@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
     return start("sip-testbed path", load_setup(args.config), _serve)
 
 
-async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+async def _serve(setup: PathSetup, stop: asyncio.Event) -> None:
     tracer = Tracer.named_by(setup.trace, "path")
     service = PathService(setup.config, setup.attack, tracer, SystemRandom())
     async with AsyncExitStack() as stack:
@@ -191,13 +191,13 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> None:
         await stop.wait()
 
 
-def load_setup(path: Path) -> Setup:
+def load_setup(path: Path) -> PathSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, PathConfig)
     config.listen.check(path)
     Routes(config.routes)
     trace = resolve(path, config.trace.file) if config.trace else None
-    return Setup(config, make_attack(config, path, SystemClock(), SystemRandom()), trace)
+    return PathSetup(config, make_attack(config, path, SystemClock(), SystemRandom()), trace)
 
 
 def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> Attack:

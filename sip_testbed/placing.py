@@ -16,10 +16,10 @@ from sip_testbed.scenarios import Scenario
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
-from voice_dpki.shell.events import Event, ResultEvent
 from voice_dpki.shell.files import write_file
-from voice_dpki.shell.ladder import Ladder, render_text
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.events import Event, ResultEvent
+from voice_dpki.stage.ladder import Ladder, render_text
+from voice_dpki.stage.processes import Running
 
 CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
 """Command-line name of each codec to its name in SDP."""

@@ -23,7 +23,7 @@ from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.files import write_private
-from voice_dpki.shell.network import write_config
+from voice_dpki.stage.network import write_config
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange

@@ -6,7 +6,7 @@ import gc
 import logging
 from contextlib import AsyncExitStack
 
-from sip_testbed.proxy_config import EXAMPLE, Setup, load_setup
+from sip_testbed.proxy_config import EXAMPLE, ProxySetup, load_setup
 from sip_testbed.proxy_service import ProxyService
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.shell.http import HttpApp, serve
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     return start("sip-testbed proxy", load_setup(args.config), _serve)
 
 
-async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+async def _serve(setup: ProxySetup, stop: asyncio.Event) -> None:
     tracer = Tracer.named_by(setup.trace, "proxy")
     service = ProxyService(setup, tracer, SystemClock(), SystemRandom())
     addresses = {}

@@ -9,7 +9,7 @@ from sipmessage import Request
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_config import SigningConfig, VerificationConfig
 from sip_testbed.proxy_rules import Refusal, number_of
-from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, ServiceError, StirService, Verdict
+from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, ServiceError, StirService, VerificationResponse
 from voice_dpki.effects import Clock, Random
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
@@ -90,7 +90,7 @@ class CallVerifier:
             raise rules.refusal_of(verdicts)
         return verdict.verstat
 
-    async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
+    async def _verdicts(self, request: Request, called: Tn) -> list[VerificationResponse]:
         caller = number_of(rules.caller_uri(request))
         identities, others = rules.identities_of(request)
         if not identities:
@@ -108,7 +108,7 @@ class CallVerifier:
         self._tell(verdicts[-1], None)
         return verdicts
 
-    async def _ask(self, facts: CallFacts, identity: str) -> Verdict:
+    async def _ask(self, facts: CallFacts, identity: str) -> VerificationResponse:
         began_s = perf_counter()
         try:
             verdict = await self._service.verify(facts, identity)
@@ -118,7 +118,7 @@ class CallVerifier:
         self._tell(verdict, _observe("verify", verdict.verstat, began_s))
         return verdict
 
-    def _tell(self, verdict: Verdict, ms: float | None) -> None:
+    def _tell(self, verdict: VerificationResponse, ms: float | None) -> None:
         who = self._service.name
         if verdict.passed:
             signer = f", signed by {verdict.signer}" if verdict.signer else ""

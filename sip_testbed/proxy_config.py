@@ -18,8 +18,8 @@ from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
-from voice_dpki.sip.transport import Tls
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.wire.sip.transport import Tls
 
 EXAMPLE = """\
 domain = "a.example"
@@ -236,7 +236,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class ProxySetup:
     """A completely checked configuration, with which the proxy can start."""
 
     config: ProxyConfig
@@ -250,7 +250,7 @@ class Setup:
     """SIP over TLS; None if it is not configured."""
 
 
-def load_setup(path: Path) -> Setup:
+def load_setup(path: Path) -> ProxySetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, ProxyConfig)
     config.listen.check(path)
@@ -260,7 +260,7 @@ def load_setup(path: Path) -> Setup:
     bounds = config.registration
     if not bounds.min_s <= bounds.default_s <= bounds.max_s:
         raise LocalError(f"{path}: registration: min_s <= default_s <= max_s does not hold")
-    return Setup(
+    return ProxySetup(
         config,
         _load_users(resolve(path, config.users), config.allow_md5),
         Routes(config.routes),

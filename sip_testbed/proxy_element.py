@@ -14,14 +14,14 @@ from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.endpoint import Endpoint
 from voice_dpki.sip.events import Event, TransactionKey
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.proxy import Arrival, ProxyCore
-from voice_dpki.sip.seldom import Seldom
 from voice_dpki.sip.transaction import TransactionLayer
-from voice_dpki.sip.transport import Tls
+from voice_dpki.wire.sip.endpoint import Endpoint
+from voice_dpki.wire.sip.seldom import Seldom
+from voice_dpki.wire.sip.transport import Tls
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sipmessage import URI, Request, Response
 
-from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, Verdict
+from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, VerificationResponse
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.digest import Challenge
@@ -155,9 +155,9 @@ def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:
     return "Reason", reason_value(protocol, status, text)
 
 
-def no_identity() -> Verdict:
+def no_identity() -> VerificationResponse:
     """Return the verdict on a call without an Identity (RFC 8224 §6.2.2)."""
-    return Verdict(
+    return VerificationResponse(
         verstat=NOT_VALIDATED,
         reasoncode=428,
         reasontext="Use Identity Header",
@@ -166,9 +166,9 @@ def no_identity() -> Verdict:
     )
 
 
-def not_asked(count: int) -> Verdict:
+def not_asked(count: int) -> VerificationResponse:
     """Return the verdict on the Identity header fields beyond those that are verified."""
-    return Verdict(
+    return VerificationResponse(
         verstat=NOT_VALIDATED,
         reasoncode=438,
         reasontext="Invalid Identity Header",
@@ -177,9 +177,9 @@ def not_asked(count: int) -> Verdict:
     )
 
 
-def no_caller() -> Verdict:
+def no_caller() -> VerificationResponse:
     """Return the verdict on a call whose From has no telephone number for an Identity to prove."""
-    return Verdict(
+    return VerificationResponse(
         verstat=NOT_VALIDATED,
         reasoncode=438,
         reasontext="Invalid Identity Header",
@@ -188,9 +188,9 @@ def no_caller() -> Verdict:
     )
 
 
-def retargeted() -> Verdict:
+def retargeted() -> VerificationResponse:
     """Return the verdict on a call that was retargeted to another number than To, which the Identity signs."""
-    return Verdict(
+    return VerificationResponse(
         verstat=NOT_VALIDATED,
         reasoncode=438,
         reasontext="Invalid Identity Header",
@@ -199,7 +199,7 @@ def retargeted() -> Verdict:
     )
 
 
-def overall(verdicts: Sequence[Verdict]) -> Verdict:
+def overall(verdicts: Sequence[VerificationResponse]) -> VerificationResponse:
     """Return the verdict on several Identity header fields together: one that passes is enough.
 
     The result is 436 only if every one failed with 436 (RFC 8224 §6.2.2).
@@ -209,7 +209,7 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict:
     return [*passed, *others, *verdicts][0]
 
 
-def refusal_of(verdicts: Sequence[Verdict]) -> Refusal:
+def refusal_of(verdicts: Sequence[VerificationResponse]) -> Refusal:
     """Return the refusal of a call whose caller is not proven, with one Reason for each verdict (RFC 9410)."""
     verdict = overall(verdicts)
     reasons = tuple(reason(v.reasoncode or 438, v.reasondesc or v.reasontext or "not verified") for v in verdicts)

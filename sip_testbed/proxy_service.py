@@ -9,7 +9,7 @@ from sipmessage import URI, Request
 
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
-from sip_testbed.proxy_config import Setup, service_url
+from sip_testbed.proxy_config import ProxySetup, service_url
 from sip_testbed.proxy_element import Forward, ProxyElement, Reply
 from sip_testbed.proxy_rules import Refusal, number_of
 from sip_testbed.proxy_stir import StirService
@@ -44,7 +44,7 @@ def _count(method: str, status: int) -> None:
 class ProxyService:
     """The proxy and registrar of one domain."""
 
-    def __init__(self, setup: Setup, tracer: Tracer, clock: Clock, random: Random) -> None:
+    def __init__(self, setup: ProxySetup, tracer: Tracer, clock: Clock, random: Random) -> None:
         config = setup.config
         self._config = config
         self._users = setup.users
@@ -78,7 +78,7 @@ class ProxyService:
         for cause in (field.name for field in fields(Counters)):
             IGNORED.labels(cause).set_function(partial(getattr, self._element.layer.counters, cause))
 
-    def _make_signer(self, setup: Setup, clock: Clock) -> CallSigner | None:
+    def _make_signer(self, setup: ProxySetup, clock: Clock) -> CallSigner | None:
         config, access = setup.config.signing, setup.signing
         if config is None or access is None:
             return None
@@ -87,7 +87,7 @@ class ProxyService:
         self._services.append(service)
         return CallSigner(config, service, self._tracer, clock, self._random)
 
-    def _make_verifier(self, setup: Setup, clock: Clock) -> CallVerifier | None:
+    def _make_verifier(self, setup: ProxySetup, clock: Clock) -> CallVerifier | None:
         config, access = setup.config.verification, setup.verification
         if config is None or access is None:
             return None

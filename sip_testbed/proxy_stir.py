@@ -15,8 +15,8 @@ from sip_testbed.proxy_config import Access
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
-from voice_dpki.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 from voice_dpki.names import Tn
+from voice_dpki.wire.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class CallFacts:
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if it is not signed."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class VerificationResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A verificationResponse; members that only some services send have defaults."""
 
     verstat: str
@@ -66,7 +66,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _VerificationAnswer(msgspec.Struct, frozen=True):
-    verdict: Verdict = msgspec.field(name="verificationResponse")
+    verdict: VerificationResponse = msgspec.field(name="verificationResponse")
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -141,7 +141,7 @@ class StirService:
         }
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
-    async def verify(self, call: CallFacts, identity: str) -> Verdict:
+    async def verify(self, call: CallFacts, identity: str) -> VerificationResponse:
         """Return the verdict on one Identity value; raises ServiceError if there is none."""
         request = {
             "from": {"tn": call.caller},

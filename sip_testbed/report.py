@@ -17,8 +17,8 @@ import numpy as np
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import SipEvent
 from voice_dpki.media.recording import read_wav
-from voice_dpki.shell.ladder import Ladder, Row
-from voice_dpki.shell.report import Check, encode_report
+from voice_dpki.stage.ladder import Ladder, Row
+from voice_dpki.stage.report import Check, encode_report
 
 VERSION = 1
 """Version of report.json's format."""
@@ -171,7 +171,7 @@ def _figure(value: float | None, digits: int = 0, unit: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CallSummary:
     """Summary of a call: `kind` is "good", "refused" (as expected) or "broken"."""
 
     kind: str
@@ -179,18 +179,18 @@ class Verdict:
     sentence: str
 
 
-def verdict_of(report: Report) -> Verdict:
+def verdict_of(report: Report) -> CallSummary:
     """Return the summary that a reader sees first."""
     if not report.held:
         failed = [check for check in report.checks if not check.held]
         detail = "; ".join(f"{check.name}: {check.detail}" for check in failed)
-        return Verdict("broken", "Not as expected", f"{report.seen.sentence} {detail}".strip())
+        return CallSummary("broken", "Not as expected", f"{report.seen.sentence} {detail}".strip())
     if report.refusal_expected:
         how = "Ended" if report.expected.refused_by == SILENCE else "Refused"
-        return Verdict("refused", f"{how}, as it must be", report.seen.sentence)
+        return CallSummary("refused", f"{how}, as it must be", report.seen.sentence)
     words = ["Authenticated"] if report.seen.verstat == "TN-Validation-Passed" else ["Connected"]
     words += ["encrypted"] if report.srtp else ["in clear"]
-    return Verdict("good", ", ".join([*words, "heard"]), report.seen.sentence)
+    return CallSummary("good", ", ".join([*words, "heard"]), report.seen.sentence)
 
 
 # --- recordings -----------------------------------------------------------------------------------------------

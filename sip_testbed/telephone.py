@@ -9,12 +9,11 @@ from pathlib import Path
 from sip_testbed import remarks
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
 from sip_testbed.keying import Keying
-from sip_testbed.user_agent_config import Setup
+from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
-from voice_dpki.media.session import MediaSession, MediaStatistics
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modes import Offer
@@ -22,7 +21,8 @@ from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
-from voice_dpki.sip.user_agent import Answer, Call, IncomingCall, Leg, UserAgent
+from voice_dpki.wire.media import MediaSession, MediaStatistics
+from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,13 @@ class Telephone:
     """A user agent with media: it places calls, or answers incoming ones, one at a time."""
 
     def __init__(
-        self, setup: Setup, agent: UserAgent, keying: Keying | None, tracer: Tracer, clock: Clock, random: Random
+        self,
+        setup: TelephoneSetup,
+        agent: UserAgent,
+        keying: Keying | None,
+        tracer: Tracer,
+        clock: Clock,
+        random: Random,
     ) -> None:
         self._setup = setup
         self._agent = agent
@@ -257,7 +263,7 @@ class Telephone:
             self._setup.result.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-async def _final_answer(call: Call) -> Answer:
+async def _final_answer(call: Call) -> FinalAnswer:
     """Wait for the answer; cancel the call if that takes too long or if we are stopped."""
     try:
         return await asyncio.wait_for(call.answered(), ANSWER_TIMEOUT_S)
@@ -300,7 +306,7 @@ def _early_end(ending: Ending) -> str:
     return f"the other side hung up {' and '.join(early)}"
 
 
-def _payload_type(described: SessionDescription, setup: Setup) -> int:
+def _payload_type(described: SessionDescription, setup: TelephoneSetup) -> int:
     """Return our codec's payload type in the other side's audio; raises Refusal if it is missing."""
     for rtpmap in described.audio.rtpmaps:
         if rtpmap.encoding.lower() == setup.codec.rtpmap.lower():
@@ -318,7 +324,7 @@ def _caller_uri(call: IncomingCall) -> str:
     return f"sip:{asserted or claimed.user}@{claimed.host}"
 
 
-def _why(answer: Answer) -> str:
+def _why(answer: FinalAnswer) -> str:
     """Return why a call was refused, with the text of Reason or Warning if there is any."""
     return remarks.refusal(answer.status, answer.reason, answer.headers)
 

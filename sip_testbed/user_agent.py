@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 
 from sip_testbed.keying import Keying
 from sip_testbed.telephone import Telephone
-from sip_testbed.user_agent_config import EXAMPLE, CallConfig, Setup, load_setup
+from sip_testbed.user_agent_config import EXAMPLE, CallConfig, TelephoneSetup, load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.shell.program import describe_configured, indented, start
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keepalive import KeepAliveTimes
-from voice_dpki.sip.transport import Tls
-from voice_dpki.sip.user_agent import UserAgent
+from voice_dpki.wire.sip.transport import Tls
+from voice_dpki.wire.sip.user_agent import UserAgent
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return start("sip-testbed user-agent", load_setup(args.config), _serve)
 
 
-async def _serve(setup: Setup, stop: asyncio.Event) -> int:
+async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
     clock, random = SystemClock(), SystemRandom()
     tracer = Tracer.named_by(setup.trace, "user-agent", clock)
     async with AsyncExitStack() as stack:
@@ -81,7 +81,7 @@ async def _serve(setup: Setup, stop: asyncio.Event) -> int:
         return await _call(telephone, setup.call, stop)
 
 
-async def _register(agent: UserAgent, setup: Setup, stop: asyncio.Event) -> None:
+async def _register(agent: UserAgent, setup: TelephoneSetup, stop: asyncio.Event) -> None:
     """Register, unless stopped before; a callee retries temporary failures. Raises RegistrationError."""
     registering = asyncio.ensure_future(agent.register(until_done=setup.call is None))
     stopping = asyncio.ensure_future(stop.wait())

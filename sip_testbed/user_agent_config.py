@@ -10,7 +10,6 @@ import msgspec
 
 from sip_testbed.conversation import DEFAULT_SILENCE_S
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
@@ -31,6 +30,7 @@ from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
+from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class TelephoneSetup:
     """A completely checked configuration, with which the user agent can start."""
 
     account: Account
@@ -161,7 +161,7 @@ class Setup:
     silence_s: float = DEFAULT_SILENCE_S
 
 
-def load_setup(path: Path) -> Setup:
+def load_setup(path: Path) -> TelephoneSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to correct."""
     config = load_config(path, UserAgentConfig)
     config.listen.check(path)
@@ -173,7 +173,7 @@ def load_setup(path: Path) -> Setup:
             raise LocalError(f'{path}: call.target: a sips: URI needs a proxy = "tls:..."')
     username = _understood(f"{path}: aor", parse_uri, config.aor).user or ""
     speech = resolve(path, config.say)
-    return Setup(
+    return TelephoneSetup(
         account=Account(config.aor, username, read_secret(resolve(path, config.password_file))),
         listen=config.listen,
         proxy=_understood(f"{path}: proxy", Hop.parse, config.proxy),

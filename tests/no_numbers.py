@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from voice_dpki.http_client import HttpAnswer, HttpClient
 from voice_dpki.shell.log import JsonFormatter
+from voice_dpki.wire.http_client import HttpAnswer, HttpClient
 
 NUMBER = "4930231259876543"
 """Long enough to stand nowhere by chance: not in a digest, a time or a port."""

@@ -16,8 +16,8 @@ from sipmessage import Request, Response
 from sip_testbed import main as sip_testbed
 from sip_testbed import path
 from sip_testbed.path_attacks import Forward
-from voice_dpki.media.session import _bind_pair
 from voice_dpki.sip.sdp import SessionDescription
+from voice_dpki.wire.media import _bind_pair
 
 
 class _Side(asyncio.DatagramProtocol):

@@ -31,7 +31,7 @@ PART_OF_APP_HASH = {"voice_dpki/ledger/admission.py", "voice_dpki/ledger/names.p
 """Which certificates are admitted and how they are listed changes only with a version of the rules."""
 
 CLASSES = {"isdigit", "isdecimal", "isnumeric", "isalpha", "isalnum", "isspace", "casefold"}
-NO_PROTOCOL_TEXT = {"voice_dpki/shell/ladder.py", "ledger_node/install_cometbft.py"}
+NO_PROTOCOL_TEXT = {"voice_dpki/stage/ladder.py", "ledger_node/abci/install.py"}
 """A row's own label, and what `go version` says."""
 
 FOLDS = {"lower", "upper", "casefold"}
@@ -45,7 +45,7 @@ FOLDED_SAFELY = {
     "sip_testbed/proxy_rules.py": "words without a k",
     "sip_testbed/telephone.py": "a codec's name, compared with this project's own",
     "voice_dpki/codec/http1.py": "fields of HTTP, decoded as Latin-1",
-    "voice_dpki/http_client.py": "the TLS library's sentence",
+    "voice_dpki/wire/http_client.py": "the TLS library's sentence",
     "voice_dpki/ikev2/": "names of notifies, and an identity decoded as ASCII",
     "voice_dpki/ledger/admission.py": "part of the AppHash",
     "voice_dpki/ledger/genesis.py": "hexadecimal digits",
@@ -56,6 +56,7 @@ FOLDED_SAFELY = {
     "voice_dpki/names.py": "ascii_lower itself",
     "voice_dpki/shell/": "names of log levels, and a scheme decoded as Latin-1",
     "voice_dpki/sip/": "tokens of SIP; those that are compared have no k",
+    "voice_dpki/wire/sip/": "tokens of SIP; those that are compared have no k",
     "voice_dpki/stir/verify.py": "this project's own sentences",
 }
 """Files, or folders, that fold text in which no letter beyond ASCII can become one of ASCII, and why."""

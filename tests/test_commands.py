@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import authn_server.main
-import ledger_node.commands
-import ledger_node.federation
-import ledger_node.main
+import ledger_node.command.federation
+import ledger_node.command.ledger
+import ledger_node.command.main
 import segw_agent.attach
 import segw_agent.main
 import segw_agent.provision
@@ -23,14 +23,14 @@ import sip_testbed.call
 import sip_testbed.main
 import verify_server.main
 from tests.leftovers import Leftovers
-from voice_dpki.shell.temporary import remove_abandoned
+from voice_dpki.stage.temporary import remove_abandoned
 
 BIN = Path(sys.executable).parent
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "authn-server": authn_server.main.main,
     "verify-server": verify_server.main.main,
-    "ledger-node": ledger_node.main.main,
+    "ledger-node": ledger_node.command.main.main,
     "segw-agent": segw_agent.main.main,
     "sip-testbed call": lambda argv: sip_testbed.main.main(["call", *argv]),
     "sip-testbed proxy": lambda argv: sip_testbed.main.main(["proxy", *argv]),
@@ -39,8 +39,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "voice-dpki call": sip_testbed.call.command,
     "voice-dpki device attach": segw_agent.attach.command,
     "voice-dpki device provision": segw_agent.provision.command,
-    "voice-dpki federation": ledger_node.federation.command,
-    "voice-dpki ledger": ledger_node.commands.command,
+    "voice-dpki federation": ledger_node.command.federation.command,
+    "voice-dpki ledger": ledger_node.command.ledger.command,
 }
 
 OUT_OF_BOUNDS = ("-1", "0", "x", "", "nan", "inf", "1e400", "9" * 30, "٣", "1_0")

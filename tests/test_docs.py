@@ -55,7 +55,7 @@ def test_new_configuration_keys_of_the_changelog_exist() -> None:
     assert rows
     for program, told in rows:
         package = ROOT / program.replace("-", "_")
-        files = [*package.glob("*.py"), *(ROOT / "voice_dpki/shell").glob("*.py")]
+        files = [*package.rglob("*.py"), *(ROOT / "voice_dpki/shell").glob("*.py")]
         source = "".join(file.read_text() for file in files)
         for key in re.findall(r"`\[?(?:\w+\.)?(\w+)\]?`", told):
             assert re.search(rf"^    {key}: ", source, re.MULTILINE), f"{program} has no {key}"

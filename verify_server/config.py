@@ -7,13 +7,13 @@ from typing import Annotated
 
 import msgspec
 
-from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.shell.config import PositiveSeconds, load_config
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import Policy
+from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
 SET_S = 60.0
 """How far the clock may be set without a signature being accepted twice; the ledger reveals larger steps."""
@@ -78,7 +78,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class VerifySetup:
     """A fully checked configuration."""
 
     config: VerifyConfig
@@ -88,7 +88,7 @@ class Setup:
     trace: Path | None
 
 
-def load_setup(path: Path) -> Setup:
+def load_setup(path: Path) -> VerifySetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     config = load_config(path, VerifyConfig)
     ledger = LedgerAccess.configured(
@@ -100,4 +100,4 @@ def load_setup(path: Path) -> Setup:
         witnesses=config.witnesses,
         tls=config.ledger_tls,
     )
-    return Setup(config, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path))
+    return VerifySetup(config, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path))

@@ -5,7 +5,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack, closing
 
-from verify_server.config import EXAMPLE, Setup, load_setup
+from verify_server.config import EXAMPLE, VerifySetup, load_setup
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
@@ -56,7 +56,7 @@ def _start(options: argparse.Namespace) -> int:
     return start("verify-server", load_setup(options.config), _serve)
 
 
-async def _serve(setup: Setup, stop: asyncio.Event) -> None:
+async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
     config, ledger, clock = setup.config, setup.ledger, SystemClock()
     async with AsyncExitStack() as opened:
         tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "verify-server")))

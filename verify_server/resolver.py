@@ -8,11 +8,11 @@ from time import perf_counter
 from prometheus_client import Counter, Histogram
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ledger import signer_record
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
+from voice_dpki.wire.ledger.subscription import Subscription
 
 LOOKUPS = Counter(
     "voice_dpki_signer_lookups", "Signers looked up on the ledger, by status or failure.", ["outcome"]

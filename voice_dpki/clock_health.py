@@ -1,10 +1,10 @@
 """Problems of this machine's clock, for the log, the metric and the health check of every service."""
 
-import logging
+import logging  # noqa: TID251 (what is wrong is logged wherever it is found)
 from typing import Protocol
 from weakref import WeakSet
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge  # noqa: TID251
 
 log = logging.getLogger(__name__)
 

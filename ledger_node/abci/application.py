@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from ledger_node import misbehaviour
 from ledger_node.abci.abci_pb2 import (
     CheckTx,
     Commit,
@@ -29,7 +28,8 @@ from ledger_node.abci.abci_pb2 import (
 )
 from ledger_node.abci.pool import FULL, Pool
 from ledger_node.abci.server import Handlers
-from ledger_node.verifier import Verifier
+from ledger_node.order import misbehaviour
+from ledger_node.order.verifier import Verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import Genesis

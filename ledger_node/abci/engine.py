@@ -13,18 +13,18 @@ from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx, Query
 from ledger_node.abci.application import CODESPACE, Application
+from ledger_node.abci.cometbft import LOG_FILE, Home, running
+from ledger_node.abci.peers import FILTER, Peers
 from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
 from ledger_node.abci.snapshots import Restoration, Snapshots
 from ledger_node.abci.tail import Tail
 from ledger_node.abci.window import Window
-from ledger_node.chain import Chain, Verdict
-from ledger_node.cometbft import LOG_FILE, Home, running
-from ledger_node.engine import MAX_WAITING, BusyError
-from ledger_node.follower import UnavailableError
-from ledger_node.peers import FILTER, Peers
-from ledger_node.verifier import Verifier, running_verifier
+from ledger_node.keep.chain import Chain, TxOutcome
+from ledger_node.order.engine import MAX_WAITING
+from ledger_node.order.orderer import BusyError, UnavailableError
+from ledger_node.order.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
@@ -55,13 +55,13 @@ class CometEngine:
         self._rpc = Rpc(home.settings.rpc)
         self._broadcaster = Broadcaster(self._rpc)
         self._window = Window()
-        self._waiting: WeakValueDictionary[bytes, asyncio.Future[Verdict]] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()
         """Future verdicts by the transaction's SHA-256, each for as long as one of its senders holds the future."""
         self._height = Height(0)
         self._headers: dict[int, SignedHeader] = {}
         self._news = asyncio.Event()
 
-    async def submit(self, raw: bytes) -> Verdict:
+    async def submit(self, raw: bytes) -> TxOutcome:
         """Order a transaction and return once its block is stored durably here; or refuse it without a block.
 
         Raises BusyError when the backlog is full or CometBFT does not take the transaction, and TooManyError when
@@ -71,7 +71,7 @@ class CometEngine:
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
                 refused = await self._refusal(raw)
-                return Verdict(refused, None) if refused else await self._order(raw)
+                return TxOutcome(refused, None) if refused else await self._order(raw)
         except TimeoutError:
             raise UnavailableError("the validators agree on no block in time; repeat the request") from None
 
@@ -87,7 +87,7 @@ class CometEngine:
             result = self._application.judge(check, raw)
         return result if result.code else None
 
-    async def _order(self, raw: bytes) -> Verdict:
+    async def _order(self, raw: bytes) -> TxOutcome:
         self._check_room()
         answer = self._waiting.setdefault(hashlib.sha256(raw).digest(), asyncio.get_running_loop().create_future())
         async with self._window.room(len(raw)):
@@ -130,7 +130,7 @@ class CometEngine:
         if response.code == FULL.code:
             self._fail(request.transaction, TooManyError(FULL.detail, 1))
         elif response.code:
-            self._answer(request.transaction, Verdict(self._application.judge(check, request.transaction), None))
+            self._answer(request.transaction, TxOutcome(self._application.judge(check, request.transaction), None))
         return response
 
     def _query(self, request: Query.Request) -> Query.Response:
@@ -140,7 +140,7 @@ class CometEngine:
         refusal = self._peers.refusal(request.path)
         return Query.Response(code=1, codespace=CODESPACE, log=refusal) if refusal else Query.Response()
 
-    def _answer(self, raw: bytes, verdict: Verdict) -> None:
+    def _answer(self, raw: bytes, verdict: TxOutcome) -> None:
         answer = self._waiting.get(hashlib.sha256(raw).digest())
         if answer is not None and not answer.done():
             answer.set_result(verdict)
@@ -183,7 +183,7 @@ class CometEngine:
         self._headers = {step.tip.header.height: step.tip}
         await self._chain.write(lambda: self._chain.store.commit(step))
         for settled in self._tail.stored():
-            self._answer(settled.transaction, Verdict(settled.result, settled.height))
+            self._answer(settled.transaction, TxOutcome(settled.result, settled.height))
         await self._take_snapshot()
         return True
 

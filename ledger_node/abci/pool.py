@@ -1,14 +1,15 @@
 """Members' shares of the mempool: no member can fill it and keep the others' transactions out.
 
-The mempool also takes transactions from other nodes, so a limit on this node's own API (`ledger_node.shares`) is
-not enough. CometBFT rechecks every transaction in the mempool after each block, and the recheck counts them anew.
+The mempool also takes transactions from other nodes, so a limit on this node's own API
+(`ledger_node.order.shares`) is not enough. CometBFT rechecks every transaction in the mempool after each block, and
+the recheck counts them anew.
 """
 
 import hashlib
 from collections import Counter
 
-from ledger_node.cometbft import MEMPOOL_TRANSACTIONS
-from ledger_node.shares import sender_of
+from ledger_node.abci.cometbft import MEMPOOL_TRANSACTIONS
+from ledger_node.order.shares import sender_of
 from voice_dpki.ledger.draft import TxResult
 from voice_dpki.shell.limits import REFUSED
 

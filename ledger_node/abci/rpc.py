@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
+from ledger_node.abci.cometbft import MAX_RPC_BATCH
 from ledger_node.abci.evidence_json import parse_evidence_list
-from ledger_node.cometbft import MAX_RPC_BATCH
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.http_client import HttpClient, HttpError
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.shell.config import Listen
+from voice_dpki.wire.http_client import HttpClient, HttpError
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024

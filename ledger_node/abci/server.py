@@ -22,7 +22,7 @@ from typing import Any, cast
 from google.protobuf.message import DecodeError, Message
 
 from ledger_node.abci.abci_pb2 import Echo, Failure, Flush, Request, Response
-from ledger_node.abci.framing import encode_message, take_messages
+from ledger_node.order.framing import encode_message, take_messages
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.unix_socket import claim
 

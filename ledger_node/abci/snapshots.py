@@ -20,7 +20,7 @@ from ledger_node.abci.abci_pb2 import (
     Snapshot,
 )
 from ledger_node.abci.server import Handlers
-from ledger_node.store import StoreView
+from ledger_node.keep.store import StoreView
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError

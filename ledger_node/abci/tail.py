@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ledger_node.store import Store, StoreView
+from ledger_node.keep.store import Store, StoreView
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.evidence import Evidence, evidence_hash, misbehaving
 from voice_dpki.ledger.genesis import Genesis

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
-from voice_dpki.shell.events import COMMON_KINDS, Event, Kinds, ends, octets
+from voice_dpki.stage.events import COMMON_KINDS, Event, Kinds, ends, octets
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from segw_agent.attachment.events import AnswerEvent, AskEvent, IkeEvent
-from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent
-from voice_dpki.shell.ladder import Ladder, Mood, Row, note_row
+from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
+from voice_dpki.stage.ladder import Ladder, Mood, Row, note_row
 
 TITLES = {"device": "device", "gateway": "SeGW", "ledger-a": "ledger A"}
 PLACES = {"device": 0.05, "gateway": 0.55, "ledger-a": 0.95}

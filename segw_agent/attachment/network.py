@@ -22,11 +22,11 @@ from segw_agent.attachment.site import (
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height
-from voice_dpki.shell.administration import Administration, SubmissionNode
-from voice_dpki.shell.events import Event, merge
 from voice_dpki.shell.ledger import read_genesis
-from voice_dpki.shell.network import Network
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.administration import Administration, SubmissionNode
+from voice_dpki.stage.events import Event, merge
+from voice_dpki.stage.network import Network
+from voice_dpki.stage.processes import Running
 
 BOUND_S = 2.0
 """Time within which a revocation ends live SAs, and timeout after which an inquiry node counts as unreachable."""
@@ -54,7 +54,7 @@ class Testbed(Network):
     def start_ledger(self) -> None:
         """Start the ledger's nodes and wait until they listen; raises ProcessError."""
         for node in NODES:
-            self._launch(node, "ledger_node.main", ("start",), self._node(node))
+            self._launch(node, "ledger_node", ("start",), self._node(node))
         self.wait_ready(NODES)
 
     def start_gateway(

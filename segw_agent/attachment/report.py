@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from segw_agent.attachment.events import AskEvent, IkeEvent, KeysEvent
 from segw_agent.attachment.network import BOUND_S
 from segw_agent.attachment.scenarios import REKEYED, Expected, Scenario
-from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
-from voice_dpki.shell.pcap import datagram, endpoint, pcap
-from voice_dpki.shell.report import Check, encode_report
+from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
+from voice_dpki.stage.pcap import datagram, endpoint, pcap
+from voice_dpki.stage.report import Check, encode_report
 
 VERSION = 1
 """Version of the format of report.json."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from segw_agent import config as configuration
-from segw_agent.config import DeviceConfig, Setup
+from segw_agent.config import DeviceConfig, SegwSetup
 from segw_agent.device import Device
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -57,7 +57,7 @@ def main() -> int:
     return run(partial(_device, config, setup, options.forge))
 
 
-async def _device(config: DeviceConfig, setup: Setup, forge: bool, stop: asyncio.Event) -> int:
+async def _device(config: DeviceConfig, setup: SegwSetup, forge: bool, stop: asyncio.Event) -> int:
     tracer = IkeTracer(setup.trace, "device")
     device = RogueDevice(config, setup, SystemClock(), SystemRandom(), tracer)
     device.forge = forge

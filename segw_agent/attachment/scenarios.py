@@ -21,8 +21,8 @@ from segw_agent.attachment.site import (
 )
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
+from voice_dpki.stage.processes import Running
 
 ATTACH_TIMEOUT_S = 30.0
 """Time for a device to attach or to give up."""

@@ -17,7 +17,7 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.files import write_private
-from voice_dpki.shell.network import write_config
+from voice_dpki.stage.network import write_config
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 

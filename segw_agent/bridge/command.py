@@ -19,7 +19,7 @@ from segw_agent.bridge.config import EXAMPLE, Bridge
 from segw_agent.bridge.ocsp import AnswerSigner
 from segw_agent.bridge.responder import Responder
 from segw_agent.bridge.vouching import Vouching
-from segw_agent.config import Setup
+from segw_agent.config import SegwSetup
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -116,7 +116,7 @@ def _issue(options: argparse.Namespace) -> int:
     return run_command(_issue_all(options, bridge, authority, setup))
 
 
-async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: Setup) -> int:
+async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: SegwSetup) -> int:
     status = 0
     async with _vouching(setup, IkeTracer(None, "bridge")) as vouching:
         for path in options.certificates:
@@ -150,7 +150,7 @@ def _start(options: argparse.Namespace) -> int:
     return run(partial(_serve, bridge, signer, setup))
 
 
-async def _serve(bridge: Bridge, signer: AnswerSigner, setup: Setup, stop: asyncio.Event) -> None:
+async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: asyncio.Event) -> None:
     with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
         async with _vouching(setup, tracer) as vouching:
             config, max_age_s = bridge.config, setup.ledger.max_age_s
@@ -163,7 +163,7 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: Setup, stop: async
 
 
 @asynccontextmanager
-async def _vouching(setup: Setup, tracer: IkeTracer) -> AsyncIterator[Vouching]:
+async def _vouching(setup: SegwSetup, tracer: IkeTracer) -> AsyncIterator[Vouching]:
     parts = assemble(setup, CLOCK, tracer, follow=False)
     try:
         yield Vouching(parts.clients, setup.policy, CLOCK)

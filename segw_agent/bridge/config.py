@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 
 from segw_agent.bridge.authority import Authority
 from segw_agent.bridge.ocsp import AnswerSigner
-from segw_agent.config import LedgerSection, Setup, make_setup
+from segw_agent.config import LedgerSection, SegwSetup, make_setup
 from segw_agent.policy import Policy
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
@@ -127,7 +127,7 @@ class Bridge:
             raise LocalError(f"{section.certificate}: not issued by the CA: segw-agent bridge renew") from None
         return AnswerSigner(ca, certificate, self._key(section.key, certificate))
 
-    def setup(self) -> Setup:
+    def setup(self) -> SegwSetup:
         """Read the settings for inquiries and the policy."""
         section = self.config.policy
         policy = Policy(organizations=frozenset(section.organizations), allow=section.allow, deny=section.deny)

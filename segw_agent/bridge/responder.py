@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from segw_agent.bridge.ocsp import MAX_REQUEST_BYTES, AnswerSigner, Failure, Query, Status, failure, parse_query
 from segw_agent.bridge.serial import is_serial
-from segw_agent.bridge.vouching import Verdict, Vouching
+from segw_agent.bridge.vouching import DatedJudgement, Vouching
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
@@ -128,7 +128,7 @@ class Responder:
         _SAID_ANSWERED.info("answered", **fields)
         return outcome, self._signer.answer(query, status)
 
-    def _status(self, verdict: Verdict, now_s: float) -> Status:
+    def _status(self, verdict: DatedJudgement, now_s: float) -> Status:
         known_s = min(verdict.time_s, now_s)
         this_s = int(known_s)
         next_s = max(this_s, int(min(now_s + self._validity_s, known_s + self._max_age_s)))
@@ -140,7 +140,7 @@ class Responder:
         return Status(OCSPCertStatus.REVOKED, this_s, next_s, revoked_s, _reason(verdict))
 
 
-def _reason(verdict: Verdict) -> x509.ReasonFlags | None:
+def _reason(verdict: DatedJudgement) -> x509.ReasonFlags | None:
     assert verdict.refusal is not None
     reason = _REVOKED[verdict.refusal.code]
     if verdict.refusal.code == "revoked" and verdict.record is not None and verdict.record.reason is not None:

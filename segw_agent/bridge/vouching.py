@@ -13,10 +13,10 @@ from voice_dpki.effects import Clock
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.admission import check_authority
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, PrefixResolution, Resolution
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import read_profile
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _NO_SA = SaName(bytes(8), bytes(8))
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DatedJudgement:
     """A judgement, proved by a header of time `time_s` (Unix time): trusted if `refusal` is None."""
 
     refusal: Untrusted | None
@@ -42,24 +42,24 @@ class Vouching:
     def __init__(self, clients: Sequence[LedgerClient], policy: Policy, clock: Clock) -> None:
         self._clients, self._policy, self._clock = clients, policy, clock
 
-    async def about(self, digest: CertDigest) -> Verdict:
+    async def about(self, digest: CertDigest) -> DatedJudgement:
         """Judge a self-signed certificate; raises InquiryError if no node gives a valid answer."""
         return await self._from_any(lambda client: self._about(client, digest))
 
-    async def about_serial(self, serial: int) -> Verdict:
+    async def about_serial(self, serial: int) -> DatedJudgement:
         """Judge the self-signed certificate that a serial number stands for; raises InquiryError."""
 
-        async def ask(client: LedgerClient) -> Verdict:
+        async def ask(client: LedgerClient) -> DatedJudgement:
             prefix = await client.resolve_prefix(prefix_of(serial))
             digests = _meant(prefix, serial)
             if len(digests) == 1:
                 return await self._about(client, digests[0])
             sentence = "no certificate, or more than one, is recorded that has this serial number"
-            return Verdict(Untrusted("not-recorded", _STEP, sentence), prefix.header.time_ns / 1e9)
+            return DatedJudgement(Untrusted("not-recorded", _STEP, sentence), prefix.header.time_ns / 1e9)
 
         return await self._from_any(ask)
 
-    async def _from_any(self, ask: Callable[[LedgerClient], Awaitable[Verdict]]) -> Verdict:
+    async def _from_any(self, ask: Callable[[LedgerClient], Awaitable[DatedJudgement]]) -> DatedJudgement:
         problem = InquiryError(InquiryCode.UNREACHABLE, "there is no inquiry node to ask")
         for client in self._clients:
             try:
@@ -68,13 +68,13 @@ class Vouching:
                 problem = error
         raise problem
 
-    async def _about(self, client: LedgerClient, digest: CertDigest) -> Verdict:
+    async def _about(self, client: LedgerClient, digest: CertDigest) -> DatedJudgement:
         found = await client.resolve(digest)
         refusal = self._refusal(found)
         changed_s = None
         if refusal is not None and found.record is not None and found.record.status is not CertStatus.VALID:
             changed_s = await _time_of(client, found.record.changed_height)
-        return Verdict(refusal, found.time_s, found.record, changed_s)
+        return DatedJudgement(refusal, found.time_s, found.record, changed_s)
 
     def _refusal(self, found: Resolution) -> Untrusted | None:
         refusal = self._policy.check_certificate(Side.GATEWAY, found, self._clock.now_s())

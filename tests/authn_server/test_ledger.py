@@ -12,9 +12,9 @@ import pytest
 
 from authn_server.config import EXAMPLE
 from authn_server.main import main
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
 
 PATH = "/stir/v1/signing"
@@ -90,10 +90,10 @@ class Domain:
         self.site, self.folder = site, site.folder
         net = self.folder / "net"
         (self.folder / "members.toml").write_text(MEMBERS)
-        command = [sys.executable, "-m", "ledger_node.main", "init", "--members", "members.toml", "--out", "net"]
+        command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=PATIENCE_S)
         (net / "engine.toml").write_text(ENGINE)
-        self.ledger = Program("ledger_node.main", net / "engine.toml", net / "engine.jsonl")
+        self.ledger = Program("ledger_node", net / "engine.toml", net / "engine.jsonl")
         self.genesis = load_genesis((net / "genesis.json").read_bytes())
         self.token = (net / "tokens-operator-a").read_text().strip()
         self.authn = self.start()

@@ -8,11 +8,11 @@ from authn_server.service import AuthnService
 from authn_server.standing import UnknownStanding
 from tests.no_numbers import NUMBER, asked, bent_members, logged, spoiled
 from voice_dpki.effects import SystemClock
-from voice_dpki.http_client import HttpClient
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.wire.http_client import HttpClient
 
 from .conftest import TOKEN
 

@@ -10,16 +10,16 @@ import httpx
 import msgspec
 import pytest
 
-from ledger_node.cometbft import find
-from ledger_node.federation import OperatorNode, node_info
+from ledger_node.abci.cometbft import find
+from ledger_node.command.federation import OperatorNode, node_info
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import MAX_BATCH, Resolution
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import SignedBlock
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 

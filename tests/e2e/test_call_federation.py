@@ -18,7 +18,7 @@ from sip_testbed.scenarios import DEFAULT, SCENARIOS
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.ledger import LedgerAccess, read_genesis
-from voice_dpki.shell.processes import ProcessError
+from voice_dpki.stage.processes import ProcessError
 
 
 @pytest.fixture(scope="module")

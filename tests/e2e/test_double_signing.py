@@ -16,13 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node.cometbft import find, node_id, node_key
-from ledger_node.config import read_validator_key
-from ledger_node.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
-from ledger_node.sending import Sender
+from ledger_node.abci.cometbft import find, node_id, node_key
+from ledger_node.command.config import read_validator_key
+from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.sending import Sender
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.evidence import DuplicateVote, parse_evidence, serialize_evidence
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Validator, ValidatorSet
@@ -33,6 +32,7 @@ from voice_dpki.ledger.transactions import Submit, endorse
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -176,7 +176,7 @@ async def test_a_validator_that_was_killed_has_the_evidence_in_its_store_and_goe
 ) -> None:
     node = federation.nodes[2]
     processes.kill(node)
-    command = [sys.executable, "-m", "ledger_node.main", "check", "--config", str(node.config)]
+    command = [sys.executable, "-m", "ledger_node", "check", "--config", str(node.config)]
     check = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     output, _ = await check.communicate()
     assert check.returncode == 0

@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node import federation
-from ledger_node.cometbft import find, node_id, node_key
-from ledger_node.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
-from ledger_node.join import join
+from ledger_node.abci.cometbft import find, node_id, node_key
+from ledger_node.command import federation
+from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
+from ledger_node.make.join import join
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.members import Member, MemberKind
@@ -37,6 +36,7 @@ from voice_dpki.ledger.transactions import (
     renewal_bytes,
 )
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import digest_of
 

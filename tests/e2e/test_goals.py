@@ -15,8 +15,8 @@ from sip_testbed.network import Sections, Testbed, service_configs
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.provision import CALLER, OUTSIDE
 from sip_testbed.scenarios import PASSED, SCENARIOS
-from voice_dpki.shell.ladder import Mood
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.ladder import Mood
+from voice_dpki.stage.processes import Running
 
 pytestmark = pytest.mark.long
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ledger_node.cometbft import find
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
-from ledger_node.sending import Bulk, CertificateFile, Report, Sender, TransactionRefusedError
+from ledger_node.abci.cometbft import find
+from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.sending import Bulk, CertificateFile, Report, Sender, TransactionRefusedError
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proposals import RemoveMember, encode_change, proposal_id
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import Body, Propose, Submit, Transaction, Vote, endorse
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate
 

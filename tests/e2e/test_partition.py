@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger_node.cometbft import find
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.abci.cometbft import find
+from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 

@@ -17,12 +17,11 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_node.config import read_validator_key
-from ledger_node.engine import signers_of
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.config import read_validator_key
+from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.order.engine import signers_of
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.block import sign_commit
-from voice_dpki.ledger.client import LedgerClient, light_client
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import ABSENT, SignedHeader, Validator, ValidatorSet
 from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError
@@ -54,6 +53,7 @@ from voice_dpki.ledger.transactions import (
     renewal_bytes,
 )
 from voice_dpki.names import Tn
+from voice_dpki.wire.ledger.client import LedgerClient, light_client
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange

@@ -9,7 +9,7 @@ import pytest
 from sip_testbed.network import Testbed
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.scenarios import DEFAULT, SCENARIOS, Attack
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.processes import Running
 
 pytestmark = pytest.mark.long
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger_node.federation import ADMITTED_FILE, OperatorNode, agree, node_info, provision
+from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, agree, node_info, provision
 from tests.interop.strongswan.world import inside
 
 from .operators import answers, at, certificate, reaches, require_cometbft, submit
@@ -147,7 +147,7 @@ async def test_the_firewall_does_not_answer_strangers_and_lets_members_through(
     """With the rules alone: CometBFT itself is configured as it was when the attack was found."""
     nodes = configured(tmp_path / "net", OPEN)
     for number, node in enumerate(nodes, 1):
-        command = [sys.executable, "-m", "ledger_node.main", "firewall", "--config", str(node.config)]
+        command = [sys.executable, "-m", "ledger_node", "firewall", "--config", str(node.config)]
         rules = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         load_rules = ["ip", "netns", "exec", f"{NAME}-{number}", "nft", "-f", "-"]
         for _ in range(2):  # again, as after a change of peers

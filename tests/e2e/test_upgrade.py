@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger_node.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
 from voice_dpki.ledger.genesis import load_genesis
 
 from .operators import at, load, lost, more, reaches, require_cometbft
@@ -48,7 +48,8 @@ class Upgrade(Processes):
     def command(self, node: OperatorNode) -> list[str]:
         if self._earlier is None or node.name in self._upgraded:
             return super().command(node)
-        return [*within(self._earlier), *super().command(node)]
+        command = ["ledger_node.main" if part == "ledger_node" else part for part in super().command(node)]
+        return [*within(self._earlier), *command]
 
     async def stop(self, node: OperatorNode) -> int:
         """End a node in order; returns its exit status."""
@@ -114,7 +115,7 @@ async def test_validators_are_upgraded_one_by_one_under_load(
             assert "Traceback" not in node.log.read_text()
     for node in nodes:
         checked = subprocess.run(
-            [sys.executable, "-m", "ledger_node.main", "check", "--config", node.config],
+            [sys.executable, "-m", "ledger_node", "check", "--config", node.config],
             capture_output=True,
             text=True,
             check=True,

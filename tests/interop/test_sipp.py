@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sip_testbed.events import KINDS, SipEvent
-from voice_dpki.shell.processes import Program, Running, stop_all
+from voice_dpki.stage.processes import Program, Running, stop_all
 
 pytestmark = pytest.mark.peer("sipp")
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError
-from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import Proof
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import MemoryState
 from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.profile import digest_of
 
 ABSENT = CertDigest(bytes(32))

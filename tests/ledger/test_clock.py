@@ -19,13 +19,13 @@ from tests.disks import fill
 from voice_dpki.clock_health import HEALTH, WRONG
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, light_client, load_trust, save_trust
 from voice_dpki.ledger.clock import STEADY_RATE, ClockError, LedgerClock
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightBlock
-from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
+from voice_dpki.wire.ledger.client import LedgerClient, light_client, load_trust, save_trust
+from voice_dpki.wire.ledger.subscription import Subscription
 
 START_S = 1_790_000_000.0
 
@@ -163,7 +163,7 @@ async def test_a_header_for_which_there_is_no_room_is_a_note_and_is_kept_once_th
         assert await health(client) == (200, {"status": "ok", "notes": [note]})
         assert list(folder.iterdir()) == [ballast]
         ballast.unlink()
-        monkeypatch.setattr("voice_dpki.ledger.client.RETRY_TRUST_S", -1.0)
+        monkeypatch.setattr("voice_dpki.wire.ledger.client.RETRY_TRUST_S", -1.0)
         assert await code_of(client) == "believed"
         assert await health(client) == (200, {"status": "ok"})
     assert load_trust(trust_file).signed_header.header == node.signed_header.header
@@ -308,7 +308,7 @@ def test_a_trust_file_that_the_disk_does_not_tell_of_is_named(federation: Any, t
 async def test_a_subscription_outlives_a_fault_of_our_own(
     federation: Any, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("voice_dpki.ledger.subscription.RETRY_S", (0.001,))
+    monkeypatch.setattr("voice_dpki.wire.ledger.subscription.RETRY_S", (0.001,))
     async with asked(federation, node, SettableClock(node.time_s + 1)) as client:
         subscription, faults = Subscription(client), 0
         advance = subscription._holdings.advance

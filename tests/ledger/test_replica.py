@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.block import ExecTxResult
-from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.header import BlockId, PartSetHeader
 from voice_dpki.ledger.replica import BlockError, DivergenceError, Replica, SignedBlock
 from voice_dpki.ledger.validators import validator_sets
+from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.profile import digest_of
 
 

@@ -13,15 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node.config import read_validator_key
-from ledger_node.engine import signers_of
-from ledger_node.initialise import initialise
+from ledger_node.command.config import read_validator_key
+from ledger_node.make.initialise import initialise
+from ledger_node.order.engine import signers_of
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.block import NextBlock
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.replica import Replica, SignedBlock, Step
 from voice_dpki.ledger.transactions import Submit, endorse
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate
 

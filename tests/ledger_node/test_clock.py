@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from ledger_node.chain import Chain
-from ledger_node.inquiry import Inquiry, NoBlockError
-from ledger_node.store import Store
+from ledger_node.answer.inquiry import Inquiry, NoBlockError
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import Store
 from tests.clocks import STEPS_S, SettableClock
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.x509.profile import digest_of

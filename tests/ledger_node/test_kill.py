@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import Replica, SignedBlock
 from voice_dpki.ledger.state import MemoryState
+from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.profile import digest_of
 
 SUBMISSIONS = 1000

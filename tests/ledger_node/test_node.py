@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from voice_dpki.ledger.answers import InquiryError
-from voice_dpki.ledger.client import SubmissionError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Submit, endorse, renewal_bytes
+from voice_dpki.wire.ledger.client import SubmissionError
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger_node import commands
-from ledger_node.commands import command
-from ledger_node.main import main
-from ledger_node.sending import Sender
+from ledger_node.command import ledger as commands
+from ledger_node.command.ledger import command
+from ledger_node.command.main import main
+from ledger_node.command.sending import Sender
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.records import CertStatus

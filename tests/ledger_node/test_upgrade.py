@@ -12,12 +12,11 @@ from typing import Any
 import lmdb
 import pytest
 
-from ledger_node.cometbft import find
-from ledger_node.store import DATA_FILE, FORMAT, Store
+from ledger_node.abci.cometbft import find
+from ledger_node.keep.store import DATA_FILE, FORMAT, Store
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.members import member_key
@@ -25,6 +24,7 @@ from voice_dpki.ledger.proposals import ProposalState, entries_of, proposal_of
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.ledger.transactions import Submit, Vote, endorse
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 

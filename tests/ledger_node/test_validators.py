@@ -12,8 +12,8 @@ from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
+from voice_dpki.wire.ledger.subscription import Subscription
 from voice_dpki.x509.profile import digest_of
 
 MEMBERS = ("Operator A", "Operator B")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from voice_dpki.mikey.modes import Answer, Initiator, Offer, Party, Responder
+from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Party, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.replay import ReplayCache
@@ -72,14 +72,14 @@ class Call:
         """The wall clock shows `now_s`; the monotonic one is level with it unless `steady_s` says otherwise."""
         return {"now_s": now_s, "steady_s": now_s if self.steady_s is None else self.steady_s}
 
-    def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> Answer:
+    def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> KeyingAnswer:
         return self.complete(claim, recorded(claim), now_s)
 
-    def complete(self, claim: PeerClaim, record: Recorded, now_s: float = NOW_S) -> Answer:
+    def complete(self, claim: PeerClaim, record: Recorded, now_s: float = NOW_S) -> KeyingAnswer:
         prepared = self.responder.prepare(claim, random=self.random)
         return self.responder.complete(prepared, record, **self.clocks(now_s))
 
-    def accept(self, octets: bytes) -> Answer:
+    def accept(self, octets: bytes) -> KeyingAnswer:
         return self.answer(self.receive(octets))
 
     def read_answer(self, offer: Offer, octets: bytes) -> object:

@@ -20,17 +20,17 @@ from segw_agent.attachment.events import KINDS
 from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR, Credential
 from segw_agent.policy import IntegrityPolicy, Side
-from segw_agent.protocol import Answer, Operation, Request
+from segw_agent.protocol import AgentAnswer, Operation, Request
 from tests.campaign import bent, campaign, rounds
 from voice_dpki.effects import SystemClock
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.identity import fqdn, subject_identity
 from voice_dpki.ikev2.integrity import IntegrityInfo, Result
 from voice_dpki.ledger.answers import AnswerVerifier
-from voice_dpki.ledger.client import light_client
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.processes import Program, Running, TraceReader, stop_all
+from voice_dpki.stage.processes import Program, Running, TraceReader, stop_all
+from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import read_profile
 
@@ -57,8 +57,8 @@ class Agent:
         self.running = Running(program, KINDS)
         self.log = program.log
 
-    def ask(self, request: Request) -> Answer:
-        return Answer.parse(self.exchange(request.serialize()))
+    def ask(self, request: Request) -> AgentAnswer:
+        return AgentAnswer.parse(self.exchange(request.serialize()))
 
     def exchange(self, octets: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -67,7 +67,7 @@ class Agent:
             connection.sendall(octets)
             return received(connection)
 
-    def judge(self, credential: Credential, **changes: Any) -> Answer:
+    def judge(self, credential: Credential, **changes: Any) -> AgentAnswer:
         parts: dict[str, Any] = {
             "operation": Operation.JUDGE,
             "side": Side.GATEWAY,
@@ -77,7 +77,7 @@ class Agent:
         }
         return self.ask(Request(**parts | changes))
 
-    def until(self, credential: Credential, code: str) -> Answer:
+    def until(self, credential: Credential, code: str) -> AgentAnswer:
         """Ask until the answer is `code`: a change must count within the bound."""
         deadline = time.monotonic() + BOUND_S
         while (answer := self.judge(credential)).code != code:
@@ -220,7 +220,7 @@ def test_malformed_requests_end_the_connection(agent: Agent, octets: bytes) -> N
         connection.settimeout(60)
         connection.connect(str(agent.path))
         connection.sendall(octets)
-        assert Answer.parse(received(connection)).code == "malformed"
+        assert AgentAnswer.parse(received(connection)).code == "malformed"
         assert connection.recv(1) == b""
 
 
@@ -264,7 +264,7 @@ def test_bent_requests_for_a_time(
             connection.sendall(octets[cut:])
             connection.shutdown(socket.SHUT_WR)
             while head := connection.recv(2, socket.MSG_WAITALL):
-                answer = Answer.parse(connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
+                answer = AgentAnswer.parse(connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL))
                 assert answer.code != "internal"
                 if answer.code == "malformed":
                     break
@@ -305,7 +305,7 @@ def test_several_requests_on_a_connection(testbed: Testbed, agent: Agent, segw: 
         connection.connect(str(agent.path))
         connection.sendall(request[:5])
         connection.sendall(request[5:] + request)
-        assert [Answer.parse(received(connection)).yes for _ in range(2)] == [True, True]
+        assert [AgentAnswer.parse(received(connection)).yes for _ in range(2)] == [True, True]
 
 
 def test_socket_is_not_for_everybody(agent: Agent) -> None:

@@ -16,10 +16,10 @@ from segw_agent.attachment.events import KINDS, IkeEvent
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import SCENARIOS, Scenario, scenario_named
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.shell.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
-from voice_dpki.shell.ladder import render_text
 from voice_dpki.shell.output import MARK
-from voice_dpki.shell.processes import ProcessError
+from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
+from voice_dpki.stage.ladder import render_text
+from voice_dpki.stage.processes import ProcessError
 
 
 def played(testbed: Testbed, scenario: Scenario) -> list[Event]:

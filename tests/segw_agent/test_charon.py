@@ -25,7 +25,7 @@ from voice_dpki.ikev2.message import Message
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.events import NoteEvent, ResultEvent
+from voice_dpki.stage.events import NoteEvent, ResultEvent
 from voice_dpki.x509.keys import from_pem
 
 from .conftest import Charon, wait_until

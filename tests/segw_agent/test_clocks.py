@@ -16,8 +16,8 @@ from tests.clocks import FakeTime, by_step, free_port, health, said, until
 from tests.segw_agent.bridge.test_bridge import Bridge, Failure, Status
 from tests.segw_agent.test_agent import Agent
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.events import ResultEvent
-from voice_dpki.shell.processes import Running, stop_all
+from voice_dpki.stage.events import ResultEvent
+from voice_dpki.stage.processes import Running, stop_all
 
 pytestmark = pytest.mark.peer("faketime")
 
@@ -236,7 +236,7 @@ def test_edge(testbed: ClockTestbed, step_s: int) -> None:
         "listen": {"port": port},
         "edge": {"url": f"http://{testbed.addresses.http('engine')}"},
     }
-    testbed._launch("edge", "ledger_node.main", ("start",), sections).wait_ready()
+    testbed._launch("edge", "ledger_node", ("start",), sections).wait_ready()
     try:
         address, status = f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/ledger/v1/status/{known.digest.hex()}"
         assert httpx.get(status, trust_env=False).json()["status"] == "valid"

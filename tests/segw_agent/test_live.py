@@ -21,7 +21,6 @@ from segw_agent.watch import Watch
 from tests.disks import fill
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
-from voice_dpki.http_client import HttpAnswer, HttpClient
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import LedgerClock
@@ -29,6 +28,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
+from voice_dpki.wire.http_client import HttpAnswer, HttpClient
 
 ONE = CertDigest(b"\1" * 32)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segw_agent.policy import IntegrityPolicy, Side
-from segw_agent.protocol import Answer, Operation, Request
+from segw_agent.protocol import AgentAnswer, Operation, Request
 from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.payloads import Identification
@@ -25,7 +25,7 @@ requests = st.builds(
     connection=st.text(max_size=16),
 )
 answers = st.builds(
-    Answer,
+    AgentAnswer,
     yes=st.booleans(),
     code=st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True),
     sentence=st.text(st.characters(categories=("L", "N")), max_size=60),
@@ -45,13 +45,13 @@ def test_requests_are_read_back(request: Request) -> None:
 
 
 @given(answers)
-def test_answers_are_read_back(answer: Answer) -> None:
-    assert Answer.parse(body_of(answer.serialize())) == answer
+def test_answers_are_read_back(answer: AgentAnswer) -> None:
+    assert AgentAnswer.parse(body_of(answer.serialize())) == answer
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes(body: bytes) -> None:
-    for kind in (Request, Answer):
+    for kind in (Request, AgentAnswer):
         try:
             kind.parse(body)
         except MalformedError:
@@ -96,7 +96,10 @@ def test_malformed_requests(body: bytes) -> None:
 
 
 def test_a_sentence_fits() -> None:
-    answer = Answer(yes=False, code="x", sentence="ä" * 600 + "\n")
-    again = Answer.parse(body_of(answer.serialize()))
+    answer = AgentAnswer(yes=False, code="x", sentence="ä" * 600 + "\n")
+    again = AgentAnswer.parse(body_of(answer.serialize()))
     assert again.sentence == "ä" * 256
-    assert "\n" not in Answer.parse(body_of(Answer(yes=False, code="x", sentence="a\nb").serialize())).sentence
+    assert (
+        "\n"
+        not in AgentAnswer.parse(body_of(AgentAnswer(yes=False, code="x", sentence="a\nb").serialize())).sentence
+    )

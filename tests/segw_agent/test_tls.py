@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from ledger_node.main import main as ledger_node
+from ledger_node.command.main import main as ledger_node
 from segw_agent.assembly import assemble
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, VENDOR
-from segw_agent.config import Setup, load_agent
+from segw_agent.config import SegwSetup, load_agent
 from segw_agent.provision import command
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.events import ReadyEvent
+from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.x509.profile import digest_of
 
 
@@ -34,7 +34,7 @@ def url(testbed: Testbed) -> str:
         "submission": testbed.site.submission(VENDOR),
         "tls": {"certificate": "tls/node.pem", "key": "tls/node-key.pem", "clients": ["tls/person.pem"]},
     }
-    running = testbed.start_program("ledger-t", "ledger_node.main", ("start",), sections)
+    running = testbed.start_program("ledger-t", "ledger_node", ("start",), sections)
     running.wait_ready()
     (ready,) = (event for event in running.trace.events if isinstance(event, ReadyEvent))
     return f"https://{ready.addresses['http']}"
@@ -44,7 +44,7 @@ def tls(who: str) -> dict[str, object]:
     return {"certificate": f"tls/{who}.pem", "key": f"tls/{who}-key.pem", "servers": ["tls/node.pem"]}
 
 
-def setup(testbed: Testbed, url: str, who: str | None) -> Setup:
+def setup(testbed: Testbed, url: str, who: str | None) -> SegwSetup:
     sections = {
         "socket": "agent.sock",
         "ledger": {"genesis": "genesis.json", "urls": [url], "tls": tls(who) if who else None},
@@ -53,7 +53,7 @@ def setup(testbed: Testbed, url: str, who: str | None) -> Setup:
     return load_agent(testbed.site.config(f"agent-{who}", sections))[1]
 
 
-def ask(setup: Setup, der: bytes) -> CertStatus:
+def ask(setup: SegwSetup, der: bytes) -> CertStatus:
     """Ask the agent's first node with proof."""
 
     async def asked() -> CertStatus:

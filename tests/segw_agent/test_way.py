@@ -19,12 +19,12 @@ from segw_agent.tracer import IkeTracer
 from segw_agent.way import MAX_WAY, find_way, header_of, with_way
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, light_client, load_trust
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.ledger.proposals import SetMember, encode_change
 from voice_dpki.ledger.transactions import Propose, endorse
+from voice_dpki.wire.ledger.client import LedgerClient, light_client, load_trust
 from voice_dpki.x509.keys import from_pem
 
 from .conftest import wait_until

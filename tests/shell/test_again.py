@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_node import federation
-from ledger_node.federation import OperatorNode
-from ledger_node.sending import Sender
+from ledger_node.command import federation
+from ledger_node.command.federation import OperatorNode
+from ledger_node.command.sending import Sender
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.shell import again as again_module
 from voice_dpki.shell.again import Seldom, again
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
+from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.keys import generate_es256
 
 BUSY = (

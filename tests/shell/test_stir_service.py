@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 
 from voice_dpki.errors import LocalError
-from voice_dpki.http_client import HttpClient, HttpUnreachableError
 from voice_dpki.shell.config import Listen
-from voice_dpki.shell.events import ReadyEvent
-from voice_dpki.shell.processes import TraceReader
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stage.events import ReadyEvent
+from voice_dpki.stage.processes import TraceReader
+from voice_dpki.wire.http_client import HttpClient, HttpUnreachableError
 
 HEADERS = {"Authorization": "Bearer t0ken", "Content-Type": "application/json", "Accept": "application/json"}
 OPEN = Listen(host="192.0.2.1", port=8091)

@@ -22,7 +22,6 @@ from prometheus_client import REGISTRY
 
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
 from voice_dpki.shell import http_handshake, limits
 from voice_dpki.shell import tls as shell_tls
 from voice_dpki.shell.config import Listen
@@ -30,6 +29,7 @@ from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.limits import Account, Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_context
+from voice_dpki.wire.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
 from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate
 

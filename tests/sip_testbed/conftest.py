@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from sip_testbed.events import KINDS
-from voice_dpki.shell.events import Event, merge, parse_lines
+from voice_dpki.stage.events import Event, merge, parse_lines
 
 ADDRESSES = {
     "caller": "127.0.0.10:5080",

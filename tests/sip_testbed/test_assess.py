@@ -9,7 +9,7 @@ from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
-from voice_dpki.shell.events import Event, NoteEvent, ResultEvent
+from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 
 PROFILE = "AES_CM_128_HMAC_SHA1_80"
 BOUND = "What was signed of the session description"

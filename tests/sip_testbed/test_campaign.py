@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sipmessage import Request, Response
 
-from sip_testbed.proxy_config import ProxyConfig, Route, Routes, Setup, Users
+from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Route, Routes, Users
 from sip_testbed.proxy_element import Forward, Reply
 from sip_testbed.proxy_rules import Refusal
 from sip_testbed.proxy_service import ProxyService
@@ -25,11 +25,11 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.connections import Limits
 from voice_dpki.sip.digest import Secret, answer_challenge, choose_challenge
 from voice_dpki.sip.framing import StreamFramer
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message
 from voice_dpki.sip.proxy import Arrival
+from voice_dpki.wire.sip.connections import Limits
 
 USER, OTHER = Tn("493023125001"), Tn("442079460123")
 NEXT_HOP = Hop("udp", "127.0.0.3", 5060)
@@ -89,7 +89,7 @@ class Life:
             require_registration=False,
         )
         routes = Routes((Route(domain="b.example", next_hop=str(NEXT_HOP)),))
-        setup = Setup(config, Users({USER: Secret("right")}), routes, b"key", None, None, None)
+        setup = ProxySetup(config, Users({USER: Secret("right")}), routes, b"key", None, None, None)
         self.service = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), ChanceRandom(chance))
         self.element = self.service._element
         self.layer, self.core = self.element.layer, self.element._core
@@ -298,9 +298,9 @@ async def test_streams_leave_no_connection_and_no_task(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(incoming=6, first_message_s=0.2, message_s=0.2, idle_s=0.5, linger_s=0.02, close_s=0.2)
-    monkeypatch.setattr("voice_dpki.sip.transport.Limits", lambda: limits)
+    monkeypatch.setattr("voice_dpki.wire.sip.transport.Limits", lambda: limits)
     config = ProxyConfig(listen=AdvertisedListen(host="127.0.0.1", port=0), domain="example.com", users="")
-    setup = Setup(config, Users({USER: Secret("right")}), Routes(()), b"key", None, None, None)
+    setup = ProxySetup(config, Users({USER: Secret("right")}), Routes(()), b"key", None, None, None)
     service = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), ChanceRandom(random.Random(0)))
     await service.start()
     element = service._element

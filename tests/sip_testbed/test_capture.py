@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sip_testbed.capture import as_plain_media, clear_capture, wire_capture
 from sip_testbed.events import KINDS, RtpEvent, SipEvent
 from voice_dpki.errors import MalformedError
-from voice_dpki.shell.events import NoteEvent, merge, parse_line, parse_lines
-from voice_dpki.shell.pcap import SEGMENT_BYTES
+from voice_dpki.stage.events import NoteEvent, merge, parse_line, parse_lines
+from voice_dpki.stage.pcap import SEGMENT_BYTES
 
 CHECKSUMS = [argument for layer in ("ip", "udp", "tcp") for argument in ("-o", f"{layer}.check_checksum:TRUE")]
 

@@ -15,11 +15,11 @@ from tests.without import removals
 from voice_dpki.media.codecs import CODECS
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtp import RtpPacket
-from voice_dpki.media.session import MediaSession
 from voice_dpki.mikey.keys import SrtpKeys, StreamKey
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.sip.sdp import SessionDescription, audio_description
-from voice_dpki.sip.user_agent import Call
+from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.sip.user_agent import Call
 
 VECTORS = Path(__file__).parent.parent / "vectors/sdp"
 BOTH = Flow(sends=True, expects=True)

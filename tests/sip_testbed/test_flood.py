@@ -13,9 +13,9 @@ import pytest
 
 from sip_testbed.proxy_service import ANSWERS
 from tests.sip_testbed.test_proxy_calls import CALLEE, CALLER, World
-from voice_dpki.sip.connections import Limits
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.senders import STRANGER_BURST
+from voice_dpki.wire.sip.connections import Limits
 
 REQUESTS = 2_200
 """As many a second filled every slot of the proxy in half a minute."""
@@ -93,7 +93,7 @@ async def test_challenges_leave_nothing_behind_and_harm_no_call(world: World) ->
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(incoming=20, per_source=20, outgoing=5)
-    monkeypatch.setattr("voice_dpki.sip.transport.Limits", lambda: limits)
+    monkeypatch.setattr("voice_dpki.wire.sip.transport.Limits", lambda: limits)
 
 
 @pytest.mark.parametrize("world", ["tcp"], indirect=True)

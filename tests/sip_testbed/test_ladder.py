@@ -2,8 +2,8 @@ from typing import Any
 
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.ladder import build
-from voice_dpki.shell.events import Event, NoteEvent
-from voice_dpki.shell.ladder import WIDTH, Mood, render_text
+from voice_dpki.stage.events import Event, NoteEvent
+from voice_dpki.stage.ladder import WIDTH, Mood, render_text
 
 FIGURES = {"caller": "loss 0, MOS 4.41", "callee": "loss 0, MOS 4.40"}
 

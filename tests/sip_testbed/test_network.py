@@ -22,10 +22,10 @@ from sip_testbed.provision import (
 )
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import to_toml
-from voice_dpki.shell.processes import ProcessError
+from voice_dpki.stage.processes import ProcessError
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import read_profile
 
 

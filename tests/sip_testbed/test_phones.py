@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sipmessage import Response
 
-from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
+from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Routes, Users
 from sip_testbed.proxy_service import ProxyService
 from sip_testbed.telephone import HELD, Result, Telephone
 from sip_testbed.user_agent_config import load_setup
@@ -27,8 +27,8 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.message import Hop
-from voice_dpki.sip.transport import Limits
-from voice_dpki.sip.user_agent import Account, Call, UserAgent
+from voice_dpki.wire.sip.transport import Limits
+from voice_dpki.wire.sip.user_agent import Account, Call, UserAgent
 
 CALLER, CALLEE = "493023125001", "493023125002"
 UUID = "00000000-0000-1000-8000-000A95A0E128"  # RFC 5626 §9.2
@@ -274,7 +274,7 @@ async def domain(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         tracer = Tracer(tmp_path / "a.jsonl", "a")
         stack.callback(tracer.close)
         proxy = ProxyService(
-            Setup(config, users, Routes(()), None, None, None, None), tracer, SystemClock(), SystemRandom()
+            ProxySetup(config, users, Routes(()), None, None, None, None), tracer, SystemClock(), SystemRandom()
         )
         await proxy.start()
         stack.push_async_callback(proxy.close)

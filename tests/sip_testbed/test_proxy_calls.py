@@ -18,9 +18,9 @@ from sip_testbed.path import Mode, PathConfig, PathService, make_attack
 from sip_testbed.proxy_config import (
     Access,
     ProxyConfig,
+    ProxySetup,
     Route,
     Routes,
-    Setup,
     SigningConfig,
     Users,
     VerificationConfig,
@@ -30,7 +30,6 @@ from tests.no_numbers import NUMBER, logged
 from tests.without import removals
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.http_client import HttpClient
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen, Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, json_response, serve
@@ -39,7 +38,8 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values, parse_uri
 from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
-from voice_dpki.sip.user_agent import Account, Answer, IncomingCall, RegistrationError, UserAgent
+from voice_dpki.wire.http_client import HttpClient
+from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, IncomingCall, RegistrationError, UserAgent
 
 
 def has_ipv6() -> bool:
@@ -122,7 +122,7 @@ class World:
             listen=AdvertisedListen(host=self.host, port=0), domain=f"{letter}.example",
             operator=f"Operator {letter.upper()}", users="", udp_max_bytes=9000, **options,
         )  # fmt: skip
-        setup = Setup(
+        setup = ProxySetup(
             config, Users({number: Secret("right")}), Routes(routes), None, Access(TOKEN), Access(TOKEN), None
         )
         tracer = Tracer(self.folder / f"{letter}.jsonl", letter)
@@ -209,7 +209,7 @@ class World:
 
     async def call(
         self, target: str = TARGET, headers: tuple[tuple[str, str], ...] = (), caller: UserAgent | None = None
-    ) -> Answer:
+    ) -> FinalAnswer:
         """Place a call, end it if it was answered, and return the answer."""
         call = await (caller or self.caller).invite(target, OFFER, headers)
         answer = await asyncio.wait_for(call.answered(), 30)

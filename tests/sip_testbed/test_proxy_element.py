@@ -12,10 +12,10 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.events import AckReceived, RequestReceived
-from voice_dpki.sip.exchange import Exchange
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, make_response, parse_uri
 from voice_dpki.sip.proxy import Arrival
+from voice_dpki.wire.sip.exchange import Exchange
 
 Decide = Callable[[Arrival], Awaitable[Forward | Reply]]
 FAST = Timers(t1_s=0.05, t4_s=0.05, d_s=0.05)

@@ -9,7 +9,7 @@ from sipmessage import Headers
 from sip_testbed import assess, remarks
 from sip_testbed.events import SipEvent
 from sip_testbed.scenarios import SCENARIOS
-from voice_dpki.shell.events import Event, ResultEvent
+from voice_dpki.stage.events import Event, ResultEvent
 
 FOREIGN = "127.0.0.99:5060"
 A, B, CALLER, CALLEE = "127.0.0.2:5060", "127.0.0.3:5060", "127.0.0.6:5060", "127.0.0.7:5060"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from authn_server.config import load_setup as load_authn
-from ledger_node.config import load as load_ledger
+from ledger_node.command.config import load as load_ledger
 from sip_testbed import path, proxy_config, user_agent_config
 from sip_testbed.addresses import Addresses
 from sip_testbed.network import path_config, service_configs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.proxy_config import ProxyConfig, Route, Routes, Setup, Users
+from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Route, Routes, Users
 from sip_testbed.proxy_service import ProxyService
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
@@ -18,8 +18,8 @@ from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, make_certif
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values
-from voice_dpki.sip.transport import Limits, Tls
-from voice_dpki.sip.user_agent import Account, Answer, IncomingCall, UserAgent
+from voice_dpki.wire.sip.transport import Limits, Tls
+from voice_dpki.wire.sip.user_agent import Account, FinalAnswer, IncomingCall, UserAgent
 
 CALLER, CALLEE = Tn("493023125001"), Tn("442079460123")
 TIMEOUT_S = 30
@@ -51,7 +51,7 @@ class Operators:
         users = Users({number: Secret("right")})
         tracer = Tracer(self.folder / f"{letter}.jsonl", f"proxy-{letter}")
         self.stack.callback(tracer.close)
-        setup = Setup(config, users, Routes(routes), None, None, None, None, tls)
+        setup = ProxySetup(config, users, Routes(routes), None, None, None, None, tls)
         service = ProxyService(setup, tracer, SystemClock(), SystemRandom())
         await service.start()
         self.stack.push_async_callback(service.close)
@@ -84,7 +84,7 @@ class Operators:
         own = Hop("tls", "127.0.0.1", tls_port(self.a))
         self.caller = await self.telephone("a", CALLER, own, self.client("caller", "proxy-a"))
 
-    async def call(self, target: str) -> Answer:
+    async def call(self, target: str) -> FinalAnswer:
         call = await self.caller.invite(target, b"v=0\r\n")
         answer = await asyncio.wait_for(call.answered(), TIMEOUT_S)
         await asyncio.wait_for(call.bye(), TIMEOUT_S)

@@ -4,17 +4,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sip_testbed.proxy_config import ProxyConfig, Routes, Setup, Users
+from sip_testbed.proxy_config import ProxyConfig, ProxySetup, Routes, Users
 from sip_testbed.proxy_service import ProxyService
 from tests.sip_testbed.torture import MESSAGES, VECTORS, Torture, torture_peer
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.connections import Limits
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, parse_message
-from voice_dpki.sip.user_agent import Account, IncomingCall, UserAgent
+from voice_dpki.wire.sip.connections import Limits
+from voice_dpki.wire.sip.user_agent import Account, IncomingCall, UserAgent
 
 NUMBER = Tn("13035551111")
 
@@ -22,7 +22,7 @@ NUMBER = Tn("13035551111")
 @pytest.fixture
 async def elements() -> AsyncIterator[dict[str, Hop]]:
     config = ProxyConfig(listen=AdvertisedListen(port=0), domain="example.com", users="", udp_max_bytes=9000)
-    setup = Setup(config, Users({NUMBER: Secret("right")}), Routes(()), None, None, None, None)
+    setup = ProxySetup(config, Users({NUMBER: Secret("right")}), Routes(()), None, None, None, None)
     proxy = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), SystemRandom())
     await proxy.start()
     account = Account(f"sip:+{NUMBER}@example.com", f"+{NUMBER}", "right")
@@ -74,7 +74,7 @@ async def test_over_tcp(elements: dict[str, Hop], element: str) -> None:
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(first_message_s=0.2, message_s=0.2)
-    monkeypatch.setattr("voice_dpki.sip.transport.Limits", lambda: limits)
+    monkeypatch.setattr("voice_dpki.wire.sip.transport.Limits", lambda: limits)
 
 
 async def test_a_message_that_stays_incomplete_ends_its_connection(

@@ -25,8 +25,8 @@ from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.mikey.message import Message
 from voice_dpki.mikey.payloads import DhValue
 from voice_dpki.shell.config import load_config, to_toml
-from voice_dpki.shell.events import NoteEvent, ResultEvent
-from voice_dpki.shell.processes import Running
+from voice_dpki.stage.events import NoteEvent, ResultEvent
+from voice_dpki.stage.processes import Running
 from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate
 

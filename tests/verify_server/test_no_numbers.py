@@ -8,8 +8,8 @@ import pytest
 
 from tests.no_numbers import NUMBER, asked, bent_members, bent_texts, logged, spoiled
 from voice_dpki.codec import base64url
-from voice_dpki.http_client import HttpClient
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.wire.http_client import HttpClient
 
 from .conftest import TOKEN, verification
 from .test_service import PATH, domain  # noqa: F401 - the fixture

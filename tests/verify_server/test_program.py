@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from verify_server.config import EXAMPLE
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.names import Tn
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import to_pem
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnRange
@@ -92,10 +92,10 @@ class Federation:
     def __init__(self, folder):
         (folder / "members.toml").write_text(MEMBERS)
         net = folder / "net"
-        command = [sys.executable, "-m", "ledger_node.main", "init", "--members", "members.toml", "--out", "net"]
+        command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
         (net / "test.toml").write_text(ENGINE)
-        self.ledger = Program("ledger_node.main", net / "test.toml", net / "engine.jsonl")
+        self.ledger = Program("ledger_node", net / "test.toml", net / "engine.jsonl")
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
         config = config.replace("genesis.json", "net/genesis.json").replace("max_age_s = 30", "max_age_s = 3")
         (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')

@@ -147,7 +147,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChildAnswer:
     """The Responder's answer to an offer: the child SA, and the payloads to send."""
 
     child: Child
@@ -163,7 +163,7 @@ def answer(
     address: IPv4Address | None,
     sk_d: bytes,
     nonces: tuple[bytes, bytes],
-) -> Answer:
+) -> ChildAnswer:
     """Answer an Initiator's offer: it may reach the network `inner`, from its assigned address if it has one.
 
     Raises ChildError if no child SA can be made.
@@ -181,7 +181,7 @@ def answer(
     child = Child(suite, proposal.spi, spi, keys, ts_i, ts_r, address)
     reply = () if address is None else (_reply(address),)
     accepted = SecurityAssociation((type(proposal)(proposal.number, Protocol.ESP, spi, proposal.transforms),))
-    return Answer(child, (*reply, accepted, TsInitiator(ts_i), TsResponder(ts_r)))
+    return ChildAnswer(child, (*reply, accepted, TsInitiator(ts_i), TsResponder(ts_r)))
 
 
 def wants_address(payloads: Sequence[Payload]) -> bool:

@@ -74,7 +74,7 @@ class Party:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeyingAnswer:
     """A Responder's answer: the R_MESSAGE to send, and the keys for the Responder's two directions."""
 
     message: bytes
@@ -232,7 +232,9 @@ class Responder:
             raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
         return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
 
-    def prepare(self, claim: PeerClaim, *, random: Random, pair: dh.KeyPair | None = None) -> Prepared[Answer]:
+    def prepare(
+        self, claim: PeerClaim, *, random: Random, pair: dh.KeyPair | None = None
+    ) -> Prepared[KeyingAnswer]:
         """Verify the Initiator's signature and make the R_MESSAGE, with a random SSRC of ours; raises MikeyError.
 
         `pair`, if given, is a fresh key pair that no other exchange uses.
@@ -244,10 +246,12 @@ class Responder:
         tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
         header = _answer_header(message.header, random)
         theirs, ours = _stream_keys(tgk, header, message.one(Rand).rand, profile)
-        answer = Answer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
+        answer = KeyingAnswer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
         return Prepared(claim, answer)
 
-    def complete(self, prepared: Prepared[Answer], recorded: Recorded, *, now_s: float, steady_s: float) -> Answer:
+    def complete(
+        self, prepared: Prepared[KeyingAnswer], recorded: Recorded, *, now_s: float, steady_s: float
+    ) -> KeyingAnswer:
         """Return the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
 
         Only a message that passes every check enters the replay cache (RFC 3830 §5.3).

@@ -1,5 +1,4 @@
 """Retries of requests to a node that is unreachable, or that says it is busy and perhaps when to try again."""
-# ruff: noqa: TID251 - this is a shell: it waits
 
 import asyncio
 import re
@@ -8,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
-from voice_dpki.ledger.client import BUSY, SubmissionError
 from voice_dpki.shell.ending import say
+from voice_dpki.wire.ledger.client import BUSY, SubmissionError
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """Detects that the wall clock was set while a program runs. Only the ledger tells which time is right."""
 
-import asyncio  # noqa: TID251 - this is a shell: it looks at the clocks now and then
+import asyncio
 import logging
 
 from prometheus_client import Counter

@@ -3,7 +3,6 @@
 A handler takes a `Request`, whose body was read whole within the route's bound, and returns a `Response`. An
 exception that it does not catch becomes a 500 without details for the client, and a traceback in the log.
 """
-# ruff: noqa: TID251 - this is a shell: it serves sockets
 
 import asyncio
 import logging

@@ -2,7 +2,6 @@
 
 `voice_dpki.shell.http_connection` derives from it and handles requests.
 """
-# ruff: noqa: TID251 - this is a shell: it serves sockets
 
 import asyncio
 import logging

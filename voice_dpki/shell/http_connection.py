@@ -3,7 +3,6 @@
 A connection handles one request at a time. Meanwhile, or while the client does not read its answers, no more is
 read than a few requests sent ahead. Every phase ends: at a deadline, or with the handler.
 """
-# ruff: noqa: TID251 - this is a shell: it serves sockets
 
 import asyncio
 import logging

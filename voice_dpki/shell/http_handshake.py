@@ -3,7 +3,6 @@
 The event loop alone would let any number of clients connect and stay silent. So the number of handshakes and their
 time are bounded.
 """
-# ruff: noqa: TID251 - this is a shell: it serves sockets
 
 import asyncio
 import logging

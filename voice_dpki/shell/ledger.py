@@ -9,12 +9,12 @@ from pathlib import Path
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.answers import Resolution
-from voice_dpki.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
-from voice_dpki.ledger.subscription import Subscription
 from voice_dpki.shell.config import read_file, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.stir.verify import SignerRecord, SignerStatus
+from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
+from voice_dpki.wire.ledger.subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ A client above a limit is told when to retry (429 with Retry-After, RFC 6585 §4
 requests, so that one limit fits cheap and expensive requests. An IPv6 address counts by its /64 (RFC 4291 §2.5.1),
 for one host can choose any address in it.
 """
-# ruff: noqa: TID251 - this is a shell: it measures time
 
 import ipaddress
 import logging

@@ -1,5 +1,4 @@
 """How every program runs: an event loop, a clean stop on SIGTERM, and errors that a person can act on."""
-# ruff: noqa: TID251 - this is a shell: it runs the event loop
 
 import argparse
 import asyncio

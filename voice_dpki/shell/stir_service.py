@@ -1,13 +1,13 @@
 """The common parts of the two STIR services: one POST route of ATIS-1000082, for authenticated clients."""
 
-import asyncio  # noqa: TID251 - this is a shell: it serves until it is told to stop
+import asyncio
 import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter  # noqa: TID251 - this is a shell: it measures how long its answers take
+from time import perf_counter
 
 from prometheus_client import Counter, Histogram
 

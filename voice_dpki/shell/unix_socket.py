@@ -1,5 +1,4 @@
 """Unix sockets: the path of a socket is taken over only if nobody serves on it any more."""
-# ruff: noqa: TID251 - this is a shell: it checks whether somebody listens
 
 import errno
 import socket

@@ -1,1 +1,1 @@
-"""SIP on sipmessage: transactions, dialogs, proxy, SDP; the transport is the shell."""
+"""SIP on sipmessage: transactions, dialogs, proxy, SDP."""

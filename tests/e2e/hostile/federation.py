@@ -17,9 +17,9 @@ from sip_testbed.provision import CALLEE, CALLER, FEDERATION, OPERATORS, aor
 from voice_dpki.effects import SystemRandom
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
-from voice_dpki.shell.events import Event, ResultEvent
-from voice_dpki.shell.network import write_config
-from voice_dpki.shell.processes import Program, Running
+from voice_dpki.stage.events import Event, ResultEvent
+from voice_dpki.stage.network import write_config
+from voice_dpki.stage.processes import Program, Running
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate
 

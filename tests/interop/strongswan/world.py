@@ -16,12 +16,12 @@ from typing import TypeVar
 
 import httpx
 
-from ledger_node.initialise import initialise
+from ledger_node.make.initialise import initialise
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import Body, ChangeStatus, Submit, endorse
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -167,9 +167,7 @@ class Ledger:
             f"[listen]\nport = {self.port}\n"
             '[engine]\nvalidator_keys = ["keys/validator-operator-a-1.pem"]\nheartbeat_s = 0.5\n'
         )
-        self.process = Process(
-            path / "node.log", "ledger_node.main", "start", "--config", self.folder / "node.toml"
-        )
+        self.process = Process(path / "node.log", "ledger_node", "start", "--config", self.folder / "node.toml")
         self._http = httpx.Client(base_url=self.url, trust_env=False)
         wait_until(self._answers, "the ledger node answers")
 

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ledger_node.abci.abci_pb2 import Commit, FinalizeBlock
 from ledger_node.abci.application import Application
-from ledger_node.verifier import Verifier
+from ledger_node.order.verifier import Verifier
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind

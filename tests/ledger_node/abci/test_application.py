@@ -20,7 +20,7 @@ from ledger_node.abci.abci_pb2 import (
     ValidatorPower,
 )
 from ledger_node.abci.application import MAX_PROPOSED_BYTES, MIN_PROPOSED_BYTES, PROOF_TYPE, validator_updates
-from ledger_node.verifier import running_verifier
+from ledger_node.order.verifier import running_verifier
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.header import Validator

@@ -35,12 +35,12 @@ from ledger_node.abci.abci_pb2 import (
     Response,
     Snapshot,
 )
+from ledger_node.abci.cometbft import CometbftSection, Home
 from ledger_node.abci.engine import CometEngine
 from ledger_node.abci.server import Handlers, encode, serve_abci
 from ledger_node.abci.snapshots import FORMAT, Restoration
-from ledger_node.chain import Chain
-from ledger_node.cometbft import CometbftSection, Home
-from ledger_node.store import Store
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import Store
 from tests.campaign import bent, campaign, rounds
 from tests.ledger.conftest import START_S, Federation, make_federation
 from tests.ledger.history import make

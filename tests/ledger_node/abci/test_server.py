@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ledger_node.abci import abci_pb2
 from ledger_node.abci.abci_pb2 import CheckTx, Echo, Flush, Info, Request, Response
-from ledger_node.abci.framing import MAX_MESSAGE_BYTES, take_messages
 from ledger_node.abci.server import (
     Handlers,
     answer,
@@ -20,6 +19,7 @@ from ledger_node.abci.server import (
     parse_request,
     serve_abci,
 )
+from ledger_node.order.framing import MAX_MESSAGE_BYTES, take_messages
 from voice_dpki.codec.protowire import varint
 from voice_dpki.errors import LocalError, MalformedError
 

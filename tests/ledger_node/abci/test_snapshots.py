@@ -18,8 +18,8 @@ from ledger_node.abci.abci_pb2 import (
 )
 from ledger_node.abci.snapshots import Restoration, Snapshots
 from ledger_node.abci.tail import Tail
-from ledger_node.integrity import check_store
-from ledger_node.store import Store
+from ledger_node.keep.integrity import check_store
+from ledger_node.keep.store import Store
 from voice_dpki.codec import cbor
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.block import NextBlock

@@ -8,7 +8,7 @@ import pytest
 
 from ledger_node.abci import tail as tail_module
 from ledger_node.abci.tail import Tail
-from ledger_node.store import Store
+from ledger_node.keep.store import Store
 from tests.double_signing import signed_twice
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NextBlock

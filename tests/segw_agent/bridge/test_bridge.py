@@ -33,7 +33,7 @@ from segw_agent.attachment.site import (
 )
 from segw_agent.bridge.serial import serial_of
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.shell.processes import Program, Running
+from voice_dpki.stage.processes import Program, Running
 
 VALIDITY_S = 3
 Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus

@@ -21,14 +21,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import httpx
-
 from ledger_node.config import read_validator_key
 from ledger_node.engine import signers_of
 from ledger_node.initialise import initialise
 from ledger_node.store import Store
+from voice_dpki.ledger.client import LedgerClient
+
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.block import NextBlock, SignFunction, encode_block, part_set_header, sign_commit
-from voice_dpki.ledger.client import LedgerClient
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.header import BlockId, SignedHeader
 from voice_dpki.ledger.members import Member, MemberKind

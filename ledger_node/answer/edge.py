@@ -1,0 +1,340 @@
+"""The edge: an inquiry node without a state. It asks another node, verifies the answers, and keeps the proofs.
+
+A proof holds for one AppHash. While the AppHash stays the same, the edge answers with the kept proofs under newer
+headers. When it changes, the edge fetches new proofs for the most recently used certificates in one request. While
+the other node is unreachable, the edge answers from the proofs that it has, and the header shows their age.
+Inquiries of other kinds are forwarded unverified, because their callers verify the answers anyway. Who waits for
+changes waits here, and is forwarded when they have come, so that waiting takes none of the few connections to the
+other node.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from ledger_node.answer.api import INQUIRIES, ONE_COST, SEVERAL_COST, price_of_list
+from ledger_node.answer.requests import BadRequestError, changes_after, description, parse_digest, wait_s
+from ledger_node.keep.store import parse_signed_header
+from ledger_node.keep.waiters import HeightWaiters
+from voice_dpki.effects import Clock
+from voice_dpki.ledger.answers import (
+    MAX_BATCH,
+    AnswerForm,
+    BatchForm,
+    EvidenceForm,
+    InquiryCode,
+    InquiryError,
+    answer_bytes,
+    tail_bytes,
+)
+from voice_dpki.ledger.clock import ClockError
+from voice_dpki.ledger.header import Header
+from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.standing import status_of
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, problem
+from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.wire.http_client import HttpClient, HttpError
+from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.ledger.subscription import compare
+from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 10.0
+FORWARD_TIMEOUT_S = 15.0
+"""Time for one forwarded inquiry, including the wait for a connection."""
+
+LAG_MS = 100
+"""How long the other node may hold an inquiry for changes that are there: its feed lags a little."""
+
+RETRY_S = (0.1, 0.5, 1.0, 2.0)
+"""Pauses after the first failure in a row, the second, and so on; the last value repeats."""
+
+FORWARDED = (
+    ("POST", "statuses", ONE_COST),
+    ("POST", "leaves", ONE_COST),
+    ("GET", "names", SEVERAL_COST),
+    ("GET", "prefix/{prefix}", SEVERAL_COST),
+    ("GET", "members/{organization}", ONE_COST),
+    ("GET", "headers/{height}", ONE_COST),
+)
+"""Inquiries that are forwarded: method, path below /ledger/v1/, and least cost against the client's `[limits]`."""
+
+MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class _Proved:
+    """A certificate's proved record and member, with the evidence."""
+
+    record: CertRecord | None
+    member: Member | None
+    evidence: EvidenceForm
+
+
+@dataclass(frozen=True, slots=True)
+class _Tip:
+    header: Header
+    signed_header: bytes
+
+
+class Edge:
+    """Answers about certificates from kept proofs; `run` keeps them fresh."""
+
+    def __init__(
+        self,
+        client: LedgerClient,
+        upstream: HttpClient,
+        *,
+        witnesses: Sequence[LedgerClient] = (),
+        name: str,
+        chain_id: str,
+        max_entries: int,
+        clock: Clock,
+        tracer: Tracer,
+    ) -> None:
+        """`client` verifies the other node's answers, of any age; `upstream` forwards the other inquiries to it.
+
+        `witnesses` are clients of other operators' nodes, whose headers must be the same.
+        """
+        self._client = client
+        self._upstream = upstream
+        self._witnesses = witnesses
+        self._name = name
+        self._chain_id = chain_id
+        self._max_entries = max_entries
+        self._clock = clock
+        self._tracer = tracer
+        self._tip: _Tip | None = None
+        self._waiters = HeightWaiters()
+        self._stopping = False
+        self._kept: dict[CertDigest, _Proved] = {}
+        """Proofs under the tip's AppHash, the least recently used first."""
+        self._stale: dict[CertDigest, _Proved] = {}
+        """Proofs under an earlier AppHash, until new ones are fetched."""
+
+    def app(self) -> HttpApp:
+        """Return the whole application."""
+        about_one = [
+            Route(method, f"/ledger/v1/{path}", self._guarded(handler), MAX_CERTIFICATE_BYTES, ONE_COST, waits=True)
+            for method, path, handler in (
+                ("GET", "status/{digest}", self._status),
+                ("POST", "status", self._status_of_body),
+                ("GET", "certificates/{digest}", self._certificate),
+            )
+        ]
+        own = [
+            Route("GET", "/ledger/v1/node", self._guarded(self._node)),
+            Route("GET", "/ledger/v1/changes", self._guarded(self._changes), cost=ONE_COST, waits=True),
+            Route("GET", "/ledger/v1/search", _no_search),
+        ]
+        others = [
+            Route(
+                method,
+                f"/ledger/v1/{pattern}",
+                self._guarded(self._forward),
+                MAX_FORWARDED_BODY_BYTES,
+                cost,
+                price_of_list if method == "POST" else None,
+                waits=True,
+            )
+            for method, pattern, cost in FORWARDED
+        ]
+        return HttpApp([*about_one, *own, *others, HEALTH_ROUTE, METRICS_ROUTE])
+
+    async def run(self) -> None:
+        """Follow the other node's headers until cancelled."""
+        comparing = asyncio.create_task(compare(self._client, self._witnesses))
+        try:
+            await self._follow()
+        finally:
+            comparing.cancel()
+            await asyncio.gather(comparing, return_exceptions=True)
+
+    def stop_waiting(self) -> None:
+        """End all waiting for changes, now and later."""
+        self._stopping = True
+        self._waiters.release()
+
+    async def _follow(self) -> None:
+        failures = 0
+        while True:
+            try:
+                height = self._tip.header.height if self._tip else 0
+                self._adopt(*await self._client.newest(height, wait_s=WAIT_S))
+                await self._renew()
+                failures = 0
+            except InquiryError as error:
+                if failures == 0:
+                    log.warning("no headers come", extra={"fields": {"reason": str(error)}})
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    async def answer(self, digest: CertDigest, *, with_certificate: bool) -> bytes:
+        """Answer about a certificate; raises InquiryError where no proof is kept and the other node gives none."""
+        began_s = time.perf_counter()
+        proved, tip = await self._proved(digest)
+        return self._answer(digest, proved, tip, began_s, with_certificate=with_certificate)
+
+    async def _proved(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
+        """Return the proof about a certificate, kept or fetched, and the header that it holds under."""
+        if self._client.fork is not None:
+            raise InquiryError(InquiryCode.FORK, "the validators contradict themselves")
+        tip = self._tip
+        proved = self._kept.pop(digest, None)
+        if tip is None or proved is None:
+            proved, tip = await self._ask(digest)
+        if tip.header.app_hash == (self._tip or tip).header.app_hash:
+            self._keep(digest, proved)
+        return proved, tip
+
+    async def _ask(self, digest: CertDigest) -> tuple[_Proved, _Tip]:
+        resolution, data = await self._client.resolve_raw(digest)
+        form = msgspec.json.decode(data, type=AnswerForm)
+        raw = bytes(form.signed_header)
+        tip = _Tip(parse_signed_header(raw).header, raw)
+        self._adopt(tip.header, raw)
+        evidence = EvidenceForm(
+            record=form.record, proof=form.proof, member=form.member, certificate=form.certificate
+        )
+        return _Proved(resolution.record, resolution.member, evidence), tip
+
+    def _adopt(self, header: Header, raw: bytes) -> None:
+        """Make a header the tip if it is newer; proofs under another AppHash become stale."""
+        before = self._tip
+        if before is not None and header.height <= before.header.height:
+            return
+        self._tip = _Tip(header, raw)
+        self._waiters.reach(header.height)
+        if before is not None and before.header.app_hash != header.app_hash:
+            self._stale |= self._kept
+            self._kept = {}
+
+    async def _renew(self) -> None:
+        """Fetch new proofs for the MAX_BATCH most recently used certificates, and drop the other stale proofs."""
+        old = dict(list(self._stale.items())[-MAX_BATCH:])
+        if not old:
+            return
+        found, data = await self._client.resolve_all_raw(list(old))
+        self._stale = {}
+        form = msgspec.json.decode(data, type=BatchForm)
+        raw = bytes(form.signed_header)
+        header = parse_signed_header(raw).header
+        self._adopt(header, raw)
+        if self._tip is None or header.app_hash != self._tip.header.app_hash:
+            return
+        for resolution, entry in zip(found, form.entries, strict=True):
+            if resolution.record is not None:
+                member = form.members[resolution.record.organization]
+                der = old[resolution.digest].evidence.certificate
+                evidence = EvidenceForm(record=entry.record, proof=entry.proof, member=member, certificate=der)
+                self._keep(resolution.digest, _Proved(resolution.record, resolution.member, evidence))
+
+    def _keep(self, digest: CertDigest, proved: _Proved) -> None:
+        """Keep a proof as the most recently used, unless it proves absence: anybody can ask for many of those."""
+        if proved.record is None:
+            return
+        self._kept[digest] = proved
+        if len(self._kept) > self._max_entries:
+            del self._kept[next(iter(self._kept))]
+
+    def _answer(
+        self, digest: CertDigest, proved: _Proved, tip: _Tip, began_s: float, *, with_certificate: bool
+    ) -> bytes:
+        status = status_of(proved.record, proved.member, self._now_s())
+        INQUIRIES.labels(status).inc()
+        if self._tracer.on:
+            text = f"inquiry H(CERT) {digest[:4].hex()}.., {status} at height {tip.header.height}"
+            self._tracer.note(text, ms=round((time.perf_counter() - began_s) * 1000, 2), status=status)
+        evidence = proved.evidence if with_certificate else _without_certificate(proved.evidence)
+        tail = tail_bytes(tip.header.height, tip.signed_header)
+        return answer_bytes(digest, status, msgspec.json.encode(evidence), tail)
+
+    def _now_s(self) -> float:
+        try:
+            return self._client.clock.checked_s()
+        except ClockError as error:
+            raise InquiryError(InquiryCode.CLOCK, str(error)) from None
+
+    async def _status(self, request: Request) -> Response:
+        return Response(200, await self.answer(parse_digest(request.path_args["digest"]), with_certificate=False))
+
+    async def _status_of_body(self, request: Request) -> Response:
+        return Response(200, await self.answer(digest_of(request.body), with_certificate=False))
+
+    async def _certificate(self, request: Request) -> Response:
+        name = request.path_args["digest"]
+        if not name.endswith(".der"):
+            return Response(200, await self.answer(parse_digest(name), with_certificate=True))
+        proved, _ = await self._proved(parse_digest(name.removesuffix(".der")))
+        if proved.evidence.certificate is None:
+            return problem(404, "Not Found", "no certificate with this digest is recorded")
+        return Response(200, base64.b64decode(proved.evidence.certificate), content_type="application/pkix-cert")
+
+    async def _node(self, _request: Request) -> Response:
+        header = self._tip.header if self._tip else None
+        height = header.height if header else 0
+        return description(self._name, "edge", self._chain_id, height, header, self._clock.now_s())
+
+    async def _changes(self, request: Request) -> Response:
+        """Wait here until the tip passes the height, and only then ask the other node for the changes."""
+        root, height = changes_after(request)
+        may_wait_s = wait_s(request)
+        if may_wait_s and not self._stopping and not self._has_passed(height):
+            await self._waiters.wait(height + 1, may_wait_s)
+        wait_ms = min(LAG_MS, int(may_wait_s * 1000)) if self._has_passed(height) else 0
+        target = f"{request.path}?root={root.hex()}&height={height}&wait_ms={wait_ms}"
+        return await self._ask_upstream("GET", target)
+
+    def _has_passed(self, height: int) -> bool:
+        return self._tip is not None and self._tip.header.height > height
+
+    async def _forward(self, request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await self._ask_upstream(method, request.target, request.body)
+
+    async def _ask_upstream(self, method: str, target: str, body: bytes = b"") -> Response:
+        answer = await self._upstream.request(method, target, body, timeout_s=FORWARD_TIMEOUT_S)
+        kind = "application/json" if answer.status == 200 else "application/problem+json"
+        headers = (("Retry-After", "1"),) if answer.status in (429, 503) else ()
+        return Response(answer.status, answer.body, content_type=kind, headers=headers)
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """Turn the errors that a handler may raise into problem documents."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except BadRequestError as error:
+                return problem(400, "Bad Request", str(error))
+            except (InquiryError, HttpError) as error:
+                return problem(503, "Service Unavailable", _blame(error))
+
+        return guarded
+
+
+def _blame(error: InquiryError | HttpError) -> str:
+    if isinstance(error, InquiryError) and error.code is InquiryCode.CLOCK:
+        return str(error)
+    return f"the node that is asked is of no help: {error}"
+
+
+async def _no_search(_request: Request) -> Response:
+    return problem(
+        404,
+        "Not Found",
+        "an edge node has no catalogue. GET /ledger/v1/names gives all certificates of a whole name, with proof; "
+        "parts of names can be looked for at an inquiry node with a store, and nothing proves its answer",
+    )
+
+
+def _without_certificate(evidence: EvidenceForm) -> EvidenceForm:
+    return msgspec.structs.replace(evidence, certificate=None)

@@ -1,0 +1,218 @@
+"""Answering inquiries from the stored state, each answer with its proof (`voice_dpki.ledger.answers`).
+
+Answers are assembled from encoded parts: the part that all answers at one height share is encoded once, and so is
+the part that all certificates of one member share. That leaves the proof as the largest cost.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import StoreView, parse_signed_header
+from voice_dpki.clock_health import HEALTH
+from voice_dpki.effects import Clock
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.answers import (
+    MAX_PREFIX_LEAVES,
+    EntryForm,
+    LeafForm,
+    MemberForm,
+    ProvedLeafForm,
+    answer_bytes,
+    tail_bytes,
+)
+from voice_dpki.ledger.clock import ClockError, LedgerClock
+from voice_dpki.ledger.members import member_key
+from voice_dpki.ledger.proof import Proof
+from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.standing import status_of
+from voice_dpki.names import CertDigest, Height
+
+_ABSENT = b'{"record":null,"proof":"%s","member":null}'
+_PRESENT = b'{"record":"%s","proof":"%s","member":%s}'
+_PRESENT_WITH_CERTIFICATE = b'{"record":"%s","proof":"%s","member":%s,"certificate":"%s"}'
+
+
+SLICE = 16
+"""Certificates looked up in one go before other requests get a turn: less than 1 ms."""
+
+
+class NoBlockError(LocalError):
+    """The node can prove nothing: it has no block yet, or its clock is behind its newest block."""
+
+
+@dataclass(frozen=True, slots=True)
+class InquiryAnswer:
+    """An answer about one certificate, with the status and height for trace and metrics."""
+
+    body: bytes
+    status: CertStatus
+    height: Height
+
+
+@dataclass
+class _Tip:
+    """The parts that all answers share while one header proves the newest state."""
+
+    signed_header: bytes
+    height: Height
+    tail: bytes
+    members: dict[str, bytes] = field(default_factory=dict)
+    """The answers' member `member`, in JSON, by organisation."""
+
+
+class Inquiry:
+    """Answers from the newest proved state of a chain; methods raise NoBlockError while there is none."""
+
+    def __init__(self, chain: Chain, clock: Clock) -> None:
+        self._chain = chain
+        self._clock = LedgerClock(clock, chain.genesis.time_ns / 1e9)
+        HEALTH.watch(self._clock)
+        self._tip = _Tip(b"", Height(0), b"")
+        self._turn = asyncio.Lock()
+        """Held while an answer about many certificates is made, one at a time: a caller that asks for many gets no
+        more processor time than one that asks for one."""
+
+    def status(self, digest: CertDigest, *, with_certificate: bool) -> InquiryAnswer:
+        """Answer about one certificate."""
+        with self._newest() as (view, tip):
+            data = view.leaf(digest)
+            proof = _proof(view, digest)
+            if data is None:
+                status, evidence = CertStatus.UNKNOWN, _ABSENT % proof
+            else:
+                record = CertRecord.parse(data)
+                status = status_of(record, view.member(record.organization), self._now_s())
+                member = _member(view, tip, record.organization)
+                der = view.certificate(digest) if with_certificate else None
+                if der is None:
+                    evidence = _PRESENT % (base64.b64encode(data), proof, member)
+                else:
+                    evidence = _PRESENT_WITH_CERTIFICATE % (
+                        base64.b64encode(data),
+                        proof,
+                        member,
+                        base64.b64encode(der),
+                    )
+            return InquiryAnswer(answer_bytes(digest, status, evidence, tip.tail), status, tip.height)
+
+    async def batch(self, digests: Sequence[CertDigest]) -> bytes:
+        """Answer about several certificates."""
+        async with self._turn:
+            with self._newest() as (view, tip):
+                entries, organizations = [], set[str]()
+                for at, digest in enumerate(digests, 1):
+                    record = view.leaf(digest)
+                    entries.append(EntryForm(digest.hex(), _base64(record), _proof(view, digest).decode("ascii")))
+                    organizations |= _organizations([record])
+                    if at % SLICE == 0:
+                        await asyncio.sleep(0)
+                return _several({"entries": entries}, view, tip, organizations)
+
+    async def prefix(self, digits: str, charge: Callable[[int], None]) -> bytes:
+        """Answer about all certificates whose H(CERT) begins with these hexadecimal digits.
+
+        Calls `charge` with the number of certificates before most of the work; it may raise. Raises
+        TooManyLeavesError.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
+            return self._prefix(digits, charge)
+
+    def _prefix(self, digits: str, charge: Callable[[int], None]) -> bytes:
+        with self._newest() as (view, tip):
+            proof = tree.prove_prefix(view, bytes(int(digit, 16) for digit in digits), MAX_PREFIX_LEAVES)
+            charge(len(proof.leaves))
+            values = [view.leaf(key) for key, _ in proof.leaves]
+            records = [value if value and CertRecord.is_one(value) else None for value in values]
+            leaves = [
+                LeafForm(key.hex(), value=_base64(record))
+                if record
+                else LeafForm(key.hex(), hash=_base64(value_hash))
+                for (key, value_hash), record in zip(proof.leaves, records, strict=True)
+            ]
+            path = base64.b64encode(Proof(proof.siblings, None).serialize()).decode("ascii")
+            front = {"prefix": digits, "proof": path, "leaves": leaves}
+            return _several(front, view, tip, _organizations(records))
+
+    def leaves(self, keys: Sequence[bytes]) -> bytes:
+        """Answer about leaves of the tree."""
+        with self._newest() as (view, tip):
+            leaves = [
+                ProvedLeafForm(key.hex(), _base64(view.leaf(key)), _proof(view, key).decode("ascii"))
+                for key in keys
+            ]
+            return msgspec.json.encode({"leaves": leaves})[:-1] + tip.tail
+
+    def member(self, organization: str) -> bytes:
+        """Answer about a member: its record, or proof that there is none."""
+        with self._newest() as (view, tip):
+            name = msgspec.json.encode(organization)
+            return b'{"organization":%s,"member":%s%s' % (name, _member(view, tip, organization), tip.tail)
+
+    def light_block(self, height: int) -> bytes | None:
+        """Return the header at a height with its commit and its validators; None if the node lacks any of them."""
+        with self._newest() as (view, tip):
+            block = view.block(height)
+            data = tip.signed_header if height == tip.height else block.signed_header_json if block else None
+            if data is None:
+                return None
+            name = parse_signed_header(data).header.validators_hash
+            genesis = self._chain.genesis.validators
+            validators = msgspec.json.encode(genesis.to_json()) if name == genesis.hash() else view.validators(name)
+            return validators and b'{"signed_header":%s,%s' % (data, validators[1:])
+
+    @contextmanager
+    def _newest(self) -> Iterator[tuple[StoreView, _Tip]]:
+        with self._chain.snapshot() as view:
+            signed_header = view.tip_json
+            if signed_header is None:
+                raise NoBlockError("this node has no block yet; ask again in a moment")
+            if self._tip.signed_header != signed_header:
+                header = parse_signed_header(signed_header).header
+                self._clock.heard(header.time_ns / 1e9)
+                height = Height(header.height)
+                self._tip = _Tip(signed_header, height, tail_bytes(height, signed_header))
+            yield view, self._tip
+
+    def _now_s(self) -> float:
+        try:
+            return self._clock.checked_s()
+        except ClockError as error:
+            raise NoBlockError(str(error)) from None
+
+
+def _member(view: StoreView, tip: _Tip, organization: str) -> bytes:
+    """Return the member `member` of answers about an organisation's certificates, in JSON."""
+    known = tip.members.get(organization)
+    if known is None:
+        key = member_key(organization)
+        form = MemberForm(_base64(view.leaf(key)), _proof(view, key).decode("ascii"))
+        known = msgspec.json.encode(form)
+        if form.record is not None:
+            tip.members[organization] = known
+    return known
+
+
+def _organizations(records: Iterable[bytes | None]) -> set[str]:
+    return {CertRecord.parse(record).organization for record in records if record is not None}
+
+
+def _several(front: Mapping[str, object], view: StoreView, tip: _Tip, organizations: Iterable[str]) -> bytes:
+    """Complete an answer about several certificates by adding the members that recorded them."""
+    members = {name: msgspec.Raw(_member(view, tip, name)) for name in sorted(organizations)}
+    return msgspec.json.encode({**front, "members": members})[:-1] + tip.tail
+
+
+def _proof(view: StoreView, key: bytes) -> bytes:
+    return base64.b64encode(tree.prove(view, key).serialize())
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode("ascii")

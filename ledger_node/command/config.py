@@ -1,0 +1,165 @@
+"""Configuration of `ledger-node start`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from ledger_node.abci.cometbft import CometbftSection
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.shell import ledger
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.tls import ClientTls, ServerTls
+
+EXAMPLE = """\
+[node]
+name = "operator-a"
+data_dir = "data"                          # made if it is not there
+genesis = "genesis.json"
+
+[listen]
+host = "127.0.0.1"
+port = 26680
+
+[engine]                                   # this node orders transactions; or:
+validator_keys = ["keys/validator-1.pem"]
+heartbeat_s = 5.0
+
+# [follow]                                 # this node replays, and verifies, another's blocks
+# url = "http://127.0.0.1:26680"
+# checkpoint = { height = 1200, hash = "5f1c.." }   # a header that operators vouch for: docs/adr/0013
+# tls = { certificate = "tls/b.pem", key = "tls/b-key.pem", servers = ["tls/a.pem"] }   # url is then https
+
+# [edge]                                   # this node keeps proofs of another, and no state of its own
+# url = "http://127.0.0.1:26680"
+# witnesses = []                           # other operators' nodes, whose headers must be the same
+# max_entries = 100000                     # certificates, about 5 kB each; tls as in [follow]
+
+# [cometbft]                               # this node orders transactions with other operators' nodes
+# home = "cometbft"
+# rpc = { host = "127.0.0.1", port = 26657 }
+# p2p = { host = "127.0.0.1", port = 26656 }
+# peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
+# admitted = "admitted"                    # further nodes that may connect, "ID@ADDRESS" a line; it may change
+# validator_key = "keys/validator-1.pem"   # left out: it does not vote
+
+[submission]                               # if it endorses for a member
+organization = "Operator A"
+endorsing_key = "keys/endorsing.pem"
+tokens = "tokens"                          # one bearer token a line
+
+# [tls]                                    # needed with [submission] where others can reach the address
+# certificate = "tls/a.pem"                # `ledger-node certificate` makes both
+# key = "tls/a-key.pem"
+# clients = ["tls/clients"]                # certificates, or folders of them, whose holders may connect
+
+# [limits]                                 # for each client address; more gets 429 with Retry-After
+# cost_s = 10000                           # a second: a status inquiry costs 1, a transaction 10, a search 200
+# concurrent = 256                         # requests under way
+# connections = 256
+
+# [trace]
+# file = "trace.jsonl"
+"""
+
+
+class NodeSection(Config, frozen=True, kw_only=True):
+    """Who the node is and where it keeps its store."""
+
+    name: str
+    data_dir: str
+    genesis: str
+
+
+class EngineSection(Config, frozen=True, kw_only=True):
+    """The embedded engine: keys with more than two thirds of the validators' power, and the heartbeat interval."""
+
+    validator_keys: list[str]
+    heartbeat_s: PositiveSeconds = 5.0
+
+
+class Checkpoint(Config, frozen=True, kw_only=True):
+    """Height and hash of a header that a trustworthy source vouches for."""
+
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    hash: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
+
+
+class FollowSection(Config, frozen=True, kw_only=True):
+    """Following another node's blocks."""
+
+    url: str
+    checkpoint: Checkpoint | None = None
+    """Without a checkpoint, only the genesis anchors the ledger's past: see docs/adr/0013."""
+    tls: ClientTls | None = None
+
+
+class EdgeSection(Config, frozen=True, kw_only=True):
+    """Answering from another node's proofs, without a state."""
+
+    url: str
+    witnesses: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
+    """Asked once a minute, because an isolated or lying node could show this one a history of its own."""
+    tls: ClientTls | None = None
+    max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
+
+
+class SubmissionSection(Config, frozen=True, kw_only=True):
+    """Endorsing for one member, at the request of the holders of its tokens."""
+
+    organization: str
+    endorsing_key: str
+    tokens: str
+
+
+class NodeConfig(Config, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    node: NodeSection
+    listen: Listen
+    engine: EngineSection | None = None
+    follow: FollowSection | None = None
+    cometbft: CometbftSection | None = None
+    edge: EdgeSection | None = None
+    submission: SubmissionSection | None = None
+    tls: ServerTls | None = None
+    limits: Limits = Limits()
+    trace: TraceConfig | None = None
+
+
+def load(path: Path) -> NodeConfig:
+    """Read a configuration; raises LocalError, for instance unless it has exactly one source of blocks."""
+    config = load_config(path, NodeConfig)
+    sources = (config.engine, config.follow, config.cometbft, config.edge)
+    if sum(section is not None for section in sources) != 1:
+        raise LocalError(f"{path}: give exactly one of [engine], [follow], [cometbft] and [edge]")
+    if config.edge is not None and config.submission is not None:
+        raise LocalError(f"{path}: an [edge] node has no state, which [submission] needs")
+    listen = config.listen
+    if config.submission is not None and config.tls is None and not (listen.is_loopback or listen.insecure):
+        raise LocalError(
+            f"{path}: at {listen.host} others could read the tokens of [submission]: add [tls], or insecure = true "
+            "to [listen] where the network itself is protected"
+        )
+    return config
+
+
+def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
+    """Read the genesis that the configuration names; raises LocalError."""
+    return ledger.read_genesis(resolve(config_path, config.node.genesis))
+
+
+def read_validator_key(path: Path) -> Ed25519PrivateKey:
+    """Read an Ed25519 private key in unencrypted PEM; raises LocalError."""
+    try:
+        key = load_pem_private_key(read_file(path, "validator key"), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise LocalError(f"{path}: not an unencrypted private key in PEM form") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise LocalError(f"{path}: a validator's key must be Ed25519")
+    return key

@@ -1,0 +1,416 @@
+"""The `ledger-node` program."""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import math
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from ledger_node.abci.cometbft import CometbftSection, Home, node_id, node_key
+from ledger_node.abci.peers import Peers, firewall
+from ledger_node.answer.api import Api
+from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
+from ledger_node.answer.feed import Feed
+from ledger_node.command import config as configuration
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.integrity import check_store
+from ledger_node.keep.store import Store
+from ledger_node.make import initialise
+from ledger_node.make import join as joining
+from ledger_node.order.engine import Engine
+from ledger_node.order.follower import Follower
+from ledger_node.order.orderer import Orderer
+from ledger_node.order.shares import Shares
+from ledger_node.order.submission import Submission
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import MAX_BATCH_BYTES
+from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
+from voice_dpki.shell.config import read_file, read_secrets, resolve
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.ending import guarded
+from voice_dpki.shell.http import HttpApp, serve
+from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.output import new_folder
+from voice_dpki.shell.program import Parser, ignore_hangup, run
+from voice_dpki.shell.tls import (
+    COMMAND_HELP,
+    command_context,
+    make_certificate,
+    optional_client_context,
+    server_context,
+)
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.wire.http_client import HttpClient, tls_failure
+from voice_dpki.wire.ledger.client import LedgerClient
+
+log = logging.getLogger(__name__)
+
+CLOCK = SystemClock()
+
+MAX_DAYS = 36_500
+"""Longest validity of a certificate for TLS: a hundred years."""
+
+FIRST_BLOCK_WAIT_S = 2.0
+"""How long a node without a block waits for one before it reports that it is ready."""
+
+TRUST_FILE = "trust.json"
+"""In an edge node's data folder: the newest header that it trusts."""
+
+DESCRIPTION = """\
+A node of the federation's ledger. It answers whether a certificate is valid, with a proof that anyone can check
+who has the genesis file; it may order transactions (embedded engine) or follow a node that does; and it may endorse
+certificates for one member (submission role).
+
+A ledger on one machine, in three commands:
+
+  ledger-node init --members members.toml --out net       # see: ledger-node init --help
+  ledger-node start --config net/engine.toml &
+  ledger-node start --config net/operator-a.toml &
+
+Then, for a certificate in DER:
+
+  curl -H "Authorization: Bearer $(cat net/tokens-operator-a)" --data-binary @cert.der \\
+       http://127.0.0.1:26681/ledger/v1/submissions
+  curl http://127.0.0.1:26681/ledger/v1/status/$(sha256sum cert.der | cut -d' ' -f1)
+"""
+
+FIREWALL = """\
+Rules for nftables, made from the node's list of peers: at CometBFT's ports, packets of others are dropped before
+they cost anything, and one listed address can hold and begin a few connections only. CometBFT itself counts a
+connection before it asks who it is. As root, at each start and after each change of the list:
+
+  ledger-node firewall --config node/operator-a.toml | nft -f -
+
+Nothing else on the machine is touched; `nft delete table inet voice_dpki` takes the rules away.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `ledger-node COMMAND ...` and return its exit status; an error that ends it is reported in one line."""
+
+    def act() -> int:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+
+    return guarded(act)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ledger-node", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    start = commands.add_parser(
+        "start",
+        help="run a node until SIGTERM",
+        description=f"Run a node until SIGTERM. Its configuration:\n\n{configuration.EXAMPLE}",
+    )
+    start.set_defaults(run=_start)
+    init = commands.add_parser(
+        "init",
+        help="make a new ledger: keys, genesis and configurations",
+        description=f"Make a new ledger from a list of its members:\n\n{initialise.EXAMPLE}",
+    )
+    init.add_argument("--members", type=Path, required=True, help="the list of members, TOML")
+    init.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configurations")
+    init.set_defaults(run=_init)
+    join = commands.add_parser(
+        "join",
+        help="make a new node for a federation that is running",
+        description=f"Make a new node for a federation that is running:\n\n{joining.EXAMPLE}",
+    )
+    join.add_argument("--genesis", type=Path, required=True, help="the federation's genesis, from a trusted place")
+    join.add_argument("--name", required=True, help="name of the node and of its files")
+    join.add_argument("--host", required=True, help="this machine's address, as the other nodes see it")
+    join.add_argument("--peer", action="append", required=True, metavar="ID@HOST:PORT", help="a node to talk to")
+    join.add_argument(
+        "--rpc", action="append", metavar="URL", help="RPC of a node; with two, begin with a snapshot"
+    )
+    join.add_argument(
+        "--checkpoint", metavar="HEIGHT:HASH", help="a header that other operators vouch for, to begin from"
+    )
+    join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
+    join.set_defaults(run=_join)
+    check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
+    check.set_defaults(run=_check)
+    wall = commands.add_parser(
+        "firewall", help="print rules for nft that let only the listed nodes reach CometBFT", description=FIREWALL
+    )
+    wall.set_defaults(run=_firewall)
+    identify = commands.add_parser("id", help="print the id by which CometBFT's other nodes know this one")
+    identify.set_defaults(run=_id)
+    for command in (start, check, identify, wall):
+        command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
+    certify = commands.add_parser("certificate", help="make a certificate and key for TLS between nodes")
+    certify.add_argument("--name", required=True, help="the node's or program's name, and its files'")
+    certify.add_argument("--organization", required=True, help="whose it is")
+    certify.add_argument(
+        "--days", type=whole_number(1, MAX_DAYS), default=365, help="how long it is valid (default: %(default)s)"
+    )
+    certify.add_argument("--out", type=Path, default=Path("tls"), help="folder (default: %(default)s)")
+    certify.set_defaults(run=_certificate)
+    status = commands.add_parser("status", help="print what a running node says of itself")
+    status.add_argument("--url", required=True, help="for instance http://127.0.0.1:26680")
+    status.add_argument("--tls", type=Path, metavar="FILE", help=COMMAND_HELP)
+    status.set_defaults(run=_status)
+    return parser
+
+
+def _init(options: Namespace) -> int:
+    with new_folder(options.out):
+        made = initialise.initialise(options.members, options.out, CLOCK)
+    print(f"Made {options.out / 'genesis.json'}, keys, and a configuration for each node. Start them with:")
+    for path in made:
+        print(f"  ledger-node start --config {path}")
+    return 0
+
+
+def _join(options: Namespace) -> int:
+    with new_folder(options.out):
+        made = joining.join(
+            options.genesis,
+            options.out,
+            name=options.name,
+            host=options.host,
+            peers=options.peer,
+            rpc_servers=options.rpc or (),
+            checkpoint=options.checkpoint,
+        )
+    print(f"Made {made.config} and its keys. For the other operators:")
+    print(f"  peer           {made.peer}")
+    print(f"  admitted       {made.peer.rpartition(':')[0]}")
+    print(f"  validator key  {base64.b64encode(made.validator_key).decode('ascii')}")
+    print(f"Start it with:\n  ledger-node start --config {made.config}")
+    return 0
+
+
+def _check(options: Namespace) -> int:
+    config = configuration.load(options.config)
+    genesis = configuration.read_genesis(options.config, config)
+    print(check_store(resolve(options.config, config.node.data_dir), genesis, whole=True))
+    return 0
+
+
+def _id(options: Namespace) -> int:
+    section = configuration.load(options.config).cometbft
+    if section is None:
+        raise LocalError(f"{options.config}: this node does not run CometBFT")
+    print(node_id(node_key(resolve(options.config, section.home))))
+    return 0
+
+
+def _firewall(options: Namespace) -> int:
+    section = configuration.load(options.config).cometbft
+    if section is None:
+        raise LocalError(f"{options.config}: this node does not run CometBFT")
+    peers = Peers(section.peers, None if section.admitted is None else resolve(options.config, section.admitted))
+    asyncio.run(peers.resolve())
+    open_to_others = [listen for listen in (section.p2p, section.rpc) if not listen.is_loopback]
+    print(firewall(peers.admitted, open_to_others), end="")
+    return 0
+
+
+def _certificate(options: Namespace) -> int:
+    certificate, key = make_certificate(options.out, options.name, options.organization, options.days)
+    print(f"Made {certificate}, for the other side to list, and {key}, which stays here.")
+    return 0
+
+
+def _status(options: Namespace) -> int:
+    tls = command_context(options.tls) or True
+    try:
+        answer = httpx.get(f"{options.url.rstrip('/')}/ledger/v1/node", timeout=5, trust_env=False, verify=tls)
+        answer.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise LocalError(f"{options.url}: the node does not answer: {tls_failure(error) or error}") from None
+    print(answer.text)
+    return 0
+
+
+def _start(options: Namespace) -> int:
+    config = configuration.load(options.config)
+    genesis = configuration.read_genesis(options.config, config)
+    setup_logging(config.node.name)
+    ignore_hangup()
+    if config.edge is not None:
+        edge = config.edge
+        return run(lambda stop: _serve_edge(options.config, config, edge, genesis, stop))
+    looked_at = check_store(resolve(options.config, config.node.data_dir), genesis, whole=False)
+    log.info("store is sound", extra={"fields": {"checked": looked_at}})
+    return run(lambda stop: _serve(options.config, config, genesis, stop))
+
+
+async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis, stop: asyncio.Event) -> None:
+    """Run the node until `stop` is set; it also ends when its orderer or its feed does."""
+    folder = resolve(path, config.node.data_dir)
+    trace = resolve(path, config.trace.file) if config.trace else None
+    with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
+        async with _chain(folder, genesis) as chain:
+            orderer, feed = _orderer(path, config, chain), Feed(chain)
+            served = _served(path, config, _api(path, config, chain, orderer, feed, tracer).app())
+            async with _running(orderer.run(), feed.run()) as work, served as port:
+                await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
+                address = f"{config.listen.host}:{port}"
+                tracer.ready(http=address)
+                log.info("ready", extra={"fields": {"address": address, "height": chain.height}})
+                await _first_of(work, stop.wait())
+                chain.stop_waiting()
+                feed.stop_waiting()
+
+
+async def _serve_edge(
+    path: Path,
+    config: configuration.NodeConfig,
+    section: configuration.EdgeSection,
+    genesis: Genesis,
+    stop: asyncio.Event,
+) -> None:
+    """Run an edge node until `stop` is set, or until its edge ends."""
+    folder = resolve(path, config.node.data_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    trace = resolve(path, config.trace.file) if config.trace else None
+    tls = optional_client_context(path, section.tls)
+    async with AsyncExitStack() as opened:
+        client, *witnesses = [
+            await opened.enter_async_context(
+                LedgerClient.of_genesis(
+                    url, genesis, clock=CLOCK, max_age_s=math.inf, trust_file=trust_file, tls=tls
+                )
+            )
+            for url, trust_file in (
+                (section.url, folder / TRUST_FILE),
+                *((url, None) for url in section.witnesses),
+            )
+        ]
+        upstream = await opened.enter_async_context(
+            HttpClient(section.url, timeout_s=FORWARD_TIMEOUT_S, max_answer_bytes=MAX_BATCH_BYTES, tls=tls)
+        )
+        with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
+            edge = Edge(
+                client,
+                upstream,
+                witnesses=witnesses,
+                name=config.node.name,
+                chain_id=genesis.chain_id,
+                max_entries=section.max_entries,
+                clock=CLOCK,
+                tracer=tracer,
+            )
+            served = _served(path, config, edge.app())
+            async with _running(edge.run()) as work, served as port:
+                address = f"{config.listen.host}:{port}"
+                tracer.ready(http=address)
+                log.info("ready", extra={"fields": {"address": address}})
+                await _first_of(work, stop.wait())
+                edge.stop_waiting()
+
+
+def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:
+    """Prepare to serve `app`; raises LocalError for unusable TLS files before anything is started."""
+    tls = None if config.tls is None else server_context(path, config.tls)
+    return serve(app, config.listen, tls=tls, limits=config.limits)
+
+
+def _api(
+    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer, feed: Feed, tracer: Tracer
+) -> Api:
+    submission, tokens = _submission(path, config, chain, orderer)
+    return Api(
+        chain,
+        name=config.node.name,
+        role="follower" if config.follow else "engine" if config.engine else "validator",
+        folder=resolve(path, config.node.data_dir),
+        orderer=orderer,
+        feed=feed,
+        submission=submission,
+        tokens=tokens,
+        clock=CLOCK,
+        tracer=tracer,
+    )
+
+
+@asynccontextmanager
+async def _chain(folder: Path, genesis: Genesis) -> AsyncIterator[Chain]:
+    chain = Chain(Store(folder, genesis), genesis)
+    try:
+        yield chain
+    finally:
+        chain.close()
+
+
+def _orderer(path: Path, config: configuration.NodeConfig, chain: Chain) -> Orderer:
+    if config.engine is not None:
+        keys = [configuration.read_validator_key(resolve(path, name)) for name in config.engine.validator_keys]
+        return Shares(Engine(chain, keys, CLOCK, config.engine.heartbeat_s))
+    if config.cometbft is not None:
+        from ledger_node.abci.engine import CometEngine  # so that other nodes need no memory for protobuf
+
+        return Shares(CometEngine(chain, _home(path, config, config.cometbft)))
+    follow = config.follow
+    assert follow is not None
+    known = follow.checkpoint
+    return Follower(
+        chain,
+        follow.url,
+        CLOCK,
+        tls=optional_client_context(path, follow.tls),
+        checkpoint=None if known is None else (known.height, bytes.fromhex(known.hash)),
+    )
+
+
+def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection) -> Home:
+    key = section.validator_key
+    return Home(
+        folder=resolve(path, section.home).absolute(),
+        name=config.node.name,
+        genesis=read_file(resolve(path, config.node.genesis), "genesis", MAX_GENESIS_BYTES),
+        settings=section,
+        validator_key=None if key is None else configuration.read_validator_key(resolve(path, key)),
+        admitted=None if section.admitted is None else resolve(path, section.admitted),
+    )
+
+
+def _submission(
+    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer
+) -> tuple[Submission | None, tuple[str, ...]]:
+    section = config.submission
+    if section is None:
+        return None, ()
+    signer = read_signer(resolve(path, section.endorsing_key), "endorsing key")
+    submission = Submission(chain, section.organization, signer, orderer.submit)
+    return submission, read_secrets(resolve(path, section.tokens))
+
+
+_Work = Coroutine[object, object, None]
+
+
+@asynccontextmanager
+async def _running(*works: _Work) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run parts of the node while the context lasts; at its end, cancel them and raise the error of one, if any."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+async def _first_of(tasks: list[asyncio.Task[None]], stopped: Coroutine[object, object, object]) -> None:
+    stop = asyncio.ensure_future(stopped)
+    await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

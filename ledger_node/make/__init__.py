@@ -1,0 +1,1 @@
+"""Making what a node starts with: a new ledger, a joining node, a member's record."""

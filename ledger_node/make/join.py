@@ -1,0 +1,190 @@
+"""`ledger-node join`: keys and configuration with which an operator's new node joins a running federation.
+
+The genesis file is the root of trust and must come from a trusted source. Given the RPC of two nodes or more, the
+new node starts from a snapshot. The header that it trusts for this is verified here from the genesis, or is the
+checkpoint that other operators gave (docs/adr/0013).
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
+from ledger_node.make.initialise import FIRST_PORT
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
+from voice_dpki.ledger.light import LightError
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.files import write_file, write_new
+from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.wire.bounded import fetch_body
+from voice_dpki.wire.ledger.client import light_client
+
+TIMEOUT_S = 10.0
+MAX_ANSWER_BYTES = 1024 * 1024
+
+_CHECKPOINT = re.compile(r"[1-9][0-9]{0,14}:[0-9A-Fa-f]{64}\Z")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
+
+EXAMPLE = """\
+ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out node \\
+    --peer 0123456789abcdef0123456789abcdef01234567@192.0.2.1:26656 \\
+    --rpc http://192.0.2.1:26657 --rpc http://192.0.2.2:26657
+ledger-node start --config node/operator-c.toml
+
+With --checkpoint HEIGHT:HASH, a header that other operators vouch for, the node does not depend on the keys of the
+genesis's validators having been kept safe ever since. At an operator's node, HASH is
+signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header of the last days.
+
+The other operators admit the node: each adds the line that this command prints to the file that `admitted` in its
+configuration names. Those whose --rpc it uses open that port to it meanwhile: insecure = true in `rpc`, behind what
+`ledger-node firewall` prints. Then the node follows. It votes from the block after which the federation has
+admitted its validator key, which this command prints, too.
+"""
+
+ADMITTED = """\
+# Nodes that may connect, besides the configured peers: ID@ADDRESS or ID@NETWORK/BITS, one a line.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The new node's configuration file, and the peer address and validator key that the other operators need."""
+
+    config: Path
+    peer: str
+    validator_key: bytes
+
+
+def join(
+    genesis_file: Path,
+    folder: Path,
+    *,
+    name: str,
+    host: str,
+    peers: Sequence[str],
+    rpc_servers: Sequence[str],
+    checkpoint: str | None = None,
+) -> Joined:
+    """Make keys and a configuration in `folder`, which must be new or empty.
+
+    Raises LocalError for a bad name, a folder that is not empty or a file that is no genesis, and if the first RPC
+    server has no header that the genesis proves, or not the checkpoint's.
+    """
+    if not _NAME.match(name):
+        raise LocalError(
+            "a node's name has small letters, digits and hyphens, at most 40: its files are named by it"
+        )
+    genesis = read_genesis(genesis_file)
+    if folder.exists() and any(folder.iterdir()):
+        raise LocalError(f"{folder}: there is something in it already; name a new folder")
+    trusted = _trusted(genesis, rpc_servers, checkpoint)
+    (folder / "keys").mkdir(parents=True, mode=0o700)
+    write_file(folder / "genesis.json", genesis_file.read_bytes())
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_new(folder / "keys" / f"validator-{name}.pem", pem)
+    (folder / "admitted").write_text(ADMITTED)
+    config = folder / f"{name}.toml"
+    write_file(config, (_configuration(name, host, peers) + _state_sync(rpc_servers, trusted)).encode("utf-8"))
+    identity = node_id(node_key(folder / f"cometbft-{name}"))
+    return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
+
+
+def _trusted(genesis: Genesis, rpc_servers: Sequence[str], checkpoint: str | None) -> Header | None:
+    if not rpc_servers:
+        if checkpoint is not None:
+            raise LocalError("a checkpoint is where the node begins with a snapshot: give --rpc of two nodes too")
+        return None
+    if checkpoint is None:
+        return trusted_header(genesis, rpc_servers[0])
+    return checkpoint_header(genesis, rpc_servers[0], checkpoint)
+
+
+def checkpoint_header(genesis: Genesis, url: str, checkpoint: str) -> Header:
+    """Fetch the header of a checkpoint, HEIGHT:HASH, from a node's RPC; raises LocalError where it has another."""
+    if not _CHECKPOINT.match(checkpoint):
+        raise LocalError("a checkpoint is a height, a colon, and the header's hash in 64 hexadecimal digits")
+    height, _, name = checkpoint.partition(":")
+    header = _fetched(url, f"/commit?height={height}").header
+    if (header.height, header.hash().hex(), header.chain_id) != (int(height), name.lower(), genesis.chain_id):
+        raise LocalError(f"{url}: the header there at {height} is not the checkpoint's: ask both sides why")
+    return header
+
+
+def _fetched(url: str, path: str) -> SignedHeader:
+    try:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+            return SignedHeader.from_json(_result(client, path)["signed_header"])
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, KeyError, MalformedError) as error:
+        raise LocalError(f"{url}: no such header there: {error}") from None
+
+
+def trusted_header(genesis: Genesis, url: str) -> Header:
+    """Fetch the newest header from a node's RPC and verify it from the genesis; raises LocalError."""
+    try:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
+            signed = SignedHeader.from_json(_result(client, "/commit")["signed_header"])
+            validators = _result(client, f"/validators?height={signed.header.height}&per_page=100")
+        return light_client(genesis).verify(signed, ValidatorSet.from_json(validators), time.time())
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, KeyError, MalformedError, LightError) as error:
+        raise LocalError(f"{url}: no header there that the genesis proves: {error}") from None
+
+
+class _RpcResult(msgspec.Struct):
+    result: dict[str, Any]
+
+
+def _result(client: httpx.Client, path: str) -> dict[str, Any]:
+    data = fetch_body(client, path, max_bytes=MAX_ANSWER_BYTES, within_s=TIMEOUT_S)
+    return msgspec.json.decode(data, type=_RpcResult).result
+
+
+def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
+    """Return the configuration as TOML. Only this machine reaches CometBFT's RPC, which has no access control."""
+    listed = "".join(f"  {_toml(peer)},\n" for peer in peers)
+    rpc_host = host if Listen(host=host, port=0).is_loopback else Listen(port=0).host
+    return f"""\
+[node]
+name = {_toml(name)}
+data_dir = "data-{name}"
+genesis = "genesis.json"
+
+[listen]
+host = {_toml(host)}
+port = {FIRST_PORT}
+
+[cometbft]
+home = "cometbft-{name}"
+rpc = {{ host = {_toml(rpc_host)}, port = {RPC_PORT} }}
+p2p = {{ host = {_toml(host)}, port = {P2P_PORT} }}
+admitted = "admitted"
+validator_key = "keys/validator-{name}.pem"
+peers = [
+{listed}]
+"""
+
+
+def _state_sync(rpc_servers: Sequence[str], trusted: Header | None) -> str:
+    if trusted is None:
+        return ""
+    listed = ", ".join(map(_toml, rpc_servers))
+    return f"""
+[cometbft.state_sync]
+rpc_servers = [{listed}]
+trust_height = {trusted.height}
+trust_hash = "{trusted.hash().hex()}"
+"""
+
+
+def _toml(text: str) -> str:
+    return msgspec.json.encode(text).decode("utf-8")  # a JSON string is a TOML basic string

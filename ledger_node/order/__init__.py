@@ -1,0 +1,1 @@
+"""Getting transactions into blocks: the embedded engine, submission, members' shares, verification, following."""

@@ -1,0 +1,35 @@
+"""What orders transactions, whichever engine it is, and how it fails."""
+
+from typing import Protocol
+
+from ledger_node.keep.chain import TxOutcome
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.ledger.state import TxResult
+
+
+class BusyError(PeerError):
+    """No transaction is taken now, for instance because too many wait already."""
+
+
+class UnavailableError(LocalError):
+    """No answer came in time; whether a transaction was taken is unknown."""
+
+
+class RefusedByLedgerError(PeerError):
+    """The ledger refuses a request; `result` has the code, name and sentence."""
+
+    def __init__(self, result: TxResult) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+class Orderer(Protocol):
+    """The part that orders transactions: this node's engine, or the follower, which asks another node."""
+
+    async def submit(self, raw: bytes) -> TxOutcome:
+        """Hand over a transaction and return its verdict; raises BusyError, UnavailableError or TooManyError."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the chain going until cancelled; raises the error after which it cannot go on."""
+        ...

@@ -1,0 +1,120 @@
+"""The submission role: endorses the requests of one member's own systems, and waits until the ledger holds them.
+
+Repeating a request is harmless: if the ledger holds it already, the answer is the present record.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from ledger_node.keep.chain import Chain, TxOutcome
+from ledger_node.order.orderer import RefusedByLedgerError, UnavailableError
+from voice_dpki.effects import Signer
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.transactions import Body, ChangeStatus, Renew, Submit, endorse
+from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.profile import digest_of
+
+OWN_STORE_WAIT_S = 3.0
+"""How long to wait until this node has stored the block too, so that its own answers include it."""
+
+Order = Callable[[bytes], Awaitable[TxOutcome]]
+"""Hands a transaction to the ordering node and returns its verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The certificate as recorded on the ledger; `repeated` if it was so before the request."""
+
+    digest: CertDigest
+    status: CertStatus
+    height: Height
+    repeated: bool
+
+
+class Submission:
+    """Endorses for `organization` with `signer`."""
+
+    def __init__(self, chain: Chain, organization: str, signer: Signer, order: Order) -> None:
+        """Raise LocalError unless the ledger lists the signer's key as an endorsing key of the member."""
+        with chain.snapshot() as view:
+            member = view.member(organization)
+        if member is None or signer.public_key_der not in member.endorsing_keys:
+            raise LocalError(f"the ledger has no member {organization!r} with this endorsing key")
+        self._chain = chain
+        self._organization = organization
+        self._signer = signer
+        self._order = order
+
+    async def submit(self, der: bytes) -> Recorded:
+        """Have a certificate recorded; raises RefusedByLedgerError, BusyError or UnavailableError."""
+        digest = digest_of(der)
+        if own := self._own(digest):
+            return Recorded(digest, own.status, own.recorded_height, repeated=True)
+        body = Submit(self._chain.genesis.chain_id, self._organization, der)
+        verdict = await self._endorse(body, Refusal.RECORDED.code)
+        if verdict.result.code == Refusal.RECORDED.code:
+            return await self._recorded_meanwhile(digest, verdict)
+        return Recorded(digest, CertStatus.VALID, _height(verdict), repeated=False)
+
+    async def renew(self, der: bytes, replaces: CertDigest, owner_key: bytes, owner_signature: bytes) -> Recorded:
+        """Have a certificate follow `replaces`, whose owner signs `renewal_bytes`; raises as `submit`."""
+        digest = digest_of(der)
+        own = self._own(digest)
+        if own and own.replaces == replaces:
+            return Recorded(digest, own.status, own.recorded_height, repeated=True)
+        chain_id = self._chain.genesis.chain_id
+        verdict = await self._endorse(
+            Renew(chain_id, self._organization, der, replaces, owner_key, owner_signature)
+        )
+        return Recorded(digest, CertStatus.VALID, _height(verdict), repeated=False)
+
+    async def change_status(self, digest: CertDigest, status: CertStatus, reason: str) -> Recorded:
+        """Have a certificate's status changed; raises RefusedByLedgerError, BusyError or UnavailableError."""
+        own = self._own(digest)
+        if own and own.status is status:
+            return Recorded(digest, status, own.changed_height, repeated=True)
+        revision = own.revision if own else 0
+        body = ChangeStatus(self._chain.genesis.chain_id, self._organization, digest, revision, status, reason)
+        verdict = await self._endorse(body)
+        return Recorded(digest, status, _height(verdict), repeated=False)
+
+    async def _endorse(self, body: Body, *tolerated: int) -> TxOutcome:
+        verdict = await self._order(endorse(body, [self._signer]))
+        if verdict.height is not None:
+            await self._chain.wait_for(verdict.height, OWN_STORE_WAIT_S)
+        if verdict.result.code not in (0, *tolerated):
+            raise RefusedByLedgerError(verdict.result)
+        return verdict
+
+    async def _recorded_meanwhile(self, digest: CertDigest, verdict: TxOutcome) -> Recorded:
+        """Answer for a certificate that the ledger holds but this node did not know, once its store has caught up.
+
+        Raises RefusedByLedgerError where another member recorded it, and UnavailableError after OWN_STORE_WAIT_S.
+        """
+        end_s = monotonic() + OWN_STORE_WAIT_S
+        while True:
+            height = self._chain.height
+            with self._chain.snapshot() as view:
+                record = view.record(digest)
+            if record is not None:
+                if record.organization != self._organization:
+                    raise RefusedByLedgerError(verdict.result)
+                return Recorded(digest, record.status, record.recorded_height, repeated=True)
+            if not await self._chain.wait_for(height + 1, end_s - monotonic()):
+                raise UnavailableError(
+                    "this node has yet to store the block with this certificate; repeat the request"
+                )
+
+    def _own(self, digest: CertDigest) -> CertRecord | None:
+        with self._chain.snapshot() as view:
+            record = view.record(digest)
+        return record if record and record.organization == self._organization else None
+
+
+def _height(verdict: TxOutcome) -> Height:
+    if verdict.height is None:
+        raise LocalError("the ordering node did not say in which block the transaction is")
+    return verdict.height

@@ -1,0 +1,137 @@
+"""`ledger-node join`: what it makes, and what it refuses; joining for real is in tests/e2e/test_federation.py."""
+
+import asyncio
+import gzip
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger_node.abci.cometbft import StateSync, node_id, node_key
+from ledger_node.command import config as configuration
+from ledger_node.command.main import main
+from ledger_node.make.join import MAX_ANSWER_BYTES, join, trusted_header
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
+
+PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.1:26656"
+
+
+def test_a_node_has_its_own_keys_and_a_configuration_that_loads(
+    network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "joiner"
+    arguments = ["join", "--genesis", str(network.folder / "genesis.json"), "--name", "operator-c"]
+    assert main([*arguments, "--host", "127.0.1.9", "--peer", PEER, "--out", str(out)]) == 0
+    config = configuration.load(out / "operator-c.toml")
+    assert config.cometbft is not None
+    assert (config.cometbft.peers, config.cometbft.state_sync) == ((PEER,), None)
+    assert configuration.read_genesis(out / "operator-c.toml", config) == network.genesis
+    key = configuration.read_validator_key(out / str(config.cometbft.validator_key))
+    printed = capsys.readouterr().out
+    assert f"{node_id(node_key(out / config.cometbft.home))}@127.0.1.9:26656" in printed
+    assert (out / "keys" / "validator-operator-c.pem").stat().st_mode & 0o777 == 0o600
+    assert key.public_key().public_bytes_raw() not in {
+        item.public_key for item in network.genesis.validators.validators
+    }
+    assert main(["id", "--config", str(out / "operator-c.toml")]) == 0
+    assert capsys.readouterr().out.strip() == node_id(node_key(out / config.cometbft.home))
+
+
+def test_cometbfts_rpc_is_for_the_machine_alone(network: Any, tmp_path: Path) -> None:
+    for host, rpc in (("192.0.2.3", "127.0.0.1"), ("127.0.1.9", "127.0.1.9"), ("c.example", "127.0.0.1")):
+        options: Any = {"name": "x", "host": host, "peers": [PEER], "rpc_servers": []}
+        made = join(network.folder / "genesis.json", tmp_path / host, **options)
+        config = configuration.load(made.config)
+        assert config.cometbft is not None
+        assert (config.listen.host, config.cometbft.p2p.host, config.cometbft.rpc.host) == (host, host, rpc)
+
+
+def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
+    genesis = network.folder / "genesis.json"
+    options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
+    with pytest.raises(LocalError, match="something in it already"):
+        join(genesis, network.folder, **options)
+    with pytest.raises(LocalError, match="small letters"):
+        join(genesis, tmp_path / "new", **{**options, "name": "../x"})
+    with pytest.raises(LocalError, match="genesis"):
+        join(network.folder / "tokens", tmp_path / "new", **options)
+    with pytest.raises(LocalError, match="no header there that the genesis proves"):
+        join(genesis, tmp_path / "new", **{**options, "rpc_servers": ["http://127.0.0.1:9"]})
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(LocalError, match="no header there"):
+        trusted_header(load_genesis(genesis.read_bytes()), "not a url")
+
+
+class Rpc:
+    """Answers `/commit` as a node's CometBFT does, with the headers of a chain that is made here."""
+
+    def __init__(self, network: Any) -> None:
+        maker = network.maker()
+        self.headers = [maker.take(maker.block()).tip for _ in range(3)]
+
+    async def commit(self, request: Request) -> Response:
+        height = int(request.query["height"])
+        if height > len(self.headers):
+            return json_response(500, {"error": {"message": "height must be less"}})
+        return json_response(200, {"result": {"signed_header": self.headers[height - 1].to_json()}})
+
+
+async def test_a_checkpoint_is_where_the_node_begins(network: Any, tmp_path: Path) -> None:
+    rpc = Rpc(network)
+    good = rpc.headers[1].header.hash().hex()
+    genesis = network.folder / "genesis.json"
+    async with serve(HttpApp([Route("GET", "/commit", rpc.commit)]), Listen(port=0)) as port:
+        options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER]}
+        options["rpc_servers"] = [f"http://127.0.0.1:{port}", "http://127.0.0.1:9"]
+
+        async def joined(checkpoint: str) -> StateSync | None:
+            made = await asyncio.to_thread(join, genesis, tmp_path / "x", **options, checkpoint=checkpoint)
+            section = configuration.load(made.config).cometbft
+            assert section is not None
+            return section.state_sync
+
+        for checkpoint, why in (
+            (f"2:{'00' * 32}", "is not the checkpoint's"),
+            (f"1:{good}", "is not the checkpoint's"),
+            (f"9:{good}", "no such header"),
+            ("2:beef", "a checkpoint is a height"),
+        ):
+            with pytest.raises(LocalError, match=why):
+                await joined(checkpoint)
+        state_sync = await joined(f"2:{good.upper()}")
+        assert state_sync is not None
+        assert (state_sync.trust_height, state_sync.trust_hash) == (2, good)
+    with pytest.raises(LocalError, match="give --rpc"):
+        join(genesis, tmp_path / "y", **{**options, "rpc_servers": []}, checkpoint=f"2:{good}")
+
+
+PACKED = gzip.compress(b'{"result":{"signed_header":{}}}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b" " * (MAX_ANSWER_BYTES + 1),
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(PACKED) + PACKED,
+    ],
+)
+async def test_an_rpc_that_sends_too_much_is_read_no_further(network: Any, tmp_path: Path, answer: bytes) -> None:
+    closed = asyncio.Event()
+
+    async def serve_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await reader.read()
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(serve_it, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(LocalError, match=r"more than was asked for|malformed"):
+            await asyncio.to_thread(trusted_header, network.genesis, url)
+        await closed.wait()

@@ -1,0 +1,274 @@
+"""The embedded engine in this process: group commits, heartbeats, a clock that goes back, a full queue and disk."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger_node.command.config import read_validator_key
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import Store, StoreError, parse_signed_header
+from ledger_node.order.engine import Engine
+from ledger_node.order.orderer import BusyError
+from tests.clocks import STEPS_S, SettableClock
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
+from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
+from voice_dpki.wire.ledger.client import light_client
+from voice_dpki.x509.profile import digest_of
+
+
+@pytest.fixture
+def chain(network: Any, tmp_path: Path) -> Iterator[Chain]:
+    chain = Chain(Store(tmp_path / "data", network.genesis), network.genesis)
+    yield chain
+    chain.close()
+
+
+def make(network: Any, chain: Chain, clock: Any = None, heartbeat_s: float = 60) -> Engine:
+    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+    return Engine(chain, keys, clock or SystemClock(), heartbeat_s)
+
+
+@asynccontextmanager
+async def running(engine: Engine) -> AsyncIterator[None]:
+    work = asyncio.create_task(engine.run())
+    yield
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def test_what_waits_is_committed_together(network: Any, chain: Chain) -> None:
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(20)]
+    await asyncio.sleep(0)
+    async with running(engine):
+        verdicts = await asyncio.gather(*waiting)
+        assert {(verdict.result.name, verdict.height) for verdict in verdicts} == {("ok", 2)}
+        assert chain.height == 3
+        again = await engine.submit(network.submission_of(network.certificate()))
+        assert again.height == 4
+
+
+async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) -> None:
+    async with running(make(network, chain, heartbeat_s=0.01)):
+        assert await chain.wait_for(5, 60)
+    with chain.snapshot() as view:
+        hashes = {view.block(height).signed_header().header.app_hash for height in range(1, 6)}
+    assert hashes == {network.genesis.outcome().app_hash}
+
+
+async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain) -> None:
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    async with running(make(network, chain, clock, heartbeat_s=0.01)):
+        for height in range(1, 7):
+            assert await chain.wait_for(height, 60)
+            clock.set(-height)
+    with chain.snapshot() as view:
+        times = [view.block(height).signed_header().header.time_ns for height in range(1, 7)]
+    assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+async def test_no_block_is_made_by_a_clock_that_was_set(
+    network: Any, chain: Chain, step_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block from the future could not be taken back, and would stop the ledger until its time has come."""
+    monkeypatch.setattr("ledger_node.order.engine.CLOCK_WAIT_S", 0.01)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    engine = make(network, chain, clock, heartbeat_s=0.01)
+    async with running(engine):
+        assert await chain.wait_for(3, 60)
+        clock.set(step_s)
+        with pytest.raises(BusyError, match="no blocks are made: this machine's clock"):
+            await engine.submit(network.submission_of(network.certificate()))
+        await asyncio.sleep(0.05)  # one that was being made may still come
+        height = chain.height
+        await asyncio.sleep(0.1)
+        assert chain.height == height
+        clock.elapse(1)
+        clock.set(0)
+        assert (await engine.submit(network.submission_of(network.certificate()))).result.code == 0
+    with chain.snapshot() as view:
+        latest_s = view.block(chain.height).signed_header().header.time_ns / 1e9
+    assert latest_s <= clock.true_s + 0.001
+
+
+async def test_a_restarted_engine_waits_for_the_time_of_its_last_block(
+    network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.order.engine.CLOCK_WAIT_S", 0.01)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    async with running(make(network, chain, clock)):
+        assert await chain.wait_for(1, 60)
+    clock.set(-3600)
+    async with running(make(network, chain, clock, heartbeat_s=0.01)):
+        assert not await chain.wait_for(2, 0.1)
+        clock.set(0)
+        assert await chain.wait_for(2, 60)
+
+
+async def test_a_full_queue_sends_away(network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledger_node.order.engine.MAX_WAITING", 2)
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(BusyError):
+        await engine.submit(network.submission_of(network.certificate()))
+    async with running(engine):
+        assert {verdict.result.code for verdict in await asyncio.gather(*waiting)} == {0}
+
+
+async def test_an_engine_that_stops_sends_away_all_who_wait(
+    network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the block that is being made, those behind it, and those who come later."""
+    monkeypatch.setattr("ledger_node.order.engine.MAX_BLOCK_TRANSACTIONS", 1)
+    engine = make(network, chain)
+    waiting = [asyncio.create_task(engine.submit(network.submission_of(network.certificate()))) for _ in range(3)]
+    await asyncio.sleep(0)
+    work = asyncio.create_task(engine.run())
+    await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [BusyError] * 3
+        with pytest.raises(BusyError, match="stopping"):
+            await engine.submit(network.submission_of(network.certificate()))
+
+
+async def test_what_is_refused_makes_no_block(network: Any, chain: Chain) -> None:
+    engine = make(network, chain)
+    async with running(engine):
+        assert await chain.wait_for(1, 60)
+        verdict = await engine.submit(network.submission_of(network.certificate("Operator B")))
+        assert (verdict.result.name, verdict.height, chain.height) == ("wrong-organization", None, 1)
+
+
+async def test_a_full_disk_ends_the_engine_and_promises_nothing(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.keep.store.MAP_BYTES", 1 << 18)
+    small = Chain(Store(tmp_path / "small", network.genesis), network.genesis)
+    engine = make(network, small)
+    work = asyncio.create_task(engine.run())
+    promised = 0
+    with contextlib.suppress(BusyError):
+        while not (await engine.submit(network.submission_of(network.certificate()))).result.code:
+            promised += 1
+    with pytest.raises(StoreError, match="Make room"):
+        await work
+    height, app_hash = small.height, small.store.view.get(b"meta", b"tip")
+    small.close()
+    again = Store(tmp_path / "small", network.genesis, read_only=True)
+    assert (again.height, again.view.get(b"meta", b"tip")) == (height, app_hash)
+    assert again.view.count(b"certificates") == promised > 10
+    again.close()
+
+
+class Voted:
+    """A ledger whose votes take effect at once, and a vote by which A gets a validator more."""
+
+    def __init__(self, network: Any) -> None:
+        form = json.loads((network.folder / "genesis.json").read_bytes())
+        form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}
+        self.genesis = load_genesis(json.dumps(form).encode())
+        new = Ed25519PrivateKey.generate()
+        self.old_keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+        self.keys = [*self.old_keys, new]
+        a = self.genesis.member("Operator A")
+        larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
+        until_s = int(SystemClock().now_s()) + 3600
+        propose = Propose(self.genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
+        raw = endorse(propose, [network.signer("Operator A")])
+        vote = Vote(self.genesis.chain_id, "Operator B", proposal_id(Transaction.parse(raw).body_bytes), True)
+        self.transactions = (raw, endorse(vote, [network.signer("Operator B")]))
+
+    @contextlib.contextmanager
+    def chain(self, folder: Path) -> Iterator[Chain]:
+        chain = Chain(Store(folder, self.genesis), self.genesis)
+        yield chain
+        chain.close()
+
+
+async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: Path) -> None:
+    """A third validator comes by vote, signs from the block after the next one on, and is proved to followers."""
+    voted = Voted(network)
+    with voted.chain(tmp_path / "voted") as chain:
+        engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=0.01)
+        async with running(engine):
+            verdicts = [await engine.submit(raw) for raw in voted.transactions]
+            assert [verdict.result.code for verdict in verdicts] == [0, 0]
+            height = verdicts[1].height
+            assert await chain.wait_for(height + 5, 60)
+        light, sizes = light_client(voted.genesis), []
+        with chain.snapshot() as view:
+            for at in range(1, view.height + 1):
+                signed = view.block(at).signed_header()
+                kept = view.validators(signed.header.validators_hash)
+                validators = ValidatorSet.from_json(json.loads(kept)) if kept else None
+                light.verify(signed, validators, signed.header.time_ns / 1e9)
+                sizes.append(len(signed.commit.signatures))
+        assert sizes[height - 1 : height + 4] == [2, 2, 2, 3, 3]
+    with voted.chain(tmp_path / "voted") as again:
+        Engine(again, voted.keys, SystemClock(), 5)
+        with pytest.raises(LocalError, match="two thirds"):
+            Engine(again, voted.old_keys, SystemClock(), 5)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_an_empty_block_that_changes_the_state_is_made_once(
+    network: Any, tmp_path: Path, restart: bool
+) -> None:
+    """After the vote the validators change with blocks that are empty; the next transaction comes amid them."""
+    voted, der = Voted(network), network.certificate()
+    light = light_client(voted.genesis)
+    with voted.chain(tmp_path / "voted") as chain:
+        engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=60)
+        async with running(engine):
+            for raw in voted.transactions:
+                height = (await engine.submit(raw)).height
+            tip = parse_signed_header(chain.store.view.tip_json)
+            assert tip.header.height == chain.height + 1 == height + 1, "its header is known, and it is not stored"
+            light.verify(tip, voted.genesis.validators, tip.header.time_ns / 1e9)
+            if not restart:
+                verdict = await engine.submit(network.submission_of(der))
+        if not restart:
+            assert chain.store.view.block(height + 1).signed_header() == tip
+            assert (verdict.result.code, chain.store.view.certificate(digest_of(der))) == (0, der)
+            return
+    with voted.chain(tmp_path / "voted") as again:
+        engine = Engine(again, voted.keys, SystemClock(), heartbeat_s=60)
+        async with running(engine):
+            assert (await engine.submit(network.submission_of(der))).result.code == 0
+        assert again.store.view.block(height + 1).signed_header() == tip
+
+
+async def test_a_store_with_only_the_header_of_a_block_with_transactions_makes_no_fork(
+    network: Any, chain: Chain
+) -> None:
+    """Such is the store of a node that follows, between the block and the one after it."""
+    maker = network.maker()
+    chain.store.commit(maker.take(maker.block()))
+    chain.store.commit(maker.take(maker.block(network.submission_of(network.certificate()))))
+    assert chain.height == 1
+    with pytest.raises(LocalError, match="block 2 is signed"):
+        make(network, chain)
+
+
+async def test_the_keys_must_be_the_validators(network: Any, chain: Chain) -> None:
+    keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
+    with pytest.raises(LocalError, match="two thirds"):
+        Engine(chain, keys[:1], SystemClock(), 5)

@@ -1,0 +1,1 @@
+"""What demonstrations and tests need to be staged: processes, networks, ladders, captures, reports."""

@@ -1,0 +1,1 @@
+"""Clients of ledger nodes, which verify every answer, and subscriptions that keep answers current."""

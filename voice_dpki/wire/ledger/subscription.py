@@ -1,0 +1,153 @@
+"""A cache of certificates that the ledger's changes keep fresh, so that signers are known before they call.
+
+A held certificate is served without a request to the node, as long as the newest header is not too old. The node
+reports changes in a form from which it cannot withhold any (`voice_dpki.ledger.changes`). A resolution that a
+change touches is dropped at once and looked up again. After a broken connection, the next request continues from
+the last answer, or starts anew if the node does not know the changes since then.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from math import inf
+
+from voice_dpki.ledger.answers import MAX_BATCH, InquiryError, Resolution
+from voice_dpki.ledger.changes import Holdings
+from voice_dpki.ledger.clock import ClockError
+from voice_dpki.names import CertDigest
+from voice_dpki.wire.ledger.client import LedgerClient
+
+log = logging.getLogger(__name__)
+
+MAX_ENTRIES = 10_000
+"""Held certificates: about 30 MB."""
+
+COMPARE_S = 60.0
+"""How often the newest header is compared with those of the witnesses."""
+
+WAIT_S = 10.0
+"""How long the node may delay its answer about changes. It answers at its next header, including heartbeats."""
+
+RETRY_S = (0.05, 0.2, 0.5, 1.0)
+"""Pauses after one failure, two, and so on; the last is used for all later ones."""
+
+SAY_AGAIN_S = 10.0
+"""Least time between two log lines about faults of our own."""
+
+
+class Subscription:
+    """A cache of the certificates that `client` looks up. `run` keeps it fresh."""
+
+    def __init__(
+        self,
+        client: LedgerClient,
+        *,
+        max_entries: int = MAX_ENTRIES,
+        witnesses: Sequence[LedgerClient] = (),
+        compare_s: float = COMPARE_S,
+    ) -> None:
+        """`witnesses` are clients of other nodes.
+
+        With one node only, a subscriber whose node lies or is cut off could be shown another history than others.
+        """
+        self._client = client
+        self._witnesses = witnesses
+        self._compare_s = compare_s
+        self._holdings = Holdings(max_entries)
+        self._say_s = -inf
+
+    async def look_up(self, digest: CertDigest) -> Resolution:
+        """Return what the ledger proves about a certificate, from the cache if that is not too old.
+
+        Raises InquiryError if the node must be asked and gives no reliable answer.
+        """
+        held = self.held(digest)
+        if held is not None:
+            return held
+        found = await self._client.resolve(digest)
+        self._holdings.put(found)
+        return found
+
+    def held(self, digest: CertDigest) -> Resolution | None:
+        """Return what is held about a certificate; None if nothing is, if it is too old, or if our clock is wrong.
+
+        Returns None also after a fork.
+        """
+        if self._client.fork is not None:
+            return None
+        try:
+            now_s = self._client.clock.checked_s()
+        except ClockError:
+            return None
+        held = self._holdings.get(digest, now_s)
+        return held if held is not None and held.age_s <= self._client.max_age_s else None
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the changes while the context lasts; at its end, raise the error that stopped this, if any."""
+        tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compared())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    raise outcome
+
+    async def run(self) -> None:
+        """Follow the changes until cancelled. After a fault of our own, begin again with an empty cache."""
+        failures = 0
+        while True:
+            try:
+                await self._advance()
+            except InquiryError as error:
+                if failures == 0:
+                    log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
+            except Exception as error:  # the task must go on, or the cache would stay out of use
+                self._holdings.clear()  # a change may have been taken in half
+                self._tell_fault(error)
+            else:
+                failures = 0
+                continue
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            failures += 1
+
+    def _tell_fault(self, error: Exception) -> None:
+        now_s = self._client.clock.steady_s()
+        if now_s >= self._say_s:
+            self._say_s = now_s + SAY_AGAIN_S
+            log.error("changes could not be taken in", exc_info=error)
+
+    async def _compared(self) -> None:
+        await compare(self._client, self._witnesses, self._compare_s)
+
+    async def _advance(self) -> None:
+        """Wait for the next header, and look up again the certificates that it affects."""
+        header, changed = await self._client.changes(self._holdings.header, wait_s=WAIT_S)
+        dropped = self._holdings.advance(header, changed)
+        for start in range(0, len(dropped), MAX_BATCH):
+            await self._renew(dropped[start : start + MAX_BATCH])
+
+    async def _renew(self, old: Sequence[Resolution]) -> None:
+        found = await self._client.resolve_all([resolution.digest for resolution in old])
+        for before, now in zip(old, found, strict=True):
+            self._holdings.put(replace(now, certificate=before.certificate))
+
+
+async def compare(client: LedgerClient, witnesses: Sequence[LedgerClient], every_s: float = COMPARE_S) -> None:
+    """Compare a client's newest header with those of witnesses every `every_s`, until cancelled.
+
+    A disagreement is logged, and so is a witness that does not answer. Returns at once without witnesses.
+    """
+    while witnesses:
+        await asyncio.sleep(every_s)
+        for witness in witnesses:
+            try:
+                await client.compare(witness)
+            except InquiryError as error:
+                log.warning("witness does not agree", extra={"fields": {"reason": str(error)}})
+            except Exception:  # a fault of our own must not end the comparisons
+                log.exception("headers could not be compared")

@@ -1,0 +1,1 @@
+"""SIP on sockets: transports, connections and flows, endpoints, user agents and their calls."""
