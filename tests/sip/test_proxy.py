@@ -392,6 +392,24 @@ def test_a_max_forwards_of_thousands_of_digits_leaves_nothing_behind(bench: Benc
     assert (len(bench.layer), bench.core._contexts) == (0, {})
 
 
+def test_options_that_the_proxy_answers_leave_nothing_behind(bench: Bench, request_text: RequestText) -> None:
+    for number in range(100):
+        bench.receive(request_text("OPTIONS", branch=f"z9hG4bK{number}"), STRANGER)
+        bench.core.answer(bench.arrivals[-1].key, 200, None, bench.now_s)
+        bench.pump()
+    assert bench.names() == ["200"] * 100
+    assert (len(bench.layer), bench.core._contexts, bench.layer._shares.in_use) == (0, {}, 0)
+
+
+def test_options_that_come_again_get_the_same_answer(bench: Bench, request_text: RequestText) -> None:
+    for _ in range(2):
+        bench.receive(request_text("OPTIONS"), STRANGER)
+        bench.core.answer(bench.arrivals[-1].key, 200, None, bench.now_s)
+        bench.pump()
+    first, again = bench.messages()
+    assert encode(first) == encode(again)
+
+
 @pytest.mark.parametrize("value", ["1" * 4401, "256", "-1", "+70", "\u0667", "7 0", "0x10"])
 def test_no_number_but_a_number_counts(bench: Bench, request_text: RequestText, value: str) -> None:
     bench.receive(request_text().replace(b"Max-Forwards: 70", f"Max-Forwards: {value}".encode()))

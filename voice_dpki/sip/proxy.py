@@ -161,15 +161,17 @@ class ProxyCore:
     ) -> None:
         """Answer a request with a response of the proxy itself; do nothing if the request is over already.
 
-        No state is kept for an answer that can be given again: one of STATELESS, to a request that was not
-        forwarded and has no credentials that were accepted. Those would count as used when the request came again.
+        No state is kept for an answer that can be given again: one of STATELESS, or 200 to OPTIONS, to a request
+        that was not forwarded and has no credentials that were accepted. Those would count as used when the request
+        came again.
         """
         context = self._contexts.get(key)
         if context is None or context.request is None:
             return
         tag = self._layer.stateless_tag(context.envelope)
         response = make_response(context.request, status, phrase, to_tag=tag, headers=headers)
-        keep = status not in STATELESS or context.forwarded or context.authenticated
+        repeats = status in STATELESS or (context.method, status) == ("OPTIONS", 200)  # §8.2.7: it changes nothing
+        keep = not repeats or context.forwarded or context.authenticated
         self._send(key, response, now_s, keep=keep)
 
     def authenticated(self, key: TransactionKey) -> None:
