@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from ledger_node.chain import Chain
 from ledger_node.inquiry import SLICE_S, Inquiry
 from ledger_node.store import Store
+
 from tests.clocks import SettableClock
 from voice_dpki.ledger.answers import BatchForm, PrefixForm
 from voice_dpki.names import CertDigest

@@ -360,6 +360,29 @@ async def test_a_handler_that_waits_ends_with_its_connection() -> None:
             assert (await client.answer()).status == 200
 
 
+async def test_a_deadline_that_does_not_count_is_not_checked_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for news outlives the deadline of its head by far. A thousand of them must cost nothing."""
+    monkeypatch.setattr(http_connection, "HEAD_TIMEOUT_S", 0.1)
+    checked, waits_s = asyncio.Event(), list[float]()
+    look = http_connection.Connection._look
+
+    def looked(connection: http_connection.Connection, tick_s: float) -> None:
+        look(connection, tick_s)
+        assert connection._timer is not None
+        waits_s.append(connection._timer.when() - connection._loop.time())
+        if len(waits_s) == 4:
+            checked.set()
+
+    async def news(request: Request) -> Response:
+        await checked.wait()
+        return Response(200, b"{}")
+
+    monkeypatch.setattr(http_connection.Connection, "_look", looked)
+    answer = await ask(app(Route("GET", "/news", news)), b"GET /news HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.status == 200
+    assert min(waits_s[1:]) > 0.02
+
+
 async def test_a_client_that_closes_its_side_only_is_still_answered() -> None:
     waiter = Waiter()
     async with serving(app(Route("GET", "/work", waiter))) as port, connected(port) as client:

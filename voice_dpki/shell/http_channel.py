@@ -123,11 +123,15 @@ class Channel(asyncio.Protocol):
         self._deadline_s = now_s + within_s
 
     def _arm(self, tick_s: float) -> None:
-        """Check the deadline when it is reached, and at least every `tick_s`, for an earlier one may be set."""
+        """Check the deadline when it is reached, and at least every `tick_s`, for an earlier one may be set.
+
+        One that has passed does not count while a request is handled: it is checked every `tick_s`, too.
+        """
         if self._timer is not None:
             self._timer.cancel()
         left_s = self._deadline_s - self._loop.time()
-        self._timer = self._loop.call_later(max(0.001, min(tick_s, left_s)), self._look, tick_s)
+        wait_s = max(0.001, min(tick_s, left_s)) if left_s > 0 else tick_s
+        self._timer = self._loop.call_later(wait_s, self._look, tick_s)
 
     def _disarm(self) -> None:
         if self._timer is not None:
