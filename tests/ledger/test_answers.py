@@ -22,6 +22,7 @@ from voice_dpki.ledger.state import MemoryState
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import RecordedCertificate
 
 ABSENT = CertDigest(bytes(32))
 
@@ -94,6 +95,26 @@ def test_a_recorded_certificate(world: World) -> None:
     assert found.member == world.state.member("Operator A")
     assert found.age_s == pytest.approx(3)
     assert world.verify(world.answer(digest), digest, with_certificate=False).certificate is None
+
+
+def test_what_is_judged_of_an_answer(world: World) -> None:
+    digest, record = digest_of(world.valid), world.state.record(digest_of(world.valid))
+    member = world.state.member("Operator A")
+    assert record
+    assert member
+    found = world.verify(world.answer(digest), digest)
+    assert found.recorded == RecordedCertificate(
+        digest=digest,
+        status=CertStatus.VALID,
+        height=4,
+        organization="Operator A",
+        not_before_s=record.not_before_s,
+        not_after_s=record.not_after_s,
+        allotment=member.allotment,
+        der=world.valid,
+    )
+    absent = world.verify(world.answer(ABSENT), ABSENT)
+    assert absent.recorded == RecordedCertificate(digest=ABSENT, status=CertStatus.UNKNOWN, height=4)
 
 
 def test_other_statuses(world: World) -> None:

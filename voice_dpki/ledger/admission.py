@@ -1,12 +1,10 @@
 """Admission of certificates: each follows the profile and claims nothing that belongs to another member."""
 
-import re
 from contextlib import suppress
 from functools import lru_cache
 
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
-from voice_dpki.names import Tn
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 MAX_NOT_YET_VALID_S = 30 * 86_400
@@ -14,12 +12,6 @@ MAX_NOT_YET_VALID_S = 30 * 86_400
 
 _CACHED_PROFILES = 8192
 """As many as the verdicts that `signatures` caches; about 3 kB each."""
-
-_SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
-"""SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
-
-_TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
-_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
 
 
 def check_certificate(der: bytes, member: Member, time_s: int) -> CertificateProfile:
@@ -34,14 +26,13 @@ def check_certificate(der: bytes, member: Member, time_s: int) -> CertificatePro
 def check_authority(profile: CertificateProfile, member: Member) -> None:
     """Check that a certificate's numbers, codes and names are all the member's; raises Refused.
 
-    Relying parties repeat this check, because numbers and domains may have moved to another member since the
-    certificate was recorded.
+    Relying parties repeat this check (`x509.recorded`), because numbers and domains may have moved to another
+    member since the certificate was recorded.
     """
-    if profile.tn_auth_list is not None and not profile.tn_auth_list.inside(member.ranges, member.spcs):
+    allotment = member.allotment
+    if not allotment.holds_list_of(profile):
         raise Refused(Refusal.NUMBERS)
-    if not all(_holds_uri(member, uri) for uri in profile.uris):
-        raise Refused(Refusal.NAMES)
-    if not all(member.holds_host(name.lower().removeprefix("*.")) for name in profile.dns_names):
+    if not allotment.holds_hosts_of(profile) or not allotment.holds_uri_numbers_of(profile):
         raise Refused(Refusal.NAMES)
 
 
@@ -89,14 +80,3 @@ def _check_validity(profile: CertificateProfile, time_s: int) -> None:
         raise Refused(Refusal.EXPIRED)
     if profile.not_before_s > time_s + MAX_NOT_YET_VALID_S:
         raise Refused(Refusal.NOT_YET_VALID)
-
-
-def _holds_uri(member: Member, uri: str) -> bool:
-    """Return whether a URI's host and number, if it has any, are the member's; every URN passes."""
-    if found := _SIP_URI.match(uri):
-        user = found["user"] or ""
-        number_ok = not user.startswith("+") or member.holds_number(Tn(user[1:]))
-        return number_ok and member.holds_host(found["host"].lower())
-    if found := _TEL_URI.match(uri):
-        return member.holds_number(Tn(found["number"]))
-    return _URN.match(uri) is not None

@@ -55,6 +55,7 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+from voice_dpki.x509.recorded import RecordedCertificate
 
 MAX_ANSWER_BYTES = 256 * 1024
 """Largest answer about one certificate: certificate, member and proofs, and a header signed by 1000 validators."""
@@ -118,6 +119,21 @@ class Resolution:
     """Height of the header that proves the answer."""
     time_s: float
     age_s: float
+
+    @property
+    def recorded(self) -> RecordedCertificate:
+        """The same for those who judge the certificate (`x509.recorded.judge`)."""
+        record, member = self.record, self.member
+        return RecordedCertificate(
+            digest=self.digest,
+            status=self.status,
+            height=self.height,
+            organization=record.organization if record else "",
+            not_before_s=record.not_before_s if record else 0,
+            not_after_s=record.not_after_s if record else 0,
+            allotment=member.allotment if member else None,
+            der=self.certificate,
+        )
 
 
 _Record = Annotated[str, msgspec.Meta(max_length=4096)]

@@ -24,6 +24,7 @@ from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.transactions import key_id_of
 from voice_dpki.names import Tn, is_printable
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
 from voice_dpki.x509.profile import MAX_NAME_LENGTH
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -142,13 +143,10 @@ class Member:
         """Return the endorsing key with this identifier, or None if the member does not have it."""
         return next((key for key in self.endorsing_keys if key_id_of(key) == key_id), None)
 
-    def holds_number(self, tn: Tn) -> bool:
-        """Return whether one of the member's ranges covers `tn`."""
-        return any(entry.covers(tn) for entry in self.ranges)
-
-    def holds_host(self, host: str) -> bool:
-        """Return whether `host`, in lower case, is one of the member's domains or a name below one."""
-        return any(host == domain or host.endswith("." + domain) for domain in self.domains)
+    @cached_property
+    def allotment(self) -> Allotment:
+        """What the member's certificates may claim."""
+        return Allotment(self.domains, self.ranges, self.spcs)
 
 
 def member_key(organization: str) -> bytes:

@@ -8,25 +8,14 @@ A renewed certificate and the one that replaces it name each other.
 
 import hashlib
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.recorded import CertStatus as CertStatus
 
 KIND = "certificate"
-
-
-class CertStatus(StrEnum):
-    """Status of a certificate. Records hold only the first three; the others follow from time or absence."""
-
-    VALID = "valid"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    NOT_YET_VALID = "not-yet-valid"
-    UNKNOWN = "unknown"
-    """Proved to be absent from the ledger."""
 
 
 RECORDED = frozenset({CertStatus.VALID, CertStatus.SUSPENDED, CertStatus.REVOKED})

@@ -1,0 +1,54 @@
+"""What a certificate claims, and whether its organisation holds it."""
+
+import pytest
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.x509.allotment import Allotment, UriClaim
+from voice_dpki.x509.tnauthlist import TnRange
+
+HELD = Allotment(("a.example",), (TnRange(Tn("493023125000"), 1000),), ("709J",))
+
+
+@pytest.mark.parametrize(
+    ("uri", "host", "number"),
+    [
+        ("sip:+493023125001@a.example", "a.example", "493023125001"),
+        ("SIPS:+493023125001@A.Example:5061", "a.example", "493023125001"),
+        ("sip:alice@sip.a.example", "sip.a.example", None),
+        ("sip:493023125001@a.example", "a.example", None),
+        ("sip:a.example", "a.example", None),
+        ("tel:+493023125001", None, "493023125001"),
+        ("urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6", None, None),
+    ],
+)
+def test_what_a_uri_claims(uri, host, number):
+    assert UriClaim.of(uri) == UriClaim(host, number)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["https://a.example/", "tel:493023125001", "sip:+493023125001@a.example;x=@b.example", "sip:a@b@a.example", ""],
+)
+def test_other_uris_claim_nothing_that_can_be_held(uri):
+    with pytest.raises(MalformedError, match="none of sip, sips, tel and urn"):
+        UriClaim.of(uri)
+
+
+def test_numbers_lie_in_a_range():
+    assert HELD.holds_number(Tn("493023125999"))
+    assert not HELD.holds_number(Tn("493023126000"))
+
+
+@pytest.mark.parametrize(
+    ("host", "held"),
+    [
+        ("a.example", True),
+        ("sip.a.example", True),
+        ("ba.example", False),
+        ("example", False),
+        ("a.example.b", False),
+    ],
+)
+def test_hosts_are_a_domain_or_below_one(host, held):
+    assert HELD.holds_host(host) is held

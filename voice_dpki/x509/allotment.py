@@ -1,0 +1,81 @@
+"""What the ledger allots to a member: domains, telephone numbers and service provider codes.
+
+A certificate claims some of them by its names and its TNAuthList (RFC 8226 §9). Nodes compare the two when they
+record it. Relying parties compare again, because an allotment may have moved to another member since.
+"""
+
+import re
+from dataclasses import dataclass
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.x509.profile import CertificateProfile
+from voice_dpki.x509.tnauthlist import TnRange
+
+_SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
+"""SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
+
+_TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
+_URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class UriClaim:
+    """What a URI in a certificate claims: a host, in lower case, a number, both or, as a URN does, neither.
+
+    The number is the user behind its `+`, in whatever form it is written; digits without `+` are a user's name.
+    """
+
+    host: str | None = None
+    number: Tn | None = None
+
+    @classmethod
+    def of(cls, uri: str) -> "UriClaim":
+        """Read a SIP, SIPS or tel URI, or a URN; raises MalformedError for another URI."""
+        if found := _SIP_URI.match(uri):
+            user = found["user"] or ""
+            return cls(found["host"].lower(), Tn(user[1:]) if user.startswith("+") else None)
+        if found := _TEL_URI.match(uri):
+            return cls(number=Tn(found["number"]))
+        if _URN.match(uri):
+            return cls()
+        raise MalformedError("a certificate's URI is none of sip, sips, tel and urn, or has parameters")
+
+
+@dataclass(frozen=True, slots=True)
+class Allotment:
+    """What one member holds."""
+
+    domains: tuple[str, ...] = ()
+    """Lower-case host names; names below them are the member's too."""
+    ranges: tuple[TnRange, ...] = ()
+    spcs: tuple[str, ...] = ()
+
+    def holds_number(self, tn: Tn) -> bool:
+        """Tell whether one of the ranges covers `tn`."""
+        return any(entry.covers(tn) for entry in self.ranges)
+
+    def holds_host(self, host: str) -> bool:
+        """Tell whether `host`, in lower case, is one of the domains or a name below one."""
+        return any(host == domain or host.endswith("." + domain) for domain in self.domains)
+
+    def holds_hosts_of(self, profile: CertificateProfile) -> bool:
+        """Tell whether the hosts of all names in a certificate are the member's; URIs of other kinds are not."""
+        try:
+            hosts = [UriClaim.of(uri).host for uri in profile.uris]
+        except MalformedError:
+            return False
+        hosts += [name.lower().removeprefix("*.") for name in profile.dns_names]
+        return all(host is None or self.holds_host(host) for host in hosts)
+
+    def holds_uri_numbers_of(self, profile: CertificateProfile) -> bool:
+        """Tell whether the numbers of all URIs in a certificate are the member's; URIs of other kinds are not."""
+        try:
+            numbers = [UriClaim.of(uri).number for uri in profile.uris]
+        except MalformedError:
+            return False
+        return all(number is None or self.holds_number(number) for number in numbers)
+
+    def holds_list_of(self, profile: CertificateProfile) -> bool:
+        """Tell whether every number and code in a certificate's TNAuthList is the member's, if it has a list."""
+        return profile.tn_auth_list is None or profile.tn_auth_list.inside(self.ranges, self.spcs)

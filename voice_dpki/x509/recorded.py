@@ -1,0 +1,327 @@
+"""Recorded certificates: what the ledger says of one, and the one judgement whether it may be trusted for a use.
+
+`judge` runs numbered rules, one function each, that say for which uses they apply. It returns a TrustedCertificate
+or raises CertificateRefused, so code that forgets to judge has no certificate to use. What else a relying party
+must know, for instance whether the certificate covers a caller's number, the TrustedCertificate tells.
+
+The organisation that recorded a certificate is a member of the ledger. Domains and numbers may have moved from it
+to another member since. So a certificate that claims more than its organisation holds now is not trusted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from voice_dpki.codec.telephone import host_in_uri, number_in_uri
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.names import CertDigest, Tn
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
+
+
+class CertStatus(StrEnum):
+    """Status of a certificate. Records hold only the first three; the others follow from time or absence."""
+
+    VALID = "valid"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    UNKNOWN = "unknown"
+    """Proved to be absent from the ledger."""
+
+
+class Use(StrEnum):
+    """What a certificate is to be trusted for."""
+
+    SIGN_CALLS = "sign calls"
+    """Its key signs PASSporTs (RFC 8226)."""
+    KEY_MEDIA = "key media"
+    """Its key signs MIKEY messages of DH-SIGN (RFC 3830 §3.3)."""
+    AUTHENTICATE = "authenticate"
+    """Its key authenticates a device or a gateway (RFC 7296 §2.15)."""
+    ENDORSE = "endorse"
+    """Its key endorses the certificate that replaces it. The ledger judges the new one's claims by themselves."""
+
+
+class Distrust(StrEnum):
+    """Why a certificate is not trusted; the values are stable."""
+
+    NOT_RECORDED = "not-recorded"
+    NOT_A_MEMBER = "not-a-member"
+    REVOKED = "revoked"
+    SUSPENDED = "suspended"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    NOT_GIVEN = "not-given"
+    PROFILE = "profile"
+    SUBJECT = "subject"
+    KEY = "key"
+    KEY_USAGE = "key-usage"
+    CONSTRAINTS = "constraints"
+    NO_NUMBERS = "no-numbers"
+    NUMBERS = "numbers"
+    DOMAIN = "domain"
+    URI_NUMBER = "uri-number"
+    CALLER = "caller"
+
+
+_SENTENCES = {
+    Distrust.NOT_RECORDED: "{it} is not recorded on the ledger",
+    Distrust.NOT_A_MEMBER: "the organisation that recorded {it} is no member of the ledger any more",
+    Distrust.REVOKED: "{it} was revoked on the ledger",
+    Distrust.SUSPENDED: "{it} is suspended on the ledger",
+    Distrust.EXPIRED: "{it} has expired",
+    Distrust.NOT_YET_VALID: "the validity of {it} has not begun",
+    Distrust.NOT_GIVEN: "the inquiry node did not give the certificate that was asked for",
+    Distrust.PROFILE: "{it} cannot be used: {detail}",
+    Distrust.SUBJECT: "{it} cannot be used: its organisation is not the one that recorded it",
+    Distrust.KEY: "{it} cannot be used: its key is not {detail}",
+    Distrust.KEY_USAGE: "{it} cannot be used: its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)",
+    Distrust.CONSTRAINTS: "{it} constrains what it may sign (RFC 8226 §8), which is not supported yet",
+    Distrust.NO_NUMBERS: "{it} has no TNAuthList, so it has authority over no number",
+    Distrust.NUMBERS: "{it} claims numbers that the ledger does not allot to its organisation",
+    Distrust.DOMAIN: "the organisation that recorded {it} does not hold the domain of each of its names",
+    Distrust.URI_NUMBER: "the organisation that recorded {it} is not allotted the number of each of its URIs",
+    Distrust.CALLER: "{it} has no authority over the caller's number",
+}
+
+
+class CertificateRefused(PeerError):
+    """A certificate is not trusted for a use. `code` is for machines; the message calls it "the certificate"."""
+
+    def __init__(self, code: Distrust, detail: str = "") -> None:
+        self.code = code
+        self._detail = detail
+        super().__init__(self.about("the certificate"))
+
+    def about(self, certificate: str) -> str:
+        """Return the sentence about a certificate by another name, for instance "the signer's certificate"."""
+        return _SENTENCES[self.code].format(it=certificate, detail=self._detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCertificate:
+    """What the ledger proves about the certificate that `digest` names. Times are seconds since the Unix epoch."""
+
+    digest: CertDigest
+    status: CertStatus
+    """The status when the ledger was asked; `status_at` says what has become of it."""
+    height: int = 0
+    """Height of the header that proves all this."""
+    organization: str = ""
+    """The organisation that recorded it; empty if it is not recorded."""
+    not_before_s: int = 0
+    not_after_s: int = 0
+    allotment: Allotment | None = None
+    """What the organisation holds now; None if it is no member of the ledger any more."""
+    der: bytes | None = None
+    """The certificate itself, if it was asked for."""
+
+    def status_at(self, now_s: float) -> CertStatus:
+        """Return the status at `now_s`, which time alone may have changed since the ledger was asked."""
+        if self.status in _LASTING:
+            return self.status
+        if now_s > self.not_after_s:
+            return CertStatus.EXPIRED
+        if self.status is CertStatus.SUSPENDED:
+            return self.status
+        return CertStatus.NOT_YET_VALID if now_s < self.not_before_s else CertStatus.VALID
+
+
+_LASTING = frozenset({CertStatus.UNKNOWN, CertStatus.REVOKED, CertStatus.EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedCertificate:
+    """A certificate that `judge` found trustworthy for `use`, and what its organisation holds."""
+
+    use: Use
+    profile: CertificateProfile
+    organization: str
+    allotment: Allotment
+
+    def check_caller(self, caller: Tn) -> None:
+        """Check that the certificate has authority over `caller`, by its numbers or by its service provider codes.
+
+        Raises CertificateRefused. Source: RFC 8226 §9.
+        """
+        listed = self.profile.tn_auth_list
+        if listed is None:
+            raise CertificateRefused(Distrust.NO_NUMBERS)
+        if not listed.covers(caller) and not (listed.spcs and self.allotment.holds_number(caller)):
+            raise CertificateRefused(Distrust.CALLER)
+
+    def check_uri(self, uri: str) -> None:
+        """Check that its organisation holds host and number of a SIP URI, for a party that the certificate names.
+
+        A number also counts without `+` and with separators, because calls are routed by those forms, too
+        (`SipUri.number`). Nodes that record a certificate compare only users that begin with `+` with the ranges.
+        Raises CertificateRefused, and LocalError for a URI that the certificate does not name.
+        """
+        if uri not in self.profile.uris:
+            raise LocalError("the certificate does not name the party whose URI is to be checked")
+        host, number = host_in_uri(uri), number_in_uri(uri)
+        if host is None or not self.allotment.holds_host(host):
+            raise CertificateRefused(Distrust.DOMAIN)
+        if number is not None and not self.allotment.holds_number(number):
+            raise CertificateRefused(Distrust.URI_NUMBER)
+
+
+def judge(
+    recorded: RecordedCertificate, use: Use, now_s: float, *, presented: CertificateProfile | None = None
+) -> TrustedCertificate:
+    """Judge whether a certificate may be trusted for `use` at `now_s`; raises CertificateRefused.
+
+    `presented` is the certificate if the peer sent it; otherwise the ledger gave it. Raises LocalError if the
+    ledger was asked about another certificate than the presented one.
+    """
+    if presented is not None and presented.digest != recorded.digest:
+        raise LocalError("the ledger was asked about another certificate than the one to judge")
+    allotment = check_standing(recorded, now_s)
+    profile = presented or _given(recorded)
+    for rule in RULES:
+        if use in rule.uses:
+            rule.check(_Case(use, profile, recorded.organization, allotment))
+    return TrustedCertificate(use, profile, recorded.organization, allotment)
+
+
+def check_standing(recorded: RecordedCertificate, now_s: float) -> Allotment:
+    """Check the rules that need no certificate, and return what its organisation holds; raises CertificateRefused.
+
+    Rule 1: it is recorded. Rule 2: the organisation that recorded it is still a member. Rule 3: it is valid now.
+    """
+    if recorded.status is CertStatus.UNKNOWN:
+        raise CertificateRefused(Distrust.NOT_RECORDED)
+    if recorded.allotment is None:
+        raise CertificateRefused(Distrust.NOT_A_MEMBER)
+    status = recorded.status_at(now_s)
+    if status is not CertStatus.VALID:
+        raise CertificateRefused(_NOT_VALID[status])
+    return recorded.allotment
+
+
+_NOT_VALID = {
+    CertStatus.REVOKED: Distrust.REVOKED,
+    CertStatus.SUSPENDED: Distrust.SUSPENDED,
+    CertStatus.EXPIRED: Distrust.EXPIRED,
+    CertStatus.NOT_YET_VALID: Distrust.NOT_YET_VALID,
+}
+
+
+def check_fitness(profile: CertificateProfile, use: Use) -> None:
+    """Check the rules for `use` that depend on the certificate alone; raises CertificateRefused.
+
+    A caller that has the certificate before the ledger's answer checks these first; `judge` checks them again.
+    """
+    for rule in FITNESS:
+        if use in rule.uses:
+            rule.check(_Case(use, profile, "", Allotment()))
+
+
+class _Case(NamedTuple):
+    """What a rule looks at."""
+
+    use: Use
+    profile: CertificateProfile
+    organization: str
+    allotment: Allotment
+
+
+class Rule(NamedTuple):
+    """A rule about a certificate of good standing. Its check raises CertificateRefused."""
+
+    number: int
+    check: Callable[[_Case], None]
+    uses: frozenset[Use]
+
+
+def _given(recorded: RecordedCertificate) -> CertificateProfile:
+    """Rule 4: the ledger gave the certificate that was asked for, and it follows the profile."""
+    if recorded.der is None or digest_of(recorded.der) != recorded.digest:
+        raise CertificateRefused(Distrust.NOT_GIVEN)
+    try:
+        return _read_profile(recorded.der)
+    except ProfileError as error:
+        raise CertificateRefused(Distrust.PROFILE, str(error)) from None
+
+
+def _check_subject(case: _Case) -> None:
+    """Rule 5: the subject's organisation is the one that recorded it. An anonymous subject is nobody's to trust."""
+    if case.profile.organization != case.organization:
+        raise CertificateRefused(Distrust.SUBJECT)
+
+
+_KEYS = {
+    Use.SIGN_CALLS: ("ES256", "ECDSA on P-256 (RFC 8225 §4.2)"),
+    Use.KEY_MEDIA: ("PS256", "RSA, and MIKEY has no other signature (RFC 3830 §6.5)"),
+}
+
+
+def _check_key(case: _Case) -> None:
+    """Rule 6: the key is of the kind that the use signs with."""
+    algorithm, name = _KEYS[case.use]
+    if case.profile.key_algorithm != algorithm:
+        raise CertificateRefused(Distrust.KEY, name)
+
+
+def _check_key_usage(case: _Case) -> None:
+    """Rule 7: the key may sign (RFC 5280 §4.2.1.3)."""
+    if not case.profile.may_sign():
+        raise CertificateRefused(Distrust.KEY_USAGE)
+
+
+def _check_constraints(case: _Case) -> None:
+    """Rule 8: the certificate does not constrain claims, for constraints are not enforced yet (RFC 8226 §8)."""
+    if case.profile.claim_constraints:
+        raise CertificateRefused(Distrust.CONSTRAINTS)
+
+
+def _check_has_numbers(case: _Case) -> None:
+    """Rule 9: the certificate lists numbers that it may sign for (RFC 8226 §9)."""
+    if case.profile.tn_auth_list is None:
+        raise CertificateRefused(Distrust.NO_NUMBERS)
+
+
+def _check_numbers(case: _Case) -> None:
+    """Rule 10: it claims no numbers and codes beyond those that the ledger allots (RFC 8224 §7.1, RFC 8226 §9)."""
+    if not case.allotment.holds_list_of(case.profile):
+        raise CertificateRefused(Distrust.NUMBERS)
+
+
+def _check_domains(case: _Case) -> None:
+    """Rule 11: the hosts of all its names are its organisation's (ITU-T X.1409)."""
+    if not case.allotment.holds_hosts_of(case.profile):
+        raise CertificateRefused(Distrust.DOMAIN)
+
+
+def _check_uri_numbers(case: _Case) -> None:
+    """Rule 12: the numbers of all its URIs are its organisation's (ITU-T X.1409)."""
+    if not case.allotment.holds_uri_numbers_of(case.profile):
+        raise CertificateRefused(Distrust.URI_NUMBER)
+
+
+_RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.AUTHENTICATE})
+_CALLS = frozenset({Use.SIGN_CALLS})
+
+FITNESS = (
+    Rule(6, _check_key, frozenset(_KEYS)),
+    Rule(7, _check_key_usage, _RELYING),
+    Rule(8, _check_constraints, _CALLS),
+    Rule(9, _check_has_numbers, _CALLS),
+)
+"""The rules that hold whatever the ledger says."""
+
+RULES = (
+    Rule(5, _check_subject, _RELYING),
+    *FITNESS,
+    Rule(10, _check_numbers, _RELYING),
+    Rule(11, _check_domains, _RELYING),
+    Rule(12, _check_uri_numbers, _RELYING),
+)
+"""The rules about a certificate of good standing, in their order."""
+
+_read_profile = lru_cache(maxsize=4096)(read_profile)
+"""A cache, for there are few signers and many calls: each certificate is parsed once."""
