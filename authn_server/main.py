@@ -10,7 +10,7 @@ from typing import NamedTuple
 from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
 from authn_server.service import AuthnService
-from authn_server.standing import followed, status_now
+from authn_server.standing import check_now, followed
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
@@ -19,6 +19,7 @@ from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.atis import SIGNING_PATH
+from voice_dpki.stir.sign import SigningRefused
 
 HELP = f"""\
 Signs calls (STIR/SHAKEN) for the telephone numbers that its certificate has authority over.
@@ -90,11 +91,11 @@ def _judged(setup: AuthnSetup) -> _Judged:
         return _Judged("could", "not asked, for there is no [ledger]: the certificate must be recorded there")
     where = f"{access.genesis.chain_id}, asked at {access.url}"
     try:
-        refusal = asyncio.run(status_now(access, follow, setup.credential.profile, SystemClock()))
+        asyncio.run(check_now(access, follow, setup.credential.profile, SystemClock()))
     except InquiryError as error:
         return _Judged("could", f"{where}: {error}, so it is not known whether the certificate is valid there")
-    if refusal is not None:
-        return _Judged("cannot", f"{where}: {refusal}")
+    except SigningRefused as refused:
+        return _Judged("cannot", f"{where}: {refused}")
     return _Judged("can", f"{where}: the certificate is valid")
 
 

@@ -18,10 +18,10 @@ from authn_server.config import FollowConfig
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.ledger import LedgerAccess, signer_record
+from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.metrics import Health
 from voice_dpki.stir.sign import SigningRefused
-from voice_dpki.stir.standing import refusal_of
+from voice_dpki.stir.standing import check_own_certificate
 from voice_dpki.x509.profile import CertificateProfile
 
 log = logging.getLogger(__name__)
@@ -86,19 +86,19 @@ class LedgerStanding:
         self._config = config
         self._clock = clock
         self._heard_s = clock.steady_s()
-        self._refusal: SigningRefused | None = None
+        self._refusal = ""
+        """Why verifiers would refuse the certificate, as the ledger last said; empty if they accept it."""
         self._silence = NOT_ASKED
         """Why the last inquiry had no answer; empty if it had one."""
         self._asking: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Raise SigningRefused for a bad status that the ledger confirms now; a good status needs no inquiry."""
-        if self._forbidden() is None:
+        if not self._problem():
             return
         await self.ask()
-        refusal = self._forbidden()
-        if refusal is not None:
-            raise refusal
+        if problem := self._problem():
+            raise SigningRefused("not-on-ledger", problem)
 
     async def ask(self) -> None:
         """Ask for the status; concurrent callers share one inquiry, so that refused calls cannot flood the node."""
@@ -124,10 +124,9 @@ class LedgerStanding:
 
     def health(self) -> Health:
         """Return whether it may sign, if not, why, and for how long the ledger has been silent."""
-        refusal = self._forbidden()
+        problem = self._problem()
         heard = f"silent for {self._unheard_s():.0f} s: {self._silence}" if self._silence else "followed"
-        facts = {"ledger": heard} | ({"reason": str(refusal)} if refusal else {})
-        return Health(ok=refusal is None, facts=facts)
+        return Health(ok=not problem, facts={"ledger": heard} | ({"reason": problem} if problem else {}))
 
     async def _ask(self) -> None:
         try:
@@ -135,16 +134,23 @@ class LedgerStanding:
         except InquiryError as error:
             self._hear_nothing(str(error))
         else:
-            self._hear(refusal_of(self._profile, signer_record(resolution)))
-        CAN_SIGN.set(self._forbidden() is None)
+            self._hear(self._refusal_by(resolution))
+        CAN_SIGN.set(not self._problem())
         UNHEARD_S.set(self._unheard_s() if self._silence else 0.0)
 
-    def _hear(self, refusal: SigningRefused | None) -> None:
+    def _refusal_by(self, resolution: Resolution) -> str:
+        try:
+            check_own_certificate(self._profile, resolution.recorded, self._clock.now_s())
+        except SigningRefused as refused:
+            return str(refused)
+        return ""
+
+    def _hear(self, refusal: str) -> None:
         self._heard_s = self._clock.steady_s()
-        if self._silence == NOT_ASKED or str(refusal) != str(self._refusal):
-            told = log.info if refusal is None else log.error
-            text = "the ledger holds the certificate valid" if refusal is None else "signing stopped"
-            told(text, extra={"fields": {"reason": str(refusal)} if refusal else {}})
+        if self._silence == NOT_ASKED or refusal != self._refusal:
+            told = log.error if refusal else log.info
+            text = "signing stopped" if refusal else "the ledger holds the certificate valid"
+            told(text, extra={"fields": {"reason": refusal} if refusal else {}})
         elif self._silence:
             log.info("the ledger tells the certificate's status again")
         self._refusal, self._silence = refusal, ""
@@ -154,11 +160,10 @@ class LedgerStanding:
             log.warning("the ledger does not tell the certificate's status", extra={"fields": {"reason": why}})
         self._silence = why
 
-    def _forbidden(self) -> SigningRefused | None:
-        if self._refusal is None and self._config.when_unheard == "refuse" and self._too_long_unheard():
-            return SigningRefused(
-                "not-on-ledger", "the ledger has not told for too long what this server's certificate is worth"
-            )
+    def _problem(self) -> str:
+        """Return why nothing may be signed now; empty if nothing known forbids it."""
+        if not self._refusal and self._config.when_unheard == "refuse" and self._too_long_unheard():
+            return "the ledger has not told for too long what this server's certificate is worth"
         return self._refusal
 
     def _too_long_unheard(self) -> bool:
@@ -190,13 +195,12 @@ async def followed(
             await standing.close()
 
 
-async def status_now(
-    access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock
-) -> SigningRefused | None:
-    """Ask the ledger once; return why calls must not be signed with the certificate, or None if they may be.
+async def check_now(access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock) -> None:
+    """Ask the ledger once whether verifiers accept the certificate; raises SigningRefused and InquiryError.
 
     The trust file is read and not written: who checks a configuration may not be who runs the server, and the file
-    would be theirs. Raises InquiryError.
+    would be theirs.
     """
     async with access.client(clock, config.timeout_s, keeps_trust=False) as client:
-        return refusal_of(profile, signer_record(await client.resolve(profile.digest)))
+        resolution = await client.resolve(profile.digest)
+    check_own_certificate(profile, resolution.recorded, clock.now_s())

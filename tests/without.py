@@ -19,8 +19,10 @@ from sip_testbed import conversation, proxy_calls
 from sip_testbed.proxy_stir import NOT_VALIDATED
 from voice_dpki.mikey import steps
 from voice_dpki.stir import verify
-from voice_dpki.stir.verify import KeyMgmt, SdpBinding, SignerRecord, SignerStatus
+from voice_dpki.stir.verify import KeyMgmt, SdpBinding
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import read_profile
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
 Removal = tuple[Any, str, Callable[..., Any]]
 """An object, the name of its attribute, and what to put in the check's place."""
@@ -32,19 +34,24 @@ def _nothing(*given: object) -> None:
 
 def _believed(offered: Path | None) -> tuple[Removal, ...]:
     """Take every certificate for recorded and valid; one that the ledger lacks is `offered`, as an x5u might do."""
-    certificate, authority = verify._certificate, verify._authority
+    certificate = verify._certificate
 
-    def check(examined: Any, record: SignerRecord, now_s: float) -> Any:
-        der = record.certificate or (offered.read_bytes() if offered else b"")
-        organization = record.organization or str(read_profile(der).organization)
-        believed = replace(record, status=SignerStatus.VALID, certificate=der, organization=organization)
+    def check(examined: Any, recorded: RecordedCertificate, now_s: float) -> Any:
+        der = recorded.der or (offered.read_bytes() if offered else b"")
+        profile = read_profile(der)
+        assert profile.tn_auth_list
+        believed = replace(
+            recorded,
+            status=CertStatus.VALID,
+            organization=str(profile.organization),
+            not_before_s=profile.not_before_s,
+            not_after_s=profile.not_after_s,
+            allotment=recorded.allotment or Allotment(ranges=profile.tn_auth_list.ranges),
+            der=der,
+        )
         return certificate(examined, believed, now_s)
 
-    def allotted(orig: Any, profile: Any, record: SignerRecord) -> None:
-        """Have the holder of a certificate that nobody recorded hold the numbers in it."""
-        authority(orig, profile, record if record.ranges else replace(record, ranges=profile.tn_auth_list.ranges))
-
-    return (verify, "_certificate", check), (verify, "_authority", allotted)
+    return ((verify, "_certificate", check),)
 
 
 async def _forever(*given: object) -> None:

@@ -9,10 +9,10 @@ from prometheus_client import Counter, Histogram
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.ledger import signer_record
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
+from voice_dpki.stir.verify import Step, VerificationFailed
 from voice_dpki.wire.ledger.subscription import Subscription
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
 LOOKUPS = Counter(
     "voice_dpki_signer_lookups", "Signers looked up on the ledger, by status or failure.", ["outcome"]
@@ -41,7 +41,7 @@ class LedgerResolver:
         self._subscription = subscription
         self._tracer = tracer
 
-    async def look_up(self, digest: CertDigest) -> SignerRecord:
+    async def look_up(self, digest: CertDigest) -> RecordedCertificate:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
         began_s = perf_counter()
         held = self._subscription.held(digest)
@@ -52,10 +52,9 @@ class LedgerResolver:
         except InquiryError as error:
             self._note(error.code, began_s, ok=False)
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
-        record = signer_record(resolution)
-        ok = record.status is SignerStatus.VALID
-        self._note(record.status, began_s, ok=ok, height=resolution.height, held=held is not None)
-        return record
+        ok = resolution.status is CertStatus.VALID
+        self._note(resolution.status, began_s, ok=ok, height=resolution.height, held=held is not None)
+        return resolution.recorded
 
     def _note(self, outcome: str, began_s: float, *, ok: bool, **facts: object) -> None:
         seconds = perf_counter() - began_s

@@ -18,7 +18,6 @@ from voice_dpki.stir.verify import (
     Examined,
     Policy,
     SdpBinding,
-    SignerRecord,
     Step,
     Verdict,
     VerificationFailed,
@@ -27,6 +26,7 @@ from voice_dpki.stir.verify import (
     judge,
     verdict_of,
 )
+from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ VERDICTS = Counter("voice_dpki_verdicts", "Verdicts, by verstat and by the step 
 class Resolver(Protocol):
     """Something that looks signers up on the ledger."""
 
-    async def look_up(self, digest: CertDigest) -> SignerRecord:
+    async def look_up(self, digest: CertDigest) -> RecordedCertificate:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
         ...
 
@@ -76,10 +76,10 @@ class VerifyService:
     async def _judge(self, examined: Examined) -> Verdict:
         signer = ""
         try:
-            record = await self._resolver.look_up(examined.digest)
-            signer = record.organization
+            recorded = await self._resolver.look_up(examined.digest)
+            signer = recorded.organization
             now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
-            return judge(examined, record, self._policy, self._replays, now_s, steady_s)
+            return judge(examined, recorded, self._policy, self._replays, now_s, steady_s)
         except VerificationFailed as failure:
             return verdict_of(failure, signer, examined.digest)
 

@@ -59,7 +59,7 @@ class Followed:
     """A standing, the ledger that it asks and the time that it lives in."""
 
     def __init__(self, profile, **options):
-        self.clock = SettableClock(1_790_000_000)
+        self.clock = SettableClock(profile.not_before_s)
         self.ledger = ToldLedger(profile)
         config = FollowConfig(url="http://127.0.0.1:1", genesis="genesis.json", **options)
         self.standing = LedgerStanding(self.ledger, profile, config, self.clock)

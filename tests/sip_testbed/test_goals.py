@@ -21,6 +21,7 @@ from sip_testbed.network import path_config
 from sip_testbed.path import PathConfig, make_attack
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, OUTSIDE, Site
 from sip_testbed.scenarios import SCENARIOS, Key, Scenario
+from tests.recorded import absent, recorded
 from tests.without import removals
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.names import Tn
@@ -34,15 +35,15 @@ from voice_dpki.stir.sign import SigningRequest, make_credential, sign_shaken
 from voice_dpki.stir.verify import (
     Call,
     Policy,
-    SignerRecord,
-    SignerStatus,
     Verdict,
     VerificationFailed,
     Verstat,
     examine,
     judge,
 )
-from voice_dpki.x509.profile import read_profile
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.profile import digest_of, read_profile
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
 ROOT = Path(__file__).parents[2]
 CLOCK, RANDOM = SystemClock(), SystemRandom()
@@ -68,16 +69,17 @@ class Way:
         file = self.site.config("path", path_config(self.site, attack, self.credential))
         self.attack = make_attack(load_config(file, PathConfig), file, CLOCK, RANDOM)
         self.rewrites_sdp = attack.rewrites_sdp
-        status = {Key.UNRECORDED: SignerStatus.UNKNOWN, Key.REVOKED: SignerStatus.REVOKED}
-        self.status = status.get(attack.key, SignerStatus.VALID)
+        status = {Key.UNRECORDED: CertStatus.UNKNOWN, Key.REVOKED: CertStatus.REVOKED}
+        self.status = status.get(attack.key, CertStatus.VALID)
 
     @property
-    def record(self) -> SignerRecord:
+    def recorded(self) -> RecordedCertificate:
         """What the ledger says of the certificate that the attacker signs with, or Operator A."""
-        if self.status is SignerStatus.UNKNOWN:
-            return SignerRecord(self.status)
+        if self.status is CertStatus.UNKNOWN:
+            return absent(digest_of(self.credential.der))
         operator = OPERATORS[0]
-        return SignerRecord(self.status, self.credential.der, operator.organization, (operator.numbers,))
+        held = Allotment((operator.domain,), (operator.numbers,))
+        return recorded(self.credential.der, held, operator.organization, status=self.status)
 
     def signed(self, caller: Tn) -> Request:
         """An INVITE as it leaves Operator A's proxy."""
@@ -109,7 +111,7 @@ class Way:
         identity = request.headers["Identity"]
         call = Call(caller, Destinations((facts.called,)), time_s, identity, facts.key_mgmt, facts.sdp)
         examined = examine(call, Policy(), CLOCK.now_s())
-        return judge(examined, self.record, Policy(), self.replays, CLOCK.now_s())
+        return judge(examined, self.recorded, Policy(), self.replays, CLOCK.now_s())
 
     async def attacked(self) -> Request:
         """An INVITE that has passed the attacker, who heard an earlier one if need be."""

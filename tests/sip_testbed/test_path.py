@@ -7,6 +7,7 @@ from sipmessage import Request
 
 from sip_testbed import path
 from sip_testbed.path import PathConfig, make_attack
+from tests.recorded import recorded
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
@@ -18,13 +19,12 @@ from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verify import (
     Call,
     Policy,
-    SignerRecord,
-    SignerStatus,
     Step,
     VerificationFailed,
     examine,
     judge,
 )
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -85,8 +85,8 @@ def verify(folder: Path, request: Request, caller: str) -> None:
         (KEY_MGMT,),
     )
     examined = examine(call, Policy(), CLOCK.now_s())
-    record = SignerRecord(SignerStatus.VALID, (folder / "thief.der").read_bytes(), "Operator A", (RANGE,))
-    judge(examined, record, Policy(), ReplayCache(100, 120), CLOCK.now_s(), steady_s=0)
+    said = recorded((folder / "thief.der").read_bytes(), Allotment(ranges=(RANGE,)))
+    judge(examined, said, Policy(), ReplayCache(100, 120), CLOCK.now_s(), steady_s=0)
 
 
 async def test_a_number_of_somebody_else_is_claimed(folder: Path) -> None:

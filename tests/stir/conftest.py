@@ -2,14 +2,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.recorded import recorded
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
-from voice_dpki.stir.verify import Call, Policy, SignerRecord, SignerStatus, Verdict, examine, judge
+from voice_dpki.stir.verify import Call, Policy, Verdict, examine, judge
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, read_profile
+from voice_dpki.x509.recorded import RecordedCertificate
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 NOW_S = 1_790_000_000
@@ -23,7 +26,7 @@ class Operator:
     signer: LocalSigner
     der: bytes
     credential: Credential
-    record: SignerRecord
+    record: RecordedCertificate
 
     def request(self, **changes) -> SigningRequest:
         given = SigningRequest(
@@ -55,8 +58,7 @@ def make_operator(now_s=NOW_S, *, listed=TnAuthList(ranges=(RANGE_A,)), signer=N
     }
     der = build_certificate(signer, tn_auth_list=listed, **options)
     credential = make_credential(signer, read_profile(der), "https://certs.a.example/{digest}.der", now_s)
-    record = SignerRecord(SignerStatus.VALID, der, "Operator A", (RANGE_A,))
-    return Operator(signer, der, credential, record)
+    return Operator(signer, der, credential, recorded(der, Allotment(ranges=(RANGE_A,))))
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Verifier:
     def __post_init__(self) -> None:
         self.replays = ReplayCache(1000, 120)
 
-    def verify(self, call: Call, record: SignerRecord) -> Verdict:
+    def verify(self, call: Call, record: RecordedCertificate) -> Verdict:
         examined = examine(call, self.policy, self.now_s)
         return judge(examined, record, self.policy, self.replays, self.now_s, steady_s=self.now_s)
 

@@ -20,7 +20,6 @@ from voice_dpki.stir.sign import make_credential
 from voice_dpki.stir.verify import (
     KeyMgmt,
     Policy,
-    SignerStatus,
     Step,
     VerificationFailed,
     Verstat,
@@ -28,8 +27,10 @@ from voice_dpki.stir.verify import (
     judge,
     verdict_of,
 )
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
+from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 from .conftest import make_operator
@@ -174,11 +175,10 @@ def test_a_call_to_one_of_several_signed_destinations(operator, verifier):
 @pytest.mark.parametrize(
     ("status", "match"),
     [
-        (SignerStatus.UNKNOWN, "not recorded"),
-        (SignerStatus.REVOKED, "revoked"),
-        (SignerStatus.SUSPENDED, "suspended"),
-        (SignerStatus.EXPIRED, "expired"),
-        (SignerStatus.NOT_YET_VALID, "not begun"),
+        (CertStatus.UNKNOWN, "not recorded"),
+        (CertStatus.REVOKED, "revoked"),
+        (CertStatus.SUSPENDED, "suspended"),
+        (CertStatus.EXPIRED, "expired"),
     ],
 )
 def test_signers_that_the_ledger_does_not_hold_valid(operator, verifier, status, match):
@@ -187,10 +187,32 @@ def test_signers_that_the_ledger_does_not_hold_valid(operator, verifier, status,
     assert verdict.verstat is Verstat.FAILED
 
 
+def test_a_signer_whose_validity_has_not_begun(operator, verifier):
+    record = replace(operator.record, status=CertStatus.NOT_YET_VALID, not_before_s=NOW_S + 1)
+    refused(verifier, operator.call(), record, Step.CERTIFICATE, "not begun")
+
+
+def test_a_signer_whose_operator_was_removed(operator, verifier):
+    record = replace(operator.record, status=CertStatus.REVOKED, allotment=None)
+    refused(verifier, operator.call(), record, Step.CERTIFICATE, "no member of the ledger any more")
+
+
+def test_a_signer_with_a_domain_that_moved_to_another_operator(operator, verifier):
+    call, record = signed_with(operator, generate_es256(), dns_names=["sti.a.example"])
+    held = replace(record, allotment=replace(record.allotment, domains=("a.example",)))
+    assert verifier.verify(call, held).verstat is Verstat.PASSED
+    refused(verifier, call, record, Step.CERTIFICATE, "does not hold the domain")
+
+
 def test_the_certificate_is_the_one_that_was_asked_for(operator, new_operator, verifier):
     for der in (new_operator().der, None):
-        record = replace(operator.record, certificate=der)
+        record = replace(operator.record, der=der)
         refused(verifier, operator.call(), record, Step.LEDGER, "did not give the certificate")
+
+
+def test_the_ledger_must_have_been_asked_about_the_signer(operator, new_operator, verifier):
+    with pytest.raises(LocalError, match="another certificate"):
+        verifier.verify(operator.call(), new_operator().record)
 
 
 def test_the_certificates_organisation_is_that_of_the_record(operator, verifier):
@@ -207,11 +229,11 @@ def signed_with(operator, signer, payload=None, **certificate):
         "not_after_s": NOW_S + 9,
     }
     random = type("Random", (), {"token": staticmethod(bytes)})()
-    certificate.setdefault("tn_auth_list", TnAuthList(ranges=operator.record.ranges))
+    certificate.setdefault("tn_auth_list", TnAuthList(ranges=operator.record.allotment.ranges))
     der = build_certificate(signer, **{**options, **certificate}, random=random)
     url = f"https://certs.a.example/{digest_of(der).hex()}"
     call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, payload=payload, info=url)
-    return call, replace(operator.record, certificate=der)
+    return call, replace(operator.record, digest=digest_of(der), der=der)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +273,9 @@ def test_rsa_signs_no_calls(operator, verifier):
 
 def test_a_service_provider_code_stands_for_what_the_ledger_allots(operator, verifier):
     call, record = signed_with(operator, generate_es256(), tn_auth_list=TnAuthList(("709J",)))
-    assert verifier.verify(call, replace(record, spcs=("709J",))).verstat is Verstat.PASSED
-    narrow = replace(record, spcs=("709J",), ranges=(TnRange(Tn("493023125500"), 2),))
+    coded = replace(record, allotment=replace(record.allotment, spcs=("709J",)))
+    assert verifier.verify(call, coded).verstat is Verstat.PASSED
+    narrow = replace(record, allotment=Allotment((), (TnRange(Tn("493023125500"), 2),), ("709J",)))
     refused(verifier, call, narrow, Step.AUTHORITY, "no authority")
 
 
@@ -327,7 +350,7 @@ def test_a_replay_with_the_other_signature_that_anyone_can_make(operator, verifi
 def test_a_changed_copy_does_not_use_up_the_signature(operator, verifier):
     call = operator.call()
     refused(verifier, replace(call, key_mgmt=()), operator.record, Step.KEY_MGMT)
-    refused(verifier, call, replace(operator.record, status=SignerStatus.REVOKED), Step.CERTIFICATE)
+    refused(verifier, call, replace(operator.record, status=CertStatus.REVOKED), Step.CERTIFICATE)
     assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
 
 
@@ -435,11 +458,13 @@ def test_certificates_that_constrain_claims_neither_sign_nor_pass(operator, veri
     signer = generate_es256()
     der = constrained(signer, oid)
     url = "https://certs.a.example/{digest}.der"
-    with pytest.raises(LocalError, match="constrains what may be signed"):
+    with pytest.raises(LocalError, match="constrains what it may sign"):
         make_credential(signer, read_profile(der), url, NOW_S)
     url = url.format(digest=digest_of(der).hex())
     call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, info=url)
-    verdict = refused(verifier, call, replace(operator.record, certificate=der), Step.CONSTRAINTS, "constrains")
+    verdict = refused(
+        verifier, call, replace(operator.record, digest=digest_of(der), der=der), Step.CONSTRAINTS, "constrains"
+    )
     assert verdict.verstat is Verstat.NONE
 
 

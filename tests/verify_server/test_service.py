@@ -9,6 +9,7 @@ import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from tests.clocks import SettableClock
+from tests.recorded import absent, recorded
 from verify_server.config import load_setup
 from verify_server.service import VerifyService
 from voice_dpki.clock_health import HEALTH
@@ -21,7 +22,9 @@ from voice_dpki.shell.limits import SAY_AGAIN_S
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.body import body_digest
-from voice_dpki.stir.verify import SignerRecord, SignerStatus, Step, VerificationFailed
+from voice_dpki.stir.verify import Step, VerificationFailed
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.recorded import CertStatus
 
 from .conftest import RANGE_A, TOKEN, verification
 
@@ -36,13 +39,13 @@ class ToldResolver:
         self.records = {}
         self.reachable = True
 
-    def tell(self, digest, der, status=SignerStatus.VALID):
-        self.records[digest] = SignerRecord(status, der, "Operator A", (RANGE_A,))
+    def tell(self, digest, der, status=CertStatus.VALID):
+        self.records[digest] = recorded(der, Allotment(ranges=(RANGE_A,)), status=status)
 
     async def look_up(self, digest):
         if not self.reachable:
             raise VerificationFailed(Step.LEDGER, "the inquiry node does not answer")
-        return self.records.get(digest, SignerRecord(SignerStatus.UNKNOWN))
+        return self.records.get(digest, absent(digest))
 
 
 class Domain:
@@ -161,7 +164,7 @@ async def test_revoked_a_moment_ago(domain):
     domain.resolver.tell(domain.digest, domain.der)
     first, second = domain.caller.identity(domain.der), domain.caller.identity(domain.der)
     assert (await domain.verdict(verification(first)))["verstat"] == "TN-Validation-Passed"
-    domain.resolver.tell(domain.digest, domain.der, SignerStatus.REVOKED)
+    domain.resolver.tell(domain.digest, domain.der, CertStatus.REVOKED)
     verdict = await domain.verdict(verification(second))
     assert (verdict["step"], verdict["signer"]) == ("E17 certificate", "Operator A")
     assert "revoked" in verdict["reasondesc"]

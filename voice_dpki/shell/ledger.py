@@ -8,11 +8,9 @@ from pathlib import Path
 
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, VoiceDpkiError
-from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.shell.config import read_file, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
-from voice_dpki.stir.verify import SignerRecord, SignerStatus
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.wire.ledger.subscription import Subscription
 
@@ -92,19 +90,6 @@ class LedgerAccess:
             subscription = Subscription(client, max_entries=max_entries, witnesses=witnesses)
             await opened.enter_async_context(subscription.following())
             yield subscription
-
-
-def signer_record(resolution: Resolution) -> SignerRecord:
-    """Translate the ledger's answer about a certificate into STIR's record of a signer."""
-    member = resolution.member
-    return SignerRecord(
-        status=SignerStatus(resolution.status.value),
-        certificate=resolution.certificate,
-        organization=resolution.record.organization if resolution.record else "",
-        ranges=member.ranges if member else (),
-        spcs=member.spcs if member else (),
-        is_member=member is not None,
-    )
 
 
 def read_genesis(path: Path) -> Genesis:

@@ -11,6 +11,7 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digests, signing_input_of
 from voice_dpki.stir.x5u import url_for
 from voice_dpki.x509.profile import CertificateProfile
+from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
 from voice_dpki.x509.tnauthlist import TnRange
 
 DEFAULT_MAX_SKEW_S = 60.0
@@ -73,17 +74,14 @@ def make_credential(
     `info_template` is an http or https URL whose last path element is `{digest}`, optionally with .der or .pem.
     Raises LocalError with the reason.
     """
-    reasons = (
-        (signer.public_key_der != profile.public_key_der, "the private key is not the certificate's"),
-        (profile.key_algorithm != "ES256", "its key is not ECDSA on P-256, as calls are signed (RFC 8225 §4.2)"),
-        (not profile.may_sign(), "its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)"),
-        (not profile.valid_at(now_s), "its validity has not begun or is over"),
-        (profile.tn_auth_list is None, "it has no TNAuthList, so it gives authority over no number (RFC 8226 §9)"),
-        (profile.claim_constraints, "it constrains what may be signed (RFC 8226 §8), which is not supported yet"),
-    )
-    for holds, sentence in reasons:
-        if holds:
-            raise LocalError(f"the certificate cannot sign calls: {sentence}")
+    if signer.public_key_der != profile.public_key_der:
+        raise LocalError("the certificate cannot sign calls: the private key is not the certificate's")
+    if not profile.valid_at(now_s):
+        raise LocalError("the certificate cannot sign calls: its validity has not begun or is over")
+    try:
+        check_fitness(profile, Use.SIGN_CALLS)
+    except CertificateRefused as refused:
+        raise LocalError(f"the certificate cannot sign calls: {refused.about('it')}") from None
     try:
         info = url_for(info_template, profile.digest)
     except MalformedError as error:

@@ -9,9 +9,8 @@ this project's own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from functools import lru_cache
 
-from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import CertDigest, Tn, ascii_lower
 from voice_dpki.stir.identity import IdentityHeader, InfoFormError
 from voice_dpki.stir.passport import (
@@ -25,8 +24,9 @@ from voice_dpki.stir.passport import (
 from voice_dpki.stir.replay import ReplayCache, replay_key
 from voice_dpki.stir.x5u import digest_in
 from voice_dpki.x509.keys import SignatureError, verify_signature
-from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
-from voice_dpki.x509.tnauthlist import TnRange
+from voice_dpki.x509.profile import CertificateProfile
+from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, TrustedCertificate, Use
+from voice_dpki.x509.recorded import judge as judge_certificate
 
 
 class Verstat(StrEnum):
@@ -156,31 +156,6 @@ class Policy:
     """Refuse calls whose session description is not signed."""
 
 
-class SignerStatus(StrEnum):
-    """Status of a certificate on the ledger."""
-
-    VALID = "valid"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    NOT_YET_VALID = "not-yet-valid"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class SignerRecord:
-    """What the ledger proves about the certificate that a token names."""
-
-    status: SignerStatus
-    certificate: bytes | None = None
-    organization: str = ""
-    ranges: tuple[TnRange, ...] = ()
-    """Number ranges that the ledger allots to the organisation."""
-    spcs: tuple[str, ...] = ()
-    is_member: bool = True
-    """Whether the organisation is still a member of the ledger."""
-
-
 @dataclass(frozen=True, slots=True)
 class Examined:
     """A call whose token is well formed and agrees with the signalling; the signer is not known yet."""
@@ -190,15 +165,6 @@ class Examined:
     claims: ShakenClaims
     digest: CertDigest
     """H(CERT) of the signer, to be looked up on the ledger."""
-
-
-_NOT_VALID = {
-    SignerStatus.UNKNOWN: "the signer's certificate is not recorded on the ledger",
-    SignerStatus.REVOKED: "the signer's certificate was revoked on the ledger",
-    SignerStatus.SUSPENDED: "the signer's certificate is suspended on the ledger",
-    SignerStatus.EXPIRED: "the signer's certificate has expired",
-    SignerStatus.NOT_YET_VALID: "the validity of the signer's certificate has not begun",
-}
 
 
 def examine(call: Call, policy: Policy, now_s: float) -> Examined:
@@ -222,28 +188,27 @@ def examine(call: Call, policy: Policy, now_s: float) -> Examined:
 
 def judge(
     examined: Examined,
-    record: SignerRecord,
+    recorded: RecordedCertificate,
     policy: Policy,
     replays: ReplayCache,
     now_s: float,
     steady_s: float | None = None,
 ) -> Verdict:
-    """Run the steps that need the signer's record; raises VerificationFailed.
+    """Run the steps that need what the ledger says of the signer; raises VerificationFailed.
 
     The token enters `replays` only when every other step has passed, so nobody can use it up with a changed copy.
     Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
     nor extends it; if that is None, by `now_s`.
     """
-    profile = _certificate(examined, record, now_s)
-    _constraints(profile)
-    _authority(examined.claims.orig, profile, record)
-    _signature(examined.passport, profile)
+    trusted = _certificate(examined, recorded, now_s)
+    _authority(examined.claims.orig, trusted)
+    _signature(examined.passport, trusted.profile)
     key_mgmt = _key_mgmt(examined, policy)
     sdp = _sdp(examined, policy)
-    _replay(examined.passport, record.organization, replays, now_s if steady_s is None else steady_s)
+    _replay(examined.passport, trusted.organization, replays, now_s if steady_s is None else steady_s)
     return Verdict(
         Verstat.PASSED,
-        signer=record.organization,
+        signer=trusted.organization,
         certificate=examined.digest,
         attest=examined.claims.attest,
         key_mgmt=key_mgmt,
@@ -383,60 +348,47 @@ def _attest(claims: ShakenClaims) -> None:
         raise VerificationFailed(Step.ATTEST, "the attestation is none of A, B and C (RFC 8588 §4)")
 
 
-def _certificate(examined: Examined, record: SignerRecord, now_s: float) -> CertificateProfile:
-    """E17: the ledger says that the signer's certificate is valid, and it may sign calls (RFC 8224 §6.2 step 3)."""
-    if record.status is not SignerStatus.VALID:
-        raise VerificationFailed(Step.CERTIFICATE, _NOT_VALID[record.status])
-    if record.certificate is None or digest_of(record.certificate) != examined.digest:
-        raise VerificationFailed(Step.LEDGER, "the inquiry node did not give the certificate that was asked for")
-    try:
-        profile = _read_profile(record.certificate)
-    except ProfileError as error:
-        raise VerificationFailed(Step.CERTIFICATE, f"the signer's certificate cannot be used: {error}") from None
-    reasons = (
-        (profile.organization != record.organization, "its organisation is not the one that recorded it"),
-        (profile.key_algorithm != "ES256", "its key is not ECDSA on P-256 (RFC 8225 §4.2)"),
-        (not profile.may_sign(), "its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)"),
-        (
-            not (profile.valid_at(now_s) and profile.valid_at(examined.claims.iat_s)),
-            "the call is not within its validity (RFC 8224 §6.2 step 4)",
-        ),
-    )
-    for holds, sentence in reasons:
-        if holds:
-            raise VerificationFailed(Step.CERTIFICATE, f"the signer's certificate cannot be used: {sentence}")
-    return profile
+def _certificate(examined: Examined, recorded: RecordedCertificate, now_s: float) -> TrustedCertificate:
+    """E17: the ledger vouches for the signer's certificate, which may sign calls now and at the time of this one.
 
-
-def _constraints(profile: CertificateProfile) -> None:
-    """E17: the certificate does not constrain the claims, for constraints are not enforced yet (RFC 8226 §8)."""
-    if profile.claim_constraints:
-        raise VerificationFailed(
-            Step.CONSTRAINTS,
-            "the signer's certificate constrains what it may sign (RFC 8226 §8), which is not supported yet",
-        )
-
-
-def _authority(orig: Tn, profile: CertificateProfile, record: SignerRecord) -> None:
-    """E17: the certificate covers the caller's number, and claims no numbers beyond those that the ledger allots.
-
-    Sources: RFC 8224 §7.1, RFC 8226 §9.
+    Sources: RFC 8224 §6.2 steps 3 and 4, §7.1.
     """
-    listed = profile.tn_auth_list
-    if listed is None:
+    if recorded.digest != examined.digest:
+        raise LocalError("the ledger was asked about another certificate than the signer's")
+    try:
+        trusted = judge_certificate(recorded, Use.SIGN_CALLS, now_s)
+    except CertificateRefused as refused:
+        raise _distrusted(refused) from None
+    if not (trusted.profile.valid_at(now_s) and trusted.profile.valid_at(examined.claims.iat_s)):
         raise VerificationFailed(
-            Step.AUTHORITY, "the signer's certificate has no TNAuthList, so it has authority over no number"
+            Step.CERTIFICATE,
+            f"{_SIGNERS} cannot be used: the call is not within its validity (RFC 8224 §6.2 step 4)",
         )
-    if not listed.inside(record.ranges, record.spcs):
-        raise VerificationFailed(
-            Step.AUTHORITY,
-            "the signer's certificate claims numbers that the ledger does not allot to its organisation",
-        )
-    by_code = bool(listed.spcs) and any(entry.covers(orig) for entry in record.ranges)
-    if not listed.covers(orig) and not by_code:
-        raise VerificationFailed(
-            Step.AUTHORITY, "the signer's certificate has no authority over the caller's number"
-        )
+    return trusted
+
+
+def _authority(orig: Tn, trusted: TrustedCertificate) -> None:
+    """E17: the certificate covers the caller's number (RFC 8226 §9)."""
+    try:
+        trusted.check_caller(orig)
+    except CertificateRefused as refused:
+        raise _distrusted(refused) from None
+
+
+_SIGNERS = "the signer's certificate"
+
+_STEPS = {
+    Distrust.NOT_GIVEN: Step.LEDGER,
+    Distrust.CONSTRAINTS: Step.CONSTRAINTS,
+    Distrust.NO_NUMBERS: Step.AUTHORITY,
+    Distrust.NUMBERS: Step.AUTHORITY,
+    Distrust.CALLER: Step.AUTHORITY,
+}
+"""The step that fails for each reason to distrust a certificate; for all others it is E17 certificate."""
+
+
+def _distrusted(refused: CertificateRefused) -> VerificationFailed:
+    return VerificationFailed(_STEPS.get(refused.code, Step.CERTIFICATE), refused.about(_SIGNERS))
 
 
 def _signature(passport: Passport, profile: CertificateProfile) -> None:
@@ -510,7 +462,3 @@ def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:
         f"{what} lies {abs(now_s - then_s):.0f} s {side} the verifier's clock, "
         f"and {policy.freshness_s:.0f} s are allowed"
     )
-
-
-_read_profile = lru_cache(maxsize=4096)(read_profile)
-"""A cache, for there are few signers and many calls: each certificate is parsed once."""

@@ -1,0 +1,30 @@
+"""What a ledger would say of a certificate, for tests without a ledger."""
+
+from typing import Any
+
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.profile import read_profile
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
+
+
+def recorded(
+    der: bytes, allotment: Allotment, organization: str = "Operator A", **changes: Any
+) -> RecordedCertificate:
+    """Say that `organization`, which holds `allotment`, recorded a certificate that is valid."""
+    profile = read_profile(der)
+    said: dict[str, Any] = {
+        "digest": profile.digest,
+        "status": CertStatus.VALID,
+        "organization": organization,
+        "not_before_s": profile.not_before_s,
+        "not_after_s": profile.not_after_s,
+        "allotment": allotment,
+        "der": der,
+    }
+    return RecordedCertificate(**said | changes)
+
+
+def absent(digest: CertDigest) -> RecordedCertificate:
+    """Say that nobody recorded the certificate."""
+    return RecordedCertificate(digest=digest, status=CertStatus.UNKNOWN)
