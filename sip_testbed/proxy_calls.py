@@ -14,7 +14,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 
-STIR_SECONDS = Histogram("sip_stir_seconds", "Time that the STIR services took", ["operation", "result"])
+STIR_SECONDS = Histogram("voice_dpki_sip_stir_seconds", "Time that the STIR services took", ["operation", "result"])
 
 
 class CallSigner:

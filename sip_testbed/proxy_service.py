@@ -32,9 +32,11 @@ from voice_dpki.stir.tn import canonical_tn
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS")
 ALLOW = ("Allow", ", ".join(METHODS))
 
-ANSWERS = Counter("sip_answers", "Final responses of this proxy's own or of others", ["method", "status"])
-TRANSACTIONS = Gauge("sip_transactions", "Open transactions")
-IGNORED = Gauge("sip_ignored", "Messages without a transaction, and transactions that failed", ["cause"])
+ANSWERS = Counter(
+    "voice_dpki_sip_answers", "Final responses of this proxy's own or of others", ["method", "status"]
+)
+TRANSACTIONS = Gauge("voice_dpki_sip_transactions", "Open transactions")
+IGNORED = Gauge("voice_dpki_sip_ignored", "Messages without a transaction, and transactions that failed", ["cause"])
 
 
 def _count(method: str, status: int) -> None:

@@ -87,9 +87,9 @@ SEARCH_COST = MAX_COST
 _LISTED_BYTES = len('"",') + 64
 """Bytes that one digest or key takes in a list: 64 hexadecimal digits, quotes and a comma."""
 
-INQUIRIES = Counter("ledger_inquiries", "Answers about certificates", ["status"])
+INQUIRIES = Counter("voice_dpki_ledger_inquiries", "Answers about certificates", ["status"])
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
-SUBMISSIONS = Counter("ledger_submissions", "Requests to the submission role", ["outcome"])
+SUBMISSIONS = Counter("voice_dpki_ledger_submissions", "Requests to the submission role", ["outcome"])
 
 
 _PREFIX = re.compile("[0-9a-f]{1,64}")

@@ -16,7 +16,7 @@ from voice_dpki.ledger.replica import Replica
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.names import Height
 
-HEIGHT = Gauge("ledger_height", "Number of the last block that this node executed")
+HEIGHT = Gauge("voice_dpki_ledger_height", "Number of the last block that this node executed")
 
 _T = TypeVar("_T")
 

@@ -56,7 +56,7 @@ MAX_SUBMITTING = 64
 
 MAX_VERDICT_BYTES = 64 * 1024
 
-REFUSED = Counter("ledger_blocks_refused", "Fetched blocks that did not verify")
+REFUSED = Counter("voice_dpki_ledger_blocks_refused", "Fetched blocks that did not verify")
 
 
 class _BlocksForm(msgspec.Struct):

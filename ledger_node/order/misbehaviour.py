@@ -6,8 +6,10 @@ from prometheus_client import Counter
 
 log = logging.getLogger(__name__)
 
-MISBEHAVIOR = Counter("ledger_validators_misbehaved", "Pieces of evidence in blocks")
-UNPROVED = Counter("ledger_evidence_unproved", "Pieces of evidence in blocks whose signatures do not verify here")
+MISBEHAVIOR = Counter("voice_dpki_ledger_validators_misbehaved", "Pieces of evidence in blocks")
+UNPROVED = Counter(
+    "voice_dpki_ledger_evidence_unproved", "Pieces of evidence in blocks whose signatures do not verify here"
+)
 
 
 def report(kind: str, validator: bytes, height: int) -> None:

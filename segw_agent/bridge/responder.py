@@ -31,13 +31,15 @@ MAX_AT_ONCE = 64
 COST = 10
 """Cost of a request, counted against `[limits]`: two inquiries and a signature."""
 
-ANSWERS = Counter("segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
+ANSWERS = Counter("voice_dpki_segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
 SECONDS = Histogram(
-    "segw_ocsp_seconds",
+    "voice_dpki_segw_ocsp_seconds",
     "Time from an OCSP request to its answer.",
     buckets=(0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
-NOT_AFTER = Gauge("segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time.")
+NOT_AFTER = Gauge(
+    "voice_dpki_segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time."
+)
 
 _TRY_LATER = frozenset({InquiryCode.UNREACHABLE, InquiryCode.STALE, InquiryCode.CLOCK})
 

@@ -38,7 +38,7 @@ from voice_dpki.x509.profile import build_certificate, digest_of
 
 NETWORK = "127.0.7"
 DEADLINE_S = 60.0
-REFUSED = "ledger_blocks_refused_total"
+REFUSED = "voice_dpki_ledger_blocks_refused_total"
 Lie = Callable[[dict[str, Any]], None]
 
 pytestmark = pytest.mark.timeout(300)
@@ -164,7 +164,7 @@ async def test_the_validator_is_removed_everywhere_and_the_chain_goes_on(
         assert leaf is not None
         member = Member.parse(leaf)
         assert (member.validators, member.revision, member.suspended) == ((), 1, False)
-        assert await counter(node, "ledger_validators_misbehaved_total") >= 1
+        assert await counter(node, "voice_dpki_ledger_validators_misbehaved_total") >= 1
         said = [json.loads(line) for line in node.log.read_text().splitlines() if "validator-misbehaved" in line]
         assert {(line["kind"], line["validator"]) for line in said} == {
             ("DUPLICATE_VOTE", federation.guilty.address.hex())
@@ -193,8 +193,8 @@ async def test_a_follower_goes_through_the_block_and_reports_it(
     with Processes([follower]) as processes:
         await processes.ready()
         await agree([*federation.nodes, follower])
-        assert await counter(follower, "ledger_validators_misbehaved_total") >= 1
-        assert await counter(follower, "ledger_evidence_unproved_total") == 0
+        assert await counter(follower, "voice_dpki_ledger_validators_misbehaved_total") >= 1
+        assert await counter(follower, "voice_dpki_ledger_evidence_unproved_total") == 0
         assert await counter(follower, REFUSED) == 0
     assert "validator-misbehaved" in follower.log.read_text()
 

@@ -157,7 +157,7 @@ async def test_plain_http_inquiries(running: Any, token: str) -> None:
         answer = get(engine, f"search?{query}").json()
         assert [(entry["digest"], entry["status"]) for entry in answer["results"]] == [(digest, "valid")] * found
         assert answer["height"] >= 1
-    assert "ledger_height" in engine.http.get("/metrics").text
+    assert "voice_dpki_ledger_height" in engine.http.get("/metrics").text
     notes = [json.loads(line) for line in engine.trace.read_text().splitlines()]
     assert any(note.get("text", "").startswith(f"inquiry H(CERT) {digest[:8]}.., valid at") for note in notes)
 

@@ -149,7 +149,7 @@ def test_cache_is_quick_and_never_wrong(testbed: Testbed, agent: Agent) -> None:
         assert agent.judge(enb).yes
     assert (time.perf_counter() - began) / 50 < 0.02
     metrics = metrics_of(agent)
-    assert 'segw_inquiries_total{outcome="valid",source="cache"}' in metrics
+    assert 'voice_dpki_segw_inquiries_total{outcome="valid",source="cache"}' in metrics
     testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
     agent.until(enb, "revoked")
 

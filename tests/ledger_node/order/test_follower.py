@@ -212,8 +212,8 @@ def test_evidence_is_followed_and_reported_even_where_its_signatures_do_not_veri
         follower = network.follower("a", url).launch()
         follower.reaches(1)
         metrics = follower.http.get("/metrics").text
-        assert "ledger_validators_misbehaved_total 1.0" in metrics
-        assert f"ledger_evidence_unproved_total {unproved:.1f}" in metrics
+        assert "voice_dpki_ledger_validators_misbehaved_total 1.0" in metrics
+        assert f"voice_dpki_ledger_evidence_unproved_total {unproved:.1f}" in metrics
         follower.says("validator-misbehaved")
         assert ("evidence-unproved" in follower.log.read_text()) == bool(unproved)
 

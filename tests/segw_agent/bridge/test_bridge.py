@@ -302,8 +302,8 @@ def test_metrics_and_health(bridge: Bridge) -> None:
     bridge.post(b"x")
     assert bridge.get("/healthz") == b'{"status":"ok"}'
     told = bridge.get("/metrics").decode()
-    assert 'segw_ocsp_answers_total{outcome="malformed-request"}' in told
-    assert "segw_ocsp_responder_not_after 1." in told
+    assert 'voice_dpki_segw_ocsp_answers_total{outcome="malformed-request"}' in told
+    assert "voice_dpki_segw_ocsp_responder_not_after 1." in told
 
 
 def test_the_ledger_is_away(bridge: Bridge, testbed: Testbed) -> None:
