@@ -9,9 +9,9 @@ operators. `Testbed` starts everything, changes the ledger as an operator does, 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sip_testbed.addresses import Addresses
 from sip_testbed.events import KINDS
 from sip_testbed.provision import (
+    ADDRESSES,
     CALLEE,
     CALLEE_OVER_SBC,
     CALLEE_OVER_TRANSIT,
@@ -31,6 +31,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height, Tn
 from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stage.administration import Administration, SubmissionNode
 from voice_dpki.stage.events import Event
 from voice_dpki.stage.network import Network
@@ -75,7 +76,7 @@ class Testbed(Network):
             require_engine(ledger)
         super().__init__(logs, KINDS, folder)
         self.protected = protected
-        self.addresses = Addresses()
+        self.addresses = Addresses(ADDRESSES)
         self.held.callback(self.addresses.close)
         self.site = Site(self.folder, self.addresses, SystemClock(), SystemRandom(), ledger)
         self._administration = Administration(read_genesis(self.site.genesis), self._check_services)

@@ -15,7 +15,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sip_testbed.addresses import Addresses
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.genesis import dump_genesis
@@ -23,6 +22,8 @@ from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.files import write_private
+from voice_dpki.sip.hop import SIP_PORT
+from voice_dpki.stage.addresses import Addresses, AddressPlan
 from voice_dpki.stage.network import write_config
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
@@ -31,6 +32,34 @@ from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 CHAIN_ID = "voice-dpki-testbed"
 CERTIFICATE_DAYS = 30
 _DAY_S = 86_400
+
+_OPERATORS = {"a": 2, "b": 3, "c": 8, "d": 9}
+_SERVICES = {
+    "proxy": SIP_PORT,
+    "authn": 8081,
+    "verify": 8082,
+    "ledger": 8083,
+    "validator": 8084,
+    "cometbft-rpc": 8085,
+    "cometbft-p2p": 8086,
+}
+
+ADDRESSES = AddressPlan(
+    "127.0.0",
+    5059,
+    {
+        "engine": (4, 8084),
+        "path": (5, SIP_PORT),
+        "caller": (6, SIP_PORT),
+        "callee": (7, SIP_PORT),
+        **{
+            f"{service}-{letter}": (number, port)
+            for letter, number in _OPERATORS.items()
+            for service, port in _SERVICES.items()
+        },
+    },
+)
+"""Where the actors listen, and each operator's CometBFT."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from segw_agent.attachment.addresses import Addresses
 from segw_agent.attachment.events import KINDS
 from segw_agent.attachment.site import (
     BOOT_DIGEST,
@@ -23,6 +22,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height
 from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.stage.addresses import Addresses, AddressPlan
 from voice_dpki.stage.administration import Administration, SubmissionNode
 from voice_dpki.stage.events import Event, merge
 from voice_dpki.stage.network import Network
@@ -30,6 +30,21 @@ from voice_dpki.stage.processes import Running
 
 BOUND_S = 2.0
 """Time within which a revocation ends live SAs, and timeout after which an inquiry node counts as unreachable."""
+
+ADDRESSES = AddressPlan(
+    "127.0.1",
+    5058,
+    {
+        "engine": (2, 8084),
+        "ledger-a": (3, 8083),
+        "ledger-v": (4, 8083),
+        "gateway": (5, 500),
+        "gateway-nat": (5, 4500),
+        "device": (6, 500),
+        "device-nat": (6, 4500),
+    },
+)
+"""Where the actors listen; the ports for NAT traversal (RFC 7296 §2.23) have names of their own."""
 
 NODES = ("engine", "ledger-a", "ledger-v")
 SUBMISSION_NODES = {OPERATOR: "ledger-a", VENDOR: "ledger-v", OTHER_VENDOR: "engine"}
@@ -43,9 +58,9 @@ class Testbed(Network):
     __test__ = False  # pytest: not a test class
 
     def __init__(self, logs: Path, hosts: Mapping[str, str] | None = None) -> None:
-        """Keep the programs' logs in `logs`; `hosts` is as in Addresses."""
+        """Keep the programs' logs in `logs`; `hosts` puts gateway or device on another host."""
         super().__init__(logs, KINDS)
-        self.addresses = Addresses(hosts)
+        self.addresses = Addresses(ADDRESSES, hosts)
         self.held.callback(self.addresses.close)
         self.site = Site(self.folder, SystemClock(), SystemRandom())
         self._administration = Administration(read_genesis(self.site.genesis), self._check_nodes)
@@ -68,13 +83,13 @@ class Testbed(Network):
     ) -> None:
         """Start the operator's gateway and wait until it listens; `changes` add to or replace its configuration."""
         sections = {
-            "host": self.addresses.host("gateway"),
+            "host": self.addresses["gateway"].host,
             "pool": "10.9.0.0/24",
             "inner": "10.8.0.0/16",
             "staple": staple,
             **self._ports(),
             **self._own(own),
-            "ledger": self._ledger_section([f"http://{self.addresses.http('ledger-a')}"]),
+            "ledger": self._ledger_section([f"http://{self.addresses['ledger-a']}"]),
             "policy": {
                 "organizations": [VENDOR],
                 "allow": ["*.vendor.example", "*.other.example"],
@@ -98,14 +113,14 @@ class Testbed(Network):
         **changes: object,
     ) -> Running:
         """Start a device, which attaches at once; with `rogue`, the arguments of one that lies."""
-        urls = [f"http://{self.addresses.http('ledger-a')}"] if asks else []
+        urls = [f"http://{self.addresses['ledger-a']}"] if asks else []
         sections = {
-            "host": self.addresses.host("device"),
+            "host": self.addresses["device"].host,
             "attach": attach,
             "stay": stay,
             **self._ports(),
             **self._own(own),
-            "gateway": {"host": self.addresses.host("gateway"), **self._ports()},
+            "gateway": {"host": self.addresses["gateway"].host, **self._ports()},
             "integrity": {"measurements": {"boot": BOOT_DIGEST}} if integrity else None,
             "ledger": self._ledger_section(urls),
             "policy": {"organizations": [OPERATOR], "allow": [GATEWAY_NAME]},
@@ -157,10 +172,10 @@ class Testbed(Network):
         self.check_running((*NODES, "gateway"))
 
     def _wait_for(self, height: Height) -> None:
-        self._administration.wait_for(height, {"ledger-a": f"http://{self.addresses.http('ledger-a')}"})
+        self._administration.wait_for(height, {"ledger-a": f"http://{self.addresses['ledger-a']}"})
 
     def _submission(self, credential: Credential) -> SubmissionNode:
-        address = self.addresses.http(SUBMISSION_NODES[credential.organization])
+        address = self.addresses[SUBMISSION_NODES[credential.organization]]
         return SubmissionNode(f"http://{address}", self.site.tokens[credential.organization])
 
     # --- configurations -----------------------------------------------------------------------------------------
@@ -171,10 +186,10 @@ class Testbed(Network):
         return self.start_program(actor, module, arguments, sections)
 
     def _node(self, node: str) -> dict[str, object]:
-        address = self.addresses.http(node)
+        address = self.addresses[node]
         member = next(member for member, where in SUBMISSION_NODES.items() if where == node)
         engine = {"engine": {"validator_keys": ["validator.pem"]}}
-        follow = {"follow": {"url": f"http://{self.addresses.http('engine')}"}}
+        follow = {"follow": {"url": f"http://{self.addresses['engine']}"}}
         return {
             "node": {"name": node, "data_dir": f"data-{node}", "genesis": "genesis.json"},
             "listen": {"host": address.host, "port": address.port},
@@ -183,7 +198,7 @@ class Testbed(Network):
         }
 
     def _ports(self) -> dict[str, object]:
-        return {"port": self.addresses.ike_port, "nat_port": self.addresses.nat_port}
+        return {"port": self.addresses["gateway"].port, "nat_port": self.addresses["gateway-nat"].port}
 
     @staticmethod
     def _own(own: Credential) -> dict[str, object]:

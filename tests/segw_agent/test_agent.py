@@ -41,7 +41,7 @@ class Agent:
     def __init__(self, testbed: Testbed, folder: Path, own: Credential, **policy: Any) -> None:
         self.path = folder / "agent.sock"
         self.testbed = testbed
-        urls = [f"http://{testbed.addresses.http('ledger-a')}"]
+        urls = [f"http://{testbed.addresses['ledger-a']}"]
         sections = {
             "socket": self.path,
             "own": {"certificate": own.certificate, "key": own.key},
@@ -165,7 +165,7 @@ def test_a_device_cannot_vouch_for_itself(testbed: Testbed, agent: Agent) -> Non
     """An answer from before the revocation is proved, and not too old for a device's judgement of a gateway."""
     enb = device(testbed, 8)
     testbed.record(enb)
-    url = f"http://{testbed.addresses.http('ledger-a')}/ledger/v1/status/{enb.digest.hex()}"
+    url = f"http://{testbed.addresses['ledger-a']}/ledger/v1/status/{enb.digest.hex()}"
     with urllib.request.urlopen(url, timeout=60) as answer:
         kept = answer.read()
     testbed.change(enb, CertStatus.REVOKED, "keyCompromise")

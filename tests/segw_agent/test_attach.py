@@ -40,7 +40,7 @@ def test_scenario(testbed: Testbed, name: str) -> None:
 
 
 def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
-    nobody = {"gateway": {"host": testbed.addresses.host("gateway"), "port": 9, "nat_port": 10}}
+    nobody = {"gateway": {"host": testbed.addresses["gateway"].host, "port": 9, "nat_port": 10}}
     device = testbed.site.credential("enb1", "enb1.vendor.example", "Vendor V")
     running = testbed.start_device(device, **nobody)
     running.wait_for(lambda event: isinstance(event, IkeEvent), "send IKE_SA_INIT", 60)

@@ -37,7 +37,7 @@ StartCharon = Callable[..., Charon]
 
 def started(tmp_path: pathlib.Path, host: str, which: str) -> Testbed:
     testbed = Testbed(tmp_path / "logs", hosts={which: host})
-    if testbed.addresses.ike_port != 500:
+    if testbed.addresses["gateway"].port != 500:
         testbed.stop()
         pytest.skip("port 500 is not ours")
     testbed.start_ledger()

@@ -188,7 +188,7 @@ def height_of(address: object) -> int:
 
 @by_step(3600)
 def test_engine(testbed: ClockTestbed, step_s: int) -> None:
-    address = testbed.addresses.http("engine")
+    address = testbed.addresses["engine"]
     testbed.clocks.set("engine", step_s)
     try:
         until(lambda: health(address)[0] == 503, "the engine says that its clock is wrong")
@@ -211,7 +211,7 @@ def test_engine(testbed: ClockTestbed, step_s: int) -> None:
 def test_follower(testbed: ClockTestbed, step_s: int) -> None:
     """It takes no block from the future, and answers nothing by a clock that is behind what it has."""
     known = testbed.device_credential()
-    address = testbed.addresses.http("ledger-a")
+    address = testbed.addresses["ledger-a"]
     status = f"http://{address}/ledger/v1/status/{known.digest.hex()}"
     testbed.clocks.set("ledger-a", step_s)
     try:
@@ -234,7 +234,7 @@ def test_edge(testbed: ClockTestbed, step_s: int) -> None:
     sections = {
         "node": {"name": "edge", "data_dir": "data-edge", "genesis": "genesis.json"},
         "listen": {"port": port},
-        "edge": {"url": f"http://{testbed.addresses.http('engine')}"},
+        "edge": {"url": f"http://{testbed.addresses['engine']}"},
     }
     testbed._launch("edge", "ledger_node", ("start",), sections).wait_ready()
     try:

@@ -25,7 +25,7 @@ def arguments(csv: Path, out: Path, testbed: Testbed | None = None, *more: str) 
     if testbed is None:
         return words
     folder = testbed.site.folder
-    words += ["--url", f"http://{testbed.addresses.http('ledger-v')}"]
+    words += ["--url", f"http://{testbed.addresses['ledger-v']}"]
     return [*words, "--token-file", str(folder / "vendor-v.token"), "--genesis", str(testbed.site.genesis)]
 
 

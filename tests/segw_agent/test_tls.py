@@ -30,7 +30,7 @@ def url(testbed: Testbed) -> str:
     sections = {
         "node": {"name": "ledger-t", "data_dir": "data-ledger-t", "genesis": "genesis.json"},
         "listen": {"host": "127.0.0.1", "port": 0},
-        "follow": {"url": f"http://{testbed.addresses.http('engine')}"},
+        "follow": {"url": f"http://{testbed.addresses['engine']}"},
         "submission": testbed.site.submission(VENDOR),
         "tls": {"certificate": "tls/node.pem", "key": "tls/node-key.pem", "clients": ["tls/person.pem"]},
     }

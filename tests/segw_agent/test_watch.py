@@ -20,7 +20,7 @@ BOUND_S = 1.0
 
 def client_of(testbed: Testbed, url: str | None = None) -> LedgerClient:
     genesis = load_genesis(testbed.site.genesis.read_bytes())
-    return LedgerClient.of_genesis(url or f"http://{testbed.addresses.http('ledger-a')}", genesis, timeout_s=0.5)
+    return LedgerClient.of_genesis(url or f"http://{testbed.addresses['ledger-a']}", genesis, timeout_s=0.5)
 
 
 def recorded(testbed: Testbed, name: str) -> Credential:

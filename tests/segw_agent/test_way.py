@@ -51,7 +51,7 @@ class ChangingTestbed(Testbed):
             self.site._write(name, pem)
 
     def replace_validator(self, file: str, revision: int) -> None:
-        url = f"http://{self.addresses.http('engine')}"
+        url = f"http://{self.addresses['engine']}"
         key = from_pem_public(self.site.folder / file)
         member = replace(genesis_of(self).member(OPERATOR), validators=(key,))
         until_s = int(SystemClock().now_s()) + 3600
@@ -60,7 +60,7 @@ class ChangingTestbed(Testbed):
         answer = httpx.post(f"{url}/ledger/v1/transactions", content=endorse(proposal, [signer]), trust_env=False)
         assert answer.status_code == 200, answer.text
         height = answer.json()["height"] + 20
-        node = f"http://{self.addresses.http('ledger-a')}/ledger/v1/node"
+        node = f"http://{self.addresses['ledger-a']}/ledger/v1/node"
         wait_until(lambda: httpx.get(node, trust_env=False).json()["height"] > height, "20 more blocks")
 
 
@@ -95,7 +95,7 @@ def segw(testbed: Testbed) -> Credential:
 
 @pytest.fixture
 async def client(testbed: Testbed) -> AsyncIterator[LedgerClient]:
-    url = f"http://{testbed.addresses.http('ledger-a')}"
+    url = f"http://{testbed.addresses['ledger-a']}"
     async with LedgerClient.of_genesis(url, genesis_of(testbed)) as made:
         yield made
 

@@ -16,10 +16,9 @@ import pytest
 from sipmessage import Request
 
 from sip_testbed import proxy_rules as rules
-from sip_testbed.addresses import Addresses
 from sip_testbed.network import path_config
 from sip_testbed.path import PathConfig, make_attack
-from sip_testbed.provision import CALLEE, CALLER, OPERATORS, OUTSIDE, Site
+from sip_testbed.provision import ADDRESSES, CALLEE, CALLER, OPERATORS, OUTSIDE, Site
 from sip_testbed.scenarios import SCENARIOS, Key, Scenario
 from tests.recorded import absent, recorded
 from tests.without import removals
@@ -29,6 +28,7 @@ from voice_dpki.shell.config import load_config
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.sip.message import parse_message
 from voice_dpki.sip.sdp import PLAIN, RtpMap, SessionDescription, audio_description
+from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import SigningRequest, make_credential, sign_shaken
@@ -158,7 +158,7 @@ def test_what_the_proxy_tells_of_a_body(given: str, told: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    addresses = Addresses()
+    addresses = Addresses(ADDRESSES)
     yield Site(tmp_path_factory.mktemp("site"), addresses, CLOCK, RANDOM)
     addresses.close()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sip_testbed.addresses import SIP_PORT, Addresses
 from sip_testbed.network import Testbed, service_configs
 from sip_testbed.provision import (
+    ADDRESSES,
     CALLEE,
     CALLEE_OVER_SBC,
     CALLEE_OVER_TRANSIT,
@@ -24,43 +24,15 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import to_toml
+from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stage.processes import ProcessError
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import read_profile
 
 
-class TestAddresses:
-    def test_two_testbeds_stand_side_by_side_with_sip_at_its_own_port(self) -> None:
-        first, second = Addresses(), Addresses()
-        try:
-            assert first["proxy-a"].host != second["proxy-a"].host
-            assert first["proxy-a"].host != first["proxy-b"].host
-            assert first["proxy-a"].port == second["proxy-a"].port
-            assert first["proxy-a"].port % 10_000 == SIP_PORT
-        finally:
-            first.close()
-            second.close()
-
-    def test_a_block_is_given_back(self) -> None:
-        taken = [Addresses() for _ in range(3)]
-        hosts = [addresses["caller"].host for addresses in taken]
-        for addresses in taken:
-            addresses.close()
-        again = Addresses()
-        again.close()
-        assert again["caller"].host == hosts[0]
-
-    def test_when_all_are_taken_it_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sip_testbed.addresses._blocks", lambda: iter([(0, 224)]))
-        only = Addresses()
-        with pytest.raises(LocalError, match="no free block"):
-            Addresses()
-        only.close()
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    addresses = Addresses()
+    addresses = Addresses(ADDRESSES)
     yield Site(tmp_path, addresses, SystemClock(), SystemRandom())
     addresses.close()
 
@@ -96,7 +68,7 @@ class TestSite:
 class TestFederation:
     @pytest.fixture
     def site(self, tmp_path: Path) -> Iterator[Site]:
-        addresses = Addresses()
+        addresses = Addresses(ADDRESSES)
         yield Site(tmp_path, addresses, SystemClock(), SystemRandom(), LedgerKind.FEDERATION)
         addresses.close()
 

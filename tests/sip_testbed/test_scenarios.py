@@ -7,15 +7,15 @@ import pytest
 from authn_server.config import load_setup as load_authn
 from ledger_node.command.config import load as load_ledger
 from sip_testbed import path, proxy_config, user_agent_config
-from sip_testbed.addresses import Addresses
 from sip_testbed.network import path_config, service_configs
 from sip_testbed.network import user_agent_config as user_agent_sections
 from sip_testbed.placing import CODECS, SRTP_PROFILES
-from sip_testbed.provision import CALLEE, CALLER, OPERATORS, Site
+from sip_testbed.provision import ADDRESSES, CALLEE, CALLER, OPERATORS, Site
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Key, Scenario, scenario_named
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import load_config
+from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stir.verify import Step
 
 ATTACKS = [scenario for scenario in SCENARIOS.values() if scenario.attack]
@@ -23,7 +23,7 @@ ATTACKS = [scenario for scenario in SCENARIOS.values() if scenario.attack]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    addresses = Addresses()
+    addresses = Addresses(ADDRESSES)
     yield Site(tmp_path, addresses, SystemClock(), SystemRandom())
     addresses.close()
 

@@ -58,7 +58,7 @@ class Bridge:
             "listen": {"port": 0},
             "ledger": {
                 "genesis": "genesis.json",
-                "urls": [f"http://{self.testbed.addresses.http('ledger-a')}"],
+                "urls": [f"http://{self.testbed.addresses['ledger-a']}"],
                 "timeout_s": 1.0,
             },
             "policy": {"organizations": [VENDOR, OPERATOR], "allow": ["*.vendor.example", GATEWAY_NAME]},
@@ -321,7 +321,7 @@ def test_the_ledger_stands_still(testbed: Testbed, bridge: Bridge) -> None:
     bridge.config = bridge.configure(
         ledger={
             "genesis": "genesis.json",
-            "urls": [f"http://{testbed.addresses.http('ledger-a')}"],
+            "urls": [f"http://{testbed.addresses['ledger-a']}"],
             "max_age_s": 1.0,
         }
     )

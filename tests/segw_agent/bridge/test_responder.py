@@ -47,7 +47,7 @@ def bridge(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Bridge
         "ca": {"name": "A CA", "certificate": folder / "ca.pem", "key": folder / "ca.key"},
         "responder": {"certificate": folder / "ocsp.pem", "key": folder / "ocsp.key"},
         "listen": {"port": 0},
-        "ledger": {"genesis": "genesis.json", "urls": [f"http://{testbed.addresses.http('ledger-a')}"]},
+        "ledger": {"genesis": "genesis.json", "urls": [f"http://{testbed.addresses['ledger-a']}"]},
         "policy": {"organizations": [VENDOR], "allow": ["*.vendor.example"]},
     }
     path: Path = testbed.site.config("responder", sections)
