@@ -19,7 +19,6 @@ from sip_testbed.provision import (
     OPERATORS,
     SBC_PREFIX,
     TRANSIT_PREFIX,
-    Credential,
     LedgerKind,
     Operator,
     Site,
@@ -36,6 +35,7 @@ from voice_dpki.stage.administration import Administration, SubmissionNode
 from voice_dpki.stage.events import Event
 from voice_dpki.stage.network import Network
 from voice_dpki.stage.processes import Running, require
+from voice_dpki.stage.site import Credential
 
 MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node", "start"),

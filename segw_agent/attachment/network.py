@@ -9,15 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segw_agent.attachment.events import KINDS
-from segw_agent.attachment.site import (
-    BOOT_DIGEST,
-    GATEWAY_NAME,
-    OPERATOR,
-    OTHER_VENDOR,
-    VENDOR,
-    Credential,
-    Site,
-)
+from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, OTHER_VENDOR, VENDOR, Site
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height
@@ -27,6 +19,7 @@ from voice_dpki.stage.administration import Administration, SubmissionNode
 from voice_dpki.stage.events import Event, merge
 from voice_dpki.stage.network import Network
 from voice_dpki.stage.processes import Running
+from voice_dpki.stage.site import Credential
 
 BOUND_S = 2.0
 """Time within which a revocation ends live SAs, and timeout after which an inquiry node counts as unreachable."""

@@ -9,20 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from segw_agent.attachment.network import BOUND_S, Testbed
-from segw_agent.attachment.site import (
-    DEVICE_NAME,
-    GATEWAY_NAME,
-    LIFETIME_S,
-    OPERATOR,
-    OTHER_DEVICE_NAME,
-    OTHER_VENDOR,
-    VENDOR,
-    Credential,
-)
+from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, OTHER_DEVICE_NAME, OTHER_VENDOR, VENDOR
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 from voice_dpki.stage.processes import Running
+from voice_dpki.stage.site import LIFETIME_S, Credential
 
 ATTACH_TIMEOUT_S = 30.0
 """Time for a device to attach or to give up."""

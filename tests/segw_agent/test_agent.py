@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from segw_agent.attachment.events import KINDS
 from segw_agent.attachment.network import BOUND_S, Testbed
-from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR, Credential
+from segw_agent.attachment.site import BOOT_DIGEST, GATEWAY_NAME, OPERATOR, VENDOR
 from segw_agent.policy import IntegrityPolicy, Side
 from segw_agent.protocol import AgentAnswer, Operation, Request
 from tests.campaign import bent, campaign, rounds
@@ -30,6 +30,7 @@ from voice_dpki.ledger.answers import AnswerVerifier
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.processes import Program, Running, TraceReader, stop_all
+from voice_dpki.stage.site import Credential
 from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import from_pem
 from voice_dpki.x509.profile import read_profile

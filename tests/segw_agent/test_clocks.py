@@ -11,13 +11,14 @@ import httpx
 import pytest
 
 from segw_agent.attachment.network import BOUND_S, Testbed
-from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, OTHER_VENDOR, VENDOR, Credential
+from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, OTHER_VENDOR, VENDOR
 from tests.clocks import FakeTime, by_step, free_port, health, said, until
 from tests.segw_agent.bridge.test_bridge import Bridge, Failure, Status
 from tests.segw_agent.test_agent import Agent
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.events import ResultEvent
 from voice_dpki.stage.processes import Running, stop_all
+from voice_dpki.stage.site import Credential
 
 pytestmark = pytest.mark.peer("faketime")
 

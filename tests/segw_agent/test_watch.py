@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.site import VENDOR, Credential
+from segw_agent.attachment.site import VENDOR
 from segw_agent.watch import Watch
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.stage.site import Credential
 from voice_dpki.wire.ledger.client import LedgerClient
 
 BOUND_S = 1.0

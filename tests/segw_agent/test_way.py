@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.site import CHAIN_ID, DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR, Credential
+from segw_agent.attachment.site import CHAIN_ID, DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR
 from segw_agent.ledger import Ledger
 from segw_agent.staple import MAX_STAPLE_BYTES
 from segw_agent.tracer import IkeTracer
@@ -24,6 +24,7 @@ from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.ledger.proposals import SetMember, encode_change
 from voice_dpki.ledger.transactions import Propose, endorse
+from voice_dpki.stage.site import Credential
 from voice_dpki.wire.ledger.client import LedgerClient, light_client, load_trust
 from voice_dpki.x509.keys import from_pem
 
@@ -48,7 +49,7 @@ class ChangingTestbed(Testbed):
         for name in VALIDATORS:
             key = Ed25519PrivateKey.generate()
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            self.site._write(name, pem)
+            self.site.write(name, pem)
 
     def replace_validator(self, file: str, revision: int) -> None:
         url = f"http://{self.addresses['engine']}"

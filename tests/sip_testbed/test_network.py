@@ -16,7 +16,6 @@ from sip_testbed.provision import (
     CALLER,
     FEDERATION,
     OPERATORS,
-    Credential,
     LedgerKind,
     Site,
 )
@@ -26,6 +25,7 @@ from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import to_toml
 from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stage.processes import ProcessError
+from voice_dpki.stage.site import Credential
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import read_profile
 

@@ -22,18 +22,11 @@ from hypothesis import strategies as st
 
 from segw_agent import main
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.site import (
-    DEVICE_NAME,
-    GATEWAY_NAME,
-    OPERATOR,
-    OTHER_DEVICE_NAME,
-    OTHER_VENDOR,
-    VENDOR,
-    Credential,
-)
+from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, OTHER_DEVICE_NAME, OTHER_VENDOR, VENDOR
 from segw_agent.bridge.serial import serial_of
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.processes import Program, Running
+from voice_dpki.stage.site import Credential
 
 VALIDITY_S = 3
 Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus

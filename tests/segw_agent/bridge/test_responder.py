@@ -14,13 +14,14 @@ from cryptography.x509 import ocsp
 from segw_agent import main
 from segw_agent.assembly import assemble
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.site import VENDOR, Credential
+from segw_agent.attachment.site import VENDOR
 from segw_agent.bridge.config import Bridge
 from segw_agent.bridge.responder import MAX_AT_ONCE, Responder
 from segw_agent.bridge.serial import serial_of
 from segw_agent.bridge.vouching import Vouching
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import Clock, SystemClock
+from voice_dpki.stage.site import Credential
 
 Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus
 YEAR_S = 366 * 86_400
