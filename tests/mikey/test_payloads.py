@@ -25,6 +25,7 @@ from voice_dpki.mikey.payloads import (
     Kemac,
     KeyData,
     KeyValidity,
+    Payload,
     Rand,
     SecurityPolicy,
     Signature,
@@ -49,22 +50,26 @@ def sized(lengths: dict[int, int], build: type) -> st.SearchStrategy:
 
 validities = st.none() | st.builds(KeyValidity, short) | st.builds(KeyValidity, short, short)
 macs = sized(MAC_BYTES, Verification)
-payloads = st.one_of(
-    st.builds(lambda alg, octets, mac: Kemac(alg, octets, mac.auth_alg, mac.data), byte, data, macs),
-    st.builds(EnvelopeKey, st.integers(0, 3), data),
-    st.builds(lambda value, kv: DhValue(value.group, value.value, kv), sized(DH_BYTES, DhValue), validities),
-    sized(TIMESTAMP_BYTES, Timestamp),
-    st.builds(Identity, byte, data),
-    st.builds(Certificate, byte, data),
-    sized(HASH_BYTES, CertificateHash),
-    macs,
-    st.builds(SecurityPolicy, byte, byte, st.lists(st.tuples(byte, short), max_size=8).map(tuple)),
-    st.builds(Rand, st.binary(max_size=255)),
-    st.builds(Error, byte),
-    st.builds(GeneralExtension, byte, data),
-    st.builds(KeyData, st.sampled_from([KeyType.TGK, KeyType.TEK]), data, st.none(), validities),
-    st.builds(KeyData, st.sampled_from([KeyType.TGK_SALT, KeyType.TEK_SALT]), data, short, validities),
-)
+strategies: dict[type[Payload], st.SearchStrategy] = {
+    Kemac: st.builds(lambda alg, octets, mac: Kemac(alg, octets, mac.auth_alg, mac.data), byte, data, macs),
+    EnvelopeKey: st.builds(EnvelopeKey, st.integers(0, 3), data),
+    DhValue: st.builds(
+        lambda value, kv: DhValue(value.group, value.value, kv), sized(DH_BYTES, DhValue), validities
+    ),
+    Signature: st.builds(Signature, st.integers(0, 15), data),
+    Timestamp: sized(TIMESTAMP_BYTES, Timestamp),
+    Identity: st.builds(Identity, byte, data),
+    Certificate: st.builds(Certificate, byte, data),
+    CertificateHash: sized(HASH_BYTES, CertificateHash),
+    Verification: macs,
+    SecurityPolicy: st.builds(SecurityPolicy, byte, byte, st.lists(st.tuples(byte, short), max_size=8).map(tuple)),
+    Rand: st.builds(Rand, st.binary(max_size=255)),
+    Error: st.builds(Error, byte),
+    GeneralExtension: st.builds(GeneralExtension, byte, data),
+    KeyData: st.builds(KeyData, st.sampled_from([KeyType.TGK, KeyType.TEK]), data, st.none(), validities)
+    | st.builds(KeyData, st.sampled_from([KeyType.TGK_SALT, KeyType.TEK_SALT]), data, short, validities),
+}
+payloads = st.one_of(strategy for kind, strategy in strategies.items() if kind is not Signature)
 ssrc = st.integers(0, 2**32 - 1)
 headers = st.builds(
     Header,
@@ -74,11 +79,10 @@ headers = st.builds(
     sessions=st.lists(st.builds(SrtpId, byte, ssrc, ssrc), max_size=4).map(tuple),
     respond=st.booleans(),
 )
-signatures = st.builds(Signature, st.integers(0, 15), data)
 messages = st.tuples(
     headers,
     st.lists(payloads, max_size=10),
-    st.lists(signatures, max_size=1),
+    st.lists(strategies[Signature], max_size=1),
 ).map(lambda parts: (parts[0], (*parts[1], *parts[2])))
 
 
@@ -110,6 +114,19 @@ def parses_or_refuses(octets: bytes) -> None:
 
 def test_every_payload_type_of_the_registry_has_a_class() -> None:
     assert set(PAYLOADS) == set(PayloadType) - {PayloadType.LAST}
+
+
+def test_every_payload_class_has_a_strategy_here() -> None:
+    assert set(strategies) == set(PAYLOADS.values())
+
+
+@pytest.mark.parametrize("kind", PAYLOADS.values())
+@given(drawn=st.data())
+def test_each_class_reads_what_it_wrote(kind: type[Payload], drawn: st.DataObject) -> None:
+    payload = drawn.draw(strategies[kind])
+    cursor = Cursor(payload.serialize(), kind.__name__)
+    assert (type(payload), kind.parse(cursor)) == (kind, payload)
+    cursor.finish()
 
 
 class TestRefusals:

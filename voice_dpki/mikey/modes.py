@@ -123,7 +123,7 @@ class Offer:
         steps.check_payloads(message, steps.R_MESSAGE)
         same_time = message.one(Timestamp) == self.sent.one(Timestamp)
         steps.check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
-        steps.check_group(message)
+        steps.check_values(message)
         steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
         idr, idi = message.all(Identity)
         steps.check_echo(idi == self.sent.all(Identity)[0], Failure.IDENTITY, "IDi")
@@ -225,8 +225,7 @@ class Responder:
         steps.check_payloads(message, steps.I_MESSAGE)
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
-        steps.check_rand(message.one(Rand))
-        steps.check_group(message)
+        steps.check_values(message)
         idi, idr = message.all(Identity)
         if steps.read_party(idr, self._party.uri) is None:
             raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")

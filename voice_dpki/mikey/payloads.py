@@ -5,8 +5,9 @@ reads that byte, so the classes here hold only the rest. Each `parse` reads one 
 MalformedError if bytes are missing, and MikeyError if an unknown algorithm leaves a length unknown.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self, TypeAlias
+from typing import ClassVar, Self
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.errors import MalformedError
@@ -84,11 +85,39 @@ def _validity_kind(validity: KeyValidity | None) -> int:
     return ValidityType.NULL if validity is None else validity.kind
 
 
+class Payload(ABC):
+    """A payload behind the header. A class that derives from it reads and writes the payloads of its `kind`."""
+
+    __slots__ = ()
+    kind: ClassVar[PayloadType]
+
+    def __init_subclass__(cls) -> None:
+        """Enter the class into PAYLOADS.
+
+        `dataclass` makes a class with slots anew, so each comes twice, and the second, which is used, stays.
+        """
+        super().__init_subclass__()
+        PAYLOADS[cls.kind] = cls
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, cursor: Cursor) -> Self:
+        """Read the payload; raises MalformedError or MikeyError."""
+
+    @abstractmethod
+    def serialize(self) -> bytes:
+        """Write the payload, without the type of the next one."""
+
+
+PAYLOADS: dict[int, type[Payload]] = {}
+"""The class that reads each payload type."""
+
+
 @dataclass(frozen=True, slots=True)
-class Kemac:
+class Kemac(Payload):
     """Key data transport (§6.2)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.KEMAC
+    kind = PayloadType.KEMAC
     encr_alg: int
     encr_data: bytes
     mac_alg: int
@@ -109,10 +138,10 @@ class Kemac:
 
 
 @dataclass(frozen=True, slots=True)
-class EnvelopeKey:
+class EnvelopeKey(Payload):
     """Envelope data, PKE (§6.3): 2 bits of cache indicator, 14 bits of length."""
 
-    kind: ClassVar[PayloadType] = PayloadType.PKE
+    kind = PayloadType.PKE
     cache: int
     data: bytes
 
@@ -128,10 +157,10 @@ class EnvelopeKey:
 
 
 @dataclass(frozen=True, slots=True)
-class DhValue:
+class DhValue(Payload):
     """A public Diffie-Hellman value (§6.4); its length follows from the group."""
 
-    kind: ClassVar[PayloadType] = PayloadType.DH
+    kind = PayloadType.DH
     group: int
     value: bytes
     validity: KeyValidity | None = None
@@ -150,10 +179,10 @@ class DhValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Payload):
     """The signature (§6.5): always last, and without a next payload. 4 bits of type, 12 of length."""
 
-    kind: ClassVar[PayloadType] = PayloadType.SIGN
+    kind = PayloadType.SIGN
     s_type: int
     signature: bytes
 
@@ -169,10 +198,10 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Timestamp:
+class Timestamp(Payload):
     """The Initiator's time (§6.6): NTP's 64 bits since 1900, or a counter."""
 
-    kind: ClassVar[PayloadType] = PayloadType.T
+    kind = PayloadType.T
     ts_type: int
     value: bytes
 
@@ -190,10 +219,10 @@ class Timestamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Payload):
     """An identity, ID (§6.7)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.ID
+    kind = PayloadType.ID
     id_type: int
     data: bytes
 
@@ -208,10 +237,10 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Payload):
     """A certificate, CERT (§6.7): DER, or a URL."""
 
-    kind: ClassVar[PayloadType] = PayloadType.CERT
+    kind = PayloadType.CERT
     cert_type: int
     data: bytes
 
@@ -226,10 +255,10 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateHash:
+class CertificateHash(Payload):
     """The hash of the certificate used, CHASH (§6.8)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.CHASH
+    kind = PayloadType.CHASH
     hash_func: int
     digest: bytes
 
@@ -245,10 +274,10 @@ class CertificateHash:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Payload):
     """The verification message's MAC, V (§6.9)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.V
+    kind = PayloadType.V
     auth_alg: int
     data: bytes
 
@@ -264,10 +293,10 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
-class SecurityPolicy:
+class SecurityPolicy(Payload):
     """A policy for one security protocol, SP (§6.10): parameters as (type, value), in the order of the wire."""
 
-    kind: ClassVar[PayloadType] = PayloadType.SP
+    kind = PayloadType.SP
     policy_no: int
     prot_type: int
     parameters: tuple[tuple[int, bytes], ...]
@@ -289,10 +318,10 @@ class SecurityPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Rand:
+class Rand(Payload):
     """The Initiator's random bit-string (§6.11)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.RAND
+    kind = PayloadType.RAND
     rand: bytes
 
     @classmethod
@@ -306,10 +335,10 @@ class Rand:
 
 
 @dataclass(frozen=True, slots=True)
-class Error:
+class Error(Payload):
     """What went wrong, ERR (§6.12)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.ERR
+    kind = PayloadType.ERR
     number: int
 
     @classmethod
@@ -331,10 +360,10 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneralExtension:
+class GeneralExtension(Payload):
     """A general extension (§6.15)."""
 
-    kind: ClassVar[PayloadType] = PayloadType.GENERAL_EXTENSION
+    kind = PayloadType.GENERAL_EXTENSION
     ext_type: int
     data: bytes
 
@@ -349,10 +378,10 @@ class GeneralExtension:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class KeyData:
+class KeyData(Payload):
     """A key inside decrypted KEMAC data (§6.13): TGK or TEK, with its salt if one is sent."""
 
-    kind: ClassVar[PayloadType] = PayloadType.KEY_DATA
+    kind = PayloadType.KEY_DATA
     key_type: int
     key: bytes
     salt: bytes | None = None
@@ -375,43 +404,3 @@ class KeyData:
         validity = b"" if self.validity is None else self.validity.serialize()
         types = self.key_type << 4 | _validity_kind(self.validity)
         return _uint(types, 1) + _counted(self.key, 2) + salt + validity
-
-
-Payload: TypeAlias = (
-    Kemac
-    | EnvelopeKey
-    | DhValue
-    | Signature
-    | Timestamp
-    | Identity
-    | Certificate
-    | CertificateHash
-    | Verification
-    | SecurityPolicy
-    | Rand
-    | Error
-    | GeneralExtension
-    | KeyData
-)
-"""Any payload behind the header."""
-
-PAYLOADS: dict[int, type[Payload]] = {
-    kind.kind: kind
-    for kind in (
-        Kemac,
-        EnvelopeKey,
-        DhValue,
-        Signature,
-        Timestamp,
-        Identity,
-        Certificate,
-        CertificateHash,
-        Verification,
-        SecurityPolicy,
-        Rand,
-        Error,
-        GeneralExtension,
-        KeyData,
-    )
-}
-"""The class that reads each payload type."""

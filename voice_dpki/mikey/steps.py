@@ -178,10 +178,17 @@ def check_sdp_ids(message: Message, key_mgmt_ids: Sequence[str]) -> None:
         raise MikeyError(Failure.SDP_IDS, "the signed list of key management protocols is not the SDP's")
 
 
-def check_rand(rand: Rand) -> None:
+def check_values(message: Message) -> None:
+    """Make the checks on payloads, in either message, that need nothing but the payload itself."""
+    check_rand(message)
+    check_group(message)
+
+
+def check_rand(message: Message) -> None:
     """Check that RAND has at least 128 bits (RFC 3830 §4.1.1)."""
-    if len(rand.rand) < RAND_BYTES:
-        raise MikeyError(Failure.RAND, f"RAND is shorter than {RAND_BYTES} bytes")
+    for rand in message.all(Rand):
+        if len(rand.rand) < RAND_BYTES:
+            raise MikeyError(Failure.RAND, f"RAND is shorter than {RAND_BYTES} bytes")
 
 
 def check_group(message: Message) -> None:
