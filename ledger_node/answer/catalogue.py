@@ -10,7 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import Field, Session, SQLModel, col, create_engine, or_, select
 
 from ledger_node.keep.store import Store, StoreView
-from voice_dpki.ledger.transactions import Transaction, certificates_of
+from voice_dpki.ledger.transactions import Transaction, certificates_in
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import CertificateProfile, read_profile
 
@@ -96,7 +96,7 @@ def _entries(view: StoreView, height: int) -> list[Entry]:
         return []
     accepted = [raw for raw, code in zip(block.transactions, block.codes, strict=True) if code == 0]
     bodies = [Transaction.parse(raw).body for raw in accepted]
-    return [_entry(read_profile(der), body.by, height) for body in bodies for der in certificates_of(body)]
+    return [_entry(read_profile(der), body.by, height) for body in bodies for der in certificates_in(body)]
 
 
 def _entry(profile: CertificateProfile, organization: str, height: int) -> Entry:

@@ -10,7 +10,7 @@ from ledger_node.keep.chain import TxOutcome
 from ledger_node.order.engine import MAX_WAITING
 from ledger_node.order.orderer import Orderer
 from voice_dpki.ledger.refusals import Refused
-from voice_dpki.ledger.transactions import OwnerStatus, Transaction
+from voice_dpki.ledger.transactions import Transaction, kind_of
 from voice_dpki.shell.limits import REFUSED, TooManyError
 
 SHARE = MAX_WAITING // 4
@@ -65,4 +65,4 @@ def sender_of(waiting: bytes | _Name) -> _Name:
         body = Transaction.parse(waiting).body
     except Refused:
         return "", False
-    return body.by, isinstance(body, OwnerStatus)
+    return body.by, not kind_of(body).sender.is_member

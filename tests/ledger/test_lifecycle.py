@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from voice_dpki.ledger import state as state_module
-from voice_dpki.ledger import transactions, tree
+from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.quotas import usage
 from voice_dpki.ledger.records import Authority, CertStatus
@@ -221,7 +220,3 @@ def small(federation: Any, **parameters: int) -> MemoryState:
     """Return a genesis state with other parameters."""
     genesis = federation.genesis
     return replace(genesis, parameters=replace(genesis.parameters, **parameters)).initial_state()
-
-
-def test_every_kind_of_transaction_has_its_handler() -> None:
-    assert state_module._HANDLERS.keys() | {OwnerStatus} == {kind for kind, _ in transactions._KINDS.values()}

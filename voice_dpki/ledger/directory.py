@@ -15,6 +15,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger import owners, validators
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.header import Validator
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import ConflictError, Member, check_apart, member_key
 from voice_dpki.ledger.refusals import CONFLICT_REFUSALS, Refusal, Refused
 from voice_dpki.ledger.view import StateView
@@ -40,6 +41,9 @@ def parse_organizations(data: bytes) -> tuple[str, ...]:
         case ["members", list(names)]:
             return tuple(name for name in names if isinstance(name, str))
     raise LocalError("the ledger's state is damaged: the list of members is not one")
+
+
+DIRECTORY_LEAF = Leaf(kind="members", key=lambda: DIRECTORY_KEY, parse=parse_organizations)
 
 
 def members_of(view: StateView) -> list[Member]:

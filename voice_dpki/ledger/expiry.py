@@ -19,6 +19,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger import names, owners, quotas
 from voice_dpki.ledger.admission import read_admitted
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.parameters import DAY_S, parameters_of
 from voice_dpki.ledger.view import StateView
 from voice_dpki.names import CertDigest
@@ -42,9 +43,14 @@ def begin(draft: Draft, time_s: int) -> None:
 
 def pruned_before(view: StateView) -> int:
     """Return the time, in Unix seconds, before which every expired certificate is gone from the state."""
-    match cbor.decode(view.leaf(_CURSOR_KEY) or b"", "pruned"):
+    return parse_pruned(view.leaf(_CURSOR_KEY) or b"") * DAY_S
+
+
+def parse_pruned(data: bytes) -> int:
+    """Parse the value of the leaf to the first day that is not pruned; raises LocalError."""
+    match cbor.decode(data, "pruned"):
         case ["pruned", int(day)]:
-            return day * DAY_S
+            return day
     raise LocalError("the ledger's state is damaged: it does not say what is pruned")
 
 
@@ -108,9 +114,16 @@ def _key(day: int, chunk: int | None = None) -> bytes:
 
 def _read(draft: Draft, key: bytes) -> tuple[int, list[CertDigest]]:
     data = draft.leaf(key)
-    if data is None:
-        return 0, []
+    return (0, []) if data is None else parse_expiring(data)
+
+
+def parse_expiring(data: bytes) -> tuple[int, list[CertDigest]]:
+    """Parse the value of a day's leaf, or of a chunk's: number of chunks, and digests. Raises LocalError."""
     match cbor.decode(data, "expiry leaf"):
         case ["expiry", int(chunks), list(listed)]:
             return chunks, [CertDigest(digest) for digest in listed if isinstance(digest, bytes)]
     raise LocalError("the ledger's state is damaged: an expiry leaf is not one")
+
+
+EXPIRY_LEAF = Leaf(kind="expiry", key=_key, parse=parse_expiring)
+PRUNED_LEAF = Leaf(kind="pruned", key=lambda: _CURSOR_KEY, parse=parse_pruned)

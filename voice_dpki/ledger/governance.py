@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger import directory, proposals
+from voice_dpki.ledger import directory, owners, proposals, validators
 from voice_dpki.ledger.draft import Block, Draft
-from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.members import MEMBER_LEAF, Member
 from voice_dpki.ledger.parameters import parameters_of
 from voice_dpki.ledger.proposals import (
     Change,
@@ -27,48 +27,24 @@ from voice_dpki.ledger.proposals import (
     parse_change,
     proposal_of,
 )
-from voice_dpki.ledger.records import Authority, CertStatus
+from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
-from voice_dpki.ledger.transactions import Propose, Transaction, Vote
 
 _AT_ONCE = (SuspendMember, SetStatus)
-_UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
+
+UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
 """States in which votes count. A passed change still takes votes, as the quorum must hold among later operators."""
 
-
-def propose(draft: Draft, block: Block, member: Member, body: Propose, transaction: Transaction) -> None:
-    """Enter a proposal, with its proposer's approval; raises Refused."""
-    _check_operator(member)
-    parameters = parameters_of(draft)
-    if not block.time_s < body.until_s <= block.time_s + parameters.voting_s:
-        raise Refused(Refusal.DEADLINE)
-    identity = proposals.proposal_id(transaction.body_bytes)
-    if proposal_of(draft, identity) is not None:
-        raise Refused(Refusal.PROPOSED)
-    listed = [entry.by for entry in proposals.entries_of(draft)]
-    if len(listed) >= proposals.MAX_PROPOSALS or listed.count(body.by) >= parameters.proposals_per_operator:
-        raise Refused(Refusal.PROPOSALS)
-    _make(Draft(draft), block, _read_change(body.change))  # refuses a change that could not take effect now
-    state = ProposalState.OPEN
-    proposal = Proposal(body.by, body.change, body.until_s, state, None, (body.by,), (), 0, 0)
-    proposals.put(draft, identity, _counted(draft, block, proposal))
-
-
-def vote(draft: Draft, block: Block, member: Member, body: Vote, _: Transaction) -> None:
-    """Count an operator's vote, of which it has one for each proposal; raises Refused."""
-    _check_operator(member)
-    proposal = proposal_of(draft, body.proposal)
-    if proposal is None:
-        raise Refused(Refusal.NO_PROPOSAL)
-    if proposal.state not in _UNDECIDED or block.time_s > proposal.until_s:
-        raise Refused(Refusal.NOT_OPEN)
-    if body.by in proposal.approving + proposal.rejecting:
-        raise Refused(Refusal.VOTED)
-    if body.approve:
-        proposal = replace(proposal, approving=tuple(sorted((*proposal.approving, body.by))))
-    else:
-        proposal = replace(proposal, rejecting=tuple(sorted((*proposal.rejecting, body.by))))
-    proposals.put(draft, body.proposal, _counted(draft, block, proposal))
+DECISION_LEAVES = (
+    proposals.PROPOSAL_LEAF,
+    proposals.LIST_LEAF,
+    MEMBER_LEAF,
+    directory.DIRECTORY_LEAF,
+    validators.VALIDATORS_LEAF,
+    owners.KEY_LEAF,
+    CERTIFICATE_LEAF,
+)
+"""The kinds of leaves that proposals write, and the changes that they decide on."""
 
 
 def take_effect(draft: Draft, block: Block) -> None:
@@ -98,7 +74,7 @@ def is_quorum(votes: int, operators: int) -> bool:
     return 3 * votes > 2 * operators
 
 
-def _counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
+def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
     """Return the proposal, decided if it was open and its votes suffice to pass or to fail it."""
     if proposal.state is not ProposalState.OPEN:
         return proposal
@@ -137,16 +113,19 @@ def _has_quorum(draft: Draft, proposal: Proposal) -> bool:
     return is_quorum(len(operators.intersection(proposal.approving)), len(operators))
 
 
-def _check_operator(member: Member) -> None:
+def check_operator(member: Member) -> None:
+    """Raise Refused unless the member may propose and vote."""
     if not member.votes:
         raise Refused(Refusal.NOT_OPERATOR)
 
 
-def _read_change(data: bytes) -> Change:
+def check_possible(draft: Draft, block: Block, data: bytes) -> None:
+    """Raise Refused for a change, as encoded, that could not take effect in this block."""
     try:
-        return parse_change(data)
+        change = parse_change(data)
     except MalformedError:
         raise Refused(Refusal.CHANGE) from None
+    _make(Draft(draft), block, change)
 
 
 def _make(draft: Draft, block: Block, change: Change) -> None:

@@ -1,91 +1,54 @@
-"""A certificate's life on the ledger: recorded, renewed, suspended, resumed, revoked."""
+"""A certificate's life on the ledger: what the kinds of transactions share that record it or change its status."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from voice_dpki.ledger import expiry, names, owners, quotas
-from voice_dpki.ledger.admission import check_certificate, read_admitted
+from voice_dpki.ledger.admission import check_certificate
 from voice_dpki.ledger.draft import Block, Draft
+from voice_dpki.ledger.kind import Body, Parser, digest, number, text
 from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.records import REASONS, Authority, CertRecord, CertStatus
+from voice_dpki.ledger.records import CERTIFICATE_LEAF, REASONS, Authority, CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
-from voice_dpki.ledger.signatures import verify
-from voice_dpki.ledger.standing import status_of
-from voice_dpki.ledger.transactions import (
-    Batch,
-    ChangeStatus,
-    OwnerStatus,
-    Renew,
-    Submit,
-    Transaction,
-    key_id_of,
-    renewal_bytes,
-    signed_bytes,
-)
+from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
 
-
-def submit(draft: Draft, block: Block, member: Member, body: Submit, _: Transaction) -> None:
-    """Record a certificate; raises Refused."""
-    _record(draft, block, member, body.certificate)
+RECORD_LEAVES = (CERTIFICATE_LEAF, names.NAME_LEAF, owners.KEY_LEAF, quotas.USAGE_LEAF, expiry.EXPIRY_LEAF)
+"""The kinds of leaves that `record` writes."""
 
 
-def submit_batch(draft: Draft, block: Block, member: Member, body: Batch, _: Transaction) -> None:
-    """Record several certificates; raises Refused for the first that cannot be recorded."""
-    _record(draft, block, member, *body.certificates)
+@dataclass(frozen=True, slots=True)
+class StatusChange(Body):
+    """The change of the certificate `digest`, at `revision`, to `status`."""
+
+    digest: CertDigest
+    revision: int
+    status: str
+    reason: str
 
 
-def renew(draft: Draft, block: Block, member: Member, body: Renew, _: Transaction) -> None:
-    """Record a certificate as the successor of another, which stays valid; raises Refused."""
-    digest = digest_of(body.certificate)
-    old = draft.record(body.replaces)
-    if old is None:
-        raise Refused(Refusal.NOT_RECORDED)
-    if old.organization != member.organization:
-        raise Refused(Refusal.NOT_OWNER)
-    if status_of(old, member, block.time_s) is not CertStatus.VALID:
-        raise Refused(Refusal.NOT_VALID)
-    if old.replaced_by is not None:
-        raise Refused(Refusal.RENEWED)
-    _check_owner(old, body, digest)
-    _record(draft, block, member, body.certificate, replaces=body.replaces)
-    _check_follows(draft, body, old)
-    draft.put_record(body.replaces, replace(old, replaced_by=digest))
+CHANGE_MEMBERS: Final[dict[str, Parser]] = {
+    "digest": digest,
+    "revision": number,
+    "status": text,
+    "reason": text,
+}
+"""A parser for each member of a StatusChange."""
 
 
-def change_status(draft: Draft, block: Block, member: Member, body: ChangeStatus, _: Transaction) -> None:
-    """Change a certificate's status on behalf of the member that endorsed it; raises Refused."""
-    record = draft.record(body.digest)
-    if record is None:
-        raise Refused(Refusal.NOT_RECORDED)
-    if record.organization != member.organization:
-        raise Refused(Refusal.NOT_OWNER)
-    _move(draft, block, record, body, Authority.ENDORSER)
-
-
-def change_own_status(draft: Draft, block: Block, body: OwnerStatus, transaction: Transaction) -> None:
-    """Change a certificate's status by its own key, which must be the only signer; raises Refused."""
-    record, key_id = draft.record(body.digest), key_id_of(body.key)
-    if record is None or record.key_id != key_id or record.organization != body.by:
-        raise Refused(Refusal.OWNER)
-    (*others, endorsement) = transaction.endorsements
-    if others or endorsement.key_id != key_id:
-        raise Refused(Refusal.OWNER)
-    verify(body.key, signed_bytes(transaction.body_bytes), endorsement.signature)
-    _move(draft, block, record, body, Authority.OWNER)
-
-
-def _record(
+def record(
     draft: Draft, block: Block, member: Member, *certificates: bytes, replaces: CertDigest | None = None
 ) -> None:
+    """Record certificates (DER) that `member` endorses; raises Refused for the first that cannot be recorded."""
     quotas.check_room(draft, len(certificates))
     expiring = []
     for certificate in certificates:
-        record = _admit(draft, block, member, certificate)
-        digest = digest_of(certificate)
-        draft.certificates[digest] = certificate
-        draft.put_record(digest, replace(record, replaces=replaces))
-        expiring.append((digest, record.not_after_s))
+        entry = _admit(draft, block, member, certificate)
+        identity = digest_of(certificate)
+        draft.certificates[identity] = certificate
+        draft.put_record(identity, replace(entry, replaces=replaces))
+        expiring.append((identity, entry.not_after_s))
     expiry.enqueue(draft, expiring)
     quotas.enter(draft, member.organization, len(certificates), block.time_s)
 
@@ -111,24 +74,6 @@ def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> Ce
     )
 
 
-def _check_owner(old: CertRecord, body: Renew, digest: CertDigest) -> None:
-    try:
-        if key_id_of(body.owner_key) != old.key_id:
-            raise Refused(Refusal.SIGNATURE)
-        verify(body.owner_key, renewal_bytes(body.chain, body.replaces, digest), body.owner_signature)
-    except Refused:
-        raise Refused(Refusal.OWNER_SIGNATURE) from None
-
-
-def _check_follows(draft: Draft, body: Renew, record: CertRecord) -> None:
-    """Check that the new certificate has the old one's subject, and that their validities overlap."""
-    old, new = read_admitted(draft.certificate(body.replaces) or b""), read_admitted(body.certificate)
-    if (old.organization, old.common_name) != (new.organization, new.common_name):
-        raise Refused(Refusal.OTHER_SUBJECT)
-    if new.not_before_s > record.not_after_s:
-        raise Refused(Refusal.NO_OVERLAP)
-
-
 _TRANSITIONS = {
     CertStatus.VALID: frozenset({CertStatus.SUSPENDED, CertStatus.REVOKED}),
     CertStatus.SUSPENDED: frozenset({CertStatus.VALID, CertStatus.REVOKED}),
@@ -137,9 +82,8 @@ _TRANSITIONS = {
 """The changes allowed from each recorded status; `revoked` is final."""
 
 
-def _move(
-    draft: Draft, block: Block, record: CertRecord, body: ChangeStatus | OwnerStatus, authority: Authority
-) -> None:
+def move(draft: Draft, block: Block, record: CertRecord, body: StatusChange, authority: Authority) -> None:
+    """Change the status in a certificate's record on the word of `authority`; raises Refused."""
     if body.revision != record.revision:
         raise Refused(Refusal.REVISION)
     if body.status not in _TRANSITIONS[record.status]:

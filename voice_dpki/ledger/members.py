@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.transactions import key_id_of
+from voice_dpki.ledger.leaf import Leaf, Lookup, named
+from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.names import Tn, is_printable
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
@@ -152,6 +153,14 @@ class Member:
 def member_key(organization: str) -> bytes:
     """Return the key of a member's leaf in the tree."""
     return hashlib.sha256(MEMBER_DOMAIN + organization.encode("utf-8")).digest()
+
+
+MEMBER_LEAF = Leaf(
+    kind=KIND,
+    key=member_key,
+    parse=Member.parse,
+    lookup=Lookup("members", named("organization", "an organisation's name")),
+)
 
 
 class ConflictError(MalformedError):

@@ -25,6 +25,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.profile import CertificateProfile
@@ -175,3 +176,6 @@ def _number_key(length: int, prefix: str) -> bytes:
 
 def _key(*name: Cbor) -> bytes:
     return hashlib.sha256(_DOMAIN + cbor.encode(name)).digest()
+
+
+NAME_LEAF = Leaf(kind="name", key=_key, parse=parse_listed)

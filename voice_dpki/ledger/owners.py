@@ -11,6 +11,7 @@ import hashlib
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.view import StateView
 
@@ -36,15 +37,21 @@ def release(draft: Draft, key_id: bytes) -> None:
     draft.put(_leaf_key(key_id), ["key", owner, uses - 1] if uses > 1 else None)
 
 
+def parse_owner(data: bytes) -> tuple[str, int]:
+    """Parse the value of a key's leaf to the organisation and its uses; raises LocalError."""
+    match cbor.decode(data, "key leaf"):
+        case ["key", str(organization), int(uses)]:
+            return organization, uses
+    raise LocalError("the ledger's state is damaged: the leaf of a key is not one")
+
+
 def _leaf_key(key_id: bytes) -> bytes:
     return hashlib.sha256(_DOMAIN + key_id).digest()
 
 
 def _read(view: StateView, key_id: bytes) -> tuple[str | None, int]:
     data = view.leaf(_leaf_key(key_id))
-    if data is None:
-        return None, 0
-    match cbor.decode(data, "key leaf"):
-        case ["key", str(organization), int(uses)]:
-            return organization, uses
-    raise LocalError("the ledger's state is damaged: the leaf of a key is not one")
+    return (None, 0) if data is None else parse_owner(data)
+
+
+KEY_LEAF = Leaf(kind="key", key=_leaf_key, parse=parse_owner)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.view import StateView
 
 PARAMETERS_KEY = hashlib.sha256(b"voice-dpki/parameters/v1\0").digest()
@@ -66,12 +67,16 @@ def parameters_of(view: StateView) -> Parameters:
     data = view.leaf(PARAMETERS_KEY)
     if data is None:
         raise LocalError("the ledger's state is damaged: it has no parameters")
-    return _parse(data)
+    return parse_parameters(data)
 
 
 @lru_cache(8)
-def _parse(data: bytes) -> Parameters:
+def parse_parameters(data: bytes) -> Parameters:
+    """Parse the value of the leaf; raises LocalError if it holds no parameters."""
     match cbor.decode(data, "parameters"):
         case ["parameters", *numbers]:
             return Parameters(*numbers)  # type: ignore[arg-type]  # checked by the class
     raise LocalError("the ledger's state is damaged: its parameters are not such")
+
+
+PARAMETERS_LEAF = Leaf(kind="parameters", key=lambda: PARAMETERS_KEY, parse=parse_parameters)

@@ -23,6 +23,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import REASONS, CertStatus
 from voice_dpki.ledger.view import StateView
@@ -84,7 +85,7 @@ class ProposalState(StrEnum):
 
 
 def encode_change(change: Change) -> bytes:
-    """Encode a change for `voice_dpki.ledger.transactions.Propose`."""
+    """Encode a change for `voice_dpki.ledger.propose.Propose`."""
     match change:
         case SetMember(member, revision):
             return cbor.encode(["member", revision, *member.parts()])
@@ -183,6 +184,10 @@ def parse_entries(data: bytes) -> list[Entry]:
         case ["proposals", list(entries)]:
             return [Entry(*entry) for entry in entries]
     raise LocalError("the ledger's state is damaged: the list of proposals is not one")
+
+
+PROPOSAL_LEAF = Leaf(kind="proposal", key=proposal_key, parse=Proposal.parse)
+LIST_LEAF = Leaf(kind="proposals", key=lambda: LIST_KEY, parse=parse_entries)
 
 
 def put(draft: Draft, identity: bytes, proposal: Proposal) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.parameters import HOUR_S, parameters_of
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.view import StateView
@@ -50,8 +51,11 @@ def usage(view: StateView, organization: str) -> tuple[int, int, int]:
     certificates recorded in that hour.
     """
     data = view.leaf(_key(organization))
-    if data is None:
-        return 0, 0, 0
+    return (0, 0, 0) if data is None else parse_usage(data)
+
+
+def parse_usage(data: bytes) -> tuple[int, int, int]:
+    """Parse the value of a member's leaf to the three numbers that `usage` returns; raises LocalError."""
     match cbor.decode(data, "usage leaf"):
         case ["usage", int(total), int(hour), int(recent)]:
             return total, hour, recent
@@ -60,3 +64,6 @@ def usage(view: StateView, organization: str) -> tuple[int, int, int]:
 
 def _key(organization: str) -> bytes:
     return hashlib.sha256(_DOMAIN + organization.encode("utf-8")).digest()
+
+
+USAGE_LEAF = Leaf(kind="usage", key=_key, parse=parse_usage)

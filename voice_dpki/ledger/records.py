@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.leaf import Leaf, Lookup, hashed
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.recorded import CertStatus as CertStatus
 
@@ -130,6 +131,13 @@ class CertRecord:
             return CertStatus.NOT_YET_VALID
         return self.status
 
+
+CERTIFICATE_LEAF = Leaf(
+    kind=KIND,
+    key=CertDigest,
+    parse=CertRecord.parse,
+    lookup=Lookup("certificates", hashed("digest", "H(CERT)")),
+)
 
 _PREFIX = cbor.encode([KIND, *[0] * 12])[:-12]
 """The first bytes of every record's encoding, and of no other leaf's."""

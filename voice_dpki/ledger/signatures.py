@@ -1,9 +1,13 @@
-"""Verification of the signatures on transactions, cached so that each is verified only once."""
+"""Signatures on transactions: what they sign, how keys are named, and their verification, which is cached."""
 
+import hashlib
 from functools import lru_cache
 
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
+
+SIGNATURE_DOMAIN = b"voice-dpki/tx/v1\0"
+"""Separates these signatures from everything else that an endorsing key may sign."""
 
 _CACHED_VERDICTS = 8192
 """Signatures whose verification is cached from the check of a transaction to its block: as many as a mempool holds.
@@ -13,6 +17,16 @@ verified twice.
 """
 
 _ES256_BYTES = 64
+
+
+def key_id_of(public_key_der: bytes) -> bytes:
+    """Return a key's identifier: the SHA-256 of its DER SubjectPublicKeyInfo."""
+    return hashlib.sha256(public_key_der).digest()
+
+
+def signed_bytes(body_bytes: bytes) -> bytes:
+    """Return the bytes that an endorsement of a body signs."""
+    return SIGNATURE_DOMAIN + body_bytes
 
 
 @lru_cache(_CACHED_VERDICTS)

@@ -5,32 +5,23 @@ other than the block's time, on the order of a set, on a float or on a node's co
 judged by the state after the transactions before it in the same block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from voice_dpki.ledger import directory, expiry, governance, lifecycle, quotas, validators
+from voice_dpki.ledger import directory, expiry, governance, quotas, validators
 from voice_dpki.ledger.draft import OK, Block, Draft, Outcome, TxResult
 from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.parameters import PARAMETERS_KEY, Parameters
+from voice_dpki.ledger.parameters import PARAMETERS_KEY, PARAMETERS_LEAF, Parameters
 from voice_dpki.ledger.refusals import Refusal, Refused
-from voice_dpki.ledger.signatures import verify
-from voice_dpki.ledger.transactions import (
-    Batch,
-    ChangeStatus,
-    OwnerStatus,
-    Propose,
-    Renew,
-    Submit,
-    Transaction,
-    Vote,
-    certificates_in,
-    signed_bytes,
-)
+from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, kind_of
 from voice_dpki.ledger.view import MemoryState, StateView
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
 
 __all__ = [
+    "LEAVES",
     "OK",
     "Block",
     "MemoryState",
@@ -42,6 +33,14 @@ __all__ = [
     "check_sender",
     "found",
 ]
+
+_WITHOUT_TRANSACTION = (PARAMETERS_LEAF, validators.VALIDATORS_LEAF, directory.DIRECTORY_LEAF, expiry.PRUNED_LEAF)
+"""The kinds of leaves that the genesis or the mere course of blocks writes."""
+
+LEAVES: tuple[Leaf[Any], ...] = tuple(
+    dict.fromkeys((*_WITHOUT_TRANSACTION, *(leaf for kind in KINDS for leaf in kind.leaves)))
+)
+"""All kinds of leaves."""
 
 
 def apply(view: StateView, block: Block) -> Outcome:
@@ -70,9 +69,8 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
         if not certificates:
             _execute(draft, Block(height, time_s, ()), transaction)
         else:
-            _check_chain(draft, transaction)
-            member = _endorser(draft, transaction)
-            quotas.enter(draft, member.organization, len(certificates), time_s)
+            _authenticate(draft, transaction)
+            quotas.enter(draft, transaction.body.by, len(certificates), time_s)
             if any(draft.leaf(digest_of(certificate)) is not None for certificate in certificates):
                 raise Refused(Refusal.RECORDED)
     except Refused as refused:
@@ -115,40 +113,12 @@ def _refusal(refused: Refused) -> TxResult:
 
 
 def _execute(draft: Draft, block: Block, transaction: Transaction) -> None:
-    body = transaction.body
-    _check_chain(draft, transaction)
-    if isinstance(body, OwnerStatus):
-        lifecycle.change_own_status(draft, block, body, transaction)
-    else:
-        _HANDLERS[type(body)](draft, block, _endorser(draft, transaction), body, transaction)
+    sender = _authenticate(draft, transaction)
+    kind_of(transaction.body).execute(draft, block, sender, transaction)
 
 
-def _check_chain(draft: Draft, transaction: Transaction) -> None:
+def _authenticate(draft: Draft, transaction: Transaction) -> Any:
+    """Return who sends a transaction, which its handler takes; raises Refused, also if it is for another ledger."""
     if transaction.body.chain != draft.chain_id:
         raise Refused(Refusal.CHAIN)
-
-
-def _endorser(draft: Draft, transaction: Transaction) -> Member:
-    """Return the member in whose name the transaction is made, after verifying that all signatures are its own."""
-    member = draft.member(transaction.body.by)
-    if member is None:
-        raise Refused(Refusal.MEMBER)
-    if member.suspended:
-        raise Refused(Refusal.SUSPENDED)
-    for endorsement in transaction.endorsements:
-        key = member.endorsing_key(endorsement.key_id)
-        if key is None:
-            raise Refused(Refusal.SIGNER)
-        verify(key, signed_bytes(transaction.body_bytes), endorsement.signature)
-    return member
-
-
-_HANDLERS: dict[type, Callable[..., None]] = {
-    Submit: lifecycle.submit,
-    Batch: lifecycle.submit_batch,
-    Renew: lifecycle.renew,
-    ChangeStatus: lifecycle.change_status,
-    Propose: governance.propose,
-    Vote: governance.vote,
-}
-"""The handler of each kind of transaction that a member signs."""
+    return kind_of(transaction.body).sender.authenticate(draft, transaction)

@@ -15,6 +15,7 @@ from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.header import Validator, ValidatorSet
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.view import StateView
 
 VALIDATORS_KEY = hashlib.sha256(b"voice-dpki/validators/v1\0").digest()
@@ -42,6 +43,9 @@ def parse_validators(data: bytes) -> tuple[ValidatorSet, ValidatorSet]:
     """Parse the value of the leaf to the next set and the one after it; raises LocalError."""
     following, later = _parse(data)
     return _set(following), _set(later)
+
+
+VALIDATORS_LEAF = Leaf(kind="validators", key=lambda: VALIDATORS_KEY, parse=parse_validators)
 
 
 def validator_keys(view: StateView) -> frozenset[bytes]:

@@ -1,0 +1,86 @@
+"""What a kind of leaf is made of.
+
+Each kind has its `Leaf` in the module that writes it. `voice_dpki.ledger.state.LEAVES` lists all of them. Whoever
+asks for leaves goes through that list: the HTTP interface, the edge, ABCI's queries and the commands.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.x509.profile import MAX_NAME_LENGTH
+
+_V = TypeVar("_V", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What tells one leaf of a kind from the others, as people and programs write it."""
+
+    name: str
+    """Its name in URLs and answers."""
+    of_text: Callable[[str], Any]
+    """Reads it as it stands in a URL; raises MalformedError."""
+    of_bytes: Callable[[bytes], Any]
+    """Reads it as it stands in the data of an ABCI query; raises MalformedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Where the leaves of a kind are asked for: at `/ledger/v1/PATH/ARGUMENT`, and at ABCI's path `/PATH`."""
+
+    path: str
+    argument: Argument
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf(Generic[_V]):
+    """One kind of leaf."""
+
+    kind: str
+    """The first item of the value, which no other kind has."""
+    key: Callable[..., bytes]
+    """Returns the key of 32 bytes. It takes the argument, where there is a lookup."""
+    parse: Callable[[bytes], _V]
+    """Parses the value; raises MalformedError, or LocalError where only damage to the state can be the reason."""
+    lookup: Lookup | None = None
+    """None for leaves that are asked for by their keys alone."""
+
+
+def named(name: str, what: str) -> Argument:
+    """Return an argument that is a name, which errors call `what`."""
+
+    def of_text(text: str) -> str:
+        if len(text) > MAX_NAME_LENGTH:
+            raise MalformedError(f"{what} has at most {MAX_NAME_LENGTH} characters")
+        return text
+
+    return Argument(name, of_text, _utf8)
+
+
+def hashed(name: str, what: str) -> Argument:
+    """Return an argument that is a SHA-256 hash, in hexadecimal in a URL; errors call it `what`."""
+
+    def of_text(text: str) -> bytes:
+        try:
+            found = bytes.fromhex(text)
+        except ValueError:
+            found = b""
+        if len(found) != 32 or len(text) != 64:
+            raise MalformedError(f"{what} is 64 hexadecimal digits")
+        return found
+
+    def of_bytes(data: bytes) -> bytes:
+        if len(data) != 32:
+            raise MalformedError(f"{what} has 32 bytes")
+        return data
+
+    return Argument(name, of_text, of_bytes)
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedError("a name is UTF-8") from None
