@@ -25,7 +25,8 @@ import httpx
 from ledger_node.abci.cometbft import MAX_RPC_BATCH, CometbftSection, Home, find
 from ledger_node.abci.rpc import Rpc
 from ledger_node.command import config as configuration
-from ledger_node.command.federation import OperatorNode, Processes, provision
+from ledger_node.command.federation import Processes
+from ledger_node.command.federation_folder import OperatorNode, provision
 from ledger_node.make.initialise import FIRST_PORT
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import load_genesis

@@ -1,61 +1,41 @@
 """`voice-dpki federation`: several operators' validators on one machine, each with its own loopback address.
 
-`federation up` makes in its folder what every operator would have on its own machine: keys, the common genesis, and
-the configuration of one `ledger-node`. The processes are started as an operator would start them by hand.
+`federation up` makes in its folder what every operator would have on its own machine
+(`ledger_node.command.federation_folder`), and starts the processes as an operator would start them by hand.
 """
 
 import asyncio
-import os
-import signal
 import ssl
-import subprocess
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
 
-from ledger_node.abci.cometbft import LOG_FILE, P2P_PORT, RPC_PORT, find, node_id, node_key
-from ledger_node.command import config as configuration
-from ledger_node.make.initialise import FIRST_PORT, initialise
-from ledger_node.make.join import ADMITTED
-from voice_dpki.effects import SystemClock, SystemRandom
+from ledger_node.abci.cometbft import LOG_FILE, find
+from ledger_node.command.federation_folder import MAX_OPERATORS, OperatorNode, nodes_in, provision
+from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.again import BUSY, Pauses, Seldom, again, retry_after_s
-from voice_dpki.shell.config import Listen, read_secret, resolve
-from voice_dpki.shell.files import write_file
-from voice_dpki.shell.interrupts import uninterrupted
 from voice_dpki.shell.options import whole_number
-from voice_dpki.shell.output import locked, new_folder
+from voice_dpki.shell.output import locked
 from voice_dpki.shell.program import Parser, run, unless_stopped
-from voice_dpki.shell.tether import tied_module
-from voice_dpki.stage.patience import Patience, Watched
+from voice_dpki.stage.patience import Patience
+from voice_dpki.stage.processes import Program, Running, stop_all
 from voice_dpki.wire.ledger.client import LedgerClient, NodeInfo
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 
-CHAIN_ID = "voice-dpki-federation"
 DEFAULT_OPERATORS = 4
-MAX_OPERATORS = 26
 MAX_CERTIFICATES = 10_000_000
-NETWORK = "127.0.1"
-"""The first three numbers of the nodes' loopback addresses; the last is the operator's number, from 1."""
-
-ADMITTED_FILE = "admitted"
-"""In the federation's folder: the file of further nodes that may connect, shared by all operators' nodes."""
-
-DELAY_S = 5
-"""How long before a voted change of members takes effect here; a demonstration cannot wait the default day."""
 
 START_STALLED_S = 60.0
 """How long a start may go without any node's progress; all count, because three may need the fourth for a block."""
@@ -69,9 +49,6 @@ CONNECTIONS_PER_NODE = 64
 
 _TELL = Seldom()
 
-_NUMBERS = (("493023125000", 1000), ("442079460000", 1000), ("33199000000", 10000))
-"""Ranges of the first operators, which regulators reserve for fiction; the others get North American ranges."""
-
 DESCRIPTION = """\
 Several operators' validators on this machine, as one federation. Each operator has a ledger node with its own
 CometBFT, keys and loopback address, and trusts none of the others.
@@ -83,63 +60,12 @@ CometBFT is needed; `make cometbft` installs it.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorNode:
-    """One operator's node: its configuration, and what its clients need to reach it."""
-
-    config: Path
-    organization: str
-    url: str
-    token: str
-
-    @property
-    def name(self) -> str:
-        """Name of the node and of its files."""
-        return self.config.stem
-
-    @property
-    def log(self) -> Path:
-        """Where its process writes its log."""
-        return self.config.with_suffix(".log")
-
-
-def provision(folder: Path, operators: int, network: str = NETWORK) -> list[OperatorNode]:
-    """Make a federation in `folder`, which must be new or empty, and return its nodes.
-
-    Raises LocalError for a number of operators outside 1 to MAX_OPERATORS, or where files cannot be made.
-    """
-    if not 1 <= operators <= MAX_OPERATORS:
-        raise LocalError(f"a federation on one machine has 1 to {MAX_OPERATORS} operators")
-    with new_folder(folder):
-        _provision(folder, operators, network)
-    return nodes_in(folder)
-
-
-def _provision(folder: Path, operators: int, network: str) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as wanted:
-        wanted.write(_members(operators))
-        wanted.flush()
-        engine, *configs = initialise(Path(wanted.name), folder, SystemClock())
-    engine.unlink()
-    addresses = {config: f"{network}.{number}" for number, config in enumerate(configs, 1)}
-    ids = {config: node_id(node_key(_home(config))) for config in configs}
-    for config in configs:
-        peers = [f"{ids[peer]}@{addresses[peer]}:{P2P_PORT}" for peer in configs if peer != config]
-        write_file(config, _configuration(config.stem, addresses[config], peers).encode("utf-8"))
-    write_file(folder / ADMITTED_FILE, ADMITTED.encode("utf-8"))
-
-
-def nodes_in(folder: Path) -> list[OperatorNode]:
-    """Return the nodes of the federation in `folder`, none if there is none; raises LocalError if it is damaged."""
-    return [_node(config) for config in sorted(folder.glob("operator-*.toml"))]
-
-
 class Processes:
     """The running nodes of a federation; use as a context, which stops them all at its end."""
 
     def __init__(self, nodes: Sequence[OperatorNode]) -> None:
         self._nodes = nodes
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, Running] = {}
 
     def __enter__(self) -> "Processes":
         """Start all nodes."""
@@ -149,64 +75,37 @@ class Processes:
 
     def __exit__(self, *_: object) -> None:
         """Stop all nodes and wait until they have ended; Ctrl-C does not cut this short."""
-        with uninterrupted():
-            self._stop()
+        stop_all(self._running.values(), STOP_TIMEOUT_S)
 
-    def _stop(self) -> None:
-        for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self._running.values():
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    def program(self, node: OperatorNode) -> Program:
+        """Return what runs a node. It writes no trace, and its CometBFT's log shows progress, too."""
+        arguments, comet = ("start", "--config", str(node.config)), node.home / LOG_FILE
+        return Program(node.name, "ledger_node", arguments, None, node.log, writes=(comet,), environment={})
 
-    def command(self, node: OperatorNode) -> list[str]:
-        """Return the command that runs a node; the node ends when this process does."""
-        return tied_module("ledger_node", ("start", "--config", str(node.config)))
-
-    def start(self, node: OperatorNode) -> int:
-        """Start one node and return its process id."""
-        with node.log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                self.command(node), stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
-            )
-        self._running[node.name] = process
-        return process.pid
+    def start(self, node: OperatorNode) -> None:
+        """Start one node."""
+        self._running[node.name] = Running(self.program(node))
 
     def pids(self, node: OperatorNode) -> tuple[int, ...]:
-        """Return the process ids of a node: the ledger node's, and its CometBFT's."""
-        pid = self._running[node.name].pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return (pid, *map(int, children))
+        """Return the process ids of a node: the ledger node's, and its children's, CometBFT among them."""
+        return self._running[node.name].pids
 
     def kill(self, node: OperatorNode) -> None:
         """Kill a node and its CometBFT with SIGKILL, and wait until the node has ended."""
-        for pid in self.pids(node):
-            os.kill(pid, signal.SIGKILL)
-        self._running.pop(node.name).wait()
+        self._running.pop(node.name).kill()
 
     def check(self) -> None:
-        """Raise LocalError if one of the nodes has ended."""
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                node = next(node for node in self._nodes if node.name == name)
-                last = (node.log.read_text(errors="replace").splitlines() or ["it said nothing"])[-1]
-                raise LocalError(f"{name} ended with status {process.returncode}: {last}; see {node.log}")
+        """Raise ProcessError, with the end of its log, if one of the nodes has ended."""
+        for running in self._running.values():
+            running.check_running()
 
     async def ready(self) -> None:
         """Wait until every node has a block; raises LocalError if one does not come up."""
         for node in self._nodes:
             await self._ready(node)
 
-    def _watched(self, node: OperatorNode) -> Watched:
-        return Watched(self._running[node.name].pid, (node.log, _home(node.config) / LOG_FILE))
-
     async def _ready(self, node: OperatorNode) -> None:
-        patience = Patience(
-            [self._watched(each) for each in self._nodes if each.name in self._running], START_STALLED_S
-        )
+        patience = Patience([running.watched for running in self._running.values()], START_STALLED_S)
         while not (info := await node_info(node)) or info.height < 1:
             self.check()
             if why := patience.exhausted():
@@ -378,78 +277,6 @@ async def _submit(client: httpx.AsyncClient, node: OperatorNode, certificate: by
             why = str(error) or type(error).__name__
         if not await pauses.pause(f"{node.name} takes no certificate now: {why}", busy=busy, wished_s=wished_s):
             raise PeerError(f"{node.name} takes no certificate: {why}")
-
-
-def _members(operators: int) -> str:
-    parameters = f'chain_id = "{CHAIN_ID}"\n\n[parameters]\ndelay_s = {DELAY_S}\n'
-    return parameters + "".join(_member(number) for number in range(operators))
-
-
-def _member(number: int) -> str:
-    letter = chr(ord("a") + number)
-    start, count = _NUMBERS[number] if number < len(_NUMBERS) else (f"1{200 + number}5550100", 100)
-    return f"""
-[[members]]
-organization = "Operator {letter.upper()}"
-kind = "operator"
-domains = ["{letter}.example"]
-ranges = [{{ start = "{start}", count = {count} }}]
-validators = 1
-"""
-
-
-def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
-    """Return a node's configuration as TOML.
-
-    An address outside loopback is set insecure, because its network exists for the test only. On loopback all nodes
-    connect from one address, so duplicates are allowed: acceptable in a demonstration only.
-    """
-    loopback = Listen(host=host, port=0).is_loopback
-    insecure, open_rpc = ("", "") if loopback else ("insecure = true\n", ", insecure = true")
-    listed = "".join(f'  "{peer}",\n' for peer in peers)
-    return f"""\
-[node]
-name = "{name}"
-data_dir = "data-{name}"
-genesis = "genesis.json"
-
-[listen]
-host = "{host}"
-port = {FIRST_PORT}
-{insecure}
-[cometbft]
-home = "cometbft-{name}"
-rpc = {{ host = "{host}", port = {RPC_PORT}{open_rpc} }}
-p2p = {{ host = "{host}", port = {P2P_PORT} }}
-admitted = "{ADMITTED_FILE}"
-allow_duplicate_ip = {str(loopback).lower()}
-validator_key = "keys/validator-{name}-1.pem"
-peers = [
-{listed}]
-
-[submission]
-organization = "Operator {name[-1].upper()}"
-endorsing_key = "keys/endorsing-{name}.pem"
-tokens = "tokens-{name}"
-"""
-
-
-def _node(path: Path) -> OperatorNode:
-    config = configuration.load(path)
-    if config.submission is None:
-        raise LocalError(f"{path}: a federation's node has the submission role")
-    if config.cometbft is None:
-        raise LocalError(f"{path.parent}: the making of this federation was broken off; remove the folder")
-    token = read_secret(resolve(path, config.submission.tokens))
-    return OperatorNode(path, config.submission.organization, _url(config.listen), token)
-
-
-def _url(listen: Listen) -> str:
-    return f"http://{listen.host}:{listen.port}"
-
-
-def _home(config: Path) -> Path:
-    return config.with_name(f"cometbft-{config.stem}")
 
 
 if __name__ == "__main__":

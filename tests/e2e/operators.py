@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from ledger_node.abci.cometbft import find
-from ledger_node.command.federation import OperatorNode, node_info
+from ledger_node.command.federation import node_info
+from ledger_node.command.federation_folder import OperatorNode
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import MAX_BATCH, Resolution

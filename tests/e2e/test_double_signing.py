@@ -18,7 +18,8 @@ import pytest
 
 from ledger_node.abci.cometbft import find, node_id, node_key
 from ledger_node.command.config import read_validator_key
-from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
 from ledger_node.command.sending import Sender
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError

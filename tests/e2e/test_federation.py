@@ -14,7 +14,8 @@ import pytest
 
 from ledger_node.abci.cometbft import find, node_id, node_key
 from ledger_node.command import federation
-from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
 from ledger_node.make.join import join
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis, load_genesis

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ledger_node.abci.cometbft import find
-from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import OperatorNode, provision
 from ledger_node.command.sending import Bulk, CertificateFile, Report, Sender, TransactionRefusedError
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError

@@ -5,17 +5,20 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ledger_node.abci.cometbft import find
-from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import OperatorNode, provision
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.stage.processes import Program
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
@@ -69,9 +72,9 @@ class Network:
 class InNamespaces(Processes):
     """Starts each node in its namespace."""
 
-    def command(self, node: OperatorNode) -> list[str]:
+    def program(self, node: OperatorNode) -> Program:
         number = ord(node.name[-1]) - ord("a") + 1
-        return ["ip", "netns", "exec", f"{NAME}-{number}", *super().command(node)]
+        return replace(super().program(node), within=("ip", "netns", "exec", f"{NAME}-{number}"))
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.command.config import read_validator_key
-from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import OperatorNode, provision
 from ledger_node.order.engine import signers_of
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.block import sign_commit

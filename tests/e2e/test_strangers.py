@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ledger_node.command.federation import ADMITTED_FILE, OperatorNode, agree, node_info, provision
+from ledger_node.command.federation import agree, node_info
+from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
 from tests.interop.strongswan.world import inside
 
 from .operators import answers, at, certificate, reaches, require_cometbft, submit

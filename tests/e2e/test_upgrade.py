@@ -7,12 +7,15 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ledger_node.command.federation import OperatorNode, Processes, agree, node_info, provision
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import OperatorNode, provision
 from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.stage.processes import Program
 
 from .operators import at, load, lost, more, reaches, require_cometbft
 
@@ -28,9 +31,9 @@ STOP_TIMEOUT_S = 60.0
 pytestmark = pytest.mark.timeout(180)
 
 
-def within(earlier: Path) -> list[str]:
+def within(earlier: Path) -> tuple[str, ...]:
     """Begin a command that shall find its code in a folder."""
-    return ["env", f"--chdir={earlier}", f"PYTHONPATH={earlier}"]
+    return ("env", f"--chdir={earlier}", f"PYTHONPATH={earlier}")
 
 
 class Upgrade(Processes):
@@ -45,17 +48,17 @@ class Upgrade(Processes):
             for node in nodes:
                 node.config.write_text(_without_new_keys(self._configurations[node.name]))
 
-    def command(self, node: OperatorNode) -> list[str]:
+    def program(self, node: OperatorNode) -> Program:
+        program = super().program(node)
         if self._earlier is None or node.name in self._upgraded:
-            return super().command(node)
-        command = ["ledger_node.main" if part == "ledger_node" else part for part in super().command(node)]
-        return [*within(self._earlier), *command]
+            return program
+        return replace(program, within=within(self._earlier), module="ledger_node.main")
 
     async def stop(self, node: OperatorNode) -> int:
         """End a node in order; returns its exit status."""
-        process = self._running.pop(node.name)
-        process.send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+        running = self._running.pop(node.name)
+        running.send(signal.SIGTERM)
+        return await asyncio.to_thread(running.wait_end, STOP_TIMEOUT_S)
 
     def upgrade(self, node: OperatorNode) -> None:
         """Start a stopped node in this version, with the keys that its operator adds to the configuration."""

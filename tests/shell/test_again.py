@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.command import federation
-from ledger_node.command.federation import OperatorNode
+from ledger_node.command.federation_folder import OperatorNode
 from ledger_node.command.sending import Sender
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError

@@ -1,8 +1,10 @@
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,11 +29,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started: list[Running] = []
 
-    def start_source(source: str) -> Running:
+    def start_source(source: str, **changes: Any) -> Running:
         name = f"program_{len(started)}"
         (tmp_path / f"{name}.py").write_text(source)
         trace = tmp_path / f"{name}.jsonl"
-        started.append(Running(Program(name, name, (str(trace),), trace, tmp_path / f"{name}.log")))
+        program = Program(name, name, (str(trace),), trace, tmp_path / f"{name}.log")
+        started.append(Running(replace(program, **changes)))
         return started[-1]
 
     yield start_source
@@ -69,6 +72,44 @@ def test_one_that_gets_on_is_waited_for(start: Start) -> None:
     assert start(READY.format(before=computing)).wait_ready(0.4)
     writing = "for _ in range(10): print('.', flush=True); time.sleep(0.1)"
     assert start(READY.format(before=writing)).wait_ready(0.4)
+
+
+def test_one_that_writes_another_file_gets_on(start: Start, tmp_path: Path) -> None:
+    other = tmp_path / "other.log"
+    growing = f"for _ in range(20): open({str(other)!r}, 'a').write('.'); time.sleep(0.1)"
+    assert start(READY.format(before=growing), writes=(other,)).wait_ready(0.8)
+
+
+def test_a_command_begins_with_what_it_runs_within(start: Start) -> None:
+    source = "import os, sys; sys.exit(f\"{os.environ['WITHIN']} {os.environ['MALLOC_ARENA_MAX']}\")"
+    program = start(source, within=("env", "WITHIN=a namespace"), environment={"MALLOC_ARENA_MAX": "9"})
+    with pytest.raises(ProcessError, match="a namespace 9"):
+        program.wait_ready()
+
+
+def test_one_without_a_trace_is_not_said_to_have_traced_nothing(start: Start) -> None:
+    program = start("import sys; sys.exit('a sentence')", trace=None)
+    assert program.wait_end(20) == 1
+    with pytest.raises(ProcessError, match=r"program_0 ended with status 1, and is still needed; its log "):
+        program.check_running()
+
+
+def test_one_is_killed_with_its_children(start: Start) -> None:
+    forking = "import subprocess; child = subprocess.Popen(['sleep', '60'])"
+    program = start(READY.format(before=forking))
+    program.wait_ready()
+    pid, child = program.pids
+    program.kill()
+    assert (program.status, program.pids) == (-signal.SIGKILL, (pid,))
+    while not has_ended(child):
+        time.sleep(0.01)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
 
 
 def test_one_whose_neighbour_gets_on_is_waited_for(start: Start, tmp_path: Path) -> None:

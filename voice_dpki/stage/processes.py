@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from voice_dpki.errors import LocalError
@@ -27,12 +28,8 @@ STOP_TIMEOUT_S = 5.0
 _POLL_S = 0.01
 _LOG_TAIL_BYTES = 2000
 
-_ENVIRONMENT = {
-    # Keep each process small: numpy needs no threads, and malloc no arenas for them.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-}
+SMALL: Mapping[str, str] = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""Environment that keeps a process small: numpy needs no threads, and malloc no arenas for them."""
 
 
 class ProcessError(LocalError):
@@ -40,9 +37,9 @@ class ProcessError(LocalError):
 
 
 class TraceReader:
-    """A reader of a trace file that its program is still writing; the events must be of `kinds`."""
+    """A reader of a trace file that its program is still writing, if it writes one; the events are of `kinds`."""
 
-    def __init__(self, path: Path, kinds: Kinds = COMMON_KINDS) -> None:
+    def __init__(self, path: Path | None, kinds: Kinds = COMMON_KINDS) -> None:
         self._path = path
         self._kinds = kinds
         self._position = 0
@@ -50,6 +47,8 @@ class TraceReader:
 
     def poll(self) -> list[Event]:
         """Read the events since the last call, add them to `events` and return them; raises MalformedError."""
+        if self._path is None:
+            return []
         try:
             with self._path.open("rb") as file:
                 file.seek(self._position)
@@ -65,13 +64,25 @@ class TraceReader:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run: a module with its arguments, and the files for its trace and its log."""
+    """What to run: a module with its arguments, and the files for its trace and its log.
+
+    The command begins with `within`, such as `ip netns exec NAME`. `writes` are more files whose growth shows that
+    the program makes progress. `environment` is added to this process's own.
+    """
 
     actor: str
     module: str
     arguments: tuple[str, ...]
-    trace: Path
+    trace: Path | None
     log: Path
+    within: tuple[str, ...] = ()
+    writes: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: SMALL)
+
+    @property
+    def command(self) -> list[str]:
+        """The command, which ends with this process (`voice_dpki.shell.tether`)."""
+        return [*self.within, *tied_module(self.module, self.arguments)]
 
 
 class Running:
@@ -83,15 +94,15 @@ class Running:
     def __init__(self, program: Program, kinds: Kinds = COMMON_KINDS) -> None:
         self.program = program
         self.trace = TraceReader(program.trace, kinds)
-        program.trace.parent.mkdir(parents=True, exist_ok=True)
-        program.log.parent.mkdir(parents=True, exist_ok=True)
+        for path in filter(None, (program.trace, program.log)):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                tied_module(program.module, program.arguments),
+                program.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | dict(program.environment),
                 process_group=0,  # Ctrl-C at a terminal is for this process, which then stops its programs
             )
 
@@ -114,7 +125,8 @@ class Running:
     @property
     def watched(self) -> Watched:
         """The process and the files that show whether the program makes progress."""
-        return Watched(self.pid, (self.program.trace, self.program.log))
+        program = self.program
+        return Watched(self.pid, tuple(filter(None, (program.trace, program.log, *program.writes))))
 
     def check_running(self) -> None:
         """Raise ProcessError, with the end of the log, if the program has ended."""
@@ -190,9 +202,21 @@ class Running:
         if self.status is None:
             self._process.send_signal(number)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of the program and its children; its own alone if it has ended."""
+        return (self.pid, *children(self.pid))
+
     def stop(self) -> None:
         """End the program: SIGTERM, and SIGKILL if it does not end within STOP_TIMEOUT_S."""
         stop_all([self])
+
+    def kill(self) -> None:
+        """Kill the program and its children, and wait until the program has ended."""
+        for pid in self.pids if self.status is None else ():
+            with suppress(ProcessLookupError):  # the children end with the program
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def _failure(self, what: str) -> ProcessError:
         with self.program.log.open("rb") as log:
@@ -201,9 +225,11 @@ class Running:
         logged = f"ends with:\n{tail}" if tail else "is empty"
         last = self.trace.events[-1] if self.trace.events else None
         traced = f"the last that it traced is {type(last).__name__}" if last else "it traced nothing"
+        traced = traced if self.program.trace else ""
         used = f"it was at work for {self.watched.busy_s():.1f} s" if self.status is None else ""
         seen = ", ".join(filter(None, (used, traced)))
-        return ProcessError(f"{self.program.actor} {what} ({seen}); its log {self.program.log} {logged}")
+        known = f" ({seen})" if seen else ""
+        return ProcessError(f"{self.program.actor} {what}{known}; its log {self.program.log} {logged}")
 
     def _ended_by(self, deadline: float) -> bool:
         try:
@@ -213,19 +239,19 @@ class Running:
         return True
 
 
-def stop_all(running: Iterable[Running]) -> None:
+def stop_all(running: Iterable[Running], timeout_s: float = STOP_TIMEOUT_S) -> None:
     """End programs at the same time, so that it takes as long as the slowest of them, and not their sum.
 
-    Ctrl-C is deferred until that is done.
+    Those that do not end within `timeout_s` of SIGTERM are killed. Ctrl-C is deferred until that is done.
     """
     with uninterrupted():
-        _stop_all(list(running))
+        _stop_all(list(running), timeout_s)
 
 
-def _stop_all(processes: Sequence[Running]) -> None:
+def _stop_all(processes: Sequence[Running], timeout_s: float) -> None:
     for process in processes:
         process.send(signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     for process in processes:
         if not process._ended_by(deadline):
             process.send(signal.SIGKILL)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger_node.command import federation
+from ledger_node.command import federation, federation_folder
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.output import locked
 
@@ -16,7 +16,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_commands_do_not_run_in_one_folder(tmp_path: Path) -> None:
-    federation.provision(tmp_path / "net", 2)
+    federation_folder.provision(tmp_path / "net", 2)
     with locked(tmp_path / "net"):
         for command in ("up", "check"):
             with pytest.raises(LocalError, match="net: another command is running in this folder"):
@@ -32,7 +32,7 @@ def test_a_folder_of_the_users_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_making_that_was_killed_is_not_taken_for_a_federation(tmp_path: Path) -> None:
     """It leaves the configurations as `ledger-node init` writes them: of nodes that follow an engine."""
-    first, *_ = federation.provision(tmp_path / "net", 2)
+    first, *_ = federation_folder.provision(tmp_path / "net", 2)
     text = first.config.read_text()
     start, end = text.index("[cometbft]"), text.index("[submission]")
     first.config.write_text(text[:start] + '[follow]\nurl = "http://127.0.0.1:26680"\n\n' + text[end:])
@@ -44,7 +44,7 @@ def test_a_making_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(federation, "_configuration", fail)
+    monkeypatch.setattr(federation_folder, "_configuration", fail)
     with pytest.raises(KeyboardInterrupt):
-        federation.provision(tmp_path / "net", 2)
+        federation_folder.provision(tmp_path / "net", 2)
     assert not (tmp_path / "net").exists()

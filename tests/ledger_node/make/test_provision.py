@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ledger_node.command import config as configuration
-from ledger_node.command.federation import DELAY_S, nodes_in, provision
+from ledger_node.command.federation_folder import DELAY_S, nodes_in, provision
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.parameters import parameters_of
 
