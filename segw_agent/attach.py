@@ -12,15 +12,13 @@ from rich.text import Text
 
 from segw_agent.attachment import ladder, report
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario, scenario_named
+from segw_agent.attachment.scenarios import DEFAULT, SCENARIOS, Scenario
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 from voice_dpki.stage.ladder import Ladder, render, render_text
-
-EXIT_NOT_HELD = 1
-"""Exit status when an expectation did not hold."""
+from voice_dpki.stage.show import EXIT_NOT_HELD, list_scenarios, scenario_named, show_checks, show_files
 
 DEFAULT_OUT = Path("out/attach")
 
@@ -64,12 +62,11 @@ def command(argv: list[str]) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status; raises VoiceDpkiError if the scenario cannot be played."""
     if arguments.list_scenarios:
-        for scenario in SCENARIOS.values():
-            print(f"{scenario.name}\t{scenario.shows}")
+        list_scenarios(SCENARIOS.values())
         return 0
     console = Console(stderr=arguments.json)
     with interruptible():
-        described, drawn = play(scenario_named(arguments.scenario), arguments.out, console)
+        described, drawn = play(scenario_named(SCENARIOS, arguments.scenario), arguments.out, console)
     if arguments.json:
         sys.stdout.write(described.to_json().decode("utf-8"))
     else:
@@ -118,10 +115,7 @@ def _show(described: report.Report, drawn: Ladder, out: Path, console: Console) 
     console.print()
     render(drawn, console)
     console.print()
-    for check in described.checks:
-        mark, style = ("ok", "green") if check.held else ("FAILED", "bold red")
-        line = Text(f"  {mark:<7}", style=style).append(f"{check.name}: ", style="not bold default")
-        console.print(line.append(check.detail, style="not bold dim"), highlight=False, soft_wrap=True)
+    show_checks(console, described.checks, held="ok    ", failed="FAILED")
     times = [each.setup_ms for each in described.attachments if each.refused_by is None and each.setup_ms]
     figures = f" (set up in {min(times):.0f} ms)" if times else ""
     headline, style = ("As it must be", "bold green") if described.held else ("Not as expected", "bold red")
@@ -130,7 +124,4 @@ def _show(described: report.Report, drawn: Ladder, out: Path, console: Console) 
         Text(f"{headline}. ", style=style).append(f"{described.shows}{figures}", style="not bold default")
     )
     console.print()
-    width = max(map(len, FILES))
-    console.print(Text(f"{out}/", style="bold"))
-    for name, what in FILES.items():
-        console.print(Text(f"  {name:<{width}}  ").append(what, style="dim"), highlight=False, soft_wrap=True)
+    show_files(console, out, FILES)

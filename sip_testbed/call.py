@@ -16,7 +16,7 @@ from sip_testbed import report
 from sip_testbed.network import Testbed, require_engine
 from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
 from sip_testbed.provision import LedgerKind
-from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario, scenario_named
+from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.options import number, whole_number
@@ -24,9 +24,7 @@ from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
 from voice_dpki.stage import ladder
 from voice_dpki.stage.ladder import Mood
-
-EXIT_NOT_HELD = 1
-"""Exit status if an expectation did not hold."""
+from voice_dpki.stage.show import EXIT_NOT_HELD, list_scenarios, scenario_named, show_checks, show_files
 
 DEFAULT_OUT = Path("out/call")
 REPEATED = "repeat.json"
@@ -97,10 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit status; raises VoiceDpkiError if no call can be placed."""
     if arguments.list_scenarios:
-        for scenario in SCENARIOS.values():
-            print(f"{scenario.name}\t{scenario.shows}")
+        list_scenarios(SCENARIOS.values())
         return 0
-    scenario = scenario_named(PLAIN if arguments.plain else arguments.scenario)
+    scenario = scenario_named(SCENARIOS, PLAIN if arguments.plain else arguments.scenario)
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)
@@ -171,14 +168,11 @@ def _show(call: PlacedCall, console: Console) -> None:
     ladder.render(call.ladder, console)
     console.print()
     marks = ladder.marks(console.encoding)
-    for check in call.report.checks:
-        mark, style = (marks[Mood.OK], "green") if check.held else (marks[Mood.REFUSED], "bold red")
-        line = Text(f"  {mark} ", style=style).append(f"{check.name}: ", style="not bold default")
-        console.print(line.append(check.detail, style="not bold dim"), highlight=False, soft_wrap=True)
+    show_checks(console, call.report.checks, marks[Mood.OK], marks[Mood.REFUSED])
     console.print()
     console.print(_headline(call.report), highlight=False, soft_wrap=True)
     console.print()
-    _show_files(call, console)
+    show_files(console, call.folder, FILES)
 
 
 def _headline(described: report.Report) -> Text:
@@ -189,14 +183,6 @@ def _headline(described: report.Report) -> Text:
     figures += [f"{described.memory_mb:.0f} MB in {len(described.processes)} processes"]
     figures += [f"ledger: {report.LEDGERS[described.ledger]}"] if described.ledger else []
     return text.append(f" ({', '.join(figures)})", style="not bold dim")
-
-
-def _show_files(call: PlacedCall, console: Console) -> None:
-    width = max(map(len, FILES))
-    console.print(Text(f"{call.folder}/", style="bold"))
-    for name, what in FILES.items():
-        if (call.folder / name).exists():
-            console.print(Text(f"  {name:<{width}}  ").append(what, style="dim"), highlight=False, soft_wrap=True)
 
 
 def _show_repeated(calls: list[PlacedCall], out: Path, console: Console) -> None:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from sip_testbed.events import RtpEvent, SipEvent
-from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
-from voice_dpki.stage.ladder import Ladder, Mood, Row, note_row
+from voice_dpki.stage.events import Event, NoteEvent
+from voice_dpki.stage.ladder import Ladder, Mood, Row, ladder_of, listeners, note_row
 
 ACTORS: Mapping[str, str] = {
     "caller": "caller",
@@ -47,20 +47,13 @@ def build(events: Sequence[Event], media: Mapping[str, str] | None = None) -> La
             rows.append(note_row(event, since_ms))
     rows += _media_rows(events, first or 0.0, owners, media or {})
     rows.sort(key=lambda row: row.time_ms)
-    present = {row.src for row in rows} | {row.dst for row in rows if row.dst}
-    known = [actor for actor in ACTORS if actor in present]
-    actors = (*known, *sorted(present - set(known)))
-    return Ladder(actors, tuple(rows), ACTORS, attackers=frozenset({"path"}))
+    return ladder_of(rows, ACTORS, attackers=frozenset({"path"}))
 
 
-def _owners(events: Iterable[Event]) -> dict[str, str]:
+def _owners(events: Sequence[Event]) -> dict[str, str]:
     """Map each address to the actor that listens at it or sends from it, and each host with one actor to that."""
-    owners: dict[str, str] = {}
-    for event in events:
-        if isinstance(event, ReadyEvent):
-            owners.update(dict.fromkeys(event.addresses.values(), event.actor))
-        elif isinstance(event, SipEvent | RtpEvent):
-            owners[event.src] = event.actor
+    owners = listeners(events)
+    owners |= {event.src: event.actor for event in events if isinstance(event, SipEvent | RtpEvent)}
     hosts: dict[str, set[str]] = {}
     for address, actor in owners.items():
         hosts.setdefault(address.rpartition(":")[0], set()).add(actor)

@@ -11,7 +11,6 @@ from enum import Enum
 from sip_testbed.conversation import SILENCE
 from sip_testbed.provision import OUTSIDE
 from sip_testbed.report import Outcome
-from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 
 PASSED = "TN-Validation-Passed"
@@ -220,10 +219,3 @@ SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _TA
 
 DEFAULT = "authenticated"
 PLAIN = "plain"
-
-
-def scenario_named(name: str) -> Scenario:
-    """Return a scenario by name; raises LocalError that lists the names."""
-    if name not in SCENARIOS:
-        raise LocalError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
-    return SCENARIOS[name]

@@ -1,10 +1,10 @@
 """The ladder of attachments: IKE's messages, the inquiry's steps 5.1 to 5.4, and what each actor decided."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from segw_agent.attachment.events import AnswerEvent, AskEvent, IkeEvent
-from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
-from voice_dpki.stage.ladder import Ladder, Mood, Row, note_row
+from voice_dpki.stage.events import Event, NoteEvent
+from voice_dpki.stage.ladder import Ladder, Mood, Row, ladder_of, listeners, note_row
 
 TITLES = {"device": "device", "gateway": "SeGW", "ledger-a": "ledger A"}
 PLACES = {"device": 0.05, "gateway": 0.55, "ledger-a": 0.95}
@@ -31,12 +31,10 @@ def build(events: Sequence[Event]) -> Ladder:
     first_s = next((event.time_s for event in events if isinstance(event, IkeEvent)), None)
     if first_s is None:
         return Ladder((), ())
-    owners, asked = _owners(events), Asked()
+    owners, asked = listeners(events), Asked()
     shown = (event for event in events if event.time_s >= first_s and event.actor in TITLES)
     made = (_row(event, (event.time_s - first_s) * 1000, owners, asked) for event in shown)
-    rows = tuple(row for row in made if row is not None)
-    present = {row.src for row in rows} | {row.dst for row in rows if row.dst}
-    return Ladder(tuple(actor for actor in TITLES if actor in present), rows, TITLES, PLACES)
+    return ladder_of((row for row in made if row is not None), TITLES, PLACES)
 
 
 def _row(event: Event, ms: float, owners: Mapping[str, str], asked: Asked) -> Row | None:
@@ -77,9 +75,3 @@ def _inquiry(event: NoteEvent, ms: float, asked: Asked) -> Row | None:
     row = note_row(event, ms)
     label = f"5.2 {row.label}" if questions[-1].startswith("5.1") else row.label
     return Row(ms, row.src, None, label, row.mood, row.extras, event)
-
-
-def _owners(events: Iterable[Event]) -> dict[str, str]:
-    """Return a map from address to the actor that listens there."""
-    ready = (event for event in events if isinstance(event, ReadyEvent))
-    return {address: event.actor for event in ready for address in event.addresses.values()}

@@ -10,7 +10,6 @@ from functools import partial
 
 from segw_agent.attachment.network import BOUND_S, Testbed
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, OTHER_DEVICE_NAME, OTHER_VENDOR, VENDOR
-from voice_dpki.errors import LocalError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 from voice_dpki.stage.processes import Running
@@ -308,10 +307,3 @@ SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _TA
 """All scenarios by name, in the order of the list."""
 
 DEFAULT = "attached"
-
-
-def scenario_named(name: str) -> Scenario:
-    """Return a scenario; raises LocalError that lists the known ones."""
-    if name not in SCENARIOS:
-        raise LocalError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
-    return SCENARIOS[name]

@@ -203,7 +203,7 @@ class TestCommand:
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wrong = replace(SCENARIOS[PLAIN], expected=replace(SCENARIOS[PLAIN].expected, sip_status=486))
-        monkeypatch.setattr(command, "scenario_named", lambda name: wrong)
+        monkeypatch.setattr(command, "scenario_named", lambda scenarios, name: wrong)
         assert command.command(["--say-seconds", "1", "--json", "--out", str(tmp_path)]) == 1
         report = json.loads(capfd.readouterr().out)
         jsonschema.validate(report, schema())

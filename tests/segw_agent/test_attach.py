@@ -14,7 +14,7 @@ from segw_agent import attach, device_command
 from segw_agent.attachment import ladder, report
 from segw_agent.attachment.events import KINDS, IkeEvent
 from segw_agent.attachment.network import Testbed
-from segw_agent.attachment.scenarios import SCENARIOS, Scenario, scenario_named
+from segw_agent.attachment.scenarios import SCENARIOS, Scenario
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.output import MARK
 from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
@@ -75,7 +75,7 @@ def test_command_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.peer("tshark")
 def test_tshark_reads_and_decrypts_the_capture(tmp_path: Path) -> None:
-    described, drawn = attach.play(scenario_named("device-asks"), tmp_path, Console(quiet=True))
+    described, drawn = attach.play(SCENARIOS["device-asks"], tmp_path, Console(quiet=True))
     assert described.held
     assert "device" in drawn.actors
     table = [line for line in (tmp_path / "ikev2_decryption_table").read_text().splitlines() if line]
@@ -103,7 +103,7 @@ def test_scenarios_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert attach.command(["--list-scenarios"]) == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(SCENARIOS)
     with pytest.raises(LocalError, match="there are: attached"):
-        scenario_named("nonsense")
+        attach.command(["--scenario", "nonsense"])
 
 
 def test_device_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

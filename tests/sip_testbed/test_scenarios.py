@@ -11,9 +11,8 @@ from sip_testbed.network import path_config, service_configs
 from sip_testbed.network import user_agent_config as user_agent_sections
 from sip_testbed.placing import CODECS, SRTP_PROFILES
 from sip_testbed.provision import ADDRESSES, CALLEE, CALLER, OPERATORS, Site
-from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Key, Scenario, scenario_named
+from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Key, Scenario
 from voice_dpki.effects import SystemClock, SystemRandom
-from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import load_config
 from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stir.verify import Step
@@ -50,10 +49,6 @@ class TestTable:
 
     def test_the_good_calls_are_no_attacks(self) -> None:
         assert [name for name, scenario in SCENARIOS.items() if not scenario.attack] == [DEFAULT, PLAIN]
-
-    def test_an_unknown_name_is_answered_with_those_that_there_are(self) -> None:
-        with pytest.raises(LocalError, match=r"no scenario 'x'; there are: authenticated, number-outside-range"):
-            scenario_named("x")
 
 
 class TestConfigurations:

@@ -6,8 +6,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from voice_dpki.stage.events import NoteEvent
-from voice_dpki.stage.ladder import LIST_BELOW, WIDTH, Ladder, Mood, Row, marks, note_row, render, render_text
+from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
+from voice_dpki.stage.ladder import (
+    LIST_BELOW,
+    WIDTH,
+    Ladder,
+    Mood,
+    Row,
+    ladder_of,
+    listeners,
+    marks,
+    note_row,
+    render,
+    render_text,
+)
 
 ROWS = (
     Row(0.0, "a", "b", "HELLO", Mood.REQUEST, ("+name", "+age")),
@@ -88,6 +100,22 @@ def test_notes_say_how_long_it_took_and_whether_it_was_accepted() -> None:
     moods = [note_row(NoteEvent(1.0, "a", "x", {"ok": ok}), 0.0).mood for ok in (True, False)]
     assert moods == [Mood.OK, Mood.REFUSED]
     assert note_row(NoteEvent(1.0, "a", "x", {"ms": 123.4}), 0.0).text == "x (123 ms)"
+
+
+def test_columns_are_those_who_did_something_in_the_order_of_the_titles() -> None:
+    rows = (Row(0.0, "b", "z", "INVITE", Mood.REQUEST), Row(1.0, "a", None, "signed", Mood.OK))
+    made = ladder_of(iter(rows), {"a": "proxy A", "unused": "nobody", "b": "proxy B"}, attackers=frozenset({"z"}))
+    assert (made.actors, made.rows, made.attackers) == (("a", "b", "z"), rows, {"z"})
+    assert [made.title(actor) for actor in made.actors] == ["proxy A", "proxy B", "z"]
+
+
+def test_servers_are_known_by_all_their_addresses() -> None:
+    events = [
+        ReadyEvent(1.0, "a", {"sip": "127.0.0.2:5060", "http": "127.0.0.2:8080"}),
+        Event(2.0, "b"),
+        ReadyEvent(3.0, "c", {"http": "127.0.0.3:8080"}),
+    ]
+    assert listeners(events) == {"127.0.0.2:5060": "a", "127.0.0.2:8080": "a", "127.0.0.3:8080": "c"}
 
 
 def test_nothing_happened_is_a_ladder_too() -> None:

@@ -5,14 +5,14 @@ terminal is too narrow.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rich.console import Console
 from rich.text import Text
 
-from voice_dpki.stage.events import Event, NoteEvent
+from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent
 
 WIDTH = 100
 """Widest ladder, in columns."""
@@ -72,6 +72,25 @@ class Ladder:
     def title(self, actor: str) -> str:
         """The heading of an actor's column."""
         return self.titles.get(actor, actor)
+
+
+def ladder_of(
+    rows: Iterable[Row],
+    titles: Mapping[str, str],
+    places: Mapping[str, float] | None = None,
+    attackers: frozenset[str] = frozenset(),
+) -> Ladder:
+    """Make a ladder with a column for each actor in `rows`: in the order of `titles`, and others behind."""
+    kept = tuple(rows)
+    present = {row.src for row in kept} | {row.dst for row in kept if row.dst}
+    known = [actor for actor in titles if actor in present]
+    return Ladder((*known, *sorted(present - set(known))), kept, titles, places or {}, attackers)
+
+
+def listeners(events: Iterable[Event]) -> dict[str, str]:
+    """Map each address at which a server in `events` listens to the actor that it is."""
+    ready = (event for event in events if isinstance(event, ReadyEvent))
+    return {address: event.actor for event in ready for address in event.addresses.values()}
 
 
 def note_row(event: NoteEvent, time_ms: float) -> Row:
