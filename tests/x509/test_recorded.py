@@ -23,6 +23,7 @@ from voice_dpki.x509.recorded import (
     Use,
     check_fitness,
     judge,
+    judge_again,
 )
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
@@ -140,6 +141,35 @@ def test_each_use_and_each_way_of_being_untrusted(use, code, uses, changes):
 
 def test_each_code_is_in_the_table():
     assert {code for code, _, _ in WAYS} | OF_THE_TRUSTED == set(Distrust)
+
+
+CHANGING = {
+    Distrust.NOT_RECORDED,
+    Distrust.NOT_A_MEMBER,
+    Distrust.REVOKED,
+    Distrust.SUSPENDED,
+    Distrust.EXPIRED,
+    Distrust.NOT_YET_VALID,
+    Distrust.NUMBERS,
+    Distrust.DOMAIN,
+    Distrust.URI_NUMBER,
+}
+"""What may become of a certificate; all else stands in it for ever."""
+
+
+@pytest.mark.parametrize(("code", "uses", "changes"), WAYS)
+def test_what_may_change_is_judged_again(code, uses, changes):
+    recorded = given(Use.AUTHENTICATE, **changes).recorded
+    claims = read_profile(certificate("ES256", **{name: changes[name] for name in CLAIMED & changes.keys()}))
+    if code in CHANGING:
+        with pytest.raises(CertificateRefused) as caught:
+            judge_again(recorded, claims, NOW_S)
+        assert caught.value.code is code
+    else:
+        judge_again(recorded, claims, NOW_S)
+
+
+CLAIMED = {"uris", "dns_names", "tn_auth_list"}
 
 
 @pytest.mark.parametrize("use", Use)

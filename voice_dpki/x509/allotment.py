@@ -6,17 +6,33 @@ record it. Relying parties compare again, because an allotment may have moved to
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
-from voice_dpki.x509.profile import CertificateProfile
-from voice_dpki.x509.tnauthlist import TnRange
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 _SIP_URI = re.compile(r"sips?:(?:(?P<user>[^@]*)@)?(?P<host>[a-z0-9.-]+)(?::[0-9]{1,5})?\Z", re.IGNORECASE)
 """SIP and SIPS URIs as certificates carry them: user and host, without parameters (RFC 5922 §7.1)."""
 
 _TEL_URI = re.compile(r"tel:\+(?P<number>[0-9]{1,15})\Z", re.IGNORECASE)
 _URN = re.compile(r"urn:[a-z0-9][a-z0-9-]{0,30}:[!-~]+\Z", re.IGNORECASE)
+
+
+class Claims(Protocol):
+    """What a certificate claims for its subject; a CertificateProfile has it."""
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        """Subject alternative names of type DNS."""
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """Subject alternative names of type URI."""
+
+    @property
+    def tn_auth_list(self) -> TnAuthList | None:
+        """Numbers and codes; None if it has no such extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +75,23 @@ class Allotment:
         """Tell whether `host`, in lower case, is one of the domains or a name below one."""
         return any(host == domain or host.endswith("." + domain) for domain in self.domains)
 
-    def holds_hosts_of(self, profile: CertificateProfile) -> bool:
+    def holds_hosts_of(self, claims: Claims) -> bool:
         """Tell whether the hosts of all names in a certificate are the member's; URIs of other kinds are not."""
         try:
-            hosts = [UriClaim.of(uri).host for uri in profile.uris]
+            hosts = [UriClaim.of(uri).host for uri in claims.uris]
         except MalformedError:
             return False
-        hosts += [name.lower().removeprefix("*.") for name in profile.dns_names]
+        hosts += [name.lower().removeprefix("*.") for name in claims.dns_names]
         return all(host is None or self.holds_host(host) for host in hosts)
 
-    def holds_uri_numbers_of(self, profile: CertificateProfile) -> bool:
+    def holds_uri_numbers_of(self, claims: Claims) -> bool:
         """Tell whether the numbers of all URIs in a certificate are the member's; URIs of other kinds are not."""
         try:
-            numbers = [UriClaim.of(uri).number for uri in profile.uris]
+            numbers = [UriClaim.of(uri).number for uri in claims.uris]
         except MalformedError:
             return False
         return all(number is None or self.holds_number(number) for number in numbers)
 
-    def holds_list_of(self, profile: CertificateProfile) -> bool:
+    def holds_list_of(self, claims: Claims) -> bool:
         """Tell whether every number and code in a certificate's TNAuthList is the member's, if it has a list."""
-        return profile.tn_auth_list is None or profile.tn_auth_list.inside(self.ranges, self.spcs)
+        return claims.tn_auth_list is None or claims.tn_auth_list.inside(self.ranges, self.spcs)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from voice_dpki.codec.telephone import host_in_uri, number_in_uri
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import CertDigest, Tn
-from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.allotment import Allotment, Claims
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
 
 
@@ -203,6 +203,17 @@ def check_standing(recorded: RecordedCertificate, now_s: float) -> Allotment:
     return recorded.allotment
 
 
+def judge_again(recorded: RecordedCertificate, claims: Claims, now_s: float) -> None:
+    """Judge what may have changed about a certificate that `judge` trusted before; raises CertificateRefused.
+
+    These are rules 1 to 3, and 10 to 12, for what its organisation holds. They need no more of the certificate than
+    its `claims`, so whoever waits for changes need not keep it.
+    """
+    allotment = check_standing(recorded, now_s)
+    for rule in HELD:
+        rule.check(_Claim(claims, allotment))
+
+
 _NOT_VALID = {
     CertStatus.REVOKED: Distrust.REVOKED,
     CertStatus.SUSPENDED: Distrust.SUSPENDED,
@@ -221,6 +232,23 @@ def check_fitness(profile: CertificateProfile, use: Use) -> None:
             rule.check(_Case(use, profile, "", Allotment()))
 
 
+class _Claiming(Protocol):
+    """What the rules about allotments look at."""
+
+    @property
+    def claims(self) -> Claims: ...
+
+    @property
+    def allotment(self) -> Allotment: ...
+
+
+class _Claim(NamedTuple):
+    """What a certificate claims, without the certificate, and what its organisation holds."""
+
+    claims: Claims
+    allotment: Allotment
+
+
 class _Case(NamedTuple):
     """What a rule looks at."""
 
@@ -229,12 +257,24 @@ class _Case(NamedTuple):
     organization: str
     allotment: Allotment
 
+    @property
+    def claims(self) -> Claims:
+        return self.profile
+
 
 class Rule(NamedTuple):
     """A rule about a certificate of good standing. Its check raises CertificateRefused."""
 
     number: int
     check: Callable[[_Case], None]
+    uses: frozenset[Use]
+
+
+class HeldRule(NamedTuple):
+    """One that compares what the certificate claims with what its organisation holds."""
+
+    number: int
+    check: Callable[[_Claiming], None]
     uses: frozenset[Use]
 
 
@@ -285,21 +325,21 @@ def _check_has_numbers(case: _Case) -> None:
         raise CertificateRefused(Distrust.NO_NUMBERS)
 
 
-def _check_numbers(case: _Case) -> None:
+def _check_numbers(case: _Claiming) -> None:
     """Rule 10: it claims no numbers and codes beyond those that the ledger allots (RFC 8224 §7.1, RFC 8226 §9)."""
-    if not case.allotment.holds_list_of(case.profile):
+    if not case.allotment.holds_list_of(case.claims):
         raise CertificateRefused(Distrust.NUMBERS)
 
 
-def _check_domains(case: _Case) -> None:
+def _check_domains(case: _Claiming) -> None:
     """Rule 11: the hosts of all its names are its organisation's (ITU-T X.1409)."""
-    if not case.allotment.holds_hosts_of(case.profile):
+    if not case.allotment.holds_hosts_of(case.claims):
         raise CertificateRefused(Distrust.DOMAIN)
 
 
-def _check_uri_numbers(case: _Case) -> None:
+def _check_uri_numbers(case: _Claiming) -> None:
     """Rule 12: the numbers of all its URIs are its organisation's (ITU-T X.1409)."""
-    if not case.allotment.holds_uri_numbers_of(case.profile):
+    if not case.allotment.holds_uri_numbers_of(case.claims):
         raise CertificateRefused(Distrust.URI_NUMBER)
 
 
@@ -314,12 +354,17 @@ FITNESS = (
 )
 """The rules that hold whatever the ledger says."""
 
-RULES = (
+HELD = (
+    HeldRule(10, _check_numbers, _RELYING),
+    HeldRule(11, _check_domains, _RELYING),
+    HeldRule(12, _check_uri_numbers, _RELYING),
+)
+"""The rules that hold only as long as the organisation keeps what the certificate claims."""
+
+RULES: "tuple[Rule | HeldRule, ...]" = (
     Rule(5, _check_subject, _RELYING),
     *FITNESS,
-    Rule(10, _check_numbers, _RELYING),
-    Rule(11, _check_domains, _RELYING),
-    Rule(12, _check_uri_numbers, _RELYING),
+    *HELD,
 )
 """The rules about a certificate of good standing, in their order."""
 
