@@ -10,11 +10,12 @@ from typing import IO
 
 from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
-from segw_agent.policy import STEPS, Question, Side
+from segw_agent.policy import Question, Side
 from segw_agent.protocol import LENGTH_BYTES, AgentAnswer, Operation, Request
 from segw_agent.refusals import Refusals
+from segw_agent.rules import PeerRefusedError, Step
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ikev2.events import SaName, Untrusted
+from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
 from voice_dpki.shell.limits import Seldom
@@ -95,40 +96,23 @@ class Agent:
         """Answer a request."""
         if request.operation is Operation.STATE:
             return self._state(request)
-        judged = await self._judged(request)
         fields = {"sa": str(request.sa), "connection": request.connection}
-        if isinstance(judged, Question):
-            log.info("trusted", extra={"fields": {"identity": judged.identity, **fields}})
-            if self._live is not None:
-                self._live.add(judged)
-            return AgentAnswer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
-        fields |= {"code": judged.code, "step": judged.step, "reason": judged.sentence}
-        self._refusals.add(**fields)
-        return AgentAnswer(yes=False, code=judged.code, sentence=f"step {judged.step}: {judged.sentence}")
-
-    async def _judged(self, request: Request) -> Question | Untrusted:
-        """Judge a certificate; returns the question if the certificate is trusted, or else the refusal."""
-        assert request.identification is not None
         try:
-            profile = read_profile(request.certificate)
-            identity = check_identity(request.identification, profile)
-        except ProfileError as error:
-            step = STEPS[request.side, "certificate"]
-            return Untrusted("certificate", step, f"the certificate is refused: {error}")
-        except IkeError as error:
-            return Untrusted(error.code, STEPS[request.side, "identity"], error.sentence)
-        question = Question(
-            request.side,
-            request.sa,
-            identity,
-            profile,
-            request.integrity_info,
-            request.ledger_answer,
-            request.policy,
-            request.unique_id,
-        )
-        verdict = await self._judge.judge(question)
-        return verdict if isinstance(verdict, Untrusted) else question
+            question = await self._judged(request)
+        except PeerRefusedError as refusal:
+            fields |= {"code": refusal.code, "step": refusal.step, "reason": refusal.sentence}
+            self._refusals.add(**fields)
+            return AgentAnswer(yes=False, code=refusal.code, sentence=f"step {refusal.step}: {refusal.sentence}")
+        log.info("trusted", extra={"fields": {"identity": question.identity, **fields}})
+        if self._live is not None:
+            self._live.add(question)
+        return AgentAnswer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
+
+    async def _judged(self, request: Request) -> Question:
+        """Judge a certificate and return the question about it; raises PeerRefusedError."""
+        question = _question(request)
+        await self._judge.judge(question)
+        return question
 
     def _state(self, request: Request) -> AgentAnswer:
         own = self._own
@@ -142,3 +126,26 @@ class Agent:
             return AgentAnswer(yes=False, code="nothing", sentence="there is nothing to state")
         sentence = "our own answer is stapled" if answer else "our integrity is stated"
         return AgentAnswer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)
+
+
+def _question(request: Request) -> Question:
+    """Return the question that a request asks; raises PeerRefusedError if certificate and identity do not go."""
+    assert request.identification is not None
+    try:
+        profile = read_profile(request.certificate)
+        identity = check_identity(request.identification, profile)
+    except ProfileError as error:
+        sentence = f"the certificate is refused: {error}"
+        raise PeerRefusedError("certificate", Step.CERTIFICATE.named(request.side), sentence) from None
+    except IkeError as error:
+        raise PeerRefusedError(error.code, Step.IDENTITY.named(request.side), error.sentence) from None
+    return Question(
+        request.side,
+        request.sa,
+        identity,
+        profile,
+        request.integrity_info,
+        request.ledger_answer,
+        request.policy,
+        request.unique_id,
+    )

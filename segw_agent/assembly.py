@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from segw_agent.config import SegwSetup
 from segw_agent.judge import Judge
 from segw_agent.ledger import Ledger
+from segw_agent.policy import Policy
 from segw_agent.staple import Staple
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
+from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.wire.ledger.client import LedgerClient, light_client, watched_clock
 from voice_dpki.x509.profile import digest_of
@@ -34,23 +36,18 @@ class Assembly:
 
 
 def assemble(
-    setup: SegwSetup, clock: Clock, tracer: IkeTracer, *, follow: bool = True, staple: bool = False
+    setup: SegwSetup,
+    policy: Policy,
+    clock: Clock,
+    tracer: IkeTracer,
+    *,
+    follow: bool = True,
+    staple: bool = False,
 ) -> Assembly:
     """Build the assembly. With `follow`, answers are cached; with `staple`, the owner's own answer is fetched."""
     section = setup.ledger
     ledger_clock = watched_clock(clock, _light(setup))
-    clients = {
-        url.partition("://")[2].rstrip("/"): LedgerClient(
-            url,
-            _light(setup),
-            ledger_clock=ledger_clock,
-            max_age_s=section.max_age_s,
-            timeout_s=section.timeout_s,
-            trust_file=setup.trust_file,
-            tls=setup.tls,
-        )
-        for url in section.urls
-    }
+    clients = _clients(setup, ledger_clock)
     asked, max_age_s, entries = tuple(clients.values()), section.max_age_s, section.cache_entries
     watch = Watch(asked, ledger_clock, bound_s=section.bound_s, max_age_s=max_age_s, max_entries=entries)
     ledger = Ledger(
@@ -66,7 +63,32 @@ def assemble(
     if staple and setup.party is not None:
         digest = digest_of(setup.party.certificate)
         own = Staple(asked, digest, setup.genesis, ledger_clock, max_age_s=max_age_s, every_s=section.bound_s)
-    return Assembly(Judge(ledger, setup.policy, clock, tracer), watch, own, asked)
+    return Assembly(Judge(ledger, policy, clock, tracer), watch, own, asked)
+
+
+@asynccontextmanager
+async def inquiry_nodes(setup: SegwSetup, clock: Clock) -> AsyncIterator[tuple[LedgerClient, ...]]:
+    """Give the inquiry nodes, in their order, and close the connections to them at the end."""
+    async with AsyncExitStack() as stack:
+        clients = _clients(setup, watched_clock(clock, _light(setup))).values()
+        yield tuple([await stack.enter_async_context(client) for client in clients])
+
+
+def _clients(setup: SegwSetup, ledger_clock: LedgerClock) -> dict[str, LedgerClient]:
+    """Return the inquiry nodes by "host:port"."""
+    section = setup.ledger
+    return {
+        url.partition("://")[2].rstrip("/"): LedgerClient(
+            url,
+            _light(setup),
+            ledger_clock=ledger_clock,
+            max_age_s=section.max_age_s,
+            timeout_s=section.timeout_s,
+            trust_file=setup.trust_file,
+            tls=setup.tls,
+        )
+        for url in section.urls
+    }
 
 
 def _light(setup: SegwSetup) -> LightClient:

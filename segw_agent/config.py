@@ -10,8 +10,8 @@ from typing import Annotated
 
 import msgspec
 
-from segw_agent.policy import IntegrityPolicy, Policy
-from voice_dpki.errors import LocalError, VoiceDpkiError
+from segw_agent.policy import Policy, measured
+from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.identity import fqdn, subject_identity
 from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
@@ -30,15 +30,15 @@ from voice_dpki.shell.config import (
     PositiveSeconds,
     TraceConfig,
     load_config,
-    read_file,
     resolve,
 )
+from voice_dpki.shell.credentials import read_certificate, read_signer
+from voice_dpki.shell.example import example_of
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.tls import ClientTls, optional_client_context
-from voice_dpki.x509.keys import from_pem
-from voice_dpki.x509.profile import der_of, digest_of, read_profile
+from voice_dpki.x509.profile import digest_of
 
-COMMON_EXAMPLE = """\
+COMMON_EXAMPLE = f"""\
 [ledger]
 urls = ["http://127.0.0.1:26680"]      # inquiry nodes, asked in this order
 genesis = "genesis.json"               # whom to believe: the ledger's first validators
@@ -47,17 +47,9 @@ trusting_period_s = 1209600            # longest time without one; devices that 
 max_age_s = 30                         # an answer that is older is not believed
 timeout_s = 2                          # how long an inquiry node may take
 bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
-# tls = { certificate = "tls/a.pem", key = "tls/a-key.pem", servers = ["tls/node.pem"] }   # urls are then https
+# tls = {{ certificate = "tls/a.pem", key = "tls/a-key.pem", servers = ["tls/node.pem"] }}   # urls are then https
 
-[policy]
-organizations = ["Vendor V"]           # under whom a peer's certificate must be recorded
-allow = ["*.vendor.example"]           # identities that may come; nobody else may
-deny = []                              # and of these not even they
-integrity = "require"                  # N(INTEGRITY_INFO): or "check-if-present", "ignore"
-integrity_max_age_s = 300
-# [policy.measurements]                # if given: digests that a component may have
-# boot = ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
-"""
+{example_of(Policy, "policy")}"""
 
 AGENT_EXAMPLE = f"""\
 socket = "/run/charon.segw-agent"      # where the IKEv2 daemon's plugin asks
@@ -121,28 +113,6 @@ class LedgerSection(Config, frozen=True, kw_only=True):
     tls: ClientTls | None = None
 
 
-class PolicySection(Config, frozen=True, kw_only=True):
-    """Which peers are admitted."""
-
-    organizations: tuple[str, ...]
-    allow: tuple[str, ...]
-    deny: tuple[str, ...] = ()
-    integrity: IntegrityPolicy = IntegrityPolicy.CHECK_IF_PRESENT
-    integrity_max_age_s: PositiveSeconds = 300.0
-    measurements: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-
-    def policy(self) -> Policy:
-        """Return the policy; raises LocalError."""
-        return Policy(
-            organizations=frozenset(self.organizations),
-            allow=self.allow,
-            deny=self.deny,
-            integrity=self.integrity,
-            integrity_max_age_s=self.integrity_max_age_s,
-            measurements={name: frozenset(map(_digest, digests)) for name, digests in self.measurements.items()},
-        )
-
-
 class OwnSection(Config, frozen=True, kw_only=True):
     """The program's own certificate and key.
 
@@ -183,7 +153,7 @@ class IkeConfig(Config, frozen=True, kw_only=True):
     host: str
     own: OwnSection
     ledger: LedgerSection
-    policy: PolicySection
+    policy: Policy
     port: Port = 500
     nat_port: Port = 4500
     retransmission: RetransmissionSection = RetransmissionSection()
@@ -248,7 +218,7 @@ class AgentConfig(Config, frozen=True, kw_only=True):
 
     socket: str
     ledger: LedgerSection
-    policy: PolicySection
+    policy: Policy
     vici: str | None = None
     state: str | None = None
     own: OwnSection | None = None
@@ -262,7 +232,6 @@ class SegwSetup:
     """What agent, gateway and device have in common, fully checked."""
 
     genesis: Genesis
-    policy: Policy
     ledger: LedgerSection
     party: Party | None
     trace: Path | None
@@ -274,7 +243,7 @@ class SegwSetup:
 def load_agent(path: Path) -> tuple[AgentConfig, SegwSetup]:
     """Read the agent's configuration; raises LocalError."""
     config = load_config(path, AgentConfig)
-    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+    return config, _setup(path, config.ledger, config.own, config.trace)
 
 
 def load_gateway(path: Path) -> tuple[GatewayConfig, SegwSetup]:
@@ -282,13 +251,13 @@ def load_gateway(path: Path) -> tuple[GatewayConfig, SegwSetup]:
     config = load_config(path, GatewayConfig)
     for text in (config.pool, config.inner):
         network(text)
-    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+    return config, _setup(path, config.ledger, config.own, config.trace)
 
 
 def load_device(path: Path) -> tuple[DeviceConfig, SegwSetup]:
     """Read the device's configuration; raises LocalError."""
     config = load_config(path, DeviceConfig)
-    return config, _setup(path, config.ledger, config.policy, config.own, config.trace)
+    return config, _setup(path, config.ledger, config.own, config.trace)
 
 
 def network(text: str) -> IPv4Network:
@@ -301,7 +270,10 @@ def network(text: str) -> IPv4Network:
 
 def statement_maker(section: IntegritySection, party: Party) -> Callable[[SaName, float], bytes]:
     """Return a function that makes N(INTEGRITY_INFO) for an IKE SA at a time in Unix seconds; raises LocalError."""
-    measurements = tuple(Measurement(name, _digest(text)) for name, text in section.measurements.items())
+    try:
+        measurements = tuple(Measurement(name, measured(text)) for name, text in section.measurements.items())
+    except ValueError as error:
+        raise LocalError(f"integrity.measurements: {error}") from None
     result = Result.PASSED if section.passed else Result.FAILED
     return partial(_statement, party, digest_of(party.certificate), result, measurements)
 
@@ -317,20 +289,15 @@ def _statement(
     return IntegrityInfo(result, int(now_s), measurements).sign(party.signer, sa, digest)
 
 
-def _setup(
-    path: Path, ledger: LedgerSection, policy: PolicySection, own: OwnSection | None, trace: TraceConfig | None
-) -> SegwSetup:
+def _setup(path: Path, ledger: LedgerSection, own: OwnSection | None, trace: TraceConfig | None) -> SegwSetup:
     party = _party(path, own) if own else None
-    return make_setup(path, ledger=ledger, policy=policy.policy(), party=party, trace=trace)
+    return make_setup(path, ledger=ledger, party=party, trace=trace)
 
 
-def make_setup(
-    path: Path, *, ledger: LedgerSection, policy: Policy, party: Party | None, trace: TraceConfig | None
-) -> SegwSetup:
+def make_setup(path: Path, *, ledger: LedgerSection, party: Party | None, trace: TraceConfig | None) -> SegwSetup:
     """Read the files that the sections of the configuration at `path` name; raises LocalError."""
     return SegwSetup(
         genesis=read_genesis(resolve(path, ledger.genesis)),
-        policy=policy,
         ledger=ledger,
         party=party,
         trace=resolve(path, trace.file) if trace else None,
@@ -340,23 +307,12 @@ def make_setup(
 
 
 def _party(path: Path, own: OwnSection) -> Party:
-    """Read the program's own certificate and key; raises LocalError that names both files."""
-    certificate_path, key_path = resolve(path, own.certificate), resolve(path, own.key)
+    """Read the program's own certificate and key; raises LocalError that names the file."""
+    certificate_path = resolve(path, own.certificate)
+    profile, signer = read_certificate(certificate_path), read_signer(resolve(path, own.key), "key")
+    identity = own.identity or next(iter(profile.dns_names), "subject")
     try:
-        der = der_of(read_file(certificate_path, "certificate"))
-        names = read_profile(der).dns_names
-        identity = own.identity or (names[0] if names else "subject")
-        identification = subject_identity(der) if identity == "subject" else fqdn(identity)
-        return Party(der, identification, from_pem(read_file(key_path, "key")))
-    except (VoiceDpkiError, UnicodeEncodeError) as error:
-        raise LocalError(f"{certificate_path}, {key_path}: {error}") from None
-
-
-def _digest(text: str) -> bytes:
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32:
-        raise LocalError(f"a measurement is a SHA-256 of 64 hexadecimal digits, not {text[:70]!r}")
-    return digest
+        identification = subject_identity(profile.der) if identity == "subject" else fqdn(identity)
+        return Party(profile.der, identification, signer)
+    except (LocalError, UnicodeEncodeError) as error:
+        raise LocalError(f"{certificate_path}: {error}") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from segw_agent.assembly import assemble
 from segw_agent.config import DeviceConfig, SegwSetup, statement_maker
 from segw_agent.policy import Question, Side
+from segw_agent.rules import PeerRefusedError
 from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
 from voice_dpki.effects import Clock, Random
@@ -22,9 +23,11 @@ from voice_dpki.ikev2.events import (
     Established,
     Event,
     Failed,
+    Judged,
     Path,
     Rekeyed,
     SaName,
+    Trusted,
 )
 from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
@@ -77,7 +80,7 @@ class Device:
         self._config, self._party = config, setup.party
         self._clock, self._random, self._tracer = clock, random, tracer
         self._ports = UdpPorts(tracer)
-        self._assembly = assemble(setup, clock, tracer, follow=False)
+        self._assembly = assemble(setup, config.policy, clock, tracer, follow=False)
         self._judge = self._assembly.judge
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None
@@ -224,8 +227,12 @@ class Device:
         question = Question(
             Side.DEVICE, event.sa, event.identity, event.certificate, ledger_answer=event.ledger_answer
         )
-        verdict = await self._judge.judge(question)
-        initiator.judge(verdict, self._clock.steady_s())
+        judged: Judged = Trusted()
+        try:
+            await self._judge.judge(question)
+        except PeerRefusedError as refusal:
+            judged = refusal.untrusted()
+        initiator.judge(judged, self._clock.steady_s())
         self._pump()
 
     def _established(self, attachment: _Attachment, event: Established) -> None:

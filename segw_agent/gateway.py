@@ -11,6 +11,7 @@ from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Question, Side
 from segw_agent.refusals import Refusals
+from segw_agent.rules import PeerRefusedError
 from segw_agent.tracer import IkeTracer
 from segw_agent.udp import UdpPorts
 from voice_dpki.effects import Clock, Random
@@ -22,6 +23,7 @@ from voice_dpki.ikev2.events import (
     Established,
     Event,
     Failed,
+    Judged,
     Path,
     Rekeyed,
     SaName,
@@ -50,7 +52,7 @@ class Gateway:
             inner=network(config.inner),
             limits=config.limits(),
         )
-        self._assembly = assemble(setup, clock, tracer, staple=config.staple)
+        self._assembly = assemble(setup, config.policy, clock, tracer, staple=config.staple)
         self._judge = self._assembly.judge
         self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
         self._questions: dict[SaName, Question] = {}
@@ -139,13 +141,16 @@ class Gateway:
         task.add_done_callback(self._tasks.discard)
 
     async def _decide(self, question: Question) -> None:
-        verdict = await self._judge.judge(question)
-        if isinstance(verdict, Trusted):
+        try:
+            await self._judge.judge(question)
+        except PeerRefusedError as refusal:
+            judged: Judged = refusal.untrusted()
+        else:
             self._questions[question.sa] = question
             staple = self._assembly.staple
-            verdict = Trusted(staple.answer() if staple else None)
+            judged = Trusted(staple.answer() if staple else None)
         try:
-            self.responder.judge(question.sa, verdict, self._clock.steady_s())
+            self.responder.judge(question.sa, judged, self._clock.steady_s())
             self._pump()
         finally:  # the SA was established in the pump, or it is gone
             self._questions.pop(question.sa, None)

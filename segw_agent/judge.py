@@ -1,14 +1,14 @@
-"""The judge: checks the lists, the ledger's record, the organisation and the integrity statement, in this order."""
+"""The judge: goes through the steps, asks the ledger at its step, and checks the rules of all others."""
 
 import logging
 from time import perf_counter
 
-from segw_agent.ledger import Ledger
+from segw_agent.ledger import Found, Ledger
 from segw_agent.metrics import SECONDS, VERDICTS
-from segw_agent.policy import STEPS, IntegrityPolicy, Policy, Question, Side, inquiry_refusal
+from segw_agent.policy import IntegrityPolicy, Policy, Question, Side
+from segw_agent.rules import PROVED_STEPS, Attaching, PeerRefusedError, Step, check_step, inquiry_refusal
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import Clock
-from voice_dpki.ikev2.events import Trusted, Untrusted, Verdict
 from voice_dpki.ledger.answers import InquiryError
 
 log = logging.getLogger(__name__)
@@ -23,50 +23,56 @@ class Judge:
         self.ledger, self.policy = ledger, policy
         self._clock, self._tracer = clock, tracer
 
-    async def judge(self, question: Question) -> Verdict:
-        """Return the verdict; a refusal has the code, the step and the sentence that the log shows too."""
-        began_s = perf_counter()
-        try:
-            refusal = await self._refusal(question)
-        except Exception:  # fail closed, and always give the caller a verdict
-            log.exception("a certificate could not be judged")
-            step = STEPS[question.side, "certificate"]
-            refusal = Untrusted("internal", step, "the certificate could not be judged; the log says more")
-        seconds = perf_counter() - began_s
-        SECONDS.observe(seconds)
-        VERDICTS.labels(question.side, refusal.code if refusal else "trusted").inc()
-        if refusal is not None:
-            self._tracer.note(f"{refusal.step}: {refusal.sentence}", ok=False, step=refusal.step, code=refusal.code)
-        return refusal or Trusted()
+    async def judge(self, question: Question) -> Found:
+        """Return what the ledger proves of a certificate that is trusted.
 
-    async def _refusal(self, question: Question) -> Untrusted | None:
-        refusal = self.policy.check_identity(question)
-        if refusal is not None:
-            return refusal
+        Raises PeerRefusedError, and no other error. It has the code, the step and the sentence that the log shows.
+        """
+        began_s = perf_counter()
+        code = "trusted"
+        try:
+            return await self._admitted(question)
+        except PeerRefusedError as refusal:
+            code = refusal.code
+            self._tracer.note(f"{refusal.step}: {refusal.sentence}", ok=False, step=refusal.step, code=code)
+            raise
+        finally:
+            SECONDS.observe(perf_counter() - began_s)
+            VERDICTS.labels(question.side, code).inc()
+
+    async def _admitted(self, question: Question) -> Found:
+        try:
+            check_step(Step.IDENTITY, self.policy, Attaching.of(question, self._clock.now_s()))
+            found = await self._found(question)
+            peer = Attaching.of(question, self._clock.now_s(), found.resolution)
+            for step in PROVED_STEPS:
+                check_step(step, self.policy, peer)
+                self._note_passed(step, question, found)
+        except PeerRefusedError:
+            raise
+        except Exception:  # fail closed, and always give the caller a judgement
+            log.exception("a certificate could not be judged")
+            sentence = "the certificate could not be judged; the log says more"
+            raise PeerRefusedError("internal", Step.CERTIFICATE.named(question.side), sentence) from None
+        return found
+
+    async def _found(self, question: Question) -> Found:
         # A gateway always asks itself: an answer that a device staples may be max_age_s old, and revoked since.
         stapled = question.ledger_answer if question.side is Side.DEVICE else None
         digest, step = question.certificate.digest, INQUIRY_STEPS[question.side]
         try:
-            found = await self.ledger.find(digest, step=step, stapled=stapled)
+            return await self.ledger.find(digest, step=step, stapled=stapled)
         except InquiryError as error:
-            return inquiry_refusal(question, error)
-        now_s = self._clock.now_s()
-        refusal = self.policy.check_certificate(question.side, found.resolution, now_s)
-        if refusal is not None:
-            return refusal
-        record = found.resolution.record
-        assert record is not None
-        number, whose = ("5.4", "certificate") if question.side is Side.GATEWAY else ("8", "SeGW's certificate")
-        self._tracer.note(
-            f"{number} {whose} verified: valid, of {record.organization}", ok=True, source=found.source
-        )
-        return self._check_integrity(question, now_s)
+            raise inquiry_refusal(question.side, error) from None
 
-    def _check_integrity(self, question: Question, now_s: float) -> Untrusted | None:
-        if question.side is Side.DEVICE:
-            return None
-        refusal = self.policy.check_integrity(question, now_s)
-        ignored = self.policy.wanted_integrity(question) is IntegrityPolicy.IGNORE
-        if refusal is None and question.integrity_info is not None and not ignored:
+    def _note_passed(self, step: Step, question: Question, found: Found) -> None:
+        """Trace that a step was passed, as the flow has it."""
+        record = found.resolution.record
+        if step is Step.CERTIFICATE and record is not None:
+            number, whose = ("5.4", "certificate") if question.side is Side.GATEWAY else ("8", "SeGW's certificate")
+            text = f"{number} {whose} verified: valid, of {record.organization}"
+            self._tracer.note(text, ok=True, source=found.source)
+        ignored = self.policy.integrity_for(question) is IntegrityPolicy.IGNORE
+        stated = question.side is Side.GATEWAY and question.integrity_info is not None
+        if step is Step.INTEGRITY and stated and not ignored:
             self._tracer.note("6 INTEGRITY_INFO verified", ok=True)
-        return refusal

@@ -16,6 +16,7 @@ from segw_agent.judge import Judge
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import ENDED, LIVE, UNCHECKED
 from segw_agent.policy import Question
+from segw_agent.rules import PeerRefusedError, check_live
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.errors import VoiceDpkiError
@@ -266,9 +267,10 @@ class LiveSas:
             self._uncheckable.warning("live SA cannot be checked", reason=str(error))
             return False
         for sa in filter(None, map(self._sas.get, self._of_key.get(digest, ()))):
-            refusal = self._judge.policy.check_certificate(sa.side, found, now_s)
-            if refusal is not None:
-                self._ending[sa.name] = refusal
+            try:
+                check_live(self._judge.policy, sa.peer(found, now_s))
+            except PeerRefusedError as refusal:
+                self._ending[sa.name] = refusal.untrusted()
         return True
 
     async def _end_marked(self) -> None:

@@ -16,13 +16,16 @@ from typing import IO, Any
 
 from segw_agent.metrics import STATE_BEHIND
 from segw_agent.policy import Question, Side
-from voice_dpki.errors import LocalError
+from segw_agent.rules import Attached
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName
+from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.members import member_key
 from voice_dpki.names import CertDigest, ascii_lower
 from voice_dpki.shell.ending import FULL
 from voice_dpki.shell.files import take_lock
 from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.x509.tnauthlist import TnAuthList
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,10 @@ class LiveSa:
     not_after_s: int
     since_s: float
     """When it was admitted, by the monotonic clock of the process that did so."""
+    dns_names: tuple[str, ...]
+    uris: tuple[str, ...]
+    tn_auth_list: TnAuthList | None
+    """The certificate's names and numbers, which must stay its organisation's (`x509.allotment.Claims`)."""
 
     @classmethod
     def of(cls, question: Question, now_s: float) -> "LiveSa":
@@ -64,7 +71,14 @@ class LiveSa:
             certificate.organization or "",
             certificate.not_after_s,
             now_s,
+            certificate.dns_names,
+            certificate.uris,
+            certificate.tn_auth_list,
         )
+
+    def peer(self, found: Resolution, now_s: float) -> Attached:
+        """Return the peer as the rules take it, with what the ledger proves of it at the Unix time `now_s`."""
+        return Attached(side=self.side, identities=(self.identity,), claims=self, found=found, now_s=now_s)
 
     def leaves(self) -> tuple[bytes, bytes]:
         """Return the keys of the ledger's leaves that decide: the certificate's and its organisation's."""
@@ -76,20 +90,30 @@ class LiveSa:
 
     def to_json(self) -> dict[str, Any]:
         """Return the members of the SA's line."""
-        return asdict(self) | {"name": _joined(self.name), "digest": self.digest.hex()}
+        numbers = self.tn_auth_list.serialize().hex() if self.tn_auth_list else None
+        texts = {"name": _joined(self.name), "digest": self.digest.hex(), "tn_auth_list": numbers}
+        return asdict(self) | texts
 
     @classmethod
     def from_json(cls, members: dict[str, Any]) -> "LiveSa":
-        """Read the members of a line; raises ValueError, KeyError or TypeError for anything else."""
+        """Read the members of a line; raises ValueError, KeyError, TypeError or MalformedError for anything else.
+
+        Agents before this one did not write the certificate's names: its identity, if that is one, stands for them.
+        """
+        identity, numbers = str(members["identity"]), members.get("tn_auth_list")
+        named = () if "=" in identity else (identity,)  # which no DNS name has, and every distinguished name
         return cls(
             _split(members["name"]),
             int(members["unique_id"]),
             Side(members["side"]),
-            str(members["identity"]),
+            identity,
             CertDigest(bytes.fromhex(members["digest"])),
             str(members["organization"]),
             int(members["not_after_s"]),
             float(members["since_s"]),
+            tuple(map(str, members.get("dns_names", named))),
+            tuple(map(str, members.get("uris", ()))),
+            TnAuthList.parse(bytes.fromhex(numbers)) if numbers is not None else None,
         )
 
 
@@ -188,7 +212,7 @@ class LiveLog:
             else:
                 sa = LiveSa.from_json(members)
                 self._known[sa.name] = sa
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, MalformedError):
             log.warning("a line of the list of live SAs cannot be read")
 
     def _append(self, members: dict[str, Any]) -> None:

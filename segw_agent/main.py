@@ -116,7 +116,7 @@ async def _agent(path: Path, config: AgentConfig, setup: SegwSetup, stop: asynci
     socket = resolve(path, config.socket)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(contextlib.closing(_tracer(setup, "agent")))
-        parts = assemble(setup, CLOCK, tracer, staple=True)
+        parts = assemble(setup, config.policy, CLOCK, tracer, staple=True)
         stack.push_async_callback(parts.aclose)
         control = ViciControl(resolve(path, config.vici)) if config.vici else None
         live = _live(path, config, parts, control)

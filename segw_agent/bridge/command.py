@@ -5,20 +5,19 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from segw_agent.assembly import assemble
+from segw_agent.assembly import inquiry_nodes
 from segw_agent.bridge.authority import Authority, IssueError, issue, make_authority, make_responder
 from segw_agent.bridge.config import EXAMPLE, Bridge
 from segw_agent.bridge.ocsp import AnswerSigner
 from segw_agent.bridge.responder import Responder
-from segw_agent.bridge.vouching import Vouching
+from segw_agent.bridge.vouching import NotVouchedError, Vouching
 from segw_agent.config import SegwSetup
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import SystemClock
@@ -118,12 +117,13 @@ def _issue(options: argparse.Namespace) -> int:
 
 async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Authority, setup: SegwSetup) -> int:
     status = 0
-    async with _vouching(setup, IkeTracer(None, "bridge")) as vouching:
+    async with inquiry_nodes(setup, CLOCK) as nodes:
+        vouching = Vouching(nodes, bridge.config.policy, CLOCK)
         for path in options.certificates:
             try:
                 profile = read_profile(der_of(read_file(path, "certificate")))
                 issued = await _issued(bridge, authority, profile, vouching)
-            except (ProfileError, IssueError, InquiryError) as error:
+            except (ProfileError, IssueError, InquiryError, NotVouchedError) as error:
                 print(f"{path}: refused: {error}", file=sys.stderr)
                 status = EXIT_REFUSED
                 continue
@@ -137,9 +137,7 @@ async def _issued(
     bridge: Bridge, authority: Authority, profile: CertificateProfile, vouching: Vouching
 ) -> x509.Certificate:
     issued = issue(authority, profile, bridge.config.ocsp_url)
-    verdict = await vouching.about(profile.digest)
-    if verdict.refusal is not None:
-        raise IssueError(f"{verdict.refusal.code}: {verdict.refusal.sentence}")
+    await vouching.about(profile.digest)
     return issued
 
 
@@ -152,23 +150,15 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: asyncio.Event) -> None:
     with contextlib.closing(IkeTracer(setup.trace, "bridge")) as tracer:
-        async with _vouching(setup, tracer) as vouching:
+        async with inquiry_nodes(setup, CLOCK) as nodes:
             config, max_age_s = bridge.config, setup.ledger.max_age_s
+            vouching = Vouching(nodes, config.policy, CLOCK)
             responder = Responder(vouching, signer, CLOCK, validity_s=config.validity_s, max_age_s=max_age_s)
             async with serve(responder.app(), config.listen, limits=config.limits) as port:
                 address = f"{config.listen.host}:{port}"
                 log.info("ready", extra={"fields": {"address": address}})
                 tracer.ready(address=address)
                 await stop.wait()
-
-
-@asynccontextmanager
-async def _vouching(setup: SegwSetup, tracer: IkeTracer) -> AsyncIterator[Vouching]:
-    parts = assemble(setup, CLOCK, tracer, follow=False)
-    try:
-        yield Vouching(parts.clients, setup.policy, CLOCK)
-    finally:
-        await parts.aclose()
 
 
 def _make_folder(path: Path) -> None:

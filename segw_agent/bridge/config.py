@@ -11,14 +11,20 @@ from cryptography.exceptions import InvalidSignature
 from segw_agent.bridge.authority import Authority
 from segw_agent.bridge.ocsp import AnswerSigner
 from segw_agent.config import LedgerSection, SegwSetup, make_setup
-from segw_agent.policy import Policy
+from segw_agent.policy import CertificatePolicy
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, load_config, read_file, resolve
 from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.example import example_of
 from voice_dpki.shell.limits import Limits
 from voice_dpki.x509.keys import LocalSigner, spki
 
-EXAMPLE = """\
+_DEVICES_AND_GATEWAY = {
+    "organizations": ["Vendor V", "Operator A"],
+    "allow": ["*.vendor.example", "segw.a.example"],
+}
+
+EXAMPLE = f"""\
 ocsp_url = "http://192.0.2.1:26690/ocsp"   # in every certificate that is issued: gateways, and devices, ask there
 validity_s = 5                             # how long an answer may be kept: revocation takes effect after it
 
@@ -47,11 +53,7 @@ trust = "trusted.json"                     # the newest header that followed fro
 max_age_s = 30                             # an answer that is older is not believed
 timeout_s = 2                              # how long an inquiry node may take
 
-[policy]
-organizations = ["Vendor V", "Operator A"] # under whom a certificate must be recorded
-allow = ["*.vendor.example", "segw.a.example"] # names that may be in it, and no others
-deny = []                                  # and of these not even they
-"""
+{example_of(CertificatePolicy, "policy", instead=_DEVICES_AND_GATEWAY, column=43)}"""
 
 
 class CaSection(Config, frozen=True, kw_only=True):
@@ -69,14 +71,6 @@ class ResponderSection(Config, frozen=True, kw_only=True):
     key: str
 
 
-class PolicySection(Config, frozen=True, kw_only=True):
-    """The certificates for which the bridge issues others, and vouches."""
-
-    organizations: tuple[str, ...]
-    allow: tuple[str, ...]
-    deny: tuple[str, ...] = ()
-
-
 class BridgeConfig(Config, frozen=True, kw_only=True):
     """The bridge's TOML file; see EXAMPLE."""
 
@@ -86,7 +80,7 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     responder: ResponderSection
     listen: Listen
     ledger: LedgerSection
-    policy: PolicySection
+    policy: CertificatePolicy
     validity_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 5.0
     limits: Limits = Limits()
     trace: TraceConfig | None = None
@@ -128,11 +122,8 @@ class Bridge:
         return AnswerSigner(ca, certificate, self._key(section.key, certificate))
 
     def setup(self) -> SegwSetup:
-        """Read the settings for inquiries and the policy."""
-        section = self.config.policy
-        policy = Policy(organizations=frozenset(section.organizations), allow=section.allow, deny=section.deny)
-        ledger, trace = self.config.ledger, self.config.trace
-        return make_setup(self.path, ledger=ledger, policy=policy, party=None, trace=trace)
+        """Read the settings for inquiries."""
+        return make_setup(self.path, ledger=self.config.ledger, party=None, trace=self.config.trace)
 
     def _certificate(self, name: str) -> x509.Certificate:
         path = self.file(name)

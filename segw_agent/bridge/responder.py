@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from segw_agent.bridge.ocsp import MAX_REQUEST_BYTES, AnswerSigner, Failure, Query, Status, failure, parse_query
 from segw_agent.bridge.serial import is_serial
-from segw_agent.bridge.vouching import DatedJudgement, Vouching
+from segw_agent.bridge.vouching import NotVouchedError, Vouching
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
@@ -50,7 +50,11 @@ _REVOKED: Mapping[str, x509.ReasonFlags | None] = {
     "organization": x509.ReasonFlags.privilege_withdrawn,
     "identity-denied": x509.ReasonFlags.privilege_withdrawn,
     "identity-not-allowed": x509.ReasonFlags.privilege_withdrawn,
-    "authority": x509.ReasonFlags.privilege_withdrawn,
+    "subject": x509.ReasonFlags.privilege_withdrawn,
+    "key-usage": x509.ReasonFlags.privilege_withdrawn,
+    "numbers": x509.ReasonFlags.privilege_withdrawn,
+    "domain": x509.ReasonFlags.privilege_withdrawn,
+    "uri-number": x509.ReasonFlags.privilege_withdrawn,
 }
 """Refusals that are answered as a revocation, and the reason given; all others are answered as unknown."""
 
@@ -119,34 +123,38 @@ class Responder:
             self._waiting -= 1
 
     async def _judged(self, query: Query) -> tuple[str, bytes]:
-        verdict = await self._vouching.about_serial(query.serial)
-        now_s = self._clock.now_s()
-        if now_s > self._signer.not_after_s:
+        try:
+            vouched = await self._vouching.about_serial(query.serial)
+        except NotVouchedError as refused:
+            outcome, status = refused.code, self._refused(refused)
+        else:
+            outcome, status = "good", Status(OCSPCertStatus.GOOD, *self._times_s(vouched.time_s))
+        if self._clock.now_s() > self._signer.not_after_s:
             _SAID_UNKNOWN.warning("the responder's certificate has expired: segw-agent bridge renew")
             return "internal-error", failure(Failure.INTERNAL_ERROR)
-        status = self._status(verdict, now_s)
-        outcome = verdict.refusal.code if verdict.refusal else "good"
         fields = {"serial": f"{query.serial:x}", "status": status.status.name.lower(), "outcome": outcome}
         _SAID_ANSWERED.info("answered", **fields)
         return outcome, self._signer.answer(query, status)
 
-    def _status(self, verdict: DatedJudgement, now_s: float) -> Status:
-        known_s = min(verdict.time_s, now_s)
+    def _times_s(self, proved_s: float) -> tuple[int, int]:
+        """Return thisUpdate and nextUpdate of an answer that a header of time `proved_s` proves."""
+        now_s = self._clock.now_s()
+        known_s = min(proved_s, now_s)
         this_s = int(known_s)
-        next_s = max(this_s, int(min(now_s + self._validity_s, known_s + self._max_age_s)))
-        if verdict.refusal is None:
-            return Status(OCSPCertStatus.GOOD, this_s, next_s)
-        if verdict.refusal.code not in _REVOKED:
+        return this_s, max(this_s, int(min(now_s + self._validity_s, known_s + self._max_age_s)))
+
+    def _refused(self, refused: NotVouchedError) -> Status:
+        this_s, next_s = self._times_s(refused.time_s)
+        if refused.code not in _REVOKED:
             return Status(OCSPCertStatus.UNKNOWN, this_s, next_s)
-        revoked_s = this_s if verdict.changed_s is None else min(this_s, int(verdict.changed_s))
-        return Status(OCSPCertStatus.REVOKED, this_s, next_s, revoked_s, _reason(verdict))
+        revoked_s = this_s if refused.changed_s is None else min(this_s, int(refused.changed_s))
+        return Status(OCSPCertStatus.REVOKED, this_s, next_s, revoked_s, _reason(refused))
 
 
-def _reason(verdict: DatedJudgement) -> x509.ReasonFlags | None:
-    assert verdict.refusal is not None
-    reason = _REVOKED[verdict.refusal.code]
-    if verdict.refusal.code == "revoked" and verdict.record is not None and verdict.record.reason is not None:
-        reason = x509.ReasonFlags(verdict.record.reason)
+def _reason(refused: NotVouchedError) -> x509.ReasonFlags | None:
+    reason = _REVOKED[refused.code]
+    if refused.code == "revoked" and refused.record is not None and refused.record.reason is not None:
+        reason = x509.ReasonFlags(refused.record.reason)
     return None if reason in _UNSAID else reason
 
 

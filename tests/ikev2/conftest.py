@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from voice_dpki.ikev2.events import Address, CertificateToJudge, Datagram, Event, Path, Trusted, Verdict
+from voice_dpki.ikev2.events import Address, CertificateToJudge, Datagram, Event, Judged, Path, Trusted
 from voice_dpki.ikev2.identity import fqdn
 from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
@@ -61,7 +61,7 @@ class Wire:
 
     device: Initiator
     gateway: Responder
-    verdict: Callable[[CertificateToJudge], Verdict | None] = lambda _claim: Trusted()
+    verdict: Callable[[CertificateToJudge], Judged | None] = lambda _claim: Trusted()
     path: Callable[[Datagram], list[Datagram]] = lambda datagram: [datagram]
     now_s: float = NOW_S
     seen: list[Datagram] = field(default_factory=list)

@@ -41,7 +41,8 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ikev2": ("voice_dpki/ikev2/*.py", ("tests/ikev2",)),
     "sip": ("voice_dpki/sip/*.py", ("tests/sip",)),
     "abci": ("ledger_node/abci/application.py", ("tests/ledger_node/abci",)),
-    "policy": ("segw_agent/policy.py", ("tests/segw_agent/test_policy.py", "tests/segw_agent/test_agent.py")),
+    "policy": ("segw_agent/policy.py", ("tests/segw_agent/test_policy.py", "tests/segw_agent/test_rules.py")),
+    "rules": ("segw_agent/rules.py", ("tests/segw_agent/test_rules.py",)),
 }
 """By name: the code that is changed, and the tests that have to notice."""
 

@@ -17,6 +17,7 @@ from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import UNCHECKED
 from segw_agent.policy import Question, Side
+from segw_agent.rules import Peer, PeerRefusedError
 from segw_agent.watch import Watch
 from tests.disks import fill
 from voice_dpki.effects import SystemClock
@@ -24,18 +25,20 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import LedgerClock
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient
+from voice_dpki.x509.tnauthlist import TnAuthList
 
 ONE = CertDigest(b"\1" * 32)
 
 
 def live(number: int) -> LiveSa:
     name = SaName(bytes([number]) * 8, b"\1" * 8)
-    return LiveSa(name, number, Side.GATEWAY, f"enb{number}", ONE, "Vendor V", 2**31, 1.5)
+    names = (f"enb{number}.vendor.example",)
+    return LiveSa(name, number, Side.GATEWAY, f"enb{number}", ONE, "Vendor V", 2**31, 1.5, names, (), None)
 
 
 def test_log_is_read_back(tmp_path: Path) -> None:
@@ -51,6 +54,26 @@ def test_log_is_read_back(tmp_path: Path) -> None:
     assert list(LiveLog(path).load()) == [live(1), live(3)]
     assert len(path.read_text().splitlines()) == 2
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_claims_are_read_back(tmp_path: Path) -> None:
+    numbers = TnAuthList(spcs=("1234",), tns=(Tn("493023125001"),))
+    sa = replace(live(1), dns_names=("a.example", "b.example"), uris=("sip:x@a.example",), tn_auth_list=numbers)
+    assert LiveSa.from_json(json.loads(json.dumps(sa.to_json()))) == sa
+
+
+@pytest.mark.parametrize(
+    ("identity", "names"), [("enb1.vendor.example", ("enb1.vendor.example",)), ("CN=enb1,O=Vendor V", ())]
+)
+def test_an_sa_that_an_earlier_agent_admitted_is_held_to_its_identity(
+    tmp_path: Path, identity: str, names: tuple[str, ...]
+) -> None:
+    members = replace(live(1), identity=identity).to_json()
+    for later in ("dns_names", "uris", "tn_auth_list"):
+        del members[later]
+    (tmp_path / "live.jsonl").write_text(json.dumps(members) + "\n")
+    (sa,) = LiveLog(tmp_path / "live.jsonl").load()
+    assert (sa.dns_names, sa.uris, sa.tn_auth_list) == (names, (), None)
 
 
 def test_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: object) -> None:
@@ -265,10 +288,9 @@ class Inquiries:
         raise InquiryError(InquiryCode.UNREACHABLE, "the ledger node does not answer")
 
 
-def with_many(tmp_path: Path, ledger: Inquiries, refusal: Untrusted | None = None) -> LiveSas:
+def with_many(tmp_path: Path, ledger: Inquiries) -> LiveSas:
     sas = live_sas(tmp_path)
-    policy = SimpleNamespace(check_certificate=lambda side, found, now_s: refusal)
-    sas._judge = SimpleNamespace(ledger=ledger, policy=policy)  # type: ignore[assignment]
+    sas._judge = SimpleNamespace(ledger=ledger, policy=None)  # type: ignore[assignment]
     for number in range(5 * live_module.SWEEP_AT_ONCE):
         name = SaName(number.to_bytes(8, "big"), b"\1" * 8)
         sas._insert(replace(live(1), name=name, digest=CertDigest(number.to_bytes(32, "big"))))
@@ -323,8 +345,14 @@ async def test_silent_nodes_keep_no_expired_certificate_alive(
 async def test_what_is_held_when_an_sa_is_added_may_be_newer_than_its_judgement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revoked: bool
 ) -> None:
-    sas = with_many(tmp_path, Inquiries(), Untrusted("revoked", "live SA", "revoked") if revoked else None)
-    certificate: Any = SimpleNamespace(digest=ONE, organization="Vendor V", not_after_s=2**31)
+    def check(policy: object, peer: Peer) -> None:
+        if revoked:
+            raise PeerRefusedError("revoked", "live SA", "revoked")
+
+    sas = with_many(tmp_path, Inquiries())
+    monkeypatch.setattr(live_module, "check_live", check)
+    claims: dict[str, Any] = {"dns_names": (), "uris": (), "tn_auth_list": None}
+    certificate: Any = SimpleNamespace(digest=ONE, organization="Vendor V", not_after_s=2**31, **claims)
     question = Question(Side.GATEWAY, live(1).name, "enb1", certificate, None)
     monkeypatch.setattr(sas._watch, "held", lambda digest: SimpleNamespace())
     sas.add(question)

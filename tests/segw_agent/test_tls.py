@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from ledger_node.command.main import main as ledger_node
-from segw_agent.assembly import assemble
+from segw_agent.assembly import inquiry_nodes
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, VENDOR
 from segw_agent.config import SegwSetup, load_agent
 from segw_agent.provision import command
-from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
@@ -57,11 +56,8 @@ def ask(setup: SegwSetup, der: bytes) -> CertStatus:
     """Ask the agent's first node with proof."""
 
     async def asked() -> CertStatus:
-        parts = assemble(setup, SystemClock(), IkeTracer(None, "agent"))
-        try:
-            return (await parts.clients[0].resolve(digest_of(der))).status
-        finally:
-            await parts.aclose()
+        async with inquiry_nodes(setup, SystemClock()) as nodes:
+            return (await nodes[0].resolve(digest_of(der))).status
 
     return asyncio.run(asked())
 

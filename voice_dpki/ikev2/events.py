@@ -164,4 +164,4 @@ class Untrusted:
     sentence: str
 
 
-Verdict: TypeAlias = Trusted | Untrusted
+Judged: TypeAlias = Trusted | Untrusted

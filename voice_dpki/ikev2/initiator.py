@@ -10,7 +10,7 @@ from typing import TypeAlias
 from voice_dpki.effects import Random
 from voice_dpki.ikev2 import auth, child
 from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
-from voice_dpki.ikev2.events import Established, Failed, Path, SaName, Trusted, Untrusted, Verdict
+from voice_dpki.ikev2.events import Established, Failed, Judged, Path, SaName, Trusted, Untrusted
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message
 from voice_dpki.ikev2.nat import behind_nat, nat_notifies
@@ -89,7 +89,7 @@ class Initiator(StandingSa):
             except IkeError as error:
                 self._fail(error)
 
-    def judge(self, verdict: Verdict, now_s: float) -> None:
+    def judge(self, verdict: Judged, now_s: float) -> None:
         """Continue with the verdict on the Responder's certificate."""
         if self.state is not State.JUDGING:
             return

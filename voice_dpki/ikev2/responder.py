@@ -23,11 +23,11 @@ from voice_dpki.ikev2.events import (
     Datagram,
     Established,
     Event,
+    Judged,
     Path,
     SaName,
     Trusted,
     Untrusted,
-    Verdict,
 )
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.message import NO_SPI, Header, Message, describe, serialize
@@ -142,7 +142,7 @@ class ResponderSa(StandingSa):
             self._auth_request = payloads
             self._ask_judge(claim, now_s)
 
-    def judge(self, verdict: Verdict, now_s: float) -> None:
+    def judge(self, verdict: Judged, now_s: float) -> None:
         """Continue with the verdict on the Initiator's certificate."""
         if self.state is not State.JUDGING:
             return
@@ -279,7 +279,7 @@ class Responder:
         kept.sa.receive(message, path, now_s)
         self._collect(kept, now_s)
 
-    def judge(self, name: SaName, verdict: Verdict, now_s: float) -> None:
+    def judge(self, name: SaName, verdict: Judged, now_s: float) -> None:
         """Continue with the verdict on the certificate of an SA's peer."""
         kept = self._sas.get(name)
         if kept is not None:

@@ -19,10 +19,10 @@ from voice_dpki.ikev2.events import (
     Datagram,
     Event,
     Failed,
+    Judged,
     Path,
     SaName,
     Untrusted,
-    Verdict,
 )
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.identity import check_identity
@@ -178,7 +178,7 @@ class IkeSa(ABC):
             self._receive_request(message, path, now_s)
 
     @abstractmethod
-    def judge(self, verdict: Verdict, now_s: float) -> None:
+    def judge(self, verdict: Judged, now_s: float) -> None:
         """Continue with the verdict on the peer's certificate; without effect unless the SA waits for one."""
 
     def delete(self, reason: str, now_s: float) -> None:

@@ -12,7 +12,7 @@ from math import inf
 from voice_dpki.effects import Random
 from voice_dpki.ikev2 import rekey
 from voice_dpki.ikev2.child import ChildError
-from voice_dpki.ikev2.events import Child, ChildClosed, ChildRekeyed, Path, Rekeyed, SaName, Verdict
+from voice_dpki.ikev2.events import Child, ChildClosed, ChildRekeyed, Judged, Path, Rekeyed, SaName
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.payloads import Delete, Notify, Payload, SecurityAssociation, notify_named
 from voice_dpki.ikev2.reading import check_not_refused, only
@@ -130,7 +130,7 @@ class StandingSa(IkeSa):
         self._child_offer = offer
         self._ask(ExchangeType.CREATE_CHILD_SA, offer.payloads(), now_s, self._child_answered)
 
-    def judge(self, verdict: Verdict, now_s: float) -> None:
+    def judge(self, verdict: Judged, now_s: float) -> None:
         """Do nothing: only IKE_AUTH waits for a verdict."""
 
     # --- answering the peer ---------------------------------------------------------------------------------------

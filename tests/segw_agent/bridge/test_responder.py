@@ -12,14 +12,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from segw_agent import main
-from segw_agent.assembly import assemble
+from segw_agent.assembly import inquiry_nodes
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import VENDOR
 from segw_agent.bridge.config import Bridge
 from segw_agent.bridge.responder import MAX_AT_ONCE, Responder
 from segw_agent.bridge.serial import serial_of
 from segw_agent.bridge.vouching import Vouching
-from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.stage.site import Credential
 
@@ -65,13 +64,9 @@ def device(testbed: Testbed) -> Credential:
 
 @asynccontextmanager
 async def responding(bridge: Bridge, clock: Clock) -> AsyncIterator[Responder]:
-    setup = bridge.setup()
-    parts = assemble(setup, SystemClock(), IkeTracer(None, "bridge"), follow=False)
-    vouching = Vouching(parts.clients, setup.policy, SystemClock())
-    try:
+    async with inquiry_nodes(bridge.setup(), SystemClock()) as nodes:
+        vouching = Vouching(nodes, bridge.config.policy, SystemClock())
         yield Responder(vouching, bridge.answer_signer(), clock, validity_s=5, max_age_s=30)
-    finally:
-        await parts.aclose()
 
 
 def request(bridge: Bridge, device: Credential) -> bytes:
