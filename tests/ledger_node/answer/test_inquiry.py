@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from ledger_node.chain import Chain
-from ledger_node.inquiry import SLICE_S, Inquiry
-from ledger_node.store import Store
 
+from ledger_node.answer.inquiry import SLICE_S, Inquiry
+from ledger_node.keep.chain import Chain
+from ledger_node.keep.store import Store
 from tests.clocks import SettableClock
 from voice_dpki.ledger.answers import BatchForm, PrefixForm
 from voice_dpki.names import CertDigest
@@ -48,8 +48,8 @@ class Loop:
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     loop = Loop()
-    monkeypatch.setattr("ledger_node.inquiry.time", loop)
-    monkeypatch.setattr("ledger_node.inquiry.asyncio", SimpleNamespace(sleep=loop.sleep, Lock=asyncio.Lock))
+    monkeypatch.setattr("ledger_node.answer.inquiry.time", loop)
+    monkeypatch.setattr("ledger_node.answer.inquiry.asyncio", SimpleNamespace(sleep=loop.sleep, Lock=asyncio.Lock))
     return loop
 
 
