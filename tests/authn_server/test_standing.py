@@ -95,7 +95,7 @@ async def test_silence_is_borne_for_its_time_and_then_as_configured(profile, whe
     silent.ledger.silent = True
     assert await silent.refusal() == ""
     silent.clock.elapse(300)
-    silent.clock.set(86_400)
+    silent.clock.set(3600)
     assert await silent.refusal() == ""
     assert "silent for 300 s: the ledger node does not answer" in silent.standing.health().facts["ledger"]
     silent.clock.elapse(1)
