@@ -17,9 +17,10 @@ from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Responder
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
-from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class Keying:
         """Verify the answer to an offer; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
-        keys = offer.complete(*await self._resolve_during(partial(offer.prepare, claim), claim))
+        prepared, recorded = await self._resolve_during(partial(offer.prepare, claim), claim)
+        keys = offer.complete(prepared, recorded, now_s=self._clock.now_s())
         self._agreed(began_s)
         return keys
 
@@ -125,7 +127,7 @@ class Keying:
     def _make_pair(self) -> None:
         self._making, self._pair = None, dh.new_pair(self._random)
 
-    async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Recorded]:
+    async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, RecordedCertificate]:
         """Do `work` during the inquiry about a certificate; raises MikeyError, that of `work` first."""
         asking = asyncio.ensure_future(self._resolve(claim))
         try:
@@ -137,11 +139,11 @@ class Keying:
             raise
         return done, await asking
 
-    async def _resolve(self, claim: PeerClaim) -> Recorded:
-        """Return what our own ledger node records about a certificate; raises MikeyError, also without an answer.
+    async def _resolve(self, claim: PeerClaim) -> RecordedCertificate:
+        """Return what our own ledger node proves of a certificate; raises MikeyError, also without an answer.
 
-        An identity without a number is refused, too: telephones here are identified by numbers alone, and
-        `Prepared.release` checks these against the ledger's allotment.
+        An identity without a number is refused, too: telephones here are identified by numbers alone.
+        `Prepared.release` checks that the number is allotted to the operator that recorded the certificate.
         """
         began_s = time.perf_counter()
         if number_in_uri(claim.uri) is None:
@@ -152,10 +154,8 @@ class Keying:
             raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is not resolved: {error}") from None
         status, height = resolution.status, resolution.height
         text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
-        self._tracer.note(text, step="MIKEY ledger", ok=status == "valid", ms=_since_ms(began_s))
-        if (member := resolution.member) is None:
-            return Recorded(claim.digest, status, height)
-        return Recorded(claim.digest, status, height, member.domains, member.ranges)
+        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=_since_ms(began_s))
+        return resolution.recorded
 
 
 def _since_ms(began_s: float) -> float:

@@ -3,17 +3,21 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
+from tests.recorded import recorded as say_recorded
 from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Party, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import Tn
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import LocalSigner, generate_rsa
 from voice_dpki.x509.profile import build_certificate
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 from voice_dpki.x509.tnauthlist import TnRange
 
 NOW_S = 1_790_000_000.0
@@ -32,10 +36,10 @@ class CountingRandom:
         return hashlib.shake_256(f"{self.seed}/{self.drawn}".encode()).digest(size)
 
 
-def certificate_for(signer: LocalSigner, uri: str, **times: int) -> bytes:
+def certificate_for(signer: LocalSigner, *uris: str, **times: int) -> bytes:
     validity = {"not_before_s": int(NOW_S) - 3600, "not_after_s": int(NOW_S) + 3600} | times
     return build_certificate(
-        signer, organization="Operator", common_name="user", uris=[uri], random=CountingRandom(uri), **validity
+        signer, organization="Operator", common_name="user", uris=uris, random=CountingRandom(uris[0]), **validity
     )
 
 
@@ -75,7 +79,7 @@ class Call:
     def answer(self, claim: PeerClaim, now_s: float = NOW_S) -> KeyingAnswer:
         return self.complete(claim, recorded(claim), now_s)
 
-    def complete(self, claim: PeerClaim, record: Recorded, now_s: float = NOW_S) -> KeyingAnswer:
+    def complete(self, claim: PeerClaim, record: RecordedCertificate, now_s: float = NOW_S) -> KeyingAnswer:
         prepared = self.responder.prepare(claim, random=self.random)
         return self.responder.complete(prepared, record, **self.clocks(now_s))
 
@@ -84,16 +88,18 @@ class Call:
 
     def read_answer(self, offer: Offer, octets: bytes) -> object:
         claim = offer.receive(octets, now_s=NOW_S)
-        return offer.complete(offer.prepare(claim), recorded(claim))
+        return offer.complete(offer.prepare(claim), recorded(claim), now_s=NOW_S)
 
 
 def recorded(
     claim: PeerClaim,
-    status: str = "valid",
+    status: CertStatus = CertStatus.VALID,
     domains: tuple[str, ...] = ("a.example", "b.example"),
     ranges: tuple[TnRange, ...] = (TnRange(Tn("493023125000"), 100), TnRange(Tn("442079460000"), 1000)),
-) -> Recorded:
-    return Recorded(claim.digest, status, 9, domains, ranges)
+    **said: Any,
+) -> RecordedCertificate:
+    held = Allotment(domains, ranges)
+    return say_recorded(claim.certificate.der, held, "Operator", status=status, height=9, **said)
 
 
 @pytest.fixture(scope="session")
@@ -131,5 +137,5 @@ def new_party(signers: tuple[LocalSigner, LocalSigner]) -> Callable[[str], Party
 
 
 @pytest.fixture
-def new_record() -> Callable[..., Recorded]:
+def new_record() -> Callable[..., RecordedCertificate]:
     return recorded

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.recorded import recorded
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
@@ -12,9 +13,11 @@ from voice_dpki.mikey.modes import Initiator, Offer, Party, Responder
 from voice_dpki.mikey.payloads import Identity
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.steps import Recorded, read_party
+from voice_dpki.mikey.steps import read_party
 from voice_dpki.names import Tn
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_rsa
+from voice_dpki.x509.recorded import RecordedCertificate
 from voice_dpki.x509.tnauthlist import TnRange
 
 NOW_S = 1_790_000_000.0
@@ -28,9 +31,9 @@ ALLOTTED = {
 }
 
 
-def vouch(claim: Any, operator: str) -> Recorded:
+def vouch(claim: Any, operator: str) -> RecordedCertificate:
     """What the ledger proves of a certificate that `operator` recorded."""
-    return Recorded(claim.digest, "valid", 9, (operator,), ALLOTTED[operator])
+    return recorded(claim.certificate.der, Allotment((operator,), ALLOTTED[operator]), "Operator")
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Dialled:
 
     def confirm(self, offer: Offer, answer: bytes, recorded_by: str = "b.example") -> SrtpKeys:
         claim = offer.receive(answer, now_s=NOW_S)
-        return offer.complete(offer.prepare(claim), vouch(claim, recorded_by))
+        return offer.complete(offer.prepare(claim), vouch(claim, recorded_by), now_s=NOW_S)
 
 
 @pytest.fixture
@@ -180,8 +183,9 @@ class TestWhoHoldsTheNumber:
     ) -> None:
         offer = dialled.offer(DIALLED)
         claim = offer.receive(dialled.accept(offer), now_s=NOW_S)
+        said = recorded(claim.certificate.der, Allotment(domains), "Operator")
         with pytest.raises(MikeyError) as caught:
-            offer.complete(offer.prepare(claim), Recorded(claim.digest, "valid", 9, domains))
+            offer.complete(offer.prepare(claim), said, now_s=NOW_S)
         assert caught.value.failure is Failure.LEDGER
 
 

@@ -31,8 +31,11 @@ from voice_dpki.mikey.payloads import (
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import ErrorNumber, Prf
 from voice_dpki.mikey.replay import MAX_SKEW_S, SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
+from voice_dpki.names import Tn
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import read_profile
+from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.tnauthlist import TnRange
 
 NOW_S = 1_790_000_000.0
 
@@ -280,7 +283,7 @@ class TestCertificates:
 
     def test_a_key_that_mikey_cannot_sign_with(self, call: Any, signers: Any, new_certificate: Any) -> None:
         certificate = new_certificate(generate_es256(), call.caller.uri)
-        with pytest.raises(MikeyError, match="step CERT: the Initiator's key is not RSA"):
+        with pytest.raises(MikeyError, match=r"step CERT: the Initiator's certificate .* key is not RSA"):
             self.offered(call, signers[0], certificate)
 
     def test_a_certificate_for_another_identity(self, call: Any, signers: Any, new_certificate: Any) -> None:
@@ -293,19 +296,40 @@ class TestCertificates:
         with pytest.raises(MikeyError, match="step CERT"):
             self.offered(call, signers[0], certificate)
 
-    @pytest.mark.parametrize("status", ["revoked", "suspended", "expired", "unknown", "Valid", ""])
+    @pytest.mark.parametrize(
+        "status", [status for status in CertStatus if status not in (CertStatus.VALID, CertStatus.NOT_YET_VALID)]
+    )
     def test_a_certificate_that_the_ledger_does_not_vouch_for(
-        self, call: Any, new_record: Any, status: str
+        self, call: Any, new_record: Any, status: CertStatus
     ) -> None:
         claim = call.receive(call.offer().message)
         with pytest.raises(MikeyError, match=r"step ledger: .* at height 9") as caught:
             call.complete(claim, new_record(claim, status))
         assert caught.value.number is ErrorNumber.INVALID_CERT
 
+    def test_a_certificate_that_expired_during_the_agreement(self, call: Any, new_record: Any) -> None:
+        claim = call.receive(call.offer().message)
+        record = new_record(claim, not_after_s=int(NOW_S) - 1)
+        with pytest.raises(MikeyError, match="step ledger: the Initiator's certificate has expired"):
+            call.complete(claim, record)
+
+    @pytest.mark.parametrize("uri", ["sip:+442079460001@a.example", "sip:+493023125002@c.example"])
+    def test_a_certificate_with_another_name_that_is_not_its_operator_s(
+        self, call: Any, signers: Any, new_certificate: Any, new_record: Any, uri: str
+    ) -> None:
+        """The party of this call is the operator's. The certificate is refused for the other name in it."""
+        certificate = new_certificate(signers[0], call.caller.uri, uri)
+        call.caller = Party(call.caller.uri, certificate, signers[0])
+        call.initiator = Initiator(call.caller)
+        claim = call.receive(call.offer().message)
+        record = new_record(claim, domains=("a.example",), ranges=(TnRange(Tn("493023125000"), 100),))
+        with pytest.raises(MikeyError, match="step ledger: the organisation that recorded"):
+            call.complete(claim, record)
+
     def test_a_certificate_that_another_domain_recorded(self, call: Any, new_record: Any) -> None:
         claim = call.receive(call.offer().message)
         record = new_record(claim, domains=("b.example", "xa.example"))
-        with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
+        with pytest.raises(MikeyError, match=r"step ledger: the organisation that recorded .* hold the domain"):
             call.complete(claim, record)
 
     @pytest.mark.parametrize("host", ["xa.example", "a.example.b.example", "aa.example"])
@@ -315,7 +339,7 @@ class TestCertificates:
         call.caller = new_party(f"sip:+493023125001@{host}")
         call.initiator = Initiator(call.caller)
         claim = call.receive(call.offer().message)
-        with pytest.raises(MikeyError, match="step ledger: the operator that recorded"):
+        with pytest.raises(MikeyError, match=r"step ledger: the organisation that recorded .* hold the domain"):
             call.complete(claim, new_record(claim, domains=("a.example",)))
 
     @pytest.mark.parametrize(("usage", "admitted"), [("key_encipherment", False), ("digital_signature", True)])
@@ -326,11 +350,11 @@ class TestCertificates:
         if admitted:
             self.offered(call, signers[0], certificate)
             return
-        with pytest.raises(MikeyError, match=r"step CERT: .* not for signing"):
+        with pytest.raises(MikeyError, match=r"step CERT: .* does not admit digital signatures"):
             self.offered(call, signers[0], certificate)
 
     def test_names_below_a_domain_are_its_holder_s_too(self, new_party: Any, call: Any, new_record: Any) -> None:
-        call.caller = new_party("sip:+493023125001@pbx.a.example;user=phone")
+        call.caller = new_party("sip:+493023125001@pbx.a.example")
         call.initiator = Initiator(call.caller)
         claim = call.receive(call.offer().message)
         record = new_record(claim, domains=("a.example",))

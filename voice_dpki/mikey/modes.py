@@ -43,8 +43,9 @@ from voice_dpki.mikey.payloads import (
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import CertType, DataType, DhGroup, Prf, SignatureType
 from voice_dpki.mikey.replay import ReplayCache, ntp_time, timestamp_at
-from voice_dpki.mikey.steps import PeerClaim, Recorded
+from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.x509.profile import ProfileError, read_profile
+from voice_dpki.x509.recorded import RecordedCertificate
 
 _INITIATOR_CS, _RESPONDER_CS = 1, 2
 """Crypto session IDs of the one m-line: the Initiator's stream, and the Responder's (RFC 4567 §7.1)."""
@@ -91,9 +92,9 @@ class Prepared(Generic[_T]):
     claim: PeerClaim
     _result: _T
 
-    def release(self, recorded: Recorded) -> _T:
-        """Return the result; raises MikeyError if the ledger does not vouch for the certificate."""
-        steps.check_recorded(self.claim, recorded)
+    def release(self, recorded: RecordedCertificate, now_s: float) -> _T:
+        """Return the result; raises MikeyError if the ledger does not vouch for the certificate at `now_s`."""
+        steps.check_recorded(self.claim, recorded, now_s)
         return self._result
 
 
@@ -136,9 +137,9 @@ class Offer:
         ours, theirs = _stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
         return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
 
-    def complete(self, prepared: Prepared[SrtpKeys], recorded: Recorded) -> SrtpKeys:
+    def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
         """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
-        return prepared.release(recorded)
+        return prepared.release(recorded, now_s)
 
 
 class Initiator:
@@ -249,13 +250,13 @@ class Responder:
         return Prepared(claim, answer)
 
     def complete(
-        self, prepared: Prepared[KeyingAnswer], recorded: Recorded, *, now_s: float, steady_s: float
+        self, prepared: Prepared[KeyingAnswer], recorded: RecordedCertificate, *, now_s: float, steady_s: float
     ) -> KeyingAnswer:
         """Return the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
 
         Only a message that passes every check enters the replay cache (RFC 3830 §5.3).
         """
-        answer, claim = prepared.release(recorded), prepared.claim
+        answer, claim = prepared.release(recorded, now_s), prepared.claim
         self._replays.remember(
             claim.message.octets,
             claim.message.one(Timestamp),

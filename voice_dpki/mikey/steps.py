@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from voice_dpki.codec.telephone import host_in_uri, is_same_party, number_in_uri
-from voice_dpki.errors import LocalError
+from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import (
@@ -37,16 +36,13 @@ from voice_dpki.mikey.registry import (
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
-from voice_dpki.x509.tnauthlist import TnRange
+from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, Use, check_fitness, judge
 
 RAND_BYTES = 16
 """Length of the RAND that we send, and the least that we accept (RFC 3830 §4.1.1)."""
 
 SIGNATURE_ALGORITHM = "PS256"
 """RSASSA-PSS with SHA-256 and a salt of 32 bytes, for S type 1."""
-
-VALID = "valid"
-"""The ledger's status of a certificate that may be trusted."""
 
 _SIGNING_CERTIFICATES = (CertType.X509V3, CertType.X509V3_SIGN)
 
@@ -91,21 +87,6 @@ class PeerClaim:
     def digest(self) -> CertDigest:
         """H(CERT), by which the ledger knows the certificate."""
         return self.certificate.digest
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What our own ledger node proved about a certificate.
-
-    `domains` and `ranges` belong to the member whose endorsement put it on the ledger: the member's domains, each
-    with all its subdomains, and the numbers allotted to it. They may be empty if the certificate is not valid.
-    """
-
-    digest: CertDigest
-    status: str
-    height: int
-    domains: tuple[str, ...] = ()
-    ranges: tuple[TnRange, ...] = ()
 
 
 def identity_of(uri: str) -> Identity:
@@ -230,32 +211,32 @@ def _read_certificate(message: Message, role: str, now_s: float) -> CertificateP
     try:
         profile = read_profile(certificate.data)
     except ProfileError as error:
-        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s certificate is refused: {error}") from None
-    if profile.key_algorithm != SIGNATURE_ALGORITHM:
-        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s key is not RSA, and MIKEY has no other signature")
-    if not profile.valid_at(now_s) or not profile.may_sign():
-        raise MikeyError(Failure.CERTIFICATE, f"the {role}'s certificate is out of date or not for signing")
+        raise MikeyError(Failure.CERTIFICATE, f"{_certificate_of(role)} is refused: {error}") from None
+    if not profile.valid_at(now_s):
+        raise MikeyError(Failure.CERTIFICATE, f"{_certificate_of(role)} is out of date")
+    try:
+        check_fitness(profile, Use.KEY_MEDIA)
+    except CertificateRefused as refused:
+        raise MikeyError(Failure.CERTIFICATE, refused.about(_certificate_of(role))) from None
     return profile
 
 
-def check_recorded(claim: PeerClaim, recorded: Recorded) -> None:
+def check_recorded(claim: PeerClaim, recorded: RecordedCertificate, now_s: float) -> None:
     """Check that the ledger vouches for the certificate, recorded by the operator that holds the identity.
 
-    The identity's host must be one of the operator's domains or below one, and its number, if it has one, must be
-    allotted to the operator. A number has one holder on the ledger, so it identifies a party whatever domain was
-    dialled. Raises LocalError if the ledger was asked about another certificate.
+    The identity's host must be the operator's, and its number, if it has one, must be allotted to the operator. A
+    number has one holder on the ledger, so it identifies a party whatever domain was dialled. Raises LocalError if
+    the ledger was asked about another certificate.
     """
-    if recorded.digest != claim.digest:
-        raise LocalError("the ledger was asked about another certificate than the claim's")
-    where = f"on the ledger at height {recorded.height}"
-    if recorded.status != VALID:
-        raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is {recorded.status} {where}")
-    whose = f"the operator that recorded the {claim.role}'s certificate"
-    host, number = host_in_uri(claim.uri), number_in_uri(claim.uri)
-    if host is None or not any(host == domain or host.endswith(f".{domain}") for domain in recorded.domains):
-        raise MikeyError(Failure.LEDGER, f"{whose} does not hold the domain of its URI {where}")
-    if number is not None and not any(allotted.covers(number) for allotted in recorded.ranges):
-        raise MikeyError(Failure.LEDGER, f"{whose} is not allotted the number of its URI {where}")
+    try:
+        judge(recorded, Use.KEY_MEDIA, now_s, presented=claim.certificate).check_uri(claim.uri)
+    except CertificateRefused as refused:
+        sentence = f"{refused.about(_certificate_of(claim.role))} (ledger at height {recorded.height})"
+        raise MikeyError(Failure.LEDGER, sentence) from None
+
+
+def _certificate_of(role: str) -> str:
+    return f"the {role}'s certificate"
 
 
 def check_signature(claim: PeerClaim) -> None:
