@@ -18,8 +18,8 @@ from typing import Any
 from sip_testbed import conversation, proxy_calls
 from sip_testbed.proxy_stir import NOT_VALIDATED
 from voice_dpki.mikey import steps
-from voice_dpki.stir import verify
-from voice_dpki.stir.verify import KeyMgmt, SdpBinding
+from voice_dpki.stir import examine, verify
+from voice_dpki.stir.verdict import KeyMgmt, SdpBinding
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
@@ -77,7 +77,7 @@ def removals(check: str, offered: Path | None = None) -> tuple[Removal, ...]:
 
 _SINGLE: Mapping[str, Callable[[], Removal]] = {
     "E2 Identity present": lambda: (proxy_calls.CallVerifier, "verify", _unsigned_too()),
-    "E15 iat": lambda: (verify, "_iat", _nothing),
+    "E15 iat": lambda: (examine, "_check_iat", _nothing),
     "E17 authority": lambda: (verify, "_authority", _nothing),
     "E20 key-mgmt": lambda: (verify, "_key_mgmt", lambda *given: KeyMgmt.NOT_CHECKED),
     "E21 replay": lambda: (verify, "_replay", _nothing),

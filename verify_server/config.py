@@ -11,8 +11,8 @@ from voice_dpki.shell.config import PositiveSeconds, load_config
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.shell.tls import ClientTls
+from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verify import Policy
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
 SET_S = 60.0

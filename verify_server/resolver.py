@@ -10,7 +10,7 @@ from prometheus_client import Counter, Histogram
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.verify import Step, VerificationFailed
+from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.wire.ledger.subscription import Subscription
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 

@@ -12,20 +12,11 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.examine import Examined, Policy, examine
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verify import (
-    Call,
-    Examined,
-    Policy,
-    SdpBinding,
-    Step,
-    Verdict,
-    VerificationFailed,
-    Verstat,
-    examine,
-    judge,
-    verdict_of,
-)
+from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verify import judge
 from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)

@@ -29,18 +29,13 @@ from voice_dpki.shell.credentials import read_signer
 from voice_dpki.sip.message import parse_message
 from voice_dpki.sip.sdp import PLAIN, RtpMap, SessionDescription, audio_description
 from voice_dpki.stage.addresses import Addresses
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import SigningRequest, make_credential, sign_shaken
-from voice_dpki.stir.verify import (
-    Call,
-    Policy,
-    Verdict,
-    VerificationFailed,
-    Verstat,
-    examine,
-    judge,
-)
+from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat
+from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate

@@ -14,16 +14,12 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.config import load_config
 from voice_dpki.sip.message import parse_message
 from voice_dpki.sip.sdp import RtpMap, audio_description
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verify import (
-    Call,
-    Policy,
-    Step,
-    VerificationFailed,
-    examine,
-    judge,
-)
+from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate

@@ -15,7 +15,7 @@ from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Key, Scenario
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.shell.config import load_config
 from voice_dpki.stage.addresses import Addresses
-from voice_dpki.stir.verify import Step
+from voice_dpki.stir.verdict import Step
 
 ATTACKS = [scenario for scenario in SCENARIOS.values() if scenario.attack]
 

@@ -5,10 +5,13 @@ import pytest
 from tests.recorded import recorded
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
-from voice_dpki.stir.verify import Call, Policy, Verdict, examine, judge
+from voice_dpki.stir.verdict import Verdict
+from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, read_profile

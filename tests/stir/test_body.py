@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from voice_dpki.codec import base64url
 from voice_dpki.stir.body import SDP_TYPE, body_digest
-from voice_dpki.stir.verify import Policy, SdpBinding, Step, VerificationFailed, Verstat
+from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.verdict import SdpBinding, Step, VerificationFailed, Verstat
 
 VECTORS = Path(__file__).parent.parent / "vectors/sdp"
 OFFER = (

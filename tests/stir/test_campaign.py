@@ -8,11 +8,14 @@ from voice_dpki.codec import base64url
 from voice_dpki.errors import MalformedError
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import ClaimError, Passport, ShakenClaims
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import SigningRefused, sign_shaken
-from voice_dpki.stir.verify import Call, Policy, VerificationFailed, Verstat, examine, judge, verdict_of
+from voice_dpki.stir.verdict import VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verify import judge
 
 pytestmark = campaign
 NOW_S = 1_790_000_000

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from voice_dpki.names import Tn
+from voice_dpki.stir.call import Call
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.verify import Call, KeyMgmt, Step, VerificationFailed, Verstat
+from voice_dpki.stir.verdict import KeyMgmt, Step, VerificationFailed, Verstat
 from voice_dpki.x509.keys import to_pem
 
 pytestmark = pytest.mark.peer("secsipidx")

@@ -6,9 +6,10 @@ import pytest
 
 from tests.recorded import absent, recorded
 from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.verify import Call, VerificationFailed, Verstat
+from voice_dpki.stir.verdict import VerificationFailed, Verstat
 from voice_dpki.stir.x5u import digest_in
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus

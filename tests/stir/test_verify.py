@@ -13,20 +13,13 @@ from hypothesis import strategies as st
 from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import make_credential
-from voice_dpki.stir.verify import (
-    KeyMgmt,
-    Policy,
-    Step,
-    VerificationFailed,
-    Verstat,
-    examine,
-    judge,
-    verdict_of,
-)
+from voice_dpki.stir.verdict import KeyMgmt, Step, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile

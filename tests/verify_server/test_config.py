@@ -3,7 +3,7 @@ import pytest
 from verify_server.config import EXAMPLE, SET_S, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
-from voice_dpki.stir.verify import Policy
+from voice_dpki.stir.examine import Policy
 
 LEDGER_TLS = 'ledger_tls = { certificate = "tls.der", key = "tls.pem", servers = ["ledger.der"] }\n'
 

@@ -25,6 +25,7 @@ import msgspec
 from voice_dpki.codec import canonical_json
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
+from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import (
     ATTESTATIONS,
@@ -37,7 +38,7 @@ from voice_dpki.stir.passport import (
 )
 from voice_dpki.stir.sign import SigningRefused, SigningRequest
 from voice_dpki.stir.tn import canonical_tn, canonical_uri, tn_in_uri
-from voice_dpki.stir.verify import Call, Verdict
+from voice_dpki.stir.verdict import Verdict
 
 SIGNING_PATH = "/stir/v1/signing"
 VERIFICATION_PATH = "/stir/v1/verification"

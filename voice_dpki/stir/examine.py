@@ -1,0 +1,183 @@
+"""Verification of one Identity, as far as the request alone shows (RFC 8224 §6.2, ATIS-1000082).
+
+`examine` runs these steps, and tells which certificate to look up on the ledger. `voice_dpki.stir.verify` runs
+those that need the ledger's record of it. Each step is one function that raises VerificationFailed if it fails.
+"""
+
+from dataclasses import dataclass
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import CertDigest, ascii_lower
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.identity import IdentityHeader, InfoFormError
+from voice_dpki.stir.passport import ATTESTATIONS, ClaimError, Passport, ShakenClaims
+from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.stir.x5u import digest_in
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this verifier requires of every call."""
+
+    freshness_s: float = 60.0
+    """How far `time` and `iat` may lie from now, in both directions (RFC 8224 §6.2 recommends sixty seconds)."""
+    require_key_mgmt: bool = False
+    """Refuse calls without signed key management."""
+    require_sdp: bool = False
+    """Refuse calls whose session description is not signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A call whose token is well formed and agrees with the signalling; the signer is not known yet."""
+
+    call: Call
+    passport: Passport
+    claims: ShakenClaims
+    digest: CertDigest
+    """H(CERT) of the signer, to be looked up on the ledger."""
+
+
+def examine(call: Call, policy: Policy, now_s: float) -> Examined:
+    """Run the steps that need no ledger; raises VerificationFailed."""
+    _check_time(call.time_s, policy, now_s)
+    header = _form(call.identity)
+    _check_ppt_parameter(header)
+    digest = _info_url(_info(header))
+    passport = _header(header.token)
+    _check_critical(passport)
+    _check_x5u(passport, header)
+    _check_typ(passport)
+    _check_alg(passport, header)
+    _check_ppt(passport)
+    claims = _claims(passport)
+    _check_iat(claims.iat_s, policy, now_s)
+    _check_numbers(claims, call)
+    _check_attest(claims)
+    return Examined(call, passport, claims, digest)
+
+
+def _check_time(time_s: int, policy: Policy, now_s: float) -> None:
+    """E3: the SIP Date is fresh (RFC 8224 §6.2 step 4)."""
+    if abs(now_s - time_s) > policy.freshness_s:
+        raise VerificationFailed(Step.TIME, _stale("the request's Date", time_s, policy, now_s))
+
+
+def _form(identity: str) -> IdentityHeader:
+    """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3).
+
+    An info that is no URI in angle brackets fails E6 instead: the field is well formed, but its signer is unknown.
+    """
+    try:
+        header = IdentityHeader.parse(identity)
+    except InfoFormError as error:
+        raise VerificationFailed(Step.INFO, str(error)) from None
+    except MalformedError as error:
+        raise VerificationFailed(Step.FORM, str(error)) from None
+    if header.token.startswith(".."):
+        raise VerificationFailed(
+            Step.FORM, "the Identity is of the compact form, and SHAKEN uses the full form only"
+        )
+    return header
+
+
+def _check_ppt_parameter(header: IdentityHeader) -> None:
+    """E5: the ppt parameter, if present, is shaken, the only supported type (RFC 8224 §6.2 step 1)."""
+    if header.ppt is not None and ascii_lower(header.ppt) != "shaken":
+        raise VerificationFailed(Step.PPT_PARAMETER, "the Identity's ppt is not shaken, which alone is supported")
+
+
+def _info(header: IdentityHeader) -> str:
+    """E6: the info parameter is present (RFC 8224 §4)."""
+    if not header.info:
+        raise VerificationFailed(Step.INFO, "the Identity has no info parameter, so its signer is not known")
+    return header.info
+
+
+def _info_url(info: str) -> CertDigest:
+    """E7: info names a certificate by its digest; the URL itself is never fetched (RFC 8224 §7.2)."""
+    try:
+        return digest_in(info)
+    except MalformedError as error:
+        raise VerificationFailed(Step.INFO_URL, f"the Identity's info cannot be used: {error}") from None
+
+
+def _header(token: str) -> Passport:
+    """E9: the token decodes, and its header has the four parameters (RFC 8225 §4, §8.1)."""
+    try:
+        passport = Passport.parse(token)
+    except MalformedError as error:
+        raise VerificationFailed(Step.HEADER, f"the PASSporT cannot be decoded: {error}") from None
+    for name in ("alg", "ppt", "typ", "x5u"):
+        if passport.header_text(name) is None:
+            raise VerificationFailed(Step.HEADER, f"the PASSporT's header has no {name} (RFC 8225 §4)")
+    return passport
+
+
+def _check_critical(passport: Passport) -> None:
+    """E9: the header marks no extension as critical, for none is supported (RFC 7515 §4.1.11)."""
+    if "crit" in passport.header:
+        raise VerificationFailed(
+            Step.CRITICAL, "the PASSporT's header has crit, and no extension that it could name is supported"
+        )
+
+
+def _check_x5u(passport: Passport, header: IdentityHeader) -> None:
+    """E10: x5u is exactly the URL in info (RFC 8224 §4.1, third)."""
+    if passport.header_text("x5u") != header.info:
+        raise VerificationFailed(Step.X5U, "the PASSporT's x5u and the Identity's info are different URLs")
+
+
+def _check_typ(passport: Passport) -> None:
+    """E11: the token is of type passport (RFC 8225 §4.1)."""
+    if passport.header_text("typ") != "passport":
+        raise VerificationFailed(Step.TYP, "the token's typ is not passport (RFC 8225 §4.1)")
+
+
+def _check_alg(passport: Passport, header: IdentityHeader) -> None:
+    """E12: the algorithm is ES256, in the token and in the header field (RFC 8225 §4.2; RFC 8224 §4.1, second)."""
+    alg = "es256" if header.alg is None else ascii_lower(header.alg)
+    if passport.header_text("alg") != "ES256" or alg != "es256":
+        raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
+
+
+def _check_ppt(passport: Passport) -> None:
+    """E13: the token is a SHAKEN PASSporT (RFC 8588 §3)."""
+    if passport.header_text("ppt") != "shaken":
+        raise VerificationFailed(Step.PPT, "the PASSporT's ppt is not shaken, which alone is supported")
+
+
+def _claims(passport: Passport) -> ShakenClaims:
+    """E14: all claims are present and well formed (RFC 8225 §5, RFC 8588 §4, §5)."""
+    try:
+        return ShakenClaims.parse(passport.payload_untrusted)
+    except (ClaimError, MalformedError) as error:
+        raise VerificationFailed(Step.CLAIMS, f"the PASSporT's payload cannot be used: {error}") from None
+
+
+def _check_iat(iat_s: int, policy: Policy, now_s: float) -> None:
+    """E15: the signature is fresh; an iat in the future is as stale as an old one (RFC 8224 §6.2 step 4)."""
+    if abs(now_s - iat_s) > policy.freshness_s:
+        raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
+
+
+def _check_numbers(claims: ShakenClaims, call: Call) -> None:
+    """E16: the token names the caller and the callee of the signalling (RFC 8224 §6.2.4)."""
+    if claims.orig != call.orig:
+        raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
+    if not claims.dest.includes(call.dest):
+        raise VerificationFailed(Step.NUMBERS, "the signed destination is not the destination in the signalling")
+
+
+def _check_attest(claims: ShakenClaims) -> None:
+    """E19: the attestation is A, B or C (RFC 8588 §4). This step runs early, for it does not need the ledger."""
+    if claims.attest not in ATTESTATIONS:
+        raise VerificationFailed(Step.ATTEST, "the attestation is none of A, B and C (RFC 8588 §4)")
+
+
+def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:
+    side = "before" if then_s < now_s else "after"
+    return (
+        f"{what} lies {abs(now_s - then_s):.0f} s {side} the verifier's clock, "
+        f"and {policy.freshness_s:.0f} s are allowed"
+    )

@@ -1,0 +1,124 @@
+"""What verification finds: the numbered steps, the failure of one, and the verdict (RFC 8224 §6.2.2, ATIS-1000082).
+
+The steps have the numbers of ATIS-1000082's table; those from E20 on are this project's own.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from voice_dpki.errors import PeerError
+from voice_dpki.names import CertDigest
+
+
+class Verstat(StrEnum):
+    """What the callee is told about the caller's number (3GPP TS 24.229 §7.2A.20)."""
+
+    PASSED = "TN-Validation-Passed"
+    FAILED = "TN-Validation-Failed"
+    NONE = "No-TN-Validation"
+
+
+REASON_TEXTS = {
+    403: "Stale Date",
+    436: "Bad Identity Info",
+    437: "Unsupported Credential",
+    438: "Invalid Identity Header",
+}
+"""Reason phrases of RFC 8224 §6.2.2."""
+
+
+class Step(Enum):
+    """The steps, with the reason code and the verstat of their failure."""
+
+    TIME = ("E3 time", 403, Verstat.NONE)
+    FORM = ("E4 form", 438, Verstat.NONE)
+    PPT_PARAMETER = ("E5 ppt parameter", 438, Verstat.NONE)
+    INFO = ("E6 info", 436, Verstat.NONE)
+    INFO_URL = ("E7 info URL", 436, Verstat.NONE)
+    LEDGER = ("E8 ledger", 436, Verstat.NONE)
+    HEADER = ("E9 header claims", 436, Verstat.NONE)
+    CRITICAL = ("E9 crit", 438, Verstat.NONE)
+    X5U = ("E10 x5u", 436, Verstat.NONE)
+    TYP = ("E11 typ", 437, Verstat.NONE)
+    ALG = ("E12 alg", 437, Verstat.NONE)
+    PPT = ("E13 ppt", 438, Verstat.NONE)
+    CLAIMS = ("E14 claims", 438, Verstat.NONE)
+    IAT = ("E15 iat", 403, Verstat.NONE)
+    NUMBERS = ("E16 numbers", 438, Verstat.NONE)
+    CERTIFICATE = ("E17 certificate", 437, Verstat.FAILED)
+    CONSTRAINTS = ("E17 constraints", 437, Verstat.NONE)
+    AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
+    SIGNATURE = ("E18 signature", 438, Verstat.FAILED)
+    ATTEST = ("E19 attest", 438, Verstat.NONE)
+    KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
+    REPLAY = ("E21 replay", 438, Verstat.FAILED)
+    REPLAY_MEMORY = ("E21 replay memory", 438, Verstat.NONE)
+    SDP = ("E22 SDP", 438, Verstat.FAILED)
+
+    def __init__(self, label: str, reasoncode: int, verstat: Verstat) -> None:
+        self.label = label
+        self.reasoncode = reasoncode
+        self.verstat = verstat
+
+
+class VerificationFailed(PeerError):
+    """A step failed; the message is the sentence for people, without any subscriber's number."""
+
+    def __init__(self, step: Step, sentence: str) -> None:
+        super().__init__(sentence)
+        self.step = step
+
+
+class KeyMgmt(StrEnum):
+    """The result of checking the keying in the call's SDP."""
+
+    VERIFIED = "verified"
+    """The SDP carries the key management that the caller signed."""
+    NONE = "none"
+    """The SDP carries no key management, and the caller signed none."""
+    NOT_CHECKED = "not-checked"
+    """The proxy did not say what the SDP carries."""
+
+
+class SdpBinding(StrEnum):
+    """The result of checking the session description as a whole."""
+
+    VERIFIED = "verified"
+    """It is the one that the caller's operator signed."""
+    NOT_SIGNED = "not-signed"
+    """The caller's operator did not sign it, for instance because elements on the path rewrite addresses."""
+    NOT_CHECKED = "not-checked"
+    """It was signed, but the proxy did not say which one arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a verification request. `reasoncode` is None, and the texts are empty, if all steps passed."""
+
+    verstat: Verstat
+    reasoncode: int | None = None
+    reasontext: str = ""
+    reasondesc: str = ""
+    step: str = ""
+    """The step that failed, for instance "E17 certificate"."""
+    signer: str = ""
+    """Organisation that recorded the certificate named by the token; `verstat` says whether it really signed."""
+    certificate: CertDigest | None = None
+    """H(CERT) that the token names."""
+    attest: str = ""
+    key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
+    sdp: SdpBinding = SdpBinding.NOT_CHECKED
+
+
+def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertDigest | None = None) -> Verdict:
+    """Return the verdict for a failed step."""
+    step = failure.step
+    return Verdict(
+        step.verstat,
+        reasoncode=step.reasoncode,
+        reasontext=REASON_TEXTS[step.reasoncode],
+        reasondesc=f"{str(failure)[0].upper()}{str(failure)[1:]}.",
+        step=step.label,
+        signer=signer,
+        certificate=certificate,
+    )
