@@ -9,10 +9,11 @@ from sipmessage import Request
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_config import SigningConfig, VerificationConfig
 from sip_testbed.proxy_rules import Refusal, number_of
-from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, ServiceError, StirService, VerificationResponse
+from sip_testbed.proxy_stir import CallFacts, ServiceError, StirService
 from voice_dpki.effects import Clock, Random
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.verdict import Verdict, Verstat, overall
 
 STIR_SECONDS = Histogram("voice_dpki_sip_stir_seconds", "Time that the STIR services took", ["operation", "result"])
 
@@ -84,13 +85,13 @@ class CallVerifier:
             if self._config.policy == "refuse":
                 phrase = "Server Internal Error: the caller cannot be verified now"
                 raise Refusal(500, phrase, (rules.reason(500, str(error), "SIP"),)) from None
-            return NOT_VALIDATED
-        verdict = rules.overall(verdicts)
-        if not verdict.passed and self._config.policy == "refuse":
+            return Verstat.NONE
+        verdict = overall(verdicts)
+        if not verdict.ok and self._config.policy == "refuse":
             raise rules.refusal_of(verdicts)
         return verdict.verstat
 
-    async def _verdicts(self, request: Request, called: Tn) -> list[VerificationResponse]:
+    async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
         caller = number_of(rules.caller_uri(request))
         identities, others = rules.identities_of(request)
         if not identities:
@@ -108,7 +109,7 @@ class CallVerifier:
         self._tell(verdicts[-1], None)
         return verdicts
 
-    async def _ask(self, facts: CallFacts, identity: str) -> VerificationResponse:
+    async def _ask(self, facts: CallFacts, identity: str) -> Verdict:
         began_s = perf_counter()
         try:
             verdict = await self._service.verify(facts, identity)
@@ -118,14 +119,14 @@ class CallVerifier:
         self._tell(verdict, _observe("verify", verdict.verstat, began_s))
         return verdict
 
-    def _tell(self, verdict: VerificationResponse, ms: float | None) -> None:
+    def _tell(self, verdict: Verdict, ms: float | None) -> None:
         who = self._service.name
-        if verdict.passed:
+        if verdict.ok:
             signer = f", signed by {verdict.signer}" if verdict.signer else ""
             text = f"Identity valid by {who}{signer}"
         else:
             text = f"{verdict.reasoncode} {verdict.reasontext}: {verdict.reasondesc}"
-        self._tracer.note(text, step=verdict.step or "verify", ok=verdict.passed, ms=ms, verstat=verdict.verstat)
+        self._tracer.note(text, step=verdict.step or "verify", ok=verdict.ok, ms=ms, verstat=verdict.verstat)
 
 
 def _observe(operation: str, result: str, began_s: float) -> float:

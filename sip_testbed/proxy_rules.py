@@ -7,7 +7,7 @@ from typing import Final
 
 from sipmessage import URI, Request, Response
 
-from sip_testbed.proxy_stir import NOT_VALIDATED, CallFacts, VerificationResponse
+from sip_testbed.proxy_stir import CallFacts
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.digest import Challenge
@@ -16,6 +16,7 @@ from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.stir.verdict import Verdict, Verstat, overall
 
 MAX_DATE_SKEW_S: Final = 60
 """How old a caller's own Date may be (RFC 8224 §4.1)."""
@@ -155,10 +156,10 @@ def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:
     return "Reason", reason_value(protocol, status, text)
 
 
-def no_identity() -> VerificationResponse:
+def no_identity() -> Verdict:
     """Return the verdict on a call without an Identity (RFC 8224 §6.2.2)."""
-    return VerificationResponse(
-        verstat=NOT_VALIDATED,
+    return Verdict(
+        Verstat.NONE,
         reasoncode=428,
         reasontext="Use Identity Header",
         reasondesc="The INVITE has no Identity header field.",
@@ -166,10 +167,10 @@ def no_identity() -> VerificationResponse:
     )
 
 
-def not_asked(count: int) -> VerificationResponse:
+def not_asked(count: int) -> Verdict:
     """Return the verdict on the Identity header fields beyond those that are verified."""
-    return VerificationResponse(
-        verstat=NOT_VALIDATED,
+    return Verdict(
+        Verstat.NONE,
         reasoncode=438,
         reasontext="Invalid Identity Header",
         reasondesc=f"{count} more Identity header fields were not looked at: {MAX_IDENTITIES_ASKED} is the limit.",
@@ -177,10 +178,10 @@ def not_asked(count: int) -> VerificationResponse:
     )
 
 
-def no_caller() -> VerificationResponse:
+def no_caller() -> Verdict:
     """Return the verdict on a call whose From has no telephone number for an Identity to prove."""
-    return VerificationResponse(
-        verstat=NOT_VALIDATED,
+    return Verdict(
+        Verstat.NONE,
         reasoncode=438,
         reasontext="Invalid Identity Header",
         reasondesc="From holds no telephone number.",
@@ -188,10 +189,10 @@ def no_caller() -> VerificationResponse:
     )
 
 
-def retargeted() -> VerificationResponse:
+def retargeted() -> Verdict:
     """Return the verdict on a call that was retargeted to another number than To, which the Identity signs."""
-    return VerificationResponse(
-        verstat=NOT_VALIDATED,
+    return Verdict(
+        Verstat.NONE,
         reasoncode=438,
         reasontext="Invalid Identity Header",
         reasondesc="Request-URI and To name different numbers, and no div PASSporT covers that.",
@@ -199,17 +200,7 @@ def retargeted() -> VerificationResponse:
     )
 
 
-def overall(verdicts: Sequence[VerificationResponse]) -> VerificationResponse:
-    """Return the verdict on several Identity header fields together: one that passes is enough.
-
-    The result is 436 only if every one failed with 436 (RFC 8224 §6.2.2).
-    """
-    passed = [verdict for verdict in verdicts if verdict.passed]
-    others = [verdict for verdict in verdicts if verdict.reasoncode != 436]
-    return [*passed, *others, *verdicts][0]
-
-
-def refusal_of(verdicts: Sequence[VerificationResponse]) -> Refusal:
+def refusal_of(verdicts: Sequence[Verdict]) -> Refusal:
     """Return the refusal of a call whose caller is not proven, with one Reason for each verdict (RFC 9410)."""
     verdict = overall(verdicts)
     reasons = tuple(reason(v.reasoncode or 438, v.reasondesc or v.reasontext or "not verified") for v in verdicts)

@@ -16,14 +16,10 @@ from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
 from voice_dpki.names import Tn
+from voice_dpki.stir.verdict import Verdict, Verstat
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 
 log = logging.getLogger(__name__)
-
-PASSED: Final = "TN-Validation-Passed"
-FAILED: Final = "TN-Validation-Failed"
-NOT_VALIDATED: Final = "No-TN-Validation"
-VERSTATS: Final = (PASSED, FAILED, NOT_VALIDATED)
 
 MAX_ANSWER_BYTES: Final = 65_536
 _NUMBER: Final = re.compile(r"\+?[0-9*#](?:[-(). ]?[0-9*#]){6,}")
@@ -49,7 +45,7 @@ class CallFacts:
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if it is not signed."""
 
 
-class VerificationResponse(msgspec.Struct, frozen=True, kw_only=True):
+class _VerificationResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A verificationResponse; members that only some services send have defaults."""
 
     verstat: str
@@ -59,14 +55,20 @@ class VerificationResponse(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     signer: str = ""
 
-    @property
-    def passed(self) -> bool:
-        """Whether the caller's number is proven."""
-        return self.verstat == PASSED
+    def verdict(self) -> Verdict:
+        """Return the verdict, without telephone numbers; raises ValueError if `verstat` is not one."""
+        return Verdict(
+            Verstat(self.verstat),
+            self.reasoncode,
+            reasontext=_without_numbers(self.reasontext),
+            reasondesc=_without_numbers(self.reasondesc),
+            step=_without_numbers(self.step),
+            signer=self.signer,
+        )
 
 
 class _VerificationAnswer(msgspec.Struct, frozen=True):
-    verdict: VerificationResponse = msgspec.field(name="verificationResponse")
+    response: _VerificationResponse = msgspec.field(name="verificationResponse")
 
 
 class _Identity(msgspec.Struct, frozen=True):
@@ -141,7 +143,7 @@ class StirService:
         }
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
-    async def verify(self, call: CallFacts, identity: str) -> VerificationResponse:
+    async def verify(self, call: CallFacts, identity: str) -> Verdict:
         """Return the verdict on one Identity value; raises ServiceError if there is none."""
         request = {
             "from": {"tn": call.caller},
@@ -152,15 +154,11 @@ class StirService:
             **_sdp_member(call),
         }
         body = await self._post({"verificationRequest": request})
-        verdict = self._decode(body, _VerificationAnswer).verdict
-        if verdict.verstat not in VERSTATS:
-            raise ServiceError(f"{self.name} gave a verdict that is none")
-        return msgspec.structs.replace(
-            verdict,
-            reasontext=_without_numbers(verdict.reasontext),
-            reasondesc=_without_numbers(verdict.reasondesc),
-            step=_without_numbers(verdict.step),
-        )
+        response = self._decode(body, _VerificationAnswer).response
+        try:
+            return response.verdict()
+        except ValueError:
+            raise ServiceError(f"{self.name} gave a verdict that is none") from None
 
     async def _post(self, body: Mapping[str, object]) -> bytes:
         try:

@@ -19,6 +19,7 @@ from sip_testbed.events import SipEvent
 from voice_dpki.media.recording import read_wav
 from voice_dpki.stage.ladder import Ladder, Row
 from voice_dpki.stage.report import Check, encode_report
+from voice_dpki.stir.verdict import Verstat
 
 VERSION = 1
 """Version of report.json's format."""
@@ -188,7 +189,7 @@ def verdict_of(report: Report) -> CallSummary:
     if report.refusal_expected:
         how = "Ended" if report.expected.refused_by == SILENCE else "Refused"
         return CallSummary("refused", f"{how}, as it must be", report.seen.sentence)
-    words = ["Authenticated"] if report.seen.verstat == "TN-Validation-Passed" else ["Connected"]
+    words = ["Authenticated"] if report.seen.verstat == Verstat.PASSED else ["Connected"]
     words += ["encrypted"] if report.srtp else ["in clear"]
     return CallSummary("good", ", ".join([*words, "heard"]), report.seen.sentence)
 

@@ -12,10 +12,11 @@ from sip_testbed.conversation import SILENCE
 from sip_testbed.provision import OUTSIDE
 from sip_testbed.report import Outcome
 from voice_dpki.names import Tn
+from voice_dpki.stir.verdict import Verstat
 
-PASSED = "TN-Validation-Passed"
-FAILED = "TN-Validation-Failed"
-NONE = "No-TN-Validation"
+PASSED = Verstat.PASSED.value
+FAILED = Verstat.FAILED.value
+NONE = Verstat.NONE.value
 
 
 class Key(Enum):

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sip_testbed import conversation, proxy_calls
-from sip_testbed.proxy_stir import NOT_VALIDATED
 from voice_dpki.mikey import steps
 from voice_dpki.stir import examine, verify
-from voice_dpki.stir.verdict import KeyMgmt, SdpBinding
+from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Verstat
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
@@ -63,7 +62,7 @@ def _unsigned_too() -> Callable[..., Any]:
     verified = proxy_calls.CallVerifier.verify
 
     async def check(self: Any, request: Any, called: Any) -> str:
-        return await verified(self, request, called) if request.headers.get("Identity") else NOT_VALIDATED
+        return await verified(self, request, called) if request.headers.get("Identity") else Verstat.NONE
 
     return check
 

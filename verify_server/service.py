@@ -15,7 +15,7 @@ from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy, examine
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, overall, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.recorded import RecordedCertificate
 
@@ -52,14 +52,17 @@ class VerifyService:
         began_s = perf_counter()
         verdict = await self._verdict(atis.parse_verification_request(body))
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
-        if verdict.verstat is Verstat.PASSED:
+        if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
         self._tell(verdict, round((perf_counter() - began_s) * 1000, 3))
         return atis.verification_response(verdict)
 
     async def _verdict(self, call: Call) -> Verdict:
+        return overall([await self._verdict_on(identity, call) for identity in call.identities])
+
+    async def _verdict_on(self, identity: str, call: Call) -> Verdict:
         try:
-            examined = examine(call, self._policy, self._clock.now_s())
+            examined = examine(call, identity, self._policy, self._clock.now_s())
         except VerificationFailed as failure:
             return verdict_of(_blamed(failure))
         return await self._judge(examined)
@@ -75,14 +78,13 @@ class VerifyService:
             return verdict_of(failure, signer, examined.digest)
 
     def _tell(self, verdict: Verdict, ms: float) -> None:
-        ok = verdict.verstat is Verstat.PASSED
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
-        text = f"Identity {verdict.attest} valid{bound}" if ok else verdict.reasondesc
+        text = f"Identity {verdict.attest} valid{bound}" if verdict.ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
-        facts["sdp"] = verdict.sdp if ok else None
+        facts["sdp"] = verdict.sdp if verdict.ok else None
         facts = {name: value for name, value in facts.items() if value}
-        self._tracer.note(text, ok=ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
-        if not ok:
+        self._tracer.note(text, ok=verdict.ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
+        if verdict.step:
             said = self._unverified[verdict.step]
             said.info("call not verified", **facts, reason=verdict.reasondesc)
 

@@ -104,8 +104,8 @@ class Way:
         time_s = rules.date_of(request, CLOCK.now_s())
         facts = rules.call_facts(request, caller, time_s)
         identity = request.headers["Identity"]
-        call = Call(caller, Destinations((facts.called,)), time_s, identity, facts.key_mgmt, facts.sdp)
-        examined = examine(call, Policy(), CLOCK.now_s())
+        call = Call(caller, Destinations((facts.called,)), time_s, (identity,), facts.key_mgmt, facts.sdp)
+        examined = examine(call, identity, Policy(), CLOCK.now_s())
         return judge(examined, self.recorded, Policy(), self.replays, CLOCK.now_s())
 
     async def attacked(self) -> Request:

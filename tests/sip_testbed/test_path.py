@@ -77,10 +77,10 @@ def verify(folder: Path, request: Request, caller: str) -> None:
         Tn(caller),
         Destinations((Tn("442079460123"),)),
         int(CLOCK.now_s()),
-        request.headers["Identity"],
+        (request.headers["Identity"],),
         (KEY_MGMT,),
     )
-    examined = examine(call, Policy(), CLOCK.now_s())
+    examined = examine(call, call.identities[0], Policy(), CLOCK.now_s())
     said = recorded((folder / "thief.der").read_bytes(), Allotment(ranges=(RANGE,)))
     judge(examined, said, Policy(), ReplayCache(100, 120), CLOCK.now_s(), steady_s=0)
 

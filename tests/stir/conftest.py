@@ -46,7 +46,7 @@ class Operator:
         """The call as it reaches the other side, signed as asked and unchanged."""
         request = self.request(**changes)
         identity = sign_shaken(request, self.credential, request.iat_s).serialize()
-        return Call(request.orig, request.dest, request.iat_s, identity, request.key_mgmt, request.sdp)
+        return Call(request.orig, request.dest, request.iat_s, (identity,), request.key_mgmt, request.sdp)
 
 
 def make_operator(now_s=NOW_S, *, listed=TnAuthList(ranges=(RANGE_A,)), signer=None, **certificate) -> Operator:  # noqa: B008
@@ -73,7 +73,7 @@ class Verifier:
         self.replays = ReplayCache(1000, 120)
 
     def verify(self, call: Call, record: RecordedCertificate) -> Verdict:
-        examined = examine(call, self.policy, self.now_s)
+        examined = examine(call, call.identities[0], self.policy, self.now_s)
         return judge(examined, record, self.policy, self.replays, self.now_s, steady_s=self.now_s)
 
 

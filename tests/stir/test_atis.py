@@ -49,7 +49,7 @@ def test_parses_a_signing_request():
 
 
 def test_parses_a_verification_request():
-    expected = Call("493023125001", Destinations(("442079460001",)), 1443208345, "e30.e30.c2ln")
+    expected = Call("493023125001", Destinations(("442079460001",)), 1443208345, ("e30.e30.c2ln",))
     assert atis.parse_verification_request(verification()) == expected
 
 

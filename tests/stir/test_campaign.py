@@ -43,7 +43,8 @@ def check_sentence(error):
 
 def verified(call, operator):
     try:
-        return told(judge(examine(call, Policy(), NOW_S), operator.record, Policy(), ReplayCache(9, 120), NOW_S))
+        examined = examine(call, call.identities[0], Policy(), NOW_S)
+        return told(judge(examined, operator.record, Policy(), ReplayCache(9, 120), NOW_S))
     except VerificationFailed as failure:
         return told(verdict_of(failure))
 
@@ -73,14 +74,14 @@ def test_bodies_of_signing_requests(request, operator):
             continue
         signed += 1
         atis.signing_response(identity)
-        call = Call(wanted.orig, wanted.dest, wanted.iat_s, identity.serialize(), wanted.key_mgmt)
+        call = Call(wanted.orig, wanted.dest, wanted.iat_s, (identity.serialize(),), wanted.key_mgmt)
         assert verified(call, operator).verstat is Verstat.PASSED
     assert signed
 
 
 def test_bodies_of_verification_requests(request, operator):
     call = operator.call()
-    sample = {"from": {"tn": call.orig}, "to": {"tn": call.dest.tns}, "time": NOW_S, "identity": call.identity}
+    sample = {"from": {"tn": call.orig}, "to": {"tn": call.dest.tns}, "time": NOW_S, "identity": call.identities[0]}
     body = json.dumps({"verificationRequest": {**sample, "keyMgmt": call.key_mgmt}}).encode()
     for chance in rounds(request):
         try:
@@ -94,21 +95,21 @@ def test_bodies_of_verification_requests(request, operator):
 def test_identities(request, operator):
     call = operator.call()
     for chance in rounds(request):
-        bent_identity = bent(chance, call.identity.encode(), [*PIECES, b";info=<x>;alg=ES256;ppt=shaken"])
+        bent_identity = bent(chance, call.identities[0].encode(), [*PIECES, b";info=<x>;alg=ES256;ppt=shaken"])
         identity = bent_identity.decode("utf-8", "surrogateescape")
         try:
             header = IdentityHeader.parse(identity)
         except MalformedError:
-            assert verified(replace(call, identity=identity), operator).verstat is Verstat.NONE
+            assert verified(replace(call, identities=(identity,)), operator).verstat is Verstat.NONE
             continue
         assert header.token
-        verified(replace(call, identity=identity), operator)
+        verified(replace(call, identities=(identity,)), operator)
 
 
 def test_passports_signed_by_their_signer(request, operator):
     """What a recorded signer writes into header and payload, and signs."""
     call = operator.call()
-    received = IdentityHeader.parse(call.identity)
+    received = IdentityHeader.parse(call.identities[0])
     header, payload = (base64url.decode(part) for part in received.token.split(".")[:2])
     for chance in rounds(request):
         which = chance.randrange(3)
@@ -124,7 +125,7 @@ def test_passports_signed_by_their_signer(request, operator):
             check_sentence(error)
         else:
             ShakenClaims.parse(claims.serialize())
-        verdict = verified(replace(call, identity=replace(received, token=token).serialize()), operator)
+        verdict = verified(replace(call, identities=(replace(received, token=token).serialize(),)), operator)
         if verdict.verstat is Verstat.PASSED:
             assert (claims.orig, claims.dest.includes(call.dest)) == (call.orig, True)
             assert claims.attest in "ABC"

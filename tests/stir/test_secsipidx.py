@@ -40,7 +40,7 @@ def signed(operator, tmp_path):
         command += [text for name, value in given.items() for text in (f"-{name}", value)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
         dest = Destinations((Tn("442079460001"),))
-        return Call(Tn("493023125001"), dest, int(time.time()), done.stdout.strip(), key_mgmt=())
+        return Call(Tn("493023125001"), dest, int(time.time()), (done.stdout.strip(),), key_mgmt=())
 
     return sign
 

@@ -33,7 +33,7 @@ def record_of(case):
 def test_vector(case, new_verifier):
     key_mgmt = None if case["key_mgmt"] is None else tuple(case["key_mgmt"])
     sdp = body_digest(case["body"].encode(), "application/sdp") if "body" in case else None
-    call = Call(case["orig"], Destinations(tuple(case["dest"])), case["time_s"], case["identity"], key_mgmt, sdp)
+    call = Call(case["orig"], Destinations(tuple(case["dest"])), case["time_s"], (case["identity"],), key_mgmt, sdp)
     record = record_of(case)
     verifier = new_verifier(now_s=VECTORS["now_s"])
     if case["expect"] == "passed":

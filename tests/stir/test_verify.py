@@ -58,7 +58,8 @@ def test_a_good_call_passes_every_step(operator, verifier):
 
 
 def test_examine_tells_whom_to_look_up(operator):
-    assert examine(operator.call(), Policy(), NOW_S).digest == digest_of(operator.der)
+    call = operator.call()
+    assert examine(call, call.identities[0], Policy(), NOW_S).digest == digest_of(operator.der)
 
 
 # What the token says of itself, forged by the very key that the ledger trusts.
@@ -66,7 +67,7 @@ def test_examine_tells_whom_to_look_up(operator):
 
 def forged(operator, call, *, header=None, payload=None, **parameters):
     """Sign again with members of header and payload changed (None takes one away), and parameters set."""
-    received = IdentityHeader.parse(call.identity)
+    received = IdentityHeader.parse(call.identities[0])
     parts = [canonical_json.decode_object(base64url.decode(part)) for part in received.token.split(".")[:2]]
     for members, changes in zip(parts, (header or {}, payload or {}), strict=True):
         members.update(changes)
@@ -74,7 +75,8 @@ def forged(operator, call, *, header=None, payload=None, **parameters):
             del members[name]
     signing_input = ".".join(base64url.encode(canonical_json.encode(members)) for members in parts)
     signature = base64url.encode(operator.signer.sign(signing_input.encode()))
-    return replace(call, identity=replace(received, token=f"{signing_input}.{signature}", **parameters).serialize())
+    identity = replace(received, token=f"{signing_input}.{signature}", **parameters).serialize()
+    return replace(call, identities=(identity,))
 
 
 URL = "https://certs.a.example/" + "0" * 64
@@ -137,7 +139,7 @@ def test_parameters_alg_and_ppt_may_be_left_out(operator, verifier):
     ],
 )
 def test_what_is_no_identity(operator, verifier, step, match, identity):
-    refused(verifier, replace(operator.call(), identity=identity), operator.record, step, match)
+    refused(verifier, replace(operator.call(), identities=(identity,)), operator.record, step, match)
 
 
 @pytest.mark.parametrize("offset_s", [-61, 61])
@@ -282,9 +284,9 @@ def test_a_thief_who_names_the_certificate_but_has_not_its_key(operator, verifie
 
 def test_a_signature_of_another_length(operator, verifier):
     call = operator.call()
-    header = IdentityHeader.parse(call.identity)
+    header = IdentityHeader.parse(call.identities[0])
     short = replace(header, token=header.token.rpartition(".")[0] + ".c2ln").serialize()
-    refused(verifier, replace(call, identity=short), operator.record, Step.SIGNATURE)
+    refused(verifier, replace(call, identities=(short,)), operator.record, Step.SIGNATURE)
 
 
 OFFER = ("mikey AQAFgM3YFvMAAAAA", "mikey AQAFgM3YFvMAAAAB")
@@ -332,12 +334,12 @@ def test_a_replay(operator, verifier):
 def test_a_replay_with_the_other_signature_that_anyone_can_make(operator, verifier):
     call = operator.call()
     verifier.verify(call, operator.record)
-    header = IdentityHeader.parse(call.identity)
+    header = IdentityHeader.parse(call.identities[0])
     signed, _, signature = header.token.rpartition(".")
     raw = base64url.decode(signature)
     twin = raw[:32] + (ORDER - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
     changed = replace(header, token=f"{signed}.{base64url.encode(twin)}").serialize()
-    refused(verifier, replace(call, identity=changed), operator.record, Step.REPLAY, "used before")
+    refused(verifier, replace(call, identities=(changed,)), operator.record, Step.REPLAY, "used before")
 
 
 def test_a_changed_copy_does_not_use_up_the_signature(operator, verifier):
@@ -365,13 +367,13 @@ def test_the_memory_goes_by_the_clock_that_nobody_sets(operator, verifier):
     call = operator.call()
 
     def judged(now_s, steady_s):
-        examined = examine(call, verifier.policy, now_s)
+        examined = examine(call, call.identities[0], verifier.policy, now_s)
         return judge(examined, operator.record, verifier.policy, verifier.replays, now_s, steady_s)
 
     judged(NOW_S, 5000)
     later = operator.call(iat_s=NOW_S + 900)
     judge(
-        examine(later, verifier.policy, NOW_S + 900),
+        examine(later, later.identities[0], verifier.policy, NOW_S + 900),
         operator.record,
         verifier.policy,
         verifier.replays,
@@ -400,10 +402,10 @@ def forms(name):
 @pytest.mark.parametrize("form", forms("identity-forms.jsonl"), ids=lambda form: form["after_token"])
 def test_forms_of_the_identity_that_proxies_send(operator, verifier, form):
     call = operator.call()
-    header = IdentityHeader.parse(call.identity)
+    header = IdentityHeader.parse(call.identities[0])
     identity = header.token + form["after_token"].replace("X5U", header.info)
     try:
-        found = verifier.verify(replace(call, identity=identity), operator.record)
+        found = verifier.verify(replace(call, identities=(identity,)), operator.record)
     except VerificationFailed as failure:
         found = verdict_of(failure)
     assert (found.step or "passed") == form["finds"]
@@ -420,7 +422,7 @@ def test_a_header_that_makes_an_extension_critical(operator, verifier):
 
 def test_members_given_twice_in_header_or_payload(operator, verifier):
     call = operator.call()
-    received = IdentityHeader.parse(call.identity)
+    received = IdentityHeader.parse(call.identities[0])
     header, payload = (base64url.decode(part) for part in received.token.split(".")[:2])
     for step, parts in (
         (Step.HEADER, (header[:-1] + b',"alg":"ES256"}', payload)),
@@ -429,7 +431,7 @@ def test_members_given_twice_in_header_or_payload(operator, verifier):
         signing_input = ".".join(map(base64url.encode, parts))
         token = f"{signing_input}.{base64url.encode(operator.signer.sign(signing_input.encode()))}"
         identity = replace(received, token=token).serialize()
-        refused(verifier, replace(call, identity=identity), operator.record, step, "twice")
+        refused(verifier, replace(call, identities=(identity,)), operator.record, step, "twice")
 
 
 def constrained(signer, oid):
@@ -467,18 +469,18 @@ SOME = st.text(max_size=40) | st.text('ab.;=<>" \tinfoalgpptshaken', max_size=80
 @given(SOME)
 def test_any_identity_is_examined_or_fails_at_a_step(operator, identity):
     with contextlib.suppress(VerificationFailed):
-        examine(replace(operator.call(), identity=identity), Policy(), NOW_S)
+        examine(operator.call(), identity, Policy(), NOW_S)
 
 
 @settings(max_examples=300)
 @given(st.data())
 def test_no_change_of_one_character_passes(operator, new_verifier, data):
     call = operator.call()
-    signed = len(call.identity) - len(";alg=ES256;ppt=shaken")
+    signed = len(call.identities[0]) - len(";alg=ES256;ppt=shaken")
     at = data.draw(st.integers(0, signed - 1))
     character = data.draw(st.sampled_from("AQgw_-.;<>=x019 "))
-    changed = call.identity[:at] + character + call.identity[at + 1 :]
-    if changed == call.identity:
+    changed = call.identities[0][:at] + character + call.identities[0][at + 1 :]
+    if changed == call.identities[0]:
         return
     with pytest.raises(VerificationFailed):
-        new_verifier().verify(replace(call, identity=changed), operator.record)
+        new_verifier().verify(replace(call, identities=(changed,)), operator.record)

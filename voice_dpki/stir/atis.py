@@ -197,7 +197,7 @@ def parse_verification_request(body: bytes) -> Call:
         orig=_tn_in(request, "from"),
         dest=_destinations(request, "to"),
         time_s=_value(request, "time", _seconds),
-        identity=_value(request, "identity", _text),
+        identities=(_value(request, "identity", _text),),
         key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else None,
         sdp=_value(request, "sdp", _digest) if "sdp" in request else None,
     )

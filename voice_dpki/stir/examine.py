@@ -38,10 +38,10 @@ class Examined:
     """H(CERT) of the signer, to be looked up on the ledger."""
 
 
-def examine(call: Call, policy: Policy, now_s: float) -> Examined:
-    """Run the steps that need no ledger; raises VerificationFailed."""
+def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
+    """Run the steps that need no ledger on one `identity` of the call; raises VerificationFailed."""
     _check_time(call.time_s, policy, now_s)
-    header = _form(call.identity)
+    header = _form(identity)
     _check_ppt_parameter(header)
     digest = _info_url(_info(header))
     passport = _header(header.token)

@@ -3,6 +3,7 @@
 The steps have the numbers of ATIS-1000082's table; those from E20 on are this project's own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -93,7 +94,10 @@ class SdpBinding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to a verification request. `reasoncode` is None, and the texts are empty, if all steps passed."""
+    """What is found about one Identity, or about a call's together; `ok` alone says that the caller is proven.
+
+    `reasoncode` is None if no step failed.
+    """
 
     verstat: Verstat
     reasoncode: int | None = None
@@ -109,6 +113,11 @@ class Verdict:
     key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
     sdp: SdpBinding = SdpBinding.NOT_CHECKED
 
+    @property
+    def ok(self) -> bool:
+        """Whether the caller's number is proven."""
+        return self.verstat is Verstat.PASSED
+
 
 def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertDigest | None = None) -> Verdict:
     """Return the verdict for a failed step."""
@@ -122,3 +131,18 @@ def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertD
         signer=signer,
         certificate=certificate,
     )
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict on a call's Identity header fields together: one that proves the caller is enough.
+
+    The result is 436 only if every one failed with 436 (RFC 8224 §6.2.2). There must be at least one.
+    """
+    return min(verdicts, key=_rank)
+
+
+def _rank(verdict: Verdict) -> int:
+    """Order verdicts: a proof, a fault that was found, nothing said of the caller, an unknown signer."""
+    if verdict.ok:
+        return 0
+    return {None: 2, 436: 3}.get(verdict.reasoncode, 1)
