@@ -7,7 +7,7 @@ from voice_dpki.effects import Clock
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
-from voice_dpki.stir.sign import Credential, SigningRefused, sign_shaken
+from voice_dpki.stir.sign import Credential, SigningRefused, sign_call
 
 
 class AuthnService:
@@ -28,7 +28,7 @@ class AuthnService:
         request = atis.parse_signing_request(body)
         try:
             await self._standing.check()
-            identity = sign_shaken(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
+            identity = sign_call(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=_ms_since(began_s))
             raise atis.error_of_refusal(refusal) from None

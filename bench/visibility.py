@@ -37,8 +37,9 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.stir.atis import VERIFICATION_PATH
+from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
+from voice_dpki.stir.sign import Credential, make_credential, sign_call
 from voice_dpki.wire.http_client import HttpClient
 from voice_dpki.wire.ledger.client import LedgerClient, Receipt
 from voice_dpki.x509.keys import generate_es256
@@ -181,7 +182,7 @@ class Questions:
             "from": {"tn": caller},
             "to": {"tn": [CALLEE]},
             "time": int(now_s),
-            "identity": sign_shaken(signing, self.credential, now_s).serialize(),
+            "identity": sign_call(signing, self.credential, now_s).serialize(),
         }
         body = msgspec.json.encode({"verificationRequest": request})
         answer = await self.server.request("POST", VERIFICATION_PATH, body)

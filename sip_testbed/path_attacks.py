@@ -21,7 +21,8 @@ from voice_dpki.names import Tn
 from voice_dpki.sip.message import header_values, parse_address, tag_of
 from voice_dpki.sip.sdp import KEY_MGMT, PLAIN, SessionDescription
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digests, signing_input_of
+from voice_dpki.stir.passport import Destinations, key_mgmt_digests, signing_input_of
+from voice_dpki.stir.shaken import SHAKEN, ShakenClaims
 
 _KEY_MGMT_LINE: Final = f"a={KEY_MGMT}:mikey "
 _FROM_THE_END: Final = 8
@@ -200,7 +201,7 @@ class Resign(Forward):
     def _identity(self, request: Request, caller: Tn) -> str:
         forgery = self._forgery
         facts = call_facts(request, caller, int(self._clock.now_s()) - forgery.age_s)
-        header = {"alg": forgery.signer.algorithm, "ppt": "shaken", "typ": "passport", "x5u": forgery.info}
+        header = {"alg": forgery.signer.algorithm, "ppt": SHAKEN.ppt, "typ": "passport", "x5u": forgery.info}
         claims = ShakenClaims(
             attest=forgery.attest,
             dest=Destinations((facts.called,)),
@@ -212,7 +213,7 @@ class Resign(Forward):
         )
         signed = signing_input_of(header, claims.serialize())
         token = f"{signed.decode('ascii')}.{base64url.encode(forgery.signer.sign(signed))}"
-        return IdentityHeader(token, info=forgery.info, alg=forgery.signer.algorithm, ppt="shaken").serialize()
+        return IdentityHeader(token, info=forgery.info, alg=forgery.signer.algorithm, ppt=SHAKEN.ppt).serialize()
 
 
 SIMPLE: Mapping[str, Callable[[], Attack]] = {

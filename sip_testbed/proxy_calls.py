@@ -125,7 +125,8 @@ class CallVerifier:
             signer = f", signed by {verdict.signer}" if verdict.signer else ""
             text = f"Identity valid by {who}{signer}"
         else:
-            text = f"{verdict.reasoncode} {verdict.reasontext}: {verdict.reasondesc}"
+            failure = f"{verdict.reasoncode} {verdict.reasontext}: " if verdict.reasoncode else ""
+            text = failure + verdict.reasondesc
         self._tracer.note(text, step=verdict.step or "verify", ok=verdict.ok, ms=ms, verstat=verdict.verstat)
 
 

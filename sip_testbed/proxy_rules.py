@@ -15,6 +15,7 @@ from voice_dpki.sip.message import parse_address, parse_uri, reason_value, requi
 from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kinds import KINDS, UnknownKindError
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
 
@@ -135,8 +136,8 @@ def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
 def identities_of(request: Request) -> tuple[Sequence[str], int]:
     """Return the Identity header fields to verify, and how many more there are.
 
-    A call that was diverted five times has six. Those of type SHAKEN, or without a type, come first, because only
-    they can prove the caller's number here.
+    A call that was diverted five times has six. Those of a kind that can prove the caller's number, and those that
+    name no kind, come first.
     """
     identities = sorted(request.headers.getlist("Identity"), key=_proves_nothing)
     asked = identities[:MAX_IDENTITIES_ASKED]
@@ -146,9 +147,9 @@ def identities_of(request: Request) -> tuple[Sequence[str], int]:
 def _proves_nothing(identity: str) -> bool:
     try:
         ppt = IdentityHeader.parse(identity).ppt
-    except MalformedError:
+        return ppt is not None and not KINDS.named(ascii_lower(ppt)).proves_caller
+    except (MalformedError, UnknownKindError):
         return True
-    return ppt is not None and ascii_lower(ppt) != "shaken"
 
 
 def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:

@@ -12,7 +12,8 @@ import pytest
 from authn_server.config import EXAMPLE, load_setup
 from voice_dpki.effects import SystemClock
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.passport import Passport, ShakenClaims
+from voice_dpki.stir.passport import Passport
+from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import DEFAULT_MAX_SKEW_S
 from voice_dpki.x509.keys import verify_signature
 

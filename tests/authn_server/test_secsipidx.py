@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from authn_server.config import load_setup
 from voice_dpki.effects import SystemClock
 from voice_dpki.names import Tn
+from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.sign import SigningRequest, sign_shaken
+from voice_dpki.stir.sign import sign_call
 
 pytestmark = pytest.mark.peer("secsipidx")
 
@@ -39,7 +40,7 @@ def identity(site):
             key_mgmt,
             sdp,
         )
-        return sign_shaken(request, load_setup(site.config, SystemClock()).credential, now_s).serialize()
+        return sign_call(request, load_setup(site.config, SystemClock()).credential, now_s).serialize()
 
     return sign
 

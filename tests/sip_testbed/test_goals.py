@@ -29,11 +29,11 @@ from voice_dpki.shell.credentials import read_signer
 from voice_dpki.sip.message import parse_message
 from voice_dpki.sip.sdp import PLAIN, RtpMap, SessionDescription, audio_description
 from voice_dpki.stage.addresses import Addresses
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.sign import SigningRequest, make_credential, sign_shaken
+from voice_dpki.stir.sign import make_credential, sign_call
 from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
@@ -94,7 +94,7 @@ class Way:
         credential = make_credential(
             read_signer(signer.key), read_profile(signer.der), "https://certs.a.example/{digest}.der", CLOCK.now_s()
         )
-        request.headers.set("Identity", sign_shaken(wanted, credential, CLOCK.now_s()).serialize())
+        request.headers.set("Identity", sign_call(wanted, credential, CLOCK.now_s()).serialize())
         return request
 
     def verified(self, request: Request) -> Verdict:

@@ -5,11 +5,11 @@ import pytest
 from tests.recorded import recorded
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
+from voice_dpki.stir.sign import Credential, make_credential, sign_call
 from voice_dpki.stir.verdict import Verdict
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
@@ -45,7 +45,7 @@ class Operator:
     def call(self, **changes) -> Call:
         """The call as it reaches the other side, signed as asked and unchanged."""
         request = self.request(**changes)
-        identity = sign_shaken(request, self.credential, request.iat_s).serialize()
+        identity = sign_call(request, self.credential, request.iat_s).serialize()
         return Call(request.orig, request.dest, request.iat_s, (identity,), request.key_mgmt, request.sdp)
 
 

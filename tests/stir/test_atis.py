@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from voice_dpki.names import CertDigest
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations, key_mgmt_digests
-from voice_dpki.stir.sign import SigningRefused, SigningRequest
+from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat, verdict_of
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "stir"

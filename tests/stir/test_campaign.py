@@ -11,9 +11,10 @@ from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.passport import ClaimError, Passport, ShakenClaims
+from voice_dpki.stir.passport import ClaimError, Passport
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.sign import SigningRefused, sign_shaken
+from voice_dpki.stir.shaken import ShakenClaims
+from voice_dpki.stir.sign import SigningRefused, sign_call
 from voice_dpki.stir.verdict import VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
 
@@ -68,7 +69,7 @@ def test_bodies_of_signing_requests(request, operator):
         body = bent(chance, signing_body(), PIECES) if chance.random() < 0.9 else signing_body()
         try:
             wanted = atis.parse_signing_request(body)
-            identity = sign_shaken(wanted, operator.credential, NOW_S)
+            identity = sign_call(wanted, operator.credential, NOW_S)
         except (RequestError, SigningRefused) as refused:
             check_sentence(refused)
             continue

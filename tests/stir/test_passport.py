@@ -14,10 +14,10 @@ from voice_dpki.stir.passport import (
     ClaimError,
     Destinations,
     Passport,
-    ShakenClaims,
     key_mgmt_digests,
     signing_input_of,
 )
+from voice_dpki.stir.shaken import ShakenClaims
 
 CLAIMS = ShakenClaims(
     attest="A",
@@ -37,8 +37,11 @@ def test_claims_are_canonical_json_in_lexicographic_order():
 
 def test_key_mgmt_stands_between_iat_and_orig():
     # printf 'mikey AQAFgM3YFvMAAAAA' | openssl dgst -sha256 -binary | basenc --base64url
-    claims = ShakenClaims("B", CLAIMS.dest, 1, CLAIMS.orig, "x", key_mgmt_digests(["mikey AQAFgM3YFvMAAAAA"]))
-    assert b'"iat":1,"key-mgmt":[{"alg":"sha-256","dig":"DIG"}],"orig"'.replace(b"DIG", DIG) in claims.serialize()
+    claims = replace(CLAIMS, key_mgmt=key_mgmt_digests(["mikey AQAFgM3YFvMAAAAA"]))
+    assert (
+        b'"iat":1443208345,"key-mgmt":[{"alg":"sha-256","dig":"DIG"}],"orig"'.replace(b"DIG", DIG)
+        in claims.serialize()
+    )
 
 
 def test_sdp_stands_behind_origid():

@@ -6,7 +6,7 @@ from voice_dpki.codec import base64url
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.stir.passport import Destinations, Passport
-from voice_dpki.stir.sign import SigningRefused, make_credential, sign_shaken
+from voice_dpki.stir.sign import SigningRefused, make_credential, sign_call
 from voice_dpki.x509.keys import generate_es256, generate_rsa, verify_signature
 from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -15,7 +15,7 @@ NOW_S = 1_790_000_000
 
 
 def test_signs_in_the_full_form(operator):
-    header = sign_shaken(operator.request(), operator.credential, NOW_S)
+    header = sign_call(operator.request(), operator.credential, NOW_S)
     url = f"https://certs.a.example/{digest_of(operator.der).hex()}.der"
     assert (header.info, header.alg, header.ppt) == (url, "ES256", "shaken")
     jose, payload, _ = header.token.split(".")
@@ -24,19 +24,19 @@ def test_signs_in_the_full_form(operator):
 
 
 def test_the_signature_is_over_header_and_payload(operator):
-    passport = Passport.parse(sign_shaken(operator.request(), operator.credential, NOW_S).token)
+    passport = Passport.parse(sign_call(operator.request(), operator.credential, NOW_S).token)
     verify_signature(operator.signer.public_key_der, "ES256", passport.signing_input, passport.signature)
 
 
 def test_without_key_management_there_is_no_such_claim(operator):
-    passport = Passport.parse(sign_shaken(operator.request(key_mgmt=()), operator.credential, NOW_S).token)
+    passport = Passport.parse(sign_call(operator.request(key_mgmt=()), operator.credential, NOW_S).token)
     assert b"key-mgmt" not in passport.payload_untrusted
 
 
 @pytest.mark.parametrize("orig", ["493023126000", "493023124999", "4930231250011", "112", "49302312500#"])
 def test_no_signature_without_authority_over_the_number(operator, orig):
     with pytest.raises(SigningRefused) as refused:
-        sign_shaken(operator.request(orig=Tn(orig)), operator.credential, NOW_S)
+        sign_call(operator.request(orig=Tn(orig)), operator.credential, NOW_S)
     assert refused.value.code == "no-authority"
     assert orig not in str(refused.value)
 
@@ -45,17 +45,17 @@ def test_no_signature_without_authority_over_the_number(operator, orig):
 def test_iat_is_fresh_in_both_directions(operator, offset_s, fresh):
     request = operator.request(iat_s=NOW_S + offset_s)
     if fresh:
-        assert sign_shaken(request, operator.credential, NOW_S)
+        assert sign_call(request, operator.credential, NOW_S)
         return
     with pytest.raises(SigningRefused, match="61 s") as refused:
-        sign_shaken(request, operator.credential, NOW_S)
+        sign_call(request, operator.credential, NOW_S)
     assert refused.value.code == "stale-iat"
 
 
 @pytest.mark.parametrize(("now_s", "iat_s"), [(NOW_S + 1001, NOW_S + 990), (NOW_S + 999, NOW_S + 1001)])
 def test_now_and_iat_lie_within_the_certificates_validity(operator, now_s, iat_s):
     with pytest.raises(SigningRefused) as refused:
-        sign_shaken(operator.request(iat_s=iat_s), operator.credential, now_s)
+        sign_call(operator.request(iat_s=iat_s), operator.credential, now_s)
     assert refused.value.code == "credential-not-valid"
 
 
@@ -70,7 +70,7 @@ def test_service_provider_codes_stand_for_configured_ranges(new_operator):
 
 def test_destinations_may_be_several_and_uris(operator):
     dest = Destinations((Tn("442079460001"),), ("sip:help@b.example",))
-    passport = Passport.parse(sign_shaken(operator.request(dest=dest), operator.credential, NOW_S).token)
+    passport = Passport.parse(sign_call(operator.request(dest=dest), operator.credential, NOW_S).token)
     assert b'"dest":{"tn":["442079460001"],"uri":["sip:help@b.example"]}' in passport.payload_untrusted
 
 

@@ -12,8 +12,9 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import Tn
 from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.sign import Credential, SigningRequest, make_credential, sign_shaken
+from voice_dpki.stir.sign import Credential, make_credential, sign_call
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -58,7 +59,7 @@ class Caller:
             key_mgmt,
             None if sdp is None else body_digest(sdp, "application/sdp"),
         )
-        return sign_shaken(request, credential, now_s).serialize()
+        return sign_call(request, credential, now_s).serialize()
 
 
 def verification(identity: str, orig="+493023125001", **changes) -> dict[str, object]:

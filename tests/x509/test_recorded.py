@@ -232,7 +232,7 @@ class TestTheCaller:
         ],
     )
     def test_by_number_range_or_code(self, listed):
-        judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS).check_caller(NUMBER)
+        judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS).check_number(NUMBER)
 
     @pytest.mark.parametrize(
         ("listed", "caller"),
@@ -245,13 +245,13 @@ class TestTheCaller:
     def test_no_other_number(self, listed, caller):
         trusted = judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS)
         with pytest.raises(CertificateRefused) as caught:
-            trusted.check_caller(caller)
+            trusted.check_number(caller)
         assert caught.value.code is Distrust.CALLER
 
     def test_without_a_list_there_is_no_authority(self):
         trusted = judged(given(Use.AUTHENTICATE, tn_auth_list=None), Use.AUTHENTICATE)
         with pytest.raises(CertificateRefused) as caught:
-            trusted.check_caller(NUMBER)
+            trusted.check_number(NUMBER)
         assert caught.value.code is Distrust.NO_NUMBERS
 
 

@@ -16,19 +16,19 @@ and sdp in a verificationResponse, and the errors POL4010 to POL4033, POL4080, P
 POL4290 and POL5030.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
-from uuid import UUID
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from voice_dpki.codec import canonical_json
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import DEFAULT_PPT, Call, SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kind import Kind
+from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
 from voice_dpki.stir.passport import (
-    ATTESTATIONS,
     MAX_DESTINATIONS,
     MAX_KEY_MGMT,
     ClaimError,
@@ -36,7 +36,8 @@ from voice_dpki.stir.passport import (
     check_number_of_destinations,
     digest_of_json,
 )
-from voice_dpki.stir.sign import SigningRefused, SigningRequest
+from voice_dpki.stir.shaken import read_attest, read_origid
+from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.tn import canonical_tn, canonical_uri, tn_in_uri
 from voice_dpki.stir.verdict import Verdict
 
@@ -124,7 +125,8 @@ _CHANGES_MEANING: Mapping[str, Sequence[str]] = {
 """By object: members that ask for another signature or more checks; a plain answer would pretend to honour them."""
 
 _REQUESTS = frozenset({"signingRequest", "verificationRequest"})
-_PPT = "shaken"
+_SHARED = ("attest", "origid")
+"""Members of some kinds for which a signing request has a place of its own."""
 
 _T = TypeVar("_T")
 _Members = Mapping[str, object]
@@ -175,18 +177,22 @@ def check_headers(headers: Mapping[str, str]) -> None:
         raise RequestError("SVC4002", MEDIA_TYPE)
 
 
-def parse_signing_request(body: bytes) -> SigningRequest:
-    """Parse the body of a signing request; raises RequestError."""
-    request = _object_in(_decode(body), "signingRequest")
-    _check_ppt(request)
+def parse_signing_request(body: bytes, kinds: Kinds = KINDS) -> SigningRequest:
+    """Parse the body of a signing request for one of `kinds`; raises RequestError."""
+    request = _value(_decode(body), "signingRequest", _object)
+    kind = _kind(request, kinds)
+    members = kind.members
+    _check_meaning(request, "signingRequest", admitted=members)
     return SigningRequest(
-        attest=_value(request, "attest", _attest),
+        attest=_value(request, "attest", read_attest) if "attest" in members else "",
         orig=_tn_in(request, "orig"),
         dest=_destinations(request, "dest"),
         iat_s=_value(request, "iat", _seconds),
-        origid=_value(request, "origid", _uuid),
+        origid=_value(request, "origid", read_origid) if "origid" in members else "",
         key_mgmt=_value(request, "keyMgmt", _key_mgmt) if "keyMgmt" in request else (),
         sdp=_value(request, "sdp", _digest) if "sdp" in request else None,
+        ppt=kind.ppt,
+        own={name: _value(request, name, read) for name, read in members.items() if name not in _SHARED},
     )
 
 
@@ -265,19 +271,27 @@ def _value(members: _Members, name: str, read: Callable[[object], _T], path: str
 def _object_in(members: _Members, name: str) -> _Members:
     """Read an object; refuse members that would change the request's meaning and are not supported."""
     value = _value(members, name, _object)
-    path = "" if name in _REQUESTS else f"{name}."
-    for member in _CHANGES_MEANING.get(name, ()):
-        if value.get(member) is not None:
-            raise RequestError(
-                "SVC4005", path + member, "this service does not support it, and it changes the meaning"
-            )
+    _check_meaning(value, name)
     return value
 
 
-def _check_ppt(request: _Members) -> None:
-    """Refuse to sign any PASSporT type but SHAKEN; an empty ppt means SHAKEN (3GPP TS 24.229 Annex V)."""
-    if request.get("ppt") is not None and _value(request, "ppt", _text) not in ("", _PPT):
-        raise RequestError("SVC4005", "ppt", f"PASSporTs of type {_PPT} alone are signed here")
+def _check_meaning(value: _Members, name: str, admitted: Container[str] = ()) -> None:
+    """Refuse members that would change the meaning of the object `name`, but for those that are `admitted`."""
+    path = "" if name in _REQUESTS else f"{name}."
+    for member in _CHANGES_MEANING.get(name, ()):
+        if member not in admitted and value.get(member) is not None:
+            raise RequestError(
+                "SVC4005", path + member, "this service does not support it, and it changes the meaning"
+            )
+
+
+def _kind(request: _Members, kinds: Kinds) -> Kind[Any]:
+    """Return the kind to sign with; without a ppt, or with an empty one, SHAKEN (3GPP TS 24.229 Annex V)."""
+    ppt = _value(request, "ppt", _text) if request.get("ppt") is not None else ""
+    try:
+        return kinds.named(ppt or DEFAULT_PPT)
+    except UnknownKindError:
+        raise RequestError("SVC4005", "ppt", f"PASSporTs of type {kinds} alone are signed here") from None
 
 
 def _object(value: object) -> _Members:
@@ -292,28 +306,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _attest(value: object) -> str:
-    text = _text(value)
-    if text not in ATTESTATIONS:
-        raise MalformedError("it is none of A, B and C")
-    return text
-
-
 def _seconds(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 40:
         raise MalformedError("it is not an integer of seconds since 1970")
     return value
-
-
-def _uuid(value: object) -> str:
-    """Read a UUID in its hyphenated form (RFC 8588 §5)."""
-    text = _text(value)
-    try:
-        if str(UUID(text)) == ascii_lower(text):
-            return text
-    except ValueError:
-        pass
-    raise MalformedError("it is not a UUID (RFC 8588 §5)")
 
 
 def _tn_in(request: _Members, name: str) -> Tn:

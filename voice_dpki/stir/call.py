@@ -1,9 +1,13 @@
-"""A call as the signalling tells of it: what a verifier compares an Identity with."""
+"""A call as its proxy tells of it, to the signer and to the verifier."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from voice_dpki.names import Tn
 from voice_dpki.stir.passport import Destinations
+
+DEFAULT_PPT = "shaken"
+"""The kind that a request asks for if it names none (3GPP TS 24.229 Annex V)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +24,23 @@ class Call:
     """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not send them."""
     sdp: bytes | None = None
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not send it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRequest:
+    """A proxy's request to sign one call."""
+
+    attest: str
+    """Empty for a kind that attests nothing."""
+    orig: Tn
+    dest: Destinations
+    iat_s: int
+    origid: str
+    """Empty for a kind without one."""
+    key_mgmt: tuple[str, ...] = ()
+    """Raw values of `a=key-mgmt` in the call's SDP, in order."""
+    sdp: bytes | None = None
+    """Digest of the INVITE's body (`voice_dpki.stir.body`); None where elements on the path rewrite the body."""
+    ppt: str = DEFAULT_PPT
+    own: Mapping[str, object] = field(default_factory=dict)
+    """Members that the kind alone has, as its readers gave them (`Kind.members`), but for attest and origid."""

@@ -5,14 +5,19 @@ those that need the ledger's record of it. Each step is one function that raises
 """
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest, ascii_lower
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader, InfoFormError
-from voice_dpki.stir.passport import ATTESTATIONS, ClaimError, Passport, ShakenClaims
+from voice_dpki.stir.kind import Kind
+from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
+from voice_dpki.stir.passport import ClaimError, Claims, Passport
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.stir.x5u import digest_in
+
+_C = TypeVar("_C", bound=Claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Policy:
     """Refuse calls without signed key management."""
     require_sdp: bool = False
     """Refuse calls whose session description is not signed."""
+    kinds: Kinds = KINDS
+    """The kinds of PASSporT that it understands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,9 @@ class Examined:
     """A call whose token is well formed and agrees with the signalling; the signer is not known yet."""
 
     call: Call
+    kind: Kind[Any]
     passport: Passport
-    claims: ShakenClaims
+    claims: Claims
     digest: CertDigest
     """H(CERT) of the signer, to be looked up on the ledger."""
 
@@ -42,19 +50,20 @@ def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined
     """Run the steps that need no ledger on one `identity` of the call; raises VerificationFailed."""
     _check_time(call.time_s, policy, now_s)
     header = _form(identity)
-    _check_ppt_parameter(header)
+    _check_ppt_parameter(header, policy.kinds)
     digest = _info_url(_info(header))
     passport = _header(header.token)
     _check_critical(passport)
     _check_x5u(passport, header)
     _check_typ(passport)
     _check_alg(passport, header)
-    _check_ppt(passport)
-    claims = _claims(passport)
+    kind = _kind(passport, header, policy.kinds)
+    claims = _claims(passport, kind)
     _check_iat(claims.iat_s, policy, now_s)
     _check_numbers(claims, call)
-    _check_attest(claims)
-    return Examined(call, passport, claims, digest)
+    for check in kind.checks:
+        check(claims, call)
+    return Examined(call, kind, passport, claims, digest)
 
 
 def _check_time(time_s: int, policy: Policy, now_s: float) -> None:
@@ -81,10 +90,14 @@ def _form(identity: str) -> IdentityHeader:
     return header
 
 
-def _check_ppt_parameter(header: IdentityHeader) -> None:
-    """E5: the ppt parameter, if present, is shaken, the only supported type (RFC 8224 §6.2 step 1)."""
-    if header.ppt is not None and ascii_lower(header.ppt) != "shaken":
-        raise VerificationFailed(Step.PPT_PARAMETER, "the Identity's ppt is not shaken, which alone is supported")
+def _check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
+    """E5: the ppt parameter, if present, is a supported kind (RFC 8224 §6.2 step 1)."""
+    if header.ppt is None:
+        return
+    try:
+        kinds.named(ascii_lower(header.ppt))
+    except UnknownKindError as error:
+        raise VerificationFailed(Step.PPT_PARAMETER, f"the Identity's ppt {error}") from None
 
 
 def _info(header: IdentityHeader) -> str:
@@ -141,16 +154,21 @@ def _check_alg(passport: Passport, header: IdentityHeader) -> None:
         raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
 
 
-def _check_ppt(passport: Passport) -> None:
-    """E13: the token is a SHAKEN PASSporT (RFC 8588 §3)."""
-    if passport.header_text("ppt") != "shaken":
-        raise VerificationFailed(Step.PPT, "the PASSporT's ppt is not shaken, which alone is supported")
-
-
-def _claims(passport: Passport) -> ShakenClaims:
-    """E14: all claims are present and well formed (RFC 8225 §5, RFC 8588 §4, §5)."""
+def _kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[Any]:
+    """E13: the token is of a supported kind, the one in the header field (RFC 8225 §8.1; RFC 8224 §4.1, fourth)."""
     try:
-        return ShakenClaims.parse(passport.payload_untrusted)
+        kind = kinds.named(passport.header_text("ppt") or "")
+    except UnknownKindError as error:
+        raise VerificationFailed(Step.PPT, f"the PASSporT's ppt {error}") from None
+    if header.ppt is not None and ascii_lower(header.ppt) != kind.ppt:
+        raise VerificationFailed(Step.PPT, "the PASSporT's ppt and the Identity's are different")
+    return kind
+
+
+def _claims(passport: Passport, kind: Kind[_C]) -> _C:
+    """E14: all claims are present and well formed (RFC 8225 §5, and the section of each kind)."""
+    try:
+        return kind.parse(passport.payload_untrusted)
     except (ClaimError, MalformedError) as error:
         raise VerificationFailed(Step.CLAIMS, f"the PASSporT's payload cannot be used: {error}") from None
 
@@ -161,18 +179,12 @@ def _check_iat(iat_s: int, policy: Policy, now_s: float) -> None:
         raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
 
 
-def _check_numbers(claims: ShakenClaims, call: Call) -> None:
+def _check_numbers(claims: Claims, call: Call) -> None:
     """E16: the token names the caller and the callee of the signalling (RFC 8224 §6.2.4)."""
     if claims.orig != call.orig:
         raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
     if not claims.dest.includes(call.dest):
         raise VerificationFailed(Step.NUMBERS, "the signed destination is not the destination in the signalling")
-
-
-def _check_attest(claims: ShakenClaims) -> None:
-    """E19: the attestation is A, B or C (RFC 8588 §4). This step runs early, for it does not need the ledger."""
-    if claims.attest not in ATTESTATIONS:
-        raise VerificationFailed(Step.ATTEST, "the attestation is none of A, B and C (RFC 8588 §4)")
 
 
 def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:

@@ -1,8 +1,8 @@
-"""PASSporT: a signed statement of who calls whom, when (RFC 8225), with the claims of SHAKEN (RFC 8588).
+"""PASSporT: a signed statement of who calls whom, when (RFC 8225), and the claims that every kind has.
 
     token   = base64url(header) "." base64url(payload) "." base64url(signature)     RFC 7515 §7.1
     header  = {"alg","ppt","typ","x5u"}                                              RFC 8225 §4, §8.1
-    payload = {"attest","dest","iat","key-mgmt"?,"orig","origid","sdp"?}             RFC 8588 §8
+    payload = {"dest","iat","key-mgmt"?,"orig","sdp"?, and those of the kind}        RFC 8225 §5
 
 `key-mgmt` and `sdp` are this project's claims: the SHA-256 of each `a=key-mgmt` value of the call's SDP (RFC 4567),
 in order, and the digest of the INVITE's body (`voice_dpki.stir.body`). A verifier that does not know them ignores
@@ -25,12 +25,6 @@ MAX_TOKEN_LENGTH = 8192
 MAX_DESTINATIONS = 16
 MAX_KEY_MGMT = 16
 """Values of `a=key-mgmt` that one call may carry."""
-
-MAX_ORIGID_LENGTH = 64
-"""A UUID has 36 characters; some networks send other identifiers."""
-
-ATTESTATIONS = frozenset("ABC")
-"""Full, partial and gateway attestation (RFC 8588 §4)."""
 
 KEY_MGMT_CLAIM = "key-mgmt"
 SDP_CLAIM = "sdp"
@@ -92,38 +86,23 @@ class Destinations:
         return set(others.tns) <= set(self.tns) and set(others.uris) <= set(self.uris)
 
 
-@dataclass(frozen=True, slots=True)
-class ShakenClaims:
-    """The payload of a SHAKEN PASSporT (RFC 8588)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """The claims of every kind (RFC 8225 §5), and this project's two; a kind's own class adds the kind's own."""
 
-    attest: str
-    """"A", "B" or "C" when well made; any other text is for the verifier to refuse."""
+    attest: str = ""
+    """Attestation (RFC 8588 §4); empty for a kind that attests nothing."""
     dest: Destinations
     iat_s: int
     orig: Tn
-    origid: str
     key_mgmt: tuple[bytes, ...] = ()
     """SHA-256 of each `a=key-mgmt` value, in the order of the SDP; empty if the claim is not there."""
     sdp: bytes | None = None
     """Digest of the INVITE's body; None if the claim is not there."""
 
-    @classmethod
-    def parse(cls, payload: bytes) -> "ShakenClaims":
-        """Read the claims; unknown ones are ignored.
-
-        Raises MalformedError if `payload` is no JSON object, and ClaimError for the first claim that is missing or
-        wrong.
-        """
-        claims = canonical_json.decode_object(payload)
-        return cls(
-            attest=_text(claims, "attest", 16),
-            dest=_dest(claims),
-            iat_s=_iat(claims),
-            orig=_orig(claims),
-            origid=_text(claims, "origid", MAX_ORIGID_LENGTH),
-            key_mgmt=_key_mgmt(claims),
-            sdp=digest_of_json(claims[SDP_CLAIM], f"claim {SDP_CLAIM}") if SDP_CLAIM in claims else None,
-        )
+    def own(self) -> Mapping[str, Json]:
+        """Return the claims that this kind alone has, by name."""
+        return {}
 
     def serialize(self) -> bytes:
         """Encode as canonical JSON (RFC 8225 §9); numbers and URIs are put in order (RFC 8225 §5.2.1)."""
@@ -132,13 +111,7 @@ class ShakenClaims:
             dest["tn"] = sorted(self.dest.tns)
         if self.dest.uris:
             dest["uri"] = sorted(self.dest.uris)
-        claims: dict[str, Json] = {
-            "attest": self.attest,
-            "dest": dest,
-            "iat": self.iat_s,
-            "orig": {"tn": self.orig},
-            "origid": self.origid,
-        }
+        claims: dict[str, Json] = {"dest": dest, "iat": self.iat_s, "orig": {"tn": self.orig}, **self.own()}
         if self.key_mgmt:
             claims[KEY_MGMT_CLAIM] = [_digest_object(digest) for digest in self.key_mgmt]
         if self.sdp is not None:
@@ -156,39 +129,48 @@ def key_mgmt_digests(values: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(hashlib.sha256(value.encode("utf-8")).digest() for value in values)
 
 
-def _text(claims: Mapping[str, Json], name: str, max_length: int) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str) or not 1 <= len(value) <= max_length:
-        raise ClaimError(f"claim {name} must be there, as 1 to {max_length} characters (RFC 8588 §4, §5)")
-    return value
-
-
-def _iat(claims: Mapping[str, Json]) -> int:
+def read_iat(claims: Mapping[str, Json]) -> int:
+    """Read claim iat, in seconds since 1970; raises ClaimError."""
     value = claims.get("iat")
     if type(value) is not int or not 0 <= value < 1 << 48:
         raise ClaimError("claim iat must be there, as an integer of seconds (RFC 8225 §5.1.1)")
     return value
 
 
-def _orig(claims: Mapping[str, Json]) -> Tn:
+def read_orig(claims: Mapping[str, Json]) -> Tn:
+    """Read claim orig, which must be a number; raises ClaimError."""
     value = claims.get("orig")
     if not isinstance(value, dict) or list(value) != ["tn"]:
         raise ClaimError("claim orig must be there and hold exactly one number, tn (RFC 8225 §5.2.1)")
-    return _tn(value["tn"], "orig")
+    return read_tn(value["tn"], "orig")
 
 
-def _dest(claims: Mapping[str, Json]) -> Destinations:
+def read_dest(claims: Mapping[str, Json]) -> Destinations:
+    """Read claim dest; raises ClaimError."""
     value = claims.get("dest")
     if not isinstance(value, dict):
         raise ClaimError("claim dest must be there, as an object (RFC 8225 §5.2.1)")
-    tns = tuple(_tn(item, "dest") for item in _bounded_list(value.get("tn", []), "dest.tn", MAX_DESTINATIONS))
+    tns = tuple(read_tn(item, "dest") for item in _bounded_list(value.get("tn", []), "dest.tn", MAX_DESTINATIONS))
     uris = tuple(_uri(item) for item in _bounded_list(value.get("uri", []), "dest.uri", MAX_DESTINATIONS))
     return Destinations(tns, uris)
 
 
-def _key_mgmt(claims: Mapping[str, Json]) -> tuple[bytes, ...]:
+def read_key_mgmt(claims: Mapping[str, Json]) -> tuple[bytes, ...]:
+    """Read claim key-mgmt, empty if it is not there; raises ClaimError or MalformedError."""
     items = _bounded_list(claims.get(KEY_MGMT_CLAIM, []), KEY_MGMT_CLAIM, MAX_KEY_MGMT)
     return tuple(digest_of_json(item, f"claim {KEY_MGMT_CLAIM}") for item in items)
+
+
+def read_sdp(claims: Mapping[str, Json]) -> bytes | None:
+    """Read claim sdp, None if it is not there; raises ClaimError or MalformedError."""
+    return digest_of_json(claims[SDP_CLAIM], f"claim {SDP_CLAIM}") if SDP_CLAIM in claims else None
+
+
+def read_tn(value: object, name: str) -> Tn:
+    """Read a number in canonical form, in the claim `name`; raises ClaimError."""
+    if not isinstance(value, str) or not is_canonical_tn(value):
+        raise ClaimError(f"claim {name} must hold numbers of 1 to {MAX_TN_LENGTH} of 0-9 # * (RFC 8224 §8.3)")
+    return Tn(value)
 
 
 def digest_of_json(value: object, where: str) -> bytes:
@@ -211,12 +193,6 @@ def _bounded_list(value: Json, name: str, max_items: int) -> list[Json]:
     if not isinstance(value, list) or len(value) > max_items:
         raise ClaimError(f"claim {name} must be a list of at most {max_items}")
     return value
-
-
-def _tn(value: Json, name: str) -> Tn:
-    if not isinstance(value, str) or not is_canonical_tn(value):
-        raise ClaimError(f"claim {name} must hold numbers of 1 to {MAX_TN_LENGTH} of 0-9 # * (RFC 8224 §8.3)")
-    return Tn(value)
 
 
 def _uri(value: Json) -> str:

@@ -1,14 +1,18 @@
-"""Authentication service: sign a call with SHAKEN, if it has authority over the caller's number (RFC 8224 §6.1)."""
+"""Authentication service: sign a call if it has authority over the number that the kind needs (RFC 8224 §6.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
+from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.passport import Destinations, ShakenClaims, key_mgmt_digests, signing_input_of
+from voice_dpki.stir.kind import Authority
+from voice_dpki.stir.kinds import KINDS, Kinds
+from voice_dpki.stir.passport import Claims, signing_input_of
 from voice_dpki.stir.x5u import url_for
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
@@ -27,21 +31,6 @@ class SigningRefused(PeerError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class SigningRequest:
-    """A proxy's request to sign one call."""
-
-    attest: str
-    orig: Tn
-    dest: Destinations
-    iat_s: int
-    origid: str
-    key_mgmt: tuple[str, ...] = ()
-    """Raw values of `a=key-mgmt` in the call's SDP, in order."""
-    sdp: bytes | None = None
-    """Digest of the INVITE's body (`voice_dpki.stir.body`); None where elements on the path rewrite the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +80,27 @@ def make_credential(
     return Credential(signer, profile, info, tuple(spc_ranges))
 
 
-def sign_shaken(
-    request: SigningRequest, credential: Credential, now_s: float, max_skew_s: float = DEFAULT_MAX_SKEW_S
+def sign_call(
+    request: SigningRequest,
+    credential: Credential,
+    now_s: float,
+    max_skew_s: float = DEFAULT_MAX_SKEW_S,
+    kinds: Kinds = KINDS,
 ) -> IdentityHeader:
     """Sign `request` in the full form (RFC 8224 §4.1.1), after the checks of RFC 8224 §4.1 and §6.1.
 
-    Raises SigningRefused where a check fails.
+    Raises SigningRefused where a check fails, and UnknownKindError for a kind that is not among `kinds`.
     """
+    kind = kinds.named(request.ppt)
+    claims: Claims = kind.compose(request)
     _check_freshness(request.iat_s, now_s, max_skew_s)
     _check_validity(request.iat_s, credential.profile, now_s)
-    _check_authority(request.orig, credential)
-    header = {"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": credential.info}
-    claims = ShakenClaims(
-        attest=request.attest,
-        dest=request.dest,
-        iat_s=request.iat_s,
-        orig=request.orig,
-        origid=request.origid,
-        key_mgmt=key_mgmt_digests(request.key_mgmt),
-        sdp=request.sdp,
-    )
+    _check_authority(kind.authority, claims, credential)
+    header = {"alg": "ES256", "ppt": kind.ppt, "typ": "passport", "x5u": credential.info}
     signing_input = signing_input_of(header, claims.serialize())
     signature = base64url.encode(credential.signer.sign(signing_input))
     token = f"{signing_input.decode('ascii')}.{signature}"
-    return IdentityHeader(token, info=credential.info, alg="ES256", ppt="shaken")
+    return IdentityHeader(token, info=credential.info, alg="ES256", ppt=kind.ppt)
 
 
 def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:
@@ -135,9 +121,10 @@ def _check_validity(iat_s: int, profile: CertificateProfile, now_s: float) -> No
         )
 
 
-def _check_authority(orig: Tn, credential: Credential) -> None:
-    """Refuse unless the credential has authority over the originating number (RFC 8224 §6.1)."""
-    if not credential.authorises(orig):
+def _check_authority(authority: Authority[Any], claims: Claims, credential: Credential) -> None:
+    """Refuse unless the credential has authority over the number that the kind signs for (RFC 8224 §6.1)."""
+    if not credential.authorises(authority.number(claims)):
         raise SigningRefused(
-            "no-authority", "the originating number is not among those that this server's certificate may sign for"
+            "no-authority",
+            f"{authority.to_signers} is not among those that this server's certificate may sign for",
         )

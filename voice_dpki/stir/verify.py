@@ -7,10 +7,9 @@ that need what the ledger says of it. Each step is one function that raises Veri
 from collections.abc import Sequence
 
 from voice_dpki.errors import LocalError
-from voice_dpki.names import Tn
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.passport import Passport, key_mgmt_digests
-from voice_dpki.stir.replay import ReplayCache, replay_key
+from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat
 from voice_dpki.x509.keys import SignatureError, verify_signature
 from voice_dpki.x509.profile import CertificateProfile
@@ -32,14 +31,16 @@ def judge(
     Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
     nor extends it; if that is None, by `now_s`.
     """
+    kind = examined.kind
     trusted = _certificate(examined, recorded, now_s)
-    _authority(examined.claims.orig, trusted)
+    _authority(examined, trusted)
     _signature(examined.passport, trusted.profile)
-    key_mgmt = _key_mgmt(examined, policy)
-    sdp = _sdp(examined, policy)
-    _replay(examined.passport, trusted.organization, replays, now_s if steady_s is None else steady_s)
+    key_mgmt = _key_mgmt(examined, policy) if kind.proves_caller else KeyMgmt.NOT_CHECKED
+    sdp = _sdp(examined, policy) if kind.proves_caller else SdpBinding.NOT_CHECKED
+    _replay(examined, trusted.organization, replays, now_s if steady_s is None else steady_s)
     return Verdict(
-        Verstat.PASSED,
+        Verstat.PASSED if kind.proves_caller else Verstat.NONE,
+        reasondesc="" if kind.proves_caller else f"A {kind.ppt} PASSporT proves nothing about the caller's number.",
         signer=trusted.organization,
         certificate=examined.digest,
         attest=examined.claims.attest,
@@ -67,10 +68,11 @@ def _certificate(examined: Examined, recorded: RecordedCertificate, now_s: float
     return trusted
 
 
-def _authority(orig: Tn, trusted: TrustedCertificate) -> None:
-    """E17: the certificate covers the caller's number (RFC 8226 §9)."""
+def _authority(examined: Examined, trusted: TrustedCertificate) -> None:
+    """E17: the certificate covers the number that the kind needs, such as the caller's (RFC 8226 §9)."""
+    needed = examined.kind.authority
     try:
-        trusted.check_caller(orig)
+        trusted.check_number(needed.number(examined.claims), needed.to_verifiers)
     except CertificateRefused as refused:
         raise _distrusted(refused) from None
 
@@ -140,9 +142,10 @@ def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
     return SdpBinding.VERIFIED
 
 
-def _replay(passport: Passport, signer: str, replays: ReplayCache, now_s: float) -> None:
+def _replay(examined: Examined, signer: str, replays: ReplayCache, now_s: float) -> None:
     """E21: this token has not been accepted before (RFC 8224 §12.1)."""
-    key = replay_key(passport)
+    kind = examined.kind
+    key = kind.ppt.encode() + b"." + kind.replay_key(examined.passport)
     if replays.seen(key, now_s):
         raise VerificationFailed(
             Step.REPLAY, "this Identity was used before: the same signature has already set up a call"

@@ -85,7 +85,7 @@ _SENTENCES = {
     Distrust.NUMBERS: "{it} claims numbers that the ledger does not allot to its organisation",
     Distrust.DOMAIN: "the organisation that recorded {it} does not hold the domain of each of its names",
     Distrust.URI_NUMBER: "the organisation that recorded {it} is not allotted the number of each of its URIs",
-    Distrust.CALLER: "{it} has no authority over the caller's number",
+    Distrust.CALLER: "{it} has no authority over {detail}",
 }
 
 
@@ -143,16 +143,16 @@ class TrustedCertificate:
     organization: str
     allotment: Allotment
 
-    def check_caller(self, caller: Tn) -> None:
-        """Check that the certificate has authority over `caller`, by its numbers or by its service provider codes.
+    def check_number(self, number: Tn, whose: str = "the caller's number") -> None:
+        """Check that the certificate has authority over `number`, by its numbers or by its service provider codes.
 
-        Raises CertificateRefused. Source: RFC 8226 §9.
+        Raises CertificateRefused, whose sentence calls the number `whose`. Source: RFC 8226 §9.
         """
         listed = self.profile.tn_auth_list
         if listed is None:
             raise CertificateRefused(Distrust.NO_NUMBERS)
-        if not listed.covers(caller) and not (listed.spcs and self.allotment.holds_number(caller)):
-            raise CertificateRefused(Distrust.CALLER)
+        if not listed.covers(number) and not (listed.spcs and self.allotment.holds_number(number)):
+            raise CertificateRefused(Distrust.CALLER, whose)
 
     def check_uri(self, uri: str) -> None:
         """Check that its organisation holds host and number of a SIP URI, for a party that the certificate names.

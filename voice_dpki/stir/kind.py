@@ -1,0 +1,59 @@
+"""What a kind of PASSporT says of itself: claims, steps, whose authority it needs, what it proves (RFC 8225 §8)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from voice_dpki.names import Tn
+from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.passport import Claims, Passport
+from voice_dpki.stir.replay import replay_key
+
+_C = TypeVar("_C", bound=Claims)
+_C_contra = TypeVar("_C_contra", bound=Claims, contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority(Generic[_C_contra]):
+    """The number over which a signer's certificate must give authority, and what sentences call it."""
+
+    number: Callable[[_C_contra], Tn]
+    to_verifiers: str
+    """Its name in the sentences of step E17."""
+    to_signers: str
+    """Its name in the answers to signing requests."""
+
+
+OVER_CALLER: Final[Authority[Claims]] = Authority(
+    lambda claims: claims.orig, "the caller's number", "the originating number"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind(Generic[_C]):
+    """One kind of PASSporT, by the name in its header's ppt.
+
+    Steps E3 to E16 and E17 to E21 are the same for all kinds. Only a kind that proves the caller's number ends in
+    TN-Validation-Passed, and so only such a kind is held to the keying and the session description of the call, E20
+    and E22.
+    """
+
+    ppt: str
+    """Its name in IANA's registry of PASSporT extensions."""
+    proves_caller: bool
+    """Whether a good one proves the caller's number. If so, it needs authority over that number."""
+    authority: Authority[_C]
+    parse: Callable[[bytes], _C]
+    """Reads a payload; raises MalformedError, or ClaimError that names the claim (step E14)."""
+    checks: tuple[Callable[[_C, Call], None], ...]
+    """Steps that this kind alone has. They need the request alone, run after E16, and raise VerificationFailed."""
+    compose: Callable[[SigningRequest], _C]
+    """Returns the claims to sign for a request."""
+    members: Mapping[str, Callable[[object], object]]
+    """What a signing request must hold for this kind alone; the readers raise MalformedError or ClaimError."""
+    replay_key: Callable[[Passport], bytes] = replay_key
+    """What is remembered of an accepted token (step E21). Kinds share no keys."""
+
+    def __post_init__(self) -> None:
+        if self.proves_caller and self.authority is not OVER_CALLER:
+            raise ValueError(f"{self.ppt} cannot prove the caller's number without authority over it")
