@@ -18,8 +18,8 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.unix_socket import claim
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from voice_dpki.ikev2.events import SaName, Untrusted
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.limits import Seldom
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 

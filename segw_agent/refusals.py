@@ -2,7 +2,7 @@
 
 import logging
 
-from voice_dpki.shell.limits import Seldom
+from voice_dpki.wire.seldom import Seldom
 
 MAX_CODES = 64
 """Codes with a limit of their own, more than there are; any further ones share one."""

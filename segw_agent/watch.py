@@ -13,8 +13,8 @@ from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _FAULTS = Seldom(log)

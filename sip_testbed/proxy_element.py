@@ -19,8 +19,8 @@ from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.proxy import Arrival, ProxyCore
 from voice_dpki.sip.transaction import TransactionLayer
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.endpoint import Endpoint
-from voice_dpki.wire.sip.seldom import Seldom
 from voice_dpki.wire.sip.transport import Tls
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,8 @@ class ProxyElement:
     def _handle(self, event: Event, now_s: float) -> None:
         try:
             arrival = self._core.handle(event, now_s)
-        except Exception:
-            self._failed(getattr(event, "key", None))
+        except Exception as error:
+            self._failed(error, getattr(event, "key", None))
             return
         if arrival is not None:
             self.run(self._settle(arrival))
@@ -150,8 +150,8 @@ class ProxyElement:
         """Decide on a request and carry the decision out; an unexpected error is answered, too."""
         try:
             await self._carry_out(arrival)
-        except Exception:
-            self._failed(arrival.key)
+        except Exception as error:
+            self._failed(error, arrival.key)
         self._endpoint.flush()
 
     async def _carry_out(self, arrival: Arrival) -> None:
@@ -168,10 +168,10 @@ class ProxyElement:
             else:
                 self._answer(arrival, 200, None, decision.headers)
 
-    def _failed(self, key: TransactionKey | None) -> None:
+    def _failed(self, error: Exception, key: TransactionKey | None) -> None:
         """Answer 500 to a request that met an error of our own; log that at a limited rate, and count it."""
         self.layer.counters.failures += 1
-        self._failures.exception(self.now_s(), "a SIP request was not handled")
+        self._failures.error("a SIP request was not handled", error)
         if key is not None:
             self._core.fail(key, self.now_s())
 

@@ -9,7 +9,6 @@ from prometheus_client import Counter
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
@@ -17,6 +16,7 @@ from voice_dpki.stir.examine import Examined, Policy, examine
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, overall, verdict_of
 from voice_dpki.stir.verify import judge
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.again import BUSY, Pauses, Seldom, again, retry_after_s
+from voice_dpki.shell.again import BUSY, Pauses, SeldomTell, again, retry_after_s
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import locked
 from voice_dpki.shell.program import Parser, run, unless_stopped
@@ -47,7 +47,7 @@ AGREE_STALLED_S = 30.0
 CONNECTIONS_PER_NODE = 64
 """Submissions that `federation check` has open at one node at the same time."""
 
-_TELL = Seldom()
+_TELL = SeldomTell()
 
 DESCRIPTION = """\
 Several operators' validators on this machine, as one federation. Each operator has a ledger node with its own

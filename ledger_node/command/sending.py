@@ -17,7 +17,7 @@ from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import MAX_BATCH, MAX_TRANSACTION_BYTES, Batch, Submit, endorse
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.again import BUSY, Pauses, Seldom, Tell, again, retry_after_s
+from voice_dpki.shell.again import BUSY, Pauses, SeldomTell, Tell, again, retry_after_s
 from voice_dpki.wire.bounded import UNPACKED, read_body
 from voice_dpki.wire.http_client import check_tls_url, tls_failure
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of, digest_of
@@ -58,7 +58,7 @@ class Sender:
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None, tell: Tell | None = None) -> None:
         """Raise LocalError where TLS is configured and the URL is not https. `tell` reports retries to the user."""
-        self._tell = tell or Seldom()
+        self._tell = tell or SeldomTell()
         if tls is not None:
             check_tls_url(url)
         self._http = httpx.AsyncClient(

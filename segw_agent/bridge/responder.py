@@ -17,8 +17,8 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.shell.http import HttpApp, Request, Response, Route
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _SAID_MALFORMED, _SAID_UNKNOWN, _SAID_ANSWERED, _SAID_FAILED = (Seldom(log) for _ in range(4))

@@ -17,7 +17,7 @@ from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.shell import again as again_module
-from voice_dpki.shell.again import Seldom, again
+from voice_dpki.shell.again import SeldomTell, again
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
@@ -132,7 +132,7 @@ async def test_a_refusal_is_not_repeated() -> None:
 
 def test_many_that_wait_are_told_of_once() -> None:
     told: list[str] = []
-    tell = Seldom(told.append)
+    tell = SeldomTell(told.append)
     for number in range(100):
         tell(f"sentence {number}")
     assert told == ["sentence 0"]

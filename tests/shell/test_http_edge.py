@@ -20,6 +20,7 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_respon
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.shell.stir_service import StirRoute
+from voice_dpki.wire import seldom
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "http"
 TOKEN = "t0ken"
@@ -152,7 +153,7 @@ async def serving(served: HttpApp, bounds: Limits | None = None) -> AsyncIterato
 
 @pytest.fixture(autouse=True)
 def _log_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SAY_AGAIN_S", 0.0)
+    monkeypatch.setattr(seldom, "SAY_AGAIN_S", 0.0)
 
 
 def counted(reason: str) -> float:
@@ -516,7 +517,7 @@ async def test_a_route_is_priced_by_what_is_in_the_request() -> None:
 async def test_strangers_have_a_line_in_the_log_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SAY_AGAIN_S", 1000.0)
+    monkeypatch.setattr(seldom, "SAY_AGAIN_S", 1000.0)
     async with serving(stir()) as port, connected(port) as client:
         for _ in range(30):
             await client.send(STIR + b"Content-Length: 0\r\n\r\n")

@@ -1,7 +1,6 @@
 """Bounds on what one client address may have, by themselves and at a real server."""
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -258,14 +257,3 @@ async def test_what_is_not_http_is_in_the_log_once(caplog: pytest.LogCaptureFixt
             with suppress(ConnectionError):
                 await writer.wait_closed()
     assert caplog.text.count("Invalid HTTP request") == 1
-
-
-def test_what_strangers_cause_is_logged_seldom_and_counted(clock: Time, caplog: pytest.LogCaptureFixture) -> None:
-    said = limits.Seldom(logging.getLogger("test"))
-    with caplog.at_level(logging.INFO):
-        for _ in range(5):
-            said.info("asked")
-        clock.now_s += limits.SAY_AGAIN_S
-        said.warning("asked wrongly")
-    found = [(each.getMessage(), each.levelno, each.__dict__["fields"]) for each in caplog.records]
-    assert found == [("asked", logging.INFO, {}), ("asked wrongly", logging.WARNING, {"unsaid": 4})]

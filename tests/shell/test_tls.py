@@ -22,13 +22,14 @@ from prometheus_client import REGISTRY
 
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.shell import http_handshake, limits
+from voice_dpki.shell import http_handshake
 from voice_dpki.shell import tls as shell_tls
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.limits import Account, Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_context
+from voice_dpki.wire import seldom
 from voice_dpki.wire.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
 from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate
@@ -156,7 +157,7 @@ def test_clients_that_are_refused(
 
 @pytest.fixture(autouse=True)
 def _log_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SAY_AGAIN_S", 0.0)
+    monkeypatch.setattr(seldom, "SAY_AGAIN_S", 0.0)
 
 
 def test_a_client_without_tls_or_with_an_old_one(party: Party, loop: Callable[..., Any]) -> None:

@@ -18,11 +18,11 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
-from voice_dpki.shell.limits import SAY_AGAIN_S
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.wire.seldom import SAY_AGAIN_S
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus
 

@@ -21,7 +21,7 @@ MAX_RETRY_AFTER_S = 30.0
 BUSY_S = 300.0
 """How long one request is retried at most."""
 
-__all__ = ["BUSY", "Pauses", "Seldom", "Tell", "again", "retry_after_s"]
+__all__ = ["BUSY", "Pauses", "SeldomTell", "Tell", "again", "retry_after_s"]
 
 _TELL_S = 10.0
 
@@ -29,7 +29,7 @@ Tell = Callable[[str], None]
 """Prints a sentence for the person at the terminal."""
 
 
-class Seldom:
+class SeldomTell:
     """A `Tell` that passes on at most one sentence in ten seconds, however many requests are repeated."""
 
     def __init__(self, tell: Tell = say) -> None:

@@ -33,7 +33,8 @@ from voice_dpki.shell.http_app import (
 )
 from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
-from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, Seldom, TooManyError
+from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
+from voice_dpki.wire.seldom import Seldom
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",

@@ -13,7 +13,8 @@ from wsgiref.handlers import format_date_time
 from voice_dpki.codec.http1 import encode_response
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.http_app import Response
-from voice_dpki.shell.limits import UNREAD, Seldom
+from voice_dpki.shell.limits import UNREAD
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)

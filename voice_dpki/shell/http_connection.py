@@ -15,7 +15,8 @@ import msgspec
 from voice_dpki.codec.http1 import CONTINUE, HttpFault, RequestReader
 from voice_dpki.shell.http_app import NO_REQUEST, Admitted, Charge, HttpApp, Refused, Request, Response
 from voice_dpki.shell.http_channel import TICK_S, Channel
-from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, Account, Seldom, TooManyError
+from voice_dpki.shell.limits import BODY_LATE, FAILED, LATE, MALFORMED, SAID, Account, TooManyError
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _SAID_FAILED = Seldom(log)

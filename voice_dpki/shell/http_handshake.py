@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from voice_dpki.shell.limits import DISPLACED, Seldom, network_of
+from voice_dpki.shell.limits import DISPLACED, network_of
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 
 from voice_dpki.errors import PeerError
 from voice_dpki.shell.config import Config
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ EXAMINED = 8
 CONNECTION_COST = 4
 """Cost of a connection; connections have their own bucket, which `cost_s` also fills."""
 
-SAY_AGAIN_S = 1.0
-"""Least time between two log lines about refusals, so that nobody can fill the log; metrics count all refusals."""
-
 REFUSED = Counter(
     "voice_dpki_http_refused", "Requests and connections above what one client may have, by reason.", ["reason"]
 )
@@ -60,38 +58,6 @@ class Limits(Config, frozen=True, kw_only=True):
     """Its concurrent requests."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 256
     """Its connections; the default is about a quarter of those that a server has for all clients."""
-
-
-class Seldom:
-    """A rate limit for log lines that strangers can cause."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._log = logger
-        self._said_s = -math.inf
-        self._unsaid = 0
-
-    def info(self, event: str, **fields: object) -> None:
-        """Log normal events, as seldom as warnings."""
-        self._say(logging.INFO, event, fields)
-
-    def warning(self, event: str, **fields: object) -> None:
-        """Log a warning, unless a line was logged within SAY_AGAIN_S; the next line counts those in `unsaid`."""
-        self._say(logging.WARNING, event, fields)
-
-    def _say(self, level: int, event: str, fields: dict[str, object]) -> None:
-        if monotonic() - self._said_s < SAY_AGAIN_S:
-            self._unsaid += 1
-            return
-        self._said_s = monotonic()
-        if self._unsaid:
-            fields["unsaid"], self._unsaid = self._unsaid, 0
-        self._log.log(level, event, extra={"fields": fields})
-
-    def error(self, event: str, error: BaseException, **fields: object) -> None:
-        """Log an error with its traceback, as seldom as warnings; omitted ones are not counted."""
-        if monotonic() - self._said_s >= SAY_AGAIN_S:
-            self._said_s = monotonic()
-            self._log.error(event, exc_info=error, extra={"fields": fields})
 
 
 class TooManyError(PeerError):

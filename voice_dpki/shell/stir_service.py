@@ -15,12 +15,13 @@ from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
-from voice_dpki.shell.limits import Limits, Seldom
+from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)

@@ -21,7 +21,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Port, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
-from voice_dpki.shell.limits import Seldom
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate
 

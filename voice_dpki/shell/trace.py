@@ -25,8 +25,8 @@ from prometheus_client import Counter
 
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError
-from voice_dpki.shell.limits import Seldom
 from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
-from voice_dpki.shell.again import Seldom, again
+from voice_dpki.shell.again import SeldomTell, again
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.stage.patience import STALLED_S
 from voice_dpki.wire.ledger.client import LedgerClient, Receipt
@@ -43,7 +43,7 @@ class Administration:
     def __init__(self, genesis: Genesis, check: Callable[[], None] = lambda: None) -> None:
         self._genesis = genesis
         self._check = check
-        self._tell = Seldom()
+        self._tell = SeldomTell()
 
     def record(self, submissions: Iterable[tuple[SubmissionNode, bytes]]) -> Height:
         """Record certificates at the same time; return the height by which all are recorded.

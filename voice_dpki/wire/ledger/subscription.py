@@ -11,13 +11,13 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from math import inf
 
 from voice_dpki.ledger.answers import MAX_BATCH, InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,6 @@ WAIT_S = 10.0
 
 RETRY_S = (0.05, 0.2, 0.5, 1.0)
 """Pauses after one failure, two, and so on; the last is used for all later ones."""
-
-SAY_AGAIN_S = 10.0
-"""Least time between two log lines about faults of our own."""
 
 
 class Subscription:
@@ -56,7 +53,7 @@ class Subscription:
         self._witnesses = witnesses
         self._compare_s = compare_s
         self._holdings = Holdings(max_entries)
-        self._say_s = -inf
+        self._faults = Seldom(log)
 
     async def look_up(self, digest: CertDigest) -> Resolution:
         """Return what the ledger proves about a certificate, from the cache if that is not too old.
@@ -108,18 +105,12 @@ class Subscription:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
             except Exception as error:  # the task must go on, or the cache would stay out of use
                 self._holdings.clear()  # a change may have been taken in half
-                self._tell_fault(error)
+                self._faults.error("changes could not be taken in", error)
             else:
                 failures = 0
                 continue
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
-
-    def _tell_fault(self, error: Exception) -> None:
-        now_s = self._client.clock.steady_s()
-        if now_s >= self._say_s:
-            self._say_s = now_s + SAY_AGAIN_S
-            log.error("changes could not be taken in", exc_info=error)
 
     async def _compared(self) -> None:
         await compare(self._client, self._witnesses, self._compare_s)

@@ -13,8 +13,8 @@ from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, TransactionLayer
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.flows import FlowTransport
-from voice_dpki.wire.sip.seldom import Seldom
 from voice_dpki.wire.sip.transport import Limits, SipTracer, Tls
 
 log = logging.getLogger(__name__)
@@ -120,16 +120,16 @@ class Endpoint:
             for event in events:
                 try:
                     self._on_event(event, self.now_s())
-                except Exception:
-                    self._broke(event)
+                except Exception as error:
+                    self._broke(event, error)
         for outgoing in self.layer.take_output():
             self._guard(self._transport.send, outgoing)
         self._set_timer()
 
-    def _broke(self, event: Event) -> None:
+    def _broke(self, event: Event, error: Exception) -> None:
         """End the transaction of an `event` that its user could not handle."""
         self.layer.counters.failures += 1
-        self._failures.exception(self.now_s(), "a SIP event was not handled")
+        self._failures.error("a SIP event was not handled", error)
         if not isinstance(event, AckReceived):
             self.layer.give_up(event.key, self.now_s())
 
@@ -137,7 +137,7 @@ class Endpoint:
         before = self.layer.counters.overload
         self._guard(self.layer.receive, data, source, self.now_s())
         if self.layer.counters.overload > before:
-            self._overload.warning(self.now_s(), "too many SIP transactions", source=source.host)
+            self._overload.warning("too many SIP transactions", source=source.host)
         self.flush()
 
     def _failed(self, outgoing: Outgoing) -> None:
@@ -156,11 +156,11 @@ class Endpoint:
 
     def _refused(self, source: str) -> None:
         self.layer.counters.connections += 1
-        self._crowd.warning(self.now_s(), "too many SIP connections", source=source)
+        self._crowd.warning("too many SIP connections", source=source)
 
     def _dropped(self, source: str, count: int) -> None:
         self.layer.counters.dropped += count
-        self._flood.warning(self.now_s(), "too many SIP datagrams", source=source)
+        self._flood.warning("too many SIP datagrams", source=source)
 
     def _set_timer(self) -> None:
         """Wake at the next timer. Waking early does no harm, so the wake-up stays if that timer is postponed."""
@@ -181,6 +181,6 @@ class Endpoint:
         """Call `work`; log and count an error of our own, so that it does not disturb other transactions."""
         try:
             work(*args)
-        except Exception:
+        except Exception as error:
             self.layer.counters.failures += 1
-            self._failures.exception(self.now_s(), "a SIP message was not handled")
+            self._failures.error("a SIP message was not handled", error)

@@ -13,11 +13,11 @@ from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.hop import Hop, source_of
 from voice_dpki.sip.senders import Senders
 from voice_dpki.sip.stun import answer_binding, is_stun
+from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.connections import Connection, Limits, Pool
 from voice_dpki.wire.sip.datagrams import DatagramSocket
 from voice_dpki.wire.sip.handshakes import BACKLOG, TlsListener
 from voice_dpki.wire.sip.ingress import Ingress, Work
-from voice_dpki.wire.sip.seldom import Seldom
 
 __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 
@@ -268,8 +268,7 @@ class Transport:
                     ssl=self._tls.client if secure and self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
-            now_s = asyncio.get_running_loop().time()
-            self._unreached.warning(now_s, "no connection", hop=str(hop), error=type(error).__name__)
+            self._unreached.warning("no connection", hop=str(hop), error=type(error).__name__)
         finally:
             waiting = self._connecting.pop(hop, [])
             if connection is None:
@@ -337,8 +336,7 @@ class Transport:
 
     def broken(self, data: bytes, source: Hop, error: MalformedError) -> None:
         """Pass on the header at which a stream could not be split any further."""
-        now_s = asyncio.get_running_loop().time()
-        self._said.warning(now_s, "a SIP stream is broken", peer=str(source), error=str(error))
+        self._said.warning("a SIP stream is broken", peer=str(source), error=str(error))
         self._on_broken(data, source, error)
 
     def trace(self, transport: str, source: str, target: str, data: bytes) -> None:
