@@ -22,6 +22,7 @@ from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.metrics import Health
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.standing import check_own_certificate
+from voice_dpki.wire.tasks import running
 from voice_dpki.x509.profile import CertificateProfile
 
 log = logging.getLogger(__name__)
@@ -186,13 +187,9 @@ async def followed(
         subscription = await opened.enter_async_context(access.subscription(clock, config.timeout_s, max_entries=1))
         standing = LedgerStanding(subscription, profile, config, clock)
         await standing.ask()
-        following = asyncio.create_task(standing.follow())
-        try:
+        opened.push_async_callback(standing.close)
+        async with running(standing.follow()):
             yield standing
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-            await standing.close()
 
 
 async def check_now(access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock) -> None:

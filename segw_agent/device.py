@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from segw_agent.assembly import assemble
@@ -33,6 +33,7 @@ from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
 from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import State
+from voice_dpki.wire.tasks import Background, first_of
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Device:
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None
         self._attachments: list[_Attachment] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
         self._timer: asyncio.TimerHandle | None = None
 
     def state_integrity(self, sa: SaName) -> bytes:
@@ -103,9 +104,7 @@ class Device:
         try:
             return await self._attach_and_stay(stop)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._background.close()
             if self._timer is not None:
                 self._timer.cancel()
             self._ports.close()
@@ -115,7 +114,7 @@ class Device:
         outcome, attachment = Outcome(False), None
         for _ in range(self._config.attach):
             old, attachment = attachment, self._attach()
-            await _first(stop.wait(), asyncio.wait({attachment.ended}))
+            await first_of(stop.wait(), asyncio.wait({attachment.ended}))
             outcome = attachment.ended.result() if attachment.ended.done() else Outcome(False, code="stopped")
             self._tracer.result(**_described(outcome))
             if not outcome.attached:
@@ -125,7 +124,7 @@ class Device:
                 await _within(old.closed.wait(), DELETE_S)
         assert attachment is not None
         if self._config.stay:
-            await _first(stop.wait(), attachment.closed.wait())
+            await first_of(stop.wait(), attachment.closed.wait())
         attachment.initiator.current.delete("the device goes", self._clock.steady_s())
         self._pump()
         await _within(attachment.closed.wait(), DELETE_S)
@@ -199,9 +198,7 @@ class Device:
     def _handle(self, attachment: _Attachment, event: Event) -> None:
         match event:
             case CertificateToJudge():
-                task = asyncio.create_task(self._decide(attachment.initiator, event))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._background.run(self._decide(attachment.initiator, event))
             case Established():
                 self._established(attachment, event)
             case Failed(error=error):
@@ -266,11 +263,3 @@ async def _within(waiting: Awaitable[object], seconds: float) -> None:
     """Wait, but for at most `seconds`."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(waiting, seconds)
-
-
-async def _first(*waiting: Coroutine[object, object, object]) -> None:
-    """Wait for the first of several, and cancel the others."""
-    tasks = [asyncio.create_task(each) for each in waiting]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()

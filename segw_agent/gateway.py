@@ -30,6 +30,7 @@ from voice_dpki.ikev2.events import (
     Trusted,
 )
 from voice_dpki.ikev2.responder import Responder
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Gateway:
         self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
         self._questions: dict[SaName, Question] = {}
         self._refusals = Refusals(log, "device refused")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
         self._timer: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -75,9 +76,7 @@ class Gateway:
             await self._close()
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         if self._timer is not None:
             self._timer.cancel()
         self._ports.close()
@@ -136,9 +135,7 @@ class Gateway:
 
     def _to_judge(self, event: CertificateToJudge) -> None:
         question = Question(Side.GATEWAY, event.sa, event.identity, event.certificate, event.integrity_info)
-        task = asyncio.create_task(self._decide(question))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.run(self._decide(question))
 
     async def _decide(self, question: Question) -> None:
         try:

@@ -22,6 +22,7 @@ from voice_dpki.sip.transaction import TransactionLayer
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.endpoint import Endpoint
 from voice_dpki.wire.sip.transport import Tls
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class ProxyElement:
         known: Iterable[str] = (),
     ) -> None:
         self._decide = decide
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
         self._failures = Seldom(log)
         self._endpoint = Endpoint(
             listen.host,
@@ -125,17 +126,12 @@ class ProxyElement:
 
     async def close(self) -> None:
         """Stop at once."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
         await self._endpoint.close()
 
     def run(self, work: Coroutine[object, object, None]) -> None:
         """Run `work` in the background until it ends or the proxy closes."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.run(work)
 
     def _handle(self, event: Event, now_s: float) -> None:
         try:

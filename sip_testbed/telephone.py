@@ -23,6 +23,7 @@ from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
 from voice_dpki.wire.media import MediaSession, MediaStatistics
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
+from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ class Telephone:
         sdp = self._describe(media, payload_type, mikey, described.audio_direction.answered)
         await call.answer(sdp.serialize())
         result.status = 200
-        await _first_of(call.established, call.ended)
+        await first_of(call.established.wait(), call.ended.wait())
         await self._converse(call, media, Flow.agreed(described), result)
 
     # Both sides.
@@ -273,14 +274,6 @@ async def _final_answer(call: Call) -> FinalAnswer:
     except asyncio.CancelledError:
         call.cancel()
         raise
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    """Wait until one of the events is set."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
 
 
 def _step(error: Refusal | MikeyError | MalformedError) -> str:

@@ -3,14 +3,14 @@
 import argparse
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from sip_testbed.keying import Keying
 from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import EXAMPLE, CallConfig, TelephoneSetup, load_setup
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
-from voice_dpki.shell.program import describe_configured, indented, start
+from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.wire.sip.transport import Tls
@@ -83,14 +83,8 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
 
 async def _register(agent: UserAgent, setup: TelephoneSetup, stop: asyncio.Event) -> None:
     """Register, unless stopped before; a callee retries temporary failures. Raises RegistrationError."""
-    registering = asyncio.ensure_future(agent.register(until_done=setup.call is None))
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((registering, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not registering.done():
-        registering.cancel()
-        return
-    registering.result()
+    with suppress(StoppedError):
+        await unless_stopped(agent.register(until_done=setup.call is None), stop)
 
 
 def _load_coders(codec: Codec) -> None:
@@ -101,15 +95,10 @@ def _load_coders(codec: Codec) -> None:
 
 async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -> int:
     """Place the calls until they are over or the program is stopped; return the exit status."""
-    calling = asyncio.ensure_future(_call_each(telephone, wanted))
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait((calling, stopping), return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not calling.done():
-        calling.cancel()
-        await asyncio.wait((calling,))
+    try:
+        return 0 if await unless_stopped(_call_each(telephone, wanted), stop) else EXIT_REFUSED
+    except StoppedError:
         return EXIT_REFUSED
-    return 0 if calling.result() else EXIT_REFUSED
 
 
 async def _call_each(telephone: Telephone, wanted: CallConfig) -> bool:

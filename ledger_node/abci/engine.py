@@ -8,7 +8,7 @@ stale.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx, Query
@@ -32,6 +32,7 @@ from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.state import Outcome, TxResult, check, check_sender
 from voice_dpki.names import Height
 from voice_dpki.shell.limits import TooManyError
+from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class CometEngine:
                 serve_abci(self._handlers(), self._home.socket) as failed,
                 running(self._home) as process,
             ):
-                await _first_of(
+                await first_of(
                     self._broadcaster.run(),
                     self._settle(),
                     self._peers.run(),
@@ -215,15 +216,3 @@ class CometEngine:
     async def _fail_after(self, end: Awaitable[object], what: str) -> None:
         await end
         raise LocalError(f"{what}; this node's log and {self._home.folder / LOG_FILE} say why")
-
-
-async def _first_of(*work: Coroutine[object, object, None]) -> None:
-    """Run all of `work` until the first of it ends; cancel the rest, and raise the error of the first, if any."""
-    tasks = [asyncio.create_task(each) for each in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        done.pop().result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,6 +44,7 @@ from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient, HttpError
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.ledger.subscription import compare
+from voice_dpki.wire.tasks import running
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
 log = logging.getLogger(__name__)
@@ -152,12 +153,8 @@ class Edge:
 
     async def run(self) -> None:
         """Follow the other node's headers until cancelled."""
-        comparing = asyncio.create_task(compare(self._client, self._witnesses))
-        try:
+        async with running(compare(self._client, self._witnesses)):
             await self._follow()
-        finally:
-            comparing.cancel()
-            await asyncio.gather(comparing, return_exceptions=True)
 
     def stop_waiting(self) -> None:
         """End all waiting for changes, now and later."""

@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -51,6 +51,7 @@ from voice_dpki.shell.tls import (
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient, tls_failure
 from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.tasks import first_of, running
 
 log = logging.getLogger(__name__)
 
@@ -256,12 +257,12 @@ async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis,
         async with _chain(folder, genesis) as chain:
             orderer, feed = _orderer(path, config, chain), Feed(chain)
             served = _served(path, config, _api(path, config, chain, orderer, feed, tracer).app())
-            async with _running(orderer.run(), feed.run()) as work, served as port:
+            async with running(orderer.run(), feed.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address, "height": chain.height}})
-                await _first_of(work, stop.wait())
+                await first_of(stop.wait(), asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED))
                 chain.stop_waiting()
                 feed.stop_waiting()
 
@@ -305,11 +306,11 @@ async def _serve_edge(
                 tracer=tracer,
             )
             served = _served(path, config, edge.app())
-            async with _running(edge.run()) as work, served as port:
+            async with running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
                 log.info("ready", extra={"fields": {"address": address}})
-                await _first_of(work, stop.wait())
+                await first_of(stop.wait(), asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED))
                 edge.stop_waiting()
 
 
@@ -387,29 +388,6 @@ def _submission(
     signer = read_signer(resolve(path, section.endorsing_key), "endorsing key")
     submission = Submission(chain, section.organization, signer, orderer.submit)
     return submission, read_secrets(resolve(path, section.tokens))
-
-
-_Work = Coroutine[object, object, None]
-
-
-@asynccontextmanager
-async def _running(*works: _Work) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run parts of the node while the context lasts; at its end, cancel them and raise the error of one, if any."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
-
-
-async def _first_of(tasks: list[asyncio.Task[None]], stopped: Coroutine[object, object, object]) -> None:
-    stop = asyncio.ensure_future(stopped)
-    await asyncio.wait({*tasks, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
 
 
 if __name__ == "__main__":

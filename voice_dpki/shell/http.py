@@ -35,6 +35,7 @@ from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
 from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
 from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.tasks import running
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
@@ -258,9 +259,5 @@ async def _listening(
         return
     sock.setblocking(False)
     sock.listen(BACKLOG)
-    accepting = asyncio.create_task(Handshakes(factory, loop, tls, knock).accept(sock))
-    try:
+    async with running(Handshakes(factory, loop, tls, knock).accept(sock)):
         yield
-    finally:
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)

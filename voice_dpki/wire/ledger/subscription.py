@@ -18,6 +18,7 @@ from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.tasks import running
 
 log = logging.getLogger(__name__)
 
@@ -84,15 +85,8 @@ class Subscription:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the changes while the context lasts; at its end, raise the error that stopped this, if any."""
-        tasks = [asyncio.create_task(self.run()), asyncio.create_task(self._compared())]
-        try:
+        async with running(self.run(), self._compared()):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    raise outcome
 
     async def run(self) -> None:
         """Follow the changes until cancelled. After a fault of our own, begin again with an empty cache."""

@@ -1,6 +1,7 @@
 """Sending requests and receiving answers for a user agent: the transaction user of one endpoint."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final, TypeAlias
 
@@ -22,6 +23,9 @@ from voice_dpki.sip.transaction import (
 )
 from voice_dpki.wire.sip.endpoint import Endpoint
 from voice_dpki.wire.sip.transport import SipTracer, Tls
+from voice_dpki.wire.tasks import Background
+
+log = logging.getLogger(__name__)
 
 NO_ANSWER: Final = Response(408, "Request Timeout")
 UNREACHABLE: Final = Response(503, "Service Unavailable: the next hop cannot be reached")
@@ -57,7 +61,7 @@ class Exchange:
         self._on_request = on_request
         self._on_ack = on_ack
         self._handlers: dict[TransactionKey, OnResponse] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._background = Background(log)
         self._endpoint = Endpoint(
             host,
             port,
@@ -83,10 +87,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Cancel the background tasks and close the sockets."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
         await self._endpoint.close()
 
     def token(self) -> str:
@@ -95,9 +96,7 @@ class Exchange:
 
     def run(self, work: Coroutine[object, object, object]) -> None:
         """Run `work` in the background until it ends or the exchange closes."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._background.run(work)
 
     def send(self, request: Request, hop: Hop, on_response: OnResponse) -> TransactionKey | None:
         """Send a request other than ACK; if there is no room for it, pass UNREACHABLE at once and return None."""

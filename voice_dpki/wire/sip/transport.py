@@ -18,6 +18,7 @@ from voice_dpki.wire.sip.connections import Connection, Limits, Pool
 from voice_dpki.wire.sip.datagrams import DatagramSocket
 from voice_dpki.wire.sip.handshakes import BACKLOG, TlsListener
 from voice_dpki.wire.sip.ingress import Ingress, Work
+from voice_dpki.wire.tasks import Background
 
 __all__ = ["Limits", "SipTracer", "Tls", "Transport"]
 
@@ -104,7 +105,7 @@ class Transport:
         self._server: asyncio.Server | None = None
         self._pool = Pool(self.limits, on_refused, self._is_known)
         self._connecting: dict[Hop, list[Outgoing]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._fallbacks: dict[Hop, tuple[str, bool]] = {}
@@ -165,8 +166,7 @@ class Transport:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for task in self._tasks:
-            task.cancel()
+        await self._background.close()
         if self._udp is not None:
             self._udp.close()
         if self._ingress is not None:
@@ -178,7 +178,6 @@ class Transport:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # lets the loop finish closing the sockets
 
     def send(self, outgoing: Outgoing) -> None:
@@ -246,9 +245,7 @@ class Transport:
             waiting.append(outgoing)
         elif waiting is None and self._has_room:
             self._connecting[outgoing.hop] = [outgoing]
-            task = asyncio.get_running_loop().create_task(self._connect(outgoing.hop))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._background.run(self._connect(outgoing.hop))
         else:
             self._fail(outgoing)
 
