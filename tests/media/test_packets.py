@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.rtcp import (
     Goodbye,
@@ -13,7 +14,6 @@ from voice_dpki.media.rtcp import (
     ReportBlock,
     SenderReport,
     SourceDescription,
-    ntp_time,
     parse_compound,
 )
 from voice_dpki.media.rtp import RtpPacket

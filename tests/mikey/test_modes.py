@@ -9,6 +9,7 @@ import pytest
 from tests.certificates import with_usage
 from tests.clocks import STEPS_S
 from tests.without import removals
+from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -30,7 +31,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import ErrorNumber, Prf
-from voice_dpki.mikey.replay import MAX_SKEW_S, SET_S, ReplayCache, ntp_time, timestamp_at, unix_time_s
+from voice_dpki.mikey.replay import MAX_SKEW_S, SET_S, ReplayCache, timestamp_at, unix_time_s
 from voice_dpki.names import Tn
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import read_profile

@@ -1,5 +1,6 @@
 """RTCP of a call: reports both ways, the round trip, and BYE, all encrypted if the call is (RFC 3550 §6)."""
 
+from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import MalformedError
 from voice_dpki.media.playout import PlayoutStatistics
 from voice_dpki.media.rtcp import (
@@ -8,7 +9,6 @@ from voice_dpki.media.rtcp import (
     ReportBlock,
     SenderReport,
     SourceDescription,
-    ntp_time,
     parse_compound,
 )
 from voice_dpki.media.srtp import Protection, SrtpError

@@ -10,8 +10,6 @@ from voice_dpki.media.rtp import MAX_PACKET_BYTES
 
 SENDER_REPORT, RECEIVER_REPORT, SOURCE_DESCRIPTION, GOODBYE = 200, 201, 202, 203
 _CNAME = 1
-_NTP_EPOCH_S = 2_208_988_800
-"""Seconds from 1900 to 1970."""
 
 _BLOCK = struct.Struct("!IIIIII")
 
@@ -110,11 +108,6 @@ class Goodbye:
 
 Rtcp: TypeAlias = SenderReport | ReceiverReport | Goodbye
 """What is read from a compound packet; source descriptions and others are skipped."""
-
-
-def ntp_time(now_s: float) -> int:
-    """Convert Unix time to NTP's 64 bits."""
-    return round((now_s + _NTP_EPOCH_S) * (1 << 32)) % (1 << 64)
 
 
 def parse_compound(data: bytes) -> tuple[Rtcp, ...]:

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.effects import Random, Signer
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh, steps
@@ -42,7 +43,7 @@ from voice_dpki.mikey.payloads import (
 )
 from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
 from voice_dpki.mikey.registry import CertType, DataType, DhGroup, Prf, SignatureType
-from voice_dpki.mikey.replay import ReplayCache, ntp_time, timestamp_at
+from voice_dpki.mikey.replay import ReplayCache, timestamp_at
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.x509.profile import ProfileError, read_profile
 from voice_dpki.x509.recorded import RecordedCertificate

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
+from voice_dpki.codec.ntp import NTP_WRAP, ntp_time
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.payloads import Timestamp
 from voice_dpki.mikey.registry import TimestampType
@@ -16,16 +17,6 @@ MAX_REPLAY_ENTRIES = 4096
 
 SET_S = 60.0
 """Largest step of the wall clock that cannot let a replay pass; the ledger's clock check notices larger ones."""
-
-_NTP_EPOCH_S = 2_208_988_800
-"""Seconds from 1900 to 1970."""
-
-_WRAP = 1 << 64
-
-
-def ntp_time(now_s: float) -> int:
-    """Convert Unix time to NTP's 64 bits; the era of 136 years is dropped."""
-    return round((now_s + _NTP_EPOCH_S) * (1 << 32)) % _WRAP
 
 
 def timestamp_at(ntp: int) -> Timestamp:
@@ -40,7 +31,7 @@ def unix_time_s(timestamp: Timestamp, now_s: float) -> float:
     """
     if timestamp.ts_type not in (TimestampType.NTP_UTC, TimestampType.NTP):
         raise MikeyError(Failure.TIMESTAMP_TYPE, "the timestamp is a counter, and only NTP time is accepted")
-    ahead = (int.from_bytes(timestamp.value, "big") - ntp_time(now_s) + _WRAP // 2) % _WRAP - _WRAP // 2
+    ahead = (int.from_bytes(timestamp.value, "big") - ntp_time(now_s) + NTP_WRAP // 2) % NTP_WRAP - NTP_WRAP // 2
     return now_s + ahead / (1 << 32)
 
 
