@@ -5,7 +5,7 @@ from time import perf_counter
 from authn_server.standing import Standing
 from voice_dpki.effects import Clock
 from voice_dpki.shell.metrics import Health
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir import atis
 from voice_dpki.stir.sign import Credential, SigningRefused, sign_call
 
@@ -30,9 +30,9 @@ class AuthnService:
             await self._standing.check()
             identity = sign_call(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
-            self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=_ms_since(began_s))
+            self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
             raise atis.error_of_refusal(refusal) from None
-        self._tracer.note("sign", step="sign", ok=True, ms=_ms_since(began_s), attest=request.attest)
+        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=request.attest)
         return atis.signing_response(identity)
 
     def health(self) -> Health:
@@ -41,7 +41,3 @@ class AuthnService:
         if self._credential.profile.valid_at(self._clock.now_s()):
             return health
         return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | health.facts)
-
-
-def _ms_since(began_s: float) -> float:
-    return round((perf_counter() - began_s) * 1000, 3)

@@ -16,6 +16,7 @@ from voice_dpki.ledger.answers import AnswerVerifier, HeaderUnknownError, Inquir
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.trace import ms_since
 from voice_dpki.wire.ledger.client import LedgerClient, save_trust
 
 
@@ -82,10 +83,10 @@ class Ledger:
                 resolution = await client.resolve(digest, with_certificate=False)
             except InquiryError as error:
                 INQUIRIES.labels("inquiry", error.code).inc()
-                self._tracer.note(f"{_numbered(step, 3, 'no answer')}: {error}", ok=False, ms=_ms(began_s))
+                self._tracer.note(f"{_numbered(step, 3, 'no answer')}: {error}", ok=False, ms=ms_since(began_s))
                 problem = error
                 continue
-            facts = {"status": str(resolution.status), "height": resolution.height, "ms": _ms(began_s)}
+            facts = {"status": str(resolution.status), "height": resolution.height, "ms": ms_since(began_s)}
             self._tracer.answer(address, _numbered(step, 3, "CERT_Status Response"), digest=digest.hex(), **facts)
             if self._watch is not None:
                 self._watch.hold(resolution)
@@ -130,7 +131,3 @@ class Ledger:
 def _numbered(step: str, part: int, text: str) -> str:
     """Put the step before a text; the parts of an inquiry in step 5 are numbered 5.1 to 5.4 in the flow."""
     return f"5.{part} {text}" if step == "5" else f"{step} {text}".strip()
-
-
-def _ms(began_s: float) -> float:
-    return round((perf_counter() - began_s) * 1000, 2)

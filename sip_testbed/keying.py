@@ -18,7 +18,7 @@ from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Responder
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.steps import PeerClaim
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
@@ -78,7 +78,7 @@ class Keying:
             now_s=self._clock.now_s(),
             pair=self._take_pair(),
         )
-        self.ms = _since_ms(began_s)
+        self.ms = ms_since(began_s)
         self._tracer.note(f"MIKEY DH-SIGN offered ({self.profile})", step="MIKEY", ms=self.ms)
         return offer
 
@@ -114,7 +114,7 @@ class Keying:
         self._initiator.close(offer.csb_id)
 
     def _agreed(self, began_s: float) -> None:
-        self.ms = _since_ms(began_s)
+        self.ms = ms_since(began_s)
         self._tracer.note(f"MIKEY DH-SIGN, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
 
     def _take_pair(self) -> dh.KeyPair | None:
@@ -154,9 +154,5 @@ class Keying:
             raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is not resolved: {error}") from None
         status, height = resolution.status, resolution.height
         text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
-        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=_since_ms(began_s))
+        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=ms_since(began_s))
         return resolution.recorded
-
-
-def _since_ms(began_s: float) -> float:
-    return round((time.perf_counter() - began_s) * 1000, 3)

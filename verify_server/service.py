@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy, examine
@@ -54,7 +54,7 @@ class VerifyService:
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
         if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
-        self._tell(verdict, round((perf_counter() - began_s) * 1000, 3))
+        self._tell(verdict, ms_since(began_s))
         return atis.verification_response(verdict)
 
     async def _verdict(self, call: Call) -> Verdict:

@@ -57,7 +57,7 @@ from voice_dpki.shell.http import (
 )
 from voice_dpki.shell.limits import MAX_COST, TooManyError
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.ledger.client import CHANGES
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, MAX_NAME_LENGTH, digest_of
 
@@ -276,7 +276,7 @@ class Api:
         _COUNTED[answer.status].inc()
         if self._tracer.on:
             text = f"inquiry H(CERT) {_short(digest)}, {answer.status} at height {answer.height}"
-            self._tracer.note(text, ms=_ms_since(started), status=answer.status, digest=digest.hex())
+            self._tracer.note(text, ms=ms_since(started), status=answer.status, digest=digest.hex())
         return Response(200, answer.body)
 
     async def _statuses(self, request: Request) -> Response:
@@ -429,7 +429,7 @@ class Api:
     def _recorded(self, what: str, recorded: Recorded, started: float, *, created: bool) -> Response:
         SUBMISSIONS.labels("repeated" if recorded.repeated else "recorded").inc()
         text = f"{what} H(CERT) {_short(recorded.digest)}, {recorded.status} since height {recorded.height}"
-        self._tracer.note(text, ms=_ms_since(started), status=recorded.status, digest=recorded.digest.hex())
+        self._tracer.note(text, ms=ms_since(started), status=recorded.status, digest=recorded.digest.hex())
         body = {
             "digest": recorded.digest.hex(),
             "status": recorded.status,
@@ -510,7 +510,3 @@ def _block_json(block: StoredBlock) -> dict[str, object]:
 
 def _short(digest: CertDigest) -> str:
     return f"{digest[:4].hex()}.."
-
-
-def _ms_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 2)

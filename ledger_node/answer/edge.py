@@ -40,7 +40,7 @@ from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, problem
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.http_client import HttpClient, HttpError
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.ledger.subscription import compare
@@ -250,7 +250,7 @@ class Edge:
         INQUIRIES.labels(status).inc()
         if self._tracer.on:
             text = f"inquiry H(CERT) {digest[:4].hex()}.., {status} at height {tip.header.height}"
-            self._tracer.note(text, ms=round((time.perf_counter() - began_s) * 1000, 2), status=status)
+            self._tracer.note(text, ms=ms_since(began_s), status=status)
         evidence = proved.evidence if with_certificate else _without_certificate(proved.evidence)
         tail = tail_bytes(tip.header.height, tip.signed_header)
         return answer_bytes(digest, status, msgspec.json.encode(evidence), tail)

@@ -18,6 +18,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import BinaryIO, Self
 
 import msgspec
@@ -113,6 +114,11 @@ class Tracer:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def ms_since(began_s: float) -> float:
+    """Return the milliseconds since `began_s`, a time of `perf_counter`, to the microsecond: the `ms` of a note."""
+    return round((perf_counter() - began_s) * 1000, 3)
 
 
 def _base64(data: bytes) -> str:
