@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
-from voice_dpki.shell.config import Config, Listen
+from voice_dpki.shell.config import Config, Listen, to_toml
 from voice_dpki.shell.files import write_file, write_private
 from voice_dpki.shell.tether import tied_program
 
@@ -128,7 +128,7 @@ class Home:
         config, data = self.folder / "config", self.folder / "data"
         for folder in (config, data):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(config / "config.toml", _toml(self._settings()).encode("utf-8"))
+        write_file(config / "config.toml", to_toml(self._settings()).encode("utf-8"))
         write_file(config / "genesis.json", self.genesis)
         key = self.validator_key or _own_key(config / "observer_key.json")
         write_private(config / "priv_validator_key.json", _indented(key_json(key)))
@@ -137,15 +137,13 @@ class Home:
             write_private(state, _indented({"height": "0", "round": 0, "step": 0}))
         node_key(self.folder)
 
-    def _settings(self) -> Mapping[str, Mapping[str, object]]:
+    def _settings(self) -> Mapping[str, object]:
         settings, times = self.settings, self.settings.timeouts
         return {
-            "": {
-                "proxy_app": f"unix://{self.socket}",
-                "moniker": self.name,
-                "log_level": "error",
-                "filter_peers": settings.filter_peers,
-            },
+            "proxy_app": f"unix://{self.socket}",
+            "moniker": self.name,
+            "log_level": "error",
+            "filter_peers": settings.filter_peers,
             "rpc": {
                 "laddr": _address(settings.rpc),
                 "max_open_connections": MAX_RPC_CONNECTIONS,
@@ -315,12 +313,3 @@ def _indented(value: object) -> bytes:
 
 def _address(listen: Listen) -> str:
     return f"tcp://{listen.host}:{listen.port}"
-
-
-def _toml(sections: Mapping[str, Mapping[str, object]]) -> str:
-    """Return sections as TOML, in which strings, integers and booleans look as in JSON."""
-    lines: list[str] = []
-    for name, values in sections.items():
-        lines += [f"[{name}]"] if name else []
-        lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()] + [""]
-    return "\n".join(lines)

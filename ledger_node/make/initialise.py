@@ -2,23 +2,21 @@
 
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import dump_genesis
-from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.members import Member, WrittenMember
 from voice_dpki.ledger.parameters import Parameters
-from voice_dpki.names import Tn
-from voice_dpki.shell.config import Config, load_config
+from voice_dpki.shell.config import Config, load_config, to_toml
 from voice_dpki.shell.files import write_file, write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
-from voice_dpki.x509.tnauthlist import TnRange
 
 FIRST_PORT = 26680
 
@@ -38,17 +36,7 @@ validators = 1                                             # keys to make; opera
 """
 
 
-class _Range(Config, frozen=True, kw_only=True):
-    start: str
-    count: int
-
-
-class _Member(Config, frozen=True, kw_only=True):
-    organization: str
-    kind: MemberKind
-    domains: tuple[str, ...] = ()
-    ranges: tuple[_Range, ...] = ()
-    spcs: tuple[str, ...] = ()
+class _Member(WrittenMember, frozen=True, kw_only=True):
     validators: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
 
 
@@ -102,52 +90,42 @@ def _make_member(wanted: _Member, slug: str, keys: Path, validator_keys: list[st
     for number in range(1, wanted.validators + 1):
         key = Ed25519PrivateKey.generate()
         name = f"validator-{slug}-{number}.pem"
-        write_new(keys / name, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_new(keys / name, to_pem(key))
         validator_keys.append(f"keys/{name}")
         public.append(key.public_key().public_bytes_raw())
     try:
-        return Member(
-            organization=wanted.organization,
-            kind=wanted.kind,
-            domains=wanted.domains,
-            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in wanted.ranges),
-            spcs=wanted.spcs,
-            validators=tuple(public),
-            endorsing_keys=(endorsing.public_key_der,),
-        )
+        return wanted.member_with(public, [endorsing.public_key_der])
     except MalformedError as error:
         raise LocalError(f"{wanted.organization}: {error}") from None
 
 
 def _write_engine(folder: Path, validator_keys: list[str]) -> Path:
-    keys = ", ".join(f'"{name}"' for name in validator_keys)
-    role = f"[engine]\nvalidator_keys = [{keys}]\nheartbeat_s = 5.0\n"
+    role = {"engine": {"validator_keys": validator_keys, "heartbeat_s": 5.0}}
     return _write_config(folder, "engine", FIRST_PORT, role)
 
 
 def _write_follower(folder: Path, organization: str, slug: str, port: int) -> Path:
     write_new(folder / f"tokens-{slug}", (secrets.token_urlsafe(32) + "\n").encode("ascii"))
-    role = (
-        f'[follow]\nurl = "http://127.0.0.1:{FIRST_PORT}"\n\n'
-        f"[submission]\norganization = {_toml(organization)}\n"
-        f'endorsing_key = "keys/endorsing-{slug}.pem"\ntokens = "tokens-{slug}"\n'
-    )
+    role = {
+        "follow": {"url": f"http://127.0.0.1:{FIRST_PORT}"},
+        "submission": {
+            "organization": organization,
+            "endorsing_key": f"keys/endorsing-{slug}.pem",
+            "tokens": f"tokens-{slug}",
+        },
+    }
     return _write_config(folder, slug, port, role)
 
 
-def _write_config(folder: Path, name: str, port: int, role: str) -> Path:
+def _write_config(folder: Path, name: str, port: int, role: Mapping[str, object]) -> Path:
     path = folder / f"{name}.toml"
-    text = (
-        f'[node]\nname = "{name}"\ndata_dir = "data-{name}"\ngenesis = "genesis.json"\n\n'
-        f'[listen]\nhost = "127.0.0.1"\nport = {port}\n\n{role}'
-    )
-    write_file(path, text.encode("utf-8"))
+    sections = {
+        "node": {"name": name, "data_dir": f"data-{name}", "genesis": "genesis.json"},
+        "listen": {"host": "127.0.0.1", "port": port},
+    }
+    write_file(path, to_toml({**sections, **role}).encode("utf-8"))
     return path
 
 
 def _slug(organization: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", organization.lower()).strip("-") or "member"
-
-
-def _toml(text: str) -> str:
-    return msgspec.json.encode(text).decode("utf-8")  # a JSON string is a TOML basic string

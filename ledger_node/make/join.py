@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
 from ledger_node.make.initialise import FIRST_PORT
@@ -23,11 +22,12 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import Listen, to_toml
 from voice_dpki.shell.files import write_file, write_new
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.wire.bounded import fetch_body
 from voice_dpki.wire.ledger.client import light_client
+from voice_dpki.x509.keys import to_pem
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -91,11 +91,11 @@ def join(
     (folder / "keys").mkdir(parents=True, mode=0o700)
     write_file(folder / "genesis.json", genesis_file.read_bytes())
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    write_new(folder / "keys" / f"validator-{name}.pem", pem)
+    write_new(folder / "keys" / f"validator-{name}.pem", to_pem(key))
     (folder / "admitted").write_text(ADMITTED)
     config = folder / f"{name}.toml"
-    write_file(config, (_configuration(name, host, peers) + _state_sync(rpc_servers, trusted)).encode("utf-8"))
+    state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
+    write_file(config, to_toml(_configuration(name, host, peers, state_sync)).encode("utf-8"))
     identity = node_id(node_key(folder / f"cometbft-{name}"))
     return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
 
@@ -149,42 +149,30 @@ def _result(client: httpx.Client, path: str) -> dict[str, Any]:
     return msgspec.json.decode(data, type=_RpcResult).result
 
 
-def _configuration(name: str, host: str, peers: Sequence[str]) -> str:
-    """Return the configuration as TOML. Only this machine reaches CometBFT's RPC, which has no access control."""
-    listed = "".join(f"  {_toml(peer)},\n" for peer in peers)
+def _configuration(
+    name: str, host: str, peers: Sequence[str], state_sync: dict[str, object] | None
+) -> dict[str, object]:
+    """Return the configuration. Only this machine reaches CometBFT's RPC, which has no access control."""
     rpc_host = host if Listen(host=host, port=0).is_loopback else Listen(port=0).host
-    return f"""\
-[node]
-name = {_toml(name)}
-data_dir = "data-{name}"
-genesis = "genesis.json"
-
-[listen]
-host = {_toml(host)}
-port = {FIRST_PORT}
-
-[cometbft]
-home = "cometbft-{name}"
-rpc = {{ host = {_toml(rpc_host)}, port = {RPC_PORT} }}
-p2p = {{ host = {_toml(host)}, port = {P2P_PORT} }}
-admitted = "admitted"
-validator_key = "keys/validator-{name}.pem"
-peers = [
-{listed}]
-"""
+    cometbft = {
+        "home": f"cometbft-{name}",
+        "admitted": "admitted",
+        "validator_key": f"keys/validator-{name}.pem",
+        "peers": list(peers),
+        "rpc": {"host": rpc_host, "port": RPC_PORT},
+        "p2p": {"host": host, "port": P2P_PORT},
+        "state_sync": state_sync,
+    }
+    return {
+        "node": {"name": name, "data_dir": f"data-{name}", "genesis": "genesis.json"},
+        "listen": {"host": host, "port": FIRST_PORT},
+        "cometbft": cometbft,
+    }
 
 
-def _state_sync(rpc_servers: Sequence[str], trusted: Header | None) -> str:
-    if trusted is None:
-        return ""
-    listed = ", ".join(map(_toml, rpc_servers))
-    return f"""
-[cometbft.state_sync]
-rpc_servers = [{listed}]
-trust_height = {trusted.height}
-trust_hash = "{trusted.hash().hex()}"
-"""
-
-
-def _toml(text: str) -> str:
-    return msgspec.json.encode(text).decode("utf-8")  # a JSON string is a TOML basic string
+def _state_sync(rpc_servers: Sequence[str], trusted: Header) -> dict[str, object]:
+    return {
+        "rpc_servers": list(rpc_servers),
+        "trust_height": trusted.height,
+        "trust_hash": trusted.hash().hex(),
+    }

@@ -8,11 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger.members import Member, MemberKind
-from voice_dpki.names import Tn
-from voice_dpki.shell.config import Config, load_config, read_file, resolve
+from voice_dpki.ledger.members import Member, WrittenMember
+from voice_dpki.shell.config import load_config, read_file, resolve
 from voice_dpki.x509.keys import spki
-from voice_dpki.x509.tnauthlist import TnRange
 
 EXAMPLE = """\
 organization = "Operator E"
@@ -25,17 +23,7 @@ endorsing_keys = ["endorsing-e.pub.pem"]               # ECDSA P-256 keys in PEM
 """
 
 
-class _Range(Config, frozen=True, kw_only=True):
-    start: str
-    count: int
-
-
-class _MemberFile(Config, frozen=True, kw_only=True):
-    organization: str
-    kind: MemberKind
-    domains: tuple[str, ...] = ()
-    ranges: tuple[_Range, ...] = ()
-    spcs: tuple[str, ...] = ()
+class _MemberFile(WrittenMember, frozen=True, kw_only=True):
     validators: tuple[str, ...] = ()
     endorsing_keys: tuple[str, ...] = ()
 
@@ -44,14 +32,9 @@ def load_member(path: Path) -> Member:
     """Read a member from a file; raises LocalError that says what is wrong with it."""
     form = load_config(path, _MemberFile)
     try:
-        return Member(
-            organization=form.organization,
-            kind=form.kind,
-            domains=form.domains,
-            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in form.ranges),
-            spcs=form.spcs,
-            validators=tuple(_validator_key(resolve(path, name)) for name in form.validators),
-            endorsing_keys=tuple(_endorsing_key(resolve(path, name)) for name in form.endorsing_keys),
+        return form.member_with(
+            [_validator_key(resolve(path, name)) for name in form.validators],
+            [_endorsing_key(resolve(path, name)) for name in form.endorsing_keys],
         )
     except MalformedError as error:
         raise LocalError(f"{path}: {error}") from None

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.genesis import load_genesis
@@ -14,6 +13,7 @@ from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
 from voice_dpki.wire.ledger.subscription import Subscription
+from voice_dpki.x509.keys import to_pem
 from voice_dpki.x509.profile import digest_of
 
 MEMBERS = ("Operator A", "Operator B")
@@ -33,8 +33,7 @@ def add_keys(network: Any, count: int) -> list[bytes]:
     public = []
     for number in range(count):
         key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (network.folder / "keys" / f"validator-new-{number}.pem").write_bytes(pem)
+        (network.folder / "keys" / f"validator-new-{number}.pem").write_bytes(to_pem(key))
         public.append(key.public_key().public_bytes_raw())
     return public
 

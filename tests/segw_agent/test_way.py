@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import CHAIN_ID, DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR
@@ -26,7 +25,7 @@ from voice_dpki.ledger.proposals import SetMember, encode_change
 from voice_dpki.ledger.transactions import Propose, endorse
 from voice_dpki.stage.site import Credential
 from voice_dpki.wire.ledger.client import LedgerClient, light_client, load_trust
-from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.keys import from_pem, to_pem
 
 from .conftest import wait_until
 
@@ -48,8 +47,7 @@ class ChangingTestbed(Testbed):
         self.site.genesis.write_text(json.dumps(form))
         for name in VALIDATORS:
             key = Ed25519PrivateKey.generate()
-            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            self.site.write(name, pem)
+            self.site.write(name, to_pem(key))
 
     def replace_validator(self, file: str, revision: int) -> None:
         url = f"http://{self.addresses['engine']}"

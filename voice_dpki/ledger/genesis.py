@@ -31,12 +31,10 @@ from voice_dpki.ledger.header import (
     merkle_root,
     parse_time,
 )
-from voice_dpki.ledger.members import Member, MemberKind, check_apart
+from voice_dpki.ledger.members import Member, WrittenMember, check_apart
 from voice_dpki.ledger.parameters import DEFAULT_PARAMETERS, Parameters
 from voice_dpki.ledger.state import found
 from voice_dpki.ledger.view import MemoryState
-from voice_dpki.names import Tn
-from voice_dpki.x509.tnauthlist import TnRange
 
 MAX_GENESIS_BYTES = 4 * 1024 * 1024
 
@@ -180,17 +178,7 @@ class _ParamsForm(msgspec.Struct):
     block: _BlockParamsForm
 
 
-class _RangeForm(msgspec.Struct, forbid_unknown_fields=True):
-    start: str
-    count: int
-
-
-class _MemberForm(msgspec.Struct, forbid_unknown_fields=True):
-    organization: str
-    kind: MemberKind
-    domains: tuple[str, ...] = ()
-    ranges: tuple[_RangeForm, ...] = ()
-    spcs: tuple[str, ...] = ()
+class _MemberForm(WrittenMember, frozen=True, kw_only=True):
     validators: tuple[_Base64, ...] = ()
     endorsing_keys: tuple[_Base64, ...] = ()
 
@@ -233,15 +221,7 @@ def _validator(form: _ValidatorForm) -> Validator:
 
 
 def _member(form: _MemberForm) -> Member:
-    return Member(
-        organization=form.organization,
-        kind=form.kind,
-        domains=form.domains,
-        ranges=tuple(TnRange(Tn(item.start), item.count) for item in form.ranges),
-        spcs=form.spcs,
-        validators=tuple(_from_base64(key) for key in form.validators),
-        endorsing_keys=tuple(_from_base64(key) for key in form.endorsing_keys),
-    )
+    return form.member_with(map(_from_base64, form.validators), map(_from_base64, form.endorsing_keys))
 
 
 def _member_json(member: Member) -> dict[str, Any]:

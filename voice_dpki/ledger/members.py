@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -148,6 +149,35 @@ class Member:
     def allotment(self) -> Allotment:
         """What the member's certificates may claim."""
         return Allotment(self.domains, self.ranges, self.spcs)
+
+
+class WrittenRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A range of numbers in a file: the first in E.164 without +, and how many."""
+
+    start: str
+    count: int
+
+
+class WrittenMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What any file says of a member. Each kind of file adds how it writes the keys."""
+
+    organization: str
+    kind: MemberKind
+    domains: tuple[str, ...] = ()
+    ranges: tuple[WrittenRange, ...] = ()
+    spcs: tuple[str, ...] = ()
+
+    def member_with(self, validators: Iterable[bytes], endorsing_keys: Iterable[bytes]) -> Member:
+        """Return the member with its public keys; raises MalformedError for values that it must not have."""
+        return Member(
+            organization=self.organization,
+            kind=self.kind,
+            domains=self.domains,
+            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in self.ranges),
+            spcs=self.spcs,
+            validators=tuple(validators),
+            endorsing_keys=tuple(endorsing_keys),
+        )
 
 
 def member_key(organization: str) -> bytes:

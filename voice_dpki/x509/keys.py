@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -86,9 +87,10 @@ def generate_rsa(bits: int = MIN_RSA_BITS) -> LocalSigner:
     return LocalSigner(rsa.generate_private_key(MIN_RSA_EXPONENT, bits))
 
 
-def to_pem(signer: LocalSigner) -> bytes:
-    """Encode the private key as unencrypted PKCS#8 PEM."""
-    return signer.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def to_pem(key: LocalSigner | Ed25519PrivateKey) -> bytes:
+    """Encode a private key, a signer's or a validator's, as unencrypted PKCS#8 PEM."""
+    private = key.private_key if isinstance(key, LocalSigner) else key
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def from_pem(pem: bytes) -> LocalSigner:
