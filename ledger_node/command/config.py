@@ -140,12 +140,8 @@ def load(path: Path) -> NodeConfig:
         raise LocalError(f"{path}: give exactly one of [engine], [follow], [cometbft] and [edge]")
     if config.edge is not None and config.submission is not None:
         raise LocalError(f"{path}: an [edge] node has no state, which [submission] needs")
-    listen = config.listen
-    if config.submission is not None and config.tls is None and not (listen.is_loopback or listen.insecure):
-        raise LocalError(
-            f"{path}: at {listen.host} others could read the tokens of [submission]: add [tls], or insecure = true "
-            "to [listen] where the network itself is protected"
-        )
+    if config.submission is not None:
+        config.listen.check_secrecy(path, "the tokens of [submission]", has_tls=config.tls is not None)
     return config
 
 

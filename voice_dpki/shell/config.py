@@ -44,6 +44,17 @@ class Listen(Config, frozen=True, kw_only=True):
         except ValueError:
             return self.host == "localhost"
 
+    def check_secrecy(self, path: Path, secrets: str, *, has_tls: bool) -> None:
+        """Check that `secrets`, named for people, do not cross a network in the clear.
+
+        Raises LocalError that says what to mend in the configuration at `path`.
+        """
+        if not (has_tls or self.is_loopback or self.insecure):
+            raise LocalError(
+                f"{path}: at {self.host} others could read {secrets}: add [tls], or insecure = true to [listen] "
+                "where the network itself is protected"
+            )
+
 
 class AdvertisedListen(Listen, frozen=True, kw_only=True):
     """Where a SIP element listens, and the address that it gives to peers, for a socket on all addresses."""

@@ -12,7 +12,6 @@ from time import perf_counter
 from prometheus_client import Counter, Histogram
 
 from voice_dpki.effects import Random, SystemRandom
-from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.limits import Limits
@@ -58,14 +57,8 @@ class StirConfig(Config, frozen=True, kw_only=True):
         Raises LocalError for a file that cannot be used, and if the proxies' tokens would cross a network in the
         clear.
         """
-        if self.tls is not None:
-            return server_context(path, self.tls)
-        if not (self.listen.is_loopback or self.listen.insecure):
-            raise LocalError(
-                f"{path}: at {self.listen.host} others could read the proxies' tokens: add [tls], or insecure = "
-                "true to [listen] where the network itself is protected"
-            )
-        return None
+        self.listen.check_secrecy(path, "the proxies' tokens", has_tls=self.tls is not None)
+        return None if self.tls is None else server_context(path, self.tls)
 
     def read_tokens(self, path: Path) -> tuple[str, ...]:
         """Read the tokens that the configuration at `path` names; raises LocalError."""
