@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from ledger_node.order.orderer import MAX_OUTCOME_BYTES, OutcomeForm
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.answers import MAX_BATCH as MAX_QUESTION
@@ -23,7 +24,6 @@ from voice_dpki.wire.http_client import check_tls_url, tls_failure
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, ProfileError, der_of, digest_of
 
 TIMEOUT_S = 30.0
-MAX_VERDICT_BYTES = 64 * 1024
 ENVELOPE_BYTES = 1024
 """Most bytes that a batch has besides its certificates."""
 
@@ -36,19 +36,10 @@ MAX_FILE_BYTES = 2 * MAX_CERTIFICATE_BYTES
 SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 
 
-class VerdictForm(msgspec.Struct):
-    """A node's answer to a transaction; `height` is that of its block, None without a block."""
-
-    code: int
-    name: str
-    detail: str
-    height: int | None = None
-
-
 class TransactionRefusedError(PeerError):
     """The ledger refuses a transaction; `name` is the name of the refusal."""
 
-    def __init__(self, verdict: VerdictForm) -> None:
+    def __init__(self, verdict: OutcomeForm) -> None:
         super().__init__(f"refused ({verdict.name}): {verdict.detail}")
         self.name = verdict.name
 
@@ -78,7 +69,7 @@ class Sender:
         """The function that reports retries to the user."""
         return self._tell
 
-    async def verdict(self, raw: bytes) -> VerdictForm:
+    async def verdict(self, raw: bytes) -> OutcomeForm:
         """Send a transaction, with retries while the node is busy or unreachable, and return its answer.
 
         A retry waits at least for the node's Retry-After (RFC 9110 §10.2.3). Raises PeerError when the retries are
@@ -93,7 +84,7 @@ class Sender:
                     self._http.stream("POST", "/ledger/v1/transactions", content=raw) as answer,
                 ):
                     if answer.status_code in (200, 422):
-                        return msgspec.json.decode(await read_body(answer, MAX_VERDICT_BYTES), type=VerdictForm)
+                        return OutcomeForm.parse(await read_body(answer, MAX_OUTCOME_BYTES))
                 why, busy = f"status {answer.status_code}", answer.status_code in BUSY
                 wished_s = retry_after_s(answer.headers.get("retry-after", ""))
             except (httpx.HTTPError, TimeoutError, MalformedError, ValueError) as error:  # ValueError: no JSON
@@ -104,7 +95,7 @@ class Sender:
             may_repeat = await pauses.pause(said, busy=busy, wished_s=wished_s)
         raise PeerError(f"the node does not take the transaction: {why}; repeating the command does no harm")
 
-    async def send(self, raw: bytes) -> VerdictForm:
+    async def send(self, raw: bytes) -> OutcomeForm:
         """Send a transaction that must be accepted; raises TransactionRefusedError and PeerError."""
         verdict = await self.verdict(raw)
         if verdict.code:
@@ -131,7 +122,7 @@ class Report:
 
     recorded: int = 0
     already: int = 0
-    refused: list[tuple[CertificateFile, VerdictForm]] = field(default_factory=list)
+    refused: list[tuple[CertificateFile, OutcomeForm]] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """Return the report as JSON."""

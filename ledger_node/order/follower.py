@@ -20,7 +20,7 @@ from prometheus_client import Counter
 
 from ledger_node.keep.chain import Chain, TxOutcome
 from ledger_node.order import misbehaviour
-from ledger_node.order.orderer import BusyError, UnavailableError
+from ledger_node.order.orderer import MAX_OUTCOME_BYTES, BusyError, OutcomeForm, UnavailableError
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
@@ -54,20 +54,11 @@ SUBMIT_TIMEOUT_S = 10.0
 MAX_SUBMITTING = 64
 """Most transactions that wait for the other node; the places of a server and the client's connections are more."""
 
-MAX_VERDICT_BYTES = 64 * 1024
-
 REFUSED = Counter("voice_dpki_ledger_blocks_refused", "Fetched blocks that did not verify")
 
 
 class _BlocksForm(msgspec.Struct):
     blocks: list[msgspec.Raw]
-
-
-class _VerdictForm(msgspec.Struct):
-    code: int
-    name: str
-    detail: str
-    height: int | None = None
 
 
 class Follower:
@@ -147,14 +138,14 @@ class Follower:
         height = None if form.height is None else Height(form.height)
         return TxOutcome(TxResult(form.code, form.name, form.detail), height)
 
-    async def _verdict(self, raw: bytes) -> _VerdictForm:
+    async def _verdict(self, raw: bytes) -> OutcomeForm:
         async with self._http.stream(
             "POST", "/ledger/v1/transactions", content=raw, timeout=SUBMIT_TIMEOUT_S
         ) as response:
             if response.status_code == 429:
                 wait_s = max(1, int(retry_after_s(response.headers.get("retry-after", ""))))
                 raise TooManyError("the ordering node takes no more transactions from here now", wait_s)
-            return msgspec.json.decode(await read_body(response, MAX_VERDICT_BYTES), type=_VerdictForm)
+            return OutcomeForm.parse(await read_body(response, MAX_OUTCOME_BYTES))
 
     async def _fetch(self) -> list[SignedBlock]:
         """Request the next blocks; the other node holds the request until there is one, for at most WAIT_MS.

@@ -1,10 +1,15 @@
 """What orders transactions, whichever engine it is, and how it fails."""
 
-from typing import Protocol
+from typing import Protocol, Self
+
+import msgspec
 
 from ledger_node.keep.chain import TxOutcome
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.state import TxResult
+
+MAX_OUTCOME_BYTES = 64 * 1024
+"""Most bytes read of an answer to a transaction."""
 
 
 class BusyError(PeerError):
@@ -21,6 +26,20 @@ class RefusedByLedgerError(PeerError):
     def __init__(self, result: TxResult) -> None:
         super().__init__(result.detail)
         self.result = result
+
+
+class OutcomeForm(msgspec.Struct):
+    """A node's answer to a transaction, as JSON; `height` is that of its block, None without a block."""
+
+    code: int
+    name: str
+    detail: str
+    height: int | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read an answer; raises ValueError for anything else."""
+        return msgspec.json.decode(data, type=cls)
 
 
 class Orderer(Protocol):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Clock, Random
@@ -138,5 +137,5 @@ class SiteFolder:
 
     def _validator(self, file: str) -> bytes:
         key = Ed25519PrivateKey.generate()
-        self.write(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        self.write(file, to_pem(key))
         return key.public_key().public_bytes_raw()

@@ -19,11 +19,10 @@ from ledger_node.keep.store import Store
 from ledger_node.order import follower as module
 from ledger_node.order.follower import (
     MAX_SUBMITTING,
-    MAX_VERDICT_BYTES,
     SUBMIT_TIMEOUT_S,
     Follower,
 )
-from ledger_node.order.orderer import BusyError, UnavailableError
+from ledger_node.order.orderer import MAX_OUTCOME_BYTES, BusyError, UnavailableError
 from tests.double_signing import signed_twice
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import PeerError
@@ -354,7 +353,7 @@ async def test_an_answer_in_drops_ends(network: Any, tmp_path: Path, monkeypatch
 
 
 async def test_an_answer_without_end_is_not_read(network: Any, tmp_path: Path) -> None:
-    async with following(network, tmp_path, HEAD + b" " * 2 * MAX_VERDICT_BYTES) as follower:
+    async with following(network, tmp_path, HEAD + b" " * 2 * MAX_OUTCOME_BYTES) as follower:
         with pytest.raises(UnavailableError):
             async with asyncio.timeout(SUBMIT_TIMEOUT_S / 2):
                 await follower.submit(b"transaction")
@@ -374,7 +373,7 @@ async def test_the_commands_read_a_verdict_within_the_same_bounds(
 ) -> None:
     monkeypatch.setattr("voice_dpki.shell.again.RETRY_S", ())
     monkeypatch.setattr("ledger_node.command.sending.TIMEOUT_S", 0.3 if drop else 30.0)
-    answer = HEAD if drop else HEAD + b" " * 2 * MAX_VERDICT_BYTES
+    answer = HEAD if drop else HEAD + b" " * 2 * MAX_OUTCOME_BYTES
     async with following(network, tmp_path, answer, drop) as follower:
         async with Sender(str(follower._http.base_url)) as sender, asyncio.timeout(15):
             with pytest.raises(PeerError, match="more than was asked for" if not drop else "TimeoutError"):
