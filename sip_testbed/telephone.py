@@ -136,7 +136,8 @@ class Telephone:
         try:
             described = self._agreed_media(answer.sdp)
             result.remarks += _media_elsewhere("callee", described, call)
-            keys = await self._keying.confirm(offer, described.key_mgmt) if self._keying and offer else None
+            values = described.audio_key_mgmt
+            keys = await self._keying.confirm(offer, values) if self._keying and offer else None
             self._start(media, described, keys, result)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
@@ -162,7 +163,8 @@ class Telephone:
         try:
             described = self._agreed_media(call.sdp)
             result.remarks += _media_elsewhere("caller", described, call)
-            answer = await self._keying.accept(described.key_mgmt, _caller_uri(call)) if self._keying else None
+            values = described.audio_key_mgmt
+            answer = await self._keying.accept(values, _caller_uri(call)) if self._keying else None
             self._start(media, described, answer.keys if answer else None, result)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
@@ -217,11 +219,11 @@ class Telephone:
     def _agreed_media(self, sdp: bytes) -> SessionDescription:
         """Parse the other side's description and check it against our policy; raises Refusal or MalformedError."""
         described = SessionDescription.parse(sdp)
-        protocol, keyed = described.audio.protocol, bool(described.key_mgmt)
-        if self._keying and (protocol != SECURE or not keyed):
+        protocol = described.audio.protocol
+        if self._keying and (protocol != SECURE or not described.audio_key_mgmt):
             missing = "no key management" if protocol == SECURE else f"{protocol[:16]} in place of {SECURE}"
             raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
-        if not self._keying and (protocol != PLAIN or keyed):
+        if not self._keying and (protocol != PLAIN or described.key_mgmt):
             raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
         _payload_type(described, self._setup)
         return described

@@ -105,6 +105,12 @@ class TestExchange:
         other = call.read_answer(second, call.accept(second.message).message)
         assert one.send.tek != other.send.tek
 
+    def test_each_bundle_has_a_rand_of_its_own(self, call: Any) -> None:
+        """RFC 3830 §6.11: generated for this bundle alone, by 128 bits or more."""
+        rands = [call.offer().sent.one(Rand).rand for _ in range(3)]
+        assert len(set(rands)) == 3
+        assert {len(rand) for rand in rands} == {16}
+
     def test_a_bundle_id_is_free_again_when_its_call_has_ended(self, call: Any) -> None:
         taken = call.offer().csb_id
         call.random = Scripted([0, 7, taken, 8, 9, taken])

@@ -10,7 +10,6 @@ difference that no test saw. Mutants that behave as the code does are listed, wi
 import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,8 +29,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
 from tests.mutants.operators import RemoveStatement, is_silent
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.scratch import ROOT, changed, copy_checkout, run_tests
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "stir": ("voice_dpki/stir/*.py", ("tests/stir",)),
@@ -82,7 +80,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="voice-dpki-mutants-") as folder:
         trees = SimpleQueue[Path]()
         for number in range(args.workers):
-            trees.put(_copy(Path(folder) / str(number)))
+            trees.put(copy_checkout(Path(folder) / str(number)))
         for package in args.packages or PACKAGES:
             failed |= _campaign(package, args, trees) > args.allowed
     return int(failed)
@@ -144,42 +142,15 @@ def _operators() -> dict[str, Any]:
 _OPERATORS: dict[str, Any] = {}
 
 
-def _copy(target: Path) -> Path:
-    """Copy what git tracks, so that several mutants can be tried at a time and the checkout stays as it is."""
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
-    return target
-
-
 def _is_killed(mutant: Mutant, tests: Sequence[str], trees: "SimpleQueue[Path]") -> bool:
     tree = trees.get()
-    path = tree / mutant.path
-    original = path.read_text()
     try:
-        path.write_text(mutant.code)
-        return not _passes(tree, tests)
-    finally:
-        path.write_text(original)
-        trees.put(tree)
-
-
-def _passes(tree: Path, tests: Sequence[str]) -> bool:
-    # No bytecode is kept: a file that is changed twice in one second to the same size would be taken for unchanged.
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    try:
-        ended = subprocess.run(
-            command, cwd=tree, env=environment, check=False, capture_output=True, timeout=LONGEST_S
-        )
+        with changed(tree / mutant.path, mutant.code):
+            return run_tests(tree, "-x", *tests, longest_s=LONGEST_S).returncode != 0
     except subprocess.TimeoutExpired:
-        return False
-    return ended.returncode == 0
+        return True
+    finally:
+        trees.put(tree)
 
 
 def _equivalent() -> set[tuple[str, str]]:

@@ -24,6 +24,15 @@ def test_what_matters_is_read_and_all_is_kept() -> None:
     assert sdp.audio.rtpmaps == (RtpMap(96, "opus/48000/2", "useinbandfec=1"), RtpMap(0, "PCMU/8000"))
 
 
+def test_key_management_of_the_section_overrides_that_of_the_session() -> None:
+    """RFC 4567 §3.1."""
+    own = b"a=key-mgmt:mikey BBBB\r\n"
+    assert SessionDescription.parse(OFFER).audio_key_mgmt == ("mikey BBBB",)
+    assert SessionDescription.parse(OFFER.replace(own, b"")).audio_key_mgmt == ("mikey AQAF",)
+    elsewhere = SessionDescription.parse(OFFER.replace(own, b"") + own)
+    assert elsewhere.audio_key_mgmt == ("mikey AQAF",), "the video's is not for the audio"
+
+
 def test_lines_may_end_in_a_bare_line_feed() -> None:
     assert SessionDescription.parse(OFFER.replace(b"\r\n", b"\n")).serialize() == OFFER
 

@@ -148,6 +148,14 @@ def test_a_stale_date(operator, verifier, offset_s):
     refused(verifier, call, operator.record, Step.TIME, "61 s")
 
 
+@pytest.mark.parametrize("offset_s", [-61, 61])
+def test_a_stale_iat(operator, verifier, offset_s):
+    """The Date of the request is fresh: an old signature was put into a new call, or one made for later."""
+    call = replace(operator.call(iat_s=NOW_S + offset_s), time_s=NOW_S)
+    verdict = refused(verifier, call, operator.record, Step.IAT, "61 s")
+    assert verdict.reasoncode == 403
+
+
 @pytest.mark.parametrize("offset_s", [-60, 60])
 def test_a_date_at_the_edge_is_fresh(operator, verifier, offset_s):
     assert verifier.verify(operator.call(iat_s=NOW_S + offset_s), operator.record).verstat is Verstat.PASSED
@@ -162,6 +170,27 @@ def test_a_signature_cut_from_one_call_and_pasted_into_another(operator, verifie
 def test_a_call_to_one_of_several_signed_destinations(operator, verifier):
     call = operator.call(dest=Destinations((Tn("442079460001"), Tn("442079460099"))))
     assert verifier.verify(replace(call, dest=OTHER), operator.record).verstat is Verstat.PASSED
+
+
+OF_THE_INTERFACE = {
+    "E3 E15": {(403, Verstat.NONE)},
+    "E4 E5 E13 E14 E16 E19": {(438, Verstat.NONE)},
+    "E6 E7 E8 E10": {(436, Verstat.NONE)},
+    "E9": {(436, Verstat.NONE), (438, Verstat.NONE)},
+    "E11 E12": {(437, Verstat.NONE)},
+    "E17": {(437, Verstat.FAILED), (437, Verstat.NONE)},
+    "E18": {(438, Verstat.FAILED)},
+}
+"""Reason code and verstat of the steps of ATIS-1000082, as its clients know them; those from E20 on are our own."""
+
+
+def test_reason_codes_and_verstats_are_those_of_the_interface():
+    found = {}
+    for step in Step:
+        found.setdefault(step.label.partition(" ")[0], set()).add((step.reasoncode, step.verstat))
+    ours = {number for number in found if int(number[1:]) >= 20}
+    told = {number: results for numbers, results in OF_THE_INTERFACE.items() for number in numbers.split()}
+    assert {number: found[number] for number in found.keys() - ours} == told
 
 
 # What the ledger says of the signer.

@@ -26,7 +26,7 @@ from voice_dpki.ikev2.payloads import (
     SecurityAssociation,
 )
 from voice_dpki.ikev2.proposals import chosen, offer
-from voice_dpki.ikev2.reading import check_not_refused, only, peer_error, refused_by_peer
+from voice_dpki.ikev2.reading import check_critical, check_not_refused, only, peer_error, refused_by_peer
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, Group, NotifyType, Protocol
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.standing import StandingSa
@@ -142,6 +142,7 @@ class Initiator(StandingSa):
         )
 
     def _init_answered(self, message: Message, path: Path, now_s: float) -> None:
+        check_critical(message.payloads)
         cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
         if cookie is not None or group is not None:
             changed = self._with_cookie(cookie) if cookie is not None else self._with_group(group)

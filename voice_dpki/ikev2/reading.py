@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from voice_dpki.ikev2.failures import Failure, IkeError
-from voice_dpki.ikev2.payloads import Notify, Payload
+from voice_dpki.ikev2.payloads import Notify, Payload, Unknown
 from voice_dpki.ikev2.registry import FIRST_STATUS, NotifyType, name_of
 
 P = TypeVar("P")
@@ -16,6 +16,13 @@ def only(payloads: Sequence[Payload], kind: type[P]) -> P:
     if len(found) != 1:
         raise IkeError(Failure.PAYLOADS, f"the message has {len(found)} {kind.__name__} payloads, and needs one")
     return found[0]
+
+
+def check_critical(payloads: Sequence[Payload]) -> None:
+    """Check that no payload is both critical and unknown (§2.5); raises IkeError with the type of the first."""
+    for each in payloads:
+        if isinstance(each, Unknown) and each.critical:
+            raise IkeError(Failure.CRITICAL_PAYLOAD, "a critical payload is not known", data=bytes((each.kind,)))
 
 
 def peer_error(payloads: Sequence[Payload]) -> Notify | None:

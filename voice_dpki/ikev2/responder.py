@@ -44,7 +44,7 @@ from voice_dpki.ikev2.payloads import (
     SecurityAssociation,
 )
 from voice_dpki.ikev2.proposals import IkeSuite, choose
-from voice_dpki.ikev2.reading import only
+from voice_dpki.ikev2.reading import check_critical, only
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, NotifyType, Protocol
 from voice_dpki.ikev2.rekey import new_ike_spi
 from voice_dpki.ikev2.sa import Party, Settings
@@ -352,6 +352,7 @@ class Responder:
             self._answer_clear(header, Notify(error.notify, error.data), path)
 
     def _take_init(self, message: Message, path: Path, now_s: float) -> None:
+        check_critical(message.payloads)
         nonce = only(message.payloads, Nonce).value
         if not self._cookie_holds(message, nonce, path, now_s):
             cookie = self._cookies.make(nonce, path.remote.host, message.header.spi_i, now_s)

@@ -35,12 +35,11 @@ from voice_dpki.ikev2.payloads import (
     Identification,
     Notify,
     Payload,
-    Unknown,
     notify_named,
 )
 from voice_dpki.ikev2.proposals import ESP_SUITES, IKE_SUITES, EspSuite, IkeSuite
 from voice_dpki.ikev2.protect import FRAGMENT_BYTES, Opener, seal
-from voice_dpki.ikev2.reading import only
+from voice_dpki.ikev2.reading import check_critical, only
 from voice_dpki.ikev2.registry import (
     INTEGRITY_INFO,
     LEDGER_ANSWER,
@@ -209,13 +208,13 @@ class IkeSa(ABC):
         if payloads is None:
             return
         self.path = path
-        critical = next((each for each in payloads if isinstance(each, Unknown) and each.critical), None)
-        if critical is not None:
-            refusal = Notify(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, bytes((critical.kind,)))
-            self._answer(message.header.exchange, (refusal,))
-            self._refuse_unreadable(IkeError(Failure.CRITICAL_PAYLOAD, "a critical payload is not known"))
-            return
-        self._handle_request(message, payloads, now_s)
+        try:
+            check_critical(payloads)
+        except IkeError as error:
+            self._answer(message.header.exchange, (Notify(error.notify, error.data),))
+            self._refuse_unreadable(error)
+        else:
+            self._handle_request(message, payloads, now_s)
 
     def _receive_response(self, message: Message, now_s: float) -> None:
         if message.header.message_id != self._requests.waiting_for:
@@ -225,6 +224,11 @@ class IkeSa(ABC):
         if payloads is None:
             return
         self._requests.answered()
+        try:
+            check_critical(payloads)
+        except IkeError as error:
+            self._fail(error)
+            return
         then, self._then = self._then, None
         if then is not None:
             then(payloads, now_s)

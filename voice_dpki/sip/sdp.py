@@ -150,6 +150,14 @@ class SessionDescription:
         return tuple(value for lines in levels for value in _attributes(lines, KEY_MGMT))
 
     @property
+    def audio_key_mgmt(self) -> tuple[str, ...]:
+        """The values of a=key-mgmt that apply to the audio: the section's own, else the session's (RFC 4567 §3.1).
+
+        Raises MalformedError if there is no audio.
+        """
+        return self.audio.attributes(KEY_MGMT) or self.attributes(KEY_MGMT)
+
+    @property
     def audio(self) -> Media:
         """The first audio section that is not refused (port 0); raises MalformedError if there is none."""
         for media in self.media:
