@@ -31,7 +31,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -161,9 +161,8 @@ def stock_gateway(path: Path, count: int) -> Iterator[Side]:
     for device in identities:
         device.certificate = authority.issue(device)
     with link() as names:
-        side = Side(
-            *(Charon(names[name], path / name, None, threads=64) for name in ("gateway", "device")), identities
-        )
+        ends = [Charon(names[name], path / name, None, threads=64) for name in ("gateway", "device")]
+        side = Side(ends[0], ends[1], identities)
         try:
             side.start(Identity(GATEWAY, "Operator A"))
             side.gateway.load_ca(authority.certificate)
@@ -224,7 +223,14 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device.name)])
         return self._sign(subject, device.key.private_key.public_key(), [x509.DNSName(device.name)], ca=False)
 
-    def _sign(self, subject: x509.Name, key: object, names: Sequence[x509.DNSName], *, ca: bool) -> bytes:
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        names: Sequence[x509.DNSName],
+        *,
+        ca: bool,
+    ) -> bytes:
         now, hour = datetime.now(UTC), timedelta(hours=1)
         builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
         builder = builder.not_valid_before(now - hour).not_valid_after(now + hour)

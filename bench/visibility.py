@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -89,7 +90,9 @@ class Change:
 def start(testbed: Testbed) -> None:
     """Start each operator's validator, ledger node and verification server."""
     site = testbed.site
-    configs = {name: sections for name, sections in service_configs(site).items() if name.startswith("validator-")}
+    configs: dict[str, dict[str, Any]] = {
+        name: sections for name, sections in service_configs(site).items() if name.startswith("validator-")
+    }
     for sections in configs.values():
         sections["cometbft"]["heartbeat_s"] = HEARTBEAT_S
     for operator in FEDERATION:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import httpx
 import msgspec
@@ -67,7 +68,7 @@ class Processes:
         self._nodes = nodes
         self._running: dict[str, Running] = {}
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> Self:
         """Start all nodes."""
         for node in self._nodes:
             self.start(node)

@@ -26,13 +26,14 @@ def main(count: int, sources: list[str], targets: list[str]) -> None:
     told_s = time.monotonic()
     while True:
         for key, events in waiting.select(timeout=0.2):
-            number = key.data
-            if events & selectors.EVENT_WRITE and alive(key.fileobj):
+            number, sock = key.data, key.fileobj
+            assert isinstance(sock, socket.socket)
+            if events & selectors.EVENT_WRITE and alive(sock):
                 held.add(number)
-                waiting.modify(key.fileobj, selectors.EVENT_READ, number)
-            elif ended(key.fileobj):
-                waiting.unregister(key.fileobj)
-                key.fileobj.close()
+                waiting.modify(sock, selectors.EVENT_READ, number)
+            elif ended(sock):
+                waiting.unregister(sock)
+                sock.close()
                 held.discard(number)
                 begin(waiting, wanted, number)
         if time.monotonic() - told_s > 1:

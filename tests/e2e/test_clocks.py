@@ -47,7 +47,7 @@ class ClockTestbed(Testbed):
         return httpx.post(f"http://{self.addresses[actor]}{path}", json=body, headers=headers, trust_env=False)
 
     def sign(self) -> httpx.Response:
-        request = {"attest": "A", "orig": {"tn": str(CALLER)}, "dest": {"tn": [str(CALLEE)]}}
+        request: dict[str, object] = {"attest": "A", "orig": {"tn": str(CALLER)}, "dest": {"tn": [str(CALLEE)]}}
         request |= {"iat": int(time.time()), "origid": str(uuid.uuid4())}
         return self.post("authn-a", SIGNING_PATH, "sign-a.token", {"signingRequest": request})
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ async def test_a_follower_refuses_other_evidence_until_the_right_one_comes(
                 path.tell(convicting.height, lie)
                 # One request may be on its way with what was told before.
                 refused = await counter(follower, REFUSED) + 2
-                await until(lambda refused=refused: has_refused(follower, refused), f"{lie.__name__} is refused")
+                await until(partial(has_refused, follower, refused), f"{lie.__name__} is refused")
                 info = await node_info(follower)
                 assert info is not None
                 assert info.height < convicting.height

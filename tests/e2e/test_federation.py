@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,20 @@ from ledger_node.command import federation
 from ledger_node.command.federation import Processes, agree, node_info
 from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
 from ledger_node.make.join import join
+from tests.present import present
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.members import Member, MemberKind
-from voice_dpki.ledger.proposals import ProposalState, SetMember, SetStatus, encode_change, proposal_id, proposal_of
+from voice_dpki.ledger.proposals import (
+    Change,
+    ProposalState,
+    SetMember,
+    SetStatus,
+    encode_change,
+    proposal_id,
+    proposal_of,
+)
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import Replica
 from voice_dpki.ledger.transactions import (
@@ -124,7 +134,10 @@ async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
     lived, statuses = lifecycle(genesis.chain_id, nodes)
     decided, states = governance(genesis.chain_id, nodes, next(iter(statuses)), keys)
     also, beside = (certificate(nodes[0], name) for name in ("in both", "in one"))
-    both = [Submit(genesis.chain_id, "Operator A", also), Batch(genesis.chain_id, "Operator A", (also, beside))]
+    both: list[Submit | Batch] = [
+        Submit(genesis.chain_id, "Operator A", also),
+        Batch(genesis.chain_id, "Operator A", (also, beside)),
+    ]
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         for body in (*lived, *decided):
             answer = await hand_over(client, nodes[0], endorse(body, [keys[body.by]]))
@@ -140,8 +153,8 @@ async def test_the_state_machine_alone_comes_to_the_same_app_hashes(
         for executed in replica.take(block).executed:
             state.commit(executed.outcome)
     assert replica.app_hash.hex() == app_hash
-    assert {digest: state.record(digest).status for digest in statuses} == statuses
-    assert {identity: proposal_of(state, identity).state for identity in states} == states
+    assert {digest: present(state.record(digest)).status for digest in statuses} == statuses
+    assert {identity: present(proposal_of(state, identity)).state for identity in states} == states
 
 
 async def hand_over(client: httpx.AsyncClient, node: OperatorNode, raw: bytes) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def governance(
     vendors = [
         Member(name, MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,)) for name in ("V", "W")
     ]
-    changes = [
+    changes: list[Change] = [
         SetStatus((digest,), CertStatus.REVOKED, "keyCompromise"),
         *(SetMember(each, None) for each in vendors),
     ]
@@ -256,10 +269,10 @@ async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genes
             victim, others = nodes[kill % 4], [node for number, node in enumerate(nodes) if number != kill % 4]
             processes.kill(victim)
             before = len(acknowledged)
-            await reaches(lambda before=before: more(acknowledged, before + 20), "the others record certificates")
+            await reaches(partial(more, acknowledged, before + 20), "the others record certificates")
             processes.start(victim)
-            height = (await node_info(others[0])).height
-            await reaches(lambda victim=victim, height=height: at(victim, height), "it has caught up")
+            height = present(await node_info(others[0])).height
+            await reaches(partial(at, victim, height), "it has caught up")
     await agree(nodes)
     assert [await lost(node, genesis, acknowledged) for node in nodes] == [0] * len(nodes)
     return len(acknowledged)
@@ -293,12 +306,13 @@ async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
     processes.kill(nodes[2])
     processes.kill(nodes[3])
     assert not await submit(nodes[0], late, timeout_s=3)
-    height = (await node_info(nodes[0])).height
+    height = present(await node_info(nodes[0])).height
     for node in nodes[:2]:
         assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
         info = await node_info(node)
+        assert info is not None
         assert info.height <= height + 1
-        assert info.age_s > 2, "it says how old its answers are"
+        assert present(info.age_s) > 2, "it says how old its answers are"
     for node in nodes[2:]:
         processes.start(node)
     await reaches(lambda: submit(nodes[0], late, timeout_s=5), "the certificate is recorded after all")
@@ -336,7 +350,7 @@ async def test_a_node_joins_by_state_sync(
     await agree(nodes)
     old, new = certificate(nodes[0], "before the snapshot"), certificate(nodes[1], "after it joined")
     assert await submit(nodes[0], old)
-    first = (await node_info(nodes[0])).height
+    first = present(await node_info(nodes[0])).height
     async with load(nodes[1:2]):
         await reaches(lambda: at(nodes[0], first + 2 * SNAPSHOT_BLOCKS), "there is a snapshot")
     made = join(
@@ -369,7 +383,7 @@ async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_ro
         await reaches(lambda: has_cometbft(processes, node), "CometBFT is started")
         pids = processes.pids(node)
         os.kill(next(filter(_is_cometbft, pids)) if end_child else pids[0], 9)
-        await reaches(lambda pids=pids: _gone(processes, pids), "all its processes have ended")
+        await reaches(partial(_gone, processes, pids), "all its processes have ended")
         processes.start(node)
         await reaches(lambda: answers(node), "it is back")
     await agree(nodes)

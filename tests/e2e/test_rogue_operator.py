@@ -9,7 +9,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from ledger_node.command.config import read_validator_key
 from ledger_node.command.federation import Processes, agree, node_info
 from ledger_node.command.federation_folder import OperatorNode, provision
 from ledger_node.order.engine import signers_of
+from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.block import sign_commit
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.header import ABSENT, SignedHeader, Validator, ValidatorSet
+from voice_dpki.ledger.kind import Endorsement
 from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.proposals import (
@@ -43,7 +47,6 @@ from voice_dpki.ledger.transactions import (
     Batch,
     Body,
     ChangeStatus,
-    Endorsement,
     OwnerStatus,
     Propose,
     Renew,
@@ -117,7 +120,7 @@ class Federation:
 
     async def reach(self, height: int) -> None:
         for node in self.nodes:
-            await reaches(lambda node=node: _executed(node, height), "all nodes have the block")
+            await reaches(partial(_executed, node, height), "all nodes have the block")
 
     async def refused(self, raw: bytes) -> str:
         """Hand a transaction to all nodes, which must refuse it alike; returns the refusal's name."""
@@ -279,12 +282,15 @@ async def test_it_cannot_replay(federation: Federation) -> None:
 
 async def test_it_cannot_decide_alone(federation: Federation) -> None:
     """Not about another's numbers, domains and membership, nor with a member that it admits to vote for it."""
-    mine, theirs = federation.genesis.member(ROGUE), federation.genesis.member(A)
+    mine, theirs = present(federation.genesis.member(ROGUE)), present(federation.genesis.member(A))
     for grab, why in (
         (replace(mine, ranges=(*mine.ranges, TnRange(Tn(NUMBER), 10))), "range-taken"),
         (replace(mine, domains=(*mine.domains, "sub.a.example")), "domain-taken"),
         (replace(mine, validators=(*mine.validators, *theirs.validators)), "validator-taken"),
-        (replace(mine, endorsing_keys=(*mine.endorsing_keys, *theirs.endorsing_keys)), "endorsing-key-taken"),
+        (
+            replace(mine, endorsing_keys=(*mine.endorsing_keys, *theirs.endorsing_keys)),
+            "endorsing-key-taken",
+        ),
     ):
         assert await federation.refused(federation.proposal(SetMember(grab, 0))) == why
     puppet = Member("Puppet", MemberKind.OPERATOR, endorsing_keys=(generate_es256().public_key_der,))
@@ -362,9 +368,7 @@ async def chain(federation: Federation) -> Chain:
     await federation.accepted(federation.submission(federation.certificate(A), A))
     heights = (1, 2, 3, 4, 5)
     blocks = {
-        height: await federation.ask(
-            federation.nodes[height % 4], lambda client, height=height: client.light_block(height)
-        )
+        height: await federation.ask(federation.nodes[height % 4], methodcaller("light_block", height))
         for height in heights
     }
     return Chain(federation.genesis, blocks, federation.validator_key)

@@ -1,8 +1,9 @@
 """Calls through a session border controller that rewrites addresses: there a signature can cover key-mgmt alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,9 @@ class Bordered(Testbed):
 
     __test__ = False
 
-    def start_program(self, actor: str, module: str, arguments: Sequence[str], sections: dict) -> Running:
+    def start_program(
+        self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, Any]
+    ) -> Running:
         if actor == "path":
             module, arguments = "tests.sbc", (module, *arguments)
         return super().start_program(actor, module, arguments, sections)

@@ -20,6 +20,7 @@ import pytest
 from ledger_node.command.federation import agree, node_info
 from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
 from tests.interop.strongswan.world import inside
+from voice_dpki.stage.processes import Program
 
 from .operators import answers, at, certificate, reaches, require_cometbft, submit
 from .test_partition import NAME, NETWORK, InNamespaces, Network, ip
@@ -182,8 +183,11 @@ async def test_of_two_validators_behind_one_address_only_one_is_connected_unless
 class OnThreeMachines(InNamespaces):
     """Starts the fourth node where the third is."""
 
-    def command(self, node: OperatorNode) -> list[str]:
-        return [f"{NAME}-3" if each == f"{NAME}-4" else each for each in super().command(node)]
+    def program(self, node: OperatorNode) -> Program:
+        program = super().program(node)
+        return replace(
+            program, within=tuple(f"{NAME}-3" if each == f"{NAME}-4" else each for each in program.within)
+        )
 
 
 def move_to_third(nodes: Sequence[OperatorNode], admitted: Path) -> list[OperatorNode]:

@@ -8,12 +8,15 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger_node.command.federation import Processes, agree, node_info
 from ledger_node.command.federation_folder import OperatorNode, provision
+from tests.present import present
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.stage.processes import Program
 
@@ -84,7 +87,8 @@ def earlier(tmp_path: Path) -> Path | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
-        archive.extractall(tmp_path / "earlier", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(tmp_path / "earlier", **options)
     where = [*within(tmp_path / "earlier"), sys.executable, "-c", "import ledger_node; print(ledger_node.__file__)"]
     assert subprocess.check_output(where, text=True).startswith(str(tmp_path / "earlier")), "its code is what runs"
     return tmp_path / "earlier"
@@ -103,13 +107,13 @@ async def test_validators_are_upgraded_one_by_one_under_load(
         async with load(nodes) as acknowledged:
             for number, node in enumerate(nodes):
                 count = len(acknowledged)
-                await reaches(lambda count=count: more(acknowledged, count + MEANWHILE), "all record certificates")
+                await reaches(partial(more, acknowledged, count + MEANWHILE), "all record certificates")
                 assert await processes.stop(node) == 0
                 count = len(acknowledged)
-                await reaches(lambda count=count: more(acknowledged, count + MEANWHILE), "the others go on")
+                await reaches(partial(more, acknowledged, count + MEANWHILE), "the others go on")
                 processes.upgrade(node)
-                height = (await node_info(nodes[number - 1])).height
-                await reaches(lambda node=node, height=height: at(node, height), "it has caught up")
+                height = present(await node_info(nodes[number - 1])).height
+                await reaches(partial(at, node, height), "it has caught up")
             count = len(acknowledged)
             await reaches(lambda: more(acknowledged, count + MEANWHILE), "all record certificates in this version")
         await agree(nodes)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.ikev2.crypto import NONCE_BYTES
 from voice_dpki.ikev2.events import ChildClosed, ChildRekeyed, Closed, Datagram, Established, Rekeyed
 from voice_dpki.ikev2.message import describe
@@ -100,7 +101,7 @@ def test_every_suite(new_wire: NewWire, suite: Any, group: Group) -> None:
         sa.rekey_child(next(iter(sa.children)), wire.now_s)
         settle(wire)
         in_step(wire)
-    assert at(wire, "device").keys.suite == IkeSuite(suite, group)
+    assert present(at(wire, "device").keys).suite == IkeSuite(suite, group)
 
 
 def test_again_and_again_over_lost_messages(new_wire: NewWire) -> None:
@@ -377,7 +378,7 @@ def test_child_that_was_lost_is_made_anew(wire: Wire) -> None:
 def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
     wire.start().wait(2)
     old = at(wire, "device")
-    payloads = IkeOffer.make(old.keys.suite, CountingRandom("x")).payloads()
+    payloads = IkeOffer.make(present(old.keys).suite, CountingRandom("x")).payloads()
     old._ask(ExchangeType.CREATE_CHILD_SA, payloads, wire.now_s, lambda *_: None)
     wire.run()
     assert ask(wire, *payloads).payloads == ("N(TEMPORARY_FAILURE)",)
@@ -414,7 +415,7 @@ def test_something_is_missing(wire: Wire, drop: str, answer: str) -> None:
     payloads = ChildOffer.make(held, Group.ECP_256, CountingRandom("x")).payloads()
     assert ask(wire, *(each for each in payloads if describe((each,)) != (drop,))).payloads == (answer,)
     if drop != "TSi":
-        payloads = IkeOffer.make(at(wire, "device").keys.suite, CountingRandom("x")).payloads()
+        payloads = IkeOffer.make(present(at(wire, "device").keys).suite, CountingRandom("x")).payloads()
         assert ask(wire, *(each for each in payloads if describe((each,)) != (drop,))).payloads == (answer,)
     in_step(wire)
 
@@ -473,7 +474,7 @@ def test_algorithms_selectors_and_spis_that_do_not_fit(wire: Wire) -> None:
     good = offer(suites, Protocol.ESP, b"1234")
     assert ask(wire, rekeyed, good, nonce, *swapped).payloads == ("N(TS_UNACCEPTABLE)",)
     without_spi = offer((IkeSuite(GCM_128, Group.ECP_256),), Protocol.IKE, b"")
-    exchange = IkeOffer.make(at(wire, "device").keys.suite, CountingRandom("x")).payloads()[2]
+    exchange = IkeOffer.make(present(at(wire, "device").keys).suite, CountingRandom("x")).payloads()[2]
     assert ask(wire, without_spi, nonce, exchange).payloads == ("N(INVALID_SYNTAX)",)
     in_step(wire)
     assert ask(wire, rekeyed, good, nonce, *ts).payloads == ("SA", "Nonce", "TSi", "TSr")

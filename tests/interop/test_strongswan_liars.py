@@ -3,10 +3,12 @@
 import random
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.present import present
 from voice_dpki.ikev2.identity import fqdn
 from voice_dpki.ikev2.payloads import Certificate, Identification, Notify, Payload
 from voice_dpki.ikev2.registry import INTEGRITY_INFO, IdType
@@ -147,8 +149,8 @@ def test_malformed_certificates(site: Site, device: LyingDevice) -> None:
         device.attach(known, certificate=swollen)
     known = site.identity()
     for encoding in (0, 1, 7, 12, 13, 201, 255):
-        device.attach(known, alter=lambda payloads, encoding=encoding: with_encoding(payloads, encoding))
-    assert site.charons["gateway"].process.poll() is None
+        device.attach(known, alter=partial(with_encoding, encoding=encoding))
+    assert present(site.charons["gateway"].process).poll() is None
 
 
 def with_encoding(payloads: tuple[Payload, ...], encoding: int) -> tuple[Payload, ...]:
@@ -160,7 +162,7 @@ def with_encoding(payloads: tuple[Payload, ...], encoding: int) -> tuple[Payload
 def test_fuzzing_what_the_plugin_reads(environment: dict[str, str], tmp_path: Path, site: Site) -> None:
     (tmp_path / "sample.der").write_bytes(site.identity().certificate)
     for seed in range(2):
-        command = [SANITIZED / "fuzz", str(seed), str(FUZZ_ROUNDS), tmp_path / "sample.der"]
+        command: list[str | Path] = [SANITIZED / "fuzz", str(seed), str(FUZZ_ROUNDS), tmp_path / "sample.der"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         messages, certificates, answers = map(int, done.stdout.split())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_python_device_and_a_strongswan_gateway_rekey(site: Site, who: str, pfs:
     esp = "aes128gcm16-ecp256" if pfs else "aes128gcm16"
     times = {"rekey_time": "2s", "rand_time": "0s", "life_time": "6s"}
     child = {"local_ts": ["10.8.0.0/24"], "esp_proposals": [esp]}
-    options = {"children": {"child": child | (times if who != "device" else {})}}
+    options: dict[str, Any] = {"children": {"child": child | (times if who != "device" else {})}}
     options |= {"rekey_time": "3s", "rand_time": "0s", "over_time": "3s"} if who != "device" else {}
     top = "" if who == "gateway" else LIFETIME
     since = len(gateway.log())
@@ -149,7 +150,10 @@ def test_strongswan_device_at_a_python_gateway(site: Site) -> None:
 @pytest.mark.parametrize(("who", "pfs"), [("device", False), ("device", True), ("gateway", True), ("both", False)])
 def test_strongswan_device_and_a_python_gateway_rekey(site: Site, who: str, pfs: bool) -> None:
     charon, device = site.charons["device"], site.recorded()
-    child = {"remote_ts": ["10.8.0.0/24"], "esp_proposals": ["aes128gcm16-ecp256" if pfs else "aes128gcm16"]}
+    child: dict[str, Any] = {
+        "remote_ts": ["10.8.0.0/24"],
+        "esp_proposals": ["aes128gcm16-ecp256" if pfs else "aes128gcm16"],
+    }
     times = {}
     if who != "gateway":
         child |= {"rekey_time": "2s", "rand_time": "0s", "life_time": "6s"}

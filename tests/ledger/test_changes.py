@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.present import present
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answers import Resolution
@@ -113,12 +114,16 @@ def test_any_bytes(data: bytes) -> None:
 DIGESTS = [CertDigest(number(seed)) for seed in range(8)]
 
 
+def _same(names: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return dict.fromkeys(names, value)
+
+
 BLANK = Header(
     chain_id="",
     height=0,
     time_ns=0,
     last_block_id=None,  # type: ignore[arg-type]
-    **dict.fromkeys(
+    **_same(
         (
             "last_commit_hash",
             "data_hash",
@@ -176,13 +181,13 @@ def test_what_nothing_touched_holds_at_the_newest_header() -> None:
     assert (found.height, found.time_s, found.age_s, found.certificate) == (9, 9.0, 3.0, b"der")
     assert holdings.get(DIGESTS[1], 12.0) is None
     assert holdings.advance(at(10), frozenset()) == []
-    assert holdings.get(DIGESTS[0], 12.0).age_s == 2.0
+    assert present(holdings.get(DIGESTS[0], 12.0)).age_s == 2.0
 
 
 def test_the_status_is_that_of_now() -> None:
     holdings = holding(5, resolution(DIGESTS[0], 5))
-    assert holdings.get(DIGESTS[0], 99.0).status is CertStatus.VALID
-    assert holdings.get(DIGESTS[0], 101.0).status is CertStatus.EXPIRED
+    assert present(holdings.get(DIGESTS[0], 99.0)).status is CertStatus.VALID
+    assert present(holdings.get(DIGESTS[0], 101.0)).status is CertStatus.EXPIRED
 
 
 def test_a_change_of_the_member_drops_its_certificates() -> None:
@@ -194,7 +199,7 @@ def test_a_change_of_the_member_drops_its_certificates() -> None:
 def test_where_the_changes_are_not_known_all_is_dropped_that_is_not_newer() -> None:
     holdings = holding(5, resolution(DIGESTS[0], 5), resolution(DIGESTS[1], 7))
     assert digests(holdings.advance(at(7), None)) == [DIGESTS[0]]
-    assert holdings.get(DIGESTS[1], 8.0).height == 7
+    assert present(holdings.get(DIGESTS[1], 8.0)).height == 7
 
 
 def test_what_was_proved_by_an_older_header_is_not_held() -> None:
@@ -208,7 +213,7 @@ def test_what_was_proved_by_a_newer_header_waits_for_it() -> None:
     """It knows of the changes up to its own header: they do not drop it, a jump over its header does."""
     for to, kept in ((6, True), (7, True), (8, False)):
         holdings = holding(5, resolution(DIGESTS[0], 7))
-        assert holdings.get(DIGESTS[0], 7.0).height == 7
+        assert present(holdings.get(DIGESTS[0], 7.0)).height == 7
         dropped = holdings.advance(at(to), frozenset({DIGESTS[0]} if to < 8 else ()))
         assert (dropped == []) is kept
     holdings = holding(5, resolution(DIGESTS[0], 7))
@@ -220,10 +225,10 @@ def test_an_older_answer_does_not_replace_a_newer_one_that_is_ahead() -> None:
     """Two inquiries may be answered out of order: here the revocation at 7 arrives first."""
     revoked = resolution(DIGESTS[0], 7, "B")
     holdings = holding(5, revoked, resolution(DIGESTS[0], 6))
-    assert holdings.get(DIGESTS[0], 7.0).height == 7
-    assert holdings.get(DIGESTS[0], 7.0).record == revoked.record
+    assert present(holdings.get(DIGESTS[0], 7.0)).height == 7
+    assert present(holdings.get(DIGESTS[0], 7.0)).record == revoked.record
     holdings.advance(at(6), frozenset())
-    assert holdings.get(DIGESTS[0], 7.0).height == 7
+    assert present(holdings.get(DIGESTS[0], 7.0)).height == 7
 
 
 def test_after_clearing_nothing_is_held() -> None:

@@ -103,7 +103,14 @@ def prepare(python: str, folder: Path) -> str:
     """Make a virtual environment with the packages at the versions of `constraints.txt`; returns its Python."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     made = str(folder / "bin" / "python")
-    options = ["--quiet", "--disable-pip-version-check", "--retries", "1", "--constraint", ROOT / "constraints.txt"]
+    options = [
+        "--quiet",
+        "--disable-pip-version-check",
+        "--retries",
+        "1",
+        "--constraint",
+        str(ROOT / "constraints.txt"),
+    ]
     done = subprocess.run([made, "-m", "pip", "install", *options, *PACKAGES], capture_output=True, text=True)
     if done.returncode and "connection" in done.stderr.lower():
         pytest.skip("pip does not reach the package index")

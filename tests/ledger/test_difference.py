@@ -59,9 +59,9 @@ def test_no_leaf_can_be_left_out_added_or_changed(digits: str) -> None:
     for index in range(len(proof.siblings)):
         siblings = list(proof.siblings)
         siblings[index] = number(9)
-        for lie in (siblings, siblings[:index]):
+        for beside in (siblings, siblings[:index]):
             with pytest.raises(ProofError):
-                verify_prefix(root, prefix, PrefixProof(tuple(lie), proof.leaves))
+                verify_prefix(root, prefix, PrefixProof(tuple(beside), proof.leaves))
 
 
 def test_a_subtree_cannot_be_passed_off_as_a_leaf_above_the_prefix() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.ledger import expiry, names, tree
 from voice_dpki.ledger.owners import owner_of
 from voice_dpki.ledger.proof import verify_absence
@@ -45,9 +46,9 @@ def test_a_certificate_stays_for_the_window_and_then_is_proved_absent(federation
     der = federation.certificate(key=key, not_after_s=END_S)
     digest = digest_of(der)
     execute(state, federation.submission(der), federation.change(digest, "revoked", 0, reason="keyCompromise"))
-    key_id = state.record(digest).key_id
+    key_id = present(state.record(digest)).key_id
     execute(state, time_s=DUE_S - 1)
-    assert state.record(digest).status is CertStatus.REVOKED, "what was revoked shows it to the end"
+    assert present(state.record(digest)).status is CertStatus.REVOKED, "what was revoked shows it to the end"
     assert expiry.pruned_before(state) <= END_S
     outcome = execute(state, time_s=DUE_S)
     assert expiry.pruned_before(state) > END_S
@@ -89,7 +90,7 @@ def test_a_block_removes_a_bounded_number(
 
 def test_days_without_certificates_are_passed_over_in_steps(federation: Any, state: MemoryState) -> None:
     far_s = START_S + 1000 * DAY_S
-    steps = []
+    steps: list[int] = []
     while not steps or steps[-1] < far_s - 8 * DAY_S:
         execute(state, time_s=far_s)
         steps.append(expiry.pruned_before(state))

@@ -525,16 +525,17 @@ def signed_as(named: Header, voted: Header) -> Commit:
 # Long ways
 
 
-def approach(client: LightClient, chain: Chain, height: int, lie: Callable[[LightBlock], LightBlock] = lambda b: b):
+def approach(
+    client: LightClient, chain: Chain, height: int, lie: Callable[[LightBlock], LightBlock] = lambda b: b
+) -> list[int]:
     """Drive a client to a height; returns the heights that it asked for."""
     asked: list[int] = []
     way = client.approach(chain.blocks[height - 1], float(len(chain.blocks)))
-    answer = None
     try:
+        at = next(way)
         while True:
-            at = way.send(answer)
             asked.append(at)
-            answer = lie(LightBlock(chain.blocks[at - 1], chain.validators(at)))
+            at = way.send(lie(LightBlock(chain.blocks[at - 1], chain.validators(at))))
     except StopIteration as done:
         header = done.value
     assert header == chain.blocks[height - 1].header
@@ -581,6 +582,7 @@ def test_a_light_block_is_read_as_it_was_written() -> None:
     text = json.dumps(block.to_json())
     assert LightBlock.from_json(json.loads(text)) == block
     assert TrustPoint.at(block.signed_header, block.validators).light_block == block
+    bad: object
     for bad in (None, [], {}, {"signed_header": block.signed_header.to_json(), "validators": []}):
         with pytest.raises(MalformedError):
             LightBlock.from_json(bad)

@@ -27,7 +27,21 @@ RECORD = CertRecord(
     Authority.OWNER,
     DIGEST,
 )
-PARTS = ["certificate", "valid", "Operator A", 1000, 2000, 3, 4, 1, "unspecified", bytes(32), 0, DIGEST, None]
+PARTS: list[cbor.Cbor] = [
+    "certificate",
+    "valid",
+    "Operator A",
+    1000,
+    2000,
+    3,
+    4,
+    1,
+    "unspecified",
+    bytes(32),
+    0,
+    DIGEST,
+    None,
+]
 
 
 def test_round_trip() -> None:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.kind import Endorsement
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord, CertStatus
@@ -25,7 +26,6 @@ from voice_dpki.ledger.state import OK, Block, MemoryState, Outcome, apply, chec
 from voice_dpki.ledger.transactions import (
     MAX_TRANSACTION_BYTES,
     Batch,
-    Endorsement,
     Transaction,
     endorse,
 )
@@ -358,7 +358,8 @@ def test_any_history_follows_the_model_and_depends_on_the_blocks_alone(
             expected.append(by == owner and revision == current and (status, kind) in ALLOWED)
             if expected[-1]:
                 model[at] = (kind, current + 1)
-    state, results = federation.state(), []
+    state = federation.state()
+    results: list[Any] = []
     edges = [0, *sorted(cuts), len(transactions)]
     for height, (start, end) in enumerate(pairwise(edges), 1):
         results += execute(state, *transactions[start:end], height=height).results

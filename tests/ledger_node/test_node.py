@@ -11,6 +11,7 @@ import pytest
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Submit, endorse, renewal_bytes
+from voice_dpki.names import Tn
 from voice_dpki.wire.ledger.client import SubmissionError
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
@@ -74,7 +75,7 @@ async def test_refusals_have_codes_and_sentences(running: Any, token: str) -> No
     shared = generate_es256()
     async with running.client(engine) as a, running.client(follower) as b:
         await a.submit(running.certificate("Operator A", key=shared), token)
-        ranges = TnAuthList(ranges=(TnRange("442079460000", 1000),))
+        ranges = TnAuthList(ranges=(TnRange(Tn("442079460000"), 1000),))
         for client, der, name in (
             (a, b"no certificate", "certificate-malformed"),
             (a, running.certificate("Operator B"), "wrong-organization"),

@@ -1,6 +1,5 @@
 """Nodes and commands as programs that speak TLS to one another: who is let in, and what the others are told."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class Parties:
 
 
 @pytest.fixture
-def parties(network: Any) -> Iterator[Parties]:
+def parties(network: Any) -> Parties:
     return Parties(network)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ledger_node.abci.cometbft import find
 from ledger_node.keep.store import DATA_FILE, FORMAT, Store
+from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
@@ -39,7 +40,8 @@ class Earlier:
 
     def __init__(self, name: str, folder: Path) -> None:
         with tarfile.open(STORES / f"{name}.tar.xz") as archive:
-            archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            archive.extractall(folder, **options)
         self.folder = folder / name
         self.said: dict[str, Any] = json.loads((STORES / f"{name}.json").read_text())
         self.genesis = load_genesis((self.folder / "genesis.json").read_bytes())
@@ -122,7 +124,7 @@ def open_proposal(earlier: Earlier) -> bytes:
     """Return the id of the one proposal in the stopped node's store that is not decided."""
     store = Store(earlier.node.data, earlier.genesis, read_only=True)
     identities = [entry.proposal_id for entry in entries_of(store.view)]
-    found = [each for each in identities if proposal_of(store.view, each).state is ProposalState.OPEN]
+    found = [each for each in identities if present(proposal_of(store.view, each)).state is ProposalState.OPEN]
     store.close()
     (identity,) = found
     return identity
@@ -161,6 +163,7 @@ def test_this_version_executes_the_earlier_blocks_to_the_same_app_hashes(earlier
     store = Store(earlier.node.data, earlier.genesis, read_only=True)
     for height in range(1, earlier.said["height"] + 1):
         stored = store.view.block(height)
+        assert stored is not None
         time_s = stored.signed_header().header.time_ns // 10**9
         outcome = apply(state, Block(Height(height), time_s, stored.transactions, stored.evidence))
         assert tuple(result.code for result in outcome.results) == stored.codes

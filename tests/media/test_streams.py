@@ -13,6 +13,7 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.media.srtp import MAX_CLEAR_BYTES, Clear, Srtp, SrtpError
 from voice_dpki.media.stream import Dropped, ReceiveStream, SendStream
+from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.policy import SrtpProfile
 
 CODEC = CODECS["PCMU"]
@@ -22,7 +23,7 @@ PROFILES = list(SrtpProfile)
 class Ends:
     """A sender and a receiver of one direction, with the packets of a piece of speech between them."""
 
-    def __init__(self, keys: tuple, random: Any, said: Pcm) -> None:
+    def __init__(self, keys: tuple[SrtpKeys, SrtpKeys], random: Any, said: Pcm) -> None:
         self.ours, self.theirs = Srtp(keys[0]), Srtp(keys[1])
         self.sender = SendStream(CODEC, 0, keys[0].send.ssrc, self.ours, random)
         self.receiver = ReceiveStream(CODEC, 0, keys[1].receive.ssrc, self.theirs)
@@ -143,7 +144,7 @@ def test_what_the_codec_cannot_read_is_concealed() -> None:
 
 
 class TestControl:
-    def ends(self, keys: tuple, random: Any, speech: Any) -> tuple[Control, Control, Ends]:
+    def ends(self, keys: tuple[SrtpKeys, SrtpKeys], random: Any, speech: Any) -> tuple[Control, Control, Ends]:
         ends = Ends(keys, random, speech("caller", 0.5))
         back = SendStream(CODEC, 0, keys[1].send.ssrc, ends.theirs, random)
         away = ReceiveStream(CODEC, 0, keys[0].receive.ssrc, ends.ours)

@@ -37,7 +37,7 @@ class CountingRandom:
 
 
 def certificate_for(signer: LocalSigner, *uris: str, **times: int) -> bytes:
-    validity = {"not_before_s": int(NOW_S) - 3600, "not_after_s": int(NOW_S) + 3600} | times
+    validity: dict[str, Any] = {"not_before_s": int(NOW_S) - 3600, "not_after_s": int(NOW_S) + 3600} | times
     return build_certificate(
         signer, organization="Operator", common_name="user", uris=uris, random=CountingRandom(uris[0]), **validity
     )

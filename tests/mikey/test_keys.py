@@ -6,6 +6,7 @@ import hmac
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -23,20 +24,20 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "mikey" / "psk.jso
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["csb_id"])
 class TestPreSharedKeyVectors:
-    def test_the_message_parses(self, vector: dict) -> None:
+    def test_the_message_parses(self, vector: dict[str, Any]) -> None:
         message = Message.parse(base64.b64decode(vector["i_message"]))
         assert message.header.data_type == DataType.PSK_INIT
         assert message.header.csb_id == int(vector["csb_id"], 16)
         assert message.header.sessions == (SrtpId(0, 0x11111111), SrtpId(0, 0x22222222))
         assert message.one(Rand).rand.hex() == vector["rand"]
 
-    def test_the_mac_verifies(self, vector: dict) -> None:
+    def test_the_mac_verifies(self, vector: dict[str, Any]) -> None:
         message = Message.parse(base64.b64decode(vector["i_message"]))
         mac = message.one(Kemac).mac
         key = self.envelope(vector, EnvelopeConstant.AUTHENTICATION, 20)
         assert hmac.digest(key, message.octets[: -len(mac)], "sha1") == mac
 
-    def test_the_tgk_decrypts(self, vector: dict) -> None:
+    def test_the_tgk_decrypts(self, vector: dict[str, Any]) -> None:
         message = Message.parse(base64.b64decode(vector["i_message"]))
         salt = self.envelope(vector, EnvelopeConstant.SALT, 14)
         mask = bytes(2) + bytes.fromhex(vector["csb_id"]) + message.one(Timestamp).value
@@ -48,7 +49,7 @@ class TestPreSharedKeyVectors:
         assert data.key.hex() == vector["tgk"]
 
     @pytest.mark.parametrize("cs_id", [1, 2])
-    def test_the_keys_of_each_crypto_session(self, vector: dict, cs_id: int) -> None:
+    def test_the_keys_of_each_crypto_session(self, vector: dict[str, Any], cs_id: int) -> None:
         tgk, expected = bytes.fromhex(vector["tgk"]), vector["cs"][str(cs_id)]
         label = Label(Prf.MIKEY_1, cs_id, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
         assert label.derive(tgk, TgkConstant.TEK, 16).hex() == expected["tek"]
@@ -59,7 +60,7 @@ class TestPreSharedKeyVectors:
         assert (stream.tek.hex(), stream.salt.hex()) == (expected["tek"], expected["salt"])
 
     @staticmethod
-    def envelope(vector: dict, constant: EnvelopeConstant, size: int) -> bytes:
+    def envelope(vector: dict[str, Any], constant: EnvelopeConstant, size: int) -> bytes:
         label = Label(Prf.MIKEY_1, PRE_SHARED, int(vector["csb_id"], 16), bytes.fromhex(vector["rand"]))
         return label.derive(bytes.fromhex(vector["psk"]), constant, size)
 

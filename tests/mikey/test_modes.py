@@ -41,7 +41,7 @@ from voice_dpki.x509.tnauthlist import TnRange
 NOW_S = 1_790_000_000.0
 
 
-def secrets_of(keys: SrtpKeys) -> tuple:
+def secrets_of(keys: SrtpKeys) -> tuple[object, ...]:
     return keys.profile, *((stream.ssrc, stream.tek, stream.salt) for stream in (keys.send, keys.receive))
 
 
@@ -69,7 +69,7 @@ def head(**fields: Any) -> Callable[[Header, list[Payload]], Header]:
     return lambda header, payloads: replace(header, **fields)
 
 
-def sessions(of: Callable[..., tuple]) -> Callable[[Header, list[Payload]], Header]:
+def sessions(of: Callable[..., tuple[Any, ...]]) -> Callable[[Header, list[Payload]], Header]:
     return lambda header, payloads: replace(header, sessions=of(*header.sessions))
 
 
@@ -132,7 +132,7 @@ class TestExchange:
         assert call.accept(octets).message
 
 
-OFFERS: list[tuple[str, Callable, Failure]] = [
+OFFERS: list[tuple[str, Callable[..., Any], Failure]] = [
     ("an answer sent as an offer", head(data_type=5), Failure.DATA_TYPE),
     ("a pre-shared key message", head(data_type=0), Failure.DATA_TYPE),
     ("an unknown PRF", head(prf=77), Failure.PRF),
@@ -192,7 +192,7 @@ OFFERS: list[tuple[str, Callable, Failure]] = [
 
 
 @pytest.mark.parametrize(("change", "failure"), [row[1:] for row in OFFERS], ids=[row[0] for row in OFFERS])
-def test_an_offer_is_refused(call: Any, signers: Any, change: Callable, failure: Failure) -> None:
+def test_an_offer_is_refused(call: Any, signers: Any, change: Callable[..., Any], failure: Failure) -> None:
     octets = resign(call.offer().message, signers[0], change)
     with pytest.raises(MikeyError) as caught:
         call.accept(octets)
@@ -202,7 +202,7 @@ def test_an_offer_is_refused(call: Any, signers: Any, change: Callable, failure:
         assert Message.parse(answer).one(Error).number == caught.value.number
 
 
-ANSWERS: list[tuple[str, Callable, Failure]] = [
+ANSWERS: list[tuple[str, Callable[..., Any], Failure]] = [
     ("an offer sent as an answer", head(data_type=4), Failure.DATA_TYPE),
     ("another PRF", head(prf=0), Failure.PRF),
     ("another bundle", head(csb_id=1), Failure.CSB_ID),
@@ -230,7 +230,7 @@ ANSWERS: list[tuple[str, Callable, Failure]] = [
 
 
 @pytest.mark.parametrize(("change", "failure"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
-def test_an_answer_is_refused(call: Any, signers: Any, change: Callable, failure: Failure) -> None:
+def test_an_answer_is_refused(call: Any, signers: Any, change: Callable[..., Any], failure: Failure) -> None:
     offer = call.offer()
     octets = resign(call.accept(offer.message).message, signers[1], change)
     with pytest.raises(MikeyError) as caught:

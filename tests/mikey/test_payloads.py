@@ -69,7 +69,7 @@ strategies: dict[type[Payload], st.SearchStrategy] = {
     KeyData: st.builds(KeyData, st.sampled_from([KeyType.TGK, KeyType.TEK]), data, st.none(), validities)
     | st.builds(KeyData, st.sampled_from([KeyType.TGK_SALT, KeyType.TEK_SALT]), data, short, validities),
 }
-payloads = st.one_of(strategy for kind, strategy in strategies.items() if kind is not Signature)
+payloads = st.one_of(*(strategy for kind, strategy in strategies.items() if kind is not Signature))
 ssrc = st.integers(0, 2**32 - 1)
 headers = st.builds(
     Header,
@@ -87,14 +87,14 @@ messages = st.tuples(
 
 
 @given(messages)
-def test_what_is_written_is_read_again(message: tuple) -> None:
+def test_what_is_written_is_read_again(message: tuple[Header, tuple[Payload, ...]]) -> None:
     header, chain = message
     octets = serialize(header, chain)
     assert len(octets) > MAX_MESSAGE_BYTES or Message.parse(octets) == Message(header, chain, octets)
 
 
 @given(messages, st.integers(0, 5000), st.binary(min_size=1, max_size=3))
-def test_any_damage_is_refused_or_read(message: tuple, at: int, junk: bytes) -> None:
+def test_any_damage_is_refused_or_read(message: tuple[Header, tuple[Payload, ...]], at: int, junk: bytes) -> None:
     octets = serialize(*message)
     at %= len(octets)
     for damaged in (octets[:at], octets[:at] + junk + octets[at + len(junk) :], octets + junk):

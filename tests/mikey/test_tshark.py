@@ -1,6 +1,5 @@
 """tshark, an independent decoder, reads both messages: raw on MIKEY's UDP port, and in the SDP of a call."""
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -30,7 +29,7 @@ def pcap(packets: list[tuple[int, bytes]]) -> bytes:
 def decode(tmp_path: Path, *packets: tuple[int, bytes]) -> str:
     capture = tmp_path / "mikey.pcap"
     capture.write_bytes(pcap(list(packets)))
-    command = [shutil.which("tshark"), "-r", str(capture), "-V", "-o", "ip.check_checksum:FALSE"]
+    command = ["tshark", "-r", str(capture), "-V", "-o", "ip.check_checksum:FALSE"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout
 

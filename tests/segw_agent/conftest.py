@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Charon:
         self.vici(lambda session: session.load_key({"type": kind, "data": key}))
         for credential in trusted:
             data = {"type": "X509", "flag": "NONE", "data": credential.der}
-            self.vici(lambda session, data=data: session.load_cert(data))
+            self.vici(methodcaller("load_cert", data))
 
     def connect(self, own: Any, **options: Any) -> None:
         children = {"net": {"esp_proposals": [options.pop("esp", "aes128gcm16")], **options.pop("child", {})}}

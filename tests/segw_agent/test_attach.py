@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -40,7 +41,7 @@ def test_scenario(testbed: Testbed, name: str) -> None:
 
 
 def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
-    nobody = {"gateway": {"host": testbed.addresses["gateway"].host, "port": 9, "nat_port": 10}}
+    nobody: dict[str, Any] = {"gateway": {"host": testbed.addresses["gateway"].host, "port": 9, "nat_port": 10}}
     device = testbed.site.credential("enb1", "enb1.vendor.example", "Vendor V")
     running = testbed.start_device(device, **nobody)
     running.wait_for(lambda event: isinstance(event, IkeEvent), "send IKE_SA_INIT", 60)

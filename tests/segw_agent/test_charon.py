@@ -16,6 +16,7 @@ from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, VEND
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Side
 from segw_agent.vici_control import ViciControl
+from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import Address, Path, SaName
@@ -151,8 +152,8 @@ async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.
     with await asyncio.to_thread(started, tmp_path, device.peer, "gateway") as testbed:
         await asyncio.to_thread(attach_strongswan, testbed, device)
         control = ViciControl(device.socket)
-        (name,) = await control.standing() or ()
-        live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), OPERATOR, 2**31, 0.0)
+        (name,) = present(await control.standing())
+        live = LiveSa(name, 1, Side.DEVICE, GATEWAY_NAME, CertDigest(bytes(32)), OPERATOR, 2**31, 0.0, (), (), None)
         stranger = SaName(bytes(8), bytes(8))
         for other in (replace(live, name=stranger, unique_id=77), replace(live, name=stranger)):
             assert not await control.end(other, "revoked")

@@ -58,7 +58,7 @@ class ClockTestbed(Testbed):
         running = self.start_device(own, **options)
         result = running.wait_for(lambda event: isinstance(event, ResultEvent), "attach or be refused", 60)
         assert isinstance(result, ResultEvent)
-        return result.data
+        return dict(result.data)
 
 
 @pytest.fixture(scope="module")

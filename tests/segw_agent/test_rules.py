@@ -103,13 +103,13 @@ class At(SimpleNamespace):
 
     def held(self, digest: bytes) -> Resolution:
         assert digest == self.case.profile.digest
-        return self.case.found()  # type: ignore[no-any-return]
+        return self.case.found()
 
     async def find(self, digest: bytes, *, step: str, stapled: bytes | None) -> Found:
         return Found(self.held(digest), "inquiry")
 
     async def resolve(self, digest: bytes) -> Resolution:
-        return self.case.with_certificate()  # type: ignore[no-any-return]
+        return self.case.with_certificate()
 
     async def light_block(self, height: int) -> Any:
         raise InquiryError(InquiryCode.UNREACHABLE, "the ledger node does not answer")

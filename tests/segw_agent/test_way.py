@@ -16,6 +16,7 @@ from segw_agent.ledger import Ledger
 from segw_agent.staple import MAX_STAPLE_BYTES
 from segw_agent.tracer import IkeTracer
 from segw_agent.way import MAX_WAY, find_way, header_of, with_way
+from tests.present import present
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import LedgerClock
@@ -52,7 +53,7 @@ class ChangingTestbed(Testbed):
     def replace_validator(self, file: str, revision: int) -> None:
         url = f"http://{self.addresses['engine']}"
         key = from_pem_public(self.site.folder / file)
-        member = replace(genesis_of(self).member(OPERATOR), validators=(key,))
+        member = replace(present(genesis_of(self).member(OPERATOR)), validators=(key,))
         until_s = int(SystemClock().now_s()) + 3600
         proposal = Propose(CHAIN_ID, OPERATOR, until_s, encode_change(SetMember(member, revision)))
         signer = from_pem((self.site.folder / "operator-a-endorsing.pem").read_bytes())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -118,8 +119,7 @@ sys.exit(start("service", None, serve))
 
 
 def test_a_hangup_is_a_line_in_the_log_and_ends_no_service() -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", LOGS], text=True, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", LOGS], text=True, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
@@ -170,8 +170,7 @@ sys.exit(guarded(globals()[sys.argv[1]]))
 def test_work_that_is_broken_off_cleans_up_and_is_said_to_be_interrupted(
     kind: str, signals: list[signal.Signals]
 ) -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", STUCK, kind], text=True, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", STUCK, kind], text=True, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for number in signals:
@@ -200,8 +199,7 @@ sys.exit(guarded(work))
 
 
 def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", LOSES], text=True, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", LOSES], text=True, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
@@ -212,8 +210,9 @@ def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
 def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     line = "from voice_dpki.shell.entry import enter; enter('slow')"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", line], text=True, cwd=tmp_path, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", line], text=True, cwd=tmp_path, stdout=PIPE, stderr=PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)

@@ -150,7 +150,7 @@ def test_clients_that_are_refused(
     loop(work())
     assert refused(reason) > before
     assert any(
-        record.getMessage() == "TLS connection refused" and record.fields["reason"] == reason
+        record.getMessage() == "TLS connection refused" and vars(record)["fields"]["reason"] == reason
         for record in caplog.records
     )
 

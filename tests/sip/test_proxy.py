@@ -369,7 +369,7 @@ def test_no_message_breaks_a_proxy(
         text = data.draw(st.sampled_from(texts))
         at = data.draw(st.integers(0, len(text)))
         bench.receive(text[:at] + data.draw(st.binary(max_size=8)) + text[at + data.draw(st.integers(0, 8)) :])
-        if bench.arrivals and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and bench.arrivals:
             bench.forward()
         bench.advance(data.draw(st.sampled_from([0.0, 1.0, 40.0])))
     assert len(bench.messages()) == len(bench.sent)

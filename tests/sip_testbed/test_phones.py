@@ -7,9 +7,10 @@ import itertools
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sipmessage import Response
@@ -48,7 +49,7 @@ class Phone:
         self.inbox: asyncio.Queue[str] = asyncio.Queue()
         self._count = itertools.count(1)
 
-    async def open(self, host: str, port: int, **options: int) -> None:
+    async def open(self, host: str, port: int, local_port: int = 0) -> None:
         raise NotImplementedError
 
     def send(self, text: str) -> None:
@@ -161,9 +162,12 @@ class TcpPhone(Phone):
 
 
 class UdpPhone(Phone, asyncio.DatagramProtocol):
-    async def open(self, host: str, port: int) -> None:
+    async def open(self, host: str, port: int, local_port: int = 0) -> None:
         loop = asyncio.get_running_loop()
-        self.transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(host, port))
+        local = ("127.0.0.1", local_port) if local_port else None
+        self.transport, _ = await loop.create_datagram_endpoint(
+            lambda: self, remote_addr=(host, port), local_addr=local
+        )
 
     @property
     def via(self) -> str:
@@ -467,7 +471,7 @@ async def test_all_addresses_are_listened_at_and_one_is_told(domain: Domain) -> 
 # What the report of the project's own telephone says of them.
 
 
-async def reported(domain: Domain, folder: Path, answer: Callable[[str], Awaitable[None]]) -> Result:
+async def reported(domain: Domain, folder: Path, answer: Callable[[str], Coroutine[Any, Any, None]]) -> Result:
     """A call of the project's telephone in clear, which `answer` takes; returns what the telephone reports."""
     (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 3200)))
     (folder / "password").write_text("right")

@@ -171,7 +171,7 @@ class World:
         next_hop = f"{transport}:{self.proxy_b.address.address}"
         if attack is not None:
             next_hop = f"{transport}:{await self.attacker(attack, next_hop)}"
-        routes = (Route(domain="b.example", next_hop=next_hop, rewrites_sdp=rewrites_sdp),)
+        routes: tuple[Route, ...] = (Route(domain="b.example", next_hop=next_hop, rewrites_sdp=rewrites_sdp),)
         if dialled:
             nowhere = Route(prefix=dialled[:-1], to_domain="c.example", next_hop="udp:127.0.0.1:9")
             routes = (nowhere, Route(prefix=dialled, to_domain="b.example", next_hop=next_hop))
@@ -186,7 +186,7 @@ class World:
         return {"a": self.proxy_a, "b": self.proxy_b}
 
     async def attacker(self, mode: Mode, next_hop: str) -> str:
-        routes = (Route(domain="b.example", next_hop=next_hop),)
+        routes: tuple[Route, ...] = (Route(domain="b.example", next_hop=next_hop),)
         config = PathConfig(
             listen=AdvertisedListen(host="127.0.0.66", port=0),
             mode=mode,

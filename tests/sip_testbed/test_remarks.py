@@ -8,6 +8,7 @@ from sipmessage import Headers
 
 from sip_testbed import assess, remarks
 from sip_testbed.events import SipEvent
+from sip_testbed.report import Outcome
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.stage.events import Event, ResultEvent
 
@@ -75,7 +76,7 @@ def call(callee: str, status: str, *, first: str) -> list[SipEvent]:
     return [*events, sent(1.4, "proxy-b", B, A, refusal), sent(1.5, "proxy-a", A, CALLER, refusal)]
 
 
-def seen(events: list[Any], reason: str, **result: object) -> assess.Outcome:
+def seen(events: list[Any], reason: str, **result: object) -> Outcome:
     given: list[Event] = [*events, ResultEvent(9.0, "caller", {"reason": reason, "established": False, **result})]
     return assess.seen(assess.Evidence(SCENARIOS["authenticated"], "pcmu", None, given))
 

@@ -14,7 +14,6 @@ import pytest
 
 from sip_testbed.ladder import build
 from sip_testbed.report import (
-    Check,
     Direction,
     Outcome,
     OutputFile,
@@ -26,6 +25,7 @@ from sip_testbed.report import (
     to_html,
     to_json,
 )
+from voice_dpki.stage.report import Check
 
 PASSED = Outcome("TN-Validation-Passed", None, None, 200, "The number is verified.")
 REPORT = Report(

@@ -270,7 +270,7 @@ class TestConfiguration:
             "ecdsa",
         ],
     )
-    def test_what_is_wrong_is_named(self, telephones: Telephones, change: Callable, message: str) -> None:
+    def test_what_is_wrong_is_named(self, telephones: Telephones, change: Callable[..., Any], message: str) -> None:
         config = telephones.config("caller")
         change(config, telephones.out)
         path = telephones.testbed.folder / "broken.toml"

@@ -29,6 +29,9 @@ class Stopped:
     def now_s(self) -> float:
         return 1.5
 
+    def steady_s(self) -> float:
+        return 1.5
+
 
 def test_what_is_traced_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"

@@ -105,7 +105,7 @@ def test_notes_say_how_long_it_took_and_whether_it_was_accepted() -> None:
 def test_columns_are_those_who_did_something_in_the_order_of_the_titles() -> None:
     rows = (Row(0.0, "b", "z", "INVITE", Mood.REQUEST), Row(1.0, "a", None, "signed", Mood.OK))
     made = ladder_of(iter(rows), {"a": "proxy A", "unused": "nobody", "b": "proxy B"}, attackers=frozenset({"z"}))
-    assert (made.actors, made.rows, made.attackers) == (("a", "b", "z"), rows, {"z"})
+    assert (made.actors, made.rows, made.attackers) == (("a", "b", "z"), rows, frozenset({"z"}))
     assert [made.title(actor) for actor in made.actors] == ["proxy A", "proxy B", "z"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir import atis
 from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.call import Call, SigningRequest
@@ -43,13 +43,13 @@ def verification(**changes):
 
 
 def test_parses_a_signing_request():
-    expected = SigningRequest("A", "493023125001", Destinations(("442079460001",)), 1443208345, UUID)
+    expected = SigningRequest("A", Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, UUID)
     assert atis.parse_signing_request(signing()) == expected
     assert atis.parse_signing_request(signing(later={"x": 1})) == expected
 
 
 def test_parses_a_verification_request():
-    expected = Call("493023125001", Destinations(("442079460001",)), 1443208345, ("e30.e30.c2ln",))
+    expected = Call(Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, ("e30.e30.c2ln",))
     assert atis.parse_verification_request(verification()) == expected
 
 

@@ -55,6 +55,7 @@ def changed(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 CONNECTION = b"c=IN IP4 127.0.0.9\r\n"
+KEY = b"a=key-mgmt:mikey AQAFgM3YFvMAAA\r\n"
 CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "address": changed(b"c=IN IP4 127.0.0.2", b"c=IN IP4 127.0.0.9"),
     "address family": changed(b"c=IN IP4 127.0.0.2", b"c=IN IP6 ::1"),
@@ -85,7 +86,6 @@ CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "white space at an end": changed(b"a=sendrecv\r\n", b"a=sendrecv \r\n"),
     "stripped": lambda body: b"",
 }
-KEY = b"a=key-mgmt:mikey AQAFgM3YFvMAAA\r\n"
 
 
 def _reordered(body: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -36,7 +37,7 @@ def tokens(caller, der):
 def bodies(caller, der):
     request = verification(caller.identity(der), orig=f"+{NUMBER}")
     yield json.dumps(request).encode()
-    for members in bent_members(request["verificationRequest"]):
+    for members in bent_members(cast(dict[str, Any], request["verificationRequest"])):
         yield json.dumps({"verificationRequest": members}).encode()
     yield from spoiled(json.dumps(request).encode())
     for identity in tokens(caller, der):

@@ -184,6 +184,9 @@ class SteppingClock:
     def now_s(self) -> float:
         return time.time() + self.step_s
 
+    def steady_s(self) -> float:
+        return time.monotonic()
+
 
 @pytest.mark.parametrize("step_s", [-3600, -600, 600, 3600])
 async def test_a_wall_clock_that_steps_in_a_call_changes_no_figure(step_s: float, speech: Any) -> None:

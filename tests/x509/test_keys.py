@@ -48,8 +48,10 @@ def test_rsa_signs_with_pss_and_not_with_pkcs1():
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.hashes import SHA256
 
+    key = PS256.private_key
+    assert isinstance(key, rsa.RSAPrivateKey)
     with pytest.raises(SignatureError):
-        verify_signature(PS256.public_key_der, "PS256", b"x", PS256.private_key.sign(b"x", PKCS1v15(), SHA256()))
+        verify_signature(PS256.public_key_der, "PS256", b"x", key.sign(b"x", PKCS1v15(), SHA256()))
 
 
 @settings(max_examples=50)

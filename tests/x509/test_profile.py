@@ -145,7 +145,9 @@ def resigned(change):
     while fields.remaining:
         parts.append(der.encode(*der.read(fields)))
     tbs = der.encode(der.SEQUENCE, b"".join(change(parts)))
-    signature = SIGNER.private_key.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    key = SIGNER.private_key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signature = key.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return der.encode(der.SEQUENCE, tbs + parts[2] + der.encode(der.BIT_STRING, b"\0" + signature))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import CertDigest, Tn
@@ -176,7 +177,7 @@ CLAIMED = {"uris", "dns_names", "tn_auth_list"}
 def test_a_certificate_that_is_trusted(use):
     case = given(use)
     trusted = judged(case, use)
-    assert trusted.profile == read_profile(case.recorded.der)
+    assert trusted.profile == read_profile(present(case.recorded.der))
     assert (trusted.organization, trusted.allotment) == ("Operator A", HELD)
 
 
@@ -199,13 +200,13 @@ def test_the_ledger_must_have_been_asked_about_the_presented_certificate():
 
 def test_a_presented_certificate_need_not_be_given():
     case = given(Use.KEY_MEDIA)
-    profile = read_profile(case.recorded.der)
+    profile = read_profile(present(case.recorded.der))
     assert judge(replace(case.recorded, der=None), Use.KEY_MEDIA, NOW_S, presented=profile).profile is profile
 
 
 @pytest.mark.parametrize("use", [use for use in Use if use is not Use.ENDORSE])
 def test_the_rules_that_need_no_ledger_can_be_asked_first(use):
-    check_fitness(read_profile(given(use).recorded.der), use)
+    check_fitness(read_profile(present(given(use).recorded.der)), use)
     case = given(use, profile={"key_usage": frozenset({"keyAgreement"})})
     with pytest.raises(CertificateRefused) as caught:
         check_fitness(case.presented, use)
@@ -216,7 +217,9 @@ def test_rules_are_numbered_in_the_order_in_which_they_are_asked():
     assert [rule.number for rule in RULES] == list(range(5, 13))
     assert set(FITNESS) < set(RULES)
     assert all(rule.uses for rule in RULES)
-    assert [rule.check.__doc__.split(":")[0] for rule in RULES] == [f"Rule {rule.number}" for rule in RULES]
+    assert [present(rule.check.__doc__).split(":")[0] for rule in RULES] == [
+        f"Rule {rule.number}" for rule in RULES
+    ]
 
 
 class TestTheCaller:

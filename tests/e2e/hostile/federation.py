@@ -17,6 +17,7 @@ from sip_testbed.provision import CALLEE, CALLER, FEDERATION, OPERATORS, aor
 from voice_dpki.effects import SystemRandom
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
+from voice_dpki.names import Tn
 from voice_dpki.stage.events import Event, ResultEvent
 from voice_dpki.stage.network import write_config
 from voice_dpki.stage.processes import Program, Running
@@ -62,7 +63,7 @@ class AttackedTestbed(Testbed):
         self._launch("caller", CALLER, {"call": call})
         self.running["caller"].wait_for(_is_result, "place a call", STARTING_S)
 
-    def _launch(self, role: str, number: str, call: Mapping[str, object]) -> None:
+    def _launch(self, role: str, number: Tn, call: Mapping[str, object]) -> None:
         pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
         say = self.folder / f"{role}.wav"
         say.write_bytes(write_wav(Pcm(pcm.rate, pcm.data[: int(SAY_S * pcm.rate) * SAMPLE_BYTES])))

@@ -244,6 +244,10 @@ class Charon:
             found = [sa for entry in session.list_sas() for sa in entry.values()]
         return [sa for sa in found if sa["state"] == b"ESTABLISHED"]
 
+    def idle(self) -> bool:
+        """Whether no IKE SA is established."""
+        return not self.sas()
+
     def inner_address(self) -> str:
         """Return the virtual address that a device was given."""
         (sa,) = self.sas()

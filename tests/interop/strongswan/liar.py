@@ -41,8 +41,9 @@ class Liar(Initiator):
 
     alter: Alter
 
-    def _ask(self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float) -> None:
-        super()._ask(exchange, self.alter(payloads) if exchange == ExchangeType.IKE_AUTH else payloads, now_s)
+    def _ask(self, exchange: ExchangeType, payloads: tuple[Payload, ...], now_s: float, then: Any = None) -> None:
+        altered = self.alter(payloads) if exchange == ExchangeType.IKE_AUTH else payloads
+        super()._ask(exchange, altered, now_s, then)
 
 
 class LyingDevice:

@@ -39,7 +39,7 @@ class Site:
     agents: dict[str, Process] = field(default_factory=dict)
     serial: int = 0
 
-    def identity(self, organization: str = "Vendor V", **validity: int) -> Identity:
+    def identity(self, organization: str = "Vendor V", **validity: Any) -> Identity:
         """Make a new device's identity."""
         self.serial += 1
         return Identity(f"enb{self.serial}.{DOMAINS[organization]}", organization, **validity)
@@ -99,7 +99,7 @@ class Site:
         """End all tunnels."""
         for charon in self.charons.values():
             charon.terminate()
-            wait_until(lambda charon=charon: not charon.sas(), "the tunnels are gone")
+            wait_until(charon.idle, "the tunnels are gone")
 
 
 @contextmanager

@@ -154,7 +154,7 @@ class StockSite:
         """End all tunnels."""
         for charon in self.charons.values():
             charon.terminate()
-            wait_until(lambda charon=charon: not charon.sas(), "the tunnels are gone")
+            wait_until(charon.idle, "the tunnels are gone")
 
 
 @contextmanager

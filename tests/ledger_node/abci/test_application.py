@@ -229,4 +229,4 @@ def test_misbehaviour_is_made_known(node: Any, caplog: pytest.LogCaptureFixture)
     node.application.finalize_block(request)
     (entry,) = caplog.records
     assert entry.message == "validator-misbehaved"
-    assert entry.fields == {"kind": "DUPLICATE_VOTE", "validator": "00" * 20, "height": 1}
+    assert vars(entry)["fields"] == {"kind": "DUPLICATE_VOTE", "validator": "00" * 20, "height": 1}

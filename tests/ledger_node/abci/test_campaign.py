@@ -48,7 +48,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.ledger.state import Block, MemoryState, Outcome, apply
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.ledger.tree import root
-from voice_dpki.names import Height
+from voice_dpki.names import CertDigest, Height
 
 from .test_server import Client, connect
 
@@ -124,7 +124,7 @@ class Peer:
     def requests(self, chance: random.Random, height: int) -> Request:
         """Make one call of CometBFT's with a peer's bytes in it."""
         time = Timestamp(seconds=START_S + HOUR_S * height, nanos=chance.randrange(10**9))
-        several = {"height": height, "time": time, "transactions": self.several(chance)}
+        several: dict[str, Any] = {"height": height, "time": time, "transactions": self.several(chance)}
         match chance.randrange(5):
             case 0:
                 occasion = chance.choice((CheckTx.NEW, CheckTx.RECHECK))
@@ -211,7 +211,8 @@ def check_proposal(handlers: Handlers, call: PrepareProposal.Request, answer: An
     """What a node proposes is of what it was given, and any other node accepts it."""
     assert set(answer.transactions) <= set(call.transactions)
     judged = ProcessProposal.Request(height=call.height, time=call.time, transactions=answer.transactions)
-    assert handlers["process_proposal"](judged).verdict == ProcessProposal.ACCEPT
+    verdict: Any = handlers["process_proposal"](judged)
+    assert verdict.verdict == ProcessProposal.ACCEPT
 
 
 def finalize(height: int, transactions: Sequence[bytes]) -> FinalizeBlock.Request:
@@ -337,7 +338,7 @@ def test_no_snapshot_of_a_liars_is_restored(
 
 def honest_chunks(state: MemoryState, size: int) -> list[bytes]:
     """Write a state as `Snapshots` would, in small chunks."""
-    entries = [[key, value, state.certificates.get(key)] for key, value in sorted(state.leaves.items())]
+    entries = [[key, value, state.certificates.get(CertDigest(key))] for key, value in sorted(state.leaves.items())]
     chunks: list[list[Any]] = [[]]
     for entry in entries:
         if len(cbor.encode(chunks[-1])) > size:

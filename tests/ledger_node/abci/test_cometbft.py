@@ -4,6 +4,7 @@ import json
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +17,7 @@ from voice_dpki.shell.config import Listen, load_config
 PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.2:26656"
 
 
-def home(folder: Path, **options: object) -> Home:
+def home(folder: Path, **options: Any) -> Home:
     settings = CometbftSection(home="unused", rpc=Listen(host="127.0.1.1", port=26657), peers=(PEER,))
     return Home(folder=folder, name="operator-a", genesis=b"{}", settings=settings, **options)
 

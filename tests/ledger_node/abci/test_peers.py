@@ -11,7 +11,7 @@ import pytest
 
 from ledger_node.abci import peers as module
 from ledger_node.abci.cometbft import CometbftSection
-from ledger_node.abci.peers import REFUSED, Peers, firewall, read_admitted
+from ledger_node.abci.peers import REFUSED, Network, Peers, firewall, read_admitted
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, load_config
 
@@ -119,7 +119,7 @@ async def test_a_name_server_that_does_not_answer_holds_up_no_node(
     known = module._addresses
     asked = asyncio.Event()
 
-    async def hangs(host: str) -> list[object]:
+    async def hangs(host: str) -> list[Network]:
         if host != "c.example":
             return await known(host)
         if not asked.is_set():

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ledger_node.abci.rpc import IN_CACHE, MAX_RPC_BATCH, Broadcaster, Rpc, RpcError
+from ledger_node.abci.cometbft import MAX_RPC_BATCH
+from ledger_node.abci.rpc import IN_CACHE, Broadcaster, Rpc, RpcError
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.evidence import evidence_hash
 from voice_dpki.ledger.header import Header

@@ -146,7 +146,7 @@ def test_stubs_are_those_of_the_proto_file() -> None:
     written = re.findall(r"^\s*(?:repeated )?[\w.]+ (\w+) = (\d+);", text, re.MULTILINE)
     compiled = [
         (field.name, str(field.number))
-        for message in _messages(abci_pb2.DESCRIPTOR.message_types_by_name.values())
+        for message in _messages(list(abci_pb2.DESCRIPTOR.message_types_by_name.values()))
         for field in message.fields
     ]
     assert sorted(compiled) == sorted(written)

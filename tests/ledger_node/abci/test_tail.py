@@ -10,6 +10,7 @@ from ledger_node.abci import tail as tail_module
 from ledger_node.abci.tail import Tail
 from ledger_node.keep.store import Store
 from tests.double_signing import signed_twice
+from tests.present import present
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.evidence import Evidence, misbehaving
@@ -77,7 +78,7 @@ def test_the_state_runs_ahead_of_the_store(federation: Any, store: Store, chain:
     assert chain.tail.view.member("Operator B") is not None
     assert store.view.record(digest_of(certificate)) is None
     chain.decide(federation.revocation(certificate))
-    assert chain.tail.view.record(digest_of(certificate)).status == "revoked"
+    assert present(chain.tail.view.record(digest_of(certificate))).status == "revoked"
 
 
 def test_a_block_is_stored_with_the_next_header(federation: Any, store: Store, chain: Chain) -> None:
@@ -88,7 +89,7 @@ def test_a_block_is_stored_with_the_next_header(federation: Any, store: Store, c
     chain.decide()
     assert list(chain.tail.wanted_headers(Height(2))) == [1, 2]
     assert chain.tail.step({1: chain.headers[1]}) is None
-    step = chain.tail.step(chain.headers)
+    step = present(chain.tail.step(chain.headers))
     assert [executed.block.height for executed in step.executed] == [1, 2]
     assert step.tip == chain.headers[2]
     store.commit(step)
@@ -96,13 +97,13 @@ def test_a_block_is_stored_with_the_next_header(federation: Any, store: Store, c
     assert (settled.transaction, settled.result.code, settled.height) == (transaction, 0, 1)
     assert (chain.tail.height, store.view.height) == (2, 2)
     assert store.view.record(digest_of(certificate)) is not None
-    assert store.view.block(1).transactions == (transaction,)
+    assert present(store.view.block(1)).transactions == (transaction,)
 
 
 def test_an_idle_block_proves_itself(store: Store, chain: Chain) -> None:
     chain.decide()
     assert list(chain.tail.wanted_headers(Height(1))) == [1]
-    store.commit(chain.tail.step(chain.headers))
+    store.commit(present(chain.tail.step(chain.headers)))
     assert chain.tail.stored() == []
     assert (chain.tail.height, chain.tail.time_s, store.view.height) == (1, START_S + 1, 1)
 
@@ -111,22 +112,22 @@ def test_blocks_decided_meanwhile_stay_in_the_state(federation: Any, store: Stor
     first, second = federation.certificate(), federation.certificate()
     chain.decide(federation.submission(first))
     chain.decide(federation.submission(second))
-    store.commit(chain.tail.step(chain.headers))
+    store.commit(present(chain.tail.step(chain.headers)))
     assert len(chain.tail.stored()) == 1
     assert (store.view.height, chain.tail.height) == (1, 2)
     for der in (first, second):
         assert chain.tail.view.record(digest_of(der)) is not None
     chain.decide(federation.revocation(second))
     chain.decide()
-    store.commit(chain.tail.step(chain.headers))
+    store.commit(present(chain.tail.step(chain.headers)))
     assert [settled.height for settled in chain.tail.stored()] == [2, 3]
-    assert store.view.record(digest_of(second)).status == "revoked"
+    assert present(store.view.record(digest_of(second))).status == "revoked"
 
 
 def test_a_tail_begins_where_the_store_ends(federation: Any, store: Store, chain: Chain) -> None:
     chain.decide(federation.submission())
     chain.decide()
-    store.commit(chain.tail.step(chain.headers))
+    store.commit(present(chain.tail.step(chain.headers)))
     again = Tail(store, federation.genesis)
     assert (again.height, again.time_s) == (2, START_S + 2)
     assert again.view.record(CertDigest(bytes(32))) is None
@@ -141,9 +142,9 @@ def test_evidence_is_stored_with_its_block(federation: Any, store: Store, chain:
     for wrong in ((), (evidence, evidence), (replace(evidence, total_power=3),)):
         with pytest.raises(MalformedError, match="the evidence of block 1 is not what"):
             chain.tail.step(chain.headers, {1: wrong})
-    store.commit(chain.tail.step(chain.headers, {1: (evidence,)}))
-    assert store.view.block(1).signed_block().evidence == (evidence,)
-    assert store.view.member("Operator B").validators == ()
+    store.commit(present(chain.tail.step(chain.headers, {1: (evidence,)})))
+    assert present(store.view.block(1)).signed_block().evidence == (evidence,)
+    assert present(store.view.member("Operator B")).validators == ()
 
 
 def test_a_wrong_header_stores_nothing(federation: Any, chain: Chain) -> None:

@@ -10,6 +10,11 @@ from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import digest_of
 
 
+def results(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer["results"]
+    return found
+
+
 def test_search_catches_up_and_survives_damage(network: Any, tmp_path: Path) -> None:
     store, maker = Store(tmp_path, network.genesis), network.maker()
     alice = network.certificate(common_name="Alice", uris=("sip:alice@a.example",))
@@ -19,7 +24,7 @@ def test_search_catches_up_and_survives_damage(network: Any, tmp_path: Path) -> 
     catalogue = Catalogue(tmp_path, store)
 
     def found(subject: str | None = None, organization: str | None = None) -> list[str]:
-        return [entry["digest"] for entry in catalogue.search(subject, organization)["results"]]
+        return [entry["digest"] for entry in results(catalogue.search(subject, organization))]
 
     assert found() == [digest_of(alice).hex()]
     for step in maker.steps([network.submission_of(bob, "Operator B")]):
@@ -35,7 +40,7 @@ def test_search_catches_up_and_survives_damage(network: Any, tmp_path: Path) -> 
     catalogue = Catalogue(tmp_path, store)
     answer = catalogue.search("alice", None)
     assert answer["height"] == store.height
-    assert answer["results"][0]["names"] == ["sip:alice@a.example"]
+    assert results(answer)[0]["names"] == ["sip:alice@a.example"]
     catalogue.close()
     store.close()
 
@@ -50,7 +55,7 @@ def test_batches_and_renewals_are_found(network: Any, tmp_path: Path) -> None:
     for step in maker.steps([endorse(body, [network.signer("Operator A")]) for body in (batch, renewal)]):
         store.commit(step)
     catalogue = Catalogue(tmp_path, store)
-    found = {entry["digest"] for entry in catalogue.search("one of", None)["results"]}
+    found = {entry["digest"] for entry in results(catalogue.search("one of", None))}
     assert found == {digest_of(der).hex() for der in (*ders, new)}
     catalogue.close()
     store.close()
@@ -62,6 +67,6 @@ def test_an_answer_is_bounded(network: Any, tmp_path: Path) -> None:
     for step in maker.steps([network.submission_of(der) for der in ders]):
         store.commit(step)
     catalogue = Catalogue(tmp_path, store)
-    assert len(catalogue.search(None, None)["results"]) == MAX_RESULTS
+    assert len(results(catalogue.search(None, None))) == MAX_RESULTS
     catalogue.close()
     store.close()

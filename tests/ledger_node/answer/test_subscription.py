@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.names import number_keys, subject_key
@@ -51,13 +52,14 @@ async def test_a_known_certificate_is_held_and_every_change_is_heard(running: An
         async with subscription.following():
             for der in (first, second):
                 await known(subscription, digest_of(der))
-            assert subscription.held(digest_of(first)).certificate == first
+            assert present(subscription.held(digest_of(first))).certificate == first
             for status in (CertStatus.SUSPENDED, CertStatus.VALID, CertStatus.REVOKED):
                 await client.change_status(digest_of(first), status, "unspecified", token)
                 await heard(subscription, digest_of(first), status)
                 held = subscription.held(digest_of(first))
-                assert (held.certificate, held.member.organization) == (first, "Operator B")
-            assert subscription.held(digest_of(second)).status is CertStatus.VALID
+                assert held is not None
+                assert (held.certificate, present(held.member).organization) == (first, "Operator B")
+            assert present(subscription.held(digest_of(second))).status is CertStatus.VALID
             assert subscription.held(digest_of(b"")) is None
             assert (await subscription.look_up(digest_of(b""))).status is CertStatus.UNKNOWN
         assert (await other.resolve(digest_of(first))).status is CertStatus.REVOKED

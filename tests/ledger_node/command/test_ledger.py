@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ledger_node.command import ledger as commands
 from ledger_node.command.sending import Bulk, CertificateFile, Sender, collect, pack, read_certificate
+from tests.present import present
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Batch, endorse
 from voice_dpki.shell import again, cli
@@ -119,7 +120,7 @@ def test_operators_decide_about_members(terminal: Terminal, tmp_path: Path) -> N
     )
     status, said = terminal("propose", "admit", file, by="Operator A")
     assert status == 0, said
-    identity = re.search(r"approval: ([0-9a-f]{64})", said)[1]
+    identity = present(re.search(r"approval: ([0-9a-f]{64})", said))[1]
     status, said = terminal("proposals")
     assert re.search(rf"{identity[:12]}.*Operator A.*admit Vendor V.*open.*Operator A", said), said
     status, said = terminal("vote", identity[:10], by="Operator B")
@@ -141,7 +142,7 @@ def test_a_quorum_revokes_anothers_certificate(terminal: Terminal, tmp_path: Pat
     file.write_bytes(terminal.network.certificate())
     assert terminal("submit", file, by="Operator A")[0] == 0
     _, said = terminal("propose", "revoke-certificates", file, by="Operator B")
-    identity = re.search(r"approval: ([0-9a-f]{64})", said)[1]
+    identity = present(re.search(r"approval: ([0-9a-f]{64})", said))[1]
     assert terminal("vote", identity, by="Operator A")[1].endswith("the proposal is done\n")
     assert "revoked since block" in terminal("status", file)[1]
     assert "by its quorum: keyCompromise" in terminal("status", file)[1]

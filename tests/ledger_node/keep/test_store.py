@@ -13,6 +13,7 @@ import pytest
 
 from ledger_node.keep.integrity import check_store
 from ledger_node.keep.store import DATA_FILE, UNFINISHED_FILE, Store, StoreError
+from tests.present import present
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.owners import owner_of
@@ -56,11 +57,11 @@ def test_what_was_committed_is_there_again(stored: Stored) -> None:
     for der in stored.ders:
         assert view.get(b"certificates", digest_of(der)) == der
         assert view.record(digest_of(der)) == stored.maker.state.record(digest_of(der))
-        assert owner_of(view, view.record(digest_of(der)).key_id) == "Operator A"
+        assert owner_of(view, present(view.record(digest_of(der))).key_id) == "Operator A"
     assert view.member("Operator B") == stored.genesis.member("Operator B")
-    assert [len(view.block(height).transactions) for height in range(1, 5)] == [3, 1, 0, 0]
-    assert view.block(2).codes == (2,)
-    assert view.block(3).signed_block() == stored.steps[2].executed[0].block
+    assert [len(present(view.block(height)).transactions) for height in range(1, 5)] == [3, 1, 0, 0]
+    assert present(view.block(2)).codes == (2,)
+    assert present(view.block(3)).signed_block() == stored.steps[2].executed[0].block
     assert view.block(5) is None
     store.close()
 
@@ -108,7 +109,7 @@ def unrevoke(stored: Stored) -> None:
     environment, records = stored.database(b"leaves")
     with environment.begin(write=True) as transaction:
         digest = digest_of(stored.ders[0])
-        record = CertRecord.parse(transaction.get(digest, db=records))
+        record = CertRecord.parse(present(transaction.get(digest, db=records)))
         changed = replace(record, status=CertStatus.SUSPENDED)
         transaction.put(digest, changed.serialize(), db=records)
     environment.close()

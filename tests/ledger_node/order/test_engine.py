@@ -18,6 +18,7 @@ from ledger_node.keep.store import Store, StoreError, parse_signed_header
 from ledger_node.order.engine import Engine
 from ledger_node.order.orderer import BusyError
 from tests.clocks import STEPS_S, SettableClock
+from tests.present import present
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
@@ -65,7 +66,7 @@ async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) 
     async with running(make(network, chain, heartbeat_s=0.01)):
         assert await chain.wait_for(5, 60)
     with chain.snapshot() as view:
-        hashes = {view.block(height).signed_header().header.app_hash for height in range(1, 6)}
+        hashes = {present(view.block(height)).signed_header().header.app_hash for height in range(1, 6)}
     assert hashes == {network.genesis.outcome().app_hash}
 
 
@@ -76,7 +77,7 @@ async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain
             assert await chain.wait_for(height, 60)
             clock.set(-height)
     with chain.snapshot() as view:
-        times = [view.block(height).signed_header().header.time_ns for height in range(1, 7)]
+        times = [present(view.block(height)).signed_header().header.time_ns for height in range(1, 7)]
     assert times == sorted(set(times))
 
 
@@ -101,7 +102,7 @@ async def test_no_block_is_made_by_a_clock_that_was_set(
         clock.set(0)
         assert (await engine.submit(network.submission_of(network.certificate()))).result.code == 0
     with chain.snapshot() as view:
-        latest_s = view.block(chain.height).signed_header().header.time_ns / 1e9
+        latest_s = present(view.block(chain.height)).signed_header().header.time_ns / 1e9
     assert latest_s <= clock.true_s + 0.001
 
 
@@ -188,7 +189,7 @@ class Voted:
         new = Ed25519PrivateKey.generate()
         self.old_keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
         self.keys = [*self.old_keys, new]
-        a = self.genesis.member("Operator A")
+        a = present(self.genesis.member("Operator A"))
         larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
         until_s = int(SystemClock().now_s()) + 3600
         propose = Propose(self.genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
@@ -211,12 +212,12 @@ async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: 
         async with running(engine):
             verdicts = [await engine.submit(raw) for raw in voted.transactions]
             assert [verdict.result.code for verdict in verdicts] == [0, 0]
-            height = verdicts[1].height
+            height = present(verdicts[1].height)
             assert await chain.wait_for(height + 5, 60)
         light, sizes = light_client(voted.genesis), []
         with chain.snapshot() as view:
             for at in range(1, view.height + 1):
-                signed = view.block(at).signed_header()
+                signed = present(view.block(at)).signed_header()
                 kept = view.validators(signed.header.validators_hash)
                 validators = ValidatorSet.from_json(json.loads(kept)) if kept else None
                 light.verify(signed, validators, signed.header.time_ns / 1e9)
@@ -239,21 +240,21 @@ async def test_an_empty_block_that_changes_the_state_is_made_once(
         engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=60)
         async with running(engine):
             for raw in voted.transactions:
-                height = (await engine.submit(raw)).height
-            tip = parse_signed_header(chain.store.view.tip_json)
+                height = present((await engine.submit(raw)).height)
+            tip = parse_signed_header(present(chain.store.view.tip_json))
             assert tip.header.height == chain.height + 1 == height + 1, "its header is known, and it is not stored"
             light.verify(tip, voted.genesis.validators, tip.header.time_ns / 1e9)
             if not restart:
                 verdict = await engine.submit(network.submission_of(der))
         if not restart:
-            assert chain.store.view.block(height + 1).signed_header() == tip
+            assert present(chain.store.view.block(height + 1)).signed_header() == tip
             assert (verdict.result.code, chain.store.view.certificate(digest_of(der))) == (0, der)
             return
     with voted.chain(tmp_path / "voted") as again:
         engine = Engine(again, voted.keys, SystemClock(), heartbeat_s=60)
         async with running(engine):
             assert (await engine.submit(network.submission_of(der))).result.code == 0
-        assert again.store.view.block(height + 1).signed_header() == tip
+        assert present(again.store.view.block(height + 1)).signed_header() == tip
 
 
 async def test_a_store_with_only_the_header_of_a_block_with_transactions_makes_no_fork(

@@ -259,7 +259,8 @@ def test_a_block_whose_votes_do_not_suffice_is_taken_from_the_next_one(
 def test_a_state_that_the_validators_agreed_on_and_we_did_not_compute(
     network: Any, maker: Any, blocks: list[SignedBlock]
 ) -> None:
-    for at, changes in enumerate(({"app_hash": bytes(32)}, {"last_results": [ExecTxResult(5)]})):
+    lies: list[dict[str, Any]] = [{"app_hash": bytes(32)}, {"last_results": [ExecTxResult(5)]}]
+    for at, changes in enumerate(lies):
         with Source([*blocks, maker.block(**changes)]).served() as url:
             follower = network.follower(f"follower-{at}", url)
             assert "differs from the one that the validators agreed on" in follower.fails()

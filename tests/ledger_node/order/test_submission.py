@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ async def test_it_waits_until_its_store_has_the_certificate(network: Any, chain:
     for step in steps:
         await asyncio.sleep(0.01)
         assert not asked.done() or chain.height >= 3
-        await chain.write(lambda step=step: chain.store.commit(step))
+        await chain.write(partial(chain.store.commit, step))
     recorded = await asyncio.wait_for(asked, 60)
     assert (recorded.digest, recorded.height, recorded.repeated) == (digest_of(der), 3, True)
 
@@ -59,6 +60,6 @@ async def test_it_does_not_know_where_its_store_stays_behind(
 async def test_what_another_organisation_has_recorded_is_refused(network: Any, chain: Chain) -> None:
     der = network.certificate("Operator B")
     for step in network.maker().steps([network.submission_of(der, "Operator B")]):
-        await chain.write(lambda step=step: chain.store.commit(step))
+        await chain.write(partial(chain.store.commit, step))
     with pytest.raises(RefusedByLedgerError):
         await endorsing(network, chain).submit(der)

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -89,21 +91,15 @@ def test_what_is_answered() -> None:
     assert answer.revocation_time_utc == datetime.fromtimestamp(NOW_S - 60, UTC)
     assert answer.next_update_utc == datetime.fromtimestamp(NOW_S + 5, UTC)
     assert answer.responder_key_hash == x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
-    certificate.public_key().verify(  # type: ignore[union-attr,call-arg]
-        answer.signature, answer.tbs_response_bytes, signature_algorithm=ecdsa()
-    )
-
-
-def ecdsa() -> object:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    return ec.ECDSA(hashes.SHA256())
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    key.verify(answer.signature, answer.tbs_response_bytes, ec.ECDSA(hashes.SHA256()))
 
 
 def test_the_responders_certificate() -> None:
     extensions = responder()[0].extensions
     usage = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert list(usage) == [x509.ExtendedKeyUsageOID.OCSP_SIGNING]
+    assert list(usage) == [ExtendedKeyUsageOID.OCSP_SIGNING]
     assert extensions.get_extension_for_class(x509.OCSPNoCheck)
     responder()[0].verify_directly_issued_by(ca().certificate)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, InquiryCode, InquiryError
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.light import LightBlock
@@ -119,7 +120,7 @@ async def test_a_witness_with_another_history_ends_all_trust(federation: Any, ch
                     await client.compare(witness)
                 assert caught.value.code is code
                 assert (client.fork is not None) is (code is InquiryCode.FORK)
-    assert light.fork.conflicting == theirs.signed_header
+    assert present(light.fork).conflicting == theirs.signed_header
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"name": "\xff"}'])

@@ -559,7 +559,8 @@ async def test_a_telephone_takes_its_own_calls_alone(make: Make, peer: Peer, uri
 
 async def test_a_call_past_the_proxy_is_refused(make: Make, peer: Peer) -> None:
     agent = await make(CALLEE, Hop("udp", "127.0.0.2", 5060))
-    agent.on_invite = keeps(calls := [])
+    calls: list[IncomingCall] = []
+    agent.on_invite = keeps(calls)
     peer.send(invite_to(agent, peer), (HOST, agent.address.port))
     assert "proxy" in (await peer.response(403)).phrase
     peer.send(
@@ -574,7 +575,8 @@ async def test_a_forged_source_address_is_not_the_proxy(make: Make, peer: Peer, 
     """Anybody can write the proxy's address into a datagram, so what should come by TCP or TLS is refused."""
     proxy = Hop(transport, HOST, peer.hop.port)
     agent = await make(CALLEE, proxy)
-    agent.on_invite = keeps(calls := [])
+    calls: list[IncomingCall] = []
+    agent.on_invite = keeps(calls)
     peer.send(invite_to(agent, peer), (HOST, agent.address.port))
     assert "proxy" in (await peer.response(403)).phrase
     assert calls == []

@@ -165,7 +165,7 @@ def cometbft() -> Iterator[Validating]:
         genesis = json.loads((home / "config" / "genesis.json").read_bytes())
         (home / "config" / "genesis.json").write_text(json.dumps(genesis | {"chain_id": CHAIN}))
         listen = ["--rpc.laddr", RPC.replace("http", "tcp"), "--p2p.laddr", "tcp://127.0.7.30:26656"]
-        command = [COMETBFT, "start", "--home", home, "--proxy_app", "kvstore", *listen]
+        command = [str(COMETBFT), "start", "--home", str(home), "--proxy_app", "kvstore", *listen]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             yield Validating(home)
