@@ -113,8 +113,10 @@ class TestDiffieHellman:
     def test_a_short_value_is_padded(self) -> None:
         assert dh.new_pair(Counted(SHORT_PUBLIC_VALUE)).public_value[0] == 0
 
-    def test_secrets_have_256_bits(self) -> None:
-        assert {dh.new_pair(Counted(number)).secret.bit_length() for number in range(20)} == {256}
+    def test_secrets_are_drawn_anew_and_have_256_bits(self) -> None:
+        secrets = {dh.new_pair(Counted(number)).secret for number in range(20)}
+        assert len(secrets) == 20
+        assert {secret.bit_length() for secret in secrets} == {256}
 
     def test_a_pair_does_not_show_its_secret(self) -> None:
         pair = dh.new_pair(Counted(1))

@@ -281,6 +281,7 @@ class TestSignatures:
         offer = call.offer()
         with pytest.raises(MikeyError):
             call.accept(resign(offer.message, signers[1], lambda h, p: None))
+        assert not call.responder._replays._entries
         assert call.accept(offer.message).message
 
 
