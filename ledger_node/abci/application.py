@@ -33,10 +33,9 @@ from ledger_node.order.verifier import Verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
-from voice_dpki.ledger.state import OK, Block, Outcome, StateView, TxResult, apply, check, check_sender
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.state import LEAVES, OK, Block, Outcome, StateView, TxResult, apply, check, check_sender
+from voice_dpki.names import Height
 
 APP_VERSION = 1
 """`version.app` in headers; it grows with every release in which the same block gives another state."""
@@ -224,13 +223,13 @@ class Application:
     def query(self, request: Query.Request) -> Query.Response:
         """Answer about the state, with a proof against the AppHash in the header after the answer's `height`.
 
-        Paths: `/certificates`, data is H(CERT); `/members`, data is the organisation in UTF-8. The value is the
-        record, or empty with a proof of absence.
+        Each kind of leaf that has a lookup has a path: at `/certificates`, data is H(CERT), and at `/members`, the
+        organisation in UTF-8. The value is the leaf's, or empty with a proof of absence.
         """
         view = self._ledger.view
         try:
-            key, value = _QUERIES[request.path](view, request.data)
-        except (KeyError, MalformedError, UnicodeDecodeError):
+            key, value = _find(view, request.path, request.data)
+        except (KeyError, MalformedError):
             return Query.Response(code=1, codespace=CODESPACE, log="no such path, or data that it does not take")
         step = ProofSteps.Step(type=PROOF_TYPE, key=key, data=tree.prove(view, key).serialize())
         return Query.Response(
@@ -299,21 +298,15 @@ def _codespace(result: TxResult) -> str:
     return CODESPACE if result.code else ""
 
 
-def _certificate(view: StateView, data: bytes) -> tuple[bytes, bytes | None]:
-    if len(data) != 32:
-        raise MalformedError("a digest has 32 bytes")
-    record = view.record(CertDigest(data))
-    return data, record.serialize() if record else None
+_LEAVES = {f"/{leaf.lookup.path}": (leaf, leaf.lookup.argument) for leaf in LEAVES if leaf.lookup is not None}
+"""For each path of a query, the kind of leaf that it is about, and what tells one such leaf from the others."""
 
 
-def _member(view: StateView, data: bytes) -> tuple[bytes, bytes | None]:
-    organization = data.decode("utf-8")
-    member = view.member(organization)
-    return member_key(organization), member.serialize() if member else None
-
-
-_QUERIES: dict[str, Callable[[StateView, bytes], tuple[bytes, bytes | None]]] = {
-    "/certificates": _certificate,
-    "/members": _member,
-}
-"""For each path, how to find the key in the tree and the value behind it."""
+def _find(view: StateView, path: str, data: bytes) -> tuple[bytes, bytes | None]:
+    """Return the key of the leaf that a query is about, and its value; raises KeyError or MalformedError."""
+    leaf, argument = _LEAVES[path]
+    key = leaf.key(argument.of_bytes(data))
+    value = view.leaf(key)
+    if value is not None:
+        leaf.parse(value)  # the key of one kind of leaf may be given as that of another
+    return key, value

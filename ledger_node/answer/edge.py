@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ledger_node.answer.api import INQUIRIES, ONE_COST, SEVERAL_COST, price_of_list
+from ledger_node.answer.api import INQUIRIES
+from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
 from ledger_node.answer.requests import BadRequestError, changes_after, description, parse_digest, wait_s
 from ledger_node.keep.store import parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
@@ -58,18 +59,6 @@ LAG_MS = 100
 
 RETRY_S = (0.1, 0.5, 1.0, 2.0)
 """Pauses after the first failure in a row, the second, and so on; the last value repeats."""
-
-FORWARDED = (
-    ("POST", "statuses", ONE_COST),
-    ("POST", "leaves", ONE_COST),
-    ("GET", "names", SEVERAL_COST),
-    ("GET", "prefix/{prefix}", SEVERAL_COST),
-    ("GET", "members/{organization}", ONE_COST),
-    ("GET", "headers/{height}", ONE_COST),
-)
-"""Inquiries that are forwarded: method, path below /ledger/v1/, and least cost against the client's `[limits]`."""
-
-MAX_FORWARDED_BODY_BYTES = 80 * MAX_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,32 +113,36 @@ class Edge:
 
     def app(self) -> HttpApp:
         """Return the whole application."""
-        about_one = [
-            Route(method, f"/ledger/v1/{path}", self._guarded(handler), MAX_CERTIFICATE_BYTES, ONE_COST, waits=True)
-            for method, path, handler in (
-                ("GET", "status/{digest}", self._status),
-                ("POST", "status", self._status_of_body),
-                ("GET", "certificates/{digest}", self._certificate),
-            )
-        ]
-        own = [
+        return HttpApp(self.routes())
+
+    def routes(self) -> list[Route]:
+        """Return all routes."""
+        return [
+            *map(self._route, QUESTIONS),
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
             Route("GET", "/ledger/v1/changes", self._guarded(self._changes), cost=ONE_COST, waits=True),
             Route("GET", "/ledger/v1/search", _no_search),
+            HEALTH_ROUTE,
+            METRICS_ROUTE,
         ]
-        others = [
-            Route(
-                method,
-                f"/ledger/v1/{pattern}",
-                self._guarded(self._forward),
-                MAX_FORWARDED_BODY_BYTES,
-                cost,
-                price_of_list if method == "POST" else None,
-                waits=True,
-            )
-            for method, pattern, cost in FORWARDED
-        ]
-        return HttpApp([*about_one, *own, *others, HEALTH_ROUTE, METRICS_ROUTE])
+
+    def _route(self, question: Question) -> Route:
+        """Return the route of a question, which is forwarded unless the kept proofs answer it."""
+        own: dict[tuple[str, str], Handler] = {
+            ("GET", "status/{digest}"): self._status,
+            ("POST", "status"): self._status_of_body,
+            ("GET", "certificates/{digest}"): self._certificate,
+        }
+        handler = own.get((question.method, question.path))
+        return Route(
+            question.method,
+            question.pattern,
+            self._guarded(handler or self._forward),
+            MAX_CERTIFICATE_BYTES if handler else MAX_LIST_BODY_BYTES,
+            question.cost,
+            question.price,
+            waits=True,
+        )
 
     async def run(self) -> None:
         """Follow the other node's headers until cancelled."""

@@ -169,11 +169,11 @@ class Inquiry:
             ]
             return msgspec.json.encode({"leaves": leaves})[:-1] + tip.tail
 
-    def member(self, organization: str) -> bytes:
-        """Answer about a member: its record, or proof that there is none."""
+    def leaf(self, kind: str, argument: str, text: str, key: bytes) -> bytes:
+        """Answer about one leaf of a kind, or its absence; `text` is what the question gave as `argument`."""
         with self._newest() as (view, tip):
-            name = msgspec.json.encode(organization)
-            return b'{"organization":%s,"member":%s%s' % (name, _member(view, tip, organization), tip.tail)
+            form = MemberForm(_base64(view.leaf(key)), _proof(view, key).decode("ascii"))
+            return msgspec.json.encode({argument: text, kind: form})[:-1] + tip.tail
 
     def light_block(self, height: int) -> bytes | None:
         """Return the header at a height with its commit and its validators; None if the node lacks any of them."""

@@ -1,11 +1,14 @@
-"""Reading requests and describing the node, for nodes of all roles."""
+"""Reading requests, describing the node, and what handlers say of their errors, for nodes of all roles."""
 
 import re
+from dataclasses import replace
 
+from ledger_node.answer.inquiry import NoBlockError
+from ledger_node.order.orderer import BusyError, UnavailableError
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.header import Header, format_time
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.http import Request, Response, json_response
+from voice_dpki.shell.http import Handler, Request, Response, json_response, problem
 
 MAX_WAIT_MS = 30_000
 """How long a node holds a request that waits for news."""
@@ -63,3 +66,23 @@ def description(name: str, role: str, chain_id: str, height: int, header: Header
         "age_s": round(header.age_s(now_s), 3) if header else None,
     }
     return json_response(200, said)
+
+
+def guarded(handler: Handler) -> Handler:
+    """Turn the errors that a handler may raise into problem documents."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except BadRequestError as error:
+            return problem(400, "Bad Request", str(error))
+        except (BusyError, UnavailableError, NoBlockError) as error:
+            answer = problem(503, "Service Unavailable", str(error))
+            return replace(answer, headers=(("Retry-After", "1"),))
+
+    return guarded
+
+
+def short(digest: CertDigest) -> str:
+    """Return the beginning of H(CERT), for people."""
+    return f"{digest[:4].hex()}.."

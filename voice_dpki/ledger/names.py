@@ -18,7 +18,7 @@ certificates for a number are in the leaves for its prefixes, of which there are
 import hashlib
 import re
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from voice_dpki.codec import cbor
@@ -72,6 +72,26 @@ def spc_key(code: str) -> bytes:
 def number_keys(tn: Tn) -> list[bytes]:
     """Return the keys of the leaves that together list all certificates for a number."""
     return [_number_key(len(tn), tn[:digits]) for digits in range(1, len(tn) + 1)]
+
+
+def _keys_of_number(text: str) -> list[bytes]:
+    digits = text.removeprefix("+")
+    if not re.fullmatch("[0-9]{1,15}", digits):
+        raise MalformedError("a telephone number has 1 to 15 digits")
+    return number_keys(Tn(digits))
+
+
+KINDS_OF_NAMES: dict[str, Callable[[str, str], list[bytes]]] = {
+    "subject": lambda name, organization: [subject_key(organization, name)],
+    "number": lambda number, _: _keys_of_number(number),
+    "uri": lambda uri, _: [uri_key(uri)],
+    "dns": lambda host, _: [dns_key(host)],
+    "spc": lambda code, _: [spc_key(code)],
+}
+"""For each kind of name, a function from a name as people write it, and its organisation, to the keys of the lists.
+
+It raises MalformedError.
+"""
 
 
 def parse_listed(data: bytes) -> tuple[CertDigest, ...]:

@@ -24,12 +24,13 @@ from ledger_node.order.verifier import running_verifier
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.header import Validator
-from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.leaf import Leaf
+from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.proof import Proof, verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
-from voice_dpki.ledger.state import Block, apply
+from voice_dpki.ledger.state import LEAVES, Block, apply
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
 
@@ -197,7 +198,26 @@ def test_queries_carry_proofs_of_presence_and_of_absence(federation: Any, node: 
     assert tree.root(node.ledger.view) == root
 
 
-@pytest.mark.parametrize(("path", "data"), [("/", b""), ("/certificates", b"short"), ("/members", b"\xff")])
+LOOKUPS = [leaf for leaf in LEAVES if leaf.lookup]
+
+
+@pytest.mark.parametrize("leaf", LOOKUPS, ids=lambda leaf: leaf.kind)
+def test_every_kind_of_leaf_with_a_lookup_has_its_query(node: Any, leaf: Leaf[Any]) -> None:
+    assert leaf.lookup is not None
+    missing = query(node, f"/{leaf.lookup.path}", bytes(32))
+    assert (missing.code, missing.value) == (0, b"")
+    assert missing.key == leaf.key(leaf.lookup.argument.of_bytes(bytes(32)))
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("/", b""),
+        ("/certificates", b"short"),
+        ("/certificates", member_key("Operator B")),
+        ("/members", b"\xff"),
+    ],
+)
 def test_queries_that_cannot_be_answered_get_a_code(node: Any, path: str, data: bytes) -> None:
     assert query(node, path, data).code == 1
 

@@ -1,0 +1,67 @@
+"""The questions about the ledger's state that nodes answer over HTTP: their paths, and what they cost.
+
+A node with a store answers all of them. The edge answers some itself and forwards the others.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from voice_dpki.ledger.answers import MAX_BATCH
+from voice_dpki.ledger.leaf import Leaf
+from voice_dpki.ledger.state import LEAVES
+from voice_dpki.shell.http import Price, Request
+
+MAX_LIST_BODY_BYTES = 80 * MAX_BATCH
+"""Largest list of digests or keys."""
+
+ONE_COST = 1
+"""Cost of an inquiry about one certificate, block or member, against the client's `[limits]`."""
+SEVERAL_COST = 20
+"""Least cost of an inquiry about all certificates with a name or a prefix."""
+
+_LISTED_BYTES = len('"",') + 64
+"""Bytes that one digest or key takes in a list: 64 hexadecimal digits, quotes and a comma."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question: its method, and its path below `/ledger/v1/`."""
+
+    method: str
+    path: str
+    cost: int = ONE_COST
+    """Least cost, against the client's `[limits]`."""
+    price: Price | None = None
+    """Further cost, which depends on the body."""
+    about_several: bool = False
+    """Whether it is about several certificates or leaves, so that its answer may take turns with others."""
+    leaf: Leaf[Any] | None = None
+    """The kind of leaf that it is about, if it is about one leaf."""
+
+    @property
+    def pattern(self) -> str:
+        """The whole path."""
+        return f"/ledger/v1/{self.path}"
+
+
+def price_of_list(request: Request) -> int:
+    """Price a list of digests or keys at 1 each, before it is parsed."""
+    return len(request.body) // _LISTED_BYTES
+
+
+def _about_leaves() -> list[Question]:
+    lookups = [(leaf, leaf.lookup) for leaf in LEAVES if leaf.lookup is not None]
+    return [Question("GET", f"{lookup.path}/{{{lookup.argument.name}}}", leaf=leaf) for leaf, lookup in lookups]
+
+
+QUESTIONS = (
+    Question("GET", "status/{digest}"),
+    Question("POST", "status"),
+    *_about_leaves(),
+    Question("GET", "headers/{height}"),
+    Question("POST", "statuses", price=price_of_list, about_several=True),
+    Question("POST", "leaves", price=price_of_list, about_several=True),
+    Question("GET", "prefix/{prefix}", SEVERAL_COST, about_several=True),
+    Question("GET", "names", SEVERAL_COST, about_several=True),
+)
+"""All questions; there is one for each kind of leaf that has a lookup."""
