@@ -10,6 +10,7 @@ from ledger_node.command import ledger as commands
 from ledger_node.command.ledger import command
 from ledger_node.command.main import main
 from ledger_node.command.sending import Sender
+from ledger_node.command.session import CONSOLE
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.records import CertStatus
@@ -109,7 +110,7 @@ async def test_a_node_that_is_not_the_listed_one_is_not_believed(network: Any, p
 def test_commands_over_tls(
     network: Any, parties: Parties, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands.CONSOLE, "_file", None)
+    monkeypatch.setattr(CONSOLE, "_file", None)
     engine = parties.engine()
     tls = str(parties.file("person", "engine"))
     file = network.folder / "device.der"

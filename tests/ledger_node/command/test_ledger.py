@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ledger_node.command import ledger as commands
 from ledger_node.command.sending import Bulk, CertificateFile, Sender, collect, pack, read_certificate
+from ledger_node.command.session import CONSOLE
 from tests.present import present
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES, Batch, endorse
@@ -48,8 +48,8 @@ class Terminal:
 
 @pytest.fixture
 def terminal(voting: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setattr(commands.CONSOLE, "width", 200)
-    monkeypatch.setattr(commands.CONSOLE, "_file", None)
+    monkeypatch.setattr(CONSOLE, "width", 200)
+    monkeypatch.setattr(CONSOLE, "_file", None)
     return Terminal(voting, capsys)
 
 

@@ -17,6 +17,7 @@ from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.answers import (
     MAX_BATCH,
     MAX_BATCH_BYTES,
+    MAX_LEAVES,
     AnswerVerifier,
     HeaderUnknownError,
     InquiryCode,
@@ -29,8 +30,9 @@ from voice_dpki.ledger.changes import ChangesForm, changed_keys, parse_changes
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, TrustPoint
-from voice_dpki.ledger.names import parse_listed
+from voice_dpki.ledger.names import NAME_LEAF
 from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest, Height
@@ -51,6 +53,8 @@ RETRY_TRUST_S = 60.0
 """The same after a failed write."""
 
 log = logging.getLogger(__name__)
+
+_V = TypeVar("_V")
 
 CHANGES = {
     CertStatus.REVOKED: "/ledger/v1/revocations",
@@ -243,17 +247,24 @@ class LedgerClient:
             lambda: self._verifier.verify_leaves(data, keys, self._now_s(), min_height=min_height)
         )
 
+    async def read(self, leaf: Leaf[_V], keys: Sequence[bytes]) -> list[_V | None]:
+        """Ask for any number of leaves of one kind by their keys, None for each absent one; raises InquiryError."""
+        values: list[bytes | None] = []
+        for start in range(0, len(keys), MAX_LEAVES):
+            values += await self.leaves(keys[start : start + MAX_LEAVES])
+        try:
+            return [None if value is None else leaf.parse(value) for value in values]
+        except MalformedError as error:
+            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+
     async def listed(self, keys: Sequence[bytes]) -> tuple[Resolution, ...]:
         """Ask for every certificate of a name, by the keys of the name's lists (`voice_dpki.ledger.names`).
 
         The keys are for instance `subject_key(organization, common_name)`, or all of `number_keys(tn)`. The node
         cannot leave one out. Raises InquiryError.
         """
-        lists = [value for value in await self.leaves(keys) if value is not None]
-        try:
-            digests = sorted({digest for value in lists for digest in parse_listed(value)})
-        except MalformedError as error:
-            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+        lists = [listed for listed in await self.read(NAME_LEAF, keys) if listed is not None]
+        digests = sorted({digest for listed in lists for digest in listed})
         found: list[Resolution] = []
         for start in range(0, len(digests), MAX_BATCH):
             found += await self.resolve_all(digests[start : start + MAX_BATCH])
@@ -509,9 +520,6 @@ def save_trust(path: Path, block: LightBlock) -> bool:
             unfinished.unlink(missing_ok=True)
         return False
     return True
-
-
-_V = TypeVar("_V")
 
 
 BUSY = (429, 503)

@@ -1,0 +1,68 @@
+"""What every command for people who use a ledger needs: its options, and its client and sender for a node."""
+
+import asyncio
+from argparse import Namespace, _SubParsersAction
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+
+from ledger_node.command.sending import Sender, read_certificate
+from voice_dpki.effects import Signer
+from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.transactions import Body, endorse
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.credentials import read_signer
+from voice_dpki.shell.program import Parser
+from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.x509.profile import digest_of
+
+CONSOLE = Console(highlight=False)
+
+Commands: TypeAlias = "_SubParsersAction[Parser]"
+"""The commands of a parser, to which modules add their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command's options, and its client and sender for a node."""
+
+    options: Namespace
+    genesis: Genesis
+    client: LedgerClient
+    sender: Sender
+    stop: asyncio.Event
+
+    @property
+    def signer(self) -> Signer:
+        """The member's endorsing key."""
+        return read_signer(self.options.key, "key")
+
+    async def endorsed(self, body: Body) -> int:
+        """Sign a transaction with the endorsing key and send it; return the height of its block.
+
+        Raises PeerError where the ledger refuses it.
+        """
+        return await self.sent(endorse(body, [self.signer]))
+
+    async def sent(self, raw: bytes) -> int:
+        """Send a transaction; return the height of its block. Raises PeerError where the ledger refuses it."""
+        return (await self.sender.send(raw)).height or 0
+
+
+def add_endorser(parser: Parser, *, required: bool = True) -> None:
+    """Add the options for the member in whose name a transaction is made."""
+    parser.add_argument("--organization", required=required, help="the member in whose name this is done")
+    parser.add_argument("--key", type=Path, required=required, help="its endorsing key, PEM")
+
+
+def parse_digest(text: str) -> CertDigest:
+    """Return H(CERT), given as 64 hexadecimal digits or as the name of a certificate's file; raises LocalError."""
+    path = Path(text)
+    if len(text) == 64 and not path.exists():
+        try:
+            return CertDigest(bytes.fromhex(text))
+        except ValueError:
+            pass
+    return digest_of(read_certificate(path))
