@@ -153,7 +153,7 @@ class Application:
 
     def _recheck(self, raw: bytes) -> CheckTx.Response:
         """Keep a transaction unless its certificates are bad, or its sender has lost the right to make it."""
-        if self._verifier.vetted(raw) is False:
+        if self._verifier.has_refused(raw):
             return _checked(self.judge(check, raw))
         result = self.judge(check_sender, raw) if self._members_changed else OK
         if not _may_enter(result):
@@ -170,9 +170,8 @@ class Application:
 
         Where none is verified yet, propose the first in line: a slow verifying process must not stop the ledger.
         """
-        vetted = self._verifier.vetted
-        ready = [raw for raw in request.transactions if vetted(raw)]
-        ready = ready or [raw for raw in request.transactions if vetted(raw) is None][:1]
+        sound = [raw for raw in request.transactions if not self._verifier.has_refused(raw)]
+        ready = [raw for raw in sound if not self._verifier.is_waiting(raw)] or sound[:1]
         block = _block(request, _affordable(ready, self._affordable_bytes))
         outcome = self._execute(block)
         kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]

@@ -81,13 +81,16 @@ class Verifier(asyncio.SubprocessProtocol):
         if done := self.schedule(raw):
             await asyncio.shield(done)
 
-    def vetted(self, raw: bytes) -> bool | None:
-        """Return False if a certificate in a transaction was refused, None while it waits, and True otherwise.
+    def is_waiting(self, raw: bytes) -> bool:
+        """Tell whether a transaction's certificates are still to be verified."""
+        return hashlib.sha256(raw).digest() in self._waiting
 
-        True does not prove that the certificates were verified: without the process, nothing is refused here.
+    def has_refused(self, raw: bytes) -> bool:
+        """Tell whether a certificate in a transaction was refused, until a block decides the transaction.
+
+        What was not refused was not necessarily verified: without the process, nothing is refused here.
         """
-        key = hashlib.sha256(raw).digest()
-        return None if key in self._waiting else key not in self._refused
+        return hashlib.sha256(raw).digest() in self._refused
 
     def forget(self, transactions: Iterable[bytes]) -> None:
         """Drop transactions that a block has decided, from the queue and from the refused ones."""

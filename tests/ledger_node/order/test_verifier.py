@@ -44,9 +44,10 @@ async def test_the_node_knows_a_verdict_without_having_verified(monkeypatch: pyt
     async with running_verifier(verifier):
         raw = batch(*ders)
         verifier.schedule(raw)
-        assert verifier.vetted(raw) is None
+        assert verifier.is_waiting(raw)
         await verifier.verify(raw)
-        assert verifier.vetted(raw) is True
+        assert not verifier.is_waiting(raw)
+        assert not verifier.has_refused(raw)
     monkeypatch.setattr(admission, "read_profile", lambda _: pytest.fail("verified again"))
     assert [admission.read_admitted(der) for der in ders] == profiles
 
@@ -57,9 +58,9 @@ async def test_bad_certificates_are_refused_by_the_same_name_as_here() -> None:
     verifier = Verifier()
     async with running_verifier(verifier):
         await asyncio.gather(verifier.verify(sound), verifier.verify(bad), verifier.verify(bad))
-        assert (verifier.vetted(sound), verifier.vetted(bad)) == (True, False)
+        assert (verifier.has_refused(sound), verifier.has_refused(bad)) == (False, True)
         verifier.forget([bad])
-        assert verifier.vetted(bad) is True, "a block has decided: nobody asks any more"
+        assert not verifier.has_refused(bad), "a block has decided: nobody asks any more"
     with pytest.raises(Refused) as refused:
         admission.read_admitted(forged)
     assert refused.value.refusal in (Refusal.CERTIFICATE_SIGNATURE, Refusal.CERTIFICATE_MALFORMED)
@@ -71,7 +72,7 @@ async def test_what_brings_no_certificate_does_not_wait() -> None:
     async with running_verifier(verifier):
         for raw in (change, b"garbage", b""):
             verifier.schedule(raw)
-            assert verifier.vetted(raw) is True
+            assert not verifier.is_waiting(raw)
 
 
 async def test_what_a_block_has_decided_is_not_verified_any_more() -> None:
@@ -82,7 +83,7 @@ async def test_what_a_block_has_decided_is_not_verified_any_more() -> None:
         await asyncio.sleep(0)
         verifier.forget(many)
         await asyncio.gather(*waiting[10:])
-        assert all(verifier.vetted(raw) for raw in many[10:])
+        assert not any(verifier.is_waiting(raw) for raw in many[10:])
 
 
 async def test_a_hangup_ends_the_process_no_more_than_the_node() -> None:
@@ -92,7 +93,7 @@ async def test_a_hangup_ends_the_process_no_more_than_the_node() -> None:
         os.kill(pid, signal.SIGHUP)
         raw = batch(certificate())
         await verifier.verify(raw)
-        assert verifier.vetted(raw) is True
+        assert not verifier.is_waiting(raw)
         assert not verifier.ended.is_set()
 
 
