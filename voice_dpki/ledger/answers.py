@@ -52,7 +52,7 @@ from voice_dpki.ledger.proof import (
     verify_prefix,
 )
 from voice_dpki.ledger.records import CertRecord, CertStatus
-from voice_dpki.ledger.standing import status_of
+from voice_dpki.ledger.standing import recorded_as, status_of
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 from voice_dpki.x509.recorded import RecordedCertificate
@@ -123,17 +123,7 @@ class Resolution:
     @property
     def recorded(self) -> RecordedCertificate:
         """The same for those who judge the certificate (`x509.recorded.judge`)."""
-        record, member = self.record, self.member
-        return RecordedCertificate(
-            digest=self.digest,
-            status=self.status,
-            height=self.height,
-            organization=record.organization if record else "",
-            not_before_s=record.not_before_s if record else 0,
-            not_after_s=record.not_after_s if record else 0,
-            allotment=member.allotment if member else None,
-            der=self.certificate,
-        )
+        return recorded_as(self.digest, self.status, self.record, self.member, self.height, self.certificate)
 
 
 _Record = Annotated[str, msgspec.Meta(max_length=4096)]

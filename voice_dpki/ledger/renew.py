@@ -14,12 +14,13 @@ from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.kind import BY_MEMBER, Body, Kind, SignedBody, digest, key, long_bytes, signature
 from voice_dpki.ledger.lifecycle import RECORD_LEAVES, record
 from voice_dpki.ledger.members import Member
-from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.signatures import key_id_of, verify
-from voice_dpki.ledger.standing import status_of
+from voice_dpki.ledger.standing import recorded_as, status_of
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertificateRefused, Use, judge
 
 RENEWAL_DOMAIN = b"voice-dpki/renewal/v1\0"
 """Separates an owner's signature on a renewal from everything else that its key may sign."""
@@ -48,14 +49,24 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Rene
         raise Refused(Refusal.NOT_RECORDED)
     if old.organization != member.organization:
         raise Refused(Refusal.NOT_OWNER)
-    if status_of(old, member, block.time_s) is not CertStatus.VALID:
-        raise Refused(Refusal.NOT_VALID)
+    _check_may_endorse(draft, block, old, member, body.replaces)
     if old.replaced_by is not None:
         raise Refused(Refusal.RENEWED)
     _check_owner(old, body, new_digest)
     record(draft, block, member, body.certificate, replaces=body.replaces)
     _check_follows(draft, body, old)
     draft.put_record(body.replaces, replace(old, replaced_by=new_digest))
+
+
+def _check_may_endorse(draft: Draft, block: Block, old: CertRecord, member: Member, digest: CertDigest) -> None:
+    """Check that the old certificate is trusted to endorse its successor; raises Refused."""
+    status = status_of(old, member, block.time_s)
+    recorded = recorded_as(digest, status, old, member, block.height)
+    profile = read_admitted(draft.certificate(digest) or b"")
+    try:
+        judge(recorded, Use.ENDORSE, block.time_s, presented=profile)
+    except CertificateRefused:
+        raise Refused(Refusal.NOT_VALID) from None
 
 
 def _check_owner(old: CertRecord, body: Renew, digest: CertDigest) -> None:

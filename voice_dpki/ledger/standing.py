@@ -1,7 +1,9 @@
-"""The effective status of a certificate, from its record and the member that it is recorded under."""
+"""What the ledger says of a certificate, from its record and the member that it is recorded under."""
 
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.recorded import RecordedCertificate
 
 _LASTING = frozenset({CertStatus.REVOKED, CertStatus.EXPIRED})
 
@@ -20,3 +22,24 @@ def status_of(record: CertRecord | None, member: Member | None, now_s: float) ->
     if member is None or record.recorded_height < member.admitted_height:
         return CertStatus.REVOKED
     return CertStatus.SUSPENDED if member.suspended else status
+
+
+def recorded_as(
+    digest: CertDigest,
+    status: CertStatus,
+    record: CertRecord | None,
+    member: Member | None,
+    height: Height,
+    certificate: bytes | None = None,
+) -> RecordedCertificate:
+    """Return what `x509.recorded.judge` takes; `status` is that of `status_of`, `certificate` the DER, if known."""
+    return RecordedCertificate(
+        digest=digest,
+        status=status,
+        height=height,
+        organization=record.organization if record else "",
+        not_before_s=record.not_before_s if record else 0,
+        not_after_s=record.not_after_s if record else 0,
+        allotment=member.allotment if member else None,
+        der=certificate,
+    )

@@ -1,0 +1,47 @@
+"""What the ledger says of a certificate, and what the judgement makes of it: trusted exactly while it is valid."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.records import RECORDED, CertRecord, CertStatus
+from voice_dpki.ledger.standing import recorded_as, status_of
+from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, check_standing
+
+DIGEST = CertDigest(bytes(32))
+BEGIN_S, END_S = 1_790_000_000, 1_790_086_400
+RECORD = CertRecord(CertStatus.VALID, "Operator A", BEGIN_S, END_S, Height(5), Height(5), 0, None, bytes(32))
+MEMBER = Member("Operator A", MemberKind.OPERATOR, ("a.example",), admitted_height=5)
+
+RECORDS = (None, *(replace(RECORD, status=status) for status in sorted(RECORDED)))
+MEMBERS = (
+    None,
+    MEMBER,
+    replace(MEMBER, suspended=True),
+    replace(MEMBER, admitted_height=6),
+)
+TIMES_S = (BEGIN_S - 1, BEGIN_S, END_S, END_S + 1)
+
+
+def trusted(recorded: RecordedCertificate, now_s: float) -> bool:
+    try:
+        check_standing(recorded, now_s)
+    except CertificateRefused:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("member", MEMBERS)
+@pytest.mark.parametrize(
+    ("asked_s", "now_s"), [times for times in product(TIMES_S, TIMES_S) if times[0] <= times[1]]
+)
+def test_a_certificate_is_trusted_exactly_while_its_status_is_valid(
+    record: CertRecord | None, member: Member | None, asked_s: float, now_s: float
+) -> None:
+    """It makes no difference when the ledger was asked: time goes on by itself."""
+    recorded = recorded_as(DIGEST, status_of(record, member, asked_s), record, member, Height(9))
+    assert trusted(recorded, now_s) is (status_of(record, member, now_s) is CertStatus.VALID)
