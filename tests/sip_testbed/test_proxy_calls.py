@@ -308,6 +308,18 @@ async def test_an_unproven_caller_is_refused_with_code_and_reason(start: Start) 
     assert (note["step"], note["ok"], note["verstat"]) == ("E17 certificate", False, "TN-Validation-Failed")
 
 
+async def test_a_verdict_without_a_failure_does_not_prove_the_caller(start: Start) -> None:
+    """An Identity of a kind that says nothing of the caller may be good, and the call is not."""
+    world = await start()
+    sentence = "A div PASSporT proves nothing about the caller's number."
+    world.b.verdicts = [{"verstat": "No-TN-Validation", "reasondesc": sentence}]
+    answer = await world.call()
+    assert (answer.status, answer.reasons) == (438, [f'STIR;cause=438;text="{sentence}"'])
+    assert world.incoming == []
+    note = world.notes("b")[0]
+    assert (note["text"], note["ok"], note["verstat"]) == (sentence, False, "No-TN-Validation")
+
+
 async def test_an_operator_may_label_instead(start: Start) -> None:
     world = await start(policy="label")
     world.b.verdicts = [REVOKED]

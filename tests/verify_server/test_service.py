@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -20,7 +21,12 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.atis import parse_verification_request
 from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.kinds import Kinds
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.wire.seldom import SAY_AGAIN_S
 from voice_dpki.x509.allotment import Allotment
@@ -122,6 +128,38 @@ async def test_without_keymgmt_in_the_request_it_is_not_checked(domain):
     domain.resolver.tell(domain.digest, domain.der)
     verdict = await domain.verdict(verification(domain.caller.identity(domain.der, (OFFER,))))
     assert (verdict["verstat"], verdict["keyMgmt"]) == ("TN-Validation-Passed", "not-checked")
+
+
+def serving(domain, kind=SHAKEN):
+    """The service without its socket, with one kind of PASSporT."""
+    policy = Policy(kinds=Kinds(kind))
+    return VerifyService(domain.resolver, policy, ReplayCache(9, 120), SystemClock(), Tracer(domain.trace, "x"))
+
+
+async def test_a_good_token_of_a_kind_that_does_not_prove_the_caller(domain, caplog):
+    """It is neither a proven caller nor a failure."""
+    caplog.set_level("INFO", logger="verify_server.service")
+    domain.resolver.tell(domain.digest, domain.der)
+    service = serving(domain, replace(SHAKEN, proves_caller=False))
+    answer = await service.verify(json.dumps(verification(domain.caller.identity(domain.der))).encode())
+    verdict = json.loads(answer)["verificationResponse"]
+    assert (verdict["verstat"], "reasoncode" in verdict) == ("No-TN-Validation", False)
+    assert domain.last_row()["ok"] is False
+    assert domain.last_row()["text"] == verdict["reasondesc"]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("good_at", [0, 1])
+async def test_one_of_several_identities_that_proves_the_caller_is_enough(domain, good_at):
+    domain.resolver.tell(domain.digest, domain.der)
+    body = json.dumps(verification(domain.caller.identity(domain.der))).encode()
+    call = parse_verification_request(body)
+    identities = ["e30.e30.c2ln", "e30.e30.c2ln"]
+    identities[good_at] = call.identities[0]
+    verdict = await serving(domain)._verdict(replace(call, identities=tuple(identities)))
+    assert (verdict.ok, verdict.signer) == (True, "Operator A")
+    verdict = await serving(domain)._verdict(replace(call, identities=("e30.e30.c2ln", "")))
+    assert (verdict.ok, verdict.step) == (False, "E4 form")
 
 
 async def test_a_call_that_is_not_verified_says_why(domain):
