@@ -19,6 +19,7 @@ from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
 from voice_dpki.sip.proxy import Arrival, ProxyCore
 from voice_dpki.sip.transaction import TransactionLayer
+from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.sip.endpoint import Endpoint
 from voice_dpki.wire.sip.transport import Tls
@@ -156,6 +157,8 @@ class ProxyElement:
                 decision = await self._decide(arrival)
         except Refusal as refusal:
             self._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
+        except RequestRefusedError as refusal:
+            self._answer(arrival, refusal.status, None, refusal.headers)
         except MalformedError as error:
             self._answer(arrival, 400, f"Bad Request: {error}", ())
         else:

@@ -128,16 +128,14 @@ class ProxyService:
             if self._is_own_caller(rules.caller_uri(request)):
                 return await self._outbound(request, arrival)
             return await self._inbound(request)
-        if (refusal := check_method(arrival.request, METHODS)) is not None:
-            raise Refusal(refusal.status, None, refusal.headers)
+        check_method(arrival.request, METHODS)
         if method not in ("REGISTER", "OPTIONS"):  # meaningless outside dialogs
             raise Refusal(405, None, (ALLOW,))
         if not self._is_local(arrival.request.uri):
             raise Refusal(404, "Not Found: this proxy serves another domain")
         if method == "OPTIONS" and arrival.request.uri.user:
             return self._asked_about_user(copy_request(arrival.request), arrival)
-        if (refusal := check_require(arrival.request)) is not None:
-            raise Refusal(refusal.status, None, refusal.headers)
+        check_require(arrival.request)
         if method == "OPTIONS":  # a question to the proxy itself (RFC 3261 §11.2)
             return Reply((ALLOW,))
         return Reply(self._registrar.register(arrival, self._element.now_s(), self._element.vouch))

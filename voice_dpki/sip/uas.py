@@ -1,11 +1,11 @@
-"""Checks that a server makes before it processes a request (RFC 3261 §8.2)."""
+"""Checks that a server makes before it processes a request (RFC 3261 §8.2). Each raises RequestRefusedError."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
 
 from sipmessage import Request
 
+from voice_dpki.errors import PeerError
 from voice_dpki.sip.message import METHODS, header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE
 
@@ -17,61 +17,53 @@ MAX_NAMED: Final = 16
 _ENCODINGS: Final = ("", "identity")
 
 
-@dataclass(frozen=True, slots=True)
-class UasRefusal:
-    """The status and header fields that refuse a request."""
+class RequestRefusedError(PeerError):
+    """A server cannot process a request; it answers with `status` and `headers`."""
 
-    status: int
-    headers: Headers = ()
+    def __init__(self, status: int, headers: Headers = ()) -> None:
+        super().__init__(f"a request is refused with {status}")
+        self.status, self.headers = status, headers
 
 
-def check_method(request: Request, methods: Collection[str]) -> UasRefusal | None:
+def check_method(request: Request, methods: Collection[str]) -> None:
     """Refuse a method outside `methods`: 405 if SIP defines it, else 501 (§8.2.1, §21.5.2)."""
-    if request.method in methods:
-        return None
-    return UasRefusal(405 if request.method in METHODS else 501, (("Allow", ", ".join(methods)),))
+    if request.method not in methods:
+        raise RequestRefusedError(405 if request.method in METHODS else 501, (("Allow", ", ".join(methods)),))
 
 
-def check_require(request: Request) -> UasRefusal | None:
+def check_require(request: Request) -> None:
     """Refuse every required extension: none is supported (§8.2.2.3)."""
-    unsupported = header_values(request, "Require")
-    return UasRefusal(420, (("Unsupported", ", ".join(unsupported[:MAX_NAMED])),)) if unsupported else None
+    if unsupported := header_values(request, "Require"):
+        raise RequestRefusedError(420, (("Unsupported", ", ".join(unsupported[:MAX_NAMED])),))
 
 
-def check_body(request: Request) -> UasRefusal | None:
+def check_body(request: Request) -> None:
     """Refuse a body that is not an unencoded session description (§8.2.3); an optional body is ignored."""
     handling = (request.headers.get("Content-Disposition") or "").lower().replace(" ", "")
     if not request.body or "handling=optional" in handling:
-        return None
+        return
     kind = _media_type(request.headers.get("Content-Type") or "")
     encoding = (request.headers.get("Content-Encoding") or "").strip().lower()
-    if kind == CONTENT_TYPE and encoding in _ENCODINGS:
-        return None
-    return UasRefusal(415, (("Accept", CONTENT_TYPE), ("Accept-Encoding", "identity")))
+    if kind != CONTENT_TYPE or encoding not in _ENCODINGS:
+        raise RequestRefusedError(415, (("Accept", CONTENT_TYPE), ("Accept-Encoding", "identity")))
 
 
-def check_accept(request: Request) -> UasRefusal | None:
+def check_accept(request: Request) -> None:
     """Refuse an INVITE whose Accept excludes session descriptions (§20.1, §21.4.7)."""
-    values = request.headers.getlist("Accept")
-    if not values:
-        return None
+    if not request.headers.getlist("Accept"):
+        return
     accepted = {_media_type(value) for value in header_values(request, "Accept")}
-    if accepted & {CONTENT_TYPE, "application/*", "*/*"}:
-        return None
-    return UasRefusal(406, (("Warning", '399 user-agent "an answer is application/sdp"'),))
+    if not accepted & {CONTENT_TYPE, "application/*", "*/*"}:
+        raise RequestRefusedError(406, (("Warning", '399 user-agent "an answer is application/sdp"'),))
 
 
-def check_request(request: Request, methods: Collection[str]) -> UasRefusal | None:
-    """Return why a telephone must refuse this request, or None if it can serve it."""
-    if (refusal := check_method(request, methods)) is not None:
-        return refusal
-    if request.uri.scheme not in ("sip", "sips", "tel"):
-        return UasRefusal(416)
-    if (refusal := check_require(request)) is not None:
-        return refusal
-    if request.method != "INVITE":
-        return None
-    return check_body(request) or check_accept(request)
+def check_request(request: Request, methods: Collection[str]) -> None:
+    """Check that a telephone can serve a request, of a URI that `parse_message` knows (§8.2.2.1)."""
+    check_method(request, methods)
+    check_require(request)
+    if request.method == "INVITE":
+        check_body(request)
+        check_accept(request)
 
 
 def _media_type(value: str) -> str:

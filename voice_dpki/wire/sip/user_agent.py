@@ -20,7 +20,7 @@ from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
-from voice_dpki.sip.uas import check_request
+from voice_dpki.sip.uas import RequestRefusedError, check_request
 from voice_dpki.wire.sip.call import ALLOW, Call, FinalAnswer, IncomingCall, Leg, Line
 from voice_dpki.wire.sip.exchange import Exchange
 from voice_dpki.wire.sip.registration import Backoff, Registration, RegistrationError
@@ -178,9 +178,17 @@ class UserAgent:
             self._answer(event, 403, "Forbidden: requests come through the user's proxy")
         elif event.request.method == "CANCEL":
             self._cancel(event)
-        elif (refusal := check_request(event.request, ALLOW.split(", "))) is not None:
-            self._answer(event, refusal.status, headers=refusal.headers)
-        elif event.envelope.to_tag and leg is None:
+        else:
+            try:
+                check_request(event.request, ALLOW.split(", "))
+            except RequestRefusedError as refusal:
+                self._answer(event, refusal.status, headers=refusal.headers)
+            else:
+                self._process(event, leg)
+
+    def _process(self, event: RequestReceived, leg: Leg | None) -> None:
+        """Process a request, of `leg` if it belongs to a dialog."""
+        if event.envelope.to_tag and leg is None:
             self._answer(event, 481)
         elif leg is not None:
             self._in_dialog(leg, event)
