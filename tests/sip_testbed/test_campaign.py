@@ -309,7 +309,8 @@ async def test_streams_leave_no_connection_and_no_task(
         await asyncio.gather(*(_use_a_stream(chance, service.address) for _ in range(chance.randint(1, 12))))
         assert len(pool.all) <= 2 * limits.incoming  # those that are closing count until they are closed
     async with asyncio.timeout(30):
-        while pool.all or element._tasks or any(t.request for t in element.layer._transactions.values()):
+        transactions = element.layer._transactions
+        while pool.all or len(element._background) or any(each.request for each in transactions.values()):
             await asyncio.sleep(0.01)
     assert (pool._silent, dict(pool._sources), pool._incoming, pool._by_peer) == ({}, {}, 0, {})
     assert element.layer.counters.failures == 0

@@ -87,7 +87,7 @@ async def test_challenges_leave_nothing_behind_and_harm_no_call(world: World) ->
     assert "127.0.44.76" not in element.layer._shares._held
     assert element.layer.counters.overload == 0
     assert stranger.challenged >= STRANGER_BURST
-    assert not element._tasks
+    assert len(element._background) == 0
 
 
 @pytest.fixture

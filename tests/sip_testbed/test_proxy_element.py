@@ -78,7 +78,7 @@ async def make() -> AsyncIterator[MakeElement]:
 def is_empty(element: ProxyElement) -> bool:
     """Whether nothing is open but transactions that have had their final response, and wait for its end."""
     waiting = [t for t in element.layer._transactions.values() if t.request is not None]
-    return not waiting and not element._tasks
+    return not waiting and len(element._background) == 0
 
 
 def broken(*_: object) -> None:

@@ -42,7 +42,7 @@ async def test_what_has_ended_is_not_held(caplog: pytest.LogCaptureFixture) -> N
     background, work = Background(logging.getLogger("owner")), Work()
     background.run(work.run())
     work.go.set()
-    while background._tasks:
+    while len(background):
         await asyncio.sleep(0)
     await background.close()
     assert not caplog.records

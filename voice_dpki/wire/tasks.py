@@ -15,6 +15,10 @@ class Background:
         self._failures = Seldom(logger)
         self._tasks: set[asyncio.Task[object]] = set()
 
+    def __len__(self) -> int:
+        """Return how many tasks run."""
+        return len(self._tasks)
+
     def run(self, work: Coroutine[object, object, object]) -> None:
         """Run `work` until it ends or the owner closes."""
         task = asyncio.get_running_loop().create_task(work)
