@@ -110,6 +110,7 @@ async def test_an_error_of_our_own_is_answered_counted_and_said(
         return Forward(arrival.request, peer.exchange.address)
 
     monkeypatch.setattr("sip_testbed.proxy_element.DECIDE_S", 0.05)
+    monkeypatch.setattr("voice_dpki.wire.seldom.SAY_AGAIN_S", 1000.0)
     element = await make(decide, broken if fault == "response" else None)
     if fault == "core":
         monkeypatch.setattr("voice_dpki.sip.proxy._loop_digest", broken)

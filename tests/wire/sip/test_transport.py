@@ -192,7 +192,10 @@ async def test_what_waits_for_a_connection_is_bounded_in_bytes(
     assert len(a._connecting[hop]) == 3
 
 
-async def test_hops_without_a_connection_do_not_fill_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_hops_without_a_connection_do_not_fill_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice_dpki.wire.seldom.SAY_AGAIN_S", 1000.0)
     a, seen = await make()
     for number in range(20):
         a.send(Outgoing(Hop("tcp", f"127.0.1.{number + 1}", 9), MESSAGE, None))
