@@ -26,7 +26,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import read_secret
-from voice_dpki.shell.files import append_line, write_private
+from voice_dpki.shell.files import append_line, make_folder, write_private
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import output_folder
@@ -183,10 +183,7 @@ class Store:
         self.folder = folder
         self._password = password
         self._progress = folder / "progress.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise LocalError(f"{folder}: cannot be made: {error.strerror}") from None
+        make_folder(folder, 0o700)
         self.done = {done.identity: done for done in self._load()}
 
     def certificate(self, row: DeviceRow) -> bytes:

@@ -24,7 +24,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.shell.config import Config, Listen, to_toml
-from voice_dpki.shell.files import write_file, write_private
+from voice_dpki.shell.files import make_folder, write_file, write_private
 from voice_dpki.shell.tether import tied_program
 
 VERSION = "0.38.25"
@@ -127,7 +127,7 @@ class Home:
         """Write the files that CometBFT reads at its start; an existing record of what it has signed is kept."""
         config, data = self.folder / "config", self.folder / "data"
         for folder in (config, data):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, 0o700)
         write_file(config / "config.toml", to_toml(self._settings()).encode("utf-8"))
         write_file(config / "genesis.json", self.genesis)
         key = self.validator_key or _own_key(config / "observer_key.json")
@@ -302,7 +302,7 @@ def _own_key(path: Path) -> Ed25519PrivateKey:
         value = json.loads(path.read_bytes())["priv_key"]["value"]
         return Ed25519PrivateKey.from_private_bytes(b64decode(value)[:32])
     key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, 0o700)
     write_private(path, _indented(key_json(key)))
     return key
 

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from ledger_node.abci.abci_pb2 import Echo, Failure, Flush, Request, Response
 from ledger_node.order.framing import encode_message, take_messages
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.unix_socket import claim
 
 log = logging.getLogger(__name__)
@@ -86,10 +87,7 @@ async def serve_abci(handlers: Handlers, socket: Path) -> AsyncIterator[asyncio.
     if len(str(socket).encode()) > MAX_SOCKET_PATH_BYTES:
         raise LocalError(f"{socket}: a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes")
     failed = asyncio.Event()
-    try:
-        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalError(f"{socket}: cannot serve on this socket: {error.strerror}") from None
+    make_folder(socket.parent, 0o700)
     lock = claim(socket)
     table = _CONNECTION | handlers
     connections: set[_Connection] = set()

@@ -36,6 +36,7 @@ from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.ending import guarded
+from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
@@ -276,7 +277,7 @@ async def _serve_edge(
 ) -> None:
     """Run an edge node until `stop` is set, or until its edge ends."""
     folder = resolve(path, config.node.data_dir)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     trace = resolve(path, config.trace.file) if config.trace else None
     tls = optional_client_context(path, section.tls)
     async with AsyncExitStack() as opened:

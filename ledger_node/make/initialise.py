@@ -15,7 +15,7 @@ from voice_dpki.ledger.genesis import dump_genesis
 from voice_dpki.ledger.members import Member, WrittenMember
 from voice_dpki.ledger.parameters import Parameters
 from voice_dpki.shell.config import Config, load_config, to_toml
-from voice_dpki.shell.files import write_file, write_new
+from voice_dpki.shell.files import make_folder, write_file, write_new
 from voice_dpki.x509.keys import generate_es256, to_pem
 
 FIRST_PORT = 26680
@@ -58,7 +58,7 @@ def initialise(members_file: Path, folder: Path, clock: Clock) -> list[Path]:
     if len(set(slugs)) != len(slugs) or "engine" in slugs:
         raise LocalError(f"{members_file}: two organisations' names are too alike to name files by")
     keys = folder / "keys"
-    keys.mkdir(parents=True, mode=0o700)
+    make_folder(keys, 0o700)
     validator_keys: list[str] = []
     members = [
         _make_member(member, slug, keys, validator_keys) for member, slug in zip(wanted.members, slugs, strict=True)

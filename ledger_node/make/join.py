@@ -23,7 +23,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
 from voice_dpki.shell.config import Listen, to_toml
-from voice_dpki.shell.files import write_file, write_new
+from voice_dpki.shell.files import make_folder, write_file, write_new
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.wire.bounded import fetch_body
 from voice_dpki.wire.ledger.client import light_client
@@ -88,11 +88,11 @@ def join(
     if folder.exists() and any(folder.iterdir()):
         raise LocalError(f"{folder}: there is something in it already; name a new folder")
     trusted = _trusted(genesis, rpc_servers, checkpoint)
-    (folder / "keys").mkdir(parents=True, mode=0o700)
+    make_folder(folder / "keys", 0o700)
     write_file(folder / "genesis.json", genesis_file.read_bytes())
     key = Ed25519PrivateKey.generate()
     write_new(folder / "keys" / f"validator-{name}.pem", to_pem(key))
-    (folder / "admitted").write_text(ADMITTED)
+    write_file(folder / "admitted", ADMITTED.encode("utf-8"))
     config = folder / f"{name}.toml"
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
     write_file(config, to_toml(_configuration(name, host, peers, state_sync)).encode("utf-8"))

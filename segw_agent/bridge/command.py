@@ -24,7 +24,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.config import read_file
-from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new, write_new, write_private
+from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new, write_new, write_private
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
@@ -111,7 +111,7 @@ def _make_responder(bridge: Bridge, authority: Authority, days: int) -> None:
 def _issue(options: argparse.Namespace) -> int:
     bridge = Bridge.load(options.config)
     authority, setup = bridge.authority(), bridge.setup()
-    _make_folder(options.out)
+    make_folder(options.out)
     return run_command(_issue_all(options, bridge, authority, setup))
 
 
@@ -159,13 +159,6 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: a
                 log.info("ready", extra={"fields": {"address": address}})
                 tracer.ready(address=address)
                 await stop.wait()
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalError(f"{path}: cannot be made: {error.strerror}") from None
 
 
 def _write_issued(path: Path, data: bytes) -> None:

@@ -158,7 +158,10 @@ def _messages(messages: list) -> list:  # type: ignore[type-arg]
 
 async def test_where_no_socket_can_be_made_a_sentence_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path, why in ((tmp_path, "something else"), (tmp_path / "file" / "s", "cannot serve on this socket")):
-        with pytest.raises(LocalError, match=f"{re.escape(str(path))}: .*{why}"):
+    for path, why in (
+        (tmp_path, f"{tmp_path}: .*something else"),
+        (tmp_path / "file" / "s", f"{tmp_path}/file: cannot make this folder"),
+    ):
+        with pytest.raises(LocalError, match=why):
             async with serve_abci(HANDLERS, path):
                 pass
