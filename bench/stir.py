@@ -47,6 +47,7 @@ from cryptography.x509.oid import NameOID
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.one_operator import make_ledger
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.x509.keys import LocalSigner, generate_es256, to_pem
@@ -65,30 +66,6 @@ ORIGID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
 SIGNING, VERIFICATION = "/stir/v1/signing", "/stir/v1/verification"
 ES256 = ec.ECDSA(hashes.SHA256())
 
-MEMBERS = """\
-chain_id = "bench-1"
-[[members]]
-organization = "Operator A"
-kind = "operator"
-domains = ["a.example"]
-ranges = [{ start = "493023125000", count = 1000 }]
-validators = 1
-"""
-LEDGER = """\
-[node]
-name = "engine"
-data_dir = "data"
-genesis = "genesis.json"
-[listen]
-port = %d
-[engine]
-validator_keys = ["keys/validator-operator-a-1.pem"]
-heartbeat_s = 0.5
-[submission]
-organization = "Operator A"
-endorsing_key = "keys/endorsing-operator-a.pem"
-tokens = "tokens-operator-a"
-"""
 AUTHN = """\
 domain = "a.example"
 organization = "Operator A"
@@ -257,15 +234,12 @@ def ours(folder: Path) -> Iterator[list[Side]]:
     (folder / "authn.der").write_bytes(der)
     (folder / "authn.pem").write_bytes(to_pem(signer))
     (folder / "proxy.tokens").write_text(TOKEN + "\n")
-    (folder / "members.toml").write_text(MEMBERS)
     ledger_port, authn_port, verify_port = free_ports(3)
-    init = ["ledger_node", "init", "--members", folder / "members.toml", "--out", folder / "net"]
-    subprocess.run([sys.executable, "-m", *map(str, init)], check=True, capture_output=True)
-    (folder / "net/node.toml").write_text(LEDGER % ledger_port)
+    engine = make_ledger(folder, port=ledger_port)
     (folder / "authn.toml").write_text(AUTHN % authn_port)
     (folder / "verify.toml").write_text(VERIFY % (ledger_port, verify_port))
     with ExitStack() as stack:
-        ledger = program("ledger_node", folder / "net/node.toml")
+        ledger = program("ledger_node", engine)
         stack.enter_context(running(folder / "ledger.log", ledger, ledger_port, "/ledger/v1/node", core=None))
         record(der, f"http://127.0.0.1:{ledger_port}", (folder / "net/tokens-operator-a").read_text().strip())
         sides = []

@@ -1,10 +1,6 @@
 """The program against a real ledger node: its certificate is recorded, suspended, revoked, and the node goes."""
 
-import asyncio
 import json
-import signal
-import subprocess
-import sys
 import time
 
 import httpx
@@ -12,75 +8,11 @@ import pytest
 
 from authn_server.config import EXAMPLE
 from authn_server.main import main
-from voice_dpki.ledger.genesis import load_genesis
+from tests.one_operator import OneOperator, Program, until
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.wire.ledger.client import LedgerClient
-from voice_dpki.x509.profile import digest_of
 
 PATH = "/stir/v1/signing"
-PATIENCE_S = 60
-"""For what takes less than a second on a machine that has nothing else to do."""
-
-MEMBERS = """\
-chain_id = "test-1"
-[[members]]
-organization = "Operator A"
-kind = "operator"
-domains = ["a.example"]
-ranges = [{ start = "493023125000", count = 1000 }]
-validators = 1
-"""
-ENGINE = """\
-[node]
-name = "engine"
-data_dir = "data"
-genesis = "genesis.json"
-[listen]
-port = 0
-[engine]
-validator_keys = ["keys/validator-operator-a-1.pem"]
-heartbeat_s = 0.2
-[submission]
-organization = "Operator A"
-endorsing_key = "keys/endorsing-operator-a.pem"
-tokens = "tokens-operator-a"
-[trace]
-file = "engine.jsonl"
-"""
 FOLLOW = '\n[ledger]\nurl = "{url}"\ngenesis = "net/genesis.json"\nmax_age_s = 2\nmax_unheard_s = 0.3\n'
-
-
-class Program:
-    """A program that traces into `trace`; its address is in its ready event."""
-
-    def __init__(self, module, config, trace):
-        self.trace, self.log_path = trace, trace.with_suffix(".log")
-        self.trace.unlink(missing_ok=True)
-        self.log_file = self.log_path.open("w")
-        command = [sys.executable, "-m", module, "start", "--config", str(config)]
-        self.process = subprocess.Popen(command, stderr=self.log_file)
-        self.url = f"http://{until(self._address)}"
-
-    def _address(self):
-        assert self.process.poll() is None, self.log_path.read_text()
-        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
-        return next((event["http"] for event in map(json.loads, lines) if event["kind"] == "ready"), None)
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20)
-        self.log_file.close()
-        return status
-
-
-def until(found):
-    """Wait for what `found` returns to be true, and return it."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not (value := found()):
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.02)
-    return value
 
 
 class Domain:
@@ -88,14 +20,7 @@ class Domain:
 
     def __init__(self, site):
         self.site, self.folder = site, site.folder
-        net = self.folder / "net"
-        (self.folder / "members.toml").write_text(MEMBERS)
-        command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
-        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=PATIENCE_S)
-        (net / "engine.toml").write_text(ENGINE)
-        self.ledger = Program("ledger_node", net / "engine.toml", net / "engine.jsonl")
-        self.genesis = load_genesis((net / "genesis.json").read_bytes())
-        self.token = (net / "tokens-operator-a").read_text().strip()
+        self.ledger = OneOperator(self.folder, heartbeat_s=0.2)
         self.authn = self.start()
 
     def start(self):
@@ -106,19 +31,11 @@ class Domain:
     def der(self):
         return (self.folder / "authn.der").read_bytes()
 
-    def on_the_ledger(self, act):
-        async def run():
-            async with LedgerClient.of_genesis(self.ledger.url, self.genesis) as client:
-                await act(client)
-
-        asyncio.run(run())
-
     def submit(self):
-        self.on_the_ledger(lambda client: client.submit(self.der, self.token))
+        self.ledger.submit(self.der)
 
     def change(self, status, reason):
-        digest = digest_of(self.der)
-        self.on_the_ledger(lambda client: client.change_status(digest, status, reason, self.token))
+        self.ledger.change(self.der, status, reason)
 
     def health(self):
         answer = httpx.get(f"{self.authn.url}/healthz", trust_env=False)

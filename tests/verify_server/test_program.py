@@ -1,21 +1,16 @@
 """The program against a real ledger node: signers are recorded, revoked, and the node goes away."""
 
-import asyncio
-import json
-import signal
 import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 
+from tests.one_operator import OneOperator, Program
 from verify_server.config import EXAMPLE
-from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.names import Tn
-from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import to_pem
-from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
 
 from .conftest import TOKEN, Caller, verification
@@ -23,86 +18,17 @@ from .conftest import TOKEN, Caller, verification
 PATH = "/stir/v1/verification"
 OFFER = "mikey AQAFgM3YFvMAAAAA"
 
-MEMBERS = """\
-chain_id = "test-1"
-[[members]]
-organization = "Operator A"
-kind = "operator"
-domains = ["a.example"]
-ranges = [{ start = "493023125000", count = 1000 }]
-validators = 1
-"""
-
-ENGINE = """\
-[node]
-name = "engine"
-data_dir = "data"
-genesis = "genesis.json"
-[listen]
-port = 0
-[engine]
-validator_keys = ["keys/validator-operator-a-1.pem"]
-heartbeat_s = 0.5
-[submission]
-organization = "Operator A"
-endorsing_key = "keys/endorsing-operator-a.pem"
-tokens = "tokens-operator-a"
-[trace]
-file = "engine.jsonl"
-"""
-
-
-class Program:
-    """A program that traces into `trace`; its address is in its ready event."""
-
-    def __init__(self, module, config, trace):
-        self.trace_file, self.log_path = trace, trace.with_suffix(".log")
-        self.log = self.log_path.open("w")
-        command = [sys.executable, "-m", module, "start", "--config", str(config)]
-        self.process = subprocess.Popen(command, stderr=self.log)
-        self.url = f"http://{self._ready()}"
-
-    def _ready(self):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            for event in self.events():
-                if event["kind"] == "ready":
-                    return event["http"]
-            assert self.process.poll() is None, self.log_path.read_text()
-            time.sleep(0.02)
-        raise AssertionError("not ready")
-
-    def events(self):
-        return (
-            [json.loads(line) for line in self.trace_file.read_text().splitlines()]
-            if self.trace_file.exists()
-            else []
-        )
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(60)
-        self.log.close()
-        return status
-
 
 class Federation:
     """A ledger of Operator A's, and a verification server that asks it."""
 
     def __init__(self, folder):
-        (folder / "members.toml").write_text(MEMBERS)
-        net = folder / "net"
-        command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
-        (net / "test.toml").write_text(ENGINE)
-        self.ledger = Program("ledger_node", net / "test.toml", net / "engine.jsonl")
+        self.ledger = OneOperator(folder)
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
         config = config.replace("genesis.json", "net/genesis.json").replace("max_age_s = 30", "max_age_s = 3")
         (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
         (folder / "proxy.tokens").write_text(TOKEN)
         self.verifier = Program("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
-        self.genesis = load_genesis((net / "genesis.json").read_bytes())
-        self.token = (net / "tokens-operator-a").read_text().strip()
         self.client = httpx.Client(
             base_url=self.verifier.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False
         )
@@ -111,17 +37,10 @@ class Federation:
         self.submit(self.der)
 
     def submit(self, der):
-        self._on_the_ledger(lambda client: client.submit(der, self.token))
+        self.ledger.submit(der)
 
     def revoke(self, der):
-        self._on_the_ledger(lambda client: client.revoke(digest_of(der), "keyCompromise", self.token))
-
-    def _on_the_ledger(self, act):
-        async def run():
-            async with LedgerClient.of_genesis(self.ledger.url, self.genesis) as client:
-                await act(client)
-
-        asyncio.run(run())
+        self.ledger.change(der, CertStatus.REVOKED, "keyCompromise")
 
     def verdict(self, identity, **changes):
         answer = self.client.post(PATH, json=verification(identity, **changes))
@@ -143,12 +62,12 @@ class Federation:
 
     def inquiries(self):
         """What the ledger was asked, by the notes of its node."""
-        return [event for event in self.ledger.events() if event.get("text", "").startswith("inquiry")]
+        return [event for event in self.ledger.node.events() if event.get("text", "").startswith("inquiry")]
 
     def stop(self):
         self.client.close()
         assert self.verifier.stop() == 0
-        assert self.ledger.process.poll() is not None or self.ledger.stop() == 0
+        assert self.ledger.stop() == 0
 
 
 @pytest.fixture(scope="module")

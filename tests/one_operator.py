@@ -1,0 +1,128 @@
+"""A real ledger of one operator, with submission, for those who test or measure what stands on a ledger."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertStatus
+
+T = TypeVar("T")
+
+PATIENCE_S = 60
+"""For what takes less than a second on a machine that has nothing else to do."""
+
+MEMBERS = """\
+chain_id = "test-1"
+[[members]]
+organization = "Operator A"
+kind = "operator"
+domains = ["a.example"]
+ranges = [{ start = "493023125000", count = 1000 }]
+validators = 1
+"""
+
+ENGINE = """\
+[node]
+name = "engine"
+data_dir = "data"
+genesis = "genesis.json"
+[listen]
+port = %d
+[engine]
+validator_keys = ["keys/validator-operator-a-1.pem"]
+heartbeat_s = %s
+[submission]
+organization = "Operator A"
+endorsing_key = "keys/endorsing-operator-a.pem"
+tokens = "tokens-operator-a"
+"""
+
+TRACE = '[trace]\nfile = "engine.jsonl"\n'
+
+
+def make_ledger(folder: Path, *, port: int = 0, heartbeat_s: float = 0.5, more: str = "") -> Path:
+    """Make the ledger's files in `folder`/net, and return the configuration of its engine, which ends in `more`."""
+    (folder / "members.toml").write_text(MEMBERS)
+    command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PATIENCE_S)
+    config = folder / "net" / "engine.toml"
+    config.write_text(ENGINE % (port, heartbeat_s) + more)
+    return config
+
+
+class Program:
+    """A program that traces into `trace`; its address is in its ready event."""
+
+    def __init__(self, module: str, config: Path, trace: Path) -> None:
+        self.trace, self.log_path = trace, trace.with_suffix(".log")
+        self.trace.unlink(missing_ok=True)
+        self.log_file = self.log_path.open("w")
+        command = [sys.executable, "-m", module, "start", "--config", str(config)]
+        self.process = subprocess.Popen(command, stderr=self.log_file)
+        self.url = f"http://{until(self._address)}"
+
+    def _address(self) -> str | None:
+        assert self.process.poll() is None, self.log_path.read_text()
+        return next((event["http"] for event in self.events() if event["kind"] == "ready"), None)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has traced."""
+        return list(map(json.loads, self.trace.read_text().splitlines())) if self.trace.exists() else []
+
+    def stop(self) -> int:
+        """End it, unless it has ended; returns its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE_S)
+        self.log_file.close()
+        return status
+
+
+class OneOperator:
+    """Operator A's ledger, which runs."""
+
+    def __init__(self, folder: Path, *, heartbeat_s: float = 0.5) -> None:
+        config = make_ledger(folder, heartbeat_s=heartbeat_s, more=TRACE)
+        self.node = Program("ledger_node", config, config.with_suffix(".jsonl"))
+        self.genesis = load_genesis(config.with_name("genesis.json").read_bytes())
+        self.token = config.with_name("tokens-operator-a").read_text().strip()
+
+    @property
+    def url(self) -> str:
+        return self.node.url
+
+    def submit(self, der: bytes) -> None:
+        """Have a certificate recorded."""
+        self._act(lambda client: client.submit(der, self.token))
+
+    def change(self, der: bytes, status: CertStatus, reason: str) -> None:
+        """Change the status of a certificate."""
+        self._act(lambda client: client.change_status(digest_of(der), status, reason, self.token))
+
+    def stop(self) -> int:
+        return self.node.stop()
+
+    def _act(self, act: Callable[[LedgerClient], Awaitable[object]]) -> None:
+        async def run() -> None:
+            async with LedgerClient.of_genesis(self.url, self.genesis) as client:
+                await act(client)
+
+        asyncio.run(run())
+
+
+def until(found: Callable[[], T]) -> T:
+    """Wait for what `found` returns to be true, and return it."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not (value := found()):
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.02)
+    return value
