@@ -12,11 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from prometheus_client import Gauge
-
 from authn_server.config import FollowConfig
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.metrics import gauge
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.metrics import Health
@@ -27,12 +26,8 @@ from voice_dpki.x509.profile import CertificateProfile
 
 log = logging.getLogger(__name__)
 
-CAN_SIGN = Gauge(
-    "voice_dpki_signing_possible", "1 while nothing known of this server's certificate forbids signing."
-)
-UNHEARD_S = Gauge(
-    "voice_dpki_signing_ledger_unheard_seconds", "How long the ledger has not told the certificate's status."
-)
+CAN_SIGN = gauge("signing_possible", "1 while nothing known of this server's certificate forbids signing.")
+UNHEARD_S = gauge("signing_ledger_unheard_seconds", "How long the ledger has not told the certificate's status.")
 
 POLL_S = 0.5
 """How often the certificate's status is read; the subscription brings the ledger's changes without a poll."""

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from time import perf_counter
 
-from prometheus_client import Histogram
 from sipmessage import Request
 
 from sip_testbed import proxy_rules as rules
@@ -11,11 +10,17 @@ from sip_testbed.proxy_config import SigningConfig, VerificationConfig
 from sip_testbed.proxy_rules import Refusal, number_of
 from sip_testbed.proxy_stir import CallFacts, ServiceError, StirService
 from voice_dpki.effects import Clock, Random
+from voice_dpki.metrics import histograms
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
 
-STIR_SECONDS = Histogram("voice_dpki_sip_stir_seconds", "Time that the STIR services took", ["operation", "result"])
+STIR_SECONDS = histograms(
+    "sip_stir_seconds",
+    "Time that the STIR services took",
+    operation=("sign", "verify"),
+    result=("signed", "failed", *Verstat),
+)
 
 
 class CallSigner:

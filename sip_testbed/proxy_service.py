@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
 
-from prometheus_client import Counter, Gauge
 from sipmessage import URI, Request
 
 from sip_testbed import proxy_rules as rules
@@ -16,6 +15,7 @@ from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError
+from voice_dpki.metrics import OTHER, counters, gauge, gauges
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.assertions import remove_assertions
@@ -32,15 +32,22 @@ from voice_dpki.stir.tn import canonical_tn
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS")
 ALLOW = ("Allow", ", ".join(METHODS))
 
-ANSWERS = Counter(
-    "voice_dpki_sip_answers", "Final responses of this proxy's own or of others", ["method", "status"]
+ANSWERS = counters(
+    "sip_answers",
+    "Final responses of this proxy's own or of others",
+    method=(*METHODS, OTHER),
+    status=map(str, range(200, 700)),
 )
-TRANSACTIONS = Gauge("voice_dpki_sip_transactions", "Open transactions")
-IGNORED = Gauge("voice_dpki_sip_ignored", "Messages without a transaction, and transactions that failed", ["cause"])
+TRANSACTIONS = gauge("sip_transactions", "Open transactions")
+IGNORED = gauges(
+    "sip_ignored",
+    "Messages without a transaction, and transactions that failed",
+    cause=(field.name for field in fields(Counters)),
+)
 
 
 def _count(method: str, status: int) -> None:
-    ANSWERS.labels(method if method in METHODS else "other", str(status)).inc()
+    ANSWERS.labels(method if method in METHODS else OTHER, str(status)).inc()
 
 
 class ProxyService:

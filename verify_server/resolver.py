@@ -5,21 +5,22 @@ The subscription keeps the proved records of signers that were looked up before,
 
 from time import perf_counter
 
-from prometheus_client import Counter, Histogram
-
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.metrics import counter, counters, histogram
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.wire.ledger.subscription import Subscription
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
-LOOKUPS = Counter(
-    "voice_dpki_signer_lookups", "Signers looked up on the ledger, by status or failure.", ["outcome"]
+LOOKUPS = counters(
+    "signer_lookups",
+    "Signers looked up on the ledger, by status or failure.",
+    outcome=(*CertStatus, *InquiryCode),
 )
-HELD = Counter("voice_dpki_signers_held", "Lookups that needed no question to the ledger, for the signer is known.")
-SECONDS = Histogram(
-    "voice_dpki_signer_lookup_seconds",
+HELD = counter("signers_held", "Lookups that needed no question to the ledger, for the signer is known.")
+SECONDS = histogram(
+    "signer_lookup_seconds",
     "Time until the ledger's answer was there and proved.",
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )

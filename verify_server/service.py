@@ -4,25 +4,29 @@ import logging
 from time import perf_counter
 from typing import Protocol
 
-from prometheus_client import Counter
-
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
+from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy, examine
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, overall, verdict_of
+from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)
 
-BINDINGS = Counter("voice_dpki_sdp_bindings", "Verified calls, by what is known of their SDP.", ["sdp"])
-VERDICTS = Counter("voice_dpki_verdicts", "Verdicts, by verstat and by the step that failed.", ["verstat", "step"])
+BINDINGS = counters("sdp_bindings", "Verified calls, by what is known of their SDP.", sdp=SdpBinding)
+VERDICTS = counters(
+    "verdicts",
+    "Verdicts, by verstat and by the step that failed; none failed where it is empty.",
+    verstat=Verstat,
+    step=("", *(step.label for step in Step)),
+)
 
 
 class Resolver(Protocol):

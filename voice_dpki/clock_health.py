@@ -4,11 +4,11 @@ import logging  # noqa: TID251 (what is wrong is logged wherever it is found)
 from typing import Protocol
 from weakref import WeakSet
 
-from prometheus_client import Gauge  # noqa: TID251
+from voice_dpki.metrics import gauge  # noqa: TID251
 
 log = logging.getLogger(__name__)
 
-WRONG = Gauge("voice_dpki_clock_wrong", "1 while this machine's clock contradicts the ledger, or was set, else 0.")
+WRONG = gauge("clock_wrong", "1 while this machine's clock contradicts the ledger, or was set, else 0.")
 
 
 class ClockSource(Protocol):

@@ -20,14 +20,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import Counter
-
 from voice_dpki.errors import LocalError
+from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Listen, read_file
 
 log = logging.getLogger(__name__)
 
-REFUSED = Counter("voice_dpki_peers_refused", "Connections of nodes that are not listed, by what told.", ["by"])
+REFUSED = counters(
+    "peers_refused", "Connections of nodes that are not listed, by what told.", by=("id", "addr", "other")
+)
 
 FILTER = "/p2p/filter/"
 """How the paths of CometBFT's queries about peers begin."""

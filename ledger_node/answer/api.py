@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from prometheus_client import Counter
 
 from ledger_node.answer.blocks import Blocks
 from ledger_node.answer.feed import Feed
@@ -36,6 +35,7 @@ from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.names import KINDS_OF_NAMES
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.tree import TooManyLeavesError
+from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, json_response, problem
 from voice_dpki.shell.limits import MAX_COST
@@ -45,7 +45,7 @@ from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
 SEARCH_COST = MAX_COST
 
-INQUIRIES = Counter("voice_dpki_ledger_inquiries", "Answers about certificates", ["status"])
+INQUIRIES = counters("ledger_inquiries", "Answers about certificates", status=CertStatus)
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
 
 _PREFIX = re.compile("[0-9a-f]{1,64}")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
-from prometheus_client import Counter
 
 from ledger_node.answer.blocks import TRANSACTION_COST
 from ledger_node.answer.requests import BadRequestError, guarded, parse_digest, short
@@ -14,6 +13,7 @@ from ledger_node.order.submission import Recorded, Submission
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.transactions import MAX_KEY_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_LENGTH
+from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import (
     DEFAULT_MAX_BODY_BYTES,
@@ -29,7 +29,11 @@ from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.ledger.client import CHANGES
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES
 
-SUBMISSIONS = Counter("voice_dpki_ledger_submissions", "Requests to the submission role", ["outcome"])
+SUBMISSIONS = counters(
+    "ledger_submissions",
+    "Requests to the submission role",
+    outcome=("recorded", "repeated", "refused", "unauthorized"),
+)
 
 
 class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):

@@ -7,16 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prometheus_client import Gauge
-
 from ledger_node.keep.store import Store, StoreView
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.replica import Replica
 from voice_dpki.ledger.state import TxResult
+from voice_dpki.metrics import gauge
 from voice_dpki.names import Height
 
-HEIGHT = Gauge("voice_dpki_ledger_height", "Number of the last block that this node executed")
+HEIGHT = gauge("ledger_height", "Number of the last block that this node executed")
 
 _T = TypeVar("_T")
 

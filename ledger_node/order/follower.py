@@ -16,7 +16,6 @@ from itertools import zip_longest
 
 import httpx
 import msgspec
-from prometheus_client import Counter
 
 from ledger_node.keep.chain import Chain, TxOutcome
 from ledger_node.order import misbehaviour
@@ -31,6 +30,7 @@ from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightErro
 from voice_dpki.ledger.replica import BlockError, SignedBlock
 from voice_dpki.ledger.state import TxResult
 from voice_dpki.ledger.validators import validator_sets
+from voice_dpki.metrics import counter
 from voice_dpki.names import Height
 from voice_dpki.shell.again import retry_after_s
 from voice_dpki.shell.limits import TooManyError
@@ -54,7 +54,7 @@ SUBMIT_TIMEOUT_S = 10.0
 MAX_SUBMITTING = 64
 """Most transactions that wait for the other node; the places of a server and the client's connections are more."""
 
-REFUSED = Counter("voice_dpki_ledger_blocks_refused", "Fetched blocks that did not verify")
+REFUSED = counter("ledger_blocks_refused", "Fetched blocks that did not verify")
 
 
 class _BlocksForm(msgspec.Struct):

@@ -2,14 +2,12 @@
 
 import logging
 
-from prometheus_client import Counter
+from voice_dpki.metrics import counter
 
 log = logging.getLogger(__name__)
 
-MISBEHAVIOR = Counter("voice_dpki_ledger_validators_misbehaved", "Pieces of evidence in blocks")
-UNPROVED = Counter(
-    "voice_dpki_ledger_evidence_unproved", "Pieces of evidence in blocks whose signatures do not verify here"
-)
+MISBEHAVIOR = counter("ledger_validators_misbehaved", "Pieces of evidence in blocks")
+UNPROVED = counter("ledger_evidence_unproved", "Pieces of evidence in blocks whose signatures do not verify here")
 
 
 def report(kind: str, validator: bytes, height: int) -> None:

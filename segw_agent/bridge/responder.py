@@ -8,14 +8,15 @@ from time import perf_counter
 
 from cryptography import x509
 from cryptography.x509.ocsp import OCSPCertStatus
-from prometheus_client import Counter, Gauge, Histogram
 
 from segw_agent.bridge.ocsp import MAX_REQUEST_BYTES, AnswerSigner, Failure, Query, Status, failure, parse_query
 from segw_agent.bridge.serial import is_serial
 from segw_agent.bridge.vouching import NotVouchedError, Vouching
+from segw_agent.metrics import REFUSALS
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.metrics import counters, gauge, histogram
 from voice_dpki.shell.http import HttpApp, Request, Response, Route
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.wire.seldom import Seldom
@@ -31,15 +32,17 @@ MAX_AT_ONCE = 64
 COST = 10
 """Cost of a request, counted against `[limits]`: two inquiries and a signature."""
 
-ANSWERS = Counter("voice_dpki_segw_ocsp_answers", "OCSP requests answered, by outcome.", ["outcome"])
-SECONDS = Histogram(
-    "voice_dpki_segw_ocsp_seconds",
+ANSWERS = counters(
+    "segw_ocsp_answers",
+    "OCSP requests answered, by outcome.",
+    outcome=("good", "malformed-request", "unauthorized", "try-later", "internal-error", *REFUSALS),
+)
+SECONDS = histogram(
+    "segw_ocsp_seconds",
     "Time from an OCSP request to its answer.",
     buckets=(0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
-NOT_AFTER = Gauge(
-    "voice_dpki_segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time."
-)
+NOT_AFTER = gauge("segw_ocsp_responder_not_after", "When the responder's certificate expires, in Unix time.")
 
 _TRY_LATER = frozenset({InquiryCode.UNREACHABLE, InquiryCode.STALE, InquiryCode.CLOCK})
 

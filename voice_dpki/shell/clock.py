@@ -3,9 +3,8 @@
 import asyncio
 import logging
 
-from prometheus_client import Counter
-
 from voice_dpki.effects import Clock, SystemClock
+from voice_dpki.metrics import counter
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +14,7 @@ EVERY_S = 1.0
 SET_S = 10.0
 """A wall clock that moved by more than this against the monotonic clock was set."""
 
-SET = Counter("voice_dpki_clock_set", "How often this machine's wall clock was set by more than 10 s.")
+SET = counter("clock_set", "How often this machine's wall clock was set by more than 10 s.")
 
 
 async def watch_clock(clock: Clock | None = None, every_s: float = EVERY_S) -> None:

@@ -13,9 +13,9 @@ from time import monotonic
 from typing import Annotated
 
 import msgspec
-from prometheus_client import Counter
 
 from voice_dpki.errors import PeerError
+from voice_dpki.metrics import counter, counters
 from voice_dpki.shell.config import Config
 from voice_dpki.wire.seldom import Seldom
 
@@ -39,11 +39,28 @@ EXAMINED = 8
 CONNECTION_COST = 4
 """Cost of a connection; connections have their own bucket, which `cost_s` also fills."""
 
-REFUSED = Counter(
-    "voice_dpki_http_refused", "Requests and connections above what one client may have, by reason.", ["reason"]
+REFUSED = counters(
+    "http_refused",
+    "Requests and connections above what one client may have, by reason.",
+    reason=(
+        "rate",
+        "concurrent",
+        "connections",
+        "head-late",
+        "body-late",
+        "malformed",
+        "connection-rate",
+        "full",
+        "displaced",
+        "unread",
+        "member-share",
+        "mempool-share",
+    ),
 )
+"""Services count here what they refuse by limits of their own, the last two."""
+
 _RATE, _CONCURRENT, _CONNECTIONS = (REFUSED.labels(name) for name in ("rate", "concurrent", "connections"))
-FAILED = Counter("voice_dpki_http_failed", "Requests that are answered 500: something here is wrong.")
+FAILED = counter("http_failed", "Requests that are answered 500: something here is wrong.")
 LATE, BODY_LATE, MALFORMED = (REFUSED.labels(name) for name in ("head-late", "body-late", "malformed"))
 _KNOCKS = REFUSED.labels("connection-rate")
 FULL, DISPLACED, UNREAD = (REFUSED.labels(name) for name in ("full", "displaced", "unread"))

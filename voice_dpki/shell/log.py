@@ -10,11 +10,10 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
-from prometheus_client import Counter
-
+from voice_dpki.metrics import counter
 from voice_dpki.shortfalls import SHORTFALLS
 
-LOST = Counter("voice_dpki_log_lines_lost", "Log lines that could not be written.")
+LOST = counter("log_lines_lost", "Log lines that could not be written.")
 
 
 class JsonFormatter(logging.Formatter):

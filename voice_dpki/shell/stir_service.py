@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from prometheus_client import Counter, Histogram
-
 from voice_dpki.effects import Random, SystemRandom
+from voice_dpki.metrics import counters, histograms
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.limits import Limits
@@ -25,11 +24,18 @@ from voice_dpki.wire.seldom import Seldom
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)
 
-REQUESTS = Counter("voice_dpki_stir_requests", "Requests, by what came of them.", ["operation", "outcome"])
-SECONDS = Histogram(
-    "voice_dpki_stir_request_seconds",
+OPERATIONS = ("signing", "verification")
+
+REQUESTS = counters(
+    "stir_requests",
+    "Requests, by what came of them.",
+    operation=OPERATIONS,
+    outcome=("answered", *atis.MESSAGE_IDS),
+)
+SECONDS = histograms(
+    "stir_request_seconds",
     "Time from a request's arrival to its answer.",
-    ["operation"],
+    operation=OPERATIONS,
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
 
@@ -74,7 +80,7 @@ class StirRoute:
     """A route for authenticated clients only, which answers every error in the format of the interface."""
 
     operation: str
-    """Name in logs and metrics: "signing" or "verification"."""
+    """Name in logs and metrics, one of OPERATIONS."""
     path: str
     tokens: Sequence[str]
     perform: Perform

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import msgspec
 from cryptography.x509 import BasicConstraints, ExtensionNotFound, load_der_x509_certificate
-from prometheus_client import Counter
 
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
+from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Config, Port, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
@@ -37,7 +37,19 @@ SUFFIXES = frozenset({".der", ".pem", ".crt", ".cer"})
 CLOCKS_APART_S = 3600
 """A new certificate's validity begins this long ago, for the other side's clock may be behind."""
 
-REFUSED = Counter("voice_dpki_tls_refused", "TLS handshakes with servers here that failed, by reason.", ["reason"])
+REFUSED = counters(
+    "tls_refused",
+    "TLS handshakes with servers here that failed, by reason.",
+    reason=(
+        "expired",
+        "not-yet-valid",
+        "unknown-certificate",
+        "broken-off",
+        "no-certificate",
+        "client-refuses",
+        "no-tls-1.3",
+    ),
+)
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""

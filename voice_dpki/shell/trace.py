@@ -22,16 +22,16 @@ from time import perf_counter
 from typing import BinaryIO, Self
 
 import msgspec
-from prometheus_client import Counter
 
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError
+from voice_dpki.metrics import counter
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
-LOST = Counter("voice_dpki_trace_events_lost", "Trace events that could not be written.")
+LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
 
 class Tracer:

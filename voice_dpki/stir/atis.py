@@ -74,6 +74,9 @@ _FAULTS: Mapping[str, tuple[int, str]] = {
 }
 """Message identifier to HTTP status and text; %1 and %2 stand for the variables."""
 
+MESSAGE_IDS = tuple(_FAULTS)
+"""The message identifiers of all errors."""
+
 _OF_STATUS = {
     400: "SVC4006",
     404: "SVC4003",

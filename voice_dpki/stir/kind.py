@@ -34,8 +34,8 @@ class Kind(Generic[_C]):
     """One kind of PASSporT, by the name in its header's ppt.
 
     Steps E3 to E18 and E21 are the same for all kinds. Only a kind that proves the caller's number ends in
-    TN-Validation-Passed, and only such a kind is held to the keying and the session description of the call, E20 and
-    E22.
+    TN-Validation-Passed, and only such a kind is held to the keying and the session description of the call, by E20
+    and E22.
     """
 
     ppt: str

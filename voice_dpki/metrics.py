@@ -1,0 +1,82 @@
+"""Metrics of all programs, in Prometheus' form: each is declared once, with the values that its labels can have.
+
+    REFUSED = counters("http_refused", "Requests above what one client may have.", reason=("rate", "full"))
+    REFUSED.labels("rate").inc()
+
+Each value of a label makes a time series that lasts as long as the process, so the values come from a fixed set and
+never from a network.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram  # noqa: TID251 (programs count through this module)
+from prometheus_client.metrics import MetricWrapperBase  # noqa: TID251
+
+PREFIX = "voice_dpki_"
+"""How all names begin; the library adds `_total` to those of counters."""
+
+OTHER = "other"
+"""What a value counts as that is not among the declared ones."""
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+Values = Iterable[str]
+"""The values that a label can have."""
+
+
+class Family(Generic[M]):
+    """A metric with labels."""
+
+    def __init__(self, metric: M, values: Mapping[str, Values]) -> None:
+        """`values` has each label's values, in the order of the metric's labels."""
+        self._metric = metric
+        self._values = {label: frozenset(map(str, each)) for label, each in values.items()}
+
+    def labels(self, *values: str) -> M:
+        """Return the metric for a value of each label, in the order of the declaration.
+
+        A value that was not declared counts as "other", and is warned of: tests fail on that, services go on.
+        Raises ValueError for too few or too many values.
+        """
+        return self._metric.labels(*(self._declared(*each) for each in zip(self._values, values, strict=True)))
+
+    def _declared(self, label: str, value: str) -> str:
+        if value in self._values[label]:
+            return value
+        # The value is not told, for Python remembers each text that it has warned of.
+        warnings.warn(f"a value of the label {label} was not declared", stacklevel=3)
+        return OTHER
+
+
+def counter(name: str, what: str) -> Counter:
+    """Declare a counter; `name` is without PREFIX, and `what` a sentence for people."""
+    return Counter(PREFIX + name, what)
+
+
+def counters(name: str, what: str, **labels: Values) -> Family[Counter]:
+    """Declare a counter with labels, each with the values that it can have."""
+    return Family(Counter(PREFIX + name, what, tuple(labels)), labels)
+
+
+def gauge(name: str, what: str) -> Gauge:
+    """Declare a gauge, as `counter` does."""
+    return Gauge(PREFIX + name, what)
+
+
+def gauges(name: str, what: str, **labels: Values) -> Family[Gauge]:
+    """Declare a gauge with labels, as `counters` does."""
+    return Family(Gauge(PREFIX + name, what, tuple(labels)), labels)
+
+
+def histogram(name: str, what: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> Histogram:
+    """Declare a histogram, as `counter` does; `buckets` are the upper bounds, without infinity."""
+    return Histogram(PREFIX + name, what, buckets=buckets)
+
+
+def histograms(
+    name: str, what: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS, **labels: Values
+) -> Family[Histogram]:
+    """Declare a histogram with labels, as `counters` does."""
+    return Family(Histogram(PREFIX + name, what, tuple(labels), buckets=buckets), labels)
