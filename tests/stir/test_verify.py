@@ -185,7 +185,7 @@ OF_THE_INTERFACE = {
 
 
 def test_reason_codes_and_verstats_are_those_of_the_interface():
-    found = {}
+    found: dict[str, set[tuple[int, Verstat]]] = {}
     for step in Step:
         found.setdefault(step.label.partition(" ")[0], set()).add((step.reasoncode, step.verstat))
     ours = {number for number in found if int(number[1:]) >= 20}
