@@ -30,7 +30,7 @@ from ledger_node.order.orderer import Orderer
 from ledger_node.order.submission import Submission
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
-from voice_dpki.ledger.answers import MAX_BATCH, MAX_LEAVES
+from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.names import KINDS_OF_NAMES
 from voice_dpki.ledger.records import CertStatus

@@ -23,16 +23,8 @@ from ledger_node.answer.requests import BadRequestError, changes_after, descript
 from ledger_node.keep.store import parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.effects import Clock
-from voice_dpki.ledger.answers import (
-    MAX_BATCH,
-    AnswerForm,
-    BatchForm,
-    EvidenceForm,
-    InquiryCode,
-    InquiryError,
-    answer_bytes,
-    tail_bytes,
-)
+from voice_dpki.ledger.answer_forms import MAX_BATCH, AnswerForm, BatchForm, EvidenceForm, answer_bytes, tail_bytes
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.ledger.header import Header
 from voice_dpki.ledger.members import Member

@@ -15,7 +15,7 @@ from ledger_node.keep.chain import Chain
 from ledger_node.keep.store import StoreView, parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.answers import tail_bytes
+from voice_dpki.ledger.answer_forms import tail_bytes
 from voice_dpki.ledger.changes import MAX_CHANGES_BYTES, MAX_STEPS, encode_step
 
 KEPT_BYTES = MAX_CHANGES_BYTES // 2

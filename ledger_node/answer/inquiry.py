@@ -1,4 +1,4 @@
-"""Answering inquiries from the stored state, each answer with its proof (`voice_dpki.ledger.answers`).
+"""Answering inquiries from the stored state, each answer with its proof (`voice_dpki.ledger.answer_forms`).
 
 Answers are assembled from encoded parts: the part that all answers at one height share is encoded once, and so is
 the part that all certificates of one member share. That leaves the proof as the largest cost.
@@ -19,7 +19,7 @@ from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.answers import (
+from voice_dpki.ledger.answer_forms import (
     MAX_PREFIX_LEAVES,
     EntryForm,
     LeafForm,

@@ -6,7 +6,7 @@ A node with a store answers all of them. The edge answers some itself and forwar
 from dataclasses import dataclass
 from typing import Any
 
-from voice_dpki.ledger.answers import MAX_BATCH
+from voice_dpki.ledger.answer_forms import MAX_BATCH
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.state import LEAVES
 from voice_dpki.shell.http import Price, Request

@@ -31,7 +31,7 @@ from ledger_node.order.shares import Shares
 from ledger_node.order.submission import Submission
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.answers import MAX_BATCH_BYTES
+from voice_dpki.ledger.answer_forms import MAX_BATCH_BYTES
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.credentials import read_signer

@@ -15,7 +15,8 @@ from ledger_node.command.federation import node_info
 from ledger_node.command.federation_folder import OperatorNode
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.answers import MAX_BATCH, Resolution
+from voice_dpki.ledger.answer_forms import MAX_BATCH
+from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import SignedBlock

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, AnswerVerifier, InquiryCode, InquiryError
+from voice_dpki.ledger.answer_forms import MAX_ANSWER_BYTES
+from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.proof import Proof

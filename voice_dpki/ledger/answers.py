@@ -1,32 +1,4 @@
-"""Self-proving answers of inquiry nodes about certificates, and their verification.
-
-An answer about one certificate, named by H(CERT):
-
-    {"digest": hex, "status",
-     "record": base64 | null, "proof": base64, "member": {"record": base64 | null, "proof": base64} | null,
-     "certificate": base64 (if asked for and recorded),
-     "height", "signed_header": {"header", "commit"}}
-
-`record` is the certificate's leaf, or null with a proof of absence. `member` is the organisation that it is
-recorded under. All proofs lead to the header's AppHash. `height` and `status` are for people: a verifier works
-them out itself.
-
-An answer about several certificates (`entries` in the order of the question), and one about all certificates whose
-H(CERT) begins with the hexadecimal digits `prefix`, which hides from the node which of them is meant:
-
-    {"entries": [{"digest", "record", "proof"}, ...], "members": {organisation: {"record", "proof"}, ...},
-     "height", "signed_header"}
-    {"prefix": hex, "proof": base64, "leaves": [{"key": hex, "value": base64} | {"key", "hash": base64}, ...],
-     "members", "height", "signed_header"}
-
-An answer about any leaves of the tree, named by their keys, for instance the lists of all certificates of a name
-(`ledger.names`):
-
-    {"leaves": [{"key": hex, "value": base64 | null, "proof": base64}, ...], "height", "signed_header"}
-
-The proof of a prefix has the form of a proof that ends at an empty place; its hashes lead from the prefix to the
-root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as hashes.
-"""
+"""Verification of the self-proving answers of inquiry nodes (`voice_dpki.ledger.answer_forms`)."""
 
 import base64
 import hashlib
@@ -34,16 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.ledger.answer_forms import (
+    MAX_ANSWER_BYTES,
+    MAX_BATCH_BYTES,
+    AnswerForm,
+    BatchForm,
+    LeavesForm,
+    MemberForm,
+    PrefixForm,
+)
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightClient, LightCode, LightError
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.proof import (
-    MAX_PROOF_BYTES,
     PrefixProof,
     Proof,
     ProofError,
@@ -54,23 +34,8 @@ from voice_dpki.ledger.proof import (
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.standing import recorded_as, status_of
 from voice_dpki.names import CertDigest, Height
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
+from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import RecordedCertificate
-
-MAX_ANSWER_BYTES = 256 * 1024
-"""Largest answer about one certificate: certificate, member and proofs, and a header signed by 1000 validators."""
-
-MAX_BATCH = 1000
-"""Certificates in one question."""
-
-MAX_LEAVES = 64
-"""Leaves in one question about leaves."""
-
-MAX_PREFIX_LEAVES = 1000
-"""Most leaves below a prefix in one answer; the client chooses a prefix that is long enough."""
-
-MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""Largest answer about several certificates, with the members of as many organisations."""
 
 
 class InquiryCode(StrEnum):
@@ -124,95 +89,6 @@ class Resolution:
     def recorded(self) -> RecordedCertificate:
         """The same for those who judge the certificate (`x509.recorded.judge`)."""
         return recorded_as(self.digest, self.status, self.record, self.member, self.height, self.certificate)
-
-
-_Record = Annotated[str, msgspec.Meta(max_length=4096)]
-_ProofText = Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
-
-
-class MemberForm(msgspec.Struct, frozen=True):
-    """The `member` of an answer."""
-
-    record: Annotated[str, msgspec.Meta(max_length=MAX_ANSWER_BYTES)] | None
-    proof: _ProofText
-
-
-class EvidenceForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The part of an answer that proves a certificate's status under one AppHash."""
-
-    record: _Record | None
-    proof: _ProofText
-    member: MemberForm | None
-    certificate: Annotated[str, msgspec.Meta(max_length=2 * MAX_CERTIFICATE_BYTES)] | None = None
-
-
-class AnswerForm(EvidenceForm, frozen=True, omit_defaults=True, kw_only=True):
-    """An answer's JSON. Unknown fields are ignored, so that later nodes can say more."""
-
-    signed_header: msgspec.Raw
-
-
-class EntryForm(msgspec.Struct, frozen=True):
-    """One certificate in an answer about several."""
-
-    digest: str
-    record: _Record | None
-    proof: _ProofText
-
-
-class BatchForm(msgspec.Struct, frozen=True):
-    """An answer about several certificates."""
-
-    entries: Annotated[tuple[EntryForm, ...], msgspec.Meta(max_length=MAX_BATCH)]
-    members: dict[str, MemberForm]
-    signed_header: msgspec.Raw
-
-
-class LeafForm(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A leaf below a prefix, with its value or the hash of it."""
-
-    key: Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
-    value: _Record | None = None
-    hash: _Record | None = None
-
-
-class PrefixForm(msgspec.Struct, frozen=True):
-    """An answer about all certificates below a prefix."""
-
-    proof: _ProofText
-    leaves: Annotated[tuple[LeafForm, ...], msgspec.Meta(max_length=MAX_PREFIX_LEAVES)]
-    members: dict[str, MemberForm]
-    signed_header: msgspec.Raw
-
-
-class ProvedLeafForm(msgspec.Struct, frozen=True):
-    """A leaf by its key, or its absence."""
-
-    key: str
-    value: Annotated[str, msgspec.Meta(max_length=MAX_ANSWER_BYTES)] | None
-    proof: _ProofText
-
-
-class LeavesForm(msgspec.Struct, frozen=True):
-    """An answer about leaves."""
-
-    leaves: Annotated[tuple[ProvedLeafForm, ...], msgspec.Meta(max_length=MAX_LEAVES)]
-    signed_header: msgspec.Raw
-
-
-def answer_bytes(digest: CertDigest, status: CertStatus, evidence: bytes, tail: bytes) -> bytes:
-    """Return an answer's JSON; `evidence` is an EvidenceForm in JSON, `tail` the result of `tail_bytes`."""
-    return b'{"digest":"%s","status":"%s",%s%s' % (
-        digest.hex().encode("ascii"),
-        status.encode("ascii"),
-        evidence[1:-1],
-        tail,
-    )
-
-
-def tail_bytes(height: int, signed_header: bytes) -> bytes:
-    """Return the end of every answer at a height, with its leading comma; `signed_header` is JSON."""
-    return b',"height":%d,"signed_header":%s}' % (height, signed_header)
 
 
 class AnswerVerifier:

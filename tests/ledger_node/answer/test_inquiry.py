@@ -14,7 +14,7 @@ from ledger_node.answer.inquiry import SLICE_S, Inquiry
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.store import Store
 from tests.clocks import SettableClock
-from voice_dpki.ledger.answers import BatchForm, PrefixForm
+from voice_dpki.ledger.answer_forms import BatchForm, PrefixForm
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import digest_of
 

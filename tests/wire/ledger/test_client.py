@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.present import present
-from voice_dpki.ledger.answers import MAX_ANSWER_BYTES, InquiryCode, InquiryError
+from voice_dpki.ledger.answer_forms import MAX_ANSWER_BYTES
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.header import SignedHeader
 from voice_dpki.ledger.light import LightBlock
 from voice_dpki.ledger.records import CertStatus

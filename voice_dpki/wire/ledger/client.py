@@ -14,10 +14,8 @@ import msgspec
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_BATCH_BYTES, MAX_LEAVES
 from voice_dpki.ledger.answers import (
-    MAX_BATCH,
-    MAX_BATCH_BYTES,
-    MAX_LEAVES,
     AnswerVerifier,
     HeaderUnknownError,
     InquiryCode,

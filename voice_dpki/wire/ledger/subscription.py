@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from voice_dpki.ledger.answers import MAX_BATCH, InquiryError, Resolution
+from voice_dpki.ledger.answer_forms import MAX_BATCH
+from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.names import CertDigest
