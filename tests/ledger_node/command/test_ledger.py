@@ -148,6 +148,24 @@ def test_a_quorum_revokes_anothers_certificate(terminal: Terminal, tmp_path: Pat
     assert "by its quorum: keyCompromise" in terminal("status", file)[1]
 
 
+def test_any_kind_of_leaf_is_shown_and_any_kind_of_transaction_is_sent(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "certificate.der"
+    file.write_bytes(terminal.network.certificate())
+    digest = digest_of(file.read_bytes()).hex()
+    assert terminal("submit", file, by="Operator A")[0] == 0
+    change = ("status", f"digest={digest}", "revision=0", "status=suspended")
+    status, said = terminal("send", *change, "reason=certificateHold", by="Operator A")
+    assert (status, "In effect since block" in said) == (0, True), said
+    status, said = terminal("show", "certificates", digest)
+    assert status == 0
+    assert {"status: suspended", "organization: Operator A", "revision: 1"} <= set(said.splitlines())
+    assert "kind: operator" in terminal("show", "members", "Operator B")[1].splitlines()
+    for arguments in (("show", "members", "Nobody"), ("show", "certificates", digest[1:])):
+        assert terminal(*arguments)[0] == 2
+    for members in (change, ("vote", "proposal=00", "approve=true"), ("vote", "approve")):
+        assert terminal("send", *members, by="Operator A")[0] == 2
+
+
 def test_arguments_that_do_not_fit(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "certificate.der"
     file.write_bytes(terminal.network.certificate())
