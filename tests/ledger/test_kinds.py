@@ -3,13 +3,17 @@
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 
+from voice_dpki import ledger
 from voice_dpki.codec import cbor
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.kind import Body, Kind
+from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.state import LEAVES, Block, MemoryState, Outcome, apply
 from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, kind_of
@@ -85,6 +89,13 @@ def test_a_kind_parses_exactly_the_members_of_its_body_and_has_a_module_of_its_o
     assert {"chain", "by", *kind.members} == {each.name for each in fields(kind.body)}
     assert [other.name for other in KINDS if other.body.__module__ == kind.body.__module__] == [kind.name]
     assert [other.body for other in KINDS if other.name == kind.name] == [kind.body]
+
+
+def test_every_kind_that_a_module_holds_is_listed() -> None:
+    modules = [import_module(f"{ledger.__name__}.{each.name}") for each in iter_modules(ledger.__path__)]
+    held = [value for module in modules for value in vars(module).values()]
+    assert {id(value) for value in held if isinstance(value, Kind)} == set(map(id, KINDS))
+    assert {id(value) for value in held if isinstance(value, Leaf)} == set(map(id, LEAVES))
 
 
 def test_leaves_are_looked_up_at_paths_of_their_own() -> None:

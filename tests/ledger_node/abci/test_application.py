@@ -19,7 +19,13 @@ from ledger_node.abci.abci_pb2 import (
     Query,
     ValidatorPower,
 )
-from ledger_node.abci.application import MAX_PROPOSED_BYTES, MIN_PROPOSED_BYTES, PROOF_TYPE, validator_updates
+from ledger_node.abci.application import (
+    APP_VERSION,
+    MAX_PROPOSED_BYTES,
+    MIN_PROPOSED_BYTES,
+    PROOF_TYPE,
+    validator_updates,
+)
 from ledger_node.order.verifier import running_verifier
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
@@ -31,6 +37,7 @@ from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.state import LEAVES, Block, apply
+from voice_dpki.ledger.transactions import KINDS
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
 
@@ -220,6 +227,10 @@ def test_every_kind_of_leaf_with_a_lookup_has_its_query(node: Any, leaf: Leaf[An
 )
 def test_queries_that_cannot_be_answered_get_a_code(node: Any, path: str, data: bytes) -> None:
     assert query(node, path, data).code == 1
+
+
+def test_no_kind_of_transaction_waits_for_later_rules_than_those_of_this_program() -> None:
+    assert all(1 <= kind.since <= APP_VERSION for kind in KINDS)
 
 
 def test_validators_follow_the_outcome(federation: Any) -> None:
