@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import httpx
@@ -130,18 +131,21 @@ async def test_without_keymgmt_in_the_request_it_is_not_checked(domain):
     assert (verdict["verstat"], verdict["keyMgmt"]) == ("TN-Validation-Passed", "not-checked")
 
 
+@contextmanager
 def serving(domain, kind=SHAKEN):
     """The service without its socket, with one kind of PASSporT."""
-    policy = Policy(kinds=Kinds(kind))
-    return VerifyService(domain.resolver, policy, ReplayCache(9, 120), SystemClock(), Tracer(domain.trace, "x"))
+    with closing(Tracer(domain.trace, "verify-b")) as tracer:
+        policy = Policy(kinds=Kinds(kind))
+        yield VerifyService(domain.resolver, policy, ReplayCache(9, 120), SystemClock(), tracer)
 
 
 async def test_a_good_token_of_a_kind_that_does_not_prove_the_caller(domain, caplog):
     """It is neither a proven caller nor a failure."""
     caplog.set_level("INFO", logger="verify_server.service")
     domain.resolver.tell(domain.digest, domain.der)
-    service = serving(domain, replace(SHAKEN, proves_caller=False))
-    answer = await service.verify(json.dumps(verification(domain.caller.identity(domain.der))).encode())
+    body = json.dumps(verification(domain.caller.identity(domain.der))).encode()
+    with serving(domain, replace(SHAKEN, proves_caller=False)) as service:
+        answer = await service.verify(body)
     verdict = json.loads(answer)["verificationResponse"]
     assert (verdict["verstat"], "reasoncode" in verdict) == ("No-TN-Validation", False)
     assert domain.last_row()["ok"] is False
@@ -156,10 +160,11 @@ async def test_one_of_several_identities_that_proves_the_caller_is_enough(domain
     call = parse_verification_request(body)
     identities = ["e30.e30.c2ln", "e30.e30.c2ln"]
     identities[good_at] = call.identities[0]
-    verdict = await serving(domain)._verdict(replace(call, identities=tuple(identities)))
-    assert (verdict.ok, verdict.signer) == (True, "Operator A")
-    verdict = await serving(domain)._verdict(replace(call, identities=("e30.e30.c2ln", "")))
-    assert (verdict.ok, verdict.step) == (False, "E4 form")
+    with serving(domain) as service:
+        verdict = await service._verdict(replace(call, identities=tuple(identities)))
+        assert (verdict.ok, verdict.signer) == (True, "Operator A")
+        verdict = await service._verdict(replace(call, identities=("e30.e30.c2ln", "")))
+        assert (verdict.ok, verdict.step) == (False, "E4 form")
 
 
 async def test_a_call_that_is_not_verified_says_why(domain):
