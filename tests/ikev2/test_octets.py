@@ -19,7 +19,7 @@ from voice_dpki.ikev2.crypto import ChildKeys, IkeKeys
 from voice_dpki.ikev2.events import Address, CertificateToJudge, Closed, Datagram, Established, Failed, Path, SaName
 from voice_dpki.ikev2.failures import Failure
 from voice_dpki.ikev2.identity import fqdn
-from voice_dpki.ikev2.payloads import Unknown
+from voice_dpki.ikev2.payloads import Payload, Unknown
 from voice_dpki.ikev2.proposals import CBC_256, GCM_128, IkeSuite
 from voice_dpki.ikev2.registry import ExchangeType, Group
 from voice_dpki.ikev2.sa import Party
@@ -140,20 +140,22 @@ class Listening:
         return self.signer.sign(data)
 
 
-def listening(name: str, signer: LocalSigner) -> Party:
-    return Party(certificate_for(signer, name), fqdn(name), Listening(signer))
+def listening(name: str, signer: Listening) -> Party:
+    return Party(certificate_for(signer.signer, name), fqdn(name), signer)
 
 
 def test_what_each_end_signs(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
     """§2.15: its own first message, the nonce of the other end, and prf(SK_p, the body of its ID payload)."""
-    wire = new_wire(device_party=listening(DEVICE, keys["device"]))
-    wire.gateway.party = listening(GATEWAY, keys["gateway"])
+    device, gateway = (Listening(keys[end]) for end in ("device", "gateway"))
+    wire = new_wire(device_party=listening(DEVICE, device))
+    wire.gateway.party = listening(GATEWAY, gateway)
     wire.start()
     request, response = wire.seen[0].data, wire.seen[1].data
     sk = wire.device.keys
+    assert sk is not None
     id_i, id_r = (b"\2\0\0\0" + name.encode() for name in (DEVICE, GATEWAY))  # ID_FQDN (§3.5)
-    assert wire.device.party.signer.signed == [request + nonce(response) + prf(sk.sk_pi, id_i)]
-    assert wire.gateway.party.signer.signed == [response + nonce(request) + prf(sk.sk_pr, id_r)]
+    assert device.signed == [request + nonce(response) + prf(sk.sk_pi, id_i)]
+    assert gateway.signed == [response + nonce(request) + prf(sk.sk_pr, id_r)]
 
 
 def test_the_form_of_a_digital_signature(keys: dict[str, LocalSigner]) -> None:
@@ -315,11 +317,12 @@ def test_a_critical_payload_on_an_sa_that_stands(wire: Wire, critical: bool, ans
     assert list(wire.gateway.sas())
 
 
-def test_an_authentic_answer_with_a_critical_payload(wire: Wire) -> None:
+def test_an_authentic_answer_with_a_critical_payload(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """§2.5: the message is rejected, and who sends one is not understood."""
     wire.start().wait(2)
     (sa,) = wire.gateway.sas()
-    sa._informational = lambda *_: sa._answer(ExchangeType.INFORMATIONAL, (Unknown(STRANGE, b"what", True),))
+    strange = (Unknown(STRANGE, b"what", True),)
+    monkeypatch.setattr(sa, "_informational", lambda *_: sa._answer(ExchangeType.INFORMATIONAL, strange))
     wire.device.probe(wire.now_s)
     wire.run()
     assert wire.happened("device", Closed)[0].reason == "a critical payload is not known"
@@ -328,13 +331,18 @@ def test_an_authentic_answer_with_a_critical_payload(wire: Wire) -> None:
 # --- deletion -----------------------------------------------------------------------------------------------------
 
 
-def test_an_ike_sa_that_is_deleted_is_named_by_its_header(wire: Wire) -> None:
+def test_an_ike_sa_that_is_deleted_is_named_by_its_header(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """§1.4.1, §3.11: protocol 1, no SPI; the answer is empty, and both ends forget the SA."""
     wire.start()
-    told = []
+    told: list[Payload] = []
     sa = next(wire.gateway.sas())
     informational = sa._informational
-    sa._informational = lambda payloads, now_s: (told.extend(payloads), informational(payloads, now_s))  # type: ignore[method-assign]
+
+    def listen(payloads: tuple[Payload, ...], now_s: float) -> None:
+        told.extend(payloads)
+        informational(payloads, now_s)
+
+    monkeypatch.setattr(sa, "_informational", listen)
     wire.device.delete("switched off", wire.now_s)
     wire.run()
     (delete,) = told
