@@ -13,7 +13,7 @@ import msgspec
 from ledger_node.order.orderer import MAX_OUTCOME_BYTES, OutcomeForm
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.ledger.answers import MAX_BATCH as MAX_QUESTION
+from voice_dpki.ledger.answer_forms import MAX_BATCH as MAX_QUESTION
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import MAX_BATCH, MAX_TRANSACTION_BYTES, Batch, Submit, endorse
