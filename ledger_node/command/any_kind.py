@@ -63,8 +63,9 @@ def _readable(value: object) -> str:
 async def _send(session: Session) -> None:
     options = session.options
     kind = _KINDS[options.kind]
-    given = dict(_split(member) for member in options.members)
-    if given.keys() != kind.members.keys():
+    pairs = [_split(member) for member in options.members]
+    given = dict(pairs)
+    if sorted(name for name, _ in pairs) != sorted(kind.members):
         raise LocalError(f"{kind.name} has the members {', '.join(kind.members)}, each given once as MEMBER=VALUE")
     said = {name: read_member(name, parse, given[name]) for name, parse in kind.members.items()}
     body: Body = kind.body(chain=session.genesis.chain_id, by=options.organization, **said)

@@ -162,7 +162,12 @@ def test_any_kind_of_leaf_is_shown_and_any_kind_of_transaction_is_sent(terminal:
     assert "kind: operator" in terminal("show", "members", "Operator B")[1].splitlines()
     for arguments in (("show", "members", "Nobody"), ("show", "certificates", digest[1:])):
         assert terminal(*arguments)[0] == 2
-    for members in (change, ("vote", "proposal=00", "approve=true"), ("vote", "approve")):
+    for members in (
+        change,
+        (*change, "reason=superseded", "reason=unspecified"),
+        ("vote", "proposal=00", "approve=true"),
+        ("vote", "approve"),
+    ):
         assert terminal("send", *members, by="Operator A")[0] == 2
 
 
