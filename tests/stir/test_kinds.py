@@ -22,8 +22,9 @@ from voice_dpki.stir.passport import ClaimError, Claims, read_dest, read_iat, re
 from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.sign import SigningRefused, sign_call
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, VerificationFailed, Verstat, overall
+from voice_dpki.x509.recorded import RecordedCertificate
 
-from .conftest import NOW_S
+from .conftest import NOW_S, Operator, Verifier
 
 CALLER = Tn("442079460099")
 DIVERTED = Tn("493023125001")
@@ -82,24 +83,32 @@ POLICY = Policy(kinds=BOTH)
 
 
 @pytest.fixture
-def verifier(new_verifier):
+def verifier(new_verifier: type[Verifier]) -> Verifier:
     return new_verifier(POLICY)
 
 
-def diverted(operator, *, orig=CALLER, div=DIVERTED, iat_s=NOW_S, key_mgmt=(), kinds=BOTH) -> Call:
+def diverted(
+    operator: Operator,
+    *,
+    orig: Tn = CALLER,
+    div: Tn = DIVERTED,
+    iat_s: int = NOW_S,
+    key_mgmt: tuple[str, ...] = (),
+    kinds: Kinds = BOTH,
+) -> Call:
     """A call that the operator sent on, signed as the operator's server would."""
     request = replace(operator.request(orig=orig, iat_s=iat_s), attest="", origid="", ppt="div", own={"div": div})
     identity = sign_call(request, operator.credential, iat_s, kinds=kinds).serialize()
     return Call(orig, request.dest, iat_s, (identity,), key_mgmt)
 
 
-def refused(verifier, call, record, step, match):
+def refused(verifier: Verifier, call: Call, record: RecordedCertificate, step: Step, match: str) -> None:
     with pytest.raises(VerificationFailed, match=match) as failure:
         verifier.verify(call, record)
     assert failure.value.step is step
 
 
-def test_a_good_one_proves_nothing_about_the_caller(operator, verifier):
+def test_a_good_one_proves_nothing_about_the_caller(operator: Operator, verifier: Verifier) -> None:
     verdict = verifier.verify(diverted(operator), operator.record)
     assert (verdict.verstat, verdict.ok) == (Verstat.NONE, False)
     assert (verdict.reasoncode, verdict.step, verdict.attest) == (None, "", "")
@@ -107,12 +116,14 @@ def test_a_good_one_proves_nothing_about_the_caller(operator, verifier):
     assert verdict.signer == "Operator A"
 
 
-def test_even_from_who_has_authority_over_the_caller(operator, verifier):
+def test_even_from_who_has_authority_over_the_caller(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator, orig=Tn("493023125002"))
     assert verifier.verify(call, operator.record).verstat is Verstat.NONE
 
 
-def test_beside_a_shaken_one_it_changes_nothing(operator, new_verifier, verifier):
+def test_beside_a_shaken_one_it_changes_nothing(
+    operator: Operator, new_verifier: type[Verifier], verifier: Verifier
+) -> None:
     call = operator.call()
     both = replace(call, identities=(*diverted(operator, orig=call.orig).identities, *call.identities))
     verdicts = [verifier.verify(replace(both, identities=(one,)), operator.record) for one in both.identities]
@@ -120,12 +131,12 @@ def test_beside_a_shaken_one_it_changes_nothing(operator, new_verifier, verifier
     assert overall(verdicts) is verdicts[1]
 
 
-def test_its_signer_needs_authority_over_its_own_number(operator, verifier):
+def test_its_signer_needs_authority_over_its_own_number(operator: Operator, verifier: Verifier) -> None:
     foreign = diverted(replace(operator, credential=_boundless(operator)), div=CALLER, orig=Tn("493023125002"))
     refused(verifier, foreign, operator.record, Step.AUTHORITY, "has no authority over the diverting number")
 
 
-def _boundless(operator):
+def _boundless(operator: Operator) -> Any:
     """The credential of a signer that does not check its authority."""
     return type("Boundless", (), {
         "profile": operator.credential.profile, "info": operator.credential.info, "signer": operator.signer,
@@ -133,7 +144,7 @@ def _boundless(operator):
     })()  # fmt: skip
 
 
-def test_its_own_step_runs(operator, verifier):
+def test_its_own_step_runs(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator, div=Tn("493023125001"))
     to_itself = replace(call, dest=replace(call.dest, tns=(DIVERTED,)))
     refused(verifier, to_itself, operator.record, Step.NUMBERS, "destination")
@@ -144,7 +155,7 @@ def test_its_own_step_runs(operator, verifier):
     refused(verifier, call, operator.record, Step.CLAIMS, "diverted to where it was")
 
 
-def forged(operator, payload: Mapping[str, Any], ppt: str = "div") -> Call:
+def forged(operator: Operator, payload: Mapping[str, Any], ppt: str = "div") -> Call:
     header = {"alg": "ES256", "ppt": ppt, "typ": "passport", "x5u": operator.credential.info}
     signed = signing_input_of(header, json.dumps(payload).encode())
     token = f"{signed.decode()}.{base64url.encode(operator.signer.sign(signed))}"
@@ -152,7 +163,7 @@ def forged(operator, payload: Mapping[str, Any], ppt: str = "div") -> Call:
     return replace(diverted(operator), identities=(identity,))
 
 
-def test_its_own_claims_are_read_and_no_others_are_needed(operator, verifier):
+def test_its_own_claims_are_read_and_no_others_are_needed(operator: Operator, verifier: Verifier) -> None:
     payload = {"dest": {"tn": ["442079460001"]}, "iat": NOW_S, "orig": {"tn": CALLER}, "div": {"tn": DIVERTED}}
     assert verifier.verify(forged(operator, payload), operator.record).reasoncode is None
     for div in (None, {}, {"tn": "alice"}):
@@ -160,14 +171,16 @@ def test_its_own_claims_are_read_and_no_others_are_needed(operator, verifier):
     refused(verifier, forged(operator, payload, "shaken"), operator.record, Step.CLAIMS, "attest")
 
 
-def test_keying_is_no_matter_of_a_kind_that_does_not_prove_the_caller(operator, new_verifier):
+def test_keying_is_no_matter_of_a_kind_that_does_not_prove_the_caller(
+    operator: Operator, new_verifier: type[Verifier]
+) -> None:
     verifier = new_verifier(replace(POLICY, require_key_mgmt=True, require_sdp=True))
     verdict = verifier.verify(diverted(operator, key_mgmt=("mikey AQAF",)), operator.record)
     assert (verdict.key_mgmt, verdict.sdp) == (KeyMgmt.NOT_CHECKED, SdpBinding.NOT_CHECKED)
     assert not verdict.ok
 
 
-def test_a_replay_is_a_replay_in_its_own_kind_alone(operator, new_verifier):
+def test_a_replay_is_a_replay_in_its_own_kind_alone(operator: Operator, new_verifier: type[Verifier]) -> None:
     """Whatever a kind remembers, another's memory of the same is another."""
     same = replace(DIV, replay_key=lambda passport: b"same"), replace(SHAKEN, replay_key=lambda passport: b"same")
     verifier = new_verifier(Policy(kinds=Kinds(*same)))
@@ -176,14 +189,14 @@ def test_a_replay_is_a_replay_in_its_own_kind_alone(operator, new_verifier):
         refused(verifier, call, operator.record, Step.REPLAY, "used before")
 
 
-def test_each_token_of_it_is_accepted_once(operator, verifier):
+def test_each_token_of_it_is_accepted_once(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator)
     verifier.verify(call, operator.record)
     refused(verifier, call, operator.record, Step.REPLAY, "used before")
     verifier.verify(diverted(operator), operator.record)
 
 
-def test_an_unknown_kind_is_refused_by_name(operator, new_verifier):
+def test_an_unknown_kind_is_refused_by_name(operator: Operator, new_verifier: type[Verifier]) -> None:
     call = diverted(operator)
     alone = "is not shaken, which alone is supported"
     refused(new_verifier(), call, operator.record, Step.PPT_PARAMETER, f"^the Identity's ppt {alone}$")
@@ -194,7 +207,7 @@ def test_an_unknown_kind_is_refused_by_name(operator, new_verifier):
     refused(new_verifier(POLICY), other, operator.record, Step.PPT_PARAMETER, "ppt is none of div and shaken")
 
 
-def test_a_token_of_one_kind_does_not_go_under_the_name_of_another(operator, verifier):
+def test_a_token_of_one_kind_does_not_go_under_the_name_of_another(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator)
     header = IdentityHeader.parse(call.identities[0])
     renamed = replace(call, identities=(replace(header, ppt="shaken").serialize(),))
@@ -202,19 +215,19 @@ def test_a_token_of_one_kind_does_not_go_under_the_name_of_another(operator, ver
 
 
 @pytest.mark.parametrize("ppt", ["DIV", "Div"])
-def test_the_header_fields_name_of_it_is_without_case(operator, verifier, ppt):
+def test_the_header_fields_name_of_it_is_without_case(operator: Operator, verifier: Verifier, ppt: str) -> None:
     call = diverted(operator)
     header = IdentityHeader.parse(call.identities[0])
     assert verifier.verify(replace(call, identities=(replace(header, ppt=ppt).serialize(),)), operator.record)
 
 
-def test_no_kind_proves_the_caller_without_authority_over_the_caller():
+def test_no_kind_proves_the_caller_without_authority_over_the_caller() -> None:
     with pytest.raises(ValueError, match="div cannot prove"):
         replace(DIV, proves_caller=True)
     assert replace(SHAKEN, ppt="x", authority=OVER_CALLER).proves_caller
 
 
-def test_shaken_is_the_only_kind_of_the_product():
+def test_shaken_is_the_only_kind_of_the_product() -> None:
     assert KINDS.named("shaken") is SHAKEN
     assert str(KINDS) == "shaken"
     for ppt in ("div", "Shaken", ""):
@@ -222,12 +235,12 @@ def test_shaken_is_the_only_kind_of_the_product():
             KINDS.named(ppt)
 
 
-def body(**changes) -> bytes:
+def body(**changes: object) -> bytes:
     request = {"orig": {"tn": CALLER}, "dest": {"tn": ["442079460001"]}, "iat": NOW_S, **changes}
     return json.dumps({"signingRequest": request}).encode()
 
 
-def test_a_request_to_sign_it_needs_what_the_kind_needs(operator):
+def test_a_request_to_sign_it_needs_what_the_kind_needs(operator: Operator) -> None:
     request = atis.parse_signing_request(body(ppt="div", div={"tn": DIVERTED}), BOTH)
     assert (request.ppt, request.own, request.attest) == ("div", {"div": DIVERTED}, "")
     header = sign_call(request, operator.credential, NOW_S, kinds=BOTH)
@@ -250,7 +263,9 @@ def test_a_request_to_sign_it_needs_what_the_kind_needs(operator):
         ("SVC4005", ["ppt", "PASSporTs of type div and shaken alone are signed here"], {"ppt": "rph"}),
     ],
 )
-def test_requests_to_sign_that_cannot_be_used(message_id, variables, changes):
+def test_requests_to_sign_that_cannot_be_used(
+    message_id: str, variables: list[str], changes: dict[str, Any]
+) -> None:
     with pytest.raises(RequestError) as failure:
         atis.parse_signing_request(body(**changes), BOTH)
     assert failure.value.message_id == message_id
@@ -258,12 +273,12 @@ def test_requests_to_sign_that_cannot_be_used(message_id, variables, changes):
     assert told[: len(variables)] == variables
 
 
-def test_it_is_signed_with_authority_over_its_own_number_alone(operator):
+def test_it_is_signed_with_authority_over_its_own_number_alone(operator: Operator) -> None:
     with pytest.raises(SigningRefused, match="the diverting number is not among those") as failure:
         diverted(operator, div=CALLER, orig=DIVERTED)
     assert failure.value.code == "no-authority"
 
 
-def test_what_is_not_in_the_table_is_not_signed(operator):
+def test_what_is_not_in_the_table_is_not_signed(operator: Operator) -> None:
     with pytest.raises(UnknownKindError):
         diverted(operator, kinds=KINDS)

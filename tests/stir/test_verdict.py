@@ -11,7 +11,7 @@ STALE = Verdict(Verstat.NONE, 403)
 SAYS_NOTHING = Verdict(Verstat.NONE)
 
 
-def test_success_is_a_proven_caller_and_not_the_absence_of_a_failure():
+def test_success_is_a_proven_caller_and_not_the_absence_of_a_failure() -> None:
     assert [verdict.ok for verdict in (PROVEN, FORGED, SAYS_NOTHING)] == [True, False, False]
 
 
@@ -30,5 +30,7 @@ def test_success_is_a_proven_caller_and_not_the_absence_of_a_failure():
         ([UNKNOWN_SIGNER, UNKNOWN_SIGNER], UNKNOWN_SIGNER),
     ],
 )
-def test_one_that_proves_the_caller_is_enough_and_436_is_told_only_if_all_have_it(verdicts, found):
+def test_one_that_proves_the_caller_is_enough_and_436_is_told_only_if_all_have_it(
+    verdicts: list[Verdict], found: Verdict
+) -> None:
     assert overall(verdicts) is found
