@@ -25,7 +25,7 @@ MAX_CLOCK_DRIFT_S = 60.0
 
 
 class Step(Enum):
-    """The steps of the flow, in its order: the names where a gateway judges a device, and where a device does."""
+    """The steps of the flow, in order. Each has two names: where a gateway judges, and where a device does."""
 
     IDENTITY = ("4 IDi", "8 IDr")
     INQUIRY = ("5.3 inquiry", "8 SeGW inquiry")

@@ -165,3 +165,4 @@ class Untrusted:
 
 
 Judged: TypeAlias = Trusted | Untrusted
+"""The answer to a CertificateToJudge."""
