@@ -1,16 +1,18 @@
 """A real ledger of one operator, with submission, for those who test or measure what stands on a ledger."""
 
 import asyncio
-import json
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ledger_node.make.initialise import initialise
+from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.stage.events import Event, NoteEvent
+from voice_dpki.stage.patience import STALLED_S
+from voice_dpki.stage.processes import Program, Running
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import CertStatus
@@ -52,39 +54,36 @@ TRACE = '[trace]\nfile = "engine.jsonl"\n'
 def make_ledger(folder: Path, *, port: int = 0, heartbeat_s: float = 0.5, more: str = "") -> Path:
     """Make the ledger's files in `folder`/net, and return the configuration of its engine, which ends in `more`."""
     (folder / "members.toml").write_text(MEMBERS)
-    command = [sys.executable, "-m", "ledger_node", "init", "--members", "members.toml", "--out", "net"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PATIENCE_S)
-    config = folder / "net" / "engine.toml"
+    config, *_ = initialise(folder / "members.toml", folder / "net", SystemClock())
     config.write_text(ENGINE % (port, heartbeat_s) + more)
     return config
 
 
-class Program:
-    """A program that traces into `trace`; its address is in its ready event."""
+class Service:
+    """A service that runs, and traces into `trace`."""
 
     def __init__(self, module: str, config: Path, trace: Path) -> None:
-        self.trace, self.log_path = trace, trace.with_suffix(".log")
-        self.trace.unlink(missing_ok=True)
-        self.log_file = self.log_path.open("w")
-        command = [sys.executable, "-m", module, "start", "--config", str(config)]
-        self.process = subprocess.Popen(command, stderr=self.log_file)
-        self.url = f"http://{until(self._address)}"
+        self.log_path = trace.with_suffix(".log")
+        for path in (trace, self.log_path):
+            path.unlink(missing_ok=True)
+        self._running = Running(
+            Program(trace.stem, module, ("start", "--config", str(config)), trace, self.log_path)
+        )
+        self.url = f"http://{self._running.wait_ready().addresses['http']}"
 
-    def _address(self) -> str | None:
-        assert self.process.poll() is None, self.log_path.read_text()
-        return next((event["http"] for event in self.events() if event["kind"] == "ready"), None)
-
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> Sequence[Event]:
         """What it has traced."""
-        return list(map(json.loads, self.trace.read_text().splitlines())) if self.trace.exists() else []
+        self._running.trace.poll()
+        return self._running.trace.events
+
+    def notes(self) -> list[str]:
+        """The notes that it has traced."""
+        return [event.text for event in self.events() if isinstance(event, NoteEvent)]
 
     def stop(self) -> int:
         """End it, unless it has ended; returns its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(PATIENCE_S)
-        self.log_file.close()
-        return status
+        self._running.send(signal.SIGTERM)
+        return self._running.wait_end(STALLED_S)
 
 
 class OneOperator:
@@ -92,7 +91,7 @@ class OneOperator:
 
     def __init__(self, folder: Path, *, heartbeat_s: float = 0.5) -> None:
         config = make_ledger(folder, heartbeat_s=heartbeat_s, more=TRACE)
-        self.node = Program("ledger_node", config, config.with_suffix(".jsonl"))
+        self.node = Service("ledger_node", config, config.with_suffix(".jsonl"))
         self.genesis = load_genesis(config.with_name("genesis.json").read_bytes())
         self.token = config.with_name("tokens-operator-a").read_text().strip()
 

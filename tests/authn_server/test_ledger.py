@@ -8,7 +8,7 @@ import pytest
 
 from authn_server.config import EXAMPLE
 from authn_server.main import main
-from tests.one_operator import OneOperator, Program, until
+from tests.one_operator import OneOperator, Service, until
 from voice_dpki.ledger.records import CertStatus
 
 PATH = "/stir/v1/signing"
@@ -25,7 +25,7 @@ class Domain:
 
     def start(self):
         self.site.write(f'{EXAMPLE}[trace]\nfile = "authn.jsonl"\n{FOLLOW.format(url=self.ledger.url)}')
-        return Program("authn_server.main", self.site.config, self.folder / "authn.jsonl")
+        return Service("authn_server.main", self.site.config, self.folder / "authn.jsonl")
 
     @property
     def der(self):

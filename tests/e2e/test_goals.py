@@ -11,31 +11,20 @@ from pathlib import Path
 import pytest
 
 from sip_testbed.conversation import SILENCE
-from sip_testbed.network import Sections, Testbed, service_configs
+from sip_testbed.network import Sections, service_configs
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.provision import CALLER, OUTSIDE
 from sip_testbed.scenarios import PASSED, SCENARIOS
+from tests.e2e.altered import Altered
 from voice_dpki.stage.ladder import Mood
-from voice_dpki.stage.processes import Running
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
 ATTACKS = {name: scenario.attack for name, scenario in SCENARIOS.items() if scenario.attack}
 
 
-class Weakened(Testbed):
+class Weakened(Altered):
     """A network in which some actors run without a check."""
-
-    __test__ = False
-    missing: Mapping[str, str] = {}
-
-    def start_program(
-        self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, object]
-    ) -> Running:
-        if actor in self.missing:
-            module, arguments = "tests.without", (self.missing[actor], module, *arguments)
-        return super().start_program(actor, module, arguments, sections)
 
     def renew(self, actors: Sequence[str]) -> None:
         """Start services again, with the checks that they are to have now."""
@@ -43,12 +32,6 @@ class Weakened(Testbed):
         configs: dict[str, Sections] = service_configs(self.site)
         for actor in actors:
             self.launch(actor, configs[actor]).wait_ready()
-
-
-@pytest.fixture(autouse=True)
-def programs_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs look for their modules in no current folder; `tests.without` is here."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +148,12 @@ def test_an_attack_reaches_its_goal_without_the_check(name: str, testbed: Weaken
     check = SCENARIOS[name].expected.refused_by
     assert check
     services = [actor for actor in holders(check) if actor in testbed.running]
-    testbed.missing = dict.fromkeys(holders(check), check)
+    testbed.altered = dict.fromkeys(holders(check), ("tests.without", check))
     try:
         testbed.renew(services)
         call = place_call(testbed, SCENARIOS[name], CallOptions(), tmp_path)
     finally:
-        testbed.missing = {}
+        testbed.altered = {}
         testbed.renew(services)
     assert not call.report.held
     assert call.report.seen.refused_by != check

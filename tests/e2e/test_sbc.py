@@ -1,40 +1,24 @@
 """Calls through a session border controller that rewrites addresses: there a signature can cover key-mgmt alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sip_testbed.network import Testbed
 from sip_testbed.placing import CallOptions, PlacedCall, place_call
 from sip_testbed.scenarios import DEFAULT, SCENARIOS, Attack
-from voice_dpki.stage.processes import Running
+from tests.e2e.altered import Altered
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
 FORWARD = Attack("forward", "relays media", "nothing")
 
 
-class Bordered(Testbed):
+class Bordered(Altered):
     """A network with an SBC on the path."""
 
-    __test__ = False
-
-    def start_program(
-        self, actor: str, module: str, arguments: Sequence[str], sections: Mapping[str, Any]
-    ) -> Running:
-        if actor == "path":
-            module, arguments = "tests.sbc", (module, *arguments)
-        return super().start_program(actor, module, arguments, sections)
-
-
-@pytest.fixture(autouse=True)
-def programs_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs look for their modules in no current folder; `tests.sbc` is here."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    altered: Mapping[str, tuple[str, ...]] = {"path": ("tests.sbc",)}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.one_operator import OneOperator, Program
+from tests.one_operator import OneOperator, Service
 from verify_server.config import EXAMPLE
 from voice_dpki.names import Tn
 from voice_dpki.x509.keys import to_pem
@@ -28,7 +28,7 @@ class Federation:
         config = config.replace("genesis.json", "net/genesis.json").replace("max_age_s = 30", "max_age_s = 3")
         (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
         (folder / "proxy.tokens").write_text(TOKEN)
-        self.verifier = Program("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
+        self.verifier = Service("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
         self.client = httpx.Client(
             base_url=self.verifier.url, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False
         )
@@ -62,7 +62,7 @@ class Federation:
 
     def inquiries(self):
         """What the ledger was asked, by the notes of its node."""
-        return [event for event in self.ledger.node.events() if event.get("text", "").startswith("inquiry")]
+        return [text for text in self.ledger.node.notes() if text.startswith("inquiry")]
 
     def stop(self):
         self.client.close()
@@ -85,8 +85,7 @@ def test_a_recorded_signer_passes(federation):
         "Operator A",
         "verified",
     )
-    texts = [event["text"] for event in federation.verifier.events() if event["kind"] == "note"]
-    assert texts[-2:] == ["signer on the ledger: valid", "Identity A valid"]
+    assert federation.verifier.notes()[-2:] == ["signer on the ledger: valid", "Identity A valid"]
 
 
 def test_a_signer_that_is_not_recorded(federation):
