@@ -23,6 +23,7 @@ import sip_testbed.call
 import sip_testbed.main
 import verify_server.main
 from tests.leftovers import Leftovers
+from tests.signals import heed_interrupts
 from voice_dpki.stage.temporary import remove_abandoned
 
 BIN = Path(sys.executable).parent
@@ -167,6 +168,7 @@ def interrupted(line: str, folder: Path, after_s: float, number: signal.Signals)
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | leftovers.environment | {"TMPDIR": str(folder)},
+        preexec_fn=heed_interrupts,
     ) as process:
         leftovers.wait_loaded(process, "uvloop")
         time.sleep(after_s)

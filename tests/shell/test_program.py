@@ -2,15 +2,19 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
 
 import pytest
 
+from tests.present import present
+from tests.signals import heed_interrupts, ignore_interrupts
 from voice_dpki.shell.ending import guarded
 
 WAITS = """
@@ -31,9 +35,17 @@ sys.exit(guarded(lambda: run(fails if sys.argv[1:] else main)))
 """
 
 
+def started(
+    *arguments: str, cwd: Path | None = None, before: Callable[[], None] = heed_interrupts
+) -> subprocess.Popen[str]:
+    """Start Python with pipes for its output; `before` runs in the child before it becomes Python."""
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, text=True, cwd=cwd, stdout=PIPE, stderr=PIPE, preexec_fn=before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_cleanly(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE, text=True) as process:
+    with started("-c", WAITS) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
@@ -119,7 +131,7 @@ sys.exit(start("service", None, serve))
 
 
 def test_a_hangup_is_a_line_in_the_log_and_ends_no_service() -> None:
-    with subprocess.Popen([sys.executable, "-c", LOGS], text=True, stdout=PIPE, stderr=PIPE) as process:
+    with started("-c", LOGS) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
@@ -170,7 +182,7 @@ sys.exit(guarded(globals()[sys.argv[1]]))
 def test_work_that_is_broken_off_cleans_up_and_is_said_to_be_interrupted(
     kind: str, signals: list[signal.Signals]
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", STUCK, kind], text=True, stdout=PIPE, stderr=PIPE) as process:
+    with started("-c", STUCK, kind) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         for number in signals:
@@ -179,6 +191,34 @@ def test_work_that_is_broken_off_cleans_up_and_is_said_to_be_interrupted(
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert err == "-c: interrupted; what it started is stopped\n"
+
+
+def ignores_interrupts(pid: int) -> bool:
+    """Whether a process ignores SIGINT, as proc_pid_status(5) tells."""
+    found = re.search(r"(?m)^SigIgn:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(present(found)[1], 16) & 1 << signal.SIGINT - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ended"),
+    [
+        (("-c", WAITS), (0, "stopped\n", "")),
+        (("-c", STUCK, "heeding"), (130, "cleaned up\n", "-c: interrupted; what it started is stopped\n")),
+        (("-c", STUCK, "command"), (130, "cleaned up\n", "-c: interrupted; what it started is stopped\n")),
+    ],
+    ids=["service", "command with a stop", "command"],
+)
+def test_in_the_background_an_interrupt_is_not_for_it_and_sigterm_ends_it(
+    arguments: tuple[str, ...], ended: tuple[int, str, str]
+) -> None:
+    with started(*arguments, before=ignore_interrupts) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert ignores_interrupts(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == ended
 
 
 LOSES = """
@@ -199,7 +239,7 @@ sys.exit(guarded(work))
 
 
 def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
-    with subprocess.Popen([sys.executable, "-c", LOSES], text=True, stdout=PIPE, stderr=PIPE) as process:
+    with started("-c", LOSES) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
@@ -210,9 +250,7 @@ def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
 def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     line = "from voice_dpki.shell.entry import enter; enter('slow')"
-    with subprocess.Popen(
-        [sys.executable, "-c", line], text=True, cwd=tmp_path, stdout=PIPE, stderr=PIPE
-    ) as process:
+    with started("-c", line, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)

@@ -191,9 +191,9 @@ def test_a_trace_holds_the_kinds_that_its_reader_knows(tmp_path: Path) -> None:
 def test_a_program_is_sent_signals_until_it_has_ended(start: Start) -> None:
     program = start(READY.format(before=""))
     program.wait_ready()
-    program.send(signal.SIGINT)
+    program.send(signal.SIGTERM)
     assert program.wait_end(10) != 0
-    program.send(signal.SIGINT)
+    program.send(signal.SIGTERM)
 
 
 def test_memory_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:

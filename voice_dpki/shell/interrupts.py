@@ -75,14 +75,18 @@ def _interrupt(number: int, frame: object) -> None:
 
 @contextmanager
 def lost_ones_repeated() -> Iterator[None]:
-    """Send SIGINT again if its exception was raised in a place where Python drops it, such as a finalizer."""
+    """Interrupt again if the exception was raised in a place where Python drops it, such as a finalizer.
+
+    A program in the background ignores SIGINT, so there only SIGTERM or SIGHUP can have raised it.
+    """
     hook = sys.unraisablehook
+    number = signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT
 
     def again(unraisable: "sys.UnraisableHookArgs") -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             hook(unraisable)
             return
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT))
+        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
         timer.daemon = True
         timer.start()
 

@@ -28,8 +28,9 @@ Main = Callable[[asyncio.Event], Coroutine[object, object, int | None]]
 def run(main: Main, *, hangup_stops: bool = False) -> int:
     """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`, and a second one cancels `main`.
 
-    SIGHUP is only logged; with `hangup_stops` it sets `stop`, for commands that end with their terminal. Returns
-    what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
+    SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP is only logged;
+    with `hangup_stops` it sets `stop`, for commands that end with their terminal. Returns what `main` returned;
+    raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
 
     interrupted = False
@@ -45,8 +46,9 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
                 work.cancel()
             stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped)
+        loop.add_signal_handler(signal.SIGTERM, stopped)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGINT, stopped)
         if not hangup_stops:
             loop.add_signal_handler(signal.SIGHUP, _say_hangup)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
