@@ -197,7 +197,7 @@ def test_an_agent_that_does_not_say_yes(site: Site, octets: bytes | None, code: 
         began_s = time.monotonic()
         with settings(gateway, socket=double.path, deadline_ms=300):
             site.refused(site.recorded(), code)
-        assert time.monotonic() - began_s < 2.0
+        assert time.monotonic() - began_s < 10
         assert len(double.judged()) == 1
 
 

@@ -140,7 +140,7 @@ def test_strongswan_device_to_python_gateway(
         assert len(sa["child-sas"]) == 1
 
         testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
-        wait_until(lambda: not device.sas(), "the live SA has ended", 2.0)
+        wait_until(lambda: not device.sas(), "the live SA has ended")
         assert not device.initiate()
         assert "AUTH_FAILED" in device.log.read_text()
         texts = [event.text for event in testbed.events() if isinstance(event, NoteEvent)]

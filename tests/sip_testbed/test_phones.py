@@ -33,8 +33,8 @@ from voice_dpki.wire.sip.user_agent import Account, Call, UserAgent
 
 CALLER, CALLEE = "493023125001", "493023125002"
 UUID = "00000000-0000-1000-8000-000A95A0E128"  # RFC 5626 §9.2
-TIMEOUT_S = 10
-AT_ONCE_S = 3
+TIMEOUT_S = 60
+AT_ONCE_S = 15
 """Far below the 32 s of timer B, and enough for a busy machine."""
 PRIVATE = "192.0.2.17:5060"
 """A contact that nobody can reach, as telephones behind a NAT give it."""

@@ -194,7 +194,7 @@ def test_suspended_and_resumed(bridge: Bridge, testbed: Testbed) -> None:
 def test_not_recorded_and_expired(bridge: Bridge, testbed: Testbed) -> None:
     assert bridge.ask(device(testbed, recorded=False)).certificate_status is Status.UNKNOWN
     short = device(testbed, lifetime_s=2)
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 60
     while bridge.ask(short).certificate_status is Status.GOOD:
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
@@ -321,7 +321,7 @@ def test_the_ledger_stands_still(testbed: Testbed, bridge: Bridge) -> None:
     bridge.start()
     testbed.freeze("engine")  # no new block comes, and ledger-a answers from the last one
     try:
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while bridge.ask(credential).response_status is not Failure.TRY_LATER:
             assert time.monotonic() < deadline_s
             time.sleep(0.1)

@@ -23,7 +23,7 @@ CALLER = Account("sip:+493023125001@a.example", "+493023125001", "secret")
 CALLEE = Account("sip:+442079460123@b.example", "+442079460123", "secret")
 TARGET = CALLEE.aor
 SDP = b"v=0\r\n"
-TIMEOUT_S = 5
+TIMEOUT_S = 60
 
 Make = Callable[..., Awaitable[UserAgent]]
 
