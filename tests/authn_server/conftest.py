@@ -1,6 +1,8 @@
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -15,6 +17,9 @@ TOKEN = "t0ken-of-the-proxy"
 UUID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
 
 
+LISTED = TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),))
+
+
 @dataclass(frozen=True)
 class Site:
     """The files of one authentication server."""
@@ -25,7 +30,7 @@ class Site:
     def config(self) -> Path:
         return self.folder / "authn.toml"
 
-    def write(self, text=EXAMPLE, *, listed=TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),)), valid_s=3600):  # noqa: B008
+    def write(self, text: str = EXAMPLE, *, listed: TnAuthList | None = LISTED, valid_s: int = 3600) -> Self:
         """Write the example's configuration, to listen anywhere, and the files that it names."""
         signer, now_s = generate_es256(), int(time.time())
         der = build_certificate(
@@ -45,13 +50,13 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path) -> Site:
+def site(tmp_path: Path) -> Site:
     return Site(tmp_path).write()
 
 
 @pytest.fixture
-def signing_request():
-    def make(**changes):
+def signing_request() -> Callable[..., dict[str, Any]]:
+    def make(**changes: Any) -> dict[str, Any]:
         request = {
             "attest": "A",
             "orig": {"tn": "+493023125001"},

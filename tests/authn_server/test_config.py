@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
@@ -8,15 +10,17 @@ from voice_dpki.names import Tn
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.tnauthlist import TnAuthList
 
+from .conftest import Site
 
-def test_the_example_is_a_configuration(site):
+
+def test_the_example_is_a_configuration(site: Site) -> None:
     setup = load_setup(site.config, SystemClock())
     assert setup.tokens == ("t0ken-of-the-proxy", "another-proxy")
     assert setup.credential.info == f"https://certs.a.example/{setup.credential.profile.digest.hex()}.der"
     assert setup.credential.authorises(Tn("493023125999"))
 
 
-def test_service_provider_codes_get_their_numbers_from_the_configuration(site):
+def test_service_provider_codes_get_their_numbers_from_the_configuration(site: Site) -> None:
     site.write(EXAMPLE + '\n[[spc_ranges]]\nstart = "493023125000"\ncount = 10\n', listed=TnAuthList(("709J",)))
     credential = load_setup(site.config, SystemClock()).credential
     assert credential.authorises(Tn("493023125009"))
@@ -43,26 +47,28 @@ def test_service_provider_codes_get_their_numbers_from_the_configuration(site):
         ("spc_ranges", lambda site: site.write(EXAMPLE + '\n[[spc_ranges]]\nstart = "x"\ncount = 2\n')),
     ],
 )
-def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
+def test_what_to_mend_is_said_before_a_socket_is_bound(
+    site: Site, match: str, damage: Callable[[Site], object]
+) -> None:
     damage(site)
     with pytest.raises(LocalError, match=match):
         load_setup(site.config, SystemClock())
 
 
-def test_check_config_tells_what_it_could_sign(site, capsys):
+def test_check_config_tells_what_it_could_sign(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--config", str(site.config)]) == 0
     told = capsys.readouterr().out
     assert "1000 numbers" in told
     assert "Operator A" in told
 
 
-def test_check_config_tells_what_is_wrong(site, capsys):
+def test_check_config_tells_what_is_wrong(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.write(valid_s=-60)
     assert main(["check-config", "--config", str(site.config)]) == 2
     assert "its validity has not begun or is over" in capsys.readouterr().err
 
 
-def test_help_teaches_with_the_example(capsys):
+def test_help_teaches_with_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
@@ -7,7 +9,7 @@ from voice_dpki.names import Tn
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -15,7 +17,7 @@ def folder(tmp_path, monkeypatch):
 COMMAND = ["make-credential", "--organization", "Operator A", "--common-name", "sti.a.example"]
 
 
-def test_what_it_makes_can_sign(folder, capsys):
+def test_what_it_makes_can_sign(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*COMMAND, "--range", "493023125000:1000", "--spc", "709J"]) == 0
     assert (folder / "authn.pem").stat().st_mode & 0o777 == 0o600
     (folder / "proxy.tokens").write_text("x\n")
@@ -27,7 +29,7 @@ def test_what_it_makes_can_sign(folder, capsys):
     assert 'voice-dpki ledger submit --genesis genesis.json --organization "Operator A" --key KEY authn.der' in told
 
 
-def test_a_key_is_never_overwritten(folder, capsys):
+def test_a_key_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "authn.pem").write_text("mine")
     assert main([*COMMAND, "--range", "493023125000:1000"]) == 2
     assert "authn.pem" in capsys.readouterr().err
@@ -46,7 +48,9 @@ def test_a_key_is_never_overwritten(folder, capsys):
         ["--spc", "709J", "--organization", "x" * 65],
     ],
 )
-def test_what_makes_no_certificate_is_said(folder, capsys, more):
+def test_what_makes_no_certificate_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
     assert main([*COMMAND, *more]) == 2
     assert "no such certificate can be made" in capsys.readouterr().err
     assert not list(folder.iterdir())

@@ -2,6 +2,11 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from authn_server.config import load_setup
 from authn_server.service import AuthnService
@@ -14,12 +19,12 @@ from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient
 
-from .conftest import TOKEN
+from .conftest import TOKEN, Site
 
 PATH = "/stir/v1/signing"
 
 
-def bodies(request):
+def bodies(request: Callable[..., dict[str, Any]]) -> Iterator[bytes]:
     yield json.dumps(request(orig={"tn": NUMBER[:15]})).encode()
     for changes in ({"iat": 0}, {"iat": int(NUMBER)}, {"origid": NUMBER}, {"attest": NUMBER}):
         yield json.dumps(request(dest={"tn": [NUMBER]}, **changes)).encode()
@@ -28,7 +33,9 @@ def bodies(request):
     yield from spoiled(json.dumps(request()).encode())
 
 
-async def test_every_refusal(site, signing_request, tmp_path, caplog):
+async def test_every_refusal(
+    site: Site, signing_request: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     tracer = Tracer(tmp_path / "trace", "authn-a")
     setup = load_setup(site.config, SystemClock())

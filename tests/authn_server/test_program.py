@@ -1,21 +1,26 @@
 """The program itself: started, asked over its socket, and stopped."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from authn_server.config import EXAMPLE, load_setup
+from tests.one_operator import Service
 from voice_dpki.effects import SystemClock
+from voice_dpki.stage.events import NoteEvent
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Passport
 from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import DEFAULT_MAX_SKEW_S
 from voice_dpki.x509.keys import verify_signature
+
+from .conftest import Site
+
+MakeRequest = Callable[..., dict[str, Any]]
 
 PATH = "/stir/v1/signing"
 
@@ -23,53 +28,29 @@ PATH = "/stir/v1/signing"
 class Server:
     """A running `authn-server`, its client and what it wrote."""
 
-    def __init__(self, site):
+    def __init__(self, site: Site) -> None:
         site.write(EXAMPLE + '\n[trace]\nfile = "authn-a.jsonl"\n')
-        command = [sys.executable, "-m", "authn_server.main", "start", "--config", str(site.config)]
         self.site = site
-        self.log_file = (site.folder / "log").open("w")
-        self.process = subprocess.Popen(command, stderr=self.log_file)
-        self.client = httpx.Client(
-            base_url=f"http://{self._ready()}",
-            headers={"Authorization": "Bearer t0ken-of-the-proxy"},
-            trust_env=False,
-        )
+        self.service = Service("authn_server.main", site.config, site.folder / "authn-a.jsonl")
+        headers = {"Authorization": "Bearer t0ken-of-the-proxy"}
+        self.client = httpx.Client(base_url=self.service.url, headers=headers, trust_env=False)
 
-    def _ready(self):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for event in self.trace():
-                if event["kind"] == "ready":
-                    return event["http"]
-            assert self.process.poll() is None, self.log()
-            time.sleep(0.02)
-        raise AssertionError("not ready")
+    def last_note(self) -> NoteEvent:
+        return [event for event in self.service.events() if isinstance(event, NoteEvent)][-1]
 
-    def trace(self):
-        path = self.site.folder / "authn-a.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def log(self):
-        return (self.site.folder / "log").read_text()
-
-    def stop(self):
+    def stop(self) -> int:
         self.client.close()
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(10)
-        self.log_file.close()
-        return status
+        return self.service.stop()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    from .conftest import Site
-
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(Site(tmp_path_factory.mktemp("authn")))
     yield server
     assert server.stop() == 0
 
 
-def test_signs(server, signing_request):
+def test_signs(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(keyMgmt=["mikey AQ"]), headers={"X-RequestID": "r-1"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -78,14 +59,14 @@ def test_signs(server, signing_request):
     profile = load_setup(server.site.config, SystemClock()).credential.profile
     verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
     assert len(ShakenClaims.parse(passport.payload_untrusted).key_mgmt) == 1
-    row = server.trace()[-1]
-    assert (row["actor"], row["text"], row["ok"]) == ("authn-a", "sign", True)
+    row = server.last_note()
+    assert (row.actor, row.text, row.data["ok"]) == ("authn-a", "sign", True)
 
 
-def refused(answer, status, message_id):
+def refused(answer: httpx.Response, status: int, message_id: str) -> dict[str, Any]:
     kind = "serviceException" if message_id.startswith("SVC") else "policyException"
     assert answer.status_code == status
-    error = answer.json()["requestError"][kind]
+    error: dict[str, Any] = answer.json()["requestError"][kind]
     assert error["messageId"] == message_id
     assert answer.headers["x-requestid"]
     return error
@@ -100,12 +81,14 @@ def refused(answer, status, message_id):
         {"Authorization": "Bearer t0ken-of-the-pröxy".encode()},
     ],
 )
-def test_nobody_else_gets_a_signature(server, signing_request, headers):
+def test_nobody_else_gets_a_signature(
+    server: Server, signing_request: MakeRequest, headers: dict[str, Any]
+) -> None:
     answer = server.client.post(PATH, json=signing_request(), headers=headers)
     refused(answer, 401, "POL4010")
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert '"POL4010"' in server.log()
-    assert "t0ken" not in server.log()
+    assert '"POL4010"' in server.service.log_path.read_text()
+    assert "t0ken" not in server.service.log_path.read_text()
     count = [
         line
         for line in server.client.get("/metrics").text.splitlines()
@@ -114,21 +97,23 @@ def test_nobody_else_gets_a_signature(server, signing_request, headers):
     assert float(count[0].split()[-1]) >= 1
 
 
-def test_a_number_of_somebody_else_is_not_signed_for(server, signing_request):
+def test_a_number_of_somebody_else_is_not_signed_for(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(orig={"tn": "442079460001"}))
     error = refused(answer, 403, "POL4030")
     assert "not among those that this server's certificate may sign for" in error["variables"][0]
-    assert "442079460001" not in server.log()
-    assert server.trace()[-1]["ok"] is False
+    assert "442079460001" not in server.service.log_path.read_text()
+    assert server.last_note().data["ok"] is False
 
 
 @pytest.mark.parametrize("offset_s", [-DEFAULT_MAX_SKEW_S - 60, DEFAULT_MAX_SKEW_S + 60])
-def test_a_call_that_is_not_of_now_is_not_signed(server, signing_request, offset_s):
+def test_a_call_that_is_not_of_now_is_not_signed(
+    server: Server, signing_request: MakeRequest, offset_s: float
+) -> None:
     answer = server.client.post(PATH, json=signing_request(iat=int(time.time() + offset_s)))
     refused(answer, 403, "POL4031")
 
 
-def test_the_interfaces_errors(server, signing_request):
+def test_the_interfaces_errors(server: Server, signing_request: MakeRequest) -> None:
     post, body = server.client.post, signing_request()
     refused(post(PATH, json=signing_request(attest=None)), 400, "SVC4001")
     refused(post(PATH, content=b"{", headers={"Content-Type": "application/json"}), 400, "SVC4006")
@@ -142,10 +127,10 @@ def test_the_interfaces_errors(server, signing_request):
     refused(post(PATH, content=chunked, headers={"Content-Type": "application/json"}), 411, "SVC4007")
 
 
-def test_a_request_id_that_could_split_a_header_is_not_echoed(server, signing_request):
+def test_a_request_id_that_could_split_a_header_is_not_echoed(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(), headers={"X-RequestID": "a b"})
     assert len(answer.headers["x-requestid"]) == 32
 
 
-def test_is_alive(server):
+def test_is_alive(server: Server) -> None:
     assert server.client.get("/healthz").status_code == 200

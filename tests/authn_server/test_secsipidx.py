@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
@@ -14,10 +15,12 @@ from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import sign_call
 
+from .conftest import Site
+
 pytestmark = pytest.mark.peer("secsipidx")
 
 
-def secsipidx(site, identity):
+def secsipidx(site: Site, identity: str) -> subprocess.CompletedProcess[str]:
     """Have secsipidx check `identity` under the public key of the site's certificate."""
     certificate = x509.load_der_x509_certificate((site.folder / "authn.der").read_bytes())
     key = certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -28,8 +31,8 @@ def secsipidx(site, identity):
 
 
 @pytest.fixture
-def identity(site):
-    def sign(key_mgmt=(), sdp=None):
+def identity(site: Site) -> Callable[..., str]:
+    def sign(key_mgmt: tuple[str, ...] = (), sdp: bytes | None = None) -> str:
         now_s = time.time()
         request = SigningRequest(
             "A",
@@ -47,12 +50,14 @@ def identity(site):
 
 @pytest.mark.parametrize("key_mgmt", [(), ("mikey AQAFgM3YFvMAAAAA", "mikey AQAFgM3YFvMAAAAB")])
 @pytest.mark.parametrize("sdp", [None, bytes(32)])
-def test_accepts_our_identity_with_and_without_our_claims(site, identity, key_mgmt, sdp):
+def test_accepts_our_identity_with_and_without_our_claims(
+    site: Site, identity: Callable[..., str], key_mgmt: tuple[str, ...], sdp: bytes | None
+) -> None:
     done = secsipidx(site, identity(key_mgmt, sdp))
     assert (done.returncode, done.stdout.strip()) == (0, "ok")
 
 
-def test_refuses_it_once_it_was_changed(site, identity):
+def test_refuses_it_once_it_was_changed(site: Site, identity: Callable[..., str]) -> None:
     header, payload, rest = identity().split(".", 2)
     done = secsipidx(site, ".".join([header, payload[:-8] + "AAAAAAAA", rest]))
     assert (done.returncode, "ok" in done.stdout) != (0, True)

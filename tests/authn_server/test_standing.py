@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,12 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.records import CertRecord, CertStatus
-from voice_dpki.names import Height, Tn
+from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.stir.sign import SigningRefused
+from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
+
+from .conftest import Site
 
 MEMBER = Member(
     organization="Operator A",
@@ -28,12 +32,13 @@ MEMBER = Member(
 class ToldLedger:
     """Says what the test told it, as a ledger client would, and counts the questions."""
 
-    def __init__(self, profile):
+    def __init__(self, profile: CertificateProfile) -> None:
         self.profile = profile
-        self.status, self.member, self.silent = CertStatus.VALID, MEMBER, False
+        self.status: CertStatus = CertStatus.VALID
+        self.member, self.silent = MEMBER, False
         self.asked = 0
 
-    async def look_up(self, digest):
+    async def look_up(self, digest: CertDigest) -> Resolution:
         assert digest == self.profile.digest
         self.asked += 1
         await asyncio.sleep(0)
@@ -58,13 +63,13 @@ class ToldLedger:
 class Followed:
     """A standing, the ledger that it asks and the time that it lives in."""
 
-    def __init__(self, profile, **options):
+    def __init__(self, profile: CertificateProfile, **options: Any) -> None:
         self.clock = SettableClock(profile.not_before_s)
         self.ledger = ToldLedger(profile)
         config = FollowConfig(url="http://127.0.0.1:1", genesis="genesis.json", **options)
         self.standing = LedgerStanding(self.ledger, profile, config, self.clock)
 
-    async def refusal(self):
+    async def refusal(self) -> str:
         """Ask as the following does; returns why a call is refused, or an empty text."""
         await self.standing.ask()
         (outcome,) = await asyncio.gather(self.standing.check(), return_exceptions=True)
@@ -76,11 +81,11 @@ class Followed:
 
 
 @pytest.fixture
-def profile(site):
+def profile(site: Site) -> CertificateProfile:
     return load_setup(site.config, SystemClock()).credential.profile
 
 
-async def test_a_known_bad_status_stays_while_the_ledger_is_silent(profile):
+async def test_a_known_bad_status_stays_while_the_ledger_is_silent(profile: CertificateProfile) -> None:
     known = Followed(profile)
     known.ledger.status = CertStatus.REVOKED
     assert "was revoked" in await known.refusal()
@@ -90,7 +95,9 @@ async def test_a_known_bad_status_stays_while_the_ledger_is_silent(profile):
 
 
 @pytest.mark.parametrize(("when_unheard", "refused"), [("sign", ""), ("refuse", "has not told for too long")])
-async def test_silence_is_borne_for_its_time_and_then_as_configured(profile, when_unheard, refused):
+async def test_silence_is_borne_for_its_time_and_then_as_configured(
+    profile: CertificateProfile, when_unheard: str, refused: str
+) -> None:
     silent = Followed(profile, when_unheard=when_unheard, max_unheard_s=300)
     silent.ledger.silent = True
     assert await silent.refusal() == ""
@@ -105,7 +112,7 @@ async def test_silence_is_borne_for_its_time_and_then_as_configured(profile, whe
     assert silent.standing.health().facts == {"ledger": "followed"}
 
 
-async def test_a_certificate_that_has_just_become_good_signs_at_the_next_call(profile):
+async def test_a_certificate_that_has_just_become_good_signs_at_the_next_call(profile: CertificateProfile) -> None:
     fresh = Followed(profile)
     fresh.ledger.status = CertStatus.UNKNOWN
     assert "not recorded" in await fresh.refusal()
@@ -113,7 +120,9 @@ async def test_a_certificate_that_has_just_become_good_signs_at_the_next_call(pr
     await fresh.standing.check()
 
 
-async def test_a_good_status_costs_a_call_no_question_and_many_refused_calls_ask_once(profile):
+async def test_a_good_status_costs_a_call_no_question_and_many_refused_calls_ask_once(
+    profile: CertificateProfile,
+) -> None:
     standing = Followed(profile)
     await standing.standing.ask()
     for _ in range(100):
@@ -126,7 +135,7 @@ async def test_a_good_status_costs_a_call_no_question_and_many_refused_calls_ask
     assert standing.ledger.asked == 3
 
 
-async def test_each_change_is_logged_once(profile, caplog):
+async def test_each_change_is_logged_once(profile: CertificateProfile, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "authn_server.standing")
     told = Followed(profile)
     for silent, status in ((False, CertStatus.REVOKED), (True, None), (False, None), (False, CertStatus.VALID)):
@@ -141,7 +150,9 @@ async def test_each_change_is_logged_once(profile, caplog):
     ]
 
 
-async def test_a_server_without_a_ledger_says_that_it_follows_none(profile, caplog):
+async def test_a_server_without_a_ledger_says_that_it_follows_none(
+    profile: CertificateProfile, caplog: pytest.LogCaptureFixture
+) -> None:
     async with followed(None, None, profile, SystemClock()) as standing:
         await standing.check()
         assert standing.health().ok

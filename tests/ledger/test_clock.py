@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from hypothesis import given
@@ -70,13 +69,6 @@ async def health(client: LedgerClient) -> tuple[int, Any]:
 
 def said_of_clock(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.message.startswith("clock is")]
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients of other tests that are still in use do not count."""
-    monkeypatch.setattr(HEALTH, "_sources", WeakSet())
-    monkeypatch.setattr(HEALTH, "_said", False)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,7 +30,7 @@ class Caller:
 
     signer: LocalSigner = field(default_factory=generate_es256)
 
-    def der(self, numbers=RANGE_A) -> bytes:
+    def der(self, numbers: TnRange = RANGE_A) -> bytes:
         now_s = int(time.time())
         return build_certificate(
             self.signer,
@@ -45,7 +46,12 @@ class Caller:
         return make_credential(self.signer, read_profile(der), "https://certs.a.example/{digest}.der", time.time())
 
     def identity(
-        self, der: bytes, key_mgmt=(), orig="493023125001", named: bytes | None = None, sdp: bytes | None = None
+        self,
+        der: bytes,
+        key_mgmt: tuple[str, ...] = (),
+        orig: str = "493023125001",
+        named: bytes | None = None,
+        sdp: bytes | None = None,
     ) -> str:
         """Sign a call under `der`; a thief may have the token name another certificate of the key."""
         now_s = time.time()
@@ -62,8 +68,8 @@ class Caller:
         return sign_call(request, credential, now_s).serialize()
 
 
-def verification(identity: str, orig="+493023125001", **changes) -> dict[str, object]:
-    request = {
+def verification(identity: str, orig: str = "+493023125001", **changes: Any) -> dict[str, Any]:
+    request: dict[str, Any] = {
         "from": {"tn": orig},
         "to": {"tn": ["+442079460001"]},
         "time": int(time.time()),
@@ -87,7 +93,7 @@ class Site:
     def config(self) -> Path:
         return self.folder / "verify.toml"
 
-    def write(self, text=EXAMPLE):
+    def write(self, text: str = EXAMPLE) -> Self:
         """Write the example's configuration, to listen anywhere, and the files that it names."""
         endorsing = generate_es256()
         validator = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -105,5 +111,5 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path) -> Site:
+def site(tmp_path: Path) -> Site:
     return Site(tmp_path).write()

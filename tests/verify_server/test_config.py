@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from verify_server.config import EXAMPLE, SET_S, load_setup
@@ -5,17 +7,19 @@ from verify_server.main import main
 from voice_dpki.errors import LocalError
 from voice_dpki.stir.examine import Policy
 
+from .conftest import Site
+
 LEDGER_TLS = 'ledger_tls = { certificate = "tls.der", key = "tls.pem", servers = ["ledger.der"] }\n'
 
 
-def test_the_example_is_a_configuration(site):
+def test_the_example_is_a_configuration(site: Site) -> None:
     setup = load_setup(site.config)
     assert setup.ledger.genesis.chain_id == "test"
     assert setup.tokens == ("t0ken-of-the-proxy",)
     assert setup.config.policy().freshness_s == 60
 
 
-def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site):
+def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site: Site) -> None:
     replays = load_setup(site.config).config.replay_cache()
     replays.add(b"x", 1000)
     assert replays.seen(b"x", 1120 + SET_S)
@@ -37,13 +41,15 @@ def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site):
         ("require", lambda site: site.write(EXAMPLE.replace("require_key_mgmt", "require_keymgmt"))),
     ],
 )
-def test_what_to_mend_is_said_before_a_socket_is_bound(site, match, damage):
+def test_what_to_mend_is_said_before_a_socket_is_bound(
+    site: Site, match: str, damage: Callable[[Site], object]
+) -> None:
     damage(site)
     with pytest.raises(LocalError, match=match):
         load_setup(site.config)
 
 
-def test_what_has_to_be_signed_is_configured(site):
+def test_what_has_to_be_signed_is_configured(site: Site) -> None:
     assert load_setup(site.config).config.policy() == Policy()
     text = EXAMPLE.replace("require_key_mgmt = false", "require_key_mgmt = true")
     site.write(
@@ -52,20 +58,20 @@ def test_what_has_to_be_signed_is_configured(site):
     assert load_setup(site.config).config.policy() == Policy(9, require_key_mgmt=True, require_sdp=True)
 
 
-def test_check_config_tells_how_it_would_verify(site, capsys):
+def test_check_config_tells_how_it_would_verify(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--config", str(site.config)]) == 0
     told = capsys.readouterr().out
     assert "200000 signatures remembered" in told
     assert "witnesses    none" in told
 
 
-def test_check_config_tells_what_is_wrong(site, capsys):
+def test_check_config_tells_what_is_wrong(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     (site.folder / "genesis.json").unlink()
     assert main(["check-config", "--config", str(site.config)]) == 2
     assert "genesis.json" in capsys.readouterr().err
 
 
-def test_help_teaches_with_the_example(capsys):
+def test_help_teaches_with_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0

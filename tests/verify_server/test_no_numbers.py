@@ -2,8 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -12,13 +12,13 @@ from voice_dpki.codec import base64url
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.wire.http_client import HttpClient
 
-from .conftest import TOKEN, verification
-from .test_service import PATH, domain  # noqa: F401 - the fixture
+from .conftest import TOKEN, Caller, verification
+from .test_service import PATH, Domain, domain  # noqa: F401 - the fixture
 
 SAMPLE = Path(__file__).parents[1] / "vectors" / "stir" / "payload-number-in-log.json"
 
 
-def tokens(caller, der):
+def tokens(caller: Caller, der: bytes) -> Iterator[str]:
     """Identities whose header or payload holds the number in a wrong place, signed as the caller signs."""
     received = IdentityHeader.parse(caller.identity(der))
     header, payload, _ = (base64url.decode(part) for part in received.token.split("."))
@@ -34,17 +34,17 @@ def tokens(caller, der):
     yield from bent_texts(received.serialize())
 
 
-def bodies(caller, der):
+def bodies(caller: Caller, der: bytes) -> Iterator[bytes]:
     request = verification(caller.identity(der), orig=f"+{NUMBER}")
     yield json.dumps(request).encode()
-    for members in bent_members(cast(dict[str, Any], request["verificationRequest"])):
+    for members in bent_members(request["verificationRequest"]):
         yield json.dumps({"verificationRequest": members}).encode()
     yield from spoiled(json.dumps(request).encode())
     for identity in tokens(caller, der):
         yield json.dumps(verification(identity)).encode()
 
 
-async def test_every_refusal(domain, caplog):  # noqa: F811
+async def test_every_refusal(domain: Domain, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
     caplog.set_level(logging.DEBUG)
     domain.resolver.tell(domain.digest, domain.der)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
@@ -63,7 +63,7 @@ async def test_every_refusal(domain, caplog):  # noqa: F811
 
 
 @pytest.mark.parametrize("shown", [f"{NUMBER}.5", f'"{NUMBER}"'])
-def test_the_search_finds_numbers(shown):
+def test_the_search_finds_numbers(shown: str) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "an event", None, None)
-    record.fields = {"reason": f"numbers must be integers, and {shown} is none"}
+    vars(record)["fields"] = {"reason": f"numbers must be integers, and {shown} is none"}
     assert NUMBER in logged([record])
