@@ -163,6 +163,7 @@ async def test_all_certificates_of_a_name_and_of_a_number(running: Any, token: s
 
 async def test_a_trusted_header_is_kept_for_the_next_start(running: Any, tmp_path: Any) -> None:
     engine, file = running.nodes[0], tmp_path / "trust.json"
+    engine.reaches(2)
     async with running.client(engine, trust_file=file) as client:
         await client.resolve(digest_of(b""))
         height = (await client.light_block(2)).height
