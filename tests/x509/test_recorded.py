@@ -124,7 +124,7 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
 ]
 """Why, for which uses, and what makes it so. For its other uses the certificate is trusted."""
 
-OF_THE_TRUSTED = {Distrust.CALLER}
+OF_THE_TRUSTED = {Distrust.AUTHORITY}
 """What only a question to a trusted certificate can be answered with."""
 
 
@@ -249,7 +249,7 @@ class TestTheCaller:
         trusted = judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS)
         with pytest.raises(CertificateRefused) as caught:
             trusted.check_number(caller)
-        assert caught.value.code is Distrust.CALLER
+        assert caught.value.code is Distrust.AUTHORITY
 
     def test_without_a_list_there_is_no_authority(self):
         trusted = judged(given(Use.AUTHENTICATE, tn_auth_list=None), Use.AUTHENTICATE)

@@ -108,6 +108,19 @@ def test_covers(tn, covered):
     assert TnAuthList(ranges=(RANGE,), tns=(Tn("110"),)).covers(Tn(tn)) is covered
 
 
+@pytest.mark.parametrize(
+    ("listed", "authorised"),
+    [
+        (TnAuthList(tns=(Tn("493023125000"),)), True),
+        (TnAuthList(("709J",), tns=(Tn("110"),)), True),
+        (TnAuthList(tns=(Tn("110"),)), False),
+    ],
+)
+def test_codes_stand_for_ranges_and_without_a_code_the_ranges_say_nothing(listed, authorised):
+    assert listed.authorises(Tn("493023125000"), (RANGE,)) is authorised
+    assert not listed.authorises(Tn("493023126000"), (RANGE,))
+
+
 def test_inside_takes_neighbouring_allotments_together():
     allotted = [TnRange(Tn("493023125000"), 500), TnRange(Tn("493023125500"), 500)]
     assert TnAuthList(ranges=(RANGE,)).inside(allotted, ())

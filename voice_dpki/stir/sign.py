@@ -46,9 +46,7 @@ class Credential:
     def authorises(self, tn: Tn) -> bool:
         """Tell whether the certificate's TNAuthList gives authority over `tn` (RFC 8226 §9)."""
         listed = self.profile.tn_auth_list
-        if listed is None:
-            return False
-        return listed.covers(tn) or (bool(listed.spcs) and any(entry.covers(tn) for entry in self.spc_ranges))
+        return listed is not None and listed.authorises(tn, self.spc_ranges)
 
 
 def make_credential(

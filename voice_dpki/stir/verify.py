@@ -84,7 +84,7 @@ _STEPS = {
     Distrust.CONSTRAINTS: Step.CONSTRAINTS,
     Distrust.NO_NUMBERS: Step.AUTHORITY,
     Distrust.NUMBERS: Step.AUTHORITY,
-    Distrust.CALLER: Step.AUTHORITY,
+    Distrust.AUTHORITY: Step.AUTHORITY,
 }
 """The step that fails for each reason to distrust a certificate; for all others it is E17 certificate."""
 

@@ -69,7 +69,7 @@ class Distrust(StrEnum):
     NUMBERS = "numbers"
     DOMAIN = "domain"
     URI_NUMBER = "uri-number"
-    CALLER = "caller"
+    AUTHORITY = "authority"
 
 
 _SENTENCES = {
@@ -89,7 +89,7 @@ _SENTENCES = {
     Distrust.NUMBERS: "{it} claims numbers that the ledger does not allot to its organisation",
     Distrust.DOMAIN: "the organisation that recorded {it} does not hold the domain of each of its names",
     Distrust.URI_NUMBER: "the organisation that recorded {it} is not allotted the number of each of its URIs",
-    Distrust.CALLER: "{it} has no authority over {detail}",
+    Distrust.AUTHORITY: "{it} has no authority over {detail}",
 }
 
 
@@ -155,8 +155,8 @@ class TrustedCertificate:
         listed = self.profile.tn_auth_list
         if listed is None:
             raise CertificateRefused(Distrust.NO_NUMBERS)
-        if not listed.covers(number) and not (listed.spcs and self.allotment.holds_number(number)):
-            raise CertificateRefused(Distrust.CALLER, whose)
+        if not listed.authorises(number, self.allotment.ranges):
+            raise CertificateRefused(Distrust.AUTHORITY, whose)
 
     def check_uri(self, uri: str) -> None:
         """Check that its organisation holds host and number of a SIP URI, for a party that the certificate names.

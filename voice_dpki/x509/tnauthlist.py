@@ -99,6 +99,11 @@ class TnAuthList:
         """Tell whether a range or a single number names `tn`; service provider codes are not resolved here."""
         return tn in self.tns or any(entry.covers(tn) for entry in self.ranges)
 
+    def authorises(self, tn: Tn, code_ranges: Sequence[TnRange]) -> bool:
+        """Tell whether an entry gives authority over `tn`; `code_ranges` are the numbers that codes stand for."""
+        by_code = bool(self.spcs) and any(entry.covers(tn) for entry in code_ranges)
+        return by_code or self.covers(tn)
+
     def inside(self, ranges: Sequence[TnRange], spcs: Sequence[str]) -> bool:
         """Tell whether every entry lies inside the allotted `ranges` (taken together) and `spcs`."""
         allotted = _merge(_interval(entry) for entry in ranges)
