@@ -139,8 +139,8 @@ def live(case: Case) -> str | None:
 
 def vouch(case: Case) -> str | None:
     outside: Any = At(case=case)
-    own = case.policy
-    bridges = CertificatePolicy(organizations=own.organizations, allow=own.allow, deny=own.deny)
+    keys = {key: getattr(case.policy, key) for key in CertificatePolicy.__struct_fields__}
+    bridges = CertificatePolicy(**keys)
     try:
         asyncio.run(Vouching([outside], bridges, outside).about(case.profile.digest))
     except NotVouchedError as refused:
