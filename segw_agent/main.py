@@ -25,11 +25,10 @@ from segw_agent.vici_control import ViciControl
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, resolve
-from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
-from voice_dpki.shell.program import Parser, run
+from voice_dpki.shell.program import Parser, run, run_subcommand
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +52,7 @@ EXIT_NOT_ATTACHED = 1
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `segw-agent COMMAND ...` and return its exit status; an error is printed as one line."""
-
-    def act() -> int:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
-
-    return guarded(act)
+    return run_subcommand(_parser, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

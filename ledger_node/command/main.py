@@ -35,13 +35,12 @@ from voice_dpki.ledger.answer_forms import MAX_BATCH_BYTES
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis
 from voice_dpki.shell.config import read_file, read_secrets, resolve
 from voice_dpki.shell.credentials import read_signer
-from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import new_folder
-from voice_dpki.shell.program import Parser, ignore_hangup, run
+from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
     command_context,
@@ -98,12 +97,7 @@ Nothing else on the machine is touched; `nft delete table inet voice_dpki` takes
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `ledger-node COMMAND ...` and return its exit status; an error that ends it is reported in one line."""
-
-    def act() -> int:
-        options = _parser().parse_args(arguments)
-        return int(options.run(options))
-
-    return guarded(act)
+    return run_subcommand(_parser, arguments)
 
 
 def _parser() -> Parser:

@@ -153,17 +153,26 @@ class ServiceParser(Parser):
     def add(self, name: str, summary: str, act: Act) -> argparse.ArgumentParser:
         """Add a subcommand and return the parser for its arguments."""
         command = self._commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
-        command.set_defaults(act=act)
+        command.set_defaults(run=act)
         return command
 
     def run(self, arguments: list[str] | None) -> int:
         """Run the subcommand that `arguments` name and return its exit status; expected errors are printed."""
 
-        def act() -> int:
-            options = self.parse_args(arguments)
-            return int(options.act(options))
+        return run_subcommand(lambda: self, arguments)
 
-        return guarded(act)
+
+def run_subcommand(parser: Callable[[], argparse.ArgumentParser], arguments: list[str] | None) -> int:
+    """Run the subcommand that `arguments` name: the default `run` of its parser. Return its exit status.
+
+    The parser is made here, so that errors and interrupts meanwhile end as those of the subcommand do: in a line.
+    """
+
+    def act() -> int:
+        options = parser().parse_args(arguments)
+        return int(options.run(options))
+
+    return guarded(act)
 
 
 def start(name: str, setup: T, serve: Callable[[T, asyncio.Event], Coroutine[object, object, int | None]]) -> int:
