@@ -69,7 +69,11 @@ class Service:
         self._running = Running(
             Program(trace.stem, module, ("start", "--config", str(config)), trace, self.log_path)
         )
-        self.url = f"http://{self._running.wait_ready().addresses['http']}"
+        try:
+            self.url = f"http://{self._running.wait_ready().addresses['http']}"
+        except BaseException:
+            self._running.stop()
+            raise
 
     def events(self) -> Sequence[Event]:
         """What it has traced."""
