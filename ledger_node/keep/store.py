@@ -9,12 +9,12 @@ step or the next.
     certificates  H(CERT)                                   DER
     blocks        height, 8 bytes big-endian                CBOR: StoredBlock
     meta          "format", "genesis"                       FORMAT, the genesis's fingerprint
-                  "height", "first"                         the last and the lowest block's height, 8 bytes each
+                  "height"                                  the last block's height, 8 bytes; 0 at the genesis
+                  "first"                                   the lowest block's, if a snapshot was restored; else 1
                   "tip"                                     the signed header that proves the state, JSON
                   "validators", then a validator set's hash the set, JSON: every set that the state ever named
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +34,7 @@ from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import Outcome, StateView
 from voice_dpki.ledger.validators import VALIDATORS_KEY, parse_validators
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shell.files import lock_file, make_folder
 
 FORMAT = b"voice-dpki ledger store 2"
 MAP_BYTES = 1 << 36
@@ -352,13 +353,7 @@ def _sync(folder: Path) -> None:
 def take_lock(folder: Path) -> IO[bytes]:
     """Lock the store in `folder`, made if missing, until the result is closed; raises StoreError if in use."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("ab")
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot keep the store here: {error.strerror}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise StoreError(f"{folder}: another ledger-node is running on this store; stop it first") from None
-    return file
+        make_folder(folder, 0o700)
+        return lock_file(folder / LOCK_FILE, folder, "another ledger-node is running on this store; stop it first")
+    except LocalError as error:
+        raise StoreError(str(error)) from None

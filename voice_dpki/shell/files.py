@@ -76,12 +76,17 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def take_lock(path: Path, taken: str) -> IO[bytes]:
-    """Lock the file `path`.lock until the result is closed or the process ends, in whatever way.
+    """Lock the file `path`.lock, and so what `path` names; as `lock_file`."""
+    return lock_file(path.with_name(f"{path.name}.lock"), path, taken)
 
-    Raises LocalError, with the sentence `taken` if another process holds the lock.
+
+def lock_file(file: Path, path: Path, taken: str) -> IO[bytes]:
+    """Lock a file that stands for `path` until the result is closed or the process ends, in whatever way.
+
+    Raises LocalError that names `path`, with the sentence `taken` if another process holds the lock.
     """
     try:
-        lock = path.with_name(f"{path.name}.lock").open("ab")
+        lock = file.open("ab")
     except OSError as error:
         raise LocalError(f"{path}: cannot be reserved: {error.strerror}") from None
     try:
