@@ -14,6 +14,7 @@ from typing import Final
 
 from voice_dpki.shell.limits import DISPLACED, network_of
 from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 _SAID = Seldom(log)
@@ -45,7 +46,8 @@ class Handshakes:
         self._factory = factory
         self._loop = loop
         self._tls = tls
-        self._begun: dict[asyncio.Task[None], str] = {}
+        self._background = Background(log)
+        self._begun: dict[asyncio.Task[object], str] = {}
         """Handshakes under way, oldest first, with the client's address or network."""
 
     async def accept(self, sock: socket.socket) -> None:
@@ -64,9 +66,7 @@ class Handshakes:
                     accepted.close()
                     await asyncio.sleep(0)  # others have their turn, however many are refused
         finally:
-            for task in list(self._begun):
-                task.cancel()
-            await asyncio.gather(*self._begun, return_exceptions=True)
+            await self._background.close()
 
     def _begin(self, accepted: socket.socket, host: str) -> None:
         """Begin a handshake, and cancel another if there are too many."""
@@ -76,11 +76,11 @@ class Handshakes:
             DISPLACED.inc()
             del self._begun[oldest]
             oldest.cancel()
-        task = self._loop.create_task(self._shake(accepted))
+        task = self._background.run(self._shake(accepted))
         self._begun[task] = network_of(host)
         task.add_done_callback(self._leave)
 
-    def _leave(self, task: asyncio.Task[None]) -> None:
+    def _leave(self, task: asyncio.Task[object]) -> None:
         self._begun.pop(task, None)
 
     async def _shake(self, accepted: socket.socket) -> None:

@@ -19,11 +19,12 @@ class Background:
         """Return how many tasks run."""
         return len(self._tasks)
 
-    def run(self, work: Coroutine[object, object, object]) -> None:
-        """Run `work` until it ends or the owner closes."""
+    def run(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
+        """Run `work` until it ends or the owner closes; the task that is returned need not be kept."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the event loop itself holds tasks only weakly
         task.add_done_callback(self._ended)
+        return task
 
     async def close(self) -> None:
         """Cancel what still runs, and wait until it has ended."""

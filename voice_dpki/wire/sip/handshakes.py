@@ -13,6 +13,7 @@ from typing import Final
 
 from voice_dpki.sip.hop import source_of
 from voice_dpki.wire.sip.connections import Connection, Limits
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class TlsListener:
         self._make = make
         self._on_refused = on_refused
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
-        self._open: dict[asyncio.Task[None], str] = {}
+        self._background = Background(log)
+        self._open: dict[asyncio.Task[object], str] = {}
 
     def __len__(self) -> int:
         """Return the number of handshakes under way."""
@@ -53,15 +54,12 @@ class TlsListener:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self._listener.setblocking(False)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(self._listener))
+        self._background.run(self._accept(self._listener))
         return int(self._listener.getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening and cancel the handshakes under way."""
-        tasks = [*self._open, *([self._accepting] if self._accepting else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
         if self._listener is not None:
             self._listener.close()
 
@@ -76,7 +74,7 @@ class TlsListener:
                 continue
             source = source_of(address[0])
             self._make_room(source)
-            task = loop.create_task(self._shake(accepted))
+            task = self._background.run(self._shake(accepted))
             self._open[task] = source
             task.add_done_callback(lambda done: self._open.pop(done, None))
 
