@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
 
-from .conftest import NOW_S
+from .conftest import NOW_S, Operator
 
 
 @pytest.mark.parametrize(
@@ -27,17 +29,21 @@ from .conftest import NOW_S
         ("does not allot", {"allotment": Allotment()}),
     ],
 )
-def test_certificates_that_verifiers_would_not_believe(operator, match, changes):
+def test_certificates_that_verifiers_would_not_believe(
+    operator: Operator, match: str, changes: dict[str, Any]
+) -> None:
     with pytest.raises(SigningRefused, match=match) as caught:
         check_own_certificate(operator.credential.profile, replace(operator.record, **changes), NOW_S)
     assert caught.value.code == "not-on-ledger"
     assert "this server's certificate" in str(caught.value)
 
 
-def test_a_certificate_that_verifiers_believe(operator):
+def test_a_certificate_that_verifiers_believe(operator: Operator) -> None:
     check_own_certificate(operator.credential.profile, operator.record, NOW_S)
 
 
-def test_another_certificate_s_record_says_nothing_of_ours(operator, new_operator):
+def test_another_certificate_s_record_says_nothing_of_ours(
+    operator: Operator, new_operator: Callable[..., Operator]
+) -> None:
     with pytest.raises(LocalError, match="another certificate"):
         check_own_certificate(operator.credential.profile, new_operator().record, NOW_S)

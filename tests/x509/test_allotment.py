@@ -22,7 +22,7 @@ HELD = Allotment(("a.example",), (TnRange(Tn("493023125000"), 1000),), ("709J",)
         ("urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6", None, None),
     ],
 )
-def test_what_a_uri_claims(uri, host, number):
+def test_what_a_uri_claims(uri: str, host: str | None, number: Tn | None) -> None:
     assert UriClaim.of(uri) == UriClaim(host, number)
 
 
@@ -30,12 +30,12 @@ def test_what_a_uri_claims(uri, host, number):
     "uri",
     ["https://a.example/", "tel:493023125001", "sip:+493023125001@a.example;x=@b.example", "sip:a@b@a.example", ""],
 )
-def test_other_uris_claim_nothing_that_can_be_held(uri):
+def test_other_uris_claim_nothing_that_can_be_held(uri: str) -> None:
     with pytest.raises(MalformedError, match="none of sip, sips, tel and urn"):
         UriClaim.of(uri)
 
 
-def test_numbers_lie_in_a_range():
+def test_numbers_lie_in_a_range() -> None:
     assert HELD.holds_number(Tn("493023125999"))
     assert not HELD.holds_number(Tn("493023126000"))
 
@@ -50,5 +50,5 @@ def test_numbers_lie_in_a_range():
         ("a.example.b", False),
     ],
 )
-def test_hosts_are_a_domain_or_below_one(host, held):
+def test_hosts_are_a_domain_or_below_one(host: str, held: bool) -> None:
     assert HELD.holds_host(host) is held

@@ -130,7 +130,9 @@ OF_THE_TRUSTED = {Distrust.AUTHORITY}
 
 @pytest.mark.parametrize("use", Use)
 @pytest.mark.parametrize(("code", "uses", "changes"), WAYS)
-def test_each_use_and_each_way_of_being_untrusted(use, code, uses, changes):
+def test_each_use_and_each_way_of_being_untrusted(
+    use: Use, code: Distrust, uses: frozenset[Use], changes: dict[str, Any]
+) -> None:
     case = given(use, **changes)
     if use in uses:
         with pytest.raises(CertificateRefused) as caught:
@@ -140,7 +142,7 @@ def test_each_use_and_each_way_of_being_untrusted(use, code, uses, changes):
         assert judged(case, use).use is use
 
 
-def test_each_code_is_in_the_table():
+def test_each_code_is_in_the_table() -> None:
     assert {code for code, _, _ in WAYS} | OF_THE_TRUSTED == set(Distrust)
 
 
@@ -159,7 +161,7 @@ CHANGING = {
 
 
 @pytest.mark.parametrize(("code", "uses", "changes"), WAYS)
-def test_what_may_change_is_judged_again(code, uses, changes):
+def test_what_may_change_is_judged_again(code: Distrust, uses: frozenset[Use], changes: dict[str, Any]) -> None:
     recorded = given(Use.AUTHENTICATE, **changes).recorded
     claims = read_profile(certificate("ES256", **{name: changes[name] for name in CLAIMED & changes.keys()}))
     if code in CHANGING:
@@ -174,7 +176,7 @@ CLAIMED = {"uris", "dns_names", "tn_auth_list"}
 
 
 @pytest.mark.parametrize("use", Use)
-def test_a_certificate_that_is_trusted(use):
+def test_a_certificate_that_is_trusted(use: Use) -> None:
     case = given(use)
     trusted = judged(case, use)
     assert trusted.profile == read_profile(present(case.recorded.der))
@@ -183,29 +185,29 @@ def test_a_certificate_that_is_trusted(use):
 
 @pytest.mark.parametrize("use", Use)
 @pytest.mark.parametrize("now_s", [NOW_S - 1000, NOW_S + 1000])
-def test_both_ends_of_the_validity_belong_to_it(use, now_s):
+def test_both_ends_of_the_validity_belong_to_it(use: Use, now_s: int) -> None:
     assert judged(given(use), use, now_s)
 
 
 @pytest.mark.parametrize("use", Use)
-def test_a_validity_that_has_begun_since_the_ledger_was_asked(use):
+def test_a_validity_that_has_begun_since_the_ledger_was_asked(use: Use) -> None:
     assert judged(given(use, said={"status": CertStatus.NOT_YET_VALID}), use)
 
 
-def test_the_ledger_must_have_been_asked_about_the_presented_certificate():
+def test_the_ledger_must_have_been_asked_about_the_presented_certificate() -> None:
     other = read_profile(certificate("ES256"))
     with pytest.raises(LocalError, match="another certificate"):
         judge(given(Use.AUTHENTICATE).recorded, Use.AUTHENTICATE, NOW_S, presented=other)
 
 
-def test_a_presented_certificate_need_not_be_given():
+def test_a_presented_certificate_need_not_be_given() -> None:
     case = given(Use.KEY_MEDIA)
     profile = read_profile(present(case.recorded.der))
     assert judge(replace(case.recorded, der=None), Use.KEY_MEDIA, NOW_S, presented=profile).profile is profile
 
 
 @pytest.mark.parametrize("use", [use for use in Use if use is not Use.ENDORSE])
-def test_the_rules_that_need_no_ledger_can_be_asked_first(use):
+def test_the_rules_that_need_no_ledger_can_be_asked_first(use: Use) -> None:
     check_fitness(read_profile(present(given(use).recorded.der)), use)
     case = given(use, profile={"key_usage": frozenset({"keyAgreement"})})
     with pytest.raises(CertificateRefused) as caught:
@@ -213,7 +215,7 @@ def test_the_rules_that_need_no_ledger_can_be_asked_first(use):
     assert caught.value.code is Distrust.KEY_USAGE
 
 
-def test_rules_are_numbered_in_the_order_in_which_they_are_asked():
+def test_rules_are_numbered_in_the_order_in_which_they_are_asked() -> None:
     assert [rule.number for rule in RULES] == list(range(5, 13))
     assert set(FITNESS) < set(RULES)
     assert all(rule.uses for rule in RULES)
@@ -234,7 +236,7 @@ class TestTheCaller:
             TnAuthList(("709J",), tns=(Tn("493023125002"),)),
         ],
     )
-    def test_by_number_range_or_code(self, listed):
+    def test_by_number_range_or_code(self, listed: TnAuthList) -> None:
         judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS).check_number(NUMBER)
 
     @pytest.mark.parametrize(
@@ -245,13 +247,13 @@ class TestTheCaller:
             (TnAuthList(("709J",)), Tn("442079460001")),
         ],
     )
-    def test_no_other_number(self, listed, caller):
+    def test_no_other_number(self, listed: TnAuthList, caller: Tn) -> None:
         trusted = judged(given(Use.SIGN_CALLS, tn_auth_list=listed), Use.SIGN_CALLS)
         with pytest.raises(CertificateRefused) as caught:
             trusted.check_number(caller)
         assert caught.value.code is Distrust.AUTHORITY
 
-    def test_without_a_list_there_is_no_authority(self):
+    def test_without_a_list_there_is_no_authority(self) -> None:
         trusted = judged(given(Use.AUTHENTICATE, tn_auth_list=None), Use.AUTHENTICATE)
         with pytest.raises(CertificateRefused) as caught:
             trusted.check_number(NUMBER)
@@ -262,11 +264,11 @@ class TestTheUri:
     """Which parties a trusted certificate speaks for, among those that it names."""
 
     @pytest.mark.parametrize("uri", [URI, "sip:alice@a.example", f"sip:{NUMBER}@sip.a.example"])
-    def test_host_and_number_are_its_organisations(self, uri):
+    def test_host_and_number_are_its_organisations(self, uri: str) -> None:
         judged(given(Use.KEY_MEDIA, uris=[uri]), Use.KEY_MEDIA).check_uri(uri)
 
     @pytest.mark.parametrize("uri", ["sip:442079460001@a.example", "sip:44-20-79460001@a.example"])
-    def test_a_number_in_a_form_that_nodes_admit_unread(self, uri):
+    def test_a_number_in_a_form_that_nodes_admit_unread(self, uri: str) -> None:
         """Whether a URI's number is allotted to the recording operator is asked here, whatever form it has."""
         trusted = judged(given(Use.KEY_MEDIA, uris=[uri]), Use.KEY_MEDIA)
         with pytest.raises(CertificateRefused) as caught:
@@ -274,13 +276,13 @@ class TestTheUri:
         assert caught.value.code is Distrust.URI_NUMBER
 
     @pytest.mark.parametrize("uri", ["sip:a.example", "tel:+493023125001", "urn:x:y"])
-    def test_a_uri_without_user_and_host_is_no_party(self, uri):
+    def test_a_uri_without_user_and_host_is_no_party(self, uri: str) -> None:
         trusted = judged(given(Use.KEY_MEDIA, uris=[uri]), Use.KEY_MEDIA)
         with pytest.raises(CertificateRefused) as caught:
             trusted.check_uri(uri)
         assert caught.value.code is Distrust.DOMAIN
 
-    def test_a_uri_that_the_certificate_does_not_name_is_our_mistake(self):
+    def test_a_uri_that_the_certificate_does_not_name_is_our_mistake(self) -> None:
         with pytest.raises(LocalError, match="does not name"):
             judged(given(Use.KEY_MEDIA), Use.KEY_MEDIA).check_uri("sip:+493023125002@a.example")
 
@@ -293,11 +295,11 @@ class TestTheUri:
         (CertificateRefused(Distrust.PROFILE, "{x}"), "the signer's certificate cannot be used: {x}"),
     ],
 )
-def test_the_sentence_is_about_the_certificate_by_its_name(refused, sentence):
+def test_the_sentence_is_about_the_certificate_by_its_name(refused: CertificateRefused, sentence: str) -> None:
     assert refused.about("the signer's certificate") == sentence
     assert str(refused) == sentence.replace("the signer's", "the")
 
 
 @pytest.mark.parametrize("code", Distrust)
-def test_each_code_has_a_sentence(code):
+def test_each_code_has_a_sentence(code: Distrust) -> None:
     assert "{" not in CertificateRefused(code, "detail").about("the certificate")
