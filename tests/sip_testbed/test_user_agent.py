@@ -203,7 +203,7 @@ def test_a_caller_whose_certificate_nobody_recorded(telephones: Telephones) -> N
     keys = telephone_keys(telephones, "caller", aor(CALLER, OPERATORS[0]))
     ended = telephones.call(caller={"keys": keys})
     assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY ledger")
-    assert "the Initiator's certificate is unknown on the ledger" in ended.callee["reason"]
+    assert "the Initiator's certificate is not recorded on the ledger" in ended.callee["reason"]
 
 
 def test_a_caller_that_is_stopped(telephones: Telephones) -> None:
@@ -227,7 +227,7 @@ def test_a_callee_whose_certificate_nobody_recorded(telephones: Telephones) -> N
     """Somebody on the way answers in the callee's name: the caller ends the call and says why."""
     ended = telephones.call(callee={"keys": telephone_keys(telephones, "callee", TARGET)})
     assert (ended.status, ended.caller["status"], ended.caller["refused_by"]) == (1, 200, "MIKEY ledger")
-    assert "the Responder's certificate is unknown on the ledger" in ended.caller["reason"]
+    assert "the Responder's certificate is not recorded on the ledger" in ended.caller["reason"]
     assert not ended.caller["established"]
     assert not ended.callee["established"]
     assert ended.caller["media"] is None
