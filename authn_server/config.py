@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.reload import Live, Options
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.sign import Credential, make_credential
@@ -26,7 +28,7 @@ organization = "Operator A"                              # as in the certificate
 certificate = "authn.der"                                # self-signed, with a TNAuthList; DER or PEM
 key = "authn.pem"                                        # its private key, ECDSA P-256
 info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
-tokens = "proxy.tokens"                                  # bearer tokens of the proxies, one a line
+tokens = "proxy.tokens"                                  # bearer tokens, one a line; SIGHUP reads it again
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
 
 [listen]
@@ -91,21 +93,21 @@ class AuthnSetup:
     config: AuthnConfig
     credential: Credential
     ledger: LedgerAccess | None
-    tokens: tuple[str, ...]
+    tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
     trace: Path | None
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
-    config = load_config(path, AuthnConfig)
+    options = Options(partial(load_config, path, AuthnConfig))
+    config = options.config
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))
     credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
     ledger = _ledger(path, config.ledger)
-    return AuthnSetup(
-        config, credential, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path)
-    )
+    tokens = options.live(lambda config: config.read_tokens(path))
+    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), config.trace_file(path))
 
 
 def _ledger(path: Path, follow: FollowConfig | None) -> LedgerAccess | None:

@@ -56,6 +56,7 @@ from voice_dpki.ledger.view import value_hashes
 from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import generate_es256
@@ -185,7 +186,7 @@ async def _serve(folder: Path) -> None:
         orderer=None,  # type: ignore[arg-type]  # no transaction comes
         feed=Feed(chain),
         submission=None,
-        tokens=(),
+        tokens=Live(()),
         clock=SystemClock(),
         tracer=Tracer(None, "bench"),
     )

@@ -84,6 +84,14 @@ class Service:
         """The notes that it has traced."""
         return [event.text for event in self.events() if isinstance(event, NoteEvent)]
 
+    def hang_up(self, event: str) -> None:
+        """Send SIGHUP, and wait until the service logs `event`, once more than before."""
+        before = self.log_path.read_text().count(event)
+        self._running.send(signal.SIGHUP)
+        while self.log_path.read_text().count(event) == before:
+            self._running.check_running()
+            time.sleep(0.01)
+
     def stop(self) -> int:
         """End it, unless it has ended; returns its exit status."""
         self._running.send(signal.SIGTERM)

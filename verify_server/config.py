@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import msgspec
 
 from voice_dpki.shell.config import PositiveSeconds, load_config
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.shell.reload import Live, Options
 from voice_dpki.shell.stir_service import StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
@@ -24,7 +26,7 @@ ledger_url = "http://127.0.0.1:26680"    # this operator's own inquiry node
 witnesses = []                           # other operators' nodes, whose headers must be the same
 genesis = "genesis.json"                 # whom to believe: the ledger's first validators
 trust_file = "ledger-trust.json"         # the newest header believed, kept for the next start
-tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a line
+tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a line; SIGHUP reads it again
 max_age_s = 30                           # what the ledger said is not believed for longer
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
@@ -83,14 +85,15 @@ class VerifySetup:
 
     config: VerifyConfig
     ledger: LedgerAccess
-    tokens: tuple[str, ...]
+    tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
     trace: Path | None
 
 
 def load_setup(path: Path) -> VerifySetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
-    config = load_config(path, VerifyConfig)
+    options = Options(partial(load_config, path, VerifyConfig))
+    config = options.config
     ledger = LedgerAccess.configured(
         path,
         url=config.ledger_url,
@@ -100,4 +103,5 @@ def load_setup(path: Path) -> VerifySetup:
         witnesses=config.witnesses,
         tls=config.ledger_tls,
     )
-    return VerifySetup(config, ledger, config.read_tokens(path), config.server_tls(path), config.trace_file(path))
+    tokens = options.live(lambda config: config.read_tokens(path))
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), config.trace_file(path))

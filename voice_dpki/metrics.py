@@ -46,7 +46,7 @@ class Family(Generic[M]):
         if value in self._values[label]:
             return value
         # The value is not told, for Python remembers each text that it has warned of.
-        warnings.warn(f"a value of the label {label} was not declared", stacklevel=3)
+        warnings.warn(f"a value of the label {label} was not declared", stacklevel=4)
         return OTHER
 
 

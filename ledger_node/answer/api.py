@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, json_response, problem
 from voice_dpki.shell.limits import MAX_COST
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
@@ -75,7 +76,7 @@ class Api:
         orderer: Orderer,
         feed: Feed,
         submission: Submission | None,
-        tokens: Sequence[str],
+        tokens: Live[tuple[str, ...]],
         clock: Clock,
         tracer: Tracer,
     ) -> None:

@@ -1,7 +1,6 @@
 """The submission role over HTTP: what token holders have recorded and changed."""
 
 import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -25,6 +24,7 @@ from voice_dpki.shell.http import (
     json_response,
     problem,
 )
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.ledger.client import CHANGES
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES
@@ -53,7 +53,7 @@ class _RenewalForm(msgspec.Struct, forbid_unknown_fields=True):
 class Submissions:
     """The handlers of the submission role, and their routes."""
 
-    def __init__(self, submission: Submission, tokens: Sequence[str], tracer: Tracer) -> None:
+    def __init__(self, submission: Submission, tokens: Live[tuple[str, ...]], tracer: Tracer) -> None:
         """Make handlers for whoever has one of `tokens`."""
         self._submission = submission
         self._tokens = tokens
@@ -92,7 +92,7 @@ class Submissions:
 
     def _authorize(self, request: Request) -> Response | None:
         """Refuse a request without one of the submission role's tokens, before its body is read."""
-        if bearer_token_matches(request, self._tokens):
+        if bearer_token_matches(request, self._tokens.value):
             return None
         SUBMISSIONS.labels("unauthorized").inc()
         return _unauthorized()

@@ -14,6 +14,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shell.tls import ClientTls, ServerTls
 
 EXAMPLE = """\
@@ -51,7 +52,7 @@ heartbeat_s = 5.0
 [submission]                               # if it endorses for a member
 organization = "Operator A"
 endorsing_key = "keys/endorsing.pem"
-tokens = "tokens"                          # one bearer token a line
+tokens = "tokens"                          # one bearer token a line; SIGHUP reads it again
 
 # [tls]                                    # needed with [submission] where others can reach the address
 # certificate = "tls/a.pem"                # `ledger-node certificate` makes both
@@ -114,7 +115,7 @@ class SubmissionSection(Config, frozen=True, kw_only=True):
 
     organization: str
     endorsing_key: str
-    tokens: str
+    tokens: Annotated[str, RELOADABLE]
 
 
 class NodeConfig(Config, frozen=True, kw_only=True):

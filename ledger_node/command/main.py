@@ -9,7 +9,9 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
@@ -41,6 +43,7 @@ from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.output import new_folder
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
+from voice_dpki.shell.reload import Options
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
     command_context,
@@ -56,6 +59,8 @@ from voice_dpki.wire.tasks import first_of, running
 log = logging.getLogger(__name__)
 
 CLOCK = SystemClock()
+
+_Options: TypeAlias = Options[configuration.NodeConfig]
 
 MAX_DAYS = 36_500
 """Longest validity of a certificate for TLS: a hundred years."""
@@ -231,27 +236,30 @@ def _status(options: Namespace) -> int:
     return 0
 
 
-def _start(options: Namespace) -> int:
-    config = configuration.load(options.config)
-    genesis = configuration.read_genesis(options.config, config)
+def _start(arguments: Namespace) -> int:
+    path = arguments.config
+    options = Options(partial(configuration.load, path))
+    config = options.config
+    genesis = configuration.read_genesis(path, config)
     setup_logging(config.node.name)
     ignore_hangup()
     if config.edge is not None:
         edge = config.edge
-        return run(lambda stop: _serve_edge(options.config, config, edge, genesis, stop))
-    looked_at = check_store(resolve(options.config, config.node.data_dir), genesis, whole=False)
+        return run(lambda stop: _serve_edge(path, config, edge, genesis, stop))
+    looked_at = check_store(resolve(path, config.node.data_dir), genesis, whole=False)
     log.info("store is sound", extra={"fields": {"checked": looked_at}})
-    return run(lambda stop: _serve(options.config, config, genesis, stop))
+    return run(lambda stop: _serve(path, options, genesis, stop))
 
 
-async def _serve(path: Path, config: configuration.NodeConfig, genesis: Genesis, stop: asyncio.Event) -> None:
+async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.Event) -> None:
     """Run the node until `stop` is set; it also ends when its orderer or its feed does."""
+    config = options.config
     folder = resolve(path, config.node.data_dir)
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis) as chain:
             orderer, feed = _orderer(path, config, chain), Feed(chain)
-            served = _served(path, config, _api(path, config, chain, orderer, feed, tracer).app())
+            served = _served(path, config, _api(path, options, chain, orderer, feed, tracer).app())
             async with running(orderer.run(), feed.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
@@ -315,10 +323,8 @@ def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> Abstr
     return serve(app, config.listen, tls=tls, limits=config.limits)
 
 
-def _api(
-    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer, feed: Feed, tracer: Tracer
-) -> Api:
-    submission, tokens = _submission(path, config, chain, orderer)
+def _api(path: Path, options: _Options, chain: Chain, orderer: Orderer, feed: Feed, tracer: Tracer) -> Api:
+    config = options.config
     return Api(
         chain,
         name=config.node.name,
@@ -326,8 +332,8 @@ def _api(
         folder=resolve(path, config.node.data_dir),
         orderer=orderer,
         feed=feed,
-        submission=submission,
-        tokens=tokens,
+        submission=_submission(path, config, chain, orderer),
+        tokens=options.live(partial(_tokens, path)),
         clock=CLOCK,
         tracer=tracer,
     )
@@ -374,15 +380,17 @@ def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection
     )
 
 
-def _submission(
-    path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer
-) -> tuple[Submission | None, tuple[str, ...]]:
+def _submission(path: Path, config: configuration.NodeConfig, chain: Chain, orderer: Orderer) -> Submission | None:
     section = config.submission
     if section is None:
-        return None, ()
+        return None
     signer = read_signer(resolve(path, section.endorsing_key), "endorsing key")
-    submission = Submission(chain, section.organization, signer, orderer.submit)
-    return submission, read_secrets(resolve(path, section.tokens))
+    return Submission(chain, section.organization, signer, orderer.submit)
+
+
+def _tokens(path: Path, config: configuration.NodeConfig) -> tuple[str, ...]:
+    """Read the tokens of the submission role; there are none without it. Raises LocalError."""
+    return () if config.submission is None else read_secrets(resolve(path, config.submission.tokens))
 
 
 if __name__ == "__main__":

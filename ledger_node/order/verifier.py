@@ -161,7 +161,7 @@ async def running_verifier(verifier: Verifier) -> AsyncIterator[int]:
 
 def main() -> None:
     """Judge the certificates of the transactions on standard input until it ends."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the node ignores it too (`ignore_hangup`)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the node, which goes on, too
     os.nice(NICENESS)
     buffer = bytearray()
     while data := os.read(0, _CHUNK_BYTES):

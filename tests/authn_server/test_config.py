@@ -15,7 +15,7 @@ from .conftest import Site
 
 def test_the_example_is_a_configuration(site: Site) -> None:
     setup = load_setup(site.config, SystemClock())
-    assert setup.tokens == ("t0ken-of-the-proxy", "another-proxy")
+    assert setup.tokens.value == ("t0ken-of-the-proxy", "another-proxy")
     assert setup.credential.info == f"https://certs.a.example/{setup.credential.profile.digest.hex()}.der"
     assert setup.credential.authorises(Tn("493023125999"))
 

@@ -15,6 +15,7 @@ from tests.no_numbers import NUMBER, asked, bent_members, logged, spoiled
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient
@@ -40,7 +41,7 @@ async def test_every_refusal(
     tracer = Tracer(tmp_path / "trace", "authn-a")
     setup = load_setup(site.config, SystemClock())
     service = AuthnService(setup.credential, UnknownStanding(), 60.0, SystemClock(), tracer)
-    app = StirRoute("signing", PATH, [TOKEN], service.sign).app()
+    app = StirRoute("signing", PATH, Live((TOKEN,)), service.sign).app()
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     refused = set()
     async with serve(app, Listen(port=0)) as port:

@@ -63,6 +63,31 @@ def test_signs(server: Server, signing_request: MakeRequest) -> None:
     assert (row.actor, row.text, row.data["ok"]) == ("authn-a", "sign", True)
 
 
+def test_a_hangup_reads_the_tokens_again(server: Server, signing_request: MakeRequest) -> None:
+    file, was = server.site.folder / "proxy.tokens", (server.site.folder / "proxy.tokens").read_text()
+    new = {"Authorization": "Bearer a-newer-token"}
+
+    def signs(**headers: Any) -> bool:
+        return server.client.post(PATH, json=signing_request(), **headers).status_code == 200
+
+    def reload(tokens: str, event: str) -> None:
+        file.write_text(tokens)
+        server.service.hang_up(event)
+
+    assert not signs(headers=new)
+    reload("a-newer-token\n", "configuration read again")
+    assert signs(headers=new)
+    assert not signs()
+    reload("# none\n", "configuration refused, the one before stays")
+    assert signs(headers=new)
+    assert "proxy.tokens: holds no secret" in server.service.log_path.read_text()
+    notes = server.client.get("/healthz").json()["notes"]
+    assert notes == ["the changed configuration is refused, the one before stays: see the log"]
+    reload(was, "configuration read again")
+    assert signs()
+    assert "notes" not in server.client.get("/healthz").json()
+
+
 def refused(answer: httpx.Response, status: int, message_id: str) -> dict[str, Any]:
     kind = "serviceException" if message_id.startswith("SVC") else "policyException"
     assert answer.status_code == status

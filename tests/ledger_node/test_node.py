@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from typing import Any
 
 import httpx
@@ -172,6 +173,25 @@ def test_blocks_can_be_waited_for(running: Any) -> None:
     assert get(engine, f"blocks/{height + 1000}?wait_ms=1").status_code == 404
     several = get(engine, "blocks?from=1&count=2").json()["blocks"]
     assert [block["signed_header"]["header"]["height"] for block in several] == ["1", "2"]
+
+
+def test_a_hangup_reads_the_tokens_again(network: Any, token: str) -> None:
+    engine = network.engine().start()
+
+    def answered(with_token: str) -> int:
+        return post(
+            engine, "submissions", network.certificate(), {"authorization": f"Bearer {with_token}"}
+        ).status_code
+
+    assert (answered(token), answered("a-newer-token")) == (201, 401)
+    (network.folder / "tokens").write_text("a-newer-token\n")
+    engine.process.send_signal(signal.SIGHUP)
+    engine.says("configuration read again")
+    assert (answered(token), answered("a-newer-token")) == (401, 201)
+    (network.folder / "tokens").unlink()
+    engine.process.send_signal(signal.SIGHUP)
+    engine.says("configuration refused, the one before stays")
+    assert (answered(token), answered("a-newer-token")) == (401, 201)
 
 
 async def test_heartbeats_keep_answers_fresh(network: Any) -> None:

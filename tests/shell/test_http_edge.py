@@ -19,6 +19,7 @@ from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.wire import seldom
 
@@ -70,7 +71,7 @@ async def perform(body: bytes) -> bytes:
 
 
 def stir() -> HttpApp:
-    return StirRoute("verification", "/stir/v1/verification", [TOKEN], perform).app()
+    return StirRoute("verification", "/stir/v1/verification", Live((TOKEN,)), perform).app()
 
 
 @dataclass

@@ -5,6 +5,7 @@ import pytest
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
 from voice_dpki.shell.trace import Tracer
@@ -42,7 +43,7 @@ async def test_only_listed_proxies_are_served_over_tls(tmp_path: Path) -> None:
     tls = ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))
     stop, reader = asyncio.Event(), TraceReader(tmp_path / "authn-a.jsonl")
     tracer = Tracer.named_by(tmp_path / "authn-a.jsonl", "unnamed")
-    route = StirRoute("signing", "/stir/v1/signing", ("t0ken",), perform)
+    route = StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), perform)
     listen = Listen(port=0)
     serving = asyncio.create_task(serve_stir(route, listen, config(listen, tls).server_tls(path), tracer, stop))
     async with asyncio.timeout(60):

@@ -5,6 +5,7 @@ import pytest
 from verify_server.config import EXAMPLE, SET_S, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
+from voice_dpki.shell.reload import reload_all
 from voice_dpki.stir.examine import Policy
 
 from .conftest import Site
@@ -15,8 +16,15 @@ LEDGER_TLS = 'ledger_tls = { certificate = "tls.der", key = "tls.pem", servers =
 def test_the_example_is_a_configuration(site: Site) -> None:
     setup = load_setup(site.config)
     assert setup.ledger.genesis.chain_id == "test"
-    assert setup.tokens == ("t0ken-of-the-proxy",)
+    assert setup.tokens.value == ("t0ken-of-the-proxy",)
     assert setup.config.policy().freshness_s == 60
+
+
+def test_tokens_are_read_again(site: Site) -> None:
+    setup = load_setup(site.config)
+    (site.folder / "proxy.tokens").write_text("a-newer-token\n")
+    assert reload_all()
+    assert setup.tokens.value == ("a-newer-token",)
 
 
 def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site: Site) -> None:

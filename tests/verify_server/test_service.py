@@ -24,6 +24,7 @@ from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.atis import parse_verification_request
@@ -85,7 +86,7 @@ async def domain(site: Site, caller: Caller) -> AsyncIterator[Domain]:
     trace = site.folder / "verify-b.jsonl"
     tracer = Tracer(trace, "verify-b")
     service = VerifyService(resolver, config.policy(), config.replay_cache(), SystemClock(), tracer)
-    app = StirRoute("verification", PATH, [TOKEN], service.verify).app()
+    app = StirRoute("verification", PATH, Live((TOKEN,)), service.verify).app()
     async with serve(app, Listen(port=0)) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(

@@ -16,6 +16,7 @@ from voice_dpki.shell.clock import watch_clock
 from voice_dpki.shell.ending import EXIT_USAGE, guarded
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.log import setup_logging
+from voice_dpki.shell.reload import reload_all
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,9 @@ Main = Callable[[asyncio.Event], Coroutine[object, object, int | None]]
 def run(main: Main, *, hangup_stops: bool = False) -> int:
     """Run `main(stop)` on uvloop until it returns. SIGTERM and SIGINT set `stop`, and a second one cancels `main`.
 
-    SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP is only logged;
-    with `hangup_stops` it sets `stop`, for commands that end with their terminal. Returns what `main` returned;
-    raises what it raised, and KeyboardInterrupt if a signal cancelled it.
+    SIGINT stays ignored where it was ignored at the start, as in the background of a script. SIGHUP reloads what is
+    reloadable (`voice_dpki.shell.reload`); with `hangup_stops` it sets `stop`, for commands that end with their
+    terminal. Returns what `main` returned; raises what it raised, and KeyboardInterrupt if a signal cancelled it.
     """
 
     interrupted = False
@@ -50,7 +51,7 @@ def run(main: Main, *, hangup_stops: bool = False) -> int:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGINT, stopped)
         if not hangup_stops:
-            loop.add_signal_handler(signal.SIGHUP, _say_hangup)
+            loop.add_signal_handler(signal.SIGHUP, _hang_up)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, stopped)
         watching = loop.create_task(watch_clock())
@@ -98,8 +99,13 @@ def run_command(work: Coroutine[object, object, int | None]) -> int:
 
 
 def ignore_hangup() -> None:
-    """Only log SIGHUP from now on, until `run` sets its own handler, which does the same."""
+    """Only log SIGHUP from now on, until `run` sets its own handler."""
     signal.signal(signal.SIGHUP, lambda number, frame: _say_hangup())
+
+
+def _hang_up() -> None:
+    if not reload_all():
+        _say_hangup()
 
 
 def _say_hangup() -> None:

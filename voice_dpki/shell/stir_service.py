@@ -4,10 +4,11 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated
 
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.metrics import counters, histograms
@@ -15,6 +16,7 @@ from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, r
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import atis
@@ -50,7 +52,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
 
     listen: Listen
     domain: str
-    tokens: str
+    tokens: Annotated[str, RELOADABLE]
     """File with the bearer tokens of the proxies, one per line."""
     tls: ServerTls | None = None
     trace: TraceConfig | None = None
@@ -82,7 +84,7 @@ class StirRoute:
     operation: str
     """Name in logs and metrics, one of OPERATIONS."""
     path: str
-    tokens: Sequence[str]
+    tokens: Live[tuple[str, ...]]
     perform: Perform
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
     health: Route = HEALTH_ROUTE
@@ -110,7 +112,7 @@ class StirRoute:
 
     def _authorize(self, request: Request) -> Response | None:
         """Refuse a client without one of the tokens, before the body is read."""
-        if bearer_token_matches(request, self.tokens):
+        if bearer_token_matches(request, self.tokens.value):
             return None
         error = RequestError("POL4010")
         response, fields = self._refusal(request, error, ("WWW-Authenticate", 'Bearer realm="stir"'))

@@ -20,6 +20,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.limits import Limits
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer
 
 NAMES = [f"{number:064x}" for number in range(1000)]
@@ -57,7 +58,7 @@ async def node(chain: Chain, folder: Path, bounds: Limits | None = None) -> Asyn
         orderer=NoOrderer(),
         feed=Feed(chain),
         submission=None,
-        tokens=(),
+        tokens=Live(()),
         clock=SystemClock(),
         tracer=Tracer(None, "priced"),
     )
