@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,7 @@ class Operator:
     credential: Credential
     record: RecordedCertificate
 
-    def request(self, **changes) -> SigningRequest:
+    def request(self, **changes: Any) -> SigningRequest:
         given = SigningRequest(
             attest="A",
             orig=Tn("493023125001"),
@@ -42,14 +44,20 @@ class Operator:
         )
         return replace(given, **changes)
 
-    def call(self, **changes) -> Call:
+    def call(self, **changes: Any) -> Call:
         """The call as it reaches the other side, signed as asked and unchanged."""
         request = self.request(**changes)
         identity = sign_call(request, self.credential, request.iat_s).serialize()
         return Call(request.orig, request.dest, request.iat_s, (identity,), request.key_mgmt, request.sdp)
 
 
-def make_operator(now_s=NOW_S, *, listed=TnAuthList(ranges=(RANGE_A,)), signer=None, **certificate) -> Operator:  # noqa: B008
+def make_operator(
+    now_s: int = NOW_S,
+    *,
+    listed: TnAuthList | None = TnAuthList(ranges=(RANGE_A,)),  # noqa: B008
+    signer: LocalSigner | None = None,
+    **certificate: Any,
+) -> Operator:
     signer = signer or generate_es256()
     options = {
         "organization": "Operator A",
@@ -83,7 +91,7 @@ def operator() -> Operator:
 
 
 @pytest.fixture(scope="session")
-def new_operator():
+def new_operator() -> Callable[..., Operator]:
     return make_operator
 
 
@@ -93,5 +101,5 @@ def verifier() -> Verifier:
 
 
 @pytest.fixture(scope="session")
-def new_verifier():
+def new_verifier() -> type[Verifier]:
     return Verifier

@@ -14,6 +14,8 @@ from voice_dpki.stir.body import SDP_TYPE, body_digest
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.verdict import SdpBinding, Step, VerificationFailed, Verstat
 
+from .conftest import Operator, Verifier
+
 VECTORS = Path(__file__).parent.parent / "vectors/sdp"
 OFFER = (
     b"v=0\r\no=- 7 1 IN IP4 127.0.0.2\r\ns=-\r\nc=IN IP4 127.0.0.2\r\nt=0 0\r\na=key-mgmt:mikey AQAFgM3YFvMAAA\r\n"
@@ -94,7 +96,9 @@ def _reordered(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_every_change_that_a_telephone_could_act_on_is_caught(change, operator, verifier) -> None:
+def test_every_change_that_a_telephone_could_act_on_is_caught(
+    change: Callable[[bytes], bytes], operator: Operator, verifier: Verifier
+) -> None:
     call = operator.call(sdp=sdp_digest(OFFER))
     body = change(OFFER)
     assert body != OFFER
@@ -112,7 +116,7 @@ def test_every_line_of_an_offer_counts(name: str) -> None:
     assert len(digests | {sdp_digest(b"".join(lines))}) == len(lines) + 1
 
 
-def test_a_body_that_is_added_to_a_call_without_one_is_caught(operator, verifier) -> None:
+def test_a_body_that_is_added_to_a_call_without_one_is_caught(operator: Operator, verifier: Verifier) -> None:
     call = operator.call(key_mgmt=(), sdp=body_digest(b"", None))
     for body, kind in ((OFFER, SDP_TYPE), (b"x", None), (OFFER, "multipart/mixed;boundary=x")):
         with pytest.raises(VerificationFailed) as failure:
@@ -132,7 +136,9 @@ def test_a_body_of_another_type_counts_with_its_type_to_the_byte() -> None:
     assert len(digests) == len(kinds) + 2
 
 
-def test_a_description_that_is_not_signed_or_not_told(operator, verifier, new_verifier) -> None:
+def test_a_description_that_is_not_signed_or_not_told(
+    operator: Operator, verifier: Verifier, new_verifier: Callable[..., Verifier]
+) -> None:
     told, untold = operator.call(), replace(operator.call(sdp=sdp_digest(OFFER)), sdp=None)
     assert verifier.verify(replace(told, sdp=sdp_digest(OFFER)), operator.record).sdp is SdpBinding.NOT_SIGNED
     assert verifier.verify(untold, operator.record).sdp is SdpBinding.NOT_CHECKED

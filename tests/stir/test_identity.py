@@ -11,7 +11,7 @@ from voice_dpki.stir.passport import MAX_TOKEN_LENGTH
 WHOLE = IdentityHeader("eyJ.eyJ.c2ln", "https://c.example/ab.der", "ES256", "shaken")
 
 
-def test_serializes_as_peers_read_it():
+def test_serializes_as_peers_read_it() -> None:
     assert WHOLE.serialize() == "eyJ.eyJ.c2ln;info=<https://c.example/ab.der>;alg=ES256;ppt=shaken"
 
 
@@ -24,16 +24,16 @@ def test_serializes_as_peers_read_it():
         'eyJ.eyJ.c2ln;PPT="shaken";ALG="ES256";Info=<https://c.example/ab.der>;later=<x>;flag',
     ],
 )
-def test_reads_the_spellings_in_use(written):
+def test_reads_the_spellings_in_use(written: str) -> None:
     assert IdentityHeader.parse(written) == WHOLE
 
 
-def test_parameters_may_be_missing():
+def test_parameters_may_be_missing() -> None:
     assert IdentityHeader.parse("..c2ln") == IdentityHeader("..c2ln", None, None, None)
     assert IdentityHeader.parse("a.b.c;info=<>").info == ""
 
 
-def test_a_uri_may_hold_semicolons_and_commas():
+def test_a_uri_may_hold_semicolons_and_commas() -> None:
     assert IdentityHeader.parse("a.b.c;info=<https://x/a;b,c=d>").info == "https://x/a;b,c=d"
 
 
@@ -56,13 +56,13 @@ def test_a_uri_may_hold_semicolons_and_commas():
         "a.b.c;p=" + "a" * MAX_IDENTITY_LENGTH,
     ],
 )
-def test_refuses(written):
+def test_refuses(written: str) -> None:
     with pytest.raises(MalformedError):
         IdentityHeader.parse(written)
 
 
 @given(st.text(max_size=100) | st.text('ab.;=<>" \tinfoalgppt', max_size=60).map("a.b.c;".__add__))
-def test_any_text_parses_or_is_malformed(text):
+def test_any_text_parses_or_is_malformed(text: str) -> None:
     with contextlib.suppress(MalformedError):
         assert IdentityHeader.parse(text).token
 
@@ -73,6 +73,8 @@ def test_any_text_parses_or_is_malformed(text):
     st.none() | st.just("ES256"),
     st.none() | st.sampled_from(["shaken", "div"]),
 )
-def test_parse_gives_back_what_serialize_wrote(token, info, alg, ppt):
+def test_parse_gives_back_what_serialize_wrote(
+    token: str, info: str | None, alg: str | None, ppt: str | None
+) -> None:
     header = IdentityHeader(token, info, alg, ppt)
     assert IdentityHeader.parse(header.serialize()) == header

@@ -5,7 +5,7 @@ from voice_dpki.stir.passport import Passport
 from voice_dpki.stir.replay import ReplayCache, replay_key
 
 
-def test_remembers_for_its_time_and_not_longer():
+def test_remembers_for_its_time_and_not_longer() -> None:
     cache = ReplayCache(10, 120)
     cache.add(b"a", 1000)
     assert cache.seen(b"a", 1000)
@@ -14,7 +14,7 @@ def test_remembers_for_its_time_and_not_longer():
     assert not cache.seen(b"b", 1000)
 
 
-def test_a_full_cache_forgets_nothing_early():
+def test_a_full_cache_forgets_nothing_early() -> None:
     cache = ReplayCache(2, 120)
     cache.add(b"a", 1000)
     cache.add(b"b", 1010)
@@ -24,7 +24,7 @@ def test_a_full_cache_forgets_nothing_early():
     assert len(cache) == 1
 
 
-def fill(cache, signer, tries, now_s=1000):
+def fill(cache: ReplayCache, signer: str, tries: int, now_s: float = 1000) -> int:
     """Have a signer take what it gets; returns how much that is."""
     taken = 0
     for _ in range(tries):
@@ -34,7 +34,7 @@ def fill(cache, signer, tries, now_s=1000):
     return taken
 
 
-def test_who_floods_the_memory_leaves_room_for_all_others():
+def test_who_floods_the_memory_leaves_room_for_all_others() -> None:
     cache = ReplayCache(1000, 120)
     assert fill(cache, "flooder", 2000) == 501
     assert fill(cache, "second flooder", 2000) == 250
@@ -45,7 +45,7 @@ def test_who_floods_the_memory_leaves_room_for_all_others():
     assert len(cache) <= 1000
 
 
-def test_a_share_is_free_again_when_its_time_is_up():
+def test_a_share_is_free_again_when_its_time_is_up() -> None:
     cache = ReplayCache(1000, 120)
     assert fill(cache, "flooder", 2000) == 501
     assert cache.full(1120, "flooder")
@@ -53,7 +53,7 @@ def test_a_share_is_free_again_when_its_time_is_up():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=40))
-def test_never_holds_more_than_its_bound(events):
+def test_never_holds_more_than_its_bound(events: list[tuple[int, int]]) -> None:
     cache, now_s = ReplayCache(3, 60), 0
     for key, passed_s in events:
         now_s += passed_s
@@ -63,7 +63,7 @@ def test_never_holds_more_than_its_bound(events):
         assert len(cache) <= 3
 
 
-def test_the_other_signature_that_anyone_can_make_has_the_same_key():
+def test_the_other_signature_that_anyone_can_make_has_the_same_key() -> None:
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     r, s = 7, 9
     one = Passport(b"e30.e30", {}, b"", r.to_bytes(32, "big") + s.to_bytes(32, "big"))

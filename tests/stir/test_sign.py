@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,12 @@ from voice_dpki.x509.keys import generate_es256, generate_rsa, verify_signature
 from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
+from .conftest import Operator
+
 NOW_S = 1_790_000_000
 
 
-def test_signs_in_the_full_form(operator):
+def test_signs_in_the_full_form(operator: Operator) -> None:
     header = sign_call(operator.request(), operator.credential, NOW_S)
     url = f"https://certs.a.example/{digest_of(operator.der).hex()}.der"
     assert (header.info, header.alg, header.ppt) == (url, "ES256", "shaken")
@@ -23,18 +27,18 @@ def test_signs_in_the_full_form(operator):
     assert list(json.loads(base64url.decode(payload))) == ["attest", "dest", "iat", "key-mgmt", "orig", "origid"]
 
 
-def test_the_signature_is_over_header_and_payload(operator):
+def test_the_signature_is_over_header_and_payload(operator: Operator) -> None:
     passport = Passport.parse(sign_call(operator.request(), operator.credential, NOW_S).token)
     verify_signature(operator.signer.public_key_der, "ES256", passport.signing_input, passport.signature)
 
 
-def test_without_key_management_there_is_no_such_claim(operator):
+def test_without_key_management_there_is_no_such_claim(operator: Operator) -> None:
     passport = Passport.parse(sign_call(operator.request(key_mgmt=()), operator.credential, NOW_S).token)
     assert b"key-mgmt" not in passport.payload_untrusted
 
 
 @pytest.mark.parametrize("orig", ["493023126000", "493023124999", "4930231250011", "112", "49302312500#"])
-def test_no_signature_without_authority_over_the_number(operator, orig):
+def test_no_signature_without_authority_over_the_number(operator: Operator, orig: str) -> None:
     with pytest.raises(SigningRefused) as refused:
         sign_call(operator.request(orig=Tn(orig)), operator.credential, NOW_S)
     assert refused.value.code == "no-authority"
@@ -42,7 +46,7 @@ def test_no_signature_without_authority_over_the_number(operator, orig):
 
 
 @pytest.mark.parametrize(("offset_s", "fresh"), [(-61, False), (-60, True), (60, True), (61, False)])
-def test_iat_is_fresh_in_both_directions(operator, offset_s, fresh):
+def test_iat_is_fresh_in_both_directions(operator: Operator, offset_s: int, fresh: bool) -> None:
     request = operator.request(iat_s=NOW_S + offset_s)
     if fresh:
         assert sign_call(request, operator.credential, NOW_S)
@@ -53,13 +57,13 @@ def test_iat_is_fresh_in_both_directions(operator, offset_s, fresh):
 
 
 @pytest.mark.parametrize(("now_s", "iat_s"), [(NOW_S + 1001, NOW_S + 990), (NOW_S + 999, NOW_S + 1001)])
-def test_now_and_iat_lie_within_the_certificates_validity(operator, now_s, iat_s):
+def test_now_and_iat_lie_within_the_certificates_validity(operator: Operator, now_s: float, iat_s: int) -> None:
     with pytest.raises(SigningRefused) as refused:
         sign_call(operator.request(iat_s=iat_s), operator.credential, now_s)
     assert refused.value.code == "credential-not-valid"
 
 
-def test_service_provider_codes_stand_for_configured_ranges(new_operator):
+def test_service_provider_codes_stand_for_configured_ranges(new_operator: Callable[..., Operator]) -> None:
     operator = new_operator(listed=TnAuthList(("709J",)))
     ranges = [TnRange(Tn("493023125000"), 10)]
     credential = make_credential(operator.signer, read_profile(operator.der), "https://a/{digest}", NOW_S, ranges)
@@ -68,7 +72,7 @@ def test_service_provider_codes_stand_for_configured_ranges(new_operator):
     assert not credential.authorises(Tn("493023125010"))
 
 
-def test_destinations_may_be_several_and_uris(operator):
+def test_destinations_may_be_several_and_uris(operator: Operator) -> None:
     dest = Destinations((Tn("442079460001"),), ("sip:help@b.example",))
     passport = Passport.parse(sign_call(operator.request(dest=dest), operator.credential, NOW_S).token)
     assert b'"dest":{"tn":["442079460001"],"uri":["sip:help@b.example"]}' in passport.payload_untrusted
@@ -84,16 +88,18 @@ def test_destinations_may_be_several_and_uris(operator):
         ("digital signatures", {"organization": None, "common_name": None}),
     ],
 )
-def test_credentials_that_cannot_sign(new_operator, match, changes):
+def test_credentials_that_cannot_sign(
+    new_operator: Callable[..., Operator], match: str, changes: dict[str, Any]
+) -> None:
     with pytest.raises(LocalError, match=match):
         new_operator(**changes)
 
 
-def test_key_and_certificate_must_belong_together(operator):
+def test_key_and_certificate_must_belong_together(operator: Operator) -> None:
     with pytest.raises(LocalError, match="private key"):
         make_credential(generate_es256(), operator.credential.profile, "https://a/{digest}", NOW_S)
 
 
-def test_the_url_must_name_the_certificate(operator):
+def test_the_url_must_name_the_certificate(operator: Operator) -> None:
     with pytest.raises(LocalError, match=r"info_url.*\{digest\}"):
         make_credential(operator.signer, operator.credential.profile, "https://a/cert.der", NOW_S)

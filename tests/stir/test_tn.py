@@ -18,27 +18,27 @@ from voice_dpki.stir.tn import canonical_tn, canonical_uri, is_canonical_tn, tn_
         ("112", "112"),
     ],
 )
-def test_canonical_tn(written, canonical):
+def test_canonical_tn(written: str, canonical: str) -> None:
     assert canonical_tn(written) == canonical
 
 
 @pytest.mark.parametrize(
     "written", ["", "+", "-", "4930 231", "49+30", "++4930", "alice", "1" * 33, "٤٩", "1\n", "1" * 1000]
 )
-def test_no_telephone_number(written):
+def test_no_telephone_number(written: str) -> None:
     with pytest.raises(MalformedError) as refused:
         canonical_tn(written)
     assert len(written) < 3 or written not in str(refused.value)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_canonical_tn_or_malformed(text):
+def test_any_text_is_a_canonical_tn_or_malformed(text: str) -> None:
     with contextlib.suppress(MalformedError):
         assert is_canonical_tn(canonical_tn(text))
 
 
 @given(st.text("0123456789#*", min_size=1, max_size=32))
-def test_a_canonical_number_stays_as_it_is(text):
+def test_a_canonical_number_stays_as_it_is(text: str) -> None:
     assert canonical_tn(text) == text
 
 
@@ -52,7 +52,7 @@ def test_a_canonical_number_stays_as_it_is(text):
         ("URN:Service:sos.Police", "urn:service:sos.police"),
     ],
 )
-def test_canonical_uri(written, canonical):
+def test_canonical_uri(written: str, canonical: str) -> None:
     assert canonical_uri(written) == canonical
 
 
@@ -71,7 +71,7 @@ def test_canonical_uri(written, canonical):
         "sip:" + "a" * 300 + "@b",
     ],
 )
-def test_no_sip_uri(written):
+def test_no_sip_uri(written: str) -> None:
     with pytest.raises(MalformedError):
         canonical_uri(written)
 
@@ -80,7 +80,7 @@ def test_no_sip_uri(written):
     st.text(max_size=60)
     | st.from_regex(r"sips?:[a-zA-Z%0-9]{1,9}(:x)?@[a-zA-Z.]{1,9}(:[0-9]{1,3})?(;[a-z]+)?", fullmatch=True)
 )
-def test_canonical_uris_stay_as_they_are(text):
+def test_canonical_uris_stay_as_they_are(text: str) -> None:
     with contextlib.suppress(MalformedError):
         once = canonical_uri(text)
         assert canonical_uri(once) == once
@@ -102,5 +102,5 @@ def test_canonical_uris_stay_as_they_are(text):
         ("sip:+4930231250@a.example", None),
     ],
 )
-def test_a_number_in_a_uri(uri, number):
+def test_a_number_in_a_uri(uri: str, number: str | None) -> None:
     assert tn_in_uri(uri) == number

@@ -1,6 +1,8 @@
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +15,15 @@ from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.verdict import VerificationFailed, Verstat
 from voice_dpki.stir.x5u import digest_in
 from voice_dpki.x509.allotment import Allotment
-from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 from voice_dpki.x509.tnauthlist import TnRange
+
+from .conftest import Verifier
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors/stir/identity.json").read_text())
 
 
-def record_of(case):
+def record_of(case: dict[str, Any]) -> RecordedCertificate:
     """What the ledger says of the case's certificate, or of the one that its token names and the ledger lacks."""
     if case["certificate"] is None:
         digest = digest_in(present(IdentityHeader.parse(case["identity"]).info))
@@ -31,7 +35,7 @@ def record_of(case):
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
-def test_vector(case, new_verifier):
+def test_vector(case: dict[str, Any], new_verifier: Callable[..., Verifier]) -> None:
     key_mgmt = None if case["key_mgmt"] is None else tuple(case["key_mgmt"])
     sdp = body_digest(case["body"].encode(), "application/sdp") if "body" in case else None
     call = Call(case["orig"], Destinations(tuple(case["dest"])), case["time_s"], (case["identity"],), key_mgmt, sdp)

@@ -21,7 +21,7 @@ HEX = DIGEST.hex()
         f"https://certs.a.example//{HEX}",
     ],
 )
-def test_finds_the_digest(url):
+def test_finds_the_digest(url: str) -> None:
     assert digest_in(url) == DIGEST
 
 
@@ -45,18 +45,18 @@ def test_finds_the_digest(url):
         f"https://certs.a.example/{'a' * 600}/{HEX}",
     ],
 )
-def test_other_urls_name_no_certificate(url):
+def test_other_urls_name_no_certificate(url: str) -> None:
     with pytest.raises(MalformedError):
         digest_in(url)
 
 
 @given(st.text(max_size=80) | st.text("ab/.:0", max_size=500).map("https://a/".__add__))
-def test_any_text_names_a_digest_or_is_malformed(text):
+def test_any_text_names_a_digest_or_is_malformed(text: str) -> None:
     with contextlib.suppress(MalformedError):
         assert len(digest_in(text)) == 32
 
 
-def test_fills_a_template():
+def test_fills_a_template() -> None:
     assert url_for("https://certs.a.example/{digest}.der", DIGEST) == f"https://certs.a.example/{HEX}.der"
     for template in ("https://certs.a.example/cert.der", "https://certs.a.example/?{digest}"):
         with pytest.raises(MalformedError):
