@@ -27,7 +27,7 @@ from voice_dpki.x509.profile import CertificateProfile
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("voice_dpki", "authn_server", "verify_server", "ledger_node", "segw_agent", "sip_testbed")
-PART_OF_APP_HASH = {"voice_dpki/ledger/admission.py", "voice_dpki/ledger/names.py"}
+PART_OF_APP_HASH = {"voice_dpki/ledger/admission.py", "voice_dpki/ledger/names.py", "voice_dpki/x509/allotment.py"}
 """Which certificates are admitted and how they are listed changes only with a version of the rules."""
 
 CLASSES = {"isdigit", "isdecimal", "isnumeric", "isalpha", "isalnum", "isspace", "casefold"}
@@ -47,7 +47,6 @@ FOLDED_SAFELY = {
     "voice_dpki/codec/http1.py": "fields of HTTP, decoded as Latin-1",
     "voice_dpki/wire/http_client.py": "the TLS library's sentence",
     "voice_dpki/ikev2/": "names of notifies, and an identity decoded as ASCII",
-    "voice_dpki/ledger/admission.py": "part of the AppHash",
     "voice_dpki/ledger/genesis.py": "hexadecimal digits",
     "voice_dpki/ledger/header.py": "hexadecimal digits",
     "voice_dpki/ledger/light.py": "hexadecimal digits",
@@ -57,7 +56,8 @@ FOLDED_SAFELY = {
     "voice_dpki/shell/": "names of log levels, and a scheme decoded as Latin-1",
     "voice_dpki/sip/": "tokens of SIP; those that are compared have no k",
     "voice_dpki/wire/sip/": "tokens of SIP; those that are compared have no k",
-    "voice_dpki/stir/verify.py": "this project's own sentences",
+    "voice_dpki/stir/verdict.py": "this project's own sentences",
+    "voice_dpki/x509/allotment.py": "part of the AppHash",
 }
 """Files, or folders, that fold text in which no letter beyond ASCII can become one of ASCII, and why."""
 

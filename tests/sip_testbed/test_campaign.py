@@ -29,6 +29,7 @@ from voice_dpki.sip.digest import Secret, answer_challenge, choose_challenge
 from voice_dpki.sip.framing import StreamFramer
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message
 from voice_dpki.sip.proxy import Arrival
+from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.sip.connections import Limits
 
 USER, OTHER = Tn("493023125001"), Tn("442079460123")
@@ -146,6 +147,9 @@ class Life:
             decision = done.value
         except Refusal as refusal:
             self.element._answer(arrival, refusal.status, refusal.phrase, refusal.headers)
+            return
+        except RequestRefusedError as refusal:
+            self.element._answer(arrival, refusal.status, None, refusal.headers)
             return
         except MalformedError as error:
             self.element._answer(arrival, 400, f"Bad Request: {error}", ())

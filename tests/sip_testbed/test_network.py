@@ -150,8 +150,11 @@ class TestNetwork:
         with pytest.raises(LocalError, match="runs already"):
             testbed.launch("proxy-a", {})
 
-    def test_recording_ends_with_the_node_that_died(self, testbed: Testbed) -> None:
-        """Last, for it takes the engine away. The submission node lives, and would say for long that it is busy."""
+
+def test_recording_ends_with_the_node_that_died(tmp_path: Path) -> None:
+    """The submission node lives, and would say for long that it is busy."""
+    with Testbed(tmp_path) as testbed:
+        testbed.start()
         testbed.running["engine"].send(signal.SIGKILL)
         with pytest.raises(ProcessError, match=r"engine ended with status -9, and is still needed .*; its log "):
             testbed.record({"a": (testbed.site.signing_credential("late"),)})
