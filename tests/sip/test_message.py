@@ -1,6 +1,9 @@
 """Messages from outside: what is read, what is refused, and that nothing else ever happens."""
 
+import gc
 from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 
 import pytest
 from hypothesis import given
@@ -290,3 +293,26 @@ def test_ipv6_in_via_is_one_address_in_every_spelling() -> None:
         parse_via(f"SIP/2.0/UDP [2001:db8::9:1];received={received};branch=z9hG4bKas3-111")
     uri = parse_uri("sip:user@[2001:DB8::10]:5070;transport=tcp")
     assert uri_hop(uri) == Hop("tcp", "2001:db8::10", 5070)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_via, "SIP/2.0/UDP 127.0.66.2:506Sz9hG4bK"),
+        (parse_address, "sip:a@b>"),
+        (parse_uri, "mailto:a@b"),
+    ],
+)
+def test_malformed_values_leave_nothing_in_memory(parse: Callable[[str], object], text: str) -> None:
+    """The library raises one and the same error again and again, and Python lengthens its traceback each time."""
+
+    before = _tracebacks()
+    for _ in range(100):
+        with suppress(MalformedError):
+            parse(text)
+    assert _tracebacks() - before < 10
+
+
+def _tracebacks() -> int:
+    gc.collect()
+    return sum(isinstance(each, TracebackType) for each in gc.get_objects())

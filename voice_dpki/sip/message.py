@@ -6,14 +6,15 @@ an element does not change stay as received, because their owner might not recog
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 from sipmessage import URI, Address, Message, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hop import Hop, check_quotes, is_numeric_host, plain_ipv6, read_number, uri_hop
+from voice_dpki.sip.reading import read
 from voice_dpki.sip.via import TopVia, parse_via, stamp_via
 
 __all__ = ["Hop", "is_numeric_host", "uri_hop"]  # re-exported for users of this module
@@ -85,7 +86,6 @@ _SCHEME = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]{0,63}):[!-~]")
 _CSEQ = re.compile(r"([0-9]{1,64})[ \t]+([^ \t]{1,64})\Z")
 _ONCE = ("From", "To", "Call-ID", "CSeq", "Content-Length", "Content-Type", "Max-Forwards", "Date", "Expires")
 
-_Parsed = TypeVar("_Parsed")
 
 METHODS: Final = frozenset(
     (
@@ -128,7 +128,7 @@ def parse_message(data: bytes) -> Request | Response:
     head, separator, body = data.partition(b"\r\n\r\n")
     if not separator or len(data) > MAX_MESSAGE_BYTES:
         raise MalformedError(f"no SIP message: no empty line within {MAX_MESSAGE_BYTES} bytes")
-    message = _read(Message.parse, _tidy_head(head) + b"\r\n\r\n" + body, "a SIP message")
+    message = read(Message.parse, _tidy_head(head) + b"\r\n\r\n" + body, "a SIP message")
     for name in message.headers.keys():  # noqa: SIM118 - Headers is no mapping
         if not _TOKEN.match(name):
             raise MalformedError("the name of a header field is no token (RFC 3261 §25.1)")
@@ -187,22 +187,11 @@ def _cut_body(message: Request | Response) -> bytes:
     return message.body[:length]
 
 
-def _read(parse: Callable[[str], _Parsed] | Callable[[bytes], _Parsed], value: str | bytes, what: str) -> _Parsed:
-    """Call a parser of sipmessage, and convert the errors that it raises on odd input to MalformedError.
-
-    TypeError is one of them: a parameter named "self" breaks sipmessage's keyword arguments.
-    """
-    try:
-        return parse(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, KeyError, IndexError):
-        raise MalformedError(f"not {what} (RFC 3261 §25.1)") from None
-
-
 def parse_uri(text: str) -> URI:
     """Parse a SIP, SIPS or TEL URI of at most MAX_URI_CHARS; raises MalformedError."""
     if len(text) > MAX_URI_CHARS or _LONG_NUMBER.search(text):
         raise MalformedError(f"a URI is longer than {MAX_URI_CHARS} characters, or its number is none")
-    return _read(URI.parse, plain_ipv6(text), "a SIP or TEL URI")
+    return read(URI.parse, plain_ipv6(text), "a SIP or TEL URI")
 
 
 def parse_address(text: str) -> Address:
@@ -210,7 +199,7 @@ def parse_address(text: str) -> Address:
     if len(text) > MAX_ADDRESS_CHARS or _LONG_NUMBER.search(text):
         raise MalformedError(f"an address is longer than {MAX_ADDRESS_CHARS} characters, or its number is none")
     check_quotes(text, "an address")
-    return _read(Address.parse, plain_ipv6(text), "an address")
+    return read(Address.parse, plain_ipv6(text), "an address")
 
 
 def split_values(values: Iterable[str]) -> list[str]:

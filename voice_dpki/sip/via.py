@@ -13,6 +13,7 @@ from sipmessage import Via
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.hop import Hop, check_quotes, plain_ipv6, read_port
 from voice_dpki.sip.hosts import bare_host, host_text
+from voice_dpki.sip.reading import read
 
 MAX_VIA_CHARS: Final = 1_024
 
@@ -46,10 +47,7 @@ def parse_via(text: str) -> TopVia:
     if len(text) > MAX_VIA_CHARS:
         raise MalformedError(f"a Via is longer than {MAX_VIA_CHARS} characters")
     check_quotes(text, "a Via")
-    try:
-        via = Via.parse(plain_ipv6(_RECEIVED.sub("", text)))
-    except (ValueError, TypeError):
-        raise MalformedError("not a Via (RFC 3261 §25.1)") from None
+    via = read(Via.parse, plain_ipv6(_RECEIVED.sub("", text)), "a Via")
     parameters = {name.lower(): value for name, value in via.parameters.items()}
     return TopVia(
         transport=via.transport.lower(),
