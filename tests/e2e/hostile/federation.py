@@ -88,6 +88,16 @@ class AttackedTestbed(Testbed):
     def actor_at(self, address: tuple[str, int]) -> str:
         return next((actor for actor in (*HTTP, *SIP, *P2P) if self.address(actor) == address), str(address))
 
+    def memory_mb(self) -> dict[str, float]:
+        """Return each program's own memory. The store that it maps is not: it grows with the chain, on the disk."""
+        memory: dict[str, float] = {}
+        for actor, running in self.running.items():
+            own, *children = (_anonymous_mb(pid) for pid in running.pids)
+            memory[actor] = own
+            if actor.startswith("validator-"):
+                memory[actor.replace("validator-", "cometbft-")] = sum(children)
+        return memory
+
     def address(self, actor: str) -> tuple[str, int]:
         return self.addresses[actor].host, self.addresses[actor].port
 
@@ -102,6 +112,12 @@ class AttackedTestbed(Testbed):
             not_after_s=now_s + 86_400,
             random=SystemRandom(),
         )
+
+
+def _anonymous_mb(pid: int) -> float:
+    """Return a process's memory that no file backs, in MB of 10^6 bytes."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024 / 1e6
 
 
 def _is_result(event: Event) -> bool:
