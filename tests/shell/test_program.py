@@ -149,8 +149,8 @@ from voice_dpki.shell.ending import guarded
 from voice_dpki.shell.program import run, run_command, unless_stopped
 
 async def work():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         await asyncio.sleep(3600)
     finally:
         print("cleaned up", flush=True)
