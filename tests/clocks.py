@@ -35,6 +35,15 @@ class SettableClock:
         self.error_s = error_s
 
 
+class SteadyTime:
+    """Stands in for `time.monotonic`, and goes on only when a test says so."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class FakeTime:
     """Real programs whose wall clock can be set while they run (libfaketime); the monotonic one is left alone."""
 

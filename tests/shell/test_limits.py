@@ -9,22 +9,16 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.clocks import SteadyTime
 from voice_dpki.shell import http_connection, limits
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, serve
 from voice_dpki.shell.limits import Account, Door, Limits, TooManyError
 
 
-class Time:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
+def clock(monkeypatch: pytest.MonkeyPatch) -> SteadyTime:
+    time = SteadyTime()
     monkeypatch.setattr(limits, "monotonic", time)
     return time
 
@@ -33,7 +27,7 @@ def counted(reason: str) -> float:
     return REGISTRY.get_sample_value("voice_dpki_http_refused_total", {"reason": reason}) or 0.0
 
 
-def test_a_bucket_is_emptied_and_filled_again(clock: Time) -> None:
+def test_a_bucket_is_emptied_and_filled_again(clock: SteadyTime) -> None:
     account = Account(Limits(cost_s=200))
     account.take(400)
     with pytest.raises(TooManyError) as caught:
@@ -50,14 +44,14 @@ def test_a_bucket_is_emptied_and_filled_again(clock: Time) -> None:
         account.take(1)
 
 
-def test_the_dearest_request_can_always_be_made_once(clock: Time) -> None:
+def test_the_dearest_request_can_always_be_made_once(clock: SteadyTime) -> None:
     account = Account(Limits(cost_s=1))
     account.take(limits.MAX_COST)
     clock.now_s += limits.MAX_COST
     account.take(limits.MAX_COST)
 
 
-def test_requests_under_way_are_counted(clock: Time) -> None:
+def test_requests_under_way_are_counted(clock: SteadyTime) -> None:
     account = Account(Limits(concurrent=2))
     account.begin(1)
     account.begin(1)
@@ -198,7 +192,7 @@ async def test_too_many_connections() -> None:
     assert counted("connections") == before + 1
 
 
-async def test_too_many_connections_a_second(clock: Time) -> None:
+async def test_too_many_connections_a_second(clock: SteadyTime) -> None:
     """Who opens and closes them without end is not even told so; later he is served again."""
     bounds, before = Limits(connections=2, cost_s=1), counted("connection-rate")
     async with serve(HttpApp([Route("GET", "/quick", _quick)]), Listen(port=0), limits=bounds) as port:

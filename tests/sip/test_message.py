@@ -299,7 +299,7 @@ def test_ipv6_in_via_is_one_address_in_every_spelling() -> None:
     ("parse", "text"),
     [
         (parse_via, "SIP/2.0/UDP 127.0.66.2:506Sz9hG4bK"),
-        (parse_address, "sip:a@b>"),
+        (parse_address, "<sip:a@b>x"),
         (parse_uri, "mailto:a@b"),
     ],
 )

@@ -1,5 +1,7 @@
+import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ import pytest
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.stage.events import COMMON_KINDS, Event, Kinds, NoteEvent
-from voice_dpki.stage.processes import ProcessError, Program, Running, TraceReader, pss_mb, require, stop_all
+from voice_dpki.stage.processes import ProcessError, Program, Running, TraceReader, memory_mb, require, stop_all
 
 READY = """
 import signal, sys, time
@@ -196,8 +198,11 @@ def test_a_program_is_sent_signals_until_it_has_ended(start: Start) -> None:
     program.send(signal.SIGTERM)
 
 
-def test_memory_of_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
-    assert pss_mb(tmp_path / "smaps_rollup") == 0.0
+def test_memory_of_a_process_that_is_gone_is_none() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert memory_mb(process.pid) == 0.0
+    assert min(memory_mb(os.getpid()), memory_mb(os.getpid(), "Anonymous")) > 1
 
 
 LISTENING = """

@@ -5,20 +5,14 @@ from typing import Any
 
 import pytest
 
+from tests.clocks import SteadyTime
 from voice_dpki.wire import seldom
 from voice_dpki.wire.seldom import SAY_AGAIN_S, Seldom
 
 
-class Time:
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
+def clock(monkeypatch: pytest.MonkeyPatch) -> SteadyTime:
+    time = SteadyTime()
     monkeypatch.setattr(seldom, "monotonic", time)
     return time
 
@@ -27,7 +21,9 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[Any, ...]]:
     return [(each.getMessage(), each.levelno, each.__dict__["fields"]) for each in caplog.records]
 
 
-def test_what_strangers_cause_is_logged_seldom_and_counted(clock: Time, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_strangers_cause_is_logged_seldom_and_counted(
+    clock: SteadyTime, caplog: pytest.LogCaptureFixture
+) -> None:
     said = Seldom(logging.getLogger("test"))
     with caplog.at_level(logging.INFO):
         for _ in range(5):
@@ -37,7 +33,9 @@ def test_what_strangers_cause_is_logged_seldom_and_counted(clock: Time, caplog: 
     assert lines(caplog) == [("asked", logging.INFO, {}), ("asked wrongly", logging.WARNING, {"unsaid": 4})]
 
 
-def test_errors_have_their_traceback_and_the_same_limit(clock: Time, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_have_their_traceback_and_the_same_limit(
+    clock: SteadyTime, caplog: pytest.LogCaptureFixture
+) -> None:
     said, error = Seldom(logging.getLogger("test")), KeyError("k")
     said.error("failed", error, method="GET")
     said.error("failed", error)

@@ -191,11 +191,11 @@ class Running:
 
     def pss_mb(self) -> float:
         """Return the proportional set size in MB of 10^6 bytes: its own memory and its share of shared memory."""
-        return pss_mb(Path(f"/proc/{self.pid}/smaps_rollup"))
+        return memory_mb(self.pid)
 
     def children_pss_mb(self) -> float:
         """Return the proportional set size of the program's children together, in MB of 10^6 bytes."""
-        return round(sum(pss_mb(Path(f"/proc/{child}/smaps_rollup")) for child in children(self.pid)), 1)
+        return round(sum(map(memory_mb, children(self.pid))), 1)
 
     def send(self, number: signal.Signals) -> None:
         """Send the program a signal, unless it has ended."""
@@ -270,11 +270,11 @@ def require(program: str, install: str) -> None:
         raise LocalError(f"{program} is not installed; install it: {install}")
 
 
-def pss_mb(rollup: Path) -> float:
-    """Return the PSS in a process's `smaps_rollup`, in MB of 10^6 bytes; 0 if the file is missing."""
+def memory_mb(pid: int, kind: str = "Pss") -> float:
+    """Return one sum of a process's `smaps_rollup` (proc(5)), in MB of 10^6 bytes; 0 if the process has ended."""
     try:
-        text = rollup.read_text(encoding="ascii")
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
         return 0.0
-    kib = next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), 0)
+    kib = next((int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{kind}:")), 0)
     return round(kib * 1024 / 1e6, 1)

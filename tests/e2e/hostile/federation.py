@@ -20,7 +20,7 @@ from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
 from voice_dpki.stage.events import Event, ResultEvent
 from voice_dpki.stage.network import write_config
-from voice_dpki.stage.processes import Program, Running
+from voice_dpki.stage.processes import Program, Running, memory_mb
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import build_certificate
 
@@ -92,7 +92,7 @@ class AttackedTestbed(Testbed):
         """Return each program's own memory. The store that it maps is not: it grows with the chain, on the disk."""
         memory: dict[str, float] = {}
         for actor, running in self.running.items():
-            own, *children = (_anonymous_mb(pid) for pid in running.pids)
+            own, *children = (memory_mb(pid, "Anonymous") for pid in running.pids)
             memory[actor] = own
             if actor.startswith("validator-"):
                 memory[actor.replace("validator-", "cometbft-")] = sum(children)
@@ -112,12 +112,6 @@ class AttackedTestbed(Testbed):
             not_after_s=now_s + 86_400,
             random=SystemRandom(),
         )
-
-
-def _anonymous_mb(pid: int) -> float:
-    """Return a process's memory that no file backs, in MB of 10^6 bytes."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024 / 1e6
 
 
 def _is_result(event: Event) -> bool:
