@@ -167,6 +167,7 @@ _INQUIRY: Mapping[InquiryCode, str] = {
     InquiryCode.UNPROVEN: "the answer about the certificate is not proved by the validators",
     InquiryCode.MALFORMED: "the answer about the certificate cannot be understood",
     InquiryCode.CLOCK: "our clock is wrong, so we cannot tell how old the ledger's answer is",
+    InquiryCode.NEWER_RULES: "the ledger follows newer rules than this release of ours can read",
     InquiryCode.FORK: "the validators contradict themselves, so that nothing of them can be believed",
 }
 

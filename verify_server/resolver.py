@@ -31,6 +31,7 @@ _SENTENCES = {
     InquiryCode.UNPROVEN: "this domain's inquiry node gave an answer that the ledger's validators do not prove",
     InquiryCode.FORK: "the ledger's validators contradict themselves, so nothing on it can be believed",
     InquiryCode.CLOCK: "this verifier's clock is wrong, so it cannot tell how old the ledger's answer is",
+    InquiryCode.NEWER_RULES: "the ledger follows newer rules than this verifier's release can read",
     InquiryCode.MALFORMED: "this domain's inquiry node gave an answer that cannot be understood",
 }
 

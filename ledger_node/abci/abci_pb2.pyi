@@ -423,16 +423,18 @@ class FinalizeBlock(_message.Message):
         proposer_address: bytes
         def __init__(self, transactions: _Optional[_Iterable[bytes]] = ..., decided_last_commit: _Optional[_Union[CommitInfo, _Mapping]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., hash: _Optional[bytes] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
     class Response(_message.Message):
-        __slots__ = ("events", "results", "validator_updates", "app_hash")
+        __slots__ = ("events", "results", "validator_updates", "consensus_parameter_updates", "app_hash")
         EVENTS_FIELD_NUMBER: _ClassVar[int]
         RESULTS_FIELD_NUMBER: _ClassVar[int]
         VALIDATOR_UPDATES_FIELD_NUMBER: _ClassVar[int]
+        CONSENSUS_PARAMETER_UPDATES_FIELD_NUMBER: _ClassVar[int]
         APP_HASH_FIELD_NUMBER: _ClassVar[int]
         events: _containers.RepeatedCompositeFieldContainer[Event]
         results: _containers.RepeatedCompositeFieldContainer[TransactionResult]
         validator_updates: _containers.RepeatedCompositeFieldContainer[ValidatorPower]
+        consensus_parameter_updates: ConsensusParameters
         app_hash: bytes
-        def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., results: _Optional[_Iterable[_Union[TransactionResult, _Mapping]]] = ..., validator_updates: _Optional[_Iterable[_Union[ValidatorPower, _Mapping]]] = ..., app_hash: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., results: _Optional[_Iterable[_Union[TransactionResult, _Mapping]]] = ..., validator_updates: _Optional[_Iterable[_Union[ValidatorPower, _Mapping]]] = ..., consensus_parameter_updates: _Optional[_Union[ConsensusParameters, _Mapping]] = ..., app_hash: _Optional[bytes] = ...) -> None: ...
     def __init__(self) -> None: ...
 
 class Commit(_message.Message):

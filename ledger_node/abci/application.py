@@ -2,18 +2,18 @@
 
 A block is executed once, when this node proposes it or judges another's proposal, and the outcome is kept until the
 block is decided. A transaction that is refused for its content keeps its place in the block, with its code, so that
-its sender learns the reason. A transaction without a valid signature of a member or owner, or for which the block
-has no room (codes below 100), enters no block.
+its sender learns the reason; from version 2 of the rules on it enters no block. A transaction without a valid
+signature of a member or owner, or for which the block has no room (codes below 100), never does.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from ledger_node.abci.abci_pb2 import (
     CheckTx,
     Commit,
+    ConsensusParameters,
     FinalizeBlock,
     Info,
     InitChain,
@@ -32,13 +32,25 @@ from ledger_node.order import misbehaviour
 from ledger_node.order.verifier import Verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.activation import rules_at, version_at
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
-from voice_dpki.ledger.state import LEAVES, OK, Block, Outcome, StateView, TxResult, apply, check, check_sender
+from voice_dpki.ledger.rules import Rules
+from voice_dpki.ledger.state import (
+    LEAVES,
+    OK,
+    Block,
+    Outcome,
+    StateView,
+    TxResult,
+    apply,
+    check,
+    check_sender,
+    compose,
+    may_enter,
+)
+from voice_dpki.ledger.view import Layered
 from voice_dpki.names import Height
-
-APP_VERSION = 1
-"""`version.app` in headers; it grows with every release in which the same block gives another state."""
 
 CODESPACE = "voice-dpki"
 MAX_PROPOSED = 500
@@ -54,7 +66,10 @@ MIN_PROPOSED_BYTES = 32 * 1024
 PROOF_TYPE = "voice-dpki/tree/v1"
 """Kind of the step in a query's proof: `voice_dpki.ledger.proof.Proof`."""
 
-_FIRST_CONTENT_CODE = 100
+RECHECKED = 20
+"""How many of the first transactions in line are judged anew after each block. Those that no block can take any
+more would otherwise stay in line until this node proposes."""
+
 _KEPT_EXECUTIONS = 4
 """Most proposals of one height whose outcome is kept; each further round brings another proposal."""
 
@@ -100,6 +115,7 @@ class Application:
         self._pool = Pool()
         self._executions: dict[Block, Outcome] = {}
         self._members_changed = True
+        self._rechecked = 0
         self._last_bytes = 0
         self._affordable_bytes = MIN_PROPOSED_BYTES
         self._decided: tuple[Block, Outcome] | None = None
@@ -123,7 +139,7 @@ class Application:
         height = self._ledger.height
         return Info.Response(
             data=CODESPACE,
-            app_version=APP_VERSION,
+            app_version=version_at(self._ledger.view, height + 1),
             last_block_height=height,
             last_block_app_hash=tree.root(self._ledger.view) if height else b"",
         )
@@ -152,14 +168,27 @@ class Application:
         return _checked(result)
 
     def _recheck(self, raw: bytes) -> CheckTx.Response:
-        """Keep a transaction unless its certificates are bad, or its sender has lost the right to make it."""
+        """Keep a transaction unless its certificates are bad, or a change of the state has made it impossible."""
+        self._rechecked += 1
         if self._verifier.has_refused(raw):
             return _checked(self.judge(check, raw))
-        result = self.judge(check_sender, raw) if self._members_changed else OK
-        if not _may_enter(result):
+        result = self._judge_again(raw)
+        if not may_enter(self._rules, result):
             return _checked(result)
         self._pool.keep(raw)
         return CheckTx.Response()
+
+    def _judge_again(self, raw: bytes) -> TxResult:
+        """Judge a transaction in the mempool by what may have changed since it came there."""
+        is_first = self._rechecked <= RECHECKED and not self._rules.admits_refused
+        if is_first and not self._verifier.is_waiting(raw):
+            return self.judge(check, raw)
+        return self.judge(check_sender, raw) if self._members_changed else OK
+
+    @property
+    def _rules(self) -> Rules:
+        """The rules of the next block; raises MissingRulesError."""
+        return rules_at(self._ledger.view, self._ledger.height + 1)
 
     def judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
         """Judge a transaction by one of `voice_dpki.ledger.state`'s checks, as if first in the next block."""
@@ -173,19 +202,16 @@ class Application:
         sound = [raw for raw in request.transactions if not self._verifier.has_refused(raw)]
         ready = [raw for raw in sound if not self._verifier.is_waiting(raw)] or sound[:1]
         block = _block(request, _affordable(ready, self._affordable_bytes))
-        outcome = self._execute(block)
-        kept = [may for may in zip(block.transactions, outcome.results, strict=True) if _may_enter(may[1])]
-        transactions = tuple(transaction for transaction, _ in kept)
-        proposed = replace(block, transactions=transactions)
-        self._remember(proposed, replace(outcome, results=tuple(result for _, result in kept)))
-        return PrepareProposal.Response(transactions=transactions)
+        proposed = compose(self._ledger.view, block)
+        self._remember(proposed.block, proposed.outcome)
+        return PrepareProposal.Response(transactions=proposed.block.transactions)
 
     def process_proposal(self, request: ProcessProposal.Request) -> ProcessProposal.Response:
-        """Reject a proposal that has too many transactions, or one that may not enter a block."""
+        """Reject a proposal that has too many transactions, or one that must not enter a block."""
         if len(request.transactions) > MAX_TRANSACTIONS:
             return ProcessProposal.Response(verdict=ProcessProposal.REJECT)
-        outcome = self._execute(_block(request, request.transactions))
-        accepted = all(_may_enter(result) for result in outcome.results)
+        block = _block(request, request.transactions)
+        accepted = all(may_enter(self._rules, result) for result in self._execute(block).results)
         return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
 
     def finalize_block(self, request: FinalizeBlock.Request) -> FinalizeBlock.Response:
@@ -204,6 +230,7 @@ class Application:
         return FinalizeBlock.Response(
             results=[_result(result) for result in outcome.results],
             validator_updates=validator_updates(outcome),
+            consensus_parameter_updates=self._new_version(block, outcome),
             app_hash=outcome.app_hash,
         )
 
@@ -216,6 +243,7 @@ class Application:
         self._pool.begin()
         self._ledger.commit(block, outcome)
         self._members_changed = outcome.members_changed
+        self._rechecked = 0
         self._on_progress(block.height)
         return Commit.Response()
 
@@ -246,6 +274,14 @@ class Application:
         affordable = self._last_bytes // 2 if last_round else 2 * size
         self._affordable_bytes = min(max(affordable, MIN_PROPOSED_BYTES), MAX_PROPOSED_BYTES)
         self._last_bytes = size
+
+    def _new_version(self, block: Block, outcome: Outcome) -> ConsensusParameters | None:
+        """Return the change of `version.app` if the block after this one follows other rules."""
+        before, after = self._ledger.view, Layered(self._ledger.view, outcome)
+        version = version_at(after, block.height + 1)
+        if version == version_at(before, block.height):
+            return None
+        return ConsensusParameters(version=ConsensusParameters.Version(app=version))
 
     def _execute(self, block: Block) -> Outcome:
         outcome = self._executions.get(block)
@@ -279,10 +315,6 @@ def _block(
 ) -> Block:
     misbehaving = tuple(misbehavior.validator.address for misbehavior in request.misbehavior)
     return Block(Height(request.height), request.time.seconds, tuple(transactions), misbehaving)
-
-
-def _may_enter(result: TxResult) -> bool:
-    return result.code == 0 or result.code >= _FIRST_CONTENT_CODE
 
 
 def _result(result: TxResult) -> TransactionResult:

@@ -26,10 +26,13 @@ from ledger_node.order.engine import MAX_WAITING
 from ledger_node.order.orderer import BusyError, UnavailableError
 from ledger_node.order.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.rules import MissingRulesError
 from voice_dpki.ledger.state import Outcome, TxResult, check, check_sender
+from voice_dpki.ledger.transactions import canonical
 from voice_dpki.names import Height
 from voice_dpki.shell.limits import TooManyError
 from voice_dpki.wire.tasks import first_of
@@ -61,14 +64,19 @@ class CometEngine:
         self._height = Height(0)
         self._headers: dict[int, SignedHeader] = {}
         self._news = asyncio.Event()
+        self._outdated = asyncio.Event()
+        """Set once the next block follows rules that this release lacks."""
 
     async def submit(self, raw: bytes) -> TxOutcome:
         """Order a transaction and return once its block is stored durably here; or refuse it without a block.
+
+        A signature in another form than its only one is brought into that form first.
 
         Raises BusyError when the backlog is full or CometBFT does not take the transaction, and TooManyError when
         its member has its share of the mempool. Raises UnavailableError when no block holds it within
         SUBMIT_TIMEOUT_S; a later block still may.
         """
+        raw = canonical(raw)
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
                 refused = await self._refusal(raw)
@@ -100,8 +108,10 @@ class CometEngine:
     async def run(self) -> None:
         """Run CometBFT and serve it until cancelled.
 
-        Raises LocalError when CometBFT, the application or the verifying process ends.
+        Raises LocalError when CometBFT, the application or the verifying process ends, and MissingRulesError before
+        the first block that this release cannot judge.
         """
+        self._check_rules()
         await self._peers.resolve()
         try:
             async with (
@@ -114,6 +124,7 @@ class CometEngine:
                     self._broadcaster.run(),
                     self._settle(),
                     self._peers.run(),
+                    self._fail_after(self._outdated.wait(), "this release is outdated"),
                     self._fail_after(failed.wait(), "the ledger application failed"),
                     self._fail_after(process.wait(), "CometBFT ended"),
                     self._fail_after(self._verifier.ended.wait(), "the process that verifies certificates ended"),
@@ -159,6 +170,14 @@ class CometEngine:
         """Note that CometBFT has the header at `height`; its block may not be committed yet."""
         self._height = height
         self._news.set()
+        try:
+            self._check_rules()
+        except MissingRulesError:
+            self._outdated.set()
+
+    def _check_rules(self) -> None:
+        """Raise MissingRulesError if this release lacks the rules of the block after the last committed one."""
+        rules_at(self._tail.view, self._tail.height + 1)
 
     async def _settle(self) -> None:
         """Store blocks as soon as CometBFT gives the headers that prove them."""
@@ -215,4 +234,5 @@ class CometEngine:
 
     async def _fail_after(self, end: Awaitable[object], what: str) -> None:
         await end
+        self._check_rules()
         raise LocalError(f"{what}; this node's log and {self._home.folder / LOG_FILE} say why")

@@ -21,6 +21,7 @@ from ledger_node.answer.requests import (
     guarded,
     parse_digest,
     parse_number,
+    rules_described,
     short,
 )
 from ledger_node.answer.submissions import Submissions
@@ -30,6 +31,7 @@ from ledger_node.order.orderer import Orderer
 from ledger_node.order.submission import Submission
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.activation import scheduled, version_at
 from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.names import KINDS_OF_NAMES
@@ -39,7 +41,7 @@ from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, json_response, problem
 from voice_dpki.shell.limits import MAX_COST
-from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
+from voice_dpki.shell.metrics import METRICS_ROUTE, Health, health_route
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
@@ -74,6 +76,7 @@ class Api:
         role: str,
         folder: Path,
         orderer: Orderer,
+        health: Callable[[], Health],
         feed: Feed,
         submission: Submission | None,
         tokens: Live[tuple[str, ...]],
@@ -85,6 +88,7 @@ class Api:
         self._name = name
         self._role = role
         self._folder = folder
+        self._health = health
         self._blocks = Blocks(chain, feed, orderer)
         self._submissions = Submissions(submission, tokens, tracer) if submission else None
         self._clock = clock
@@ -106,7 +110,7 @@ class Api:
             Route("GET", "/ledger/v1/search", guarded(self._find), cost=SEARCH_COST, waits=True),
             Route("GET", "/ledger/v1/node", guarded(self._node)),
             *self._blocks.routes(),
-            HEALTH_ROUTE,
+            health_route(self._health),
             METRICS_ROUTE,
             *(self._submissions.routes() if self._submissions else ()),
         ]
@@ -237,6 +241,7 @@ class Api:
     async def _node(self, _request: Request) -> Response:
         with self._chain.snapshot() as view:
             tip, height = view.tip_json, view.height
+            rules = rules_described(version_at(view, height + 1), scheduled(view, height + 1))
         header = parse_signed_header(tip).header if tip else None
         chain_id, now_s = self._chain.genesis.chain_id, self._clock.now_s()
-        return description(self._name, self._role, chain_id, height, header, now_s)
+        return description(self._name, self._role, chain_id, height, header, rules, now_s)

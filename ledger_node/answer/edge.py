@@ -19,7 +19,14 @@ import msgspec
 
 from ledger_node.answer.api import INQUIRIES
 from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
-from ledger_node.answer.requests import BadRequestError, changes_after, description, parse_digest, wait_s
+from ledger_node.answer.requests import (
+    BadRequestError,
+    changes_after,
+    description,
+    parse_digest,
+    rules_described,
+    wait_s,
+)
 from ledger_node.keep.store import parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.effects import Clock
@@ -264,7 +271,8 @@ class Edge:
     async def _node(self, _request: Request) -> Response:
         header = self._tip.header if self._tip else None
         height = header.height if header else 0
-        return description(self._name, "edge", self._chain_id, height, header, self._clock.now_s())
+        rules = rules_described(header.version_app if header else None, None)
+        return description(self._name, "edge", self._chain_id, height, header, rules, self._clock.now_s())
 
     async def _changes(self, request: Request) -> Response:
         """Wait here until the tip passes the height, and only then ask the other node for the changes."""

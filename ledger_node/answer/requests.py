@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import replace
+from importlib.metadata import version
 
 from ledger_node.answer.inquiry import NoBlockError
 from ledger_node.order.orderer import BusyError, UnavailableError
 from voice_dpki.errors import PeerError
 from voice_dpki.ledger.header import Header, format_time
+from voice_dpki.ledger.rules import VERSIONS
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, Request, Response, json_response, problem
 
@@ -54,8 +56,28 @@ def changes_after(request: Request) -> tuple[bytes, int]:
     return bytes.fromhex(root), height
 
 
-def description(name: str, role: str, chain_id: str, height: int, header: Header | None, now_s: float) -> Response:
-    """Answer with the node's name, role and height, and its newest header's AppHash, time and age in seconds."""
+def rules_described(present: int | None, coming: tuple[int, int] | None) -> dict[str, object]:
+    """Describe the versions of the ledger's rules: those that this release has, the present and the coming one.
+
+    `present` is None if it is not known. `coming` is a version with the height of its first block.
+    """
+    next_one = {"version": coming[0], "height": coming[1]} if coming else None
+    return {"versions": VERSIONS, "present": present, "next": next_one}
+
+
+def description(
+    name: str,
+    role: str,
+    chain_id: str,
+    height: int,
+    header: Header | None,
+    rules: dict[str, object],
+    now_s: float,
+) -> Response:
+    """Answer with the node's name, role and height, and its newest header's AppHash, time and age in seconds.
+
+    `software` is the release, and `rules` is what `rules_described` returns.
+    """
     said = {
         "name": name,
         "role": role,
@@ -64,6 +86,8 @@ def description(name: str, role: str, chain_id: str, height: int, header: Header
         "app_hash": header.app_hash.hex() if header else "",
         "time": format_time(header.time_ns) if header else None,
         "age_s": round(header.age_s(now_s), 3) if header else None,
+        "software": f"voice-dpki {version('voice-dpki')}",
+        "rules": rules,
     }
     return json_response(200, said)
 

@@ -29,6 +29,7 @@ from ledger_node.make import join as joining
 from ledger_node.order.engine import Engine
 from ledger_node.order.follower import Follower
 from ledger_node.order.orderer import Orderer
+from ledger_node.order.outdated import UntilOutdated
 from ledger_node.order.shares import Shares
 from ledger_node.order.submission import Submission
 from voice_dpki.effects import SystemClock
@@ -258,7 +259,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis) as chain:
-            orderer, feed = _orderer(path, config, chain), Feed(chain)
+            orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
             served = _served(path, config, _api(path, options, chain, orderer, feed, tracer).app())
             async with running(orderer.run(), feed.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
@@ -323,7 +324,7 @@ def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> Abstr
     return serve(app, config.listen, tls=tls, limits=config.limits)
 
 
-def _api(path: Path, options: _Options, chain: Chain, orderer: Orderer, feed: Feed, tracer: Tracer) -> Api:
+def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, feed: Feed, tracer: Tracer) -> Api:
     config = options.config
     return Api(
         chain,
@@ -331,6 +332,7 @@ def _api(path: Path, options: _Options, chain: Chain, orderer: Orderer, feed: Fe
         role="follower" if config.follow else "engine" if config.engine else "validator",
         folder=resolve(path, config.node.data_dir),
         orderer=orderer,
+        health=orderer.health,
         feed=feed,
         submission=_submission(path, config, chain, orderer),
         tokens=options.live(partial(_tokens, path)),

@@ -8,7 +8,7 @@ step or the next.
     leaves        key in the tree                           value of the leaf, CBOR
     certificates  H(CERT)                                   DER
     blocks        height, 8 bytes big-endian                CBOR: StoredBlock
-    meta          "format", "genesis"                       FORMAT, the genesis's fingerprint
+    meta          "format", "genesis"                       FORMAT or FORMAT_WITH_RULES, the genesis's fingerprint
                   "height"                                  the last block's height, 8 bytes; 0 at the genesis
                   "first"                                   the lowest block's, if a snapshot was restored; else 1
                   "tip"                                     the signed header that proves the state, JSON
@@ -27,6 +27,7 @@ import msgspec
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.activation import RULES_KEY
 from voice_dpki.ledger.evidence import parse_all, serialize_evidence
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import ADDRESS_BYTES, SignedHeader, ValidatorSet
@@ -37,6 +38,9 @@ from voice_dpki.names import CertDigest, Height
 from voice_dpki.shell.files import lock_file, make_folder
 
 FORMAT = b"voice-dpki ledger store 2"
+FORMAT_WITH_RULES = b"voice-dpki ledger store 3"
+"""From version 2 of the rules on, so that releases that know version 1 alone leave the store alone."""
+
 MAP_BYTES = 1 << 36
 """Address space reserved for the map, not memory or disk: about 130 million certificates at 500 bytes each."""
 
@@ -189,6 +193,8 @@ class _Writer:
             self.change(b"leaves", key, value)
         for digest, der in outcome.certificates.items():
             self.change(b"certificates", digest, der)
+        if RULES_KEY in outcome.leaves:
+            self.put(b"meta", b"format", FORMAT_WITH_RULES)
         if validators := outcome.leaves.get(VALIDATORS_KEY):
             for each in parse_validators(validators):
                 self.put_validators(each)
@@ -286,7 +292,7 @@ class Store:
         found = self.view.get(b"meta", b"format")
         if found is None:
             raise damaged(self._folder, "it does not say which format it has")
-        if found != FORMAT:
+        if found not in (FORMAT, FORMAT_WITH_RULES):
             raise StoreError(
                 f"{self._folder}: the store has another format than this version's, which is "
                 f'"{FORMAT.decode()}": {found[:64].decode(errors="replace")!a}. It is left as it is: go on with '

@@ -25,11 +25,13 @@ from ledger_node.order.orderer import BusyError
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.activation import version_at
 from voice_dpki.ledger.block import NextBlock, SignFunction
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
-from voice_dpki.ledger.state import TxResult, check
+from voice_dpki.ledger.state import Block, check, compose
+from voice_dpki.ledger.transactions import canonical
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
 
@@ -76,8 +78,10 @@ class Engine:
     async def submit(self, raw: bytes) -> TxOutcome:
         """Put a transaction into a block and return once that is stored durably; or refuse it without a block.
 
+        A signature in another form than its only one is brought into that form.
         Raises BusyError when too many transactions wait, while the clock is wrong, and when the engine stops.
         """
+        raw = canonical(raw)
         if problem := self._ledger_clock.problem():
             raise BusyError(f"no blocks are made: {problem}")
         with self._chain.snapshot() as view:
@@ -100,10 +104,10 @@ class Engine:
             while True:
                 await self._clock_is_right(batch)
                 transactions = tuple(raw for raw, _ in batch)
-                height, results = await self._chain.write(partial(self._make, transactions))
-                for (_, answer), result in zip(batch, results, strict=True):
+                outcomes = await self._chain.write(partial(self._make, transactions))
+                for (_, answer), outcome in zip(batch, outcomes, strict=True):
                     if not answer.done():
-                        answer.set_result(TxOutcome(result, height))
+                        answer.set_result(outcome)
                 batch = await self._next_batch()
         finally:
             self._ended = True
@@ -153,36 +157,45 @@ class Engine:
                 "would be a fork. Start the engine on the data folder of a node that holds this block"
             ) from None
 
-    def _make(self, transactions: Sequence[bytes]) -> tuple[Height, tuple[TxResult, ...]]:
-        """Make and store a block, together with an empty block that proves it if it changed the state.
+    def _make(self, transactions: Sequence[bytes]) -> list[TxOutcome]:
+        """Make and store a block of the transactions that may enter it, and return what came of each.
+
+        If the block changed the state, it is stored together with an empty block that proves it.
 
         First make empty blocks until the last one changes nothing and is stored. There can be hundreds of them when
         many certificates are due for removal on one day: each block removes at most 200 (`expiry.MAX_PRUNED`).
         """
         while self._replica.next_height > self._chain.height + 1:
             self._chain.store.commit(self._take_next(()))
-        step = self._take_next(transactions)
+        time_ns, height = self._time_ns(), self._replica.next_height
+        composed = compose(self._replica.state, Block(height, time_ns // 10**9, tuple(transactions)))
+        step = self._take_next(composed.block.transactions, time_ns)
         if not step.executed:
             step = step.then(self._take_next(()))
         self._chain.store.commit(step)
-        first = step.executed[0]
-        return first.block.height, first.outcome.results
+        return [TxOutcome(result, height if entered else None) for result, entered in composed.judged]
 
-    def _take_next(self, transactions: Sequence[bytes]) -> Step:
+    def _time_ns(self) -> int:
+        """Return the time for the next block."""
+        last, genesis = self._replica.last, self._chain.genesis
+        earliest = last.header.time_ns + 1 if last else genesis.time_ns
+        return max(int(self._ledger_clock.agreed_s() * 10**9), earliest)
+
+    def _take_next(self, transactions: Sequence[bytes], time_ns: int | None = None) -> Step:
         replica, genesis = self._replica, self._chain.genesis
         validators, next_validators = validator_sets(replica.state)
         check_power(validators, self._signers)
-        earliest = replica.last.header.time_ns + 1 if replica.last else genesis.time_ns
         following = NextBlock(
             chain_id=genesis.chain_id,
             previous=replica.last,
-            time_ns=max(int(self._ledger_clock.agreed_s() * 10**9), earliest),
+            time_ns=self._time_ns() if time_ns is None else time_ns,
             transactions=transactions,
             app_hash=replica.app_hash,
             last_results=replica.last_results,
             validators=validators,
             next_validators=next_validators,
             consensus_hash=genesis.consensus_hash(),
+            version_app=version_at(replica.state, replica.next_height),
         )
         self._ledger_clock.heard(following.time_ns / 1e9)
         return replica.take(SignedBlock(following.seal(self._signers), tuple(transactions)))

@@ -23,6 +23,7 @@ from ledger_node.order.orderer import MAX_OUTCOME_BYTES, BusyError, OutcomeForm,
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
 from voice_dpki.ledger.header import Header, ValidatorSet
@@ -91,7 +92,11 @@ class Follower:
         self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True, headers=UNPACKED)
 
     async def run(self) -> None:
-        """Follow until cancelled. Raises LocalError where going on would be wrong: a fork or a diverging state."""
+        """Follow until cancelled.
+
+        Raises LocalError where going on would be wrong: a fork, a diverging state, or rules that this release
+        lacks.
+        """
         try:
             await self._follow()
         finally:
@@ -175,6 +180,7 @@ class Follower:
         for block, following in zip_longest(blocks, blocks[1:]):
             if block.height != self._replica.next_height:
                 raise BlockError(f"block {block.height} came where {self._replica.next_height} was asked for")
+            rules_at(self._replica.state, block.height)
             validators, later = validator_sets(self._replica.state)
             try:
                 self._light.verify(block.signed_header, validators, self._clock.checked_s())

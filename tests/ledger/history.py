@@ -8,7 +8,8 @@ have.
 import base64
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,10 +21,20 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from voice_dpki.ledger import rules
+from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
-from voice_dpki.ledger.proposals import Change, RemoveMember, SetMember, SetStatus, encode_change, proposal_id
+from voice_dpki.ledger.proposals import (
+    BeginRules,
+    Change,
+    RemoveMember,
+    SetMember,
+    SetStatus,
+    encode_change,
+    proposal_id,
+)
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.ledger.transactions import (
@@ -42,7 +53,7 @@ from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 START_S = 1_790_000_000
-HOUR_S, WEEK_S = 3600, 7 * 86_400
+HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 7 * 86_400
 EMPTY_BLOCKS = 14
 """One a week: certificates expire and are pruned, proposals are forgotten."""
 
@@ -64,9 +75,14 @@ def make(federation: Any) -> Given:
     convicted = Validator(federation.genesis.member("Operator B").validators[0], 1).address
     lived = [_block(START_S + HOUR_S * number, transactions) for number, transactions in enumerate(blocks)]
     after = [_block(START_S + WEEK_S * number) for number in range(1, EMPTY_BLOCKS + 1)]
+    end_s = START_S + WEEK_S * (EMPTY_BLOCKS + 1)
+    newer = [
+        _block(end_s + DAY_S * number, transactions)
+        for number, transactions in enumerate(_versions(federation, end_s), 1)
+    ]
     return {
         "genesis": _text(federation.genesis_json),
-        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after],
+        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after, *newer],
     }
 
 
@@ -78,8 +94,24 @@ def _block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes)
     }
 
 
+@contextmanager
+def version_3() -> Iterator[None]:
+    """Know a third version of the rules, which is not that of any release: 2 without its rule on signatures."""
+    known = rules.BY_VERSION
+    known[3] = replace(rules.V2, version=3, one_signature=False)
+    try:
+        yield
+    finally:
+        del known[3]
+
+
 def replay(given: Given) -> list[list[Any]]:
     """Execute all blocks from the genesis on; returns what came of each."""
+    with version_3():
+        return _replay(given)
+
+
+def _replay(given: Given) -> list[list[Any]]:
     state = load_genesis(base64.b64decode(given["genesis"])).initial_state()
     found = []
     for height, form in enumerate(given["blocks"], 1):
@@ -209,8 +241,38 @@ def _votes(federation: Any) -> list[list[bytes]]:
     ]
 
 
-def _propose(federation: Any, change: Change) -> bytes:
-    body = Propose(federation.genesis.chain_id, "Operator A", START_S + 3 * WEEK_S, encode_change(change))
+def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
+    """Version 2 of the rules begins by a notice and version 3 by a proposal; what fails under each of them."""
+    until_s = begin_s + 2 * WEEK_S
+    told = _propose(federation, SetMember(notice(2, 1), None), until_s)
+    after = _propose(federation, BeginRules(3, 1), until_s)
+    again = _propose(federation, BeginRules(2, 1), until_s)
+    ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(3)]
+
+    def changes(der: bytes) -> list[bytes]:
+        first = federation.change(digest_of(der), "suspended", 0)
+        return [first, first, _varied(federation.change(digest_of(der), "valid", 1)), b"no transaction"]
+
+    return [
+        [told],
+        [_vote(federation, told, True)],
+        [],
+        [federation.submission(ders[0]), after, again, *changes(ders[0])],
+        [_vote(federation, after, True), _vote(federation, again, True)],
+        [federation.submission(ders[1]), *changes(ders[1])],
+        [],
+        [federation.submission(ders[2]), *changes(ders[2])],
+    ]
+
+
+def _varied(raw: bytes) -> bytes:
+    """Sign a transaction twice, as anybody can."""
+    transaction = Transaction.parse(raw)
+    return replace(transaction, endorsements=transaction.endorsements * 2).serialize()
+
+
+def _propose(federation: Any, change: Change, until_s: int = START_S + 3 * WEEK_S) -> bytes:
+    body = Propose(federation.genesis.chain_id, "Operator A", until_s, encode_change(change))
     return endorse(body, [federation.keys["Operator A"]])
 
 

@@ -66,6 +66,8 @@ def test_the_history_has_something_of_everything(expected: dict[str, Any]) -> No
         "already-voted",
         "unknown-proposal",
     }
+    varied = [results[-2][1] for _, results, *_ in expected["blocks"] if len(results) == 5]
+    assert varied == ["signature-form", "ok"], "version 2, then version 3"
     assert any(updates for *_, updates in expected["blocks"]), "a validator was removed"
     gone = [path for _, _, nodes, _ in expected["blocks"][-EMPTY_BLOCKS:] for path, node in nodes if node is None]
     assert len(gone) > 20, "what expired was pruned"

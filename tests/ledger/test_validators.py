@@ -7,6 +7,7 @@ import pytest
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import validators
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.rules import V1
 from voice_dpki.ledger.state import Block, MemoryState, apply
 from voice_dpki.names import Height
 
@@ -19,7 +20,7 @@ def sizes(state: Any) -> tuple[int, int]:
 def test_a_change_counts_from_the_block_after_the_next(federation: Any) -> None:
     state, new = federation.state(), bytes([7]) * 32
     assert validators.validator_sets(state) == (federation.genesis.validators,) * 2
-    draft = Draft(state)
+    draft = Draft(state, V1)
     validators.replace_keys(draft, frozenset(), frozenset({new}))
     assert sizes(draft) == (2, 3)
     assert validators.updates(state, draft) == ((new, 1),)
@@ -35,7 +36,7 @@ def test_a_change_counts_from_the_block_after_the_next(federation: Any) -> None:
 def test_a_key_that_goes_and_comes_in_one_block_is_no_change(federation: Any) -> None:
     state = federation.state()
     key = federation.genesis.validators.validators[0].public_key
-    draft = Draft(state)
+    draft = Draft(state, V1)
     validators.replace_keys(draft, frozenset({key}), frozenset())
     assert validators.updates(state, draft) == ((key, 0),)
     validators.replace_keys(draft, frozenset(), frozenset({key}))

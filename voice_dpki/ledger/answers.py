@@ -32,6 +32,7 @@ from voice_dpki.ledger.proof import (
     verify_prefix,
 )
 from voice_dpki.ledger.records import CertRecord, CertStatus
+from voice_dpki.ledger.rules import VERSIONS, needs
 from voice_dpki.ledger.standing import recorded_as, status_of
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.profile import digest_of
@@ -48,6 +49,8 @@ class InquiryCode(StrEnum):
     FORK = "fork"
     CLOCK = "clock"
     """Our clock contradicts the ledger's, so the age of an answer is unknown."""
+    NEWER_RULES = "newer-rules"
+    """The ledger follows rules that this release cannot read."""
 
 
 class InquiryError(PeerError):
@@ -214,7 +217,11 @@ class AnswerVerifier:
 
 def inquiry_error(error: LightError) -> InquiryError:
     """Convert the error of a header that cannot be trusted to the error of its inquiry."""
-    codes = {LightCode.FORK: InquiryCode.FORK, LightCode.FUTURE: InquiryCode.CLOCK}
+    codes = {
+        LightCode.FORK: InquiryCode.FORK,
+        LightCode.FUTURE: InquiryCode.CLOCK,
+        LightCode.NEWER_RULES: InquiryCode.NEWER_RULES,
+    }
     return InquiryError(codes.get(error.code, InquiryCode.UNPROVEN), f"the answer's header is not trusted: {error}")
 
 
@@ -288,7 +295,17 @@ def _resolution(
 
 def _record(given: str | None, proof_text: str, digest: CertDigest, header: Header) -> CertRecord | None:
     value = _value(given, proof_text, digest, header)
-    return None if value is None else CertRecord.parse(value)
+    return None if value is None else _parsed(CertRecord.parse, value, header)
+
+
+def _parsed(parse: Callable[[bytes], _T], value: bytes, header: Header) -> _T:
+    """Parse the value of a leaf; raises InquiryError where newer rules than this release's may be the reason."""
+    try:
+        return parse(value)
+    except MalformedError:
+        if header.version_app in VERSIONS:
+            raise
+        raise InquiryError(InquiryCode.NEWER_RULES, needs(header.version_app)) from None
 
 
 def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> bytes | None:
@@ -312,7 +329,7 @@ def _member(form: MemberForm | None, record: CertRecord | None, header: Header) 
     if form is None:
         raise MalformedError("the answer does not say whether the certificate's organisation is a member")
     value = _value(form.record, form.proof, member_key(record.organization), header)
-    return None if value is None else _parse_member(value)
+    return None if value is None else _parsed(_parse_member, value, header)
 
 
 class _Members:
@@ -342,7 +359,7 @@ def _below(
     proof = PrefixProof(Proof.parse(_base64(form.proof)).siblings, tuple(sorted(hashes.items())))
     below = frozenset(verify_prefix(header.app_hash, prefix, proof))
     records = {
-        CertDigest(key): CertRecord.parse(value)
+        CertDigest(key): _parsed(CertRecord.parse, value, header)
         for key, value in values.items()
         if key in below and CertRecord.is_one(value)
     }

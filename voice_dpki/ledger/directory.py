@@ -103,7 +103,7 @@ def drop_validators(draft: Draft, addresses: frozenset[bytes]) -> None:
     for member in members_of(draft):
         kept = tuple(key for key in member.validators if Validator(key, 1).address not in addresses)
         if kept != member.validators:
-            own = Draft(draft)
+            own = draft.nested()
             try:
                 install(own, replace(member, validators=kept, revision=member.revision + 1))
             except Refused:

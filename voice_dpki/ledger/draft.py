@@ -8,6 +8,7 @@ from voice_dpki.codec.cbor import Cbor
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.records import CertRecord
+from voice_dpki.ledger.rules import Rules
 from voice_dpki.ledger.view import Layered, StateView, value_hashes
 from voice_dpki.names import CertDigest, Height
 
@@ -62,10 +63,15 @@ class Draft(Layered):
 
     members_changed = False
 
-    def __init__(self, view: StateView) -> None:
+    def __init__(self, view: StateView, rules: Rules) -> None:
         super().__init__(view)
+        self.rules = rules
         self.recorded: int = view.recorded if isinstance(view, Draft) else 0
         """Certificates recorded in this block so far."""
+
+    def nested(self) -> "Draft":
+        """Return a draft on top of this one, which can be thrown away or taken over."""
+        return Draft(self, self.rules)
 
     def put(self, key: bytes, value: Cbor) -> None:
         """Set a leaf to the encoding of `value`; None removes it."""

@@ -1,22 +1,26 @@
 """Decisions of the operators: proposals, votes, and when changes take effect.
 
 A change needs the approval of more than two thirds of the operators, that is, of the members of kind operator that
-are not suspended. The proposer's approval is implied. A change of members takes effect with the first block after
+are not suspended. The proposer's approval is implied. An operator that approves another version of the rules says
+that its validators can execute it, so those that approve must also run more than two thirds of the validators.
+
+A change of members or rules takes effect with the first block after
 the ledger's delay, if the quorum still holds then and the change is still possible. The responses to a compromise
 (suspending a member, revoking or suspending certificates) take effect at once. A proposal is removed from the state
 after its deadline, or when it has taken effect if that is later. It cannot be submitted again, because its deadline
 is signed with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger import directory, owners, proposals, validators
+from voice_dpki.ledger import activation, directory, owners, proposals, validators
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.members import MEMBER_LEAF, Member
 from voice_dpki.ledger.parameters import parameters_of
 from voice_dpki.ledger.proposals import (
+    BeginRules,
     Change,
     Proposal,
     ProposalState,
@@ -29,6 +33,7 @@ from voice_dpki.ledger.proposals import (
 )
 from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.ledger.view import StateView
 
 _AT_ONCE = (SuspendMember, SetStatus)
 
@@ -41,6 +46,7 @@ DECISION_LEAVES = (
     MEMBER_LEAF,
     directory.DIRECTORY_LEAF,
     validators.VALIDATORS_LEAF,
+    activation.RULES_LEAF,
     owners.KEY_LEAF,
     CERTIFICATE_LEAF,
 )
@@ -92,7 +98,7 @@ def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
 
 def _executed(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
     """Make the change if its quorum still holds and it is still possible; return the proposal, done or failed."""
-    own = Draft(draft)
+    own = draft.nested()
     try:
         if not _has_quorum(draft, proposal):
             raise Refused(Refusal.QUORUM)
@@ -110,7 +116,17 @@ def _failed(proposal: Proposal, refusal: Refusal) -> Proposal:
 def _has_quorum(draft: Draft, proposal: Proposal) -> bool:
     """Return whether the approvals of the present operators make a quorum."""
     operators = directory.operators_of(draft)
-    return is_quorum(len(operators.intersection(proposal.approving)), len(operators))
+    approving = operators.intersection(proposal.approving)
+    if not is_quorum(len(approving), len(operators)):
+        return False
+    return not isinstance(parse_change(proposal.change), BeginRules) or is_quorum(*ready(draft, approving))
+
+
+def ready(view: StateView, approving: Collection[str]) -> tuple[int, int]:
+    """Return how much power the validators of the `approving` members have, and how much all have."""
+    powers = validators.powers(view)
+    theirs = {key for name in approving if (member := view.member(name)) for key in member.validators}
+    return sum(powers.get(key, 0) for key in theirs), sum(powers.values())
 
 
 def check_operator(member: Member) -> None:
@@ -125,7 +141,9 @@ def check_possible(draft: Draft, block: Block, data: bytes) -> None:
         change = parse_change(data)
     except MalformedError:
         raise Refused(Refusal.CHANGE) from None
-    _make(Draft(draft), block, change)
+    if _SINCE.get(type(change), 1) > draft.rules.version:
+        raise Refused(Refusal.CHANGE)
+    _make(draft.nested(), block, change)
 
 
 def _make(draft: Draft, block: Block, change: Change) -> None:
@@ -181,9 +199,17 @@ def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
         draft.put_record(digest, changed)
 
 
+def _begin_rules(draft: Draft, block: Block, change: BeginRules) -> None:
+    activation.schedule(draft, block, change.version, change.height)
+
+
 _MAKERS: dict[type, Callable[..., None]] = {
     SetMember: _set_member,
     RemoveMember: _remove_member,
     SuspendMember: _suspend_member,
     SetStatus: _set_status,
+    BeginRules: _begin_rules,
 }
+
+_SINCE = {BeginRules: 2}
+"""Versions of the rules from which on kinds of changes can be proposed; the others can since 1."""

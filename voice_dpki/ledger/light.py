@@ -31,6 +31,7 @@ from voice_dpki.ledger.header import (
     SignedHeader,
     ValidatorSet,
 )
+from voice_dpki.ledger.rules import is_readable, needs
 
 TRUSTING_PERIOD_S = 14 * 86_400
 """How long a trusted header can vouch for a later one; after that, keys of former validators may have leaked."""
@@ -50,6 +51,7 @@ class LightCode(StrEnum):
 
     WRONG_CHAIN = "wrong-chain"
     WRONG_FORM = "wrong-form"
+    NEWER_RULES = "newer-rules"
     WENT_BACK = "went-back"
     BEFORE_TRUST = "before-trust"
     TRUST_EXPIRED = "trust-expired"
@@ -388,6 +390,8 @@ def _check_form(signed: SignedHeader, chain_id: str) -> None:
         raise LightError(LightCode.WRONG_CHAIN, "the header is of another chain")
     if header.version_block != BLOCK_PROTOCOL:
         raise LightError(LightCode.WRONG_FORM, f"the block format is {header.version_block}, not {BLOCK_PROTOCOL}")
+    if not is_readable(header.version_app):
+        raise LightError(LightCode.NEWER_RULES, needs(header.version_app))
     if len(header.proposer_address) != ADDRESS_BYTES:
         raise LightError(LightCode.WRONG_FORM, "the header names no proposer")
     if commit.height != header.height or commit.block_id.hash != header.hash():

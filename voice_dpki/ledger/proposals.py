@@ -4,6 +4,7 @@
              / ["remove", organization]
              / ["suspend", organization]
              / ["status", [+ H(CERT)], "revoked" / "suspended", reason]
+             / ["rules", version, height]                                -- from version 2 of the rules on
 
     SHA-256("voice-dpki/proposal/v1" ‖ 00 ‖ id) -> ["proposal", by, change: bytes, until_s, state, why / null,
                                                     [* approving], [* rejecting], due height, due_s]
@@ -36,6 +37,10 @@ MAX_PROPOSALS = 256
 
 MAX_CERTIFICATES = 256
 """Certificates that one proposal revokes or suspends."""
+
+MAX_VERSION = 1 << 32
+MAX_HEIGHT = 10**12
+"""Versions of the rules, and first blocks of them, are below these."""
 
 _DOMAIN = b"voice-dpki/proposal/v1\0"
 
@@ -71,7 +76,18 @@ class SetStatus:
     reason: str
 
 
-Change: TypeAlias = SetMember | RemoveMember | SuspendMember | SetStatus
+@dataclass(frozen=True, slots=True)
+class BeginRules:
+    """Follow `version` of the rules from the block at `height` on, or from the next one if that is later.
+
+    The present version cancels one that is scheduled.
+    """
+
+    version: int
+    height: int
+
+
+Change: TypeAlias = SetMember | RemoveMember | SuspendMember | SetStatus | BeginRules
 
 
 class ProposalState(StrEnum):
@@ -95,6 +111,8 @@ def encode_change(change: Change) -> bytes:
             return cbor.encode(["suspend", organization])
         case SetStatus(digests, status, reason):
             return cbor.encode(["status", digests, str(status), reason])
+        case BeginRules(version, height):
+            return cbor.encode(["rules", version, height])
 
 
 def parse_change(data: bytes) -> Change:
@@ -108,6 +126,8 @@ def parse_change(data: bytes) -> Change:
             return SuspendMember(organization)
         case ["status", list(digests), "revoked" | "suspended" as status, str(reason)] if reason in REASONS:
             return SetStatus(_digests(digests), CertStatus(status), reason)
+        case ["rules", int(version), int(height)] if 0 < version < MAX_VERSION and 0 <= height < MAX_HEIGHT:
+            return BeginRules(version, height)
     raise MalformedError("change: none that the ledger knows")
 
 

@@ -27,15 +27,25 @@ def check_room(draft: Draft, count: int) -> None:
 
 def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
     """Add `count` new certificates to a member's usage; raises Refused if that exceeds a quota."""
+    _count(draft, organization, count, count, time_s)
+    draft.recorded += count
+
+
+def enter_other(draft: Draft, organization: str, time_s: int) -> None:
+    """Count a transaction without certificates as one certificate in the hour; raises Refused over the quota."""
+    _count(draft, organization, 0, 1, time_s)
+
+
+def _count(draft: Draft, organization: str, recorded: int, counted: int, time_s: int) -> None:
+    """Add `recorded` certificates to a member's total, and `counted` to its hour."""
     parameters, hour = parameters_of(draft), time_s // HOUR_S
     total, last_hour, recent = usage(draft, organization)
-    recent = count + (recent if last_hour == hour else 0)
+    recent = counted + (recent if last_hour == hour else 0)
     if recent > parameters.certificates_per_hour:
         raise Refused(Refusal.QUOTA_HOUR)
-    if total + count > parameters.certificates_per_member:
+    if total + recorded > parameters.certificates_per_member:
         raise Refused(Refusal.QUOTA_TOTAL)
-    draft.recorded += count
-    draft.put(_key(organization), ["usage", total + count, hour, recent])
+    draft.put(_key(organization), ["usage", total + recorded, hour, recent])
 
 
 def leave(draft: Draft, organization: str) -> None:

@@ -8,6 +8,9 @@ from enum import Enum
 
 from voice_dpki.errors import PeerError
 
+FIRST_CONTENT_CODE = 100
+"""The lowest code of a transaction that has a valid sender, and for which the block has room."""
+
 _ROLE = "by a key that the ledger holds for the member"
 
 
@@ -28,6 +31,11 @@ class Refusal(Enum):
     SIGNATURE = (8, "bad-signature", "The transaction's signature does not verify.")
     SUSPENDED = (9, "suspended-member", "The member in whose name the transaction is made is suspended.")
     OWNER = (10, "unknown-owner", "No certificate with this digest is recorded under the key that signs.")
+    FORM = (
+        12,
+        "signature-form",
+        "The transaction must have exactly one signature, and s of an ECDSA signature at most half of the order.",
+    )
     BLOCK_FULL = (11, "block-full", "The block holds as many new certificates as it may; a later one has room.")
 
     CERTIFICATE_TOO_LARGE = (100, "certificate-too-large", "The certificate has more than 8192 bytes.")
@@ -151,6 +159,11 @@ class Refusal(Enum):
     ENDORSING_KEY_TAKEN = (315, "endorsing-key-taken", "An endorsing key is in use by another organisation.")
     NO_VALIDATORS = (316, "no-validators", "The change would leave the ledger without validators or operators.")
     MEMBERS = (317, "too-many-members", "The ledger has as many members or validators as it may.")
+    RULES = (
+        319,
+        "rules-decided",
+        "The ledger follows this version of the rules or a later one, or a change of them is decided already.",
+    )
     QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:

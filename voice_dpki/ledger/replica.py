@@ -13,6 +13,7 @@ import msgspec
 
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.activation import version_at
 from voice_dpki.ledger.block import ExecTxResult, data_hash, results_hash
 from voice_dpki.ledger.draft import Block, Outcome
 from voice_dpki.ledger.evidence import (
@@ -159,8 +160,9 @@ class Replica:
     def take(self, block: SignedBlock) -> Step:
         """Execute the next block and return what the caller must store before the next call.
 
-        Raises BlockError if the block does not follow the last one, and DivergenceError if its header does not
-        commit to the state that this replica computed. In both cases the replica is unchanged.
+        Raises BlockError if the block does not follow the last one, DivergenceError if its header does not commit
+        to the state that this replica computed, and MissingRulesError if this release lacks its rules. In all cases
+        the replica is unchanged.
         """
         check_link(block, self.last)
         self._check_state(block.header)
@@ -175,6 +177,12 @@ class Replica:
         return Step(executed, block.signed_header)
 
     def _check_state(self, header: Header) -> None:
+        version = version_at(self.state, header.height)
+        if header.version_app != version:
+            raise DivergenceError(
+                f"block {header.height} names version {header.version_app} of the rules, and the state before it "
+                f"says {version}: this node's store is damaged, or its software is not that of the validators"
+            )
         results = results_hash(self.last_results)
         if header.app_hash != self.app_hash or header.last_results_hash != results:
             raise DivergenceError(

@@ -18,6 +18,9 @@ verified twice.
 
 _ES256_BYTES = 64
 
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Order of the group of P-256 (SEC 2, §2.4.2)."""
+
 
 def key_id_of(public_key_der: bytes) -> bytes:
     """Return a key's identifier: the SHA-256 of its DER SubjectPublicKeyInfo."""
@@ -27,6 +30,22 @@ def key_id_of(public_key_der: bytes) -> bytes:
 def signed_bytes(body_bytes: bytes) -> bytes:
     """Return the bytes that an endorsement of a body signs."""
     return SIGNATURE_DOMAIN + body_bytes
+
+
+def is_canonical(signature: bytes) -> bool:
+    """Return whether a signature is the only form of itself: anybody can make (r, n - s) of an ECDSA (r, s)."""
+    return len(signature) != _ES256_BYTES or 2 * _s(signature) <= _P256_ORDER
+
+
+def canonical_signature(signature: bytes) -> bytes:
+    """Return the form of a signature that `is_canonical`; no key is needed for it."""
+    if is_canonical(signature) or _s(signature) >= _P256_ORDER:
+        return signature
+    return signature[:32] + (_P256_ORDER - _s(signature)).to_bytes(32, "big")
+
+
+def _s(signature: bytes) -> int:
+    return int.from_bytes(signature[32:], "big")
 
 
 @lru_cache(_CACHED_VERDICTS)

@@ -6,16 +6,19 @@ judged by the state after the transactions before it in the same block.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from voice_dpki.ledger import directory, expiry, governance, quotas, validators
+from voice_dpki.ledger import activation, directory, expiry, governance, quotas, validators
+from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.draft import OK, Block, Draft, Outcome, TxResult
 from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.parameters import PARAMETERS_KEY, PARAMETERS_LEAF, Parameters
-from voice_dpki.ledger.refusals import Refusal, Refused
-from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, kind_of
+from voice_dpki.ledger.refusals import FIRST_CONTENT_CODE, Refusal, Refused
+from voice_dpki.ledger.rules import V1, Rules
+from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, check_one_signature, kind_of
 from voice_dpki.ledger.view import MemoryState, StateView
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
@@ -24,6 +27,7 @@ __all__ = [
     "LEAVES",
     "OK",
     "Block",
+    "Composed",
     "MemoryState",
     "Outcome",
     "StateView",
@@ -31,10 +35,18 @@ __all__ = [
     "apply",
     "check",
     "check_sender",
+    "compose",
     "found",
+    "may_enter",
 ]
 
-_WITHOUT_TRANSACTION = (PARAMETERS_LEAF, validators.VALIDATORS_LEAF, directory.DIRECTORY_LEAF, expiry.PRUNED_LEAF)
+_WITHOUT_TRANSACTION = (
+    PARAMETERS_LEAF,
+    validators.VALIDATORS_LEAF,
+    directory.DIRECTORY_LEAF,
+    expiry.PRUNED_LEAF,
+    activation.RULES_LEAF,
+)
 """The kinds of leaves that the genesis or the mere course of blocks writes."""
 
 LEAVES: tuple[Leaf[Any], ...] = tuple(
@@ -43,17 +55,49 @@ LEAVES: tuple[Leaf[Any], ...] = tuple(
 """All kinds of leaves."""
 
 
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A block that may be proposed, and what came of it.
+
+    `judged` has the result of each transaction that was to be in the block, and whether it is.
+    """
+
+    block: Block
+    outcome: Outcome
+    judged: tuple[tuple[TxResult, bool], ...]
+
+
 def apply(view: StateView, block: Block) -> Outcome:
-    """Execute a block, without side effects. A refused transaction changes nothing; its result says why."""
-    draft = Draft(view)
+    """Execute a block, without side effects. A refused transaction changes nothing; its result says why.
+
+    Raises MissingRulesError where this release lacks the version of the rules that the block follows.
+    """
+    draft = Draft(view, rules_at(view, block.height))
     _begin(draft, block)
     results = tuple(_result(draft, block, raw) for raw in block.transactions)
     return draft.outcome(results, validators.updates(view, draft))
 
 
+def compose(view: StateView, block: Block) -> Composed:
+    """Execute a block, and leave out the transactions that must not enter one; raises as `apply` does."""
+    rules, outcome = rules_at(view, block.height), apply(view, block)
+    judged = tuple(zip(block.transactions, outcome.results, strict=True))
+    entering = [(raw, result) for raw, result in judged if may_enter(rules, result)]
+    return Composed(
+        replace(block, transactions=tuple(raw for raw, _ in entering)),
+        replace(outcome, results=tuple(result for _, result in entering)),
+        tuple((result, may_enter(rules, result)) for result in outcome.results),
+    )
+
+
+def may_enter(rules: Rules, result: TxResult) -> bool:
+    """Return whether a transaction with this result may take a place in a block."""
+    return result.code == 0 or (rules.admits_refused and result.code >= FIRST_CONTENT_CODE)
+
+
 def check(view: StateView, height: Height, time_s: int, raw: bytes) -> TxResult:
     """Return the result that a transaction would have as the first in the block at `height`; changes nothing."""
-    return _result(Draft(view), Block(height, time_s, ()), raw)
+    return _result(Draft(view, rules_at(view, height)), Block(height, time_s, ()), raw)
 
 
 def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> TxResult:
@@ -62,9 +106,9 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
     The certificates are not verified, which would take a hundred times as long. For a transaction without
     certificates, the result is that of `check`. Changes nothing.
     """
-    draft = Draft(view)
+    draft = Draft(view, rules_at(view, height))
     try:
-        transaction = Transaction.parse(raw)
+        transaction = Transaction.parse(raw, draft.rules)
         certificates = certificates_in(transaction.body)
         if not certificates:
             _execute(draft, Block(height, time_s, ()), transaction)
@@ -80,7 +124,7 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
 
 def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Parameters, time_s: int) -> Outcome:
     """Compute the initial state for a genesis at `time_s`; the members are known to share nothing."""
-    draft = Draft(MemoryState(""))
+    draft = Draft(MemoryState(""), V1)
     draft.leaves[PARAMETERS_KEY] = parameters.serialize()
     directory.begin(draft, members)
     validators.begin(draft, validator_set)
@@ -93,14 +137,15 @@ def _begin(draft: Draft, block: Block) -> None:
     validators.advance(draft)
     if block.misbehaving:
         directory.drop_validators(draft, frozenset(block.misbehaving))
+    activation.begin(draft)
     governance.take_effect(draft, block)
     expiry.prune(draft, block.time_s)
 
 
 def _result(draft: Draft, block: Block, raw: bytes) -> TxResult:
-    own = Draft(draft)
+    own = draft.nested()
     try:
-        _execute(own, block, Transaction.parse(raw))
+        _execute(own, block, Transaction.parse(raw, own.rules))
     except Refused as refused:
         return _refusal(refused)
     draft.take_over(own)
@@ -114,11 +159,16 @@ def _refusal(refused: Refused) -> TxResult:
 
 def _execute(draft: Draft, block: Block, transaction: Transaction) -> None:
     sender = _authenticate(draft, transaction)
-    kind_of(transaction.body).execute(draft, block, sender, transaction)
+    body = transaction.body
+    if draft.rules.counts_all and not certificates_in(body):
+        quotas.enter_other(draft, body.by, block.time_s)
+    kind_of(body).execute(draft, block, sender, transaction)
 
 
 def _authenticate(draft: Draft, transaction: Transaction) -> Any:
     """Return who sends a transaction, which its handler takes; raises Refused, also if it is for another ledger."""
     if transaction.body.chain != draft.chain_id:
         raise Refused(Refusal.CHAIN)
+    if draft.rules.one_signature:
+        check_one_signature(transaction)
     return kind_of(transaction.body).sender.authenticate(draft, transaction)

@@ -12,7 +12,7 @@ operator votes once), so repeating a transaction, or signing its body again, cha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -39,7 +39,8 @@ from voice_dpki.ledger.owner_status import OWNER_STATUS, OwnerStatus
 from voice_dpki.ledger.propose import PROPOSE, Propose
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.renew import RENEW, Renew, renewal_bytes
-from voice_dpki.ledger.signatures import key_id_of, signed_bytes
+from voice_dpki.ledger.rules import NEWEST, Rules
+from voice_dpki.ledger.signatures import canonical_signature, is_canonical, key_id_of, signed_bytes
 from voice_dpki.ledger.status import STATUS, ChangeStatus
 from voice_dpki.ledger.submit import SUBMIT, Submit
 from voice_dpki.ledger.vote import VOTE, Vote
@@ -60,7 +61,9 @@ __all__ = [
     "Submit",
     "Transaction",
     "Vote",
+    "canonical",
     "certificates_in",
+    "check_one_signature",
     "endorse",
     "key_id_of",
     "kind_of",
@@ -93,9 +96,9 @@ class Transaction(SignedBody[Body]):
     """A transaction as received."""
 
     @classmethod
-    def parse(cls, raw: bytes) -> "Transaction":
+    def parse(cls, raw: bytes, rules: Rules = NEWEST) -> "Transaction":
         """Parse one transaction; raises Refused with TOO_LARGE, MALFORMED, VERSION or KIND."""
-        return _parse(raw)
+        return _parse(raw, rules.version)
 
     def serialize(self) -> bytes:
         """Encode the transaction."""
@@ -105,7 +108,7 @@ class Transaction(SignedBody[Body]):
 
 
 @lru_cache(_PARSED)
-def _parse(raw: bytes) -> Transaction:
+def _parse(raw: bytes, rules_version: int) -> Transaction:
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise Refused(Refusal.TOO_LARGE)
     try:
@@ -114,7 +117,7 @@ def _parse(raw: bytes) -> Transaction:
             raise Refused(Refusal.VERSION)
         body_bytes, endorsements = rest
         return Transaction(
-            _parse_body(typed(bytes, body_bytes)),
+            _parse_body(typed(bytes, body_bytes), rules_version),
             typed(bytes, body_bytes),
             tuple(_parse_endorsement(item) for item in list_of(endorsements, 1, MAX_SIGNATURES)),
         )
@@ -141,11 +144,34 @@ def endorse(body: Body, signers: Sequence[Signer]) -> bytes:
         raise LocalError("an endorsing key must be ECDSA on P-256")
     body_bytes = cbor.encode(_body_map(body))
     signed = signed_bytes(body_bytes)
-    endorsements = tuple(Endorsement(key_id_of(s.public_key_der), s.sign(signed)) for s in signers)
+    endorsements = tuple(
+        Endorsement(key_id_of(s.public_key_der), canonical_signature(s.sign(signed))) for s in signers
+    )
     raw = Transaction(body, body_bytes, endorsements).serialize()
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise LocalError(f"a transaction has at most {MAX_TRANSACTION_BYTES} bytes, and this one has {len(raw)}")
     return raw
+
+
+def check_one_signature(signed: SignedBody[Body]) -> None:
+    """Raise Refused unless there is one signature, in its only form: nobody else can then vary the transaction."""
+    (first, *others) = signed.endorsements
+    if others or not is_canonical(first.signature):
+        raise Refused(Refusal.FORM)
+
+
+def canonical(raw: bytes) -> bytes:
+    """Return a transaction with its signatures in their only form, for clients that do not know this rule.
+
+    What is no transaction is returned as it is.
+    """
+    try:
+        transaction = Transaction.parse(raw)
+    except Refused:
+        return raw
+    given = transaction.endorsements
+    signatures = tuple(Endorsement(each.key_id, canonical_signature(each.signature)) for each in given)
+    return raw if signatures == given else replace(transaction, endorsements=signatures).serialize()
 
 
 def _parse_endorsement(value: Cbor) -> Endorsement:
@@ -153,14 +179,14 @@ def _parse_endorsement(value: Cbor) -> Endorsement:
     return Endorsement(digest(key_id), signature(signed))
 
 
-def _parse_body(body_bytes: bytes) -> Body:
+def _parse_body(body_bytes: bytes, rules_version: int) -> Body:
     members: dict[str, Cbor] = typed(dict, cbor.decode(body_bytes, "transaction body"))
     if "kind" not in members:
         raise MalformedError("a transaction's body has no kind")
     name = text(members.pop("kind"))
-    if name not in _BY_NAME:
+    kind = _BY_NAME.get(name)
+    if kind is None or kind.since > rules_version:
         raise Refused(Refusal.KIND)
-    kind = _BY_NAME[name]
     parsers = {**_COMMON, **kind.members}
     if members.keys() != parsers.keys():
         raise MalformedError("a transaction's body lacks a member or has one too many")

@@ -53,6 +53,11 @@ def validator_keys(view: StateView) -> frozenset[bytes]:
     return frozenset(_read(view)[1])
 
 
+def powers(view: StateView) -> Mapping[bytes, int]:
+    """Return the power of each key in the later set."""
+    return _read(view)[1]
+
+
 def advance(draft: Draft) -> None:
     """Begin a block: the later set becomes the next one."""
     following, later = _read(draft)

@@ -20,7 +20,6 @@ from ledger_node.abci.abci_pb2 import (
     ValidatorPower,
 )
 from ledger_node.abci.application import (
-    APP_VERSION,
     MAX_PROPOSED_BYTES,
     MIN_PROPOSED_BYTES,
     PROOF_TYPE,
@@ -36,6 +35,7 @@ from voice_dpki.ledger.proof import Proof, verify_absence, verify_inclusion
 from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
+from voice_dpki.ledger.rules import NEWEST
 from voice_dpki.ledger.state import LEAVES, Block, apply
 from voice_dpki.ledger.transactions import KINDS
 from voice_dpki.names import Height
@@ -69,6 +69,11 @@ def test_chain_begins_with_the_genesis_state(federation: Any, node: Any) -> None
     request = InitChain.Request(chain_id=federation.genesis.chain_id, initial_height=1)
     with pytest.raises(LocalError, match="another genesis"):
         node.application.init_chain(request)
+    later = InitChain.Request(chain_id=federation.genesis.chain_id, initial_height=2)
+    for key in federation.validators.values():
+        later.validators.append(ValidatorPower(public_key=PublicKey(ed25519=key), power=1))
+    with pytest.raises(LocalError, match="another genesis"):
+        node.application.init_chain(later)
     for key in federation.validators.values():
         request.validators.append(ValidatorPower(public_key=PublicKey(ed25519=key), power=1))
     assert node.application.init_chain(request).app_hash == federation.genesis.outcome().app_hash
@@ -104,7 +109,8 @@ def test_a_proposal_is_executed_once(
         executed.append(block)
         return apply(view, block)
 
-    monkeypatch.setattr("ledger_node.abci.application.apply", counting)
+    for module in ("ledger_node.abci.application", "voice_dpki.ledger.state"):
+        monkeypatch.setattr(f"{module}.apply", counting)
     transactions = propose(node, [federation.submission(), federation.submission(key="Operator B"), b"garbage"])
     assert len(transactions) == 1
     assert judge(node, transactions) == ProcessProposal.ACCEPT
@@ -230,7 +236,7 @@ def test_queries_that_cannot_be_answered_get_a_code(node: Any, path: str, data: 
 
 
 def test_no_kind_of_transaction_waits_for_later_rules_than_those_of_this_program() -> None:
-    assert all(1 <= kind.since <= APP_VERSION for kind in KINDS)
+    assert all(1 <= kind.since <= NEWEST.version for kind in KINDS)
 
 
 def test_validators_follow_the_outcome(federation: Any) -> None:

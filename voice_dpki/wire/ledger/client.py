@@ -88,8 +88,23 @@ class Receipt:
     repeated: bool
 
 
+class NextRules(msgspec.Struct, frozen=True):
+    """A version of the rules that is decided, and the height of its first block."""
+
+    version: int
+    height: int
+
+
+class RulesInfo(msgspec.Struct, frozen=True):
+    """The versions of the ledger's rules that a node's release has, the present one and the next."""
+
+    versions: tuple[int, ...] = (1,)
+    present: int | None = 1
+    next: NextRules | None = None
+
+
 class NodeInfo(msgspec.Struct, frozen=True):
-    """A node's description of itself; none of it is proved."""
+    """A node's description of itself; none of it is proved. Releases with version 1 of the rules alone say less."""
 
     name: str
     role: str
@@ -98,6 +113,8 @@ class NodeInfo(msgspec.Struct, frozen=True):
     app_hash: str
     time: str | None
     age_s: float | None
+    software: str = ""
+    rules: RulesInfo = RulesInfo()
 
 
 class _ReceiptForm(msgspec.Struct):

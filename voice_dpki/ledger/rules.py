@@ -1,0 +1,74 @@
+"""The versions of the ledger's rules that this release can execute.
+
+A rule decides the AppHash or the code of a result. All rules of a block belong to one version, which its header
+names as `version.app`. `voice_dpki.ledger.activation` tells which version a block follows. A version that has ever
+been in force stays here, so that a ledger can be replayed from its genesis.
+
+The low 16 bits of a version count the versions. The bits above them say what a reader must know: they grow with the
+first version whose records or answers an older client would misread. A client may go on under a version that it
+does not know as long as they are no higher than READER.
+"""
+
+from dataclasses import dataclass
+
+from voice_dpki.errors import LocalError
+
+_READER_SHIFT = 16
+
+READER = 0
+"""The highest form of records and answers that this release reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One version of the rules: where versions differ."""
+
+    version: int
+    admits_refused: bool
+    """Whether a block may hold a transaction that has a valid sender and is refused for its content."""
+    one_signature: bool
+    """Whether a transaction has exactly one signature, and that is the only one its signer's key made: low s."""
+    counts_all: bool
+    """Whether a transaction without certificates counts as one certificate in its member's hour."""
+
+
+V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
+V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
+
+NEWEST = V2
+
+BY_VERSION = {rules.version: rules for rules in (V1, V2)}
+
+VERSIONS = tuple(sorted(BY_VERSION))
+"""All versions that this release can execute."""
+
+
+class MissingRulesError(LocalError):
+    """A block follows a version of the rules that this release lacks; the message says which, and what to do."""
+
+    def __init__(self, version: int, height: int) -> None:
+        known = ", ".join(map(str, VERSIONS))
+        super().__init__(
+            f"from block {height} on the ledger follows version {version} of its rules, and this release of "
+            f"voice-dpki has version {known} only: install a release that has version {version}"
+        )
+        self.version = version
+        self.height = height
+
+
+def rules_for(version: int, height: int) -> Rules:
+    """Return the rules of the block at `height`, which follows `version`; raises MissingRulesError."""
+    rules = BY_VERSION.get(version)
+    if rules is None:
+        raise MissingRulesError(version, height)
+    return rules
+
+
+def is_readable(version: int) -> bool:
+    """Return whether this release reads the records and answers of a ledger under `version` of its rules."""
+    return version >> _READER_SHIFT <= READER
+
+
+def needs(version: int) -> str:
+    """Return the sentence for a reader that meets what only a release with `version` of the rules reads."""
+    return f"this needs a release of voice-dpki that has version {version} of the ledger's rules"
