@@ -116,6 +116,7 @@ class Application:
         self._executions: dict[Block, Outcome] = {}
         self._members_changed = True
         self._rechecked = 0
+        self._next_rules: tuple[int, Rules] | None = None
         self._last_bytes = 0
         self._affordable_bytes = MIN_PROPOSED_BYTES
         self._decided: tuple[Block, Outcome] | None = None
@@ -188,7 +189,10 @@ class Application:
     @property
     def _rules(self) -> Rules:
         """The rules of the next block; raises MissingRulesError."""
-        return rules_at(self._ledger.view, self._ledger.height + 1)
+        height = self._ledger.height + 1
+        if self._next_rules is None or self._next_rules[0] != height:
+            self._next_rules = height, rules_at(self._ledger.view, height)
+        return self._next_rules[1]
 
     def judge(self, check: Callable[[StateView, Height, int, bytes], TxResult], raw: bytes) -> TxResult:
         """Judge a transaction by one of `voice_dpki.ledger.state`'s checks, as if first in the next block."""

@@ -115,7 +115,7 @@ class Kind(Generic[_BodyT, _ByT]):
     certificates: Callable[[_BodyT], tuple[bytes, ...]] = brings_no_certificates
     """Returns the certificates (DER) that a body asks to record."""
     leaves: tuple[Leaf[Any], ...] = ()
-    """The kinds of leaves that it writes."""
+    """The kinds of leaves that it writes, besides its member's usage."""
 
 
 _T = TypeVar("_T")
