@@ -189,7 +189,7 @@ async def test_peers_of_routes_and_who_authenticates_are_known(world: World) -> 
     asking = Stranger(element.address)
     world.stack.callback(asking.close)
     asking.send("REGISTER")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not asking.challenged:
             await asyncio.sleep(0.002)
             asking.collect()

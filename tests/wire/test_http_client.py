@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import cast
 
 import pytest
@@ -26,7 +26,7 @@ from voice_dpki.wire.http_client import (
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-def client_of(port: int, path: str = "", timeout_s: float = 2.0) -> HttpClient:
+def client_of(port: int, path: str = "", timeout_s: float = 60.0) -> HttpClient:
     url = f"http://127.0.0.1:{port}{path}"
     return HttpClient(url, timeout_s=timeout_s, max_answer_bytes=1000, headers={"X-Always": "yes"})
 
@@ -58,9 +58,8 @@ async def listening(serve_one: Serve) -> AsyncIterator[int]:
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.append(cast("asyncio.Task[None]", asyncio.current_task()))
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             await serve_one(reader, writer)
-        writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
 

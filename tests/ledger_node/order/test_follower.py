@@ -376,7 +376,7 @@ async def test_the_commands_read_a_verdict_within_the_same_bounds(
     monkeypatch.setattr("ledger_node.command.sending.TIMEOUT_S", 0.3 if drop else 30.0)
     answer = HEAD if drop else HEAD + b" " * 2 * MAX_OUTCOME_BYTES
     async with following(network, tmp_path, answer, drop) as follower:
-        async with Sender(str(follower._http.base_url)) as sender, asyncio.timeout(15):
+        async with Sender(str(follower._http.base_url)) as sender, asyncio.timeout(60):
             with pytest.raises(PeerError, match="more than was asked for" if not drop else "TimeoutError"):
                 await sender.verdict(b"transaction")
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -57,6 +58,7 @@ class Peer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[Request | Response, tuple[str, int]]] = asyncio.Queue()
         self.transport: asyncio.DatagramTransport | None = None
+        self._taken: set[tuple[str, str]] = set()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.received.put_nowait((parse_message(data), addr))
@@ -67,12 +69,18 @@ class Peer(asyncio.DatagramProtocol):
         return Hop("udp", *self.transport.get_extra_info("sockname"))
 
     async def request(self, method: str) -> Request:
-        """The next request of `method`; others are left out."""
+        """The next request of `method`; others are left out, and repetitions of those that were given before.
+
+        An ACK of the same 2xx counts each time.
+        """
         async with asyncio.timeout(TIMEOUT_S):
             while True:
                 message, self.address = await self.received.get()
                 if isinstance(message, Request) and message.method == method:
-                    return message
+                    transaction = method, header_values(message, "Via")[0]
+                    if method == "ACK" or transaction not in self._taken:
+                        self._taken.add(transaction)
+                        return message
 
     async def response(self, status: int) -> Response:
         """The next response with `status`; other messages are left out."""
@@ -446,19 +454,24 @@ async def test_a_missed_refresh_is_made_up_for(make: Make, peer: Peer, failure: 
     for _ in range(1 if failure == "silence" else 3):  # the refresh and the tries after it come to nothing
         register = await peer.request("REGISTER")
         if failure == "silence":
-            while register.headers["CSeq"] == (again := await peer.request("REGISTER")).headers["CSeq"]:
-                register = again
-            register = again
+            register = await peer.request("REGISTER")
         if failure.isdigit():
             peer.answer(register, int(failure))
         elif failure != "silence":
             peer.answer(register, 200, ("Contact", "<sip:other@127.0.0.9>"))
         call_ids.add(register.headers["Call-ID"])
-    register = await peer.request("REGISTER")
-    peer.answer(register, 200, ("Contact", contact))
-    assert call_ids == {register.headers["Call-ID"]}
-    assert agent._registration._failures > 0
+    await until(lambda: agent._registration._failures > 0)
+
+    async def accept_all() -> None:  # a busy machine answers the first when it has been given up
+        while True:
+            register = await peer.request("REGISTER")
+            peer.answer(register, 200, ("Contact", contact))
+            call_ids.add(register.headers["Call-ID"])
+
+    accepting = asyncio.create_task(accept_all())
     await until(lambda: agent._registration._failures == 0)
+    accepting.cancel()
+    assert len(call_ids) == 1
 
 
 async def test_retry_after_is_obeyed(make: Make, peer: Peer) -> None:
@@ -497,13 +510,13 @@ async def test_a_lost_connection_is_registered_over_again(make: Make) -> None:
     seen: asyncio.Queue[Request] = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        register = parse_message(await reader.readuntil(b"\r\n\r\n"))
-        assert isinstance(register, Request)
-        seen.put_nowait(register)
-        contact = ("Contact", header_values(register, "Contact")[0])
-        writer.write(encode(make_response(register, 200, to_tag="r", headers=[contact])))
-        await writer.drain()
-        writer.close()
+        with closing(writer):
+            register = parse_message(await reader.readuntil(b"\r\n\r\n"))
+            assert isinstance(register, Request)
+            seen.put_nowait(register)
+            contact = ("Contact", header_values(register, "Contact")[0])
+            writer.write(encode(make_response(register, 200, to_tag="r", headers=[contact])))
+            await writer.drain()
 
     server = await asyncio.start_server(serve, HOST, 0)
     async with server:
@@ -600,15 +613,15 @@ async def test_a_connection_is_kept_open_as_often_as_the_registrar_says(make: Ma
     pings: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        register = parse_message(await reader.readuntil(b"\r\n\r\n"))
-        assert isinstance(register, Request)
-        headers = [("Contact", header_values(register, "Contact")[0]), ("Flow-Timer", "1")]
-        writer.write(encode(make_response(register, 200, to_tag="r", headers=headers)))
-        for _ in range(2):
-            pings.put_nowait(await reader.readexactly(4))
-            writer.write(b"\r\n")
-        await reader.read()
-        writer.close()
+        with closing(writer):  # also where the test ends first
+            register = parse_message(await reader.readuntil(b"\r\n\r\n"))
+            assert isinstance(register, Request)
+            headers = [("Contact", header_values(register, "Contact")[0]), ("Flow-Timer", "1")]
+            writer.write(encode(make_response(register, 200, to_tag="r", headers=headers)))
+            for _ in range(2):
+                pings.put_nowait(await reader.readexactly(4))
+                writer.write(b"\r\n")
+            await reader.read()
 
     server = await asyncio.start_server(serve, HOST, 0)
     async with server:
