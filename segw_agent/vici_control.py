@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +113,7 @@ class ViciControl:
                 self._call(lambda session: self._hear(session, loop, stop, heard))
                 silent = False
             except LocalError as error:
-                if not silent:
+                if not silent and not stop.is_set():
                     log.warning("charon cannot be listened to", extra={"fields": {"reason": str(error)}})
                 silent = True
             loop.call_soon_threadsafe(self._tried.set)
@@ -120,20 +121,26 @@ class ViciControl:
 
     def _hear(self, session: Any, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
         new = True
-        for _, message in session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S):
-            if stop.is_set():
-                return
-            if new:  # the events are registered by now, so an SA that changes after the listing is not missed
-                loop.call_soon_threadsafe(heard.reconcile, self._list())
-                loop.call_soon_threadsafe(self._tried.set)
-                new = False
-            for sa in (message or {}).values():
-                if isinstance(sa, dict) and "old" in sa:
-                    (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
-                    log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
-                    loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
-                elif isinstance(sa, dict) and "up" not in message:
-                    loop.call_soon_threadsafe(heard.remove, _named(sa)[0])
+        # Its end uses the connection, and may fail: closed here, it does so where errors are handled.
+        with closing(session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S)) as events:
+            for _, message in events:
+                if stop.is_set():
+                    return
+                if new:  # the events are registered by now, so an SA that changes after the listing is not missed
+                    loop.call_soon_threadsafe(heard.reconcile, self._list())
+                    loop.call_soon_threadsafe(self._tried.set)
+                    new = False
+                _report(message or {}, loop, heard)
+
+
+def _report(message: Mapping[str, Any], loop: asyncio.AbstractEventLoop, heard: SaEvents) -> None:
+    for sa in message.values():
+        if isinstance(sa, dict) and "old" in sa:
+            (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
+            log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
+            loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
+        elif isinstance(sa, dict) and "up" not in message:
+            loop.call_soon_threadsafe(heard.remove, _named(sa)[0])
 
 
 def _named(sa: dict[str, Any]) -> tuple[SaName, int]:

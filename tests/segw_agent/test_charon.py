@@ -197,6 +197,33 @@ async def test_no_charon_to_tell(tmp_path: pathlib.Path) -> None:
         await ViciControl(tmp_path / "nothing").standing()
 
 
+def confirm_events_and_go(server: socket.socket) -> None:
+    """Play a charon that confirms two registrations of events, and is gone when its SAs are listed."""
+    with server, server.accept()[0] as heard:
+        for _ in range(2):
+            heard.recv(int.from_bytes(heard.recv(4, socket.MSG_WAITALL), "big"), socket.MSG_WAITALL)
+            heard.sendall(b"\0\0\0\1\5")
+        server.accept()[0].close()
+
+
+async def test_charon_that_goes_while_its_events_are_heard(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left to undo on its connection fails, too, and is no error beside the log."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "vici"))
+    server.listen()
+    playing = asyncio.create_task(asyncio.to_thread(confirm_events_and_go, server))
+    control = ViciControl(tmp_path / "vici")
+    following = asyncio.create_task(control.follow(Heard()))
+    async with asyncio.timeout(60):
+        await control.listening()
+        await playing
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert caplog.text.count("charon cannot be listened to") == 1
+
+
 def test_strongswan_device_that_nobody_recorded(charon: StartCharon, tmp_path: pathlib.Path) -> None:
     device = charon()
     with started(tmp_path, device.peer, "gateway") as testbed:
