@@ -18,7 +18,7 @@ from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.atis import SIGNING_PATH
+from voice_dpki.stir.forms import SIGNING_PATH
 from voice_dpki.stir.sign import SigningRefused
 
 HELP = f"""\
@@ -30,7 +30,8 @@ A proxy asks with POST {SIGNING_PATH}, as ATIS-1000082 describes:
     -d '{{"signingRequest": {{"attest": "A", "orig": {{"tn": "493023125001"}}, "dest": {{"tn": ["442079460001"]}},
          "iat": '$(date +%s)', "origid": "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"}}}}'
 
-and puts the answer's "identity" into the INVITE as its Identity header. "keyMgmt": ["mikey AQ..."], the values of
+and puts the answer's "identity" into the INVITE as its Identity header. A request in the form of 3GPP TS 24.229
+Annex V ("ppt": "shaken") is answered with "identityHeader". "keyMgmt": ["mikey AQ..."], the values of
 a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
 base64url, the whole SDP. GET /metrics and GET /healthz are there for operations.
 

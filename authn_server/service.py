@@ -1,4 +1,4 @@
-"""The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1, ATIS-1000082)."""
+"""The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1)."""
 
 from time import perf_counter
 
@@ -6,7 +6,8 @@ from authn_server.standing import Standing
 from voice_dpki.effects import Clock
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.trace import Tracer, ms_since
-from voice_dpki.stir import atis
+from voice_dpki.stir.faults import error_of_refusal
+from voice_dpki.stir.forms import read_signing
 from voice_dpki.stir.sign import Credential, SigningRefused, sign_call
 
 
@@ -23,17 +24,17 @@ class AuthnService:
         self._tracer = tracer
 
     async def sign(self, body: bytes) -> bytes:
-        """Answer the body of a signing request; raises atis.RequestError."""
+        """Answer the body of a signing request; raises RequestError."""
         began_s = perf_counter()
-        request = atis.parse_signing_request(body)
+        asked = read_signing(body)
         try:
             await self._standing.check()
-            identity = sign_call(request, self._credential, self._clock.now_s(), self._max_iat_skew_s)
+            identity = sign_call(asked.what, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
-            raise atis.error_of_refusal(refusal) from None
-        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=request.attest)
-        return atis.signing_response(identity)
+            raise asked.refused(error_of_refusal(refusal)) from None
+        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=asked.what.attest)
+        return asked.answer(identity)
 
     def health(self) -> Health:
         """Return whether calls can be signed now, and if not, why."""

@@ -37,8 +37,8 @@ from sip_testbed.provision import CALLEE, FEDERATION, LedgerKind, Operator
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
-from voice_dpki.stir.atis import VERIFICATION_PATH
 from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.forms import VERIFICATION_PATH
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import Credential, make_credential, sign_call
 from voice_dpki.wire.http_client import HttpClient

@@ -26,7 +26,7 @@ from voice_dpki.sip.location import Binding, ExpiryBounds, Location, target_of
 from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.uas import check_method, check_require
-from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
+from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.stir.tn import canonical_tn
 
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS")

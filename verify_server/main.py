@@ -12,7 +12,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.atis import VERIFICATION_PATH
+from voice_dpki.stir.forms import VERIFICATION_PATH
 
 HELP = f"""\
 Verifies calls (STIR/SHAKEN): the signer's certificate must be valid on the ledger, with authority over the number.
@@ -24,6 +24,7 @@ A proxy asks with POST {VERIFICATION_PATH}, as ATIS-1000082 describes:
          "to": {{"tn": ["442079460001"]}}, "time": '$(date +%s)', "identity": "eyJ...;info=<https://...>"}}}}'
 
 and gets a verstat and, where a step failed, that step with a reason code (403, 436, 437, 438) and a sentence.
+A request in the form of 3GPP TS 24.229 Annex V has "identityHeader", and is answered with "verstatValue".
 "keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed, and
 "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and

@@ -1,4 +1,4 @@
-"""The verification service: a verification request in, a verdict out (RFC 8224 §6.2, ATIS-1000082)."""
+"""The verification service: a verification request in, a verdict out (RFC 8224 §6.2)."""
 
 import logging
 from time import perf_counter
@@ -9,9 +9,9 @@ from voice_dpki.effects import Clock
 from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
-from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy, examine
+from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall, verdict_of
 from voice_dpki.stir.verify import judge
@@ -52,17 +52,20 @@ class VerifyService:
         """The log of calls that failed at each step: any domain can send as many as it likes."""
 
     async def verify(self, body: bytes) -> bytes:
-        """Answer the body of a verification request; raises atis.RequestError."""
+        """Answer the body of a verification request; raises RequestError."""
         began_s = perf_counter()
-        verdict = await self._verdict(atis.parse_verification_request(body))
+        asked = read_verification(body)
+        verdicts = await self._verdicts(asked.what)
+        verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
         if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
         self._tell(verdict, ms_since(began_s))
-        return atis.verification_response(verdict)
+        return asked.answer(verdicts)
 
-    async def _verdict(self, call: Call) -> Verdict:
-        return overall([await self._verdict_on(identity, call) for identity in call.identities])
+    async def _verdicts(self, call: Call) -> list[Verdict]:
+        """Return the verdict on each Identity of the call, in their order."""
+        return [await self._verdict_on(identity, call) for identity in call.identities]
 
     async def _verdict_on(self, identity: str, call: Call) -> Verdict:
         try:

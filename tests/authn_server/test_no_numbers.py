@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,19 @@ def bodies(request: Callable[..., dict[str, Any]]) -> Iterator[bytes]:
     yield json.dumps(request(orig={"tn": NUMBER[:15]})).encode()
     for changes in ({"iat": 0}, {"iat": int(NUMBER)}, {"origid": NUMBER}, {"attest": NUMBER}):
         yield json.dumps(request(dest={"tn": [NUMBER]}, **changes)).encode()
-    for members in bent_members(request()["signingRequest"]):
+    yield json.dumps(request(ppt="shaken", orig={"tn": NUMBER[:15]})).encode()
+    sample = request()["signingRequest"]
+    for members in (*bent_members(sample), *bent_members({**sample, "ppt": "shaken"})):
         yield json.dumps({"signingRequest": members}).encode()
     yield from spoiled(json.dumps(request()).encode())
+
+
+def fault(answer: dict[str, Any]) -> str:
+    """What was wrong, in either form."""
+    if "error" in answer:
+        return re.split("[.:]", answer["error"])[0]
+    (error,) = answer["requestError"].values()
+    return str(error["messageId"])
 
 
 async def test_every_refusal(
@@ -49,10 +60,14 @@ async def test_every_refusal(
         for body, answer in await asked(client, PATH, bodies(signing_request)):
             assert NUMBER[:15].encode() not in answer.body, (body, answer.body)
             if answer.status != 200:
-                (error,) = json.loads(answer.body)["requestError"].values()
-                refused.add(error["messageId"])
+                refused.add(fault(json.loads(answer.body)))
         await client.aclose()
     tracer.close()
     assert {"POL4030", "POL4031", "SVC4001", "SVC4005", "SVC4006"} <= refused
+    assert {
+        "Missing mandatory parameter",
+        "Invalid parameter value",
+        "There is no signature for this call",
+    } <= refused
     assert NUMBER[:15] not in logged(caplog.records)
     assert NUMBER[:15] not in (tmp_path / "trace").read_text()

@@ -136,6 +136,20 @@ def test_a_number_of_somebody_else_is_not_signed_for(server: Server, signing_req
     assert server.last_note().data["ok"] is False
 
 
+def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
+    answer = server.client.post(PATH, json=signing_request(ppt="shaken", requestId="12378"))
+    assert answer.status_code == 200
+    signed = answer.json()["signingResponse"]
+    assert set(signed) == {"identityHeader", "requestId"}
+    assert (IdentityHeader.parse(signed["identityHeader"]).ppt, signed["requestId"]) == ("shaken", "12378")
+    answer = server.client.post(PATH, json=signing_request(ppt="shaken", orig={"tn": "442079460001"}))
+    assert answer.status_code == 403
+    assert answer.json()["error"].startswith("There is no signature for this call: the originating number is not")
+    answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "493023125009"}))
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+    assert "PASSporTs of type shaken alone are signed here, and not div" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("offset_s", [-DEFAULT_MAX_SKEW_S - 60, DEFAULT_MAX_SKEW_S + 60])
 def test_a_call_that_is_not_of_now_is_not_signed(
     server: Server, signing_request: MakeRequest, offset_s: float

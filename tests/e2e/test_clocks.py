@@ -19,7 +19,7 @@ from sip_testbed.report import Report
 from sip_testbed.scenarios import DEFAULT, SCENARIOS
 from tests.clocks import FakeTime, by_step, health, said, until
 from voice_dpki.stage.processes import Running
-from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
+from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
 
 pytestmark = pytest.mark.peer("faketime")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from sip_testbed.provision import CALLEE, CALLER, LedgerKind
-from voice_dpki.stir.atis import SIGNING_PATH, VERIFICATION_PATH
+from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
 
 from .hostile.bystanders import Address, Figures, Untold, ask, every, options, signing_request, verification_request
 from .hostile.federation import HTTP, SIP, AttackedTestbed, connections_of, lost

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir import atis
-from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.faults import RequestError, error_of_refusal, error_of_status
+from voice_dpki.stir.forms import check_headers
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.members import decode
 from voice_dpki.stir.passport import Destinations, key_mgmt_digests
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat, verdict_of
@@ -42,33 +44,41 @@ def verification(**changes):
     return msgspec.json.encode({"verificationRequest": {**VERIFICATION, **changes}})
 
 
+def read_signing(body):
+    return atis.parse_signing_request(decode(body))
+
+
+def read_verification(body):
+    return atis.parse_verification_request(decode(body))
+
+
 def test_parses_a_signing_request():
     expected = SigningRequest("A", Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, UUID)
-    assert atis.parse_signing_request(signing()) == expected
-    assert atis.parse_signing_request(signing(later={"x": 1})) == expected
+    assert read_signing(signing()) == expected
+    assert read_signing(signing(later={"x": 1})) == expected
 
 
 def test_parses_a_verification_request():
     expected = Call(Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, ("e30.e30.c2ln",))
-    assert atis.parse_verification_request(verification()) == expected
+    assert read_verification(verification()) == expected
 
 
 def test_key_mgmt_that_is_not_told_differs_from_none_at_all():
-    assert atis.parse_verification_request(verification()).key_mgmt is None
-    assert atis.parse_verification_request(verification(keyMgmt=[])).key_mgmt == ()
-    assert atis.parse_signing_request(signing(keyMgmt=["mikey AQ"])).key_mgmt == ("mikey AQ",)
+    assert read_verification(verification()).key_mgmt is None
+    assert read_verification(verification(keyMgmt=[])).key_mgmt == ()
+    assert read_signing(signing(keyMgmt=["mikey AQ"])).key_mgmt == ("mikey AQ",)
 
 
 def test_the_digest_of_the_session_description():
     member = {"alg": "sha-256", "dig": "A" * 43}
-    assert atis.parse_verification_request(verification()).sdp is None
-    assert atis.parse_verification_request(verification(sdp=member)).sdp == bytes(32)
-    assert atis.parse_signing_request(signing()).sdp is None
-    assert atis.parse_signing_request(signing(sdp=member)).sdp == bytes(32)
+    assert read_verification(verification()).sdp is None
+    assert read_verification(verification(sdp=member)).sdp == bytes(32)
+    assert read_signing(signing()).sdp is None
+    assert read_signing(signing(sdp=member)).sdp == bytes(32)
 
 
 def test_destinations_may_be_uris():
-    request = atis.parse_signing_request(signing(dest={"uri": ["sip:Help@B.example;user=phone"]}))
+    request = read_signing(signing(dest={"uri": ["sip:Help@B.example;user=phone"]}))
     assert request.dest == Destinations(uris=("sip:help@b.example",))
 
 
@@ -132,7 +142,7 @@ def test_destinations_may_be_uris():
 )
 def test_signing_requests_that_cannot_be_used(message_id, variables, body):
     with pytest.raises(RequestError) as refused:
-        atis.parse_signing_request(body)
+        read_signing(body)
     assert refused.value.message_id == message_id
     error = json.loads(refused.value.body())["requestError"]["serviceException"]
     assert error["messageId"] == message_id
@@ -162,21 +172,21 @@ def test_signing_requests_that_cannot_be_used(message_id, variables, body):
 )
 def test_verification_requests_that_cannot_be_used(message_id, variable, body):
     with pytest.raises(RequestError) as refused:
-        atis.parse_verification_request(body)
+        read_verification(body)
     assert refused.value.message_id == message_id
     assert json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == variable
 
 
 def test_a_request_for_another_type_is_not_signed_as_shaken():
     with pytest.raises(RequestError, match=r"'(ppt|div)'"):
-        atis.parse_signing_request((VECTORS / "signing-ppt-div.json").read_bytes())
+        read_signing((VECTORS / "signing-ppt-div.json").read_bytes())
 
 
 @pytest.mark.parametrize(
     "changes", [{"ppt": "shaken"}, {"ppt": ""}, {"ppt": None, "div": None}, {"requestId": "x"}]
 )
 def test_members_that_change_nothing_are_let_be(changes):
-    assert atis.parse_signing_request(signing(**changes)) == atis.parse_signing_request(signing())
+    assert read_signing(signing(**changes)) == read_signing(signing())
 
 
 def forms():
@@ -188,12 +198,12 @@ def test_forms_of_destinations_that_proxies_send(form):
     body = signing(dest=form["dest"])
     if "refuses" in form:
         with pytest.raises(RequestError) as refused:
-            atis.parse_signing_request(body)
+            read_signing(body)
         assert (
             json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == form["refuses"]
         )
     else:
-        dest = atis.parse_signing_request(body).dest
+        dest = read_signing(body).dest
         assert {"tn": list(dest.tns), "uri": list(dest.uris)} == {"tn": [], "uri": [], **form["signs"]}
 
 
@@ -213,7 +223,7 @@ HEADERS = {"content-length": "2", "content-type": "application/json", "accept": 
     ],
 )
 def test_headers_that_admit_json(changes):
-    atis.check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
+    check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
 
 
 @pytest.mark.parametrize(
@@ -230,7 +240,7 @@ def test_headers_that_admit_json(changes):
 )
 def test_headers_that_do_not(message_id, status, changes):
     with pytest.raises(RequestError) as refused:
-        atis.check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
+        check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
     assert (refused.value.message_id, refused.value.status) == (message_id, status)
 
 
@@ -239,7 +249,7 @@ def test_headers_that_do_not(message_id, status, changes):
     [(404, "SVC4003"), (405, "POL4050"), (413, "POL4130"), (500, "POL5000"), (418, "POL5000"), (400, "SVC4006")],
 )
 def test_errors_before_a_service_have_the_interfaces_form(status, message_id):
-    error = atis.error_of_status(status, "why")
+    error = error_of_status(status, "why")
     assert error.message_id == message_id
     kind = "policyException" if message_id.startswith("POL") else "serviceException"
     assert list(json.loads(error.body())["requestError"]) == [kind]
@@ -247,7 +257,7 @@ def test_errors_before_a_service_have_the_interfaces_form(status, message_id):
 
 @pytest.mark.parametrize("code", ["no-authority", "stale-iat", "credential-not-valid"])
 def test_refusals_are_policy_exceptions_with_a_reason(code):
-    error = atis.error_of_refusal(SigningRefused(code, "the reason"))
+    error = error_of_refusal(SigningRefused(code, "the reason"))
     assert error.status == 403
     assert json.loads(error.body())["requestError"]["policyException"]["variables"] == ["the reason"]
     assert "the reason" in error.sentence
@@ -255,7 +265,9 @@ def test_refusals_are_policy_exceptions_with_a_reason(code):
 
 def test_answers():
     header = IdentityHeader("e30.e30.c2ln", "https://c/x", "ES256", "shaken")
-    assert json.loads(atis.signing_response(header)) == {"signingResponse": {"identity": header.serialize()}}
+    assert json.loads(atis.signing_response(header)) == {
+        "signingResponse": {"identity": header.serialize(), "identityHeader": header.serialize()}
+    }
     passed = Verdict(
         Verstat.PASSED,
         signer="Operator A",
@@ -303,17 +315,15 @@ json_ = st.recursive(
 @given(st.dictionaries(st.sampled_from([*SIGNING, *VERIFICATION, "keyMgmt", "sdp"]), json_))
 def test_any_json_is_a_request_or_refused(members):
     with contextlib.suppress(RequestError):
-        atis.parse_signing_request(json.dumps({"signingRequest": {**SIGNING, **members}}).encode())
+        read_signing(json.dumps({"signingRequest": {**SIGNING, **members}}).encode())
     with contextlib.suppress(RequestError):
-        call = atis.parse_verification_request(
-            json.dumps({"verificationRequest": {**VERIFICATION, **members}}).encode()
-        )
+        call = read_verification(json.dumps({"verificationRequest": {**VERIFICATION, **members}}).encode())
         key_mgmt_digests(call.key_mgmt or ())
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_refused_as_a_request(body):
-    for parse in (atis.parse_signing_request, atis.parse_verification_request):
+    for parse in (read_signing, read_verification):
         with pytest.raises(RequestError):
             parse(body)
 
@@ -321,4 +331,4 @@ def test_any_bytes_are_refused_as_a_request(body):
 @given(st.dictionaries(st.sampled_from([*HEADERS]), st.text(max_size=40)))
 def test_any_headers_are_admitted_or_refused(headers):
     with contextlib.suppress(RequestError):
-        atis.check_headers(headers)
+        check_headers(headers)

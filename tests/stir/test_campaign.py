@@ -7,10 +7,11 @@ from tests.campaign import bent, campaign, rounds
 from voice_dpki.codec import base64url
 from voice_dpki.errors import MalformedError
 from voice_dpki.stir import atis
-from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Policy, examine
+from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.members import decode
 from voice_dpki.stir.passport import ClaimError, Passport
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.shaken import ShakenClaims
@@ -68,7 +69,7 @@ def test_bodies_of_signing_requests(request, operator):
     for chance in rounds(request):
         body = bent(chance, signing_body(), PIECES) if chance.random() < 0.9 else signing_body()
         try:
-            wanted = atis.parse_signing_request(body)
+            wanted = atis.parse_signing_request(decode(body))
             identity = sign_call(wanted, operator.credential, NOW_S)
         except (RequestError, SigningRefused) as refused:
             check_sentence(refused)
@@ -86,7 +87,7 @@ def test_bodies_of_verification_requests(request, operator):
     body = json.dumps({"verificationRequest": {**sample, "keyMgmt": call.key_mgmt}}).encode()
     for chance in rounds(request):
         try:
-            given = atis.parse_verification_request(bent(chance, body, PIECES))
+            given = atis.parse_verification_request(decode(bent(chance, body, PIECES)))
         except RequestError as refused:
             check_sentence(refused)
             continue

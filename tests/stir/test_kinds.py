@@ -12,12 +12,13 @@ from voice_dpki.codec.canonical_json import Json
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.stir import atis
-from voice_dpki.stir.atis import RequestError
 from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import OVER_CALLER, Authority, Kind
 from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
+from voice_dpki.stir.members import decode
 from voice_dpki.stir.passport import ClaimError, Claims, read_dest, read_iat, read_orig, read_tn, signing_input_of
 from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.sign import SigningRefused, sign_call
@@ -241,7 +242,7 @@ def body(**changes: object) -> bytes:
 
 
 def test_a_request_to_sign_it_needs_what_the_kind_needs(operator: Operator) -> None:
-    request = atis.parse_signing_request(body(ppt="div", div={"tn": DIVERTED}), BOTH)
+    request = atis.parse_signing_request(decode(body(ppt="div", div={"tn": DIVERTED})), BOTH)
     assert (request.ppt, request.own, request.attest) == ("div", {"div": DIVERTED}, "")
     header = sign_call(request, operator.credential, NOW_S, kinds=BOTH)
     jose, payload, _ = header.token.split(".")
@@ -260,14 +261,14 @@ def test_a_request_to_sign_it_needs_what_the_kind_needs(operator: Operator) -> N
         ("SVC4005", ["rph"], {"ppt": "div", "div": {"tn": "1"}, "rph": {}}),
         ("SVC4005", ["div"], {"ppt": "shaken", "attest": "A", "origid": UUID, "div": {"tn": "1"}}),
         ("SVC4001", ["attest"], {"ppt": "shaken"}),
-        ("SVC4005", ["ppt", "PASSporTs of type div and shaken alone are signed here"], {"ppt": "rph"}),
+        ("SVC4005", ["ppt", "PASSporTs of type div and shaken alone are signed here, and not rph"], {"ppt": "rph"}),
     ],
 )
 def test_requests_to_sign_that_cannot_be_used(
     message_id: str, variables: list[str], changes: dict[str, Any]
 ) -> None:
     with pytest.raises(RequestError) as failure:
-        atis.parse_signing_request(body(**changes), BOTH)
+        atis.parse_signing_request(decode(body(**changes)), BOTH)
     assert failure.value.message_id == message_id
     told = json.loads(failure.value.body())["requestError"]["serviceException"]["variables"]
     assert told[: len(variables)] == variables

@@ -78,6 +78,17 @@ def verification(identity: str, orig: str = "+493023125001", **changes: Any) -> 
     return {"verificationRequest": {**request, **changes}}
 
 
+def in_3gpp_form(identity: str, orig: str = "+493023125001", **changes: Any) -> dict[str, Any]:
+    """The same request in the form of 3GPP TS 24.229 Annex V."""
+    request: dict[str, Any] = {
+        "from": {"tn": orig},
+        "to": {"tn": "+442079460001"},
+        "time": int(time.time()),
+        "identityHeader": identity,
+    }
+    return {"verificationRequest": {**request, **changes}}
+
+
 @pytest.fixture(scope="session")
 def caller() -> Caller:
     return Caller()

@@ -27,19 +27,19 @@ from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.atis import parse_verification_request
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import Kinds
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.shaken import SHAKEN
-from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.stir.verdict import Step, VerificationFailed, overall
 from voice_dpki.wire.seldom import SAY_AGAIN_S
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
-from .conftest import RANGE_A, TOKEN, Caller, Site, verification
+from .conftest import RANGE_A, TOKEN, Caller, Site, in_3gpp_form, verification
 
 PATH = "/stir/v1/verification"
 OFFER = "mikey AQAFgM3YFvMAAAAA"
@@ -112,6 +112,22 @@ async def test_a_good_call(domain: Domain) -> None:
     assert row["ms"] > 0
 
 
+async def test_the_form_of_3gpp(domain: Domain) -> None:
+    domain.resolver.tell(domain.digest, domain.der)
+    identity = domain.caller.identity(domain.der, (OFFER,))
+    request = in_3gpp_form(identity, identityHeaders=["e30.e30.c2ln;ppt=div"], keyMgmt=[OFFER], requestId="45690")
+    verdict = await domain.verdict(request)
+    assert (verdict["verstatValue"], verdict["requestId"]) == ("TN-Validation-Passed", "45690")
+    shaken, div = (row["verifyResult"] for row in verdict["verifyResults"])
+    assert (shaken["status"], shaken["keyMgmt"], shaken["signer"]) == ("pass", "verified", "Operator A")
+    assert (div["ppt"], div["status"], div["reasonCode"], div["step"]) == ("div", "fail", 438, "E5 ppt parameter")
+    row = domain.last_row()
+    assert (row["text"], row["ok"]) == ("Identity A valid", True)
+    answer = await domain.client.post(PATH, json=in_3gpp_form(identity, time=None))
+    sentence = "Missing mandatory parameter. Mandatory parameter 'time' is missing."
+    assert (answer.status_code, answer.json()) == (400, {"error": sentence})
+
+
 async def test_a_call_whose_session_description_is_bound(domain: Domain) -> None:
     domain.resolver.tell(domain.digest, domain.der)
     body, before = b"v=0\r\n", counted("verified")
@@ -167,13 +183,13 @@ async def test_a_good_token_of_a_kind_that_does_not_prove_the_caller(
 async def test_one_of_several_identities_that_proves_the_caller_is_enough(domain: Domain, good_at: int) -> None:
     domain.resolver.tell(domain.digest, domain.der)
     body = json.dumps(verification(domain.caller.identity(domain.der))).encode()
-    call = parse_verification_request(body)
+    call = read_verification(body).what
     identities = ["e30.e30.c2ln", "e30.e30.c2ln"]
     identities[good_at] = call.identities[0]
     with serving(domain) as service:
-        verdict = await service._verdict(replace(call, identities=tuple(identities)))
+        verdict = overall(await service._verdicts(replace(call, identities=tuple(identities))))
         assert (verdict.ok, verdict.signer) == (True, "Operator A")
-        verdict = await service._verdict(replace(call, identities=("e30.e30.c2ln", "")))
+        verdict = overall(await service._verdicts(replace(call, identities=("e30.e30.c2ln", ""))))
         assert (verdict.ok, verdict.step) == (False, "E4 form")
 
 

@@ -1,4 +1,4 @@
-"""The common parts of the two STIR services: one POST route of ATIS-1000082, for authenticated clients."""
+"""The common parts of the two STIR services: one POST route for authenticated clients (`voice_dpki.stir.forms`)."""
 
 import asyncio
 import logging
@@ -19,8 +19,9 @@ from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir import atis
-from voice_dpki.stir.atis import RequestError
+from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
+from voice_dpki.stir.forms import check_headers
+from voice_dpki.stir.members import MAX_BODY_BYTES
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ REQUESTS = counters(
     "stir_requests",
     "Requests, by what came of them.",
     operation=OPERATIONS,
-    outcome=("answered", *atis.MESSAGE_IDS),
+    outcome=("answered", *MESSAGE_IDS),
 )
 SECONDS = histograms(
     "stir_request_seconds",
@@ -92,7 +93,7 @@ class StirRoute:
     def app(self) -> HttpApp:
         """Return the whole application: this route, /metrics and /healthz."""
         route = Route(
-            "POST", self.path, self.handle, max_body_bytes=atis.MAX_BODY_BYTES, cost=0, authorize=self._authorize
+            "POST", self.path, self.handle, max_body_bytes=MAX_BODY_BYTES, cost=0, authorize=self._authorize
         )
         return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._refuse_early)
 
@@ -100,7 +101,7 @@ class StirRoute:
         """Answer one request of an authenticated client."""
         began_s = perf_counter()
         try:
-            atis.check_headers(request.headers)
+            check_headers(request.headers)
             response = Response(200, await self.perform(request.body), headers=(self._request_id(request.headers),))
         except RequestError as error:
             response, fields = self._refusal(request, error)
@@ -121,7 +122,7 @@ class StirRoute:
 
     def _refuse_early(self, request: Request, status: int, detail: str) -> Response:
         """Refuse a request that reaches no handler; anybody can send those, so their log lines are rate-limited."""
-        error = atis.error_of_status(status, detail)
+        error = error_of_status(status, detail)
         response, fields = self._refusal(request, error)
         _SAID.warning(error.sentence, **fields)
         return replace(response, status=status)

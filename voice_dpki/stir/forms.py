@@ -1,0 +1,156 @@
+"""The forms of the HTTP interface to the STIR services, and which one a request is of.
+
+All forms have the same paths. The first one of `FORMS` that recognises a request reads and answers it, and errors
+have its form, too; the last one takes whatever is left. A further form is a module like `ms`, and a row here.
+Errors of requests that nobody has read yet, such as those without a bearer token, have the form of ATIS-1000082.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
+
+from voice_dpki.names import ascii_lower
+from voice_dpki.stir import atis, ms
+from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.faults import ErrorAnswer, RequestError
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kinds import KINDS, Kinds
+from voice_dpki.stir.members import Members, decode
+from voice_dpki.stir.verdict import Verdict, overall
+
+SIGNING_PATH = "/stir/v1/signing"
+VERIFICATION_PATH = "/stir/v1/verification"
+MEDIA_TYPE = "application/json"
+
+_W = TypeVar("_W")
+_A = TypeVar("_A")
+
+Read = tuple[_W, Callable[[_A], bytes]]
+"""What a request asks for, and how to encode the answer."""
+WriteError = Callable[[RequestError], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of the interface."""
+
+    name: str
+    standard: str
+    signs: Callable[[Members], bool]
+    """Whether a decoded signing request is of this form."""
+    verifies: Callable[[Members], bool]
+    """Whether a decoded verification request is of this form."""
+    read_signing: Callable[[Members, Kinds], Read[SigningRequest, IdentityHeader]]
+    read_verification: Callable[[Members], Read[Call, Sequence[Verdict]]]
+    """Its answer takes the verdicts on the call's Identities, in their order."""
+    write_error: WriteError
+    signing: tuple[type[Struct], type[Struct]]
+    """The bodies of request and answer, for documents."""
+    verification: tuple[type[Struct], type[Struct]]
+    error: type[Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[_W, _A]):
+    """A request that was read."""
+
+    what: _W
+    answer: Callable[[_A], bytes]
+    """Encodes the answer in the form of the request."""
+    write_error: WriteError
+
+    def refused(self, error: RequestError) -> RequestError:
+        """Return an error with a body in the form of the request."""
+        return error.written_by(self.write_error)
+
+
+def _ms_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
+    request, request_id = ms.parse_signing_request(body, kinds)
+    return request, lambda identity: ms.signing_response(identity, request_id)
+
+
+def _ms_verification(body: Members) -> Read[Call, Sequence[Verdict]]:
+    call, given = ms.parse_verification_request(body)
+    return call, lambda verdicts: ms.verification_response(call, verdicts, given)
+
+
+def _atis_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
+    return atis.parse_signing_request(body, kinds), atis.signing_response
+
+
+def _atis_verification(body: Members) -> Read[Call, Sequence[Verdict]]:
+    return atis.parse_verification_request(body), lambda verdicts: atis.verification_response(overall(verdicts))
+
+
+def _whatever(_body: Members) -> bool:
+    return True
+
+
+MS: Final = Form(
+    name="3gpp",
+    standard="3GPP TS 24.229 Annex V",
+    signs=ms.is_signing,
+    verifies=ms.is_verification,
+    read_signing=_ms_signing,
+    read_verification=_ms_verification,
+    write_error=ms.error_body,
+    signing=(ms.SigningBodyMs, ms.SigningAnswerMs),
+    verification=(ms.VerificationBodyMs, ms.VerificationAnswerMs),
+    error=ms.ErrorAnswerMs,
+)
+ATIS: Final = Form(
+    name="atis",
+    standard="ATIS-1000082",
+    signs=_whatever,
+    verifies=_whatever,
+    read_signing=_atis_signing,
+    read_verification=_atis_verification,
+    write_error=RequestError.exception,
+    signing=(atis.SigningBodyAtis, atis.SigningAnswerAtis),
+    verification=(atis.VerificationBodyAtis, atis.VerificationAnswerAtis),
+    error=ErrorAnswer,
+)
+FORMS: Final = (MS, ATIS)
+
+
+def read_signing(body: bytes, kinds: Kinds = KINDS) -> Asked[SigningRequest, IdentityHeader]:
+    """Read the body of a signing request for one of `kinds`; raises RequestError in the form of the request."""
+    members = decode(body)
+    form = next(form for form in FORMS if form.signs(members))
+    return _asked(form, lambda: form.read_signing(members, kinds))
+
+
+def read_verification(body: bytes) -> Asked[Call, Sequence[Verdict]]:
+    """Read the body of a verification request; raises RequestError in the form of the request."""
+    members = decode(body)
+    form = next(form for form in FORMS if form.verifies(members))
+    return _asked(form, lambda: form.read_verification(members))
+
+
+def _asked(form: Form, read: Callable[[], Read[_W, _A]]) -> Asked[_W, _A]:
+    try:
+        what, answer = read()
+    except RequestError as error:
+        raise error.written_by(form.write_error) from None
+    return Asked(what, answer, form.write_error)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Check Content-Length, Content-Type and Accept; names are in lower case. Raises RequestError."""
+    if "content-length" not in headers:
+        raise RequestError("SVC4007")
+    if ascii_lower(headers.get("content-type", "").partition(";")[0].strip()) != MEDIA_TYPE:
+        raise RequestError("SVC4004", MEDIA_TYPE)
+    if not any(_admits_json(part) for part in headers.get("accept", "*/*").split(",")):
+        raise RequestError("SVC4002", MEDIA_TYPE)
+
+
+def _admits_json(media_range: str) -> bool:
+    """Tell whether one range of Accept admits JSON (RFC 9110 §12.5.1)."""
+    kind, *parameters = (ascii_lower(part.strip()) for part in media_range.split(";"))
+    refused = any(
+        name == "q" and value.strip("0.") == "" for name, _, value in (p.partition("=") for p in parameters)
+    )
+    return kind in (MEDIA_TYPE, "application/*", "*/*") and not refused
