@@ -41,7 +41,7 @@ from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, json_response, problem
 from voice_dpki.shell.limits import MAX_COST
-from voice_dpki.shell.metrics import METRICS_ROUTE, Health, health_route
+from voice_dpki.shell.metrics import METRICS_ROUTE, Health, health_route, healthy
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
@@ -76,12 +76,12 @@ class Api:
         role: str,
         folder: Path,
         orderer: Orderer,
-        health: Callable[[], Health],
         feed: Feed,
         submission: Submission | None,
         tokens: Live[tuple[str, ...]],
         clock: Clock,
         tracer: Tracer,
+        health: Callable[[], Health] = healthy,
     ) -> None:
         """Make the handlers; `submission` is None unless the node has that role, and `tokens` are for that."""
         self._chain = chain

@@ -118,7 +118,7 @@ def test_a_ledger_begins_with_version_1_and_no_leaf() -> None:
     ledger = new_ledger()
     assert rules_at(ledger.state, 1) is V1
     assert ledger.state.leaf(RULES_KEY) is None
-    assert scheduled(ledger.state, 1) is None
+    assert scheduled(ledger.state, 0) is None
 
 
 def test_version_1_is_told_of_version_2_by_a_member() -> None:

@@ -44,7 +44,8 @@ def rules_at(view: StateView, height: int) -> Rules:
 
 def scheduled(view: StateView, height: int) -> tuple[int, int] | None:
     """Return the version that begins after `height` and its first block; None if none is decided."""
-    return next(((version, first) for version, first in activations(view) if first > height), None)
+    later = ((version, first) for version, first in activations(view) if first > height and version > 1)
+    return next(later, None)
 
 
 def activations(view: StateView) -> Activations:
