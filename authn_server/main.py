@@ -33,7 +33,8 @@ A proxy asks with POST {SIGNING_PATH}, as ATIS-1000082 describes:
 and puts the answer's "identity" into the INVITE as its Identity header. A request in the form of 3GPP TS 24.229
 Annex V ("ppt": "shaken") is answered with "identityHeader". "keyMgmt": ["mikey AQ..."], the values of
 a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
-base64url, the whole SDP. GET /metrics and GET /healthz are there for operations.
+base64url, the whole SDP. GET /metrics and GET /healthz are there for operations,
+and GET /openapi.json describes requests and answers.
 
 Key and certificate come from
 

@@ -29,7 +29,7 @@ A request in the form of 3GPP TS 24.229 Annex V has "identityHeader", and is ans
 "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
-GET /metrics and GET /healthz are there for operations.
+GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
 
 A configuration (TOML; files are looked for beside it):
 

@@ -10,6 +10,7 @@ import pytest
 
 from authn_server.config import EXAMPLE, load_setup
 from tests.one_operator import Service, until
+from tests.openapi import FOLDER as DOCUMENTS
 from voice_dpki.effects import SystemClock
 from voice_dpki.stage.events import NoteEvent
 from voice_dpki.stir.identity import IdentityHeader
@@ -148,6 +149,12 @@ def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "493023125009"}))
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     assert "PASSporTs of type shaken alone are signed here, and not div" in answer.json()["error"]
+
+
+def test_anybody_may_read_the_document(server: Server) -> None:
+    answer = httpx.get(f"{server.service.url}/openapi.json", trust_env=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.content == (DOCUMENTS / "authn-server.json").read_bytes()
 
 
 @pytest.mark.parametrize("offset_s", [-DEFAULT_MAX_SKEW_S - 60, DEFAULT_MAX_SKEW_S + 60])

@@ -14,6 +14,7 @@ import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from tests.clocks import SettableClock
+from tests.openapi import FOLDER as DOCUMENTS
 from tests.recorded import absent, recorded
 from verify_server.config import load_setup
 from verify_server.service import VerifyService
@@ -126,6 +127,11 @@ async def test_the_form_of_3gpp(domain: Domain) -> None:
     answer = await domain.client.post(PATH, json=in_3gpp_form(identity, time=None))
     sentence = "Missing mandatory parameter. Mandatory parameter 'time' is missing."
     assert (answer.status_code, answer.json()) == (400, {"error": sentence})
+
+
+async def test_anybody_may_read_the_document(domain: Domain) -> None:
+    answer = await domain.client.get("/openapi.json", headers={"Authorization": ""})
+    assert (answer.status_code, answer.content) == (200, (DOCUMENTS / "verify-server.json").read_bytes())
 
 
 async def test_a_call_whose_session_description_is_bound(domain: Domain) -> None:

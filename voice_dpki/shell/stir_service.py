@@ -19,6 +19,7 @@ from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
 from voice_dpki.stir.forms import check_headers
 from voice_dpki.stir.members import MAX_BODY_BYTES
@@ -78,6 +79,12 @@ class StirConfig(Config, frozen=True, kw_only=True):
         return resolve(path, self.trace.file) if self.trace else None
 
 
+def document_route(operation: str) -> Route:
+    """Return the route of the OpenAPI document, which anybody may read."""
+    response = Response(200, openapi.encode(openapi.document(operation)))
+    return Route("GET", openapi.OPENAPI_PATH, lambda _request: response)
+
+
 @dataclass(frozen=True, slots=True)
 class StirRoute:
     """A route for authenticated clients only, which answers every error in the format of the interface."""
@@ -91,11 +98,12 @@ class StirRoute:
     health: Route = HEALTH_ROUTE
 
     def app(self) -> HttpApp:
-        """Return the whole application: this route, /metrics and /healthz."""
+        """Return the whole application: this route, /metrics, /healthz and /openapi.json."""
         route = Route(
             "POST", self.path, self.handle, max_body_bytes=MAX_BODY_BYTES, cost=0, authorize=self._authorize
         )
-        return HttpApp([route, self.health, METRICS_ROUTE], on_error=self._refuse_early)
+        routes = [route, self.health, METRICS_ROUTE, document_route(self.operation)]
+        return HttpApp(routes, on_error=self._refuse_early)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request of an authenticated client."""

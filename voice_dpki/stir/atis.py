@@ -41,8 +41,8 @@ from voice_dpki.stir.members import (
 )
 from voice_dpki.stir.verdict import Verdict, Verstat
 
-_SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS), "orig": ("uri",)}
-_VERIFICATION_MEANINGS: Meanings = {
+SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS), "orig": ("uri",)}
+VERIFICATION_MEANINGS: Meanings = {
     "": ("dest", "identityHeader", "identityHeaders", "ppt", "protectedHeaders", *CLAIMS),
     "from": ("uri",),
 }
@@ -121,7 +121,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> SigningRequest
     """Read a decoded signing request for one of `kinds`; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
-    check_meaning(request, _SIGNING_MEANINGS, admitted=kind.members)
+    check_meaning(request, SIGNING_MEANINGS, admitted=kind.members)
     given = shaped(request, SigningRequestAtis)
     return signing_request(request, given, kind, number(given.orig.tn, "orig.tn"))
 
@@ -129,7 +129,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> SigningRequest
 def parse_verification_request(body: Members) -> Call:
     """Read a decoded verification request, but not the Identity in it; raises RequestError."""
     request = request_in(body, "verificationRequest")
-    check_meaning(request, _VERIFICATION_MEANINGS)
+    check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestAtis)
     return Call(
         orig=number(given.from_.tn, "from.tn"),

@@ -44,6 +44,12 @@ MESSAGE_IDS = tuple(_FAULTS)
 STATUSES = tuple(sorted({status for status, _ in _FAULTS.values()}))
 """The HTTP statuses of all errors."""
 
+
+def texts_of(status: int) -> list[str]:
+    """Return identifier and text of every error with this HTTP status, for documents."""
+    return [f"{message_id}: {text}" for message_id, (each, text) in _FAULTS.items() if each == status]
+
+
 _OF_STATUS = {
     400: "SVC4006",
     404: "SVC4003",

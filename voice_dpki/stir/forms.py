@@ -17,7 +17,7 @@ from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.faults import ErrorAnswer, RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, Kinds
-from voice_dpki.stir.members import Members, decode
+from voice_dpki.stir.members import Meanings, Members, decode
 from voice_dpki.stir.verdict import Verdict, overall
 
 SIGNING_PATH = "/stir/v1/signing"
@@ -30,6 +30,19 @@ _A = TypeVar("_A")
 Read = tuple[_W, Callable[[_A], bytes]]
 """What a request asks for, and how to encode the answer."""
 WriteError = Callable[[RequestError], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The bodies of one operation, for documents."""
+
+    body: type[Struct]
+    request: type[Struct]
+    """The object in the body that holds the request's members."""
+    meanings: Meanings
+    answer: type[Struct]
+    marks: Sequence[str] = ()
+    """Members of the request that tell this form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,8 @@ class Form:
     read_verification: Callable[[Members], Read[Call, Sequence[Verdict]]]
     """Its answer takes the verdicts on the call's Identities, in their order."""
     write_error: WriteError
-    signing: tuple[type[Struct], type[Struct]]
-    """The bodies of request and answer, for documents."""
-    verification: tuple[type[Struct], type[Struct]]
+    bodies: Mapping[str, Bodies]
+    """By operation, "signing" and "verification"."""
     error: type[Struct]
 
 
@@ -96,8 +108,18 @@ MS: Final = Form(
     read_signing=_ms_signing,
     read_verification=_ms_verification,
     write_error=ms.error_body,
-    signing=(ms.SigningBodyMs, ms.SigningAnswerMs),
-    verification=(ms.VerificationBodyMs, ms.VerificationAnswerMs),
+    bodies={
+        "signing": Bodies(
+            ms.SigningBodyMs, ms.SigningRequestMs, ms.SIGNING_MEANINGS, ms.SigningAnswerMs, ms.SIGNING_MARKS
+        ),
+        "verification": Bodies(
+            ms.VerificationBodyMs,
+            ms.VerificationRequestMs,
+            ms.VERIFICATION_MEANINGS,
+            ms.VerificationAnswerMs,
+            ms.VERIFICATION_MARKS,
+        ),
+    },
     error=ms.ErrorAnswerMs,
 )
 ATIS: Final = Form(
@@ -108,8 +130,17 @@ ATIS: Final = Form(
     read_signing=_atis_signing,
     read_verification=_atis_verification,
     write_error=RequestError.exception,
-    signing=(atis.SigningBodyAtis, atis.SigningAnswerAtis),
-    verification=(atis.VerificationBodyAtis, atis.VerificationAnswerAtis),
+    bodies={
+        "signing": Bodies(
+            atis.SigningBodyAtis, atis.SigningRequestAtis, atis.SIGNING_MEANINGS, atis.SigningAnswerAtis
+        ),
+        "verification": Bodies(
+            atis.VerificationBodyAtis,
+            atis.VerificationRequestAtis,
+            atis.VERIFICATION_MEANINGS,
+            atis.VerificationAnswerAtis,
+        ),
+    },
     error=ErrorAnswer,
 )
 FORMS: Final = (MS, ATIS)

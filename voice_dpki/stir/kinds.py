@@ -1,5 +1,6 @@
 """The kinds of PASSporT that are signed and verified here; a new one is a module like `shaken`, and a row here."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from voice_dpki.errors import PeerError
@@ -24,6 +25,9 @@ class Kinds:
         if ppt not in self._by_ppt:
             raise UnknownKindError(f"is {self._no_other()} supported")
         return self._by_ppt[ppt]
+
+    def __iter__(self) -> Iterator[Kind[Any]]:
+        return iter(self._by_ppt.values())
 
     def __str__(self) -> str:
         return " and ".join(sorted(self._by_ppt))

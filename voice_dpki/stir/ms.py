@@ -17,7 +17,7 @@ a verifyResult.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -59,10 +59,10 @@ MAX_LABEL_LENGTH: Final = 256
 """Characters of a requestId, profileId or displayName. Two of them come back in the answer."""
 MAX_PROTECTED_LENGTH: Final = 2048
 
-_SIGNING_MARKS: Final = ("ppt", "requestId", "profileId", "div", "rph", "sph")
-_VERIFICATION_MARKS: Final = ("identityHeader", "identityHeaders", "dest", "protectedHeaders", "requestId")
-_SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS)}
-_VERIFICATION_MEANINGS: Meanings = {"": ("identity", "ppt", *CLAIMS)}
+SIGNING_MARKS: Final = ("ppt", "requestId", "profileId", "div", "rph", "sph")
+VERIFICATION_MARKS: Final = ("identityHeader", "identityHeaders", "dest", "protectedHeaders", "requestId")
+SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS)}
+VERIFICATION_MEANINGS: Meanings = {"": ("identity", "ppt", *CLAIMS)}
 
 _TEXTS: Final = {
     "SVC4000": "Missing request body",
@@ -81,7 +81,9 @@ _TEXTS: Final = {
 _PPT = re.compile(r"[a-z-]{1,16}\Z")
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)]
-_ONE = {"oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("tn", "uri")]}
+_ONE: Final = [
+    {"type": "object", "required": [name], "properties": {name: {"type": "string"}}} for name in ("tn", "uri")
+]
 
 
 class PartyMs(Struct, frozen=True):
@@ -91,7 +93,8 @@ class PartyMs(Struct, frozen=True):
     uri: Uri | None = None
 
 
-Party = Annotated[PartyMs, Meta(extra_json_schema=_ONE)]
+Party = Annotated[PartyMs, Meta(extra_json_schema={"oneOf": _ONE})]
+PartyOrNone = Annotated[PartyMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})]
 
 
 class SigningRequestMs(Signing, frozen=True, kw_only=True, rename="camel"):
@@ -129,7 +132,7 @@ _ANY_IDENTITY = {"anyOf": [{"required": ["identityHeader"]}, {"required": ["iden
 class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify; identityHeader has the SHAKEN Identity, identityHeaders those of other types."""
 
-    dest: Annotated[Party, Meta(description="From the Request-URI.")] | None = None
+    dest: Annotated[PartyOrNone, Meta(description="From the Request-URI.")] = None
     display_name: Label | None = None
     from_: Annotated[Party, Meta(description="From P-Asserted-Identity or From.")] = msgspec.field(name="from")
     identity_header: Identity | None = None
@@ -158,7 +161,7 @@ class VerifyResult(Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     reason_text: str = ""
     reason_description: str = ""
     passport: Annotated[str, Meta(description="The token, if it failed.")] = ""
-    valid_claims: Annotated[dict[str, object], Meta(description="The payload, if it passed.")] | UnsetType = UNSET
+    valid_claims: Annotated[dict[str, Any], Meta(description="The payload, if it passed.")] | UnsetType = UNSET
     step: str = ""
     signer: str = ""
     certificate: str = ""
@@ -198,7 +201,7 @@ def is_signing(body: Members) -> bool:
     request = body.get("signingRequest")
     if not isinstance(request, dict):
         return False
-    return _has(request, *_SIGNING_MARKS) or _has(request.get("orig"), "uri")
+    return _has(request, *SIGNING_MARKS) or _has(request.get("orig"), "uri")
 
 
 def is_verification(body: Members) -> bool:
@@ -208,7 +211,7 @@ def is_verification(body: Members) -> bool:
         return False
     to = request.get("to")
     is_string = isinstance(to, dict) and any(isinstance(to.get(name), str) for name in ("tn", "uri"))
-    return is_string or _has(request, *_VERIFICATION_MARKS) or _has(request.get("from"), "uri")
+    return is_string or _has(request, *VERIFICATION_MARKS) or _has(request.get("from"), "uri")
 
 
 def _has(value: object, *names: str) -> bool:
@@ -219,7 +222,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> tuple[SigningR
     """Read a decoded signing request for one of `kinds`, with its requestId; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
-    check_meaning(request, _SIGNING_MEANINGS, admitted=kind.members)
+    check_meaning(request, SIGNING_MEANINGS, admitted=kind.members)
     given = shaped(request, SigningRequestMs)
     return signing_request(request, given, kind, _caller(given.orig, "orig")), given.request_id
 
@@ -231,7 +234,7 @@ def parse_verification_request(body: Members) -> tuple[Call, VerificationRequest
     diversions are supported.
     """
     request = request_in(body, "verificationRequest")
-    check_meaning(request, _VERIFICATION_MEANINGS)
+    check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestMs)
     _check_protected(given)
     called = [_called(given.to, "to"), *([_called(given.dest, "dest")] if given.dest is not None else [])]
@@ -291,7 +294,7 @@ def _result(identity: str, verdict: Verdict) -> VerifyResult:
     )
 
 
-def _claims(passport: Passport) -> dict[str, object]:
+def _claims(passport: Passport) -> dict[str, Any]:
     return dict(canonical_json.decode_object(passport.payload_untrusted))
 
 

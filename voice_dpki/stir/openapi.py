@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 documents of the STIR services, made of the Structs that validate requests.
+
+A server's document tells every form of its operation. Members that a form refuses because they would change the
+meaning (`voice_dpki.stir.members`), and those that tell another form, may be null there and nothing else.
+"""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from voice_dpki.stir.faults import STATUSES, texts_of
+from voice_dpki.stir.forms import FORMS, MEDIA_TYPE, SIGNING_PATH, VERIFICATION_PATH, Bodies, Form
+from voice_dpki.stir.kind import Kind
+from voice_dpki.stir.kinds import KINDS, Kinds
+
+OPENAPI_PATH: Final = "/openapi.json"
+
+Document = dict[str, Any]
+Schemas = dict[str, dict[str, Any]]
+
+_X: Final = "X-RequestID"
+_REQUEST_ID: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+_UNSUPPORTED: Final = {
+    "type": "null",
+    "description": "A member that this form does not have, and that would change the meaning of the request.",
+}
+_TEMPLATE: Final = "#/components/schemas/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """One of the two services."""
+
+    program: str
+    path: str
+    name: str
+    title: str
+    summary: str
+    answered: str
+
+
+_OPERATIONS: Final = {
+    "signing": _Operation(
+        "authn-server",
+        SIGNING_PATH,
+        "sign",
+        "Authentication server",
+        "Sign a call: returns the value of its Identity header field (RFC 8224 §6.1).",
+        "The call is signed.",
+    ),
+    "verification": _Operation(
+        "verify-server",
+        VERIFICATION_PATH,
+        "verify",
+        "Verification server",
+        "Verify the Identity header fields of a call (RFC 8224 §6.2).",
+        "The verdict; a call that fails is answered with 200, too.",
+    ),
+}
+
+PROGRAMS: Final = {operation.program: name for name, operation in _OPERATIONS.items()}
+"""The operation of each program."""
+
+
+def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS) -> Document:
+    """Return the document of "signing" or "verification"."""
+    told = _OPERATIONS[operation]
+    bodies = [form.bodies[operation] for form in forms]
+    roots = [root for each in bodies for root in (each.body, each.answer)]
+    roots += [form.error for form in forms]
+    references, schemas = msgspec.json.schema_components(roots, ref_template=_TEMPLATE)
+    for each in bodies:
+        own = kinds if operation == "signing" else ()
+        _complete(schemas, each, own)
+        admitted = {name for kind in own for name in kind.members} & set(each.marks)
+        _close(schemas, each, admitted, [mark for other in bodies if other is not each for mark in other.marks])
+    schemas["Unsupported"] = dict(_UNSUPPORTED)
+    asked, answered = references[: 2 * len(forms) : 2], references[1 : 2 * len(forms) : 2]
+    schemas["Error"] = {"anyOf": list(references[2 * len(forms) :])}
+    standards = " and ".join(form.standard for form in forms)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{told.title} ({told.program})",
+            "version": "1.0.0",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": f"STIR over HTTP in the forms of {standards}. A request's members tell its form.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "paths": {told.path: {"post": _post(told, asked, answered)}, **_operations_paths()},
+        "components": {
+            "schemas": schemas,
+            "headers": {_X: {"description": "The request's own, or a new one.", "schema": _REQUEST_ID}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def encode(told: Document) -> bytes:
+    """Encode a document for people, and always alike."""
+    return msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
+
+
+def _complete(schemas: Schemas, bodies: Bodies, kinds: Iterable[Kind[Any]]) -> None:
+    """Add what the kinds of PASSporT that can be signed demand of a request."""
+    schema = schemas[bodies.request.__name__]
+    properties = schema["properties"]
+    members = [set(kind.members) for kind in kinds]
+    needed = set.intersection(*members) & set(properties) if members else set()
+    schema["required"] = sorted({*schema["required"], *needed})
+    if "ppt" in properties:
+        properties["ppt"]["enum"] = [None, "", *(kind.ppt for kind in kinds)]
+
+
+def _close(schemas: Schemas, bodies: Bodies, admitted: Container[str], marks: Iterable[str]) -> None:
+    """Exclude the members that the form refuses, but for those `admitted`, and the `marks` of the other forms."""
+    properties = schemas[bodies.request.__name__]["properties"]
+    for place, names in bodies.meanings.items():
+        closed = schemas[properties[place]["$ref"].rpartition("/")[2]]["properties"] if place else properties
+        for name in names if place else (*names, *marks):
+            if name not in admitted:
+                closed.setdefault(name, {"$ref": "#/components/schemas/Unsupported"})
+
+
+def _post(told: _Operation, asked: Sequence[Any], answered: Sequence[Any]) -> Document:
+    error = [{"$ref": "#/components/schemas/Error"}]
+    refusals = {str(status): _response(" ".join(texts_of(status)), error) for status in STATUSES}
+    return {
+        "operationId": told.name,
+        "summary": told.summary,
+        "parameters": [{"name": _X, "in": "header", "schema": _REQUEST_ID}],
+        "requestBody": {"required": True, "content": _content(asked)},
+        "responses": {
+            "200": _response(told.answered, answered),
+            **refusals,
+            "default": _response("Refused by the HTTP server.", error),
+        },
+    }
+
+
+def _content(schemas: Sequence[Any]) -> Document:
+    return {MEDIA_TYPE: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}}}
+
+
+def _response(description: str, schemas: Sequence[Any]) -> Document:
+    headers = {_X: {"$ref": f"#/components/headers/{_X}"}}
+    return {"description": description, "headers": headers, "content": _content(schemas)}
+
+
+def _operations_paths() -> Mapping[str, Document]:
+    """Return the paths that are there for operations; they need no token."""
+    return {
+        OPENAPI_PATH: _get("describe", "This document.", MEDIA_TYPE, {"200": "The document."}),
+        "/healthz": _get(
+            "health", "Whether the server can serve calls now.", MEDIA_TYPE, {"200": "It can.", "503": "It cannot."}
+        ),
+        "/metrics": _get("metrics", "Metrics for Prometheus.", "text/plain", {"200": "The metrics."}),
+    }
+
+
+def _get(name: str, summary: str, media_type: str, responses: Mapping[str, str]) -> Document:
+    told = {
+        status: {"description": text, "content": {media_type: {"schema": {}}}} for status, text in responses.items()
+    }
+    return {"get": {"operationId": name, "summary": summary, "security": [], "responses": told}}
