@@ -59,7 +59,7 @@ def parse_activations(data: bytes) -> Activations:
     """Parse the value of the leaf; raises LocalError if it is not one."""
     match cbor.decode(data, "rules"):
         case ["rules", list(entries)]:
-            return tuple((version, first) for version, first in entries)  # type: ignore[misc]  # written here alone
+            return tuple((version, first) for version, first in entries)  # written here alone
     raise LocalError("the ledger's state is damaged: the versions of its rules are not such")
 
 
@@ -103,7 +103,7 @@ def schedule(draft: Draft, block: Block, version: int, height: int) -> None:
 
 
 def _noticed(view: StateView) -> Activations:
-    found = {}
+    found: dict[int, int] = {}
     for organization in _notices(view):
         member, (version, height) = view.member(organization), _heights(organization)
         if member is not None and not member.suspended:

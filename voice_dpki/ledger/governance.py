@@ -211,5 +211,5 @@ _MAKERS: dict[type, Callable[..., None]] = {
     BeginRules: _begin_rules,
 }
 
-_SINCE = {BeginRules: 2}
+_SINCE: dict[type, int] = {BeginRules: 2}
 """Versions of the rules from which on kinds of changes can be proposed; the others can since 1."""

@@ -1,7 +1,5 @@
 """The application across versions of the rules: what CometBFT is told, what enters blocks, and where it ends."""
 
-from typing import Any
-
 import pytest
 
 from ledger_node.abci.abci_pb2 import CheckTx, FinalizeBlock, Info, PrepareProposal, ProcessProposal
@@ -11,6 +9,7 @@ from voice_dpki.ledger.activation import notice, version_at
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.rules import MissingRulesError
+from voice_dpki.ledger.state import Block, Outcome, StateView, apply
 
 from .conftest import CHAIN, START_S, Federation, Node, at, make_node
 
@@ -128,11 +127,13 @@ def test_a_release_that_has_the_version_goes_on_where_one_without_it_stopped(
 def test_outcomes_are_kept_for_as_many_proposals_as_rounds_bring_and_not_longer(
     federation: Federation, changing: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executed: list[Any] = []
-    from ledger_node.abci import application
+    executed: list[Block] = []
 
-    true = application.apply
-    monkeypatch.setattr(application, "apply", lambda view, block: executed.append(block) or true(view, block))
+    def counting(view: StateView, block: Block) -> Outcome:
+        executed.append(block)
+        return apply(view, block)
+
+    monkeypatch.setattr("ledger_node.abci.application.apply", counting)
     raws = [federation.submission() for _ in range(5)]
     for raw in raws:
         judge(changing, raw)
