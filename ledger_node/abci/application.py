@@ -47,6 +47,7 @@ from voice_dpki.ledger.state import (
     check,
     check_sender,
     compose,
+    forget_verdicts,
     may_enter,
 )
 from voice_dpki.ledger.view import Layered
@@ -244,6 +245,8 @@ class Application:
             raise LocalError("ABCI: a commit without a decided block")
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
+        if self._pool.is_emptied_by(len(block.transactions)) and not self._verifier.backlog:
+            forget_verdicts()
         self._pool.begin()
         self._ledger.commit(block, outcome)
         self._members_changed = outcome.members_changed

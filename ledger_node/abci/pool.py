@@ -31,6 +31,10 @@ class Pool:
         self._before: dict[bytes, tuple[str, bool]] = {}
         self._counts: Counter[tuple[str, bool]] = Counter()
 
+    def is_emptied_by(self, count: int) -> bool:
+        """Return whether no transaction is left once a block has taken `count`."""
+        return len(self._senders) <= count
+
     def begin(self) -> None:
         """Start a new count, after a block."""
         self._before, self._senders = self._senders, {}

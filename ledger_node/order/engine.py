@@ -30,7 +30,7 @@ from voice_dpki.ledger.block import NextBlock, SignFunction
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
-from voice_dpki.ledger.state import Block, check, compose
+from voice_dpki.ledger.state import Block, check, compose, forget_verdicts
 from voice_dpki.ledger.transactions import canonical
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
@@ -173,6 +173,8 @@ class Engine:
         if not step.executed:
             step = step.then(self._take_next(()))
         self._chain.store.commit(step)
+        if self._queue.empty():
+            forget_verdicts()
         return [TxOutcome(result, height if entered else None) for result, entered in composed.judged]
 
     def _time_ns(self) -> int:

@@ -29,7 +29,7 @@ from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
 from voice_dpki.ledger.header import Header, ValidatorSet
 from voice_dpki.ledger.light import ForkError, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.replica import BlockError, SignedBlock
-from voice_dpki.ledger.state import TxResult
+from voice_dpki.ledger.state import TxResult, forget_verdicts
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.metrics import counter
 from voice_dpki.names import Height
@@ -194,6 +194,7 @@ class Follower:
             self._clock.heard(block.signed_header.header.time_ns / 1e9)
             self._chain.store.commit(self._replica.take(block))
             _report_evidence(block, later)
+        forget_verdicts()
 
 
 def check_header(checkpoint: tuple[int, bytes] | None, header: Header) -> None:

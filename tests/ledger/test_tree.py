@@ -151,3 +151,18 @@ def test_damaged_nodes_are_reported_or_give_another_root(data: st.DataObject) ->
     nodes[b""] = whole[:place]
     with pytest.raises(TreeStoreError):
         tree.root(nodes)
+
+
+def test_a_tree_that_changes_for_long_takes_no_more_memory_for_its_proofs() -> None:
+    nodes = MemoryNodes()
+    nodes.apply({number(seed): number(seed) for seed in range(500)})
+    kept = set[int]()
+    for change in range(200):
+        root = nodes.apply({number(change): number(change + 1000)})
+        for seed in (change, change + 1, change + 200):
+            key = number(seed)
+            value = number(seed + 1000) if seed <= change else number(seed)
+            verify_inclusion(root, key, value, tree.prove(nodes, key))
+        kept.add(len(tree._hot))
+    assert max(kept) <= 1 + 16 + 16**2 + 16**3
+    assert max(kept) - min(kept) < 300, "each node once, not each of its versions"

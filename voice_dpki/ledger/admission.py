@@ -68,6 +68,11 @@ def remember(der: bytes, judgement: CertificateProfile | str) -> None:
     _remembered.pop(der, None)
 
 
+def forget_judgements() -> None:
+    """Empty the cache of `read_admitted`, to be called when no transaction waits for its block."""
+    read_admitted.cache_clear()
+
+
 def _check_organization(profile: CertificateProfile, member: Member) -> None:
     """Check that the subject's organisation is the endorsing one; an anonymous subject has none (ITU-T X.1409)."""
     anonymous = profile.organization is None and profile.common_name is None

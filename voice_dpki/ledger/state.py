@@ -11,6 +11,7 @@ from typing import Any
 
 from voice_dpki.ledger import activation, directory, expiry, governance, quotas, validators
 from voice_dpki.ledger.activation import rules_at
+from voice_dpki.ledger.admission import forget_judgements
 from voice_dpki.ledger.draft import OK, Block, Draft, Outcome, TxResult
 from voice_dpki.ledger.header import ValidatorSet
 from voice_dpki.ledger.leaf import Leaf
@@ -18,6 +19,7 @@ from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.parameters import PARAMETERS_KEY, PARAMETERS_LEAF, Parameters
 from voice_dpki.ledger.refusals import FIRST_CONTENT_CODE, Refusal, Refused
 from voice_dpki.ledger.rules import V1, Rules
+from voice_dpki.ledger.signatures import verify
 from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, check_one_signature, kind_of
 from voice_dpki.ledger.view import MemoryState, StateView
 from voice_dpki.names import Height
@@ -36,6 +38,7 @@ __all__ = [
     "check",
     "check_sender",
     "compose",
+    "forget_verdicts",
     "found",
     "may_enter",
 ]
@@ -120,6 +123,15 @@ def check_sender(view: StateView, height: Height, time_s: int, raw: bytes) -> Tx
     except Refused as refused:
         return _refusal(refused)
     return OK
+
+
+def forget_verdicts() -> None:
+    """Forget which certificates and signatures were verified, to be called when no transaction waits for its block.
+
+    The verdicts serve from a transaction's check to its block. Kept longer, they would take up to 45 MB.
+    """
+    forget_judgements()
+    verify.cache_clear()
 
 
 def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Parameters, time_s: int) -> Outcome:

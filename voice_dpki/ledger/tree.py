@@ -20,7 +20,6 @@ function of what the NodeReader returns. The design follows the Jellyfish Merkle
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from typing import Protocol, TypeAlias
 
@@ -318,8 +317,21 @@ def _levels_of(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:
 
 
 _HOT_DEPTH = 4
-_hot_levels = lru_cache(maxsize=6000)(_levels_of)
-"""Cache for the 4,369 nodes of the four upper levels, which every proof passes through; at most 20 MB."""
+_hot: dict[bytes, tuple[bytes, Sequence[Sequence[Slot]]]] = {}
+"""The 4,369 nodes of the four upper levels, which every proof passes through: by path, the encoding and the levels.
+
+Each is kept in its newest form alone, so that a tree which changes for years takes no more room: 15 MB at most.
+"""
+
+
+def _hot_levels(path: bytes, data: bytes) -> Sequence[Sequence[Slot]]:
+    """Return what `_levels_of` returns, which is kept for the next proof."""
+    known = _hot.get(path)
+    if known is not None and known[0] == data:
+        return known[1]
+    levels = _levels_of(path, data)
+    _hot[path] = data, levels
+    return levels
 
 
 def _nibble(key: bytes, at: int) -> int:

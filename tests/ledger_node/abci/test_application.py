@@ -28,6 +28,7 @@ from ledger_node.abci.application import (
 from ledger_node.order.verifier import running_verifier
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import tree
+from voice_dpki.ledger.admission import read_admitted
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import Member, member_key
@@ -36,7 +37,8 @@ from voice_dpki.ledger.records import CertRecord
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.rules import NEWEST
-from voice_dpki.ledger.state import LEAVES, Block, apply
+from voice_dpki.ledger.signatures import verify
+from voice_dpki.ledger.state import LEAVES, Block, apply, forget_verdicts
 from voice_dpki.ledger.transactions import KINDS
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
@@ -267,3 +269,15 @@ def test_misbehaviour_is_made_known(node: Any, caplog: pytest.LogCaptureFixture)
     (entry,) = caplog.records
     assert entry.message == "validator-misbehaved"
     assert vars(entry)["fields"] == {"kind": "DUPLICATE_VOTE", "validator": "00" * 20, "height": 1}
+
+
+def test_verdicts_are_forgotten_when_nobody_waits_for_a_block_any_more(federation: Any, node: Any) -> None:
+    """Kept for thousands of blocks, they would be most of a node's memory."""
+    forget_verdicts()
+    first, second = federation.submission(), federation.submission()
+    assert check(node, first).code == check(node, second).code == 0
+    node.decide(1, [first])
+    assert read_admitted.cache_info().currsize == 1, "another one still waits"
+    assert check(node, second, CheckTx.RECHECK).code == 0
+    node.decide(2, [second])
+    assert read_admitted.cache_info().currsize == verify.cache_info().currsize == 0
