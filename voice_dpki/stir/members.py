@@ -202,7 +202,7 @@ def _misfit(message: str) -> RequestError:
 def check_meaning(request: Members, meanings: Meanings, admitted: Container[str] = ()) -> None:
     """Refuse members that would change the request's meaning, but for those that are `admitted`."""
     for place, names in meanings.items():
-        value = request.get(place) if place else request
+        value: Any = request.get(place) if place else request
         for member in names if isinstance(value, dict) else ():
             if member not in admitted and value.get(member) is not None:
                 path = f"{place}.{member}" if place else member
@@ -221,7 +221,7 @@ def kind_in(request: Members, kinds: Kinds) -> Kind[Any]:
 
 def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn) -> SigningRequest:
     """Return the request to sign a call of `orig` with what its `kind` needs; raises RequestError."""
-    members = kind.members
+    members: Mapping[str, Callable[[object], Any]] = kind.members
     return SigningRequest(
         attest=_value(request, "attest", members["attest"]) if "attest" in members else "",
         orig=orig,
