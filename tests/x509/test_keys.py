@@ -1,8 +1,10 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
 )
@@ -26,7 +28,7 @@ PS256 = generate_rsa()
 
 
 @pytest.mark.parametrize(("signer", "name", "size"), [(ES256, "ES256", 64), (PS256, "PS256", 256)])
-def test_what_one_signs_verifies_under_its_key_only(signer, name, size):
+def test_what_one_signs_verifies_under_its_key_only(signer: LocalSigner, name: str, size: int) -> None:
     signature = signer.sign(b"data")
     assert (signer.algorithm, len(signature)) == (name, size)
     verify_signature(signer.public_key_der, name, b"data", signature)
@@ -39,12 +41,12 @@ def test_what_one_signs_verifies_under_its_key_only(signer, name, size):
 
 
 @pytest.mark.parametrize("signature", [b"", bytes(63), bytes(64), b"\xff" * 64, bytes(65)])
-def test_es256_signatures_that_are_none(signature):
+def test_es256_signatures_that_are_none(signature: bytes) -> None:
     with pytest.raises(SignatureError):
         verify_signature(ES256.public_key_der, "ES256", b"data", signature)
 
 
-def test_rsa_signs_with_pss_and_not_with_pkcs1():
+def test_rsa_signs_with_pss_and_not_with_pkcs1() -> None:
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -56,17 +58,17 @@ def test_rsa_signs_with_pss_and_not_with_pkcs1():
 
 @settings(max_examples=50)
 @given(st.binary(max_size=120), st.binary(max_size=80))
-def test_any_key_bytes_are_refused_as_a_peers_fault(key, signature):
+def test_any_key_bytes_are_refused_as_a_peers_fault(key: bytes, signature: bytes) -> None:
     with pytest.raises(PeerError):
         verify_signature(key, "ES256", b"data", signature)
 
 
 @pytest.mark.parametrize("signer", [ES256, PS256])
-def test_pem_gives_back_the_key(signer):
+def test_pem_gives_back_the_key(signer: LocalSigner) -> None:
     assert from_pem(to_pem(signer)).public_key_der == signer.public_key_der
 
 
-def pem(key, protection=NoEncryption()):  # noqa: B008
+def pem(key: PrivateKeyTypes, protection: KeySerializationEncryption = NoEncryption()) -> bytes:  # noqa: B008
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
 
 
@@ -82,12 +84,12 @@ def pem(key, protection=NoEncryption()):  # noqa: B008
     ],
     ids=["empty", "garbage", "encrypted", "ed25519", "p-384", "rsa-1024"],
 )
-def test_private_keys_of_no_use_are_our_own_fault(data):
+def test_private_keys_of_no_use_are_our_own_fault(data: bytes) -> None:
     with pytest.raises(LocalError):
         from_pem(data)
 
 
-def test_keys_outside_the_profile_make_no_signer():
+def test_keys_outside_the_profile_make_no_signer() -> None:
     for key in (ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 1024)):
         with pytest.raises(KeyKindError):
             LocalSigner(key)
@@ -95,5 +97,5 @@ def test_keys_outside_the_profile_make_no_signer():
         generate_rsa(1024)
 
 
-def test_repr_shows_no_key():
+def test_repr_shows_no_key() -> None:
     assert "PRIVATE KEY" not in repr(ES256)
