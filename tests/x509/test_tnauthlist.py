@@ -11,7 +11,7 @@ from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 RANGE = TnRange(Tn("493023125000"), 1000)
 
 
-def test_encodes_each_kind_as_openssl_does():
+def test_encodes_each_kind_as_openssl_does() -> None:
     """The bytes are from `openssl asn1parse -genconf` (OpenSSL 3.0.19), with EXPLICIT:0, 1 and 2 in a SEQUENCE."""
     listed = TnAuthList(("709J",), (TnRange(Tn("12155551000"), 200),), (Tn("911#"),))
     assert listed.serialize().hex() == (
@@ -19,7 +19,7 @@ def test_encodes_each_kind_as_openssl_does():
     )
 
 
-def test_one_kind_alone_as_the_certificates_of_north_america_have_it():
+def test_one_kind_alone_as_the_certificates_of_north_america_have_it() -> None:
     assert TnAuthList.parse(bytes.fromhex("3008a0061604" + b"709J".hex())) == TnAuthList(("709J",))
 
 
@@ -29,26 +29,26 @@ spcs = st.text("ABCDEFGHIJ0123456789", min_size=1, max_size=32)
 
 
 @st.composite
-def ranges(draw):
+def ranges(draw: st.DrawFn) -> TnRange:
     start = draw(digits.filter(lambda text: int(text) + 2 < 10 ** len(text)))
     return TnRange(Tn(start), draw(st.integers(2, 10 ** len(start) - int(start) - 1)))
 
 
 @given(st.lists(spcs, max_size=3), st.lists(ranges(), max_size=20), st.lists(tns, max_size=3))
-def test_parse_gives_back_what_serialize_wrote(codes, some, singles):
+def test_parse_gives_back_what_serialize_wrote(codes: list[str], some: list[TnRange], singles: list[Tn]) -> None:
     if codes or some or singles:
         listed = TnAuthList(tuple(codes), tuple(some), tuple(singles))
         assert TnAuthList.parse(listed.serialize()) == listed
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_parse_or_are_malformed(data):
+def test_any_bytes_parse_or_are_malformed(data: bytes) -> None:
     with contextlib.suppress(MalformedError):
         assert TnAuthList.parse(data)
 
 
 @given(st.data())
-def test_changed_bytes_parse_or_are_malformed(data):
+def test_changed_bytes_parse_or_are_malformed(data: st.DataObject) -> None:
     encoded = bytearray(TnAuthList(("709J",), (RANGE,), (Tn("110"),)).serialize())
     at = data.draw(st.integers(0, len(encoded) - 1))
     encoded[at] = data.draw(st.integers(0, 255))
@@ -85,7 +85,7 @@ def test_changed_bytes_parse_or_are_malformed(data):
         ("300ea10c300a" + "1602" + b"10".hex() + "020102" + "020101", "member after count"),
     ],
 )
-def test_refuses(encoded, why):
+def test_refuses(encoded: str, why: str) -> None:
     with pytest.raises(MalformedError):
         TnAuthList.parse(bytes.fromhex(encoded))
 
@@ -104,7 +104,7 @@ def test_refuses(encoded, why):
         ("0110", False),
     ],
 )
-def test_covers(tn, covered):
+def test_covers(tn: str, covered: bool) -> None:
     assert TnAuthList(ranges=(RANGE,), tns=(Tn("110"),)).covers(Tn(tn)) is covered
 
 
@@ -116,12 +116,14 @@ def test_covers(tn, covered):
         (TnAuthList(tns=(Tn("110"),)), False),
     ],
 )
-def test_codes_stand_for_ranges_and_without_a_code_the_ranges_say_nothing(listed, authorised):
+def test_codes_stand_for_ranges_and_without_a_code_the_ranges_say_nothing(
+    listed: TnAuthList, authorised: bool
+) -> None:
     assert listed.authorises(Tn("493023125000"), (RANGE,)) is authorised
     assert not listed.authorises(Tn("493023126000"), (RANGE,))
 
 
-def test_inside_takes_neighbouring_allotments_together():
+def test_inside_takes_neighbouring_allotments_together() -> None:
     allotted = [TnRange(Tn("493023125000"), 500), TnRange(Tn("493023125500"), 500)]
     assert TnAuthList(ranges=(RANGE,)).inside(allotted, ())
     assert not TnAuthList(ranges=(RANGE,)).inside([allotted[0]], ())
@@ -129,7 +131,7 @@ def test_inside_takes_neighbouring_allotments_together():
     assert not TnAuthList(ranges=(RANGE,)).inside([TnRange(Tn("0493023125000"), 1000)], ())
 
 
-def test_inside_asks_for_every_code_and_number():
+def test_inside_asks_for_every_code_and_number() -> None:
     listed = TnAuthList(("709J",), (RANGE,), (Tn("493023125001"),))
     assert listed.inside([RANGE], ["709J", "X"])
     assert not listed.inside([RANGE], ["X"])
@@ -138,7 +140,9 @@ def test_inside_asks_for_every_code_and_number():
 
 
 @given(ranges(), st.lists(ranges(), max_size=6), st.data())
-def test_inside_means_that_every_number_is_allotted(wanted, allotted, data):
+def test_inside_means_that_every_number_is_allotted(
+    wanted: TnRange, allotted: list[TnRange], data: st.DataObject
+) -> None:
     if TnAuthList(ranges=(wanted,)).inside(allotted, ()):
         tn = Tn(str(int(wanted.start) + data.draw(st.integers(0, wanted.count - 1))).zfill(len(wanted.start)))
         assert any(entry.covers(tn) for entry in allotted)
