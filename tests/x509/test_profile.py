@@ -1,10 +1,13 @@
 import hashlib
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any, TypeAlias
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given, settings
@@ -14,7 +17,7 @@ from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.x509 import der, tnauthlist
-from voice_dpki.x509.keys import generate_es256, generate_rsa
+from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import (
     MAX_CERTIFICATE_BYTES,
     ProfileError,
@@ -25,6 +28,7 @@ from voice_dpki.x509.profile import (
 )
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
+Hash: TypeAlias = hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 START_S, END_S = 1_760_000_000, 1_790_000_000
 SIGNER = generate_es256()
 OPERATOR_A = x509.Name(
@@ -36,23 +40,23 @@ OPERATOR_A = x509.Name(
 LISTED = TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),))
 
 
-def build(signer=SIGNER, **changes):
+def build(signer: LocalSigner = SIGNER, **changes: Any) -> bytes:
     given = {"organization": "Operator A", "common_name": "authn.a.example", "not_before_s": START_S}
     return build_certificate(signer, **{"not_after_s": END_S, "random": SystemRandom(), **given, **changes})
 
 
 def odd(
-    key=SIGNER.private_key,
+    key: CertificateIssuerPrivateKeyTypes = SIGNER.private_key,
     *,
-    subject=OPERATOR_A,
-    issuer=None,
-    start_s=START_S,
-    end_s=END_S,
-    extensions=(),
-    sign_with=None,
-    algorithm=hashes.SHA256(),  # noqa: B008
-    **sign,
-):
+    subject: x509.Name = OPERATOR_A,
+    issuer: x509.Name | None = None,
+    start_s: int = START_S,
+    end_s: int = END_S,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    sign_with: CertificateIssuerPrivateKeyTypes | None = None,
+    algorithm: Hash | None = hashes.SHA256(),  # noqa: B008
+    **sign: Any,
+) -> bytes:
     """A certificate that need not keep to the profile."""
     builder = x509.CertificateBuilder(
         subject_name=subject,
@@ -67,7 +71,7 @@ def odd(
     return builder.sign(sign_with or key, algorithm, **sign).public_bytes(Encoding.DER)
 
 
-def usage(**named):
+def usage(**named: bool) -> x509.KeyUsage:
     every = (
         "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign "
         "crl_sign encipher_only decipher_only"
@@ -75,7 +79,7 @@ def usage(**named):
     return x509.KeyUsage(**{name: named.get(name, False) for name in every.split()})
 
 
-def test_reads_what_was_built():
+def test_reads_what_was_built() -> None:
     uris = ("sip:+493023125001@a.example",)
     made = build(uris=uris, dns_names=("a.example",), tn_auth_list=LISTED)
     profile = read_profile(made)
@@ -89,7 +93,7 @@ def test_reads_what_was_built():
     assert profile.may_sign()
 
 
-def test_rsa_keys_are_admitted_under_every_padding_of_the_profile():
+def test_rsa_keys_are_admitted_under_every_padding_of_the_profile() -> None:
     signer = generate_rsa()
     assert read_profile(build(signer)).key_algorithm == "PS256"
     pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
@@ -97,24 +101,24 @@ def test_rsa_keys_are_admitted_under_every_padding_of_the_profile():
 
 
 @pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
-def test_hashes_from_sha256_up(algorithm):
+def test_hashes_from_sha256_up(algorithm: Hash) -> None:
     assert read_profile(odd(algorithm=algorithm)).organization == "Operator A"
 
 
 @pytest.mark.parametrize(
     ("now_s", "valid"), [(START_S - 0.1, False), (START_S, True), (END_S, True), (END_S + 0.1, False)]
 )
-def test_valid_at(now_s, valid):
+def test_valid_at(now_s: float, valid: bool) -> None:
     assert read_profile(build()).valid_at(now_s) is valid
 
 
-def test_a_subject_without_name_gets_a_key_that_signs_nothing():
+def test_a_subject_without_name_gets_a_key_that_signs_nothing() -> None:
     anonymous = read_profile(build(organization=None, common_name=None, uris=("urn:device:7",)))
     assert anonymous.key_usage == {"keyAgreement"}
     assert not anonymous.may_sign()
 
 
-def test_files_are_in_der_or_pem():
+def test_files_are_in_der_or_pem() -> None:
     made = build()
     pem = x509.load_der_x509_certificate(made).public_bytes(Encoding.PEM)
     assert der_of(made) == der_of(pem) == der_of(b"\n" + pem) == made
@@ -123,12 +127,12 @@ def test_files_are_in_der_or_pem():
             der_of(data)
 
 
-def test_either_name_makes_a_subject_that_may_sign():
+def test_either_name_makes_a_subject_that_may_sign() -> None:
     assert read_profile(build(common_name=None)).organization == "Operator A"
     assert read_profile(build(organization=None)).common_name == "authn.a.example"
 
 
-def test_one_certificate_has_one_digest():
+def test_one_certificate_has_one_digest() -> None:
     """Unused bits in the signature's BIT STRING would give it a second one."""
     whole = next(made for made in iter(build, None) if made[-1] % 2 == 0)
     at = len(whole) - len(x509.load_der_x509_certificate(whole).signature) - 1
@@ -137,7 +141,7 @@ def test_one_certificate_has_one_digest():
     assert refused.value.code == "malformed"
 
 
-def resigned(change):
+def resigned(change: Callable[[list[bytes]], list[bytes]]) -> bytes:
     """A certificate whose fields (version, serial number, algorithm, ...) were changed, signed anew."""
     certificate = x509.load_der_x509_certificate(build())
     fields = Cursor(der.read_as(Cursor(certificate.tbs_certificate_bytes, "tbs"), der.SEQUENCE, "tbs"), "fields")
@@ -152,7 +156,7 @@ def resigned(change):
 
 
 @pytest.mark.parametrize("serial", [b"\0", b"\xff", b"\x7f" * 30])
-def test_the_serial_number_plays_no_role(serial):
+def test_the_serial_number_plays_no_role(serial: bytes) -> None:
     assert read_profile(resigned(lambda parts: [parts[0], der.encode(der.INTEGER, serial), *parts[2:]]))
 
 
@@ -193,18 +197,18 @@ RSA = generate_rsa().private_key
         ),
     ],
 )
-def test_refuses_with_a_code_and_a_sentence(code, make):
+def test_refuses_with_a_code_and_a_sentence(code: str, make: Callable[[], bytes]) -> None:
     with pytest.raises(ProfileError) as refused:
         read_profile(make())
     assert refused.value.code == code
     assert len(str(refused.value)) > 20
 
 
-def _raw_list(value):
+def _raw_list(value: bytes) -> x509.UnrecognizedExtension:
     return x509.UnrecognizedExtension(ObjectIdentifier(tnauthlist.OID), value)
 
 
-def test_unknown_extensions_that_are_not_critical_are_left_alone():
+def test_unknown_extensions_that_are_not_critical_are_left_alone() -> None:
     assert read_profile(odd(extensions=[(x509.UnrecognizedExtension(UNKNOWN, b"\5\0"), False)]))
 
 
@@ -212,13 +216,13 @@ ENCIPHER = ["key_agreement", "key_encipherment", "data_encipherment"]
 
 
 @pytest.mark.parametrize("named", [*([name] for name in ENCIPHER), ENCIPHER])
-def test_usages_that_a_nameless_subject_may_have(named):
+def test_usages_that_a_nameless_subject_may_have(named: list[str]) -> None:
     certificate = odd(subject=NAMELESS, extensions=[(usage(**dict.fromkeys(named, True)), True)])
     assert len(read_profile(certificate).key_usage) == len(named)
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_refused_as_a_profile_error(data):
+def test_any_bytes_are_refused_as_a_profile_error(data: bytes) -> None:
     with pytest.raises(ProfileError):
         read_profile(data)
 
@@ -228,7 +232,7 @@ CERTIFICATE = build(tn_auth_list=LISTED, uris=("sip:+493023125001@a.example",), 
 
 @settings(max_examples=400)
 @given(st.integers(0, len(CERTIFICATE) - 1), st.integers(1, 255))
-def test_a_certificate_with_one_byte_changed_is_refused(at, change):
+def test_a_certificate_with_one_byte_changed_is_refused(at: int, change: int) -> None:
     changed = bytearray(CERTIFICATE)
     changed[at] ^= change
     with pytest.raises(ProfileError):
