@@ -1,6 +1,7 @@
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -36,40 +37,40 @@ VERIFICATION = {
 }
 
 
-def signing(**changes):
+def signing(**changes: Any) -> bytes:
     return msgspec.json.encode({"signingRequest": {**SIGNING, **changes}})
 
 
-def verification(**changes):
+def verification(**changes: Any) -> bytes:
     return msgspec.json.encode({"verificationRequest": {**VERIFICATION, **changes}})
 
 
-def read_signing(body):
+def read_signing(body: bytes) -> SigningRequest:
     return atis.parse_signing_request(decode(body))
 
 
-def read_verification(body):
+def read_verification(body: bytes) -> Call:
     return atis.parse_verification_request(decode(body))
 
 
-def test_parses_a_signing_request():
+def test_parses_a_signing_request() -> None:
     expected = SigningRequest("A", Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, UUID)
     assert read_signing(signing()) == expected
     assert read_signing(signing(later={"x": 1})) == expected
 
 
-def test_parses_a_verification_request():
+def test_parses_a_verification_request() -> None:
     expected = Call(Tn("493023125001"), Destinations((Tn("442079460001"),)), 1443208345, ("e30.e30.c2ln",))
     assert read_verification(verification()) == expected
 
 
-def test_key_mgmt_that_is_not_told_differs_from_none_at_all():
+def test_key_mgmt_that_is_not_told_differs_from_none_at_all() -> None:
     assert read_verification(verification()).key_mgmt is None
     assert read_verification(verification(keyMgmt=[])).key_mgmt == ()
     assert read_signing(signing(keyMgmt=["mikey AQ"])).key_mgmt == ("mikey AQ",)
 
 
-def test_the_digest_of_the_session_description():
+def test_the_digest_of_the_session_description() -> None:
     member = {"alg": "sha-256", "dig": "A" * 43}
     assert read_verification(verification()).sdp is None
     assert read_verification(verification(sdp=member)).sdp == bytes(32)
@@ -77,7 +78,7 @@ def test_the_digest_of_the_session_description():
     assert read_signing(signing(sdp=member)).sdp == bytes(32)
 
 
-def test_destinations_may_be_uris():
+def test_destinations_may_be_uris() -> None:
     request = read_signing(signing(dest={"uri": ["sip:Help@B.example;user=phone"]}))
     assert request.dest == Destinations(uris=("sip:help@b.example",))
 
@@ -140,7 +141,7 @@ def test_destinations_may_be_uris():
         ("SVC4005", ["sdp"], signing(sdp={"alg": "sha-256", "dig": "A" * 86})),
     ],
 )
-def test_signing_requests_that_cannot_be_used(message_id, variables, body):
+def test_signing_requests_that_cannot_be_used(message_id: str, variables: list[str], body: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         read_signing(body)
     assert refused.value.message_id == message_id
@@ -170,14 +171,14 @@ def test_signing_requests_that_cannot_be_used(message_id, variables, body):
         ("SVC4005", "from.tn", verification(**{"from": {"tn": "anonymous"}})),
     ],
 )
-def test_verification_requests_that_cannot_be_used(message_id, variable, body):
+def test_verification_requests_that_cannot_be_used(message_id: str, variable: str, body: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         read_verification(body)
     assert refused.value.message_id == message_id
     assert json.loads(refused.value.body())["requestError"]["serviceException"]["variables"][0] == variable
 
 
-def test_a_request_for_another_type_is_not_signed_as_shaken():
+def test_a_request_for_another_type_is_not_signed_as_shaken() -> None:
     with pytest.raises(RequestError, match=r"'(ppt|div)'"):
         read_signing((VECTORS / "signing-ppt-div.json").read_bytes())
 
@@ -185,16 +186,16 @@ def test_a_request_for_another_type_is_not_signed_as_shaken():
 @pytest.mark.parametrize(
     "changes", [{"ppt": "shaken"}, {"ppt": ""}, {"ppt": None, "div": None}, {"requestId": "x"}]
 )
-def test_members_that_change_nothing_are_let_be(changes):
+def test_members_that_change_nothing_are_let_be(changes: dict[str, Any]) -> None:
     assert read_signing(signing(**changes)) == read_signing(signing())
 
 
-def forms():
+def forms() -> list[dict[str, Any]]:
     return [json.loads(line) for line in (VECTORS / "signing-dest-forms.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("form", forms(), ids=lambda form: json.dumps(form["dest"]))
-def test_forms_of_destinations_that_proxies_send(form):
+def test_forms_of_destinations_that_proxies_send(form: dict[str, Any]) -> None:
     body = signing(dest=form["dest"])
     if "refuses" in form:
         with pytest.raises(RequestError) as refused:
@@ -222,7 +223,7 @@ HEADERS = {"content-length": "2", "content-type": "application/json", "accept": 
         {"content-type": "Application/JSON"},
     ],
 )
-def test_headers_that_admit_json(changes):
+def test_headers_that_admit_json(changes: dict[str, str | None]) -> None:
     check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
 
 
@@ -238,7 +239,7 @@ def test_headers_that_admit_json(changes):
         ("SVC4002", 406, {"accept": "application/json; q=0.000"}),
     ],
 )
-def test_headers_that_do_not(message_id, status, changes):
+def test_headers_that_do_not(message_id: str, status: int, changes: dict[str, str | None]) -> None:
     with pytest.raises(RequestError) as refused:
         check_headers({name: value for name, value in {**HEADERS, **changes}.items() if value})
     assert (refused.value.message_id, refused.value.status) == (message_id, status)
@@ -248,7 +249,7 @@ def test_headers_that_do_not(message_id, status, changes):
     ("status", "message_id"),
     [(404, "SVC4003"), (405, "POL4050"), (413, "POL4130"), (500, "POL5000"), (418, "POL5000"), (400, "SVC4006")],
 )
-def test_errors_before_a_service_have_the_interfaces_form(status, message_id):
+def test_errors_before_a_service_have_the_interfaces_form(status: int, message_id: str) -> None:
     error = error_of_status(status, "why")
     assert error.message_id == message_id
     kind = "policyException" if message_id.startswith("POL") else "serviceException"
@@ -256,14 +257,14 @@ def test_errors_before_a_service_have_the_interfaces_form(status, message_id):
 
 
 @pytest.mark.parametrize("code", ["no-authority", "stale-iat", "credential-not-valid"])
-def test_refusals_are_policy_exceptions_with_a_reason(code):
+def test_refusals_are_policy_exceptions_with_a_reason(code: str) -> None:
     error = error_of_refusal(SigningRefused(code, "the reason"))
     assert error.status == 403
     assert json.loads(error.body())["requestError"]["policyException"]["variables"] == ["the reason"]
     assert "the reason" in error.sentence
 
 
-def test_answers():
+def test_answers() -> None:
     header = IdentityHeader("e30.e30.c2ln", "https://c/x", "ES256", "shaken")
     assert json.loads(atis.signing_response(header)) == {
         "signingResponse": {"identity": header.serialize(), "identityHeader": header.serialize()}
@@ -288,7 +289,7 @@ def test_answers():
     }
 
 
-def test_a_verdict_that_fails_tells_step_and_reason():
+def test_a_verdict_that_fails_tells_step_and_reason() -> None:
     verdict = verdict_of(VerificationFailed(Step.IAT, "it is stale"))
     assert json.loads(atis.verification_response(verdict)) == {
         "verificationResponse": {
@@ -313,7 +314,7 @@ json_ = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*SIGNING, *VERIFICATION, "keyMgmt", "sdp"]), json_))
-def test_any_json_is_a_request_or_refused(members):
+def test_any_json_is_a_request_or_refused(members: dict[str, Any]) -> None:
     with contextlib.suppress(RequestError):
         read_signing(json.dumps({"signingRequest": {**SIGNING, **members}}).encode())
     with contextlib.suppress(RequestError):
@@ -322,13 +323,13 @@ def test_any_json_is_a_request_or_refused(members):
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_are_refused_as_a_request(body):
+def test_any_bytes_are_refused_as_a_request(body: bytes) -> None:
     for parse in (read_signing, read_verification):
         with pytest.raises(RequestError):
             parse(body)
 
 
 @given(st.dictionaries(st.sampled_from([*HEADERS]), st.text(max_size=40)))
-def test_any_headers_are_admitted_or_refused(headers):
+def test_any_headers_are_admitted_or_refused(headers: dict[str, str]) -> None:
     with contextlib.suppress(RequestError):
         check_headers(headers)
