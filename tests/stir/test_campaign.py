@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from tests.campaign import bent, campaign, rounds
 from voice_dpki.codec import base64url
@@ -16,8 +19,10 @@ from voice_dpki.stir.passport import ClaimError, Passport
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import SigningRefused, sign_call
-from voice_dpki.stir.verdict import VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
+
+from .conftest import Operator
 
 pytestmark = campaign
 NOW_S = 1_790_000_000
@@ -28,7 +33,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-def told(verdict):
+def told(verdict: Verdict) -> Verdict:
     """Hold a verdict to what every one must be, whatever it is about; returns it."""
     body = json.loads(atis.verification_response(verdict))["verificationResponse"]
     assert body["verstat"] in set(Verstat)
@@ -37,13 +42,13 @@ def told(verdict):
     return verdict
 
 
-def check_sentence(error):
+def check_sentence(error: Exception) -> None:
     assert 0 < len(str(error)) < 300
     if isinstance(error, RequestError):
         assert json.loads(error.body())["requestError"]
 
 
-def verified(call, operator):
+def verified(call: Call, operator: Operator) -> Verdict:
     try:
         examined = examine(call, call.identities[0], Policy(), NOW_S)
         return told(judge(examined, operator.record, Policy(), ReplayCache(9, 120), NOW_S))
@@ -51,7 +56,7 @@ def verified(call, operator):
         return told(verdict_of(failure))
 
 
-def signing_body(**changes):
+def signing_body(**changes: Any) -> bytes:
     request = {
         "attest": "A",
         "orig": {"tn": "493023125001"},
@@ -63,7 +68,7 @@ def signing_body(**changes):
     return json.dumps({"signingRequest": {**request, **changes}}).encode()
 
 
-def test_bodies_of_signing_requests(request, operator):
+def test_bodies_of_signing_requests(request: pytest.FixtureRequest, operator: Operator) -> None:
     """Who is signed for is accepted by the verifier for that very call."""
     signed = 0
     for chance in rounds(request):
@@ -81,7 +86,7 @@ def test_bodies_of_signing_requests(request, operator):
     assert signed
 
 
-def test_bodies_of_verification_requests(request, operator):
+def test_bodies_of_verification_requests(request: pytest.FixtureRequest, operator: Operator) -> None:
     call = operator.call()
     sample = {"from": {"tn": call.orig}, "to": {"tn": call.dest.tns}, "time": NOW_S, "identity": call.identities[0]}
     body = json.dumps({"verificationRequest": {**sample, "keyMgmt": call.key_mgmt}}).encode()
@@ -94,7 +99,7 @@ def test_bodies_of_verification_requests(request, operator):
         verified(given, operator)
 
 
-def test_identities(request, operator):
+def test_identities(request: pytest.FixtureRequest, operator: Operator) -> None:
     call = operator.call()
     for chance in rounds(request):
         bent_identity = bent(chance, call.identities[0].encode(), [*PIECES, b";info=<x>;alg=ES256;ppt=shaken"])
@@ -108,7 +113,7 @@ def test_identities(request, operator):
         verified(replace(call, identities=(identity,)), operator)
 
 
-def test_passports_signed_by_their_signer(request, operator):
+def test_passports_signed_by_their_signer(request: pytest.FixtureRequest, operator: Operator) -> None:
     """What a recorded signer writes into header and payload, and signs."""
     call = operator.call()
     received = IdentityHeader.parse(call.identities[0])
