@@ -1,6 +1,7 @@
 import contextlib
 import json as json_
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,14 +29,14 @@ CLAIMS = ShakenClaims(
 )
 
 
-def test_claims_are_canonical_json_in_lexicographic_order():
+def test_claims_are_canonical_json_in_lexicographic_order() -> None:
     assert CLAIMS.serialize() == (
         b'{"attest":"A","dest":{"tn":["442079460001","442079460002"],"uri":["sip:help@b.example"]},'
         b'"iat":1443208345,"orig":{"tn":"493023125001"},"origid":"123e4567-e89b-12d3-a456-426655440000"}'
     )
 
 
-def test_key_mgmt_stands_between_iat_and_orig():
+def test_key_mgmt_stands_between_iat_and_orig() -> None:
     # printf 'mikey AQAFgM3YFvMAAAAA' | openssl dgst -sha256 -binary | basenc --base64url
     claims = replace(CLAIMS, key_mgmt=key_mgmt_digests(["mikey AQAFgM3YFvMAAAAA"]))
     assert (
@@ -44,7 +45,7 @@ def test_key_mgmt_stands_between_iat_and_orig():
     )
 
 
-def test_sdp_stands_behind_origid():
+def test_sdp_stands_behind_origid() -> None:
     claims = replace(CLAIMS, key_mgmt=(bytes(32),), sdp=bytes(32))
     assert list(json_.loads(claims.serialize())) == ["attest", "dest", "iat", "key-mgmt", "orig", "origid", "sdp"]
     assert claims.serialize().endswith(b',"sdp":{"alg":"sha-256","dig":"' + b"A" * 43 + b'"}}')
@@ -66,12 +67,12 @@ claims_ = st.builds(
 
 
 @given(claims_)
-def test_parse_gives_back_what_serialize_wrote(claims):
+def test_parse_gives_back_what_serialize_wrote(claims: ShakenClaims) -> None:
     assert ShakenClaims.parse(claims.serialize()) == claims
 
 
 @given(claims_, st.binary(max_size=70))
-def test_a_token_keeps_the_bytes_that_were_signed(claims, signature):
+def test_a_token_keeps_the_bytes_that_were_signed(claims: ShakenClaims, signature: bytes) -> None:
     signing_input = signing_input_of({"typ": "passport"}, claims.serialize())
     passport = Passport.parse(f"{signing_input.decode()}.{base64url.encode(signature)}")
     assert passport.signing_input == signing_input
@@ -80,7 +81,7 @@ def test_a_token_keeps_the_bytes_that_were_signed(claims, signature):
     assert passport.header_text("x5u") is None
 
 
-def part(text):
+def part(text: str) -> str:
     return base64url.encode(text.encode("utf-8", "surrogatepass"))
 
 
@@ -103,7 +104,7 @@ def part(text):
         "e30." + "A" * MAX_TOKEN_LENGTH + ".e30",
     ],
 )
-def test_refuses_tokens(token):
+def test_refuses_tokens(token: str) -> None:
     with pytest.raises(MalformedError):
         Passport.parse(token)
 
@@ -139,19 +140,19 @@ def test_refuses_tokens(token):
         (b'"attest":"A"', b'"attest":"A","attest":"B"', "twice"),
     ],
 )
-def test_refuses_claims_and_names_them(old, new, named):
+def test_refuses_claims_and_names_them(old: bytes, new: bytes, named: str) -> None:
     payload = CLAIMS.serialize().replace(old, new)
     assert payload != CLAIMS.serialize()
     with pytest.raises(PeerError, match=named):
         ShakenClaims.parse(payload)
 
 
-def test_unknown_claims_are_ignored():
+def test_unknown_claims_are_ignored() -> None:
     assert ShakenClaims.parse(CLAIMS.serialize().replace(b'"dest"', b'"crn":"x","dest"')).orig == CLAIMS.orig
 
 
 @pytest.mark.parametrize("count", [0, 17])
-def test_destinations_are_one_to_sixteen(count):
+def test_destinations_are_one_to_sixteen(count: int) -> None:
     with pytest.raises(ClaimError):
         Destinations((Tn("1"),) * count)
 
@@ -166,7 +167,7 @@ json = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["attest", "dest", "iat", "orig", "origid", "key-mgmt", "sdp"]), json))
-def test_any_json_is_claims_or_refused(value):
+def test_any_json_is_claims_or_refused(value: dict[str, Any]) -> None:
     from voice_dpki.codec import canonical_json
 
     with contextlib.suppress(ClaimError, MalformedError):
@@ -174,12 +175,12 @@ def test_any_json_is_claims_or_refused(value):
 
 
 @given(st.text(max_size=40) | st.text("eyJ30.", max_size=40))
-def test_any_text_is_a_token_or_malformed(text):
+def test_any_text_is_a_token_or_malformed(text: str) -> None:
     with contextlib.suppress(MalformedError):
         Passport.parse(text)
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_claims_or_refused(data):
+def test_any_bytes_are_claims_or_refused(data: bytes) -> None:
     with pytest.raises((ClaimError, MalformedError)):
         ShakenClaims.parse(data)
