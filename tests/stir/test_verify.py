@@ -1,7 +1,9 @@
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -10,30 +12,32 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.present import present
 from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import make_credential
-from voice_dpki.stir.verdict import KeyMgmt, Step, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verdict import KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
-from voice_dpki.x509.keys import generate_es256, generate_rsa
+from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
-from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
-from .conftest import make_operator
+from .conftest import Operator, Verifier, make_operator
 
 NOW_S = 1_790_000_000
 VECTORS = Path(__file__).parents[1] / "vectors" / "stir"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
-def refused(verifier, call, record, step, match="."):
+def refused(verifier: Verifier, call: Call, record: RecordedCertificate, step: Step, match: str = ".") -> Verdict:
     """Verify `call`, see that `step` refuses it with a sentence that matches, and return the verdict."""
     with pytest.raises(VerificationFailed, match=match) as failure:
         verifier.verify(call, record)
@@ -48,7 +52,7 @@ def refused(verifier, call, record, step, match="."):
     return verdict
 
 
-def test_a_good_call_passes_every_step(operator, verifier):
+def test_a_good_call_passes_every_step(operator: Operator, verifier: Verifier) -> None:
     verdict = verifier.verify(operator.call(), operator.record)
     assert verdict.verstat is Verstat.PASSED
     assert (verdict.reasoncode, verdict.step) == (None, "")
@@ -57,7 +61,7 @@ def test_a_good_call_passes_every_step(operator, verifier):
     assert verdict.key_mgmt is KeyMgmt.VERIFIED
 
 
-def test_examine_tells_whom_to_look_up(operator):
+def test_examine_tells_whom_to_look_up(operator: Operator) -> None:
     call = operator.call()
     assert examine(call, call.identities[0], Policy(), NOW_S).digest == digest_of(operator.der)
 
@@ -65,7 +69,14 @@ def test_examine_tells_whom_to_look_up(operator):
 # What the token says of itself, forged by the very key that the ledger trusts.
 
 
-def forged(operator, call, *, header=None, payload=None, **parameters):
+def forged(
+    operator: Operator,
+    call: Call,
+    *,
+    header: dict[str, Any] | None = None,
+    payload: dict[str, Any] | None = None,
+    **parameters: Any,
+) -> Call:
     """Sign again with members of header and payload changed (None takes one away), and parameters set."""
     received = IdentityHeader.parse(call.identities[0])
     parts = [canonical_json.decode_object(base64url.decode(part)) for part in received.token.split(".")[:2]]
@@ -117,11 +128,13 @@ OTHER = Destinations((Tn("442079460099"),))
         (Step.KEY_MGMT, "did not sign", {"payload": {"key-mgmt": None}}),
     ],
 )
-def test_each_fault_in_a_token_is_told_by_its_step(operator, verifier, step, match, changes):
+def test_each_fault_in_a_token_is_told_by_its_step(
+    operator: Operator, verifier: Verifier, step: Step, match: str, changes: dict[str, Any]
+) -> None:
     refused(verifier, forged(operator, operator.call(), **changes), operator.record, step, match)
 
 
-def test_parameters_alg_and_ppt_may_be_left_out(operator, verifier):
+def test_parameters_alg_and_ppt_may_be_left_out(operator: Operator, verifier: Verifier) -> None:
     call = forged(operator, operator.call(), alg=None, ppt=None)
     assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
 
@@ -138,18 +151,18 @@ def test_parameters_alg_and_ppt_may_be_left_out(operator, verifier):
         (Step.HEADER, "no alg", f"e30.e30.c2ln;info=<{URL}>"),
     ],
 )
-def test_what_is_no_identity(operator, verifier, step, match, identity):
+def test_what_is_no_identity(operator: Operator, verifier: Verifier, step: Step, match: str, identity: str) -> None:
     refused(verifier, replace(operator.call(), identities=(identity,)), operator.record, step, match)
 
 
 @pytest.mark.parametrize("offset_s", [-61, 61])
-def test_a_stale_date(operator, verifier, offset_s):
+def test_a_stale_date(operator: Operator, verifier: Verifier, offset_s: int) -> None:
     call = replace(operator.call(), time_s=NOW_S + offset_s)
     refused(verifier, call, operator.record, Step.TIME, "61 s")
 
 
 @pytest.mark.parametrize("offset_s", [-61, 61])
-def test_a_stale_iat(operator, verifier, offset_s):
+def test_a_stale_iat(operator: Operator, verifier: Verifier, offset_s: int) -> None:
     """The Date of the request is fresh: an old signature was put into a new call, or one made for later."""
     call = replace(operator.call(iat_s=NOW_S + offset_s), time_s=NOW_S)
     verdict = refused(verifier, call, operator.record, Step.IAT, "61 s")
@@ -157,17 +170,17 @@ def test_a_stale_iat(operator, verifier, offset_s):
 
 
 @pytest.mark.parametrize("offset_s", [-60, 60])
-def test_a_date_at_the_edge_is_fresh(operator, verifier, offset_s):
+def test_a_date_at_the_edge_is_fresh(operator: Operator, verifier: Verifier, offset_s: int) -> None:
     assert verifier.verify(operator.call(iat_s=NOW_S + offset_s), operator.record).verstat is Verstat.PASSED
 
 
-def test_a_signature_cut_from_one_call_and_pasted_into_another(operator, verifier):
+def test_a_signature_cut_from_one_call_and_pasted_into_another(operator: Operator, verifier: Verifier) -> None:
     pasted = replace(operator.call(), orig=Tn("493023125009"))
     refused(verifier, pasted, operator.record, Step.NUMBERS, "caller")
     refused(verifier, replace(operator.call(), dest=OTHER), operator.record, Step.NUMBERS, "destination")
 
 
-def test_a_call_to_one_of_several_signed_destinations(operator, verifier):
+def test_a_call_to_one_of_several_signed_destinations(operator: Operator, verifier: Verifier) -> None:
     call = operator.call(dest=Destinations((Tn("442079460001"), Tn("442079460099"))))
     assert verifier.verify(replace(call, dest=OTHER), operator.record).verstat is Verstat.PASSED
 
@@ -184,7 +197,7 @@ OF_THE_INTERFACE = {
 """Reason code and verstat of the steps of ATIS-1000082, as its clients know them; those from E20 on are our own."""
 
 
-def test_reason_codes_and_verstats_are_those_of_the_interface():
+def test_reason_codes_and_verstats_are_those_of_the_interface() -> None:
     found: dict[str, set[tuple[int, Verstat]]] = {}
     for step in Step:
         found.setdefault(step.label.partition(" ")[0], set()).add((step.reasoncode, step.verstat))
@@ -205,46 +218,54 @@ def test_reason_codes_and_verstats_are_those_of_the_interface():
         (CertStatus.EXPIRED, "expired"),
     ],
 )
-def test_signers_that_the_ledger_does_not_hold_valid(operator, verifier, status, match):
+def test_signers_that_the_ledger_does_not_hold_valid(
+    operator: Operator, verifier: Verifier, status: CertStatus, match: str
+) -> None:
     record = replace(operator.record, status=status)
     verdict = refused(verifier, operator.call(), record, Step.CERTIFICATE, match)
     assert verdict.verstat is Verstat.FAILED
 
 
-def test_a_signer_whose_validity_has_not_begun(operator, verifier):
+def test_a_signer_whose_validity_has_not_begun(operator: Operator, verifier: Verifier) -> None:
     record = replace(operator.record, status=CertStatus.NOT_YET_VALID, not_before_s=NOW_S + 1)
     refused(verifier, operator.call(), record, Step.CERTIFICATE, "not begun")
 
 
-def test_a_signer_whose_operator_was_removed(operator, verifier):
+def test_a_signer_whose_operator_was_removed(operator: Operator, verifier: Verifier) -> None:
     record = replace(operator.record, status=CertStatus.REVOKED, allotment=None)
     refused(verifier, operator.call(), record, Step.CERTIFICATE, "no member of the ledger any more")
 
 
-def test_a_signer_with_a_domain_that_moved_to_another_operator(operator, verifier):
+def test_a_signer_with_a_domain_that_moved_to_another_operator(operator: Operator, verifier: Verifier) -> None:
     call, record = signed_with(operator, generate_es256(), dns_names=["sti.a.example"])
-    held = replace(record, allotment=replace(record.allotment, domains=("a.example",)))
+    held = replace(record, allotment=replace(present(record.allotment), domains=("a.example",)))
     assert verifier.verify(call, held).verstat is Verstat.PASSED
     refused(verifier, call, record, Step.CERTIFICATE, "does not hold the domain")
 
 
-def test_the_certificate_is_the_one_that_was_asked_for(operator, new_operator, verifier):
+def test_the_certificate_is_the_one_that_was_asked_for(
+    operator: Operator, new_operator: Callable[..., Operator], verifier: Verifier
+) -> None:
     for der in (new_operator().der, None):
         record = replace(operator.record, der=der)
         refused(verifier, operator.call(), record, Step.LEDGER, "did not give the certificate")
 
 
-def test_the_ledger_must_have_been_asked_about_the_signer(operator, new_operator, verifier):
+def test_the_ledger_must_have_been_asked_about_the_signer(
+    operator: Operator, new_operator: Callable[..., Operator], verifier: Verifier
+) -> None:
     with pytest.raises(LocalError, match="another certificate"):
         verifier.verify(operator.call(), new_operator().record)
 
 
-def test_the_certificates_organisation_is_that_of_the_record(operator, verifier):
+def test_the_certificates_organisation_is_that_of_the_record(operator: Operator, verifier: Verifier) -> None:
     record = replace(operator.record, organization="Operator B")
     refused(verifier, operator.call(), record, Step.CERTIFICATE, "organisation")
 
 
-def signed_with(operator, signer, payload=None, **certificate):
+def signed_with(
+    operator: Operator, signer: LocalSigner, payload: dict[str, Any] | None = None, **certificate: Any
+) -> tuple[Call, RecordedCertificate]:
     """A call that `signer` signed under a certificate which our own server would refuse to sign with."""
     options = {
         "organization": "Operator A",
@@ -253,7 +274,7 @@ def signed_with(operator, signer, payload=None, **certificate):
         "not_after_s": NOW_S + 9,
     }
     random = type("Random", (), {"token": staticmethod(bytes)})()
-    certificate.setdefault("tn_auth_list", TnAuthList(ranges=operator.record.allotment.ranges))
+    certificate.setdefault("tn_auth_list", TnAuthList(ranges=present(operator.record.allotment).ranges))
     der = build_certificate(signer, **{**options, **certificate}, random=random)
     url = f"https://certs.a.example/{digest_of(der).hex()}"
     call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, payload=payload, info=url)
@@ -276,28 +297,33 @@ def signed_with(operator, signer, payload=None, **certificate):
         (Step.AUTHORITY, "does not allot", {"tn_auth_list": TnAuthList(("709J",))}),
     ],
 )
-def test_certificates_that_may_not_sign_this_call(operator, verifier, step, match, changes):
+def test_certificates_that_may_not_sign_this_call(
+    operator: Operator, verifier: Verifier, step: Step, match: str, changes: dict[str, Any]
+) -> None:
     if changes.get("organization", "") is None:
-        record = replace(operator.record, organization=None)
+        # No operator has none: so that the rule about organisations lets the certificate go on to the next.
+        record = replace(operator.record, organization=None)  # type: ignore[arg-type]
         operator = replace(operator, record=record)
     call, record = signed_with(operator, generate_es256(), **changes)
     refused(verifier, call, record, step, match)
 
 
 @pytest.mark.parametrize(("now_s", "iat_s"), [(NOW_S + 10, NOW_S), (NOW_S, NOW_S + 10), (NOW_S - 10, NOW_S)])
-def test_the_certificate_is_valid_both_now_and_at_the_time_of_the_signature(operator, new_verifier, now_s, iat_s):
+def test_the_certificate_is_valid_both_now_and_at_the_time_of_the_signature(
+    operator: Operator, new_verifier: type[Verifier], now_s: int, iat_s: int
+) -> None:
     call, record = signed_with(operator, generate_es256(), payload={"iat": iat_s})
     refused(new_verifier(now_s=now_s), call, record, Step.CERTIFICATE, "validity")
 
 
-def test_rsa_signs_no_calls(operator, verifier):
+def test_rsa_signs_no_calls(operator: Operator, verifier: Verifier) -> None:
     call, record = signed_with(operator, generate_rsa())
     refused(verifier, call, record, Step.CERTIFICATE, "P-256")
 
 
-def test_a_service_provider_code_stands_for_what_the_ledger_allots(operator, verifier):
+def test_a_service_provider_code_stands_for_what_the_ledger_allots(operator: Operator, verifier: Verifier) -> None:
     call, record = signed_with(operator, generate_es256(), tn_auth_list=TnAuthList(("709J",)))
-    coded = replace(record, allotment=replace(record.allotment, spcs=("709J",)))
+    coded = replace(record, allotment=replace(present(record.allotment), spcs=("709J",)))
     assert verifier.verify(call, coded).verstat is Verstat.PASSED
     narrow = replace(record, allotment=Allotment((), (TnRange(Tn("493023125500"), 2),), ("709J",)))
     refused(verifier, call, narrow, Step.AUTHORITY, "no authority")
@@ -306,12 +332,12 @@ def test_a_service_provider_code_stands_for_what_the_ledger_allots(operator, ver
 # The signature, the keying, and replays.
 
 
-def test_a_thief_who_names_the_certificate_but_has_not_its_key(operator, verifier):
+def test_a_thief_who_names_the_certificate_but_has_not_its_key(operator: Operator, verifier: Verifier) -> None:
     call = forged(replace(operator, signer=generate_es256()), operator.call())
     refused(verifier, call, operator.record, Step.SIGNATURE, "does not verify")
 
 
-def test_a_signature_of_another_length(operator, verifier):
+def test_a_signature_of_another_length(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     header = IdentityHeader.parse(call.identities[0])
     short = replace(header, token=header.token.rpartition(".")[0] + ".c2ln").serialize()
@@ -331,7 +357,9 @@ OFFER = ("mikey AQAFgM3YFvMAAAAA", "mikey AQAFgM3YFvMAAAAB")
         ((), OFFER, "did not sign"),
     ],
 )
-def test_keying_that_was_changed_on_the_path(operator, verifier, signed, given, match):
+def test_keying_that_was_changed_on_the_path(
+    operator: Operator, verifier: Verifier, signed: tuple[str, ...], given: tuple[str, ...] | None, match: str
+) -> None:
     call = replace(operator.call(key_mgmt=signed), key_mgmt=given)
     verdict = refused(verifier, call, operator.record, Step.KEY_MGMT, match)
     assert verdict.verstat is Verstat.FAILED
@@ -341,12 +369,14 @@ def test_keying_that_was_changed_on_the_path(operator, verifier, signed, given, 
     ("signed", "given", "found"),
     [(OFFER, OFFER, KeyMgmt.VERIFIED), ((), (), KeyMgmt.NONE), (OFFER, None, KeyMgmt.NOT_CHECKED)],
 )
-def test_keying_as_it_was_signed(operator, verifier, signed, given, found):
+def test_keying_as_it_was_signed(
+    operator: Operator, verifier: Verifier, signed: tuple[str, ...], given: tuple[str, ...] | None, found: KeyMgmt
+) -> None:
     call = replace(operator.call(key_mgmt=signed), key_mgmt=given)
     assert verifier.verify(call, operator.record).key_mgmt is found
 
 
-def test_keying_may_be_required(operator, new_verifier):
+def test_keying_may_be_required(operator: Operator, new_verifier: type[Verifier]) -> None:
     verifier = new_verifier(Policy(require_key_mgmt=True))
     call = operator.call(key_mgmt=OFFER)
     refused(verifier, operator.call(key_mgmt=()), operator.record, Step.KEY_MGMT, "no key management")
@@ -354,13 +384,13 @@ def test_keying_may_be_required(operator, new_verifier):
     assert verifier.verify(call, operator.record).key_mgmt is KeyMgmt.VERIFIED
 
 
-def test_a_replay(operator, verifier):
+def test_a_replay(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     verifier.verify(call, operator.record)
     refused(verifier, call, operator.record, Step.REPLAY, "used before")
 
 
-def test_a_replay_with_the_other_signature_that_anyone_can_make(operator, verifier):
+def test_a_replay_with_the_other_signature_that_anyone_can_make(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     verifier.verify(call, operator.record)
     header = IdentityHeader.parse(call.identities[0])
@@ -371,19 +401,19 @@ def test_a_replay_with_the_other_signature_that_anyone_can_make(operator, verifi
     refused(verifier, replace(call, identities=(changed,)), operator.record, Step.REPLAY, "used before")
 
 
-def test_a_changed_copy_does_not_use_up_the_signature(operator, verifier):
+def test_a_changed_copy_does_not_use_up_the_signature(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     refused(verifier, replace(call, key_mgmt=()), operator.record, Step.KEY_MGMT)
     refused(verifier, call, replace(operator.record, status=CertStatus.REVOKED), Step.CERTIFICATE)
     assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
 
 
-def test_two_calls_alike_in_one_second_are_two_calls(operator, verifier):
+def test_two_calls_alike_in_one_second_are_two_calls(operator: Operator, verifier: Verifier) -> None:
     verifier.verify(operator.call(), operator.record)
     verifier.verify(operator.call(), operator.record)
 
 
-def test_a_full_memory_of_signatures_fails_closed(operator, verifier):
+def test_a_full_memory_of_signatures_fails_closed(operator: Operator, verifier: Verifier) -> None:
     verifier.replays = ReplayCache(1, 120)
     verifier.verify(operator.call(), operator.record)
     refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "full")
@@ -391,13 +421,13 @@ def test_a_full_memory_of_signatures_fails_closed(operator, verifier):
     verifier.verify(operator.call(iat_s=NOW_S + 121), operator.record)
 
 
-def test_the_memory_goes_by_the_clock_that_nobody_sets(operator, verifier):
+def test_the_memory_goes_by_the_clock_that_nobody_sets(operator: Operator, verifier: Verifier) -> None:
     """A wall clock that is ahead for a moment must not make it forget."""
     call = operator.call()
 
-    def judged(now_s, steady_s):
+    def judged(now_s: float, steady_s: float) -> None:
         examined = examine(call, call.identities[0], verifier.policy, now_s)
-        return judge(examined, operator.record, verifier.policy, verifier.replays, now_s, steady_s)
+        judge(examined, operator.record, verifier.policy, verifier.replays, now_s, steady_s)
 
     judged(NOW_S, 5000)
     later = operator.call(iat_s=NOW_S + 900)
@@ -413,7 +443,9 @@ def test_the_memory_goes_by_the_clock_that_nobody_sets(operator, verifier):
         judged(NOW_S, 5002)
 
 
-def test_who_fills_the_memory_harms_no_other_signer(operator, new_operator, verifier):
+def test_who_fills_the_memory_harms_no_other_signer(
+    operator: Operator, new_operator: Callable[..., Operator], verifier: Verifier
+) -> None:
     verifier.replays = ReplayCache(4, 120)
     other = new_operator(organization="Operator B")
     for _ in range(3):
@@ -424,15 +456,17 @@ def test_who_fills_the_memory_harms_no_other_signer(operator, new_operator, veri
     refused(verifier, call, record, Step.REPLAY, "used before")
 
 
-def forms(name):
+def forms(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (VECTORS / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize("form", forms("identity-forms.jsonl"), ids=lambda form: form["after_token"])
-def test_forms_of_the_identity_that_proxies_send(operator, verifier, form):
+def test_forms_of_the_identity_that_proxies_send(
+    operator: Operator, verifier: Verifier, form: dict[str, str]
+) -> None:
     call = operator.call()
     header = IdentityHeader.parse(call.identities[0])
-    identity = header.token + form["after_token"].replace("X5U", header.info)
+    identity = header.token + form["after_token"].replace("X5U", present(header.info))
     try:
         found = verifier.verify(replace(call, identities=(identity,)), operator.record)
     except VerificationFailed as failure:
@@ -440,7 +474,7 @@ def test_forms_of_the_identity_that_proxies_send(operator, verifier, form):
     assert (found.step or "passed") == form["finds"]
 
 
-def test_a_header_that_makes_an_extension_critical(operator, verifier):
+def test_a_header_that_makes_an_extension_critical(operator: Operator, verifier: Verifier) -> None:
     critical = json.loads((VECTORS / "jose-crit.json").read_text())
     del critical["x5u"]
     call = forged(operator, operator.call(), header=critical)
@@ -449,7 +483,7 @@ def test_a_header_that_makes_an_extension_critical(operator, verifier):
     refused(verifier, call, operator.record, Step.CRITICAL, "crit")
 
 
-def test_members_given_twice_in_header_or_payload(operator, verifier):
+def test_members_given_twice_in_header_or_payload(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     received = IdentityHeader.parse(call.identities[0])
     header, payload = (base64url.decode(part) for part in received.token.split(".")[:2])
@@ -463,7 +497,7 @@ def test_members_given_twice_in_header_or_payload(operator, verifier):
         refused(verifier, replace(call, identities=(identity,)), operator.record, step, "twice")
 
 
-def constrained(signer, oid):
+def constrained(signer: LocalSigner, oid: str) -> bytes:
     """A certificate whose extension limits what may be claimed under it (RFC 8226 §8, RFC 9118)."""
     plain = x509.load_der_x509_certificate(make_operator(signer=signer).der)
     builder = x509.CertificateBuilder(
@@ -478,7 +512,9 @@ def constrained(signer, oid):
 
 
 @pytest.mark.parametrize("oid", ["1.3.6.1.5.5.7.1.27", "1.3.6.1.5.5.7.1.33"])
-def test_certificates_that_constrain_claims_neither_sign_nor_pass(operator, verifier, oid):
+def test_certificates_that_constrain_claims_neither_sign_nor_pass(
+    operator: Operator, verifier: Verifier, oid: str
+) -> None:
     signer = generate_es256()
     der = constrained(signer, oid)
     url = "https://certs.a.example/{digest}.der"
@@ -496,14 +532,16 @@ SOME = st.text(max_size=40) | st.text('ab.;=<>" \tinfoalgpptshaken', max_size=80
 
 
 @given(SOME)
-def test_any_identity_is_examined_or_fails_at_a_step(operator, identity):
+def test_any_identity_is_examined_or_fails_at_a_step(operator: Operator, identity: str) -> None:
     with contextlib.suppress(VerificationFailed):
         examine(operator.call(), identity, Policy(), NOW_S)
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_no_change_of_one_character_passes(operator, new_verifier, data):
+def test_no_change_of_one_character_passes(
+    operator: Operator, new_verifier: type[Verifier], data: st.DataObject
+) -> None:
     call = operator.call()
     signed = len(call.identities[0]) - len(";alg=ES256;ppt=shaken")
     at = data.draw(st.integers(0, signed - 1))
