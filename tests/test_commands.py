@@ -120,6 +120,7 @@ def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) ->
         "voice-dpki federation check --operators",
         "voice-dpki federation up --operators",
         "voice-dpki ledger propose --days",
+        "voice-dpki ledger propose --from",
     }
 
 

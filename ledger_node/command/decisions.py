@@ -6,10 +6,18 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ledger_node.command.rules import (
+    add_first_block,
+    check_executable,
+    describe_ready,
+    describe_rules_change,
+    propose_rules,
+)
 from ledger_node.command.session import CONSOLE, Commands, Session, add_endorser, parse_digest
 from ledger_node.make import member_file
 from ledger_node.make.member_file import load_member
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.activation import read_notice
 from voice_dpki.ledger.directory import DIRECTORY_LEAF
 from voice_dpki.ledger.members import MEMBER_LEAF, Member, member_key
 from voice_dpki.ledger.proposals import (
@@ -48,7 +56,9 @@ def add_governance_commands(commands: Commands) -> None:
     propose.set_defaults(work=_propose)
     voting_days = number(above=0, most=MAX_VOTING_DAYS, unit="days")
     propose.add_argument("what", choices=sorted(_PROPOSALS), help="what to do")
-    propose.add_argument("about", nargs="+", help="a member's file; an organisation; or certificates")
+    about = "a member's file; an organisation; certificates; or a version of the rules"
+    propose.add_argument("about", nargs="+", help=about)
+    add_first_block(propose)
     propose.add_argument(
         "--days", type=voting_days, default=7, help="how long operators can vote (default: %(default)s)"
     )
@@ -67,7 +77,10 @@ def add_governance_commands(commands: Commands) -> None:
 
 async def _propose(session: Session) -> None:
     options = session.options
+    if options.first_block is not None and options.what != "rules":
+        raise LocalError("--from is the first block of a version of the rules, and of nothing else")
     change = await _PROPOSALS[options.what](session)
+    await check_executable(session, change)
     until_s = int(time.time() + options.days * DAY_S)
     body = Propose(session.genesis.chain_id, options.organization, until_s, encode_change(change))
     raw = endorse(body, [session.signer])
@@ -97,6 +110,10 @@ async def _suspend(session: Session) -> Change:
     return SuspendMember(_only(session))
 
 
+async def _rules(session: Session) -> Change:
+    return await propose_rules(session, _only(session))
+
+
 async def _revoke_certificates(session: Session) -> Change:
     digests = tuple(map(parse_digest, session.options.about))
     return SetStatus(digests, CertStatus.REVOKED, session.options.reason)
@@ -112,6 +129,7 @@ _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = 
     "change": _alter,
     "remove": _remove,
     "suspend": _suspend,
+    "rules": _rules,
     "revoke-certificates": _revoke_certificates,
     "suspend-certificates": _suspend_certificates,
 }
@@ -120,15 +138,15 @@ _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = 
 
 async def _vote(session: Session) -> None:
     options = session.options
-    matching = [
-        identity for identity, _ in await _read_proposals(session) if identity.hex().startswith(options.proposal)
-    ]
+    matching = [each for each in await _read_proposals(session) if each[0].hex().startswith(options.proposal)]
     if len(matching) != 1:
         raise LocalError(f"{len(matching)} proposals on the ledger begin with {options.proposal}")
-    height = await session.endorsed(
-        Vote(session.genesis.chain_id, options.organization, matching[0], not options.reject)
-    )
-    ((_, proposal),) = [each for each in await _read_proposals(session) if each[0] == matching[0]]
+    ((identity, proposal),) = matching
+    if not options.reject:
+        await check_executable(session, parse_change(proposal.change))
+    vote = Vote(session.genesis.chain_id, options.organization, identity, not options.reject)
+    height = await session.endorsed(vote)
+    ((_, proposal),) = [each for each in await _read_proposals(session) if each[0] == identity]
     CONSOLE.print(f"Voted in block {height}; the proposal is {describe_state(proposal)}")
 
 
@@ -137,6 +155,8 @@ async def _proposals(session: Session) -> None:
     for identity, proposal in await _read_proposals(session):
         votes = ", ".join(proposal.approving), ", ".join(proposal.rejecting)
         change = describe_change(parse_change(proposal.change))
+        if share := await describe_ready(session, proposal):
+            change = f"{change} ({share})"
         table.add_row(identity.hex()[:12], proposal.by, change, describe_state(proposal), *votes)
     CONSOLE.print(table)
 
@@ -144,10 +164,13 @@ async def _proposals(session: Session) -> None:
 async def _members(session: Session) -> None:
     (listed,) = await session.client.read(DIRECTORY_LEAF, [DIRECTORY_LEAF.key()])
     table = Table("organization", "kind", "domains", "numbers", "codes", "validators", "keys", "revision")
-    for member in await _read_members(session, listed or ()):
+    organizations = [name for name in listed or () if read_notice(name) is None]
+    for member in await _read_members(session, organizations):
         if member is not None:
             table.add_row(*_row(member))
     CONSOLE.print(table)
+    if notices := len(listed or ()) - len(organizations):
+        CONSOLE.print(f"Not listed: {notices} notices of versions of the rules; voice-dpki ledger rules tells more")
 
 
 def _row(member: Member) -> tuple[str, ...]:
@@ -167,14 +190,15 @@ def _row(member: Member) -> tuple[str, ...]:
 def describe_change(change: Change) -> str:
     """Return in a few words what a proposal asks for."""
     match change:
-        case SetMember(member, revision):
+        case SetMember(member, revision) if not read_notice(member.organization):
             return f"{'admit' if revision is None else 'change'} {member.organization}"
-        case RemoveMember(organization):
+        case RemoveMember(organization) if not read_notice(organization):
             return f"remove {organization}"
-        case SuspendMember(organization):
+        case SuspendMember(organization) if not read_notice(organization):
             return f"suspend {organization}"
         case SetStatus(digests, status, reason):
             return f"{status}: {len(digests)} certificates ({reason})"
+    return describe_rules_change(change)
 
 
 def describe_state(proposal: Proposal) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ledger_node.command.any_kind import add_general_commands
 from ledger_node.command.certificates import add_certificate_commands, submit
 from ledger_node.command.decisions import add_governance_commands
+from ledger_node.command.rules import add_rules_command
 from ledger_node.command.sending import Sender
 from ledger_node.command.session import Session
 from voice_dpki.ledger.genesis import Genesis
@@ -59,6 +60,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_certificate_commands(commands)
     add_governance_commands(commands)
+    add_rules_command(commands)
     add_general_commands(commands)
     for each in commands.choices.values():
         each.add_argument("--url", default=DEFAULT_URL, help="the node to talk to (default: %(default)s)")

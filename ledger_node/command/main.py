@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
+import msgspec
 
 from ledger_node.abci.cometbft import CometbftSection, Home, node_id, node_key
 from ledger_node.abci.peers import Peers, firewall
@@ -233,7 +234,10 @@ def _status(options: Namespace) -> int:
         answer.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise LocalError(f"{options.url}: the node does not answer: {tls_failure(error) or error}") from None
-    print(answer.text)
+    try:
+        print(msgspec.json.format(answer.content, indent=2).decode("utf-8"))
+    except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
+        raise LocalError(f"{options.url}: this is no ledger node: {error}") from None
     return 0
 
 

@@ -9,9 +9,10 @@ from typing import TypeAlias
 from rich.console import Console
 
 from ledger_node.command.sending import Sender, read_certificate
+from ledger_node.command.versions import check_follows
 from voice_dpki.effects import Signer
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.transactions import Body, endorse
+from voice_dpki.ledger.transactions import Body, Transaction, endorse
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.credentials import read_signer
 from voice_dpki.shell.program import Parser
@@ -40,14 +41,15 @@ class Session:
         return read_signer(self.options.key, "key")
 
     async def endorsed(self, body: Body) -> int:
-        """Sign a transaction with the endorsing key and send it; return the height of its block.
-
-        Raises PeerError where the ledger refuses it.
-        """
+        """Sign a transaction with the endorsing key and send it, as `sent` does."""
         return await self.sent(endorse(body, [self.signer]))
 
     async def sent(self, raw: bytes) -> int:
-        """Send a transaction; return the height of its block. Raises PeerError where the ledger refuses it."""
+        """Send a transaction; return the height of its block.
+
+        Raises PeerError where the ledger refuses it, and LocalError where it needs later rules than the ledger has.
+        """
+        await check_follows(self.client, Transaction.parse(raw).body)
         return (await self.sender.send(raw)).height or 0
 
 

@@ -135,13 +135,18 @@ def check_operator(member: Member) -> None:
         raise Refused(Refusal.NOT_OPERATOR)
 
 
+def since(change: Change) -> int:
+    """Return the version of the rules from which on a change can be proposed."""
+    return _SINCE.get(type(change), 1)
+
+
 def check_possible(draft: Draft, block: Block, data: bytes) -> None:
     """Raise Refused for a change, as encoded, that could not take effect in this block."""
     try:
         change = parse_change(data)
     except MalformedError:
         raise Refused(Refusal.CHANGE) from None
-    if _SINCE.get(type(change), 1) > draft.rules.version:
+    if since(change) > draft.rules.version:
         raise Refused(Refusal.CHANGE)
     _make(draft.nested(), block, change)
 
