@@ -22,6 +22,7 @@ import segw_agent.provision
 import sip_testbed.call
 import sip_testbed.main
 import verify_server.main
+import verify_server.passport_command
 from tests.leftovers import Leftovers
 from tests.signals import heed_interrupts
 from voice_dpki.stage.temporary import remove_abandoned
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "voice-dpki device provision": segw_agent.provision.command,
     "voice-dpki federation": ledger_node.command.federation.command,
     "voice-dpki ledger": ledger_node.command.ledger.command,
+    "voice-dpki passport": verify_server.passport_command.command,
 }
 
 OUT_OF_BOUNDS = ("-1", "0", "x", "", "nan", "inf", "1e400", "9" * 30, "٣", "1_0")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.one_operator import OneOperator, Service
+from verify_server import passport_command
 from verify_server.config import EXAMPLE
 from voice_dpki.names import Tn
 from voice_dpki.x509.keys import to_pem
@@ -31,7 +32,8 @@ class Federation:
         self.ledger = OneOperator(folder)
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
         config = config.replace("genesis.json", "net/genesis.json").replace("max_age_s = 30", "max_age_s = 3")
-        (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
+        self.config = folder / "verify.toml"
+        self.config.write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
         (folder / "proxy.tokens").write_text(TOKEN)
         self.verifier = Service("verify_server.main", folder / "verify.toml", folder / "verify-b.jsonl")
         self.client = httpx.Client(
@@ -81,6 +83,19 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     federation = Federation(tmp_path_factory.mktemp("federation"))
     yield federation
     federation.stop()
+
+
+def test_the_command_asks_the_same_ledger(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = ["--from", "493023125001", "--to", "442079460001"]
+    for der, ends in ((federation.der, 0), (federation.caller.der(TnRange(Tn("493023125000"), 2)), 1)):
+        (tmp_path / "identity").write_text(federation.caller.identity(der))
+        arguments = ["verify", "--config", str(federation.config), *numbers, str(tmp_path / "identity")]
+        assert passport_command.command(arguments) == ends
+        said = capsys.readouterr().out
+        assert ("  E18 signature      passed" in said, "  signer      Operator A" in said) == (not ends, not ends)
+        assert ("failed 437: the signer's certificate is not recorded on the ledger" in said) is bool(ends)
 
 
 def test_a_recorded_signer_passes(federation: Federation) -> None:

@@ -1,0 +1,84 @@
+"""Each step's result, also behind one that failed; the verdict is that of `examine`."""
+
+from dataclasses import replace
+
+import pytest
+
+from voice_dpki.names import Tn
+from voice_dpki.stir.examine import Policy, examine
+from voice_dpki.stir.explain import Explained, Finding, explain_identity
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.verdict import Step, VerificationFailed
+
+from .conftest import NOW_S, Operator
+
+STEPS = [
+    "E3 time", "E4 form", "E5 ppt parameter", "E6 info", "E7 info URL", "E9 header claims", "E9 crit", "E10 x5u",
+    "E11 typ", "E12 alg", "E13 ppt", "E14 claims", "E15 iat", "E16 numbers", "shaken's own",
+]  # fmt: skip
+OTHERS = set(STEPS[:-1])
+
+
+def findings(found: Explained, finding: Finding) -> list[str]:
+    return [result.step for result in found.results if result.finding is finding]
+
+
+def test_a_good_call_passes_all_steps(operator: Operator) -> None:
+    call = operator.call()
+    found = explain_identity(call, call.identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.PASSED) == STEPS
+    assert found.examined == examine(call, call.identities[0], Policy(), NOW_S)
+
+
+def test_steps_behind_a_failed_one_run(operator: Operator) -> None:
+    call = replace(operator.call(iat_s=NOW_S - 300), time_s=NOW_S, orig=Tn("493023125009"))
+    found = explain_identity(call, call.identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.FAILED) == ["E15 iat", "E16 numbers"]
+    assert findings(found, Finding.NOT_RUN) == []
+    assert [result.reasoncode for result in found.results if result.finding is Finding.FAILED] == [403, 438]
+    assert found.examined is None
+
+
+def test_without_a_call_what_needs_one_is_not_run(operator: Operator) -> None:
+    found = explain_identity(None, operator.call().identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.NOT_RUN) == ["E3 time", "E16 numbers"]
+    assert findings(found, Finding.FAILED) == []
+    assert found.examined is None
+
+
+@pytest.mark.parametrize(
+    ("identity", "failed"),
+    [
+        ("", ["E4 form"]),
+        ("..c2ln;info=<https://c/x>", ["E4 form"]),
+        ("e30.e30.c2ln", ["E6 info", "E9 header claims"]),
+        ("e30.e30.c2ln;info=x", ["E6 info"]),
+        ("e30.e30.c2ln;info=<x>;ppt=div", ["E5 ppt parameter", "E7 info URL", "E9 header claims"]),
+    ],
+)
+def test_what_cannot_be_read_is_told_once(operator: Operator, identity: str, failed: list[str]) -> None:
+    found = explain_identity(operator.call(), identity, Policy(), NOW_S)
+    assert findings(found, Finding.FAILED) == failed
+    named = [result.step for result in found.results]
+    assert set(named) == OTHERS
+    assert len(named) == len(OTHERS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"alg": "ES384"}, {"ppt": "div"}, {"info": None}, {"info": "https://c/x"}, {"token": "e30.e30.c2ln"}],
+)
+def test_the_first_failure_is_that_of_the_verifier(operator: Operator, changes: dict[str, str]) -> None:
+    call = operator.call()
+    identity = replace(IdentityHeader.parse(call.identities[0]), **changes).serialize()
+    found = explain_identity(call, identity, Policy(), NOW_S)
+    with pytest.raises(VerificationFailed) as failure:
+        examine(call, identity, Policy(), NOW_S)
+    first = next(result for result in found.results if result.finding is Finding.FAILED)
+    assert (first.step, first.sentence) == (failure.value.step.label, str(failure.value))
+
+
+def test_a_step_of_the_kind_alone_has_its_own_name(operator: Operator) -> None:
+    call = operator.call(attest="D")
+    found = explain_identity(call, call.identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.FAILED) == [Step.ATTEST.label]

@@ -1,0 +1,94 @@
+"""`voice-dpki passport`: what a token or an INVITE holds, and what each step of its verification finds."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from verify_server.passport_report import Report, as_json, as_text, decode, explain, verify
+from verify_server.passport_source import MAX_INPUT_BYTES, Source, read_source
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.shell.options import whole_number
+from voice_dpki.shell.program import Parser, run_command
+
+LAST_S = (1 << 40) - 1
+
+DESCRIPTION = """\
+What a token or an INVITE holds, and what each step of its verification finds.
+
+  voice-dpki passport decode identity.txt
+  voice-dpki passport explain --from 493023125001 --to 442079460001 identity.txt
+  voice-dpki passport explain < invite.txt
+  voice-dpki passport verify --config verify.toml --json < invite.txt
+
+The input is an INVITE, the value of one Identity header field, or a bare token; without a file it is read from
+standard input. An INVITE tells who calls whom; for others, --from and --to do. `decode` judges nothing, `explain`
+runs the steps that need no ledger, and `verify` also asks the ledger of a verification server's configuration.
+Nothing is remembered, so a replay is not found. `explain` and `verify` end with status 1 if a step has failed.
+"""
+
+
+def command(arguments: list[str]) -> int:
+    """Decode a PASSporT or an INVITE, and explain each step of its verification."""
+    options = _parser().parse_args(arguments)
+    source = read_source(_read(options.file), getattr(options, "caller", None), getattr(options, "called", None))
+    report = _report(options, source)
+    print(as_json(report) if options.json else as_text(report))
+    return 1 if any(each.failed for each in report) else 0
+
+
+def _report(options: argparse.Namespace, source: Source) -> Report:
+    if options.work == "decode":
+        return decode(source)
+    now_s = SystemClock().now_s() if options.at is None else float(options.at)
+    if options.work == "explain":
+        return explain(source, now_s)
+    found: Report = []
+
+    async def work() -> None:
+        found.extend(await verify(source, options.config, now_s))
+
+    run_command(work())
+    return found
+
+
+def _read(path: Path | None) -> bytes:
+    """Read the file, or standard input; raises LocalError for one that cannot be read or is too long."""
+    try:
+        if path is None:
+            data = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise LocalError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > MAX_INPUT_BYTES:
+        raise LocalError(f"the input has more than {MAX_INPUT_BYTES} bytes")
+    return data
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="voice-dpki passport", description=DESCRIPTION)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="work", parser_class=Parser)
+    for name, help_ in (
+        ("decode", "show header, payload and parameters"),
+        ("explain", "run the steps that need no ledger"),
+        ("verify", "run all steps, with the ledger that a verification server asks"),
+    ):
+        each = commands.add_parser(name, help=help_, description=help_)
+        each.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: standard input")
+        each.add_argument("--json", action="store_true", help="print JSON")
+        if name != "decode":
+            each.add_argument("--from", dest="caller", metavar="NUMBER", help="who calls, if no INVITE tells it")
+            each.add_argument("--to", dest="called", metavar="NUMBER", help="who is called, if no INVITE tells it")
+            each.add_argument(
+                "--at",
+                type=whole_number(1, LAST_S),
+                metavar="SECONDS",
+                help="judge at this time, in seconds since 1970",
+            )
+        if name == "verify":
+            each.add_argument(
+                "--config", type=Path, required=True, metavar="FILE", help="verify-server's TOML file"
+            )
+    return parser

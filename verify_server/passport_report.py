@@ -1,0 +1,180 @@
+"""What `voice-dpki passport` tells of each Identity: its parts, its steps and the verdict, as text or JSON."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from verify_server.config import load_setup
+from verify_server.passport_source import Source
+from voice_dpki.codec import canonical_json
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.stir.examine import Examined, Policy
+from voice_dpki.stir.explain import Explained, Finding, StepResult, explain_identity
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Passport
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.stir.verify import judge
+
+LEDGER_STEPS: Final = (
+    Step.LEDGER, Step.CERTIFICATE, Step.AUTHORITY, Step.SIGNATURE, Step.KEY_MGMT, Step.SDP,
+)  # fmt: skip
+"""The steps that need the ledger, in their order."""
+_AS_ONE: Final = {Step.CONSTRAINTS: Step.CERTIFICATE}
+
+
+@dataclass(slots=True)
+class Told:
+    """What is told of one Identity."""
+
+    header: IdentityHeader | None = None
+    jose: dict[str, Any] | None = None
+    payload: dict[str, Any] | None = None
+    problem: str = ""
+    """Why there is no more to show."""
+    steps: list[StepResult] = field(default_factory=list)
+    signer: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a step failed, or the token could not be decoded."""
+        return bool(self.problem) or any(step.finding is Finding.FAILED for step in self.steps)
+
+
+Report = list[Told]
+
+
+def decode(source: Source) -> Report:
+    """Show the parts of each Identity."""
+    return [_decoded(identity) for identity in source.identities]
+
+
+def _decoded(identity: str) -> Told:
+    told = Told()
+    try:
+        told.header = IdentityHeader.parse(identity)
+        passport = Passport.parse(told.header.token)
+        told.jose = dict(passport.header)
+        told.payload = dict(canonical_json.decode_object(passport.payload_untrusted))
+    except MalformedError as error:
+        told.problem = str(error)
+    return told
+
+
+def explain(source: Source, now_s: float, policy: Policy = Policy()) -> Report:  # noqa: B008 - it is frozen
+    """Run the steps that need no ledger on each Identity."""
+    return [_explained(identity, source, policy, now_s)[0] for identity in source.identities]
+
+
+def _explained(identity: str, source: Source, policy: Policy, now_s: float) -> tuple[Told, Explained]:
+    told = _decoded(identity)
+    call = source.call
+    if call is not None and call.time_s == 0:
+        call = replace(call, time_s=int(now_s))
+    found = explain_identity(call, identity, policy, now_s)
+    told.steps, told.problem = found.results, ""
+    return told, found
+
+
+async def verify(source: Source, config: Path, now_s: float) -> Report:
+    """Run all steps but E21, with policy and ledger of a verification server; raises LocalError."""
+    setup = load_setup(config)
+    report = []
+    for identity in source.identities:
+        told, found = _explained(identity, source, setup.config.policy(), now_s)
+        await _by_ledger(told, found, setup.ledger, setup.config.policy(), now_s)
+        report.append(told)
+    return report
+
+
+async def _by_ledger(told: Told, found: Explained, access: LedgerAccess, policy: Policy, now_s: float) -> None:
+    """Ask the ledger about the signer, and add the steps that need it."""
+    examined = found.examined
+    if examined is None:
+        found.skip("a step before has failed, or was not run", *LEDGER_STEPS)
+        return
+    try:
+        told.signer = await _judged(examined, access, policy, now_s)
+    except VerificationFailed as failure:
+        _add_failure(found, failure)
+    else:
+        found.results += [StepResult(step.label, Finding.PASSED) for step in LEDGER_STEPS]
+
+
+async def _judged(examined: Examined, access: LedgerAccess, policy: Policy, now_s: float) -> str:
+    """Return the organisation of the signer; raises VerificationFailed."""
+    async with access.client(SystemClock(), keeps_trust=False) as client:
+        try:
+            resolution = await client.resolve(examined.digest)
+        except InquiryError as error:
+            raise VerificationFailed(Step.LEDGER, str(error)) from None
+    return judge(examined, resolution.recorded, policy, ReplayCache(1, 1), now_s).signer
+
+
+def _add_failure(found: Explained, failure: VerificationFailed) -> None:
+    """Add the steps before the one that failed, itself, and those after it."""
+    at = LEDGER_STEPS.index(_AS_ONE.get(failure.step, failure.step))
+    found.results += [StepResult(step.label, Finding.PASSED) for step in LEDGER_STEPS[:at]]
+    step = failure.step
+    found.results.append(StepResult(step.label, Finding.FAILED, step.reasoncode, str(failure)))
+    found.skip("a step before has failed", *LEDGER_STEPS[at + 1 :])
+
+
+def as_json(report: Report) -> str:
+    """Write a report as JSON."""
+    return msgspec.json.format(msgspec.json.encode({"identities": [_members(told) for told in report]})).decode()
+
+
+def _members(told: Told) -> dict[str, Any]:
+    header = told.header
+    shown = {"info": header.info, "alg": header.alg, "ppt": header.ppt} if header is not None else None
+    members = {
+        "parameters": shown,
+        "header": told.jose,
+        "payload": told.payload,
+        "problem": told.problem,
+        "signer": told.signer,
+        "steps": [_step(step) for step in told.steps],
+    }
+    return {name: value for name, value in members.items() if value}
+
+
+def _step(step: StepResult) -> dict[str, Any]:
+    members = {
+        "step": step.step, "finding": step.finding, "reasoncode": step.reasoncode, "sentence": step.sentence,
+    }  # fmt: skip
+    return {name: value for name, value in members.items() if value}
+
+
+def as_text(report: Report) -> str:
+    """Write a report for people. Whatever came from outside is shown escaped, for it may steer a terminal."""
+    blocks = []
+    for number, told in enumerate(report, 1):
+        lines = [f"Identity {number} of {len(report)}", *_parts(told)]
+        lines += [_line(step) for step in told.steps]
+        lines += [f"  signer      {told.signer}"] if told.signer else []
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _parts(told: Told) -> list[str]:
+    header = told.header
+    shown = [("info", header.info), ("alg", header.alg), ("ppt", header.ppt)] if header is not None else []
+    parts = [*shown, ("header", told.jose), ("payload", told.payload), ("problem", told.problem or None)]
+    return [f"  {name:<11} {_escaped(value)}" for name, value in parts if value is not None]
+
+
+def _escaped(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _line(step: StepResult) -> str:
+    code = f" {step.reasoncode}" if step.reasoncode else ""
+    sentence = f": {step.sentence}" if step.sentence else ""
+    return f"  {step.step:<18} {step.finding}{code}{sentence}"
