@@ -13,7 +13,7 @@ from sipmessage import URI, Response
 from sip_testbed.path_attacks import SIMPLE, Attack, ChangeAnswerSdp, ChangeSdp, Forgery, Hold, Resign
 from sip_testbed.proxy_config import Route, Routes
 from sip_testbed.proxy_element import Forward, ProxyElement
-from sip_testbed.proxy_rules import Refusal, number_of
+from sip_testbed.proxy_rules import Refusal
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.shell.config import AdvertisedListen, Config, PositiveSeconds, TraceConfig, load_config, resolve
@@ -25,6 +25,7 @@ from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.x5u import url_for
+from voice_dpki.wire.sip.invite import number_of
 
 log = logging.getLogger(__name__)
 

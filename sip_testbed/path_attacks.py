@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sipmessage import URI, Request, Response
 
-from sip_testbed.proxy_rules import call_facts, caller_uri, number_of
+from sip_testbed.proxy_rules import call_facts
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Clock, Random, Signer
 from voice_dpki.names import Tn
@@ -23,6 +23,7 @@ from voice_dpki.sip.sdp import KEY_MGMT, PLAIN, SessionDescription
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations, key_mgmt_digests, signing_input_of
 from voice_dpki.stir.shaken import SHAKEN, ShakenClaims
+from voice_dpki.wire.sip.invite import caller_uri, number_of
 
 _KEY_MGMT_LINE: Final = f"a={KEY_MGMT}:mikey "
 _FROM_THE_END: Final = 8

@@ -7,13 +7,14 @@ from sipmessage import Request
 
 from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_config import SigningConfig, VerificationConfig
-from sip_testbed.proxy_rules import Refusal, number_of
+from sip_testbed.proxy_rules import Refusal
 from sip_testbed.proxy_stir import CallFacts, ServiceError, StirService
 from voice_dpki.effects import Clock, Random
 from voice_dpki.metrics import histograms
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
+from voice_dpki.wire.sip.invite import caller_uri, date_of, number_of
 
 STIR_SECONDS = histograms(
     "sip_stir_seconds",
@@ -97,7 +98,7 @@ class CallVerifier:
         return verdict.verstat
 
     async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
-        caller = number_of(rules.caller_uri(request))
+        caller = number_of(caller_uri(request))
         identities, others = rules.identities_of(request)
         if not identities:
             verdicts = [rules.no_identity()]
@@ -106,7 +107,7 @@ class CallVerifier:
         elif rules.called_number(request) != called:
             verdicts = [rules.retargeted()]
         else:
-            facts = rules.call_facts(request, caller, rules.date_of(request, self._clock.now_s()))
+            facts = rules.call_facts(request, caller, date_of(request, self._clock.now_s()))
             verdicts = [await self._ask(facts, identity) for identity in identities]
             if not others:
                 return verdicts

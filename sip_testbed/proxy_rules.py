@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from typing import Final
 
 from sipmessage import URI, Request, Response
@@ -12,12 +12,12 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.digest import Challenge
 from voice_dpki.sip.message import parse_address, parse_uri, reason_value, required_header, set_header_values
-from voice_dpki.sip.sdp import CONTENT_TYPE, SessionDescription
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, UnknownKindError
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
+from voice_dpki.wire.sip.invite import date_of, key_mgmt_of, number_of
 
 MAX_DATE_SKEW_S: Final = 60
 """How old a caller's own Date may be (RFC 8224 §4.1)."""
@@ -35,15 +35,6 @@ class Refusal(PeerError):
         self.headers = headers
 
 
-def number_of(uri: URI) -> Tn | None:
-    """Return the telephone number that a SIP or TEL URI names, or None."""
-    user = (uri.user or "").split(";")[0]
-    try:
-        return canonical_tn(user)
-    except MalformedError:
-        return None
-
-
 def number_at(uri: URI, domain: str) -> URI:
     """Return the SIP URI for the telephone number of `uri` at `domain` (RFC 3261 §19.1.6).
 
@@ -53,11 +44,6 @@ def number_at(uri: URI, domain: str) -> URI:
     plus = "+" if dialled.startswith("+") else ""
     scheme = "sips" if uri.scheme == "sips" else "sip"
     return parse_uri(f"{scheme}:{plus}{canonical_tn(dialled)}@{domain};user=phone")
-
-
-def caller_uri(request: Request) -> URI:
-    """Return the URI of From; raises MalformedError."""
-    return parse_address(required_header(request, "From")).uri
 
 
 def remove_challenges(response: Response, realm: str) -> None:
@@ -84,23 +70,6 @@ def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | No
     request.headers.set("P-Asserted-Identity", f"<sip:+{caller}{parameter}@{domain};user=phone>")
 
 
-def date_of(request: Request, now_s: float) -> int:
-    """Return the time of the Date header field in Unix seconds, or `now_s` if there is none.
-
-    Raises MalformedError if it is malformed (RFC 3261 §20.17).
-    """
-    value = request.headers.get("Date")
-    if value is None:
-        return int(now_s)
-    if not value.isascii():
-        raise MalformedError("Date is no date (RFC 3261 §20.17)")
-    try:
-        date = parsedate_to_datetime(value)
-        return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp())
-    except (ValueError, TypeError, OverflowError):
-        raise MalformedError("Date is no date (RFC 3261 §20.17)") from None
-
-
 def date_call(request: Request, now_s: float) -> int:
     """Add Date if the caller sent none, and return its Unix seconds; raises Refusal if it is not current."""
     time_s = date_of(request, now_s)
@@ -119,12 +88,6 @@ def called_number(request: Request) -> Tn:
     if number is None:
         raise Refusal(404, "Not Found: no telephone number is called")
     return number
-
-
-def key_mgmt_of(request: Request) -> tuple[str, ...]:
-    """Return the values of a=key-mgmt in the request's SDP, in order; raises MalformedError for malformed SDP."""
-    kind = (request.headers.get("Content-Type") or "").split(";")[0].strip().lower()
-    return SessionDescription.parse(request.body).key_mgmt if kind == CONTENT_TYPE and request.body else ()
 
 
 def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:

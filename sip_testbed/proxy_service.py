@@ -10,7 +10,7 @@ from sip_testbed import proxy_rules as rules
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
 from sip_testbed.proxy_config import ProxySetup, service_url
 from sip_testbed.proxy_element import Forward, ProxyElement, Reply
-from sip_testbed.proxy_rules import Refusal, number_of
+from sip_testbed.proxy_rules import Refusal
 from sip_testbed.proxy_stir import StirService
 from sip_testbed.registrar import Registrar
 from voice_dpki.effects import Clock, Random
@@ -28,6 +28,7 @@ from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.uas import check_method, check_require
 from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.wire.sip.invite import caller_uri, number_of
 
 METHODS = ("INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS")
 ALLOW = ("Allow", ", ".join(METHODS))
@@ -132,7 +133,7 @@ class ProxyService:
         method = arrival.request.method
         if method == "INVITE":
             request = copy_request(arrival.request)
-            if self._is_own_caller(rules.caller_uri(request)):
+            if self._is_own_caller(caller_uri(request)):
                 return await self._outbound(request, arrival)
             return await self._inbound(request)
         check_method(arrival.request, METHODS)
@@ -172,7 +173,7 @@ class ProxyService:
         now_s = self._element.now_s()
         caller = self._authenticate(request, now_s)
         self._element.vouch(arrival)
-        if number_of(rules.caller_uri(request)) != caller:
+        if number_of(caller_uri(request)) != caller:
             raise Refusal(403, "Forbidden: From is not the number of the authenticated user")
         if self._config.require_registration and not self._location.find(caller, now_s):
             raise Refusal(403, "Forbidden: the caller is not registered here")
@@ -185,7 +186,7 @@ class ProxyService:
         try:
             return canonical_tn(self._authenticator.authenticate(values, request.method, now_s))
         except DigestRefusedError as refused:
-            claimed = rules.caller_uri(request).user or ""
+            claimed = caller_uri(request).user or ""
             challenge = self._authenticator.challenge(claimed, now_s, stale=refused.stale)
             raise Refusal(407, None, (("Proxy-Authenticate", challenge),)) from None
 
@@ -200,14 +201,14 @@ class ProxyService:
         self._deliver(request, callee)  # refuses before anybody is asked
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
-            caller = number_of(rules.caller_uri(request))
+            caller = number_of(caller_uri(request))
             if caller is not None:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
         return self._deliver(request, callee)
 
     def _asked_about_user(self, request: Request, arrival: Arrival) -> Forward:
         """Forward OPTIONS to the user's telephone, which answers as to an INVITE (RFC 3261 §11.1)."""
-        if self._is_own_caller(rules.caller_uri(request)):
+        if self._is_own_caller(caller_uri(request)):
             self._admit(request, arrival)
         callee = self._own_user(request.uri)
         if callee is None:

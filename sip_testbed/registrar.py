@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from sip_testbed.proxy_rules import Refusal, number_of
+from sip_testbed.proxy_rules import Refusal
 from voice_dpki.names import Tn
 from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.location import (
@@ -16,6 +16,7 @@ from voice_dpki.sip.location import (
 from voice_dpki.sip.message import parse_address, required_header
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.wire.sip.invite import number_of
 
 Headers = tuple[tuple[str, str], ...]
 

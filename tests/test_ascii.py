@@ -16,13 +16,13 @@ import pytest
 from sipmessage import Request
 
 from segw_agent.policy import CertificatePolicy
-from sip_testbed.proxy_rules import date_of
 from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity, fqdn
 from voice_dpki.names import ascii_lower
 from voice_dpki.stir.tn import canonical_uri
+from voice_dpki.wire.sip.invite import date_of
 from voice_dpki.x509.profile import CertificateProfile
 
 ROOT = Path(__file__).parents[1]

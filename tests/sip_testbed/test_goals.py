@@ -36,6 +36,7 @@ from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import make_credential, sign_call
 from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat
 from voice_dpki.stir.verify import judge
+from voice_dpki.wire.sip.invite import caller_uri, date_of, number_of
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
@@ -99,9 +100,9 @@ class Way:
 
     def verified(self, request: Request) -> Verdict:
         """What Operator B's server finds; raises VerificationFailed."""
-        caller = rules.number_of(rules.caller_uri(request))
+        caller = number_of(caller_uri(request))
         assert caller is not None
-        time_s = rules.date_of(request, CLOCK.now_s())
+        time_s = date_of(request, CLOCK.now_s())
         facts = rules.call_facts(request, caller, time_s)
         identity = request.headers["Identity"]
         call = Call(caller, Destinations((facts.called,)), time_s, (identity,), facts.key_mgmt, facts.sdp)
@@ -161,7 +162,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def gained(request: Request, way: Way) -> object:
     """What of the attack's goal shows in the INVITE that reaches the callee."""
     sdp = SessionDescription.parse(request.body)
-    caller = rules.number_of(rules.caller_uri(request))
+    caller = number_of(caller_uri(request))
     return {
         "number-outside-range": caller == OUTSIDE,
         "identity-replayed": caller == CALLER != OTHER,

@@ -3,10 +3,11 @@
 import pytest
 from sipmessage import URI, Request, Response
 
-from sip_testbed.proxy_rules import date_call, date_of, remove_challenges
+from sip_testbed.proxy_rules import date_call, remove_challenges
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.digest import choose_challenge
 from voice_dpki.sip.message import header_values, set_header_values
+from voice_dpki.wire.sip.invite import date_of
 
 DOMAIN = "a.example"
 REST = 'nonce="n", algorithm=SHA-256, qop="auth"'

@@ -48,31 +48,31 @@ class Examined:
 
 def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
     """Run the steps that need no ledger on one `identity` of the call; raises VerificationFailed."""
-    _check_time(call.time_s, policy, now_s)
-    header = _form(identity)
-    _check_ppt_parameter(header, policy.kinds)
-    digest = _info_url(_info(header))
-    passport = _header(header.token)
-    _check_critical(passport)
-    _check_x5u(passport, header)
-    _check_typ(passport)
-    _check_alg(passport, header)
-    kind = _kind(passport, header, policy.kinds)
-    claims = _claims(passport, kind)
-    _check_iat(claims.iat_s, policy, now_s)
-    _check_numbers(claims, call)
+    check_time(call.time_s, policy, now_s)
+    header = read_form(identity)
+    check_ppt_parameter(header, policy.kinds)
+    digest = read_info_url(read_info(header))
+    passport = read_header(header.token)
+    check_critical(passport)
+    check_x5u(passport, header)
+    check_typ(passport)
+    check_alg(passport, header)
+    kind = read_kind(passport, header, policy.kinds)
+    claims = read_claims(passport, kind)
+    check_iat(claims.iat_s, policy, now_s)
+    check_numbers(claims, call)
     for check in kind.checks:
         check(claims, call)
     return Examined(call, kind, passport, claims, digest)
 
 
-def _check_time(time_s: int, policy: Policy, now_s: float) -> None:
+def check_time(time_s: int, policy: Policy, now_s: float) -> None:
     """E3: the SIP Date is fresh (RFC 8224 §6.2 step 4)."""
     if abs(now_s - time_s) > policy.freshness_s:
         raise VerificationFailed(Step.TIME, _stale("the request's Date", time_s, policy, now_s))
 
 
-def _form(identity: str) -> IdentityHeader:
+def read_form(identity: str) -> IdentityHeader:
     """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3).
 
     An info that is no URI in angle brackets fails E6 instead: the field is well formed, but its signer is unknown.
@@ -90,7 +90,7 @@ def _form(identity: str) -> IdentityHeader:
     return header
 
 
-def _check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
+def check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
     """E5: the ppt parameter, if present, is a supported kind (RFC 8224 §6.2 step 1)."""
     if header.ppt is None:
         return
@@ -100,14 +100,14 @@ def _check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
         raise VerificationFailed(Step.PPT_PARAMETER, f"the Identity's ppt {error}") from None
 
 
-def _info(header: IdentityHeader) -> str:
+def read_info(header: IdentityHeader) -> str:
     """E6: the info parameter is present (RFC 8224 §4)."""
     if not header.info:
         raise VerificationFailed(Step.INFO, "the Identity has no info parameter, so its signer is not known")
     return header.info
 
 
-def _info_url(info: str) -> CertDigest:
+def read_info_url(info: str) -> CertDigest:
     """E7: info names a certificate by its digest; the URL itself is never fetched (RFC 8224 §7.2)."""
     try:
         return digest_in(info)
@@ -115,7 +115,7 @@ def _info_url(info: str) -> CertDigest:
         raise VerificationFailed(Step.INFO_URL, f"the Identity's info cannot be used: {error}") from None
 
 
-def _header(token: str) -> Passport:
+def read_header(token: str) -> Passport:
     """E9: the token decodes, and its header has the four parameters (RFC 8225 §4, §8.1)."""
     try:
         passport = Passport.parse(token)
@@ -127,7 +127,7 @@ def _header(token: str) -> Passport:
     return passport
 
 
-def _check_critical(passport: Passport) -> None:
+def check_critical(passport: Passport) -> None:
     """E9: the header marks no extension as critical, for none is supported (RFC 7515 §4.1.11)."""
     if "crit" in passport.header:
         raise VerificationFailed(
@@ -135,26 +135,26 @@ def _check_critical(passport: Passport) -> None:
         )
 
 
-def _check_x5u(passport: Passport, header: IdentityHeader) -> None:
+def check_x5u(passport: Passport, header: IdentityHeader) -> None:
     """E10: x5u is exactly the URL in info (RFC 8224 §4.1, third)."""
     if passport.header_text("x5u") != header.info:
         raise VerificationFailed(Step.X5U, "the PASSporT's x5u and the Identity's info are different URLs")
 
 
-def _check_typ(passport: Passport) -> None:
+def check_typ(passport: Passport) -> None:
     """E11: the token is of type passport (RFC 8225 §4.1)."""
     if passport.header_text("typ") != "passport":
         raise VerificationFailed(Step.TYP, "the token's typ is not passport (RFC 8225 §4.1)")
 
 
-def _check_alg(passport: Passport, header: IdentityHeader) -> None:
+def check_alg(passport: Passport, header: IdentityHeader) -> None:
     """E12: the algorithm is ES256, in the token and in the header field (RFC 8225 §4.2; RFC 8224 §4.1, second)."""
     alg = "es256" if header.alg is None else ascii_lower(header.alg)
     if passport.header_text("alg") != "ES256" or alg != "es256":
         raise VerificationFailed(Step.ALG, "the signature's alg is not ES256, which alone is supported")
 
 
-def _kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[Any]:
+def read_kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[Any]:
     """E13: the token is of a supported kind, the one in the header field (RFC 8225 §8.1; RFC 8224 §4.1, fourth)."""
     try:
         kind = kinds.named(passport.header_text("ppt") or "")
@@ -165,7 +165,7 @@ def _kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[Any]
     return kind
 
 
-def _claims(passport: Passport, kind: Kind[_C]) -> _C:
+def read_claims(passport: Passport, kind: Kind[_C]) -> _C:
     """E14: all claims are present and well formed (RFC 8225 §5, and the section of each kind)."""
     try:
         return kind.parse(passport.payload_untrusted)
@@ -173,13 +173,13 @@ def _claims(passport: Passport, kind: Kind[_C]) -> _C:
         raise VerificationFailed(Step.CLAIMS, f"the PASSporT's payload cannot be used: {error}") from None
 
 
-def _check_iat(iat_s: int, policy: Policy, now_s: float) -> None:
+def check_iat(iat_s: int, policy: Policy, now_s: float) -> None:
     """E15: the signature is fresh; an iat in the future is as stale as an old one (RFC 8224 §6.2 step 4)."""
     if abs(now_s - iat_s) > policy.freshness_s:
         raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
 
 
-def _check_numbers(claims: Claims, call: Call) -> None:
+def check_numbers(claims: Claims, call: Call) -> None:
     """E16: the token names the caller and the callee of the signalling (RFC 8224 §6.2.4)."""
     if claims.orig != call.orig:
         raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
