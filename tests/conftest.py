@@ -31,6 +31,8 @@ PACKAGES = {
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
     "faketime": "faketime",
+    "curl": "curl",
+    "jq": "jq",
 }
 """Debian package that holds each peer program."""
 
