@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from sipmessage import URI, Request
-from voice_dpki.wire.sip.invite import caller_uri, date_of, key_mgmt_of, number_of
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.message import parse_address, parse_message, required_header
@@ -12,6 +11,7 @@ from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.wire.sip.invite import caller_uri, date_of, key_mgmt_of, number_of
 
 MAX_INPUT_BYTES: Final = 65_536
 MAX_IDENTITIES: Final = 10
