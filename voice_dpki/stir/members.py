@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from voice_dpki.codec import canonical_json
 from voice_dpki.codec.telephone import MAX_TN_LENGTH, MAX_URI_LENGTH
 from voice_dpki.errors import MalformedError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.stir.call import DEFAULT_PPT, SigningRequest
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.kind import Kind
@@ -65,7 +65,7 @@ _SHARED = ("attest", "origid")
 
 _PLACE = re.compile(r"(?s)(.*?)(?: - at `\$\.?([^`]*)`)?\Z")
 """The two parts of msgspec's messages: what is wrong, and where."""
-_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")
@@ -122,7 +122,9 @@ class Digest(Struct, frozen=True):
     """The digest of the INVITE's body; a member of this project."""
 
     alg: Annotated[str, Meta(extra_json_schema={"const": "sha-256"})]
-    dig: Annotated[str, Meta(description="32 bytes in base64url.", extra_json_schema={"pattern": "^[\\w-]{43}$"})]
+    dig: Annotated[
+        str, Meta(description="32 bytes in base64url.", extra_json_schema={"pattern": "^[A-Za-z0-9_-]{43}$"})
+    ]
 
 
 _ONE_AT_LEAST = {
@@ -194,7 +196,9 @@ def _misfit(message: str) -> RequestError:
     if what.endswith("got `null`") and "[" not in path:
         return RequestError("SVC4001", path)
     said = (
-        "it is none of the values allowed" if what.startswith("Invalid enum value") else what[:1].lower() + what[1:]
+        "it is none of the values allowed"
+        if what.startswith("Invalid enum value")
+        else ascii_lower(what[:1]) + what[1:]
     )
     return RequestError("SVC4005", path.partition("[")[0], said)
 
