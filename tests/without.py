@@ -76,7 +76,7 @@ def removals(check: str, offered: Path | None = None) -> tuple[Removal, ...]:
 
 _SINGLE: Mapping[str, Callable[[], Removal]] = {
     "E2 Identity present": lambda: (proxy_calls.CallVerifier, "verify", _unsigned_too()),
-    "E15 iat": lambda: (examine, "_check_iat", _nothing),
+    "E15 iat": lambda: (examine, "check_iat", _nothing),
     "E17 authority": lambda: (verify, "_authority", _nothing),
     "E20 key-mgmt": lambda: (verify, "_key_mgmt", lambda *given: KeyMgmt.NOT_CHECKED),
     "E21 replay": lambda: (verify, "_replay", _nothing),

@@ -16,6 +16,7 @@ from verify_server import passport_command, passport_report
 from verify_server.passport_command import command
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus
@@ -140,7 +141,7 @@ class Resolved:
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     def tell(answer: Any) -> None:
-        monkeypatch.setattr(passport_report.LedgerAccess, "client", lambda *_, **__: ToldClient(answer))
+        monkeypatch.setattr(LedgerAccess, "client", lambda *_, **__: ToldClient(answer))
 
     return tell
 
