@@ -21,6 +21,7 @@ from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.replica import SignedBlock
 from voice_dpki.names import CertDigest
+from voice_dpki.stage.patience import Patience, Watched, children
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
@@ -52,7 +53,7 @@ def certificate(node: OperatorNode, name: str, key: LocalSigner | None = None) -
     )
 
 
-async def submit(node: OperatorNode, der: bytes, timeout_s: float = 30.0) -> bool:
+async def submit(node: OperatorNode, der: bytes, timeout_s: float = 2 * DEADLINE_S) -> bool:
     """Submit a certificate; tell whether it was acknowledged."""
     async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
         headers = {"Authorization": f"Bearer {node.token}"}
@@ -108,10 +109,11 @@ async def load(nodes: list[OperatorNode]) -> AsyncIterator[list[CertDigest]]:
 
 
 async def reaches(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait until `condition()` holds."""
-    end = time.monotonic() + DEADLINE_S
+    """Wait until `condition()` holds, as long as the programs that this test has started get on."""
+    patience = Patience([Watched(pid, ()) for pid in children(os.getpid())], DEADLINE_S)
     while not await condition():
-        assert time.monotonic() < end, f"waited in vain until {what}"
+        why = patience.exhausted()
+        assert why is None, f"waited in vain until {what}: {why}"
         await asyncio.sleep(0.05)
 
 

@@ -96,13 +96,13 @@ def genesis(folder: Path, nodes: list[OperatorNode]) -> Genesis:
 @pytest.fixture(scope="module")
 def processes(nodes: list[OperatorNode]) -> Iterator[Processes]:
     with Processes(nodes) as processes:
+        asyncio.run(processes.ready())
         yield processes
 
 
 async def test_certificates_recorded_at_one_are_proved_by_all(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis
 ) -> None:
-    await processes.ready()
     ders = [certificate(node, "first") for node in nodes]
     assert all(await asyncio.gather(*(submit(node, der) for node, der in zip(nodes, ders, strict=True))))
     await agree(nodes)
@@ -224,8 +224,10 @@ async def test_a_follower_replays_cometbfts_blocks_and_answers_like_a_validator(
 async def test_cometbfts_own_light_client_comes_to_the_same_headers(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis, tmp_path: Path
 ) -> None:
+    assert await submit(nodes[0], certificate(nodes[0], "a block after the first"))
     await agree(nodes)
     ours = await blocks(nodes[0])
+    assert len(ours) > 1
     rpcs = [node.url.replace("26680", "26657") for node in nodes]
     judge = f"{NETWORK}.30"
     arguments = [
@@ -263,19 +265,29 @@ async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genes
 
     Returns how many certificates that was.
     """
-    await processes.ready()
     async with load(nodes) as acknowledged:
         for kill in range(kills):
             victim, others = nodes[kill % 4], [node for number, node in enumerate(nodes) if number != kill % 4]
-            processes.kill(victim)
-            before = len(acknowledged)
-            await reaches(partial(more, acknowledged, before + 20), "the others record certificates")
-            processes.start(victim)
+            with killed(processes, [victim]):
+                before = len(acknowledged)
+                await reaches(partial(more, acknowledged, before + 20), "the others record certificates")
             height = present(await node_info(others[0])).height
             await reaches(partial(at, victim, height), "it has caught up")
     await agree(nodes)
     assert [await lost(node, genesis, acknowledged) for node in nodes] == [0] * len(nodes)
     return len(acknowledged)
+
+
+@contextlib.contextmanager
+def killed(processes: Processes, victims: list[OperatorNode]) -> Iterator[None]:
+    """Kill nodes, and start them again at the end, whatever becomes of the test."""
+    for node in victims:
+        processes.kill(node)
+    try:
+        yield
+    finally:
+        for node in victims:
+            processes.start(node)
 
 
 async def test_a_validator_killed_under_load_loses_nothing(
@@ -300,21 +312,17 @@ async def test_validators_killed_a_hundred_times_lose_nothing(
 async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis
 ) -> None:
-    await processes.ready()
     der, late = certificate(nodes[0], "before"), certificate(nodes[0], "while too few are up")
     assert await submit(nodes[0], der)
-    processes.kill(nodes[2])
-    processes.kill(nodes[3])
-    assert not await submit(nodes[0], late, timeout_s=3)
-    height = present(await node_info(nodes[0])).height
-    for node in nodes[:2]:
-        assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
-        info = await node_info(node)
-        assert info is not None
-        assert info.height <= height + 1
-        assert present(info.age_s) > 2, "it says how old its answers are"
-    for node in nodes[2:]:
-        processes.start(node)
+    with killed(processes, nodes[2:]):
+        assert not await submit(nodes[0], late, timeout_s=3)
+        height = present(await node_info(nodes[0])).height
+        for node in nodes[:2]:
+            assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
+            info = await node_info(node)
+            assert info is not None
+            assert info.height <= height + 1
+            assert present(info.age_s) > 2, "it says how old its answers are"
     await reaches(lambda: submit(nodes[0], late, timeout_s=5), "the certificate is recorded after all")
     await processes.ready()
     await agree(nodes)
@@ -325,7 +333,6 @@ async def test_validators_that_stood_still_are_with_the_others_again_within_ten_
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis
 ) -> None:
     """Two validators stand still, so that neither half can decide; then all go on together."""
-    await processes.ready()
     still = [pid for node in nodes[:2] for pid in processes.pids(node)]
     der = certificate(nodes[3], "while two stand still")
     for pid in still:
@@ -347,7 +354,6 @@ async def test_a_node_joins_by_state_sync(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
 ) -> None:
     """A node that does not vote begins with a snapshot and proves what was recorded before and after."""
-    await agree(nodes)
     old, new = certificate(nodes[0], "before the snapshot"), certificate(nodes[1], "after it joined")
     assert await submit(nodes[0], old)
     first = present(await node_info(nodes[0])).height
@@ -377,7 +383,6 @@ async def test_a_node_joins_by_state_sync(
 async def test_cometbft_ends_when_its_ledger_node_is_killed_and_the_other_way_round(
     nodes: list[OperatorNode], processes: Processes
 ) -> None:
-    await processes.ready()
     node = nodes[3]
     for end_child in (False, True):
         await reaches(lambda: has_cometbft(processes, node), "CometBFT is started")
