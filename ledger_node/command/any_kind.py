@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ledger_node.command.session import CONSOLE, Commands, Session, add_endorser
+from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.kind import Body, Parser
 from voice_dpki.ledger.state import LEAVES
@@ -46,10 +47,15 @@ async def _show(session: Session) -> None:
 
 
 def describe(value: object) -> list[str]:
-    """Return the fields of a parsed leaf, a line each."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return [f"{each.name}: {_readable(getattr(value, each.name))}" for each in fields(value)]
-    return [_readable(value)]
+    """Return the fields of a parsed leaf, a line each, and the further items of later versions of the rules."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return [_readable(value)]
+    known = [each.name for each in fields(value) if each.name != "further"]
+    further = {name: cbor.decode(data, name) for name, data in getattr(value, "further", ())}
+    return [
+        *(f"{name}: {_readable(getattr(value, name))}" for name in known),
+        *(f"further item {name}: {_readable(item)}" for name, item in further.items()),
+    ]
 
 
 def _readable(value: object) -> str:

@@ -16,7 +16,7 @@ from ledger_node.command.rules import (
 from ledger_node.command.session import CONSOLE, Commands, Session, add_endorser, parse_digest
 from ledger_node.make import member_file
 from ledger_node.make.member_file import load_member
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.activation import read_notice
 from voice_dpki.ledger.directory import DIRECTORY_LEAF
 from voice_dpki.ledger.members import MEMBER_LEAF, Member, member_key
@@ -143,7 +143,7 @@ async def _vote(session: Session) -> None:
         raise LocalError(f"{len(matching)} proposals on the ledger begin with {options.proposal}")
     ((identity, proposal),) = matching
     if not options.reject:
-        await check_executable(session, parse_change(proposal.change))
+        await check_executable(session, asked_change(proposal))
     vote = Vote(session.genesis.chain_id, options.organization, identity, not options.reject)
     height = await session.endorsed(vote)
     ((_, proposal),) = [each for each in await _read_proposals(session) if each[0] == identity]
@@ -154,11 +154,27 @@ async def _proposals(session: Session) -> None:
     table = Table("id", "by", "change", "state", "for", "against")
     for identity, proposal in await _read_proposals(session):
         votes = ", ".join(proposal.approving), ", ".join(proposal.rejecting)
-        change = describe_change(parse_change(proposal.change))
-        if share := await describe_ready(session, proposal):
-            change = f"{change} ({share})"
-        table.add_row(identity.hex()[:12], proposal.by, change, describe_state(proposal), *votes)
+        table.add_row(
+            identity.hex()[:12], proposal.by, await _about(session, proposal), describe_state(proposal), *votes
+        )
     CONSOLE.print(table)
+
+
+async def _about(session: Session, proposal: Proposal) -> str:
+    try:
+        change = asked_change(proposal)
+    except LocalError as error:
+        return str(error)
+    share = await describe_ready(session, proposal, change)
+    return f"{describe_change(change)} ({share})" if share else describe_change(change)
+
+
+def asked_change(proposal: Proposal) -> Change:
+    """Return what a proposal asks for; raises LocalError if this release does not know it."""
+    try:
+        return parse_change(proposal.change)
+    except MalformedError:
+        raise LocalError("only a later release of voice-dpki knows what this proposal asks for") from None
 
 
 async def _members(session: Session) -> None:

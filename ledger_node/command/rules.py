@@ -18,7 +18,6 @@ from voice_dpki.ledger.proposals import (
     RemoveMember,
     SetMember,
     SuspendMember,
-    parse_change,
 )
 from voice_dpki.ledger.validators import VALIDATORS_KEY
 from voice_dpki.shell.options import whole_number
@@ -119,9 +118,9 @@ def describe_rules_change(change: Change) -> str:
     raise ValueError("the change is about something else than the rules")
 
 
-async def describe_ready(session: Session, proposal: Proposal) -> str:
+async def describe_ready(session: Session, proposal: Proposal, change: Change) -> str:
     """Return how many validators have operators that approve; empty unless a version of the rules would begin."""
-    if begins(parse_change(proposal.change)) is None:
+    if begins(change) is None:
         return ""
     keys = [VALIDATORS_KEY, *map(member_key, proposal.approving)]
     state = await read_state(session.client, keys)

@@ -24,6 +24,10 @@ An answer about any leaves of the tree, named by their keys, for instance the li
 
     {"leaves": [{"key": hex, "value": base64 | null, "proof": base64}, ...], "height", "signed_header"}
 
+In these, as in a node's description of itself and in its other answers, unknown fields are ignored: later nodes can
+say more. What is signed says itself what an unknown item means: header and commit have no other fields than those
+of CometBFT, and `ledger.further` tells of records and members.
+
 The proof of a prefix has the form of a proof that ends at an empty place; its hashes lead from the prefix to the
 root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as hashes.
 """
@@ -32,6 +36,7 @@ from typing import Annotated
 
 import msgspec
 
+from voice_dpki.ledger.further import MAX_FURTHER_BYTES
 from voice_dpki.ledger.proof import MAX_PROOF_BYTES
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
@@ -53,7 +58,7 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Largest answer about several certificates, with the members of as many organisations."""
 
 
-_Record = Annotated[str, msgspec.Meta(max_length=4096)]
+_Record = Annotated[str, msgspec.Meta(max_length=4096 + 2 * MAX_FURTHER_BYTES)]
 _ProofText = Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
 
 
@@ -74,7 +79,7 @@ class EvidenceForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class AnswerForm(EvidenceForm, frozen=True, omit_defaults=True, kw_only=True):
-    """An answer's JSON. Unknown fields are ignored, so that later nodes can say more."""
+    """An answer's JSON."""
 
     signed_header: msgspec.Raw
 

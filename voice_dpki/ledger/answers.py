@@ -20,6 +20,7 @@ from voice_dpki.ledger.answer_forms import (
     MemberForm,
     PrefixForm,
 )
+from voice_dpki.ledger.further import NeedsNewerError
 from voice_dpki.ledger.header import Header, SignedHeader
 from voice_dpki.ledger.light import MAX_CLOCK_DRIFT_S, LightClient, LightCode, LightError
 from voice_dpki.ledger.members import Member, member_key
@@ -299,13 +300,23 @@ def _record(given: str | None, proof_text: str, digest: CertDigest, header: Head
 
 
 def _parsed(parse: Callable[[bytes], _T], value: bytes, header: Header) -> _T:
-    """Parse the value of a leaf; raises InquiryError where newer rules than this release's may be the reason."""
+    """Parse the value of a leaf; raises InquiryError."""
     try:
         return parse(value)
-    except MalformedError:
-        if header.version_app in VERSIONS:
-            raise
-        raise InquiryError(InquiryCode.NEWER_RULES, needs(header.version_app)) from None
+    except MalformedError as error:
+        raise unreadable(error, header.version_app) from None
+
+
+def unreadable(error: MalformedError, version: int) -> InquiryError:
+    """Return the error of an inquiry for a proved leaf that this release cannot read.
+
+    Newer rules than this release's may be the reason; `version` is that of the header that proves the leaf.
+    """
+    if version not in VERSIONS:
+        return InquiryError(InquiryCode.NEWER_RULES, needs(version))
+    if isinstance(error, NeedsNewerError):
+        return InquiryError(InquiryCode.NEWER_RULES, str(error))
+    return InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}")
 
 
 def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> bytes | None:

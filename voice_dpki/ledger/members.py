@@ -3,7 +3,9 @@
 A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ organisation):
 
     member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
-              [validator keys], [endorsing keys], revision, admitted height, suspended]
+              [validator keys], [endorsing keys], revision, admitted height, suspended, ? further]
+
+`voice_dpki.ledger.further` tells what further items are.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.further import Further, further_items, parse_further
 from voice_dpki.ledger.leaf import Leaf, Lookup, named
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.names import Tn, is_printable
@@ -38,6 +41,9 @@ MAX_ENTRIES = 256
 """Entries in each of a member's lists; every answer about a member's certificate carries its record."""
 
 ED25519_KEY_BYTES = 32
+
+_PARTS = 7
+"""Items that proposals decide."""
 
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 
@@ -71,6 +77,8 @@ class Member:
     """Block that admitted the member, 0 at genesis. Earlier certificates under its name are not its own."""
     suspended: bool = False
     """Whether a quorum suspended the member. Its transactions are then refused and its certificates suspended."""
+    further: Further = ()
+    """What later versions of the rules say. It counts for nothing here."""
 
     def __post_init__(self) -> None:
         _check_organization(self.organization)
@@ -98,9 +106,11 @@ class Member:
     def parse(cls, data: bytes) -> "Member":
         """Parse a member's record; raises MalformedError on anything but the canonical encoding."""
         match cbor.decode(data, "member"):
-            case ["member", *parts, revision, admitted_height, suspended]:
+            case ["member", *items] if len(items) >= _PARTS + 3:
+                revision, admitted_height, suspended, *more = items[_PARTS:]
                 kept: Any = {"revision": revision, "admitted_height": admitted_height, "suspended": suspended}
-                return replace(cls.of_parts(parts), **kept)  # checked by the class
+                further = parse_further(more, "member")
+                return replace(cls.of_parts(items[:_PARTS]), **kept, further=further)  # checked by the class
         raise MalformedError("member: not a list of a member's parts")
 
     @classmethod
@@ -129,7 +139,8 @@ class Member:
 
     def serialize(self) -> bytes:
         """Encode the member's record."""
-        return cbor.encode([KIND, *self.parts(), self.revision, self.admitted_height, self.suspended])
+        kept: list[Cbor] = [self.revision, self.admitted_height, self.suspended]
+        return cbor.encode([KIND, *self.parts(), *kept, *further_items(self.further)])
 
     @property
     def votes(self) -> bool:

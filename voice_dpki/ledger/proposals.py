@@ -7,12 +7,12 @@
              / ["rules", version, height]                                -- from version 2 of the rules on
 
     SHA-256("voice-dpki/proposal/v1" ‖ 00 ‖ id) -> ["proposal", by, change: bytes, until_s, state, why / null,
-                                                    [* approving], [* rejecting], due height, due_s]
+                                                    [* approving], [* rejecting], due height, due_s, ? further]
     SHA-256("voice-dpki/proposals/v1" ‖ 00)     -> ["proposals", [* [id, by, height, time_s]]]
 
 The id is the SHA-256 of the body of the transaction that proposes it. "member" admits a member (revision null), or
 replaces the record that has this revision, which also ends a suspension. The list gives for each proposal the first
-height and time at which a block must act on it.
+height and time at which a block must act on it. `voice_dpki.ledger.further` tells what further items are.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.further import Further, further_items, parse_further
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import REASONS, CertStatus
@@ -146,6 +147,8 @@ class Proposal:
     due_height: int
     due_s: int
     """A passed proposal takes effect with the first block that has reached both `due_height` and `due_s`."""
+    further: Further = ()
+    """What later versions of the rules say. It counts for nothing here."""
 
     @classmethod
     def parse(cls, data: bytes) -> "Proposal":
@@ -154,16 +157,17 @@ class Proposal:
             case ["proposal", str(by), bytes(change), int(until_s), str(state), why, approving, rejecting, *due]:
                 if state not in set(ProposalState) or not isinstance(why, str | None):
                     raise MalformedError("proposal: its state is not known")
-                height, time_s = _numbers(due)
+                height, time_s = _numbers(due[:2])
                 names = _names(approving), _names(rejecting)
-                return cls(by, change, until_s, ProposalState(state), why, *names, height, time_s)
+                further = parse_further(due[2:], "proposal")
+                return cls(by, change, until_s, ProposalState(state), why, *names, height, time_s, further)
         raise MalformedError("proposal: not one")
 
     def serialize(self) -> bytes:
         """Encode the leaf's value."""
         votes: list[Cbor] = [self.approving, self.rejecting]
         head: list[Cbor] = ["proposal", self.by, self.change, self.until_s, str(self.state), self.why]
-        return cbor.encode([*head, *votes, self.due_height, self.due_s])
+        return cbor.encode([*head, *votes, self.due_height, self.due_s, *further_items(self.further)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """Records of certificates: a certificate's record is the leaf of the tree under H(CERT).
 
 record = ["certificate", status, organization, not_before_s, not_after_s, recorded_height, changed_height,
-          revision, reason, key_id, changed_by, replaces, replaced_by]    -- deterministic CBOR
+          revision, reason, key_id, changed_by, replaces, replaced_by, ? further]    -- deterministic CBOR
 
-A renewed certificate and the one that replaces it name each other.
+A renewed certificate and the one that replaces it name each other. `voice_dpki.ledger.further` tells what further
+items are.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.further import Further, further_items, parse_further
 from voice_dpki.ledger.leaf import Leaf, Lookup, hashed
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.x509.recorded import CertStatus as CertStatus
@@ -64,6 +66,8 @@ class CertRecord:
     changed_by: Authority = Authority.ENDORSER
     replaces: CertDigest | None = None
     replaced_by: CertDigest | None = None
+    further: Further = ()
+    """What later versions of the rules say. It counts for nothing here."""
 
     def __post_init__(self) -> None:
         if self.status not in RECORDED:
@@ -85,11 +89,14 @@ class CertRecord:
     def parse(cls, data: bytes) -> "CertRecord":
         """Parse a record; raises MalformedError on anything but the canonical encoding."""
         match cbor.decode(data, "record"):
-            case ["certificate", str(status), str(organization), *rest] if len(rest) == 10:
+            case ["certificate", str(status), str(organization), *rest] if len(rest) >= _KNOWN:
+                further = parse_further(rest[_KNOWN:], "certificate's record")
+                rest = rest[:_KNOWN]
                 if status not in RECORDED or type(rest[7]) is not int or rest[7] not in set(Authority):
                     raise MalformedError("record: its status, or who gave it, is not known")
                 rest[7] = Authority(rest[7])
-                return cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
+                found = cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
+                return replace(found, further=further) if further else found
         raise MalformedError("record: not a list of the record's members")
 
     def serialize(self) -> bytes:
@@ -109,13 +116,14 @@ class CertRecord:
                 int(self.changed_by),
                 self.replaces,
                 self.replaced_by,
+                *further_items(self.further),
             ]
         )
 
     @staticmethod
     def is_one(data: bytes) -> bool:
         """Return whether a leaf's value is the record of a certificate."""
-        return data.startswith(_PREFIX)
+        return data.startswith(_PREFIXES)
 
     def value_hash(self) -> bytes:
         """Return the value hash under which the tree holds the record."""
@@ -139,5 +147,8 @@ CERTIFICATE_LEAF = Leaf(
     lookup=Lookup("certificates", hashed("digest", "H(CERT)")),
 )
 
-_PREFIX = cbor.encode([KIND, *[0] * 12])[:-12]
-"""The first bytes of every record's encoding, and of no other leaf's."""
+_KNOWN = 10
+"""Items that every record has after status and organisation."""
+
+_PREFIXES = tuple(cbor.encode([KIND, *[0] * items])[:-items] for items in (_KNOWN + 2, _KNOWN + 3))
+"""The first bytes of every record's encoding, without further items and with them, and of no other leaf's."""

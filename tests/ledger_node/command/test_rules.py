@@ -3,20 +3,24 @@
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ledger_node.command.decisions import describe_change
+from ledger_node.command.decisions import asked_change, describe_change
 from ledger_node.command.rules import begins, change_of, describe_release
 from ledger_node.command.session import CONSOLE
 from ledger_node.command.versions import Versions
 from tests.present import present
+from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.proposals import (
     BeginRules,
     Change,
+    Proposal,
+    ProposalState,
     RemoveMember,
     SetMember,
     SuspendMember,
@@ -86,6 +90,13 @@ def test_both_forms_of_a_change_of_rules_are_described_alike(change: Change, sai
 def test_only_what_begins_a_version_says_that_nodes_have_it() -> None:
     assert begins(SetMember(notice(2, 1200), None)) == begins(BeginRules(2, 1200)) == (2, 1200)
     assert begins(RemoveMember(NAME)) is begins(SuspendMember(NAME)) is None
+
+
+def test_what_only_a_later_release_knows_is_not_approved() -> None:
+    proposal = Proposal("Operator A", encode_change(BeginRules(3, 9)), 9, ProposalState.OPEN, None, (), (), 0, 0)
+    assert asked_change(proposal) == BeginRules(3, 9)
+    with pytest.raises(LocalError, match="only a later release of voice-dpki knows"):
+        asked_change(replace(proposal, change=cbor.encode(["dance", "tango"])))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from voice_dpki.ledger.answers import (
     PrefixResolution,
     Resolution,
     inquiry_error,
+    unreadable,
 )
 from voice_dpki.ledger.changes import ChangesForm, changed_keys, parse_changes
 from voice_dpki.ledger.clock import ClockError, LedgerClock
@@ -33,6 +34,7 @@ from voice_dpki.ledger.light import Fork, LightBlock, LightClient, LightError, T
 from voice_dpki.ledger.names import NAME_LEAF
 from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.rules import VERSIONS
 from voice_dpki.names import CertDigest, Height
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.wire.http_client import HttpAnswer, HttpAnswerError, HttpClient, HttpError
@@ -270,7 +272,8 @@ class LedgerClient:
         try:
             return [None if value is None else leaf.parse(value) for value in values]
         except MalformedError as error:
-            raise InquiryError(InquiryCode.MALFORMED, f"the answer is malformed: {error}") from None
+            newest = self._light.latest.signed_header
+            raise unreadable(error, newest.header.version_app if newest else VERSIONS[-1]) from None
 
     async def listed(self, keys: Sequence[bytes]) -> tuple[Resolution, ...]:
         """Ask for every certificate of a name, by the keys of the name's lists (`voice_dpki.ledger.names`).
