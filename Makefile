@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 # Tests run in the order of their files. In any other order, with the seed told: make test ORDER="-p randomly"
 ORDER ?= -p no:randomly
 
-.PHONY: call attach test long federation cometbft strongswan lint drawing openapi bench fuzz mutants requirements soak soak-short peers format clean help
+.PHONY: call attach test long federation cometbft strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -47,6 +47,9 @@ drawing: $(VENV)/.installed-dev ## Draw the rooms of docs/architecture.md again 
 
 openapi: $(VENV)/.installed-dev ## Write docs/openapi again from the definitions that validate
 	@$(BIN)/python -m tests.openapi
+
+spec: $(VENV)/.installed-dev ## Write the tables of docs/spec again from the code
+	@$(BIN)/python -m tests.spec
 
 bench: $(VENV)/.installed-dev ## Measure against peers, side by side in one run
 	@for script in bench/*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,115 @@
+"""The tables in docs/spec that are made from the code: `make spec` writes them again."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from voice_dpki.codec import cbor
+from voice_dpki.ledger import (
+    answer_forms,
+    changes,
+    directory,
+    header,
+    kind,
+    light,
+    members,
+    names,
+    proof,
+    proposals,
+    quotas,
+    transactions,
+)
+from voice_dpki.ledger.answers import InquiryCode
+from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.wire.ledger import client
+from voice_dpki.x509 import profile
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs/spec"
+END = "<!-- end of the table -->"
+
+_ABOUT_CODES = {
+    InquiryCode.UNREACHABLE: "no answer came",
+    InquiryCode.MALFORMED: "the answer has not its form, or is about something else than was asked",
+    InquiryCode.UNPROVEN: "a proof does not show what the answer says, or its header is not trusted",
+    InquiryCode.STALE: "the header is older than `max_age`",
+    InquiryCode.FORK: "validators signed two histories",
+    InquiryCode.CLOCK: "our clock contradicts the ledger's",
+    InquiryCode.NEWER_RULES: "the ledger follows rules that this verifier does not know",
+}
+
+_LIMITS: tuple[tuple[str, int | float, str], ...] = (
+    ("an answer about one certificate", answer_forms.MAX_ANSWER_BYTES, "bytes"),
+    ("an answer about several, about leaves or about a prefix", answer_forms.MAX_BATCH_BYTES, "bytes"),
+    ("an answer about changes", changes.MAX_CHANGES_BYTES, "bytes"),
+    ("digests in one question", answer_forms.MAX_BATCH, ""),
+    ("keys of leaves in one question", answer_forms.MAX_LEAVES, ""),
+    ("leaves below a prefix in one answer", answer_forms.MAX_PREFIX_LEAVES, ""),
+    ("steps in one answer about changes", changes.MAX_STEPS, ""),
+    ("a proof, decoded", proof.MAX_PROOF_BYTES, "bytes"),
+    ("siblings of a proof", proof.KEY_BITS, ""),
+    ("a certificate", profile.MAX_CERTIFICATE_BYTES, "bytes"),
+    ("levels of CBOR", cbor.MAX_DEPTH, ""),
+    ("a transaction", transactions.MAX_TRANSACTION_BYTES, "bytes"),
+    ("signatures of a transaction", transactions.MAX_SIGNATURES, ""),
+    ("a signature", kind.MAX_SIGNATURE_BYTES, "bytes"),
+    ("a SubjectPublicKeyInfo in a transaction", kind.MAX_KEY_BYTES, "bytes"),
+    ("a text in a transaction", kind.MAX_TEXT_LENGTH, "characters"),
+    ("certificates in a batch", transactions.MAX_BATCH, ""),
+    ("certificates recorded in one block", quotas.MAX_BLOCK_CERTIFICATES, ""),
+    ("entries in each list of a member", members.MAX_ENTRIES, ""),
+    ("members", directory.MAX_MEMBERS, ""),
+    ("validators of all members", directory.MAX_VALIDATORS, ""),
+    ("validators in a set that a verifier reads", header.MAX_VALIDATORS, ""),
+    ("names of a certificate", names.MAX_NAMES, ""),
+    ("certificates of one name and organisation", names.MAX_LISTED, ""),
+    ("proposals on the ledger", proposals.MAX_PROPOSALS, ""),
+    ("certificates in one proposal", proposals.MAX_CERTIFICATES, ""),
+    ("trusting period of a header", light.TRUSTING_PERIOD_S, "s"),
+    ("how far a header may be ahead of our clock", light.MAX_CLOCK_DRIFT_S, "s"),
+    ("steps of a bisection", light.MAX_APPROACH_STEPS, ""),
+    ("`max_age` unless configured otherwise", client.DEFAULT_MAX_AGE_S, "s"),
+)
+
+
+def codes() -> Iterable[str]:
+    """Return the table of the errors of an answer."""
+    yield from ("| Code | Means |", "|---|---|")
+    yield from (f"| `{code}` | {_ABOUT_CODES[code]} |" for code in InquiryCode)
+
+
+def limits() -> Iterable[str]:
+    """Return the table of limits."""
+    yield from ("| Of what | At most |", "|---|---|")
+    yield from (f"| {what} | {f'{int(value)} {unit}'.strip()} |" for what, value, unit in _LIMITS)
+
+
+def refusals() -> Iterable[str]:
+    """Return the table of refusals."""
+    yield from ("| Code | Name | Sentence |", "|---|---|---|")
+    for refusal in sorted(Refusal, key=lambda each: each.code):
+        yield f"| {refusal.code} | `{refusal.kebab}` | {refusal.sentence} |"
+
+
+TABLES: dict[str, dict[str, Callable[[], Iterable[str]]]] = {
+    "answers.md": {"codes of answers": codes},
+    "encodings.md": {"limits": limits},
+    "state.md": {"refusals": refusals},
+}
+"""For each page the tables that are made, by the names in their marks."""
+
+
+def written(page: str) -> str:
+    """Return a page with today's tables between their marks."""
+    text = (FOLDER / page).read_text()
+    for name, table in TABLES[page].items():
+        begin = f"<!-- {name}: made by `make spec` -->\n"
+        before, mark, rest = text.partition(begin)
+        assert mark, f"{page} has no place for the table {name}"
+        _, _, after = rest.partition(END)
+        text = "\n".join((before + begin, *table(), "", END)) + after
+    return text
+
+
+if __name__ == "__main__":
+    for page in TABLES:
+        (FOLDER / page).write_text(written(page))
