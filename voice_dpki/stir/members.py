@@ -207,7 +207,9 @@ def check_meaning(request: Members, meanings: Meanings, admitted: Container[str]
     """Refuse members that would change the request's meaning, but for those that are `admitted`."""
     for place, names in meanings.items():
         value: Any = request.get(place) if place else request
-        for member in names if isinstance(value, dict) else ():
+        if not isinstance(value, dict) or value.keys().isdisjoint(names):
+            continue
+        for member in names:
             if member not in admitted and value.get(member) is not None:
                 path = f"{place}.{member}" if place else member
                 raise RequestError("SVC4005", path, "this service does not support it, and it changes the meaning")

@@ -215,7 +215,9 @@ def is_verification(body: Members) -> bool:
 
 
 def _has(value: object, *names: str) -> bool:
-    return isinstance(value, dict) and any(value.get(name) is not None for name in names)
+    if not isinstance(value, dict) or value.keys().isdisjoint(names):
+        return False
+    return any(value.get(name) is not None for name in names)
 
 
 def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> tuple[SigningRequest, str | None]:
