@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -10,7 +10,7 @@ from voice_dpki.ledger.records import CertStatus
 
 from .strongswan.charon import device_connection, gateway_connection, wait_until
 from .strongswan.site import GATEWAY, Site, make_site, settings
-from .strongswan.world import BOUND_S, Identity, Process, forwarded, policy
+from .strongswan.world import NOTICED_S, Identity, Process, forwarded, policy
 
 pytestmark = pytest.mark.netns
 
@@ -26,6 +26,13 @@ def site() -> Iterator[Site]:
     with make_site() as made:
         made.start_agents()
         yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(site: Site) -> Iterator[None]:
+    """Each test begins without tunnels."""
+    yield
+    site.clear()
 
 
 class PythonDevice:
@@ -46,13 +53,18 @@ class PythonDevice:
         self.process = Process(path.with_suffix(".log"), *command, namespace=site.names["device"])
         self.status = self.process.wait() if "stay = false" in top else None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop()
+
 
 @pytest.fixture
 def port_500_is_free(site: Site) -> Iterator[None]:
     """The device's address belongs to the Python device while the test runs."""
-    site.charons["device"].stop()
-    yield
-    site.charons["device"].start()
+    with site.without_charon("device"):
+        yield
 
 
 @pytest.mark.usefixtures("port_500_is_free")
@@ -84,6 +96,17 @@ def test_python_device_that_gets_no_proof_from_the_gateway(site: Site) -> None:
     wait_until(lambda: not site.charons["gateway"].sas(), "the gateway was told")
 
 
+@contextmanager
+def rekeying(site: Site, options: dict[str, Any]) -> Iterator[None]:
+    """Let the gateway's connection have other options for a while."""
+    connection = gateway_connection(GATEWAY, [site.gateway.certificate], **options)
+    site.charons["gateway"].configure(connection, site.gateway.pem)
+    try:
+        yield
+    finally:
+        site.configure_gateway()
+
+
 @pytest.mark.usefixtures("port_500_is_free")
 @pytest.mark.parametrize(("who", "pfs"), [("device", True), ("gateway", False), ("both", True)])
 def test_python_device_and_a_strongswan_gateway_rekey(site: Site, who: str, pfs: bool) -> None:
@@ -95,26 +118,20 @@ def test_python_device_and_a_strongswan_gateway_rekey(site: Site, who: str, pfs:
     options |= {"rekey_time": "3s", "rand_time": "0s", "over_time": "3s"} if who != "device" else {}
     top = "" if who == "gateway" else LIFETIME
     since = len(gateway.log())
-    gateway.configure(gateway_connection(GATEWAY, [site.gateway.certificate], **options), site.gateway.pem)
-    attached = PythonDevice(site, device, top=top)
-    try:
+    with rekeying(site, options), PythonDevice(site, device, top=top) as attached:
         wait_until(lambda: attached.process.log().count('"IKE SA rekeyed"') >= 1, attached.process.log())
         wait_until(lambda: attached.process.log().count('"child SA rekeyed"') >= 2, attached.process.log())
         wait_until(lambda: len(gateway.sas()) == 1, "one SA stands")
         assert '"SA closed"' not in attached.process.log()
         site.ledger.change(device, CertStatus.REVOKED)
-        wait_until(lambda: '"SA closed"' in attached.process.log(), "the rekeyed SA is ended", BOUND_S + 1)
+        wait_until(lambda: '"SA closed"' in attached.process.log(), "the rekeyed SA is ended", NOTICED_S)
         assert attached.process.wait() == 0, attached.process.log()
-    finally:
-        attached.process.stop()
-        gateway.configure(gateway_connection(GATEWAY, [site.gateway.certificate]), site.gateway.pem)
     for failure in FAILURES:
         assert failure not in gateway.log()[since:]
 
 
 @contextmanager
 def python_gateway(site: Site, top: str = "") -> Iterator[Process]:
-    site.charons["gateway"].stop()
     config = site.path / "python-gateway.toml"
     config.write_text(
         'host = "10.1.0.1"\npool = "10.9.0.0/24"\ninner = "10.8.0.0/24"\n'
@@ -123,7 +140,7 @@ def python_gateway(site: Site, top: str = "") -> Iterator[Process]:
         + site.ledger.section()
         + policy("Vendor V", "*.example")
     )
-    with forwarded(site.names["gateway"], site.ledger.port):
+    with site.without_charon("gateway"), forwarded(site.names["gateway"], site.ledger.port):
         command = ("segw_agent.main", "gateway", "--config", config)
         log = config.with_suffix(".log")
         log.unlink(missing_ok=True)
@@ -168,7 +185,7 @@ def test_strongswan_device_and_a_python_gateway_rekey(site: Site, who: str, pfs:
         wait_until(lambda: [sa["child-sas"] for sa in charon.sas() if sa["child-sas"]], "the child SA stands")
         assert '"SA closed"' not in gateway.log()
         site.ledger.change(device, CertStatus.REVOKED)
-        wait_until(lambda: '"live SA ended"' in gateway.log(), "the rekeyed SA is ended", BOUND_S)
+        wait_until(lambda: '"live SA ended"' in gateway.log(), "the rekeyed SA is ended", NOTICED_S)
         wait_until(lambda: not charon.sas(), "charon hears of it")
     for failure in FAILURES:
         assert failure not in charon.log()[since:]

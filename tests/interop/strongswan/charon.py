@@ -202,6 +202,16 @@ class Charon:
             session.load_key({"type": "any", "data": key_pem})
             session.load_conn({name: connection})
 
+    @contextmanager
+    def also(self, name: str, connection: Mapping[str, Any], key_pem: bytes) -> Iterator[None]:
+        """Have one more connection for a while."""
+        self.configure(connection, key_pem, name)
+        try:
+            yield
+        finally:
+            with self.session() as session:
+                session.unload_conn({"name": name})
+
     def load_pool(self) -> None:
         """Have inner addresses for devices."""
         with self.session() as session:
@@ -216,17 +226,25 @@ class Charon:
         """Set the tunnel up; False if that failed."""
         with self.session() as session:
             try:
-                for _ in session.initiate({"child": child, "timeout": str(int(DEADLINE_S * 1000))}):
-                    pass
+                list(session.initiate({"child": child, "timeout": str(int(DEADLINE_S * 1000))}))
             except vici.exception.CommandException:
                 return False
         return True
 
     def terminate(self, name: str = "tunnel") -> None:
         """End the tunnel; it may be gone."""
+        self._terminate({"ike": name})
+
+    def terminate_all(self) -> None:
+        """End all IKE SAs, of whatever name, also those that are not established."""
+        with self.session() as session:
+            found = [sa["uniqueid"].decode() for entry in list(session.list_sas()) for sa in entry.values()]
+        for number in found:
+            self._terminate({"ike-id": number})
+
+    def _terminate(self, which: Mapping[str, str]) -> None:
         with self.session() as session, suppress(vici.exception.CommandException):
-            for _ in session.terminate({"ike": name, "force": "yes", "timeout": "5000"}):
-                pass
+            list(session.terminate({**which, "force": "yes", "timeout": "5000"}))
 
     def rekey(self, name: str = "tunnel") -> None:
         """Rekey the IKE SA, and wait until only the new one is there: ended before that, it stays at the peer."""
@@ -241,7 +259,8 @@ class Charon:
     def sas(self) -> list[dict[str, Any]]:
         """Return the IKE SAs that are established."""
         with self.session() as session:
-            found = [sa for entry in session.list_sas() for sa in entry.values()]
+            # A generator of vici that is left before its end would go on with a socket that is closed by then.
+            found = [sa for entry in list(session.list_sas()) for sa in entry.values()]
         return [sa for sa in found if sa["state"] == b"ESTABLISHED"]
 
     def idle(self) -> bool:

@@ -98,8 +98,29 @@ class Site:
     def clear(self) -> None:
         """End all tunnels."""
         for charon in self.charons.values():
-            charon.terminate()
+            charon.terminate_all()
             wait_until(charon.idle, "the tunnels are gone")
+
+    def start(self, side: str) -> None:
+        """Start a charon; the gateway's is configured to take devices."""
+        self.charons[side].start()
+        if side == "gateway":
+            self.charons[side].load_pool()
+            self.configure_gateway()
+
+    def configure_gateway(self) -> None:
+        """Give the gateway the connection that every test begins with."""
+        connection = gateway_connection(GATEWAY, [self.gateway.certificate])
+        self.charons["gateway"].configure(connection, self.gateway.pem)
+
+    @contextmanager
+    def without_charon(self, side: str) -> Iterator[None]:
+        """Have no charon at a side, so that its address is free for another program."""
+        try:
+            self.charons[side].stop()
+            yield
+        finally:
+            self.start(side)
 
 
 @contextmanager
@@ -119,11 +140,9 @@ def make_site(**options: Any) -> Iterator[Site]:
         site = Site(path, ledger, names, charons, gateway)
         stack.callback(site.stop_agents)
         ledger.record(gateway)
-        for charon in charons.values():
+        for side, charon in charons.items():
             stack.callback(charon.stop)
-            charon.start()
-        charons["gateway"].load_pool()
-        charons["gateway"].configure(gateway_connection(GATEWAY, [gateway.certificate]), gateway.pem)
+            site.start(side)
         yield site
 
 

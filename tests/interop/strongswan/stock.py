@@ -153,7 +153,7 @@ class StockSite:
     def clear(self) -> None:
         """End all tunnels."""
         for charon in self.charons.values():
-            charon.terminate()
+            charon.terminate_all()
             wait_until(charon.idle, "the tunnels are gone")
 
 

@@ -25,7 +25,7 @@ from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
 
-from .charon import DEADLINE_S, wait_until
+from .charon import CAP_S, DEADLINE_S, wait_until
 
 CHAIN = "segw-1"
 MEMBERS = f"""
@@ -49,6 +49,9 @@ domains = ["w.example"]
 """
 BOUND_S = 2.0
 """Within this time a revocation ends live SAs."""
+
+NOTICED_S = 5 * BOUND_S
+"""Far above what an SA takes to end on an idle machine, and far below what it would stand for otherwise."""
 
 REASONS = {
     CertStatus.REVOKED: "keyCompromise",
@@ -112,14 +115,20 @@ class Process:
         assert text in self.log(), self.log()
 
     def wait(self) -> int:
-        return self._process.wait(DEADLINE_S)
+        """Return its exit status; whoever does not end is killed, so that it keeps no port from the next test."""
+        try:
+            return self._process.wait(CAP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(f"{self.log_path.stem} does not end; it said:\n{self.log()}") from None
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(DEADLINE_S)
+        self.wait()
 
     def _ended(self) -> bool:
         return self._process.poll() is not None
