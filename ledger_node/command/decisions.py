@@ -186,7 +186,7 @@ async def _members(session: Session) -> None:
             table.add_row(*_row(member))
     CONSOLE.print(table)
     if notices := len(listed or ()) - len(organizations):
-        CONSOLE.print(f"Not listed: {notices} notices of versions of the rules; voice-dpki ledger rules tells more")
+        CONSOLE.print(f"Not listed: notices of versions of the rules ({notices}); see voice-dpki ledger rules")
 
 
 def _row(member: Member) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from ledger_node.command.versions import Versions, read_state, read_versions
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import governance
 from voice_dpki.ledger.activation import notice, read_notice
+from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.members import Member, member_key
 from voice_dpki.ledger.proposals import (
     MAX_HEIGHT,
@@ -22,7 +23,7 @@ from voice_dpki.ledger.proposals import (
 from voice_dpki.ledger.validators import VALIDATORS_KEY
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser
-from voice_dpki.wire.ledger.client import NodeInfo
+from voice_dpki.wire.ledger.client import LedgerClient, NodeInfo
 
 _VERSION = re.compile("[1-9][0-9]{0,5}", re.ASCII)
 """As in the notice of a version (`voice_dpki.ledger.activation`)."""
@@ -131,25 +132,47 @@ async def describe_ready(session: Session, proposal: Proposal, change: Change) -
 
 def describe_release(info: NodeInfo) -> str:
     """Return what a node runs, and which versions of the rules that has."""
-    versions = [str(version) for version in info.rules.versions]
-    listed = " and ".join(filter(None, (", ".join(versions[:-1]), *versions[-1:])))
-    return f"runs {info.software or 'a release of voice-dpki'} with version {listed} of the rules"
+    *others, last = [str(version) for version in info.rules.versions] or ["none"]
+    listed = f"versions {', '.join(others)} and {last}" if others else f"version {last}"
+    return f"runs {info.software or 'a release of voice-dpki'}, which has {listed} of the rules"
 
 
 async def _rules(session: Session) -> int:
     """Show the versions; the exit status is 1 if the node lacks one that is in force or decided."""
-    known, info = await read_versions(session.client), await session.client.node_info()
+    info = await session.client.node_info()
+    known = await known_versions(session.client, info)
     table = Table("version", "first block", "state")
     for version, first in known.activations:
         table.add_row(str(version), str(first), _state(known, version, first))
     CONSOLE.print(table)
-    CONSOLE.print(f"{session.options.url} {describe_release(info)}; the ledger is at block {known.height}")
+    CONSOLE.print(f"The ledger is at block {known.height}.")
+    CONSOLE.print(f"{session.options.url} {describe_release(info)}.", soft_wrap=True)
     needed = [known.coming] if known.coming else []
     needed += [entry for entry in known.activations if entry[0] == known.present]
     lacking = [entry for entry in needed if entry[0] not in info.rules.versions]
     for version, first in lacking:
-        CONSOLE.print(f"Install a release that has version {version}: from block {first} on this node stands still")
+        CONSOLE.print(
+            f"Install a release that has version {version}: from block {first} on this node stands still.",
+            soft_wrap=True,
+        )
     return 1 if lacking else 0
+
+
+async def known_versions(client: LedgerClient, info: NodeInfo) -> Versions:
+    """Return what the ledger proves of its versions.
+
+    Raises InquiryError, and LocalError where the node proves nothing any more because it lacks a version.
+    """
+    try:
+        return await read_versions(client)
+    except InquiryError as error:
+        present = info.rules.present
+        if present is None or present in info.rules.versions:
+            raise
+        raise LocalError(
+            f"the node {describe_release(info)}, and stands still before version {present}: "
+            f"install a release that has it ({error})"
+        ) from None
 
 
 def _state(known: Versions, version: int, first: int) -> str:

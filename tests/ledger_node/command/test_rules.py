@@ -2,20 +2,21 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ledger_node.command.decisions import asked_change, describe_change
-from ledger_node.command.rules import begins, change_of, describe_release
+from ledger_node.command.rules import begins, change_of, describe_release, known_versions
 from ledger_node.command.session import CONSOLE
 from ledger_node.command.versions import Versions
 from tests.present import present
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.activation import notice
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.proposals import (
     BeginRules,
     Change,
@@ -26,7 +27,7 @@ from voice_dpki.ledger.proposals import (
     SuspendMember,
     encode_change,
 )
-from voice_dpki.wire.ledger.client import NodeInfo, RulesInfo
+from voice_dpki.wire.ledger.client import LedgerClient, NodeInfo, RulesInfo
 
 from .test_ledger import Terminal, until
 
@@ -101,11 +102,41 @@ def test_what_only_a_later_release_knows_is_not_approved() -> None:
 
 @pytest.mark.parametrize(
     ("versions", "said"),
-    [((1,), "version 1 of"), ((1, 2), "version 1 and 2 of"), ((1, 2, 3), "version 1, 2 and 3 of")],
+    [((1,), "has version 1 of"), ((1, 2), "has versions 1 and 2 of"), ((1, 2, 3), "has versions 1, 2 and 3 of")],
 )
 def test_what_a_node_says_of_its_release(versions: tuple[int, ...], said: str) -> None:
     info = NodeInfo("a", "engine", "test-1", 7, "", None, None, rules=RulesInfo(versions))
     assert said in describe_release(info)
+
+
+class Silent(LedgerClient):
+    """A client of a node that proves nothing new."""
+
+    def __init__(self) -> None:
+        """Connect to nothing."""
+
+    async def leaves(self, _keys: Sequence[bytes]) -> tuple[bytes | None, ...]:
+        raise InquiryError(InquiryCode.STALE, "the newest block is 70 s old")
+
+
+@pytest.mark.parametrize(
+    ("present_one", "error", "match"),
+    [
+        (
+            2,
+            LocalError,
+            "stands still before version 2: install a release that has it .the newest block",
+        ),
+        (1, InquiryError, "the newest block is 70 s old"),
+        (None, InquiryError, "the newest block is 70 s old"),
+    ],
+)
+async def test_a_node_that_stands_still_before_a_version_is_no_puzzle(
+    present_one: int | None, error: type[Exception], match: str
+) -> None:
+    info = NodeInfo("a", "engine", "test-1", 7, "", None, None, rules=RulesInfo((1,), present_one))
+    with pytest.raises(error, match=match):
+        await known_versions(Silent(), info)
 
 
 @pytest.fixture
@@ -149,7 +180,7 @@ def row(table: str, *cells: object) -> bool:
 def test_operators_begin_a_version_and_see_what_begins(terminal: Terminal) -> None:
     status, said = terminal("rules")
     assert (status, row(said, 1, 1, "in force")) == (0, True), said
-    assert "with version 1 and 2 of the rules; the ledger is at block" in said
+    assert "has versions 1 and 2 of the rules.\n" in said
     assert "--from is the first block" in refused(terminal, "propose", "remove", "Operator B", "--from", 9)
     assert "install a release that has version 3 first" in refused(terminal, "propose", "rules", 3, "--from", FAR)
     assert "this needs version 2" in sent(terminal, BeginRules(2, FAR))[1]
@@ -158,7 +189,7 @@ def test_operators_begin_a_version_and_see_what_begins(terminal: Terminal) -> No
     assert f"begin version 2 of the rules at block {FAR} (2 of 2 validators)" in said
     until(lambda: row(terminal("rules")[1], 2, FAR, "begins in"))
     said = terminal("members")[1]
-    assert "Not listed: 1 notices" in said
+    assert "Not listed: notices of versions of the rules (1)" in said
     assert "voice-dpki rules 2" not in said
     agreed(terminal, 1)
     until(lambda: str(FAR) not in terminal("rules")[1])
