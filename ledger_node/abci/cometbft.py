@@ -12,7 +12,7 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -123,6 +123,11 @@ class Home:
         """The Unix socket on which the application is served."""
         return self.folder / "abci.sock"
 
+    @property
+    def has_state(self) -> bool:
+        """Whether CometBFT has run in this home before."""
+        return (self.folder / "data" / "state.db").exists()
+
     def write(self) -> None:
         """Write the files that CometBFT reads at its start; an existing record of what it has signed is kept."""
         config, data = self.folder / "config", self.folder / "data"
@@ -231,17 +236,29 @@ def find() -> Path:
     return Path(found)
 
 
-@asynccontextmanager
-async def running(home: Home) -> AsyncIterator[asyncio.subprocess.Process]:
+def running(home: Home) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """Run CometBFT in its home, with its log there, until the context or this process ends; yield its process.
 
     The application must be served already. Raises LocalError where CometBFT is not installed.
     """
+    return _running(home, "start")
+
+
+def inspecting(home: Home) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    """Have CometBFT serve what it has stored, and nothing else, at its RPC; otherwise as `running`.
+
+    Needs no application. The home must have been started before.
+    """
+    return _running(home, "inspect")
+
+
+@asynccontextmanager
+async def _running(home: Home, command: str) -> AsyncIterator[asyncio.subprocess.Process]:
     program = await asyncio.to_thread(find)
     await asyncio.to_thread(home.write)
     with (home.folder / LOG_FILE).open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *tied_program(program, ("start", "--home", str(home.folder))),
+            *tied_program(program, (command, "--home", str(home.folder))),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

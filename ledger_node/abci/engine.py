@@ -8,12 +8,14 @@ stale.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx, Query
 from ledger_node.abci.application import CODESPACE, Application
-from ledger_node.abci.cometbft import LOG_FILE, Home, running
+from ledger_node.abci.cometbft import LOG_FILE, Home, inspecting, running
 from ledger_node.abci.peers import FILTER, Peers
 from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
@@ -26,7 +28,7 @@ from ledger_node.order.engine import MAX_WAITING
 from ledger_node.order.orderer import BusyError, UnavailableError
 from ledger_node.order.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger.activation import rules_at
+from voice_dpki.ledger.activation import rules_at, scheduled, version_at
 from voice_dpki.ledger.block import NO_EVIDENCE_HASH
 from voice_dpki.ledger.evidence import Evidence
 from voice_dpki.ledger.header import SignedHeader
@@ -38,6 +40,11 @@ from voice_dpki.shell.limits import TooManyError
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+START_TIMEOUT_S = 60.0
+"""How long CometBFT may take to serve what it has stored."""
 
 SUBMIT_TIMEOUT_S = 20.0
 """How long a sender waits for its transaction's block, for instance while too few validators are up."""
@@ -108,10 +115,11 @@ class CometEngine:
     async def run(self) -> None:
         """Run CometBFT and serve it until cancelled.
 
-        Raises LocalError when CometBFT, the application or the verifying process ends, and MissingRulesError before
-        the first block that this release cannot judge.
+        Raises LocalError when CometBFT, the application or the verifying process ends, and where CometBFT's state
+        cannot go on. Raises MissingRulesError before the first block that this release cannot judge.
         """
         self._check_rules()
+        await self._check_home()
         await self._peers.resolve()
         try:
             async with (
@@ -179,6 +187,23 @@ class CometEngine:
         """Raise MissingRulesError if this release lacks the rules of the block after the last committed one."""
         rules_at(self._tail.view, self._tail.height + 1)
 
+    async def _check_home(self) -> None:
+        """Raise LocalError if a release that knows no versions of the rules ran CometBFT into one that it lacks.
+
+        It did not tell CometBFT of that version, which therefore refuses the version's first block for ever. The
+        store ends before that block, so a version is still to begin there.
+        """
+        if scheduled(self._tail.view, self._tail.height) is None or not self._home.has_state:
+            return
+        async with inspecting(self._home), Rpc(self._home.settings.rpc) as rpc:
+            height, told = await _answered(rpc.next_version)
+        if told < version_at(self._tail.view, height):
+            raise LocalError(
+                f"from block {height} on the ledger follows other rules, of which the release that ran here before "
+                f"did not tell CometBFT. Remove this node's data_dir and all in {self._home.folder / 'data'} "
+                "except priv_validator_state.json, and start again: the node fetches all blocks from its peers"
+            )
+
     async def _settle(self) -> None:
         """Store blocks as soon as CometBFT gives the headers that prove them."""
         while True:
@@ -236,3 +261,15 @@ class CometEngine:
         await end
         self._check_rules()
         raise LocalError(f"{what}; this node's log and {self._home.folder / LOG_FILE} say why")
+
+
+async def _answered(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask a CometBFT that is starting until it answers; raises RpcError if it does not within START_TIMEOUT_S."""
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return await ask()
+        except RpcError:
+            if time.monotonic() > end_s:
+                raise
+            await asyncio.sleep(RETRY_S)

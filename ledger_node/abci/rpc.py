@@ -72,6 +72,15 @@ class Rpc:
         """Fetch the node's own account of itself; raises RpcError."""
         return await self._call("status")
 
+    async def next_version(self) -> tuple[int, int]:
+        """Return the height of CometBFT's next block, and the `version.app` that it expects there.
+
+        Raises RpcError, and MalformedError for an answer of another form.
+        """
+        answer = await self._call("consensus_params")
+        version = _member(_member(answer, "consensus_params"), "version")
+        return int(_member(answer, "block_height")), int(_member(version, "app"))
+
     async def peers(self) -> int:
         """Count the peers that the node is connected to; raises RpcError."""
         return int(_member(await self._call("net_info"), "n_peers"))

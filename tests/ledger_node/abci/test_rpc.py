@@ -22,6 +22,16 @@ VECTORS = Path(__file__).parents[2] / "vectors" / "cometbft"
 COMMIT = json.loads((VECTORS / "commit-5.json").read_text())
 COMMIT = COMMIT.get("result", COMMIT)
 HEIGHT = int(COMMIT["signed_header"]["header"]["height"])
+PARAMETERS = {
+    "block_height": "41",
+    "consensus_params": {
+        "block": {"max_bytes": "1048576", "max_gas": "-1"},
+        "evidence": {"max_age_num_blocks": "100000", "max_age_duration": "172800000000000", "max_bytes": "1048576"},
+        "validator": {"pub_key_types": ["ed25519"]},
+        "version": {"app": "2"},
+        "abci": {"vote_extensions_enable_height": "0"},
+    },
+}
 BLOCK = json.loads((VECTORS / "evidence" / "block-prevotes.json").read_text())
 
 
@@ -31,6 +41,8 @@ def call(method: str, parameters: dict[str, str]) -> dict[str, Any]:
         return {"result": COMMIT}
     if method == "block" and int(parameters["height"]) == HEIGHT:
         return {"result": BLOCK}
+    if method == "consensus_params":
+        return {"result": PARAMETERS}
     if method == "broadcast_tx_async":
         known = base64.b64decode(parameters["tx"]) == b"known"
         error = {"code": -32603, "message": "Internal error", "data": IN_CACHE}
@@ -62,6 +74,11 @@ async def test_headers_come_with_their_commits() -> None:
         assert headers[HEIGHT].header.hash() == headers[HEIGHT].commit.block_id.hash
         with pytest.raises(RpcError, match="height must be less"):
             await rpc.signed_headers([HEIGHT, HEIGHT + 1])
+
+
+async def test_the_next_block_comes_with_the_version_that_cometbft_expects_there() -> None:
+    async with cometbft() as rpc:
+        assert await rpc.next_version() == (41, 2)
 
 
 async def test_evidence_comes_as_the_header_commits_to_it() -> None:
