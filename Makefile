@@ -48,7 +48,7 @@ drawing: $(VENV)/.installed-dev ## Draw the rooms of docs/architecture.md again 
 openapi: $(VENV)/.installed-dev ## Write docs/openapi again from the definitions that validate
 	@$(BIN)/python -m tests.openapi
 
-spec: $(VENV)/.installed-dev ## Write the tables of docs/spec again from the code
+spec: $(VENV)/.installed-dev ## Write the tables and vectors of docs/spec again from the code
 	@$(BIN)/python -m tests.spec
 
 bench: $(VENV)/.installed-dev ## Measure against peers, side by side in one run

@@ -1,8 +1,9 @@
-"""The tables in docs/spec that are made from the code: `make spec` writes them again."""
+"""What is made in docs/spec, tables and vectors: `make spec` writes it again from the code."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.spec_vectors import documents
 from voice_dpki.codec import cbor
 from voice_dpki.ledger import (
     answer_forms,
@@ -113,3 +114,5 @@ def written(page: str) -> str:
 if __name__ == "__main__":
     for page in TABLES:
         (FOLDER / page).write_text(written(page))
+    for name, content in documents().items():
+        (FOLDER / "vectors" / name).write_bytes(content)

@@ -1,17 +1,25 @@
 """docs/spec says what the code does: its tables, codes, domains, rules and vectors."""
 
 import ast
+import base64
+import json
 import re
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
 from tests.spec import FOLDER, ROOT, TABLES, written
-from voice_dpki.ledger.answers import InquiryCode
-from voice_dpki.ledger.light import LightCode
+from tests.spec_vectors import documents
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
+from voice_dpki.ledger.header import ValidatorSet, parse_time
+from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError, TrustPoint
 from voice_dpki.ledger.parameters import DEFAULT_PARAMETERS
+from voice_dpki.ledger.proof import Proof, ProofError, verify_absence, verify_inclusion
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.state import LEAVES
+from voice_dpki.names import CertDigest
 from voice_dpki.x509.recorded import HELD, RULES, Distrust, Use
 
 ANSWERS = (FOLDER / "answers.md").read_text()
@@ -89,3 +97,79 @@ def test_every_refusal_is_told_where_it_is_checked() -> None:
 def test_parameters_have_their_defaults() -> None:
     rows = [(row[0].strip("`"), int(row[1])) for row in _rows(STATE, "## Genesis")]
     assert dict(rows) == asdict(DEFAULT_PARAMETERS)
+
+
+def _vectors(name: str) -> Any:
+    return json.loads((FOLDER / "vectors" / name).read_text())
+
+
+def test_vectors_are_those_that_are_made() -> None:
+    made = documents()
+    assert {path.name for path in (FOLDER / "vectors").glob("*.json")} == made.keys()
+    for name, content in made.items():
+        assert (FOLDER / "vectors" / name).read_bytes() == content, "run `make spec`"
+
+
+ANSWER_VECTORS = _vectors("answers.json")
+
+
+@pytest.mark.parametrize("question", ANSWER_VECTORS["questions"], ids=lambda question: question["name"])
+def test_answers_are_judged_as_the_vectors_say(question: dict[str, Any]) -> None:
+    light = LightClient(ANSWER_VECTORS["chain_id"], _genesis(ANSWER_VECTORS))
+    verifier = AnswerVerifier(light, max_age_s=ANSWER_VECTORS["max_age_s"])
+    data, digest = json.dumps(question["answer"]).encode(), CertDigest(bytes.fromhex(question["digest"]))
+    asked = {"min_height": question["min_height"], "with_certificate": question["with_certificate"]}
+    try:
+        result = {"status": str(verifier.verify(data, digest, question["now_s"], **asked).status)}
+    except InquiryError as error:
+        result = {"error": str(error.code)}
+    assert result == question["result"]
+
+
+HEADER_VECTORS = _vectors("headers.json")
+
+
+@pytest.mark.parametrize("case", HEADER_VECTORS["cases"], ids=lambda case: case["name"])
+def test_headers_are_judged_as_the_vectors_say(case: dict[str, Any]) -> None:
+    blocks = {name: LightBlock.from_json(form) for name, form in HEADER_VECTORS["blocks"].items()}
+    kept = blocks.get(case["trust"])
+    trust = TrustPoint.at(kept.signed_header, kept.validators) if kept else _genesis(HEADER_VECTORS)
+    light = LightClient(HEADER_VECTORS["chain_id"], trust)
+    for name in case["verified"]:
+        light.verify(blocks[name].signed_header, blocks[name].validators, case["now_s"], min_height=0)
+    asked = blocks[case["block"]]
+    validators = asked.validators if case["with_validators"] else None
+    result = "trusted"
+    try:
+        light.verify(asked.signed_header, validators, case["now_s"], min_height=case["min_height"])
+    except LightError as error:
+        result = error.code
+    assert result == case["result"]
+
+
+def _genesis(vectors: dict[str, Any]) -> TrustPoint:
+    genesis = vectors["genesis"]
+    validators = ValidatorSet.from_json({"validators": genesis["validators"]})
+    return TrustPoint.genesis(validators, parse_time(genesis["time"]))
+
+
+def test_proofs_show_what_the_vectors_say() -> None:
+    vectors = _vectors("proofs.json")
+    assert {each["result"] for each in vectors} == {"present", "absent", "malformed", "unproven"}
+    for each in vectors:
+        assert _shown(each) == each["result"]
+
+
+def _shown(vector: dict[str, Any]) -> str:
+    root, key, value_hash = (bytes.fromhex(vector.get(name, "")) for name in ("root", "key", "value_hash"))
+    try:
+        proof = Proof.parse(base64.b64decode(vector["proof"]))
+        if value_hash:
+            verify_inclusion(root, key, value_hash, proof)
+        else:
+            verify_absence(root, key, proof)
+    except MalformedError:
+        return "malformed"
+    except ProofError:
+        return "unproven"
+    return "present" if value_hash else "absent"

@@ -1,0 +1,498 @@
+"""The vectors in docs/spec/vectors, made with fixed keys: `make spec` writes them again, byte for byte.
+
+Each question has the result that docs/spec/answers.md demands, which is written here by hand: `tests/test_spec.py`
+lets the code judge all of them.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from tests.ledger.conftest import CHAIN, DAY_S, START_S, Federation, MemoryChain
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.block import NextBlock
+from voice_dpki.ledger.genesis import dump_genesis, load_genesis
+from voice_dpki.ledger.header import ABSENT, SignedHeader, Validator, ValidatorSet, format_time
+from voice_dpki.ledger.members import Member, MemberKind, member_key
+from voice_dpki.ledger.parameters import Parameters
+from voice_dpki.ledger.proposals import (
+    Change,
+    RemoveMember,
+    SetMember,
+    SuspendMember,
+    encode_change,
+    proposal_id,
+)
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.replica import Replica
+from voice_dpki.ledger.state import MemoryState
+from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
+from voice_dpki.names import CertDigest
+from voice_dpki.x509.keys import LocalSigner
+from voice_dpki.x509.profile import digest_of
+
+OPERATORS = ("Operator A", "Operator B")
+VENDORS = ("Suspended Vendor", "Removed Vendor", "Returned Vendor")
+Form = dict[str, Any]
+
+
+class FixedSigner(LocalSigner):
+    """A signer with a key that everybody knows, which gives the same signature each time (RFC 6979)."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign `data` as ES256 does."""
+        assert isinstance(self.private_key, ec.EllipticCurvePrivateKey)
+        r, s = decode_dss_signature(self.private_key.sign(data, ec.ECDSA(SHA256(), deterministic_signing=True)))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def signer(name: str) -> FixedSigner:
+    """Return the signer whose key follows from `name`."""
+    secret = int.from_bytes(sha256(name.encode()).digest(), "big") >> 1
+    return FixedSigner(ec.derive_private_key(secret, ec.SECP256R1()))
+
+
+def make_federation() -> Federation:
+    """Make two operators with a validator each, and three vendors."""
+    keys: dict[str, LocalSigner] = {name: signer(name) for name in (*OPERATORS, *VENDORS)}
+    validators = [Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest()) for name in OPERATORS]
+    members = [
+        Member(
+            name,
+            MemberKind.OPERATOR,
+            domains=(f"{name[-1].lower()}.example",),
+            validators=(key.public_key().public_bytes_raw(),),
+            endorsing_keys=(keys[name].public_key_der,),
+        )
+        for name, key in zip(OPERATORS, validators, strict=True)
+    ]
+    members += [Member(name, MemberKind.VENDOR, endorsing_keys=(keys[name].public_key_der,)) for name in VENDORS]
+    genesis = dump_genesis(CHAIN, START_S * 10**9, members, parameters=Parameters(delay_s=0))
+    return Federation(keys, validators, load_genesis(genesis), genesis)
+
+
+def certificate(organization: str, name: str, begin_s: int, end_s: int) -> bytes:
+    """Make a certificate with a key that follows from its name."""
+    key = signer(name).private_key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    attributes = {NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: name}
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
+    start, end = (datetime.fromtimestamp(time_s, UTC) for time_s in (begin_s, end_s))
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, start, end)
+    return builder.sign(key, SHA256(), ecdsa_deterministic=True).public_bytes(Encoding.DER)
+
+
+_BEFORE, _SOON, _TOMORROW = START_S - DAY_S, START_S + 60, START_S + DAY_S
+_LATER, _END = START_S + 10 * DAY_S, START_S + 30 * DAY_S
+
+CERTIFICATES = {
+    "valid": ("Operator A", _BEFORE, _END),
+    "suspended": ("Operator A", _BEFORE, _END),
+    "resumed": ("Operator A", _BEFORE, _END),
+    "revoked": ("Operator A", _BEFORE, _END),
+    "expired": ("Operator A", _BEFORE, _SOON),
+    "suspended and expired": ("Operator A", _BEFORE, _SOON),
+    "revoked and expired": ("Operator A", _BEFORE, _SOON),
+    "valid until tomorrow": ("Operator A", _BEFORE, _TOMORROW),
+    "not yet valid": ("Operator A", _LATER, _END),
+    "not yet valid and suspended": ("Operator A", _LATER, _END),
+    "of a suspended member": ("Suspended Vendor", _BEFORE, _END),
+    "of a suspended member, not yet valid": ("Suspended Vendor", _LATER, _END),
+    "of a removed member": ("Removed Vendor", _BEFORE, _END),
+    "of a removed member, expired": ("Removed Vendor", _BEFORE, _SOON),
+    "of a removed member, not yet valid": ("Removed Vendor", _LATER, _END),
+    "of a member that was removed and admitted again": ("Returned Vendor", _BEFORE, _END),
+}
+"""For each certificate its organisation, and when it begins and ends."""
+
+_STATUSES = {
+    "valid": CertStatus.VALID,
+    "suspended": CertStatus.SUSPENDED,
+    "resumed": CertStatus.VALID,
+    "revoked": CertStatus.REVOKED,
+    "expired": CertStatus.EXPIRED,
+    "suspended and expired": CertStatus.EXPIRED,
+    "revoked and expired": CertStatus.REVOKED,
+    "valid until tomorrow": CertStatus.VALID,
+    "not yet valid": CertStatus.NOT_YET_VALID,
+    "not yet valid and suspended": CertStatus.SUSPENDED,
+    "of a suspended member": CertStatus.SUSPENDED,
+    "of a suspended member, not yet valid": CertStatus.SUSPENDED,
+    "of a removed member": CertStatus.REVOKED,
+    "of a removed member, expired": CertStatus.EXPIRED,
+    "of a removed member, not yet valid": CertStatus.REVOKED,
+    "of a member that was removed and admitted again": CertStatus.REVOKED,
+}
+
+_CHANGES = (
+    ("suspended", "suspended", 0),
+    ("resumed", "suspended", 0),
+    ("resumed", "valid", 1),
+    ("revoked", "revoked", 0),
+    ("suspended and expired", "suspended", 0),
+    ("revoked and expired", "revoked", 0),
+    ("not yet valid and suspended", "suspended", 0),
+)
+
+
+@dataclass
+class Ledger:
+    """A chain that has all this happen, and the certificates by name."""
+
+    chain: MemoryChain
+    ders: dict[str, bytes]
+
+    @property
+    def state(self) -> MemoryState:
+        """The newest proved state."""
+        return self.chain.state
+
+    @property
+    def time_s(self) -> int:
+        """Time of the newest header."""
+        assert self.chain.replica.last
+        return self.chain.replica.last.header.time_ns // 10**9
+
+
+def make_ledger() -> Ledger:
+    """Record all certificates, change statuses, and suspend, remove and admit again members."""
+    federation = make_federation()
+    state = federation.state()
+    chain = MemoryChain(federation, state, Replica(state, None))
+    ders = {name: certificate(of, name, *validity) for name, (of, *validity) in CERTIFICATES.items()}
+    chain.add([federation.submission(ders[name], of) for name, (of, *_) in CERTIFICATES.items()])
+    chain.add([federation.change(digest_of(ders[name]), status, at) for name, status, at in _CHANGES])
+    returned = federation.genesis.member("Returned Vendor")
+    assert returned
+    decide(chain, SuspendMember("Suspended Vendor"))
+    decide(chain, RemoveMember("Removed Vendor"))
+    decide(chain, RemoveMember("Returned Vendor"))
+    decide(chain, SetMember(returned, None))
+    for _ in range(8):
+        chain.take(chain.next_block())
+    return Ledger(chain, ders)
+
+
+def decide(chain: MemoryChain, change: Change) -> None:
+    """Have both operators approve a change, and take blocks until it has taken effect."""
+    federation = chain.federation
+    body = Propose(CHAIN, "Operator A", START_S + DAY_S, encode_change(change))
+    proposal = endorse(body, [federation.keys["Operator A"]])
+    identity = proposal_id(Transaction.parse(proposal).body_bytes)
+    vote = endorse(Vote(CHAIN, "Operator B", identity, True), [federation.keys["Operator B"]])
+    chain.add([proposal, vote])
+    chain.add([])
+
+
+def answers() -> Form:
+    """Return questions with answers, good and bad, and the status or error of each."""
+    ledger = make_ledger()
+    genesis = ledger.chain.federation.genesis
+    return {
+        "chain_id": genesis.chain_id,
+        "genesis": {"time": format_time(genesis.time_ns), **genesis.validators.to_json()},
+        "max_age_s": 30,
+        "questions": [*_good(ledger), *_bad(ledger)],
+    }
+
+
+def answer(ledger: Ledger, digest: CertDigest) -> Form:
+    """Return what a node answers about a certificate, with the certificate."""
+    record = ledger.state.record(digest)
+    assert ledger.chain.replica.last
+    form: Form = {
+        "digest": digest.hex(),
+        "status": "valid",
+        "record": record and _text(record.serialize()),
+        "proof": prove(ledger.state, digest),
+        "member": record and _leaf(ledger.state, member_key(record.organization)),
+        "height": ledger.chain.replica.last.header.height,
+        "signed_header": ledger.chain.replica.last.to_json(),
+    }
+    return {**form, "certificate": _text(ledger.state.certificates[digest])} if record else form
+
+
+def prove(state: MemoryState, key: bytes) -> str:
+    """Return the proof about a key."""
+    return _text(tree.prove(state, key).serialize())
+
+
+def _leaf(state: MemoryState, key: bytes) -> Form:
+    value = state.leaf(key)
+    return {"record": value and _text(value), "proof": prove(state, key)}
+
+
+def _question(ledger: Ledger, name: str, digest: CertDigest, given: Form, **result: Any) -> Form:
+    asked = {"digest": digest.hex(), "now_s": ledger.time_s + 3, "min_height": 0, "with_certificate": True}
+    asked |= {key: result.pop(key) for key in asked.keys() & result.keys()}
+    return {"name": name, **asked, "answer": given, "result": result}
+
+
+def _good(ledger: Ledger) -> Iterator[Form]:
+    for name, der in ledger.ders.items():
+        digest = digest_of(der)
+        yield _question(ledger, name, digest, answer(ledger, digest), status=_STATUSES[name])
+    absent = digest_of(b"no certificate")
+    yield _question(ledger, "not recorded", absent, answer(ledger, absent), status=CertStatus.UNKNOWN)
+    yield from _times(ledger)
+    digest = digest_of(ledger.ders["valid"])
+    more = answer(ledger, digest) | {"way": [], "later": {"nodes": "say more"}}
+    yield _question(ledger, "members that are not known", digest, more, status=CertStatus.VALID)
+    without = answer(ledger, digest)
+    del without["certificate"], without["digest"], without["status"], without["height"]
+    yield _question(
+        ledger, "without what is not proved", digest, without, status=CertStatus.VALID, with_certificate=False
+    )
+
+
+def _times(ledger: Ledger) -> Iterator[Form]:
+    """Ask at the ends of validities and of the trusting period, for each with a header made then."""
+    for name, of, now_s, result in (
+        ("the last second of a validity", "valid until tomorrow", _TOMORROW, {"status": CertStatus.VALID}),
+        ("the second after a validity", "valid until tomorrow", _TOMORROW + 1, {"status": CertStatus.EXPIRED}),
+        ("the second before a validity", "not yet valid", _LATER - 1, {"status": CertStatus.NOT_YET_VALID}),
+        ("the first second of a validity", "not yet valid", _LATER, {"status": CertStatus.VALID}),
+        ("the genesis is just trusted", "valid", START_S + 14 * DAY_S - 1, {"status": CertStatus.VALID}),
+        ("the genesis is too old", "valid", START_S + 14 * DAY_S, {"error": "unproven"}),
+    ):
+        digest = digest_of(ledger.ders[of])
+        block = ledger.chain.next_block(time_ns=now_s * 10**9)
+        given = answer(ledger, digest) | {"signed_header": block.signed_header.to_json()}
+        yield _question(ledger, name, digest, given, now_s=now_s, **result)
+
+
+def _bad(ledger: Ledger) -> Iterator[Form]:
+    digest = digest_of(ledger.ders["valid"])
+    given = answer(ledger, digest)
+    now_s, height = ledger.time_s, given["height"]
+    absent = answer(ledger, digest_of(b"no certificate"))
+    revoked = answer(ledger, digest_of(ledger.ders["revoked"]))
+
+    def bad(name: str, error: str, changed: Form, **asked: Any) -> Form:
+        return _question(ledger, name, digest, given | changed, error=error, **asked)
+
+    yield bad("too old", "stale", {}, now_s=now_s + 31)
+    yield bad("from the future", "clock", {}, now_s=now_s - 11)
+    yield bad("an old answer", "unproven", {}, min_height=height + 1)
+    yield bad("the record is hidden", "unproven", {"record": None})
+    yield bad("another's proof of absence", "unproven", {"record": None, "proof": absent["proof"]})
+    yield bad("another's record and proof", "unproven", {"record": revoked["record"], "proof": revoked["proof"]})
+    yield bad("the record is altered", "unproven", {"record": _altered(given["record"])})
+    yield bad("a hash of the proof is altered", "unproven", {"proof": _altered(given["proof"])})
+    yield bad(
+        "the proof is not in its one encoding", "malformed", {"proof": _text(_unwrap(given["proof"]) + b"\0")}
+    )
+    yield bad("the proof is not base64", "malformed", {"proof": "#" + given["proof"][1:]})
+    yield bad("the member is not given", "malformed", {"member": None})
+    yield bad("the member is hidden", "unproven", {"member": given["member"] | {"record": None}})
+    other = _leaf(ledger.state, member_key("Operator B"))
+    yield bad("the member is another one", "unproven", {"member": other})
+    gone = _leaf(ledger.state, member_key("Removed Vendor"))
+    yield bad("another member's absence", "unproven", {"member": gone})
+    yield bad("the certificate is not given", "malformed", {"certificate": None})
+    yield bad("the certificate is another one", "unproven", {"certificate": revoked["certificate"]})
+    yield _question(ledger, "about another certificate", digest, revoked, error="unproven")
+    yield from _bad_headers(ledger, bad, given)
+
+
+def _bad_headers(ledger: Ledger, bad: Callable[..., Form], given: Form) -> Iterator[Form]:
+    signed = given["signed_header"]
+
+    def header(**changed: Any) -> Form:
+        return {"signed_header": signed | {"header": signed["header"] | changed}}
+
+    def commit(**changed: Any) -> Form:
+        return {"signed_header": signed | {"commit": signed["commit"] | changed}}
+
+    def made(**parts: Any) -> Form:
+        return {"signed_header": ledger.chain.next_block(**parts).signed_header.to_json()}
+
+    votes = signed["commit"]["signatures"]
+    yield bad("the state of the header is altered", "unproven", header(app_hash="AB" * 32))
+    yield bad("a header with a member that is not known", "malformed", header(more="1"))
+    yield bad("a number that is not text", "malformed", header(height=given["height"]))
+    yield bad("a vote is forged", "unproven", commit(signatures=[_forged(votes[0]), *votes[1:]]))
+    yield bad("votes in other places", "unproven", commit(signatures=votes[::-1]))
+    yield bad("a vote is missing", "unproven", commit(signatures=votes[1:]))
+    yield bad("another ledger's header", "unproven", made(chain_id="other"))
+    yield bad("records that this reader does not know", "newer-rules", made(version_app=65537))
+    digest = digest_of(ledger.ders["valid"])
+    yield _question(
+        ledger,
+        "a version of the rules that is not known",
+        digest,
+        given | made(version_app=99),
+        now_s=ledger.time_s + 8,
+        status=CertStatus.VALID,
+    )
+
+
+def _altered(text: str) -> str:
+    data = _unwrap(text)
+    return _text(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def _forged(vote: Form) -> Form:
+    return vote | {"signature": _altered(vote["signature"])}
+
+
+def headers() -> Form:
+    """Return light blocks of a chain whose validators change, and what follows from what."""
+    sets = [_set(numbers) for numbers in _VALIDATORS]
+    blocks = [_light_block(at, sets) for at in range(1, len(sets))]
+    return {
+        "chain_id": CHAIN,
+        "genesis": {"time": format_time(START_S * 10**9), **sets[0].to_json()},
+        "blocks": {f"{at}": block for at, block in enumerate(blocks, 1)} | _false_blocks(blocks, sets),
+        "cases": [
+            {"name": name, "trust": trust, "verified": verified, "block": block, **_HOW, **how, "result": result}
+            for name, trust, verified, block, how, result in _CASES
+        ],
+    }
+
+
+_VALIDATORS = ("0123", "0123", "0123", "0124", "0154", "0654", "7654", "7654")
+"""Which validators the genesis and each block have; the last are those that the last block names as the next."""
+
+_HOW = {"now_s": START_S + 40, "min_height": 0, "with_validators": True}
+
+_CASES: tuple[tuple[str, str, list[str], str, Form, str], ...] = (
+    ("the first block", "genesis", [], "1", {}, "trusted"),
+    ("two of the four validators of the genesis", "genesis", [], "5", {}, "trusted"),
+    ("one of them", "genesis", [], "6", {}, "too-little-trust"),
+    ("one of them, after a block between", "genesis", ["5"], "6", {}, "trusted"),
+    ("none of them, after a block between", "genesis", ["5"], "7", {}, "trusted"),
+    ("none of them, after a block with all of them", "genesis", ["3"], "7", {}, "too-little-trust"),
+    ("from a kept header", "4", [], "5", {}, "trusted"),
+    ("validators that are known", "genesis", [], "2", {"with_validators": False}, "trusted"),
+    ("validators that are not known", "genesis", [], "4", {"with_validators": False}, "validators-needed"),
+    ("others' validators", "genesis", [], "4 with validators of 5", {}, "wrong-validators"),
+    ("validators that the block before does not name", "genesis", ["1"], "2 by others", {}, "wrong-validators"),
+    ("below all that is trusted", "4", [], "3", {}, "before-trust"),
+    ("an earlier block", "genesis", ["4"], "3", {}, "trusted"),
+    ("an old answer", "genesis", ["4"], "3", {"min_height": 4}, "went-back"),
+    ("one of four votes is forged", "genesis", [], "2 with 1 forged", {}, "trusted"),
+    ("two of four votes are forged", "genesis", [], "2 with 2 forged", {}, "too-little-power"),
+    ("one of four votes is absent", "genesis", [], "2 with 1 absent", {}, "trusted"),
+    ("two of four votes are absent", "genesis", [], "2 with 2 absent", {}, "too-little-power"),
+    ("another block of a height", "genesis", ["2"], "2 again", {}, "fork"),
+    ("another block before", "genesis", ["2 again"], "3", {}, "fork"),
+    ("another ledger", "genesis", [], "2 of another ledger", {}, "wrong-chain"),
+    ("newer records", "genesis", [], "2 of newer rules", {}, "newer-rules"),
+    ("a block from before the genesis", "genesis", [], "2 too early", {}, "time-order"),
+    ("10 s ahead of our clock", "genesis", [], "2", {"now_s": START_S}, "trusted"),
+    ("11 s ahead of our clock", "genesis", [], "2", {"now_s": START_S - 1}, "future"),
+    ("just within 14 days", "genesis", [], "2", {"now_s": START_S + 14 * DAY_S - 1}, "trusted"),
+    ("after 14 days", "genesis", [], "2", {"now_s": START_S + 14 * DAY_S}, "trust-expired"),
+)
+"""Name, what is trusted at first, what was verified after it, the block in question, how, and the result."""
+
+
+def _key(number: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(sha256(f"validator {number}".encode()).digest())
+
+
+def _set(numbers: str) -> ValidatorSet:
+    return ValidatorSet.of(Validator(_key(number).public_key().public_bytes_raw(), 1) for number in numbers)
+
+
+def _light_block(at: int, sets: list[ValidatorSet], **changed: Any) -> Form:
+    """Make the block at a height, and those before it."""
+    previous = SignedHeader.from_json(_light_block(at - 1, sets)["signed_header"]) if at > 1 else None
+    parts: Form = {
+        "chain_id": CHAIN,
+        "previous": previous,
+        "time_ns": (START_S + 5 * at) * 10**9,
+        "transactions": (),
+        "app_hash": bytes(32),
+        "last_results": (),
+        "validators": sets[at - 1],
+        "next_validators": sets[at],
+    }
+    keys = {_key(number).public_key().public_bytes_raw(): _key(number).sign for number in "01234567"}
+    signers = {Validator(key, 1).address: sign for key, sign in keys.items()}
+    block = NextBlock(**parts | changed)
+    return {"signed_header": block.seal(signers).to_json(), **block.validators.to_json()}
+
+
+def _false_blocks(blocks: list[Form], sets: list[ValidatorSet]) -> Form:
+    return {
+        "4 with validators of 5": blocks[3] | {"validators": blocks[4]["validators"]},
+        "2 by others": _light_block(2, sets, validators=sets[5]),
+        "2 again": _light_block(2, sets, transactions=(b"another",)),
+        "2 of another ledger": _light_block(2, sets, chain_id="other"),
+        "2 of newer rules": _light_block(2, sets, version_app=65536),
+        "2 too early": _light_block(2, sets, time_ns=(START_S - 1) * 10**9),
+        **{f"2 with {count} forged": _with_votes(blocks[1], count, _forged) for count in (1, 2)},
+        **{f"2 with {count} absent": _with_votes(blocks[1], count, lambda _: _ABSENT) for count in (1, 2)},
+    }
+
+
+_ABSENT = ABSENT.to_json()
+
+
+def _with_votes(block: Form, count: int, change: Callable[[Form], Form]) -> Form:
+    signed = block["signed_header"]
+    votes = signed["commit"]["signatures"]
+    changed = [*map(change, votes[:count]), *votes[count:]]
+    commit = signed["commit"] | {"signatures": changed}
+    return block | {"signed_header": signed | {"commit": commit}}
+
+
+def proofs() -> list[Form]:
+    """Return proofs about keys of small trees, and what each shows."""
+    return [form for keys in _TREES for form in _of_tree([bytes.fromhex(key.ljust(64, "0")) for key in keys])]
+
+
+_TREES = ((), ("00",), ("00", "80"), ("00", "80", "c0"), ("a5a5", "a5a4", "a5a5f"), ("40", "41", "4f", "80", "ff"))
+"""Keys of trees, without the zeros at their ends."""
+
+
+def _of_tree(keys: list[bytes]) -> Iterator[Form]:
+    state = MemoryState("")
+    leaves = {key: sha256(b"value of " + key).digest() for key in keys}
+    state.nodes = {path: node for path, node in tree.update(state, leaves).nodes.items() if node is not None}
+    root, absent = tree.root(state), bytes.fromhex("a5a5e".ljust(64, "0"))
+    for key in (*keys, absent, bytes(31) + b"\1"):
+        proof = tree.prove(state, key).serialize()
+        form = {"root": root.hex(), "key": key.hex(), "proof": _text(proof)}
+        yield (
+            {**form, "value_hash": leaves[key].hex(), "result": "present"}
+            if key in leaves
+            else {
+                **form,
+                "result": "absent",
+            }
+        )
+        yield {**form, "proof": _text(proof + b"\0"), "result": "malformed"}
+        if key in leaves:
+            yield {**form, "result": "unproven"}
+            yield {**form, "value_hash": bytes(32).hex(), "result": "unproven"}
+        else:
+            yield {**form, "value_hash": bytes(32).hex(), "result": "unproven"}
+
+
+def documents() -> dict[str, bytes]:
+    """Return the content of each file."""
+    made = {"answers.json": answers(), "headers.json": headers(), "proofs.json": proofs()}
+    return {name: json.dumps(value, indent=1).encode() + b"\n" for name, value in made.items()}
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _unwrap(text: str) -> bytes:
+    return base64.b64decode(text)
