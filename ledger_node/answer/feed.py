@@ -16,10 +16,11 @@ from ledger_node.keep.store import StoreView, parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.answer_forms import tail_bytes
-from voice_dpki.ledger.changes import MAX_CHANGES_BYTES, MAX_STEPS, encode_step
+from voice_dpki.ledger.changes import MAX_STEPS, encode_step
 
-KEPT_BYTES = MAX_CHANGES_BYTES // 2
-"""Most bytes of steps kept, so that an answer with all of them is not too large for a subscriber."""
+KEPT_BYTES = 3 * 1024 * 1024
+"""Most bytes of steps kept: those of some 400 blocks, but at least the newest step. Who was away for longer asks
+again about what it holds, which costs little beside the memory that more steps would take from every node."""
 
 IDLE_S = 60.0
 """How long after the last inquiry steps are still computed."""
@@ -114,7 +115,7 @@ class Feed:
             return
         data = await asyncio.to_thread(lambda: encode_step(tree.diff(before.view, after.view)))
         self._steps.append(_Step(before.root, after.root, data))
-        while sum(len(step.data) for step in self._steps) > KEPT_BYTES:
+        while len(self._steps) > 1 and sum(len(step.data) for step in self._steps) > KEPT_BYTES:
             self._steps.popleft()
 
 
