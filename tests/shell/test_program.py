@@ -225,14 +225,18 @@ LOSES = """
 import sys, time
 from voice_dpki.shell.ending import guarded
 
+def sleep():  # a signal that comes just before a long sleep would be looked at only after it
+    for _ in range(6000):
+        time.sleep(0.01)
+
 class Loses:
     def __del__(self):
         print("ready", flush=True)
-        time.sleep(60)
+        sleep()
 
 def work():
     Loses()
-    time.sleep(60)
+    sleep()
 
 sys.exit(guarded(work))
 """
@@ -248,7 +252,9 @@ def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
 
 
 def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "slow.py").write_text(
+        "import time\nprint('loading', flush=True)\nfor _ in range(6000):\n    time.sleep(0.01)\n"
+    )
     line = "from voice_dpki.shell.entry import enter; enter('slow')"
     with started("-c", line, cwd=tmp_path) as process:
         assert process.stdout is not None
