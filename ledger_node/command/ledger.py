@@ -32,6 +32,7 @@ Certificates, members and decisions on a ledger. Every answer is verified from t
   voice-dpki ledger status --genesis genesis.json device.pem
   voice-dpki ledger revoke --genesis genesis.json --owner-key device-key.pem --reason keyCompromise device.pem
   voice-dpki ledger propose --genesis genesis.json --organization "Operator A" --key endorsing-a.pem admit e.toml
+  voice-dpki ledger propose --genesis genesis.json --organization "Operator A" --key a.pem rules 2 --from 1200
   voice-dpki ledger vote --genesis genesis.json --organization "Operator B" --key endorsing-b.pem 1f0c..
 """
 

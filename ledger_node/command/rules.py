@@ -146,7 +146,7 @@ async def _rules(session: Session) -> int:
         table.add_row(str(version), str(first), _state(known, version, first))
     CONSOLE.print(table)
     CONSOLE.print(f"The ledger is at block {known.height}.")
-    CONSOLE.print(f"{session.options.url} {describe_release(info)}.", soft_wrap=True)
+    CONSOLE.print(f"{session.options.url} {describe_release(info)}.", soft_wrap=True, markup=False)
     needed = [known.coming] if known.coming else []
     needed += [entry for entry in known.activations if entry[0] == known.present]
     lacking = [entry for entry in needed if entry[0] not in info.rules.versions]

@@ -18,7 +18,13 @@ from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, problem, serve
-from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError, light_client
+from voice_dpki.wire.ledger.client import (
+    MAX_SOFTWARE_LENGTH,
+    MAX_VERSIONS,
+    LedgerClient,
+    SubmissionError,
+    light_client,
+)
 
 DIGEST = CertDigest(bytes(range(32)))
 SUBMISSIONS = "/ledger/v1/submissions"
@@ -152,6 +158,41 @@ async def test_failures_of_a_submission(federation: Any, response: Response, nam
         with pytest.raises(SubmissionError) as caught:
             await client.submit(b"der", "token")
         assert (caught.value.name, caught.value.code) == (name, code)
+
+
+DESCRIPTION = {
+    "name": "a",
+    "role": "engine",
+    "chain_id": "test-1",
+    "height": 7,
+    "app_hash": "",
+    "time": None,
+    "age_s": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "versions"),
+    [
+        ({}, (1,)),
+        ({"software": "voice-dpki 2", "rules": {"versions": [1, 2], "present": 2, "next": None}}, (1, 2)),
+        ({"software": "x" * MAX_SOFTWARE_LENGTH, "rules": {"versions": [3] * MAX_VERSIONS}}, (3,) * MAX_VERSIONS),
+        ({"software": "x" * (MAX_SOFTWARE_LENGTH + 1)}, None),
+        ({"rules": {"versions": [3] * (MAX_VERSIONS + 1)}}, None),
+    ],
+)
+async def test_what_a_node_says_of_itself(
+    federation: Any, said: dict[str, Any], versions: tuple[int, ...] | None
+) -> None:
+    """A release from before versions of the rules says less, and has version 1."""
+    route = Route("GET", "/ledger/v1/node", canned(json_response(200, {**DESCRIPTION, **said})))
+    async with node(federation, route) as client:
+        if versions is not None:
+            assert (await client.node_info()).rules.versions == versions
+            return
+        with pytest.raises(InquiryError) as caught:
+            await client.node_info()
+        assert caught.value.code is InquiryCode.MALFORMED
 
 
 async def test_what_a_submission_sends_and_returns(federation: Any) -> None:

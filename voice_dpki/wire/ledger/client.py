@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 
@@ -90,6 +90,13 @@ class Receipt:
     repeated: bool
 
 
+MAX_VERSIONS = 1000
+"""Versions of the rules in a node's description of itself."""
+
+MAX_SOFTWARE_LENGTH = 100
+"""Characters of the name of a node's release."""
+
+
 class NextRules(msgspec.Struct, frozen=True):
     """A version of the rules that is decided, and the height of its first block."""
 
@@ -100,7 +107,7 @@ class NextRules(msgspec.Struct, frozen=True):
 class RulesInfo(msgspec.Struct, frozen=True):
     """The versions of the ledger's rules that a node's release has, the present one and the next."""
 
-    versions: tuple[int, ...] = (1,)
+    versions: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_VERSIONS)] = (1,)
     present: int | None = 1
     next: NextRules | None = None
 
@@ -115,7 +122,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
     app_hash: str
     time: str | None
     age_s: float | None
-    software: str = ""
+    software: Annotated[str, msgspec.Meta(max_length=MAX_SOFTWARE_LENGTH)] = ""
     rules: RulesInfo = RulesInfo()
 
 
