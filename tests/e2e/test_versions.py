@@ -20,7 +20,7 @@ from voice_dpki.shell.ending import EXIT_USAGE
 
 from .operators import blocks, certificate, host, load, lost, more, reaches, require_cometbft, submit
 from .releases import RULES_FILE, Mixed, altered, from_history
-from .versions import Federation, all_at, begun, empty, health, height_of, read_by, versions_of
+from .versions import Federation, all_at, begun, empty, fails, health, height_of, read_by, versions_of
 
 BEFORE = "994eb15"
 """The last commit that has version 1 of the rules alone."""
@@ -142,16 +142,12 @@ async def refuses_to_go_back(processes: Mixed, node: OperatorNode, without_2: Pa
     assert await processes.stop(node) == 0
     processes.start_on(node, without_2)
     height = await height_of(node)
-    await reaches(partial(_failed, node), "it says that it cannot go on")
+    await reaches(partial(fails, node), "it says that it cannot go on")
     assert (await health(node))[1]["detail"] == missing(height + 1)
     assert not await submit(node, certificate(node, "after the downgrade"))
     assert await height_of(node) == height
     assert await processes.stop(node) == 0
     processes.start_on(node, None)
-
-
-async def _failed(node: OperatorNode) -> bool:
-    return (await health(node))[0] == 503
 
 
 def missing(height: int) -> str:

@@ -27,6 +27,9 @@ from voice_dpki.x509.keys import from_pem
 from .operators import answers, at, blocks, reaches
 from .releases import within
 
+REPEATED = {"already-recorded", "already-proposed", "already-voted", "wrong-revision"}
+"""Refusals of a transaction that has taken effect, and is sent again."""
+
 
 class Federation:
     """Four operators' nodes and keys. Voted changes take effect at once."""
@@ -56,10 +59,14 @@ class Federation:
         chain_id, until_s = self.genesis.chain_id, int(time.time()) + 600
         raw = self.endorsed(Propose(chain_id, by, until_s, encode_change(change)))
         identity = proposal_id(Transaction.parse(raw).body_bytes)
+        await self.send(raw, *(self.endorsed(Vote(chain_id, other, identity, True)) for other in others))
+
+    async def send(self, *transactions: bytes) -> None:
+        """Have transactions take effect, one after the other. On a busy machine an answer may come too late."""
         async with Sender(self.nodes[0].url) as sender:
-            await sender.send(raw)
-            for other in others:
-                await sender.send(self.endorsed(Vote(chain_id, other, identity, True)))
+            for raw in transactions:
+                verdict = await sender.verdict(raw)
+                assert not verdict.code or verdict.name in REPEATED, verdict
 
     def engine(self, host: int) -> OperatorNode:
         """Make a node that has all validators' keys and needs no CometBFT."""
@@ -126,6 +133,11 @@ async def _health(node: OperatorNode, found: list[httpx.Response]) -> bool:
         with suppress(httpx.HTTPError):
             found.append(await client.get(f"{node.url}/healthz"))
     return bool(found)
+
+
+async def fails(node: OperatorNode) -> bool:
+    """Tell whether a node says that it cannot do its work."""
+    return (await health(node))[0] == 503
 
 
 async def versions_of(node: OperatorNode) -> list[int]:
