@@ -1,0 +1,89 @@
+"""The CDDL in docs/spec describes every transaction and every leaf of the history that has all kinds of them."""
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cddl import Parser, Rules, check, names_in
+from tests.ledger.conftest import make_federation
+from tests.ledger.history import Given, make, version_3
+from tests.spec import FOLDER
+from voice_dpki.codec import cbor
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.refusals import Refused
+from voice_dpki.ledger.state import LEAVES, Block, apply
+from voice_dpki.ledger.transactions import KINDS, Transaction
+from voice_dpki.names import Height
+
+PRELUDE = {"bytes", "text", "int", "uint", "bool", "null"}
+TOP = {"transaction", "change", "leaf", "listed-name"}
+"""Rules that no other refers to, beside those that one does."""
+
+
+@pytest.fixture(scope="module")
+def rules() -> Rules:
+    page = (FOLDER / "encodings.md").read_text()
+    return Parser("\n".join(re.findall(r"^```cddl\n(.*?)^```", page, re.MULTILINE | re.DOTALL))).rules()
+
+
+@pytest.fixture(scope="module")
+def history() -> Given:
+    return make(make_federation())
+
+
+def test_every_name_is_defined_and_used(rules: Rules) -> None:
+    used = {name for choice in rules.values() for name in names_in(choice)}
+    assert used - PRELUDE == rules.keys() - (TOP - used)
+
+
+def test_every_transaction_is_described(rules: Rules, history: Given) -> None:
+    kinds = set()
+    for raw in _transactions(history):
+        try:
+            Transaction.parse(raw)
+        except Refused:
+            with pytest.raises(MalformedError):
+                check(rules, "transaction", cbor.decode(raw, "transaction"))
+            continue
+        value: Any = cbor.decode(raw, "transaction")
+        check(rules, "transaction", value)
+        body: Any = cbor.decode(value[1], "body")
+        kinds.add(body["kind"])
+        if body["kind"] == "propose":
+            check(rules, "change", cbor.decode(body["change"], "change"))
+        for member in body:
+            less = {name: item for name, item in body.items() if name != member}
+            with pytest.raises(MalformedError):
+                check(rules, "body", less)
+    assert kinds == {kind.name for kind in KINDS}
+
+
+def test_every_leaf_is_described(rules: Rules, history: Given) -> None:
+    kinds = set()
+    for data in set(_leaves(history)):
+        value: Any = cbor.decode(data, "leaf")
+        check(rules, "leaf", value)
+        kinds.add(value[0])
+        for other in ([*value, 0], value[:-1], ["another", *value[1:]]):
+            with pytest.raises(MalformedError):
+                check(rules, "leaf", other)
+    assert kinds == {leaf.kind for leaf in LEAVES}
+
+
+def _transactions(history: Given) -> Iterator[bytes]:
+    return (base64.b64decode(raw) for block in history["blocks"] for raw in block["transactions"])
+
+
+def _leaves(history: Given) -> Iterator[bytes]:
+    state = load_genesis(base64.b64decode(history["genesis"])).initial_state()
+    yield from state.leaves.values()
+    with version_3():
+        for height, form in enumerate(history["blocks"], 1):
+            parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving"))
+            outcome = apply(state, Block(Height(height), form["time_s"], *parts))
+            state.commit(outcome)
+            yield from (value for value in outcome.leaves.values() if value is not None)
