@@ -5,12 +5,15 @@ import base64
 import json
 import re
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ledger_node.answer.api import Api
 from tests.spec import FOLDER, ROOT, TABLES, written
 from tests.spec_vectors import documents
+from voice_dpki.effects import SystemClock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
 from voice_dpki.ledger.header import ValidatorSet, parse_time
@@ -20,6 +23,7 @@ from voice_dpki.ledger.proof import Proof, ProofError, verify_absence, verify_in
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.state import LEAVES
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.reload import Live
 from voice_dpki.x509.recorded import HELD, RULES, Distrust, Use
 
 ANSWERS = (FOLDER / "answers.md").read_text()
@@ -31,8 +35,8 @@ RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.AUTHENTICATE})
 
 def _rows(text: str, heading: str) -> list[list[str]]:
     """Return the cells of the first table below a heading, without its head."""
-    table = text.partition(f"\n{heading}\n")[2].partition("\n|")[2].partition("\n\n")[0]
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.split("\n")[2:]]
+    table = f"\n{text}".partition(f"\n{heading}\n")[2].partition("\n|")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in table.split("\n")[2:]]
 
 
 def _codes(text: str) -> set[str]:
@@ -97,6 +101,23 @@ def test_every_refusal_is_told_where_it_is_checked() -> None:
 def test_parameters_have_their_defaults() -> None:
     rows = [(row[0].strip("`"), int(row[1])) for row in _rows(STATE, "## Genesis")]
     assert dict(rows) == asdict(DEFAULT_PARAMETERS)
+
+
+def test_routes_are_those_of_a_node_with_all_roles() -> None:
+    unused: Any = dict.fromkeys(("folder", "orderer", "feed", "tracer"))
+    chain: Any = SimpleNamespace(genesis=SimpleNamespace(time_ns=0))
+    submission: Any = object()
+    api = Api(chain, name="", role="", submission=submission, tokens=Live(()), clock=SystemClock(), **unused)
+    told = [tuple(row[:4]) for row in _rows((FOLDER / "http.md").read_text(), "# HTTP of a ledger node")]
+    assert told == [
+        (
+            route.method,
+            f"`{route.pattern}`",
+            str(route.max_body_bytes) if route.method == "POST" else "",
+            str(route.cost),
+        )
+        for route in api.routes()
+    ]
 
 
 def _vectors(name: str) -> Any:
