@@ -1,7 +1,7 @@
 """A judge of values by CDDL, as far as docs/spec uses it (RFC 8610): a parser of rules, and a matcher.
 
-It knows types, literals, ranges, choices, `.size` and `.cbor`; groups, arrays and maps with labels, `?`, `*`, `+`
-and `n*m`. It refuses a rule with anything else.
+It knows types, literals, ranges, choices, `.size`, `.regexp` and `.cbor`; groups, arrays and maps with labels, `?`,
+`*`, `+` and `n*m`. It refuses a rule with anything else.
 """
 
 import re
@@ -14,7 +14,7 @@ from voice_dpki.errors import MalformedError
 
 _TOKEN = re.compile(
     r"\s+|;[^\n]*|"
-    r'("[^"]*"|\d+\.\.\d+|\d*[*+]\d*|\.[a-z]+|[A-Za-z][A-Za-z0-9_-]*|\d+|[][(){}:,/=?])'
+    r'("[^"]*"|\d+\.\.\d+|\d*[*+]\d*|\.[a-z]+|[A-Za-z][A-Za-z0-9_-]*|\d+|=>|[][(){}:,/=?])'
 )
 
 _PRELUDE: dict[str, type] = {"bytes": bytes, "text": str, "int": int, "uint": int, "bool": bool}
@@ -28,16 +28,18 @@ class Type:
     value: Any = None
     size: tuple[int, int] | None = None
     cbor: str = ""
+    regexp: str = ""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a group: how often, its label, and its type; or a group in parentheses."""
+    """An entry of a group: how often, its label, or the type of its keys, and its type."""
 
     least: int
     most: float
     label: str
     choice: "Choice"
+    key: "Choice" = ()
 
 
 Choice: TypeAlias = tuple[Type, ...]
@@ -98,6 +100,9 @@ class Parser:
         if self._is(".cbor"):
             self._take()
             return Type("name", token, cbor=self._take())
+        if self._is(".regexp"):
+            self._take()
+            return Type("name", token, regexp=self._take()[1:-1])
         return Type("name", token)
 
     def _size(self) -> tuple[int, int]:
@@ -117,7 +122,12 @@ class Parser:
             if len(self._tokens) > 1 and self._tokens[1] == ":":
                 label = self._take()
                 self._take(":")
-            entries.append(Entry(least, most, label, self._choice()))
+            choice = self._choice()
+            if self._is("=>"):
+                self._take()
+                entries.append(Entry(least, most, label, self._choice(), choice))
+            else:
+                entries.append(Entry(least, most, label, choice))
             if not self._is(end):
                 self._take(",")
         self._take(end)
@@ -147,7 +157,7 @@ def names_in(choice: Choice) -> Iterator[str]:
             yield from (each.value, each.cbor) if each.cbor else (each.value,)
         elif each.what in "([{":
             for entry in each.value:
-                yield from names_in(entry.choice)
+                yield from names_in(entry.key + entry.choice)
 
 
 def _matches(rules: Rules, choice: Choice, value: object) -> bool:
@@ -162,25 +172,36 @@ def _one(rules: Rules, each: Type, value: object) -> bool:
     if each.what == "[":
         return isinstance(value, list) and len(value) in _ends(rules, each.value, value, {0})
     if each.what == "{":
-        fields = dict(_fields(rules, each.value))
-        return (
-            isinstance(value, dict)
-            and value.keys() == fields.keys()
-            and all(_matches(rules, fields[label], item) for label, item in value.items())
-        )
+        return isinstance(value, dict) and _is_map(rules, each.value, value)
     return _named(rules, each, value)
 
 
 def _named(rules: Rules, each: Type, value: object) -> bool:
-    if each.value == "null":
-        return value is None
+    if each.value in ("any", "null"):
+        return each.value == "any" or value is None
     if each.value not in _PRELUDE:
         return _matches(rules, rules[each.value], value)
     if type(value) is not _PRELUDE[each.value] or (each.value == "uint" and value < 0):  # type: ignore[operator]
         return False
     if each.size is not None and not each.size[0] <= len(value) <= each.size[1]:  # type: ignore[arg-type]
         return False
+    if each.regexp and not re.fullmatch(each.regexp, value):  # type: ignore[call-overload]
+        return False
     return not each.cbor or _matches(rules, rules[each.cbor], cbor.decode(value, each.cbor))  # type: ignore[arg-type]
+
+
+def _is_map(rules: Rules, group: Group, value: dict[str, object]) -> bool:
+    """Return whether a map has all labelled members, and no others but those that a type of keys admits."""
+    fields = dict(_fields(rules, tuple(entry for entry in group if not entry.key)))
+    labelled = fields.keys() <= value.keys() and all(_matches(rules, fields[name], value[name]) for name in fields)
+    others = value.keys() - fields.keys()
+    for entry in group:
+        if entry.key:
+            own = {name for name in others if _matches(rules, entry.key, name)}
+            if not entry.least <= len(own) <= entry.most:
+                return False
+            others -= {name for name in own if _matches(rules, entry.choice, value[name])}
+    return labelled and not others
 
 
 def _fields(rules: Rules, group: Group) -> Iterator[tuple[str, Choice]]:

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ from tests.ledger.history import Given, make, version_3
 from tests.spec import FOLDER
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger.further import NeedsNewerError
 from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.state import LEAVES, Block, apply
 from voice_dpki.ledger.transactions import KINDS, Transaction
 from voice_dpki.names import Height
 
-PRELUDE = {"bytes", "text", "int", "uint", "bool", "null"}
+PRELUDE = {"bytes", "text", "int", "uint", "bool", "null", "any"}
 TOP = {"transaction", "change", "leaf", "listed-name"}
 """Rules that no other refers to, beside those that one does."""
 
@@ -87,3 +90,33 @@ def _leaves(history: Given) -> Iterator[bytes]:
             outcome = apply(state, Block(Height(height), form["time_s"], *parts))
             state.commit(outcome)
             yield from (value for value in outcome.leaves.values() if value is not None)
+
+
+@pytest.mark.parametrize(
+    ("further", "is_described"),
+    [
+        ([{"later": 1}], True),
+        ([{"later": [b"anything"], "!more": None}], True),
+        ([{f"name-{number}": 0 for number in range(16)}], True),
+        ([{f"name-{number}": 0 for number in range(17)}], False),
+        ([{}], False),
+        ([{"a name": 1}], False),
+        ([{"n" * 65: 1}], False),
+        ([{"later": 1}, {"later": 1}], False),
+        ([1], False),
+    ],
+)
+def test_further_items_are_described_as_they_are_parsed(
+    rules: Rules, further: list[Any], is_described: bool
+) -> None:
+    record = CertRecord(CertStatus.VALID, "Operator A", 0, 1, Height(1), Height(1), 0, None, bytes(32))
+    value: Any = cbor.decode(record.serialize(), "record")
+    with nullcontext() if is_described else pytest.raises(MalformedError):
+        check(rules, "leaf", [*value, *further])
+    with nullcontext() if is_described else pytest.raises(MalformedError):
+        _parse([*value, *further])
+
+
+def _parse(value: list[Any]) -> None:
+    with suppress(NeedsNewerError):
+        CertRecord.parse(cbor.encode(value))
