@@ -1,4 +1,7 @@
-"""Verification of the self-proving answers of inquiry nodes (`voice_dpki.ledger.answer_forms`)."""
+"""Verification of the self-proving answers of inquiry nodes (`voice_dpki.ledger.answer_forms`).
+
+The steps, and what they do not rely on, are specified in docs/spec/answers.md.
+"""
 
 import base64
 import hashlib

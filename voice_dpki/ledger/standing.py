@@ -1,4 +1,7 @@
-"""What the ledger says of a certificate, from its record and the member that it is recorded under."""
+"""What the ledger says of a certificate, from its record and the member that it is recorded under.
+
+docs/spec/answers.md, "The status of a certificate", has the rules in a table.
+"""
 
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord, CertStatus

@@ -2,7 +2,7 @@
 
 Every node computes the same results and the same AppHash from the same blocks: nothing here depends on a clock
 other than the block's time, on the order of a set, on a float or on a node's configuration. Each transaction is
-judged by the state after the transactions before it in the same block.
+judged by the state after the transactions before it in the same block. docs/spec/state.md specifies all this.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
     transaction = [1, body: bytes, [+ [key_id: bytes .size 32, signature: bytes .size (64..1024)]]]
     body        = {"chain": text, "by": text, "kind": text, ...}                -- by: an organisation
 
-Each kind of body has a module of its own, and KINDS lists them.
+Each kind of body has a module of its own, and KINDS lists them. docs/spec/encodings.md has the CDDL of all of them.
 
 A signature is over "voice-dpki/tx/v1", a zero byte and the bytes of the body as received: ECDSA P-256 with SHA-256
 as r ‖ s, or RSASSA-PSS for a certificate's RSA key. The key is named by the SHA-256 of its SubjectPublicKeyInfo. A
