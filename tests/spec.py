@@ -1,9 +1,12 @@
 """What is made in docs/spec, tables and vectors: `make spec` writes it again from the code."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.spec_vectors import documents
+from tests.spec_headers import headers, proofs
+from tests.spec_several import several
+from tests.spec_vectors import answers, make_ledger
 from voice_dpki.codec import cbor
 from voice_dpki.ledger import (
     answer_forms,
@@ -113,6 +116,20 @@ def written(page: str) -> str:
         _, _, after = rest.partition(END)
         text = "\n".join((before + begin, *table(), "", END)) + after
     return text
+
+
+def documents() -> dict[str, bytes]:
+    """Return the content of each file of vectors."""
+    ledger = make_ledger()
+    about_one = answers(ledger)
+    about_several = {**about_one, "questions": list(several(ledger))}
+    made = {
+        "answers.json": about_one,
+        "several.json": about_several,
+        "headers.json": headers(),
+        "proofs.json": proofs(),
+    }
+    return {name: json.dumps(value, indent=1).encode() + b"\n" for name, value in made.items()}
 
 
 if __name__ == "__main__":

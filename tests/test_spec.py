@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from ledger_node.answer.api import Api
-from tests.spec import FOLDER, ROOT, TABLES, written
-from tests.spec_vectors import documents
+from tests.spec import FOLDER, ROOT, TABLES, documents, written
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
@@ -146,6 +145,41 @@ def test_answers_are_judged_as_the_vectors_say(question: dict[str, Any]) -> None
         result = {"error": str(error.code)}
     assert result == question["result"]
 
+
+SEVERAL_VECTORS = _vectors("several.json")
+
+
+@pytest.mark.parametrize("question", SEVERAL_VECTORS["questions"], ids=lambda question: question["name"])
+def test_answers_about_several_are_judged_as_the_vectors_say(question: dict[str, Any]) -> None:
+    light = LightClient(SEVERAL_VECTORS["chain_id"], _genesis(SEVERAL_VECTORS))
+    verifier = AnswerVerifier(light, max_age_s=SEVERAL_VECTORS["max_age_s"])
+    try:
+        result = _SEVERAL[question["kind"]](verifier, question, json.dumps(question["answer"]).encode())
+    except InquiryError as error:
+        result = {"error": str(error.code)}
+    assert result == question["result"]
+
+
+def _statuses(verifier: AnswerVerifier, question: dict[str, Any], data: bytes) -> dict[str, Any]:
+    digests = [CertDigest(bytes.fromhex(digest)) for digest in question["digests"]]
+    found = verifier.verify_batch(data, digests, question["now_s"], min_height=question["min_height"])
+    return {"statuses": [str(each.status) for each in found]}
+
+
+def _below(verifier: AnswerVerifier, question: dict[str, Any], data: bytes) -> dict[str, Any]:
+    prefix = question["prefix"]
+    found = verifier.verify_prefix(data, prefix, question["now_s"], min_height=question["min_height"])
+    recorded = {digest.hex(): str(each.status) for digest, each in found.recorded.items()}
+    return {"recorded": recorded, "not_shown": sorted(key.hex() for key in found.others)}
+
+
+def _values(verifier: AnswerVerifier, question: dict[str, Any], data: bytes) -> dict[str, Any]:
+    keys = [bytes.fromhex(key) for key in question["keys"]]
+    found = verifier.verify_leaves(data, keys, question["now_s"], min_height=question["min_height"])
+    return {"values": [None if value is None else base64.b64encode(value).decode() for value in found]}
+
+
+_SEVERAL = {"several": _statuses, "prefix": _below, "leaves": _values}
 
 HEADER_VECTORS = _vectors("headers.json")
 
