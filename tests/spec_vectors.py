@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from tests.ledger.conftest import CHAIN, DAY_S, START_S, Federation, MemoryChain
+from voice_dpki.codec import cbor
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
 from voice_dpki.ledger.header import format_time
@@ -201,7 +202,7 @@ def answers(ledger: Ledger) -> Form:
         "chain_id": genesis.chain_id,
         "genesis": {"time": format_time(genesis.time_ns), **genesis.validators.to_json()},
         "max_age_s": 30,
-        "questions": [*_good(ledger), *_bad(ledger)],
+        "questions": [*_good(ledger), *_bad(ledger), *_further(ledger)],
     }
 
 
@@ -333,6 +334,29 @@ def _bad_headers(ledger: Ledger, bad: Callable[..., Form], given: Form) -> Itera
         now_s=ledger.time_s + 8,
         status=CertStatus.VALID,
     )
+
+
+def _further(ledger: Ledger) -> Iterator[Form]:
+    """Ask for records that end in further items, which no version so far writes."""
+    digest = digest_of(ledger.ders["valid"])
+    for name, items, result in (
+        ("a further item that is not known", [{"later": 1}], {"status": CertStatus.VALID}),
+        ("a further item that must be understood", [{"!later": 1}], {"error": "newer-rules"}),
+        ("no further item where there must be one", [{}], {"error": "malformed"}),
+        ("more than a record has", [{"later": 1}, 1], {"error": "malformed"}),
+    ):
+        state = MemoryState(CHAIN, dict(ledger.state.nodes), dict(ledger.state.leaves))
+        known: Any = cbor.decode(state.leaves[digest], "record")
+        state.leaves[digest] = cbor.encode([*known, *items])
+        update = tree.update(state, {digest: sha256(state.leaves[digest]).digest()})
+        state.nodes |= {path: node for path, node in update.nodes.items() if node is not None}
+        block = ledger.chain.next_block(app_hash=update.root)
+        given = answer(ledger, digest) | leaf_form(state, digest)
+        given |= {
+            "member": leaf_form(state, member_key("Operator A")),
+            "signed_header": block.signed_header.to_json(),
+        }
+        yield _question(ledger, name, digest, given, now_s=ledger.time_s + 8, **result)
 
 
 def altered(encoded: str) -> str:
