@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -82,6 +83,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nodes(folder: Path) -> list[OperatorNode]:
     nodes = provision(folder, 4, NETWORK)
+    file = folder / "genesis.json"
+    form = json.loads(file.read_bytes())
+    form["app_state"]["parameters"]["delay_s"] = 86_400  # in a demonstration, decisions take effect soon
+    file.write_text(json.dumps(form))
     for node in nodes:
         text = node.config.read_text()
         node.config.write_text(text.replace("[cometbft]\n", f"[cometbft]\nsnapshot_blocks = {SNAPSHOT_BLOCKS}\n"))
