@@ -28,6 +28,7 @@ class UntilOutdated:
         self._chain = chain
         self._problem = ""
         self._warned = False
+        self._ended = False
         SHORTFALLS.watch(self)
 
     async def submit(self, raw: bytes) -> TxOutcome:
@@ -49,6 +50,8 @@ class UntilOutdated:
             OUTDATED.set(1)
             log.critical("release is outdated", extra={"fields": {"reason": self._problem}})
             await asyncio.Event().wait()
+        finally:
+            self._ended = True  # the chain is closed next
 
     def health(self) -> Health:
         """Say whether this node can take part in the next block."""
@@ -56,9 +59,11 @@ class UntilOutdated:
 
     def shortfall(self) -> str:
         """Say so while rules are decided that this release lacks; the first time in the log too."""
+        if self._ended or self._problem:
+            return ""
         with self._chain.snapshot() as view:
             coming = scheduled(view, view.height)
-        if coming is None or coming[0] in VERSIONS or self._problem:
+        if coming is None or coming[0] in VERSIONS:
             return ""
         note = str(MissingRulesError(*coming))
         if not self._warned:

@@ -87,12 +87,12 @@ def test_a_rogue_proposer_cannot_repeat_what_took_effect(federation: Federation,
 def test_what_no_block_can_take_any_more_leaves_the_mempool(federation: Federation, changing: Node) -> None:
     certificate = federation.certificate()
     first, again = federation.submission(certificate), federation.submission(certificate)
-    for height, transactions in enumerate(([], [], [first]), 1):
+    for height, transactions in enumerate(([], [], [], [first]), 1):
         changing.decide(height, transactions)
     for _ in range(RECHECKED):
         assert recheck(changing, again) == Refusal.RECORDED.code
     assert recheck(changing, again) == 0, "further back in line it waits for its turn"
-    changing.decide(4, [])
+    changing.decide(5, [])
     assert recheck(changing, again) == Refusal.RECORDED.code
 
 
