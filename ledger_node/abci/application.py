@@ -245,8 +245,8 @@ class Application:
             raise LocalError("ABCI: a commit without a decided block")
         (block, outcome), self._decided = self._decided, None
         self._executions.clear()
-        if self._pool.is_emptied_by(len(block.transactions)) and not self._verifier.backlog:
-            forget_verdicts()
+        if not block.transactions and self._pool.is_empty and not self._verifier.backlog:
+            forget_verdicts()  # not after any block: under load others were verified and are on their way here
         self._pool.begin()
         self._ledger.commit(block, outcome)
         self._members_changed = outcome.members_changed

@@ -31,9 +31,10 @@ class Pool:
         self._before: dict[bytes, tuple[str, bool]] = {}
         self._counts: Counter[tuple[str, bool]] = Counter()
 
-    def is_emptied_by(self, count: int) -> bool:
-        """Return whether no transaction is left once a block has taken `count`."""
-        return len(self._senders) <= count
+    @property
+    def is_empty(self) -> bool:
+        """Whether no transaction is in the mempool."""
+        return not self._senders
 
     def begin(self) -> None:
         """Start a new count, after a block."""

@@ -277,7 +277,11 @@ def test_verdicts_are_forgotten_when_nobody_waits_for_a_block_any_more(federatio
     first, second = federation.submission(), federation.submission()
     assert check(node, first).code == check(node, second).code == 0
     node.decide(1, [first])
+    assert check(node, second, CheckTx.RECHECK).code == 0
+    node.decide(2, [])
     assert read_admitted.cache_info().currsize == 1, "another one still waits"
     assert check(node, second, CheckTx.RECHECK).code == 0
-    node.decide(2, [second])
+    node.decide(3, [second])
+    assert read_admitted.cache_info().currsize == 2, "under load the next ones were verified, and are on their way"
+    node.decide(4, [])
     assert read_admitted.cache_info().currsize == verify.cache_info().currsize == 0
