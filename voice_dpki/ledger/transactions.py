@@ -98,7 +98,10 @@ class Transaction(SignedBody[Body]):
     @classmethod
     def parse(cls, raw: bytes, rules: Rules = NEWEST) -> "Transaction":
         """Parse one transaction; raises Refused with TOO_LARGE, MALFORMED, VERSION or KIND."""
-        return _parse(raw, rules.version)
+        transaction = _parse(raw)
+        if kind_of(transaction.body).since > rules.version:
+            raise Refused(Refusal.KIND)
+        return transaction
 
     def serialize(self) -> bytes:
         """Encode the transaction."""
@@ -108,7 +111,7 @@ class Transaction(SignedBody[Body]):
 
 
 @lru_cache(_PARSED)
-def _parse(raw: bytes, rules_version: int) -> Transaction:
+def _parse(raw: bytes) -> Transaction:
     if len(raw) > MAX_TRANSACTION_BYTES:
         raise Refused(Refusal.TOO_LARGE)
     try:
@@ -117,7 +120,7 @@ def _parse(raw: bytes, rules_version: int) -> Transaction:
             raise Refused(Refusal.VERSION)
         body_bytes, endorsements = rest
         return Transaction(
-            _parse_body(typed(bytes, body_bytes), rules_version),
+            _parse_body(typed(bytes, body_bytes)),
             typed(bytes, body_bytes),
             tuple(_parse_endorsement(item) for item in list_of(endorsements, 1, MAX_SIGNATURES)),
         )
@@ -179,14 +182,14 @@ def _parse_endorsement(value: Cbor) -> Endorsement:
     return Endorsement(digest(key_id), signature(signed))
 
 
-def _parse_body(body_bytes: bytes, rules_version: int) -> Body:
+def _parse_body(body_bytes: bytes) -> Body:
     members: dict[str, Cbor] = typed(dict, cbor.decode(body_bytes, "transaction body"))
     if "kind" not in members:
         raise MalformedError("a transaction's body has no kind")
     name = text(members.pop("kind"))
-    kind = _BY_NAME.get(name)
-    if kind is None or kind.since > rules_version:
+    if name not in _BY_NAME:
         raise Refused(Refusal.KIND)
+    kind = _BY_NAME[name]
     parsers = {**_COMMON, **kind.members}
     if members.keys() != parsers.keys():
         raise MalformedError("a transaction's body lacks a member or has one too many")
