@@ -19,7 +19,7 @@ class NoMountsError(Exception):
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     """Have an empty disk of a size at `folder` while the context lasts; raises NoMountsError."""
     folder.mkdir()
-    here = Path.cwd()
+    here, root = Path.cwd(), os.open("/", os.O_RDONLY)
     with open("/proc/thread-self/ns/mnt") as before:
         if _libc.unshare(_CLONE_NEWNS) != 0:
             raise NoMountsError(os.strerror(ctypes.get_errno()))
@@ -29,7 +29,10 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
             yield folder
         finally:
             assert _libc.setns(before.fileno(), _CLONE_NEWNS) == 0
+            os.fchdir(root)  # setns leads to the machine's root, also out of a chroot
+            os.chroot(".")
             os.chdir(here)
+            os.close(root)
 
 
 def fill(disk: Path, leave_kilobytes: int = 0) -> Path:
