@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from tests.disks import NoMountsError, small_disk
 from voice_dpki.clock_health import HEALTH
+from voice_dpki.shortfalls import SHORTFALLS
 
 # The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
 settings.register_profile("default", deadline=None, max_examples=100)
@@ -73,8 +74,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_clock_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clocks that other tests set, and that something still refers to, do not count."""
+    """Clocks and stores of other tests, to which something still refers, do not count."""
     monkeypatch.setattr(HEALTH, "_sources", WeakSet())
+    monkeypatch.setattr(SHORTFALLS, "_sources", WeakSet())
     monkeypatch.setattr(HEALTH, "_said", False)
 
 
