@@ -207,7 +207,7 @@ class Application:
         sound = [raw for raw in request.transactions if not self._verifier.has_refused(raw)]
         ready = [raw for raw in sound if not self._verifier.is_waiting(raw)] or sound[:1]
         block = _block(request, _affordable(ready, self._affordable_bytes))
-        proposed = compose(self._ledger.view, block)
+        proposed = compose(self._rules, block, self._execute(block))
         self._remember(proposed.block, proposed.outcome)
         return PrepareProposal.Response(transactions=proposed.block.transactions)
 
@@ -284,9 +284,8 @@ class Application:
 
     def _new_version(self, block: Block, outcome: Outcome) -> ConsensusParameters | None:
         """Return the change of `version.app` if the block after this one follows other rules."""
-        before, after = self._ledger.view, Layered(self._ledger.view, outcome)
-        version = version_at(after, block.height + 1)
-        if version == version_at(before, block.height):
+        version = version_at(Layered(self._ledger.view, outcome), block.height + 1)
+        if version == self._rules.version:
             return None
         return ConsensusParameters(version=ConsensusParameters.Version(app=version))
 

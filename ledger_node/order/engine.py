@@ -25,12 +25,12 @@ from ledger_node.order.orderer import BusyError
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.activation import version_at
+from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.block import NextBlock, SignFunction
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
-from voice_dpki.ledger.state import Block, check, compose, forget_verdicts
+from voice_dpki.ledger.state import Block, Composed, apply, check, compose, forget_verdicts
 from voice_dpki.ledger.transactions import canonical
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
@@ -166,41 +166,41 @@ class Engine:
         many certificates are due for removal on one day: each block removes at most 200 (`expiry.MAX_PRUNED`).
         """
         while self._replica.next_height > self._chain.height + 1:
-            self._chain.store.commit(self._take_next(()))
-        time_ns, height = self._time_ns(), self._replica.next_height
-        composed = compose(self._replica.state, Block(height, time_ns // 10**9, tuple(transactions)))
-        step = self._take_next(composed.block.transactions, time_ns)
+            self._chain.store.commit(self._take_next(())[0])
+        step, composed = self._take_next(transactions)
         if not step.executed:
-            step = step.then(self._take_next(()))
+            step = step.then(self._take_next(())[0])
         self._chain.store.commit(step)
         if self._queue.empty():
             forget_verdicts()
+        height = composed.block.height
         return [TxOutcome(result, height if entered else None) for result, entered in composed.judged]
 
-    def _time_ns(self) -> int:
-        """Return the time for the next block."""
-        last, genesis = self._replica.last, self._chain.genesis
-        earliest = last.header.time_ns + 1 if last else genesis.time_ns
-        return max(int(self._ledger_clock.agreed_s() * 10**9), earliest)
-
-    def _take_next(self, transactions: Sequence[bytes], time_ns: int | None = None) -> Step:
+    def _take_next(self, transactions: Sequence[bytes]) -> tuple[Step, Composed]:
+        """Make the next block of the transactions that may enter it, and take it."""
         replica, genesis = self._replica, self._chain.genesis
         validators, next_validators = validator_sets(replica.state)
         check_power(validators, self._signers)
+        earliest = replica.last.header.time_ns + 1 if replica.last else genesis.time_ns
+        time_ns = max(int(self._ledger_clock.agreed_s() * 10**9), earliest)
+        block = Block(replica.next_height, time_ns // 10**9, tuple(transactions))
+        rules = rules_at(replica.state, block.height)
+        composed = compose(rules, block, apply(replica.state, block))
         following = NextBlock(
             chain_id=genesis.chain_id,
             previous=replica.last,
-            time_ns=self._time_ns() if time_ns is None else time_ns,
-            transactions=transactions,
+            time_ns=time_ns,
+            transactions=composed.block.transactions,
             app_hash=replica.app_hash,
             last_results=replica.last_results,
             validators=validators,
             next_validators=next_validators,
             consensus_hash=genesis.consensus_hash(),
-            version_app=version_at(replica.state, replica.next_height),
+            version_app=rules.version,
         )
         self._ledger_clock.heard(following.time_ns / 1e9)
-        return replica.take(SignedBlock(following.seal(self._signers), tuple(transactions)))
+        signed = SignedBlock(following.seal(self._signers), composed.block.transactions)
+        return replica.take(signed, composed.outcome), composed
 
 
 def _send_away(batch: Iterable[_Waiting], why: str) -> None:

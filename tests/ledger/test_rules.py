@@ -33,7 +33,7 @@ from voice_dpki.ledger.proposals import (
 from voice_dpki.ledger.quotas import usage
 from voice_dpki.ledger.rules import V1, V2, VERSIONS, MissingRulesError, is_readable, rules_for
 from voice_dpki.ledger.signatures import is_canonical
-from voice_dpki.ledger.state import Block, apply, check, check_sender, compose
+from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose
 from voice_dpki.ledger.transactions import Batch, ChangeStatus, Submit, Transaction, canonical, endorse
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import build_certificate, digest_of
@@ -108,6 +108,10 @@ def other_s(signature: bytes) -> bytes:
     """Return (r, n - s), which verifies as (r, s) does."""
     s = P256_ORDER - int.from_bytes(signature[32:], "big")
     return signature[:32] + s.to_bytes(32, "big")
+
+
+def composed_of(ledger: Ledger, block: Block) -> Composed:
+    return compose(rules_at(ledger.state, block.height), block, apply(ledger.state, block))
 
 
 def judged(ledger: Ledger, raw: bytes) -> str:
@@ -269,7 +273,7 @@ def test_what_fails_enters_a_block_of_version_1_and_none_of_version_2() -> None:
     batches = tuple(failing_batch(f"device {number}") for number in range(60))
     for ledger, entered in ((new_ledger(quota=QUOTA), 60), (version_2(quota=QUOTA), 0)):
         height = Height(ledger.height + 1)
-        composed = compose(ledger.state, Block(height, ledger.time_s, (*batches, submission())))
+        composed = composed_of(ledger, Block(height, ledger.time_s, (*batches, submission())))
         assert len(composed.block.transactions) == entered + 1
         assert composed.outcome == apply(ledger.state, composed.block)
         assert [entering for _, entering in composed.judged] == [*[entered == 60] * 60, True]
@@ -285,7 +289,7 @@ def test_a_transaction_that_took_effect_enters_no_second_block_of_version_2() ->
     assert ledger.block(first) == ledger.block(suspend, proposal)[:1] == ledger.block(approval) == ["ok"]
     used = usage(ledger.state, A)
     repeated = Block(Height(ledger.height + 1), ledger.time_s, (first, suspend, proposal, approval))
-    composed = compose(ledger.state, repeated)
+    composed = composed_of(ledger, repeated)
     assert composed.block.transactions == ()
     ledger.state.commit(composed.outcome)
     assert usage(ledger.state, A) == used

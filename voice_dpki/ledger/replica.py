@@ -157,8 +157,10 @@ class Replica:
         """Results of the last block, as the next header's last_results_hash commits to them."""
         return [ExecTxResult(code) for code in self.codes]
 
-    def take(self, block: SignedBlock) -> Step:
+    def take(self, block: SignedBlock, outcome: Outcome | None = None) -> Step:
         """Execute the next block and return what the caller must store before the next call.
+
+        A caller that has executed the block on this replica's state already gives the `outcome`.
 
         Raises BlockError if the block does not follow the last one, DivergenceError if its header does not commit
         to the state that this replica computed, and MissingRulesError if this release lacks its rules. In all cases
@@ -166,7 +168,7 @@ class Replica:
         """
         check_link(block, self.last)
         self._check_state(block.header)
-        this = Executed(block, apply(self.state, block.content()))
+        this = Executed(block, apply(self.state, block.content()) if outcome is None else outcome)
         executed = (self._pending,) if self._pending else ()
         if this.outcome.app_hash == block.header.app_hash:
             executed, self._pending = (*executed, this), None

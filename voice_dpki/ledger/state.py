@@ -81,9 +81,8 @@ def apply(view: StateView, block: Block) -> Outcome:
     return draft.outcome(results, validators.updates(view, draft))
 
 
-def compose(view: StateView, block: Block) -> Composed:
-    """Execute a block, and leave out the transactions that must not enter one; raises as `apply` does."""
-    rules, outcome = rules_at(view, block.height), apply(view, block)
+def compose(rules: Rules, block: Block, outcome: Outcome) -> Composed:
+    """Leave out the transactions that must not enter a block, which changed nothing; `outcome` is `apply`'s."""
     judged = tuple(zip(block.transactions, outcome.results, strict=True))
     entering = [(raw, result) for raw, result in judged if may_enter(rules, result)]
     return Composed(
