@@ -82,7 +82,7 @@ def begin(draft: Draft) -> None:
     if draft.rules.version == 1 or draft.leaf(RULES_KEY) is not None:
         return
     decided = activations(draft)
-    for organization in _notices(draft):
+    for organization, _, _ in _notices(draft):
         directory.remove(draft, organization)
     _write(draft, decided)
 
@@ -93,19 +93,18 @@ def schedule(draft: Draft, block: Block, version: int, height: int) -> None:
     The present version cancels the scheduled one. Raises Refused if an earlier version is asked for, or if another
     one is scheduled already.
     """
-    begun = tuple(entry for entry in activations(draft) if entry[1] <= block.height)
-    is_scheduled = len(begun) < len(activations(draft))
-    present = begun[-1][0]
-    if version < present or (version > present) == is_scheduled:
+    present, is_new = draft.rules.version, version > draft.rules.version
+    is_scheduled = scheduled(draft, block.height) is not None
+    if version < present or is_new == is_scheduled:
         raise Refused(Refusal.RULES)
-    coming = ((version, max(height, block.height + 1)),) if version > present else ()
-    _write(draft, (*begun, *coming))
+    begun = tuple(entry for entry in activations(draft) if entry[1] <= block.height)
+    _write(draft, (*begun, (version, max(height, block.height + 1))) if is_new else begun)
 
 
 def _noticed(view: StateView) -> Activations:
     found: dict[int, int] = {}
-    for organization in _notices(view):
-        member, (version, height) = view.member(organization), _heights(organization)
+    for organization, version, height in _notices(view):
+        member = view.member(organization)
         if member is not None and not member.suspended:
             first = max(height, member.admitted_height + 1)
             found[version] = min(first, found.get(version, first))
@@ -121,20 +120,15 @@ def _ascending(found: dict[int, int]) -> Activations:
     return tuple(reversed(kept))
 
 
-def _notices(view: StateView) -> tuple[str, ...]:
+def _notices(view: StateView) -> tuple[tuple[str, int, int], ...]:
+    """Return the name, version and height of each notice, in the order of the names."""
     data = view.leaf(directory.DIRECTORY_KEY)
     return () if data is None else _notices_in(data)
 
 
 @lru_cache(8)
-def _notices_in(data: bytes) -> tuple[str, ...]:
-    return tuple(name for name in directory.parse_organizations(data) if read_notice(name) is not None)
-
-
-def _heights(organization: str) -> tuple[int, int]:
-    found = read_notice(organization)
-    assert found is not None, "only notices are asked about"
-    return found
+def _notices_in(data: bytes) -> tuple[tuple[str, int, int], ...]:
+    return tuple((name, *found) for name in directory.parse_organizations(data) if (found := read_notice(name)))
 
 
 def _write(draft: Draft, entries: Activations) -> None:

@@ -4,11 +4,10 @@ A change needs the approval of more than two thirds of the operators, that is, o
 are not suspended. The proposer's approval is implied. An operator that approves another version of the rules says
 that its validators can execute it, so those that approve must also run more than two thirds of the validators.
 
-A change of members or rules takes effect with the first block after
-the ledger's delay, if the quorum still holds then and the change is still possible. The responses to a compromise
-(suspending a member, revoking or suspending certificates) take effect at once. A proposal is removed from the state
-after its deadline, or when it has taken effect if that is later. It cannot be submitted again, because its deadline
-is signed with it.
+A change of members or rules takes effect with the first block after the ledger's delay, if the quorum still holds
+then and the change is still possible. The responses to a compromise (suspending a member, revoking or suspending
+certificates) take effect at once. A proposal is removed from the state after its deadline, or when it has taken
+effect if that is later. It cannot be submitted again, because its deadline is signed with it.
 """
 
 from collections.abc import Callable, Collection

@@ -14,13 +14,6 @@ async def _metrics(_request: Request) -> Response:
     return Response(200, generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
 
 
-async def _health(_request: Request) -> Response:
-    problem = HEALTH.problem()
-    if problem:
-        return _answer(503, {"status": "clock wrong", "detail": problem})
-    return _answer(200, {"status": "ok"})
-
-
 def _answer(status: int, facts: dict[str, str]) -> Response:
     """Return a response with `facts`, and with notes on what the service has to do without."""
     notes = SHORTFALLS.notes()
@@ -43,9 +36,9 @@ def healthy() -> Health:
 def health_route(judge: Callable[[], Health]) -> Route:
     """Return the liveness route of a service that judges its own health: 503 if it cannot do its work."""
 
-    async def answer(request: Request) -> Response:
-        if HEALTH.problem():
-            return await _health(request)
+    async def answer(_request: Request) -> Response:
+        if problem := HEALTH.problem():
+            return _answer(503, {"status": "clock wrong", "detail": problem})
         health = judge()
         return _answer(200 if health.ok else 503, {"status": "ok" if health.ok else "failed", **health.facts})
 
@@ -56,4 +49,4 @@ METRICS_COST = 10
 """Cost of a request (`voice_dpki.shell.limits`): formatting all metrics takes as long as a few inquiries."""
 
 METRICS_ROUTE = Route("GET", "/metrics", _metrics, cost=METRICS_COST)
-HEALTH_ROUTE = Route("GET", "/healthz", _health)
+HEALTH_ROUTE = health_route(healthy)

@@ -3,7 +3,7 @@
 All forms have the same paths. The first one of `FORMS` that recognises a request reads and answers it, and errors
 have its form, too; the last one takes whatever is left. A further form is a module like `ms`, and a row here.
 Errors of requests that nobody has read yet, such as those without a bearer token, have the form of ATIS-1000082
-(docs/adr/0033).
+(docs/adr/0032).
 """
 
 from collections.abc import Callable, Mapping, Sequence
