@@ -5,7 +5,6 @@ sentence.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.command.config import read_validator_key
 from ledger_node.command.federation import Processes, agree
-from ledger_node.command.federation_folder import OperatorNode, provision
+from ledger_node.command.federation_folder import OperatorNode
 from ledger_node.order.engine import signers_of
 from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.block import sign_commit
-from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import ABSENT, SignedHeader, Validator, ValidatorSet
 from voice_dpki.ledger.kind import Endorsement
 from voice_dpki.ledger.light import LightBlock, LightClient, LightCode, LightError
@@ -39,30 +38,27 @@ from voice_dpki.ledger.proposals import (
     RemoveMember,
     SetMember,
     SetStatus,
-    encode_change,
     proposal_id,
     proposal_key,
 )
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.transactions import (
     Batch,
-    Body,
     ChangeStatus,
     OwnerStatus,
-    Propose,
     Renew,
     Submit,
     Transaction,
-    Vote,
     endorse,
     renewal_bytes,
 )
 from voice_dpki.names import Tn
 from voice_dpki.wire.ledger.client import LedgerClient, light_client
-from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
+from voice_dpki.x509.keys import LocalSigner, generate_es256
 from voice_dpki.x509.profile import build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
+from . import versions
 from .operators import at, reaches, require_cometbft
 
 NETWORK, NARROW_NETWORK = "127.0.6", "127.0.7"
@@ -72,30 +68,18 @@ A, B, C, ROGUE = (f"Operator {letter}" for letter in "ABCD")
 pytestmark = pytest.mark.timeout(300)
 
 
-class Federation:
+class Federation(versions.Federation):
     """Four running nodes, and every operator's keys: the tests do with them what their owner or the thief does."""
 
     def __init__(self, folder: Path, network: str, **parameters: int) -> None:
-        self.nodes = provision(folder, 4, network)
-        file = folder / "genesis.json"
-        form = json.loads(file.read_bytes())
-        form["app_state"]["parameters"] = {"delay_s": 0, **parameters}
-        file.write_text(json.dumps(form))
-        self.genesis: Genesis = load_genesis(file.read_bytes())
-        keys = folder / "keys"
-        self.keys = {
-            node.organization: from_pem((keys / f"endorsing-{node.name}.pem").read_bytes()) for node in self.nodes
-        }
-        self.validator_key: Ed25519PrivateKey = read_validator_key(keys / "validator-operator-d-1.pem")
+        super().__init__(folder, network, **parameters)
+        self.validator_key: Ed25519PrivateKey = read_validator_key(folder / "keys" / "validator-operator-d-1.pem")
 
     def certificate(self, organization: str | None, key: LocalSigner | None = None, **options: Any) -> bytes:
         now_s = int(time.time())
         options = {"common_name": "device", "not_before_s": now_s - 60, "not_after_s": now_s + 86_400, **options}
         signer = key or generate_es256()
         return build_certificate(signer, organization=organization, random=SystemRandom(), **options)
-
-    def endorsed(self, body: Body, key: LocalSigner | None = None) -> bytes:
-        return endorse(body, [key or self.keys[body.by]])
 
     def submission(self, der: bytes, by: str = ROGUE, key: LocalSigner | None = None) -> bytes:
         return self.endorsed(Submit(self.genesis.chain_id, by, der), key)
@@ -105,11 +89,7 @@ class Federation:
         return self.endorsed(body)
 
     def proposal(self, change: Change, by: str = ROGUE) -> bytes:
-        return self.endorsed(Propose(self.genesis.chain_id, by, int(time.time()) + 600, encode_change(change)))
-
-    def vote(self, proposal: bytes, by: str, key: LocalSigner | None = None) -> bytes:
-        identity = proposal_id(Transaction.parse(proposal).body_bytes)
-        return self.endorsed(Vote(self.genesis.chain_id, by, identity, True), key)
+        return super().proposal(change, by)
 
     async def accepted(self, *transactions: bytes) -> None:
         """Have transactions take effect, one after the other, and wait until all nodes have it."""

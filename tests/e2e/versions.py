@@ -22,7 +22,7 @@ from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proposals import Change, encode_change, proposal_id
 from voice_dpki.ledger.transactions import Body, Propose, Transaction, Vote, endorse
 from voice_dpki.names import CertDigest
-from voice_dpki.x509.keys import from_pem
+from voice_dpki.x509.keys import LocalSigner, from_pem
 
 from .operators import answers, at, blocks, reaches
 from .releases import within
@@ -34,13 +34,13 @@ REPEATED = {"already-recorded", "already-proposed", "already-voted", "wrong-revi
 class Federation:
     """Four operators' nodes and keys. Voted changes take effect at once."""
 
-    def __init__(self, folder: Path, network: str, *admitted: Member) -> None:
-        """Make it, with further members in its genesis."""
+    def __init__(self, folder: Path, network: str, *admitted: Member, **parameters: int) -> None:
+        """Make it, with further members and the ledger's parameters in its genesis."""
         self.folder = folder
         self.nodes = provision(folder, 4, network)
         self.file = folder / "genesis.json"
         form = json.loads(self.file.read_bytes())
-        form["app_state"]["parameters"] = {"delay_s": 0}
+        form["app_state"]["parameters"] = {"delay_s": 0, **parameters}
         further = [{"organization": each.organization, "kind": each.kind} for each in admitted]
         form["app_state"]["members"] += further
         self.file.write_text(json.dumps(form))
@@ -50,16 +50,21 @@ class Federation:
             node.organization: from_pem((keys / f"endorsing-{node.name}.pem").read_bytes()) for node in self.nodes
         }
 
-    def endorsed(self, body: Body) -> bytes:
-        return endorse(body, [self.keys[body.by]])
+    def endorsed(self, body: Body, key: LocalSigner | None = None) -> bytes:
+        return endorse(body, [key or self.keys[body.by]])
+
+    def proposal(self, change: Change, by: str) -> bytes:
+        return self.endorsed(Propose(self.genesis.chain_id, by, int(time.time()) + 600, encode_change(change)))
+
+    def vote(self, proposal: bytes, by: str, key: LocalSigner | None = None) -> bytes:
+        identity = proposal_id(Transaction.parse(proposal).body_bytes)
+        return self.endorsed(Vote(self.genesis.chain_id, by, identity, True), key)
 
     async def decide(self, change: Change) -> None:
         """Have the first three operators approve a change."""
         by, *others = (node.organization for node in self.nodes[:3])
-        chain_id, until_s = self.genesis.chain_id, int(time.time()) + 600
-        raw = self.endorsed(Propose(chain_id, by, until_s, encode_change(change)))
-        identity = proposal_id(Transaction.parse(raw).body_bytes)
-        await self.send(raw, *(self.endorsed(Vote(chain_id, other, identity, True)) for other in others))
+        raw = self.proposal(change, by)
+        await self.send(raw, *(self.vote(raw, other) for other in others))
 
     async def send(self, *transactions: bytes) -> None:
         """Have transactions take effect, one after the other. On a busy machine an answer may come too late."""
