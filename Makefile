@@ -10,10 +10,9 @@ OUT ?= out/call
 ARGS ?=
 # How many certificates the federation records before its nodes are compared.
 CERTIFICATES ?= 10000
-# Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport"
+# Options of pytest, for instance: make test PYTEST_ARGS="tests/stir -k passport". Tests run mixed, and the first lines of
+# a run tell its seed; the same order again: PYTEST_ARGS="--randomly-seed=7".
 PYTEST_ARGS ?=
-# Tests run in the order of their files. In any other order, with the seed told: make test ORDER="-p randomly"
-ORDER ?= -p no:randomly
 
 .PHONY: call attach test long federation cometbft strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
@@ -31,10 +30,10 @@ federation: $(VENV)/.installed cometbft ## Run four operators' validators on Com
 	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)
 
 test: $(VENV)/.installed-dev peers cometbft strongswan ## Run all tests; peers that cannot be installed here are named and skipped
-	@$(BIN)/pytest $(ORDER) $(PYTEST_ARGS)
+	@$(BIN)/pytest $(PYTEST_ARGS)
 
 long: $(VENV)/.installed-dev peers cometbft strongswan ## Run the tests that are too long for every run
-	@$(BIN)/pytest $(ORDER) -m long --timeout 3600 $(PYTEST_ARGS)
+	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
 	@$(BIN)/ruff check .
