@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
+from authn_server.invites import InviteSigner
 from authn_server.service import AuthnService
 from authn_server.standing import check_now, followed
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -18,7 +19,7 @@ from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.forms import SIGNING_PATH
+from voice_dpki.stir.forms import SIGNING_PATH, SIP_PATH
 from voice_dpki.stir.sign import SigningRefused
 
 HELP = f"""\
@@ -33,7 +34,8 @@ A proxy asks with POST {SIGNING_PATH}, as ATIS-1000082 describes:
 and puts the answer's "identity" into the INVITE as its Identity header. A request in the form of 3GPP TS 24.229
 Annex V ("ppt": "shaken") is answered with "identityHeader". "keyMgmt": ["mikey AQ..."], the values of
 a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
-base64url, the whole SDP. GET /metrics and GET /healthz are there for operations,
+base64url, the whole SDP. POST {SIGNING_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with
+the INVITE and its Identity. GET /metrics and GET /healthz are there for operations,
 and GET /openapi.json describes requests and answers.
 
 Key and certificate come from
@@ -111,7 +113,15 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
             service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer)
             health = health_route(service.health)
-            route = StirRoute("signing", SIGNING_PATH, setup.tokens, service.sign, health=health)
+            invites = InviteSigner(service, clock, SystemRandom())
+            route = StirRoute(
+                "signing",
+                SIGNING_PATH,
+                setup.tokens,
+                service.sign,
+                health=health,
+                perform_text=invites.sign_text,
+            )
             certificate = profile.digest.hex()
             await serve_stir(
                 route, config.listen, setup.tls, tracer, stop, limits=config.limits, certificate=certificate

@@ -13,6 +13,7 @@ from voice_dpki.effects import Clock, Random
 from voice_dpki.metrics import histograms
 from voice_dpki.names import Tn
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.unverified import NO_CALLER, NO_IDENTITY
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
 from voice_dpki.wire.sip.invite import caller_uri, date_of, number_of
 
@@ -101,9 +102,9 @@ class CallVerifier:
         caller = number_of(caller_uri(request))
         identities, others = rules.identities_of(request)
         if not identities:
-            verdicts = [rules.no_identity()]
+            verdicts = [NO_IDENTITY]
         elif caller is None:
-            verdicts = [rules.no_caller()]
+            verdicts = [NO_CALLER]
         elif rules.called_number(request) != called:
             verdicts = [rules.retargeted()]
         else:

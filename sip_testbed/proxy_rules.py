@@ -16,6 +16,7 @@ from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, UnknownKindError
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import Verdict, Verstat, overall
 from voice_dpki.wire.sip.invite import date_of, key_mgmt_of, number_of
 
@@ -120,17 +121,6 @@ def reason(status: int, text: str, protocol: str = "STIR") -> tuple[str, str]:
     return "Reason", reason_value(protocol, status, text)
 
 
-def no_identity() -> Verdict:
-    """Return the verdict on a call without an Identity (RFC 8224 §6.2.2)."""
-    return Verdict(
-        Verstat.NONE,
-        reasoncode=428,
-        reasontext="Use Identity Header",
-        reasondesc="The INVITE has no Identity header field.",
-        step="E2 Identity present",
-    )
-
-
 def not_asked(count: int) -> Verdict:
     """Return the verdict on the Identity header fields beyond those that are verified."""
     return Verdict(
@@ -138,18 +128,7 @@ def not_asked(count: int) -> Verdict:
         reasoncode=438,
         reasontext="Invalid Identity Header",
         reasondesc=f"{count} more Identity header fields were not looked at: {MAX_IDENTITIES_ASKED} is the limit.",
-        step="E2 Identity present",
-    )
-
-
-def no_caller() -> Verdict:
-    """Return the verdict on a call whose From has no telephone number for an Identity to prove."""
-    return Verdict(
-        Verstat.NONE,
-        reasoncode=438,
-        reasontext="Invalid Identity Header",
-        reasondesc="From holds no telephone number.",
-        step="E16 numbers",
+        step=NO_IDENTITY.step,
     )
 
 

@@ -6,13 +6,14 @@ import sys
 from contextlib import AsyncExitStack, closing
 
 from verify_server.config import EXAMPLE, VerifySetup, load_setup
+from verify_server.invites import InviteVerifier
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.stir.forms import VERIFICATION_PATH
+from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
 
 HELP = f"""\
 Verifies calls (STIR/SHAKEN): the signer's certificate must be valid on the ledger, with authority over the number.
@@ -27,6 +28,8 @@ and gets a verstat and, where a step failed, that step with a reason code (403, 
 A request in the form of 3GPP TS 24.229 Annex V has "identityHeader", and is answered with "verstatValue".
 "keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed, and
 "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
+POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with the INVITE and a
+P-Asserted-Identity that has the verstat.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
 GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
@@ -65,7 +68,8 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         subscription = await opened.enter_async_context(following)
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
-        route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify)
+        text = InviteVerifier(service, clock).verify_text
+        route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=text)
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, chain=chain)
 

@@ -11,6 +11,7 @@ from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.wire.sip.asked import with_crlf
 from voice_dpki.wire.sip.invite import caller_uri, date_of, key_mgmt_of, number_of
 
 MAX_INPUT_BYTES: Final = 65_536
@@ -39,18 +40,12 @@ def _read(data: bytes, caller: str | None, called: str | None) -> Source:
     if not text:
         raise LocalError("the input is empty")
     if text.startswith("INVITE "):
-        return _of_invite(parse_message(_with_crlf(data)), caller, called)
+        return _of_invite(parse_message(with_crlf(data.lstrip())), caller, called)
     identity = text.removeprefix("Identity:").strip()
     call = None
     if caller is not None and called is not None:
         call = Call(canonical_tn(caller), Destinations((canonical_tn(called),)), 0, (identity,))
     return Source((identity,), call)
-
-
-def _with_crlf(data: bytes) -> bytes:
-    """Give a message the line ends that editors take away."""
-    data = data.lstrip()
-    return data if b"\r\n" in data else data.replace(b"\n", b"\r\n")
 
 
 def _of_invite(message: object, caller: str | None, called: str | None) -> Source:

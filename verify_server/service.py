@@ -1,6 +1,7 @@
 """The verification service: a verification request in, a verdict out (RFC 8224 §6.2)."""
 
 import logging
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy, examine
 from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.wire.seldom import Seldom
@@ -20,12 +22,15 @@ from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)
 
+STEPS = ("", NO_IDENTITY.step, *(step.label for step in Step))
+"""The steps that can fail; "" where none does."""
+
 BINDINGS = counters("sdp_bindings", "Verified calls, by what is known of their SDP.", sdp=SdpBinding)
 VERDICTS = counters(
     "verdicts",
     "Verdicts, by verstat and by the step that failed; none failed where it is empty.",
     verstat=Verstat,
-    step=("", *(step.label for step in Step)),
+    step=STEPS,
 )
 
 
@@ -48,20 +53,27 @@ class VerifyService:
         self._replays = replays
         self._clock = clock
         self._tracer = tracer
-        self._unverified = {step.label: Seldom(log) for step in Step}
+        self._unverified = {step: Seldom(log) for step in STEPS}
         """The log of calls that failed at each step: any domain can send as many as it likes."""
 
     async def verify(self, body: bytes) -> bytes:
         """Answer the body of a verification request; raises RequestError."""
-        began_s = perf_counter()
         asked = read_verification(body)
-        verdicts = await self._verdicts(asked.what)
+        return asked.answer(await self.verdicts_on(asked.what))
+
+    async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
+        """Return the verdict on each Identity of a call, in their order, or the one on a call without any."""
+        began_s = perf_counter()
+        return self.settle(await self._verdicts(call) or [NO_IDENTITY], ms_since(began_s))
+
+    def settle(self, verdicts: Sequence[Verdict], ms: float = 0.0) -> Sequence[Verdict]:
+        """Count and tell the verdicts on a call, which took `ms`, and return them."""
         verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
         if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
-        self._tell(verdict, ms_since(began_s))
-        return asked.answer(verdicts)
+        self._tell(verdict, ms)
+        return verdicts
 
     async def _verdicts(self, call: Call) -> list[Verdict]:
         """Return the verdict on each Identity of the call, in their order."""

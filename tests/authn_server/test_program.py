@@ -17,6 +17,8 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Passport
 from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import DEFAULT_MAX_SKEW_S
+from voice_dpki.wire.sip.asked import read_invite
+from voice_dpki.wire.sip.invite import date_of
 from voice_dpki.x509.keys import verify_signature
 
 from .conftest import Site
@@ -24,6 +26,17 @@ from .conftest import Site
 MakeRequest = Callable[..., dict[str, Any]]
 
 PATH = "/stir/v1/signing"
+INVITE = """\
+INVITE sip:+442079460001@b.example;user=phone SIP/2.0
+Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1
+Max-Forwards: 70
+From: "Alice" <sip:+493023125001@a.example;user=phone>;tag=1
+To: <sip:+442079460001@b.example;user=phone>
+Call-ID: c1
+CSeq: 1 INVITE
+Attestation-Info: B
+
+""".replace("\n", "\r\n")
 
 
 class Server:
@@ -149,6 +162,43 @@ def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "493023125009"}))
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     assert "PASSporTs of type shaken alone are signed here, and not div" in answer.json()["error"]
+
+
+def post_invite(server: Server, text: str, content_type: str = "message/sip", **headers: str) -> httpx.Response:
+    return server.client.post(
+        f"{PATH}/sip", content=text.encode(), headers={"Content-Type": content_type, **headers}
+    )
+
+
+@pytest.mark.parametrize("content_type", ["message/sip", "application/sip;charset=utf-8", "text/plain"])
+def test_the_text_of_an_invite(server: Server, content_type: str) -> None:
+    answer = post_invite(server, INVITE, content_type)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == content_type.partition(";")[0]
+    assert answer.headers["x-requestid"]
+    request = read_invite(answer.content)
+    passport = Passport.parse(IdentityHeader.parse(request.headers["Identity"]).token)
+    profile = load_setup(server.site.config, SystemClock()).credential.profile
+    verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
+    claims = ShakenClaims.parse(passport.payload_untrusted)
+    assert (claims.attest, claims.orig, claims.dest.tns) == ("B", "493023125001", ("442079460001",))
+    assert date_of(request, 0) == claims.iat_s
+    assert server.last_note().data["ok"] is True
+
+
+def test_the_text_of_an_invite_has_the_same_errors(server: Server, signing_request: MakeRequest) -> None:
+    refused(post_invite(server, INVITE.replace("+493023125001", "+442079460009")), 403, "POL4030")
+    refused(post_invite(server, INVITE.replace("Attestation-Info: B\r\n", "")), 400, "SVC4001")
+    refused(post_invite(server, INVITE.replace("INVITE", "BYE")), 400, "SVC4006")
+    refused(post_invite(server, ""), 400, "SVC4000")
+    refused(post_invite(server, INVITE, "application/json"), 415, "SVC4004")
+    refused(server.client.post(PATH, content=INVITE, headers={"Content-Type": "message/sip"}), 415, "SVC4004")
+    refused(post_invite(server, INVITE, Accept="application/json"), 406, "SVC4002")
+    refused(post_invite(server, INVITE, Authorization="Bearer other"), 401, "POL4010")
+    refused(post_invite(server, "INVITE " + "x" * 70_000), 413, "POL4130")
+    log = server.service.log_path.read_text()
+    assert "442079460009" not in log
+    assert "493023125001" not in log
 
 
 def test_anybody_may_read_the_document(server: Server) -> None:

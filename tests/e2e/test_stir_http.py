@@ -83,7 +83,7 @@ def test_refusals_have_the_form_of_the_request(servers: Servers) -> None:
 @pytest.mark.peer("curl")
 @pytest.mark.peer("jq")
 def test_the_commands_of_the_page_work(servers: Servers) -> None:
-    commands = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    commands = re.findall(r"```sh\n(identity=.*?)```", PAGE.read_text(), re.DOTALL)
     told = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(commands) == len(told) == 2
     for command, expected in zip(commands, told, strict=True):
@@ -91,6 +91,17 @@ def test_the_commands_of_the_page_work(servers: Servers) -> None:
         done = subprocess.run(["sh", "-ec", command], env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert alike(json.loads(done.stdout), json.loads(expected)), done.stdout
+
+
+@pytest.mark.peer("curl")
+def test_the_commands_for_an_invite_work(servers: Servers, tmp_path: Path) -> None:
+    command = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)[-1]
+    (told,) = re.findall(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    environment = {"PATH": "/usr/bin:/bin", **servers.variables}
+    done = subprocess.run(
+        ["sh", "-ec", command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, told), done.stderr
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -32,6 +32,14 @@ def test_the_documents_are_openapi(operation: str) -> None:
     OpenAPIV31SpecValidator(json.loads(encode(document(operation)))).validate()
 
 
+@pytest.mark.parametrize("operation", ["signing", "verification"])
+def test_the_text_of_an_invite_has_a_path_of_its_own(operation: str) -> None:
+    post = document(operation)["paths"][f"/stir/v1/{operation}/sip"]["post"]
+    assert list(post["requestBody"]["content"]) == list(post["responses"]["200"]["content"])
+    assert list(post["requestBody"]["content"]) == ["message/sip", "application/sip", "text/plain"]
+    assert list(post["responses"]["400"]["content"]) == ["application/json"]
+
+
 def test_the_judge_finds_faults() -> None:
     told = document("signing")
     del told["components"]["schemas"]["Destination"]
@@ -41,7 +49,7 @@ def test_the_judge_finds_faults() -> None:
 
 def schema_of(operation: str, part: str, told: dict[str, Any] | None = None) -> Draft202012Validator:
     told = told or document(operation)
-    (post,) = (path["post"] for path in told["paths"].values() if "post" in path)
+    post = told["paths"][f"/stir/v1/{operation}"]["post"]
     place = post["requestBody"] if part == "request" else post["responses"][part]
     schema = place["content"]["application/json"]["schema"]
     return Draft202012Validator({**schema, "components": told["components"]})

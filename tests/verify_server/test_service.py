@@ -17,6 +17,7 @@ from tests.clocks import SettableClock
 from tests.openapi import FOLDER as DOCUMENTS
 from tests.recorded import absent, recorded
 from verify_server.config import load_setup
+from verify_server.invites import InviteVerifier
 from verify_server.service import VerifyService
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.codec import base64url
@@ -37,6 +38,7 @@ from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.verdict import Step, VerificationFailed, overall
 from voice_dpki.wire.seldom import SAY_AGAIN_S
+from voice_dpki.wire.sip.asked import read_invite
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
 
@@ -87,7 +89,8 @@ async def domain(site: Site, caller: Caller) -> AsyncIterator[Domain]:
     trace = site.folder / "verify-b.jsonl"
     tracer = Tracer(trace, "verify-b")
     service = VerifyService(resolver, config.policy(), config.replay_cache(), SystemClock(), tracer)
-    app = StirRoute("verification", PATH, Live((TOKEN,)), service.verify).app()
+    text = InviteVerifier(service, SystemClock()).verify_text
+    app = StirRoute("verification", PATH, Live((TOKEN,)), service.verify, perform_text=text).app()
     async with serve(app, Listen(port=0)) as port:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(
@@ -127,6 +130,53 @@ async def test_the_form_of_3gpp(domain: Domain) -> None:
     answer = await domain.client.post(PATH, json=in_3gpp_form(identity, time=None))
     sentence = "Missing mandatory parameter. Mandatory parameter 'time' is missing."
     assert (answer.status_code, answer.json()) == (400, {"error": sentence})
+
+
+INVITE = """\
+INVITE sip:+442079460001@b.example;user=phone SIP/2.0
+Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1
+From: <sip:+493023125001;verstat=TN-Validation-Passed@a.example;user=phone>;tag=1
+To: <sip:+442079460001@b.example;user=phone>
+Call-ID: c1
+CSeq: 1 INVITE
+Content-Type: application/sdp
+
+v=0
+o=- 1 1 IN IP4 192.0.2.7
+s=-
+t=0 0
+""".replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "verstat", "step"),
+    [
+        (("", ""), "TN-Validation-Passed", None),
+        (("Identity: ", "X-Identity: "), "No-TN-Validation", "E2 Identity present"),
+        (("<sip:+49", "<sip:x"), "No-TN-Validation", "E16 numbers"),
+        (("INVITE sip:+442079460001", "INVITE sip:+442079460002"), "No-TN-Validation", "E16 numbers"),
+        (("192.0.2.7\r\ns", "192.0.2.8\r\ns"), "TN-Validation-Failed", "E22 SDP"),
+    ],
+)
+async def test_the_text_of_an_invite(domain: Domain, change: tuple[str, str], verstat: str, step: str) -> None:
+    domain.resolver.tell(domain.digest, domain.der)
+    body = INVITE.partition("\r\n\r\n")[2].encode()
+    identity = domain.caller.identity(domain.der, sdp=body)
+    text = INVITE.replace("Call-ID", f"Identity: {identity}\r\nCall-ID").replace(*change)
+    answer = await domain.client.post(f"{PATH}/sip", content=text, headers={"Content-Type": "message/sip"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "message/sip")
+    request = read_invite(answer.content)
+    assert f";verstat={verstat}@a.example" in request.headers["P-Asserted-Identity"]
+    assert answer.text.count("verstat") == 1
+    assert domain.last_row()["verstat"] == verstat
+    assert domain.last_row().get("step") == step
+
+
+async def test_a_text_that_is_no_invite(domain: Domain) -> None:
+    headers = {"Content-Type": "message/sip"}
+    for text, status in (("junk", 400), (INVITE.replace("INVITE", "BYE"), 400), ("", 400), ("x" * 70_000, 413)):
+        answer = await domain.client.post(f"{PATH}/sip", content=text, headers=headers)
+        assert (answer.status_code, list(answer.json())) == (status, ["requestError"])
 
 
 async def test_anybody_may_read_the_document(domain: Domain) -> None:

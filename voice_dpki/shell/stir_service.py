@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,7 @@ from typing import Annotated
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.metrics import counters, histograms
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
-from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
+from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
@@ -21,7 +21,7 @@ from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
-from voice_dpki.stir.forms import check_headers
+from voice_dpki.stir.forms import MEDIA_TYPE, SIP_MEDIA_TYPES, SIP_PATH, check_headers
 from voice_dpki.stir.members import MAX_BODY_BYTES
 from voice_dpki.wire.seldom import Seldom
 
@@ -96,21 +96,35 @@ class StirRoute:
     perform: Perform
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
     health: Route = HEALTH_ROUTE
+    perform_text: Perform | None = None
+    """The service for the text of an INVITE, at the same path with SIP_PATH behind it; None if there is none."""
 
     def app(self) -> HttpApp:
         """Return the whole application: this route, /metrics, /healthz and /openapi.json."""
-        route = Route(
-            "POST", self.path, self.handle, max_body_bytes=MAX_BODY_BYTES, cost=0, authorize=self._authorize
-        )
-        routes = [route, self.health, METRICS_ROUTE, document_route(self.operation)]
+        routes = [self._post(self.path, self.handle)]
+        if self.perform_text is not None:
+            routes.append(self._post(self.path + SIP_PATH, self.handle_text))
+        routes += [self.health, METRICS_ROUTE, document_route(self.operation)]
         return HttpApp(routes, on_error=self._refuse_early)
+
+    def _post(self, path: str, handler: Handler) -> Route:
+        return Route("POST", path, handler, max_body_bytes=MAX_BODY_BYTES, cost=0, authorize=self._authorize)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request of an authenticated client."""
+        return await self._answer(request, self.perform, (MEDIA_TYPE,))
+
+    async def handle_text(self, request: Request) -> Response:
+        """Answer the text of an INVITE, in the type that the client gave it."""
+        assert self.perform_text is not None
+        return await self._answer(request, self.perform_text, SIP_MEDIA_TYPES)
+
+    async def _answer(self, request: Request, perform: Perform, media_types: Sequence[str]) -> Response:
         began_s = perf_counter()
         try:
-            check_headers(request.headers)
-            response = Response(200, await self.perform(request.body), headers=(self._request_id(request.headers),))
+            media_type = check_headers(request.headers, media_types)
+            body = await perform(request.body)
+            response = Response(200, body, media_type, headers=(self._request_id(request.headers),))
         except RequestError as error:
             response, fields = self._refusal(request, error)
             log.warning(error.sentence, extra={"fields": fields})

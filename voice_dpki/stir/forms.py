@@ -24,6 +24,10 @@ from voice_dpki.stir.verdict import Verdict, overall
 SIGNING_PATH = "/stir/v1/signing"
 VERIFICATION_PATH = "/stir/v1/verification"
 MEDIA_TYPE = "application/json"
+SIP_PATH = "/sip"
+"""Appended to the path of an operation, whose request is then the INVITE itself as text."""
+SIP_MEDIA_TYPES: Final = ("message/sip", "application/sip", "text/plain")
+"""Types of an INVITE's text; the first one is the registered one (RFC 3261 §27.5)."""
 
 _W = TypeVar("_W")
 _A = TypeVar("_A")
@@ -169,20 +173,25 @@ def _asked(form: Form, read: Callable[[], Read[_W, _A]]) -> Asked[_W, _A]:
     return Asked(what, answer, form.write_error)
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Check Content-Length, Content-Type and Accept; names are in lower case. Raises RequestError."""
+def check_headers(headers: Mapping[str, str], media_types: Sequence[str] = (MEDIA_TYPE,)) -> str:
+    """Check Content-Length, Content-Type and Accept; names are in lower case. Raises RequestError.
+
+    Returns the body's type, one of `media_types`, which the answer has too.
+    """
     if "content-length" not in headers:
         raise RequestError("SVC4007")
-    if ascii_lower(headers.get("content-type", "").partition(";")[0].strip()) != MEDIA_TYPE:
-        raise RequestError("SVC4004", MEDIA_TYPE)
-    if not any(_admits_json(part) for part in headers.get("accept", "*/*").split(",")):
-        raise RequestError("SVC4002", MEDIA_TYPE)
+    given = ascii_lower(headers.get("content-type", "").partition(";")[0].strip())
+    if given not in media_types:
+        raise RequestError("SVC4004", media_types[0])
+    if not any(_admits(part, given) for part in headers.get("accept", "*/*").split(",")):
+        raise RequestError("SVC4002", given)
+    return given
 
 
-def _admits_json(media_range: str) -> bool:
-    """Tell whether one range of Accept admits JSON (RFC 9110 §12.5.1)."""
+def _admits(media_range: str, media_type: str) -> bool:
+    """Tell whether one range of Accept admits a type (RFC 9110 §12.5.1)."""
     kind, *parameters = (ascii_lower(part.strip()) for part in media_range.split(";"))
     refused = any(
         name == "q" and value.strip("0.") == "" for name, _, value in (p.partition("=") for p in parameters)
     )
-    return kind in (MEDIA_TYPE, "application/*", "*/*") and not refused
+    return kind in (media_type, f"{media_type.partition('/')[0]}/*", "*/*") and not refused

@@ -11,7 +11,16 @@ from typing import Any, Final
 import msgspec
 
 from voice_dpki.stir.faults import STATUSES, texts_of
-from voice_dpki.stir.forms import FORMS, MEDIA_TYPE, SIGNING_PATH, VERIFICATION_PATH, Bodies, Form
+from voice_dpki.stir.forms import (
+    FORMS,
+    MEDIA_TYPE,
+    SIGNING_PATH,
+    SIP_MEDIA_TYPES,
+    SIP_PATH,
+    VERIFICATION_PATH,
+    Bodies,
+    Form,
+)
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds
 
@@ -39,6 +48,8 @@ class _Operation:
     title: str
     summary: str
     answered: str
+    text: str
+    """What an INVITE is answered with."""
 
 
 _OPERATIONS: Final = {
@@ -49,6 +60,7 @@ _OPERATIONS: Final = {
         "Authentication server",
         "Sign a call: returns the value of its Identity header field (RFC 8224 §6.1).",
         "The call is signed.",
+        "it has its Identity, and a Date if it had none.",
     ),
     "verification": _Operation(
         "verify-server",
@@ -57,6 +69,7 @@ _OPERATIONS: Final = {
         "Verification server",
         "Verify the Identity header fields of a call (RFC 8224 §6.2).",
         "The verdict; a call that fails is answered with 200, too.",
+        "its P-Asserted-Identity names the caller with a verstat.",
     ),
 }
 
@@ -90,7 +103,11 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}],
-        "paths": {told.path: {"post": _post(told, asked, answered)}, **_operations_paths()},
+        "paths": {
+            told.path: {"post": _post(told, asked, answered)},
+            told.path + SIP_PATH: {"post": _post_text(told)},
+            **_operations_paths(),
+        },
         "components": {
             "schemas": schemas,
             "headers": {_X: {"description": "The request's own, or a new one.", "schema": _REQUEST_ID}},
@@ -139,6 +156,16 @@ def _post(told: _Operation, asked: Sequence[Any], answered: Sequence[Any]) -> Do
             "default": _response("Refused by the HTTP server.", error),
         },
     }
+
+
+def _post_text(told: _Operation) -> Document:
+    """Return the operation whose request is the INVITE itself; its errors are ATIS-1000082's."""
+    post = _post(told, [{"type": "string"}], [])
+    content = {each: {"schema": {"type": "string"}} for each in SIP_MEDIA_TYPES}
+    post["operationId"] = f"{told.name}Invite"
+    post["summary"] = f"{told.summary} The request is the INVITE as text, and the answer as well: {told.text}"
+    post["requestBody"]["content"] = post["responses"]["200"]["content"] = content
+    return post
 
 
 def _content(schemas: Sequence[Any]) -> Document:

@@ -1,0 +1,34 @@
+"""INVITEs to sign: the same service as over HTTP's other forms, asked by the INVITE itself."""
+
+from dataclasses import dataclass
+
+from sipmessage import Request
+
+from authn_server.service import AuthnService
+from voice_dpki.effects import Clock, Random
+from voice_dpki.sip.message import encode
+from voice_dpki.wire.sip.asked import Terms, read_invite, signed, signing_of
+
+OVER_HTTP = Terms()
+"""A client with a token is trusted with the attestation, as in the other forms."""
+
+
+@dataclass(frozen=True, slots=True)
+class InviteSigner:
+    """Signs INVITEs."""
+
+    service: AuthnService
+    clock: Clock
+    random: Random
+
+    async def sign_text(self, body: bytes) -> bytes:
+        """Return the text of an INVITE with its Identity; raises RequestError."""
+        request = read_invite(body)
+        identity, iat_s = await self.sign(request, OVER_HTTP)
+        return encode(signed(request, identity, iat_s))
+
+    async def sign(self, request: Request, terms: Terms) -> tuple[str, int]:
+        """Return an INVITE's Identity, and the time that it signs in Unix seconds; raises RequestError."""
+        asked = signing_of(request, terms, self.clock.now_s(), self.random)
+        identity = await self.service.identity_for(asked)
+        return identity.serialize(), asked.iat_s

@@ -1,0 +1,219 @@
+"""What an INVITE asks of the STIR services, and how their answers are written into it (RFC 8224 §6). No I/O.
+
+Whoever sends the INVITE here has authenticated the caller, or stands where that counts: P-Asserted-Identity names
+the caller before From does (ATIS-1000074 §5.2.1, §5.3.1). To is the called party, and on verification the
+Request-URI as well: without a diversion both name the same one.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID
+
+from sipmessage import URI, Request
+
+from voice_dpki.effects import Random
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.sip.assertions import remove_assertions, without_verstat
+from voice_dpki.sip.message import copy_request, header_values, parse_address, parse_message, required_header
+from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.shaken import read_attest, read_origid
+from voice_dpki.stir.tn import canonical_uri
+from voice_dpki.stir.verdict import Verstat
+from voice_dpki.wire.sip.invite import caller_uri, date_of, key_mgmt_of, number_of
+
+MAX_IDENTITIES: Final = 10
+"""Identity header fields of one call: that of the caller, five diversions and a few for priority."""
+ATTEST_HEADERS: Final = ("Attestation-Info", "P-Attestation-Info", "Attestation")
+"""Header fields for the attestation, as 3GPP TS 24.229 §7.2.18 and networks name them."""
+ORIGID_HEADERS: Final = ("Origination-Id", "P-Origination-Id")
+"""Header fields for the origination identifier (3GPP TS 24.229 §7.2.19)."""
+_USER_CHARS: Final = "-_.!~*'()&=+$,?/"
+"""What a URI's user may hold unescaped besides letters and digits (RFC 3261 §25.1), but for the semicolon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for the INVITEs of one sender that are to be signed."""
+
+    attest: str = ""
+    """The attestation where no header field tells another one; "" if the INVITE must tell it."""
+    attest_by_header: bool = True
+    """Whether ATTEST_HEADERS count. They must not where subscribers' INVITEs could bring them."""
+    sign_sdp: bool = False
+    """Whether the whole SDP is signed. No element behind the signer may then change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The calling party."""
+
+    uri: URI
+    number: Tn
+
+
+class NoCallerError(MalformedError):
+    """Neither P-Asserted-Identity nor From names a telephone number."""
+
+
+def with_crlf(data: bytes) -> bytes:
+    """Give a message the line ends that editors take away, unless it has one already."""
+    return data if b"\r\n" in data else data.replace(b"\n", b"\r\n")
+
+
+def read_invite(data: bytes) -> Request:
+    """Read the text of an INVITE; raises RequestError."""
+    if not data:
+        raise RequestError("SVC4000")
+    try:
+        message = parse_message(with_crlf(data))
+    except MalformedError as error:
+        raise RequestError("SVC4006", str(error)) from None
+    if not isinstance(message, Request) or message.method != "INVITE":
+        raise RequestError("SVC4006", "it is no INVITE")
+    return message
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who calls; raises MalformedError, and NoCallerError where no number is named."""
+    asserted = [parse_address(value).uri for value in header_values(request, "P-Asserted-Identity")]
+    for uri in (*asserted, caller_uri(request)):
+        if (number := number_of(uri)) is not None:
+            return Caller(uri, number)
+    raise NoCallerError("neither P-Asserted-Identity nor From names a telephone number")
+
+
+def signing_of(request: Request, terms: Terms, now_s: float, random: Random) -> SigningRequest:
+    """Return what an INVITE asks to have signed; raises RequestError.
+
+    The time is that of Date, or `now_s` where there is none. An INVITE that is signed already is refused.
+    """
+    if request.headers.getlist("Identity"):
+        raise RequestError("SVC4005", "Identity", "the INVITE is signed already")
+    try:
+        return SigningRequest(
+            attest=_attest(request, terms),
+            orig=caller_of(request).number,
+            dest=_called(parse_address(required_header(request, "To")).uri),
+            iat_s=date_of(request, now_s),
+            origid=_origid(request, random),
+            key_mgmt=key_mgmt_of(request),
+            sdp=_body_digest(request) if terms.sign_sdp else None,
+        )
+    except NoCallerError as error:
+        raise RequestError("SVC4005", "From", str(error)) from None
+    except MalformedError as error:
+        raise RequestError("SVC4006", str(error)) from None
+
+
+def call_of(request: Request, now_s: float) -> Call:
+    """Return the call that an INVITE asks to have verified; `identities` is empty where it has none.
+
+    Raises RequestError for an INVITE that cannot be read, and NoCallerError where no number calls.
+    """
+    identities = tuple(request.headers.getlist("Identity"))
+    if len(identities) > MAX_IDENTITIES:
+        raise RequestError("SVC4005", "Identity", f"at most {MAX_IDENTITIES} Identities are verified together")
+    try:
+        return Call(
+            orig=caller_of(request).number,
+            dest=_together(_called(parse_address(required_header(request, "To")).uri), _called(request.uri)),
+            time_s=date_of(request, now_s),
+            identities=identities,
+            key_mgmt=key_mgmt_of(request),
+            sdp=_body_digest(request),
+        )
+    except NoCallerError:
+        raise
+    except MalformedError as error:
+        raise RequestError("SVC4006", str(error)) from None
+
+
+def signed(request: Request, identity: str, iat_s: int) -> Request:
+    """Return a copy of an INVITE with its Identity, and with the Date that was signed if it had none."""
+    copy = copy_request(request)
+    if copy.headers.get("Date") is None:
+        copy.headers.set("Date", date_value(iat_s))
+    copy.headers.add("Identity", identity)
+    return copy
+
+
+def asserted(request: Request, assertion: str) -> Request:
+    """Return a copy of an INVITE with `assertion` in the place of what its sender asserted of the caller."""
+    copy = copy_request(request)
+    remove_assertions(copy)
+    copy.headers.set("P-Asserted-Identity", assertion)
+    return copy
+
+
+def assertion_of(request: Request, verstat: Verstat) -> str:
+    """Return the value of P-Asserted-Identity that names the INVITE's caller with a verstat (TS 24.229 §7.2A.20).
+
+    Raises MalformedError. A caller without a number is the From's URI, to which verstat belongs as well.
+    """
+    try:
+        uri = caller_of(request).uri
+    except NoCallerError:
+        uri = caller_uri(request)
+    is_number = number_of(uri) is not None
+    given = uri.user or ""
+    user = quote(given.split(";")[0] if is_number else without_verstat(given), safe=_USER_CHARS)
+    if uri.scheme == "tel":
+        return f"<tel:{user};verstat={verstat}>"
+    if not user:
+        return f"<{uri.scheme}:{uri.host}>"
+    return f"<{uri.scheme}:{user};verstat={verstat}@{uri.host}{';user=phone' if is_number else ''}>"
+
+
+def date_value(time_s: int) -> str:
+    """Return the value of a Date header field (RFC 3261 §20.17)."""
+    return format_datetime(datetime.fromtimestamp(time_s, UTC), usegmt=True)
+
+
+def _attest(request: Request, terms: Terms) -> str:
+    given = _said(request, ATTEST_HEADERS) if terms.attest_by_header else None
+    attest = given or terms.attest
+    if not attest:
+        raise RequestError("SVC4001", ATTEST_HEADERS[0])
+    try:
+        return read_attest(attest)
+    except MalformedError as error:
+        raise RequestError("SVC4005", ATTEST_HEADERS[0], str(error)) from None
+
+
+def _origid(request: Request, random: Random) -> str:
+    given = _said(request, ORIGID_HEADERS)
+    try:
+        return read_origid(given) if given else str(UUID(bytes=random.token(16), version=4))
+    except MalformedError as error:
+        raise RequestError("SVC4005", ORIGID_HEADERS[0], str(error)) from None
+
+
+def _said(request: Request, names: tuple[str, ...]) -> str | None:
+    """Return what these header fields say together, None if none is there; raises RequestError if they differ."""
+    values = {value.strip().strip('"') for name in names for value in request.headers.getlist(name)}
+    if len(values) > 1:
+        raise RequestError("SVC4005", names[0], "header fields say different things")
+    return values.pop() if values else None
+
+
+def _called(uri: URI) -> Destinations:
+    number = number_of(uri)
+    if number is not None:
+        return Destinations((number,))
+    return Destinations(uris=(canonical_uri(str(uri)),))
+
+
+def _together(*parties: Destinations) -> Destinations:
+    tns = dict.fromkeys(tn for each in parties for tn in each.tns)
+    return Destinations(tuple(tns), tuple(dict.fromkeys(other for each in parties for other in each.uris)))
+
+
+def _body_digest(request: Request) -> bytes:
+    return body_digest(request.body, request.headers.get("Content-Type"))
