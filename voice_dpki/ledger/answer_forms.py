@@ -58,8 +58,15 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Largest answer about several certificates, with the members of as many organisations."""
 
 
-_Record = Annotated[str, msgspec.Meta(max_length=4096 + 2 * MAX_FURTHER_BYTES)]
-_ProofText = Annotated[str, msgspec.Meta(max_length=2 * MAX_PROOF_BYTES)]
+MAX_RECORD_TEXT = 4096 + 2 * MAX_FURTHER_BYTES
+"""Longest base64 of a certificate's record, or of a leaf's value below a prefix."""
+
+MAX_PROOF_TEXT = 2 * MAX_PROOF_BYTES
+MAX_CERTIFICATE_TEXT = 2 * MAX_CERTIFICATE_BYTES
+"""Longest base64 of a proof, and of a certificate."""
+
+_Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_TEXT)]
+_ProofText = Annotated[str, msgspec.Meta(max_length=MAX_PROOF_TEXT)]
 
 
 class MemberForm(msgspec.Struct, frozen=True):
@@ -75,7 +82,7 @@ class EvidenceForm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     record: _Record | None
     proof: _ProofText
     member: MemberForm | None
-    certificate: Annotated[str, msgspec.Meta(max_length=2 * MAX_CERTIFICATE_BYTES)] | None = None
+    certificate: Annotated[str, msgspec.Meta(max_length=MAX_CERTIFICATE_TEXT)] | None = None
 
 
 class AnswerForm(EvidenceForm, frozen=True, omit_defaults=True, kw_only=True):

@@ -3,7 +3,6 @@
 The steps, and what they do not rely on, are specified in docs/spec/answers.md.
 """
 
-import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from voice_dpki.codec import base64text
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.ledger.answer_forms import (
     MAX_ANSWER_BYTES,
@@ -324,11 +324,11 @@ def unreadable(error: MalformedError, version: int) -> InquiryError:
 
 def _value(given: str | None, proof_text: str, key: bytes, header: Header) -> bytes | None:
     """Return the value of a leaf after verifying its proof; None for a leaf that is proved to be absent."""
-    proof = Proof.parse(_base64(proof_text))
+    proof = Proof.parse(base64text.decode(proof_text))
     if given is None:
         verify_absence(header.app_hash, key, proof)
         return None
-    value = _base64(given)
+    value = base64text.decode(given)
     verify_inclusion(header.app_hash, key, hashlib.sha256(value).digest(), proof)
     return value
 
@@ -367,10 +367,14 @@ def _below(
     form: PrefixForm, prefix: bytes, header: Header
 ) -> tuple[frozenset[bytes], dict[CertDigest, CertRecord]]:
     """Return all leaves below a prefix and the records given for them, after verifying that none is left out."""
-    values = {bytes.fromhex(leaf.key): _base64(leaf.value) for leaf in form.leaves if leaf.value is not None}
-    hashes = {bytes.fromhex(leaf.key): _base64(leaf.hash) for leaf in form.leaves if leaf.hash is not None}
+    values = {
+        bytes.fromhex(leaf.key): base64text.decode(leaf.value) for leaf in form.leaves if leaf.value is not None
+    }
+    hashes = {
+        bytes.fromhex(leaf.key): base64text.decode(leaf.hash) for leaf in form.leaves if leaf.hash is not None
+    }
     hashes |= {key: hashlib.sha256(value).digest() for key, value in values.items()}
-    proof = PrefixProof(Proof.parse(_base64(form.proof)).siblings, tuple(sorted(hashes.items())))
+    proof = PrefixProof(Proof.parse(base64text.decode(form.proof)).siblings, tuple(sorted(hashes.items())))
     below = frozenset(verify_prefix(header.app_hash, prefix, proof))
     records = {
         CertDigest(key): _parsed(CertRecord.parse, value, header)
@@ -388,11 +392,7 @@ def _parse_member(data: bytes) -> Member:
 def _certificate(form: AnswerForm, digest: CertDigest) -> bytes:
     if form.certificate is None:
         raise MalformedError("the answer lacks the certificate")
-    der = _base64(form.certificate)
+    der = base64text.decode(form.certificate)
     if digest_of(der) != digest:
         raise ProofError("the certificate in the answer is another one")
     return der
-
-
-def _base64(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)

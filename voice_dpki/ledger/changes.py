@@ -20,6 +20,7 @@ from typing import Annotated
 
 import msgspec
 
+from voice_dpki.codec import base64text
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.ledger.header import Header
@@ -184,15 +185,14 @@ class Holdings:
 def _difference(form: StepForm) -> Difference:
     try:
         return Difference(
-            {bytes.fromhex(key): None if value is None else _bytes(value) for key, value in form.changes.items()},
-            {bytes(int(digit, 16) for digit in path): _bytes(node) for path, node in form.nodes.items()},
+            {
+                bytes.fromhex(key): None if value is None else base64text.decode(value)
+                for key, value in form.changes.items()
+            },
+            {bytes(int(digit, 16) for digit in path): base64text.decode(node) for path, node in form.nodes.items()},
         )
     except ValueError as error:
         raise MalformedError(f"changes: {error}") from None
-
-
-def _bytes(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
 
 
 def _text(data: bytes | None) -> str | None:

@@ -6,7 +6,6 @@ of `proto/tendermint/types/{types,validator,canonical}.proto`. The JSON is that 
 """
 
 import base64
-import binascii
 import datetime
 import re
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from voice_dpki.codec import base64text
 from voice_dpki.codec.protowire import bytes_field, delimited, message_field, sfixed64_field, varint_field
 from voice_dpki.errors import MalformedError
 
@@ -552,7 +552,7 @@ def _commit_sig(form: _CommitSigForm) -> CommitSig:
         form.block_id_flag,
         bytes.fromhex(form.validator_address),
         parse_time(form.timestamp),
-        _base64(form.signature or ""),
+        base64text.decode(form.signature or ""),
     )
     if vote.flag is BlockIdFlag.ABSENT:
         if vote != ABSENT:
@@ -563,7 +563,7 @@ def _commit_sig(form: _CommitSigForm) -> CommitSig:
 
 
 def _validator(form: _ValidatorForm) -> Validator:
-    validator = Validator(_base64(form.pub_key.value), int(form.voting_power))
+    validator = Validator(base64text.decode(form.pub_key.value), int(form.voting_power))
     if _hex(validator.address) != form.address:
         raise MalformedError("a validator's address is not that of its key")
     return validator
@@ -571,13 +571,3 @@ def _validator(form: _ValidatorForm) -> Validator:
 
 def _hex(data: bytes) -> str:
     return data.hex().upper()
-
-
-def _base64(text: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise MalformedError("not base64 (RFC 4648 §4)") from None
-    if base64.b64encode(data).decode("ascii") != text:
-        raise MalformedError("not canonical base64 (RFC 4648 §3.5)")
-    return data

@@ -78,7 +78,8 @@ class KeyMgmt(StrEnum):
     NONE = "none"
     """The SDP carries no key management, and the caller signed none."""
     NOT_CHECKED = "not-checked"
-    """The proxy did not say what the SDP carries."""
+    """The proxy did not say what the SDP carries; or a step refused, be it E20 itself; or the PASSporT is of a type
+    that does not prove the caller's number."""
 
 
 class SdpBinding(StrEnum):
@@ -89,7 +90,8 @@ class SdpBinding(StrEnum):
     NOT_SIGNED = "not-signed"
     """The caller's operator did not sign it, for instance because elements on the path rewrite addresses."""
     NOT_CHECKED = "not-checked"
-    """It was signed, but the proxy did not say which one arrived."""
+    """It was signed, but the proxy did not say which one arrived; or a step refused, be it E22 itself; or the
+    PASSporT is of a type that does not prove the caller's number."""
 
 
 @dataclass(frozen=True, slots=True)
