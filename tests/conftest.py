@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.disks import NoMountsError, small_disk
+from tests.judge import build
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.shortfalls import SHORTFALLS
 
@@ -78,6 +79,12 @@ def _own_clock_health(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HEALTH, "_sources", WeakSet())
     monkeypatch.setattr(SHORTFALLS, "_sources", WeakSet())
     monkeypatch.setattr(HEALTH, "_said", False)
+
+
+@pytest.fixture(scope="session")
+def second_verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program of tests/second_verifier, for tests.judge."""
+    return build(tmp_path_factory.mktemp("second-verifier"))
 
 
 @pytest.fixture

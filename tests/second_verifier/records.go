@@ -1,0 +1,165 @@
+package main
+
+import "unicode/utf8"
+
+// Records of certificates and members, by the CDDL of docs/spec/encodings.md.
+
+const maxFurther, maxFurtherItem, maxFurtherBytes, maxListed = 16, 1024, 4096, 256
+
+type certificateRecord struct {
+	status         string
+	organization   string
+	notBefore      uint64
+	notAfter       uint64
+	recordedHeight uint64
+}
+
+type memberRecord struct {
+	admittedHeight uint64
+	suspended      bool
+}
+
+var recordedStatuses = oneOf("valid", "suspended", "revoked")
+
+var reasons = oneOf("unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation",
+	"certificateHold", "removeFromCRL", "privilegeWithdrawn")
+
+var memberKinds = oneOf("operator", "vendor", "service_provider", "ca")
+
+// A rule says whether a value has its form.
+type rule func(v value) bool
+
+func isUint(v value) bool    { return v.kind == kindUint }
+func isBool(v value) bool    { return v.kind == kindBool }
+func isText(v value) bool    { return v.kind == kindText }
+func isNothing(v value) bool { return v.kind == kindNull }
+func isDigest(v value) bool  { return v.kind == kindBytes && len(v.data) == 32 }
+func isSPKI(v value) bool    { return v.kind == kindBytes && len(v.data) >= 1 && len(v.data) <= 2048 }
+func isAuthority(v value) bool {
+	return v.kind == kindUint && v.number <= 2
+}
+
+func isName(v value) bool {
+	characters := utf8.RuneCount(v.data)
+	return v.kind == kindText && characters >= 1 && characters <= 64
+}
+
+func isRange(v value) bool {
+	return v.kind == kindArray && len(v.items) == 2 && isText(v.items[0]) && isUint(v.items[1])
+}
+
+func oneOf(texts ...string) rule {
+	return func(v value) bool {
+		for _, one := range texts {
+			if v.kind == kindText && string(v.data) == one {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func orNull(r rule) rule { return func(v value) bool { return isNothing(v) || r(v) } }
+
+func listOf(r rule) rule {
+	return func(v value) bool {
+		if v.kind != kindArray || len(v.items) > maxListed {
+			return false
+		}
+		for _, item := range v.items {
+			if !r(item) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+var certificateForm = []rule{
+	oneOf("certificate"), recordedStatuses, isName, isUint, isUint, isUint, isUint, isUint, orNull(reasons),
+	isDigest, isAuthority, orNull(isDigest), orNull(isDigest),
+}
+
+var memberForm = []rule{
+	oneOf("member"), isName, memberKinds, listOf(isText), listOf(isRange), listOf(isText), listOf(isDigest),
+	listOf(isSPKI), isUint, isUint, isBool,
+}
+
+// readItems reads an array of this form, and tells whether a further item in it must be understood.
+func readItems(raw []byte, form []rule) ([]value, bool, error) {
+	found, err := readCBOR(raw)
+	if err != nil {
+		return nil, false, err
+	}
+	if found.kind != kindArray || len(found.items) < len(form) || len(found.items) > len(form)+1 {
+		return nil, false, malformed("a record has not as many items as it must")
+	}
+	for place, fits := range form {
+		if !fits(found.items[place]) {
+			return nil, false, malformed("an item of a record has not its form")
+		}
+	}
+	if len(found.items) == len(form) {
+		return found.items, false, nil
+	}
+	must, err := readFurther(found.items[len(form)])
+	return found.items, must, err
+}
+
+func readFurther(further value) (bool, error) {
+	count := len(further.names)
+	if further.kind != kindMap || count < 1 || count > maxFurther || len(further.raw) > maxFurtherBytes {
+		return false, malformed("no further items, or too many")
+	}
+	must := false
+	for place, name := range further.names {
+		if len(name) < 1 || len(name) > 64 || len(further.items[place].raw) > maxFurtherItem {
+			return false, malformed("a further item is too long")
+		}
+		for _, character := range []byte(name) {
+			if character < '!' || character > '~' {
+				return false, malformed("a further item's name is not visible ASCII")
+			}
+		}
+		must = must || name[0] == '!'
+	}
+	return must, nil
+}
+
+// newer turns a record that does not read into `newer-rules` where later rules may have written it.
+func newer(app uint64, must bool, err error) error {
+	switch {
+	case err != nil && app != 1 && app != 2:
+		return refuse("newer-rules", "the record is of rules that this verifier does not know")
+	case err != nil:
+		return err
+	case must:
+		return refuse("newer-rules", "a further item must be understood, and is not known")
+	}
+	return nil
+}
+
+func readCertificateRecord(raw []byte, app uint64) (*certificateRecord, error) {
+	items, must, err := readItems(raw, certificateForm)
+	if err := newer(app, must, err); err != nil {
+		return nil, err
+	}
+	return &certificateRecord{
+		status: string(items[1].data), organization: string(items[2].data), notBefore: items[3].number,
+		notAfter: items[4].number, recordedHeight: items[5].number,
+	}, nil
+}
+
+func readMemberRecord(raw []byte, app uint64) (*memberRecord, error) {
+	items, must, err := readItems(raw, memberForm)
+	if err := newer(app, must, err); err != nil {
+		return nil, err
+	}
+	return &memberRecord{admittedHeight: items[9].number, suspended: items[10].truth}, nil
+}
+
+// beginsAsCertificate tells whether a leaf's value says that it is a certificate's record, whether or not it reads.
+func beginsAsCertificate(raw []byte) bool {
+	found, err := readCBOR(raw)
+	return err == nil && found.kind == kindArray && len(found.items) > 0 && certificateForm[0](found.items[0])
+}
