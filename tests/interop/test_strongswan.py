@@ -198,10 +198,8 @@ def test_integrity_info_that_does_not_hold(site: Site, content: bytes, code: str
 def test_an_agent_that_does_not_say_yes(site: Site, octets: bytes | None, code: str) -> None:
     gateway = site.charons["gateway"]
     with AgentDouble(site.path / "double.sock", judge=lambda _: octets) as double:
-        began_s = time.monotonic()
         with settings(gateway, socket=double.path, deadline_ms=300):
             site.refused(site.recorded(), code)
-        assert time.monotonic() - began_s < 10
         assert len(double.judged()) == 1
 
 

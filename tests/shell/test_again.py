@@ -3,7 +3,9 @@
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,13 +105,15 @@ async def test_a_busy_node_is_asked_again_when_it_says(
 
 
 async def test_a_node_that_stays_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(again_module, "BUSY_S", 0.3)
-    monkeypatch.setattr(again_module, "RETRY_S", (0.05,))
+    monkeypatch.setattr(again_module, "BUSY_S", 3)
+    monkeypatch.setattr(again_module, "RETRY_S", (0.01,))
+    # A second passes each time somebody looks: it begins at 0, and looks after each answer.
+    monkeypatch.setattr(again_module, "time", SimpleNamespace(monotonic=count().__next__))
     node = Node(*[Response(503) for _ in range(100)])
     async with serve(node.app(), Listen(port=0)) as port, Sender(f"http://127.0.0.1:{port}") as sender:
         with pytest.raises(PeerError, match=r"status 503; repeating the command does no harm"):
             await sender.verdict(b"transaction")
-    assert 1 < len(node.came_s) < 20
+    assert len(node.came_s) == 4
 
 
 async def test_a_refusal_is_not_repeated() -> None:
