@@ -10,7 +10,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.disks import NoMountsError, small_disk
 from tests.judge import build
@@ -20,6 +20,8 @@ from voice_dpki.shortfalls import SHORTFALLS
 # The machine's load must not decide a property test, so there is no deadline; `make fuzz` runs many more examples.
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("fuzz", deadline=None, max_examples=20_000)
+# `make mutants` asks only whether a test fails: the same examples each time, and none made smaller.
+settings.register_profile("mutants", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 PACKAGES = {

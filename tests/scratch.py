@@ -35,11 +35,19 @@ def changed(path: Path, code: str) -> Iterator[None]:
         path.write_text(original)
 
 
-def run_tests(tree: Path, *arguments: str, longest_s: float) -> subprocess.CompletedProcess[str]:
-    """Run pytest in the copy `tree`, with the copy's code; raises subprocess.TimeoutExpired after `longest_s`."""
-    # No bytecode is kept: a file that is changed twice in one second to the same size would be taken for unchanged.
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+def run_tests(
+    tree: Path, *arguments: str, longest_s: float, profile: str = "default", keep_bytecode: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run pytest in the copy `tree`, with the copy's code and a profile of hypothesis (tests/conftest.py).
+
+    Bytecode may be kept once, before anything is changed: later runs then compile only what differs. Raises
+    subprocess.TimeoutExpired after `longest_s`.
+    """
+    environment = os.environ | {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": profile}
+    if not keep_bytecode:
+        # A file that is changed twice in one second to the same size would be taken for unchanged.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
     return subprocess.run(
         command, cwd=tree, env=environment, check=False, capture_output=True, text=True, timeout=longest_s
     )

@@ -15,7 +15,10 @@ Position = tuple[tuple[int, int], tuple[int, int]]
 
 _COMPOUND = frozenset({"if_stmt", "for_stmt", "while_stmt", "with_stmt", "try_stmt"})
 _FUNCTIONS = frozenset({"funcdef"})
-_NO_BEHAVIOUR = frozenset({"pass_stmt", "import_name", "import_from", "global_stmt", "nonlocal_stmt"})
+_NO_BEHAVIOUR = frozenset(
+    {"pass_stmt", "import_name", "import_from", "global_stmt", "nonlocal_stmt", "assert_stmt"}
+)
+"""Statements that do nothing a test could see. An assert tells mypy, or a reader, what always holds."""
 
 
 class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray has no types
@@ -49,8 +52,8 @@ def _is_removable(node: Any) -> bool:
 
 
 def _is_text(node: Any) -> bool:
-    """Tell a docstring."""
-    return node.type in ("string", "strings")
+    """Tell a docstring, and the dots that stand for a body."""
+    return node.type in ("string", "strings") or node.get_code().strip() == "..."
 
 
 def _inside(node: Any, kinds: frozenset[str]) -> bool:
@@ -61,8 +64,8 @@ def _inside(node: Any, kinds: frozenset[str]) -> bool:
     return False
 
 
-_SILENT = frozenset({"annassign", "tfpdef", "decorator", "fstring"})
-"""What holds no behaviour that a test could see: annotations, `slots=True`, the words of a message."""
+_SILENT = frozenset({"annassign", "tfpdef", "decorator", "fstring", "assert_stmt"})
+"""What holds no behaviour that a test could see: annotations, `slots=True`, the words of a message, assertions."""
 
 
 def is_silent(node: Any) -> bool:

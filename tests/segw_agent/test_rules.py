@@ -14,10 +14,11 @@ from segw_agent.judge import Judge
 from segw_agent.ledger import Found
 from segw_agent.live import LiveSas
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Policy, Question, Side
-from segw_agent.rules import RULES, NotHere, PeerRefusedError, Rule, Step, inquiry_refusal
+from segw_agent.rules import RULES, NotHere, Peer, PeerRefusedError, Rule, Step, _Broken, _run, inquiry_refusal
 from segw_agent.tracer import IkeTracer
 from tests.certificates import with_usage
 from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
@@ -209,6 +210,21 @@ def test_a_rule_says_where_it_applies_and_why_not_elsewhere(rule: Rule) -> None:
     for place, check in {"admit": rule.admit, "live": rule.live, "vouch": rule.vouch}.items():
         assert {place in BROKEN[code][1] for code in rule.codes} == {not isinstance(check, NotHere)}
         assert not isinstance(check, NotHere) or check.why
+
+
+def test_rules_after_one_that_does_not_apply_are_run() -> None:
+    def broken(_: CertificatePolicy, __: Peer) -> None:
+        raise _Broken("broken", "it is broken")
+
+    peer = Peer(side=Side.GATEWAY, identities=NAMES, found=None, now_s=NOW_S)
+    with pytest.raises(PeerRefusedError, match=r"^broken: it is broken$"):
+        _run([(RULES[0], NotHere("for a reason")), (RULES[0], broken)], policy(), peer)
+
+
+def test_nothing_is_proved_of_a_certificate_before_the_inquiry() -> None:
+    peer = Peer(side=Side.GATEWAY, identities=NAMES, found=None, now_s=NOW_S)
+    with pytest.raises(LocalError, match="has not been asked"):
+        _ = peer.recorded
 
 
 def test_ocsp_answers_each_refusal_on_purpose() -> None:

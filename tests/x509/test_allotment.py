@@ -1,5 +1,7 @@
 """What a certificate claims, and whether its organisation holds it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from voice_dpki.errors import MalformedError
@@ -33,6 +35,15 @@ def test_what_a_uri_claims(uri: str, host: str | None, number: Tn | None) -> Non
 def test_other_uris_claim_nothing_that_can_be_held(uri: str) -> None:
     with pytest.raises(MalformedError, match="none of sip, sips, tel and urn"):
         UriClaim.of(uri)
+
+
+def test_a_certificate_with_a_uri_that_claims_nothing_known_holds_neither_host_nor_number() -> None:
+    known = SimpleNamespace(dns_names=(), uris=("sip:+493023125001@a.example",), tn_auth_list=None)
+    assert HELD.holds_hosts_of(known)
+    assert HELD.holds_uri_numbers_of(known)
+    other = SimpleNamespace(dns_names=(), uris=(*known.uris, "https://a.example/"), tn_auth_list=None)
+    assert not HELD.holds_hosts_of(other)
+    assert not HELD.holds_uri_numbers_of(other)
 
 
 def test_numbers_lie_in_a_range() -> None:

@@ -46,6 +46,13 @@ def test_es256_signatures_that_are_none(signature: bytes) -> None:
         verify_signature(ES256.public_key_der, "ES256", b"data", signature)
 
 
+def test_a_zero_before_s_makes_another_signature_which_does_not_verify() -> None:
+    signature = ES256.sign(b"data")
+    verify_signature(ES256.public_key_der, "ES256", b"data", signature)
+    with pytest.raises(SignatureError, match="64 bytes"):
+        verify_signature(ES256.public_key_der, "ES256", b"data", signature[:32] + b"\0" + signature[32:])
+
+
 def test_rsa_signs_with_pss_and_not_with_pkcs1() -> None:
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.hashes import SHA256

@@ -90,6 +90,18 @@ def test_refuses(encoded: str, why: str) -> None:
         TnAuthList.parse(bytes.fromhex(encoded))
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_length_is_written_in_one_octet_up_to_127(longer: int) -> None:
+    codes = [f"{number}ABC" for number in range(8)] + [f"{number}ABCD" for number in range(7)]
+    codes[0] += "E" * longer
+    octets = TnAuthList(tuple(codes)).serialize()
+    assert octets[:3] == (b"\x30\x81\x80" if longer else b"\x30\x7f\xa0")
+    assert TnAuthList.parse(octets).serialize() == octets
+    if not longer:
+        with pytest.raises(MalformedError, match="shortest form"):
+            TnAuthList.parse(b"\x30\x81\x7f" + octets[2:])
+
+
 @pytest.mark.parametrize(
     ("tn", "covered"),
     [
@@ -129,6 +141,8 @@ def test_inside_takes_neighbouring_allotments_together() -> None:
     assert not TnAuthList(ranges=(RANGE,)).inside([allotted[0]], ())
     assert not TnAuthList(ranges=(RANGE,)).inside([allotted[0], TnRange(Tn("493023125501"), 499)], ())
     assert not TnAuthList(ranges=(RANGE,)).inside([TnRange(Tn("0493023125000"), 1000)], ())
+    shorter = TnRange(Tn("110"), 2)
+    assert TnAuthList(ranges=(RANGE, shorter)).inside([*allotted, shorter], ()), "of whatever length others are"
 
 
 def test_inside_asks_for_every_code_and_number() -> None:
