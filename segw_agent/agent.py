@@ -20,7 +20,8 @@ from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
 from voice_dpki.shell.unix_socket import claim
 from voice_dpki.wire.seldom import Seldom
-from voice_dpki.x509.profile import ProfileError, digest_of, read_profile
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness, profile_of
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +133,12 @@ def _question(request: Request) -> Question:
     """Return the question that a request asks; raises PeerRefusedError if certificate and identity do not go."""
     assert request.identification is not None
     try:
-        profile = read_profile(request.certificate)
+        profile = profile_of(request.certificate)
+        check_fitness(profile, Use.AUTHENTICATE)
         identity = check_identity(request.identification, profile)
-    except ProfileError as error:
-        sentence = f"the certificate is refused: {error}"
-        raise PeerRefusedError("certificate", Step.CERTIFICATE.named(request.side), sentence) from None
+    except CertificateRefused as refused:
+        step = Step.CERTIFICATE.named(request.side)
+        raise PeerRefusedError(str(refused.code), step, str(refused)) from None
     except IkeError as error:
         raise PeerRefusedError(error.code, Step.IDENTITY.named(request.side), error.sentence) from None
     return Question(

@@ -30,7 +30,8 @@ from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
 from voice_dpki.shell.program import Parser, run, run_command
 from voice_dpki.x509.keys import generate_es256, to_pem
-from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of, read_profile
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, der_of
+from voice_dpki.x509.recorded import CertificateRefused, profile_of
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,9 @@ async def _issue_all(options: argparse.Namespace, bridge: Bridge, authority: Aut
         vouching = Vouching(nodes, bridge.config.policy, CLOCK)
         for path in options.certificates:
             try:
-                profile = read_profile(der_of(read_file(path, "certificate")))
+                profile = profile_of(der_of(read_file(path, "certificate")))
                 issued = await _issued(bridge, authority, profile, vouching)
-            except (ProfileError, IssueError, InquiryError, NotVouchedError) as error:
+            except (CertificateRefused, ProfileError, IssueError, InquiryError, NotVouchedError) as error:
                 print(f"{path}: refused: {error}", file=sys.stderr)
                 status = EXIT_REFUSED
                 continue

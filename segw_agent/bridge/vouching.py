@@ -15,6 +15,7 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import ProfileError, read_profile
+from voice_dpki.x509.recorded import CertificateRefused, Distrust
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Vouching:
             digests = _meant(prefix, serial)
             if len(digests) == 1:
                 return await self._about(client, digests[0])
-            sentence = "no certificate, or more than one, is recorded that has this serial number"
-            refusal = PeerRefusedError("not-recorded", Step.CERTIFICATE.named(Side.GATEWAY), sentence)
+            refused = CertificateRefused(Distrust.NOT_RECORDED)
+            refusal = PeerRefusedError(str(refused.code), Step.CERTIFICATE.named(Side.GATEWAY), str(refused))
             raise NotVouchedError(refusal, prefix.header.time_ns / 1e9, None, None)
 
         return await self._from_any(ask)

@@ -199,8 +199,8 @@ def test_policy_of_the_plugin_counts(testbed: Testbed, agent: Agent) -> None:
 
 
 def test_no_certificate(agent: Agent, segw: Credential) -> None:
-    assert agent.judge(segw, certificate=b"no certificate").code == "certificate"
-    assert agent.judge(segw, certificate=segw.der + b"\0").code == "certificate"
+    assert agent.judge(segw, certificate=b"no certificate").code == "profile"
+    assert agent.judge(segw, certificate=segw.der + b"\0").code == "profile"
 
 
 def test_statements(testbed: Testbed, agent: Agent, segw: Credential) -> None:

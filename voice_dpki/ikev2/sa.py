@@ -52,6 +52,7 @@ from voice_dpki.ikev2.rekey import Lifetimes
 from voice_dpki.ikev2.states import Move, State, moved
 from voice_dpki.ikev2.window import Requests, Responses, Retransmission
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
+from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness, profile_of
 
 JUDGING_S = 10.0
 """How long a verdict may take; peers wait longer than that for IKE_AUTH."""
@@ -436,11 +437,10 @@ def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
     if not certificates or certificates[0].encoding != CertEncoding.X509_SIGNATURE:
         raise IkeError(Failure.CERTIFICATE, "the message has no X.509 certificate")
     try:
-        profile = read_profile(certificates[0].data)
-    except ProfileError as error:
-        raise IkeError(Failure.CERTIFICATE, f"the certificate is refused: {error}") from None
-    if not profile.may_sign():
-        raise IkeError(Failure.CERTIFICATE, "the certificate's key is not for signatures")
+        profile = profile_of(certificates[0].data)
+        check_fitness(profile, Use.AUTHENTICATE)
+    except CertificateRefused as refused:
+        raise IkeError(Failure.CERTIFICATE, str(refused), code=str(refused.code)) from None
     return profile
 
 

@@ -192,6 +192,14 @@ def judge(
     return TrustedCertificate(use, profile, recorded.organization, allotment)
 
 
+def profile_of(der: bytes) -> CertificateProfile:
+    """Read a certificate that a peer or the ledger gave; raises CertificateRefused if it breaks the profile."""
+    try:
+        return _read_profile(der)
+    except ProfileError as error:
+        raise CertificateRefused(Distrust.PROFILE, str(error)) from None
+
+
 def check_standing(recorded: RecordedCertificate, now_s: float) -> Allotment:
     """Check the rules that need no certificate, and return what its organisation holds; raises CertificateRefused.
 
@@ -286,10 +294,7 @@ def _given(recorded: RecordedCertificate) -> CertificateProfile:
     """Rule 4: the ledger gave the certificate that was asked for, and it follows the profile."""
     if recorded.der is None or digest_of(recorded.der) != recorded.digest:
         raise CertificateRefused(Distrust.NOT_GIVEN)
-    try:
-        return _read_profile(recorded.der)
-    except ProfileError as error:
-        raise CertificateRefused(Distrust.PROFILE, str(error)) from None
+    return profile_of(recorded.der)
 
 
 def _check_subject(case: _Case) -> None:
