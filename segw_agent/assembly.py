@@ -16,6 +16,7 @@ from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.clock import LedgerClock
 from voice_dpki.ledger.light import LightClient
+from voice_dpki.shell.reload import Live
 from voice_dpki.wire.ledger.client import LedgerClient, light_client, watched_clock
 from voice_dpki.x509.profile import digest_of
 
@@ -37,7 +38,7 @@ class Assembly:
 
 def assemble(
     setup: SegwSetup,
-    policy: Policy,
+    policy: Live[Policy],
     clock: Clock,
     tracer: IkeTracer,
     *,

@@ -35,6 +35,7 @@ from voice_dpki.shell.config import (
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.example import example_of
 from voice_dpki.shell.ledger import read_genesis
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.x509.profile import digest_of
 
@@ -180,6 +181,7 @@ class IkeConfig(Config, frozen=True, kw_only=True):
 class GatewayConfig(IkeConfig, frozen=True, kw_only=True):
     """The gateway's TOML file; see GATEWAY_EXAMPLE."""
 
+    policy: Annotated[Policy, RELOADABLE]
     pool: str
     inner: str
     staple: bool = True
@@ -218,7 +220,7 @@ class AgentConfig(Config, frozen=True, kw_only=True):
 
     socket: str
     ledger: LedgerSection
-    policy: Policy
+    policy: Annotated[Policy, RELOADABLE]
     vici: str | None = None
     state: str | None = None
     own: OwnSection | None = None
@@ -252,6 +254,15 @@ def load_gateway(path: Path) -> tuple[GatewayConfig, SegwSetup]:
     for text in (config.pool, config.inner):
         network(text)
     return config, _setup(path, config.ledger, config.own, config.trace)
+
+
+def live_policy(path: Path, kind: type[AgentConfig] | type[GatewayConfig]) -> Live[Policy]:
+    """Return the section `[policy]` of a configuration, which SIGHUP reads again; raises LocalError."""
+    return Options(partial(load_config, path, kind)).live(_policy_of)
+
+
+def _policy_of(config: AgentConfig | GatewayConfig) -> Policy:
+    return config.policy
 
 
 def load_device(path: Path) -> tuple[DeviceConfig, SegwSetup]:

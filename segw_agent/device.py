@@ -33,6 +33,7 @@ from voice_dpki.ikev2.initiator import Initiator
 from voice_dpki.ikev2.message import Message
 from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import State
+from voice_dpki.shell.reload import Live
 from voice_dpki.wire.tasks import Background, first_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Device:
         self._config, self._party = config, setup.party
         self._clock, self._random, self._tracer = clock, random, tracer
         self._ports = UdpPorts(tracer)
-        self._assembly = assemble(setup, config.policy, clock, tracer, follow=False)
+        self._assembly = assemble(setup, Live(config.policy), clock, tracer, follow=False)
         self._judge = self._assembly.judge
         integrity = config.integrity
         self._make_statement = statement_maker(integrity, setup.party) if integrity else None

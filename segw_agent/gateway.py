@@ -9,7 +9,7 @@ from segw_agent.assembly import assemble, working
 from segw_agent.config import GatewayConfig, SegwSetup, network
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveSa
-from segw_agent.policy import Question, Side
+from segw_agent.policy import Policy, Question, Side
 from segw_agent.refusals import Refusals
 from segw_agent.rules import PeerRefusedError
 from segw_agent.tracer import IkeTracer
@@ -30,6 +30,7 @@ from voice_dpki.ikev2.events import (
     Trusted,
 )
 from voice_dpki.ikev2.responder import Responder
+from voice_dpki.shell.reload import Live
 from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,15 @@ class Gateway:
     """One gateway on its two ports. It implements SaControl for itself."""
 
     def __init__(
-        self, config: GatewayConfig, setup: SegwSetup, clock: Clock, random: Random, tracer: IkeTracer
+        self,
+        config: GatewayConfig,
+        setup: SegwSetup,
+        clock: Clock,
+        random: Random,
+        tracer: IkeTracer,
+        policy: Live[Policy] | None = None,
     ) -> None:
+        """Take the configuration, and its `policy` if that may change."""
         assert setup.party is not None
         self._clock, self._tracer = clock, tracer
         self._ports = UdpPorts(tracer)
@@ -53,7 +61,7 @@ class Gateway:
             inner=network(config.inner),
             limits=config.limits(),
         )
-        self._assembly = assemble(setup, config.policy, clock, tracer, staple=config.staple)
+        self._assembly = assemble(setup, policy or Live(config.policy), clock, tracer, staple=config.staple)
         self._judge = self._assembly.judge
         self.live = LiveSas(self._judge, self._assembly.watch, self, clock)
         self._questions: dict[SaName, Question] = {}

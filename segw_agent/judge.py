@@ -10,6 +10,7 @@ from segw_agent.rules import PROVED_STEPS, Attaching, PeerRefusedError, Step, ch
 from segw_agent.tracer import IkeTracer
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.shell.reload import Live
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +20,14 @@ INQUIRY_STEPS = {Side.GATEWAY: "5", Side.DEVICE: "8"}
 class Judge:
     """The judge of IKE peers' certificates. It refuses what it cannot check."""
 
-    def __init__(self, ledger: Ledger, policy: Policy, clock: Clock, tracer: IkeTracer) -> None:
-        self.ledger, self.policy = ledger, policy
-        self._clock, self._tracer = clock, tracer
+    def __init__(self, ledger: Ledger, policy: Live[Policy], clock: Clock, tracer: IkeTracer) -> None:
+        self.ledger = ledger
+        self._policy, self._clock, self._tracer = policy, clock, tracer
+
+    @property
+    def policy(self) -> Policy:
+        """The policy as of the last SIGHUP."""
+        return self._policy.value
 
     async def judge(self, question: Question) -> Found:
         """Return what the ledger proves of a certificate that is trusted.
@@ -45,8 +51,9 @@ class Judge:
             check_step(Step.IDENTITY, self.policy, Attaching.of(question, self._clock.now_s()))
             found = await self._found(question)
             peer = Attaching.of(question, self._clock.now_s(), found.resolution)
-            for step in PROVED_STEPS:
-                check_step(step, self.policy, peer)
+            policy = self.policy  # it may have changed while the ledger was asked
+            for step in (Step.IDENTITY, *PROVED_STEPS):
+                check_step(step, policy, peer)
                 self._note_passed(step, question, found)
         except PeerRefusedError:
             raise

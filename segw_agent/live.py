@@ -15,8 +15,8 @@ from typing import Protocol
 from segw_agent.judge import Judge
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import ENDED, LIVE, UNCHECKED
-from segw_agent.policy import Question
-from segw_agent.rules import PeerRefusedError, check_live
+from segw_agent.policy import Policy, Question
+from segw_agent.rules import PeerRefusedError, check_live, check_names
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
 from voice_dpki.errors import VoiceDpkiError
@@ -70,6 +70,8 @@ class LiveSas:
         self._ending: dict[SaName, Untrusted] = {}
         self._soonest_s = inf
         """No certificate of a live SA expires before this time, in Unix seconds."""
+        self._held_to: Policy | None = None
+        """The policy whose lists all live SAs were held to."""
         self._unsure: set[CertDigest] = set()
         """Certificates that may have changed since they were last found good."""
         self._unanswered: set[CertDigest] = set()
@@ -190,6 +192,7 @@ class LiveSas:
             if self._log is not None:
                 self._log.catch_up()
             now_s = self._clock.steady_s()
+            self._hold_to_lists()
             self._expire()
             await self._end_marked()
             if now_s >= swept_s + UNSEEN_S:
@@ -211,6 +214,21 @@ class LiveSas:
             UNCHECKED.set(len(left))
             if left or not fresh:
                 await asyncio.sleep(self._watch.bound_s)
+
+    def _hold_to_lists(self) -> None:
+        """Hold all SAs to lists that have changed, also while no node answers; a sweep sees to the rest."""
+        if self._judge.policy == self._held_to:
+            return
+        self._held_to = self._judge.policy
+        self._unsure.update(self._digests())
+        for sa in self._sas.values():
+            self._hold_to_list(sa)
+
+    def _hold_to_list(self, sa: LiveSa) -> None:
+        try:
+            check_names(self._judge.policy, sa.peer(None, self._clock.now_s()))
+        except PeerRefusedError as refusal:
+            self._ending[sa.name] = refusal.untrusted()
 
     def _expire(self) -> None:
         """Mark SAs with expired certificates to be ended, unless the clock is known to be wrong."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from segw_agent.metrics import STATE_BEHIND
+from segw_agent.peer_names import PeerNames, is_distinguished, subject_of
 from segw_agent.policy import Question, Side
 from segw_agent.rules import Attached
 from voice_dpki.errors import LocalError, MalformedError
@@ -57,6 +58,9 @@ class LiveSa:
     uris: tuple[str, ...]
     tn_auth_list: TnAuthList | None
     """The certificate's names and numbers, which must stay its organisation's (`x509.allotment.Claims`)."""
+    common_name: str = ""
+    subject: str = ""
+    """The certificate's subject in RFC 4514's form; empty for an SA that an earlier agent admitted."""
 
     @classmethod
     def of(cls, question: Question, now_s: float) -> "LiveSa":
@@ -74,11 +78,17 @@ class LiveSa:
             certificate.dns_names,
             certificate.uris,
             certificate.tn_auth_list,
+            certificate.common_name or "",
+            subject_of(certificate.der),
         )
 
-    def peer(self, found: Resolution, now_s: float) -> Attached:
-        """Return the peer as the rules take it, with what the ledger proves of it at the Unix time `now_s`."""
-        return Attached(side=self.side, identities=(self.identity,), claims=self, found=found, now_s=now_s)
+    def peer(self, found: Resolution | None, now_s: float) -> Attached:
+        """Return the peer as the rules take it, with what the ledger proves of it, if it was asked, at `now_s`."""
+        return Attached(side=self.side, names=self.names(), claims=self, found=found, now_s=now_s)
+
+    def names(self) -> PeerNames:
+        """Return the peer's names, by which the lists judge it."""
+        return PeerNames(self.identity, self.dns_names, self.uris, self.common_name, self.subject)
 
     def leaves(self) -> tuple[bytes, bytes]:
         """Return the keys of the ledger's leaves that decide: the certificate's and its organisation's."""
@@ -101,7 +111,7 @@ class LiveSa:
         Agents before this one did not write the certificate's names: its identity, if that is one, stands for them.
         """
         identity, numbers = str(members["identity"]), members.get("tn_auth_list")
-        named = () if "=" in identity else (identity,)  # which no DNS name has, and every distinguished name
+        named = () if is_distinguished(identity) else (identity,)
         return cls(
             _split(members["name"]),
             int(members["unique_id"]),
@@ -114,6 +124,8 @@ class LiveSa:
             tuple(map(str, members.get("dns_names", named))),
             tuple(map(str, members.get("uris", ()))),
             TnAuthList.parse(bytes.fromhex(numbers)) if numbers is not None else None,
+            str(members.get("common_name", "")),
+            str(members.get("subject", "")),
         )
 
 

@@ -20,6 +20,7 @@ from segw_agent.device import Device
 from segw_agent.gateway import Gateway
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog
+from segw_agent.policy import Policy
 from segw_agent.tracer import IkeTracer
 from segw_agent.vici_control import ViciControl
 from voice_dpki.effects import SystemClock, SystemRandom
@@ -29,6 +30,7 @@ from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.program import Parser, run, run_subcommand
+from voice_dpki.shell.reload import Live
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +79,14 @@ def _configured(start: Callable[[Path], int], options: argparse.Namespace) -> in
 
 def _start_gateway(path: Path) -> int:
     config, setup = configuration.load_gateway(path)
+    policy = configuration.live_policy(path, GatewayConfig)
     setup_logging("segw-gateway")
-    return run(partial(_gateway, config, setup))
+    return run(partial(_gateway, config, setup, policy))
 
 
-async def _gateway(config: GatewayConfig, setup: SegwSetup, stop: asyncio.Event) -> None:
+async def _gateway(config: GatewayConfig, setup: SegwSetup, policy: Live[Policy], stop: asyncio.Event) -> None:
     with contextlib.closing(_tracer(setup, "gateway")) as tracer:
-        gateway = Gateway(config, setup, CLOCK, SystemRandom(), tracer)
+        gateway = Gateway(config, setup, CLOCK, SystemRandom(), tracer, policy)
         async with _metrics(config.listen), gateway.running():
             await stop.wait()
 
@@ -102,15 +105,18 @@ async def _device(config: DeviceConfig, setup: SegwSetup, stop: asyncio.Event) -
 
 def _start_agent(path: Path) -> int:
     config, setup = configuration.load_agent(path)
+    policy = configuration.live_policy(path, AgentConfig)
     setup_logging("segw-agent")
-    return run(partial(_agent, path, config, setup))
+    return run(partial(_agent, path, config, setup, policy))
 
 
-async def _agent(path: Path, config: AgentConfig, setup: SegwSetup, stop: asyncio.Event) -> None:
+async def _agent(
+    path: Path, config: AgentConfig, setup: SegwSetup, policy: Live[Policy], stop: asyncio.Event
+) -> None:
     socket = resolve(path, config.socket)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(contextlib.closing(_tracer(setup, "agent")))
-        parts = assemble(setup, config.policy, CLOCK, tracer, staple=True)
+        parts = assemble(setup, policy, CLOCK, tracer, staple=True)
         stack.push_async_callback(parts.aclose)
         control = ViciControl(resolve(path, config.vici)) if config.vici else None
         live = _live(path, config, parts, control)

@@ -3,15 +3,14 @@
 Whatever is not allowed is refused. The rules, and where each of them applies, stand in `segw_agent.rules`.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
+from segw_agent.peer_names import PeerNames, allowed, check_pattern, denied
 from voice_dpki.ikev2.events import SaName
-from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import Config, PositiveSeconds
 from voice_dpki.x509.profile import CertificateProfile
 
@@ -57,8 +56,8 @@ class Question:
 class CertificatePolicy(Config, frozen=True, kw_only=True):
     """`[policy]` of the bridge: whose certificates are admitted, by what the ledger and the certificate say.
 
-    A pattern is an exact name, `*.` and a domain for every name below it, or `*` for every name. Each key's
-    description and example are written into the example of the configuration.
+    A pattern is an exact name, `*.` and a domain for every DNS name below it, or `*` for every name
+    (`segw_agent.peer_names`). Each key's description and example are written into the example of the configuration.
     """
 
     organizations: Annotated[
@@ -73,16 +72,15 @@ class CertificatePolicy(Config, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for pattern in (*self.allow, *self.deny):
-            if "*" in pattern.removeprefix("*.") and pattern != "*":
-                raise ValueError(f"{pattern!r} is neither a name, nor *. and a domain, nor * alone")
+            check_pattern(pattern)
 
-    def denies(self, identity: str) -> bool:
-        """Tell whether an identity is on the deny list."""
-        return _matches(self.deny, identity)
+    def denies(self, names: PeerNames) -> bool:
+        """Tell whether any name of a peer is on the deny list."""
+        return denied(self.deny, names)
 
-    def allows(self, identity: str) -> bool:
-        """Tell whether an identity is on the allow list."""
-        return _matches(self.allow, identity)
+    def allows(self, names: PeerNames) -> bool:
+        """Tell whether all names that a peer shows, or could show, are on the allow list."""
+        return allowed(self.allow, names)
 
 
 class Policy(CertificatePolicy, frozen=True, kw_only=True):
@@ -132,14 +130,3 @@ def measured(text: str) -> bytes:
     if len(digest) != 32:
         raise ValueError(f"a measurement is a SHA-256 of 64 hexadecimal digits, not {text[:70]!r}")
     return digest
-
-
-def _matches(patterns: Iterable[str], identity: str) -> bool:
-    name = ascii_lower(identity)
-    return any(_covers(ascii_lower(pattern), name) for pattern in patterns)
-
-
-def _covers(pattern: str, name: str) -> bool:
-    if pattern.startswith("*."):
-        return name.endswith(pattern[1:])
-    return pattern in ("*", name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
+from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Policy, Question, Side
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ikev2.events import Untrusted
@@ -58,8 +59,8 @@ class Peer:
     """What is known of a peer wherever it is judged, at the Unix time `now_s`."""
 
     side: Side
-    identities: tuple[str, ...]
-    """The names that it goes by. In IKE that is one; for the bridge, each that a gateway could take it by."""
+    names: PeerNames
+    """Its names: those of its certificate, and in IKE the one that it shows."""
     found: Resolution | None
     """What the ledger proves of its certificate; None before the inquiry."""
     now_s: float
@@ -83,7 +84,7 @@ class Attaching(Peer):
         """Make one from a question, before the inquiry or after it."""
         return cls(
             side=question.side,
-            identities=(question.identity,),
+            names=PeerNames.of(question.certificate, question.identity),
             found=found,
             now_s=now_s,
             question=question,
@@ -126,6 +127,11 @@ def check_step(step: Step, policy: Policy, peer: Attaching) -> None:
 def check_live(policy: Policy, peer: Attached) -> None:
     """Check a peer whose SA lives; raises PeerRefusedError."""
     _run(((rule, rule.live) for rule in RULES), policy, peer)
+
+
+def check_names(policy: Policy, peer: Attached) -> None:
+    """Check a peer whose SA lives by the rules that need no ledger; raises PeerRefusedError."""
+    _run(((rule, rule.live) for rule in RULES if rule.step is Step.IDENTITY), policy, peer)
 
 
 def check_vouched(policy: CertificatePolicy, peer: Peer) -> None:
@@ -205,13 +211,13 @@ def _check_organization(policy: CertificatePolicy, peer: Peer) -> None:
 
 
 def _check_not_denied(policy: CertificatePolicy, peer: Peer) -> None:
-    if any(map(policy.denies, peer.identities)):
-        raise _Broken("identity-denied", "the identity is on the deny list")
+    if policy.denies(peer.names):
+        raise _Broken("identity-denied", "a name of the peer is on the deny list")
 
 
 def _check_allowed(policy: CertificatePolicy, peer: Peer) -> None:
-    if not peer.identities or not all(map(policy.allows, peer.identities)):
-        raise _Broken("identity-not-allowed", "the identity is not on the allow list")
+    if not policy.allows(peer.names):
+        raise _Broken("identity-not-allowed", "a name of the peer is not on the allow list")
 
 
 def _check_integrity(policy: Policy, peer: Attaching) -> None:

@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 from sipmessage import Request
 
+from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy
 from voice_dpki.codec.telephone import host_in_uri
 from voice_dpki.errors import MalformedError
@@ -183,9 +184,9 @@ def test_look_alikes_of_a_host_are_other_hosts() -> None:
     assert host_in_uri("sip:bob@K.example:5060") == "k.example"
     assert host_in_uri("sip:bob@\u212a.example") != "k.example"
     policy = CertificatePolicy(organizations=frozenset(), allow=("*.K.example",))
-    assert policy.allows("gw.k.example")
+    assert policy.allows(PeerNames("gw.k.example"))
     ours = SimpleNamespace(dns_names=("K.example", "\u212a2.example"), der=b"")
     assert check_identity(fqdn("k.EXAMPLE"), cast(CertificateProfile, ours)) == "k.example"
     with pytest.raises(IkeError):
         check_identity(fqdn("k2.example"), cast(CertificateProfile, ours))
-    assert not policy.allows("gw.\u212a.example")
+    assert not policy.allows(PeerNames("gw.\u212a.example"))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from segw_agent.bridge.serial import prefix_of, serial_of
+from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, Side
 from segw_agent.rules import Peer, PeerRefusedError, Step, check_vouched
 from voice_dpki.effects import Clock
@@ -14,8 +15,7 @@ from voice_dpki.ledger.answers import InquiryCode, InquiryError, PrefixResolutio
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient
-from voice_dpki.x509.profile import ProfileError, read_profile
-from voice_dpki.x509.recorded import CertificateRefused, Distrust
+from voice_dpki.x509.recorded import CertificateRefused, Distrust, profile_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ class Vouching:
 
 
 def _peer(found: Resolution, now_s: float) -> Peer:
-    """Return the peer as the rules take it. Gear that knows a CA may take it by any DNS name of the certificate."""
+    """Return the peer as the rules take it. Gear that knows a CA may take it by any name of the certificate."""
     try:
-        names = () if found.certificate is None else read_profile(found.certificate).dns_names
-    except ProfileError:
-        names = ()  # the certificate is refused for it, before its names matter
-    return Peer(side=Side.GATEWAY, identities=names, found=found, now_s=now_s)
+        names = PeerNames() if found.certificate is None else PeerNames.of(profile_of(found.certificate))
+    except CertificateRefused:
+        names = PeerNames()  # the certificate is refused for it, before its names matter
+    return Peer(side=Side.GATEWAY, names=names, found=found, now_s=now_s)
 
 
 def _meant(prefix: PrefixResolution, serial: int) -> list[CertDigest]:

@@ -16,11 +16,13 @@ from segw_agent.attachment import ladder, report
 from segw_agent.attachment.events import KINDS, IkeEvent
 from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.scenarios import SCENARIOS, Scenario
+from segw_agent.attachment.site import GATEWAY_NAME, OPERATOR, VENDOR
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.output import MARK
 from voice_dpki.stage.events import Event, NoteEvent, ReadyEvent, ResultEvent, parse_line
 from voice_dpki.stage.ladder import render_text
 from voice_dpki.stage.processes import ProcessError
+from voice_dpki.x509.keys import generate_es256
 
 
 def played(testbed: Testbed, scenario: Scenario) -> list[Event]:
@@ -49,6 +51,28 @@ def test_device_is_told_to_stop_while_it_attaches(testbed: Testbed) -> None:
     assert running.status == 1
     (result,) = (event for event in running.trace.events if isinstance(event, ResultEvent))
     assert result.data["code"] == "stopped"
+
+
+def test_a_changed_list_ends_a_live_sa_while_no_node_answers(testbed: Testbed) -> None:
+    """SIGHUP has the gateway read its lists again. The device came in under another name than the one denied."""
+    gateway = testbed.site.credential("segw", GATEWAY_NAME, OPERATOR)
+    names = ["enb8.vendor.example", "enb7.vendor.example"]
+    device = testbed.site.certify("enb-hup", generate_es256(), VENDOR, names[0], dns_names=names)
+    testbed.record(gateway, device)
+    testbed.start_gateway(gateway, policy={"organizations": [VENDOR], "allow": ["*"], "deny": ["x.example"]})
+    running = testbed.start_device(device, stay=True)
+    running.wait_for(lambda event: isinstance(event, ResultEvent), "attach", 60)
+    config = testbed.folder / "gateway.toml"
+    config.write_text(config.read_text().replace("x.example", "ENB7.vendor.example"))
+    testbed.freeze("ledger-a")
+    try:
+        testbed.running["gateway"].send(signal.SIGHUP)
+        running.wait_end(60)
+    finally:
+        testbed.thaw("ledger-a")
+    notes = [event.text for event in testbed.end(["gateway"]) if isinstance(event, NoteEvent)]
+    assert "live SA ended: a name of the peer is on the deny list" in notes
+    testbed.end(["device"])
 
 
 def test_recording_ends_with_the_node_that_died(tmp_path: Path) -> None:

@@ -7,19 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import msgspec
 import pytest
 
 from segw_agent import live as live_module
 from segw_agent import live_log
+from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import UNCHECKED
-from segw_agent.policy import Question, Side
+from segw_agent.policy import Policy, Question, Side
 from segw_agent.rules import Peer, PeerRefusedError
+from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from tests.disks import fill
+from tests.ikev2.conftest import certificate_for
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName, Untrusted
@@ -29,7 +32,10 @@ from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.metrics import HEALTH_ROUTE
+from voice_dpki.shell.reload import Live
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient
+from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.profile import read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList
 
 ONE = CertDigest(b"\1" * 32)
@@ -351,8 +357,7 @@ async def test_what_is_held_when_an_sa_is_added_may_be_newer_than_its_judgement(
 
     sas = with_many(tmp_path, Inquiries())
     monkeypatch.setattr(live_module, "check_live", check)
-    claims: dict[str, Any] = {"dns_names": (), "uris": (), "tn_auth_list": None}
-    certificate: Any = SimpleNamespace(digest=ONE, organization="Vendor V", not_after_s=2**31, **claims)
+    certificate = replace(read_profile(certificate_for(generate_es256(), "enb1")), digest=ONE)
     question = Question(Side.GATEWAY, live(1).name, "enb1", certificate, None)
     monkeypatch.setattr(sas._watch, "held", lambda digest: SimpleNamespace())
     sas.add(question)
@@ -361,3 +366,25 @@ async def test_what_is_held_when_an_sa_is_added_may_be_newer_than_its_judgement(
     monkeypatch.setattr(sas._watch, "held", lambda digest: None)
     sas.add(question)
     assert sas._unsure == {ONE}
+
+
+async def test_a_change_of_the_lists_ends_sas_though_no_node_answers(tmp_path: Path) -> None:
+    """Also those that a restarted agent finds in its file."""
+    named = [replace(live(number), digest=CertDigest(bytes([number]) * 32)) for number in (1, 2, 3)]
+    named[2] = replace(named[2], identity="CN=x,O=V", dns_names=("enb9.vendor.example",), subject="CN=x,O=V")
+    named[1] = replace(named[1], identity="enb2.vendor.example")
+    named[0] = replace(named[0], identity="enb1.vendor.example")
+    sas = live_sas(tmp_path, *named)
+    first = Policy(organizations=frozenset({"Vendor V"}), allow=("*.vendor.example", "O=V, CN=x"))
+    policy = Live(first)
+    sas._judge = Judge(None, policy, SystemClock(), IkeTracer(None, "agent"))  # type: ignore[arg-type]
+    sas._hold_to_lists()
+    assert sas._ending == {}
+    policy.value = msgspec.structs.replace(first, deny=("enb9.vendor.example",))
+    sas._hold_to_lists()
+    assert {name: why.code for name, why in sas._ending.items()} == {named[2].name: "identity-denied"}
+    policy.value = msgspec.structs.replace(first, allow=("enb2.vendor.example", "*.w.example"))
+    sas._hold_to_lists()
+    assert {sas._ending[each.name].code for each in (named[0], named[2])} == {"identity-not-allowed"}
+    assert named[1].name not in sas._ending
+    assert sas._unsure >= {each.digest for each in named}

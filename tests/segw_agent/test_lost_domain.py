@@ -32,6 +32,12 @@ LOST = "the organisation that recorded the certificate does not hold the domain 
 class VotingTestbed(Testbed):
     """One in which a vote takes effect in the next block."""
 
+    def _node(self, node: str) -> dict[str, object]:
+        sections = super()._node(node)
+        if node == "engine":
+            sections["engine"] = {"validator_keys": ["validator.pem"], "heartbeat_s": 0.1}
+        return sections
+
     def prepare(self) -> None:
         form = json.loads(self.site.genesis.read_bytes())
         form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}

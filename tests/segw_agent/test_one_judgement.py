@@ -21,7 +21,7 @@ from voice_dpki.ikev2.events import CertificateToJudge, Failed, Untrusted
 from voice_dpki.ikev2.identity import fqdn
 from voice_dpki.ikev2.responder import Responder
 
-from .test_rules import BROKEN, MEMBER, NAMES, SA, SIGNER, UNFIT, At, Case, certificate, judge_of
+from .test_rules import BROKEN, NAMES, SA, SIGNER, UNFIT, At, Case, certificate, judge_of, policy
 
 Refused = tuple[str, str]
 """The code and the sentence of a refusal, without the step, which each side numbers as the flow does."""
@@ -104,7 +104,7 @@ def test_all_four_refuse_with_the_same_code_and_sentence(code: str) -> None:
 def test_a_vendor_that_has_lost_one_of_two_domains() -> None:
     """Of the names that its certificates bear, one is another member's now."""
     both = certificate(*NAMES, "enb1.elsewhere.example")
-    case = Case(profile=both, member=replace(MEMBER, domains=("vendor.example",)))
+    case = Case(profile=both, policy=policy(allow=("*",)))
     lost = "the organisation that recorded the certificate does not hold the domain of each of its names"
     assert at_the_agent(case) == ("domain", lost)
     assert at_the_bridge(case) == at_the_python_gateway(case) == at_the_python_device(case) == ("domain", lost)

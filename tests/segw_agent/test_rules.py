@@ -26,6 +26,7 @@ from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.standing import status_of
 from voice_dpki.names import CertDigest, Height, Tn
+from voice_dpki.shell.reload import Live
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import CertificateProfile, build_certificate, digest_of, read_profile
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -118,7 +119,7 @@ class At(SimpleNamespace):
 
 def judge_of(case: Case) -> Judge:
     outside: Any = At(case=case)
-    return Judge(outside, case.policy, outside, IkeTracer(None, "gateway"))
+    return Judge(outside, Live(case.policy), outside, IkeTracer(None, "gateway"))
 
 
 def admit(case: Case) -> str | None:
@@ -304,13 +305,25 @@ def test_all_that_a_certificate_claims_must_be_its_organisations(
     assert PLACES[place](replace(case, member=holder)) is None
 
 
-def test_the_bridge_vouches_for_certificates_whose_every_name_is_admitted() -> None:
-    """Gear that knows a CA takes the peer by any of them."""
+SUBJECT = "CN=enb1,O=Vendor V"
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("shown", [*TWO_NAMES.dns_names, SUBJECT])
+def test_whichever_of_its_names_a_peer_shows(shown: str, place: str) -> None:
+    """One that is denied by one name does not come in under another."""
     holder = replace(MEMBER, domains=("vendor.example", "elsewhere.example"))
-    case = Case(profile=TWO_NAMES, member=holder)
-    assert vouch(case) == "identity-not-allowed"
-    assert vouch(replace(case, policy=policy(allow=("*",), deny=("enb1.elsewhere.example",)))) == "identity-denied"
-    assert vouch(replace(case, policy=policy(allow=("*",)))) is None
+    peer = Case(profile=TWO_NAMES, member=holder, identity=shown)
+    loose = policy(allow=("*",), integrity=IntegrityPolicy.IGNORE)
+    assert PLACES[place](replace(peer, policy=loose)) is None
+    for denied in ("enb1.vendor.example", "*.elsewhere.example", "enb1", "O=Vendor V, CN=enb1"):
+        listed = policy(allow=("*",), deny=(denied,), integrity=IntegrityPolicy.IGNORE)
+        assert PLACES[place](replace(peer, policy=listed)) == "identity-denied"
+    partly = policy(integrity=IntegrityPolicy.IGNORE)
+    assert PLACES[place](replace(peer, policy=partly)) == "identity-not-allowed"
+
+
+def test_the_bridge_vouches_for_no_certificate_without_names() -> None:
     nameless = certificate()
     assert vouch(Case(profile=nameless, policy=policy(allow=("*",)))) == "identity-not-allowed"
 
