@@ -107,11 +107,11 @@ def load_config(path: Path, kind: type[T]) -> T:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LocalError(f"{path}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise LocalError(f"{path}: {_explained(error)}") from None
+        raise LocalError(f"{path}: {explained(error)}") from None
 
 
-def _explained(error: msgspec.ValidationError) -> str:
-    """Put the key first, as in the file; msgspec writes "... - at `$.key`"."""
+def explained(error: msgspec.ValidationError) -> str:
+    """Return what a validation error says with the key first, as in the file; msgspec writes "... - at `$.key`"."""
     what, _, where = str(error).partition(" - at `$")
     key = where.strip("`.")
     return f"{key}: {what}" if key else what

@@ -11,6 +11,18 @@ DEFAULT_PPT = "shaken"
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where a call comes from, for the operator's rules; each member is "" where it is not known."""
+
+    peer: str = ""
+    """The client of the service, by the name that its token has in the server's configuration."""
+    trunk: str = ""
+    """The trunk or route by which the call reached the client, as the client names it."""
+    user: str = ""
+    """The user that the client has authenticated, as the client names it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What the signalling says about the call, in canonical form; Identity header fields are as received."""
 
@@ -44,3 +56,4 @@ class SigningRequest:
     ppt: str = DEFAULT_PPT
     own: Mapping[str, object] = field(default_factory=dict)
     """Members that the kind alone has, as its readers gave them (`Kind.members`), but for attest and origid."""
+    source: Source = Source()

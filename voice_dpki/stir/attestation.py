@@ -1,0 +1,134 @@
+"""Rules for the attestation of a call: A, B, C or no signature, by who asks and who calls (RFC 8588 §4). No I/O.
+
+The first rule that matches decides. A call that no rule matches gets no signature: what the operator has said
+nothing about, nobody shall be told.
+
+A (full) says that the operator has authenticated the caller, who has a right to the number; B (partial) that it has
+authenticated the caller only; C (gateway) that the call came in from elsewhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.pattern import Patterns, all_covered, any_covers
+from voice_dpki.stir.sign import SigningRefused
+from voice_dpki.stir.tn import canonical_tn
+
+WEAKEST_FIRST: Final = "CBA"
+"""The attestations in their order (RFC 8588 §4)."""
+
+
+class Outcome(StrEnum):
+    """What a rule says of the attestation."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+    REFUSE = "refuse"
+    """The call gets no signature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestationRule:
+    """One rule; it matches a call if all its conditions do, and a condition that is not set matches every call."""
+
+    name: str
+    attest: Outcome | None = None
+    """The attestation, whatever the proxy asked for; None where `at_most` decides."""
+    at_most: str = ""
+    """The highest attestation: the proxy's own counts, unless it is higher."""
+    peers: frozenset[str] = frozenset()
+    """Names of the tokens by which proxies ask."""
+    trunks: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    """Users, of which the proxy says that it has authenticated one."""
+    authenticated: bool | None = None
+    """Whether the proxy says that it has authenticated a user."""
+    owns_number: bool | None = None
+    """Whether the authenticated user is the calling number itself."""
+    asked: frozenset[str] = frozenset()
+    """Attestations that the proxy asks for."""
+    orig: Patterns = ()
+    dest: Patterns = ()
+    """Each called party must be among them."""
+
+    def __post_init__(self) -> None:
+        if (self.attest is None) == (not self.at_most):
+            raise MalformedError("a rule has either attest or at_most")
+
+    def mismatch(self, call: SigningRequest) -> str:
+        """Return the first condition that does not match a call, by its name; "" if all do."""
+        source = call.source
+        wanted_and_given = (
+            ("peers", self.peers, source.peer),
+            ("trunks", self.trunks, source.trunk),
+            ("users", self.users, source.user),
+            ("asked", self.asked, call.attest),
+        )
+        for name, wanted, given in wanted_and_given:
+            if wanted and given not in wanted:
+                return name
+        if self.authenticated not in (None, bool(source.user)):
+            return "authenticated"
+        if self.owns_number not in (None, _is_number(source.user, call.orig)):
+            return "owns_number"
+        if self.orig and not any_covers(self.orig, call.orig):
+            return "orig"
+        return "dest" if self.dest and not all_covered(self.dest, call.dest) else ""
+
+    def outcome(self, asked: str) -> Outcome:
+        """Return what the rule says of a call for which the proxy asks for `asked`."""
+        if self.attest is not None:
+            return self.attest
+        return Outcome(min(asked, self.at_most, key=WEAKEST_FIRST.index))
+
+
+AttestationRules = Sequence[AttestationRule]
+Considered = tuple[AttestationRule, str]
+"""A rule, and its first condition that does not match the call; "" if it decides."""
+
+
+def considered(rules: AttestationRules, call: SigningRequest) -> Iterator[Considered]:
+    """Give the rules in their order up to the one that decides, each with what does not match."""
+    for rule in rules:
+        found = rule.mismatch(call)
+        yield rule, found
+        if not found:
+            return
+
+
+def attested(rules: AttestationRules, call: SigningRequest) -> tuple[SigningRequest, str]:
+    """Return a call with the attestation that the rules give it, and the name of the rule that decided.
+
+    A kind that attests nothing is signed as it is, unless its rule refuses. Raises SigningRefused with the code
+    "no-rule" or "rule"; the latter names the rule.
+    """
+    for rule, found in considered(rules, call):
+        if found:
+            continue
+        if rule.attest is Outcome.REFUSE:
+            raise RuleRefused(rule.name)
+        return (replace(call, attest=rule.outcome(call.attest)) if call.attest else call), rule.name
+    raise SigningRefused("no-rule", "no rule of this server's operator covers it")
+
+
+class RuleRefused(SigningRefused):
+    """A rule says that a call gets no signature."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__("rule", f"the rule {rule} of this server's operator refuses it")
+        self.rule = rule
+
+
+def _is_number(user: str, number: Tn) -> bool:
+    """Tell whether a user's name is the number, alone or as the user of a SIP URI."""
+    name = user.removeprefix("sip:").removeprefix("sips:").removeprefix("tel:").partition("@")[0]
+    try:
+        return canonical_tn(name) == number
+    except MalformedError:
+        return False
