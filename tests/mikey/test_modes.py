@@ -238,6 +238,16 @@ def test_an_answer_is_refused(call: Any, signers: Any, change: Callable[..., Any
     assert caught.value.failure is failure
 
 
+@pytest.mark.parametrize("prf", Prf)
+def test_an_answer_with_another_prf_is_refused(new_call: Any, signers: Any, prf: Prf) -> None:
+    call = new_call(prf=prf)
+    offer = call.offer()
+    octets = resign(call.accept(offer.message).message, signers[1], head(prf=1 - prf))
+    with pytest.raises(MikeyError, match="the PRF") as caught:
+        call.read_answer(offer, octets)
+    assert caught.value.failure is Failure.PRF
+
+
 def test_an_answer_with_a_public_value_of_1(call: Any, signers: Any) -> None:
     offer = call.offer()
     values = DhValue(0, (1).to_bytes(192, "big")), offer.sent.one(DhValue)
@@ -443,6 +453,10 @@ class TestClocks:
     def test_timestamps_rise_while_the_clock_stands_still_or_goes_back_a_little(self, call: Any) -> None:
         sent = [call.offer(NOW_S - back_s).sent.one(Timestamp).value for back_s in (0, 0, 0.2, 0.9)]
         assert sent == sorted(set(sent))
+
+    def test_a_clock_that_goes_back_by_more_than_a_second_is_followed(self, call: Any) -> None:
+        sent = [call.offer(NOW_S - back_s).sent.one(Timestamp) for back_s in (0, 1.5)]
+        assert sent == [timestamp_at(ntp_time(NOW_S)), timestamp_at(ntp_time(NOW_S - 1.5))]
 
     @pytest.mark.parametrize("step_s", [600, 3600])
     def test_a_responder_whose_clock_was_set_to_and_fro_remembers(self, call: Any, step_s: float) -> None:

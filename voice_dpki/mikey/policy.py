@@ -12,7 +12,6 @@ _DEFAULTS: dict[int, int] = {
     SrtpParameter.ENCRYPTION_KEY_LENGTH: 16,
     SrtpParameter.AUTHENTICATION_ALGORITHM: 1,
     SrtpParameter.AUTHENTICATION_KEY_LENGTH: 20,
-    SrtpParameter.SALT_LENGTH: 14,
     SrtpParameter.PRF: 0,
     SrtpParameter.KEY_DERIVATION_RATE: 0,
     SrtpParameter.SRTP_ENCRYPTION: 1,
@@ -22,7 +21,7 @@ _DEFAULTS: dict[int, int] = {
     SrtpParameter.TAG_LENGTH: 10,
     SrtpParameter.PREFIX_LENGTH: 0,
 }
-"""SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2)."""
+"""SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2); that of the salt is the transform's."""
 
 
 class SrtpProfile(StrEnum):

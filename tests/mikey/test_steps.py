@@ -1,0 +1,61 @@
+"""Steps by themselves: how often each payload may stand in a message."""
+
+from itertools import product
+
+import pytest
+
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.message import Header, Message
+from voice_dpki.mikey.payloads import (
+    Certificate,
+    DhValue,
+    Error,
+    GeneralExtension,
+    Identity,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+)
+from voice_dpki.mikey.registry import DataType
+from voice_dpki.mikey.steps import I_MESSAGE, R_MESSAGE, Counts, check_payloads
+
+ONE: dict[type[Payload], Payload] = {
+    Timestamp: Timestamp(0, bytes(8)),
+    Rand: Rand(bytes(16)),
+    Identity: Identity(1, b"sip:a@a.example"),
+    Certificate: Certificate(2, b"certificate"),
+    SecurityPolicy: SecurityPolicy(0, 0, ()),
+    DhValue: DhValue(0, bytes(192)),
+    GeneralExtension: GeneralExtension(1, b"mikey"),
+    Signature: Signature(1, bytes(256)),
+    Error: Error(0),
+}
+
+# RFC 3830 §3.3: HDR, T, RAND, [IDi|CERTi], [IDr], {SP}, DHi, SIGNi and HDR, T, [IDr|CERTr], IDi, DHr, DHi, SIGNr;
+# this project demands the optional ones, and an offer's list of protocols (RFC 4567 §4.1.4).
+OFFER = {Timestamp: (1, 1), Rand: (1, 1), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (1, 1)}
+OFFER |= {DhValue: (1, 1), GeneralExtension: (1, 8), Signature: (1, 1), Error: (0, 0)}
+ANSWER = {Timestamp: (1, 1), Rand: (0, 0), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (0, 0)}
+ANSWER |= {DhValue: (2, 2), GeneralExtension: (0, 8), Signature: (1, 1), Error: (0, 0)}
+
+
+def check(counts: Counts, allowed: dict[type[Payload], tuple[int, int]], kind: type[Payload], number: int) -> None:
+    """Check a message that has `number` payloads of `kind`, and of the others as few as it may."""
+    numbers = {each: least for each, (least, _) in allowed.items()} | {kind: number}
+    payloads = tuple(ONE[each] for each, several in numbers.items() for _ in range(several))
+    header = Header(DataType.DH_INIT, 1, 0, (), respond=True)
+    check_payloads(Message(header, payloads, b""), counts)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [*product(("offer", "answer"), ONE)])
+def test_each_payload_stands_as_often_as_its_mode_allows(mode: str, kind: type[Payload]) -> None:
+    counts, allowed = {"offer": (I_MESSAGE, OFFER), "answer": (R_MESSAGE, ANSWER)}[mode]
+    least, most = allowed[kind]
+    check(counts, allowed, kind, least)
+    check(counts, allowed, kind, most)
+    for number in {least - 1, most + 1} - {-1}:
+        with pytest.raises(MikeyError) as caught:
+            check(counts, allowed, kind, number)
+        assert caught.value.failure is Failure.PAYLOAD
