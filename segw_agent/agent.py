@@ -104,10 +104,11 @@ class Agent:
             fields |= {"code": refusal.code, "step": refusal.step, "reason": refusal.sentence}
             self._refusals.add(**fields)
             return AgentAnswer(yes=False, code=refusal.code, sentence=f"step {refusal.step}: {refusal.sentence}")
-        log.info("trusted", extra={"fields": {"identity": question.identity, **fields}})
+        # The daemon verifies AUTH only now, so all that is known is that the ledger vouches for the certificate.
+        log.info("vouched for", extra={"fields": {"identity": question.identity, **fields}})
         if self._live is not None:
             self._live.add(question)
-        return AgentAnswer(yes=True, code="trusted", sentence="the certificate is valid on the ledger")
+        return AgentAnswer(yes=True, code="vouched-for", sentence="the certificate is valid on the ledger")
 
     async def _judged(self, request: Request) -> Question:
         """Judge a certificate and return the question about it; raises PeerRefusedError."""

@@ -91,6 +91,12 @@ class LiveSas:
         if held is None or not self._checked(sa.digest, held):
             self._unsure.add(sa.digest)
 
+    def established(self, name: SaName) -> None:
+        """Note that the daemon has verified AUTH, by the certificate that it was told is vouched for."""
+        sa = self._sas.get(name)
+        if sa is not None:
+            log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
+
     def remove(self, name: SaName) -> None:
         """Forget an SA that is gone."""
         sa = self._sas.pop(name, None)

@@ -16,7 +16,7 @@
     3 INTEGRITY_INFO  JUDGE: content of the notify, at most 4096 bytes; present if and only if the peer sent it
     4 LEDGER_ANSWER   JUDGE: content of the notify that the peer stapled, at most 32768 bytes
     5 CONNECTION      name of the daemon's connection, UTF-8, at most 64 bytes, for the log
-    16 CODE           stable, [a-z0-9-]: "trusted", "revoked", "organization" and so on
+    16 CODE           stable, [a-z0-9-]: "vouched-for", "revoked", "organization" and so on
     17 SENTENCE       UTF-8, at most 512 bytes, for the log
     18 INTEGRITY_INFO STATE, of a device: content for its notify, signed for these SPIs and this certificate
     19 LEDGER_ANSWER  STATE, of a gateway: content for its notify

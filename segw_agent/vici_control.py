@@ -30,6 +30,10 @@ class SaEvents(Protocol):
         """Take the number of an SA that charon has rekeyed, and its new SPIs and number."""
         ...
 
+    def established(self, name: SaName) -> None:
+        """Take the name of an SA whose peer has authenticated itself."""
+        ...
+
     def remove(self, name: SaName) -> None:
         """Take the name of an SA that is gone."""
         ...
@@ -139,8 +143,9 @@ def _report(message: Mapping[str, Any], loop: asyncio.AbstractEventLoop, heard: 
             (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
             log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
             loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
-        elif isinstance(sa, dict) and "up" not in message:
-            loop.call_soon_threadsafe(heard.remove, _named(sa)[0])
+        elif isinstance(sa, dict):
+            take = heard.established if "up" in message else heard.remove
+            loop.call_soon_threadsafe(take, _named(sa)[0])
 
 
 def _named(sa: dict[str, Any]) -> tuple[SaName, int]:

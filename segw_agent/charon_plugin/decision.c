@@ -143,7 +143,7 @@ void decide(ike_sa_t *ike_sa, notes_t *notes, certificate_t *certificate)
 	}
 	notes->trusted = answer.positive;
 	DBG1(DBG_CFG, "voice-dpki: '%Y' %s: %s: %s (%u us)",
-		 ike_sa->get_other_id(ike_sa), answer.positive ? "trusted" : "refused",
+		 ike_sa->get_other_id(ike_sa), answer.positive ? "vouched for" : "refused",
 		 answer.code, answer.sentence, (u_int)(now_us() - begin_us));
 }
 

@@ -117,6 +117,12 @@ METHOD(listener_t, authorize, bool,
 			 ike_sa->get_other_id(ike_sa));
 		*success = FALSE;
 	}
+	else if (final && notes && notes->authorised)
+	{
+		DBG1(DBG_CFG, "voice-dpki: '%Y' trusted: it authenticated itself by the "
+			 "certificate that the ledger answers for",
+			 ike_sa->get_other_id(ike_sa));
+	}
 	return TRUE;
 }
 

@@ -192,7 +192,7 @@ def test_other_group_is_wanted(new_wire: NewWire) -> None:
 
 
 def test_nothing_in_common(new_wire: NewWire) -> None:
-    wire = new_wire(device={"ike_suites": IKE_SUITES[:1]}, gateway={"ike_suites": IKE_SUITES[1:2]}).start()
+    wire = new_wire(device={"ike_suites": IKE_SUITES[:1]}, gateway={"ike_suites": IKE_SUITES[1:2]}).start().wait(2)
     assert wire.happened("device", Failed)[0].error.code == "peer-no-proposal-chosen"
     assert len(wire.gateway) == 0
 
@@ -221,7 +221,7 @@ def test_group_that_was_not_offered(new_wire: NewWire) -> None:
     p384 = tuple(suite for suite in IKE_SUITES if suite.group is Group.ECP_384)
     wire = new_wire(device={"ike_suites": IKE_SUITES[:1]}, gateway={"ike_suites": (p384[0], IKE_SUITES[1])})
     wire.path = lambda datagram: [_wanting(datagram, 20)] if datagram.is_response else [datagram]
-    assert wire.start().happened("device", Failed)[0].error.failure is Failure.KE_GROUP
+    assert wire.start().wait(2).happened("device", Failed)[0].error.failure is Failure.KE_GROUP
 
 
 def _wanting(datagram: Datagram, group: int) -> Datagram:
@@ -280,7 +280,7 @@ def test_endless_demands_end(wire: Wire) -> None:
         return [datagram]
 
     wire.path = demand
-    wire.start()
+    wire.start().wait(2)
     assert wire.happened("device", Failed)[0].error.failure is Failure.BUSY
 
 

@@ -301,7 +301,7 @@ def test_a_critical_payload_in_the_first_answer(wire: Wire, critical: bool) -> N
         if datagram.is_response and datagram.exchange == "IKE_SA_INIT"
         else datagram
     ]
-    wire.start()
+    wire.start().wait(2)
     failures = [each.error.failure for each in wire.happened("device", Failed)]
     assert failures == [Failure.CRITICAL_PAYLOAD if critical else Failure.SIGNATURE]
     assert bool(wire.happened("gateway", CertificateToJudge)) is not critical

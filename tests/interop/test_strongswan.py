@@ -47,8 +47,8 @@ def test_up_by_the_ledgers_word_alone(site: Site) -> None:
     recorded = site.recorded()
     with site.attached(recorded):
         assert device.ping(device.inner_address())
-    assert f"voice-dpki: '{GATEWAY}' trusted: trusted: " in device.log()
-    assert f"voice-dpki: '{recorded.name}' trusted: trusted: " in gateway.log()
+    assert f"voice-dpki: '{GATEWAY}' vouched for: vouched-for: " in device.log()
+    assert f"voice-dpki: '{recorded.name}' vouched for: vouched-for: " in gateway.log()
 
 
 def test_not_recorded(site: Site) -> None:

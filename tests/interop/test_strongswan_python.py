@@ -74,7 +74,7 @@ def test_python_device_at_a_strongswan_gateway(site: Site) -> None:
         attached = PythonDevice(site, device, more="[integrity]\npassed = true\n")
     assert attached.status == 0, attached.process.log()
     assert "10.9.0." in attached.process.log()
-    assert f"voice-dpki: '{device.name}' trusted: trusted: " in gateway.log()
+    assert f"voice-dpki: '{device.name}' vouched for: vouched-for: " in gateway.log()
     wait_until(lambda: not gateway.sas(), "the device's deletion")
 
 
@@ -158,7 +158,7 @@ def test_strongswan_device_at_a_python_gateway(site: Site) -> None:
         known = site.recorded()
         assert site.attach(known), device.log()[-3000:]
         assert device.inner_address().startswith("10.9.0.")
-        assert f"voice-dpki: '{GATEWAY}' trusted: trusted: " in device.log()
+        assert f"voice-dpki: '{GATEWAY}' vouched for: vouched-for: " in device.log()
         device.terminate()
         assert not site.attach(site.identity())
         assert "not-recorded" in gateway.log()

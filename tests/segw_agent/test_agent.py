@@ -118,12 +118,12 @@ def test_life_of_a_certificate(testbed: Testbed, agent: Agent) -> None:
     assert agent.judge(enb).code == "not-recorded"
     testbed.record(enb)
     answer = agent.judge(enb)
-    assert (answer.yes, answer.code) == (True, "trusted")
+    assert (answer.yes, answer.code) == (True, "vouched-for")
     assert agent.judge(enb, identification=subject_identity(enb.der)).yes
     testbed.change(enb, CertStatus.SUSPENDED, "certificateHold")
     agent.until(enb, "suspended")
     testbed.change(enb, CertStatus.VALID, "removeFromCRL")
-    agent.until(enb, "trusted")
+    agent.until(enb, "vouched-for")
     testbed.change(enb, CertStatus.REVOKED, "keyCompromise")
     answer = agent.until(enb, "revoked")
     assert not answer.yes

@@ -172,6 +172,9 @@ class Heard:
     def __init__(self) -> None:
         self.gone: list[SaName] = []
 
+    def established(self, name: SaName) -> None:
+        raise AssertionError
+
     def remove(self, name: SaName) -> None:
         self.gone.append(name)
 

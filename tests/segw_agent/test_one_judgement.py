@@ -13,9 +13,11 @@ from segw_agent.agent import Agent
 from segw_agent.bridge.vouching import NotVouchedError, Vouching
 from segw_agent.device import Device
 from segw_agent.gateway import Gateway
+from segw_agent.live import LiveSas
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Side
 from segw_agent.protocol import Operation, Request
 from segw_agent.refusals import Refusals
+from segw_agent.vici_control import _report
 from tests.ikev2.conftest import SETTINGS, CountingRandom, Wire, new_device, party
 from voice_dpki.ikev2.events import CertificateToJudge, Failed, Untrusted
 from voice_dpki.ikev2.identity import fqdn
@@ -121,6 +123,36 @@ def test_the_bridge_says_the_same_of_a_serial_that_nobody_recorded() -> None:
     with pytest.raises(NotVouchedError) as refused:
         asyncio.run(Vouching([outside], CertificatePolicy(**keys), outside).about_serial(1))
     assert (refused.value.code, refused.value.sentence) == at_the_agent(case)
+
+
+def test_trusted_is_said_only_once_the_daemon_has_verified_auth(caplog: pytest.LogCaptureFixture) -> None:
+    """Anybody can show a certificate that the ledger vouches for; only its holder's signature makes the peer one."""
+    caplog.set_level(logging.INFO)
+    case = Case()
+    outside: Any = At(case=case)
+    outside.clock = outside
+    judge = judge_of(case)
+    live = LiveSas(judge, outside, outside, outside)
+    request = Request(
+        operation=Operation.JUDGE,
+        side=Side.GATEWAY,
+        sa=SA,
+        certificate=case.profile.der,
+        identification=fqdn(case.identity),
+        integrity_info=case.content,
+    )
+    answer = asyncio.run(Agent(judge, live).answer(request))
+    assert (answer.yes, answer.code) == (True, "vouched-for")
+    assert [record.message for record in caplog.records] == ["vouched for"]
+    up = {
+        "up": b"yes",
+        "conn": {"initiator-spi": SA.spi_i.hex().encode(), "responder-spi": SA.spi_r.hex().encode()},
+    }
+    for heard in (up, up | {"conn": {**up["conn"], "responder-spi": b"07" * 8}}):  # type: ignore[dict-item]
+        heard["conn"] = {**heard["conn"], "uniqueid": b"1"}  # type: ignore[dict-item]
+        _report(heard, cast(Any, SimpleNamespace(call_soon_threadsafe=lambda call, *with_: call(*with_))), live)
+    assert [record.message for record in caplog.records] == ["vouched for", "trusted"]
+    assert len(live) == 1
 
 
 # --- before the ledger is asked -----------------------------------------------------------------------------------

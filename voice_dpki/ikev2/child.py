@@ -44,6 +44,13 @@ def new_spi(random: Random) -> bytes:
     return spi
 
 
+def _check_spi(spi: bytes) -> None:
+    """Check that a peer's ESP SPI is one: 4 bytes, and none of the reserved numbers; raises ChildError."""
+    if len(spi) != 4 or int.from_bytes(spi, "big") < FIRST_SPI:
+        sentence = f"the proposal for a child SA names no SPI of 4 bytes from {FIRST_SPI} on"
+        raise ChildError(NotifyType.NO_PROPOSAL_CHOSEN, sentence)
+
+
 def network_selector(network: IPv4Network) -> Selector:
     """Return the selector of a network's addresses, with all protocols and ports."""
     ends = network.network_address.packed, network.broadcast_address.packed
@@ -131,8 +138,9 @@ class Offer:
         """Read the Responder's answer; raises IkeError if it does not fit this offer."""
         suite, proposal = chosen(_one(payloads, SecurityAssociation), self.suites, Protocol.ESP)
         ts_i, ts_r = _one(payloads, TsInitiator).selectors, _one(payloads, TsResponder).selectors
-        if len(proposal.spi) != 4 or not ts_i or not ts_r:
-            raise ChildError(NotifyType.TS_UNACCEPTABLE, "the answer lacks an SPI or traffic selectors")
+        _check_spi(proposal.spi)
+        if not ts_i or not ts_r:
+            raise ChildError(NotifyType.TS_UNACCEPTABLE, "the answer lacks traffic selectors")
         keys = ChildKeys.derive(suite.cipher, sk_d, nonces)
         return Child(suite, self.spi, proposal.spi, keys, ts_i, ts_r, self._address(payloads))
 
@@ -175,7 +183,8 @@ def answer(
     allowed = EVERYTHING if address is None else network_selector(IPv4Network(address))
     ts_i = narrowed(_one(payloads, TsInitiator).selectors, allowed)
     ts_r = narrowed(_one(payloads, TsResponder).selectors, network_selector(inner))
-    if not ts_i or not ts_r or len(proposal.spi) != 4:
+    _check_spi(proposal.spi)
+    if not ts_i or not ts_r:
         raise ChildError(NotifyType.TS_UNACCEPTABLE, "the traffic selectors have nothing in common with ours")
     keys = ChildKeys.derive(suite.cipher, sk_d, nonces)
     child = Child(suite, proposal.spi, spi, keys, ts_i, ts_r, address)

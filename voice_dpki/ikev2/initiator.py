@@ -12,7 +12,7 @@ from voice_dpki.ikev2 import auth, child
 from voice_dpki.ikev2.crypto import NONCE_BYTES, IkeKeys, KeyPair
 from voice_dpki.ikev2.events import Established, Failed, Judged, Path, SaName, Trusted, Untrusted
 from voice_dpki.ikev2.failures import Failure, IkeError
-from voice_dpki.ikev2.message import NO_SPI, SPI_BYTES, Header, Message
+from voice_dpki.ikev2.message import NO_SPI, Header, Message
 from voice_dpki.ikev2.nat import behind_nat, nat_notifies
 from voice_dpki.ikev2.payloads import (
     Certificate,
@@ -28,6 +28,7 @@ from voice_dpki.ikev2.payloads import (
 from voice_dpki.ikev2.proposals import chosen, offer
 from voice_dpki.ikev2.reading import check_critical, check_not_refused, only, peer_error, refused_by_peer
 from voice_dpki.ikev2.registry import MAJOR_VERSION, CertEncoding, ExchangeType, Group, NotifyType, Protocol
+from voice_dpki.ikev2.rekey import new_ike_spi
 from voice_dpki.ikev2.sa import Party, Settings
 from voice_dpki.ikev2.standing import StandingSa
 from voice_dpki.ikev2.states import Move, State
@@ -57,7 +58,7 @@ class Initiator(StandingSa):
         want_address: bool = True,
     ) -> None:
         """Use `path`, and from IKE_AUTH on `marked_path` (port 4500) if there is a NAT on the way."""
-        name = SaName(random.token(SPI_BYTES), NO_SPI)
+        name = SaName(new_ike_spi(random), NO_SPI)
         super().__init__(party, settings, random, name, path, is_initiator=True)
         self._marked_path = marked_path
         self._state_integrity = state_integrity
@@ -67,6 +68,8 @@ class Initiator(StandingSa):
         self._peer_nonce = b""
         self._cookie: tuple[Notify, ...] = ()
         self._attempts = 0
+        self._refused: IkeError | None = None
+        self._refused_until_s: float | None = None
         self._sent = b""
         self._answered = b""
         self._child = child.Offer(child.new_spi(random), settings.esp_suites, want_address)
@@ -87,7 +90,20 @@ class Initiator(StandingSa):
             try:
                 self._init_answered(message, path, now_s)
             except IkeError as error:
-                self._fail(error)
+                self._doubt(error, now_s)
+
+    def timer_s(self) -> float | None:
+        """Return when to call `handle_timer` next."""
+        due = [at for at in (super().timer_s(), self._refused_until_s) if at is not None]
+        return min(due, default=None)
+
+    def handle_timer(self, now_s: float) -> None:
+        """Do what is due; give up an attempt that was refused in clear, and not answered better since."""
+        if self._refused_until_s is not None and now_s >= self._refused_until_s:
+            self._refused_until_s = None
+            if self.state is State.INIT and self._refused is not None:
+                self._fail(self._refused)
+        super().handle_timer(now_s)
 
     def judge(self, verdict: Judged, now_s: float) -> None:
         """Continue with the verdict on the Responder's certificate."""
@@ -141,6 +157,16 @@ class Initiator(StandingSa):
             and path.remote == self.path.remote
         )
 
+    def _doubt(self, error: IkeError, now_s: float) -> None:
+        """Wait whether a better answer comes than this one, which anybody may have sent (RFC 7296 §2.21.1).
+
+        The request is sent again meanwhile. The attempt ends after twice the first pause, with the last error.
+        """
+        self.dropped += 1
+        self._refused = error
+        if self._refused_until_s is None:
+            self._refused_until_s = now_s + 2 * self.settings.retransmission.pause_s(1)
+
     def _init_answered(self, message: Message, path: Path, now_s: float) -> None:
         check_critical(message.payloads)
         cookie, group = message.notify(NotifyType.COOKIE), message.notify(NotifyType.INVALID_KE_PAYLOAD)
@@ -156,6 +182,7 @@ class Initiator(StandingSa):
         check_not_refused(message.payloads)
         self._key(message, path)
         self._requests.answered()
+        self._refused_until_s = None
         self._move(Move.KEYED)
         self._send_auth(now_s)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from voice_dpki.effects import Random
-from voice_dpki.ikev2.child import ChildError, narrowed, new_spi
+from voice_dpki.ikev2.child import FIRST_SPI, ChildError, narrowed, new_spi
 from voice_dpki.ikev2.crypto import NONCE_BYTES, ChildKeys, IkeKeys, KeyPair
 from voice_dpki.ikev2.events import Child, SaName
 from voice_dpki.ikev2.failures import Failure, IkeError
@@ -273,6 +273,6 @@ def _within(offered: Sequence[Selector], allowed: Sequence[Selector]) -> tuple[S
 
 
 def _esp_spi(proposal: Proposal) -> bytes:
-    if len(proposal.spi) != 4:
-        raise IkeError(Failure.PAYLOADS, "the proposal to rekey a child SA names no SPI of 4 bytes")
+    if len(proposal.spi) != 4 or int.from_bytes(proposal.spi, "big") < FIRST_SPI:
+        raise IkeError(Failure.PAYLOADS, f"the proposal to rekey a child SA names no SPI from {FIRST_SPI} on")
     return proposal.spi

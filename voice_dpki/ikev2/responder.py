@@ -9,7 +9,7 @@ addresses. `ResponderSa` is one SA.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from ipaddress import IPv4Network
@@ -132,7 +132,8 @@ class ResponderSa(StandingSa):
         if self.state is not State.AUTH:
             super()._handle_request(message, payloads, now_s)
         elif message.header.exchange != ExchangeType.IKE_AUTH:
-            self._refuse(IkeError(Failure.PAYLOADS, "the first encrypted exchange is not IKE_AUTH"))
+            self._answer(message.header.exchange, (Notify(NotifyType.INVALID_SYNTAX),))
+            self._fail(IkeError(Failure.PAYLOADS, "the first encrypted exchange is not IKE_AUTH"))
         else:
             try:
                 claim = self._claim(payloads, IdInitiator, self.init.message.octets, self._nonce)
@@ -269,6 +270,9 @@ class Responder:
             self.dropped += 1
             return
         header = message.header
+        if header.spi_i == NO_SPI:  # which names no IKE SA (RFC 7296 §3.1)
+            self.dropped += 1
+            return
         if header.exchange == ExchangeType.IKE_SA_INIT and not header.is_response and header.message_id == 0:
             self._receive_init(message, path, now_s)
             return
@@ -339,7 +343,7 @@ class Responder:
             return
         known = self._inits.get(_init_key(message, path))
         if known is not None and known.init.message.octets == message.octets:
-            self._datagrams.append(known.init_answer)
+            self._datagrams.append(replace(known.init_answer, path=path, repeated=True))
             return
         full = self.half_open >= self.limits.half_open or len(self._sas) >= self.limits.total
         other_version = header.major != MAJOR_VERSION

@@ -6,7 +6,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from voice_dpki.effects import Random, Signer
@@ -122,6 +122,7 @@ class IkeSa(ABC):
         self._queue: list[tuple[ExchangeType, tuple[Payload, ...], Then | None]] = []
         self._then: Then | None = None
         self._head = b""
+        self._before: tuple[Payload, ...] = ()
         self._heard_s = 0.0
         self._judging_until_s: float | None = None
         self._certificate: CertificateProfile | None = None
@@ -158,7 +159,7 @@ class IkeSa(ABC):
         if repeat is None:
             self._fail(IkeError(Failure.TIMEOUT, "the peer does not answer"))
             return
-        self._datagrams += [_as_repeated(datagram) for datagram in repeat]
+        self._datagrams += [_as_repeated(datagram, datagram.path) for datagram in repeat]
         if self._judging_until_s is not None and now_s >= self._judging_until_s:
             self.judge(Untrusted("no-verdict", self._judge_step, "no verdict within the time for it"), now_s)
         probe_s = self.settings.probe_s
@@ -200,17 +201,17 @@ class IkeSa(ABC):
         message_id = message.header.message_id
         again = self._responses.repeated(message_id, message.octets)
         if again:
-            self._datagrams += [_as_repeated(datagram) for datagram in again]
+            self._datagrams += [_as_repeated(datagram, path) for datagram in again]
             return
         if message_id != self._responses.expected or self.state in (State.JUDGING, State.CLOSED):
             self.dropped += 1
             return
-        payloads = self._open(message, now_s)
+        payloads = self._open(message, path, now_s)
         if payloads is None:
             return
         self.path = path
         try:
-            check_critical(payloads)
+            check_critical((*self._before, *payloads))
         except IkeError as error:
             self._answer(message.header.exchange, (Notify(error.notify, error.data),))
             self._refuse_unreadable(error)
@@ -218,15 +219,18 @@ class IkeSa(ABC):
             self._handle_request(message, payloads, now_s)
 
     def _receive_response(self, message: Message, now_s: float) -> None:
-        if message.header.message_id != self._requests.waiting_for:
+        if (message.header.message_id, message.header.name) != (
+            self._requests.waiting_for,
+            self._requests.exchange,
+        ):
             self.dropped += 1
             return
-        payloads = self._open(message, now_s)
+        payloads = self._open(message, self.path, now_s)
         if payloads is None:
             return
         self._requests.answered()
         try:
-            check_critical(payloads)
+            check_critical((*self._before, *payloads))
         except IkeError as error:
             self._fail(error)
             return
@@ -237,8 +241,11 @@ class IkeSa(ABC):
             self._handle_response(message, payloads, now_s)
         self._send_queued(now_s)
 
-    def _open(self, message: Message, now_s: float) -> tuple[Payload, ...] | None:
-        """Decrypt a message; None if it was dropped or is incomplete. An authentic but faulty one ends the SA."""
+    def _open(self, message: Message, path: Path, now_s: float) -> tuple[Payload, ...] | None:
+        """Decrypt a message; None if it was dropped or is incomplete. An authentic but faulty one ends the SA.
+
+        What stands before the encrypted payload is authentic, too (RFC 7296 §3.14), and is kept in `_before`.
+        """
         if self._opener is None:
             self.dropped += 1
             return None
@@ -249,22 +256,22 @@ class IkeSa(ABC):
             self.dropped += 1
             return None
         except (IkeError, MalformedError) as error:
-            self._answer_unreadable(message)
+            self._answer_unreadable(message, path)
             self._fail(error if isinstance(error, IkeError) else IkeError(Failure.MALFORMED, str(error)))
             return None
         if not isinstance(last, EncryptedFragment) or last.number == 1:
-            self._head = message.octets
+            self._head, self._before = message.octets, message.payloads[:-1]
         self._heard_s = now_s
         return payloads
 
-    def _answer_unreadable(self, message: Message) -> None:
+    def _answer_unreadable(self, message: Message, path: Path) -> None:
         if not message.header.is_response:
-            self._head = message.octets
+            self._head, self.path = message.octets, path
             self._answer(message.header.exchange, (Notify(NotifyType.INVALID_SYNTAX),))
 
     def _refuse_unreadable(self, error: IkeError) -> None:
-        """End the SA unless it is established: an established one survives an unknown critical payload."""
-        if self.state is not State.ESTABLISHED:
+        """End the SA unless it was established: that one survives an unknown critical payload (§2.21.3)."""
+        if not self._stood:
             self._fail(error)
 
     def _handle_request(self, message: Message, payloads: tuple[Payload, ...], now_s: float) -> None:
@@ -444,13 +451,6 @@ def _read_certificate(payloads: Sequence[Payload]) -> CertificateProfile:
     return profile
 
 
-def _as_repeated(datagram: Datagram) -> Datagram:
-    return Datagram(
-        datagram.path,
-        datagram.data,
-        datagram.exchange,
-        datagram.is_response,
-        datagram.payloads,
-        datagram.fragment,
-        repeated=True,
-    )
+def _as_repeated(datagram: Datagram, path: Path) -> Datagram:
+    """Return a datagram to be sent again; an answer goes to where its request came from this time (§2.11)."""
+    return replace(datagram, path=path, repeated=True)

@@ -13,7 +13,7 @@ from voice_dpki.effects import Random
 from voice_dpki.ikev2 import rekey
 from voice_dpki.ikev2.child import ChildError
 from voice_dpki.ikev2.events import Child, ChildClosed, ChildRekeyed, Judged, Path, Rekeyed, SaName
-from voice_dpki.ikev2.failures import IkeError
+from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.payloads import Delete, Notify, Payload, SecurityAssociation, notify_named
 from voice_dpki.ikev2.reading import check_not_refused, only
 from voice_dpki.ikev2.registry import ExchangeType, NotifyType, Protocol
@@ -163,6 +163,7 @@ class StandingSa(IkeSa):
         if child_under_way or self._ike_rival or self._predecessor or is_young:
             raise _busy()
         new, answer = rekey.answer_ike(payloads, self.settings.ike_suites, self._random, self._keys)
+        self._check_new_ike(new.name.spi_i)
         successor = self._made(new, created=False, now_s=now_s)
         if self._ike_offer is None:
             self._replace_by(successor, now_s)
@@ -187,6 +188,7 @@ class StandingSa(IkeSa):
     def _answer_child(self, old: HeldChild, payloads: tuple[Payload, ...], now_s: float) -> tuple[Payload, ...]:
         suites, sk_d = self.settings.esp_suites, self._keys.sk_d
         new, answer = rekey.answer_child(payloads, old, suites, self._random, sk_d)
+        self._check_new_child(new.child.spi_i)
         held = self._hold_new(new, created=False, now_s=now_s)
         if self._child_offer is not None and self._child_offer.old is old:
             self._child_rival = held
@@ -220,6 +222,7 @@ class StandingSa(IkeSa):
         try:
             check_not_refused(payloads)
             new = offer.complete(payloads, self._keys)
+            self._check_new_ike(new.name.spi_r)
         except IkeError:
             if rival is not None and self.state is State.ESTABLISHED:
                 self._replace_by(rival.sa, now_s)
@@ -254,6 +257,7 @@ class StandingSa(IkeSa):
         try:
             check_not_refused(payloads)
             new = offer.complete(payloads, self._keys.sk_d)
+            self._check_new_child(new.child.spi_r)
         except IkeError:
             if rival is not None:
                 self._replace_child(offer.old, rival, now_s)
@@ -322,6 +326,16 @@ class StandingSa(IkeSa):
     def _child_gone(self, held: HeldChild, reason: str) -> None:
         self._lost = held
         self._events.append(ChildClosed(self.name, self.peer_identity, held.inbound, reason))
+
+    def _check_new_child(self, spi: bytes) -> None:
+        """Check that the peer names a new SPI for a new child SA, or a deletion would not tell the two apart."""
+        if self._peers_child(spi) is not None:
+            raise IkeError(Failure.PAYLOADS, "the peer names the SPI of a child SA that stands for a new one")
+
+    def _check_new_ike(self, spi: bytes) -> None:
+        """Check that the peer names a new SPI for the IKE SA that is to replace this one (RFC 7296 §1.3.2)."""
+        if spi == (self.name.spi_r if self.is_initiator else self.name.spi_i):
+            raise IkeError(Failure.PAYLOADS, "the peer names its old SPI for the new IKE SA")
 
     def _peers_child(self, spi: bytes) -> HeldChild | None:
         return next((held for held in self.children.values() if held.outbound == spi), None)

@@ -49,6 +49,11 @@ class Requests:
         """Message ID of the request that waits for its answer; None if there is none."""
         return self._in_flight.message_id if self._in_flight else None
 
+    @property
+    def exchange(self) -> str | None:
+        """Name of that request's exchange, which its answer must have, too (RFC 7296 §3.1); None without one."""
+        return self._in_flight.datagrams[0].exchange if self._in_flight else None
+
     def sent(self, datagrams: tuple[Datagram, ...], now_s: float) -> None:
         """Note that the request with `next_id` was sent."""
         due_s = now_s + self._retransmission.pause_s(1)

@@ -47,7 +47,7 @@ def answer(positive: bool, code: str, sentence: str, more: dict[int, bytes] | No
     return len(body).to_bytes(2, "big") + body
 
 
-TRUSTED = answer(True, "trusted", "said the double")
+TRUSTED = answer(True, "vouched-for", "said the double")
 NOTHING = answer(False, "nothing", "there is nothing to state")
 
 
