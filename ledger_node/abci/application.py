@@ -93,6 +93,11 @@ class Ledger(Protocol):
         """The state after that block."""
         ...
 
+    @property
+    def first(self) -> Height:
+        """The lowest block that the ledger keeps; 0 if CometBFT is to remove none."""
+        ...
+
     def commit(self, block: Block, outcome: Outcome) -> None:
         """Add the next block's outcome to the state."""
         ...
@@ -240,7 +245,10 @@ class Application:
         )
 
     def commit(self, _: Commit.Request) -> Commit.Response:
-        """Add the decided block to the state. Raises LocalError where no block was decided."""
+        """Add the decided block to the state, and let CometBFT remove the blocks that the ledger has removed.
+
+        Raises LocalError where no block was decided.
+        """
         if self._decided is None:
             raise LocalError("ABCI: a commit without a decided block")
         (block, outcome), self._decided = self._decided, None
@@ -252,7 +260,7 @@ class Application:
         self._members_changed = outcome.members_changed
         self._rechecked = 0
         self._on_progress(block.height)
-        return Commit.Response()
+        return Commit.Response(retain_height=self._ledger.first)
 
     def query(self, request: Query.Request) -> Query.Response:
         """Answer about the state, with a proof against the AppHash in the header after the answer's `height`.

@@ -42,6 +42,10 @@ STOP_S = 10.0
 """How long CometBFT may take to stop before it is killed."""
 
 
+KEPT_SNAPSHOTS = 2
+"""Number of snapshots kept: the newest, and the one before, which other nodes may still be fetching."""
+
+
 class Timeouts(Config, frozen=True, kw_only=True):
     """Consensus timeouts in milliseconds, measured with four validators on two cores (docs/adr).
 

@@ -19,6 +19,7 @@ from ledger_node.abci.abci_pb2 import (
     OfferSnapshot,
     Snapshot,
 )
+from ledger_node.abci.cometbft import KEPT_SNAPSHOTS
 from ledger_node.abci.server import Handlers
 from ledger_node.keep.store import StoreView
 from voice_dpki.codec import cbor
@@ -41,9 +42,6 @@ MAX_CHUNK_BYTES = 2 * CHUNK_BYTES
 MAX_CHUNKS = 100_000
 """CometBFT's own limit (max_snapshot_chunks)."""
 
-KEPT = 2
-"""Number of snapshots kept: the newest, and the one before, which other nodes may still be fetching."""
-
 _METADATA = "metadata"
 
 
@@ -59,7 +57,7 @@ class Snapshots:
         return {"list_snapshots": self.list_snapshots, "load_snapshot_chunk": self.load_snapshot_chunk}
 
     def take(self, view: StoreView) -> None:
-        """Write a snapshot of the state in `view`, and remove all but the newest KEPT; raises OSError."""
+        """Write a snapshot of the state in `view`, and remove all but the newest KEPT_SNAPSHOTS; raises OSError."""
         unfinished = self._folder / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
@@ -70,7 +68,7 @@ class Snapshots:
         (unfinished / _METADATA).write_bytes(cbor.encode(hashes))
         shutil.rmtree(self._folder / str(view.height), ignore_errors=True)
         unfinished.rename(self._folder / str(view.height))
-        for old in self._heights()[:-KEPT]:
+        for old in self._heights()[:-KEPT_SNAPSHOTS]:
             shutil.rmtree(self._folder / str(old))
 
     def list_snapshots(self, _: ListSnapshots.Request) -> ListSnapshots.Response:

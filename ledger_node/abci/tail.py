@@ -59,6 +59,14 @@ class Tail:
         return self._blocks[-1][0].time_s if self._blocks else self._stored_time_s
 
     @property
+    def first(self) -> Height:
+        """The lowest block in the store, which CometBFT must keep, too; 0 while the store removes none.
+
+        The store lags behind CometBFT, so CometBFT keeps all that the store has yet to take.
+        """
+        return self._base.first if self._store.retention else Height(0)
+
+    @property
     def view(self) -> Layered:
         """The state after the last committed block."""
         return self._view

@@ -17,6 +17,7 @@ from ledger_node.answer.inquiry import Inquiry, NoBlockError
 from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
 from ledger_node.answer.requests import (
     BadRequestError,
+    PrunedError,
     description,
     guarded,
     parse_digest,
@@ -82,14 +83,19 @@ class Api:
         clock: Clock,
         tracer: Tracer,
         health: Callable[[], Health] = healthy,
+        history: str | None = None,
     ) -> None:
-        """Make the handlers; `submission` is None unless the node has that role, and `tokens` are for that."""
+        """Make the handlers; `submission` is None unless the node has that role, and `tokens` are for that.
+
+        `history` is the URL of a node that has the blocks that this one removed.
+        """
+        self._history = history
         self._chain = chain
         self._name = name
         self._role = role
         self._folder = folder
         self._health = health
-        self._blocks = Blocks(chain, feed, orderer)
+        self._blocks = Blocks(chain, feed, orderer, history)
         self._submissions = Submissions(submission, tokens, tracer) if submission else None
         self._clock = clock
         self._tracer = tracer
@@ -223,6 +229,9 @@ class Api:
         height = parse_number(request.path_args["height"], "height")
         block = self._inquiry.light_block(height)
         if block is None:
+            with self._chain.snapshot() as view:
+                if 0 < height < view.first:
+                    raise PrunedError.below(height, view.first, self._history)
             return problem(404, "Not Found", f"there is no header {height} here, or its validators are not known")
         return Response(200, block)
 

@@ -8,9 +8,9 @@ import msgspec
 from ledger_node.answer.feed import Feed
 from ledger_node.answer.inquiry import NoBlockError
 from ledger_node.answer.questions import ONE_COST
-from ledger_node.answer.requests import changes_after, guarded, parse_number, wait_s
+from ledger_node.answer.requests import PrunedError, changes_after, guarded, parse_number, wait_s
 from ledger_node.keep.chain import Chain
-from ledger_node.keep.store import StoredBlock
+from ledger_node.keep.store import StoredBlock, StoreView
 from ledger_node.order.orderer import Orderer
 from voice_dpki.ledger.replica import content_json
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
@@ -39,8 +39,10 @@ def _price_of_transaction(request: Request) -> int:
 class Blocks:
     """The handlers for the chain itself, and their routes."""
 
-    def __init__(self, chain: Chain, feed: Feed, orderer: Orderer) -> None:
+    def __init__(self, chain: Chain, feed: Feed, orderer: Orderer, history: str | None = None) -> None:
+        """Make the handlers; `history` is the URL of a node that has the blocks that this one removed."""
         self._chain = chain
+        self._history = history
         self._feed = feed
         self._orderer = orderer
         self._sending = asyncio.Lock()
@@ -75,6 +77,7 @@ class Blocks:
         await self._chain.wait_for(height, wait_s(request))
         with self._chain.snapshot() as view:
             block = view.block(height)
+            self._check_kept(view, height)
         if block is None:
             return problem(404, "Not Found", f"there is no block {height} yet")
         request.charge(_size(block) // BYTES_OF_1_COST)
@@ -91,11 +94,12 @@ class Blocks:
     async def _encoded(self, first: int, count: int, charge: Charge) -> list[msgspec.Raw]:
         """Encode blocks one at a time, until the client's limit or MAX_BLOCKS_BYTES is reached.
 
-        Raises TooManyError if the limit does not even allow the first.
+        Raises TooManyError if the limit does not even allow the first, and PrunedError if that was removed.
         """
         blocks: list[msgspec.Raw] = []
         size = 0
         with self._chain.snapshot() as view:
+            self._check_kept(view, first)
             for height in range(first, first + count):
                 block = view.block(height)
                 if block is None or size > MAX_BLOCKS_BYTES:
@@ -110,6 +114,11 @@ class Blocks:
                 size += _size(block)
                 await asyncio.sleep(0)
         return blocks
+
+    def _check_kept(self, view: StoreView, height: int) -> None:
+        """Raise PrunedError if the block at `height` was there and was removed; there is none at 0."""
+        if 0 < height < view.first:
+            raise PrunedError.below(height, view.first, self._history)
 
     async def _transaction(self, request: Request) -> Response:
         verdict = await self._orderer.submit(request.body)

@@ -1,5 +1,7 @@
 """The searchable catalogue: names and dates from the ledger's certificates, in SQLite, derived from stored blocks.
 
+Where blocks are missing that it has not read, because the node removed them or began with a snapshot, it reads the
+certificates of the state instead: those that have expired and left it are then not found.
 It proves and decides nothing: a caller that finds a digest here asks for its status. It has its own height and
 catches up at each search, so that a node without searches does not pay for it.
 """
@@ -17,6 +19,7 @@ from voice_dpki.x509.profile import CertificateProfile, read_profile
 FILE = "catalogue.sqlite"
 MAX_RESULTS = 100
 BLOCKS_PER_COMMIT = 500
+CERTIFICATES_PER_COMMIT = 1000
 
 
 class Entry(SQLModel, table=True):
@@ -80,6 +83,10 @@ class Catalogue:
     def _catch_up(self, session: Session, view: StoreView) -> int:
         progress = session.get(Progress, 1) or Progress()
         session.add(progress)
+        if progress.height + 1 < view.first:
+            _merge_state(session, view)
+            progress.height = view.first - 1
+            session.commit()
         while progress.height < view.height:
             for height in range(progress.height + 1, min(progress.height + BLOCKS_PER_COMMIT, view.height) + 1):
                 for entry in _entries(view, height):
@@ -87,6 +94,16 @@ class Catalogue:
                 progress.height = height
             session.commit()
         return progress.height
+
+
+def _merge_state(session: Session, view: StoreView) -> None:
+    """Enter all certificates of the state."""
+    for number, (digest, der) in enumerate(view.items(b"certificates"), 1):
+        record = view.record(CertDigest(digest))
+        if record is not None:
+            session.merge(_entry(read_profile(der), record.organization, record.recorded_height))
+        if number % CERTIFICATES_PER_COMMIT == 0:
+            session.commit()
 
 
 def _entries(view: StoreView, height: int) -> list[Entry]:

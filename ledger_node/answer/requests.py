@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from ledger_node.answer.inquiry import NoBlockError
 from ledger_node.order.orderer import BusyError, UnavailableError
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.header import Header, format_time
 from voice_dpki.ledger.rules import VERSIONS
 from voice_dpki.names import CertDigest
@@ -20,6 +20,16 @@ _ROOT = re.compile("([0-9a-f]{64})?")
 
 class BadRequestError(PeerError):
     """The request is malformed; the message says how."""
+
+
+class PrunedError(LocalError):
+    """The node no longer has the block or header that is asked for; the message says who may have it."""
+
+    @classmethod
+    def below(cls, height: int, first: int, history: str | None) -> "PrunedError":
+        """Return the error for a `height` below the node's lowest block, `first`; `history` is an archive's URL."""
+        where = f"ask {history}" if history else "ask a node that keeps the whole history"
+        return cls(f"this node keeps blocks from {first} on, and no longer block {height}: {where}")
 
 
 def parse_digest(text: str) -> CertDigest:
@@ -100,6 +110,8 @@ def guarded(handler: Handler) -> Handler:
             return await handler(request)
         except BadRequestError as error:
             return problem(400, "Bad Request", str(error))
+        except PrunedError as error:
+            return problem(410, "Gone", str(error))
         except (BusyError, UnavailableError, NoBlockError) as error:
             answer = problem(503, "Service Unavailable", str(error))
             return replace(answer, headers=(("Retry-After", "1"),))

@@ -8,7 +8,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from ledger_node.abci.cometbft import CometbftSection
+from ledger_node.abci.cometbft import KEPT_SNAPSHOTS, CometbftSection
+from ledger_node.keep.retention import DAY_S, KEPT_BLOCKS, KEPT_DAYS, Retention
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
@@ -16,6 +17,9 @@ from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shell.tls import ClientTls, ServerTls
+
+MAX_DAYS = 36_500
+"""Longest time that blocks are kept, unless all are: a hundred years."""
 
 EXAMPLE = """\
 [node]
@@ -58,6 +62,12 @@ tokens = "tokens"                          # one bearer token a line; SIGHUP rea
 # certificate = "tls/a.pem"                # `ledger-node certificate` makes both
 # key = "tls/a-key.pem"
 # clients = ["tls/clients"]                # certificates, or folders of them, whose holders may connect
+
+# [keep]                                   # blocks that are older, and below the newest ones, are removed
+# days = 30                                # light clients need 15
+# blocks = 10000
+# history = "https://archive.a.example"    # a node that keeps all, which this one names when asked for older ones
+# archive = true                           # this node keeps all
 
 # [limits]                                 # for each client address; more gets 429 with Retry-After
 # cost_s = 10000                           # a second: a status inquiry costs 1, a transaction 10, a search 200
@@ -118,6 +128,23 @@ class SubmissionSection(Config, frozen=True, kw_only=True):
     tokens: Annotated[str, RELOADABLE]
 
 
+class KeepSection(Config, frozen=True, kw_only=True):
+    """Which blocks the node keeps; nothing of the ledger's state is lost with the others."""
+
+    archive: bool = False
+    """Whether to keep all."""
+    days: Annotated[float, msgspec.Meta(ge=0, le=MAX_DAYS)] = KEPT_DAYS
+    blocks: Annotated[int, msgspec.Meta(ge=100)] = KEPT_BLOCKS
+    """Newest blocks that are kept whatever their age; with CometBFT those since the kept snapshots are, too."""
+    history: str | None = None
+    """URL of a node that keeps all, for those who ask here for older blocks."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a node that keeps all and names another for that."""
+        if self.archive and self.history:
+            raise ValueError("history: with archive = true this node has all blocks itself")
+
+
 class NodeConfig(Config, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -129,6 +156,7 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     edge: EdgeSection | None = None
     submission: SubmissionSection | None = None
     tls: ServerTls | None = None
+    keep: KeepSection | None = None
     limits: Limits = Limits()
     trace: TraceConfig | None = None
 
@@ -141,9 +169,23 @@ def load(path: Path) -> NodeConfig:
         raise LocalError(f"{path}: give exactly one of [engine], [follow], [cometbft] and [edge]")
     if config.edge is not None and config.submission is not None:
         raise LocalError(f"{path}: an [edge] node has no state, which [submission] needs")
+    if config.edge is not None and config.keep is not None:
+        raise LocalError(f"{path}: an [edge] node has no blocks, which [keep] is about")
     if config.submission is not None:
         config.listen.check_secrecy(path, "the tokens of [submission]", has_tls=config.tls is not None)
     return config
+
+
+def retention(config: NodeConfig) -> Retention | None:
+    """Return which blocks the node keeps; None if all.
+
+    A node that begins with a snapshot needs the blocks after it from its peers, so they are kept in any case.
+    """
+    keep = config.keep or KeepSection()
+    if keep.archive:
+        return None
+    since_snapshot = (KEPT_SNAPSHOTS + 1) * config.cometbft.snapshot_blocks if config.cometbft else 0
+    return Retention(keep.days * DAY_S, max(keep.blocks, since_snapshot))
 
 
 def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:

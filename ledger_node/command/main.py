@@ -24,6 +24,7 @@ from ledger_node.answer.feed import Feed
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.integrity import check_store
+from ledger_node.keep.retention import Retention
 from ledger_node.keep.store import Store
 from ledger_node.make import initialise
 from ledger_node.make import join as joining
@@ -260,7 +261,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
     folder = resolve(path, config.node.data_dir)
     trace = resolve(path, config.trace.file) if config.trace else None
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
-        async with _chain(folder, genesis) as chain:
+        async with _chain(folder, genesis, configuration.retention(config)) as chain:
             orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
             served = _served(path, config, _api(path, options, chain, orderer, feed, tracer).app())
             async with running(orderer.run(), feed.run()) as work, served as port:
@@ -335,6 +336,7 @@ def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, fe
         folder=resolve(path, config.node.data_dir),
         orderer=orderer,
         health=orderer.health,
+        history=config.keep.history if config.keep else None,
         feed=feed,
         submission=_submission(path, config, chain, orderer),
         tokens=options.live(partial(_tokens, path)),
@@ -344,8 +346,10 @@ def _api(path: Path, options: _Options, chain: Chain, orderer: UntilOutdated, fe
 
 
 @asynccontextmanager
-async def _chain(folder: Path, genesis: Genesis) -> AsyncIterator[Chain]:
-    chain = Chain(Store(folder, genesis), genesis)
+async def _chain(folder: Path, genesis: Genesis, retention: Retention | None) -> AsyncIterator[Chain]:
+    if retention is not None:
+        retention.warn()
+    chain = Chain(Store(folder, genesis, retention=retention), genesis)
     try:
         yield chain
     finally:

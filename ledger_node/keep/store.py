@@ -10,7 +10,8 @@ step or the next.
     blocks        height, 8 bytes big-endian                CBOR: StoredBlock
     meta          "format", "genesis"                       FORMAT or FORMAT_WITH_RULES, the genesis's fingerprint
                   "height"                                  the last block's height, 8 bytes; 0 at the genesis
-                  "first"                                   the lowest block's, if a snapshot was restored; else 1
+                  "first"                                   the lowest block's, if a snapshot was restored or
+                                                            older blocks were removed; else 1
                   "tip"                                     the signed header that proves the state, JSON
                   "validators", then a validator set's hash the set, JSON: every set that the state ever named
 """
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
 import lmdb
 import msgspec
@@ -146,7 +147,7 @@ class StoreView(StateView):
 
     @property
     def first(self) -> Height:
-        """Lowest block that the store holds, or will hold: 1 unless the state came by a snapshot."""
+        """Lowest block that the store holds, or will hold: 1 unless it began with a snapshot, or removed blocks."""
         return Height(int.from_bytes(self.get(b"meta", b"first") or b"\x01", "big"))
 
     @property
@@ -203,6 +204,12 @@ class _Writer:
         """Store a validator set, in time: the state names each set before the first header does."""
         self.put(b"meta", b"validators" + validators.hash(), msgspec.json.encode(validators.to_json()))
 
+    def remove_blocks(self, heights: range) -> None:
+        """Remove the lowest blocks, which are at `heights`."""
+        for height in heights:
+            self.change(b"blocks", _height_key(height), None)
+        self.put(b"meta", b"first", _height_key(heights.stop))
+
     def change(self, database: bytes, key: bytes, value: bytes | None) -> None:
         """Set an entry, or remove it if `value` is None."""
         if value is None:
@@ -211,16 +218,29 @@ class _Writer:
             self.put(database, key, value)
 
 
+class Retention(Protocol):
+    """What says which blocks to keep (`ledger_node.keep.retention`)."""
+
+    def first(self, view: StoreView) -> Height:
+        """Return the lowest block to keep, not below the lowest one that `view` has."""
+        ...
+
+
 class Store:
     """An open store; `view` is the state after the last commit, for the committing thread only."""
 
-    def __init__(self, folder: Path, genesis: Genesis, *, read_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, genesis: Genesis, *, read_only: bool = False, retention: Retention | None = None
+    ) -> None:
         """Open the store in `folder`; unless `read_only`, lock it, and make it with the genesis state if missing.
+
+        Each commit removes the blocks that `retention` does not keep; without one, all blocks stay.
 
         Raises StoreError if the store is in use by another process, of another format or genesis, or unreadable.
         """
         self._folder = folder
         self._genesis = genesis
+        self.retention = retention
         with ExitStack() as opened:
             if not read_only:
                 opened.enter_context(take_lock(folder))
@@ -249,7 +269,16 @@ class Store:
             for executed in step.executed:
                 writer.put_block(executed.block, executed.outcome)
             writer.put(b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
+            self._prune(writer, transaction)
         self._renew()
+
+    def _prune(self, writer: _Writer, transaction: _Transaction) -> None:
+        if self.retention is None:
+            return
+        view = StoreView(self._genesis.chain_id, self._databases, transaction)
+        first, keep = view.first, self.retention.first(view)
+        if keep > first:
+            writer.remove_blocks(range(first, keep))
 
     def restore(self, height: Height, outcome: Outcome) -> None:
         """Store the whole state after block `height` durably, in place of the genesis state.

@@ -22,7 +22,7 @@ from ledger_node.order import misbehaviour
 from ledger_node.order.orderer import MAX_OUTCOME_BYTES, BusyError, OutcomeForm, UnavailableError
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError
@@ -35,6 +35,7 @@ from voice_dpki.metrics import counter
 from voice_dpki.names import Height
 from voice_dpki.shell.again import retry_after_s
 from voice_dpki.shell.limits import TooManyError
+from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.wire.bounded import UNPACKED, read_body
 from voice_dpki.wire.http_client import check_tls_url, tls_failure
 
@@ -55,11 +56,36 @@ SUBMIT_TIMEOUT_S = 10.0
 MAX_SUBMITTING = 64
 """Most transactions that wait for the other node; the places of a server and the client's connections are more."""
 
+MAX_PROBLEM_BYTES = 4096
+MAX_DETAIL_CHARACTERS = 300
+"""How much of another node's sentence is told."""
+
 REFUSED = counter("ledger_blocks_refused", "Fetched blocks that did not verify")
 
 
 class _BlocksForm(msgspec.Struct):
     blocks: list[msgspec.Raw]
+
+
+class _ProblemForm(msgspec.Struct):
+    detail: str = ""
+
+
+class GoneError(PeerError):
+    """The other node no longer has the blocks that come next here; the message is its own, or ours without one."""
+
+    @classmethod
+    def of(cls, body: bytes) -> "GoneError":
+        """Read the other node's problem document; whatever else it sends is left out."""
+        try:
+            said = msgspec.json.decode(body, type=_ProblemForm).detail[:MAX_DETAIL_CHARACTERS]
+        except ValueError:
+            said = ""
+        return cls(f"the followed node lacks the next block: {said or 'it does not say why'}")
+
+
+_FAILURES = (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError, ClockError, GoneError)
+"""What another node may do, or lack, after which it is asked again."""
 
 
 class Follower:
@@ -89,6 +115,8 @@ class Follower:
         _check_stored(chain, checkpoint)
         self._light = _light_client(chain, self._replica.last is not None)
         self._submitting = 0
+        self._lacking = ""
+        SHORTFALLS.watch(self)
         self._http = httpx.AsyncClient(base_url=url, trust_env=False, verify=tls or True, headers=UNPACKED)
 
     async def run(self) -> None:
@@ -108,11 +136,12 @@ class Follower:
             try:
                 if blocks := await self._fetch():
                     await self._chain.write(partial(self._take, blocks))
-                failures = 0
+                failures, self._lacking = 0, ""
             except ForkError as error:
                 log.critical("fork", extra={"fields": {"evidence": json.dumps(error.evidence.to_json())}})
                 raise LocalError(f"the validators contradict themselves: {error}") from None
-            except (httpx.HTTPError, TimeoutError, MalformedError, LightError, BlockError, ClockError) as error:
+            except _FAILURES as error:
+                self._lacking = str(error) if isinstance(error, GoneError) else ""
                 _log_failure(error, first=failures == 0)
                 if isinstance(error, LightError) and error.code is LightCode.FUTURE:
                     self._clock.refused(str(error))
@@ -123,6 +152,10 @@ class Follower:
                     wished_s = retry_after_s(error.response.headers.get("retry-after", ""))
                 await asyncio.sleep(max(pause_s, wished_s))
                 failures += 1
+
+    def shortfall(self) -> str:
+        """Say so if the followed node no longer has the next block: this one then stays where it is."""
+        return self._lacking
 
     async def submit(self, raw: bytes) -> TxOutcome:
         """Hand a transaction to the followed node and return its verdict.
@@ -155,7 +188,8 @@ class Follower:
     async def _fetch(self) -> list[SignedBlock]:
         """Request the next blocks; the other node holds the request until there is one, for at most WAIT_MS.
 
-        Raises httpx.HTTPError, TimeoutError and MalformedError, the latter also for more than MAX_BLOCKS_BYTES.
+        Raises httpx.HTTPError, TimeoutError, GoneError where the other node has removed them, and MalformedError,
+        also for more than MAX_BLOCKS_BYTES.
         """
         query = {"from": self._replica.next_height, "count": BLOCKS_PER_REQUEST, "wait_ms": WAIT_MS}
         pause_s = WAIT_MS / 1000 + 5
@@ -163,6 +197,8 @@ class Follower:
             asyncio.timeout(pause_s + BLOCKS_S),
             self._http.stream("GET", "/ledger/v1/blocks", params=query, timeout=pause_s) as response,
         ):
+            if response.status_code == 410:
+                raise GoneError.of(await read_body(response, MAX_PROBLEM_BYTES))
             response.raise_for_status()
             data = await read_body(response, MAX_BLOCKS_BYTES)
         try:
@@ -251,6 +287,11 @@ def _log_failure(error: Exception, *, first: bool) -> None:
     if refused:
         REFUSED.inc()
     if refused or first:
-        event = "block refused" if refused else "followed node does not answer"
+        missing = isinstance(error, GoneError)
+        event = (
+            "block refused"
+            if refused
+            else f"followed node {'lacks the next block' if missing else 'does not answer'}"
+        )
         reason = tls_failure(error) or str(error) or type(error).__name__
         log.warning(event, extra={"fields": {"reason": reason}})

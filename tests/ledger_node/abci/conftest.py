@@ -63,6 +63,7 @@ class MemoryLedger:
     view: MemoryState
     height: Height = NOTHING
     time_s: int = START_S
+    first: Height = NOTHING
     commits: list[Block] = field(default_factory=list)
 
     def commit(self, block: Block, outcome: Outcome) -> None:

@@ -186,6 +186,13 @@ def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: An
     assert check(node, again, CheckTx.RECHECK).code == 0, "it stays in the mempool until a block answers it"
 
 
+def test_cometbft_keeps_the_blocks_that_the_ledger_keeps(federation: Any, node: Any) -> None:
+    for first in (0, 17):
+        node.ledger.first = first
+        node.application.finalize_block(FinalizeBlock.Request(height=node.ledger.height + 1))
+        assert node.application.commit(Commit.Request()).retain_height == first
+
+
 def test_the_state_changes_with_the_commit(federation: Any, node: Any) -> None:
     request = FinalizeBlock.Request(height=1, time=FIRST, transactions=[federation.submission()])
     node.application.finalize_block(request)

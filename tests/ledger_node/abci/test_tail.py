@@ -8,6 +8,7 @@ import pytest
 
 from ledger_node.abci import tail as tail_module
 from ledger_node.abci.tail import Tail
+from ledger_node.keep.retention import Retention
 from ledger_node.keep.store import Store
 from tests.double_signing import signed_twice
 from tests.present import present
@@ -159,3 +160,22 @@ def test_too_many_waiting_blocks_are_an_error(chain: Chain, monkeypatch: pytest.
     chain.decide()
     with pytest.raises(LocalError, match="lags more than 2 blocks"):
         chain.decide()
+
+
+@pytest.mark.parametrize(("retention", "first"), [(Retention(age_s=0, blocks=2), 4), (None, 0)])
+def test_what_the_store_removes_may_cometbft_remove(
+    federation: Any, tmp_path: Path, retention: Retention | None, first: int
+) -> None:
+    store = Store(tmp_path / "store", federation.genesis, retention=retention)
+    tail = Tail(store, federation.genesis)
+    chain = Chain(federation, tail)
+    assert tail.first == min(first, 1)
+    for _ in range(5):
+        chain.decide()
+        store.commit(present(tail.step(chain.headers)))
+        tail.stored()
+    for _ in range(3):
+        chain.decide()
+    assert (tail.first, tail.height) == (first, 8), "CometBFT keeps what the store has yet to take"
+    tail.close()
+    store.close()

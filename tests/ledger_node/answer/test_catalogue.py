@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger_node.answer.catalogue import FILE, MAX_RESULTS, Catalogue
+from ledger_node.keep.retention import Retention
 from ledger_node.keep.store import Store
 from voice_dpki.ledger.transactions import Batch, Renew, endorse, renewal_bytes
 from voice_dpki.x509.keys import generate_es256
@@ -57,6 +58,27 @@ def test_batches_and_renewals_are_found(network: Any, tmp_path: Path) -> None:
     catalogue = Catalogue(tmp_path, store)
     found = {entry["digest"] for entry in results(catalogue.search("one of", None))}
     assert found == {digest_of(der).hex() for der in (*ders, new)}
+    catalogue.close()
+    store.close()
+
+
+def test_certificates_of_removed_blocks_are_found_by_the_state(network: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path, network.genesis, retention=Retention(age_s=0, blocks=1))
+    maker = network.maker()
+    alice, bob = network.certificate(common_name="Alice"), network.certificate("Operator B", common_name="Bob")
+    for step in maker.steps([network.submission_of(alice)], [network.submission_of(bob, "Operator B")], []):
+        store.commit(step)
+    assert store.view.first > 2
+    catalogue = Catalogue(tmp_path, store)
+    answer = results(catalogue.search(None, None))
+    assert [(entry["common_name"], entry["organization"], entry["recorded_height"]) for entry in answer] == [
+        ("Bob", "Operator B", 2),
+        ("Alice", "Operator A", 1),
+    ]
+    carol = network.certificate(common_name="Carol")
+    for step in maker.steps([network.submission_of(carol)]):
+        store.commit(step)
+    assert len(results(catalogue.search(None, None))) == 3
     catalogue.close()
     store.close()
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.command.config import read_validator_key
 from ledger_node.keep.chain import Chain
-from ledger_node.keep.store import Store, StoreError, parse_signed_header
+from ledger_node.keep.retention import Retention
+from ledger_node.keep.store import DATA_FILE, Store, StoreError, parse_signed_header
 from ledger_node.order.engine import Engine
 from ledger_node.order.orderer import BusyError
 from tests.clocks import STEPS_S, SettableClock
@@ -68,6 +69,28 @@ async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) 
     with chain.snapshot() as view:
         hashes = {present(view.block(height)).signed_header().header.app_hash for height in range(1, 6)}
     assert hashes == {network.genesis.outcome().app_hash}
+
+
+async def test_an_idle_ledger_does_not_grow(network: Any, tmp_path: Path) -> None:
+    window = 25
+    store = Store(tmp_path / "kept", network.genesis, retention=Retention(age_s=0, blocks=window))
+    chain, sizes = Chain(store, network.genesis), []
+    engine = make(network, chain, heartbeat_s=0.001)
+    recorded = asyncio.create_task(engine.submit(network.submission_of(network.certificate())))
+    async with running(engine):
+        assert (await recorded).result.name == "ok"
+        for number in range(1, 7):
+            assert await chain.wait_for(window * number, 60)
+            sizes.append((tmp_path / "kept" / DATA_FILE).stat().st_size)
+    with chain.snapshot() as view:
+        assert (view.count(b"blocks"), view.first) == (window, chain.height - window + 1)
+        assert view.count(b"certificates") == 1
+    chain.close()
+    assert len(set(sizes[2:])) == 1, sizes
+    again = Chain(Store(tmp_path / "kept", network.genesis), network.genesis)
+    async with running(make(network, again)):
+        assert await again.wait_for(again.height + 1, 60)
+    again.close()
 
 
 async def test_times_rise_even_if_the_clock_goes_back(network: Any, chain: Chain) -> None:

@@ -466,7 +466,8 @@ class LedgerClient:
         except HttpError as error:
             raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {error}") from None
         if answer.status != 200:
-            unanswered = InquiryError(InquiryCode.UNREACHABLE, f"the ledger node answers {answer.status}")
+            said = _GONE if answer.status == 410 else f"the ledger node answers {answer.status}"
+            unanswered = InquiryError(InquiryCode.UNREACHABLE, said)
             unanswered.retry_after = _retry_after(answer)
             raise unanswered
         return answer.body
@@ -553,6 +554,12 @@ BUSY = (429, 503)
 
 def _retry_after(answer: HttpAnswer) -> str | None:
     return answer.retry_after if answer.status in BUSY else None
+
+
+_GONE = (
+    "the ledger node no longer has a header as old as the one that is needed: begin with a newer trusted header, "
+    "or ask a node that keeps the whole history"
+)
 
 
 def _refusal(status: int, data: bytes) -> SubmissionError:

@@ -1,0 +1,118 @@
+"""Two validators on CometBFT that remove old blocks: CometBFT does so, too, and others can still join."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ledger_node.abci.cometbft import node_id, node_key
+from ledger_node.command.federation import Processes, agree, node_info
+from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, provision
+from ledger_node.make.join import join
+from tests.present import present
+from voice_dpki.ledger.genesis import Genesis, load_genesis
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.x509.profile import digest_of
+
+from .operators import answers, certificate, host, reaches, require_cometbft, status, submit
+
+NETWORK = "127.0.7"
+WINDOW = 100
+WINDOWS = 4
+SNAPSHOT_BLOCKS = 20
+KEEP = f"\n[keep]\ndays = 0\nblocks = {WINDOW}\n"
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_cometbft()
+    return tmp_path_factory.mktemp("y") / "net"
+
+
+@pytest.fixture(scope="module")
+def nodes(folder: Path) -> list[OperatorNode]:
+    nodes = provision(folder, 2, NETWORK)
+    for node in nodes:
+        text = node.config.read_text()
+        small = text.replace("[cometbft]\n", f"[cometbft]\nsnapshot_blocks = {SNAPSHOT_BLOCKS}\n")
+        node.config.write_text(small + KEEP)
+    return nodes
+
+
+@pytest.fixture(scope="module")
+def genesis(folder: Path, nodes: list[OperatorNode]) -> Genesis:
+    return load_genesis((folder / "genesis.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def processes(nodes: list[OperatorNode]) -> Iterator[Processes]:
+    with Processes(nodes) as processes:
+        asyncio.run(processes.ready())
+        yield processes
+
+
+async def earliest(node: OperatorNode) -> int:
+    """Ask a node's CometBFT for the lowest block that it has."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://{host(node)}:26657/status")
+    return int(answer.json()["result"]["sync_info"]["earliest_block_height"])
+
+
+async def height(node: OperatorNode) -> int:
+    return present(await node_info(node)).height
+
+
+async def code(node: OperatorNode, path: str) -> int:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(f"{node.url}/ledger/v1/{path}")).status_code
+
+
+async def test_old_blocks_go_at_both_and_certificates_stay(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis
+) -> None:
+    ders = [certificate(nodes[0], "at the beginning")]
+    assert await submit(nodes[0], ders[0])
+    while await height(nodes[0]) < WINDOWS * WINDOW:
+        ders.append(certificate(nodes[0], "later"))
+        assert await submit(nodes[0], ders[-1])
+    await agree(nodes)
+    for node in nodes:
+        lowest = await earliest(node)
+        assert await height(node) - WINDOW - 20 <= lowest <= await height(node) - WINDOW + 1
+        assert [await code(node, f"blocks/{number}") for number in (1, lowest + 20)] == [410, 200]
+        for der in (ders[0], ders[-1]):
+            assert await status(node, genesis, digest_of(der)) is CertStatus.VALID
+
+
+async def test_a_node_that_restarts_goes_on(nodes: list[OperatorNode], processes: Processes) -> None:
+    processes.kill(nodes[1])
+    processes.start(nodes[1])
+    await reaches(lambda: answers(nodes[1]), "it is back")
+    assert await submit(nodes[1], certificate(nodes[1], "after the restart"))
+    await agree(nodes)
+
+
+async def test_a_node_joins_although_the_beginning_is_gone(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
+) -> None:
+    der = certificate(nodes[0], "before it joins")
+    assert await submit(nodes[0], der)
+    made = join(
+        folder / "genesis.json",
+        folder / "joiner",
+        name="joiner",
+        host=f"{NETWORK}.21",
+        peers=[f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes],
+        rpc_servers=[f"http://{host(node)}:26657" for node in nodes],
+    )
+    with (folder / ADMITTED_FILE).open("a") as admitted:
+        admitted.write(f"{made.peer.partition('@')[0]}@127.0.0.1\n")
+    joiner = OperatorNode(made.config, "nobody", f"http://{NETWORK}.21:26680", "")
+    with Processes([joiner]) as joining:
+        await joining.ready()
+        await agree([*nodes, joiner])
+        assert await status(joiner, genesis, digest_of(der)) is CertStatus.VALID
