@@ -15,7 +15,7 @@ from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolv
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import Live, Options
-from voice_dpki.shell.stir_service import StirConfig
+from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
@@ -30,6 +30,7 @@ key = "authn.pem"                                        # its private key, ECDS
 info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
 tokens = "proxy.tokens"                                  # bearer tokens, one a line; SIGHUP reads it again
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
+priority_namespaces = []                                 # of Resource-Priority, which it may sign, such as "ets"
 
 [listen]
 host = "127.0.0.1"
@@ -83,6 +84,8 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     key: str
     max_iat_skew_s: PositiveSeconds = 60.0
     spc_ranges: tuple[SpcRange, ...] = ()
+    priority_namespaces: tuple[Namespace, ...] = ()
+    """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
     ledger: FollowConfig | None = None
 
 
@@ -104,7 +107,9 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     config = options.config
     profile = _profile(resolve(path, config.certificate), config.organization)
     signer = read_signer(resolve(path, config.key))
-    credential = make_credential(signer, profile, config.info_url, clock.now_s(), _spc_ranges(config))
+    credential = make_credential(
+        signer, profile, config.info_url, clock.now_s(), _spc_ranges(config), config.priority_namespaces
+    )
     ledger = _ledger(path, config.ledger)
     tokens = options.live(lambda config: config.read_tokens(path))
     return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), config.trace_file(path))

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import msgspec
 
+from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import PositiveSeconds, load_config
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import Live, Options
-from voice_dpki.shell.stir_service import StirConfig
+from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.replay import ReplayCache
@@ -38,6 +39,9 @@ require_sdp = false                      # true: refuse calls whose session desc
 [listen]
 host = "127.0.0.1"
 port = 8092
+
+# [priority]                             # who may sign which namespaces of Resource-Priority (RFC 8443): nobody,
+# "Operator A" = ["ets", "wps"]          # if it is not told here
 
 # [tls]                                  # needed where others can reach the address
 # certificate = "b.pem"                  # `ledger-node certificate` makes both
@@ -66,10 +70,18 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 250 bytes of memory."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
+    priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
+    """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
 
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
-        return Policy(self.freshness_s, require_key_mgmt=self.require_key_mgmt, require_sdp=self.require_sdp)
+        priority = {name: frozenset(map(ascii_lower, namespaces)) for name, namespaces in self.priority.items()}
+        return Policy(
+            self.freshness_s,
+            require_key_mgmt=self.require_key_mgmt,
+            require_sdp=self.require_sdp,
+            priority=priority,
+        )
 
     def replay_cache(self) -> ReplayCache:
         """Make an empty cache that remembers each token for as long as it could be fresh.

@@ -67,6 +67,7 @@ def _of_invite(message: object, caller: str | None, called: str | None) -> Sourc
         identities,
         key_mgmt_of(message),
         body_digest(message.body, message.headers.get("Content-Type")),
+        target=_target(message),
     )
     return Source(identities, call)
 
@@ -75,6 +76,12 @@ def _asserted(request: Request) -> URI:
     """Return who calls: P-Asserted-Identity if it is there, or else From (ATIS-1000074 §5.3.1)."""
     asserted = request.headers.get("P-Asserted-Identity")
     return caller_uri(request) if asserted is None else parse_address(asserted).uri
+
+
+def _target(request: Request) -> Destinations | None:
+    """Return the number in the Request-URI, to which diversions lead; None if it has none (RFC 8946 §4.2)."""
+    tn = number_of(request.uri)
+    return None if tn is None else Destinations((tn,))
 
 
 def _to(request: Request) -> URI:

@@ -11,12 +11,12 @@ from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.call import Call
-from voice_dpki.stir.examine import Examined, Policy, examine
+from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.several import Found, examine_all, judge_all
 from voice_dpki.stir.unverified import NO_IDENTITY
-from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall, verdict_of
-from voice_dpki.stir.verify import judge
+from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate
 
@@ -77,24 +77,17 @@ class VerifyService:
 
     async def _verdicts(self, call: Call) -> list[Verdict]:
         """Return the verdict on each Identity of the call, in their order."""
-        return [await self._verdict_on(identity, call) for identity in call.identities]
+        found = [_blamed(each) for each in examine_all(call, self._policy, self._clock.now_s())]
+        signers = dict.fromkeys(each.digest for each in found if isinstance(each, Examined))
+        records = {digest: await self._looked_up(digest) for digest in signers}
+        now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
+        return judge_all(call, found, records, self._policy, self._replays, now_s, steady_s)
 
-    async def _verdict_on(self, identity: str, call: Call) -> Verdict:
+    async def _looked_up(self, digest: CertDigest) -> RecordedCertificate | VerificationFailed:
         try:
-            examined = examine(call, identity, self._policy, self._clock.now_s())
+            return await self._resolver.look_up(digest)
         except VerificationFailed as failure:
-            return verdict_of(_blamed(failure))
-        return await self._judge(examined)
-
-    async def _judge(self, examined: Examined) -> Verdict:
-        signer = ""
-        try:
-            recorded = await self._resolver.look_up(examined.digest)
-            signer = recorded.organization
-            now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
-            return judge(examined, recorded, self._policy, self._replays, now_s, steady_s)
-        except VerificationFailed as failure:
-            return verdict_of(failure, signer, examined.digest)
+            return failure
 
     def _tell(self, verdict: Verdict, ms: float) -> None:
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
@@ -108,7 +101,9 @@ class VerifyService:
             said.info("call not verified", **facts, reason=verdict.reasondesc)
 
 
-def _blamed(failure: VerificationFailed) -> VerificationFailed:
+def _blamed(found: Found) -> Found:
     """Blame a stale time on our own clock, not the caller's, while ours is known to be wrong."""
-    problem = HEALTH.problem() if failure.step in (Step.TIME, Step.IAT) else ""
-    return VerificationFailed(Step.LEDGER, f"the call cannot be verified: {problem}") if problem else failure
+    if not isinstance(found, VerificationFailed) or found.step not in (Step.TIME, Step.IAT):
+        return found
+    problem = HEALTH.problem()
+    return VerificationFailed(Step.LEDGER, f"the call cannot be verified: {problem}") if problem else found

@@ -159,9 +159,21 @@ def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(ppt="shaken", orig={"tn": "442079460001"}))
     assert answer.status_code == 403
     assert answer.json()["error"].startswith("There is no signature for this call: the originating number is not")
-    answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "493023125009"}))
+    answer = server.client.post(PATH, json=signing_request(ppt="rcd", rcd={"nam": "Bank"}))
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
-    assert "PASSporTs of type shaken alone are signed here, and not div" in answer.json()["error"]
+    assert "PASSporTs of type div, rph and shaken alone are signed here, and not rcd" in answer.json()["error"]
+
+
+def test_other_types_are_signed_as_such_or_not_at_all(server: Server, signing_request: MakeRequest) -> None:
+    answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "493023125009"}))
+    identity = IdentityHeader.parse(answer.json()["signingResponse"]["identityHeader"])
+    assert (answer.status_code, identity.ppt) == (200, "div")
+    answer = server.client.post(PATH, json=signing_request(ppt="div"))
+    assert (answer.status_code, "'div' is missing" in answer.json()["error"]) == (400, True)
+    answer = server.client.post(PATH, json=signing_request(ppt="div", div={"tn": "442079460009"}))
+    assert (answer.status_code, "the diverting number is not among" in answer.json()["error"]) == (403, True)
+    answer = server.client.post(PATH, json=signing_request(ppt="rph", rph={"auth": ["ets.0"]}))
+    assert (answer.status_code, "the namespace of rph is not among" in answer.json()["error"]) == (403, True)
 
 
 def post_invite(server: Server, text: str, content_type: str = "message/sip", **headers: str) -> httpx.Response:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.div import Diverting
 from voice_dpki.stir.faults import RequestError, error_of_refusal, error_of_status
 from voice_dpki.stir.forms import check_headers
 from voice_dpki.stir.identity import IdentityHeader
@@ -118,7 +119,8 @@ def test_destinations_may_be_uris() -> None:
         ("SVC4005", ["iat"], b'{"signingRequest":{"attest":"A","orig":{"tn":"1"},"dest":{"tn":["1"]},"iat":1e30}}'),
         ("SVC4005", ["origid"], signing(origid="x")),
         ("SVC4005", ["origid"], signing(origid=UUID.replace("-", ""))),
-        ("SVC4005", ["ppt"], signing(ppt="div")),
+        ("SVC4001", ["div"], signing(ppt="div")),
+        ("SVC4005", ["ppt"], signing(ppt="msg")),
         ("SVC4005", ["ppt"], signing(ppt="Shaken")),
         ("SVC4005", ["ppt"], signing(ppt=7)),
         ("SVC4005", ["div"], signing(div={"tn": "1"})),
@@ -179,8 +181,10 @@ def test_verification_requests_that_cannot_be_used(message_id: str, variable: st
 
 
 def test_a_request_for_another_type_is_not_signed_as_shaken() -> None:
-    with pytest.raises(RequestError, match=r"'(ppt|div)'"):
-        read_signing((VECTORS / "signing-ppt-div.json").read_bytes())
+    """Members of SHAKEN beside it change nothing, since the type is named."""
+    request = read_signing((VECTORS / "signing-ppt-div.json").read_bytes())
+    assert (request.ppt, request.attest, request.origid) == ("div", "", "")
+    assert request.own == {"div": Diverting(Tn("493023125009"))}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Kinds of PASSporT: what a second one, which proves nothing about the caller, may do and what it may not."""
+"""Kinds of PASSporT: what a second one, which proves nothing about the caller, may do and what it may not.
+
+The second one here is simpler than the product's own `div`, and a token of it needs no other beside it.
+"""
 
 import json
 from collections.abc import Mapping
@@ -148,7 +151,7 @@ def _boundless(operator: Operator) -> Any:
 def test_its_own_step_runs(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator, div=Tn("493023125001"))
     to_itself = replace(call, dest=replace(call.dest, tns=(DIVERTED,)))
-    refused(verifier, to_itself, operator.record, Step.NUMBERS, "destination")
+    refused(verifier, replace(call, dest=replace(call.dest, tns=(CALLER,))), operator.record, Step.NUMBERS, "dest")
     request = operator.request(orig=CALLER, dest=to_itself.dest)
     request = replace(request, ppt="div", own={"div": DIVERTED})
     identity = sign_call(request, operator.credential, NOW_S, kinds=BOTH).serialize()
@@ -200,10 +203,11 @@ def test_each_token_of_it_is_accepted_once(operator: Operator, verifier: Verifie
 def test_an_unknown_kind_is_refused_by_name(operator: Operator, new_verifier: type[Verifier]) -> None:
     call = diverted(operator)
     alone = "is not shaken, which alone is supported"
-    refused(new_verifier(), call, operator.record, Step.PPT_PARAMETER, f"^the Identity's ppt {alone}$")
+    shaken = Policy(kinds=Kinds(SHAKEN))
+    refused(new_verifier(shaken), call, operator.record, Step.PPT_PARAMETER, f"^the Identity's ppt {alone}$")
     header = IdentityHeader.parse(call.identities[0])
     unnamed = replace(call, identities=(replace(header, ppt=None).serialize(),))
-    refused(new_verifier(), unnamed, operator.record, Step.PPT, f"^the PASSporT's ppt {alone}$")
+    refused(new_verifier(shaken), unnamed, operator.record, Step.PPT, f"^the PASSporT's ppt {alone}$")
     other = replace(call, identities=(replace(header, ppt="rph").serialize(),))
     refused(new_verifier(POLICY), other, operator.record, Step.PPT_PARAMETER, "ppt is none of div and shaken")
 
@@ -228,10 +232,10 @@ def test_no_kind_proves_the_caller_without_authority_over_the_caller() -> None:
     assert replace(SHAKEN, ppt="x", authority=OVER_CALLER).proves_caller
 
 
-def test_shaken_is_the_only_kind_of_the_product() -> None:
-    assert KINDS.named("shaken") is SHAKEN
-    assert str(KINDS) == "shaken"
-    for ppt in ("div", "Shaken", ""):
+def test_the_kinds_of_the_product() -> None:
+    assert [KINDS.named(ppt).proves_caller for ppt in ("shaken", "div", "rph")] == [True, False, False]
+    assert str(KINDS) == "div, rph and shaken"
+    for ppt in ("msg", "Shaken", ""):
         with pytest.raises(UnknownKindError):
             KINDS.named(ppt)
 
@@ -282,4 +286,4 @@ def test_it_is_signed_with_authority_over_its_own_number_alone(operator: Operato
 
 def test_what_is_not_in_the_table_is_not_signed(operator: Operator) -> None:
     with pytest.raises(UnknownKindError):
-        diverted(operator, kinds=KINDS)
+        diverted(operator, kinds=Kinds(SHAKEN))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voice_dpki.codec import base64url
 from voice_dpki.stir import forms
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Policy
@@ -70,7 +71,11 @@ def test_signing_requests(row: dict[str, Any], operator: Operator) -> None:
     asked = forms.read_signing(body)
     dest = {"tn": list(asked.what.dest.tns), "uri": list(asked.what.dest.uris)}
     assert {"orig": asked.what.orig, "dest": {name: each for name, each in dest.items() if each}} == row["signs"]
-    identity = sign_call(asked.what, operator.credential, NOW_S)
+    namespaces = frozenset(("ets", "wps", "esnet"))
+    identity = sign_call(asked.what, replace(operator.credential, namespaces=namespaces), NOW_S)
+    payload = json.loads(base64url.decode(identity.token.split(".")[1]))
+    assert payload.items() >= row.get("claims", {"attest": "A", "origid": UUID}).items()
+    assert identity.ppt == (row["members"].get("ppt") or "shaken")
     labels = {"requestId": row["members"]["requestId"]} if "requestId" in row["members"] else {}
     assert json.loads(asked.answer(identity)) == {
         "signingResponse": {"identityHeader": identity.serialize(), **labels}
@@ -245,12 +250,12 @@ def test_a_retargeted_call_is_not_proven_by_a_token_for_another_party(
 
 def test_a_type_that_is_not_supported_fails_by_itself(operator: Operator, new_verifier: type[Verifier]) -> None:
     call = operator.call()
-    call = replace(call, identities=(*call.identities, *diverted(operator, orig=call.orig).identities))
+    call = replace(call, identities=(*call.identities, call.identities[0].replace("ppt=shaken", "ppt=msg")))
     asked = asked_about(call)
-    verstat, [shaken, div] = results(asked, verdicts(asked.what, operator, new_verifier()))
+    verstat, [shaken, msg] = results(asked, verdicts(asked.what, operator, new_verifier()))
     assert (verstat, shaken["status"]) == ("TN-Validation-Passed", "pass")
-    assert (div["ppt"], div["status"], div["reasonCode"]) == ("div", "fail", 438)
-    assert "not shaken, which alone is supported" in div["reasonDescription"]
+    assert (msg["ppt"], msg["status"], msg["reasonCode"]) == ("msg", "fail", 438)
+    assert "none of div, rph and shaken, which alone are supported" in msg["reasonDescription"]
 
 
 def test_types_that_prove_no_caller_have_no_verstat(operator: Operator, new_verifier: type[Verifier]) -> None:

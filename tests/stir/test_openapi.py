@@ -18,7 +18,11 @@ from .conftest import NOW_S, Operator, Verifier
 from .test_kinds import BOTH, DIVERTED
 from .test_ms import ATIS, SIGNING, VERIFICATION, asked_about, rows, signing, verdicts, verification
 
-BEYOND_SCHEMAS = {"a caller without a number", "a URI without a number"}
+BEYOND_SCHEMAS = {
+    "a caller without a number",
+    "a URI without a number",
+    "a diversion by a URI without a number",
+}
 """Whether a URI has a number is said in words."""
 
 
@@ -73,8 +77,12 @@ NOT_IN_SCHEMAS = {
     "eleven Identities",
     "an empty list of Identities",
     "protected header fields without a token",
+    "a protected header field that is none",
+    "a Resource-Priority that is none",
+    "div to where it was",
+    "sph beside another namespace",
 }
-"""What concerns several members together, too."""
+"""What concerns several members together, too, and what SIP says of header fields."""
 
 
 def agree(schema: Draft202012Validator, body: dict[str, Any], row: dict[str, Any]) -> None:

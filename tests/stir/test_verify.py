@@ -97,7 +97,8 @@ OTHER = Destinations((Tn("442079460099"),))
 @pytest.mark.parametrize(
     ("step", "match", "changes"),
     [
-        (Step.PPT_PARAMETER, "ppt", {"ppt": "div"}),
+        (Step.PPT_PARAMETER, "ppt", {"ppt": "msg"}),
+        (Step.PPT, "different", {"ppt": "div"}),
         (Step.INFO, "no info", {"info": None}),
         (Step.INFO_URL, "SHA-256", {"info": "https://certs.a.example/a.pem"}),
         (Step.INFO_URL, "SHA-256", {"info": "http://169.254.169.254/latest/meta-data"}),
@@ -111,7 +112,8 @@ OTHER = Destinations((Tn("442079460099"),))
         (Step.ALG, "ES256", {"header": {"alg": "none"}}),
         (Step.ALG, "ES256", {"header": {"alg": "HS256"}}),
         (Step.ALG, "ES256", {"alg": "ES384"}),
-        (Step.PPT, "shaken", {"header": {"ppt": "div"}}),
+        (Step.PPT, "shaken", {"header": {"ppt": "msg"}}),
+        (Step.PPT, "different", {"header": {"ppt": "div"}}),
         (Step.CLAIMS, "attest", {"payload": {"attest": None}}),
         (Step.CLAIMS, "orig", {"payload": {"orig": None}}),
         (Step.CLAIMS, "dest", {"payload": {"dest": None}}),

@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
+import msgspec
+
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.metrics import counters, histograms
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
@@ -45,6 +47,9 @@ SECONDS = histograms(
 
 Perform = Callable[[bytes], Awaitable[bytes]]
 """The service itself: takes the body of a request and returns the body of the response; raises RequestError."""
+
+Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
+"""A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 

@@ -121,7 +121,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> SigningRequest
     """Read a decoded signing request for one of `kinds`; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
-    check_meaning(request, SIGNING_MEANINGS, admitted=kind.members)
+    check_meaning(request, SIGNING_MEANINGS, admitted=(*kind.members, *kind.options))
     given = shaped(request, SigningRequestAtis)
     return signing_request(request, given, kind, number(given.orig.tn, "orig.tn"))
 

@@ -36,6 +36,12 @@ class Call:
     """Raw `a=key-mgmt` values of the SDP, in order; None if the proxy did not send them."""
     sdp: bytes | None = None
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if the proxy did not send it."""
+    target: Destinations | None = None
+    """Where the call goes now, the Request-URI; None if that is not told apart from `dest`, which includes it."""
+    resource_priority: frozenset[str] | None = None
+    """The values of Resource-Priority in lower case, such as "ets.0"; None if the proxy did not send them."""
+    priority: str | None = None
+    """The value of Priority in lower case; None if the proxy did not send it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
 those that need the ledger's record of it. Each step is one function that raises VerificationFailed if it fails.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from voice_dpki.errors import MalformedError
@@ -32,6 +33,8 @@ class Policy:
     """Refuse calls whose session description is not signed."""
     kinds: Kinds = KINDS
     """The kinds of PASSporT that it understands."""
+    priority: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By organisation: the namespaces of Resource-Priority, in lower case, that it may sign (RFC 8443 §7.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,17 @@ class Examined:
 
 
 def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
-    """Run the steps that need no ledger on one `identity` of the call; raises VerificationFailed."""
+    """Run the steps that need no ledger on one `identity` as the call's only one; raises VerificationFailed."""
+    examined = examine_token(call, identity, policy, now_s)
+    check_alone(examined)
+    return examined
+
+
+def examine_token(call: Call, identity: str, policy: Policy, now_s: float) -> Examined:
+    """Run the steps that need neither the ledger nor the call's other Identities; raises VerificationFailed.
+
+    What is left is whether the token leads to the callee (`voice_dpki.stir.diversion`).
+    """
     check_time(call.time_s, policy, now_s)
     header = read_form(identity)
     check_ppt_parameter(header, policy.kinds)
@@ -60,7 +73,7 @@ def examine(call: Call, identity: str, policy: Policy, now_s: float) -> Examined
     kind = read_kind(passport, header, policy.kinds)
     claims = read_claims(passport, kind)
     check_iat(claims.iat_s, policy, now_s)
-    check_numbers(claims, call)
+    check_caller(claims, call)
     for check in kind.checks:
         check(claims, call)
     return Examined(call, kind, passport, claims, digest)
@@ -179,12 +192,25 @@ def check_iat(iat_s: int, policy: Policy, now_s: float) -> None:
         raise VerificationFailed(Step.IAT, _stale("the signature's iat", iat_s, policy, now_s))
 
 
-def check_numbers(claims: Claims, call: Call) -> None:
-    """E16: the token names the caller and the callee of the signalling (RFC 8224 §6.2.4)."""
+def check_caller(claims: Claims, call: Call) -> None:
+    """E16: the token names the caller of the signalling (RFC 8224 §6.2.4)."""
     if claims.orig != call.orig:
         raise VerificationFailed(Step.NUMBERS, "the signed caller is not the caller in the signalling")
+
+
+def check_destination(claims: Claims, call: Call) -> None:
+    """E16: the token of a call that was not diverted names the callee of the signalling (RFC 8224 §6.2.4)."""
     if not claims.dest.includes(call.dest):
         raise VerificationFailed(Step.NUMBERS, "the signed destination is not the destination in the signalling")
+
+
+def check_alone(examined: Examined) -> None:
+    """E16: a token that has no others beside it leads to the callee, and is no diversion (RFC 8946 §4.2)."""
+    if examined.kind.diverts is not None:
+        raise VerificationFailed(
+            Step.DIVERSION, "the PASSporT from which this one diverts the call is not there (RFC 8946 §4.2)"
+        )
+    check_destination(examined.claims, examined.call)
 
 
 def _stale(what: str, then_s: int, policy: Policy, now_s: float) -> str:

@@ -16,9 +16,10 @@ from voice_dpki.stir.examine import (
     Examined,
     Policy,
     check_alg,
+    check_caller,
     check_critical,
+    check_destination,
     check_iat,
-    check_numbers,
     check_ppt_parameter,
     check_time,
     check_typ,
@@ -33,6 +34,7 @@ from voice_dpki.stir.examine import (
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.passport import Claims, Passport
+from voice_dpki.stir.several import Found, examine_all
 from voice_dpki.stir.verdict import Step, VerificationFailed
 
 _T = TypeVar("_T")
@@ -105,7 +107,7 @@ _OF_TOKEN = (
 
 
 def explain_identity(call: Call | None, identity: str, policy: Policy, now_s: float) -> Explained:
-    """Run the steps that need no ledger on one Identity of the call; without a `call`, those that need none."""
+    """Run the steps that need no ledger on one `identity` of the call; without a `call`, those that need none."""
     found = Explained(call=call)
     if call is None:
         found.skip("nothing tells the call's Date", Step.TIME)
@@ -126,7 +128,7 @@ def explain_identity(call: Call | None, identity: str, policy: Policy, now_s: fl
     if kind is None:
         found.skip("the type of the token is not known", Step.CLAIMS, Step.IAT, Step.NUMBERS)
         return found
-    _payload(found, call, passport, kind, policy, now_s)
+    _payload(found, identity, kind, policy, now_s)
     return found
 
 
@@ -147,9 +149,9 @@ def _jose(found: Explained, header: IdentityHeader, passport: Passport, policy: 
     return found.run(Step.PPT.label, lambda: read_kind(passport, header, policy.kinds))
 
 
-def _payload(
-    found: Explained, call: Call | None, passport: Passport, kind: Kind[Any], policy: Policy, now_s: float
-) -> None:
+def _payload(found: Explained, identity: str, kind: Kind[Any], policy: Policy, now_s: float) -> None:
+    passport, call = found.passport, found.call
+    assert passport is not None, "its kind was read from it"
     claims = found.claims = found.run(Step.CLAIMS.label, lambda: read_claims(passport, kind))
     if claims is None:
         found.skip("the claims cannot be read", Step.IAT, Step.NUMBERS)
@@ -158,6 +160,20 @@ def _payload(
     if call is None:
         found.skip("nothing tells who calls whom", Step.NUMBERS)
         return
-    found.run(Step.NUMBERS.label, lambda: check_numbers(claims, call))
+    beside = examine_all(call, policy, now_s)[call.identities.index(identity)]
+    _callee(found, call, kind, claims, beside)
     for check in kind.checks:
         found.run(f"{kind.ppt}'s own", partial(check, claims, call))
+
+
+def _callee(found: Explained, call: Call, kind: Kind[Any], claims: Claims, beside: Found) -> None:
+    """Run E16. Whether a token leads to the callee may hang on the call's others, of which `beside` tells."""
+
+    def check() -> None:
+        check_caller(claims, call)
+        if isinstance(beside, VerificationFailed) and beside.step in (Step.NUMBERS, Step.DIVERSION):
+            raise beside
+        if isinstance(beside, VerificationFailed) and kind.diverts is None and len(call.identities) == 1:
+            check_destination(claims, call)
+
+    found.run(Step.NUMBERS.label, check)

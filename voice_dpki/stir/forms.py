@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from voice_dpki.names import ascii_lower
-from voice_dpki.stir import atis, ms
+from voice_dpki.stir import atis, ms, ms_answers
 from voice_dpki.stir.call import Call, SigningRequest
 from voice_dpki.stir.faults import ErrorAnswer, RequestError
 from voice_dpki.stir.identity import IdentityHeader
@@ -85,12 +85,12 @@ class Asked(Generic[_W, _A]):
 
 def _ms_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
     request, request_id = ms.parse_signing_request(body, kinds)
-    return request, lambda identity: ms.signing_response(identity, request_id)
+    return request, lambda identity: ms_answers.signing_response(identity, request_id)
 
 
 def _ms_verification(body: Members) -> Read[Call, Sequence[Verdict]]:
     call, given = ms.parse_verification_request(body)
-    return call, lambda verdicts: ms.verification_response(call, verdicts, given)
+    return call, lambda verdicts: ms_answers.verification_response(call, verdicts, given)
 
 
 def _atis_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
@@ -112,20 +112,20 @@ MS: Final = Form(
     verifies=ms.is_verification,
     read_signing=_ms_signing,
     read_verification=_ms_verification,
-    write_error=ms.error_body,
+    write_error=ms_answers.error_body,
     bodies={
         "signing": Bodies(
-            ms.SigningBodyMs, ms.SigningRequestMs, ms.SIGNING_MEANINGS, ms.SigningAnswerMs, ms.SIGNING_MARKS
+            ms.SigningBodyMs, ms.SigningRequestMs, ms.SIGNING_MEANINGS, ms_answers.SigningAnswerMs, ms.SIGNING_MARKS
         ),
         "verification": Bodies(
             ms.VerificationBodyMs,
             ms.VerificationRequestMs,
             ms.VERIFICATION_MEANINGS,
-            ms.VerificationAnswerMs,
+            ms_answers.VerificationAnswerMs,
             ms.VERIFICATION_MARKS,
         ),
     },
-    error=ms.ErrorAnswerMs,
+    error=ms_answers.ErrorAnswerMs,
 )
 ATIS: Final = Form(
     name="atis",

@@ -1,7 +1,7 @@
 """What a kind of PASSporT says of itself: claims, steps, whose authority it needs, what it proves (RFC 8225 §8)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from voice_dpki.names import Tn
@@ -15,13 +15,20 @@ _C_contra = TypeVar("_C_contra", bound=Claims, contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Authority(Generic[_C_contra]):
-    """The number over which a signer's certificate must give authority, and what sentences call it."""
+    """Over what a signer must have authority, and what sentences call it."""
 
-    number: Callable[[_C_contra], Tn]
+    number: Callable[[_C_contra], Tn] | None
+    """The number that the signer's certificate must cover; None if the kind is not about a number's holder."""
     to_verifiers: str
     """Its name in the sentences of step E17."""
     to_signers: str
     """Its name in the answers to signing requests."""
+    namespaces: Callable[[_C_contra], frozenset[str]] | None = None
+    """The namespaces of Resource-Priority, in lower case. Who may sign them is configured, not on the ledger."""
+
+    def __post_init__(self) -> None:
+        if self.number is None and self.namespaces is None:
+            raise ValueError("a signer needs authority over something")
 
 
 OVER_CALLER: Final[Authority[Claims]] = Authority(
@@ -51,9 +58,19 @@ class Kind(Generic[_C]):
     """Returns the claims to sign for a request."""
     members: Mapping[str, Callable[[object], object]]
     """What a signing request must hold for this kind alone; the readers raise MalformedError or ClaimError."""
+    options: Mapping[str, Callable[[object], object]] = field(default_factory=dict)
+    """What it may hold for this kind alone."""
+    together: tuple[tuple[str, Callable[[SigningRequest], None]], ...] = ()
+    """What members must be together: the one to name in an error, and a check that raises ClaimError."""
+    diverts: Callable[[_C], Tn] | None = None
+    """The number that sent the call on, for a kind that says so. Its dest is then where the call went."""
     replay_key: Callable[[Passport], bytes] = replay_key
     """What is remembered of an accepted token (step E21). Kinds share no keys."""
 
     def __post_init__(self) -> None:
         if self.proves_caller and self.authority is not OVER_CALLER:
             raise ValueError(f"{self.ppt} cannot prove the caller's number without authority over it")
+
+    def reader(self, name: str) -> Callable[[object], object] | None:
+        """Return what reads the member `name` of a signing request; None if this kind has no such member."""
+        return self.members.get(name) or self.options.get(name)

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.names import ascii_lower
+from voice_dpki.stir.div import DIV
+from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
+from voice_dpki.stir.rph import RPH
 from voice_dpki.stir.shaken import SHAKEN
 
 
@@ -30,7 +34,18 @@ class Kinds:
         return iter(self._by_ppt.values())
 
     def __str__(self) -> str:
-        return " and ".join(sorted(self._by_ppt))
+        *others, last = sorted(self._by_ppt)
+        return f"{', '.join(others)} and {last}" if others else last
+
+    def may_prove_caller(self, identity: str) -> bool:
+        """Tell whether an Identity header field may be meant to prove the caller: its ppt says nothing else."""
+        try:
+            ppt = IdentityHeader.parse(identity).ppt
+            return ppt is None or self.named(ascii_lower(ppt)).proves_caller
+        except MalformedError:
+            return True
+        except UnknownKindError:
+            return False
 
     def _no_other(self) -> str:
         if len(self._by_ppt) == 1:
@@ -38,4 +53,4 @@ class Kinds:
         return f"none of {self}, which alone are"
 
 
-KINDS: Final = Kinds(SHAKEN)
+KINDS: Final = Kinds(SHAKEN, DIV, RPH)

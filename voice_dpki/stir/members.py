@@ -228,7 +228,9 @@ def kind_in(request: Members, kinds: Kinds) -> Kind[Any]:
 def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn) -> SigningRequest:
     """Return the request to sign a call of `orig` with what its `kind` needs; raises RequestError."""
     members: Mapping[str, Callable[[object], Any]] = kind.members
-    return SigningRequest(
+    if not kind.proves_caller:
+        _check_binds_no_media(given, kind)
+    made = SigningRequest(
         attest=_value(request, "attest", members["attest"]) if "attest" in members else "",
         orig=orig,
         dest=destinations(given.dest, "dest"),
@@ -237,8 +239,25 @@ def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn)
         key_mgmt=tuple(given.key_mgmt or ()),
         sdp=digest(given.sdp),
         ppt=kind.ppt,
-        own={name: _value(request, name, member) for name, member in members.items() if name not in _SHARED},
+        own=_own(request, kind),
     )
+    for name, check in kind.together:
+        read(check, made, name)
+    return made
+
+
+def _own(request: Members, kind: Kind[Any]) -> Mapping[str, object]:
+    """Read the members that a kind alone has; raises RequestError."""
+    own = {name: _value(request, name, member) for name, member in kind.members.items() if name not in _SHARED}
+    given = {name: member for name, member in kind.options.items() if request.get(name) is not None}
+    return own | {name: _value(request, name, member) for name, member in given.items()}
+
+
+def _check_binds_no_media(given: Signing, kind: Kind[Any]) -> None:
+    """Refuse what a signature of this kind would not cover."""
+    for name, value in (("keyMgmt", given.key_mgmt), ("sdp", given.sdp)):
+        if value is not UNSET:
+            raise RequestError("SVC4005", name, f"a {kind.ppt} PASSporT does not cover the media")
 
 
 def destinations(given: Destination, place: str) -> Destinations:

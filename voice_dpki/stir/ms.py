@@ -1,10 +1,13 @@
 """The form of 3GPP TS 24.229 Annex V (reference point Ms) of the STIR services' HTTP interface: bodies, no sockets.
 
-    POST /stir/v1/signing       {"signingRequest":{ppt?, attest, orig:{tn|uri}, dest:{tn:[]|uri:[]}, iat, origid}}
+    POST /stir/v1/signing       {"signingRequest":{ppt?, orig:{tn|uri}, dest:{tn:[]|uri:[]}, iat, and for shaken
+                                                   attest, origid; for div div:{tn|uri, hi?}; for rph rph:{auth:[]},
+                                                   sph?}}
                                 {"signingResponse":{identityHeader, requestId?}}
     POST /stir/v1/verification  {"verificationRequest":{identityHeader?, identityHeaders?:[], from:{tn|uri},
                                                         to:{tn|uri}, dest?:{tn|uri}, time, protectedHeaders?}}
-                                {"verificationResponse":{verstatValue?, verifyResults:[{verifyResult:{...}}]}}
+                                {"verificationResponse":{verstatValue?, divResult?:[{div:{tn}, verstatValue}],
+                                                         verstatPriority?, verifyResults:[{verifyResult:{...}}]}}
     errors                      {"error":text}                                                            V.2.4.3
 
 Its members tell it from ATIS-1000082's (`is_signing`, `is_verification`). A verdict that fails is answered with
@@ -15,19 +18,16 @@ this form. The members keyMgmt and sdp are this project's own; so are step, sign
 a verifyResult.
 """
 
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from voice_dpki.codec import canonical_json
-from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.div import HISTORY_INDEX
 from voice_dpki.stir.faults import RequestError
-from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
     CLAIMS,
@@ -44,14 +44,15 @@ from voice_dpki.stir.members import (
     digest,
     kind_in,
     number,
+    read,
     request_in,
     shaped,
     signing_request,
     uri,
 )
-from voice_dpki.stir.passport import Destinations, Passport
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.rph import MAX_VALUES, PSAP_CALLBACK, R_VALUE, read_resource_priority
 from voice_dpki.stir.tn import tn_in_uri
-from voice_dpki.stir.verdict import Verdict, Verstat, overall
 
 MAX_IDENTITIES: Final = 10
 """Identity header fields of one call: that of the caller, five diversions and a few for priority."""
@@ -63,22 +64,6 @@ SIGNING_MARKS: Final = ("ppt", "requestId", "profileId", "div", "rph", "sph")
 VERIFICATION_MARKS: Final = ("identityHeader", "identityHeaders", "dest", "protectedHeaders", "requestId")
 SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS)}
 VERIFICATION_MEANINGS: Meanings = {"": ("identity", "ppt", *CLAIMS)}
-
-_TEXTS: Final = {
-    "SVC4000": "Missing request body",
-    "SVC4001": "Missing mandatory parameter",
-    "SVC4002": "Requested response body type is not supported",
-    "SVC4003": "Requested resource not found",
-    "SVC4004": "Unsupported request body type",
-    "SVC4005": "Invalid parameter value",
-    "SVC4006": "Failed to parse message body",
-    "SVC4007": "Missing mandatory Content-Length headers",
-    "POL4050": "Method not allowed",
-    "POL5000": "Internal server error",
-}
-"""Exception texts of V.2.4.3 by ATIS's identifier of the same fault; other faults have our sentence alone."""
-
-_PPT = re.compile(r"[a-z-]{1,16}\Z")
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)]
 _ONE: Final = [
@@ -97,32 +82,45 @@ Party = Annotated[PartyMs, Meta(extra_json_schema={"oneOf": _ONE})]
 PartyOrNone = Annotated[PartyMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})]
 
 
+class DivMs(Struct, frozen=True):
+    """The party that diverted the call: who was in the Request-URI before (RFC 8946)."""
+
+    tn: Number | None = None
+    uri: Uri | None = None
+    hi: (
+        Annotated[
+            str,
+            Meta(description="Index of its History-Info.", extra_json_schema={"pattern": f"^(?:{HISTORY_INDEX})$"}),
+        ]
+        | None
+    ) = None
+
+
+class RphMs(Struct, frozen=True):
+    """The values of Resource-Priority that are granted (RFC 8443)."""
+
+    auth: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"pattern": f"^(?:{R_VALUE})$"})]],
+        Meta(min_length=1, max_length=MAX_VALUES, examples=[["ets.0", "wps.0"]]),
+    ]
+
+
 class SigningRequestMs(Signing, frozen=True, kw_only=True, rename="camel"):
     """A call to sign."""
 
+    div: Annotated[DivMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})] = None
     orig: Party
     ppt: Annotated[str, Meta(description="Type of the PASSporT; empty means shaken.")] | None = None
     profile_id: Label | None = None
     request_id: Label | None = None
+    rph: RphMs | None = None
+    sph: Annotated[str, Meta(extra_json_schema={"const": PSAP_CALLBACK})] | None = None
 
 
 class SigningBodyMs(Struct, frozen=True, rename="camel"):
     """A signing request of 3GPP TS 24.229 Annex V."""
 
     signing_request: SigningRequestMs
-
-
-class SigningResponseMs(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The Identity header field's value, and the request's requestId."""
-
-    identity_header: str
-    request_id: str | UnsetType = UNSET
-
-
-class SigningAnswerMs(Struct, frozen=True, rename="camel"):
-    """The answer to a signing request of 3GPP TS 24.229 Annex V."""
-
-    signing_response: SigningResponseMs
 
 
 _Protected = Annotated[str, Meta(max_length=MAX_PROTECTED_LENGTH)]
@@ -150,50 +148,6 @@ class VerificationBodyMs(Struct, frozen=True, rename="camel"):
     """A verification request of 3GPP TS 24.229 Annex V."""
 
     verification_request: Annotated[VerificationRequestMs, Meta(extra_json_schema=_ANY_IDENTITY)]
-
-
-class VerifyResult(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What was found about one Identity header field."""
-
-    ppt: Annotated[str, Meta(description="The type that the field names; empty if it names none.")]
-    status: Literal["pass", "fail"]
-    reason_code: int | UnsetType = UNSET
-    reason_text: str = ""
-    reason_description: str = ""
-    passport: Annotated[str, Meta(description="The token, if it failed.")] = ""
-    valid_claims: Annotated[dict[str, Any], Meta(description="The payload, if it passed.")] | UnsetType = UNSET
-    step: str = ""
-    signer: str = ""
-    certificate: str = ""
-    key_mgmt: str = ""
-    sdp: str = ""
-
-
-class VerifyResultRow(Struct, frozen=True, rename="camel"):
-    """One of verifyResults."""
-
-    verify_result: VerifyResult
-
-
-class VerificationResponseMs(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The verdict; verstatValue is there if a SHAKEN Identity was asked about."""
-
-    verstat_value: Verstat | UnsetType = UNSET
-    verify_results: list[VerifyResultRow]
-    request_id: str | UnsetType = UNSET
-    display_name: str | UnsetType = UNSET
-
-
-class VerificationAnswerMs(Struct, frozen=True, rename="camel"):
-    """The answer to a verification request of 3GPP TS 24.229 Annex V."""
-
-    verification_response: VerificationResponseMs
-
-
-class ErrorAnswerMs(Struct, frozen=True):
-    """The body of an error: the exception text of TS 24.229 V.2.4.3, and what was wrong."""
-
-    error: str
 
 
 def is_signing(body: Members) -> bool:
@@ -224,7 +178,7 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> tuple[SigningR
     """Read a decoded signing request for one of `kinds`, with its requestId; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
-    check_meaning(request, SIGNING_MEANINGS, admitted=kind.members)
+    check_meaning(request, SIGNING_MEANINGS, admitted=(*kind.members, *kind.options))
     given = shaped(request, SigningRequestMs)
     return signing_request(request, given, kind, _caller(given.orig, "orig")), given.request_id
 
@@ -232,14 +186,15 @@ def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> tuple[SigningR
 def parse_verification_request(body: Members) -> tuple[Call, VerificationRequestMs]:
     """Read a decoded verification request, but not the Identities in it; raises RequestError.
 
-    A `dest` of another party than `to` says that the call was retargeted. Then a token must name both, until
-    diversions are supported.
+    A `dest` of another party than `to` says that the call was retargeted. Then a token must name both, or
+    diversions must lead from the party that it names to `dest`.
     """
     request = request_in(body, "verificationRequest")
     check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestMs)
-    _check_protected(given)
-    called = [_called(given.to, "to"), *([_called(given.dest, "dest")] if given.dest is not None else [])]
+    protected = _protected(given)
+    target = _called(given.dest, "dest") if given.dest is not None else None
+    called = [_called(given.to, "to"), *([target] if target is not None else [])]
     call = Call(
         orig=_caller(given.from_, "from"),
         dest=_together(called),
@@ -247,73 +202,11 @@ def parse_verification_request(body: Members) -> tuple[Call, VerificationRequest
         identities=_identities(given),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
+        target=target,
+        resource_priority=_resource_priority(protected),
+        priority=ascii_lower(protected["priority"]) if "priority" in protected else None,
     )
     return call, given
-
-
-def signing_response(identity: IdentityHeader, request_id: str | None) -> bytes:
-    """Encode the answer to a signing request."""
-    response = SigningResponseMs(identity.serialize(), UNSET if request_id is None else request_id)
-    return msgspec.json.encode(SigningAnswerMs(response))
-
-
-def verification_response(call: Call, verdicts: Sequence[Verdict], given: VerificationRequestMs) -> bytes:
-    """Encode the verdicts on the call's Identities, in their order."""
-    results = [_result(identity, verdict) for identity, verdict in zip(call.identities, verdicts, strict=True)]
-    is_about_caller = given.identity_header is not None or any(result.ppt == "shaken" for result in results)
-    response = VerificationResponseMs(
-        verstat_value=overall(verdicts).verstat if is_about_caller else UNSET,
-        verify_results=[VerifyResultRow(result) for result in results],
-        request_id=UNSET if given.request_id is None else given.request_id,
-        display_name=UNSET if given.display_name is None else given.display_name,
-    )
-    return msgspec.json.encode(VerificationAnswerMs(response))
-
-
-def error_body(error: RequestError) -> bytes:
-    """Encode an error."""
-    text = _TEXTS.get(error.message_id)
-    return msgspec.json.encode(ErrorAnswerMs(f"{text}. {error.sentence}" if text else error.sentence))
-
-
-def _result(identity: str, verdict: Verdict) -> VerifyResult:
-    """Return the row for one Identity. Only what can be decoded as a token is given back."""
-    has_passed = verdict.reasoncode is None
-    header, passport = _opened(identity)
-    return VerifyResult(
-        ppt=_ppt(header, passport),
-        status="pass" if has_passed else "fail",
-        reason_code=UNSET if verdict.reasoncode is None else verdict.reasoncode,
-        reason_text=verdict.reasontext,
-        reason_description=verdict.reasondesc,
-        passport="" if has_passed or header is None or passport is None else header.token,
-        valid_claims=_claims(passport) if has_passed and passport is not None else UNSET,
-        step=verdict.step,
-        signer=verdict.signer,
-        certificate=verdict.certificate.hex() if verdict.certificate else "",
-        key_mgmt=verdict.key_mgmt,
-        sdp=verdict.sdp,
-    )
-
-
-def _claims(passport: Passport) -> dict[str, Any]:
-    return dict(canonical_json.decode_object(passport.payload_untrusted))
-
-
-def _opened(identity: str) -> tuple[IdentityHeader | None, Passport | None]:
-    """Parse as much of an Identity as can be parsed."""
-    header = None
-    try:
-        header = IdentityHeader.parse(identity)
-        return header, Passport.parse(header.token)
-    except MalformedError:
-        return header, None
-
-
-def _ppt(header: IdentityHeader | None, passport: Passport | None) -> str:
-    """Return the type that the header field names, or else the token; "" if neither does."""
-    named = ascii_lower((header and header.ppt) or (passport and passport.header_text("ppt")) or "")
-    return named if _PPT.match(named) else ""
 
 
 def _identities(given: VerificationRequestMs) -> tuple[str, ...]:
@@ -328,10 +221,30 @@ def _identities(given: VerificationRequestMs) -> tuple[str, ...]:
     return identities
 
 
-def _check_protected(given: VerificationRequestMs) -> None:
-    """Refuse header fields for which there is no token. Those of `identityHeaders` have a verdict of their own."""
-    if given.protected_headers is not None and not given.identity_headers:
+def _protected(given: VerificationRequestMs) -> Mapping[str, str]:
+    """Return the protected header fields, names in lower case, and fields of one name joined (RFC 3261 §7.3.1).
+
+    Raises RequestError where no token could protect them. Examples of the form write one field as a string in
+    brackets.
+    """
+    fields = given.protected_headers
+    if fields is None:
+        return {}
+    if not given.identity_headers:
         raise RequestError("SVC4005", "protectedHeaders", "no token of identityHeaders could protect them")
+    protected: dict[str, str] = {}
+    for line in [fields] if isinstance(fields, str) else fields:
+        name, colon, value = line.strip(" []").partition(":")
+        name, value = ascii_lower(name.strip(" \t")), value.strip(" \t")
+        if not colon or not name:
+            raise RequestError("SVC4005", "protectedHeaders", "it holds something else than header fields")
+        protected[name] = f"{protected[name]},{value}" if name in protected else value
+    return protected
+
+
+def _resource_priority(protected: Mapping[str, str]) -> frozenset[str] | None:
+    text = protected.get("resource-priority")
+    return None if text is None else read(read_resource_priority, text, "protectedHeaders")
 
 
 def _caller(party: PartyMs, place: str) -> Tn:

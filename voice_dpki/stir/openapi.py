@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from voice_dpki.stir.call import DEFAULT_PPT
 from voice_dpki.stir.faults import STATUSES, texts_of
 from voice_dpki.stir.forms import (
     FORMS,
@@ -23,6 +24,7 @@ from voice_dpki.stir.forms import (
 )
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds
+from voice_dpki.stir.members import CLAIMS
 
 OPENAPI_PATH: Final = "/openapi.json"
 
@@ -86,8 +88,9 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
     references, schemas = msgspec.json.schema_components(roots, ref_template=_TEMPLATE)
     for each in bodies:
         own = kinds if operation == "signing" else ()
-        _complete(schemas, each, own)
-        admitted = {name for kind in own for name in kind.members} & set(each.marks)
+        if operation == "signing":
+            _complete(schemas, each, own)
+        admitted = {name for kind in own for name in (*kind.members, *kind.options)} & set(each.marks)
         _close(schemas, each, admitted, [mark for other in bodies if other is not each for mark in other.marks])
     schemas["Unsupported"] = dict(_UNSUPPORTED)
     asked, answered = references[: 2 * len(forms) : 2], references[1 : 2 * len(forms) : 2]
@@ -122,14 +125,38 @@ def encode(told: Document) -> bytes:
 
 
 def _complete(schemas: Schemas, bodies: Bodies, kinds: Iterable[Kind[Any]]) -> None:
-    """Add what the kinds of PASSporT that can be signed demand of a request."""
+    """Add what the kinds of PASSporT that can be signed demand of a request.
+
+    A form without ppt asks for the default kind.
+    """
     schema = schemas[bodies.request.__name__]
     properties = schema["properties"]
-    members = [set(kind.members) for kind in kinds]
-    needed = set.intersection(*members) & set(properties) if members else set()
-    schema["required"] = sorted({*schema["required"], *needed})
-    if "ppt" in properties:
-        properties["ppt"]["enum"] = [None, "", *(kind.ppt for kind in kinds)]
+    if "ppt" not in properties:
+        default = [kind for kind in kinds if kind.ppt == DEFAULT_PPT]
+        schema["required"] = sorted({*schema["required"], *(name for kind in default for name in kind.members)})
+        return
+    known = [kind for kind in kinds if properties.keys() >= kind.members.keys()]
+    properties["ppt"]["enum"] = [None, "", *(kind.ppt for kind in known)]
+    own = {name for kind in known for name in (*kind.members, *kind.options)} & set(CLAIMS)
+    schema["allOf"] = [{"if": _asks_for(kind), "then": _demands(kind, own)} for kind in known]
+
+
+def _asks_for(kind: Kind[Any]) -> Document:
+    if kind.ppt != DEFAULT_PPT:
+        return {"required": ["ppt"], "properties": {"ppt": {"const": kind.ppt}}}
+    return {"properties": {"ppt": {"enum": [None, "", kind.ppt]}}}
+
+
+def _demands(kind: Kind[Any], own: Iterable[str]) -> Document:
+    """Return what a request for this kind must hold, and what of the other kinds' `own` it must not."""
+    names = sorted(kind.members)
+    closed = sorted(name for name in own if kind.reader(name) is None)
+    closed += [] if kind.proves_caller else ["keyMgmt", "sdp"]
+    needed = {name: {"not": {"type": "null"}} for name in names}
+    return {
+        "required": names,
+        "properties": {**needed, **{name: {"$ref": "#/components/schemas/Unsupported"} for name in closed}},
+    }
 
 
 def _close(schemas: Schemas, bodies: Bodies, admitted: Container[str], marks: Iterable[str]) -> None:

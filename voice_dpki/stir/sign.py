@@ -1,13 +1,13 @@
 """Authentication service: sign a call if it has authority over the number that the kind needs (RFC 8224 §6.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from voice_dpki.codec import base64url
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Authority
@@ -42,6 +42,8 @@ class Credential:
     info: str
     spc_ranges: tuple[TnRange, ...] = ()
     """The numbers that the certificate's service provider codes stand for, if it has any."""
+    namespaces: frozenset[str] = frozenset()
+    """The namespaces of Resource-Priority, in lower case, that this operator may sign (RFC 8443 §7.2)."""
 
     def authorises(self, tn: Tn) -> bool:
         """Tell whether the certificate's TNAuthList gives authority over `tn` (RFC 8226 §9)."""
@@ -55,6 +57,7 @@ def make_credential(
     info_template: str,
     now_s: float,
     spc_ranges: Sequence[TnRange] = (),
+    namespaces: Iterable[str] = (),
 ) -> Credential:
     """Check that key and certificate can sign calls now, and put the certificate's digest into the URL.
 
@@ -75,7 +78,7 @@ def make_credential(
         raise LocalError(
             f"info_url: {error}; its last path element must be {{digest}}, perhaps with .der"
         ) from None
-    return Credential(signer, profile, info, tuple(spc_ranges))
+    return Credential(signer, profile, info, tuple(spc_ranges), frozenset(map(ascii_lower, namespaces)))
 
 
 def sign_call(
@@ -120,9 +123,12 @@ def _check_validity(iat_s: int, profile: CertificateProfile, now_s: float) -> No
 
 
 def _check_authority(authority: Authority[Any], claims: Claims, credential: Credential) -> None:
-    """Refuse unless the credential has authority over the number that the kind signs for (RFC 8224 §6.1)."""
-    if not credential.authorises(authority.number(claims)):
+    """Refuse unless the credential has authority over what the kind signs for (RFC 8224 §6.1, RFC 8443 §3)."""
+    number, namespaces = authority.number, authority.namespaces
+    lacks_number = number is not None and not credential.authorises(number(claims))
+    lacks_namespace = namespaces is not None and not namespaces(claims) <= credential.namespaces
+    if lacks_number or lacks_namespace:
+        whose = "certificate may sign for" if lacks_number else "configuration has"
         raise SigningRefused(
-            "no-authority",
-            f"{authority.to_signers} is not among those that this server's certificate may sign for",
+            "no-authority", f"{authority.to_signers} is not among those that this server's {whose}"
         )

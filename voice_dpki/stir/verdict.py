@@ -46,6 +46,8 @@ class Step(Enum):
     CLAIMS = ("E14 claims", 438, Verstat.NONE)
     IAT = ("E15 iat", 403, Verstat.NONE)
     NUMBERS = ("E16 numbers", 438, Verstat.NONE)
+    DIVERSION = ("E16 diversion", 438, Verstat.NONE)
+    PRIORITY = ("E16 priority", 438, Verstat.NONE)
     CERTIFICATE = ("E17 certificate", 437, Verstat.FAILED)
     CONSTRAINTS = ("E17 constraints", 437, Verstat.NONE)
     AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
@@ -114,6 +116,8 @@ class Verdict:
     attest: str = ""
     key_mgmt: KeyMgmt = KeyMgmt.NOT_CHECKED
     sdp: SdpBinding = SdpBinding.NOT_CHECKED
+    about_caller: bool = True
+    """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
 
     @property
     def ok(self) -> bool:
@@ -121,7 +125,13 @@ class Verdict:
         return self.verstat is Verstat.PASSED
 
 
-def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertDigest | None = None) -> Verdict:
+def verdict_of(
+    failure: VerificationFailed,
+    signer: str = "",
+    certificate: CertDigest | None = None,
+    *,
+    about_caller: bool = True,
+) -> Verdict:
     """Return the verdict for a failed step."""
     step = failure.step
     return Verdict(
@@ -132,19 +142,21 @@ def verdict_of(failure: VerificationFailed, signer: str = "", certificate: CertD
         step=step.label,
         signer=signer,
         certificate=certificate,
+        about_caller=about_caller,
     )
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the verdict on a call's Identity header fields together: one that proves the caller is enough.
 
-    The result is 436 only if every one failed with 436 (RFC 8224 §6.2.2). There must be at least one.
+    Those that say nothing about the caller count only if there are no others. The result is 436 only if every one
+    failed with 436 (RFC 8224 §6.2.2). There must be at least one.
     """
     return min(verdicts, key=_rank)
 
 
-def _rank(verdict: Verdict) -> int:
+def _rank(verdict: Verdict) -> tuple[bool, int]:
     """Order verdicts: a proof, a fault that was found, nothing said of the caller, an unknown signer."""
     if verdict.ok:
-        return 0
-    return {None: 2, 436: 3}.get(verdict.reasoncode, 1)
+        return False, 0
+    return not verdict.about_caller, {None: 2, 436: 3}.get(verdict.reasoncode, 1)

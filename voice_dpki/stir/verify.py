@@ -31,13 +31,19 @@ def judge(
     Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
     nor extends it; if that is None, by `now_s`.
     """
+    verdict = prove(examined, recorded, policy, now_s)
+    remember(examined, verdict.signer, replays, now_s if steady_s is None else steady_s)
+    return verdict
+
+
+def prove(examined: Examined, recorded: RecordedCertificate, policy: Policy, now_s: float) -> Verdict:
+    """Run the steps that need what the ledger says of the signer, but for E21; raises VerificationFailed."""
     kind = examined.kind
     trusted = _certificate(examined, recorded, now_s)
-    _authority(examined, trusted)
+    _authority(examined, trusted, policy)
     _signature(examined.passport, trusted.profile)
     key_mgmt = _key_mgmt(examined, policy) if kind.proves_caller else KeyMgmt.NOT_CHECKED
     sdp = _sdp(examined, policy) if kind.proves_caller else SdpBinding.NOT_CHECKED
-    _replay(examined, trusted.organization, replays, now_s if steady_s is None else steady_s)
     return Verdict(
         Verstat.PASSED if kind.proves_caller else Verstat.NONE,
         reasondesc="" if kind.proves_caller else f"A {kind.ppt} PASSporT proves nothing about the caller's number.",
@@ -46,6 +52,7 @@ def judge(
         attest=examined.claims.attest,
         key_mgmt=key_mgmt,
         sdp=sdp,
+        about_caller=kind.proves_caller,
     )
 
 
@@ -68,13 +75,18 @@ def _certificate(examined: Examined, recorded: RecordedCertificate, now_s: float
     return trusted
 
 
-def _authority(examined: Examined, trusted: TrustedCertificate) -> None:
-    """E17: the certificate covers the number that the kind needs, such as the caller's (RFC 8226 §9)."""
-    needed = examined.kind.authority
-    try:
-        trusted.check_number(needed.number(examined.claims), needed.to_verifiers)
-    except CertificateRefused as refused:
-        raise _distrusted(refused) from None
+def _authority(examined: Examined, trusted: TrustedCertificate, policy: Policy) -> None:
+    """E17: the signer has authority over what the kind needs, such as the caller's number (RFC 8226 §9)."""
+    needed, claims = examined.kind.authority, examined.claims
+    if needed.number is not None:
+        try:
+            trusted.check_number(needed.number(claims), needed.to_verifiers)
+        except CertificateRefused as refused:
+            raise _distrusted(refused) from None
+    namespaces = frozenset() if needed.namespaces is None else needed.namespaces(claims)
+    if not namespaces <= policy.priority.get(trusted.organization, frozenset()):
+        sentence = f"{_SIGNERS} has no authority over {needed.to_verifiers}, as far as this verifier is configured"
+        raise VerificationFailed(Step.AUTHORITY, sentence)
 
 
 _SIGNERS = "the signer's certificate"
@@ -142,11 +154,19 @@ def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
     return SdpBinding.VERIFIED
 
 
-def _replay(examined: Examined, signer: str, replays: ReplayCache, now_s: float) -> None:
-    """E21: this token has not been accepted before (RFC 8224 §12.1)."""
+def remember(
+    examined: Examined, signer: str, replays: ReplayCache, now_s: float, *, is_diverted: bool = False
+) -> None:
+    """E21: this token has not been accepted before (RFC 8224 §12.1); raises VerificationFailed.
+
+    A call that was diverted has a new token for that. Those before it may have been seen, since the diverting party
+    has verified them, perhaps by this very server.
+    """
     kind = examined.kind
     key = kind.ppt.encode() + b"." + kind.replay_key(examined.passport)
     if replays.seen(key, now_s):
+        if is_diverted:
+            return
         raise VerificationFailed(
             Step.REPLAY, "this Identity was used before: the same signature has already set up a call"
         )

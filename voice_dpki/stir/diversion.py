@@ -1,0 +1,102 @@
+"""Chains of diversions: how the tokens of one call lead from the party that was called to where the call goes.
+
+Each diversion has a token of its own, whose `div` is among the `dest` of the token before it (RFC 8946 §4.2).
+Header fields have no order, so a chain is found by the numbers. It begins with a token of another kind, and its
+last `dest` is the target of the call. To is not compared then, for elements on the path rewrite it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from voice_dpki.stir.examine import Examined, check_destination
+from voice_dpki.stir.verdict import Step, VerificationFailed
+
+MAX_DIVERSIONS: Final = 5
+"""Diversions of one call; national rules end a call at the sixth."""
+
+Tokens = Mapping[int, Examined]
+"""The tokens of one call by their place among its Identity header fields."""
+Way = tuple[int, ...]
+"""The diversions behind a token in the order in which the call went; empty if the call goes where its dest says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The shortest ways of a call's tokens."""
+
+    onward: Mapping[int, Way]
+    """From each token to the target; tokens from which none leads there are missing."""
+    depths: Mapping[int, int]
+    """How many diversions lead from a token of another kind up to each token; missing where none do."""
+
+    def check(self, place: int, tokens: Tokens) -> None:
+        """E16: the token at `place` is on a way of at most five diversions to the target.
+
+        Raises VerificationFailed. A diversion must also have a token before it from which the call was diverted.
+        """
+        token, way, depth = tokens[place], self.onward.get(place), self.depths.get(place)
+        if way is None and not any(each.kind.diverts is not None for each in tokens.values()):
+            check_destination(token.claims, token.call)
+        if way is None:
+            raise _failed(
+                "the signed destination is not the destination in the signalling, nor do diversions lead there"
+            )
+        if depth is None:
+            raise _failed("the PASSporT from which this one diverts the call is not there")
+        if depth + len(way) > MAX_DIVERSIONS:
+            raise _failed(f"the call was diverted more than {MAX_DIVERSIONS} times")
+
+
+def find_ways(tokens: Tokens) -> Ways:
+    """Return the shortest ways between a call's tokens."""
+    return Ways(_onward(tokens), _depths(tokens))
+
+
+def _onward(tokens: Tokens) -> Mapping[int, Way]:
+    ways: dict[int, Way] = {place: () for place, token in tokens.items() if _arrives(token)}
+    latest = list(ways)
+    while latest:
+        found = {
+            place: (at, *ways[at])
+            for at in latest
+            for place in tokens
+            if place not in ways and _leads(tokens, place, at)
+        }
+        ways.update(found)
+        latest = list(found)
+    return ways
+
+
+def _depths(tokens: Tokens) -> Mapping[int, int]:
+    depths = {place: 0 for place, token in tokens.items() if token.kind.diverts is None}
+    latest = list(depths)
+    while latest:
+        found = {
+            place: depths[at] + 1
+            for at in latest
+            for place in tokens
+            if place not in depths and _leads(tokens, at, place)
+        }
+        depths.update(found)
+        latest = list(found)
+    return depths
+
+
+def _arrives(token: Examined) -> bool:
+    """Tell whether the call goes where this token says; one that was not diverted must name To and Request-URI."""
+    call = token.call
+    wanted = call.dest if token.kind.diverts is None or call.target is None else call.target
+    return token.claims.dest.includes(wanted)
+
+
+def _leads(tokens: Tokens, first: int, second: int) -> bool:
+    """Tell whether the second token diverts the call from where the first one sent it (RFC 8946 §4.2)."""
+    diverts = tokens[second].kind.diverts
+    return (
+        diverts is not None and first != second and diverts(tokens[second].claims) in tokens[first].claims.dest.tns
+    )
+
+
+def _failed(sentence: str) -> VerificationFailed:
+    return VerificationFailed(Step.DIVERSION, sentence)

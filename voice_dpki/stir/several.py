@@ -1,0 +1,114 @@
+"""Verification of all the Identities of one call, which depend on one another where the call was diverted.
+
+`examine_all` runs the steps that need no ledger and tells which certificates to look up; `judge_all` runs the
+others. Each Identity gets a verdict of its own. One that proves the caller's number does so only if every diversion
+between it and the target has passed (RFC 8946 §4.2).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from voice_dpki.names import CertDigest
+from voice_dpki.stir.call import Call
+from voice_dpki.stir.diversion import Ways, find_ways
+from voice_dpki.stir.examine import Examined, Policy, examine_token
+from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, verdict_of
+from voice_dpki.stir.verify import prove, remember
+from voice_dpki.x509.recorded import RecordedCertificate
+
+Found = Examined | VerificationFailed
+"""What the steps without the ledger made of one Identity."""
+Records = Mapping[CertDigest, RecordedCertificate | VerificationFailed]
+"""What the ledger says of each signer, or why it says nothing."""
+
+
+def examine_all(call: Call, policy: Policy, now_s: float) -> list[Found]:
+    """Run the steps that need no ledger on each Identity of the call, in their order. Never raises."""
+    found = [_examined(call, identity, policy, now_s) for identity in call.identities]
+    tokens = {place: each for place, each in enumerate(found) if isinstance(each, Examined)}
+    ways = find_ways(tokens)
+    for place in tokens:
+        try:
+            ways.check(place, tokens)
+        except VerificationFailed as failure:
+            found[place] = failure
+    return found
+
+
+def _examined(call: Call, identity: str, policy: Policy, now_s: float) -> Found:
+    try:
+        return examine_token(call, identity, policy, now_s)
+    except VerificationFailed as failure:
+        return failure
+
+
+def judge_all(
+    call: Call,
+    found: Sequence[Found],
+    records: Records,
+    policy: Policy,
+    replays: ReplayCache,
+    now_s: float,
+    steady_s: float,
+) -> list[Verdict]:
+    """Return the verdict on each Identity of the call, in their order. Never raises.
+
+    `records` has every signer that `found` names. The clocks are those of `voice_dpki.stir.verify.judge`.
+    """
+    case = _Case(call, found, records, policy)
+    proven = [case.proven(place, now_s) for place in range(len(found))]
+    passed = {
+        place: each for place, each in enumerate(found) if isinstance(each, Examined) and not proven[place].step
+    }
+    ways = find_ways(passed)
+    failures: dict[int, VerificationFailed] = {}
+    for place in sorted(passed, key=lambda place: len(ways.onward.get(place, ()))):
+        try:
+            _check_way(place, ways, failures)
+            is_diverted = bool(ways.onward[place])
+            remember(passed[place], proven[place].signer, replays, steady_s, is_diverted=is_diverted)
+        except VerificationFailed as failure:
+            failures[place] = failure
+            proven[place] = case.failed(place, failure)
+    return proven
+
+
+def _check_way(place: int, ways: Ways, failures: Mapping[int, VerificationFailed]) -> None:
+    """Check that every diversion behind a token has passed; raises VerificationFailed, for a replay as such."""
+    if place not in ways.onward:
+        raise VerificationFailed(
+            Step.DIVERSION, "a diversion of this call has not passed; its own verdict says why"
+        )
+    for at in ways.onward[place]:
+        if at in failures:
+            raise failures[at]
+
+
+class _Case:
+    """The Identities of one call while they are judged."""
+
+    def __init__(self, call: Call, found: Sequence[Found], records: Records, policy: Policy) -> None:
+        self._call, self._found, self._records, self._policy = call, found, records, policy
+
+    def proven(self, place: int, now_s: float) -> Verdict:
+        """Return what is found about one Identity, but for replays and for the diversions behind it."""
+        each = self._found[place]
+        if isinstance(each, VerificationFailed):
+            return self.failed(place, each)
+        recorded = self._records[each.digest]
+        try:
+            if isinstance(recorded, VerificationFailed):
+                raise recorded
+            return prove(each, recorded, self._policy, now_s)
+        except VerificationFailed as failure:
+            return self.failed(place, failure)
+
+    def failed(self, place: int, failure: VerificationFailed) -> Verdict:
+        """Return the verdict for a failed step of one Identity."""
+        each = self._found[place]
+        if isinstance(each, VerificationFailed):
+            about_caller = self._policy.kinds.may_prove_caller(self._call.identities[place])
+            return verdict_of(failure, about_caller=about_caller)
+        recorded = self._records[each.digest]
+        signer = "" if isinstance(recorded, VerificationFailed) else recorded.organization
+        return verdict_of(failure, signer, each.digest, about_caller=each.kind.proves_caller)
