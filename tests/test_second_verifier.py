@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.judge import Judge
+from voice_dpki.ledger.light import LightBlock, LightClient, LightError, TrustPoint
 
 VECTORS = Path(__file__).parents[1] / "docs" / "spec" / "vectors"
 
@@ -53,3 +54,43 @@ def test_it_agrees_on_answers(second_verifier: Path, name: str) -> None:
         judge.ask(kind, context="genesis", max_age_s=file["max_age_s"], **question)
     found = {case["name"]: result for case, result in zip(file["questions"], judge.verdicts(), strict=True)}
     assert found == {case["name"]: case["result"] for case in file["questions"]}
+
+
+NOW_S = 1_790_000_040
+
+
+def approached(trust: TrustPoint, blocks: dict[int, LightBlock], height: int, chain_id: str) -> str:
+    """Bisect with the client."""
+    light = LightClient(chain_id, trust)
+    asked = light.approach(blocks[height].signed_header, NOW_S, min_height=0)
+    try:
+        wanted = next(asked)
+        while True:
+            wanted = asked.send(blocks[wanted])
+    except StopIteration:
+        return "trusted"
+    except LightError as error:
+        return error.code
+
+
+def test_it_bisects_as_the_client_does(second_verifier: Path) -> None:
+    """From each trusted block to each other, through headers between; validators change from block to block."""
+    judge, file = Judge(second_verifier), vectors("headers")
+    chain_id = file["chain_id"]
+    given = {int(name): block for name, block in file["blocks"].items() if name.isdigit()}
+    blocks = {height: LightBlock.from_json(block) for height, block in given.items()}
+    found = {}
+    for trusted, block in blocks.items():
+        judge.context(
+            f"{trusted}", chain_id=chain_id, kept=given[trusted], headers=list(given.values()), now_s=NOW_S
+        )
+        trust = TrustPoint.at(block.signed_header, block.validators)
+        for height in blocks:
+            answer = json.dumps(given[height]).encode()
+            judge.ask("approach", context=f"{trusted}", answer=answer, now_s=NOW_S, min_height=0)
+            found[trusted, height] = approached(trust, blocks, height, chain_id)
+    verdicts = dict(zip(found, map(word, judge.verdicts()), strict=True))
+    assert verdicts == found
+    assert {pair for pair, result in found.items() if result == "trusted"} == {
+        (low, high) for low in blocks for high in blocks if low <= high
+    }
