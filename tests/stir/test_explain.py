@@ -30,6 +30,10 @@ def test_a_good_call_passes_all_steps(operator: Operator) -> None:
     assert found.examined == examine(call, call.identities[0], Policy(), NOW_S)
 
 
+def test_before_any_step_nothing_is_examined() -> None:
+    assert Explained(call=None).examined is None
+
+
 def test_steps_behind_a_failed_one_run(operator: Operator) -> None:
     call = replace(operator.call(iat_s=NOW_S - 300), time_s=NOW_S, orig=Tn("493023125009"))
     found = explain_identity(call, call.identities[0], Policy(), NOW_S)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voice_dpki.stir.verdict import Verdict, Verstat, overall
+from voice_dpki.stir.verdict import Step, Verdict, Verstat, overall
 
 PROVEN = Verdict(Verstat.PASSED)
 UNKNOWN_SIGNER = Verdict(Verstat.NONE, 436)
@@ -34,3 +34,25 @@ def test_one_that_proves_the_caller_is_enough_and_436_is_told_only_if_all_have_i
     verdicts: list[Verdict], found: Verdict
 ) -> None:
     assert overall(verdicts) is found
+
+
+CODES = {
+    403: "E3 time,E15 iat",  # Stale Date
+    436: "E6 info,E7 info URL,E8 ledger,E9 header claims,E10 x5u",  # Bad Identity-Info
+    437: "E11 typ,E12 alg,E17 certificate,E17 constraints,E17 authority",  # Unsupported Credential
+    438: (  # Invalid Identity Header
+        "E4 form,E5 ppt parameter,E9 crit,E13 ppt,E14 claims,E16 numbers,E18 signature,E19 attest,E20 key-mgmt,"
+        "E21 replay,E21 replay memory,E22 SDP"
+    ),
+}
+"""RFC 8224 §6.2.2: the code with which each step fails."""
+
+FAILED = {"E17 certificate", "E17 authority", "E18 signature", "E20 key-mgmt", "E21 replay", "E22 SDP"}
+"""The steps whose failure shows that the call is not what it says, and not only that nothing is known."""
+
+
+def test_each_step_fails_with_its_code_of_rfc_8224() -> None:
+    expected = {label: code for code, labels in CODES.items() for label in labels.split(",")}
+    assert {step.label: step.reasoncode for step in Step} == expected
+    assert {step.label for step in Step if step.verstat is Verstat.FAILED} == FAILED
+    assert {step.verstat for step in Step} == {Verstat.FAILED, Verstat.NONE}
