@@ -126,7 +126,7 @@ def test_the_bridge_says_the_same_of_a_serial_that_nobody_recorded() -> None:
 
 
 def test_trusted_is_said_only_once_the_daemon_has_verified_auth(caplog: pytest.LogCaptureFixture) -> None:
-    """Anybody can show a certificate that the ledger vouches for; only its holder's signature makes the peer one."""
+    """Anybody can show a certificate that the ledger vouches for; only its holder can sign with it."""
     caplog.set_level(logging.INFO)
     case = Case()
     outside: Any = At(case=case)

@@ -219,10 +219,10 @@ class IkeSa(ABC):
             self._handle_request(message, payloads, now_s)
 
     def _receive_response(self, message: Message, now_s: float) -> None:
-        if (message.header.message_id, message.header.name) != (
-            self._requests.waiting_for,
-            self._requests.exchange,
-        ):
+        if message.header.message_id != self._requests.waiting_for:
+            self.dropped += 1
+            return
+        if message.header.name != self._requests.exchange:
             self.dropped += 1
             return
         payloads = self._open(message, self.path, now_s)
