@@ -123,6 +123,8 @@ def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) ->
         "voice-dpki federation up --operators",
         "voice-dpki ledger propose --days",
         "voice-dpki ledger propose --from",
+        "voice-dpki passport csv --callers",
+        "voice-dpki passport csv --rate",
         "voice-dpki passport explain --at",
         "voice-dpki passport verify --at",
     }
