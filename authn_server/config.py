@@ -8,15 +8,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from authn_server.rules import load_rules
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
-from voice_dpki.shell.reload import Live, Options
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.tls import ClientTls
+from voice_dpki.stir.attestation import AttestationRule
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.x509.profile import CertificateProfile
@@ -28,7 +30,8 @@ organization = "Operator A"                              # as in the certificate
 certificate = "authn.der"                                # self-signed, with a TNAuthList; DER or PEM
 key = "authn.pem"                                        # its private key, ECDSA P-256
 info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
-tokens = "proxy.tokens"                                  # bearer tokens, one a line; SIGHUP reads it again
+tokens = "proxy.tokens"                                  # bearer tokens, one a line, or NAME TOKEN; SIGHUP reads it
+# rules = "attestation.toml"                             # who gets A, B, C or nothing; see docs/stir-policy.md
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
 priority_namespaces = []                                 # of Resource-Priority, which it may sign, such as "ets"
 
@@ -83,10 +86,16 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     certificate: str
     key: str
     max_iat_skew_s: PositiveSeconds = 60.0
+    rules: Annotated[str | None, RELOADABLE] = None
+    """The rule file of attestations; without it a call gets the attestation that its proxy asks for."""
     spc_ranges: tuple[SpcRange, ...] = ()
     priority_namespaces: tuple[Namespace, ...] = ()
     """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
     ledger: FollowConfig | None = None
+
+    def read_rules(self, path: Path) -> tuple[AttestationRule, ...] | None:
+        """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
+        return load_rules(resolve(path, self.rules), self.client_names(path)) if self.rules else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,7 @@ class AuthnSetup:
     tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
     trace: Path | None
+    rules: Live[tuple[AttestationRule, ...] | None]
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
@@ -112,7 +122,8 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     )
     ledger = _ledger(path, config.ledger)
     tokens = options.live(lambda config: config.read_tokens(path))
-    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), config.trace_file(path))
+    rules = options.live(lambda config: config.read_rules(path))
+    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), config.trace_file(path), rules)
 
 
 def _ledger(path: Path, follow: FollowConfig | None) -> LedgerAccess | None:

@@ -1,6 +1,6 @@
 """INVITEs to sign: the same service as over HTTP's other forms, asked by the INVITE itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sipmessage import Request
 
@@ -21,14 +21,15 @@ class InviteSigner:
     clock: Clock
     random: Random
 
-    async def sign_text(self, body: bytes) -> bytes:
-        """Return the text of an INVITE with its Identity; raises RequestError."""
+    async def sign_text(self, body: bytes, client: str = "") -> bytes:
+        """Return the text of an INVITE from the `client` of that name with its Identity; raises RequestError."""
         request = read_invite(body)
-        identity, iat_s = await self.sign(request, OVER_HTTP)
+        identity, iat_s = await self.sign(request, OVER_HTTP, client)
         return encode(signed(request, identity, iat_s))
 
-    async def sign(self, request: Request, terms: Terms) -> tuple[str, int]:
-        """Return an INVITE's Identity, and the time that it signs in Unix seconds; raises RequestError."""
+    async def sign(self, request: Request, terms: Terms, client: str = "") -> tuple[str, int]:
+        """Return the Identity of a client's INVITE, and the Unix time that it signs; raises RequestError."""
         asked = signing_of(request, terms, self.clock.now_s(), self.random)
+        asked = replace(asked, source=replace(asked.source, peer=client))
         identity = await self.service.identity_for(asked)
         return identity.serialize(), asked.iat_s

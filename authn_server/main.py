@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
+from authn_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from authn_server.invites import InviteSigner
 from authn_server.service import AuthnService
 from authn_server.standing import check_now, followed
@@ -46,6 +47,9 @@ and are good for calls once the certificate is recorded on the ledger. With [led
 a certificate that is revoked, suspended, expired or not recorded signs nothing (POL4033), and /healthz says why
 (503). A ledger that is silent does not end signing, unless when_unheard = "refuse".
 
+With rules, this server decides the attestation, and not the proxy; `authn-server explain` tells which rule decides
+on a call, and why. A call that no rule matches gets no signature (POL4034).
+
 A configuration (TOML; files are looked for beside it):
 
 {indented(EXAMPLE)}"""
@@ -57,12 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
     credential = parser.add("make-credential", SUMMARY, _make_credential)
     credential.description = DESCRIPTION
     add_arguments(credential)
+    add_explain_arguments(parser.add("explain", EXPLAIN_SUMMARY, _explain))
     return parser.run(arguments)
 
 
 def _make_credential(options: argparse.Namespace) -> int:
     print(make_credential_files(options, SystemClock(), SystemRandom()))
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    explained = explain(options, load_setup(options.config, SystemClock()), SystemClock())
+    print(explained.text)
+    return 0 if explained.signs else 1
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -78,7 +89,15 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  authority    {numbers} numbers, {len(listed.spcs)} service provider codes")
     print(f"  x5u          {setup.credential.info}")
     print(f"  ledger       {judged.ledger}")
+    print(f"  attestation  {_rules_told(setup)}")
     return EXIT_USAGE if judged.verb == "cannot" else 0
+
+
+def _rules_told(setup: AuthnSetup) -> str:
+    rules = setup.rules.value
+    if rules is None:
+        return "as the proxies ask, for there are no rules"
+    return f"by {len(rules)} rules of {setup.config.rules}; a call that none matches gets no signature"
 
 
 class _Judged(NamedTuple):
@@ -111,7 +130,7 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
     config, profile, clock = setup.config, setup.credential.profile, SystemClock()
     async with followed(setup.ledger, config.ledger, profile, clock) as standing:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
-            service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer)
+            service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer, setup.rules)
             health = health_route(service.health)
             invites = InviteSigner(service, clock, SystemRandom())
             route = StirRoute(

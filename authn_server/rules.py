@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from voice_dpki.errors import LocalError
+from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Config
 from voice_dpki.shell.rule_file import Listed, MemberError, Name, PatternTexts, load_rule_file, read_each
 from voice_dpki.stir.attestation import AttestationRule, Outcome
@@ -50,6 +52,14 @@ peers = ["pbx"]
 at_most = "B"                                    # what it asks for, but no more than this
 """
 
+REFUSED = "refused"
+ATTESTED = counters(
+    "attestations",
+    "Calls to sign, by the attestation and the rule that decided; it is empty where no rule did.",
+    attest=(*"ABC", "", REFUSED),
+    rule=("",),
+)
+
 Attest = Literal["A", "B", "C"]
 
 
@@ -91,9 +101,13 @@ class RuleConfig(Config, frozen=True, kw_only=True):
         )
 
 
-def load_rules(path: Path) -> tuple[AttestationRule, ...]:
-    """Read a rule file; raises LocalError with file, rule and member."""
+def load_rules(path: Path, clients: frozenset[str]) -> tuple[AttestationRule, ...]:
+    """Read a rule file, whose peers are names among `clients`; raises LocalError with file, rule and member."""
     _, rules = load_rule_file(path, _Head, RuleConfig, RuleConfig.rule)
+    for rule in rules:
+        for unknown in sorted(rule.peers - clients):
+            raise LocalError(f"{path}: rule {rule.name!r}: peers: no token has the name {unknown!r}")
+    ATTESTED.admit("rule", (rule.name for rule in rules))
     return rules
 
 

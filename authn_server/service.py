@@ -1,11 +1,15 @@
 """The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1)."""
 
+from dataclasses import replace
 from time import perf_counter
 
+from authn_server.rules import ATTESTED, REFUSED
 from authn_server.standing import Standing
 from voice_dpki.effects import Clock
 from voice_dpki.shell.metrics import Health
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
+from voice_dpki.stir.attestation import AttestationRule, RuleRefused, attested
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.faults import RequestError, error_of_refusal
 from voice_dpki.stir.forms import read_signing
@@ -17,19 +21,28 @@ class AuthnService:
     """Signs calls from the numbers that one credential has authority over."""
 
     def __init__(
-        self, credential: Credential, standing: Standing, max_iat_skew_s: float, clock: Clock, tracer: Tracer
+        self,
+        credential: Credential,
+        standing: Standing,
+        max_iat_skew_s: float,
+        clock: Clock,
+        tracer: Tracer,
+        rules: Live[tuple[AttestationRule, ...] | None] | None = None,
     ) -> None:
+        """Without `rules`, a call gets the attestation that its proxy asks for."""
+        self._rules = rules if rules is not None else Live(None)
         self._standing = standing
         self._credential = credential
         self._max_iat_skew_s = max_iat_skew_s
         self._clock = clock
         self._tracer = tracer
 
-    async def sign(self, body: bytes) -> bytes:
-        """Answer the body of a signing request; raises RequestError."""
+    async def sign(self, body: bytes, client: str = "") -> bytes:
+        """Answer the body of a signing request from the `client` of that name; raises RequestError."""
         asked = read_signing(body)
+        call = replace(asked.what, source=replace(asked.what.source, peer=client))
         try:
-            return asked.answer(await self.identity_for(asked.what))
+            return asked.answer(await self.identity_for(call))
         except RequestError as error:
             raise asked.refused(error) from None
 
@@ -38,12 +51,27 @@ class AuthnService:
         began_s = perf_counter()
         try:
             await self._standing.check()
+            call, rule = self._attested(call)
             identity = sign_call(call, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
             raise error_of_refusal(refusal) from None
-        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=call.attest)
+        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=call.attest, **rule)
         return identity
+
+    def _attested(self, call: SigningRequest) -> tuple[SigningRequest, dict[str, str]]:
+        """Return a call with the attestation that the rules give it, and what the trace tells of the rule."""
+        rules = self._rules.value
+        if rules is None:
+            ATTESTED.labels(call.attest, "").inc()
+            return call, {}
+        try:
+            call, rule = attested(rules, call)
+        except SigningRefused as refusal:
+            ATTESTED.labels(REFUSED, refusal.rule if isinstance(refusal, RuleRefused) else "").inc()
+            raise
+        ATTESTED.labels(call.attest, rule).inc()
+        return call, {"rule": rule}
 
     def health(self) -> Health:
         """Return whether calls can be signed now, and if not, why."""

@@ -22,8 +22,8 @@ class InviteVerifier:
     service: VerifyService
     clock: Clock
 
-    async def verify_text(self, body: bytes) -> bytes:
-        """Return the text of an INVITE with the caller's verstat; raises RequestError."""
+    async def verify_text(self, body: bytes, client: str = "") -> bytes:
+        """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError."""
         request = read_invite(body)
         assertion, _ = await self.verify(request)
         return encode(asserted(request, assertion))

@@ -56,8 +56,8 @@ class VerifyService:
         self._unverified = {step: Seldom(log) for step in STEPS}
         """The log of calls that failed at each step: any domain can send as many as it likes."""
 
-    async def verify(self, body: bytes) -> bytes:
-        """Answer the body of a verification request; raises RequestError."""
+    async def verify(self, body: bytes, client: str = "") -> bytes:
+        """Answer the body of a verification request from the `client` of that name; raises RequestError."""
         asked = read_verification(body)
         return asked.answer(await self.verdicts_on(asked.what))
 

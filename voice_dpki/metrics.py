@@ -42,6 +42,10 @@ class Family(Generic[M]):
         """
         return self._metric.labels(*(self._declared(*each) for each in zip(self._values, values, strict=True)))
 
+    def admit(self, label: str, values: Values) -> None:
+        """Declare further values of a label, which a configuration names; never what comes from a network."""
+        self._values[label] |= frozenset(map(str, values))
+
     def _declared(self, label: str, value: str) -> str:
         if value in self._values[label]:
             return value

@@ -16,7 +16,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_example(file: Path) -> None:
     file.write_text(EXAMPLE)
-    rules = load_rules(file)
+    rules = load_rules(file, frozenset({"proxy", "pbx"}))
     assert [rule.attest or rule.at_most for rule in rules] == ["A", "A", "B", Outcome.REFUSE, "C", "B"]
     assert rules[0].orig[0].last == "493023125999"
     assert rules[3].trunks == {"transit-1", "transit-2"}
@@ -47,4 +47,11 @@ def test_the_example(file: Path) -> None:
 def test_errors_name_rule_and_member(file: Path, text: str, match: str) -> None:
     file.write_text(text)
     with pytest.raises(LocalError, match=match):
-        load_rules(file)
+        load_rules(file, frozenset())
+
+
+def test_peers_are_names_of_tokens(file: Path) -> None:
+    file.write_text(RULE + 'peers = ["proxy", "pbx"]\n')
+    assert load_rules(file, frozenset({"proxy", "pbx"}))[0].peers == {"proxy", "pbx"}
+    with pytest.raises(LocalError, match="rule 'one': peers: no token has the name 'pbx'"):
+        load_rules(file, frozenset({"proxy"}))

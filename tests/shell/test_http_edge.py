@@ -66,7 +66,7 @@ def app(*routes: Route) -> HttpApp:
     )
 
 
-async def perform(body: bytes) -> bytes:
+async def perform(body: bytes, _client: str) -> bytes:
     return b'{"body":%d}' % len(body)
 
 

@@ -21,7 +21,7 @@ def config(listen: Listen, tls: ServerTls | None = None) -> StirConfig:
     return StirConfig(listen=listen, domain="a.example", tokens="proxy.tokens", tls=tls)
 
 
-async def perform(body: bytes) -> bytes:
+async def perform(body: bytes, _client: str) -> bytes:
     return b'{"answers": ' + body + b"}"
 
 

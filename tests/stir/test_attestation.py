@@ -65,7 +65,7 @@ def test_the_table_has_every_condition() -> None:
         ({"owns_number": True}, "", False),
     ],
 )
-def test_who_the_user_is(condition: dict[str, bool], user: str, matches: bool) -> None:
+def test_who_the_user_is(condition: dict[str, Any], user: str, matches: bool) -> None:
     rule = AttestationRule(
         name="one", attest=Outcome.A, authenticated=None if "owns_number" in condition else False
     )

@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from voice_dpki.effects import Random, SystemRandom
+from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
 from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, bearer_token_matches, serve
@@ -45,12 +46,16 @@ SECONDS = histograms(
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
 
-Perform = Callable[[bytes], Awaitable[bytes]]
-"""The service itself: takes the body of a request and returns the body of the response; raises RequestError."""
+Perform = Callable[[bytes, str], Awaitable[bytes]]
+"""The service itself: takes the body of a request and the name of its client, "" for a client without one.
+
+Returns the body of the response; raises RequestError.
+"""
 
 Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
+_CLIENT = re.compile(r"[\w.:/-]{1,64}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 
 
@@ -60,7 +65,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
     listen: Listen
     domain: str
     tokens: Annotated[str, RELOADABLE]
-    """File with the bearer tokens of the proxies, one per line."""
+    """File with the bearer tokens of the proxies, one per line, perhaps with a name before it: `NAME TOKEN`."""
     tls: ServerTls | None = None
     trace: TraceConfig | None = None
     limits: Limits = Limits()
@@ -76,12 +81,32 @@ class StirConfig(Config, frozen=True, kw_only=True):
         return None if self.tls is None else server_context(path, self.tls)
 
     def read_tokens(self, path: Path) -> tuple[str, ...]:
-        """Read the tokens that the configuration at `path` names; raises LocalError."""
-        return read_secrets(resolve(path, self.tokens))
+        """Read the tokens that the configuration at `path` names, each with its name; raises LocalError."""
+        file = resolve(path, self.tokens)
+        lines = read_secrets(file)
+        for number, line in enumerate(lines, 1):
+            name, *token = line.split()
+            if len(token) > 1 or (token and not _CLIENT.match(name)):
+                raise LocalError(f"{file}: secret {number}: a line is TOKEN, or NAME TOKEN with a plain name")
+        return lines
+
+    def client_names(self, path: Path) -> frozenset[str]:
+        """Return the names of the clients that have one; raises LocalError."""
+        return frozenset(line.split()[0] for line in self.read_tokens(path) if len(line.split()) == 2)
 
     def trace_file(self, path: Path) -> Path | None:
         """Return the trace file that the configuration at `path` names, if any."""
         return resolve(path, self.trace.file) if self.trace else None
+
+
+def client_of(request: Request, tokens: Sequence[str]) -> str | None:
+    """Return the name of the client whose token a request has, "" for one without a name; None for a stranger.
+
+    Every token is compared, each in constant time.
+    """
+    lines = [line.split() for line in tokens]
+    names = [words[0] if len(words) > 1 else "" for words in lines if bearer_token_matches(request, words[-1:])]
+    return names[0] if names else None
 
 
 def document_route(operation: str) -> Route:
@@ -128,7 +153,7 @@ class StirRoute:
         began_s = perf_counter()
         try:
             media_type = check_headers(request.headers, media_types)
-            body = await perform(request.body)
+            body = await perform(request.body, client_of(request, self.tokens.value) or "")
             response = Response(200, body, media_type, headers=(self._request_id(request.headers),))
         except RequestError as error:
             response, fields = self._refusal(request, error)
@@ -140,7 +165,7 @@ class StirRoute:
 
     def _authorize(self, request: Request) -> Response | None:
         """Refuse a client without one of the tokens, before the body is read."""
-        if bearer_token_matches(request, self.tokens.value):
+        if client_of(request, self.tokens.value) is not None:
             return None
         error = RequestError("POL4010")
         response, fields = self._refusal(request, error, ("WWW-Authenticate", 'Bearer realm="stir"'))

@@ -3,7 +3,7 @@
     {"requestError":{"serviceException"|"policyException":{messageId, text, variables}}}
 
 SVC says that the service cannot process the request, POL that it will not. 3GPP TS 24.229 V.2.4.3 has the same
-classes and statuses in another body (`voice_dpki.stir.ms`). POL4010 to POL4033, POL4080, POL4130, POL4290 and
+classes and statuses in another body (`voice_dpki.stir.ms`). POL4010 to POL4034, POL4080, POL4130, POL4290 and
 POL5030 are this project's own.
 """
 
@@ -29,6 +29,7 @@ _FAULTS: Mapping[str, tuple[int, str]] = {
     "POL4031": (403, "There is no signature for a call that is not of now: %1."),
     "POL4032": (403, "There is no signature at this time: %1."),
     "POL4033": (403, "There is no signature with this server's certificate: %1."),
+    "POL4034": (403, "There is no signature for this call by the rules of this server's operator: %1."),
     "POL4050": (405, "This resource has another method: %1."),
     "POL4080": (408, "The request took too long: %1."),
     "POL4130": (413, "The request is too large: %1."),
@@ -71,6 +72,8 @@ _OF_REFUSAL = {
     "stale-iat": "POL4031",
     "credential-not-valid": "POL4032",
     "not-on-ledger": "POL4033",
+    "no-rule": "POL4034",
+    "rule": "POL4034",
 }
 
 

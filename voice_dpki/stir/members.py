@@ -16,7 +16,7 @@ from voice_dpki.codec import canonical_json
 from voice_dpki.codec.telephone import MAX_TN_LENGTH, MAX_URI_LENGTH
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn, ascii_lower
-from voice_dpki.stir.call import DEFAULT_PPT, SigningRequest
+from voice_dpki.stir.call import DEFAULT_PPT, SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import Kinds, UnknownKindError
@@ -118,6 +118,11 @@ KeyMgmt = Annotated[
 ]
 
 
+Label = Annotated[
+    str, Meta(description="Own: a name that the rules of the server's operator know.", max_length=256)
+]
+
+
 class Digest(Struct, frozen=True):
     """The digest of the INVITE's body; a member of this project."""
 
@@ -151,6 +156,8 @@ class Signing(Struct, frozen=True, kw_only=True, rename="camel"):
     key_mgmt: KeyMgmt | UnsetType = UNSET
     origid: OrigId | UnsetType = UNSET
     sdp: Digest | UnsetType = UNSET
+    trunk: Label | UnsetType = UNSET
+    user: Label | UnsetType = UNSET
 
 
 def decode(body: bytes) -> Members:
@@ -240,6 +247,7 @@ def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn)
         sdp=digest(given.sdp),
         ppt=kind.ppt,
         own=_own(request, kind),
+        source=Source(trunk=given.trunk or "", user=given.user or ""),
     )
     for name, check in kind.together:
         read(check, made, name)

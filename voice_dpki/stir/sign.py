@@ -25,7 +25,7 @@ DEFAULT_MAX_SKEW_S = 60.0
 class SigningRefused(PeerError):
     """The call gets no signature.
 
-    `code` is stable: "no-authority", "stale-iat", "credential-not-valid" or "not-on-ledger".
+    `code` is stable: "no-authority", "stale-iat", "credential-not-valid", "not-on-ledger", "no-rule" or "rule".
     """
 
     def __init__(self, code: str, message: str) -> None:

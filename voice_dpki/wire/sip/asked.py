@@ -16,11 +16,11 @@ from sipmessage import URI, Request
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
-from voice_dpki.names import Tn
+from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.assertions import remove_assertions, without_verstat
 from voice_dpki.sip.message import copy_request, header_values, parse_address, parse_message, required_header
 from voice_dpki.stir.body import body_digest
-from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.call import Call, SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.shaken import read_attest, read_origid
@@ -105,11 +105,27 @@ def signing_of(request: Request, terms: Terms, now_s: float, random: Random) -> 
             origid=_origid(request, random),
             key_mgmt=key_mgmt_of(request),
             sdp=_body_digest(request) if terms.sign_sdp else None,
+            source=source_of(request),
         )
     except NoCallerError as error:
         raise RequestError("SVC4005", "From", str(error)) from None
     except MalformedError as error:
         raise RequestError("SVC4006", str(error)) from None
+
+
+def source_of(request: Request) -> Source:
+    """Return whom the proxy has authenticated and by which trunk the call came; raises MalformedError.
+
+    P-Asserted-Identity names the authenticated user (RFC 3325 §9.1), and the user of the Contact has the trunk
+    group by which the call came, `tgrp` (RFC 4904).
+    """
+    asserted = [parse_address(value).uri for value in header_values(request, "P-Asserted-Identity")]
+    contacts = [parse_address(value).uri for value in header_values(request, "Contact")]
+    _, *parameters = (contacts[0].user or "").split(";") if contacts else ("",)
+    trunks = [
+        value for name, _, value in (each.partition("=") for each in parameters) if ascii_lower(name) == "tgrp"
+    ]
+    return Source(trunk=trunks[0] if trunks else "", user=(asserted[0].user or "") if asserted else "")
 
 
 def call_of(request: Request, now_s: float) -> Call:
