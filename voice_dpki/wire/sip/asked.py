@@ -2,7 +2,7 @@
 
 Whoever sends the INVITE here has authenticated the caller, or stands where that counts: P-Asserted-Identity names
 the caller before From does (ATIS-1000074 §5.2.1, §5.3.1). To is the called party, and on verification the
-Request-URI as well: without a diversion both name the same one.
+Request-URI as well: without a diversion both name the same one, and with diversions the call goes to that one.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.call import Call, SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.rph import read_resource_priority
 from voice_dpki.stir.shaken import read_attest, read_origid
 from voice_dpki.stir.tn import canonical_uri
 from voice_dpki.stir.verdict import Verstat
@@ -144,6 +145,9 @@ def call_of(request: Request, now_s: float) -> Call:
             identities=identities,
             key_mgmt=key_mgmt_of(request),
             sdp=_body_digest(request),
+            target=_called(request.uri),
+            resource_priority=_resource_priority(request),
+            priority=ascii_lower((request.headers.get("Priority") or "").strip()),
         )
     except NoCallerError:
         raise
@@ -224,6 +228,11 @@ def _called(uri: URI) -> Destinations:
     if number is not None:
         return Destinations((number,))
     return Destinations(uris=(canonical_uri(str(uri)),))
+
+
+def _resource_priority(request: Request) -> frozenset[str]:
+    values = header_values(request, "Resource-Priority")
+    return read_resource_priority(",".join(values)) if values else frozenset()
 
 
 def _together(*parties: Destinations) -> Destinations:
