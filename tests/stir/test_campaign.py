@@ -1,26 +1,39 @@
-"""Fuzzing Identity values, PASSporTs and both requests' bodies: any bytes get an answer or a documented error."""
+"""Fuzzing Identity values, PASSporTs of each type, chains of them, and both requests' bodies in both forms.
+
+Any bytes get an answer or a documented error.
+"""
 
 import json
+import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from tests.campaign import bent, campaign, rounds
+from tests.recorded import absent
 from voice_dpki.codec import base64url
 from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
 from voice_dpki.stir import atis
 from voice_dpki.stir.call import Call
-from voice_dpki.stir.examine import Policy, examine
-from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.div import DIV, Diverting
+from voice_dpki.stir.examine import Examined, Policy, examine
+from voice_dpki.stir.faults import RequestError, error_of_refusal
+from voice_dpki.stir.forms import read_signing, read_verification
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.members import decode
-from voice_dpki.stir.passport import ClaimError, Passport
+from voice_dpki.stir.passport import ClaimError, Destinations, Passport
 from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.rph import RPH
+from voice_dpki.stir.several import examine_all, judge_all
 from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import SigningRefused, sign_call
 from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
+from voice_dpki.x509.recorded import RecordedCertificate
 
 from .conftest import Operator
 
@@ -137,3 +150,146 @@ def test_passports_signed_by_their_signer(request: pytest.FixtureRequest, operat
             assert (claims.orig, claims.dest.includes(call.dest)) == (call.orig, True)
             assert claims.attest in "ABC"
             assert abs(claims.iat_s - NOW_S) <= 60
+
+
+TYPES: dict[str, dict[str, object]] = {
+    "shaken": {"attest": "A", "origid": UUID},
+    "div": {"div": {"tn": "493023125009", "hi": "1.2.1"}},
+    "rph": {"rph": {"auth": ["esnet.1", "esnet.0"]}, "sph": "psap-callback"},
+}
+PIECES_MS = [
+    *PIECES, b'"ppt":"div"', b'"ppt":"rph"', b'"ppt":"shaken"', b'"div":{"tn":"1"}', b'"hi":"1.1"', b'"opt":"e30"',
+    b'"uri":"sip:1@b;user=phone"', b'"rph":{"auth":[]}', b'"sph":"psap-callback"', b'"requestId":""', b"esnet.",
+    b'"identityHeaders":[]', b'"protectedHeaders":"Resource-Priority: ets.0"', b'"dest":{"tn":"1"}', b'"identity":',
+]  # fmt: skip
+NAMESPACES = frozenset(("esnet", "ets"))
+GRANTING = Policy(priority={"Operator A": NAMESPACES})
+
+
+def granting(operator: Operator) -> Operator:
+    """The operator with authority over namespaces as well."""
+    return replace(operator, credential=replace(operator.credential, namespaces=NAMESPACES))
+
+
+def ms_body(ppt: str) -> bytes:
+    common = {"orig": {"tn": "493023125001"}, "dest": {"tn": ["442079460001"]}, "iat": NOW_S, "requestId": "12378"}
+    return json.dumps({"signingRequest": {**common, "ppt": ppt, **TYPES[ppt]}}).encode()
+
+
+def check_error(error: RequestError) -> None:
+    """Hold an error of either form to what every one must be."""
+    assert error.status in (400, 403)
+    assert 0 < len(error.sentence) < 400
+    (name,) = json.loads(error.body())
+    assert name in ("error", "requestError")
+
+
+def test_signing_requests_of_each_type_in_3gpps_form(request: pytest.FixtureRequest, operator: Operator) -> None:
+    """Who gets a signature gets one of the type that was asked for, over what was asked for."""
+    signed = dict.fromkeys(TYPES, 0)
+    signer = granting(operator)
+    for chance in rounds(request):
+        ppt = chance.choice(list(TYPES))
+        body = bent(chance, ms_body(ppt), PIECES_MS) if chance.random() < 0.9 else ms_body(ppt)
+        try:
+            asked = read_signing(body)
+            identity = sign_call(asked.what, signer.credential, NOW_S)
+        except SigningRefused as refused:
+            check_error(asked.refused(error_of_refusal(refused)))
+            continue
+        except RequestError as error:
+            check_error(error)
+            continue
+        answer = json.loads(asked.answer(identity))["signingResponse"]
+        payload = json.loads(base64url.decode(identity.token.split(".")[1]))
+        wanted = json.loads(body)["signingRequest"].get("ppt") or "shaken"
+        assert answer["identityHeader"].endswith(f";ppt={wanted}")
+        assert {name for name in ("attest", "div", "rph") if name in payload} == {next(iter(TYPES[wanted]))}
+        assert payload["orig"] == {"tn": asked.what.orig}
+        signed[wanted] += 1
+    assert all(signed.values()) or sum(signed.values()) < 20
+
+
+def verified_together(body: bytes, operator: Operator) -> dict[str, Any] | None:
+    """Verify whatever a request asks about, and return the answer; None for one that was refused."""
+    try:
+        asked = read_verification(body)
+    except RequestError as error:
+        check_error(error)
+        return None
+    found = examine_all(asked.what, GRANTING, NOW_S)
+    records = {each.digest: _record(each, operator) for each in found if isinstance(each, Examined)}
+    verdicts = judge_all(asked.what, found, records, GRANTING, ReplayCache(99, 120), NOW_S, NOW_S)
+    assert len(verdicts) == len(asked.what.identities)
+    for verdict in verdicts:
+        if verdict.about_caller:
+            told(verdict)
+        assert verdict.verstat is not Verstat.PASSED or not verdict.step
+    answer: dict[str, Any] = json.loads(asked.answer(verdicts))["verificationResponse"]
+    return answer
+
+
+def _record(examined: Examined, operator: Operator) -> RecordedCertificate:
+    known = operator.record.digest == examined.digest
+    return operator.record if known else absent(examined.digest)
+
+
+def test_calls_that_were_diverted_in_3gpps_form(request: pytest.FixtureRequest, operator: Operator) -> None:
+    """Tokens of a good chain, some of them bent, left out or doubled; who is proven was really sent there."""
+    numbers = [Tn(f"49302312500{n}") for n in range(1, 9)]
+    signer, passed = granting(operator), 0
+    for chance in rounds(request):
+        count = chance.randrange(8)
+        caller = signer.call(dest=Destinations((numbers[0],)), key_mgmt=()).identities[0]
+        ways = pairwise(numbers[: count + 1])
+        hops = [_signed(signer, to, ppt="div", own={"div": Diverting(by)}) for by, to in ways]
+        granted = _signed(signer, numbers[0], ppt="rph", own={"rph": ("esnet.0",)})
+        tokens, is_whole = [*hops, granted], chance.random() < 0.3
+        if not is_whole:
+            tokens = chance.choices(tokens, k=chance.randrange(1, 9)) if chance.random() < 0.5 else tokens
+            tokens = [_bent_text(chance, token) if chance.random() < 0.2 else token for token in tokens]
+        chance.shuffle(tokens)
+        members = {
+            "identityHeader": caller,
+            "identityHeaders": tokens,
+            "from": {"tn": "493023125001"},
+            "to": {"tn": numbers[0]},
+            "dest": {"tn": numbers[count]},
+            "time": NOW_S,
+            "protectedHeaders": ["Resource-Priority: esnet.0"],
+        }
+        body = json.dumps({"verificationRequest": members}).encode()
+        answer = verified_together(body if chance.random() < 0.8 else bent(chance, body, PIECES_MS), signer)
+        if answer is not None and answer.get("verstatValue") == "TN-Validation-Passed":
+            passed += 1
+        if is_whole and count > 5 and answer is not None:
+            assert answer.get("verstatValue") != "TN-Validation-Passed"
+    assert passed
+
+
+def _signed(operator: Operator, to: Tn, **changes: Any) -> str:
+    request = operator.request(dest=Destinations((to,)), key_mgmt=(), **changes)
+    return sign_call(request, operator.credential, NOW_S).serialize()
+
+
+def _bent_text(chance: random.Random, text: str) -> str:
+    return bent(chance, text.encode(), PIECES).decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("kind", [DIV, RPH], ids=["div", "rph"])
+def test_payloads_of_other_types(request: pytest.FixtureRequest, kind: Kind[Any]) -> None:
+    """What is read is written again as it was read."""
+    payload = {
+        "dest": {"tn": ["442079460001"], "uri": ["urn:service:sos"]},
+        "iat": NOW_S,
+        "orig": {"tn": "493023125001"},
+        **TYPES[kind.ppt],
+    }
+    for chance in rounds(request):
+        try:
+            claims = kind.parse(bent(chance, json.dumps(payload).encode(), PIECES_MS))
+        except (MalformedError, ClaimError) as error:
+            check_sentence(error)
+        else:
+            again = kind.parse(claims.serialize())
+            assert again.serialize() == claims.serialize()
