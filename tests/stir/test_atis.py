@@ -109,7 +109,7 @@ def test_destinations_may_be_uris() -> None:
         ("SVC4005", ["orig.tn"], signing(orig={"tn": ["493023125001"]})),
         ("SVC4005", ["dest.tn"], signing(dest={"tn": "493023125001"})),
         ("SVC4005", ["dest.tn"], signing(dest={"tn": ["1"] * 17})),
-        ("SVC4005", ["dest.uri"], signing(dest={"uri": ["tel:+49"]})),
+        ("SVC4005", ["dest.uri"], signing(dest={"uri": ["tel:7946;phone-context=+4420"]})),
         ("SVC4005", ["dest"], signing(dest={"tn": []})),
         ("SVC4005", ["dest"], signing(dest={"tn": ["1"] * 16, "uri": ["sip:a@b"]})),
         ("SVC4005", ["iat"], signing(iat="1443208345")),

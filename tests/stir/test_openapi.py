@@ -22,6 +22,7 @@ BEYOND_SCHEMAS = {
     "a caller without a number",
     "a URI without a number",
     "a diversion by a URI without a number",
+    "a tel URI of a context",
 }
 """Whether a URI has a number is said in words."""
 

@@ -83,7 +83,9 @@ def read_div(value: object) -> Diverting:
         raise MalformedError("the diverting party is not a string")
     number = canonical_tn(text) if uri is None else tn_in_uri(text)
     if number is None:
-        raise MalformedError("its uri has no user=phone, and only numbers are supported as diverting parties")
+        raise MalformedError(
+            "its uri names no number, as tel and user=phone do, and nobody else is supported as a diverting party"
+        )
     return Diverting(number, _index(value["hi"]) if value.get("hi") is not None else "")
 
 

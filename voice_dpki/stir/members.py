@@ -91,7 +91,7 @@ Number = Annotated[
 Uri = Annotated[
     str,
     Meta(
-        description="A SIP or SIPS URI with a user, or a service URN. One with user=phone names its number.",
+        description="A tel URI, a SIP or SIPS URI with a user, or a service URN. tel and user=phone name a number.",
         examples=["sip:+442079460001@b.example;user=phone"],
         max_length=MAX_URI_LENGTH,
     ),
@@ -285,7 +285,7 @@ def number(text: str, place: str) -> Tn:
 
 
 def uri(text: str, place: str) -> Destinations:
-    """Read one URI; one with user=phone stands for its number (RFC 8224 §8.1, RFC 8225 §5.2.1.1)."""
+    """Read one URI; tel and user=phone stand for a number (RFC 8224 §8.1, RFC 8225 §5.2.1.1)."""
     tn = tn_in_uri(text)
     return Destinations((tn,)) if tn is not None else Destinations(uris=(read(canonical_uri, text, place),))
 

@@ -255,7 +255,9 @@ def _caller(party: PartyMs, place: str) -> Tn:
     tn = tn_in_uri(party.uri or "")
     if tn is None:
         raise RequestError(
-            "SVC4005", f"{place}.uri", "it has no user=phone, and only numbers are supported as callers"
+            "SVC4005",
+            f"{place}.uri",
+            "it names no number, as tel and user=phone do, and others are no callers here",
         )
     return tn
 

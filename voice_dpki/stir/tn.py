@@ -17,6 +17,7 @@ __all__ = ["MAX_TN_LENGTH", "MAX_URI_LENGTH", "canonical_tn", "canonical_uri", "
 
 _USER_PHONE = re.compile(r";user=phone(?=[;?]|\Z)", re.IGNORECASE | re.ASCII)
 _PHONE_CONTEXT = re.compile(r"(?:\A|;)phone-context(?=[=;]|\Z)", re.IGNORECASE | re.ASCII)
+_TEL_URI = re.compile(r"tel:(\+?[0-9*#.()-]+)((?:;[a-z0-9-]+(?:=[^;?@\s<>\"]*)?)*)\Z", re.IGNORECASE | re.ASCII)
 _SERVICE_URN = re.compile(r"urn:service:[a-z0-9-]{1,64}(?:\.[a-z0-9-]{1,64})*\Z", re.IGNORECASE | re.ASCII)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
@@ -39,15 +40,22 @@ def canonical_uri(text: str) -> str:
 
 
 def tn_in_uri(text: str) -> Tn | None:
-    """Return the telephone number in a SIP URI with user=phone; None if there is none (RFC 8224 §8.1).
+    """Return the number in a tel URI, or in a SIP URI with user=phone; None if there is none (RFC 8224 §8.1).
 
     A user with a password is no number, and one with a phone-context is a number of that context only
     (RFC 3966 §5.1.5). Header fields behind the "?" are not parameters.
     """
+    tel = _TEL_URI.match(text) if len(text) <= MAX_URI_LENGTH else None
+    if tel is not None:
+        return _tn_outside_contexts(tel[1], tel[2])
     found = split_sip_uri(text)
     if found is None or found.has_password or not _USER_PHONE.search(found.parameters.partition("?")[0]):
         return None
     number, _, parameters = found.user.partition(";")
+    return _tn_outside_contexts(number, parameters)
+
+
+def _tn_outside_contexts(number: str, parameters: str) -> Tn | None:
     if _PHONE_CONTEXT.search(_ESCAPE.sub(_unescape, parameters)):
         return None
     try:
