@@ -42,6 +42,7 @@ class Call:
     """The values of Resource-Priority in lower case, such as "ets.0"; None if the proxy did not send them."""
     priority: str | None = None
     """The value of Priority in lower case; None if the proxy did not send it."""
+    source: Source = Source()
 
 
 @dataclass(frozen=True, slots=True)
