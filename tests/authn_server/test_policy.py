@@ -199,9 +199,9 @@ def test_a_line_of_tokens_is_a_token_perhaps_with_a_name(site: Site, line: str) 
 
 def test_the_example_of_the_page(site: Site) -> None:
     with_rules(site)
-    (rules, *_), (commands, *_), (_, told, *_) = (
-        re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL) for kind in ("toml", "sh", "")
-    )
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    rules, commands = (next(text for kind, text in blocks if kind == wanted) for wanted in ("toml", "sh"))
+    told = blocks[blocks.index(("sh", commands)) + 1][1]
     (site.folder / "attestation.toml").write_text(rules)
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     done = [
