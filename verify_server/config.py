@@ -8,13 +8,15 @@ from typing import Annotated
 
 import msgspec
 
+from verify_server.rules import load_handling
 from voice_dpki.names import ascii_lower
-from voice_dpki.shell.config import PositiveSeconds, load_config
+from voice_dpki.shell.config import PositiveSeconds, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
-from voice_dpki.shell.reload import Live, Options
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.handling import Handling
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
@@ -27,8 +29,9 @@ ledger_url = "http://127.0.0.1:26680"    # this operator's own inquiry node
 witnesses = []                           # other operators' nodes, whose headers must be the same
 genesis = "genesis.json"                 # whom to believe: the ledger's first validators
 trust_file = "ledger-trust.json"         # the newest header believed, kept for the next start
-tokens = "proxy.tokens"                  # bearer tokens of the proxies, one a line; SIGHUP reads it again
+tokens = "proxy.tokens"                  # bearer tokens, one a line, or NAME TOKEN; SIGHUP reads it
 max_age_s = 30                           # what the ledger said is not believed for longer
+# rules = "verdicts.toml"                # what is done with a call by its verdict; see docs/stir-policy.md
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
@@ -68,10 +71,16 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
     """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 250 bytes of memory."""
+    rules: Annotated[str | None, RELOADABLE] = None
+    """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
+
+    def read_rules(self, path: Path) -> Handling | None:
+        """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
+        return load_handling(resolve(path, self.rules), self.client_names(path)) if self.rules else None
 
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
@@ -100,6 +109,7 @@ class VerifySetup:
     tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
     trace: Path | None
+    handling: Live[Handling | None]
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -116,4 +126,5 @@ def load_setup(path: Path) -> VerifySetup:
         tls=config.ledger_tls,
     )
     tokens = options.live(lambda config: config.read_tokens(path))
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), config.trace_file(path))
+    handling = options.live(lambda config: config.read_rules(path))
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), config.trace_file(path), handling)

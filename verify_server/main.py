@@ -6,6 +6,7 @@ import sys
 from contextlib import AsyncExitStack, closing
 
 from verify_server.config import EXAMPLE, VerifySetup, load_setup
+from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from verify_server.invites import InviteVerifier
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
@@ -14,6 +15,7 @@ from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
+from voice_dpki.stir.treatment import Act
 
 HELP = f"""\
 Verifies calls (STIR/SHAKEN): the signer's certificate must be valid on the ledger, with authority over the number.
@@ -32,6 +34,8 @@ POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and 
 P-Asserted-Identity that has the verstat.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
+With rules, the answer has an "action": what is to be done with the call; `verify-server explain` tells which rule
+decides, and why.
 GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
 
 A configuration (TOML; files are looked for beside it):
@@ -41,7 +45,23 @@ A configuration (TOML; files are looked for beside it):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `verify-server ...` and return its exit status."""
-    return ServiceParser("verify-server", HELP, start=_start, check=_check).run(arguments)
+    parser = ServiceParser("verify-server", HELP, start=_start, check=_check)
+    add_explain_arguments(parser.add("explain", EXPLAIN_SUMMARY, _explain))
+    return parser.run(arguments)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    text, treatment = explain(options, load_setup(options.config))
+    print(text)
+    return 1 if treatment.act is Act.REJECT else 0
+
+
+def _handling_told(setup: VerifySetup) -> str:
+    handling = setup.handling.value
+    if handling is None:
+        return "as the proxies choose, for there are no rules"
+    watching = ", which only watch" if handling.monitor else ""
+    return f"by {len(handling.rules)} rules of {setup.config.rules}{watching}; a call that none matches is tagged"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -53,6 +73,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
+    print(f"  calls        {_handling_told(setup)}")
     return 0
 
 
@@ -67,7 +88,7 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         following = ledger.subscription(clock, config.ledger_timeout_s, max_entries=config.signers_max_entries)
         subscription = await opened.enter_async_context(following)
         resolver = LedgerResolver(subscription, tracer)
-        service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer)
+        service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer, setup.handling)
         text = InviteVerifier(service, clock).verify_text
         route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=text)
         chain = ledger.genesis.chain_id

@@ -2,19 +2,24 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
+from verify_server.rules import TREATED
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import read_verification
+from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.several import Found, examine_all, judge_all
+from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall
 from voice_dpki.wire.seldom import Seldom
@@ -46,25 +51,49 @@ class VerifyService:
     """Verifies calls to one domain."""
 
     def __init__(
-        self, resolver: Resolver, policy: Policy, replays: ReplayCache, clock: Clock, tracer: Tracer
+        self,
+        resolver: Resolver,
+        policy: Policy,
+        replays: ReplayCache,
+        clock: Clock,
+        tracer: Tracer,
+        handling: Live[Handling | None] | None = None,
     ) -> None:
+        """Without `handling`, verdicts are told, and nothing is said of what is done with the call."""
+        self._handling = handling if handling is not None else Live(None)
         self._resolver = resolver
         self._policy = policy
         self._replays = replays
         self._clock = clock
         self._tracer = tracer
+        self._treatments = Seldom(log)
         self._unverified = {step: Seldom(log) for step in STEPS}
         """The log of calls that failed at each step: any domain can send as many as it likes."""
 
     async def verify(self, body: bytes, client: str = "") -> bytes:
         """Answer the body of a verification request from the `client` of that name; raises RequestError."""
         asked = read_verification(body)
-        return asked.answer(await self.verdicts_on(asked.what))
+        call = replace(asked.what, source=replace(asked.what.source, peer=client))
+        return asked.answer(await self.verdicts_on(call))
 
     async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
         """Return the verdict on each Identity of a call, in their order, or the one on a call without any."""
         began_s = perf_counter()
-        return self.settle(await self._verdicts(call) or [NO_IDENTITY], ms_since(began_s))
+        verdicts = self._treated(await self._verdicts(call) or [NO_IDENTITY], call)
+        return self.settle(verdicts, ms_since(began_s))
+
+    def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:
+        """Return the verdicts with what the rules do with their call; it is counted, and logged if it matters."""
+        handling = self._handling.value
+        if handling is None:
+            return verdicts
+        treatment = treatment_of(handling, verdicts, call)
+        TREATED.labels(treatment.act, treatment.rule).inc()
+        facts = {"act": treatment.act, "rule": treatment.rule, "instead_of": treatment.instead_of}
+        self._tracer.note(f"call: {treatment.act}", **{name: value for name, value in facts.items() if value})
+        if treatment.act is Act.REJECT or treatment.instead_of:
+            self._treatments.info("call treated by a rule", **facts, status=treatment.status)
+        return [replace(verdict, treatment=treatment) for verdict in verdicts]
 
     def settle(self, verdicts: Sequence[Verdict], ms: float = 0.0) -> Sequence[Verdict]:
         """Count and tell the verdicts on a call, which took `ms`, and return them."""

@@ -16,7 +16,8 @@ whose it is, so the answer has the Identity under both names.
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.action import Action, action_of
+from voice_dpki.stir.call import Call, SigningRequest, Source
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
@@ -25,6 +26,7 @@ from voice_dpki.stir.members import (
     Digest,
     Identity,
     KeyMgmt,
+    Label,
     Meanings,
     Members,
     Number,
@@ -88,6 +90,7 @@ class VerificationRequestAtis(Struct, frozen=True, kw_only=True, rename="camel")
     sdp: Digest | UnsetType = UNSET
     time: Seconds
     to: Called
+    trunk: Label | UnsetType = UNSET
 
 
 class VerificationBodyAtis(Struct, frozen=True, rename="camel"):
@@ -109,6 +112,7 @@ class VerificationResponseAtis(Struct, frozen=True, kw_only=True, rename="camel"
     attest: str = ""
     key_mgmt: str = ""
     sdp: str = ""
+    action: Action | UnsetType = UNSET
 
 
 class VerificationAnswerAtis(Struct, frozen=True, rename="camel"):
@@ -138,6 +142,7 @@ def parse_verification_request(body: Members) -> Call:
         identities=(given.identity,),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
+        source=Source(trunk=given.trunk or ""),
     )
 
 
@@ -160,5 +165,6 @@ def verification_response(verdict: Verdict) -> bytes:
         attest=verdict.attest,
         key_mgmt=verdict.key_mgmt,
         sdp=verdict.sdp,
+        action=action_of(verdict.treatment),
     )
     return msgspec.json.encode(VerificationAnswerAtis(response))

@@ -1,8 +1,8 @@
 """Rules for what is done with a call by the verdict on its caller: pass, tag, withhold, reject. No I/O.
 
 The first rule that matches decides. A call that no rule matches is tagged: it goes on with its verstat, which is
-TN-Validation-Passed for a proven caller only. Calls to emergency numbers are neither rejected nor do they lose their
-number, whatever a rule says: they are tagged.
+TN-Validation-Passed for a proven caller only. Calls to emergency numbers are neither rejected nor do they lose
+their number, whatever a rule says: they are tagged.
 """
 
 import re

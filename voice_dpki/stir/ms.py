@@ -25,7 +25,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from voice_dpki.names import Tn, ascii_lower
-from voice_dpki.stir.call import Call, SigningRequest
+from voice_dpki.stir.call import Call, SigningRequest, Source
 from voice_dpki.stir.div import HISTORY_INDEX
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.kinds import KINDS, Kinds
@@ -142,6 +142,9 @@ class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
     sdp: Digest | UnsetType = UNSET
     time: Seconds
     to: Annotated[Party, Meta(description="From the To header field.")]
+    trunk: (
+        Annotated[Label, Meta(description="Own: a name that the rules of the server's operator know.")] | None
+    ) = None
 
 
 class VerificationBodyMs(Struct, frozen=True, rename="camel"):
@@ -202,6 +205,7 @@ def parse_verification_request(body: Members) -> tuple[Call, VerificationRequest
         identities=_identities(given),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
+        source=Source(trunk=given.trunk or ""),
         target=target,
         resource_priority=_resource_priority(protected),
         priority=ascii_lower(protected["priority"]) if "priority" in protected else None,

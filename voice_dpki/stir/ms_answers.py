@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from voice_dpki.codec import canonical_json
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import ascii_lower
+from voice_dpki.stir.action import Action, action_of
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.div import DIV
 from voice_dpki.stir.faults import RequestError
@@ -97,6 +98,7 @@ class VerificationResponseMs(Struct, frozen=True, kw_only=True, rename="camel", 
     verify_results: list[VerifyResultRow]
     request_id: str | UnsetType = UNSET
     display_name: str | UnsetType = UNSET
+    action: Action | UnsetType = UNSET
 
 
 class VerificationAnswerMs(Struct, frozen=True, rename="camel"):
@@ -129,6 +131,7 @@ def verification_response(call: Call, verdicts: Sequence[Verdict], given: Verifi
         verify_results=[VerifyResultRow(result) for result in results],
         request_id=UNSET if given.request_id is None else given.request_id,
         display_name=UNSET if given.display_name is None else given.display_name,
+        action=action_of(overall(verdicts).treatment),
     )
     return msgspec.json.encode(VerificationAnswerMs(response))
 

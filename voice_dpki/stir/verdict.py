@@ -9,6 +9,7 @@ from enum import Enum, StrEnum
 
 from voice_dpki.errors import PeerError
 from voice_dpki.names import CertDigest
+from voice_dpki.stir.treatment import Treatment
 
 
 class Verstat(StrEnum):
@@ -118,6 +119,8 @@ class Verdict:
     sdp: SdpBinding = SdpBinding.NOT_CHECKED
     about_caller: bool = True
     """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
+    treatment: Treatment | None = None
+    """What is done with the call as a whole; None where the operator has no rules for it."""
 
     @property
     def ok(self) -> bool:

@@ -1,0 +1,71 @@
+"""`verify-server explain`: which rule decides what is done with a call, and why the rules before it do not."""
+
+import argparse
+
+from verify_server.config import VerifySetup
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.shell.program import describe_configured
+from voice_dpki.stir.call import Call, Source
+from voice_dpki.stir.handling import Handling, treatment_of
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.tn import canonical_tn
+from voice_dpki.stir.treatment import Treatment
+from voice_dpki.stir.verdict import REASON_TEXTS, Verdict, Verstat
+
+EXPLAIN_SUMMARY = "say which rule decides what is done with a call"
+EXPLAIN_DESCRIPTION = """\
+Says which rule decides what is done with a call that has a certain verdict, and which condition of each rule before
+it does not match. `voice-dpki passport verify` tells the verdict on an INVITE.
+
+  verify-server explain --config verify.toml --trunk operator-a --code 428 --from 493023125001 --to 442079460001
+
+It ends with status 1 if the call would be rejected.
+"""
+
+
+def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    describe_configured(parser, EXPLAIN_DESCRIPTION)
+    parser.add_argument("--peer", default="", metavar="NAME", help="whose token the request has")
+    parser.add_argument("--trunk", default="", metavar="NAME", help="the trunk that the request names")
+    parser.add_argument("--signer", default="", metavar="NAME", help="the organisation that signed")
+    parser.add_argument(
+        "--verstat", choices=[*Verstat], type=Verstat, default=Verstat.NONE, help=f"default: {Verstat.NONE}"
+    )
+    parser.add_argument("--code", choices=[428, *REASON_TEXTS], type=int, help="the verdict's reason code")
+    parser.add_argument("--attest", choices="ABC", default="", help="the attestation of a proven caller")
+    parser.add_argument("--from", dest="caller", required=True, metavar="NUMBER", help="who calls")
+    parser.add_argument("--to", dest="called", required=True, metavar="NUMBER", help="who is called")
+
+
+def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treatment]:
+    """Return what is told of the call of the arguments, and what is done with it; raises LocalError."""
+    handling = setup.handling.value or Handling([])
+    verdict = Verdict(
+        options.verstat,
+        reasoncode=options.code,
+        reasontext=REASON_TEXTS.get(options.code, ""),
+        signer=options.signer,
+        attest=options.attest,
+    )
+    try:
+        orig, dest = canonical_tn(options.caller), Destinations((canonical_tn(options.called),))
+    except MalformedError as error:
+        raise LocalError(f"the call cannot be used: {error}") from None
+    call = Call(orig, dest, 0, (), source=Source(peer=options.peer, trunk=options.trunk))
+    treatment = treatment_of(handling, [verdict], call)
+    lines = [
+        f"rule {rule.name!r}: " + (f"does not match by {found}" if found else f"decides: {rule.act}")
+        for rule, found in handling.considered(verdict, call)
+    ]
+    return "\n".join([*lines, _told(treatment)]), treatment
+
+
+def _told(treatment: Treatment) -> str:
+    status = f" with {treatment.status} {treatment.text}" if treatment.status and not treatment.instead_of else ""
+    why = ""
+    if treatment.instead_of:
+        reason = "an emergency call" if treatment.is_emergency else "the rules only watch"
+        why = f", and not {treatment.instead_of}: {reason}"
+    verstat = f", verstat={treatment.verstat}" if treatment.verstat else ""
+    return f"the call: {treatment.act}{status}{verstat}{why}"
