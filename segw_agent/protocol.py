@@ -1,29 +1,6 @@
 """The protocol between an IKEv2 daemon's plugin and the agent, over a unix socket.
 
-    frame   = length(2, big-endian: of what follows) body
-    request = version(1) = 1, operation(1), side(1), policy(1), unique id(4), SPIi(8), SPIr(8), item*
-    answer  = version(1) = 1, verdict(1), item*
-    item    = tag(1), length(2, big-endian), value: tags ascend, each at most once, and unknown ones are malformed
-
-    operation  1 JUDGE: is the peer's certificate trusted?  2 STATE: which notifies go with our own certificate?
-    side       1 = we are the Initiator, a device that judges a gateway; 2 = the Responder, a gateway
-    policy     on N(INTEGRITY_INFO): 0 ignore, 1 check if present, 2 require; the agent's own may be stricter
-    unique id  the daemon's number of the IKE SA, with which it can be told to end the SA; 0 if there is none
-    verdict    1 = trusted, or statements follow; 0 = refused, or there is nothing to state
-
-    1 IDENTITY        JUDGE: the peer's ID as in its payload, type(1) and data, at most 1025 bytes
-    2 CERTIFICATE     JUDGE: the peer's; STATE: our own; DER, at most 8192 bytes
-    3 INTEGRITY_INFO  JUDGE: content of the notify, at most 4096 bytes; present if and only if the peer sent it
-    4 LEDGER_ANSWER   JUDGE: content of the notify that the peer stapled, at most 32768 bytes
-    5 CONNECTION      name of the daemon's connection, UTF-8, at most 64 bytes, for the log
-    16 CODE           stable, [a-z0-9-]: "vouched-for", "revoked", "organization" and so on
-    17 SENTENCE       UTF-8, at most 512 bytes, for the log
-    18 INTEGRITY_INFO STATE, of a device: content for its notify, signed for these SPIs and this certificate
-    19 LEDGER_ANSWER  STATE, of a gateway: content for its notify
-
-On one connection a client may send any number of requests, but reads the answer to each before it sends the next.
-The agent answers a malformed request with the code "malformed" and closes the connection. A client refuses the peer
-unless it gets an answer with the verdict 1: on a timeout, a closed connection, and bytes that do not parse as well.
+docs/spec/agent.md has its frames, items, limits and codes.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ Two libraries were tried: pycddl 0.6.4 panics on these rules; zcbor 0.9.1 knows 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -146,6 +146,12 @@ class Parser:
         return int(found[1] or found[2] == "+"), int(found[3]) if found[3] else float("inf")
 
 
+def rules_of(pages: Iterable[str]) -> Rules:
+    """Return the rules in the blocks of CDDL of several pages, in one name space."""
+    blocks = (re.findall(r"^```cddl\n(.*?)^```", page, re.MULTILINE | re.DOTALL) for page in pages)
+    return Parser("\n".join(block for found in blocks for block in found)).rules()
+
+
 def check(rules: Rules, name: str, value: object) -> None:
     """Raise MalformedError unless a decoded value matches the rule."""
     if not _matches(rules, rules[name], value):
@@ -193,9 +199,11 @@ def _named(rules: Rules, each: Type, value: object) -> bool:
 
 
 def _is_map(rules: Rules, group: Group, value: dict[str, object]) -> bool:
-    """Return whether a map has all labelled members, and no others but those that a type of keys admits."""
-    fields = dict(_fields(rules, tuple(entry for entry in group if not entry.key)))
-    labelled = fields.keys() <= value.keys() and all(_matches(rules, fields[name], value[name]) for name in fields)
+    """Return whether a map has the labelled members that it needs, and no others but those of a key type."""
+    fields = {entry.label: entry for entry in _fields(rules, tuple(entry for entry in group if not entry.key))}
+    needed = {name for name, entry in fields.items() if entry.least}
+    given = fields.keys() & value.keys()
+    labelled = needed <= given and all(_matches(rules, fields[name].choice, value[name]) for name in given)
     others = value.keys() - fields.keys()
     for entry in group:
         if entry.key:
@@ -206,12 +214,12 @@ def _is_map(rules: Rules, group: Group, value: dict[str, object]) -> bool:
     return labelled and not others
 
 
-def _fields(rules: Rules, group: Group) -> Iterator[tuple[str, Choice]]:
-    """Yield the members of a map with their types, those of groups that it names included."""
+def _fields(rules: Rules, group: Group) -> Iterator[Entry]:
+    """Yield the members of a map, those of groups that it names included."""
     for entry in group:
-        assert (entry.least, entry.most) == (1, 1), "maps here have all their members"
+        assert entry.most == 1, "a map has a member at most once"
         if entry.label:
-            yield entry.label, entry.choice
+            yield entry
         else:
             inner = _group_of(rules, entry.choice)
             assert inner is not None, "a member of a map has a label"

@@ -12,6 +12,7 @@ from weakref import WeakSet
 import pytest
 from hypothesis import Phase, settings
 
+from tests import described, exchanges
 from tests.disks import NoMountsError, small_disk
 from tests.judge import build
 from voice_dpki.clock_health import HEALTH
@@ -87,6 +88,23 @@ def _own_clock_health(monkeypatch: pytest.MonkeyPatch) -> None:
 def second_verifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of tests/second_verifier, for tests.judge."""
     return build(tmp_path_factory.mktemp("second-verifier"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watched() -> Iterator[None]:
+    with exchanges.watch(), described.watch():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _described(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test in which something was said or made that docs/openapi/ledger-node.json or docs/spec lacks."""
+    yield
+    found = [*exchanges.UNDESCRIBED, *described.UNDESCRIBED]
+    exchanges.UNDESCRIBED.clear()
+    described.UNDESCRIBED.clear()
+    if request.node.get_closest_marker("undescribed") is None:
+        assert not found, "not described: " + "\n".join(found[:5])
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from tests.spec_several import several
 from tests.spec_vectors import answers, make_ledger
 from voice_dpki.codec import cbor
 from voice_dpki.ledger import (
+    admission,
     answer_forms,
     changes,
     directory,
     evidence,
+    expiry,
     further,
     header,
     kind,
@@ -67,6 +69,9 @@ _LIMITS: tuple[tuple[str, int | float, str], ...] = (
     ("a text in a transaction", kind.MAX_TEXT_LENGTH, "characters"),
     ("certificates in a batch", transactions.MAX_BATCH, ""),
     ("certificates recorded in one block", quotas.MAX_BLOCK_CERTIFICATES, ""),
+    ("certificates pruned in one block", expiry.MAX_PRUNED, ""),
+    ("days of expiry passed in one block", expiry.MAX_DAYS, ""),
+    ("from the recording of a certificate to its validity", admission.MAX_NOT_YET_VALID_S, "s"),
     ("entries in each list of a member", members.MAX_ENTRIES, ""),
     ("further items of a record", further.MAX_ITEMS, ""),
     ("the value of a further item, encoded", further.MAX_VALUE_BYTES, "bytes"),

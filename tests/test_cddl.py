@@ -1,14 +1,15 @@
 """The CDDL in docs/spec describes every transaction and every leaf of the history that has all kinds of them."""
 
 import base64
-import re
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 
-from tests.cddl import Parser, Rules, check, names_in
+from tests.cddl import Rules, check, names_in
+from tests.described import spec_rules
 from tests.ledger.conftest import make_federation
 from tests.ledger.history import Given, make, version_3
 from tests.spec import FOLDER
@@ -23,14 +24,22 @@ from voice_dpki.ledger.transactions import KINDS, Transaction
 from voice_dpki.names import Height
 
 PRELUDE = {"bytes", "text", "int", "uint", "bool", "null", "any"}
-TOP = {"transaction", "change", "leaf", "listed-name"}
+ANSWERS = {"several": "batch-answer", "prefix": "prefix-answer", "leaves": "leaves-answer"}
+NOT_OF_THE_FORM = {
+    "the proof is not base64",
+    "a header with a member that is not known",
+    "a number that is not text",
+}
+"""Questions of the vectors whose answers are refused for their form, as CDDL tells it."""
+
+TOP = {"transaction", "change", "leaf", "listed-name", "trust-file", "block"}
+TOP |= {"answer", "member-answer", "changes-answer", *ANSWERS.values()}
 """Rules that no other refers to, beside those that one does."""
 
 
 @pytest.fixture(scope="module")
 def rules() -> Rules:
-    page = (FOLDER / "encodings.md").read_text()
-    return Parser("\n".join(re.findall(r"^```cddl\n(.*?)^```", page, re.MULTILINE | re.DOTALL))).rules()
+    return spec_rules()
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +129,22 @@ def test_further_items_are_described_as_they_are_parsed(
 def _parse(value: list[Any]) -> None:
     with suppress(NeedsNewerError):
         CertRecord.parse(cbor.encode(value))
+
+
+def test_answers_of_the_vectors_are_described(rules: Rules) -> None:
+    """Answers that are malformed are not described, but for what CDDL cannot tell."""
+    for question in _vectors("answers.json")["questions"]:
+        _check_answer(rules, "answer", question)
+    for question in _vectors("several.json")["questions"]:
+        _check_answer(rules, ANSWERS[question["kind"]], question)
+    for block in _vectors("headers.json")["blocks"].values():
+        check(rules, "trust-file", block)
+
+
+def _check_answer(rules: Rules, form: str, question: Any) -> None:
+    with nullcontext() if question["name"] not in NOT_OF_THE_FORM else pytest.raises(MalformedError):
+        check(rules, form, question["answer"])
+
+
+def _vectors(name: str) -> Any:
+    return json.loads((FOLDER / "vectors" / name).read_bytes())

@@ -5,14 +5,12 @@ import base64
 import json
 import re
 from dataclasses import asdict
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ledger_node.answer.api import Api
+from tests.openapi import ledger_routes
 from tests.spec import FOLDER, ROOT, TABLES, documents, written
-from voice_dpki.effects import SystemClock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
 from voice_dpki.ledger.header import ValidatorSet, parse_time
@@ -22,7 +20,6 @@ from voice_dpki.ledger.proof import Proof, ProofError, verify_absence, verify_in
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.state import LEAVES
 from voice_dpki.names import CertDigest
-from voice_dpki.shell.reload import Live
 from voice_dpki.x509.recorded import HELD, RULES, Distrust, Use
 
 ANSWERS = (FOLDER / "answers.md").read_text()
@@ -103,10 +100,6 @@ def test_parameters_have_their_defaults() -> None:
 
 
 def test_routes_are_those_of_a_node_with_all_roles() -> None:
-    unused: Any = dict.fromkeys(("folder", "orderer", "feed", "tracer"))
-    chain: Any = SimpleNamespace(genesis=SimpleNamespace(time_ns=0))
-    submission: Any = object()
-    api = Api(chain, name="", role="", submission=submission, tokens=Live(()), clock=SystemClock(), **unused)
     told = [tuple(row[:4]) for row in _rows((FOLDER / "http.md").read_text(), "# HTTP of a ledger node")]
     assert told == [
         (
@@ -115,7 +108,7 @@ def test_routes_are_those_of_a_node_with_all_roles() -> None:
             str(route.max_body_bytes) if route.method == "POST" else "",
             str(route.cost),
         )
-        for route in api.routes()
+        for route in ledger_routes()
     ]
 
 

@@ -7,14 +7,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from ledger_node.answer.blocks import Blocks
 from ledger_node.answer.feed import Feed
 from ledger_node.answer.inquiry import Inquiry, NoBlockError
-from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
+from ledger_node.answer.openapi import described
+from ledger_node.answer.questions import (
+    MAX_LIST_BODY_BYTES,
+    ONE_COST,
+    QUESTIONS,
+    LeavesQuestion,
+    Question,
+    StatusesQuestion,
+)
 from ledger_node.answer.requests import (
     BadRequestError,
     PrunedError,
@@ -33,7 +41,6 @@ from ledger_node.order.submission import Submission
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.activation import scheduled, version_at
-from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.names import KINDS_OF_NAMES
 from voice_dpki.ledger.records import CertStatus
@@ -53,17 +60,6 @@ INQUIRIES = counters("ledger_inquiries", "Answers about certificates", status=Ce
 _COUNTED = {status: INQUIRIES.labels(status) for status in CertStatus}
 
 _PREFIX = re.compile("[0-9a-f]{1,64}")
-
-
-class _BatchForm(msgspec.Struct, forbid_unknown_fields=True):
-    digests: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
-
-
-_Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-
-
-class _LeavesForm(msgspec.Struct, forbid_unknown_fields=True):
-    keys: Annotated[list[_Key], msgspec.Meta(min_length=1, max_length=MAX_LEAVES)]
 
 
 class Api:
@@ -110,7 +106,7 @@ class Api:
 
     def routes(self) -> list[Route]:
         """Return all routes; those of the submission role only if the node has it."""
-        return [
+        routes = [
             Route("GET", "/ledger/v1/status/{digest}", self._status, cost=ONE_COST),
             *(self._route(question) for question in QUESTIONS if question.path != "status/{digest}"),
             Route("GET", "/ledger/v1/search", guarded(self._find), cost=SEARCH_COST, waits=True),
@@ -120,6 +116,7 @@ class Api:
             METRICS_ROUTE,
             *(self._submissions.routes() if self._submissions else ()),
         ]
+        return described(routes)
 
     def _route(self, question: Question) -> Route:
         return Route(
@@ -178,7 +175,7 @@ class Api:
 
     async def _statuses(self, request: Request) -> Response:
         try:
-            form = msgspec.json.decode(request.body, type=_BatchForm)
+            form = msgspec.json.decode(request.body, type=StatusesQuestion)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
             raise BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
         return Response(200, await self._inquiry.batch([parse_digest(text) for text in form.digests]))
@@ -194,7 +191,7 @@ class Api:
 
     async def _leaves(self, request: Request) -> Response:
         try:
-            form = msgspec.json.decode(request.body, type=_LeavesForm)
+            form = msgspec.json.decode(request.body, type=LeavesQuestion)
         except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
             raise BadRequestError(f'the body must be {{"keys": [hex, ...]}}: {error}') from None
         return Response(200, self._inquiry.leaves([bytes.fromhex(key) for key in form.keys]))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ledger_node.answer.api import INQUIRIES
+from ledger_node.answer.openapi import described
 from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
 from ledger_node.answer.requests import (
     BadRequestError,
@@ -116,7 +117,7 @@ class Edge:
 
     def routes(self) -> list[Route]:
         """Return all routes."""
-        return [
+        routes = [
             *map(self._route, QUESTIONS),
             Route("GET", "/ledger/v1/node", self._guarded(self._node)),
             Route("GET", "/ledger/v1/changes", self._guarded(self._changes), cost=ONE_COST, waits=True),
@@ -124,6 +125,7 @@ class Edge:
             HEALTH_ROUTE,
             METRICS_ROUTE,
         ]
+        return described(routes)
 
     def _route(self, question: Question) -> Route:
         """Return the route of a question, which is forwarded unless the kept proofs answer it."""

@@ -4,9 +4,11 @@ A node with a store answers all of them. The edge answers some itself and forwar
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from voice_dpki.ledger.answer_forms import MAX_BATCH
+import msgspec
+
+from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.state import LEAVES
 from voice_dpki.shell.http import Price, Request
@@ -65,3 +67,18 @@ QUESTIONS = (
     Question("GET", "names", SEVERAL_COST, about_several=True),
 )
 """All questions; there is one for each kind of leaf that has a lookup."""
+
+
+class StatusesQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a question about several certificates."""
+
+    digests: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+_Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class LeavesQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a question about leaves."""
+
+    keys: Annotated[list[_Key], msgspec.Meta(min_length=1, max_length=MAX_LEAVES)]

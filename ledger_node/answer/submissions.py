@@ -36,12 +36,14 @@ SUBMISSIONS = counters(
 )
 
 
-class _ChangeForm(msgspec.Struct, forbid_unknown_fields=True):
+class StatusChange(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a change of status, in JSON."""
+
     digest: str
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
 
 
-class _RenewalForm(msgspec.Struct, forbid_unknown_fields=True):
+class Renewal(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a renewal, in JSON; bytes are base64."""
 
     certificate: Annotated[bytes, msgspec.Meta(max_length=MAX_CERTIFICATE_BYTES)]
@@ -141,7 +143,7 @@ def _refused(result: TxResult) -> Response:
 
 def _change_body(body: bytes) -> tuple[CertDigest, str]:
     try:
-        form = msgspec.json.decode(body, type=_ChangeForm)
+        form = msgspec.json.decode(body, type=StatusChange)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise BadRequestError(f'the body must be {{"digest": hex, "reason": text}}: {error}') from None
     return parse_digest(form.digest), form.reason
@@ -149,7 +151,7 @@ def _change_body(body: bytes) -> tuple[CertDigest, str]:
 
 def _renewal_body(body: bytes) -> tuple[bytes, CertDigest, bytes, bytes]:
     try:
-        form = msgspec.json.decode(body, type=_RenewalForm)
+        form = msgspec.json.decode(body, type=Renewal)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise BadRequestError(
             'the body must be {"certificate", "replaces", "owner_key", "owner_signature"}, '

@@ -23,7 +23,7 @@ EARLIER = "9d92fb7"
 MEANWHILE = 15
 """Certificates that are recorded before, during and after each restart."""
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.undescribed]
 
 
 class Upgrade(Mixed):

@@ -27,6 +27,8 @@ from voice_dpki.shell.metrics import HEALTH_ROUTE
 from voice_dpki.wire.ledger.client import LedgerClient, light_client, load_trust, save_trust
 from voice_dpki.wire.ledger.subscription import Subscription
 
+pytestmark = pytest.mark.undescribed
+
 START_S = 1_790_000_000.0
 
 

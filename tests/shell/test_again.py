@@ -25,6 +25,8 @@ from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_respon
 from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.keys import generate_es256
 
+pytestmark = pytest.mark.undescribed
+
 BUSY = (
     Response(
         503, b'{"title":"Service Unavailable","detail":"repeat the request"}', headers=(("Retry-After", "1"),)

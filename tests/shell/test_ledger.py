@@ -14,6 +14,8 @@ from voice_dpki.shell.ledger import LedgerAccess, read_genesis
 from voice_dpki.shell.tls import ClientTls, ServerTls, make_certificate, server_context
 from voice_dpki.x509.keys import generate_es256
 
+pytestmark = pytest.mark.undescribed
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:

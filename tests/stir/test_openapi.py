@@ -9,9 +9,10 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.openapi import documents
+from voice_dpki.codec.openapi import encode
 from voice_dpki.stir import forms
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError
-from voice_dpki.stir.openapi import document, encode
+from voice_dpki.stir.openapi import document
 from voice_dpki.stir.sign import sign_call
 
 from .conftest import NOW_S, Operator, Verifier

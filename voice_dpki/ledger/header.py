@@ -313,7 +313,7 @@ class SignedHeader:
 
         Raises MalformedError on anything that the RPC would not give.
         """
-        form = _convert(value, _SignedHeaderForm)
+        form = _convert(value, SignedHeaderForm)
         return cls(_header(form.header), _commit(form.commit))
 
 
@@ -488,7 +488,9 @@ class _CommitForm(_Form):
     signatures: Annotated[tuple[_CommitSigForm, ...], msgspec.Meta(max_length=MAX_VALIDATORS)]
 
 
-class _SignedHeaderForm(_Form):
+class SignedHeaderForm(_Form):
+    """A signed header's JSON."""
+
     header: _HeaderForm
     commit: _CommitForm
 
@@ -498,7 +500,9 @@ class _PublicKeyForm(_Form):
     value: Annotated[str, msgspec.Meta(min_length=44, max_length=44)]
 
 
-class _ValidatorForm(_Form):
+class ValidatorForm(_Form):
+    """A validator's JSON."""
+
     address: _Address
     pub_key: _PublicKeyForm
     voting_power: _Int64Text
@@ -506,7 +510,7 @@ class _ValidatorForm(_Form):
 
 
 class _ValidatorsForm(_Form):
-    validators: Annotated[tuple[_ValidatorForm, ...], msgspec.Meta(max_length=MAX_VALIDATORS)]
+    validators: Annotated[tuple[ValidatorForm, ...], msgspec.Meta(max_length=MAX_VALIDATORS)]
     block_height: _Int64Text | None = None
     count: _Int64Text | None = None
     total: _Int64Text | None = None
@@ -562,7 +566,7 @@ def _commit_sig(form: _CommitSigForm) -> CommitSig:
     return vote
 
 
-def _validator(form: _ValidatorForm) -> Validator:
+def _validator(form: ValidatorForm) -> Validator:
     validator = Validator(base64text.decode(form.pub_key.value), int(form.voting_power))
     if _hex(validator.address) != form.address:
         raise MalformedError("a validator's address is not that of its key")

@@ -79,7 +79,7 @@ class SignedBlock:
     def from_json(cls, data: bytes) -> "SignedBlock":
         """Parse the JSON of `to_json` without verifying it; raises MalformedError."""
         try:
-            form = msgspec.json.decode(data, type=_BlockForm)
+            form = msgspec.json.decode(data, type=BlockForm)
             transactions = tuple(base64.b64decode(raw, validate=True) for raw in form.transactions)
             evidence = tuple(base64.b64decode(raw, validate=True) for raw in form.evidence)
         except (ValueError, RecursionError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
@@ -95,7 +95,9 @@ def content_json(transactions: Iterable[bytes], evidence: Sequence[bytes]) -> di
     return forms
 
 
-class _BlockForm(msgspec.Struct, forbid_unknown_fields=True):
+class BlockForm(msgspec.Struct, forbid_unknown_fields=True):
+    """A block's JSON."""
+
     signed_header: dict[str, Any]
     transactions: Annotated[
         tuple[Annotated[str, msgspec.Meta(max_length=MAX_TRANSACTION_BYTES * 2)], ...],

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from voice_dpki.codec.openapi import OPENAPI_PATH, encode
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
@@ -111,8 +112,8 @@ def client_of(request: Request, tokens: Sequence[str]) -> str | None:
 
 def document_route(operation: str) -> Route:
     """Return the route of the OpenAPI document, which anybody may read."""
-    response = Response(200, openapi.encode(openapi.document(operation)))
-    return Route("GET", openapi.OPENAPI_PATH, lambda _request: response)
+    response = Response(200, encode(openapi.document(operation)))
+    return Route("GET", OPENAPI_PATH, lambda _request: response)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from voice_dpki.codec.openapi import OPENAPI_PATH, Document
 from voice_dpki.stir.call import DEFAULT_PPT
 from voice_dpki.stir.faults import STATUSES, texts_of
 from voice_dpki.stir.forms import (
@@ -26,9 +27,6 @@ from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import CLAIMS
 
-OPENAPI_PATH: Final = "/openapi.json"
-
-Document = dict[str, Any]
 Schemas = dict[str, dict[str, Any]]
 
 _X: Final = "X-RequestID"
@@ -117,11 +115,6 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
-
-
-def encode(told: Document) -> bytes:
-    """Encode a document for people, and always alike."""
-    return msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n"
 
 
 def _complete(schemas: Schemas, bodies: Bodies, kinds: Iterable[Kind[Any]]) -> None:

@@ -216,6 +216,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert [item.path.name for item in collect([tmp_path])] == ["half.pem"], "the ledger will say what it is not"
 
 
+@pytest.mark.undescribed
 async def test_a_node_that_says_when_to_come_back_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(again, "RETRY_S", (0.0, 0.0))
     asked_s: list[float] = []

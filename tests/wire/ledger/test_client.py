@@ -26,6 +26,8 @@ from voice_dpki.wire.ledger.client import (
     light_client,
 )
 
+pytestmark = pytest.mark.undescribed
+
 DIGEST = CertDigest(bytes(range(32)))
 SUBMISSIONS = "/ledger/v1/submissions"
 REVOCATIONS = "/ledger/v1/revocations"
