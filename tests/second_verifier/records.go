@@ -1,6 +1,9 @@
 package main
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // Records of certificates and members, by the CDDL of docs/spec/encodings.md.
 
@@ -158,8 +161,8 @@ func readMemberRecord(raw []byte, app uint64) (*memberRecord, error) {
 	return &memberRecord{admittedHeight: items[9].number, suspended: items[10].truth}, nil
 }
 
-// beginsAsCertificate tells whether a leaf's value says that it is a certificate's record, whether or not it reads.
+// beginsAsCertificate tells whether a leaf's value says that it is a certificate's record, whether or not it reads:
+// an array of 13 or 14 items, the first of them the text "certificate".
 func beginsAsCertificate(raw []byte) bool {
-	found, err := readCBOR(raw)
-	return err == nil && found.kind == kindArray && len(found.items) > 0 && certificateForm[0](found.items[0])
+	return bytes.HasPrefix(raw, []byte("\x8dkcertificate")) || bytes.HasPrefix(raw, []byte("\x8ekcertificate"))
 }

@@ -1,0 +1,201 @@
+"""Both verifiers read the same records: bent ones that a header proves, so that only their own form can be wrong.
+
+A changed bit of an answer ends at a hash. Here trees are made around records that were changed before, and a
+validator signs their roots.
+"""
+
+import itertools
+import json
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger_node.order.engine import signers_of
+from tests.campaign import FUZZ_SEED, bent
+from tests.judge import Judge
+from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
+from voice_dpki.ledger.block import sign_commit
+from voice_dpki.ledger.header import SignedHeader, Validator, ValidatorSet
+from voice_dpki.ledger.light import LightClient, TrustPoint
+from voice_dpki.names import CertDigest
+
+VECTORS = Path(__file__).parents[1] / "docs" / "spec" / "vectors" / "answers.json"
+RECORDS = 2000
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+VALIDATORS = ValidatorSet.of([Validator(KEY.public_key().public_bytes_raw(), 1)])
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A certificate's record and its member's, and the answer that proves them."""
+
+    digest: CertDigest
+    record: bytes
+    member: bytes
+    answer: bytes
+    changed: str
+    """Which of the two was changed: `record` or `member`."""
+
+
+class Ledger:
+    """A ledger whose one validator signs any state."""
+
+    def __init__(self) -> None:
+        self.file = json.loads(VECTORS.read_bytes())
+        self.answers = [case["answer"] for case in self.file["questions"] if "status" in case["result"]]
+        found = SignedHeader.from_json(self.answers[0]["signed_header"])
+        self.block_id = found.commit.block_id
+        ours = VALIDATORS.hash()
+        self.header = replace(found.header, validators_hash=ours, next_validators_hash=ours)
+        self.now_s = self.header.time_ns / 1e9 + 1
+
+    def signed(self, root: bytes, version: int) -> dict[str, Any]:
+        header = replace(self.header, app_hash=root, version_app=version)
+        block_id = replace(self.block_id, hash=header.hash())
+        commit = sign_commit(header, block_id, VALIDATORS, signers_of([KEY]), header.time_ns)
+        return SignedHeader(header, commit).to_json()
+
+    def case(self, record: bytes, member: bytes, organization: str, version: int) -> Case:
+        """Prove both in a tree that has these two leaves; their keys differ in the first bit."""
+        member_key = sha256(b"voice-dpki/member/v1\0" + organization.encode()).digest()
+        key = bytes([member_key[0] ^ 0x80]) + bytes(31)
+        leaves = {key: sha256(record).digest(), member_key: sha256(member).digest()}
+        hashes = {each: sha256(b"\0" + each + value).digest() for each, value in leaves.items()}
+        root = sha256(b"\1" + hashes[min(hashes)] + hashes[max(hashes)]).digest()
+
+        def proved(value: bytes, own: bytes, other: bytes) -> dict[str, str]:
+            proof = b"\0\1\1" + own + leaves[own] + b"\x80" + hashes[other]
+            return {"record": b64encode(value).decode(), "proof": b64encode(proof).decode()}
+
+        answer = {
+            **proved(record, key, member_key),
+            "member": proved(member, member_key, key),
+            "signed_header": self.signed(root, version),
+        }
+        return Case(CertDigest(key), record, member, json.dumps(answer).encode(), "")
+
+    def by_the_client(self, case: Case) -> str:
+        trust = TrustPoint.genesis(VALIDATORS, self.header.time_ns - 10**9)
+        verifier = AnswerVerifier(LightClient(self.header.chain_id, trust), max_age_s=30)
+        try:
+            return verifier.verify(
+                case.answer, case.digest, self.now_s, min_height=0, with_certificate=False
+            ).status
+        except InquiryError as error:
+            return error.code
+
+
+NUMBERS = (0, 1, -1, 2, 2**63, 2**64 - 1)
+TEXTS = ("", "valid", "a" * 64, "\u00e4" * 64, "a" * 65)
+OCTETS = (b"", bytes(32), bytes(33))
+LISTS = ([], [[]], ["1", 2], [["1", 2]], [["1", -2]], ["a"] * 257)
+MAPS = (
+    *({}, {"a": 1}, {"!a": 1}, {" a": 1}, {"a": bytes(1025)}, {f"{number:02}": number for number in range(17)}),
+    *({"a": [[[[[[]]]]]]}, {"a": [[[[[[[]]]]]]]}, {f"{number}": bytes(1000) for number in range(5)}),
+)
+
+
+def changed_item(record: bytes, chance: Random) -> bytes:
+    """Put something else in the place of an item of a record, take one away, or add one."""
+    items = cbor2.loads(record)
+    other = chance.choice((None, True, 1.5, *NUMBERS, *TEXTS, *OCTETS, *LISTS, *MAPS))
+    match chance.randrange(5):
+        case 0:
+            del items[chance.randrange(len(items))]
+        case 1:
+            items.append(other)
+        case _:
+            items[chance.randrange(1, len(items))] = other
+    return cbor2.dumps(items, canonical=True)
+
+
+def cases(ledger: Ledger, chance: Random) -> Iterator[Case]:
+    """Make a case with one record changed, the certificate's or the member's, by its items or its bytes."""
+    answers = [answer for answer in ledger.answers if answer["record"] and answer["member"]["record"]]
+    while True:
+        given = chance.choice(answers)
+        both = [cbor2.loads(b64decode(given["record"])), cbor2.loads(b64decode(given["member"]["record"]))]
+        records = [cbor2.dumps(each, canonical=True) for each in both]
+        which = chance.randrange(2)
+        records[which] = chance.choice((changed_item, lambda octets, chance: bent(chance, octets)))(
+            records[which], chance
+        )
+        version = chance.choice((0, 1, 1, 2, 2, 3, 65535))
+        made = ledger.case(*records, organization(records[0], both[0][2]), version)
+        yield replace(made, changed=("record", "member")[which])
+
+
+def organization(record: bytes, otherwise: str) -> str:
+    """Name the organisation of a record where it can be read, so that the member is the one to be looked at."""
+    try:
+        found = cbor2.loads(record)[2]
+        return found if isinstance(found, str) else otherwise
+    except (cbor2.CBORDecodeError, LookupError, TypeError, ValueError):
+        return otherwise
+
+
+def test_both_read_records_alike(second_verifier: Path) -> None:
+    ledger, judge = Ledger(), Judge(second_verifier)
+    judge.context(
+        "genesis",
+        chain_id=ledger.header.chain_id,
+        genesis={
+            "time": ledger.file["genesis"]["time"],
+            "validators": VALIDATORS.to_json()["validators"],
+        },
+        now_s=ledger.now_s,
+    )
+    asked = list(itertools.islice(cases(ledger, Random(FUZZ_SEED)), RECORDS))
+    for case in asked:
+        judge.ask(
+            "answer",
+            context="genesis",
+            digest=case.digest.hex(),
+            answer=case.answer,
+            now_s=ledger.now_s,
+            max_age_s=30,
+        )
+    found = [next(iter(verdict.values())) for verdict in judge.verdicts()]
+    counted = Counter(found)
+    print(f"FUZZ_SEED={FUZZ_SEED}: {dict(counted)}")
+    assert {"valid", "malformed", "newer-rules"} <= counted.keys()
+    unequal = [
+        (verdict, client, case)
+        for case, verdict in zip(asked, found, strict=True)
+        if (client := ledger.by_the_client(case)) != verdict and not known_difference(case, verdict, client)
+    ]
+    assert not unequal
+
+
+REASONS = (
+    *("unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation"),
+    *("certificateHold", "removeFromCRL", "privilegeWithdrawn"),
+)
+
+
+def known_difference(case: Case, verdict: str, client: str) -> bool:
+    """Tell whether this is one of two: the client checks more of a member, and less of a certificate's texts.
+
+    The client refuses a member whose names or keys no node would write; the specification leaves that to nodes. It
+    takes any text as a reason and as an organisation.
+    """
+    refused = {InquiryCode.MALFORMED, InquiryCode.NEWER_RULES}
+    if client in refused and verdict not in refused:
+        return case.changed == "member"
+    if verdict not in refused or client in refused or case.changed != "record":
+        return False
+    _, _, organization, *_ = items = cbor2.loads(case.record)
+    reason = items[8]
+    return not 1 <= len(organization) <= 64 or (isinstance(reason, str) and reason not in REASONS)
