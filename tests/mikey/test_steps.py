@@ -35,13 +35,13 @@ ONE: dict[type[Payload], Payload] = {
 
 # RFC 3830 §3.3: HDR, T, RAND, [IDi|CERTi], [IDr], {SP}, DHi, SIGNi and HDR, T, [IDr|CERTr], IDi, DHr, DHi, SIGNr;
 # this project demands the optional ones, and an offer's list of protocols (RFC 4567 §4.1.4).
-OFFER = {Timestamp: (1, 1), Rand: (1, 1), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (1, 1)}
+OFFER: Counts = {Timestamp: (1, 1), Rand: (1, 1), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (1, 1)}
 OFFER |= {DhValue: (1, 1), GeneralExtension: (1, 8), Signature: (1, 1), Error: (0, 0)}
-ANSWER = {Timestamp: (1, 1), Rand: (0, 0), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (0, 0)}
+ANSWER: Counts = {Timestamp: (1, 1), Rand: (0, 0), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (0, 0)}
 ANSWER |= {DhValue: (2, 2), GeneralExtension: (0, 8), Signature: (1, 1), Error: (0, 0)}
 
 
-def check(counts: Counts, allowed: dict[type[Payload], tuple[int, int]], kind: type[Payload], number: int) -> None:
+def check(counts: Counts, allowed: Counts, kind: type[Payload], number: int) -> None:
     """Check a message that has `number` payloads of `kind`, and of the others as few as it may."""
     numbers = {each: least for each, (least, _) in allowed.items()} | {kind: number}
     payloads = tuple(ONE[each] for each, several in numbers.items() for _ in range(several))

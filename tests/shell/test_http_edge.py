@@ -115,7 +115,7 @@ class Client:
     async def send_until_closed(self, octets: bytes) -> int:
         """Send again and again until the connection ends; returns how much was sent."""
         sent = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with suppress(ConnectionError):
                 while True:
                     self.writer.write(octets)
@@ -125,7 +125,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """Read until the server closes the connection."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             with suppress(ConnectionError):
                 return await self.reader.read()
         return b""
@@ -429,7 +429,7 @@ async def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
     before = counted("unread")
     async with serving(app(Route("GET", "/large", large))) as port, connected(port) as client:
         await client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while counted("unread") == before:
                 await asyncio.sleep(0.01)
         assert len(await client.rest()) < 30_000_000

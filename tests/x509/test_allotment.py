@@ -1,6 +1,7 @@
 """What a certificate claims, and whether its organisation holds it."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -38,10 +39,10 @@ def test_other_uris_claim_nothing_that_can_be_held(uri: str) -> None:
 
 
 def test_a_certificate_with_a_uri_that_claims_nothing_known_holds_neither_host_nor_number() -> None:
-    known = SimpleNamespace(dns_names=(), uris=("sip:+493023125001@a.example",), tn_auth_list=None)
+    known: Any = SimpleNamespace(dns_names=(), uris=("sip:+493023125001@a.example",), tn_auth_list=None)
     assert HELD.holds_hosts_of(known)
     assert HELD.holds_uri_numbers_of(known)
-    other = SimpleNamespace(dns_names=(), uris=(*known.uris, "https://a.example/"), tn_auth_list=None)
+    other: Any = SimpleNamespace(dns_names=(), uris=(*known.uris, "https://a.example/"), tn_auth_list=None)
     assert not HELD.holds_hosts_of(other)
     assert not HELD.holds_uri_numbers_of(other)
 
