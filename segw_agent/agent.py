@@ -151,4 +151,5 @@ def _question(request: Request) -> Question:
         request.ledger_answer,
         request.policy,
         request.unique_id,
+        request.connection,
     )

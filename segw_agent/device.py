@@ -120,16 +120,26 @@ class Device:
             self._tracer.result(**_described(outcome))
             if not outcome.attached:
                 await _within(self._settled(attachment.initiator), DELETE_S)
+                if old is not None:  # which is kept: nothing better has come of the attempt
+                    await self._stay(old, stop)
                 return outcome
-            if old is not None:  # the gateway deletes it (step 9)
-                await _within(old.closed.wait(), DELETE_S)
+            if old is not None:
+                self._tracer.note("9 the old IKE SA is deleted by the device")
+                await self._delete(old, "replaced by a new IKE SA")
         assert attachment is not None
+        await self._stay(attachment, stop)
+        return outcome
+
+    async def _stay(self, attachment: _Attachment, stop: asyncio.Event) -> None:
+        """Keep an SA as long as is configured, and then delete it."""
         if self._config.stay:
             await first_of(stop.wait(), attachment.closed.wait())
-        attachment.initiator.current.delete("the device goes", self._clock.steady_s())
+        await self._delete(attachment, "the device goes")
+
+    async def _delete(self, attachment: _Attachment, reason: str) -> None:
+        attachment.initiator.current.delete(reason, self._clock.steady_s())
         self._pump()
         await _within(attachment.closed.wait(), DELETE_S)
-        return outcome
 
     def _attach(self) -> _Attachment:
         peer = self._config.gateway
@@ -140,6 +150,7 @@ class Device:
             Path(self._ports.plain, Address(peer.host, peer.port)),
             marked_path=Path(self._ports.marked, Address(peer.host, peer.nat_port), marked=True),
             state_integrity=self.state_integrity if self._make_statement else None,
+            initial_contact=not any(sa.state is State.ESTABLISHED for sa in self._sas()),
         )
         attachment = _Attachment(
             initiator, [initiator], asyncio.get_running_loop().create_future(), asyncio.Event()

@@ -174,9 +174,10 @@ class Gateway:
         self._trace_keys(event.sa)
         address = f"; {child.address} assigned" if child and child.address else ""
         self._tracer.note(f"7 IKE SA up, child SA {fields['child']}{address}", ok=child is not None)
-        reason = "replaced by a new SA of the same device"
-        if self.responder.delete_others(event.sa, reason, self._clock.steady_s()):
-            self._tracer.note("9 the device's old IKE SA is deleted")
+        # The device deletes its old SA itself, once it has judged us (step 9). One that has none says so.
+        reason = "the device has lost it, and said so with INITIAL_CONTACT"
+        if event.initial_contact and self.responder.forget_others(event.sa, reason, self._clock.steady_s()):
+            self._tracer.note("the device has none of its old IKE SAs any more")
             self._pump()
 
     def _rekeyed(self, event: Rekeyed) -> None:

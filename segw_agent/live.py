@@ -8,14 +8,15 @@ stays: an unreachable ledger stops new devices, but does not cut off those that 
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from typing import Protocol
 
 from segw_agent.judge import Judge
 from segw_agent.live_log import LiveLog, LiveSa, Standing
-from segw_agent.metrics import ENDED, LIVE, UNCHECKED
-from segw_agent.policy import Policy, Question
+from segw_agent.metrics import ENDED, LIVE, REPLACED, UNCHECKED
+from segw_agent.policy import Policy, Question, Side
 from segw_agent.rules import PeerRefusedError, check_live, check_names
 from segw_agent.watch import Watch
 from voice_dpki.effects import Clock
@@ -77,6 +78,8 @@ class LiveSas:
         self._unanswered: set[CertDigest] = set()
         """The last batch without an answer; it comes last in the next sweep, so as not to hold up the others."""
         self._uncheckable, self._unendable = Seldom(log), Seldom(log)
+        self._wake = asyncio.Event()
+        """Set when an SA is to be ended without waiting for the next tick."""
         for sa in live_log.load() if live_log else ():
             self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have restarted since
 
@@ -94,8 +97,21 @@ class LiveSas:
     def established(self, name: SaName) -> None:
         """Note that the daemon has verified AUTH, by the certificate that it was told is vouched for."""
         sa = self._sas.get(name)
-        if sa is not None:
-            log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
+        if sa is None:
+            return
+        log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
+        if sa.side is Side.DEVICE:
+            self._replace_older(sa)
+
+    def _replace_older(self, new: LiveSa) -> None:
+        """End a device's older SAs with the same gateway by the same connection (step 9 of the flow).
+
+        strongSwan has only a Responder replace SAs, so the device's agent does it, once the device has judged.
+        """
+        for sa in self._sas.values():
+            if sa.replaceable_by(new):
+                self._ending[sa.name] = Untrusted(REPLACED, "9 old IKE SA", "a new IKE SA has replaced it")
+        self._wake.set()
 
     def remove(self, name: SaName) -> None:
         """Forget an SA that is gone."""
@@ -194,7 +210,9 @@ class LiveSas:
     async def _tick(self) -> None:
         swept_s = self._clock.steady_s()
         while True:
-            await asyncio.sleep(TICK_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TICK_S)
+            self._wake.clear()
             if self._log is not None:
                 self._log.catch_up()
             now_s = self._clock.steady_s()

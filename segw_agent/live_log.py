@@ -61,6 +61,8 @@ class LiveSa:
     common_name: str = ""
     subject: str = ""
     """The certificate's subject in RFC 4514's form; empty for an SA that an earlier agent admitted."""
+    connection: str = ""
+    """The daemon's name of the connection, by which a device's new SA replaces its old one."""
 
     @classmethod
     def of(cls, question: Question, now_s: float) -> "LiveSa":
@@ -80,6 +82,7 @@ class LiveSa:
             certificate.tn_auth_list,
             certificate.common_name or "",
             subject_of(certificate.der),
+            question.connection,
         )
 
     def peer(self, found: Resolution | None, now_s: float) -> Attached:
@@ -93,6 +96,11 @@ class LiveSa:
     def leaves(self) -> tuple[bytes, bytes]:
         """Return the keys of the ledger's leaves that decide: the certificate's and its organisation's."""
         return self.digest, member_key(self.organization)
+
+    def replaceable_by(self, new: "LiveSa") -> bool:
+        """Whether `new`, which the daemon made later, is the same device's SA with the same gateway."""
+        same = (self.side, self.identity, self.connection) == (new.side, new.identity, new.connection)
+        return same and self.unique_id < new.unique_id
 
     def renamed(self, name: SaName, unique_id: int) -> "LiveSa":
         """Return the SA under another name."""
@@ -126,6 +134,7 @@ class LiveSa:
             TnAuthList.parse(bytes.fromhex(numbers)) if numbers is not None else None,
             str(members.get("common_name", "")),
             str(members.get("subject", "")),
+            str(members.get("connection", "")),
         )
 
 

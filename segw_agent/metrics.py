@@ -36,4 +36,7 @@ STATE_BEHIND = gauge(
     "segw_state_behind",
     "1 while the list of live SAs cannot be written: after a restart, SAs admitted now would not be ended.",
 )
-ENDED = counters("segw_ended_sas", "Live IKE SAs that were ended, by reason.", reason=REFUSALS)
+REPLACED = "replaced"
+"""The reason for which a device's agent ends an old SA."""
+
+ENDED = counters("segw_ended_sas", "Live IKE SAs that were ended, by reason.", reason=(*REFUSALS, REPLACED))

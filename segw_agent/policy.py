@@ -51,6 +51,8 @@ class Question:
     ledger_answer: bytes | None = None
     integrity: IntegrityPolicy = IntegrityPolicy.IGNORE
     unique_id: int = 0
+    connection: str = ""
+    """The daemon's name of the connection, empty if it has none."""
 
 
 class CertificatePolicy(Config, frozen=True, kw_only=True):

@@ -120,8 +120,19 @@ def _checks(scenario: Scenario, attachments: Sequence[Attachment], events: Seque
             count = _texts(events).count(text)
             yield Check(f"{text[0].upper()}{text[1:]}", count >= 2, f"noted {count} times by both ends")
     if scenario.name == "attached":
-        deleted = any("old IKE SA is deleted" in text for text in _texts(events))
-        yield Check("Step 9: the old IKE SA is deleted", deleted, "by the gateway" if deleted else "it is not")
+        yield _old_sa_deleted(events)
+
+
+def _old_sa_deleted(events: Sequence[Event]) -> Check:
+    """Check step 9: the device deletes its old SA, after it has verified the gateway's certificate once more."""
+    name = "Step 9: the device deletes its old IKE SA"
+    notes = [event.text for event in events if isinstance(event, NoteEvent) and event.actor == "device"]
+    verified = [at for at, text in enumerate(notes) if text.startswith("8 SeGW's certificate verified")]
+    deleted = [at for at, text in enumerate(notes) if text.startswith("9 the old IKE SA is deleted")]
+    if not deleted:
+        return Check(name, False, "it does not")
+    in_order = len(verified) > 1 and verified[1] < deleted[0]
+    return Check(name, in_order, "after step 8" if in_order else "before step 8")
 
 
 def _on_the_wire(scenario: Scenario, events: Sequence[Event]) -> Iterable[Check]:

@@ -198,7 +198,7 @@ def _unreachable(testbed: Testbed) -> None:
 _TABLE = (
     Scenario(
         "attached",
-        "A device attaches by the ledger's word alone, and once more: its old IKE SA is deleted (step 9).",
+        "A device attaches by the ledger's word alone, and once more: then it deletes its old IKE SA (step 9).",
         (ATTACHED, ATTACHED),
         _attached,
     ),

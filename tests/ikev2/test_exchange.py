@@ -440,17 +440,25 @@ def test_both_delete_at_once(wire: Wire) -> None:
     assert wire.happened("device", Closed)[0].reason == "other"
 
 
-def test_old_sa_is_deleted(wire: Wire, keys: dict[str, LocalSigner]) -> None:
+def test_old_sas_that_the_peer_has_lost_are_forgotten(wire: Wire, keys: dict[str, LocalSigner]) -> None:
     wire.start()
     old = wire.device
     wire.device = new_device(party(DEVICE, keys["device"]), seed="again")
     name = wire.start().happened("gateway", Established)[1].sa
-    assert wire.gateway.delete_others(name, "replaced", wire.now_s) == 1
-    new, wire.device = wire.device, old
-    wire.run()
-    assert old.state is State.CLOSED
-    assert new.state is State.ESTABLISHED
+    assert wire.gateway.forget_others(name, "lost", wire.now_s) == 1
+    assert wire.gateway.take_datagrams() == []
     assert [sa.name for sa in wire.gateway.sas()] == [name]
+    wire.run()
+    assert wire.happened("gateway", Closed)[0].reason == "lost"
+    assert (old.state, wire.device.state) == (State.ESTABLISHED, State.ESTABLISHED)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_device_says_that_it_has_no_other_sa(new_wire: NewWire, alone: bool) -> None:
+    """RFC 7296 §2.4. The SA is told about it; whether others are deleted then, its owner decides."""
+    wire = new_wire(initial_contact=alone).start()
+    assert ("N(INITIAL_CONTACT)" in wire.seen[2].payloads) is alone
+    assert wire.happened("gateway", Established)[0].initial_contact is alone
 
 
 def test_probe_finds_a_dead_peer(new_wire: NewWire) -> None:

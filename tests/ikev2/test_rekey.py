@@ -324,7 +324,7 @@ def test_one_device_is_one_device(wire: Wire) -> None:
     wire.start().wait(2)
     at(wire, "device").rekey(wire.now_s)
     wire.run()
-    assert wire.gateway.delete_others(at(wire, "gateway").name, "replaced", wire.now_s) == 0
+    assert wire.gateway.forget_others(at(wire, "gateway").name, "replaced", wire.now_s) == 0
 
 
 # --- a peer that does it wrong ------------------------------------------------------------------------------------

@@ -207,10 +207,10 @@ def test_a_ca_is_no_way_around_the_ledger(site: Site) -> None:
     device, gateway = site.identity(), site.charons["gateway"]
     authority, device.certificate = issued(device)
     gateway.load_ca(authority)
-    site.refused(device, "certificate")
+    site.refused(device, "profile")
     with settings(gateway, enforce="no"), site.attached(device):
         pass
-    site.refused(device, "certificate")
+    site.refused(device, "profile")
 
 
 def test_a_shared_key_is_no_way_around_the_ledger(site: Site) -> None:

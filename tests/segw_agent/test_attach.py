@@ -89,7 +89,7 @@ def test_command_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     steps = ["IKE_SA_INIT", "4 IKE_AUTH", "N(INTEGRITY_INFO)", "5.1 CERT_Status Request", "5.2 inquiry"]
     steps += ["5.3 CERT_Status Response", "5.4 certificate verified", "6 INTEGRITY_INFO verified", "7 IKE_AUTH"]
-    steps += ["8 SeGW's certificate verified", "9 the device's old IKE SA is deleted"]
+    steps += ["8 SeGW's certificate verified", "9 the old IKE SA is deleted by the device"]
     at = [printed.index(step) for step in steps]
     assert at == sorted(at)
     assert {path.name for path in out.iterdir()} == {*attach.FILES, MARK}

@@ -96,6 +96,8 @@ class Established:
     suite: IkeSuite
     child: Child | None
     child_error: str | None = None
+    initial_contact: bool = False
+    """At a Responder: the peer says that this is its only IKE SA (RFC 7296 §2.4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,17 @@ class Initiator(StandingSa):
         marked_path: Path | None = None,
         state_integrity: StateIntegrity | None = None,
         want_address: bool = True,
+        initial_contact: bool = False,
     ) -> None:
-        """Use `path`, and from IKE_AUTH on `marked_path` (port 4500) if there is a NAT on the way."""
+        """Use `path`, and from IKE_AUTH on `marked_path` (port 4500) if there is a NAT on the way.
+
+        With `initial_contact`, say that this end has no other IKE SA with the peer (RFC 7296 §2.4).
+        """
         name = SaName(new_ike_spi(random), NO_SPI)
         super().__init__(party, settings, random, name, path, is_initiator=True)
         self._marked_path = marked_path
         self._state_integrity = state_integrity
+        self._alone = (Notify(NotifyType.INITIAL_CONTACT),) if initial_contact else ()
         self._group: Group = settings.ike_suites[0].group
         self._pair = KeyPair(self._group, random)
         self._nonce = Nonce(random.token(NONCE_BYTES))
@@ -239,6 +244,7 @@ class Initiator(StandingSa):
             Certificate(CertEncoding.X509_SIGNATURE, self.party.certificate),
             CertificateRequest(CertEncoding.X509_SIGNATURE),
             self._own_auth(identification, self._sent, self._peer_nonce, digital=self._digital),
+            *self._alone,
             *self._integrity(),
             *self._child.payloads(),
         )

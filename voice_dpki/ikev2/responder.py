@@ -42,6 +42,7 @@ from voice_dpki.ikev2.payloads import (
     Notify,
     Payload,
     SecurityAssociation,
+    notify_named,
 )
 from voice_dpki.ikev2.proposals import IkeSuite, choose
 from voice_dpki.ikev2.reading import check_critical, only
@@ -160,12 +161,13 @@ class ResponderSa(StandingSa):
         self._stood = True
         self._begin_life(now_s)
         answer, problem = self._negotiate_child(now_s)
+        alone = notify_named(self._auth_request, NotifyType.INITIAL_CONTACT) is not None
         self._answer(ExchangeType.IKE_AUTH, (*payloads, *answer))
         self._auth_request = ()
         assert self._certificate is not None
         child = next((held.child for held in self.children.values()), None)
         self._events.append(
-            Established(self.name, self.peer_identity, self._certificate, self.init.suite, child, problem)
+            Established(self.name, self.peer_identity, self._certificate, self.init.suite, child, problem, alone)
         )
 
     def _auth_payloads(self, verdict: Trusted) -> tuple[Payload, ...]:
@@ -297,14 +299,16 @@ class Responder:
             last.sa.delete(reason, now_s)
             self._collect(last, now_s)
 
-    def delete_others(self, name: SaName, reason: str, now_s: float) -> int:
-        """Delete the other SAs of an SA's identity (step 9 of the flow); returns how many."""
+    def forget_others(self, name: SaName, reason: str, now_s: float) -> int:
+        """Forget the other SAs of an SA's identity: the peer has said that it has none. Returns how many."""
         kept = self._sas.get(name)
         if kept is None:
             return 0
         others = self._of_identity.get(kept.sa.peer_identity, set()) - {name}
         for other in others:
-            self.delete(other, reason, now_s)
+            forgotten = self._sas[other]
+            forgotten.sa.forget(reason)
+            self._collect(forgotten, now_s)
         return len(others)
 
     def timer_s(self) -> float | None:

@@ -190,6 +190,10 @@ class IkeSa(ABC):
         self._move(Move.DELETE)
         self._ask(ExchangeType.INFORMATIONAL, (Delete(Protocol.IKE),), now_s)
 
+    def forget(self, reason: str) -> None:
+        """Close the SA without a word to the peer, which has lost it (RFC 7296 §2.4)."""
+        self._close(reason)
+
     def probe(self, now_s: float) -> None:
         """Check that the peer is alive (RFC 7296 §2.4)."""
         if self.state is State.ESTABLISHED:

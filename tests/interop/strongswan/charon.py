@@ -41,6 +41,7 @@ charon {{
     max_packet = 65535
     install_virtual_ip_on = lo
     dos_protection = no
+    reuse_ikesa = no
     retransmit_timeout = 1.0
     retransmit_tries = 3
     filelog {{
@@ -321,7 +322,8 @@ def gateway_connection(identity: str, certificates: list[bytes], **options: Any)
         "pools": ["pool"],
         "proposals": ["aes128gcm16-prfsha256-ecp256"],
         "send_cert": "always",
-        "unique": "never",
+        "unique": "no",
+        "dpd_delay": "30s",
         "local": {"auth": "pubkey", "id": identity, "certs": certificates},
         "remote": {"auth": "pubkey", "id": "%any"},
         "children": {"child": {"local_ts": ["10.8.0.0/24"], "esp_proposals": ["aes128gcm16"]}},
