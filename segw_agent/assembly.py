@@ -57,6 +57,7 @@ def assemble(
         ledger_clock,
         tracer,
         max_age_s=max_age_s,
+        timeout_s=section.timeout_s,
         watch=watch if follow else None,
         trust_file=setup.trust_file,
     )

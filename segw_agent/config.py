@@ -46,7 +46,7 @@ genesis = "genesis.json"               # whom to believe: the ledger's first val
 trust = "trusted.json"                 # the newest header that followed from them, kept here
 trusting_period_s = 1209600            # longest time without one; devices that rest for longer need more
 max_age_s = 30                         # an answer that is older is not believed
-timeout_s = 2                          # how long an inquiry node may take
+timeout_s = 2                          # how long an inquiry may take, at all nodes together
 bound_s = 2                            # revocation is noticed, and live SAs ended, within this time
 # tls = {{ certificate = "tls/a.pem", key = "tls/a-key.pem", servers = ["tls/node.pem"] }}   # urls are then https
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from segw_agent.metrics import INQUIRIES
+from segw_agent.nodes import Nodes
 from segw_agent.tracer import IkeTracer
 from segw_agent.watch import Watch
 from segw_agent.way import HELP, follow_way
@@ -17,7 +18,7 @@ from voice_dpki.ledger.clock import ClockError, LedgerClock
 from voice_dpki.ledger.light import LightClient
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import ms_since
-from voice_dpki.wire.ledger.client import LedgerClient, save_trust
+from voice_dpki.wire.ledger.client import DEFAULT_TIMEOUT_S, LedgerClient, save_trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Ledger:
         tracer: IkeTracer,
         *,
         max_age_s: float,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
         watch: Watch | None = None,
         trust_file: Path | None = None,
     ) -> None:
@@ -46,7 +48,7 @@ class Ledger:
 
         With a `trust_file`, headers that stapled answers proved are still trusted after a restart.
         """
-        self._clients = clients
+        self._nodes = Nodes(clients, clock, timeout_s=timeout_s)
         self._light, self._verifier = light, AnswerVerifier(light, max_age_s=max_age_s)
         self._clock, self._tracer, self._watch, self._trust_file = clock, tracer, watch, trust_file
 
@@ -64,34 +66,34 @@ class Ledger:
             except InquiryError as error:
                 INQUIRIES.labels("stapled", error.code).inc()
                 self._tracer.note(f"{step} the stapled answer does not hold: {error}", ok=False)
-                if not self._clients:
+                if not self._nodes:
                     raise
         return self._found(await self.ask(digest, step=step), "inquiry", step)
 
     async def ask(self, digest: CertDigest, *, step: str = "") -> Resolution:
-        """Ask the inquiry nodes in their order until one gives a valid answer.
+        """Ask the inquiry nodes until one gives a valid answer, within the deadline for all of them.
 
         Raises the last node's InquiryError if none does.
         """
-        problem = InquiryError(
-            InquiryCode.UNREACHABLE, "there is no inquiry node to ask, and no answer was stapled"
-        )
-        for address, client in self._clients.items():
+        began_s = perf_counter()
+
+        async def ask(address: str, client: LedgerClient) -> Resolution:
+            nonlocal began_s
             began_s = perf_counter()
             self._tracer.ask(address, _numbered(step, 1, "CERT_Status Request"), digest=digest.hex())
-            try:
-                resolution = await client.resolve(digest, with_certificate=False)
-            except InquiryError as error:
-                INQUIRIES.labels("inquiry", error.code).inc()
-                self._tracer.note(f"{_numbered(step, 3, 'no answer')}: {error}", ok=False, ms=ms_since(began_s))
-                problem = error
-                continue
+            resolution = await client.resolve(digest, with_certificate=False)
             facts = {"status": str(resolution.status), "height": resolution.height, "ms": ms_since(began_s)}
             self._tracer.answer(address, _numbered(step, 3, "CERT_Status Response"), digest=digest.hex(), **facts)
-            if self._watch is not None:
-                self._watch.hold(resolution)
             return resolution
-        raise problem
+
+        def failed(error: InquiryError) -> None:
+            INQUIRIES.labels("inquiry", error.code).inc()
+            self._tracer.note(f"{_numbered(step, 3, 'no answer')}: {error}", ok=False, ms=ms_since(began_s))
+
+        resolution = await self._nodes.ask(ask, failed)
+        if self._watch is not None:
+            self._watch.hold(resolution)
+        return resolution
 
     def _verify(self, digest: CertDigest, stapled: bytes) -> Resolution:
         now_s, least = self._now_s(), self._verifier.latest_height

@@ -77,7 +77,9 @@ class LiveSas:
         """Certificates that may have changed since they were last found good."""
         self._unanswered: set[CertDigest] = set()
         """The last batch without an answer; it comes last in the next sweep, so as not to hold up the others."""
-        self._uncheckable, self._unendable = Seldom(log), Seldom(log)
+        self._unendable = Seldom(log)
+        self._silent = False
+        """Whether the log says that live SAs cannot be checked."""
         self._wake = asyncio.Event()
         """Set when an SA is to be ended without waiting for the next tick."""
         for sa in live_log.load() if live_log else ():
@@ -297,16 +299,27 @@ class LiveSas:
         try:
             found = await self._judge.ledger.ask(digest, step="live SA")
         except InquiryError as error:
-            self._uncheckable.warning("live SA cannot be checked", reason=str(error))
+            self._say_unchecked(str(error))
             return False
-        return self._checked(digest, found)
+        if not self._checked(digest, found):
+            return False
+        if self._silent:
+            self._silent = False
+            log.info("live SAs can be checked again")
+        return True
+
+    def _say_unchecked(self, reason: str) -> None:
+        """Log that live SAs cannot be checked, once until they can be again, however many there are."""
+        if not self._silent:
+            self._silent = True
+            log.warning("live SAs cannot be checked", extra={"fields": {"reason": reason}})
 
     def _checked(self, digest: CertDigest, found: Resolution) -> bool:
         """Mark the SAs of a certificate that would not be admitted now; return False if the clock is wrong."""
         try:
             now_s = self._watch.clock.checked_s()
         except ClockError as error:
-            self._uncheckable.warning("live SA cannot be checked", reason=str(error))
+            self._say_unchecked(str(error))
             return False
         for sa in filter(None, map(self._sas.get, self._of_key.get(digest, ()))):
             try:

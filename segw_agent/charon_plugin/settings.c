@@ -8,7 +8,7 @@
 #define SETTING(key) "%s.plugins.voice-dpki." key
 /** Debian's AppArmor profile lets charon use sockets of this form, and no others in /run. */
 #define DEFAULT_SOCKET "/run/charon.segw-agent"
-#define DEFAULT_DEADLINE_MS 1500
+#define DEFAULT_DEADLINE_MS 2500
 #define MAX_DEADLINE_MS 60000
 #define DEFAULT_INTEGRITY_INFO 40970
 #define DEFAULT_LEDGER_ANSWER 40971

@@ -315,7 +315,7 @@ async def test_without_an_answer_a_sweep_ends_at_its_first_batch(
     assert len(ledger.asked) == live_module.SWEEP_AT_ONCE
     assert await sas._recheck(everything) == set(everything)
     assert len(set(ledger.asked)) == 2 * live_module.SWEEP_AT_ONCE  # the next sweep begins with others
-    assert [record.message for record in caplog.records].count("live SA cannot be checked") == 1
+    assert [record.message for record in caplog.records].count("live SAs cannot be checked") == 1
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from segw_agent.bridge.vouching import NotVouchedError, Vouching
 from segw_agent.judge import Judge
 from segw_agent.ledger import Found
 from segw_agent.live import LiveSas
+from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Policy, Question, Side
 from segw_agent.rules import RULES, NotHere, Peer, PeerRefusedError, Rule, Step, _Broken, _run, inquiry_refusal
 from segw_agent.tracer import IkeTracer
@@ -217,13 +218,13 @@ def test_rules_after_one_that_does_not_apply_are_run() -> None:
     def broken(_: CertificatePolicy, __: Peer) -> None:
         raise _Broken("broken", "it is broken")
 
-    peer = Peer(side=Side.GATEWAY, identities=NAMES, found=None, now_s=NOW_S)
+    peer = Peer(side=Side.GATEWAY, names=PeerNames(dns_names=NAMES), found=None, now_s=NOW_S)
     with pytest.raises(PeerRefusedError, match=r"^broken: it is broken$"):
         _run([(RULES[0], NotHere("for a reason")), (RULES[0], broken)], policy(), peer)
 
 
 def test_nothing_is_proved_of_a_certificate_before_the_inquiry() -> None:
-    peer = Peer(side=Side.GATEWAY, identities=NAMES, found=None, now_s=NOW_S)
+    peer = Peer(side=Side.GATEWAY, names=PeerNames(dns_names=NAMES), found=None, now_s=NOW_S)
     with pytest.raises(LocalError, match="has not been asked"):
         _ = peer.recorded
 
