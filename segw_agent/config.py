@@ -187,12 +187,18 @@ class GatewayConfig(IkeConfig, frozen=True, kw_only=True):
     staple: bool = True
     cookie_from: Annotated[int, msgspec.Meta(ge=0)] = 100
     half_open: Annotated[int, msgspec.Meta(ge=1)] = 1000
+    half_open_per_address: Annotated[int, msgspec.Meta(ge=1)] = 250
     max_sas: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     listen: Listen | None = None
 
     def limits(self) -> Limits:
         """Return the gateway's bounds."""
-        return Limits(cookie_from=self.cookie_from, half_open=self.half_open, total=self.max_sas)
+        return Limits(
+            cookie_from=self.cookie_from,
+            half_open=self.half_open,
+            half_open_per_address=self.half_open_per_address,
+            total=self.max_sas,
+        )
 
 
 class PeerSection(Config, frozen=True, kw_only=True):

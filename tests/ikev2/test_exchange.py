@@ -253,6 +253,26 @@ def test_flood_is_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> No
     assert wire.start().happened("device", Established)
 
 
+def test_one_address_cannot_take_all_places(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
+    """A flood with valid cookies, which only an address that receives them can send."""
+    wire = new_wire(limits=Limits(cookie_from=0, half_open=20, half_open_per_address=5))
+    flooder = Address("127.0.0.66", 500)
+    for number in range(40):
+        device = new_device(party(DEVICE, keys["device"]), seed=f"flood {number}")
+        device.start(NOW_S)
+        for _ in range(2):
+            for each in device.take_datagrams():
+                wire.deliver(replace(each, path=Path(flooder, each.path.remote)))
+            for each in wire.gateway.take_datagrams():
+                if each.payloads == ("N(COOKIE)",):
+                    device.receive(Message.parse(each.data), Path(device.path.local, device.path.remote), NOW_S)
+    assert wire.gateway.half_open == 5
+    assert wire.start().happened("device", Established)
+    assert wire.gateway.half_open == 5
+    wire.wait(60)
+    assert (wire.gateway.half_open, wire.gateway._half_open_at) == (0, {})
+
+
 def test_sas_are_bounded(new_wire: NewWire, keys: dict[str, LocalSigner]) -> None:
     wire = new_wire(limits=Limits(total=2))
     for number in range(3):

@@ -109,7 +109,7 @@ def test_the_guides_defaults_are_the_plugins() -> None:
     for name, value in rows.items():
         assert re.search(rf"^    (# )?{name} = {re.escape(value)}$", DEFAULTS, re.MULTILINE)
     code = (ROOT / "segw_agent/charon_plugin/settings.c").read_text()
-    for value in ("40970", "40971", "1500", '"/run/charon.segw-agent"'):
+    for value in ("40970", "40971", "2500", '"/run/charon.segw-agent"'):
         assert f" {value}\n" in code
 
 

@@ -8,6 +8,7 @@ addresses. `ResponderSa` is one SA.
     IKE_AUTH     HDR, SK{IDr, CERT, AUTH, [N(LEDGER_ANSWER)], CP(CFG_REPLY), SAr2, TSi, TSr}
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,10 +64,14 @@ LINGER_S = 10.0
 class Limits:
     """Limits of a gateway: with `cookie_from` half-open SAs it demands cookies; with `half_open` of them, or with
     `total` SAs, it takes no new ones. An SA that is being rekeyed counts twice for a moment.
+
+    A cookie proves an address, so whoever floods with cookies has few of them: each address may have
+    `half_open_per_address`. A NAT with many devices needs no more, since an SA is half open for a few round trips.
     """
 
     cookie_from: int = 100
     half_open: int = 1000
+    half_open_per_address: int = 250
     total: int = 100_000
 
 
@@ -244,6 +249,8 @@ class Responder:
         self._of_identity: dict[str, set[SaName]] = {}
         self._due: list[tuple[float, SaName]] = []
         self._inits: dict[tuple[str, int, bytes], ResponderSa] = {}
+        self._half_open_at: Counter[str] = Counter()
+        """Half-open SAs by the peer's address; those of none are left out."""
         self._datagrams: list[Datagram] = []
         self._events: list[Event] = []
 
@@ -350,6 +357,7 @@ class Responder:
             self._datagrams.append(replace(known.init_answer, path=path, repeated=True))
             return
         full = self.half_open >= self.limits.half_open or len(self._sas) >= self.limits.total
+        full = full or self._half_open_at[path.remote.host] >= self.limits.half_open_per_address
         other_version = header.major != MAJOR_VERSION
         if full or other_version or known is not None or header.spi_r != NO_SPI or not header.from_initiator:
             self.dropped += 1
@@ -377,6 +385,7 @@ class Responder:
         sa = ResponderSa(self, init, path, now_s)
         kept = self._sas[sa.name] = _Kept(sa)
         self._inits[_init_key(message, path)] = sa
+        self._half_open_at[path.remote.host] += 1
         self._collect(kept, now_s)
 
     def _cookie_holds(self, message: Message, nonce: bytes, path: Path, now_s: float) -> bool:
@@ -400,6 +409,9 @@ class Responder:
             key = _init_key(sa.init.message, sa.init_answer.path)
             if self._inits.get(key) is sa:
                 del self._inits[key]
+                self._half_open_at[key[0]] -= 1
+                if not self._half_open_at[key[0]]:
+                    del self._half_open_at[key[0]]
         if sa.state is State.CLOSED and kept.gone_until_s is None:
             kept.gone_until_s = now_s + LINGER_S
         self._index(sa)
