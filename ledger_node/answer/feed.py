@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ledger_node.keep.chain import Chain
+from ledger_node.keep.mapped import MovedError
 from ledger_node.keep.store import StoreView, parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.ledger import tree
@@ -113,7 +114,11 @@ class Feed:
         if asyncio.get_running_loop().time() - self._asked_s > IDLE_S:
             self._steps.clear()
             return
-        data = await asyncio.to_thread(lambda: encode_step(tree.diff(before.view, after.view)))
+        try:
+            data = await asyncio.to_thread(lambda: encode_step(tree.diff(before.view, after.view)))
+        except MovedError:  # subscribers ask again about what they hold
+            self._steps.clear()
+            return
         self._steps.append(_Step(before.root, after.root, data))
         while len(self._steps) > 1 and sum(len(step.data) for step in self._steps) > KEPT_BYTES:
             self._steps.popleft()

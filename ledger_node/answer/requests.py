@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from ledger_node.answer.inquiry import NoBlockError
+from ledger_node.keep.mapped import MovedError
 from ledger_node.order.orderer import BusyError, UnavailableError
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.header import Header, format_time
@@ -112,7 +113,7 @@ def guarded(handler: Handler) -> Handler:
             return problem(400, "Bad Request", str(error))
         except PrunedError as error:
             return problem(410, "Gone", str(error))
-        except (BusyError, UnavailableError, NoBlockError) as error:
+        except (BusyError, UnavailableError, NoBlockError, MovedError) as error:
             answer = problem(503, "Service Unavailable", str(error))
             return replace(answer, headers=(("Retry-After", "1"),))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ledger_node.keep.store import StoreView
+from ledger_node.keep.store import Blocks
 from voice_dpki.ledger.header import parse_time
 from voice_dpki.ledger.light import TRUSTING_PERIOD_S
 from voice_dpki.names import Height
@@ -50,24 +50,24 @@ class Retention:
             days = self.age_s / DAY_S
             log.warning("few blocks are kept", extra={"fields": {"days": days, "reason": reason}})
 
-    def first(self, view: StoreView) -> Height:
+    def first(self, blocks: Blocks) -> Height:
         """Return the lowest block to keep now, at most MAX_PRUNED above the lowest one in the store.
 
         Ages count by the blocks' own times, back from the newest block, and not by a clock.
         """
-        low = view.first
-        high = min(low + MAX_PRUNED, view.height - max(self.blocks, 1) + 1)
+        low = blocks.first
+        high = min(low + MAX_PRUNED, blocks.height - max(self.blocks, 1) + 1)
         if high <= low:
             return low
-        newest_ns = _time_ns(view, view.height)
+        newest_ns = _time_ns(blocks, blocks.height)
         limit_ns = newest_ns - int(self.age_s * 10**9)
-        if _time_ns(view, low) >= limit_ns:
+        if _time_ns(blocks, low) >= limit_ns:
             return low
-        return Height(low + bisect_left(range(low, high), limit_ns, key=lambda height: _time_ns(view, height)))
+        return Height(low + bisect_left(range(low, high), limit_ns, key=lambda height: _time_ns(blocks, height)))
 
 
-def _time_ns(view: StoreView, height: int) -> int:
+def _time_ns(blocks: Blocks, height: int) -> int:
     """Return a stored block's time; reads nothing else of its header, which has each validator's signature."""
-    block = view.block(height)
+    block = blocks.block(height)
     assert block is not None, "the store has every block from `first` on"
     return parse_time(msgspec.json.decode(block.signed_header_json, type=_SignedHeaderForm).header.time)

@@ -17,15 +17,17 @@ step or the next.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, TypeAlias
+from typing import IO, Protocol
 
 import lmdb
 import msgspec
 
+from ledger_node.keep.mapped import Mapped, Reading, Writing
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.activation import RULES_KEY
@@ -42,15 +44,9 @@ FORMAT = b"voice-dpki ledger store 2"
 FORMAT_WITH_RULES = b"voice-dpki ledger store 3"
 """From version 2 of the rules on, so that releases that know version 1 alone leave the store alone."""
 
-MAP_BYTES = 1 << 36
-"""Address space reserved for the map, not memory or disk: about 130 million certificates at 500 bytes each."""
-
 DATA_FILE = "ledger.mdb"
 UNFINISHED_FILE = "unfinished.mdb"
 LOCK_FILE = "node.lock"
-
-_Databases: TypeAlias = "dict[bytes, lmdb._Database]"
-_Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 
 _DATABASES = (b"nodes", b"leaves", b"certificates", b"blocks", b"meta")
 
@@ -103,37 +99,12 @@ def parse_signed_header(data: bytes) -> SignedHeader:
         raise MalformedError(f"signed header: {error}") from None
 
 
-class StoreView(StateView):
-    """The state within one LMDB transaction."""
+class Blocks(ABC):
+    """The stored blocks."""
 
-    def __init__(self, chain_id: str, databases: _Databases, transaction: _Transaction) -> None:
-        self.chain_id = chain_id
-        self.transaction = transaction
-        self._databases = databases
-
-    def close(self) -> None:
-        """End the transaction; the view cannot be read afterwards."""
-        self.transaction.abort()
-
+    @abstractmethod
     def get(self, database: bytes, key: bytes) -> bytes | None:
         """Return an entry of a database as stored, None if there is none."""
-        return self.transaction.get(key, db=self._databases[database])
-
-    def count(self, database: bytes) -> int:
-        """Return the number of entries in a database."""
-        return self.transaction.stat(self._databases[database])["entries"]
-
-    def node(self, path: bytes) -> bytes | None:
-        """Return a stored node of the tree."""
-        return self.get(b"nodes", b"\0" + path)
-
-    def leaf(self, key: bytes) -> bytes | None:
-        """Return the value of a leaf."""
-        return self.get(b"leaves", key)
-
-    def certificate(self, digest: CertDigest) -> bytes | None:
-        """Return a recorded certificate as DER."""
-        return self.get(b"certificates", digest)
 
     def block(self, height: int) -> StoredBlock | None:
         """Return the block at a height."""
@@ -150,6 +121,48 @@ class StoreView(StateView):
         """Lowest block that the store holds, or will hold: 1 unless it began with a snapshot, or removed blocks."""
         return Height(int.from_bytes(self.get(b"meta", b"first") or b"\x01", "big"))
 
+
+class _WrittenBlocks(Blocks):
+    """The blocks as a transaction that is not done yet would leave them."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+
+    def get(self, database: bytes, key: bytes) -> bytes | None:
+        return self._writing.get(database, key)
+
+
+class StoreView(Blocks, StateView):
+    """The state within one LMDB transaction; reading raises MovedError (`ledger_node.keep.mapped`)."""
+
+    def __init__(self, chain_id: str, reading: Reading) -> None:
+        self.chain_id = chain_id
+        self.reading = reading
+
+    def close(self) -> None:
+        """End the transaction; the view cannot be read afterwards."""
+        self.reading.close()
+
+    def get(self, database: bytes, key: bytes) -> bytes | None:
+        """Return an entry of a database as stored, None if there is none."""
+        return self.reading.get(database, key)
+
+    def count(self, database: bytes) -> int:
+        """Return the number of entries in a database."""
+        return self.reading.count(database)
+
+    def node(self, path: bytes) -> bytes | None:
+        """Return a stored node of the tree."""
+        return self.get(b"nodes", b"\0" + path)
+
+    def leaf(self, key: bytes) -> bytes | None:
+        """Return the value of a leaf."""
+        return self.get(b"leaves", key)
+
+    def certificate(self, digest: CertDigest) -> bytes | None:
+        """Return a recorded certificate as DER."""
+        return self.get(b"certificates", digest)
+
     @property
     def tip_json(self) -> bytes | None:
         """JSON of the signed header that proves this state; None before the first block."""
@@ -161,7 +174,7 @@ class StoreView(StateView):
 
     def items(self, database: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over all entries of a database, in order of their keys."""
-        yield from self.transaction.cursor(db=self._databases[database])
+        return self.reading.items(database)
 
 
 def _height_key(height: int) -> bytes:
@@ -171,12 +184,15 @@ def _height_key(height: int) -> bytes:
 class _Writer:
     """Writes entries to the databases within one LMDB transaction."""
 
-    def __init__(self, databases: _Databases, transaction: _Transaction) -> None:
-        self._databases = databases
-        self._transaction = transaction
+    def __init__(self, writing: Writing) -> None:
+        self.put = writing.put
+        self.change = writing.change
 
-    def put(self, database: bytes, key: bytes, value: bytes) -> None:
-        self._transaction.put(key, value, db=self._databases[database])
+    def put_genesis(self, genesis: Genesis) -> None:
+        self.put(b"meta", b"format", FORMAT)
+        self.put(b"meta", b"genesis", genesis.fingerprint())
+        self.put(b"meta", b"height", _height_key(0))
+        self.put_outcome(genesis.outcome())
 
     def put_block(self, block: SignedBlock, outcome: Outcome) -> None:
         header = msgspec.json.encode(block.signed_header.to_json())
@@ -210,19 +226,12 @@ class _Writer:
             self.change(b"blocks", _height_key(height), None)
         self.put(b"meta", b"first", _height_key(heights.stop))
 
-    def change(self, database: bytes, key: bytes, value: bytes | None) -> None:
-        """Set an entry, or remove it if `value` is None."""
-        if value is None:
-            self._transaction.delete(key, db=self._databases[database])
-        else:
-            self.put(database, key, value)
-
 
 class Retention(Protocol):
     """What says which blocks to keep (`ledger_node.keep.retention`)."""
 
-    def first(self, view: StoreView) -> Height:
-        """Return the lowest block to keep, not below the lowest one that `view` has."""
+    def first(self, blocks: Blocks) -> Height:
+        """Return the lowest block to keep, not below the lowest one of `blocks`."""
         ...
 
 
@@ -246,9 +255,10 @@ class Store:
                 opened.enter_context(take_lock(folder))
                 _make_if_missing(folder, genesis)
             try:
-                self._environment = opened.enter_context(_open(folder / DATA_FILE, read_only=read_only))
-                self._databases = {name: self._environment.open_db(name, create=False) for name in _DATABASES}
-                self.view = StoreView(genesis.chain_id, self._databases, self._environment.begin())
+                self._mapped = opened.enter_context(
+                    closing(Mapped(folder / DATA_FILE, _DATABASES, read_only=read_only))
+                )
+                self.view = StoreView(genesis.chain_id, self._mapped.read())
             except lmdb.Error as error:
                 raise damaged(folder, str(error)) from None
             opened.callback(self.view.close)
@@ -259,24 +269,26 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[StoreView]:
         """Yield the state after the last commit, which does not change while the context lasts."""
-        with self._environment.begin() as transaction:
-            yield StoreView(self._genesis.chain_id, self._databases, transaction)
+        with closing(StoreView(self._genesis.chain_id, self._mapped.read())) as view:
+            yield view
 
     def commit(self, step: Step) -> None:
         """Store a step durably before returning; if it raises StoreError, nothing of the step is stored."""
-        with self._written("a block") as transaction:
-            writer = _Writer(self._databases, transaction)
+        tip = msgspec.json.encode(step.tip.to_json())
+
+        def write(writing: Writing) -> None:
+            writer = _Writer(writing)
             for executed in step.executed:
                 writer.put_block(executed.block, executed.outcome)
-            writer.put(b"meta", b"tip", msgspec.json.encode(step.tip.to_json()))
-            self._prune(writer, transaction)
-        self._renew()
+            writer.put(b"meta", b"tip", tip)
+            self._prune(writer, _WrittenBlocks(writing))
 
-    def _prune(self, writer: _Writer, transaction: _Transaction) -> None:
+        self._write("a block", write)
+
+    def _prune(self, writer: _Writer, blocks: Blocks) -> None:
         if self.retention is None:
             return
-        view = StoreView(self._genesis.chain_id, self._databases, transaction)
-        first, keep = view.first, self.retention.first(view)
+        first, keep = blocks.first, self.retention.first(blocks)
         if keep > first:
             writer.remove_blocks(range(first, keep))
 
@@ -288,33 +300,30 @@ class Store:
         """
         if self.height:
             raise StoreError(f"{self._folder}: a snapshot can only be restored into a store without blocks")
-        with self._written("a snapshot") as transaction:
+
+        def write(writing: Writing) -> None:
             for name in (b"nodes", b"leaves", b"certificates"):
-                transaction.drop(self._databases[name], delete=False)
-            writer = _Writer(self._databases, transaction)
+                writing.empty(name)
+            writer = _Writer(writing)
             writer.put(b"meta", b"height", _height_key(height))
             writer.put(b"meta", b"first", _height_key(height + 1))
             writer.put_outcome(outcome)
-        self._renew()
+
+        self._write("a snapshot", write)
 
     def close(self) -> None:
         """Close the store and release its lock."""
         self._opened.close()
 
-    @contextmanager
-    def _written(self, what: str) -> Iterator[_Transaction]:
-        """Yield a transaction that becomes durable at the end; if it raises StoreError, nothing of it is stored."""
+    def _write(self, what: str, work: Callable[[Writing], None]) -> None:
+        """Do `work` in a transaction that is durable afterwards; if it raises StoreError, nothing is stored."""
         try:
-            with self._environment.begin(write=True) as transaction:
-                yield transaction
+            self._mapped.write(work)
         except lmdb.Error as error:
             raise StoreError(
                 f"{self._folder}: {what} could not be stored: {error}. Make room on the disk and start again"
             ) from None
-
-    def _renew(self) -> None:
-        self.view.close()
-        self.view.transaction = self._environment.begin()
+        self._mapped.renew(self.view.reading)
         self.height = self.view.height
 
     def _check_identity(self) -> None:
@@ -350,30 +359,12 @@ def _make_if_missing(folder: Path, genesis: Genesis) -> None:
     unfinished = folder / UNFINISHED_FILE
     unfinished.unlink(missing_ok=True)
     try:
-        with _open(unfinished, lock=False) as environment:
-            databases = {name: environment.open_db(name) for name in _DATABASES}
-            with environment.begin(write=True) as transaction:
-                writer = _Writer(databases, transaction)
-                writer.put(b"meta", b"format", FORMAT)
-                writer.put(b"meta", b"genesis", genesis.fingerprint())
-                writer.put(b"meta", b"height", _height_key(0))
-                writer.put_outcome(genesis.outcome())
+        with closing(Mapped(unfinished, _DATABASES, make=True)) as mapped:
+            mapped.write(lambda writing: _Writer(writing).put_genesis(genesis))
     except lmdb.Error as error:
         raise StoreError(f"{folder}: cannot make a store here: {error}") from None
     unfinished.rename(folder / DATA_FILE)
     _sync(folder)
-
-
-def _open(path: Path, *, read_only: bool = False, lock: bool = True) -> lmdb.Environment:
-    return lmdb.open(
-        str(path),
-        subdir=False,
-        map_size=MAP_BYTES,
-        max_dbs=len(_DATABASES),
-        readonly=read_only,
-        lock=lock and not read_only,
-        mode=0o600,
-    )
 
 
 def _sync(folder: Path) -> None:

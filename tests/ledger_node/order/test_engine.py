@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.command.config import read_validator_key
 from ledger_node.keep.chain import Chain
+from ledger_node.keep.integrity import check_store
 from ledger_node.keep.retention import Retention
 from ledger_node.keep.store import DATA_FILE, Store, StoreError, parse_signed_header
 from ledger_node.order.engine import Engine
 from ledger_node.order.orderer import BusyError
 from tests.clocks import STEPS_S, SettableClock
+from tests.disks import fill
 from tests.present import present
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
@@ -69,6 +71,23 @@ async def test_heartbeats_prove_the_unchanged_state(network: Any, chain: Chain) 
     with chain.snapshot() as view:
         hashes = {present(view.block(height)).signed_header().header.app_hash for height in range(1, 6)}
     assert hashes == {network.genesis.outcome().app_hash}
+
+
+async def test_the_map_grows_while_certificates_come_in(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.keep.mapped.MAP_BYTES", 1 << 17)
+    chain = Chain(Store(tmp_path / "small", network.genesis), network.genesis)
+    submitted = [network.submission_of(network.certificate()) for _ in range(150)]
+    engine = make(network, chain)
+    async with running(engine):
+        for begin in range(0, 150, 10):
+            verdicts = await asyncio.gather(*(engine.submit(raw) for raw in submitted[begin : begin + 10]))
+            assert {verdict.result.name for verdict in verdicts} == {"ok"}
+    assert chain.store.view.count(b"certificates") == 150
+    assert (tmp_path / "small" / DATA_FILE).stat().st_size > 2 * (1 << 17)
+    chain.close()
+    assert "all 150 certificates" in check_store(tmp_path / "small", network.genesis, whole=True)
 
 
 async def test_an_idle_ledger_does_not_grow(network: Any, tmp_path: Path) -> None:
@@ -181,11 +200,10 @@ async def test_what_is_refused_makes_no_block(network: Any, chain: Chain) -> Non
         assert (verdict.result.name, verdict.height, chain.height) == ("wrong-organization", None, 1)
 
 
-async def test_a_full_disk_ends_the_engine_and_promises_nothing(
-    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger_node.keep.store.MAP_BYTES", 1 << 18)
-    small = Chain(Store(tmp_path / "small", network.genesis), network.genesis)
+async def test_a_full_disk_ends_the_engine_and_promises_nothing(network: Any, disk: Callable[[int], Path]) -> None:
+    folder = disk(1024)
+    small = Chain(Store(folder / "small", network.genesis), network.genesis)
+    fill(folder, leave_kilobytes=200)
     engine = make(network, small)
     work = asyncio.create_task(engine.run())
     promised = 0
@@ -196,7 +214,7 @@ async def test_a_full_disk_ends_the_engine_and_promises_nothing(
         await work
     height, app_hash = small.height, small.store.view.get(b"meta", b"tip")
     small.close()
-    again = Store(tmp_path / "small", network.genesis, read_only=True)
+    again = Store(folder / "small", network.genesis, read_only=True)
     assert (again.height, again.view.get(b"meta", b"tip")) == (height, app_hash)
     assert again.view.count(b"certificates") == promised > 10
     again.close()
