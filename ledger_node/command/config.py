@@ -188,6 +188,12 @@ def retention(config: NodeConfig) -> Retention | None:
     return Retention(keep.days * DAY_S, max(keep.blocks, since_snapshot))
 
 
+def folders(path: Path, config: NodeConfig) -> list[Path]:
+    """Return the folders in which the node of the configuration at `path` keeps what grows, its store's first."""
+    names = [config.node.data_dir, *([config.cometbft.home] if config.cometbft else [])]
+    return [resolve(path, name) for name in names]
+
+
 def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
     """Read the genesis that the configuration names; raises LocalError."""
     return ledger.read_genesis(resolve(config_path, config.node.genesis))

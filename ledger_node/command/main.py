@@ -25,6 +25,7 @@ from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.integrity import check_store
 from ledger_node.keep.retention import Retention
+from ledger_node.keep.space import Space
 from ledger_node.keep.store import Store
 from ledger_node.make import initialise
 from ledger_node.make import join as joining
@@ -264,7 +265,8 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
         async with _chain(folder, genesis, configuration.retention(config)) as chain:
             orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
             served = _served(path, config, _api(path, options, chain, orderer, feed, tracer).app())
-            async with running(orderer.run(), feed.run()) as work, served as port:
+            space = Space(configuration.folders(path, config))
+            async with running(orderer.run(), feed.run(), space.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)

@@ -1,0 +1,136 @@
+"""How much room a node's files take, how much its disk has left, and for how many days that lasts."""
+
+import asyncio
+import logging
+import math
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_dpki.metrics import gauge
+from voice_dpki.shortfalls import SHORTFALLS
+
+log = logging.getLogger(__name__)
+
+BYTES = gauge("ledger_disk_used_bytes", "Room that this node's files take on its disk.")
+FREE = gauge("ledger_disk_free_bytes", "Room that is left on the disk of this node's store.")
+DAYS = gauge("ledger_disk_days_left", "Days until that disk is full, at the pace of the last day; +Inf if unknown.")
+
+DAY_S = 86_400
+LOOK_S = 60.0
+"""How often the files are measured."""
+
+SHORTEST_S = 3600.0
+"""Less than this tells no pace: a store grows in steps."""
+
+WARNED_DAYS = 14.0
+WARNED_SHARE = 0.05
+"""Share of the disk below which what is left is told, whatever the pace."""
+
+MAX_FILES = 100_000
+"""Most files that are measured, so that a folder that holds other things holds up nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a look found, in bytes: the files' room, and what is free of the whole disk."""
+
+    used: int
+    free: int
+    whole: int
+
+
+class Pace:
+    """How fast the files have grown in the last day. Times are of any clock that only goes forward, in seconds."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, used: int) -> None:
+        """Take note of the room that the files take now."""
+        self._looks.append((now_s, used))
+        while len(self._looks) > 2 and now_s - self._looks[1][0] >= DAY_S:
+            self._looks.popleft()
+
+    def bytes_a_day(self) -> float:
+        """Return the growth in bytes a day, 0 if they do not grow or have not been watched for long enough."""
+        (began_s, before), (now_s, after) = self._looks[0], self._looks[-1]
+        if now_s - began_s < SHORTEST_S:
+            return 0.0
+        return max(0.0, (after - before) * DAY_S / (now_s - began_s))
+
+
+class Space:
+    """Watches the folders of one node; the first is on the disk whose room counts."""
+
+    def __init__(self, folders: Sequence[Path], *, look: Callable[[Sequence[Path]], Room] | None = None) -> None:
+        self._folders = folders
+        self._look = look or measure
+        self._pace = Pace()
+        self._note = ""
+        SHORTFALLS.watch(self)
+
+    async def run(self) -> None:
+        """Look every LOOK_S seconds, until cancelled."""
+        while True:
+            try:
+                room = await asyncio.to_thread(self._look, self._folders)
+            except OSError as error:
+                log.warning("disk cannot be looked at", extra={"fields": {"reason": str(error)}})
+            else:
+                self.take(time.monotonic(), room)
+            await asyncio.sleep(LOOK_S)
+
+    def take(self, now_s: float, room: Room) -> None:
+        """Take note of what a look found; set the metrics, and log when a warning begins and ends."""
+        self._pace.add(now_s, room.used)
+        pace = self._pace.bytes_a_day()
+        days = room.free / pace if pace else math.inf
+        BYTES.set(room.used)
+        FREE.set(room.free)
+        DAYS.set(days)
+        note = _note(room, pace, days)
+        if note and not self._note:
+            log.warning("disk is filling up", extra={"fields": {"reason": note}})
+        elif self._note and not note:
+            log.info("disk has room again")
+        self._note = note
+
+    def shortfall(self) -> str:
+        """Say so if the disk will soon be full."""
+        return self._note
+
+
+def _note(room: Room, pace: float, days: float) -> str:
+    left = f"{room.free / 1e9:.1f} GB are left on the disk of the ledger's store"
+    if days < WARNED_DAYS:
+        return f"{left}, which lasts {days:.1f} days: its files grow by {pace / 1e9:.2f} GB a day"
+    if room.free < WARNED_SHARE * room.whole:
+        return f"{left}, less than {WARNED_SHARE:.0%} of it"
+    return ""
+
+
+def measure(folders: Sequence[Path]) -> Room:
+    """Look at folders and at the disk of the first; those that are not there take no room. Raises OSError."""
+    usage = shutil.disk_usage(folders[0])
+    return Room(_room_of(folders), usage.free, usage.total)
+
+
+def _room_of(folders: Iterable[Path]) -> int:
+    """Return the room that at most MAX_FILES files take; one that disappears meanwhile takes none."""
+    size = count = 0
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    size += 512 * os.lstat(os.path.join(parent, name)).st_blocks
+                except FileNotFoundError:
+                    continue
+                count += 1
+                if count >= MAX_FILES:
+                    return size
+    return size
