@@ -21,6 +21,7 @@ from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.answer.feed import Feed
+from ledger_node.command import backups
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.integrity import check_store
@@ -144,15 +145,14 @@ def _parser() -> Parser:
     )
     join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
     join.set_defaults(run=_join)
-    check = commands.add_parser("check", help="look at every block and certificate in a stopped node's store")
-    check.set_defaults(run=_check)
+    backups.add_to(commands)
     wall = commands.add_parser(
         "firewall", help="print rules for nft that let only the listed nodes reach CometBFT", description=FIREWALL
     )
     wall.set_defaults(run=_firewall)
     identify = commands.add_parser("id", help="print the id by which CometBFT's other nodes know this one")
     identify.set_defaults(run=_id)
-    for command in (start, check, identify, wall):
+    for command in (start, identify, wall):
         command.add_argument("--config", type=Path, required=True, help="the node's configuration, TOML")
     certify = commands.add_parser("certificate", help="make a certificate and key for TLS between nodes")
     certify.add_argument("--name", required=True, help="the node's or program's name, and its files'")
@@ -194,13 +194,6 @@ def _join(options: Namespace) -> int:
     print(f"  admitted       {made.peer.rpartition(':')[0]}")
     print(f"  validator key  {base64.b64encode(made.validator_key).decode('ascii')}")
     print(f"Start it with:\n  ledger-node start --config {made.config}")
-    return 0
-
-
-def _check(options: Namespace) -> int:
-    config = configuration.load(options.config)
-    genesis = configuration.read_genesis(options.config, config)
-    print(check_store(resolve(options.config, config.node.data_dir), genesis, whole=True))
     return 0
 
 

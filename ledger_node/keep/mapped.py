@@ -6,6 +6,7 @@ written, so they see the same state as before. Only a reader of a state older th
 """
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -218,3 +219,27 @@ class Mapped:
             transaction.abort()
             raise MovedError("the store's map grew while an older state was read; ask again")
         reading.replace(transaction)
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy an LMDB file, which another process may be writing, to a new file: one state of it, whole and durable.
+
+    Raises OSError, and lmdb.Error.
+    """
+    environment = lmdb.open(str(path), subdir=False, readonly=True, max_dbs=0)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _copy(environment, descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+        environment.close()
+
+
+def _copy(environment: lmdb.Environment, descriptor: int) -> None:
+    """Copy an environment to an empty file; once more if the map has grown between opening and reading it."""
+    try:
+        environment.copyfd(descriptor, compact=True)
+    except lmdb.MapResizedError:
+        environment.set_mapsize(0)
+        environment.copyfd(descriptor, compact=True)
