@@ -66,6 +66,15 @@ def test_what_has_to_be_signed_is_configured(site: Site) -> None:
     assert load_setup(site.config).config.policy() == Policy(9, require_key_mgmt=True, require_sdp=True)
 
 
+def test_who_may_grant_priority_is_configured(site: Site) -> None:
+    assert load_setup(site.config).config.policy().priority == {}
+    site.write(f'{EXAMPLE}\n[priority]\n"Operator A" = ["ETS", "wps"]\n')
+    assert load_setup(site.config).config.policy().priority == {"Operator A": {"ets", "wps"}}
+    site.write(f'{EXAMPLE}\n[priority]\n"Operator A" = ["ets.0"]\n')
+    with pytest.raises(LocalError, match="priority"):
+        load_setup(site.config)
+
+
 def test_check_config_tells_how_it_would_verify(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--config", str(site.config)]) == 0
     told = capsys.readouterr().out

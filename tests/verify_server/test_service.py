@@ -16,26 +16,30 @@ from prometheus_client import REGISTRY
 from tests.clocks import SettableClock
 from tests.openapi import FOLDER as DOCUMENTS
 from tests.recorded import absent, recorded
-from verify_server.config import load_setup
+from verify_server.config import EXAMPLE, load_setup
 from verify_server.invites import InviteVerifier
 from verify_server.service import VerifyService
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.codec import base64url
 from voice_dpki.effects import SystemClock
 from voice_dpki.ledger.clock import LedgerClock
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.body import body_digest
+from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.div import Diverting
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import Kinds
+from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.shaken import SHAKEN
+from voice_dpki.stir.sign import sign_call
 from voice_dpki.stir.verdict import Step, VerificationFailed, overall
 from voice_dpki.wire.seldom import SAY_AGAIN_S
 from voice_dpki.wire.sip.asked import read_invite
@@ -85,6 +89,7 @@ class Domain:
 
 @pytest_asyncio.fixture
 async def domain(site: Site, caller: Caller) -> AsyncIterator[Domain]:
+    site.write(f'{EXAMPLE}\n[priority]\n"Operator A" = ["ETS"]\n')
     config, resolver = load_setup(site.config).config, ToldResolver()
     trace = site.folder / "verify-b.jsonl"
     tracer = Tracer(trace, "verify-b")
@@ -177,6 +182,57 @@ async def test_a_text_that_is_no_invite(domain: Domain) -> None:
     for text, status in (("junk", 400), (INVITE.replace("INVITE", "BYE"), 400), ("", 400), ("x" * 70_000, 413)):
         answer = await domain.client.post(f"{PATH}/sip", content=text, headers=headers)
         assert (answer.status_code, list(answer.json())) == (status, ["requestError"])
+
+
+async def test_a_diverted_call_with_priority_in_the_form_of_3gpp(domain: Domain) -> None:
+    """Caller, diversion and priority together; then without the diversion, and for the wrong target."""
+    domain.resolver.tell(domain.digest, domain.der)
+    namespaces = frozenset(("ets",))
+    credential = replace(domain.caller.credential(domain.der), namespaces=namespaces)
+
+    def signed(to: str, **own: Any) -> str:
+        ppt = next(iter(own), "shaken")
+        dest, iat_s = Destinations((Tn(to),)), int(time.time())
+        attest, origid = ("", "") if own else ("A", "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d")
+        asked = SigningRequest(attest, Tn("493023125001"), dest, iat_s, origid, ppt=ppt, own=own)
+        return sign_call(asked, credential, time.time()).serialize()
+
+    async def told(*others: str, dest: str = "493023125003") -> dict[str, Any]:
+        members = {"to": {"tn": "493023125002"}, "dest": {"tn": dest}, "identityHeaders": others}
+        fields = ["Resource-Priority: ets.0"] if others else None
+        return await domain.verdict(in_3gpp_form(signed("493023125002"), **members, protectedHeaders=fields))
+
+    div = signed("493023125003", div=Diverting(Tn("493023125002")))
+    rph = signed("493023125002", rph=("ets.0",))
+    verdict = await told(div, rph)
+    assert (verdict["verstatValue"], verdict["verstatPriority"]) == (
+        "TN-Validation-Passed",
+        "RPH-Validation-Passed",
+    )
+    assert verdict["divResult"] == [{"div": {"tn": "493023125002"}, "verstatValue": "TN-Validation-Passed"}]
+    assert [row["verifyResult"]["status"] for row in verdict["verifyResults"]] == ["pass"] * 3
+    assert (await told())["verstatValue"] == "No-TN-Validation"
+    div = signed("493023125003", div=Diverting(Tn("493023125002")))
+    verdict = await told(div, dest="493023125004")
+    assert (verdict["verstatValue"], "verstatPriority" in verdict) == ("No-TN-Validation", False)
+    assert verdict["divResult"] == [{"div": {"tn": "493023125002"}, "verstatValue": "No-TN-Validation"}]
+    assert {row["verifyResult"]["step"] for row in verdict["verifyResults"]} == {"E16 diversion"}
+
+
+async def test_a_diversion_by_itself_in_the_form_of_atis(domain: Domain) -> None:
+    domain.resolver.tell(domain.digest, domain.der)
+    diverting = Diverting(Tn("493023125002"))
+    asked = SigningRequest(
+        "", Tn("493023125001"), Destinations((Tn("442079460001"),)), int(time.time()), "", ppt="div",
+        own={"div": diverting},
+    )  # fmt: skip
+    identity = sign_call(asked, domain.caller.credential(domain.der), time.time()).serialize()
+    verdict = await domain.verdict(verification(identity))
+    assert (verdict["verstat"], verdict["reasoncode"], verdict["step"]) == (
+        "No-TN-Validation",
+        438,
+        "E16 diversion",
+    )
 
 
 async def test_anybody_may_read_the_document(domain: Domain) -> None:
