@@ -16,13 +16,19 @@ from verify_server import passport_command, passport_report
 from verify_server.passport_command import command
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.names import Tn
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.div import Diverting
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.sign import sign_call
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus
 
 from .conftest import RANGE_A, Caller, Site
 
+UUID = "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
 OFFER = "mikey AQAFgM3YFvMAAAAA"
 SDP = f"v=0\r\na=key-mgmt:{OFFER}\r\n"
 
@@ -101,6 +107,24 @@ def test_explain_runs_all_steps_that_need_no_ledger(run: Run, identity: str) -> 
 def test_explain_tells_all_that_is_wrong(run: Run, identity: str) -> None:
     status, told = run("explain", invite(identity, asserted="493023125009"), "--at", str(int(time.time()) + 300))
     assert (status, failed(told)) == (1, ["E3 time", "E15 iat", "E16 numbers"])
+
+
+def test_explain_joins_the_diversions_of_an_invite(run: Run, caller: Caller) -> None:
+    """To has the number that was dialled, and the Request-URI the one where the call went."""
+    der, now_s = caller.der(), int(time.time())
+    dest = Destinations((Tn("442079460002"),))
+    diverting = Diverting(Tn("493023125002"))
+    request = SigningRequest("", Tn("493023125001"), dest, now_s, "", ppt="div", own={"div": diverting})
+    div = sign_call(request, caller.credential(der), now_s).serialize()
+    asked = SigningRequest("A", request.orig, Destinations((Tn("493023125002"),)), now_s, UUID)
+    shaken = sign_call(asked, caller.credential(der), now_s).serialize()
+    diverted = invite(f"{shaken}\r\nIdentity: {div}").replace(b"To: <sip:+442079460001", b"To: <sip:+493023125002")
+    moved = diverted.replace(b"INVITE sip:+442079460001", b"INVITE sip:+442079460002")
+    status, told = run("explain", moved)
+    assert (status, len(told["identities"])) == (0, 2)
+    status, told = run("explain", diverted)
+    wrong = [each["step"] for each in told["identities"][1]["steps"] if each["finding"] == "failed"]
+    assert (status, wrong) == (1, ["E16 diversion"])
 
 
 def test_numbers_may_be_given(run: Run, identity: str) -> None:

@@ -121,6 +121,27 @@ def test_a_call_is_to_both_parties_that_it_names() -> None:
     assert call_of(invite(), NOW_S).identities == ()
 
 
+def test_diversions_lead_to_the_request_uri() -> None:
+    assert call_of(invite("tel:+442079460002"), NOW_S).target == Destinations(("442079460002",))
+    assert call_of(invite("sip:bob@b.example"), NOW_S).target == Destinations(uris=("sip:bob@b.example",))
+
+
+@pytest.mark.parametrize(
+    ("value", "values"),
+    [
+        (None, set()),
+        ("ets.0", {"ets.0"}),
+        ("ETS.0, wps.1", {"ets.0", "wps.1"}),
+        ("ets", set()),
+        ("ets.0,", {"ets.0"}),
+    ],
+)
+def test_the_priority_of_a_call(value: str | None, values: set[str]) -> None:
+    """A value that is none changes nothing for the caller."""
+    call = call_of(invite(Resource_Priority=value, Priority=value and "PSAP-Callback"), NOW_S)
+    assert (call.resource_priority, call.priority) == (values, "psap-callback" if value else "")
+
+
 def test_identities_are_bounded() -> None:
     def with_identities(count: int) -> Request:
         lines = b"".join(b"Identity: a.b.%d\r\n" % at for at in range(count))

@@ -231,8 +231,12 @@ def _called(uri: URI) -> Destinations:
 
 
 def _resource_priority(request: Request) -> frozenset[str]:
+    """Return the values of Resource-Priority; none of a malformed one, which can be granted to nobody."""
     values = header_values(request, "Resource-Priority")
-    return read_resource_priority(",".join(values)) if values else frozenset()
+    try:
+        return read_resource_priority(",".join(values)) if values else frozenset()
+    except MalformedError:
+        return frozenset()
 
 
 def _together(*parties: Destinations) -> Destinations:
