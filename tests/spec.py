@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.spec_headers import headers, proofs
+from tests.spec_messages import messages
 from tests.spec_several import several
 from tests.spec_vectors import answers, make_ledger
 from voice_dpki.codec import cbor
@@ -142,6 +143,7 @@ def documents() -> dict[str, bytes]:
         "several.json": about_several,
         "headers.json": headers(),
         "proofs.json": proofs(),
+        "messages.json": messages(),
     }
     return {name: json.dumps(value, indent=1).encode() + b"\n" for name, value in made.items()}
 
