@@ -6,25 +6,25 @@ and a certificate that is recorded is not sent again.
 
 import argparse
 import asyncio
-import csv
 import json
-import re
 import sys
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from segw_agent.assembly import first_of
+from segw_agent.device_list import MAX_DAYS, DeviceRow, read_rows
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.names import ascii_lower
+from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.shell.config import read_secret
 from voice_dpki.shell.files import append_line, make_folder, write_private
 from voice_dpki.shell.ledger import read_genesis
@@ -34,13 +34,11 @@ from voice_dpki.shell.program import Parser, run
 from voice_dpki.shell.tls import COMMAND_HELP, command_context
 from voice_dpki.wire.ledger.client import LedgerClient, SubmissionError
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, generate_rsa, to_pem
-from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of
+from voice_dpki.x509.profile import ProfileError, build_certificate, digest_of, read_profile
 
 EXIT_INCOMPLETE = 1
 """Exit status when a certificate was refused or not sent, or the command was stopped."""
 
-MAX_DEVICES = 1_000_000
-MAX_DAYS = 14_600
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Pauses before the retries of a submission whose outcome is unknown; then it is left to the next run."""
 
@@ -48,16 +46,14 @@ AT_ONCE = 16
 """Submissions at the same time: one block records many, so they wait for the same block and not for one each."""
 
 _DAY_S = 86_400
-_NAME = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _KEYS = {"ec": generate_es256, "rsa": generate_rsa}
-_COLUMNS = frozenset({"identity", "common_name", "key", "days"})
 
 HELP = """\
 Makes keys and self-signed certificates for the devices in a CSV file, and has them recorded on the ledger through
 the vendor's submission node.
 
 The file's first line names its columns: identity (the device's DNS name, which it shows as IDi), and if wanted
-common_name, key (ec or rsa) and days.
+common_name, key (ec or rsa) and days. Columns are separated by commas, semicolons or tabs.
 
   identity,key
   enb1.vendor.example,ec
@@ -74,18 +70,8 @@ Exit status: 0 if all are recorded, 1 if some were refused or could not be sent,
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """One device of the CSV file."""
-
-    identity: str
-    common_name: str
-    key: str
-    days: int
-
-
-@dataclass(frozen=True, slots=True)
 class Done:
-    """The outcome for one device: "recorded", "refused" (and why), or "not-sent"."""
+    """The outcome for one certificate of a device: "recorded", "refused" (and why), or "not-sent"."""
 
     identity: str
     digest: str
@@ -94,6 +80,8 @@ class Done:
     code: int | None = None
     name: str | None = None
     detail: str | None = None
+    ledger: str = ""
+    """Fingerprint of the ledger's genesis: what one ledger has recorded, another one has not."""
 
 
 def command(argv: list[str]) -> int:
@@ -123,13 +111,13 @@ def provision(arguments: argparse.Namespace) -> int:
 
 
 def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
-    store = Store(arguments.out, _password(arguments))
+    genesis = read_genesis(arguments.genesis) if arguments.genesis is not None else None
+    store = Store(arguments.out, _password(arguments), genesis.fingerprint().hex() if genesis else "")
     console = Console(stderr=True)
-    with _progress(console) as progress:
-        task = progress.add_task("make keys and certificates", total=len(rows))
-        for row in rows:
-            store.make(row, arguments.organization)
-            progress.advance(task)
+    made = _make(rows, store, arguments.organization, console)
+    if made < len(rows):
+        console.print(f"stopped: {made} of {len(rows)} devices are in {store.folder}; give the command again")
+        return EXIT_INCOMPLETE
     if arguments.url is None:
         console.print(f"{len(rows)} devices are in {store.folder}; nothing was sent, for there is no --url")
         return 0
@@ -142,79 +130,85 @@ def _provision(rows: Sequence[DeviceRow], arguments: argparse.Namespace) -> int:
     return status or (0 if all(done.outcome == "recorded" for done in outcomes) else EXIT_INCOMPLETE)
 
 
-def read_rows(path: Path, days: int) -> list[DeviceRow]:
-    """Read the CSV file; `days` is the default validity. Raises LocalError that names the wrong line."""
-    rows: dict[str, DeviceRow] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or ())
-            if "identity" not in columns or not columns <= _COLUMNS:
-                raise LocalError(f"{path}: the first line must name identity, and else only {sorted(_COLUMNS)}")
-            for number, line in enumerate(reader, 2):
-                row = _row(line, days, f"{path}, line {number}")
-                if row.identity in rows or len(rows) >= MAX_DEVICES:
-                    raise LocalError(f"{path}, line {number}: a device twice, or more than {MAX_DEVICES}")
-                rows[row.identity] = row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LocalError(f"{path}: cannot be read as CSV: {error}") from None
-    return list(rows.values())
-
-
-def _row(line: Mapping[str, str | None], days: int, where: str) -> DeviceRow:
-    given = {name: (value or "").strip() for name, value in line.items() if name in _COLUMNS}
-    identity = ascii_lower(given["identity"])
-    key = given.get("key") or "ec"
-    lifetime = given.get("days") or str(days)
-    if not _NAME.match(identity):
-        raise LocalError(f"{where}: the identity is not a DNS name")
-    if key not in _KEYS:
-        raise LocalError(f"{where}: the key is ec or rsa")
-    if not (lifetime.isascii() and lifetime.isdigit() and 1 <= int(lifetime[:9]) <= MAX_DAYS):
-        raise LocalError(f"{where}: days is a number from 1 to {MAX_DAYS}")
-    return DeviceRow(identity, given.get("common_name") or identity[:64], key, int(lifetime))
+def _make(rows: Sequence[DeviceRow], store: "Store", organization: str, console: Console) -> int:
+    """Make keys and certificates until Ctrl-C; returns for how many devices there are both."""
+    made = 0
+    with _progress(console) as progress:
+        task = progress.add_task("make keys and certificates", total=len(rows))
+        try:
+            for row in rows:
+                store.make(row, organization)
+                made += 1
+                progress.advance(task)
+        except KeyboardInterrupt:
+            pass  # each file is whole or not there, and the next run goes on from here
+    return made
 
 
 class Store:
     """The output folder: keys, certificates, progress and the report."""
 
-    def __init__(self, folder: Path, password: bytes | None) -> None:
-        """Make the folder and read its progress; with a password, keys are kept as PKCS#12. Raises LocalError."""
-        self.folder = folder
+    def __init__(self, folder: Path, password: bytes | None, ledger: str = "") -> None:
+        """Make the folder and read its progress; with a password, keys are kept as PKCS#12. Raises LocalError.
+
+        `ledger` names the ledger that the outcomes are of, by the fingerprint of its genesis.
+        """
+        self.folder, self.ledger = folder, ledger
         self._password = password
         self._progress = folder / "progress.jsonl"
         make_folder(folder, 0o700)
-        self.done = {done.identity: done for done in self._load()}
+        self._done = {(done.ledger, done.digest): done for done in self._load()}
 
     def certificate(self, row: DeviceRow) -> bytes:
         """Return a device's certificate."""
         return self._file(row, "der").read_bytes()
 
     def make(self, row: DeviceRow, organization: str) -> None:
-        """Make key and certificate unless the device has them; the key is written first, so that none is lost."""
-        if self._file(row, "der").exists():
+        """Make key and certificate unless the device has them, for this organisation and in this form.
+
+        The key is written first, so that none is lost, and it stays when the certificate is made anew.
+        """
+        fits, kept = self._fits(row, organization), self._file(row, "pem")
+        if fits and (self._password is None or not kept.exists()):
             return
-        kept = self._file(row, "pem")
-        signer = from_pem(kept.read_bytes()) if kept.exists() else _KEYS[row.key]()
-        if not kept.exists():
-            write_private(kept, to_pem(signer))
-        der = _certificate(row, organization, signer)
+        signer = self._key(row)
+        der = self.certificate(row) if fits else _certificate(row, organization, signer)
         if self._password is not None:
             write_private(self._file(row, "p12"), _pkcs12(row, signer, der, self._password))
-            kept.unlink()
         write_private(self._file(row, "der"), der)
+        if self._password is not None:
+            kept.unlink(missing_ok=True)
+
+    def _fits(self, row: DeviceRow, organization: str) -> bool:
+        """Tell whether the device has a certificate, and it is of the organisation."""
+        if not self._file(row, "der").exists():
+            return False
+        return read_profile(self.certificate(row)).organization == organization
+
+    def _key(self, row: DeviceRow) -> LocalSigner:
+        """Return the device's key; make and write it if there is none. Raises LocalError if it cannot be read."""
+        pem, p12 = self._file(row, "pem"), self._file(row, "p12")
+        if pem.exists():
+            return from_pem(pem.read_bytes())
+        if p12.exists():
+            return _from_pkcs12(p12, self._password)
+        signer = _KEYS[row.key]()
+        write_private(pem, to_pem(signer))
+        return signer
 
     def note(self, done: Done) -> None:
-        """Record the outcome for a device."""
-        self.done[done.identity] = done
+        """Record the outcome for a device's certificate at this ledger."""
+        self._done[done.ledger, done.digest] = done
         append_line(self._progress, json.dumps(asdict(done)).encode("utf-8"))
+
+    def outcome(self, row: DeviceRow) -> Done:
+        """Return what became of the certificate that the device has now, at this ledger."""
+        digest = digest_of(self.certificate(row)).hex()
+        return self._done.get((self.ledger, digest)) or Done(row.identity, digest, "not-sent", ledger=self.ledger)
 
     def report(self, rows: Sequence[DeviceRow]) -> list[Done]:
         """Write report.json, and return the outcomes in the order of `rows`."""
-        outcomes = [
-            self.done.get(row.identity) or Done(row.identity, digest_of(self.certificate(row)).hex(), "not-sent")
-            for row in rows
-        ]
+        outcomes = [self.outcome(row) for row in rows]
         counts = Counter(done.outcome for done in outcomes)
         value = {"devices": len(rows), **counts, "outcomes": [asdict(done) for done in outcomes]}
         write_private(self.folder / "report.json", (json.dumps(value, indent=2) + "\n").encode("utf-8"))
@@ -259,26 +253,28 @@ class Submitter:
         return EXIT_INCOMPLETE if stop.is_set() else 0
 
     def _is_recorded(self, row: DeviceRow) -> bool:
-        done = self._store.done.get(row.identity)
-        return done is not None and done.outcome == "recorded"
+        return self._store.outcome(row).outcome == "recorded"
 
     async def _submit(self, row: DeviceRow, stop: asyncio.Event) -> None:
         der = self._store.certificate(row)
-        digest = digest_of(der).hex()
+        done = Done(row.identity, digest_of(der).hex(), "recorded", ledger=self._store.ledger)
         for pause_s in (*RETRIES_S, None):
             try:
                 receipt = await self._client.submit(der, self._token)
-                self._store.note(Done(row.identity, digest, "recorded", int(receipt.height)))
+                self._store.note(replace(done, height=int(receipt.height)))
                 return
             except SubmissionError as error:
                 if error.name == "unauthorized":
                     raise LocalError("the submission node does not know the token") from None
+                if error.name == Refusal.RECORDED.kebab:
+                    self._store.note(done)
+                    return
                 if error.code is not None:
-                    refused = Done(row.identity, digest, "refused", None, error.code, error.name, str(error))
-                    self._store.note(refused)
+                    why = {"code": error.code, "name": error.name, "detail": str(error)}
+                    self._store.note(replace(done, outcome="refused", **why))
                     return
                 if pause_s is None or stop.is_set():
-                    self._store.note(Done(row.identity, digest, "not-sent", detail=str(error)))
+                    self._store.note(replace(done, outcome="not-sent", detail=str(error)))
                     return
             await asyncio.sleep(pause_s)
 
@@ -330,6 +326,19 @@ def _pkcs12(row: DeviceRow, signer: LocalSigner, der: bytes, password: bytes) ->
     encryption = BestAvailableEncryption(password)
     name = row.identity.encode("ascii")
     return pkcs12.serialize_key_and_certificates(name, signer.private_key, certificate, None, encryption)
+
+
+def _from_pkcs12(path: Path, password: bytes | None) -> LocalSigner:
+    """Read a device's key from its PKCS#12 file; raises LocalError."""
+    if password is None:
+        raise LocalError(f"{path}: the key is there, and the certificate is to be made anew: give --pkcs12")
+    try:
+        key, _, _ = pkcs12.load_key_and_certificates(path.read_bytes(), password)
+    except ValueError:
+        raise LocalError(f"{path}: the password is not this file's") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise LocalError(f"{path}: there is no key of ours in it")
+    return LocalSigner(key)
 
 
 def _progress(console: Console) -> Progress:
