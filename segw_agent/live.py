@@ -7,6 +7,7 @@ stays: an unreachable ledger stops new devices, but does not cut off those that 
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +35,9 @@ TICK_S = 0.5
 
 SWEEP_AT_ONCE = 64
 """Certificates that are checked at the same time."""
+
+END_AT_ONCE = 32
+"""SAs that the daemon is told to end at the same time: a vendor that is removed may have thousands."""
 
 SETTLED_S = 2.0
 """How long after its admission an SA must be on the daemon's list; if it is not, `reconcile` takes it for gone."""
@@ -69,6 +73,8 @@ class LiveSas:
         self._sas: dict[SaName, LiveSa] = {}
         self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
+        self._under_way: set[SaName] = set()
+        """SAs that the daemon is being told to end."""
         self._soonest_s = inf
         """No certificate of a live SA expires before this time, in Unix seconds."""
         self._held_to: Policy | None = None
@@ -329,21 +335,39 @@ class LiveSas:
         return True
 
     async def _end_marked(self) -> None:
-        for name, why in list(self._ending.items()):
-            sa = self._sas.get(name)
-            if sa is None:
-                self._ending.pop(name, None)
-                continue
-            fields = {"sa": str(name), "code": why.code, "reason": why.sentence}
-            try:
-                ended = await self._control.end(sa, why.sentence)
-            except VoiceDpkiError as error:
-                self._unendable.warning("live SA cannot be ended", **fields, problem=str(error))
-                continue
-            if ended:
-                ENDED.labels(why.code).inc()
-                log.info("live SA ended", extra={"fields": fields})
-                self.remove(name)
+        """End all that are marked, many at a time; what fails is left to the next tick."""
+        waiting = deque(self._ending.keys() - self._under_way)
+        failed = 0
+
+        async def work() -> None:
+            nonlocal failed
+            while waiting and failed < END_AT_ONCE:  # a daemon that is gone fails each, and takes its time for it
+                name = waiting.popleft()
+                if name not in self._under_way and not await self._end_one(name):
+                    failed += 1
+
+        await asyncio.gather(*(work() for _ in range(min(END_AT_ONCE, len(waiting)))))
+
+    async def _end_one(self, name: SaName) -> bool:
+        """End an SA that is marked; return False if the daemon does not answer."""
+        sa, why = self._sas.get(name), self._ending.get(name)
+        if sa is None or why is None:
+            self._ending.pop(name, None)
+            return True
+        fields = {"sa": str(name), "code": why.code, "reason": why.sentence}
+        self._under_way.add(name)
+        try:
+            ended = await self._control.end(sa, why.sentence)
+        except VoiceDpkiError as error:
+            self._unendable.warning("live SA cannot be ended", **fields, problem=str(error))
+            return False
+        finally:
+            self._under_way.discard(name)
+        if ended:
+            ENDED.labels(why.code).inc()
+            log.info("live SA ended", extra={"fields": fields})
+            self.remove(name)
+        return True
 
     async def _forget_gone(self) -> None:
         """Forget SAs that the daemon does not list, except new ones that may not be established yet."""

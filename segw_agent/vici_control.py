@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,9 @@ POLL_S = 0.25
 """Timeout of one wait for an event, and so the longest that a listener takes to stop."""
 
 RETRY_S = 1.0
+
+COMMANDS = 32
+"""Commands to end an SA that are in flight at the same time: VICI ends SAs by name or number, one with each."""
 
 
 class SaEvents(Protocol):
@@ -53,11 +57,12 @@ class ViciControl:
         except ImportError:
             raise LocalError("ending strongSwan's SAs needs the Python package vici: pip install vici") from None
         self._path = path
+        self._ending = ThreadPoolExecutor(COMMANDS, thread_name_prefix="vici")
         self._tried = asyncio.Event()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """Terminate an SA; return False if charon has none of that name."""
-        return await asyncio.to_thread(self._end, sa)
+        return await asyncio.get_running_loop().run_in_executor(self._ending, self._end, sa)
 
     async def standing(self) -> frozenset[SaName] | None:
         """Return all of charon's SAs."""

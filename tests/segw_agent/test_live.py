@@ -388,3 +388,64 @@ async def test_a_change_of_the_lists_ends_sas_though_no_node_answers(tmp_path: P
     assert {sas._ending[each.name].code for each in (named[0], named[2])} == {"identity-not-allowed"}
     assert named[1].name not in sas._ending
     assert sas._unsure >= {each.digest for each in named}
+
+
+class ManyAtOnce(NoControl):
+    """A daemon that takes a while for each command, and notes how many are in flight."""
+
+    def __init__(self, *, gone: bool = False) -> None:
+        self.gone, self.ended, self.at_once, self.most = gone, list[SaName](), 0, 0
+
+    async def end(self, sa: LiveSa, reason: str) -> bool:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        if self.gone:
+            raise LocalError("charon does not answer")
+        self.ended.append(sa.name)
+        return True
+
+
+def removed_vendor(tmp_path: Path, count: int, control: ManyAtOnce) -> LiveSas:
+    """SAs of a vendor that is no member any more, all marked to be ended."""
+    sas = live_sas(tmp_path)
+    sas._log = None
+    sas._control = control
+    for number in range(count):
+        each = replace(live(1), name=SaName(number.to_bytes(8, "big"), b"\1" * 8), unique_id=number)
+        sas._insert(each)
+        sas._ending[each.name] = Untrusted("not-a-member", "5.4 certificate", "the vendor is no member any more")
+    return sas
+
+
+async def test_ten_thousand_sas_are_ended_many_at_a_time(tmp_path: Path) -> None:
+    """Each once, though the ledger's change and the tick both begin to."""
+    control = ManyAtOnce()
+    sas = removed_vendor(tmp_path, 10_000, control)
+    await asyncio.gather(sas._end_marked(), sas._end_marked())
+    assert len(sas) == 0
+    assert sas._ending == {}
+    assert len(control.ended) == len(set(control.ended)) == 10_000
+    assert live_module.END_AT_ONCE <= control.most <= 2 * live_module.END_AT_ONCE
+
+
+async def test_a_daemon_that_is_gone_is_not_told_ten_thousand_times(tmp_path: Path) -> None:
+    control = ManyAtOnce(gone=True)
+    sas = removed_vendor(tmp_path, 10_000, control)
+    asked = []
+    end = control.end
+
+    async def count(sa: LiveSa, reason: str) -> bool:
+        asked.append(sa.name)
+        return await end(sa, reason)
+
+    control.end = count  # type: ignore[method-assign]
+    await sas._end_marked()
+    assert live_module.END_AT_ONCE <= len(asked) <= 2 * live_module.END_AT_ONCE
+    assert len(sas._ending) == 10_000, "the next tick tries again"
+    assert not sas._under_way
+    control.gone = False
+    await sas._end_marked()
+    assert len(sas) == 0
