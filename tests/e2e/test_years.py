@@ -1,6 +1,10 @@
-"""Two validators on CometBFT that remove old blocks: CometBFT does so, too, and others can still join."""
+"""Four validators on CometBFT: one loses its disk, all remove old blocks, and others can still join."""
 
 import asyncio
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +18,10 @@ from ledger_node.make.join import join
 from tests.present import present
 from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.replica import SignedBlock
 from voice_dpki.x509.profile import digest_of
 
-from .operators import answers, certificate, host, reaches, require_cometbft, status, submit
+from .operators import answers, blocks, certificate, host, reaches, require_cometbft, status, submit
 
 NETWORK = "127.0.7"
 WINDOW = 100
@@ -35,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes(folder: Path) -> list[OperatorNode]:
-    nodes = provision(folder, 2, NETWORK)
+    nodes = provision(folder, 4, NETWORK)
     for node in nodes:
         text = node.config.read_text()
         small = text.replace("[cometbft]\n", f"[cometbft]\nsnapshot_blocks = {SNAPSHOT_BLOCKS}\n")
@@ -66,12 +71,50 @@ async def height(node: OperatorNode) -> int:
     return present(await node_info(node)).height
 
 
+def address_of(folder: Path, node: OperatorNode) -> bytes:
+    """Return the address of a node's validator."""
+    home = folder / f"cometbft-{node.name}" / "config" / "priv_validator_key.json"
+    return bytes.fromhex(json.loads(home.read_bytes())["address"])
+
+
+def signers(block: SignedBlock) -> set[bytes]:
+    """Return the addresses of those that signed a block."""
+    return {vote.validator_address for vote in block.signed_header.commit.signatures}
+
+
 async def code(node: OperatorNode, path: str) -> int:
     async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(f"{node.url}/ledger/v1/{path}")).status_code
 
 
-async def test_old_blocks_go_at_both_and_certificates_stay(
+async def test_a_validator_that_lost_its_disk_comes_back_and_signs_nothing_twice(
+    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
+) -> None:
+    lost, others = nodes[3], nodes[:3]
+    address = address_of(folder, lost)
+    assert await submit(lost, certificate(lost, "before"))
+    processes.kill(lost)
+    last = await height(others[0])
+    shutil.rmtree(folder / f"data-{lost.name}")
+    shutil.rmtree(folder / f"cometbft-{lost.name}" / "data")
+    peers = [word for node in others for word in ("--peer", node.url)]
+    command = [Path(sys.executable).with_name("ledger-node"), "restore", "--config", lost.config, *peers]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    begins = int(said.split("before block ")[1].split(";")[0])
+    processes.start(lost)
+    await reaches(lambda: answers(lost), "it is back")
+    await agree(nodes)
+    assert await height(others[0]) < begins
+    while await height(others[0]) < begins + 15:
+        assert await submit(others[0], certificate(others[0], "meanwhile"))
+    await agree(nodes)
+    signed = {block.height for block in await blocks(others[0]) if address in signers(block)}
+    assert not {number for number in signed if last + 1 < number < begins}
+    assert max(signed) >= begins
+    assert not [block.height for block in await blocks(others[0]) if block.evidence]
+
+
+async def test_old_blocks_go_at_all_and_certificates_stay(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis
 ) -> None:
     ders = [certificate(nodes[0], "at the beginning")]
@@ -107,7 +150,7 @@ async def test_a_node_joins_although_the_beginning_is_gone(
         name="joiner",
         host=f"{NETWORK}.21",
         peers=[f"{node_id(node_key(folder / f'cometbft-{node.name}'))}@{host(node)}:26656" for node in nodes],
-        rpc_servers=[f"http://{host(node)}:26657" for node in nodes],
+        rpc_servers=[f"http://{host(node)}:26657" for node in nodes[:2]],
     )
     with (folder / ADMITTED_FILE).open("a") as admitted:
         admitted.write(f"{made.peer.partition('@')[0]}@127.0.0.1\n")
