@@ -125,7 +125,7 @@ def _row(caller: Tn, called: Tn, iat_s: int, attest: str, credential: Credential
 
 
 def _consecutive(first: Tn, count: int) -> list[Tn]:
-    if not first.isdigit():
+    if not (first.isascii() and first.isdigit()):
         raise LocalError("--callers counts up from a number of digits alone")
     return [Tn(str(int(first) + at).zfill(len(first))) for at in range(count)]
 

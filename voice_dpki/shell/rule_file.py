@@ -21,7 +21,7 @@ MAX_RULES = 1000
 MAX_LISTED = 1000
 """Values of one condition."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w .:/-]+\Z")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_ .:/-]+\Z")]
 """The name of a rule, which logs, metrics and exports tell."""
 Listed = Annotated[frozenset[str], msgspec.Meta(min_length=1, max_length=MAX_LISTED)]
 PatternTexts = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_LISTED)]

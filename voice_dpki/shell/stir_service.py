@@ -56,7 +56,7 @@ Returns the body of the response; raises RequestError.
 Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
-_CLIENT = re.compile(r"[\w.:/-]{1,64}\Z")
+_CLIENT = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 
 

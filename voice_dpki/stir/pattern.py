@@ -66,7 +66,7 @@ def _number(text: str) -> str:
         number = canonical_tn(text)
     except MalformedError:
         number = Tn("")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit()):
         raise MalformedError("it is no number, no range FIRST-LAST, no prefix that ends in *, and no URI")
     return number
 
