@@ -100,8 +100,8 @@ class Ledger:
 NUMBERS = (0, 1, -1, 2, 2**63, 2**64 - 1)
 TEXTS = ("", "valid", "a" * 64, "\u00e4" * 64, "a" * 65)
 OCTETS = (b"", bytes(32), bytes(33))
-LISTS = ([], [[]], ["1", 2], [["1", 2]], [["1", -2]], ["a"] * 257)
-MAPS = (
+LISTS: tuple[Any, ...] = ([], [[]], ["1", 2], [["1", 2]], [["1", -2]], ["a"] * 257)
+MAPS: tuple[Any, ...] = (
     *({}, {"a": 1}, {"!a": 1}, {" a": 1}, {"a": bytes(1025)}, {f"{number:02}": number for number in range(17)}),
     *({"a": [[[[[[]]]]]]}, {"a": [[[[[[[]]]]]]]}, {f"{number}": bytes(1000) for number in range(5)}),
 )
@@ -121,6 +121,44 @@ def changed_item(record: bytes, chance: Random) -> bytes:
     return cbor2.dumps(items, canonical=True)
 
 
+ENCODINGS = (
+    *(b"\x18\x01", b"\x19\x00\x01", b"\x1a\x00\x00\x00\x01", b"\x1b" + bytes(7) + b"\x01", b"\x38\x01"),  # longer
+    *(
+        b"\x78\x01a",
+        b"\x58\x01a",
+        b"\x98\x00",
+        b"\xb8\x00",
+        b"\x5f\x41a\xff",
+        b"\x7f\x61a\xff",
+        b"\x9f\xff",
+        b"\xbf\xff",
+    ),
+    *(b"\xa2\x62aa\x01\x61b\x01", b"\xa2\x61b\x01\x61a\x01", b"\xa2\x61a\x01\x61a\x01"),  # order, and twice
+    *(b"\xa2\x61b\x01\x62aa\x01", b"\xa1\x41a\x01", b"\xa1\x01\x01", b"\xa1\x61\xff\x01", b"\x61\xff"),
+    *(
+        b"\xc0\x01",
+        b"\xf7",
+        b"\xf8\x20",
+        b"\xf9\x00\x00",
+        b"\xfa" + bytes(4),
+        b"\x1b" + b"\xff" * 8,
+        b"\x3b" + b"\xff" * 8,
+    ),
+)
+"""Of which only a map in its order and the integers of 64 bits are deterministic."""
+
+
+def changed_encoding(record: bytes, chance: Random) -> bytes:
+    """Put an encoding in the place of an item, or in a further item that is added."""
+    items = [cbor2.dumps(item, canonical=True) for item in cbor2.loads(record)]
+    other = chance.choice(ENCODINGS)
+    if chance.randrange(2):
+        items.append(b"\xa1\x61a" + other if other[0] >> 5 != 5 or chance.randrange(2) else other)
+    else:
+        items[chance.randrange(1, len(items))] = other
+    return bytes([0x80 + len(items)]) + b"".join(items)
+
+
 def cases(ledger: Ledger, chance: Random) -> Iterator[Case]:
     """Make a case with one record changed, the certificate's or the member's, by its items or its bytes."""
     answers = [answer for answer in ledger.answers if answer["record"] and answer["member"]["record"]]
@@ -129,11 +167,10 @@ def cases(ledger: Ledger, chance: Random) -> Iterator[Case]:
         both = [cbor2.loads(b64decode(given["record"])), cbor2.loads(b64decode(given["member"]["record"]))]
         records = [cbor2.dumps(each, canonical=True) for each in both]
         which = chance.randrange(2)
-        records[which] = chance.choice((changed_item, lambda octets, chance: bent(chance, octets)))(
-            records[which], chance
-        )
+        change = chance.choice((changed_item, changed_encoding, lambda octets, chance: bent(chance, octets)))
+        records[which] = change(records[which], chance)
         version = chance.choice((0, 1, 1, 2, 2, 3, 65535))
-        made = ledger.case(*records, organization(records[0], both[0][2]), version)
+        made = ledger.case(records[0], records[1], organization(records[0], both[0][2]), version)
         yield replace(made, changed=("record", "member")[which])
 
 
