@@ -347,8 +347,10 @@ class Store:
 def damaged(folder: Path, what: str) -> StoreError:
     """Return the error for a damaged store; its message says what to do."""
     return StoreError(
-        f"{folder}: the store is damaged: {what}. Move this folder away and start again: a following node fetches "
-        "everything from its engine; an engine needs the data folder of a following node in its place"
+        f"{folder}: the store is damaged: {what}. Move this folder away, then: a node that follows starts on an "
+        "empty one, or on a backup by `ledger-node restore`; an engine needs the newest backup of a node that "
+        "follows it; with [cometbft] move the `data` in its `home` away as well, and run `ledger-node restore "
+        "--peer URL`, so that nothing is signed twice (docs/backup.md)"
     )
 
 

@@ -98,7 +98,8 @@ async def test_a_validator_that_lost_its_disk_comes_back_and_signs_nothing_twice
     shutil.rmtree(folder / f"data-{lost.name}")
     shutil.rmtree(folder / f"cometbft-{lost.name}" / "data")
     peers = [word for node in others for word in ("--peer", node.url)]
-    command = [Path(sys.executable).with_name("ledger-node"), "restore", "--config", lost.config, *peers]
+    program = str(Path(sys.executable).with_name("ledger-node"))
+    command = [program, "restore", "--config", str(lost.config), *peers]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     begins = int(said.split("before block ")[1].split(";")[0])
     processes.start(lost)
