@@ -232,3 +232,16 @@ def test_every_number_on_the_agents_socket() -> None:
     assert f"at most {agent.MAX_CONNECTIONS}\n" in AGENT
     assert f"{agent.IDLE_S:g} s" in AGENT
     assert f"{agent.FRAME_S:g} s" in AGENT
+
+
+NOT_OF_THE_PROTOCOL = {"__init__", "draft", "view"}
+"""Modules of the ledger that no other node or client can tell from outside."""
+
+
+def test_every_module_of_the_ledger_cites_its_section() -> None:
+    modules = {path.stem: path.read_text() for path in (ROOT / "voice_dpki/ledger").glob("*.py")}
+    cited = {name: re.findall(r"docs/spec/(\w+\.md)(?:#([a-z-]+))?", text) for name, text in modules.items()}
+    assert {name for name, found in cited.items() if not found} == NOT_OF_THE_PROTOCOL
+    for page, section in (each for found in cited.values() for each in found):
+        headings = re.findall(r"^#+ (.+)$", PAGES[page], re.MULTILINE)
+        assert section in {"", *(heading.lower().replace(" ", "-") for heading in headings)}, (page, section)

@@ -8,6 +8,8 @@ name is a notice: "voice-dpki rules 2 from block 1200". All releases of version 
 not know what it means. The version begins with the named block, or with the first one after the notice was
 admitted if that is later. That block removes the notices and writes the leaf. A notice that is removed or suspended
 before that has no effect.
+
+docs/spec/state.md#versions-of-the-rules specifies it.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Admission of certificates: each follows the profile and claims nothing that belongs to another member."""
+"""Admission of certificates: each follows the profile and claims nothing that belongs to another member.
+
+docs/spec/state.md#a-block specifies it.
+"""
 
 from contextlib import suppress
 from functools import lru_cache

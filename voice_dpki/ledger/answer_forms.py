@@ -30,6 +30,8 @@ of CometBFT, and `ledger.further` tells of records and members.
 
 The proof of a prefix has the form of a proof that ends at an empty place; its hashes lead from the prefix to the
 root. `leaves` are all leaves of the tree below the prefix. Those that are not certificates come as hashes.
+
+docs/spec/answers.md#an-answer-about-one-certificate specifies it.
 """
 
 from typing import Annotated

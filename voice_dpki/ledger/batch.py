@@ -1,6 +1,8 @@
 """Recording several certificates at once, all or none.
 
 "batch"         "certificates": [+ bytes]
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass

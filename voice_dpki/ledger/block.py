@@ -4,6 +4,8 @@
 has the validators sign the commit. One thing differs from a chain made by CometBFT: the engine sets the block's
 time by its own clock and does not take the median of the last commit's times. An empty block that only shows
 freshness is therefore as recent as it says. Light clients do not check CometBFT's rule.
+
+docs/spec/answers.md#headers specifies it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

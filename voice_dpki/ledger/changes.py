@@ -11,6 +11,8 @@ that step and lie on the paths to the changed leaves. With them, the subscriber 
 itself. If the last root is the header's AppHash, every leaf that no step names is unchanged (`tree.follow`).
 `steps` is null if the node does not know the steps from the subscriber's AppHash; the subscriber can then rely on
 nothing that it holds.
+
+docs/spec/answers.md#changes specifies it.
 """
 
 import base64

@@ -11,6 +11,8 @@ If its time is in the future, the clock counts as wrong only until that time.
 A wall clock more than MAX_CLOCK_DRIFT_S below the floor is wrong, and nothing can be judged by it. Otherwise the
 later of wall clock and floor is the time. Verified answers therefore age even if the wall clock is set back. The
 floor never comes from the wall clock, so a clock that was wrong for a time has no lasting effect (docs/adr/0024).
+
+docs/spec/answers.md#freshness-and-clock specifies it.
 """
 
 from voice_dpki.effects import Clock

@@ -4,6 +4,8 @@
 
 Every change of a member goes through `install` or `remove`. Both check the invariants of the new state, so that no
 number, name or key ever has two owners.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

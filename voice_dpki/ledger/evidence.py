@@ -10,6 +10,8 @@ for the other.
     LightClientAttackEvidence: 1 LightBlock, 2 common height, 3 repeated Validator, 4 total power, 5 time
     Vote: 1 kind, 2 height, 3 round, 4 BlockID, 5 time, 6 validator's address, 7 its index, 8 signature,
           9 extension, 10 the extension's signature
+
+docs/spec/encodings.md#evidence specifies it.
 """
 
 from collections.abc import Iterable, Sequence

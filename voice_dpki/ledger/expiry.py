@@ -9,6 +9,8 @@ recorded and whether it was revoked. Afterwards its absence can be proved, and i
     SHA-256("voice-dpki/pruned/v1" ‖ 00)                                     -> ["pruned", first day not yet pruned]
 
 A day's list spills into numbered chunks, so that adding to a long one stays cheap. Days count from the Unix epoch.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

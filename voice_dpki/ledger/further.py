@@ -6,6 +6,8 @@ A name is a text of 1 to 64 printable ASCII characters, a value any deterministi
 them together have at most 4096 bytes. The first character says what an unknown name means. One that begins with "!"
 must be understood: whoever does not know it must not judge what it belongs to. Any other is kept and shown, and
 counts for nothing. No version of the rules so far writes any, and no transaction and no proposal can bring one in.
+
+docs/spec/encodings.md#further-items specifies it.
 """
 
 import re

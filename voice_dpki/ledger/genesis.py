@@ -10,6 +10,8 @@
 
 A holder of the genesis file can check every answer of the ledger, so the file itself must come from a trusted
 source.
+
+docs/spec/state.md#genesis specifies it.
 """
 
 import base64

@@ -8,6 +8,8 @@ A change of members or rules takes effect with the first block after the ledger'
 then and the change is still possible. The responses to a compromise (suspending a member, revoking or suspending
 certificates) take effect at once. A proposal is removed from the state after its deadline, or when it has taken
 effect if that is later. It cannot be submitted again, because its deadline is signed with it.
+
+docs/spec/state.md#decisions specifies it.
 """
 
 from collections.abc import Callable, Collection

@@ -3,6 +3,8 @@
 Both engines of the ledger produce these, and one light client verifies them. Hashes are over the protobuf encodings
 of `proto/tendermint/types/{types,validator,canonical}.proto`. The JSON is that of the RPC's `/commit` and
 `/validators`. Times are integers, in nanoseconds since 1970-01-01T00:00:00Z.
+
+docs/spec/answers.md#headers specifies it.
 """
 
 import base64

@@ -2,6 +2,8 @@
 
 Each kind has a module of its own, which holds its body and its `Kind`: the name, the parsers of the body's members,
 who may send it, what it does, and which certificates it brings. `voice_dpki.ledger.transactions.KINDS` lists them.
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from collections.abc import Callable, Mapping

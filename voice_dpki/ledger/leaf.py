@@ -2,6 +2,8 @@
 
 Each kind has its `Leaf` in the module that writes it. `voice_dpki.ledger.state.LEAVES` lists all of them. Whoever
 asks for leaves goes through that list: the HTTP interface, the edge, ABCI's queries and the commands.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 from collections.abc import Callable

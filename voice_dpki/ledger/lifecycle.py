@@ -1,4 +1,7 @@
-"""A certificate's life on the ledger: what the kinds of transactions share that record it or change its status."""
+"""A certificate's life on the ledger: what the kinds of transactions share that record it or change its status.
+
+docs/spec/state.md#life-of-a-certificate specifies it.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Final

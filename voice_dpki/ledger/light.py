@@ -10,6 +10,8 @@ verify is not counted (docs/adr/0006).
 
 A header that passes becomes trusted. The same header with the same commit is not checked again, so answers at an
 unchanged height cost no signature check.
+
+docs/spec/answers.md#headers specifies it.
 """
 
 from collections.abc import Callable, Generator, Iterable

@@ -6,6 +6,8 @@ A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ 
               [validator keys], [endorsing keys], revision, admitted height, suspended, ? further]
 
 `voice_dpki.ledger.further` tells what further items are.
+
+docs/spec/encodings.md#members specifies it.
 """
 
 import hashlib

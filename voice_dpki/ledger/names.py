@@ -13,6 +13,8 @@ its own limit, so that an organisation cannot fill up a number's list before it 
 leaf lists every certificate of its name, its proof shows that none is left out. A number range is cut into as few
 blocks of powers of ten as possible, with a leaf for each; a block holds no number outside the range. So all
 certificates for a number are in the leaves for its prefixes, of which there are at most 15.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
 """Suspending, resuming and revoking a certificate by its own key.
 
 "owner-status"  "digest": H(CERT), "revision": uint, "status": text, "reason": text, "key": bytes
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,8 @@
 
 `uses` counts the recorded certificates with the key, and one more if it is a member's endorsing key. The leaf is
 removed with the last use.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
 """Parameters that a federation chooses for its ledger at genesis: delays, windows and quotas. They never change.
 
 SHA-256("voice-dpki/parameters/v1" ‖ 00) -> ["parameters", each of the fields below, in their order]
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

@@ -12,6 +12,8 @@ Wire form, in bytes:
     32 each        the siblings that are not EMPTY, from the root down
 
 Each proof has exactly one wire form: spare bits are 0, and an EMPTY sibling is never written out.
+
+docs/spec/answers.md#tree-proofs specifies it.
 """
 
 from bisect import bisect_left

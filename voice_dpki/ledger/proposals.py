@@ -13,6 +13,8 @@
 The id is the SHA-256 of the body of the transaction that proposes it. "member" admits a member (revision null), or
 replaces the record that has this revision, which also ends a suspension. The list gives for each proposal the first
 height and time at which a block must act on it. `voice_dpki.ledger.further` tells what further items are.
+
+docs/spec/encodings.md#changes-that-are-proposed specifies it.
 """
 
 import hashlib

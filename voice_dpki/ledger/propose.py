@@ -1,6 +1,8 @@
 """Proposing a change to the operators.
 
 "propose"       "until_s": uint, "change": bytes                            -- `voice_dpki.ledger.proposals`
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 """Each member's usage of the ledger, its quotas, so that no member can fill the ledger alone, and a block's limit.
 
 SHA-256("voice-dpki/usage/v1" ‖ 00 ‖ organization) -> ["usage", certificates, hour, certificates in that hour]
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

@@ -5,6 +5,8 @@ record = ["certificate", status, organization, not_before_s, not_after_s, record
 
 A renewed certificate and the one that replaces it name each other. `voice_dpki.ledger.further` tells what further
 items are.
+
+docs/spec/encodings.md#certificates specifies it.
 """
 
 import hashlib

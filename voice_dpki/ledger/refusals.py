@@ -2,6 +2,8 @@
 
 The numbers are the codes of ABCI results. The header's last_results_hash commits to them, so their meaning must
 never change. The sentences hold nothing that comes from the transaction.
+
+docs/spec/state.md#refusals specifies it.
 """
 
 from enum import Enum

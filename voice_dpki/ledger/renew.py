@@ -4,6 +4,8 @@
 
 The owner of the old certificate signs "voice-dpki/renewal/v1", a zero byte and the encoding of
 [chain, H(old), H(new)] with its key.
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass, replace

@@ -2,6 +2,8 @@
 
 The AppHash after block N is in header N+1. A replica therefore keeps the effects of a block until the next header
 confirms them, and returns both to be stored together. So the stored header always proves the stored state.
+
+docs/spec/state.md#a-block specifies it.
 """
 
 import base64

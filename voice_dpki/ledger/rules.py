@@ -7,6 +7,8 @@ been in force stays here, so that a ledger can be replayed from its genesis.
 The low 16 bits of a version count the versions. The bits above them say what a reader must know: they grow with the
 first version whose records or answers an older client would misread. A client may go on under a version that it
 does not know as long as they are no higher than READER.
+
+docs/spec/state.md#versions-of-the-rules specifies it.
 """
 
 from dataclasses import dataclass

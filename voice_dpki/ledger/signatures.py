@@ -1,4 +1,7 @@
-"""Signatures on transactions: what they sign, how keys are named, and their verification, which is cached."""
+"""Signatures on transactions: what they sign, how keys are named, and their verification, which is cached.
+
+docs/spec/encodings.md#transactions specifies it.
+"""
 
 import hashlib
 from functools import lru_cache

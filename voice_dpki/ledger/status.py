@@ -1,6 +1,8 @@
 """Suspending, resuming and revoking a certificate on behalf of the member that endorsed it.
 
 "status"        "digest": H(CERT), "revision": uint, "status": text, "reason": text
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 """Recording one certificate.
 
 "submit"        "certificate": bytes
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,8 @@ A signature is over "voice-dpki/tx/v1", a zero byte and the bytes of the body as
 as r ‖ s, or RSASSA-PSS for a certificate's RSA key. The key is named by the SHA-256 of its SubjectPublicKeyInfo. A
 body can take effect only once (a certificate is recorded once, a status changes once from a given revision, an
 operator votes once), so repeating a transaction, or signing its body again, changes nothing.
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from collections.abc import Sequence

@@ -16,6 +16,8 @@ soon as there is a leaf. A node is stored under its path and describes its 16 sl
 
 Only the current tree is kept: an update replaces the nodes on the paths to its changes. Everything here is a pure
 function of what the NodeReader returns. The design follows the Jellyfish Merkle tree (Gao, Hu, Wu, 2021).
+
+docs/spec/encodings.md#nodes-of-the-tree specifies it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,6 +5,8 @@
 A block can change only the set for the block after the next one, because its own header already names the set of
 the next one. That is CometBFT's rule, and the embedded engine follows it. New keys have the power 1, so an
 operator's weight is the number of validators that it runs.
+
+docs/spec/encodings.md#leaves specifies it.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
 """Voting on a proposal.
 
 "vote"          "proposal": bytes .size 32, "approve": bool
+
+docs/spec/encodings.md#transactions specifies it.
 """
 
 from dataclasses import dataclass, replace
