@@ -28,7 +28,7 @@ VECTORS = json.loads((FOLDER / "vectors/messages.json").read_bytes())
 HEADERS = json.loads((FOLDER / "vectors/headers.json").read_bytes())
 
 
-def each(kind: str) -> Any:
+def each(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("vector", VECTORS[kind], ids=lambda vector: vector["name"])
 
 

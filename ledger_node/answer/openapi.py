@@ -114,7 +114,7 @@ _OWN: Final = {
         problems=(404,),
     ),
     ("GET", "/ledger/v1/headers/{height}"): _Told(
-        "header", "A header with its commit and its validators.", {_JSON: _ref("LightBlock")}, problems=(404,)
+        "header", "A header with its commit and its validators.", {_JSON: _ref("LightBlock")}, problems=(404, 410)
     ),
     ("POST", "/ledger/v1/statuses"): _Told(
         "statuses",
@@ -153,10 +153,10 @@ _OWN: Final = {
         "Blocks from a height on.",
         {_JSON: _object(blocks=_list(_ref("Block")))},
         query={"from": _NUMBER, "count": _NUMBER, **_WAIT},
-        problems=(404,),
+        problems=(404, 410),
     ),
     ("GET", "/ledger/v1/blocks/{height}"): _Told(
-        "block", "A block.", {_JSON: _ref("Block")}, query=_WAIT, problems=(404,)
+        "block", "A block.", {_JSON: _ref("Block")}, query=_WAIT, problems=(404, 410)
     ),
     ("POST", "/ledger/v1/transactions"): _Told(
         "transact",
@@ -332,7 +332,7 @@ _VERSION: Final = {"type": "integer", "minimum": 1}
 
 _OWN_SCHEMAS: Final[Mapping[str, Document]] = {
     "LightBlock": _object(signed_header=_ref("SignedHeader"), validators=_list(_ref("Validator"))),
-    "Result": _object(code=_COUNT, name=_TEXT, detail=_TEXT, height=_COUNT),
+    "Result": _object(code=_COUNT, name=_TEXT, detail=_TEXT, height=_null_or(_COUNT)),
     "Receipt": _object(digest=_HEX, status=_STATUS, height=_COUNT, repeated={"type": "boolean"}),
     "Refusal": _object(**_PROBLEM_MEMBERS, code=_VERSION, name=_TEXT),
     "Problem": _object(**_PROBLEM_MEMBERS),
