@@ -17,10 +17,12 @@ from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.stir_service import Namespace, StirConfig
+from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.attestation import AttestationRule
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
+from voice_dpki.wire.sip.asked import Terms
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
 
@@ -52,6 +54,13 @@ port = 8091
 # certificate = "a.pem"                                  # `ledger-node certificate` makes both
 # key = "a-key.pem"
 # clients = ["proxy.pem"]                                # certificates of the proxies, or folders of them
+
+# [sip]                                                  # INVITEs are answered with a redirect (docs/stir-sip.md)
+# listen = { host = "127.0.0.1", port = 5070 }           # UDP and TCP
+# [[sip.peers]]                                          # nobody else is answered
+# address = "127.0.0.1"
+# attest = "A"                                           # of its calls; attest_by_header = true: as the INVITE says
+# answer = 302                                           # or 403, 404, 503; 300: Identity in the Contact's URI
 """
 
 
@@ -78,6 +87,28 @@ class FollowConfig(Config, frozen=True, kw_only=True):
     """By default signing goes on: a ledger outage must not end all calls. Only a known bad status stops signing."""
 
 
+class SigningPeer(SipPeer, frozen=True, kw_only=True):
+    """An element whose INVITEs are signed."""
+
+    attest: Literal["A", "B", "C"] | None = None
+    """The attestation of its calls."""
+    attest_by_header: bool = False
+    """Whether its INVITEs may tell another one. Subscribers' INVITEs must not reach this server with the field."""
+    sign_sdp: bool = False
+    """Whether the whole SDP is signed: nothing may change it on the way to the callee's operator."""
+
+    @property
+    def terms(self) -> Terms:
+        """What holds for its INVITEs."""
+        return Terms(self.attest or "", attest_by_header=self.attest_by_header, sign_sdp=self.sign_sdp)
+
+
+class AuthnSip(SipSection, frozen=True, kw_only=True):
+    """`[sip]`: signing over SIP."""
+
+    peers: Peers[SigningPeer]
+
+
 class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     """The TOML file; see EXAMPLE. File names are relative to it."""
 
@@ -92,10 +123,14 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     priority_namespaces: tuple[Namespace, ...] = ()
     """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
     ledger: FollowConfig | None = None
+    sip: AuthnSip | None = None
 
     def read_rules(self, path: Path) -> tuple[AttestationRule, ...] | None:
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
-        return load_rules(resolve(path, self.rules), self.client_names(path)) if self.rules else None
+        if not self.rules:
+            return None
+        clients = self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
+        return load_rules(resolve(path, self.rules), clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +144,7 @@ class AuthnSetup:
     tls: ssl.SSLContext | None
     trace: Path | None
     rules: Live[tuple[AttestationRule, ...] | None]
+    sip: SipSetup[SigningPeer] | None = None
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
@@ -123,7 +159,18 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     ledger = _ledger(path, config.ledger)
     tokens = options.live(lambda config: config.read_tokens(path))
     rules = options.live(lambda config: config.read_rules(path))
-    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), config.trace_file(path), rules)
+    sip = _sip(path, config.sip)
+    trace = config.trace_file(path)
+    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip)
+
+
+def _sip(path: Path, section: AuthnSip | None) -> SipSetup[SigningPeer] | None:
+    if section is None:
+        return None
+    for peer in section.peers:
+        if peer.attest is None and not peer.attest_by_header:
+            raise LocalError(f"{path}: sip.peers: {peer.address} has neither attest nor attest_by_header = true")
+    return sip_setup(path, section, section.peers)
 
 
 def _ledger(path: Path, follow: FollowConfig | None) -> LedgerAccess | None:

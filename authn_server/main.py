@@ -19,6 +19,7 @@ from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.metrics import health_route
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
+from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.forms import SIGNING_PATH, SIP_PATH
 from voice_dpki.stir.sign import SigningRefused
@@ -36,7 +37,8 @@ and puts the answer's "identity" into the INVITE as its Identity header. A reque
 Annex V ("ppt": "shaken") is answered with "identityHeader". "keyMgmt": ["mikey AQ..."], the values of
 a=key-mgmt in the SDP, has them signed too, and "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's SHA-256 in
 base64url, the whole SDP. POST {SIGNING_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with
-the INVITE and its Identity. GET /metrics and GET /healthz are there for operations,
+the INVITE and its Identity. With [sip], proxies send the INVITE over SIP and are redirected.
+GET /metrics and GET /healthz are there for operations,
 and GET /openapi.json describes requests and answers.
 
 Key and certificate come from
@@ -90,6 +92,8 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  x5u          {setup.credential.info}")
     print(f"  ledger       {judged.ledger}")
     print(f"  attestation  {_rules_told(setup)}")
+    if setup.sip:
+        print(f"  SIP          {setup.sip}")
     return EXIT_USAGE if judged.verb == "cannot" else 0
 
 
@@ -142,8 +146,16 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
                 perform_text=invites.sign_text,
             )
             certificate = profile.digest.hex()
+            sip = StirSip("signing", setup.sip, invites.additions, service.health) if setup.sip else None
             await serve_stir(
-                route, config.listen, setup.tls, tracer, stop, limits=config.limits, certificate=certificate
+                route,
+                config.listen,
+                setup.tls,
+                tracer,
+                stop,
+                limits=config.limits,
+                sip=sip,
+                certificate=certificate,
             )
 
 

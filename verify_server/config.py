@@ -14,6 +14,7 @@ from voice_dpki.shell.config import PositiveSeconds, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.stir_service import Namespace, StirConfig
+from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
@@ -50,7 +51,19 @@ port = 8092
 # certificate = "b.pem"                  # `ledger-node certificate` makes both
 # key = "b-key.pem"
 # clients = ["proxy.pem"]                # certificates of the proxies, or folders of them
+
+# [sip]                                  # INVITEs are answered with a redirect (docs/stir-sip.md)
+# listen = { host = "127.0.0.1", port = 5071 }           # UDP and TCP
+# [[sip.peers]]                          # nobody else is answered
+# address = "127.0.0.1"
+# answer = 302                           # or 403, 404, 503; 300: P-Asserted-Identity in the Contact's URI
 """
+
+
+class VerifySip(SipSection, frozen=True, kw_only=True):
+    """`[sip]`: verification over SIP."""
+
+    peers: Peers[SipPeer]
 
 
 class VerifyConfig(StirConfig, frozen=True, kw_only=True):
@@ -77,10 +90,14 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     require_sdp: bool = False
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
+    sip: VerifySip | None = None
 
     def read_rules(self, path: Path) -> Handling | None:
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
-        return load_handling(resolve(path, self.rules), self.client_names(path)) if self.rules else None
+        if not self.rules:
+            return None
+        clients = self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
+        return load_handling(resolve(path, self.rules), clients)
 
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
@@ -110,6 +127,7 @@ class VerifySetup:
     tls: ssl.SSLContext | None
     trace: Path | None
     handling: Live[Handling | None]
+    sip: SipSetup[SipPeer] | None = None
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -127,4 +145,6 @@ def load_setup(path: Path) -> VerifySetup:
     )
     tokens = options.live(lambda config: config.read_tokens(path))
     handling = options.live(lambda config: config.read_rules(path))
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), config.trace_file(path), handling)
+    sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
+    trace = config.trace_file(path)
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, sip)

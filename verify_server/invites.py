@@ -1,15 +1,18 @@
 """INVITEs to verify: the same service as over HTTP's other forms, asked by the INVITE itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sipmessage import Request
 
 from verify_server.service import VerifyService
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.message import encode
+from voice_dpki.shell.stir_sip import SipPeer
+from voice_dpki.sip.message import encode, reason_value
+from voice_dpki.sip.redirect import Additions
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_CALLER
 from voice_dpki.stir.verdict import Verdict, overall
 from voice_dpki.wire.sip.asked import NoCallerError, asserted, assertion_of, call_of, read_invite
@@ -25,16 +28,33 @@ class InviteVerifier:
     async def verify_text(self, body: bytes, client: str = "") -> bytes:
         """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError."""
         request = read_invite(body)
-        assertion, _ = await self.verify(request)
+        assertion, _ = await self.verify(request, client)
         return encode(asserted(request, assertion))
 
-    async def verify(self, request: Request) -> tuple[str, Sequence[Verdict]]:
+    async def additions(self, request: Request, peer: SipPeer) -> Additions:
+        """Return what a SIP peer is to put into its INVITE, a Reason for each failure too; raises RequestError.
+
+        A call that the operator's rules reject is refused instead.
+        """
+        assertion, verdicts = await self.verify(request, peer.name)
+        failed = [(each.reasoncode, each.reasondesc) for each in verdicts if each.reasoncode is not None]
+        reasons = tuple(reason_value("STIR", cause, text) for cause, text in failed)
+        treatment = verdicts[0].treatment
+        if treatment is not None and treatment.act is Act.REJECT:
+            return Additions(reasons=reasons, refusal=(treatment.status, treatment.text))
+        hidden = (("Privacy", "id"),) if treatment is not None and treatment.act is Act.WITHHOLD else ()
+        return Additions((("P-Asserted-Identity", assertion), *hidden), reasons=reasons)
+
+    async def verify(self, request: Request, client: str) -> tuple[str, Sequence[Verdict]]:
         """Return the P-Asserted-Identity with the caller's verstat, and the verdicts; raises RequestError."""
         try:
-            verdicts = await self.service.verdicts_on(call_of(request, self.clock.now_s()))
+            call = call_of(request, self.clock.now_s())
+            verdicts = await self.service.verdicts_on(replace(call, source=replace(call.source, peer=client)))
         except NoCallerError:
             verdicts = self.service.settle([NO_CALLER])
+        treatment = verdicts[0].treatment
+        verstat = overall(verdicts).verstat if treatment is None else treatment.verstat
         try:
-            return assertion_of(request, overall(verdicts).verstat), verdicts
+            return assertion_of(request, verstat), verdicts
         except MalformedError as error:
             raise RequestError("SVC4006", str(error)) from None

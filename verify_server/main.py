@@ -11,8 +11,10 @@ from verify_server.invites import InviteVerifier
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemClock
+from voice_dpki.shell.metrics import healthy
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
+from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
 from voice_dpki.stir.treatment import Act
@@ -31,7 +33,7 @@ A request in the form of 3GPP TS 24.229 Annex V has "identityHeader", and is ans
 "keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed, and
 "sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
 POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with the INVITE and a
-P-Asserted-Identity that has the verstat.
+P-Asserted-Identity that has the verstat. With [sip], proxies send the INVITE over SIP and are redirected.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
 With rules, the answer has an "action": what is to be done with the call; `verify-server explain` tells which rule
@@ -74,6 +76,8 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
     print(f"  calls        {_handling_told(setup)}")
+    if setup.sip:
+        print(f"  SIP          {setup.sip}")
     return 0
 
 
@@ -89,10 +93,13 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         subscription = await opened.enter_async_context(following)
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer, setup.handling)
-        text = InviteVerifier(service, clock).verify_text
-        route = StirRoute("verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=text)
+        invites = InviteVerifier(service, clock)
+        route = StirRoute(
+            "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
+        )
+        sip = StirSip("verification", setup.sip, invites.additions, healthy) if setup.sip else None
         chain = ledger.genesis.chain_id
-        await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, chain=chain)
+        await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
 
 
 if __name__ == "__main__":

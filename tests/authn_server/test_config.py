@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,8 @@ from authn_server.main import main
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.sip.redirect import Dialect
+from voice_dpki.wire.sip.asked import Terms
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.tnauthlist import TnAuthList
 
@@ -25,6 +28,35 @@ def test_service_provider_codes_get_their_numbers_from_the_configuration(site: S
     credential = load_setup(site.config, SystemClock()).credential
     assert credential.authorises(Tn("493023125009"))
     assert not credential.authorises(Tn("493023125010"))
+
+
+def test_the_page_on_sip_has_a_configuration(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/stir-sip.md").read_text()
+    site.write(page.partition("```toml\n")[2].partition("```")[0])
+    sip = load_setup(site.config, SystemClock()).sip
+    assert sip is not None
+    assert sip.peers["127.0.0.1"].terms == Terms("A", attest_by_header=False)
+    assert sip.peers["192.0.2.7"].dialect == Dialect(503, x_header=True)
+    assert sip.peers["192.0.2.7"].terms == Terms("C")
+    assert main(["check-config", "--config", str(site.config)]) == 0
+    assert "  SIP          127.0.0.1:5070, 3 peers\n" in capsys.readouterr().out
+
+
+SIP = '[sip]\nlisten = { port = 5070 }\n[[sip.peers]]\naddress = "127.0.0.1"\n'
+
+
+@pytest.mark.parametrize(
+    ("sip", "message"),
+    [
+        (SIP, "neither attest nor attest_by_header"),
+        (SIP + 'attest = "D"\n', r"sip\.peers\[0\]\.attest"),
+        (SIP + 'attest = "A"\nanswer = 301\n', r"sip\.peers\[0\]\.answer"),
+        ("[sip]\nlisten = { port = 5070 }\npeers = []\n", r"sip\.peers"),
+    ],
+)
+def test_what_sip_lacks(site: Site, sip: str, message: str) -> None:
+    with pytest.raises(LocalError, match=message):
+        load_setup(site.write(f"{EXAMPLE}\n{sip}").config, SystemClock())
 
 
 @pytest.mark.parametrize(

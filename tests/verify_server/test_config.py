@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +95,13 @@ def test_help_teaches_with_the_example(capsys: pytest.CaptureFixture[str]) -> No
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert all(line in told for line in EXAMPLE.splitlines())
+
+
+def test_sip_is_checked_and_told(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/stir-sip.md").read_text()
+    sip = page.split("```toml\n")[2].partition("```")[0]
+    assert main(["check-config", "--config", str(site.write(f"{EXAMPLE}\n{sip}").config)]) == 0
+    assert "  SIP          127.0.0.1:5071, 1 peer\n" in capsys.readouterr().out
+    unnamed = sip.replace('address = "127.0.0.1"', 'address = "as.example"')
+    with pytest.raises(LocalError, match=r"as\.example is no numeric address"):
+        load_setup(site.write(f"{EXAMPLE}\n{unnamed}").config)

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -58,6 +59,23 @@ Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")
 
 _CLIENT = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
+
+
+class SipServer(Protocol):
+    """The same service over SIP, such as `voice_dpki.shell.stir_sip.StirSip`."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Where it listens, as "host:port" by name."""
+        ...
+
+    async def start(self) -> None:
+        """Bind the sockets; raises LocalError."""
+        ...
+
+    async def close(self) -> None:
+        """Stop at once."""
+        ...
 
 
 class StirConfig(Config, frozen=True, kw_only=True):
@@ -204,11 +222,28 @@ async def serve_stir(
     stop: asyncio.Event,
     *,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    sip: SipServer | None = None,
     **facts: object,
 ) -> None:
-    """Serve until `stop`. Log and trace say when it listens; the log has `facts` too. Raises LocalError."""
-    async with serve(route.app(), listen, tls=tls, limits=limits) as port:
-        address = f"{listen.host}:{port}"
-        log.info("ready", extra={"fields": {"http": address, **facts}})
-        tracer.ready(http=address)
+    """Serve HTTP, and SIP with `sip`, until `stop`; raises LocalError.
+
+    Log and trace say when and where the server listens; the log has `facts` too.
+    """
+    async with serve(route.app(), listen, tls=tls, limits=limits) as port, _started(sip) as addresses:
+        addresses = {"http": f"{listen.host}:{port}", **addresses}
+        log.info("ready", extra={"fields": {**addresses, **facts}})
+        tracer.ready(**addresses)
         await stop.wait()
+
+
+@asynccontextmanager
+async def _started(sip: SipServer | None) -> AsyncIterator[Mapping[str, str]]:
+    """Serve SIP, if there is any, while the context lasts, and yield its addresses by name."""
+    if sip is None:
+        yield {}
+        return
+    try:
+        await sip.start()
+        yield sip.addresses
+    finally:
+        await sip.close()

@@ -39,6 +39,8 @@ PHRASES: Final = {
     180: "Ringing",
     183: "Session Progress",
     200: "OK",
+    300: "Multiple Choices",
+    302: "Moved Temporarily",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",

@@ -4,6 +4,7 @@ import pytest
 from sipmessage import Request
 
 from voice_dpki.effects import SystemRandom
+from voice_dpki.names import Tn
 from voice_dpki.sip.message import encode, parse_message
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations
@@ -49,7 +50,7 @@ def signing(request: Request, terms: Terms = Terms()):  # type: ignore[no-untype
 
 def test_what_is_signed() -> None:
     asked = signing(invite(Origination_Id=UUID))
-    assert (asked.attest, asked.orig, asked.dest) == ("B", "493023125001", Destinations(("442079460001",)))
+    assert (asked.attest, asked.orig, asked.dest) == ("B", "493023125001", Destinations((Tn("442079460001"),)))
     assert (asked.iat_s, asked.origid, asked.key_mgmt, asked.sdp) == (NOW_S, UUID, (), None)
     assert len({signing(invite()).origid for _ in range(4)}) == 4
     assert signing(invite(Date="Mon, 21 Sep 2026 13:46:40 GMT")).iat_s == 1_789_998_400
@@ -115,10 +116,20 @@ def test_the_sdp_is_signed_where_that_is_asked_for() -> None:
 
 def test_a_call_is_to_both_parties_that_it_names() -> None:
     same = call_of(invite(Identity="a.b.c", uri="sip:+44.2079460001@192.0.2.1:5070"), NOW_S)
-    assert (same.dest, same.identities) == (Destinations(("442079460001",)), ("a.b.c",))
+    assert (same.dest, same.identities) == (Destinations((Tn("442079460001"),)), ("a.b.c",))
     assert call_of(invite("tel:+442079460002"), NOW_S).dest.tns == ("442079460001", "442079460002")
     assert call_of(invite("sip:Bob@b.example;transport=tcp"), NOW_S).dest.uris == ("sip:bob@b.example",)
     assert call_of(invite(), NOW_S).identities == ()
+    assert call_of(invite("tel:+442079460002"), NOW_S).target == Destinations((Tn("442079460002"),))
+
+
+def test_the_priority_that_the_call_asks_for() -> None:
+    plain = call_of(invite(), NOW_S)
+    assert (plain.resource_priority, plain.priority) == (frozenset(), "")
+    asked = call_of(invite(Resource_Priority="ETS.0, wps.1", Priority="PSAP-Callback"), NOW_S)
+    assert (asked.resource_priority, asked.priority) == ({"ets.0", "wps.1"}, "psap-callback")
+    with pytest.raises(RequestError, match="cannot be parsed"):
+        call_of(invite(Resource_Priority="ets"), NOW_S)
 
 
 def test_diversions_lead_to_the_request_uri() -> None:

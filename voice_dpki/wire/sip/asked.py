@@ -3,6 +3,7 @@
 Whoever sends the INVITE here has authenticated the caller, or stands where that counts: P-Asserted-Identity names
 the caller before From does (ATIS-1000074 §5.2.1, §5.3.1). To is the called party, and on verification the
 Request-URI as well: without a diversion both name the same one, and with diversions the call goes to that one.
+SHAKEN is the only kind that an INVITE asks for.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.rph import read_resource_priority
 from voice_dpki.stir.shaken import read_attest, read_origid
 from voice_dpki.stir.tn import canonical_uri
-from voice_dpki.stir.verdict import Verstat
 from voice_dpki.wire.sip.invite import caller_uri, date_of, key_mgmt_of, number_of
 
 MAX_IDENTITIES: Final = 10
@@ -138,14 +138,15 @@ def call_of(request: Request, now_s: float) -> Call:
     if len(identities) > MAX_IDENTITIES:
         raise RequestError("SVC4005", "Identity", f"at most {MAX_IDENTITIES} Identities are verified together")
     try:
+        target = _called(request.uri)
         return Call(
             orig=caller_of(request).number,
-            dest=_together(_called(parse_address(required_header(request, "To")).uri), _called(request.uri)),
+            dest=_together(_called(parse_address(required_header(request, "To")).uri), target),
             time_s=date_of(request, now_s),
             identities=identities,
             key_mgmt=key_mgmt_of(request),
             sdp=_body_digest(request),
-            target=_called(request.uri),
+            target=target,
             resource_priority=_resource_priority(request),
             priority=ascii_lower((request.headers.get("Priority") or "").strip()),
         )
@@ -172,10 +173,10 @@ def asserted(request: Request, assertion: str) -> Request:
     return copy
 
 
-def assertion_of(request: Request, verstat: Verstat) -> str:
+def assertion_of(request: Request, verstat: str) -> str:
     """Return the value of P-Asserted-Identity that names the INVITE's caller with a verstat (TS 24.229 §7.2A.20).
 
-    Raises MalformedError. A caller without a number is the From's URI, to which verstat belongs as well.
+    With "" it has none. Without a number, the caller is the From's URI. Raises MalformedError.
     """
     try:
         uri = caller_of(request).uri
@@ -184,11 +185,12 @@ def assertion_of(request: Request, verstat: Verstat) -> str:
     is_number = number_of(uri) is not None
     given = uri.user or ""
     user = quote(given.split(";")[0] if is_number else without_verstat(given), safe=_USER_CHARS)
+    told = f";verstat={verstat}" if verstat else ""
     if uri.scheme == "tel":
-        return f"<tel:{user};verstat={verstat}>"
+        return f"<tel:{user}{told}>"
     if not user:
         return f"<{uri.scheme}:{uri.host}>"
-    return f"<{uri.scheme}:{user};verstat={verstat}@{uri.host}{';user=phone' if is_number else ''}>"
+    return f"<{uri.scheme}:{user}{told}@{uri.host}{';user=phone' if is_number else ''}>"
 
 
 def date_value(time_s: int) -> str:
@@ -242,6 +244,11 @@ def _resource_priority(request: Request) -> frozenset[str]:
 def _together(*parties: Destinations) -> Destinations:
     tns = dict.fromkeys(tn for each in parties for tn in each.tns)
     return Destinations(tuple(tns), tuple(dict.fromkeys(other for each in parties for other in each.uris)))
+
+
+def _resource_priority(request: Request) -> frozenset[str]:
+    values = header_values(request, "Resource-Priority")
+    return read_resource_priority(", ".join(values)) if values else frozenset()
 
 
 def _body_digest(request: Request) -> bytes:
