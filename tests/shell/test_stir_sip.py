@@ -39,6 +39,7 @@ class Service:
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+        self.ended = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: Exception | None = None
@@ -46,7 +47,10 @@ class Service:
 
     async def additions(self, request: Request, _peer: SipPeer) -> Additions:
         self.asked.append(request)
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        finally:
+            self.ended += 1
         if self.error is not None:
             raise self.error
         return Additions((("Identity", f"a.b.{len(self.asked)}"),))
@@ -191,6 +195,7 @@ async def test_a_call_can_be_cancelled_by_its_own_sender_alone() -> None:
             assert [line[:12] for line in told] == ["SIP/2.0 200 ", "SIP/2.0 487 "]
             assert all("\r\nCall-ID: c2\r\n" in each for each in told)
             peer.send("ACK", "2")
+            assert (len(service.asked), service.ended) == (2, 1), "the cancelled call is not worked on any more"
             service.gate.set()
             answered = await peer.answer()
             assert answered.startswith("SIP/2.0 302 ")
