@@ -198,7 +198,7 @@ async def test_a_diverted_call_with_priority_in_the_form_of_3gpp(domain: Domain)
         return sign_call(asked, credential, time.time()).serialize()
 
     async def told(*others: str, dest: str = "493023125003") -> dict[str, Any]:
-        members = {"to": {"tn": "493023125002"}, "dest": {"tn": dest}, "identityHeaders": others}
+        members: dict[str, Any] = {"to": {"tn": "493023125002"}, "dest": {"tn": dest}, "identityHeaders": others}
         fields = ["Resource-Priority: ets.0"] if others else None
         return await domain.verdict(in_3gpp_form(signed("493023125002"), **members, protectedHeaders=fields))
 

@@ -5,12 +5,12 @@ others. Each Identity gets a verdict of its own. One that proves the caller's nu
 between it and the target has passed (RFC 8946 §4.2).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from voice_dpki.names import CertDigest
 from voice_dpki.stir.call import Call
-from voice_dpki.stir.diversion import Ways, find_ways
-from voice_dpki.stir.examine import Examined, Policy, examine_token
+from voice_dpki.stir.diversion import Way, find_ways
+from voice_dpki.stir.examine import Examined, Policy, examine, examine_token
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, verdict_of
 from voice_dpki.stir.verify import prove, remember
@@ -18,13 +18,16 @@ from voice_dpki.x509.recorded import RecordedCertificate
 
 Found = Examined | VerificationFailed
 """What the steps without the ledger made of one Identity."""
+Examine = Callable[[Call, str, Policy, float], Examined]
 Records = Mapping[CertDigest, RecordedCertificate | VerificationFailed]
 """What the ledger says of each signer, or why it says nothing."""
 
 
 def examine_all(call: Call, policy: Policy, now_s: float) -> list[Found]:
     """Run the steps that need no ledger on each Identity of the call, in their order. Never raises."""
-    found = [_examined(call, identity, policy, now_s) for identity in call.identities]
+    if len(call.identities) == 1:  # almost every call
+        return [_tried(examine, call, call.identities[0], policy, now_s)]
+    found = [_tried(examine_token, call, identity, policy, now_s) for identity in call.identities]
     tokens = {place: each for place, each in enumerate(found) if isinstance(each, Examined)}
     ways = find_ways(tokens)
     for place in tokens:
@@ -35,9 +38,9 @@ def examine_all(call: Call, policy: Policy, now_s: float) -> list[Found]:
     return found
 
 
-def _examined(call: Call, identity: str, policy: Policy, now_s: float) -> Found:
+def _tried(examine: Examine, call: Call, identity: str, policy: Policy, now_s: float) -> Found:
     try:
-        return examine_token(call, identity, policy, now_s)
+        return examine(call, identity, policy, now_s)
     except VerificationFailed as failure:
         return failure
 
@@ -60,12 +63,12 @@ def judge_all(
     passed = {
         place: each for place, each in enumerate(found) if isinstance(each, Examined) and not proven[place].step
     }
-    ways = find_ways(passed)
+    onward = find_ways(passed).onward if len(found) > 1 else dict.fromkeys(passed, ())
     failures: dict[int, VerificationFailed] = {}
-    for place in sorted(passed, key=lambda place: len(ways.onward.get(place, ()))):
+    for place in sorted(passed, key=lambda place: len(onward.get(place, ()))):
         try:
-            _check_way(place, ways, failures)
-            is_diverted = bool(ways.onward[place])
+            _check_way(place, onward, failures)
+            is_diverted = bool(onward[place])
             remember(passed[place], proven[place].signer, replays, steady_s, is_diverted=is_diverted)
         except VerificationFailed as failure:
             failures[place] = failure
@@ -73,13 +76,13 @@ def judge_all(
     return proven
 
 
-def _check_way(place: int, ways: Ways, failures: Mapping[int, VerificationFailed]) -> None:
+def _check_way(place: int, onward: Mapping[int, Way], failures: Mapping[int, VerificationFailed]) -> None:
     """Check that every diversion behind a token has passed; raises VerificationFailed, for a replay as such."""
-    if place not in ways.onward:
+    if place not in onward:
         raise VerificationFailed(
             Step.DIVERSION, "a diversion of this call has not passed; its own verdict says why"
         )
-    for at in ways.onward[place]:
+    for at in onward[place]:
         if at in failures:
             raise failures[at]
 
