@@ -270,8 +270,8 @@ class Submitter:
                     self._store.note(done)
                     return
                 if error.code is not None:
-                    why = {"code": error.code, "name": error.name, "detail": str(error)}
-                    self._store.note(replace(done, outcome="refused", **why))
+                    refused = replace(done, outcome="refused", code=error.code, name=error.name)
+                    self._store.note(replace(refused, detail=str(error)))
                     return
                 if pause_s is None or stop.is_set():
                     self._store.note(replace(done, outcome="not-sent", detail=str(error)))

@@ -154,7 +154,14 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: a
         async with inquiry_nodes(setup, CLOCK) as nodes:
             config, max_age_s = bridge.config, setup.ledger.max_age_s
             vouching = Vouching(nodes, config.policy, CLOCK)
-            responder = Responder(vouching, signer, CLOCK, validity_s=config.validity_s, max_age_s=max_age_s)
+            responder = Responder(
+                vouching,
+                signer,
+                CLOCK,
+                validity_s=config.validity_s,
+                max_age_s=max_age_s,
+                skew_s=config.clock_skew_s,
+            )
             async with serve(responder.app(), config.listen, limits=config.limits) as port:
                 address = f"{config.listen.host}:{port}"
                 log.info("ready", extra={"fields": {"address": address}})

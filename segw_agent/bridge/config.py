@@ -27,6 +27,7 @@ _DEVICES_AND_GATEWAY = {
 EXAMPLE = f"""\
 ocsp_url = "http://192.0.2.1:26690/ocsp"   # in every certificate that is issued: gateways, and devices, ask there
 validity_s = 5                             # how long an answer may be kept: revocation takes effect after it
+clock_skew_s = 300                         # how far a client's clock may be behind ours
 
 [ca]
 name = "Operator A bridge CA 1"            # another CA must have another name
@@ -82,6 +83,8 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     ledger: LedgerSection
     policy: CertificatePolicy
     validity_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 5.0
+    clock_skew_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 300.0
+    """How far a client's clock may be behind: thisUpdate is earlier by this, and nextUpdate is not later."""
     limits: Limits = Limits()
     trace: TraceConfig | None = None
 

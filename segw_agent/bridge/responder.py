@@ -69,11 +69,21 @@ class Responder:
     """The OCSP service."""
 
     def __init__(
-        self, vouching: Vouching, signer: AnswerSigner, clock: Clock, *, validity_s: float, max_age_s: float
+        self,
+        vouching: Vouching,
+        signer: AnswerSigner,
+        clock: Clock,
+        *,
+        validity_s: float,
+        max_age_s: float,
+        skew_s: float = 0.0,
     ) -> None:
-        """Make answers that expire after `validity_s`, or earlier when their proof is `max_age_s` old."""
+        """Make answers that expire after `validity_s`, or earlier when their proof is `max_age_s` old.
+
+        They begin `skew_s` before their proof, for clients whose clocks are behind; they do not end later for it.
+        """
         self._vouching, self._signer, self._clock = vouching, signer, clock
-        self._validity_s, self._max_age_s = validity_s, max_age_s
+        self._validity_s, self._max_age_s, self._skew_s = validity_s, max_age_s, skew_s
         self._waiting = 0
         NOT_AFTER.set(signer.not_after_s)
 
@@ -143,14 +153,15 @@ class Responder:
         """Return thisUpdate and nextUpdate of an answer that a header of time `proved_s` proves."""
         now_s = self._clock.now_s()
         known_s = min(proved_s, now_s)
-        this_s = int(known_s)
-        return this_s, max(this_s, int(min(now_s + self._validity_s, known_s + self._max_age_s)))
+        next_s = max(int(known_s), int(min(now_s + self._validity_s, known_s + self._max_age_s)))
+        return int(known_s - self._skew_s), next_s
 
     def _refused(self, refused: NotVouchedError) -> Status:
         this_s, next_s = self._times_s(refused.time_s)
         if refused.code not in _REVOKED:
             return Status(OCSPCertStatus.UNKNOWN, this_s, next_s)
-        revoked_s = this_s if refused.changed_s is None else min(this_s, int(refused.changed_s))
+        known_s = int(min(refused.time_s, self._clock.now_s()))
+        revoked_s = known_s if refused.changed_s is None else min(known_s, int(refused.changed_s))
         return Status(OCSPCertStatus.REVOKED, this_s, next_s, revoked_s, _reason(refused))
 
 

@@ -1,6 +1,7 @@
 """Step 9: the device deletes its old IKE SA after it has judged the gateway's certificate; the gateway does not."""
 
 import asyncio
+import signal
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_a_device_that_was_switched_off_replaces_its_sa(site: Site) -> None:
     """It ended without a word. Its next SA comes with INITIAL_CONTACT, and the gateway deletes the one it has."""
     first = site.testbed.start_device(site.device, stay=True)
     first.wait_for(lambda event: isinstance(event, ResultEvent), "attach", 60)
-    first.send(9)
+    first.send(signal.SIGKILL)
     first.wait_end(60)
     assert site.live() == 1
     site.testbed.end(["device"])

@@ -20,6 +20,7 @@ from segw_agent.bridge.responder import MAX_AT_ONCE, Responder
 from segw_agent.bridge.serial import serial_of
 from segw_agent.bridge.vouching import Vouching
 from voice_dpki.effects import Clock, SystemClock
+from voice_dpki.ledger.records import CertStatus
 from voice_dpki.stage.site import Credential
 
 Status, Failure = ocsp.OCSPCertStatus, ocsp.OCSPResponseStatus
@@ -62,11 +63,21 @@ def device(testbed: Testbed) -> Credential:
     return made
 
 
+@pytest.fixture(scope="module")
+def revoked(testbed: Testbed) -> tuple[Credential, float]:
+    """A device that is revoked, and a time before that."""
+    made = testbed.site.credential("responder-revoked", "enb2.responder.vendor.example", VENDOR)
+    testbed.record(made)
+    before_s = SystemClock().now_s()
+    testbed.change(made, CertStatus.REVOKED, "keyCompromise")
+    return made, before_s
+
+
 @asynccontextmanager
-async def responding(bridge: Bridge, clock: Clock) -> AsyncIterator[Responder]:
+async def responding(bridge: Bridge, clock: Clock, skew_s: float = 0.0) -> AsyncIterator[Responder]:
     async with inquiry_nodes(bridge.setup(), SystemClock()) as nodes:
         vouching = Vouching(nodes, bridge.config.policy, SystemClock())
-        yield Responder(vouching, bridge.answer_signer(), clock, validity_s=5, max_age_s=30)
+        yield Responder(vouching, bridge.answer_signer(), clock, validity_s=5, max_age_s=30, skew_s=skew_s)
 
 
 def request(bridge: Bridge, device: Credential) -> bytes:
@@ -99,6 +110,34 @@ async def test_updates_lie_around_now(bridge: Bridge, device: Credential, ahead_
     this_s, next_s = answer.this_update_utc.timestamp(), answer.next_update_utc.timestamp()
     assert this_s <= clock.now_s()
     assert this_s <= next_s <= min(this_s + 31, clock.now_s() + 5)
+
+
+@pytest.mark.parametrize("skew_s", [0.0, 300.0])
+async def test_a_client_whose_clock_is_behind_accepts_answers_and_keeps_none_longer(
+    bridge: Bridge, device: Credential, skew_s: float
+) -> None:
+    """thisUpdate is earlier by the skew that is configured; nextUpdate is what it is without."""
+    async with responding(bridge, SystemClock(), skew_s=skew_s) as responder:
+        before_s = SystemClock().now_s()
+        answer = await ask(responder, request(bridge, device))
+        after_s = SystemClock().now_s()
+    assert answer.next_update_utc
+    this_s, next_s = answer.this_update_utc.timestamp(), answer.next_update_utc.timestamp()
+    assert before_s - 31 <= this_s + skew_s <= after_s
+    assert before_s - 1 <= next_s - 5 <= after_s
+    for behind_s, accepted in ((0, True), (skew_s, True), (skew_s + 60, False)):
+        assert (this_s <= after_s - behind_s <= next_s) is accepted
+
+
+async def test_a_revocation_is_as_late_as_it_was_for_all_clocks(
+    bridge: Bridge, revoked: tuple[Credential, float]
+) -> None:
+    device, before_s = revoked
+    async with responding(bridge, SystemClock(), skew_s=300.0) as responder:
+        answer = await ask(responder, request(bridge, device))
+    assert answer.certificate_status is Status.REVOKED
+    assert answer.revocation_time_utc
+    assert before_s - 31 <= answer.revocation_time_utc.timestamp() <= SystemClock().now_s()
 
 
 async def test_only_so_many_questions_wait(bridge: Bridge, device: Credential, testbed: Testbed) -> None:
