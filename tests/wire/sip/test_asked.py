@@ -123,15 +123,6 @@ def test_a_call_is_to_both_parties_that_it_names() -> None:
     assert call_of(invite("tel:+442079460002"), NOW_S).target == Destinations((Tn("442079460002"),))
 
 
-def test_the_priority_that_the_call_asks_for() -> None:
-    plain = call_of(invite(), NOW_S)
-    assert (plain.resource_priority, plain.priority) == (frozenset(), "")
-    asked = call_of(invite(Resource_Priority="ETS.0, wps.1", Priority="PSAP-Callback"), NOW_S)
-    assert (asked.resource_priority, asked.priority) == ({"ets.0", "wps.1"}, "psap-callback")
-    with pytest.raises(RequestError, match="cannot be parsed"):
-        call_of(invite(Resource_Priority="ets"), NOW_S)
-
-
 def test_diversions_lead_to_the_request_uri() -> None:
     assert call_of(invite("tel:+442079460002"), NOW_S).target == Destinations((Tn("442079460002"),))
     assert call_of(invite("sip:bob@b.example"), NOW_S).target == Destinations(uris=("sip:bob@b.example",))

@@ -246,10 +246,5 @@ def _together(*parties: Destinations) -> Destinations:
     return Destinations(tuple(tns), tuple(dict.fromkeys(other for each in parties for other in each.uris)))
 
 
-def _resource_priority(request: Request) -> frozenset[str]:
-    values = header_values(request, "Resource-Priority")
-    return read_resource_priority(", ".join(values)) if values else frozenset()
-
-
 def _body_digest(request: Request) -> bytes:
     return body_digest(request.body, request.headers.get("Content-Type"))
