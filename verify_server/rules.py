@@ -126,5 +126,8 @@ def load_handling(path: Path, clients: frozenset[str]) -> Handling:
     except MemberError as error:
         raise LocalError(f"{path}: {error}") from None
     TREATED.admit("rule", (rule.name for rule in rules))
-    dialects = {peer: Dialect(dict(spelled)) for peer, spelled in head.verstat.items()}
+    dialects = {
+        peer: Dialect({str(verstat): text for verstat, text in spelled.items()})
+        for peer, spelled in head.verstat.items()
+    }
     return Handling(rules, emergency, head.monitor, head.ppi, dialects)

@@ -86,7 +86,8 @@ def checked(domain: Domain, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
     status = main(["check-config", "--config", str(domain.site.config)])
     told = capsys.readouterr().out.splitlines()
     signing = told[0].partition("this server ")[2].partition(" for ")[0]
-    return status, signing, told[-1].rpartition(f"{domain.ledger.url}: ")[2]
+    ledger = next(line for line in told if line.startswith("  ledger "))
+    return status, signing, ledger.rpartition(f"{domain.ledger.url}: ")[2]
 
 
 def test_a_check_writes_no_trust_file(domain: Domain, capsys: pytest.CaptureFixture[str]) -> None:
