@@ -8,7 +8,9 @@ from typing import Annotated
 
 import msgspec
 
+from verify_server.export import ExportConfig
 from verify_server.rules import load_handling
+from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import PositiveSeconds, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
@@ -46,6 +48,12 @@ port = 8092
 
 # [priority]                             # who may sign which namespaces of Resource-Priority (RFC 8443): nobody,
 # "Operator A" = ["ets", "wps"]          # if it is not told here
+
+# [[export]]                             # a line for each call, as "json" or "csv"
+# file = "verdicts.jsonl"
+# numbers = "none"                       # or "beginning", "full"
+# max_bytes = 100000000                  # then it is renamed to verdicts.jsonl.1, and so on
+# keep = 10                              # of those
 
 # [tls]                                  # needed where others can reach the address
 # certificate = "b.pem"                  # `ledger-node certificate` makes both
@@ -86,6 +94,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 250 bytes of memory."""
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
+    export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
     require_key_mgmt: bool = False
     require_sdp: bool = False
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
@@ -127,6 +136,8 @@ class VerifySetup:
     tls: ssl.SSLContext | None
     trace: Path | None
     handling: Live[Handling | None]
+    path: Path
+    """The configuration, where the names of files begin."""
     sip: SipSetup[SipPeer] | None = None
 
 
@@ -144,7 +155,15 @@ def load_setup(path: Path) -> VerifySetup:
         tls=config.ledger_tls,
     )
     tokens = options.live(lambda config: config.read_tokens(path))
+    _check_exports(path, config)
     handling = options.live(lambda config: config.read_rules(path))
     sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
     trace = config.trace_file(path)
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, sip)
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip)
+
+
+def _check_exports(path: Path, config: VerifyConfig) -> None:
+    files = [resolve(path, export.file) for export in config.export]
+    for file in files:
+        if files.count(file) > 1:
+            raise LocalError(f"{path}: export: {file.name} is named twice, and two writers would spoil it")

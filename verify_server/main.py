@@ -75,6 +75,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
+    print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
     print(f"  calls        {_handling_told(setup)}")
     if setup.sip:
         print(f"  SIP          {setup.sip}")
@@ -91,8 +92,11 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         tracer = opened.enter_context(closing(Tracer.named_by(setup.trace, "verify-server")))
         following = ledger.subscription(clock, config.ledger_timeout_s, max_entries=config.signers_max_entries)
         subscription = await opened.enter_async_context(following)
+        exports = [opened.enter_context(closing(each.open(setup.path))) for each in config.export]
         resolver = LedgerResolver(subscription, tracer)
-        service = VerifyService(resolver, config.policy(), config.replay_cache(), clock, tracer, setup.handling)
+        service = VerifyService(
+            resolver, config.policy(), config.replay_cache(), clock, tracer, setup.handling, exports
+        )
         invites = InviteVerifier(service, clock)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text

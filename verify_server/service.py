@@ -6,6 +6,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
+from verify_server.export import Export
 from verify_server.rules import TREATED
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
@@ -58,8 +59,10 @@ class VerifyService:
         clock: Clock,
         tracer: Tracer,
         handling: Live[Handling | None] | None = None,
+        exports: Sequence[Export] = (),
     ) -> None:
         """Without `handling`, verdicts are told, and nothing is said of what is done with the call."""
+        self._exports = exports
         self._handling = handling if handling is not None else Live(None)
         self._resolver = resolver
         self._policy = policy
@@ -80,6 +83,8 @@ class VerifyService:
         """Return the verdict on each Identity of a call, in their order, or the one on a call without any."""
         began_s = perf_counter()
         verdicts = self._treated(await self._verdicts(call) or [NO_IDENTITY], call)
+        for export in self._exports:
+            export.add(call, verdicts, self._clock.now_s())
         return self.settle(verdicts, ms_since(began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:

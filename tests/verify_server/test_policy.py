@@ -177,7 +177,7 @@ def test_check_config_tells_of_the_rules(site: Site, capsys: pytest.CaptureFixtu
 
 
 def test_the_example_of_the_page(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    part = PAGE.read_text().partition("## Verdicts")[2]
+    part = PAGE.read_text().partition("## Verdicts")[2].partition("## Export")[0]
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", part, re.DOTALL | re.MULTILINE)
     (rules,) = (text for kind, text in blocks if kind == "toml")
     (commands,) = (text for kind, text in blocks if kind == "sh")
