@@ -5,7 +5,7 @@ import pytest
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
-from voice_dpki.stir.attestation import AttestationRule, Outcome, attested, considered
+from voice_dpki.stir.attestation import AttestationRule, Outcome, RuleRefused, attested, considered
 from voice_dpki.stir.call import SigningRequest, Source
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.pattern import Pattern
@@ -117,3 +117,12 @@ def test_rules_are_considered_up_to_the_one_that_decides() -> None:
 def test_a_rule_says_one_thing(members: dict[str, Any]) -> None:
     with pytest.raises(MalformedError):
         AttestationRule(name="one", **members)
+
+
+def test_a_rule_that_refuses_a_called_party_refuses_it_among_others_too() -> None:
+    refusing = AttestationRule(name="no premium", attest=Outcome.REFUSE, dest=(Pattern.parse("4490*"),))
+    rules = (refusing, AttestationRule(name="all", attest=Outcome.A))
+    several = replace(CALL, dest=Destinations((Tn("442079460001"), Tn("449012345678"))))
+    with pytest.raises(RuleRefused, match="no premium"):
+        attested(rules, several)
+    assert attested(rules, CALL)[1] == "all"

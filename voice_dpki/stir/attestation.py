@@ -15,7 +15,7 @@ from typing import Final
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.stir.call import SigningRequest
-from voice_dpki.stir.pattern import Patterns, all_covered, any_covers
+from voice_dpki.stir.pattern import Patterns, all_covered, any_covers, some_covered
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.tn import canonical_tn
 
@@ -55,7 +55,7 @@ class AttestationRule:
     """Attestations that the proxy asks for."""
     orig: Patterns = ()
     dest: Patterns = ()
-    """Each called party must be among them."""
+    """Each called party must be among them; for a rule that refuses, one at least."""
 
     def __post_init__(self) -> None:
         if (self.attest is None) == (not self.at_most):
@@ -79,7 +79,8 @@ class AttestationRule:
             return "owns_number"
         if self.orig and not any_covers(self.orig, call.orig):
             return "orig"
-        return "dest" if self.dest and not all_covered(self.dest, call.dest) else ""
+        covered = some_covered if self.attest is Outcome.REFUSE else all_covered
+        return "dest" if self.dest and not covered(self.dest, call.dest) else ""
 
     def outcome(self, asked: str) -> Outcome:
         """Return what the rule says of a call for which the proxy asks for `asked`."""
