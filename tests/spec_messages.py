@@ -9,6 +9,8 @@ from hashlib import sha256
 from typing import Any
 
 from tests.ledger.conftest import CHAIN, START_S
+from tests.ledger.test_evidence import CHAIN as OF_EVIDENCE
+from tests.ledger.test_evidence import NAMES, load, raws
 from tests.spec_headers import headers
 from tests.spec_vectors import CERTIFICATES, OPERATORS, FixedSigner, Form, altered, certificate, signer, text
 from voice_dpki.codec import base64url, cbor
@@ -53,6 +55,7 @@ def messages() -> Form:
         "transactions": list(_transactions()),
         "changes": list(_changes()),
         "names": list(_names()),
+        "evidence": list(_evidence()),
         "key_mgmt": list(_key_mgmt()),
         "integrity_info": list(_integrity()),
         "ledger_answer": list(_ledger_answers()),
@@ -165,6 +168,27 @@ def _names() -> Iterator[Form]:
         ("number", "4930", "", {"keys": number}),
     ):
         yield {"kind": kind, "name": name, "organization": organization, "result": result}
+
+
+def _evidence() -> Iterator[Form]:
+    """The evidence is CometBFT's, and so is its hash."""
+    blocks = {name: load(name)["block"] for name in NAMES}
+    (validator,) = blocks[NAMES[1]]["evidence"]["evidence"][1]["value"]["ByzantineValidators"]
+    key = validator["pub_key"]["value"]
+
+    def about(name: str, items: list[bytes], result: Form, chain_id: str = OF_EVIDENCE) -> Form:
+        evidence = [text(item) for item in items]
+        return {"name": name, "chain_id": chain_id, "key": key, "evidence": evidence, "result": result}
+
+    for name, block in blocks.items():
+        convicted = [validator["address"]] * len(block["evidence"]["evidence"])
+        result = {"evidence_hash": block["header"]["evidence_hash"], "misbehaving": convicted}
+        yield about(name, raws(name), result)
+    (item,) = raws(NAMES[0])
+    yield about("votes of another chain", [item], {"error": "not-signed"}, "another-chain")
+    yield about("one kind as the other", [b"\x12" + item[1:]], {"error": "malformed"})  # the tag of field 2
+    yield about("octets after the end", [item + bytes(1)], {"error": "malformed"})
+    yield about("a piece that breaks off", [item[:-1]], {"error": "malformed"})
 
 
 def _digest(value: str) -> Form:

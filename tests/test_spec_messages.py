@@ -12,6 +12,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.integrity import IntegrityInfo, Result
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryError
+from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError, evidence_hash, misbehaving, parse_all
 from voice_dpki.ledger.header import ValidatorSet, parse_time
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.names import KINDS_OF_NAMES
@@ -62,6 +63,23 @@ def test_changes(vector: dict[str, Any]) -> None:
 def test_names(vector: dict[str, Any]) -> None:
     found = KINDS_OF_NAMES[vector["kind"]](vector["name"], vector["organization"])
     assert {"keys": [key.hex() for key in found]} == vector["result"]
+
+
+@each("evidence")
+def test_evidence(vector: dict[str, Any]) -> None:
+    key = base64.b64decode(vector["key"])
+    try:
+        evidence = parse_all([base64.b64decode(item) for item in vector["evidence"]])
+        for piece in evidence:
+            if isinstance(piece, DuplicateVote):
+                piece.verify(vector["chain_id"], key)
+        convicted = [address.hex().upper() for address in misbehaving(evidence)]
+        result: Any = {"evidence_hash": evidence_hash(evidence).hex().upper(), "misbehaving": convicted}
+    except EvidenceError:
+        result = {"error": "not-signed"}
+    except MalformedError:
+        result = {"error": "malformed"}
+    assert result == vector["result"]
 
 
 @each("key_mgmt")
