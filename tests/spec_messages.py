@@ -4,18 +4,23 @@ The results are written here by hand; `tests/test_spec_messages.py` lets the cod
 """
 
 import base64
+import json
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 from tests.ledger.conftest import CHAIN, START_S
 from tests.ledger.test_evidence import CHAIN as OF_EVIDENCE
 from tests.ledger.test_evidence import NAMES, load, raws
+from tests.ledger.test_tree import MemoryNodes, number
 from tests.spec_headers import headers
 from tests.spec_vectors import CERTIFICATES, OPERATORS, FixedSigner, Form, altered, certificate, signer, text
 from voice_dpki.codec import base64url, cbor
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
+from voice_dpki.ledger import tree
+from voice_dpki.ledger.changes import encode_step
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.names import subject_key
@@ -56,6 +61,7 @@ def messages() -> Form:
         "changes": list(_changes()),
         "names": list(_names()),
         "evidence": list(_evidence()),
+        "tree_changes": list(_tree_changes()),
         "key_mgmt": list(_key_mgmt()),
         "integrity_info": list(_integrity()),
         "ledger_answer": list(_ledger_answers()),
@@ -189,6 +195,33 @@ def _evidence() -> Iterator[Form]:
     yield about("one kind as the other", [b"\x12" + item[1:]], {"error": "malformed"})  # the tag of field 2
     yield about("octets after the end", [item + bytes(1)], {"error": "malformed"})
     yield about("a piece that breaks off", [item[:-1]], {"error": "malformed"})
+
+
+def _tree_changes() -> Iterator[Form]:
+    """A tree of 20 leaves: one goes and one comes, then one gets another value."""
+    states = [MemoryNodes()]
+    states[0].apply({number(seed): number(seed + 1) for seed in range(20)})
+    for change in ({number(3): None, number(900): number(1)}, {number(5): number(2)}):
+        states.append(MemoryNodes(states[-1]))
+        states[-1].apply(change)
+    roots = [tree.root(state).hex() for state in states]
+    first, second = (json.loads(encode_step(tree.diff(*pair))) for pair in pairwise(states))
+    untold = first | {
+        "changes": {key: value for key, value in first["changes"].items() if key != number(900).hex()}
+    }
+    both = {"keys": sorted(number(seed).hex() for seed in (3, 5, 900))}
+    for name, steps, after, result in (
+        ("two steps", [first, second], roots[2], both),
+        ("no step, for nothing changed", [], roots[0], {"keys": []}),
+        ("a step is missing", [first], roots[2], {"error": "unproven"}),
+        ("the steps are in another order", [second, first], roots[2], {"error": "unproven"}),
+        ("a change is missing", [untold, second], roots[2], {"error": "unproven"}),
+        ("a node is another one", [first, second | {"nodes": first["nodes"]}], roots[2], {"error": "unproven"}),
+        ("no step, though much changed", [], roots[2], {"error": "unproven"}),
+        ("a key that is too short", [{"changes": {"00": None}, "nodes": {}}], roots[0], {"error": "malformed"}),
+        ("a path that is none", [{"changes": {}, "nodes": {"0g": "AAAA"}}], roots[0], {"error": "malformed"}),
+    ):
+        yield {"name": name, "before": roots[0], "steps": steps, "after": after, "result": result}
 
 
 def _digest(value: str) -> Form:

@@ -12,10 +12,12 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.integrity import IntegrityInfo, Result
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryError
+from voice_dpki.ledger.changes import changed_keys, parse_changes
 from voice_dpki.ledger.evidence import DuplicateVote, EvidenceError, evidence_hash, misbehaving, parse_all
 from voice_dpki.ledger.header import ValidatorSet, parse_time
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.names import KINDS_OF_NAMES
+from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.proposals import encode_change, parse_change
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.signatures import key_id_of, signed_bytes, verify
@@ -77,6 +79,21 @@ def test_evidence(vector: dict[str, Any]) -> None:
         result: Any = {"evidence_hash": evidence_hash(evidence).hex().upper(), "misbehaving": convicted}
     except EvidenceError:
         result = {"error": "not-signed"}
+    except MalformedError:
+        result = {"error": "malformed"}
+    assert result == vector["result"]
+
+
+@each("tree_changes")
+def test_tree_changes(vector: dict[str, Any]) -> None:
+    answer = json.dumps({"steps": vector["steps"], "signed_header": {}})
+    before, after = (bytes.fromhex(vector[name]) for name in ("before", "after"))
+    try:
+        steps = parse_changes(answer.encode()).steps
+        assert steps is not None
+        result: Any = {"keys": sorted(key.hex() for key in changed_keys(before, steps, after))}
+    except ProofError:
+        result = {"error": "unproven"}
     except MalformedError:
         result = {"error": "malformed"}
     assert result == vector["result"]
