@@ -22,6 +22,9 @@ it does not match. `voice-dpki passport verify` tells the verdict on an INVITE.
 It ends with status 1 if the call would be rejected.
 """
 
+CODES = {str(code): code for code in (428, *REASON_TEXTS)}
+"""The codes that a verdict can have, by their text."""
+
 
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -30,9 +33,9 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trunk", default="", metavar="NAME", help="the trunk that the request names")
     parser.add_argument("--signer", default="", metavar="NAME", help="the organisation that signed")
     parser.add_argument(
-        "--verstat", choices=[*Verstat], type=Verstat, default=Verstat.NONE, help=f"default: {Verstat.NONE}"
+        "--verstat", choices=[*map(str, Verstat)], default=str(Verstat.NONE), help=f"default: {Verstat.NONE}"
     )
-    parser.add_argument("--code", choices=[428, *REASON_TEXTS], type=int, help="the verdict's reason code")
+    parser.add_argument("--code", choices=CODES, help="the verdict's reason code")
     parser.add_argument("--attest", choices="ABC", default="", help="the attestation of a proven caller")
     parser.add_argument("--from", dest="caller", required=True, metavar="NUMBER", help="who calls")
     parser.add_argument("--to", dest="called", required=True, metavar="NUMBER", help="who is called")
@@ -41,10 +44,11 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
 def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treatment]:
     """Return what is told of the call of the arguments, and what is done with it; raises LocalError."""
     handling = setup.handling.value or Handling([])
+    code = None if options.code is None else CODES[options.code]
     verdict = Verdict(
-        options.verstat,
-        reasoncode=options.code,
-        reasontext=REASON_TEXTS.get(options.code, ""),
+        Verstat(options.verstat),
+        reasoncode=code,
+        reasontext="" if code is None else REASON_TEXTS.get(code, ""),
         signer=options.signer,
         attest=options.attest,
     )

@@ -42,7 +42,7 @@ FIRST = 20
 
 OK = (200, {"status": "ok"})
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.undescribed]
 
 
 @pytest.fixture(scope="module")

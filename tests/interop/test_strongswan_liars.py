@@ -110,7 +110,8 @@ def test_the_certificate_of_somebody_else(site: Site, device: LyingDevice) -> No
     stranger.name, since = known.name, len(site.charons["gateway"].log())
     device.attach(stranger, certificate=known.certificate)
     said = site.charons["gateway"].log()[since:]
-    assert f"'{known.name}' trusted" in said  # the certificate is, and its key did not sign
+    assert f"'{known.name}' vouched for" in said  # the certificate is, and its key did not sign
+    assert f"'{known.name}' trusted" not in said
     assert "signature validation failed" in said
 
 
