@@ -3,6 +3,9 @@
 LMDB writes no page beyond its map's size. A write that does not fit is undone, the map is doubled, and the write is
 done again. For that moment LMDB ends all transactions of the process. Those of readers are begun anew: nothing was
 written, so they see the same state as before. Only a reader of a state older than the newest cannot have it back.
+
+LMDB's binding undoes a write only in a moment when no other thread reads. Threads that read without end would
+leave it no such moment, so all readers pause meanwhile.
 """
 
 import logging
@@ -43,6 +46,7 @@ class Reading:
 
     def get(self, database: bytes, key: bytes) -> bytes | None:
         """Return an entry of a database, None if there is none; raises MovedError."""
+        self._mapped.pause()
         try:
             return self._transaction.get(key, db=self._databases[database])
         except lmdb.Error:
@@ -51,6 +55,7 @@ class Reading:
 
     def count(self, database: bytes) -> int:
         """Return the number of entries in a database; raises MovedError."""
+        self._mapped.pause()
         try:
             return self._transaction.stat(self._databases[database])["entries"]
         except lmdb.Error:
@@ -61,7 +66,9 @@ class Reading:
         """Iterate over a database in order of its keys; raises MovedError also where the map grows on the way."""
         transaction = self._transaction
         try:
-            yield from transaction.cursor(db=self._databases[database])
+            for entry in transaction.cursor(db=self._databases[database]):
+                yield entry
+                self._mapped.pause()
         except lmdb.Error:
             if self._lives(transaction):
                 raise
@@ -140,6 +147,9 @@ class Mapped:
         )
         self._moving = threading.Lock()
         """Held where a transaction begins or the map is replaced."""
+        self._settled = threading.Event()
+        """Not set while a write is undone and the map grows."""
+        self._settled.set()
         self._readings = WeakSet[Reading]()
         try:
             self.databases = {name: self._environment.open_db(name, create=make) for name in names}
@@ -154,13 +164,20 @@ class Mapped:
 
     def read(self) -> Reading:
         """Begin to read the newest state."""
+        self.pause()
         with self._moving:
             reading = Reading(self, self._begin())
             self._readings.add(reading)
             return reading
 
+    def pause(self) -> None:
+        """Wait while the map grows."""
+        if not self._settled.is_set():
+            self._settled.wait()
+
     def renew(self, reading: Reading) -> None:
         """Have a reading go on with the newest state."""
+        self.pause()
         with self._moving:
             reading.replace(self._begin())
 
@@ -168,11 +185,13 @@ class Mapped:
         """Do `work` in one durable transaction; again, if the map had to grow for it. Raises lmdb.Error."""
         while True:
             try:
-                with self._environment.begin(write=True) as transaction:
-                    work(Writing(self.databases, transaction))
+                self._write(work)
                 return
             except lmdb.MapFullError:
+                self._settled.clear()
                 self._grow()
+            finally:
+                self._settled.set()
 
     def begin_again(self, reading: Reading) -> None:
         """Go on reading the same state after the map has grown; raises MovedError where that is not the newest."""
@@ -189,6 +208,14 @@ class Mapped:
     def close(self) -> None:
         """Close the file, and end all transactions."""
         self._environment.close()
+
+    def _write(self, work: Callable[[Writing], None]) -> None:
+        with self._environment.begin(write=True) as transaction:
+            try:
+                work(Writing(self.databases, transaction))
+            except lmdb.MapFullError:
+                self._settled.clear()
+                raise
 
     def _begin(self) -> _Transaction:
         """Begin a read transaction, with a larger map if another process has made it larger."""

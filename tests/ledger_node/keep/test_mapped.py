@@ -106,7 +106,6 @@ def test_a_closed_reader_stays_closed(mapped: Mapped) -> None:
         reading.get(b"a", b"x0")
 
 
-@pytest.mark.long
 def test_readers_in_other_threads_read_on_while_the_map_grows(mapped: Mapped) -> None:
     put(mapped, b"x", 10)
     read, problems = [0, 0], []
