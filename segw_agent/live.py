@@ -108,14 +108,16 @@ class LiveSas:
         if sa is None:
             return
         log.info("trusted", extra={"fields": {"sa": str(name), "identity": sa.identity}})
-        if sa.side is Side.DEVICE:
-            self._replace_older(sa)
+        self._replace_older_than(name)
 
-    def _replace_older(self, new: LiveSa) -> None:
+    def _replace_older_than(self, name: SaName) -> None:
         """End a device's older SAs with the same gateway by the same connection (step 9 of the flow).
 
         strongSwan has only a Responder replace SAs, so the device's agent does it, once the device has judged.
         """
+        new = self._sas.get(name)
+        if new is None or new.side is not Side.DEVICE:
+            return
         for sa in self._sas.values():
             if sa.replaceable_by(new):
                 self._ending[sa.name] = Untrusted(REPLACED, "9 old IKE SA", "a new IKE SA has replaced it")
@@ -145,10 +147,10 @@ class LiveSas:
             self._rename(sa, sa.renamed(new, sa.unique_id))
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Take over SAs that were rekeyed while no events were received.
+        """Make up for events that were missed: take over SAs that were rekeyed, and end those that were replaced.
 
-        These are the unknown SAs of a peer whose known SA is gone. Each has one predecessor: the newest one that is
-        gone. One that is to be ended comes before all others, because its successor must end too.
+        The rekeyed are the unknown SAs of a peer whose known SA is gone. Each has one predecessor: the newest one
+        that is gone. One that is to be ended comes before all others, because its successor must end too.
         """
         settled_s = self._clock.steady_s() - SETTLED_S
         gone = [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < settled_s]
@@ -162,6 +164,9 @@ class LiveSas:
                 log.info("SA taken over", extra={"fields": {"sa": str(successor.name), "identity": sa.identity}})
             if successors:
                 self._rename(sa, *successors)
+        for name, each in standing.items():
+            if each.is_established:
+                self._replace_older_than(name)
 
     async def run(self) -> None:
         """Watch until cancelled."""

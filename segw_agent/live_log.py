@@ -144,6 +144,8 @@ class Standing:
 
     unique_id: int
     remote_id: str
+    is_established: bool = True
+    """Whether AUTH has been verified; an SA is listed before that."""
 
     def is_of(self, identity: str) -> bool:
         """Whether the peer is `identity`; the parts of a distinguished name may be in any order."""

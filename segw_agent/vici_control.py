@@ -23,6 +23,9 @@ POLL_S = 0.25
 
 RETRY_S = 1.0
 
+ESTABLISHED = {b"ESTABLISHED", b"REKEYING"}
+"""States of an SA whose peer has authenticated itself, as charon writes them."""
+
 COMMANDS = 32
 """Commands to end an SA that are in flight at the same time: VICI ends SAs by name or number, one with each."""
 
@@ -43,7 +46,7 @@ class SaEvents(Protocol):
         ...
 
     def reconcile(self, standing: Mapping[SaName, Standing]) -> None:
-        """Take all established SAs, after a time in which events may have been missed."""
+        """Take all of charon's SAs, after a time in which events may have been missed."""
         ...
 
 
@@ -69,7 +72,7 @@ class ViciControl:
         return frozenset(await asyncio.to_thread(self._list))
 
     async def follow(self, heard: SaEvents) -> None:
-        """Report SAs that are rekeyed or gone, until cancelled; on a new connection, report all established SAs."""
+        """Report SAs that are rekeyed or gone, until cancelled; on a new connection, report all SAs."""
         loop, stop = asyncio.get_running_loop(), threading.Event()
         try:
             await asyncio.to_thread(self._listen, loop, stop, heard)
@@ -97,7 +100,8 @@ class ViciControl:
         for entry in self._call(lambda session: list(session.list_sas(which))):
             for sa in entry.values():
                 name, unique_id = _named(sa)
-                found[name] = Standing(unique_id, sa.get("remote-id", b"").decode("utf-8", "replace"))
+                remote_id = sa.get("remote-id", b"").decode("utf-8", "replace")
+                found[name] = Standing(unique_id, remote_id, sa["state"] in ESTABLISHED)
         return found
 
     def _call(self, use: Callable[[Any], Any], timeout_s: float = TIMEOUT_S) -> Any:

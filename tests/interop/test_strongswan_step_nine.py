@@ -9,7 +9,7 @@ from .strongswan.site import GATEWAY, Site, make_site
 from .strongswan.world import Identity
 from .test_strongswan_python import PythonDevice, python_gateway
 
-pytestmark = [pytest.mark.netns, pytest.mark.long]
+pytestmark = pytest.mark.netns
 
 
 @pytest.fixture(scope="module")

@@ -186,6 +186,19 @@ def test_missed_rekeying_is_made_up_for(tmp_path: Path) -> None:
     assert names_in(tmp_path) == {live(2).name, live(3).name, live(5).name}
 
 
+def test_missed_attachments_replace_the_older_sas_too(tmp_path: Path) -> None:
+    """Only at a device, and only by an SA whose AUTH has been verified."""
+    device = [replace(live(number), side=Side.DEVICE, identity="segw") for number in (1, 2, 3)]
+    gateway = [replace(live(number), identity="enb") for number in (4, 5)]
+    sas = live_sas(tmp_path, *device, *gateway)
+    standing = {sa.name: Standing(sa.unique_id, sa.identity) for sa in (*device, *gateway)}
+    standing[device[2].name] = Standing(3, "segw", is_established=False)
+    sas.reconcile(standing)
+    assert sas._ending.keys() == {device[0].name}
+    sas.reconcile({device[2].name: Standing(3, "segw")})
+    assert sas._ending.keys() == {device[0].name, device[1].name}
+
+
 class SlowControl(NoControl):
     """Ends an SA, but the peer has rekeyed the first one meanwhile."""
 
