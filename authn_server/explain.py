@@ -8,8 +8,9 @@ from authn_server.config import AuthnSetup
 from voice_dpki.effects import Clock, SystemRandom
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.shell.program import describe_configured
-from voice_dpki.stir.attestation import AttestationRules, attested, considered
+from voice_dpki.stir.attestation import attested, considered
 from voice_dpki.stir.call import SigningRequest, Source
+from voice_dpki.stir.matching import explained
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import SigningRefused, sign_call
 from voice_dpki.stir.tn import canonical_tn
@@ -54,22 +55,15 @@ def explain(options: argparse.Namespace, setup: AuthnSetup, clock: Clock) -> Exp
         call = _call(options, clock.now_s())
     except PeerError as error:
         raise LocalError(f"the call cannot be used: {error}") from None
-    lines = [] if setup.rules.value is None else _lines(setup.rules.value, call)
+    rules = setup.rules.value
+    lines = explained(considered(rules or (), call), lambda rule: rule.outcome(call.attest))
     try:
-        judged = call if setup.rules.value is None else attested(setup.rules.value, call)[0]
+        judged = call if rules is None else attested(rules, call)[0]
         sign_call(judged, setup.credential, clock.now_s(), setup.config.max_iat_skew_s)
     except SigningRefused as refused:
         return Explained("\n".join([*lines, f"no signature: {refused}"]), signs=False)
-    why = "" if setup.rules.value is not None else ", as it is asked for: there are no rules"
+    why = "" if rules is not None else ", as it is asked for: there are no rules"
     return Explained("\n".join([*lines, f"signed with attestation {judged.attest}{why}"]), signs=True)
-
-
-def _lines(rules: AttestationRules, call: SigningRequest) -> list[str]:
-    return [
-        f"rule {rule.name!r}: "
-        + (f"does not match by {found}" if found else f"decides: {rule.outcome(call.attest)}")
-        for rule, found in considered(rules, call)
-    ]
 
 
 def _call(options: argparse.Namespace, now_s: float) -> SigningRequest:

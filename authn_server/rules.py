@@ -5,10 +5,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Config
-from voice_dpki.shell.rule_file import Listed, MemberError, Name, PatternTexts, load_rule_file, read_each
+from voice_dpki.shell.rule_file import (
+    Listed,
+    MemberError,
+    Name,
+    PatternTexts,
+    check_clients,
+    load_rule_file,
+    read_each,
+)
 from voice_dpki.stir.attestation import AttestationRule, Outcome
 from voice_dpki.stir.pattern import Pattern, Patterns
 
@@ -105,8 +112,7 @@ def load_rules(path: Path, clients: frozenset[str]) -> tuple[AttestationRule, ..
     """Read a rule file, whose peers are names among `clients`; raises LocalError with file, rule and member."""
     _, rules = load_rule_file(path, _Head, RuleConfig, RuleConfig.rule)
     for rule in rules:
-        for unknown in sorted(rule.peers - clients):
-            raise LocalError(f"{path}: rule {rule.name!r}: peers: no token has the name {unknown!r}")
+        check_clients(path, f"rule {rule.name!r}: peers", rule.peers, clients)
     ATTESTED.admit("rule", (rule.name for rule in rules))
     return rules
 

@@ -7,6 +7,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.program import describe_configured
 from voice_dpki.stir.call import Call, Source
 from voice_dpki.stir.handling import Handling, treatment_of
+from voice_dpki.stir.matching import explained
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.treatment import Treatment
@@ -58,10 +59,7 @@ def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treat
         raise LocalError(f"the call cannot be used: {error}") from None
     call = Call(orig, dest, 0, (), source=Source(peer=options.peer, trunk=options.trunk))
     treatment = treatment_of(handling, [verdict], call)
-    lines = [
-        f"rule {rule.name!r}: " + (f"does not match by {found}" if found else f"decides: {rule.act}")
-        for rule, found in handling.considered(verdict, call)
-    ]
+    lines = explained(handling.considered(verdict, call), lambda rule: rule.act)
     return "\n".join([*lines, _told(treatment)]), treatment
 
 

@@ -8,7 +8,15 @@ import msgspec
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Config
-from voice_dpki.shell.rule_file import Listed, MemberError, Name, PatternTexts, load_rule_file, read_each
+from voice_dpki.shell.rule_file import (
+    Listed,
+    MemberError,
+    Name,
+    PatternTexts,
+    check_clients,
+    load_rule_file,
+    read_each,
+)
 from voice_dpki.stir.handling import EMERGENCY, Dialect, Handling, HandlingRule, Ppi
 from voice_dpki.stir.pattern import Pattern
 from voice_dpki.stir.treatment import Act
@@ -117,10 +125,8 @@ def load_handling(path: Path, clients: frozenset[str]) -> Handling:
     """Read a rule file, whose peers are names among `clients`; raises LocalError with file, rule and member."""
     head, rules = load_rule_file(path, HeadConfig, RuleConfig, RuleConfig.rule)
     for rule in rules:
-        for unknown in sorted(rule.peers - clients):
-            raise LocalError(f"{path}: rule {rule.name!r}: peers: no token has the name {unknown!r}")
-    for unknown in sorted(head.verstat.keys() - clients):
-        raise LocalError(f"{path}: verstat: no token has the name {unknown!r}")
+        check_clients(path, f"rule {rule.name!r}: peers", rule.peers, clients)
+    check_clients(path, "verstat", head.verstat.keys(), clients)
     try:
         emergency = read_each("emergency", head.emergency, Pattern.parse)
     except MemberError as error:

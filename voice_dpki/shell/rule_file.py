@@ -8,7 +8,7 @@ The first rule that matches decides, so the order of the rules counts. A name is
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -59,6 +59,12 @@ class MemberError(MalformedError):
 
     def __init__(self, member: str, what: str) -> None:
         super().__init__(f"{member}: {what}")
+
+
+def check_clients(path: Path, where: str, names: Set[str], clients: Set[str]) -> None:
+    """Check that each of the names at `where` in a rule file is a client's; raises LocalError for another."""
+    for unknown in sorted(names - clients):
+        raise LocalError(f"{path}: {where}: no token has the name {unknown!r}")
 
 
 def read_each(member: str, texts: tuple[str, ...], read: Callable[[str], R]) -> tuple[R, ...]:

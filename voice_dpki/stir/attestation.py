@@ -14,7 +14,9 @@ from typing import Final
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
+from voice_dpki.stir import matching
 from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.matching import unlisted
 from voice_dpki.stir.pattern import Patterns, all_covered, any_covers, some_covered
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.stir.tn import canonical_tn
@@ -64,15 +66,14 @@ class AttestationRule:
     def mismatch(self, call: SigningRequest) -> str:
         """Return the first condition that does not match a call, by its name; "" if all do."""
         source = call.source
-        wanted_and_given = (
+        conditions = (
             ("peers", self.peers, source.peer),
             ("trunks", self.trunks, source.trunk),
             ("users", self.users, source.user),
             ("asked", self.asked, call.attest),
         )
-        for name, wanted, given in wanted_and_given:
-            if wanted and given not in wanted:
-                return name
+        if name := unlisted(conditions):
+            return name
         if self.authenticated not in (None, bool(source.user)):
             return "authenticated"
         if self.owns_number not in (None, _is_number(source.user, call.orig)):
@@ -95,12 +96,8 @@ Considered = tuple[AttestationRule, str]
 
 
 def considered(rules: AttestationRules, call: SigningRequest) -> Iterator[Considered]:
-    """Give the rules in their order up to the one that decides, each with what does not match."""
-    for rule in rules:
-        found = rule.mismatch(call)
-        yield rule, found
-        if not found:
-            return
+    """Give the rules up to the one that decides, each with its first condition that does not match."""
+    return matching.considered(rules, lambda rule: rule.mismatch(call))
 
 
 def attested(rules: AttestationRules, call: SigningRequest) -> tuple[SigningRequest, str]:
@@ -109,13 +106,12 @@ def attested(rules: AttestationRules, call: SigningRequest) -> tuple[SigningRequ
     A kind that attests nothing is signed as it is, unless its rule refuses. Raises SigningRefused with the code
     "no-rule" or "rule"; the latter names the rule.
     """
-    for rule, found in considered(rules, call):
-        if found:
-            continue
-        if rule.attest is Outcome.REFUSE:
-            raise RuleRefused(rule.name)
-        return (replace(call, attest=rule.outcome(call.attest)) if call.attest else call), rule.name
-    raise SigningRefused("no-rule", "no rule of this server's operator covers it")
+    rule = matching.deciding(rules, lambda rule: rule.mismatch(call))
+    if rule is None:
+        raise SigningRefused("no-rule", "no rule of this server's operator covers it")
+    if rule.attest is Outcome.REFUSE:
+        raise RuleRefused(rule.name)
+    return (replace(call, attest=rule.outcome(call.attest)) if call.attest else call), rule.name
 
 
 class RuleRefused(SigningRefused):

@@ -5,9 +5,9 @@ Header fields have no order, so a chain is found by the numbers. It begins with 
 last `dest` is the target of the call. To is not compared then, for elements on the path rewrite it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from voice_dpki.stir.examine import Examined, check_destination
 from voice_dpki.stir.verdict import Step, VerificationFailed
@@ -15,6 +15,7 @@ from voice_dpki.stir.verdict import Step, VerificationFailed
 MAX_DIVERSIONS: Final = 5
 """Diversions of one call; national rules end a call at the sixth."""
 
+T = TypeVar("T")
 Tokens = Mapping[int, Examined]
 """The tokens of one call by their place among its Identity header fields."""
 Way = tuple[int, ...]
@@ -54,33 +55,33 @@ def find_ways(tokens: Tokens) -> Ways:
 
 
 def _onward(tokens: Tokens) -> Mapping[int, Way]:
-    ways: dict[int, Way] = {place: () for place, token in tokens.items() if _arrives(token)}
-    latest = list(ways)
-    while latest:
-        found = {
-            place: (at, *ways[at])
-            for at in latest
-            for place in tokens
-            if place not in ways and _leads(tokens, place, at)
-        }
-        ways.update(found)
-        latest = list(found)
-    return ways
+    arriving: dict[int, Way] = {place: () for place, token in tokens.items() if _arrives(token)}
+    return _spread(arriving, tokens, lambda at, place: _leads(tokens, place, at), lambda at, way: (at, *way))
 
 
 def _depths(tokens: Tokens) -> Mapping[int, int]:
-    depths = {place: 0 for place, token in tokens.items() if token.kind.diverts is None}
-    latest = list(depths)
+    first = {place: 0 for place, token in tokens.items() if token.kind.diverts is None}
+    return _spread(first, tokens, lambda at, place: _leads(tokens, at, place), lambda _, depth: depth + 1)
+
+
+def _spread(
+    known: dict[int, T], tokens: Tokens, joined: Callable[[int, int], bool], further: Callable[[int, T], T]
+) -> dict[int, T]:
+    """Go from the `known` places to those that are joined to them, and on, the nearest first.
+
+    `further` makes what is known of a place from the place before it and what is known of that.
+    """
+    latest = list(known)
     while latest:
         found = {
-            place: depths[at] + 1
+            place: further(at, known[at])
             for at in latest
             for place in tokens
-            if place not in depths and _leads(tokens, at, place)
+            if place not in known and joined(at, place)
         }
-        depths.update(found)
+        known = known | found
         latest = list(found)
-    return depths
+    return known
 
 
 def _arrives(token: Examined) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from voice_dpki.errors import MalformedError
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.matching import considered, deciding, unlisted
 from voice_dpki.stir.pattern import Pattern, Patterns, all_covered, any_covers, some_covered
 from voice_dpki.stir.treatment import Act, Treatment
 from voice_dpki.stir.verdict import REASON_TEXTS, Verdict, Verstat, overall
@@ -62,7 +63,7 @@ class HandlingRule:
 
     def mismatch(self, verdict: Verdict, call: Call) -> str:
         """Return the first condition that does not match, by its name; "" if all do."""
-        wanted_and_given: tuple[tuple[str, frozenset[str] | frozenset[int], str | int | None], ...] = (
+        conditions = (
             ("peers", self.peers, call.source.peer),
             ("trunks", self.trunks, call.source.trunk),
             ("signers", self.signers, verdict.signer),
@@ -70,9 +71,8 @@ class HandlingRule:
             ("codes", self.codes, verdict.reasoncode),
             ("attests", self.attests, verdict.attest if verdict.ok else ""),
         )
-        for name, wanted, given in wanted_and_given:
-            if wanted and given not in wanted:
-                return name
+        if name := unlisted(conditions):
+            return name
         if self.orig and not any_covers(self.orig, call.orig):
             return "orig"
         return "dest" if self.dest and not all_covered(self.dest, call.dest) else ""
@@ -105,17 +105,17 @@ class Handling:
 
     def considered(self, verdict: Verdict, call: Call) -> Iterator[tuple[HandlingRule, str]]:
         """Give the rules up to the one that decides, each with its first condition that does not match."""
-        for rule in self.rules:
-            found = rule.mismatch(verdict, call)
-            yield rule, found
-            if not found:
-                return
+        return considered(self.rules, lambda rule: rule.mismatch(verdict, call))
+
+    def deciding(self, verdict: Verdict, call: Call) -> HandlingRule | None:
+        """Return the rule that decides, or None if none matches."""
+        return deciding(self.rules, lambda rule: rule.mismatch(verdict, call))
 
 
 def treatment_of(handling: Handling, verdicts: Sequence[Verdict], call: Call) -> Treatment:
     """Return what is done with a call that has these verdicts on its Identities, in their order; one at least."""
     verdict = overall(verdicts)
-    rule = next((rule for rule, found in handling.considered(verdict, call) if not found), None)
+    rule = handling.deciding(verdict, call)
     said = rule.act if rule is not None else Act.TAG
     is_emergency = some_covered(handling.emergency, call.dest)
     watches = handling.monitor or (rule is not None and rule.monitor)
