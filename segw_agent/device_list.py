@@ -89,7 +89,8 @@ def _row(line: Mapping[str, str | None], days: int) -> DeviceRow:
     identity = ascii_lower(given["identity"])
     key = given.get("key") or "ec"
     lifetime = given.get("days") or str(days)
-    valid_days = lifetime.isascii() and lifetime.isdigit() and 1 <= int(lifetime[:9]) <= MAX_DAYS
+    is_number = lifetime.isascii() and lifetime.isdigit() and len(lifetime) <= 9
+    valid_days = is_number and 1 <= int(lifetime) <= MAX_DAYS
     faults = [
         *(["there are more columns than the first line names"] if None in line else []),
         *([] if _NAME.match(identity) else ["the identity is not a DNS name"]),

@@ -110,8 +110,9 @@ def guard_validator(home: Path, heights: Sequence[int]) -> int:
     file = home / SIGNED_FILE
     begins = max(heights) + MARGIN
     try:
-        if file.exists() and int(json.loads(file.read_bytes())["height"]) >= begins:
-            return int(json.loads(file.read_bytes())["height"])
+        signed = int(json.loads(file.read_bytes())["height"]) if file.exists() else 0
+        if signed >= begins:
+            return signed
         make_folder(file.parent, 0o700)
         write_private(file, json.dumps({"height": str(begins), "round": 0, "step": 0}).encode("ascii"))
     except (OSError, ValueError, KeyError, TypeError) as error:

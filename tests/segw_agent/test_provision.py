@@ -108,6 +108,7 @@ def test_wrong_token(testbed: Testbed, tmp_path: Path) -> None:
         (["identity,key", "a.example,dsa"], "the key is ec or rsa"),
         (["identity,days", "a.example,99999"], "days is a number"),
         (["identity,days", "a.example,-1"], "days is a number"),
+        (["identity,days", "a.example,0000001461234"], "days is a number"),
     ],
 )
 def test_lists_that_are_refused(tmp_path: Path, lines: list[str], words: str) -> None:
