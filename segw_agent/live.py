@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import inf
 from typing import Protocol
 
+from segw_agent.departed import Departed
 from segw_agent.judge import Judge
 from segw_agent.live_log import LiveLog, LiveSa, Standing
 from segw_agent.metrics import ENDED, LIVE, REPLACED, UNCHECKED
@@ -73,6 +74,7 @@ class LiveSas:
         self._sas: dict[SaName, LiveSa] = {}
         self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
+        self._departed = Departed(UNSEEN_S)
         self._under_way: set[SaName] = set()
         """SAs that the daemon is being told to end."""
         self._soonest_s = inf
@@ -137,6 +139,7 @@ class LiveSas:
     def renamed(self, unique_id: int, new: SaName, new_id: int) -> None:
         """Note that the daemon has rekeyed an SA, which has new SPIs and a new number from now on."""
         sa = next((each for each in self._sas.values() if each.unique_id == unique_id), None)
+        sa = sa or self._departed.numbered(unique_id)
         if sa is not None:
             self._rename(sa, sa.renamed(new, new_id))
 
@@ -177,11 +180,15 @@ class LiveSas:
 
     def _rename(self, old: LiveSa, *new: LiveSa) -> None:
         """Replace an SA by its successors; if it was marked to be ended, so are they."""
-        why = self._ending.get(old.name)
+        why, departure = self._ending.get(old.name), self._departed.take(old.name)
+        if departure is not None:
+            why = departure.why
+            self._unsure.add(old.digest)  # it may have changed while nobody looked
         for each in new:
             self._keep(each)
             if why is not None:
                 self._ending[each.name] = why
+                self._wake.set()
         self.remove(old.name)
 
     def _keep(self, sa: LiveSa) -> None:
@@ -207,10 +214,11 @@ class LiveSas:
                 self._of_key.pop(key, None)
 
     async def _follow_changes(self) -> None:
-        self._unsure |= await self._recheck(self._digests())
+        left = await self._recheck(self._digests())
         while True:
+            self._unsure |= left  # in a statement of its own, because others replace the set while this task waits
             changed = await self._watch.next_change()
-            self._unsure |= await self._recheck(self._digests(changed))
+            left = await self._recheck(self._digests(changed))
 
     def _digests(self, keys: frozenset[bytes] | None = None) -> list[CertDigest]:
         """Return the certificates of all live SAs, or of those that depend on one of the ledger's `keys`."""
@@ -232,6 +240,7 @@ class LiveSas:
             self._hold_to_lists()
             self._expire()
             await self._end_marked()
+            self._departed.forget_old(now_s)
             if now_s >= swept_s + UNSEEN_S:
                 swept_s = now_s
                 await self._forget_gone()
@@ -371,8 +380,12 @@ class LiveSas:
         if ended:
             ENDED.labels(why.code).inc()
             log.info("live SA ended", extra={"fields": fields})
-            self.remove(name)
+            self._depart(sa, why)
         return True
+
+    def _depart(self, sa: LiveSa, why: Untrusted | None) -> None:
+        self._departed.add(sa, why, self._clock.steady_s())
+        self.remove(sa.name)
 
     async def _forget_gone(self) -> None:
         """Forget SAs that the daemon does not list, except new ones that may not be established yet."""
@@ -385,5 +398,5 @@ class LiveSas:
         if standing is None:
             return
         oldest_s = self._clock.steady_s() - UNSEEN_S
-        for name in [name for name, sa in self._sas.items() if name not in standing and sa.since_s < oldest_s]:
-            self.remove(name)
+        for sa in [sa for sa in self._sas.values() if sa.name not in standing and sa.since_s < oldest_s]:
+            self._depart(sa, None)

@@ -58,6 +58,7 @@ class PythonDevice:
 
     def __exit__(self, *_: object) -> None:
         self.process.stop()
+        print(self.process.log())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from segw_agent import live as live_module
 from segw_agent import live_log
+from segw_agent.departed import Departed
 from segw_agent.judge import Judge
 from segw_agent.live import LiveSas
 from segw_agent.live_log import LiveLog, LiveSa, Standing
@@ -199,25 +200,42 @@ def test_missed_attachments_replace_the_older_sas_too(tmp_path: Path) -> None:
     assert sas._ending.keys() == {device[0].name, device[1].name}
 
 
-class SlowControl(NoControl):
-    """Ends an SA, but the peer has rekeyed the first one meanwhile."""
+class Listing(NoControl):
+    """Lists these SAs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: SaName) -> None:
+        self.names = frozenset(names)
+
+    async def standing(self) -> frozenset[SaName]:  # type: ignore[override]
+        return self.names
+
+
+class SlowControl(NoControl):
+    """Ends an SA, but the peer has rekeyed the first one meanwhile.
+
+    charon still lists the old SA until the peer deletes it, so it may end that one and report the rekeying later.
+    """
+
+    def __init__(self, *, told_late: bool) -> None:
         self.sas: LiveSas | None = None
+        self.told_late = told_late
         self.ended: list[SaName] = []
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         assert self.sas is not None
         if sa.name == live(1).name:
-            self.sas.renamed(1, live(3).name, 3)
-            return False
+            if self.told_late:
+                asyncio.get_running_loop().call_soon(self.sas.renamed, 1, live(3).name, 3)
+            else:
+                self.sas.renamed(1, live(3).name, 3)
+            return self.told_late
         self.ended.append(sa.name)
         return True
 
 
-@pytest.mark.parametrize("rekeyed", ["before", "missed", "meanwhile"])
+@pytest.mark.parametrize("rekeyed", ["before", "missed", "meanwhile", "afterwards"])
 async def test_end_that_was_resolved_on_reaches_the_rekeyed_sa(tmp_path: Path, rekeyed: str) -> None:
-    sas, control = live_sas(tmp_path, live(1), live(2)), SlowControl()
+    sas, control = live_sas(tmp_path, live(1), live(2)), SlowControl(told_late=rekeyed == "afterwards")
     control.sas, sas._control = sas, control
     sas._ending[live(1).name] = Untrusted("revoked", "live SA", "the certificate was revoked")
     if rekeyed == "before":
@@ -226,8 +244,55 @@ async def test_end_that_was_resolved_on_reaches_the_rekeyed_sa(tmp_path: Path, r
         sas.reconcile({live(2).name: Standing(2, "enb2"), live(3).name: Standing(3, "enb1")})
     for _ in range(2):
         await sas._end_marked()
+        await asyncio.sleep(0)
     assert control.ended == [live(3).name]
     assert names_in(tmp_path) == {live(2).name}
+
+
+async def test_an_sa_that_was_rekeyed_while_the_daemon_listed_its_sas_is_followed_and_checked_again(
+    tmp_path: Path,
+) -> None:
+    sas = live_sas(tmp_path, live(1), live(2))
+    sas._control = Listing(live(2).name, live(3).name)
+    await sas._forget_gone()
+    assert names_in(tmp_path) == {live(2).name}
+    sas.renamed(1, live(3).name, 3)
+    assert names_in(tmp_path) == {live(2).name, live(3).name}
+    assert sas._unsure == {ONE}
+    sas.renamed(1, live(4).name, 4)
+    assert len(sas) == 2
+
+
+def test_departed_sas_are_forgotten_in_time() -> None:
+    departed = Departed(30)
+    departed.add(live(1), None, 0)
+    departed.add(live(2), None, 20)
+    departed.add(live(3), None, 31)
+    assert departed.numbered(1) is None
+    assert departed.numbered(2) == live(2)
+    departed.forget_old(51)
+    assert departed.take(live(2).name) is None
+    assert departed.take(live(3).name) == (live(3), None, 31)
+
+
+async def test_a_certificate_left_unchecked_is_not_forgotten_while_a_change_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sas, checking, checked = live_sas(tmp_path), asyncio.Event(), asyncio.Event()
+
+    async def recheck(digests: list[CertDigest]) -> set[CertDigest]:
+        checking.set()
+        await checked.wait()
+        return set()
+
+    monkeypatch.setattr(sas, "_recheck", recheck)
+    following = asyncio.create_task(sas._follow_changes())
+    await checking.wait()
+    sas._unsure = {ONE}
+    checked.set()
+    await asyncio.sleep(0)
+    following.cancel()
+    assert sas._unsure == {ONE}
 
 
 def test_expired_certificates_are_noticed(tmp_path: Path) -> None:

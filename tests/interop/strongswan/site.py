@@ -15,6 +15,8 @@ from .world import Identity, Ledger, Process, folder, policy, start_agent
 GATEWAY = "segw.a.example"
 DOMAINS = {"Vendor V": "vendor.example", "Vendor W": "w.example"}
 WIRE_REFUSAL = "N(AUTH_FAILED)"
+SHOWN = 4000
+"""Characters of each log that are shown of a test that fails."""
 HOW = "as root on Debian: segw_agent/charon_plugin/install-debian build"
 
 
@@ -96,7 +98,10 @@ class Site:
         assert f"generating IKE_AUTH response 1 [ {WIRE_REFUSAL} ]" in said
 
     def clear(self) -> None:
-        """End all tunnels."""
+        """End all tunnels, and print the ends of all logs, which pytest shows if the test has failed."""
+        for kind, programs in (("agent", self.agents), ("charon", self.charons)):
+            for side, program in programs.items():
+                print(f"{side}'s {kind}:\n{program.log()[-SHOWN:]}")
         for charon in self.charons.values():
             charon.terminate_all()
             wait_until(charon.idle, "the tunnels are gone")
