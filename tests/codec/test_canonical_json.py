@@ -103,3 +103,9 @@ def test_half_a_surrogate_pair_is_no_text(text: str) -> None:
 
 def test_a_whole_surrogate_pair_is_one_character() -> None:
     assert canonical_json.decode_object(rb'{"a":"\ud83d\ude00"}') == {"a": "😀"}
+
+
+def test_integers_may_be_written_with_exponents_where_fractions_are_read() -> None:
+    read = canonical_json.decode_object(b'{"a":1.79e9,"b":1.5,"c":1e30}', fractions=True)
+    assert read == {"a": 1_790_000_000, "b": 1.5, "c": 1e30}
+    assert [type(value) for value in read.values()] == [int, float, float]

@@ -65,7 +65,7 @@ def refused(form: str, body: bytes, message_id: str, name: str) -> None:
         ("SVC4005", "iat", f"iat:{HUGE[:40]}"),
         ("SVC4005", "iat", "iat:-1"),
         ("SVC4005", "iat", f"iat:{1 << 40}"),
-        ("SVC4005", "iat", "iat:1e3"),
+        ("SVC4005", "iat", "iat:1e-3"),
         ("SVC4005", "iat", "iat:1790000000.5"),
         ("SVC4005", "orig.tn", 'orig:{"tn":493023125001}'),
         ("SVC4005", "orig.tn", f'orig:{{"tn":"{"1" * 33}"}}'),

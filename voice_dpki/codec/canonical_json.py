@@ -14,6 +14,9 @@ MAX_CONTAINERS = 256
 """Most objects and arrays in one text, counted by their opening brackets; a PASSporT has a handful. This bounds the
 depth too, so a decoded value can always be encoded again, however deep the caller's stack is."""
 
+_EXACT = 1 << 53
+"""From here on, a floating-point number does not hold every integer."""
+
 
 def encode(value: Json) -> bytes:
     """Encode `value` canonically, as UTF-8."""
@@ -26,8 +29,9 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
 
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
     differently), NaN, invalid UTF-8, half a surrogate pair, more than MAX_CONTAINERS objects and arrays. Fractions
-    and exponents are refused too, unless `fractions` is set: the caller then refuses them itself and can name the
-    member. The message quotes nothing from `data`: any value in it may be a subscriber's number.
+    and exponents are refused too, unless `fractions` is set: then 1e3 is an integer, as JSON Schema has it, and the
+    caller refuses other numbers itself and can name the member. The message quotes nothing from `data`: any value in
+    it may be a subscriber's number.
     """
     if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")
@@ -35,7 +39,7 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
         value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_float=None if fractions else _no_fraction,
+            parse_float=_maybe_integer if fractions else _no_fraction,
             parse_constant=_no_fraction,
         )
         if b"\\u" in data:
@@ -52,6 +56,11 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(members) != len(pairs):
         raise ValueError("a member name is given twice")
     return members
+
+
+def _maybe_integer(text: str) -> int | float:
+    number = float(text)
+    return int(number) if abs(number) < _EXACT and number.is_integer() else number
 
 
 def _no_fraction(_text: str) -> Json:

@@ -59,7 +59,15 @@ CLAIMS = (
 )
 """Claims of other PASSporT types (IANA's registry), which requests of 3GPP TS 24.229 Annex V and dialects have."""
 
-_WRITTEN = rf"^\+?[.()-]*(?:[0-9*#][.()-]*){{1,{MAX_TN_LENGTH}}}$"
+_NUMBER = rf"\+?[.()-]*(?:[0-9*#][.()-]*){{1,{MAX_TN_LENGTH}}}"
+_WRITTEN = f"^{_NUMBER}$"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?"
+_SIPS = "[sS][iI][pP][sS]?"
+_SIP = rf"{_SIPS}:[!#-9;=A-Z\[-~]+(?::[!-?A-~]*)?@{_HOST}(?:[;?][ -~]*)?"
+_PHONE = "[uU][sS][eE][rR]=[pP][hH][oO][nN][eE]"
+_SIP_OF_NUMBER = rf"{_SIPS}:{_NUMBER}(?:;[!#-9;=A-Z\[-~]*)?@{_HOST}(?:;[!->@-~]*)?;{_PHONE}(?:[;?][ -~]*)?"
+_TEL = rf"[tT][eE][lL]:(?![^;]{{81}}){_NUMBER}(?:;[A-Za-z0-9-]+(?:=[!#-:=A-~]*)?)*"
+_URN = r"[uU][rR][nN]:[sS][eE][rR][vV][iI][cC][eE]:[A-Za-z0-9-]{1,64}(?:\.[A-Za-z0-9-]{1,64})*"
 _SHARED = ("attest", "origid")
 """Members of some kinds for which a signing request has a place of its own."""
 
@@ -84,7 +92,7 @@ Number = Annotated[
     Meta(
         description="A telephone number in E.164 or a local number; + and visual separators are dropped.",
         examples=["+442079460001"],
-        max_length=81,
+        max_length=80,
         extra_json_schema={"pattern": _WRITTEN},
     ),
 ]
@@ -94,6 +102,16 @@ Uri = Annotated[
         description="A tel URI, a SIP or SIPS URI with a user, or a service URN. tel and user=phone name a number.",
         examples=["sip:+442079460001@b.example;user=phone"],
         max_length=MAX_URI_LENGTH,
+        extra_json_schema={"pattern": f"^(?:{_SIP}|{_TEL}|{_URN})$"},
+    ),
+]
+CallerUri = Annotated[
+    str,
+    Meta(
+        description="A tel URI, or a SIP or SIPS URI with user=phone: it names a number.",
+        examples=["sip:+493023125001@a.example;user=phone"],
+        max_length=MAX_URI_LENGTH,
+        extra_json_schema={"pattern": f"^(?:{_SIP_OF_NUMBER}|{_TEL})$"},
     ),
 ]
 Seconds = Annotated[int, Meta(description="Seconds since 1970.", ge=0, lt=1 << 40, examples=[1790000000])]
@@ -135,6 +153,12 @@ class Digest(Struct, frozen=True):
 _ONE_AT_LEAST = {
     "anyOf": [{"required": [name], "properties": {name: {"minItems": 1}}} for name in ("tn", "uri")],
 }
+_ALL_TOGETHER = {
+    "anyOf": [
+        {"properties": {"tn": {"maxItems": tns}, "uri": {"maxItems": MAX_DESTINATIONS - tns}}}
+        for tns in range(MAX_DESTINATIONS + 1)
+    ],
+}
 
 
 class Destination(Struct, frozen=True):
@@ -144,7 +168,7 @@ class Destination(Struct, frozen=True):
     uri: Annotated[list[Uri], Meta(max_length=MAX_DESTINATIONS)] | UnsetType = UNSET
 
 
-Called = Annotated[Destination, Meta(extra_json_schema=_ONE_AT_LEAST)]
+Called = Annotated[Destination, Meta(extra_json_schema={"allOf": [_ONE_AT_LEAST, _ALL_TOGETHER]})]
 
 
 class Signing(Struct, frozen=True, kw_only=True, rename="camel"):

@@ -31,6 +31,7 @@ from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
     CLAIMS,
+    CallerUri,
     Digest,
     Identity,
     KeyMgmt,
@@ -82,6 +83,16 @@ Party = Annotated[PartyMs, Meta(extra_json_schema={"oneOf": _ONE})]
 PartyOrNone = Annotated[PartyMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})]
 
 
+class CallerMs(Struct, frozen=True):
+    """The calling party, by its number or by a URI of it."""
+
+    tn: Number | None = None
+    uri: CallerUri | None = None
+
+
+Calling = Annotated[CallerMs, Meta(extra_json_schema={"oneOf": _ONE})]
+
+
 class DivMs(Struct, frozen=True):
     """The party that diverted the call: who was in the Request-URI before (RFC 8946)."""
 
@@ -109,7 +120,7 @@ class SigningRequestMs(Signing, frozen=True, kw_only=True, rename="camel"):
     """A call to sign."""
 
     div: Annotated[DivMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})] = None
-    orig: Party
+    orig: Calling
     ppt: Annotated[str, Meta(description="Type of the PASSporT; empty means shaken.")] | None = None
     profile_id: Label | None = None
     request_id: Label | None = None
@@ -124,7 +135,12 @@ class SigningBodyMs(Struct, frozen=True, rename="camel"):
 
 
 _Protected = Annotated[str, Meta(max_length=MAX_PROTECTED_LENGTH)]
-_ANY_IDENTITY = {"anyOf": [{"required": ["identityHeader"]}, {"required": ["identityHeaders"]}]}
+_ANY_IDENTITY = {
+    "anyOf": [
+        {"required": ["identityHeader"], "properties": {"identityHeader": {"not": {"type": "null"}}}},
+        {"required": ["identityHeaders"], "properties": {"identityHeaders": {"type": "array", "minItems": 1}}},
+    ]
+}
 
 
 class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -132,7 +148,7 @@ class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
 
     dest: Annotated[PartyOrNone, Meta(description="From the Request-URI.")] = None
     display_name: Label | None = None
-    from_: Annotated[Party, Meta(description="From P-Asserted-Identity or From.")] = msgspec.field(name="from")
+    from_: Annotated[Calling, Meta(description="From P-Asserted-Identity or From.")] = msgspec.field(name="from")
     identity_header: Identity | None = None
     identity_headers: Annotated[list[Identity], Meta(max_length=MAX_IDENTITIES)] | None = None
     key_mgmt: KeyMgmt | UnsetType = UNSET
@@ -251,7 +267,7 @@ def _resource_priority(protected: Mapping[str, str]) -> frozenset[str] | None:
     return None if text is None else read(read_resource_priority, text, "protectedHeaders")
 
 
-def _caller(party: PartyMs, place: str) -> Tn:
+def _caller(party: CallerMs, place: str) -> Tn:
     """Read the calling party's number; raises RequestError."""
     _check_one(party, place)
     if party.tn is not None:
@@ -273,7 +289,7 @@ def _called(party: PartyMs, place: str) -> Destinations:
     return uri(party.uri or "", f"{place}.uri")
 
 
-def _check_one(party: PartyMs, place: str) -> None:
+def _check_one(party: CallerMs | PartyMs, place: str) -> None:
     if party.tn is None and party.uri is None:
         raise RequestError("SVC4001", f"{place}.tn")
     if party.tn is not None and party.uri is not None:

@@ -31,6 +31,13 @@ Schemas = dict[str, dict[str, Any]]
 
 _X: Final = "X-RequestID"
 _REQUEST_ID: Final = {"type": "string", "pattern": "^[!-~]{1,128}$"}
+_ASKED_ID: Final = {
+    "name": _X,
+    "in": "header",
+    "description": "A name for the request. One that is not of 1 to 128 visible characters is replaced.",
+    "schema": {"type": "string"},
+}
+_INVITE: Final = {"type": "string", "minLength": 1}
 _UNSUPPORTED: Final = {
     "type": "null",
     "description": "A member that this form does not have, and that would change the meaning of the request.",
@@ -89,8 +96,12 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
         if operation == "signing":
             _complete(schemas, each, own)
         admitted = {name for kind in own for name in (*kind.members, *kind.options)} & set(each.marks)
-        _close(schemas, each, admitted, [mark for other in bodies if other is not each for mark in other.marks])
+        others = [mark for other in bodies if other is not each for mark in other.marks]
+        _close(
+            schemas, each, admitted, others if operation == "signing" else ()
+        )  # `identity` tells a verification's
     schemas["Unsupported"] = dict(_UNSUPPORTED)
+    schemas = {name: _beside_references(schema) for name, schema in schemas.items()}
     asked, answered = references[: 2 * len(forms) : 2], references[1 : 2 * len(forms) : 2]
     schemas["Error"] = {"anyOf": list(references[2 * len(forms) :])}
     standards = " and ".join(form.standard for form in forms)
@@ -115,6 +126,18 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _beside_references(schema: Any) -> Any:
+    """Put references with other keywords beside them into `allOf`: tools of OpenAPI 3.0 overlook the others."""
+    if isinstance(schema, list):
+        return [_beside_references(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    told = {name: _beside_references(each) for name, each in schema.items()}
+    if len(told) > 1 and isinstance(told.get("$ref"), str):
+        told["allOf"] = [{"$ref": told.pop("$ref")}, *told.get("allOf", [])]
+    return told
 
 
 def _complete(schemas: Schemas, bodies: Bodies, kinds: Iterable[Kind[Any]]) -> None:
@@ -168,7 +191,7 @@ def _post(told: _Operation, asked: Sequence[Any], answered: Sequence[Any]) -> Do
     return {
         "operationId": told.name,
         "summary": told.summary,
-        "parameters": [{"name": _X, "in": "header", "schema": _REQUEST_ID}],
+        "parameters": [dict(_ASKED_ID)],
         "requestBody": {"required": True, "content": _content(asked)},
         "responses": {
             "200": _response(told.answered, answered),
@@ -180,8 +203,8 @@ def _post(told: _Operation, asked: Sequence[Any], answered: Sequence[Any]) -> Do
 
 def _post_text(told: _Operation) -> Document:
     """Return the operation whose request is the INVITE itself; its errors are ATIS-1000082's."""
-    post = _post(told, [{"type": "string"}], [])
-    content = {each: {"schema": {"type": "string"}} for each in SIP_MEDIA_TYPES}
+    post = _post(told, [_INVITE], [])
+    content = {each: {"schema": _INVITE} for each in SIP_MEDIA_TYPES}
     post["operationId"] = f"{told.name}Invite"
     post["summary"] = f"{told.summary} The request is the INVITE as text, and the answer as well: {told.text}"
     post["requestBody"]["content"] = post["responses"]["200"]["content"] = content
