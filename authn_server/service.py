@@ -1,5 +1,6 @@
 """The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1)."""
 
+from collections.abc import Awaitable
 from dataclasses import replace
 from time import perf_counter
 
@@ -12,7 +13,7 @@ from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.attestation import AttestationRule, RuleRefused, attested
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.faults import RequestError, error_of_refusal
-from voice_dpki.stir.forms import read_signing
+from voice_dpki.stir.forms import Asked, read_signing
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.sign import Credential, SigningRefused, sign_call
 
@@ -37,10 +38,21 @@ class AuthnService:
         self._clock = clock
         self._tracer = tracer
 
-    async def sign(self, body: bytes, client: str = "") -> bytes:
-        """Answer the body of a signing request from the `client` of that name; raises RequestError."""
+    def sign(self, body: bytes, client: str = "") -> bytes | Awaitable[bytes]:
+        """Answer the body of a signing request from the `client` of that name; raises RequestError.
+
+        The answer is there at once unless the ledger has to be asked about this server's own certificate.
+        """
         asked = read_signing(body)
         call = replace(asked.what, source=replace(asked.what.source, peer=client))
+        if not self._standing.is_good:
+            return self._sign_later(asked, call)
+        try:
+            return asked.answer(self._signed(call, perf_counter()))
+        except RequestError as error:
+            raise asked.refused(error) from None
+
+    async def _sign_later(self, asked: Asked[SigningRequest, IdentityHeader], call: SigningRequest) -> bytes:
         try:
             return asked.answer(await self.identity_for(call))
         except RequestError as error:
@@ -51,13 +63,24 @@ class AuthnService:
         began_s = perf_counter()
         try:
             await self._standing.check()
+        except SigningRefused as refusal:
+            raise self._refused(refusal, began_s) from None
+        return self._signed(call, began_s)
+
+    def _signed(self, call: SigningRequest, began_s: float) -> IdentityHeader:
+        """Return the Identity of a call that this server may sign; raises RequestError."""
+        try:
             call, rule = self._attested(call)
             identity = sign_call(call, self._credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
-            self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
-            raise error_of_refusal(refusal) from None
-        self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=call.attest, **rule)
+            raise self._refused(refusal, began_s) from None
+        if self._tracer.on:
+            self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=call.attest, **rule)
         return identity
+
+    def _refused(self, refusal: SigningRefused, began_s: float) -> RequestError:
+        self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
+        return error_of_refusal(refusal)
 
     def _attested(self, call: SigningRequest) -> tuple[SigningRequest, dict[str, str]]:
         """Return a call with the attestation that the rules give it, and what the trace tells of the rule."""

@@ -47,6 +47,11 @@ class Ledger(Protocol):
 class Standing(Protocol):
     """Whether this server may sign now."""
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing known forbids signing; if so, `check` returns without an inquiry."""
+        ...
+
     async def check(self) -> None:
         """Raise SigningRefused where the certificate's status forbids signing."""
         ...
@@ -58,6 +63,8 @@ class Standing(Protocol):
 
 class UnknownStanding:
     """The standing of a server without a ledger: it signs, and reports that the status is unknown."""
+
+    is_good = True
 
     async def check(self) -> None:
         """Refuse nothing."""
@@ -88,9 +95,14 @@ class LedgerStanding:
         """Why the last inquiry had no answer; empty if it had one."""
         self._asking: asyncio.Task[None] | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing known forbids signing."""
+        return not self._problem()
+
     async def check(self) -> None:
         """Raise SigningRefused for a bad status that the ledger confirms now; a good status needs no inquiry."""
-        if not self._problem():
+        if self.is_good:
             return
         await self.ask()
         if problem := self._problem():

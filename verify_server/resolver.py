@@ -5,7 +5,7 @@ The subscription keeps the proved records of signers that were looked up before,
 
 from time import perf_counter
 
-from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.metrics import counter, counters, histogram
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
@@ -43,23 +43,34 @@ class LedgerResolver:
         self._subscription = subscription
         self._tracer = tracer
 
-    async def look_up(self, digest: CertDigest) -> RecordedCertificate:
-        """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+    def held(self, digest: CertDigest) -> RecordedCertificate | None:
+        """Return what the ledger proves about H(CERT), None if the ledger must be asked for that."""
         began_s = perf_counter()
         held = self._subscription.held(digest)
-        if held is not None:
-            HELD.inc()
+        if held is None:
+            return None
+        HELD.inc()
+        return self._found(held, began_s, held=True)
+
+    async def look_up(self, digest: CertDigest) -> RecordedCertificate:
+        """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+        if (held := self.held(digest)) is not None:
+            return held
+        began_s = perf_counter()
         try:
-            resolution = held or await self._subscription.look_up(digest)
+            return self._found(await self._subscription.look_up(digest), began_s, held=False)
         except InquiryError as error:
             self._note(error.code, began_s, ok=False)
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
+
+    def _found(self, resolution: Resolution, began_s: float, *, held: bool) -> RecordedCertificate:
         ok = resolution.status is CertStatus.VALID
-        self._note(resolution.status, began_s, ok=ok, height=resolution.height, held=held is not None)
+        self._note(resolution.status, began_s, ok=ok, height=resolution.height, held=held)
         return resolution.recorded
 
     def _note(self, outcome: str, began_s: float, *, ok: bool, **facts: object) -> None:
         seconds = perf_counter() - began_s
         LOOKUPS.labels(outcome).inc()
         SECONDS.observe(seconds)
-        self._tracer.note(f"signer on the ledger: {outcome}", ok=ok, ms=round(seconds * 1000, 3), **facts)
+        if self._tracer.on:
+            self._tracer.note(f"signer on the ledger: {outcome}", ok=ok, ms=round(seconds * 1000, 3), **facts)

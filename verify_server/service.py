@@ -1,8 +1,8 @@
 """The verification service: a verification request in, a verdict out (RFC 8224 §6.2)."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy
-from voice_dpki.stir.forms import read_verification
+from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.several import Found, examine_all, judge_all
@@ -42,6 +42,10 @@ VERDICTS = counters(
 
 class Resolver(Protocol):
     """Something that looks signers up on the ledger."""
+
+    def held(self, digest: CertDigest) -> RecordedCertificate | None:
+        """Return what the ledger proves about H(CERT), None if the ledger must be asked for that."""
+        ...
 
     async def look_up(self, digest: CertDigest) -> RecordedCertificate:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
@@ -73,19 +77,49 @@ class VerifyService:
         self._unverified = {step: Seldom(log) for step in STEPS}
         """The log of calls that failed at each step: any domain can send as many as it likes."""
 
-    async def verify(self, body: bytes, client: str = "") -> bytes:
-        """Answer the body of a verification request from the `client` of that name; raises RequestError."""
+    def verify(self, body: bytes, client: str = "") -> bytes | Awaitable[bytes]:
+        """Answer the body of a verification request from the `client` of that name; raises RequestError.
+
+        The answer is there at once unless the ledger has to be asked about a signer.
+        """
         asked = read_verification(body)
         call = replace(asked.what, source=replace(asked.what.source, peer=client))
-        return asked.answer(await self.verdicts_on(call))
+        case = self._opened(call)
+        return self._verify_later(asked, case) if case.unknown else asked.answer(self._closed(case))
+
+    async def _verify_later(self, asked: Asked[Call, Sequence[Verdict]], case: "_Case") -> bytes:
+        return asked.answer(await self._finished(case))
 
     async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
         """Return the verdict on each Identity of a call, in their order, or the one on a call without any."""
+        return await self._finished(self._opened(call))
+
+    async def _finished(self, case: "_Case") -> Sequence[Verdict]:
+        for digest in case.unknown:
+            case.records[digest] = await self._looked_up(digest)
+        return self._closed(case)
+
+    def _opened(self, call: Call) -> "_Case":
+        """Run the steps that need no ledger, and find out which signers are known."""
         began_s = perf_counter()
-        verdicts = self._treated(await self._verdicts(call) or [NO_IDENTITY], call)
+        found = [_blamed(each) for each in examine_all(call, self._policy, self._clock.now_s())]
+        case = _Case(call, began_s, found)
+        for digest in dict.fromkeys(each.digest for each in found if isinstance(each, Examined)):
+            held = self._resolver.held(digest)
+            if held is None:
+                case.unknown.append(digest)
+            else:
+                case.records[digest] = held
+        return case
+
+    def _closed(self, case: "_Case") -> Sequence[Verdict]:
+        """Run the other steps on a call whose signers are known, count and tell the verdicts, and return them."""
+        call, now_s, steady_s = case.call, self._clock.now_s(), self._clock.steady_s()
+        judged = judge_all(call, case.found, case.records, self._policy, self._replays, now_s, steady_s)
+        verdicts = self._treated(judged or [NO_IDENTITY], call)
         for export in self._exports:
             export.add(call, verdicts, self._clock.now_s())
-        return self.settle(verdicts, ms_since(began_s))
+        return self.settle(verdicts, ms_since(case.began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:
         """Return the verdicts with what the rules do with their call; it is counted, and logged if it matters."""
@@ -109,14 +143,6 @@ class VerifyService:
         self._tell(verdict, ms)
         return verdicts
 
-    async def _verdicts(self, call: Call) -> list[Verdict]:
-        """Return the verdict on each Identity of the call, in their order."""
-        found = [_blamed(each) for each in examine_all(call, self._policy, self._clock.now_s())]
-        signers = dict.fromkeys(each.digest for each in found if isinstance(each, Examined))
-        records = {digest: await self._looked_up(digest) for digest in signers}
-        now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
-        return judge_all(call, found, records, self._policy, self._replays, now_s, steady_s)
-
     async def _looked_up(self, digest: CertDigest) -> RecordedCertificate | VerificationFailed:
         try:
             return await self._resolver.look_up(digest)
@@ -124,6 +150,8 @@ class VerifyService:
             return failure
 
     def _tell(self, verdict: Verdict, ms: float) -> None:
+        if not (verdict.step or self._tracer.on):
+            return
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
         text = f"Identity {verdict.attest} valid{bound}" if verdict.ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
@@ -133,6 +161,19 @@ class VerifyService:
         if verdict.step:
             said = self._unverified[verdict.step]
             said.info("call not verified", **facts, reason=verdict.reasondesc)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A call while it is verified."""
+
+    call: Call
+    began_s: float
+    found: Sequence[Found]
+    records: dict[CertDigest, RecordedCertificate | VerificationFailed] = field(default_factory=dict)
+    """What the ledger says of the signers."""
+    unknown: list[CertDigest] = field(default_factory=list)
+    """The signers of whom the ledger must be asked."""
 
 
 def _blamed(found: Found) -> Found:

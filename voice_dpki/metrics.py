@@ -33,6 +33,8 @@ class Family(Generic[M]):
         """`values` has each label's values, in the order of the metric's labels."""
         self._metric = metric
         self._values = {label: frozenset(map(str, each)) for label, each in values.items()}
+        self._declared_ones: dict[tuple[str, ...], M] = {}
+        """Those that were asked for before, by values that were all declared."""
 
     def labels(self, *values: str) -> M:
         """Return the metric for a value of each label, in the order of the declaration.
@@ -40,7 +42,13 @@ class Family(Generic[M]):
         A value that was not declared counts as "other", and is warned of: tests fail on that, services go on.
         Raises ValueError for too few or too many values.
         """
-        return self._metric.labels(*(self._declared(*each) for each in zip(self._values, values, strict=True)))
+        found = self._declared_ones.get(values)
+        if found is None:
+            told = tuple(self._declared(*each) for each in zip(self._values, values, strict=True))
+            found = self._metric.labels(*told)
+            if told == values:
+                self._declared_ones[values] = found
+        return found
 
     def admit(self, label: str, values: Values) -> None:
         """Declare further values of a label, which a configuration names; never what comes from a network."""

@@ -1,10 +1,12 @@
 import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
+from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
@@ -34,6 +36,39 @@ def test_tokens_do_not_go_over_a_network_in_the_clear_unless_that_is_asked_for(t
     (tmp_path / "a.pem").write_text("junk")
     with pytest.raises(LocalError, match=r"a\.pem"):
         config(OPEN, ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))).server_tls(path)
+
+
+async def test_a_token_that_was_taken_back_does_not_count_on_a_connection_where_it_did() -> None:
+    tokens: Live[tuple[str, ...]] = Live(("proxy t0ken",))
+    asked: list[str] = []
+
+    def performed(body: bytes, client: str) -> bytes:
+        asked.append(client)
+        return body
+
+    async with serve(StirRoute("signing", "/stir/v1/signing", tokens, performed).app(), Listen(port=0)) as port:
+        async with httpx.AsyncClient(headers=HEADERS, trust_env=False) as client:
+
+            async def ask() -> int:
+                return (await client.post(f"http://127.0.0.1:{port}/stir/v1/signing", content=b"1")).status_code
+
+            assert [await ask(), await ask()] == [200, 200]
+            tokens.value = ("other t1ken",)
+            assert await ask() == 401
+            tokens.value = ("renamed t0ken", "other t1ken")
+            assert await ask() == 200
+    assert asked == ["proxy", "proxy", "renamed"]
+
+
+async def test_the_same_head_twice_is_judged_like_the_first() -> None:
+    async with serve(
+        StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), perform).app(), Listen(port=0)
+    ) as port:
+        url = f"http://127.0.0.1:{port}/stir/v1/signing"
+        async with httpx.AsyncClient(headers=HEADERS, trust_env=False) as client:
+            for accept, status in (("text/html", 406), ("*/*", 200), ("text/html", 406), ("text/html", 406)):
+                answer = await client.post(url, content=b"1", headers={"Accept": accept})
+                assert answer.status_code == status
 
 
 async def test_only_listed_proxies_are_served_over_tls(tmp_path: Path) -> None:

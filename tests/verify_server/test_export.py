@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import made
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.export import COLUMNS, ExportConfig, Numbers
 from voice_dpki.errors import LocalError
@@ -91,8 +92,8 @@ async def test_the_service_writes_each_call(domain: Domain, tmp_path: Path) -> N
     export = ExportConfig(file="a.jsonl").open(tmp_path / "verify.toml")
     with serving(domain) as service:
         service._exports = (export,)
-        await service.verify(json.dumps(verification(domain.caller.identity(domain.der))).encode(), "proxy")
-        await service.verify(json.dumps(verification("e30.e30.c2ln")).encode())
+        await made(service.verify(json.dumps(verification(domain.caller.identity(domain.der))).encode(), "proxy"))
+        await made(service.verify(json.dumps(verification("e30.e30.c2ln")).encode()))
     export.close()
     passed, failed = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert (passed["verstat"], passed["peer"], passed["attest"]) == ("TN-Validation-Passed", "proxy", "A")

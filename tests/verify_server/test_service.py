@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from tests.clocks import SettableClock
 from tests.openapi import FOLDER as DOCUMENTS
+from tests.present import made
 from tests.recorded import absent, recorded
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.invites import InviteVerifier
@@ -58,11 +59,18 @@ class ToldResolver:
     def __init__(self) -> None:
         self.records: dict[CertDigest, RecordedCertificate] = {}
         self.reachable = True
+        self.holds = False
+        """Whether it knows signers without being asked to look them up."""
+        self.asked = 0
 
     def tell(self, digest: CertDigest, der: bytes, status: CertStatus = CertStatus.VALID) -> None:
         self.records[digest] = recorded(der, Allotment(ranges=(RANGE_A,)), status=status)
 
+    def held(self, digest: CertDigest) -> RecordedCertificate | None:
+        return self.records.get(digest) if self.holds else None
+
     async def look_up(self, digest: CertDigest) -> RecordedCertificate:
+        self.asked += 1
         if not self.reachable:
             raise VerificationFailed(Step.LEDGER, "the inquiry node does not answer")
         return self.records.get(digest, absent(digest))
@@ -283,12 +291,23 @@ async def test_a_good_token_of_a_kind_that_does_not_prove_the_caller(
     domain.resolver.tell(domain.digest, domain.der)
     body = json.dumps(verification(domain.caller.identity(domain.der))).encode()
     with serving(domain, replace(SHAKEN, proves_caller=False)) as service:
-        answer = await service.verify(body)
+        answer = await made(service.verify(body))
     verdict = json.loads(answer)["verificationResponse"]
     assert (verdict["verstat"], "reasoncode" in verdict) == ("No-TN-Validation", False)
     assert domain.last_row()["ok"] is False
     assert domain.last_row()["text"] == verdict["reasondesc"]
     assert caplog.records == []
+
+
+async def test_a_call_of_a_known_signer_is_verified_at_once(domain: Domain) -> None:
+    domain.resolver.tell(domain.digest, domain.der)
+    bodies = [json.dumps(verification(domain.caller.identity(domain.der))).encode() for _ in range(2)]
+    with serving(domain) as service:
+        asked = await made(service.verify(bodies[0]))
+        domain.resolver.holds = True
+        held = service.verify(bodies[1])
+    assert held == asked
+    assert domain.resolver.asked == 1
 
 
 @pytest.mark.parametrize("good_at", [0, 1])
@@ -299,9 +318,9 @@ async def test_one_of_several_identities_that_proves_the_caller_is_enough(domain
     identities = ["e30.e30.c2ln", "e30.e30.c2ln"]
     identities[good_at] = call.identities[0]
     with serving(domain) as service:
-        verdict = overall(await service._verdicts(replace(call, identities=tuple(identities))))
+        verdict = overall(await service.verdicts_on(replace(call, identities=tuple(identities))))
         assert (verdict.ok, verdict.signer) == (True, "Operator A")
-        verdict = overall(await service._verdicts(replace(call, identities=("e30.e30.c2ln", ""))))
+        verdict = overall(await service.verdicts_on(replace(call, identities=("e30.e30.c2ln", ""))))
         assert (verdict.ok, verdict.step) == (False, "E4 form")
 
 

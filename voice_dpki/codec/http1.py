@@ -10,7 +10,7 @@ as HTTP/1.1.
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -78,6 +78,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Whether the client wants to send another request on this connection."""
     expects_continue: bool
     """Whether the client waits for a 100 response before it sends the body (RFC 9110 §10.1.1)."""
+    notes: dict[str, Any] = {}
+    """What the program works out from this head alone, for a client that sends the same one again."""
 
 
 class RequestReader:

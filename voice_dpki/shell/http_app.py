@@ -9,7 +9,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -42,6 +42,8 @@ class Request(msgspec.Struct, frozen=True):
     """Path and query as they were sent, for a handler that forwards the request."""
     charge: Callable[[int], None] = _free
     """Charges the client, for a handler that learns the cost only while it works."""
+    notes: dict[str, Any] = {}
+    """What was worked out from the head alone; requests with the same head share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 """Answers a request, in its own task."""
 QuickHandler = Callable[[Request], Response]
 """Answers a request at once."""
+AnyHandler = Callable[[Request], Response | Awaitable[Response]]
+"""Answers at once where it can."""
 ErrorHook = Callable[[Request, int, str], Response]
 """Builds the response for a request that reaches no handler: (request, status, what was wrong).
 
@@ -99,7 +103,7 @@ class Route:
 
     method: str
     pattern: str
-    handler: Handler | QuickHandler
+    handler: AnyHandler
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     cost: int = 1
     """Fixed cost of a request, charged against its client's limits (`voice_dpki.shell.limits`).
@@ -165,8 +169,25 @@ class HttpApp:
         self._routes = list(routes)
         self._on_error = on_error or _default_error
 
-    def admit(self, head: RequestHead, client: str, charge: Charge = _free) -> Admitted:
-        """Find the route for a request and check the head; raises Refused."""
+    def admit(
+        self, head: RequestHead, client: str, charge: Charge = _free, before: Admitted | None = None
+    ) -> Admitted:
+        """Find the route for a request and check the head; raises Refused.
+
+        `before` is what the connection's last request led to. The same head leads to the same route, and whether
+        the client may use it is judged each time.
+        """
+        if before is not None and before.request.headers is head.headers:
+            admitted = before
+        else:
+            admitted = self._found(head, client, charge)
+        authorize = admitted.route.authorize
+        if authorize is not None and (refusal := authorize(admitted.request)) is not None:
+            raise Refused(refusal)
+        return admitted
+
+    def _found(self, head: RequestHead, client: str, charge: Charge) -> Admitted:
+        """Return the route for a request; raises Refused."""
         method = "GET" if head.method == "HEAD" else head.method
         target = f"{head.path}?{head.query}" if head.query else head.path
         try:
@@ -175,10 +196,9 @@ class HttpApp:
         except _Unfit as unfit:
             request = Request(head.method, head.path, head.headers, b"", client, target=target)
             raise Refused(self.error(unfit.status, unfit.detail, request, unfit.headers)) from None
-        request = Request(head.method, path, head.headers, b"", client, query, args, target, charge)
-        if route.authorize is not None and (refusal := route.authorize(request)) is not None:
-            raise Refused(refusal)
-        return Admitted(route, request)
+        return Admitted(
+            route, Request(head.method, path, head.headers, b"", client, query, args, target, charge, head.notes)
+        )
 
     def error(
         self, status: int, detail: str, request: Request = NO_REQUEST, headers: tuple[tuple[str, str], ...] = ()

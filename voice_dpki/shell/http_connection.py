@@ -79,6 +79,8 @@ class Connection(Channel):
         self._reader = RequestReader()
         self._phase = Phase.HEAD
         self._admitted: Admitted | None = None
+        self._before: Admitted | None = None
+        """The last request that was admitted, for one with the same head."""
         self._begun = False
         """Whether the request is counted among those under way."""
         self._task: asyncio.Task[Response] | None = None
@@ -214,7 +216,8 @@ class Connection(Channel):
         self._head_only = head.method == "HEAD"
         self._close = self._close or not head.keep_alive
         try:
-            self._admitted = admitted = self._app.admit(head, self._client, self._charge)
+            admitted = self._app.admit(head, self._client, self._charge, self._before)
+            self._admitted = self._before = admitted
             if admitted.route.authorize is not None:
                 self._vouch()
             self._pay(admitted.route.cost)
@@ -236,8 +239,8 @@ class Connection(Channel):
 
     def _await_body(self, admitted: Admitted, length: int | None, *, expects_continue: bool) -> None:
         self._phase = Phase.BODY
-        if length == 0:
-            return
+        if length is not None and self._reader.buffered >= length:
+            return  # the body is here
         self._expect(BODY_TIMEOUT_S)
         most = admitted.route.max_body_bytes
         if expects_continue and not self._reader.buffered and (length is None or length <= most):

@@ -18,7 +18,8 @@ from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
 from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
-from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, bearer_token_matches, serve
+from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
+from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
@@ -48,16 +49,17 @@ SECONDS = histograms(
     buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1, 3),
 )
 
-Perform = Callable[[bytes, str], Awaitable[bytes]]
+Perform = Callable[[bytes, str], bytes | Awaitable[bytes]]
 """The service itself: takes the body of a request and the name of its client, "" for a client without one.
 
-Returns the body of the response; raises RequestError.
+Returns the body of the response, at once where it need not wait for anything; raises RequestError.
 """
 
 Namespace = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!%*_+`'~-]{1,32}$")]
 """A namespace of Resource-Priority, such as "ets" (RFC 4412 §3.1)."""
 
 _CLIENT = re.compile(r"[A-Za-z0-9_.:/-]{1,64}\Z")
+_CLIENT_NOTE, _MEDIA_TYPE_NOTE = "stir client", "stir media type"
 _REQUEST_ID = re.compile(r"[!-~]{1,128}\Z")
 
 
@@ -128,6 +130,14 @@ def client_of(request: Request, tokens: Sequence[str]) -> str | None:
     return names[0] if names else None
 
 
+def _media_type(request: Request, media_types: Sequence[str]) -> str:
+    """Return what `check_headers` does, which is worked out once for the same head; raises RequestError."""
+    noted: str | None = request.notes.get(_MEDIA_TYPE_NOTE)
+    if noted is None:
+        noted = request.notes[_MEDIA_TYPE_NOTE] = check_headers(request.headers, media_types)
+    return noted
+
+
 def document_route(operation: str) -> Route:
     """Return the route of the OpenAPI document, which anybody may read."""
     response = Response(200, encode(openapi.document(operation)))
@@ -156,35 +166,61 @@ class StirRoute:
         routes += [self.health, METRICS_ROUTE, document_route(self.operation)]
         return HttpApp(routes, on_error=self._refuse_early)
 
-    def _post(self, path: str, handler: Handler) -> Route:
+    def _post(self, path: str, handler: AnyHandler) -> Route:
         return Route("POST", path, handler, max_body_bytes=MAX_BODY_BYTES, cost=0, authorize=self._authorize)
 
-    async def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Answer one request of an authenticated client."""
-        return await self._answer(request, self.perform, (MEDIA_TYPE,))
+        return self._answer(request, self.perform, (MEDIA_TYPE,))
 
-    async def handle_text(self, request: Request) -> Response:
+    def handle_text(self, request: Request) -> Response | Awaitable[Response]:
         """Answer the text of an INVITE, in the type that the client gave it."""
         assert self.perform_text is not None
-        return await self._answer(request, self.perform_text, SIP_MEDIA_TYPES)
+        return self._answer(request, self.perform_text, SIP_MEDIA_TYPES)
 
-    async def _answer(self, request: Request, perform: Perform, media_types: Sequence[str]) -> Response:
+    def _answer(
+        self, request: Request, perform: Perform, media_types: Sequence[str]
+    ) -> Response | Awaitable[Response]:
         began_s = perf_counter()
         try:
-            media_type = check_headers(request.headers, media_types)
-            body = await perform(request.body, client_of(request, self.tokens.value) or "")
-            response = Response(200, body, media_type, headers=(self._request_id(request.headers),))
+            media_type = _media_type(request, media_types)
+            body = perform(request.body, self._client(request) or "")
         except RequestError as error:
-            response, fields = self._refusal(request, error)
-            log.warning(error.sentence, extra={"fields": fields})
-            return response
+            return self._refused(request, error)
+        if isinstance(body, bytes):
+            return self._answered(request, body, media_type, began_s)
+        return self._answer_later(request, body, media_type, began_s)
+
+    async def _answer_later(
+        self, request: Request, performing: Awaitable[bytes], media_type: str, began_s: float
+    ) -> Response:
+        try:
+            body = await performing
+        except RequestError as error:
+            return self._refused(request, error)
+        return self._answered(request, body, media_type, began_s)
+
+    def _answered(self, request: Request, body: bytes, media_type: str, began_s: float) -> Response:
         REQUESTS.labels(self.operation, "answered").inc()
         SECONDS.labels(self.operation).observe(perf_counter() - began_s)
+        return Response(200, body, media_type, headers=(self._request_id(request.headers),))
+
+    def _refused(self, request: Request, error: RequestError) -> Response:
+        response, fields = self._refusal(request, error)
+        log.warning(error.sentence, extra={"fields": fields})
         return response
+
+    def _client(self, request: Request) -> str | None:
+        """Return what `client_of` does; the same head is judged once, as long as the tokens are the same."""
+        tokens = self.tokens.value
+        noted: tuple[tuple[str, ...], str | None] | None = request.notes.get(_CLIENT_NOTE)
+        if noted is None or noted[0] is not tokens:
+            noted = request.notes[_CLIENT_NOTE] = (tokens, client_of(request, tokens))
+        return noted[1]
 
     def _authorize(self, request: Request) -> Response | None:
         """Refuse a client without one of the tokens, before the body is read."""
-        if client_of(request, self.tokens.value) is not None:
+        if self._client(request) is not None:
             return None
         error = RequestError("POL4010")
         response, fields = self._refusal(request, error, ("WWW-Authenticate", 'Bearer realm="stir"'))
@@ -211,7 +247,7 @@ class StirRoute:
     def _request_id(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Return the X-RequestID header for the response: the client's own if it is well formed, or a new one."""
         given = headers.get("x-requestid", "")
-        return "X-RequestID", given if _REQUEST_ID.match(given) else self.random.token(16).hex()
+        return "X-RequestID", given if given and _REQUEST_ID.match(given) else self.random.token(16).hex()
 
 
 async def serve_stir(
