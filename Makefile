@@ -79,7 +79,7 @@ strongswan: ## Install strongSwan and build its plugin, for the tests, where thi
 	@if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then segw_agent/charon_plugin/install-debian build; \
 	  else echo "strongSwan's tests are skipped; to have them, as root on Debian: make strongswan" >&2; fi
 
-peers: ## Install the real peers (tshark, SIPp, secsipidx) where this is root on Debian
+peers: ## Install the real peers (tshark, SIPp, Kamailio, secsipidx) where this is root on Debian
 	@tests/install-peers
 
 format: $(VENV)/.installed-dev ## Format the code

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,6 +92,20 @@ class Service:
         while self.log_path.read_text().count(event) == before:
             self._running.check_running()
             time.sleep(0.01)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it do nothing, while its sockets take what comes."""
+        self._running.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._running.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._running.send(signal.SIGKILL)
+        self._running.wait_end(STALLED_S)
 
     def stop(self) -> int:
         """End it, unless it has ended; returns its exit status."""

@@ -1,0 +1,326 @@
+"""Two operators with real Kamailios in the configuration of docs/kamailio, our servers beside them, and SIPp.
+
+Everything has an address of 127.0.0.0/8 of its own. Operator A's caller calls operator B's callee. A signs, and B
+verifies.
+`KAMAILIO` in the environment names another Kamailio, such as `chroot FOLDER kamailio` for that of Debian 13.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from authn_server.config import EXAMPLE as AUTHN
+from tests.one_operator import OneOperator, Service, until
+from verify_server.config import EXAMPLE as VERIFY
+from voice_dpki.effects import SystemRandom
+from voice_dpki.names import Tn
+from voice_dpki.stage.events import ReadyEvent
+from voice_dpki.stage.patience import STALLED_S
+from voice_dpki.x509.keys import generate_es256, to_pem
+from voice_dpki.x509.profile import build_certificate
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+ROOT = Path(__file__).parents[3]
+PAGES = ROOT / "docs/kamailio"
+SCENARIOS = Path(__file__).parents[1] / "sipp"
+KAMAILIO = os.environ.get("KAMAILIO", "kamailio").split()
+SIPP_S = 60
+CALLER, CALLEE = "+493023125001", "+442079460123"
+FROM = f"From: <sip:{CALLER}@a.example;user=phone>;tag=[call_number]"
+
+_BLOCKS = itertools.count(os.getpid() % 200 * 16)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How a call went: the INVITE that the callee got, if it got one, and the answer to the caller's."""
+
+    invite: str | None
+    answer: str
+
+    def headers(self, name: str) -> list[str]:
+        """The values of a header field in the callee's INVITE."""
+        assert self.invite is not None, f"the callee got no INVITE: {self.answer}"
+        return fields(self.invite, name)
+
+
+def fields(message: str, name: str) -> list[str]:
+    """Return the values of a header field, which is not written in compact form."""
+    return re.findall(rf"(?im)^{re.escape(name)}[ \t]*:[ \t]*(.*?)\r?$", message)
+
+
+class Hosts:
+    """Addresses of the loopback interface that no other test has."""
+
+    def __init__(self) -> None:
+        net = next(_BLOCKS)
+        self._prefix = f"127.{120 + net // 4096}.{net // 16 % 256}.{net % 16 * 12}"
+        names = ("proxy-a", "proxy-b", "caller", "callee", "stranger", "foreign")
+        first, last = self._prefix.rsplit(".", 1)
+        self._hosts = {name: f"{first}.{int(last) + place}" for place, name in enumerate(names, 1)}
+
+    def __getitem__(self, name: str) -> str:
+        return self._hosts[name]
+
+
+class Kamailio:
+    """One operator's Kamailio, with the files of docs/kamailio but for its addresses."""
+
+    def __init__(self, folder: Path, host: str, local: Mapping[str, str], files: Mapping[str, str]) -> None:
+        folder.mkdir()
+        self.folder = folder
+        for page in PAGES.iterdir():
+            shutil.copy(page, folder)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        changes = {"192.0.2.10": host, "/etc/kamailio": str(folder), "/run/kamailio": str(folder)} | dict(local)
+        text = (PAGES / "local.cfg").read_text()
+        for there, here in changes.items():
+            assert there in text, there
+            text = text.replace(there, here)
+        (folder / "local.cfg").write_text(text)
+        self.log = folder / "kamailio.log"
+        command = [*KAMAILIO, "-f", str(folder / "kamailio.cfg"), "-DD", "-E", "-m", "64", "-M", "8"]
+        command += ["-P", str(folder / "pid"), "-Y", str(folder)]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self._wait_until_bound(host)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_bound(self, host: str) -> None:
+        end_s = time.monotonic() + SIPP_S
+        while not bound(host, "tcp"):
+            assert self._process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < end_s, "Kamailio does not listen"
+            time.sleep(0.02)
+
+    def statistics(self) -> dict[str, int]:
+        """What it has counted."""
+        command = ["kamcmd", "-s", f"unix:{self.folder}/kamailio_ctl", "stats.get_statistics", "script:"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=SIPP_S, check=True).stdout
+        return {name: int(value) for name, value in re.findall(r"script:(\w+) = (\d+)", told)}
+
+    def stop(self) -> None:
+        """End it and its children."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STALLED_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def bound(host: str, transport: str) -> bool:
+    """Tell whether a process listens at port 5060 of `host`, as the kernel's table says."""
+    wanted = "".join(f"{int(part):02X}" for part in reversed(host.split("."))) + ":13C4"
+    return any(wanted == line.split()[1] for line in Path(f"/proc/net/{transport}").read_text().splitlines()[1:])
+
+
+class Servers:
+    """A ledger, authentication servers of operator A and verification servers of operator B."""
+
+    def __init__(self, folder: Path, hosts: Hosts) -> None:
+        self.folder = folder
+        self._hosts = hosts
+        self.ledger = OneOperator(folder)
+        self.ledger.submit(self._credential())
+        (folder / "proxy.tokens").write_text("proxy t0ken-of-the-proxy\n")
+        self.running: dict[str, Service] = {}
+
+    def _credential(self) -> bytes:
+        now_s, signer = int(time.time()), generate_es256()
+        der = build_certificate(
+            signer,
+            organization="Operator A",
+            common_name="sti.a.example",
+            tn_auth_list=TnAuthList(ranges=(TnRange(Tn("493023125000"), 1000),)),
+            not_before_s=now_s - 3600,
+            not_after_s=now_s + 86_400,
+            random=SystemRandom(),
+        )
+        (self.folder / "authn.der").write_bytes(der)
+        (self.folder / "authn.pem").write_bytes(to_pem(signer))
+        return der
+
+    def start_authn(self, name: str = "authn", port: int = 0) -> Service:
+        """Start an authentication server that signs for operator A's Kamailio."""
+        text = AUTHN.replace("port = 8091", "port = 0")
+        peer = f'[[sip.peers]]\naddress = "{self._hosts["proxy-a"]}"\nattest = "A"\n'
+        return self._start(name, "authn_server.main", text, peer, port)
+
+    def start_verify(self, name: str = "verify", port: int = 0, rules: str = "") -> Service:
+        """Start a verification server that verifies for operator B's Kamailio, by `rules` if there are any."""
+        text = VERIFY.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
+        text = text.replace('"genesis.json"', '"net/genesis.json"').replace("ledger-trust", f"{name}-trust")
+        if rules:
+            (self.folder / f"{name}-rules.toml").write_text(rules)
+            text = text.replace('# rules = "verdicts.toml"', f'rules = "{name}-rules.toml"')
+        peer = f'[[sip.peers]]\naddress = "{self._hosts["proxy-b"]}"\n'
+        return self._start(name, "verify_server.main", text, peer, port)
+
+    def _start(self, name: str, module: str, text: str, peer: str, port: int) -> Service:
+        path = self.folder / f"{name}.toml"
+        path.write_text(f'{text}\n[trace]\nfile = "{name}.jsonl"\n[sip]\nlisten = {{ port = {port} }}\n{peer}')
+        self.running[name] = Service(module, path, self.folder / f"{name}.jsonl")
+        return self.running[name]
+
+    def sip(self, name: str) -> str:
+        """The address where a server takes INVITEs."""
+        (ready,) = [event for event in self.running[name].events() if isinstance(event, ReadyEvent)]
+        return ready.addresses["sip"]
+
+    def stop(self, name: str) -> None:
+        assert self.running.pop(name).stop() == 0
+
+    def stop_all(self) -> None:
+        for service in self.running.values():
+            service.stop()
+        self.ledger.stop()
+
+
+class Operators:
+    """Both operators; `local_a` and `local_b` change their local.cfg."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        authn: Sequence[str] = ("authn",),
+        verify: Sequence[str] = ("verify",),
+        rules: str = "",
+        local_a: Mapping[str, str] | None = None,
+        local_b: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.hosts = folder, Hosts()
+        with ExitStack() as stack:
+            self.servers = Servers(folder, self.hosts)
+            stack.callback(self.servers.stop_all)
+            for name in authn:
+                self.servers.start_authn(name)
+            for name in verify:
+                self.servers.start_verify(name, rules=rules)
+            self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, local_a or {})
+            stack.callback(self.a.stop)
+            self.b = self._kamailio("b", "foreign", "callee", 2, verify, local_b or {})
+            stack.callback(self.b.stop)
+            self._callee = self._start_callee()
+            stack.callback(self._end_callee)
+            self._running = stack.pop_all()
+
+    def _kamailio(
+        self, letter: str, other: str, own: str, number: int, servers: Sequence[str], local: Mapping[str, str]
+    ) -> Kamailio:
+        hosts = self.hosts
+        addresses = f"1 {hosts[own]} 32 0 {own}\n"
+        others = ("proxy-a", "foreign") if letter == "b" else ("proxy-b",)
+        addresses += "".join(f"2 {hosts[name]} 32 0 {name}\n" for name in others)
+        dispatcher = "".join(f"{number} sip:{self.servers.sip(name)}\n" for name in servers)
+        changes = {"198.51.100.20": hosts[other], "192.0.2.11": hosts[own], **local}
+        files = {"address.list": addresses, "dispatcher.list": dispatcher}
+        return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files)
+
+    def _start_callee(self) -> "subprocess.Popen[bytes]":
+        command = [
+            "sipp",
+            "-sf",
+            str(SCENARIOS / "kamailio_callee.xml"),
+            "-i",
+            self.hosts["callee"],
+            "-p",
+            "5060",
+            "-t",
+            "u1",
+        ]
+        command += ["-key", "number", CALLEE, "-nostdin", "-trace_msg", "-message_file", "callee.msg"]
+        with (self.folder / "callee.out").open("wb") as out:
+            process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        while not bound(self.hosts["callee"], "udp"):
+            assert process.poll() is None, (self.folder / "callee.out").read_text()
+            time.sleep(0.01)
+        return process
+
+    def call(
+        self,
+        *more: str,
+        status: int = 200,
+        from_: str = FROM,
+        callee: str = CALLEE,
+        source: str = "caller",
+        to_tag: str = "",
+    ) -> Answered:
+        """Let a SIPp call with more header fields, and hold the answer to `status`; with 487 it gives up."""
+        scenario = {200: "kamailio_caller", 487: "kamailio_cancelled"}.get(status, "kamailio_refused")
+        call_id = str(uuid.uuid4())
+        text = (SCENARIOS / f"{scenario}.xml").read_text()
+        values = {"CALLEE": callee, "DOMAIN": "b.example", "CALLER": CALLER, "STATUS": str(status)}
+        values |= {"HEADERS": "\n".join([from_, *more]), "HOLD_MS": "10", "TAG": to_tag}
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        (self.folder / f"{call_id}.xml").write_text(text)
+        proxy = self.hosts["proxy-a" if source == "caller" else "proxy-b"]
+        command = ["sipp", f"{proxy}:5060", "-sf", f"{call_id}.xml", "-i", self.hosts[source], "-p", "5061"]
+        command += [
+            "-t",
+            "u1",
+            "-m",
+            "1",
+            "-nostdin",
+            "-cid_str",
+            call_id,
+            "-timeout",
+            str(SIPP_S),
+            "-timeout_error",
+        ]
+        command += ["-trace_msg", "-message_file", f"{call_id}.msg", "-trace_err", "-error_file", f"{call_id}.err"]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, timeout=2 * SIPP_S)
+        errors = self.folder / f"{call_id}.err"
+        assert done.returncode == 0, (
+            errors.read_text() if errors.exists() else done.stdout[-2000:],
+            self.a.log.read_text()[-1500:],
+            self.b.log.read_text()[-1500:],
+        )
+        invites = self._invites(call_id)
+        heard = [
+            each for each in self._messages(f"{call_id}.msg", call_id) if each.startswith(f"SIP/2.0 {status} ")
+        ]
+        return Answered(invites[0] if invites else None, heard[0])
+
+    def send_foreign(self, *more: str) -> str:
+        """Send another network's INVITE with more header fields as they are, and return what the callee got."""
+        call_id, host = str(uuid.uuid4()), self.hosts["foreign"]
+        lines = [f"INVITE sip:{CALLEE}@b.example SIP/2.0", f"Via: SIP/2.0/UDP {host}:5062;branch=z9hG4bK{call_id}"]
+        lines += [FROM.replace("[call_number]", "1"), f"To: <sip:{CALLEE}@b.example>", f"Call-ID: {call_id}", *more]
+        lines += ["CSeq: 1 INVITE", "Max-Forwards: 70", f"Contact: <sip:{host}:5062>", "Content-Length: 0", "", ""]
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bare:
+            bare.bind((host, 5062))
+            bare.sendto("\r\n".join(lines).encode(), (self.hosts["proxy-b"], 5060))
+            return until(lambda: self._invites(call_id))[0]
+
+    def _invites(self, call_id: str) -> list[str]:
+        return [each for each in self._messages("callee.msg", call_id) if each.startswith("INVITE")]
+
+    def _messages(self, name: str, call_id: str) -> list[str]:
+        text = (self.folder / name).read_text()
+        found = re.split(r"(?m)^-{20,}.*\n", text)
+        return [each.partition("\n\n")[2] for each in found if call_id in each]
+
+    def _end_callee(self) -> None:
+        self._callee.kill()
+        self._callee.wait()
+
+    def stop(self) -> None:
+        """End everything."""
+        self._running.close()
