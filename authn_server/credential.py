@@ -8,6 +8,7 @@ from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
 from voice_dpki.shell.options import whole_number
+from voice_dpki.x509.claimconstraints import BASELINE, UNCONSTRAINED, ClaimConstraints
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import MAX_LIFETIME_S, build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
@@ -38,6 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--range", action="append", default=[], metavar="START:COUNT", help="numbers, e.g. 493023125000:1000"
     )
     parser.add_argument("--spc", action="append", default=[], metavar="CODE", help="a service provider code")
+    parser.add_argument(
+        "--must-include", action="append", default=[], metavar="CLAIM", help="a claim that each PASSporT must have"
+    )
+    parser.add_argument(
+        "--permit", action="append", default=[], metavar="CLAIM=VALUE", help="a value that a claim may have"
+    )
+    parser.add_argument(
+        "--must-exclude", action="append", default=[], metavar="CLAIM", help="a claim that no PASSporT may have"
+    )
     days = whole_number(1, MAX_DAYS)
     parser.add_argument("--days", type=days, default=DEFAULT_DAYS, help=f"validity (default {DEFAULT_DAYS})")
     parser.add_argument(
@@ -59,6 +69,7 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
             organization=options.organization,
             common_name=options.common_name,
             tn_auth_list=TnAuthList(spcs=tuple(options.spc), ranges=ranges),
+            claim_constraints=_constraints(options),
             not_before_s=now_s - _CLOCK_SKEW_S,
             not_after_s=now_s + options.days * _DAY_S,
             random=random,
@@ -79,3 +90,19 @@ def _range(text: str) -> TnRange:
     if not (count.isascii() and count.isdigit() and len(count) <= MAX_COUNT_DIGITS):
         raise MalformedError("--range takes START:COUNT, such as 493023125000:1000")
     return TnRange(Tn(start), int(count))
+
+
+def _constraints(options: argparse.Namespace) -> ClaimConstraints | None:
+    """Return the claim constraints that the arguments ask for, None if they ask for none; raises MalformedError."""
+    permitted: dict[str, tuple[str, ...]] = {}
+    for each in options.permit:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise MalformedError("--permit takes CLAIM=VALUE, such as attest=A")
+        permitted[name] = (*permitted.get(name, ()), value)
+    if BASELINE & {*options.must_exclude}:
+        raise MalformedError(f"--must-exclude cannot name {', '.join(sorted(BASELINE))} (RFC 9118 §3)")
+    constraints = ClaimConstraints(
+        tuple(options.must_include), tuple(permitted.items()), tuple(options.must_exclude)
+    )
+    return None if constraints == UNCONSTRAINED else constraints

@@ -252,7 +252,9 @@ def _check_statement(policy: Policy, question: Question, content: bytes, now_s: 
             raise _Broken("integrity-measurement", sentence)
 
 
-_OF_CALLS = frozenset({Distrust.KEY, Distrust.CONSTRAINTS, Distrust.NO_NUMBERS, Distrust.AUTHORITY})
+_OF_CALLS = frozenset(
+    {Distrust.KEY, Distrust.CONSTRAINTS, Distrust.NO_NUMBERS, Distrust.AUTHORITY, Distrust.CLAIMS}
+)
 """Why certificates are refused for calls and their media, and no device's is."""
 
 RULES: tuple[Rule, ...] = (

@@ -6,6 +6,8 @@ from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
 from voice_dpki.effects import SystemClock
 from voice_dpki.names import Tn
+from voice_dpki.x509.claimconstraints import ClaimConstraints, constraints_in
+from voice_dpki.x509.profile import read_profile
 
 
 @pytest.fixture
@@ -29,6 +31,14 @@ def test_what_it_makes_can_sign(folder: Path, capsys: pytest.CaptureFixture[str]
     assert 'voice-dpki ledger submit --genesis genesis.json --organization "Operator A" --key KEY authn.der' in told
 
 
+def test_a_certificate_can_say_what_is_signed_with_it(folder: Path) -> None:
+    limits = ["--must-include", "attest", "--permit", "attest=A", "--permit", "attest=B", "--must-exclude", "rcd"]
+    assert main([*COMMAND, "--range", "493023125000:1000", *limits]) == 0
+    profile = read_profile((folder / "authn.der").read_bytes())
+    expected = ClaimConstraints(("attest",), (("attest", ("A", "B")),), ("rcd",))
+    assert constraints_in(profile.claim_constraints) == expected
+
+
 def test_a_key_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "authn.pem").write_text("mine")
     assert main([*COMMAND, "--range", "493023125000:1000"]) == 2
@@ -46,6 +56,10 @@ def test_a_key_is_never_overwritten(folder: Path, capsys: pytest.CaptureFixture[
         ["--range", "99:10"],
         ["--spc", ""],
         ["--spc", "709J", "--organization", "x" * 65],
+        ["--spc", "709J", "--permit", "attest"],
+        ["--spc", "709J", "--permit", "=A"],
+        ["--spc", "709J", "--must-exclude", "iat"],
+        ["--spc", "709J", "--must-include", "n\u00e4m"],
     ],
 )
 def test_what_makes_no_certificate_is_said(

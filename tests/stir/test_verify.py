@@ -18,13 +18,15 @@ from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Policy, examine
+from voice_dpki.stir.faults import error_of_refusal
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.sign import make_credential
+from voice_dpki.stir.sign import SigningRefused, make_credential
 from voice_dpki.stir.verdict import KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
@@ -193,7 +195,7 @@ OF_THE_INTERFACE = {
     "E6 E7 E8 E10": {(436, Verstat.NONE)},
     "E9": {(436, Verstat.NONE), (438, Verstat.NONE)},
     "E11 E12": {(437, Verstat.NONE)},
-    "E17": {(437, Verstat.FAILED), (437, Verstat.NONE)},
+    "E17": {(437, Verstat.FAILED)},
     "E18": {(438, Verstat.FAILED)},
 }
 """Reason code and verstat of the steps of ATIS-1000082, as its clients know them; those from E20 on are our own."""
@@ -499,35 +501,61 @@ def test_members_given_twice_in_header_or_payload(operator: Operator, verifier: 
         refused(verifier, replace(call, identities=(identity,)), operator.record, step, "twice")
 
 
-def constrained(signer: LocalSigner, oid: str) -> bytes:
-    """A certificate whose extension limits what may be claimed under it (RFC 8226 §8, RFC 9118)."""
-    plain = x509.load_der_x509_certificate(make_operator(signer=signer).der)
+CONSTRAINTS: list[tuple[ClaimConstraints, str]] = [
+    (ClaimConstraints(("attest",), (("attest", ("A", "B")),)), ""),
+    (ClaimConstraints(must_exclude=("rcd",)), ""),
+    (ClaimConstraints(must_exclude=("attest", "iat")), ""),
+    (ClaimConstraints(("rcd",)), "claim rcd is not there"),
+    (ClaimConstraints(permitted=(("attest", ("B", "C")),)), "claim attest has none of the values"),
+    (ClaimConstraints(must_exclude=("key-mgmt",)), "claim key-mgmt is there"),
+]
+
+
+@pytest.mark.parametrize(("constraints", "problem"), CONSTRAINTS)
+def test_what_a_certificate_does_not_permit_is_neither_signed_nor_believed(
+    verifier: Verifier, constraints: ClaimConstraints, problem: str
+) -> None:
+    """RFC 8226 §8, RFC 9118 §3: a signer that does not look at its own certificate is refused by the verifier."""
+    free = make_operator()
+    bound = make_operator(signer=free.signer, claim_constraints=constraints)
+    url = bound.credential.info
+    call = forged(free, free.call(), header={"x5u": url}, info=url)
+    if not problem:
+        assert verifier.verify(bound.call(), bound.record).ok
+        return
+    with pytest.raises(SigningRefused, match=f"does not permit it: {problem}") as refusal:
+        bound.call()
+    assert refusal.value.code == "claims"
+    assert error_of_refusal(refusal.value).message_id == "POL4030"
+    assert refused(verifier, call, bound.record, Step.CONSTRAINTS, problem).verstat is Verstat.FAILED
+
+
+@pytest.mark.parametrize("value", ["3000", "3008a006300416026374"])
+def test_constraints_that_cannot_be_read_or_are_there_twice(verifier: Verifier, value: str) -> None:
+    """What a certificate says of claims is enforced, or it signs nothing (RFC 9118 §6)."""
+    free = make_operator()
+    der = constrained(free, bytes.fromhex(value))
+    template = "https://certs.a.example/{digest}.der"
+    with pytest.raises(LocalError, match="claim constraints"):
+        make_credential(free.signer, read_profile(der), template, NOW_S)
+    url = template.format(digest=digest_of(der).hex())
+    call = forged(free, free.call(), header={"x5u": url}, info=url)
+    record = replace(free.record, digest=digest_of(der), der=der)
+    assert refused(verifier, call, record, Step.CERTIFICATE, "claim constraints").verstat is Verstat.FAILED
+
+
+def constrained(operator: Operator, value: bytes) -> bytes:
+    """The operator's certificate with both extensions; RFC 9118 §6 has no certificate with both."""
+    plain = x509.load_der_x509_certificate(operator.der)
     builder = x509.CertificateBuilder(
         plain.issuer, plain.subject, plain.public_key(), plain.serial_number, plain.not_valid_before_utc,
         plain.not_valid_after_utc, list(plain.extensions),
     )  # fmt: skip
-    must_include = bytes.fromhex("3009a007300516036374")  # [0] mustInclude { "ct" }
-    value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), must_include)
-    return (
-        builder.add_extension(value, critical=False).sign(signer.private_key, SHA256()).public_bytes(Encoding.DER)
-    )
-
-
-@pytest.mark.parametrize("oid", ["1.3.6.1.5.5.7.1.27", "1.3.6.1.5.5.7.1.33"])
-def test_certificates_that_constrain_claims_neither_sign_nor_pass(
-    operator: Operator, verifier: Verifier, oid: str
-) -> None:
-    signer = generate_es256()
-    der = constrained(signer, oid)
-    url = "https://certs.a.example/{digest}.der"
-    with pytest.raises(LocalError, match="constrains what it may sign"):
-        make_credential(signer, read_profile(der), url, NOW_S)
-    url = url.format(digest=digest_of(der).hex())
-    call = forged(replace(operator, signer=signer), operator.call(), header={"x5u": url}, info=url)
-    verdict = refused(
-        verifier, call, replace(operator.record, digest=digest_of(der), der=der), Step.CONSTRAINTS, "constrains"
-    )
-    assert verdict.verstat is Verstat.NONE
+    for oid in ("1.3.6.1.5.5.7.1.27", "1.3.6.1.5.5.7.1.33")[value == b"0\0" :]:
+        builder = builder.add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), critical=False
+        )
+    return builder.sign(operator.signer.private_key, SHA256()).public_bytes(Encoding.DER)
 
 
 SOME = st.text(max_size=40) | st.text('ab.;=<>" \tinfoalgpptshaken', max_size=80)

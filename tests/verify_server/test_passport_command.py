@@ -170,11 +170,14 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     return tell
 
 
+AFTER = ["E17 authority", "E17 constraints", "E18 signature", "E20 key-mgmt", "E22 SDP"]
+
+
 @pytest.mark.parametrize(
     ("status", "step", "after"),
     [
         (CertStatus.VALID, None, []),
-        (CertStatus.REVOKED, "E17 certificate", ["E17 authority", "E18 signature", "E20 key-mgmt", "E22 SDP"]),
+        (CertStatus.REVOKED, "E17 certificate", AFTER),
     ],
 )
 def test_verify_asks_the_ledger(

@@ -11,6 +11,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.claimconstraints import OID
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
 from voice_dpki.x509.recorded import (
@@ -110,7 +111,7 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
     (Distrust.KEY, frozenset({Use.SIGN_CALLS}), {"algorithm": "PS256"}),
     (Distrust.KEY, frozenset({Use.KEY_MEDIA}), {"algorithm": "ES256"}),
     (Distrust.KEY_USAGE, RELYING, {"profile": {"key_usage": frozenset({"keyAgreement"})}}),
-    (Distrust.CONSTRAINTS, frozenset({Use.SIGN_CALLS}), {"profile": {"claim_constraints": True}}),
+    (Distrust.CONSTRAINTS, frozenset({Use.SIGN_CALLS}), {"profile": {"claim_constraints": ((OID, b"0\0"),)}}),
     (Distrust.NO_NUMBERS, frozenset({Use.SIGN_CALLS}), {"tn_auth_list": None}),
     (Distrust.NUMBERS, RELYING, {"tn_auth_list": TnAuthList(ranges=(TnRange(Tn("493023125000"), 1001),))}),
     (Distrust.NUMBERS, RELYING, {"tn_auth_list": TnAuthList(("709K",))}),
@@ -124,7 +125,7 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
 ]
 """Why, for which uses, and what makes it so. For its other uses the certificate is trusted."""
 
-OF_THE_TRUSTED = {Distrust.AUTHORITY}
+OF_THE_TRUSTED = {Distrust.AUTHORITY, Distrust.CLAIMS}
 """What only a question to a trusted certificate can be answered with."""
 
 

@@ -69,6 +69,7 @@ _OF_STATUS = {
 
 _OF_REFUSAL = {
     "no-authority": "POL4030",
+    "claims": "POL4030",
     "stale-iat": "POL4031",
     "credential-not-valid": "POL4032",
     "not-on-ledger": "POL4033",

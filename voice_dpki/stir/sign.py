@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from voice_dpki.codec import base64url
+from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
@@ -14,6 +14,7 @@ from voice_dpki.stir.kind import Authority
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.passport import Claims, signing_input_of
 from voice_dpki.stir.x5u import url_for
+from voice_dpki.x509.claimconstraints import UNCONSTRAINED, ClaimConstraints, ConstraintError, constraints_in
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
 from voice_dpki.x509.tnauthlist import TnRange
@@ -25,7 +26,8 @@ DEFAULT_MAX_SKEW_S = 60.0
 class SigningRefused(PeerError):
     """The call gets no signature.
 
-    `code` is stable: "no-authority", "stale-iat", "credential-not-valid", "not-on-ledger", "no-rule" or "rule".
+    `code` is stable: "no-authority", "claims", "stale-iat", "credential-not-valid", "not-on-ledger", "no-rule" or
+    "rule".
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -97,8 +99,10 @@ def sign_call(
     _check_freshness(request.iat_s, now_s, max_skew_s)
     _check_validity(request.iat_s, credential.profile, now_s)
     _check_authority(kind.authority, claims, credential)
+    payload = claims.serialize()
+    _check_constraints(payload, constraints_in(credential.profile.claim_constraints))
     header = {"alg": "ES256", "ppt": kind.ppt, "typ": "passport", "x5u": credential.info}
-    signing_input = signing_input_of(header, claims.serialize())
+    signing_input = signing_input_of(header, payload)
     signature = base64url.encode(credential.signer.sign(signing_input))
     token = f"{signing_input.decode('ascii')}.{signature}"
     return IdentityHeader(token, info=credential.info, alg="ES256", ppt=kind.ppt)
@@ -132,3 +136,13 @@ def _check_authority(authority: Authority[Any], claims: Claims, credential: Cred
         raise SigningRefused(
             "no-authority", f"{authority.to_signers} is not among those that this server's {whose}"
         )
+
+
+def _check_constraints(payload: bytes, constraints: ClaimConstraints) -> None:
+    """Refuse to say what the credential's certificate does not permit (RFC 8226 §8, RFC 9118 §3)."""
+    if constraints == UNCONSTRAINED:
+        return
+    try:
+        constraints.check(canonical_json.decode_object(payload))
+    except ConstraintError as error:
+        raise SigningRefused("claims", f"this server's certificate does not permit it: {error}") from None

@@ -6,6 +6,7 @@ that need what the ledger says of it. Each step is one function that raises Veri
 
 from collections.abc import Sequence
 
+from voice_dpki.codec import canonical_json
 from voice_dpki.errors import LocalError
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.passport import Passport, key_mgmt_digests
@@ -41,6 +42,7 @@ def prove(examined: Examined, recorded: RecordedCertificate, policy: Policy, now
     kind = examined.kind
     trusted = _certificate(examined, recorded, now_s)
     _authority(examined, trusted, policy)
+    _constraints(examined.passport, trusted)
     _signature(examined.passport, trusted.profile)
     key_mgmt = _key_mgmt(examined, policy) if kind.proves_caller else KeyMgmt.NOT_CHECKED
     sdp = _sdp(examined, policy) if kind.proves_caller else SdpBinding.NOT_CHECKED
@@ -89,14 +91,22 @@ def _authority(examined: Examined, trusted: TrustedCertificate, policy: Policy) 
         raise VerificationFailed(Step.AUTHORITY, sentence)
 
 
+def _constraints(passport: Passport, trusted: TrustedCertificate) -> None:
+    """E17: the signer's certificate permits what the token says (RFC 8226 §8, RFC 9118 §3)."""
+    try:
+        trusted.check_claims(lambda: canonical_json.decode_object(passport.payload_untrusted))
+    except CertificateRefused as refused:
+        raise _distrusted(refused) from None
+
+
 _SIGNERS = "the signer's certificate"
 
 _STEPS = {
     Distrust.NOT_GIVEN: Step.LEDGER,
-    Distrust.CONSTRAINTS: Step.CONSTRAINTS,
     Distrust.NO_NUMBERS: Step.AUTHORITY,
     Distrust.NUMBERS: Step.AUTHORITY,
     Distrust.AUTHORITY: Step.AUTHORITY,
+    Distrust.CLAIMS: Step.CONSTRAINTS,
 }
 """The step that fails for each reason to distrust a certificate; for all others it is E17 certificate."""
 

@@ -1,4 +1,4 @@
-"""The part of DER that a TNAuthList needs: tag, definite minimal length, content (X.690 §8.1, §10.1)."""
+"""The part of DER that STIR's extensions need: tag, definite minimal length, content (X.690 §8.1, §10.1)."""
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.errors import MalformedError
@@ -6,6 +6,7 @@ from voice_dpki.errors import MalformedError
 SEQUENCE = 0x30
 INTEGER = 0x02
 BIT_STRING = 0x03
+UTF8_STRING = 0x0C
 IA5_STRING = 0x16
 
 _MAX_LENGTH_OCTETS = 3

@@ -6,7 +6,7 @@ alone, so all nodes judge alike. The serial number plays no role.
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,8 @@ from cryptography.x509.oid import ExtensionOID, NameOID, ObjectIdentifier
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import CertDigest, is_printable
-from voice_dpki.x509 import der, tnauthlist
+from voice_dpki.x509 import claimconstraints, der, tnauthlist
+from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import KeyKindError, LocalSigner, PublicKey, algorithm_of, spki
 from voice_dpki.x509.tnauthlist import TnAuthList
 
@@ -42,9 +43,6 @@ ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherme
 """Key usages that a subject without identity and organisation may have (ITU-T X.1409)."""
 
 _TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
-
-_CLAIM_CONSTRAINTS = (ObjectIdentifier("1.3.6.1.5.5.7.1.27"), ObjectIdentifier("1.3.6.1.5.5.7.1.33"))
-"""JWTClaimConstraints (RFC 8226 §8) and EnhancedJWTClaimConstraints (RFC 9118)."""
 
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 
@@ -96,8 +94,11 @@ class CertificateProfile:
     tn_auth_list: TnAuthList | None
     key_usage: frozenset[str]
     """Names of RFC 5280 §4.2.1.3; empty if the certificate does not limit the use of its key."""
-    claim_constraints: bool = False
-    """Whether an extension limits what a PASSporT under this certificate may say (RFC 8226 §8, RFC 9118)."""
+    claim_constraints: tuple[tuple[str, bytes], ...] = ()
+    """The extensions that limit what a PASSporT may say, as OID and value (RFC 8226 §8, RFC 9118).
+
+    They are not read here, since whether the ledger admits a certificate does not depend on them.
+    """
 
     def valid_at(self, now_s: float) -> bool:
         """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
@@ -158,6 +159,7 @@ def build_certificate(
     uris: Sequence[str] = (),
     dns_names: Sequence[str] = (),
     tn_auth_list: TnAuthList | None = None,
+    claim_constraints: ClaimConstraints | None = None,
     not_before_s: int,
     not_after_s: int,
     random: Random,
@@ -184,6 +186,10 @@ def build_certificate(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
     if tn_auth_list is not None:
         value = x509.UnrecognizedExtension(_TN_AUTH_LIST, tn_auth_list.serialize())
+        builder = builder.add_extension(value, critical=False)
+    if claim_constraints is not None:
+        oid, encoded = claimconstraints.extension_for(claim_constraints)
+        value = x509.UnrecognizedExtension(ObjectIdentifier(oid), encoded)
         builder = builder.add_extension(value, critical=False)
     return read_profile(builder.sign(signer.private_key, SHA256()).public_bytes(Encoding.DER)).der
 
@@ -247,7 +253,7 @@ def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> Cert
         dns_names=dns_names,
         tn_auth_list=_tn_auth_list(extensions.get(_TN_AUTH_LIST)),
         key_usage=_key_usage(extensions.get(ExtensionOID.KEY_USAGE)),
-        claim_constraints=any(oid in extensions for oid in _CLAIM_CONSTRAINTS),
+        claim_constraints=_claim_constraints(extensions.values()),
     )
 
 
@@ -343,6 +349,15 @@ def _tn_auth_list(value: x509.ExtensionType | None) -> TnAuthList | None:
         return TnAuthList.parse(value.value)
     except MalformedError as error:
         raise ProfileError("tn-auth-list", str(error)) from None
+
+
+def _claim_constraints(values: Iterable[x509.ExtensionType]) -> tuple[tuple[str, bytes], ...]:
+    found = (value for value in values if isinstance(value, x509.UnrecognizedExtension))
+    return tuple(
+        (value.oid.dotted_string, value.value)
+        for value in found
+        if value.oid.dotted_string in (claimconstraints.OID, claimconstraints.ENHANCED_OID)
+    )
 
 
 def _subject(organization: str | None, common_name: str | None) -> x509.Name:

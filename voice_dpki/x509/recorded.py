@@ -8,16 +8,18 @@ The organisation that recorded a certificate is a member of the ledger. Domains 
 to another member since. So a certificate that claims more than its organisation holds now is not trusted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from voice_dpki.codec.canonical_json import Json
 from voice_dpki.codec.telephone import host_in_uri, number_in_uri
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.allotment import Allotment, Claims
+from voice_dpki.x509.claimconstraints import UNCONSTRAINED, ConstraintError, constraints_in
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
 
 
@@ -70,6 +72,7 @@ class Distrust(StrEnum):
     DOMAIN = "domain"
     URI_NUMBER = "uri-number"
     AUTHORITY = "authority"
+    CLAIMS = "claims"
 
 
 _SENTENCES = {
@@ -84,12 +87,13 @@ _SENTENCES = {
     Distrust.SUBJECT: "{it} cannot be used: its organisation is not the one that recorded it",
     Distrust.KEY: "{it} cannot be used: its key is not {detail}",
     Distrust.KEY_USAGE: "{it} cannot be used: its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)",
-    Distrust.CONSTRAINTS: "{it} constrains what it may sign (RFC 8226 §8), which is not supported yet",
+    Distrust.CONSTRAINTS: "{it} cannot be used: {detail}",
     Distrust.NO_NUMBERS: "{it} has no TNAuthList, so it has authority over no number",
     Distrust.NUMBERS: "{it} claims numbers that the ledger does not allot to its organisation",
     Distrust.DOMAIN: "the organisation that recorded {it} does not hold the domain of each of its names",
     Distrust.URI_NUMBER: "the organisation that recorded {it} is not allotted the number of each of its URIs",
     Distrust.AUTHORITY: "{it} has no authority over {detail}",
+    Distrust.CLAIMS: "{it} does not permit this: {detail} (RFC 8226 §8)",
 }
 
 
@@ -157,6 +161,19 @@ class TrustedCertificate:
             raise CertificateRefused(Distrust.NO_NUMBERS)
         if not listed.authorises(number, self.allotment.ranges):
             raise CertificateRefused(Distrust.AUTHORITY, whose)
+
+    def check_claims(self, read_claims: Callable[[], Mapping[str, Json]]) -> None:
+        """Check that the certificate permits a PASSporT's claims, which are read only if it constrains any.
+
+        Raises CertificateRefused, and what `read_claims` raises. Source: RFC 8226 §8, RFC 9118 §3.
+        """
+        constraints = constraints_in(self.profile.claim_constraints)
+        if constraints == UNCONSTRAINED:
+            return
+        try:
+            constraints.check(read_claims())
+        except ConstraintError as error:
+            raise CertificateRefused(Distrust.CLAIMS, str(error)) from None
 
     def check_uri(self, uri: str) -> None:
         """Check that its organisation holds host and number of a SIP URI, for a party that the certificate names.
@@ -323,9 +340,11 @@ def _check_key_usage(case: _Case) -> None:
 
 
 def _check_constraints(case: _Case) -> None:
-    """Rule 8: the certificate does not constrain claims, for constraints are not enforced yet (RFC 8226 §8)."""
-    if case.profile.claim_constraints:
-        raise CertificateRefused(Distrust.CONSTRAINTS)
+    """Rule 8: what the certificate says of claims can be enforced (RFC 8226 §8, RFC 9118 §3, §6)."""
+    try:
+        constraints_in(case.profile.claim_constraints)
+    except MalformedError as error:
+        raise CertificateRefused(Distrust.CONSTRAINTS, str(error)) from None
 
 
 def _check_has_numbers(case: _Case) -> None:
