@@ -9,6 +9,7 @@ from typing import Any
 from segw_agent.config import SegwSetup
 from segw_agent.judge import Judge
 from segw_agent.ledger import Ledger
+from segw_agent.nodes import Nodes
 from segw_agent.policy import Policy
 from segw_agent.staple import Staple
 from segw_agent.tracer import IkeTracer
@@ -69,11 +70,14 @@ def assemble(
 
 
 @asynccontextmanager
-async def inquiry_nodes(setup: SegwSetup, clock: Clock) -> AsyncIterator[tuple[LedgerClient, ...]]:
+async def inquiry_nodes(setup: SegwSetup, clock: Clock) -> AsyncIterator[Nodes]:
     """Give the inquiry nodes, in their order, and close the connections to them at the end."""
     async with AsyncExitStack() as stack:
-        clients = _clients(setup, watched_clock(clock, _light(setup))).values()
-        yield tuple([await stack.enter_async_context(client) for client in clients])
+        ledger_clock = watched_clock(clock, _light(setup))
+        clients = _clients(setup, ledger_clock)
+        for client in clients.values():
+            await stack.enter_async_context(client)
+        yield Nodes(clients, ledger_clock, timeout_s=setup.ledger.timeout_s)
 
 
 def _clients(setup: SegwSetup, ledger_clock: LedgerClock) -> dict[str, LedgerClient]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ledger_node.answer.api import INQUIRIES
+from ledger_node.answer.contact import Contact
 from ledger_node.answer.openapi import described
 from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
 from ledger_node.answer.requests import (
@@ -43,14 +44,17 @@ from voice_dpki.shell.http import Handler, HttpApp, Request, Response, Route, pr
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.wire.http_client import HttpClient, HttpError
-from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.ledger.client import LedgerClient, NodeSilentError
 from voice_dpki.wire.ledger.subscription import compare
 from voice_dpki.wire.tasks import running
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, digest_of
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 10.0
+WAIT_S = 1.0
+"""How long the other node may hold the inquiry for headers. It answers even without one then, so that an edge which
+is cut off knows it soon."""
+
 FORWARD_TIMEOUT_S = 15.0
 """Time for one forwarded inquiry, including the wait for a connection."""
 
@@ -104,6 +108,7 @@ class Edge:
         self._clock = clock
         self._tracer = tracer
         self._tip: _Tip | None = None
+        self._contact = Contact()
         self._waiters = HeightWaiters()
         self._stopping = False
         self._kept: dict[CertDigest, _Proved] = {}
@@ -160,10 +165,13 @@ class Edge:
         while True:
             try:
                 height = self._tip.header.height if self._tip else 0
-                self._adopt(*await self._client.newest(height, wait_s=WAIT_S))
+                self._adopt(*await self._client.newest(height, wait_s=0 if self._contact.lost else WAIT_S))
                 await self._renew()
+                self._contact.regain()
                 failures = 0
             except InquiryError as error:
+                if isinstance(error, NodeSilentError):
+                    self._contact.lose(str(error))
                 if failures == 0:
                     log.warning("no headers come", extra={"fields": {"reason": str(error)}})
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
@@ -182,7 +190,8 @@ class Edge:
         tip = self._tip
         proved = self._kept.pop(digest, None)
         if tip is None or proved is None:
-            proved, tip = await self._ask(digest)
+            async with self._contact.asking():
+                proved, tip = await self._ask(digest)
         if tip.header.app_hash == (self._tip or tip).header.app_hash:
             self._keep(digest, proved)
         return proved, tip
@@ -279,7 +288,7 @@ class Edge:
     async def _changes(self, request: Request) -> Response:
         """Wait here until the tip passes the height, and only then ask the other node for the changes."""
         root, height = changes_after(request)
-        may_wait_s = wait_s(request)
+        may_wait_s = 0 if self._contact.lost else wait_s(request)
         if may_wait_s and not self._stopping and not self._has_passed(height):
             await self._waiters.wait(height + 1, may_wait_s)
         wait_ms = min(LAG_MS, int(may_wait_s * 1000)) if self._has_passed(height) else 0
@@ -294,7 +303,8 @@ class Edge:
         return await self._ask_upstream(method, request.target, request.body)
 
     async def _ask_upstream(self, method: str, target: str, body: bytes = b"") -> Response:
-        answer = await self._upstream.request(method, target, body, timeout_s=FORWARD_TIMEOUT_S)
+        async with self._contact.asking():
+            answer = await self._upstream.request(method, target, body, timeout_s=FORWARD_TIMEOUT_S)
         kind = "application/json" if answer.status == 200 else "application/problem+json"
         headers = (("Retry-After", "1"),) if answer.status in (429, 503) else ()
         return Response(answer.status, answer.body, content_type=kind, headers=headers)

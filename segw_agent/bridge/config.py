@@ -52,7 +52,7 @@ urls = ["http://127.0.0.1:26680"]          # inquiry nodes, asked in this order
 genesis = "genesis.json"                   # whom to believe: the ledger's first validators
 trust = "trusted.json"                     # the newest header that followed from them, kept here
 max_age_s = 30                             # an answer that is older is not believed
-timeout_s = 2                              # how long an inquiry node may take
+timeout_s = 2                              # how long an inquiry may take, at all nodes together
 
 {example_of(CertificatePolicy, "policy", instead=_DEVICES_AND_GATEWAY, column=43)}"""
 

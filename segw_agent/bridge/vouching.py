@@ -1,12 +1,15 @@
 """The bridge's judge of self-signed certificates, by the ledger and the operator's rules, for issuing and OCSP.
 
-Every judgement uses a new, proved answer. If a node gives no valid answer, the next one is asked.
+Every judgement uses a new, proved answer. If a node gives no valid answer in its share of the time, the next one is
+asked.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from segw_agent.bridge.serial import prefix_of, serial_of
+from segw_agent.metrics import INQUIRIES
+from segw_agent.nodes import Nodes
 from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, Side
 from segw_agent.rules import Peer, PeerRefusedError, Step, check_vouched
@@ -41,10 +44,10 @@ class NotVouchedError(PeerRefusedError):
 
 
 class Vouching:
-    """The judge; it asks the nodes of `clients`, in their order."""
+    """The judge; a judgement, with all its inquiries, takes no longer than `nodes` may."""
 
-    def __init__(self, clients: Sequence[LedgerClient], policy: CertificatePolicy, clock: Clock) -> None:
-        self._clients, self._policy, self._clock = clients, policy, clock
+    def __init__(self, nodes: Nodes, policy: CertificatePolicy, clock: Clock) -> None:
+        self._nodes, self._policy, self._clock = nodes, policy, clock
 
     async def about(self, digest: CertDigest) -> Vouched:
         """Judge a self-signed certificate.
@@ -68,13 +71,16 @@ class Vouching:
         return await self._from_any(ask)
 
     async def _from_any(self, ask: Callable[[LedgerClient], Awaitable[Vouched]]) -> Vouched:
-        problem = InquiryError(InquiryCode.UNREACHABLE, "there is no inquiry node to ask")
-        for client in self._clients:
+        async def judged(_address: str, client: LedgerClient) -> Vouched | NotVouchedError:
             try:
                 return await ask(client)
-            except InquiryError as error:
-                problem = error
-        raise problem
+            except NotVouchedError as refused:  # an answer like any other: the node has a good name for it
+                return refused
+
+        outcome = await self._nodes.ask(judged, _failed)
+        if isinstance(outcome, NotVouchedError):
+            raise outcome
+        return outcome
 
     async def _about(self, client: LedgerClient, digest: CertDigest) -> Vouched:
         found = await client.resolve(digest)
@@ -84,6 +90,10 @@ class Vouching:
             changed_s = await _changed_s(client, found.record)
             raise NotVouchedError(refusal, found.time_s, found.record, changed_s) from None
         return Vouched(found.time_s)
+
+
+def _failed(error: InquiryError) -> None:
+    INQUIRIES.labels("inquiry", error.code).inc()
 
 
 def _peer(found: Resolution, now_s: float) -> Peer:

@@ -23,7 +23,7 @@ from voice_dpki.ikev2.events import CertificateToJudge, Failed, Untrusted
 from voice_dpki.ikev2.identity import fqdn
 from voice_dpki.ikev2.responder import Responder
 
-from .test_rules import BROKEN, NAMES, SA, SIGNER, UNFIT, At, Case, certificate, judge_of, policy
+from .test_rules import BROKEN, NAMES, SA, SIGNER, UNFIT, At, Case, certificate, judge_of, nodes_of, policy
 
 Refused = tuple[str, str]
 """The code and the sentence of a refusal, without the step, which each side numbers as the flow does."""
@@ -48,7 +48,7 @@ def at_the_bridge(case: Case) -> Refused:
     outside: Any = At(case=case)
     keys = {key: getattr(case.policy, key) for key in CertificatePolicy.__struct_fields__}
     with pytest.raises(NotVouchedError) as refused:
-        asyncio.run(Vouching([outside], CertificatePolicy(**keys), outside).about(case.profile.digest))
+        asyncio.run(Vouching(nodes_of(outside), CertificatePolicy(**keys), outside).about(case.profile.digest))
     return refused.value.code, refused.value.sentence
 
 
@@ -121,7 +121,7 @@ def test_the_bridge_says_the_same_of_a_serial_that_nobody_recorded() -> None:
     outside: Any = Nothing(case=case)
     keys = {key: getattr(case.policy, key) for key in CertificatePolicy.__struct_fields__}
     with pytest.raises(NotVouchedError) as refused:
-        asyncio.run(Vouching([outside], CertificatePolicy(**keys), outside).about_serial(1))
+        asyncio.run(Vouching(nodes_of(outside), CertificatePolicy(**keys), outside).about_serial(1))
     assert (refused.value.code, refused.value.sentence) == at_the_agent(case)
 
 

@@ -13,6 +13,7 @@ from segw_agent.bridge.vouching import NotVouchedError, Vouching
 from segw_agent.judge import Judge
 from segw_agent.ledger import Found
 from segw_agent.live import LiveSas
+from segw_agent.nodes import Nodes
 from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Policy, Question, Side
 from segw_agent.rules import RULES, NotHere, Peer, PeerRefusedError, Rule, Step, _Broken, _run, inquiry_refusal
@@ -118,6 +119,11 @@ class At(SimpleNamespace):
         raise InquiryError(InquiryCode.UNREACHABLE, "the ledger node does not answer")
 
 
+def nodes_of(outside: Any) -> Nodes:
+    """Make one node of a double."""
+    return Nodes({"node": outside}, outside, timeout_s=60)
+
+
 def judge_of(case: Case) -> Judge:
     outside: Any = At(case=case)
     return Judge(outside, Live(case.policy), outside, IkeTracer(None, "gateway"))
@@ -145,7 +151,7 @@ def vouch(case: Case) -> str | None:
     keys = {key: getattr(case.policy, key) for key in CertificatePolicy.__struct_fields__}
     bridges = CertificatePolicy(**keys)
     try:
-        asyncio.run(Vouching([outside], bridges, outside).about(case.profile.digest))
+        asyncio.run(Vouching(nodes_of(outside), bridges, outside).about(case.profile.digest))
     except NotVouchedError as refused:
         return refused.code
     return None

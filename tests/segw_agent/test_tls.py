@@ -53,11 +53,12 @@ def setup(testbed: Testbed, url: str, who: str | None) -> SegwSetup:
 
 
 def ask(setup: SegwSetup, der: bytes) -> CertStatus:
-    """Ask the agent's first node with proof."""
+    """Ask the agent's node with proof."""
 
     async def asked() -> CertStatus:
         async with inquiry_nodes(setup, SystemClock()) as nodes:
-            return (await nodes[0].resolve(digest_of(der))).status
+            found = await nodes.ask(lambda _, node: node.resolve(digest_of(der)), lambda _: None)
+            return found.status
 
     return asyncio.run(asked())
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import signal
 import time
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.ledger_node.conftest import wait_until
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.names import subject_key
 from voice_dpki.ledger.records import CertStatus
@@ -97,6 +99,36 @@ async def test_when_the_other_node_is_away_the_edge_answers_and_says_how_old_it_
         assert json.loads((edge.data / "trust.json").read_text())["signed_header"]
         edge.start()
         edge.reaches(height + 1)
+
+
+async def test_an_edge_that_is_cut_off_answers_what_it_holds_and_says_so_at_once_for_the_rest(
+    network: Any, token: str
+) -> None:
+    """Its node hangs: no connection breaks, and nobody waits for it once that is known."""
+    engine = network.engine(heartbeat_s=0.2).start()
+    edge = edge_of(network, engine.url).start()
+    der = network.certificate()
+    async with network.client(engine) as writer, network.client(edge) as client:
+        await writer.submit(der, token)
+        await client.resolve(digest_of(der))
+        height = edge.info()["height"]
+        engine.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: "voice_dpki_ledger_edge_cut_off 1.0" in edge.http.get("/metrics").text, "cut off")
+        assert "the edge is cut off" in edge.http.get("/healthz").text
+        assert (await client.resolve(digest_of(der))).status is CertStatus.VALID
+        for path in (
+            f"status/{'00' * 32}",
+            f"certificates/{'00' * 32}.der",
+            "names?dns=a",
+            "changes?wait_ms=30000",
+        ):
+            answer = get(edge, path)
+            assert (answer.status_code, "the edge is cut off" in answer.json()["detail"]) == (503, True)
+        engine.process.send_signal(signal.SIGCONT)
+        edge.reaches(height + 3)
+        assert get(edge, f"status/{'00' * 32}").json()["status"] == "unknown"
+        assert "voice_dpki_ledger_edge_cut_off 0.0" in edge.http.get("/metrics").text
+        assert "cut off" not in edge.http.get("/healthz").text
 
 
 async def test_other_questions_are_handed_on(network: Any, token: str) -> None:

@@ -64,6 +64,13 @@ CHANGES = {
 """A submission node's path for each change of status."""
 
 
+class NodeSilentError(InquiryError):
+    """The node sent no answer at all, or not in time."""
+
+    def __init__(self, error: HttpError) -> None:
+        super().__init__(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {error}")
+
+
 class SubmissionError(PeerError):
     """A submission node did not carry out a request.
 
@@ -464,7 +471,7 @@ class LedgerClient:
         except HttpAnswerError as error:
             raise InquiryError(InquiryCode.MALFORMED, f"the ledger node's answer cannot be read: {error}") from None
         except HttpError as error:
-            raise InquiryError(InquiryCode.UNREACHABLE, f"the ledger node does not answer: {error}") from None
+            raise NodeSilentError(error) from None
         if answer.status != 200:
             said = _GONE if answer.status == 410 else f"the ledger node answers {answer.status}"
             unanswered = InquiryError(InquiryCode.UNREACHABLE, said)
