@@ -190,6 +190,7 @@ def test_every_version_of_the_rules() -> None:
         "admits_refused": "that is refused",
         "one_signature": "one signature",
         "counts_all": "member's hour",
+        "sound_keys": "points of the curve",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

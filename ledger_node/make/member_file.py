@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.members import Member, WrittenMember
 from voice_dpki.shell.config import load_config, read_file, resolve
-from voice_dpki.x509.keys import spki
+from voice_dpki.x509.keys import KeyKindError, spki
+from voice_dpki.x509.public import AnyPublicKey, read_public_pem
 
 EXAMPLE = """\
 organization = "Operator E"
@@ -54,11 +53,9 @@ def _endorsing_key(path: Path) -> bytes:
     return spki(key)
 
 
-def _public_key(path: Path) -> object:
+def _public_key(path: Path) -> AnyPublicKey:
     pem = read_file(path, "key")
     try:
-        if b"PRIVATE KEY" in pem:
-            return load_pem_private_key(pem, password=None).public_key()
-        return load_pem_public_key(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise LocalError(f"{path}: not a public or unencrypted private key in PEM form") from None
+        return read_public_pem(pem)
+    except KeyKindError as error:
+        raise LocalError(f"{path}: {error}") from None

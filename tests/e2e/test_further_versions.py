@@ -16,8 +16,8 @@ from .operators import load, lost, reaches, require_cometbft, status
 from .releases import RULES_FILE, Mixed, altered
 from .versions import Federation, all_at, begun, fails, health, height_of, read_by, versions_of
 
-V2_LINE = "V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)\n"
-V3_LINE = "V3 = Rules(3, admits_refused=False, one_signature=True, counts_all=False)\n"
+V2_LINE = "V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True, sound_keys=True)\n"
+V3_LINE = "V3 = Rules(3, admits_refused=False, one_signature=True, counts_all=False, sound_keys=True)\n"
 OTHER_FORM = (1 << 16) + 4
 """A version whose upper bits say that older clients would misread its records."""
 

@@ -119,6 +119,14 @@ def test_refuses_unsound_parts(form: dict[str, Any], path: list[Any], value: Any
         load_genesis(json.dumps(changed).encode())
 
 
+def test_refuses_a_key_under_which_anybody_could_sign(form: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(form))
+    neutral = base64.b64encode(b"\x01" + bytes(31)).decode("ascii")
+    changed["app_state"]["members"][0]["validators"].append(neutral)
+    with pytest.raises(GenesisError, match=r"Operator A: .* not an Ed25519 public key"):
+        load_genesis(json.dumps(changed).encode())
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'"' * 100_000, b"[" * 100_000])
 def test_refuses_what_is_no_genesis(data: bytes) -> None:
     with pytest.raises(GenesisError):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.present import present
+from tests.validator_keys import validator_key
 from voice_dpki.ledger import directory, names, tree
 from voice_dpki.ledger.admission import check_authority, read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
@@ -55,7 +56,7 @@ def member(name: str, block: int, **changes: Any) -> Member:
         "domains": (f"{name[-1].lower()}.example",),
         "ranges": (TnRange(Tn(f"4930{block}000"), 1000),),
         "spcs": (f"spc-{block}",),
-        "validators": (bytes([block]) * 32,),
+        "validators": (validator_key(block),),
         "endorsing_keys": (KEYS[name].public_key_der,),
     }
     return Member(**parts | changes)
@@ -114,7 +115,8 @@ def vote(proposal: bytes, by: str, approve: bool = True) -> bytes:
 
 
 def keys_of(view: MemoryState, at: int = 1) -> set[int]:
-    return {validator.public_key[0] for validator in validator_sets(view)[at].validators}
+    keys = {validator.public_key for validator in validator_sets(view)[at].validators}
+    return {number for number in range(10) if validator_key(number) in keys}
 
 
 def test_more_than_two_thirds() -> None:
@@ -206,7 +208,7 @@ CONFLICTS = [
     ({"spcs": ("spc-1",)}, "spc-taken"),
     ({"domains": ("sub.a.example",)}, "domain-taken"),
     ({"domains": ("example",)}, "domain-taken"),
-    ({"validators": (bytes([1]) * 32,)}, "validator-taken"),
+    ({"validators": (validator_key(1),)}, "validator-taken"),
     ({"validators": tuple(bytes([99, at]) * 16 for at in range(200))}, "too-many-members"),
     ({"endorsing_keys": (KEYS["Operator B"].public_key_der,)}, "endorsing-key-taken"),
 ]
@@ -282,7 +284,7 @@ def test_a_removed_operator_loses_trust_for_its_signers_and_does_not_regain_it(f
     ledger.pass_delay()
     record = ledger.state.record(digest_of(der))
     assert ledger.state.member("Operator D") is None
-    assert ledger.outcome.validator_updates == ((bytes([4]) * 32, 0),)
+    assert ledger.outcome.validator_updates == ((validator_key(4), 0),)
     assert status_of(record, ledger.state.member("Operator D"), ledger.time_s) is CertStatus.REVOKED
     other = certificate(federation, "Operator D")
     assert ledger.block(submission(other, "Operator D")) == ["unknown-member"]
@@ -419,18 +421,18 @@ def test_the_ledger_is_never_left_without_operators() -> None:
 
 
 def address(number: int) -> bytes:
-    return Validator(bytes([number]) * 32, 1).address
+    return Validator(validator_key(number), 1).address
 
 
 def test_a_validator_that_signed_twice_is_removed() -> None:
     ledger = Ledger()
     ledger.block(misbehaving=(address(2), bytes(20)))
     assert ledger.state.member("Operator B") == replace(MEMBERS[1], validators=(), revision=1)
-    assert ledger.outcome.validator_updates == ((bytes([2]) * 32, 0),)
+    assert ledger.outcome.validator_updates == ((validator_key(2), 0),)
     ledger.block(misbehaving=(address(2),))
     assert not ledger.outcome.validator_updates
     ledger.block(misbehaving=tuple(map(address, (1, 3, 4))))
-    assert len(keys_of(ledger.state)) == 1, "the last one stays, or there would be no ledger"
+    assert len(validator_sets(ledger.state)[1].validators) == 1, "the last one stays, or there would be no ledger"
 
 
 def test_a_rogue_operator_with_all_its_keys_rules_nothing(federation: Any) -> None:
@@ -471,7 +473,7 @@ CHANGES = [
     SetMember(VENDOR, 0),
     RemoveMember("Vendor"),
     SuspendMember("Operator A"),
-    SetStatus((CertDigest(bytes(32)), CertDigest(bytes([1]) * 32)), CertStatus.SUSPENDED, "certificateHold"),
+    SetStatus((CertDigest(bytes(32)), CertDigest(validator_key(1))), CertStatus.SUSPENDED, "certificateHold"),
 ]
 
 

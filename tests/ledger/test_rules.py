@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.validator_keys import validator_key
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.activation import (
@@ -223,7 +224,7 @@ def test_one_version_is_scheduled_at_a_time_and_can_be_cancelled() -> None:
 
 def test_those_who_approve_must_run_more_than_two_thirds_of_the_validators() -> None:
     """Operator D runs six of the nine validators: the others have two thirds of the votes alone, and D one."""
-    crowded = replace(MEMBERS[3], validators=tuple(bytes([100 + each]) * 32 for each in range(6)))
+    crowded = replace(MEMBERS[3], validators=tuple(validator_key(100 + each) for each in range(6)))
     ledger = new_ledger(*MEMBERS[:3], crowded)
     decided(ledger, SetMember(notice(2, 1), None))
     raw = ledger.propose(BeginRules(3, 500), until_s=ledger.time_s + 1000)
@@ -333,3 +334,16 @@ def test_a_node_gives_a_signature_of_an_older_client_its_form() -> None:
 @pytest.mark.parametrize("s", [0, 1, P256_ORDER // 2, P256_ORDER // 2 + 1, P256_ORDER - 1, P256_ORDER, 2**256 - 1])
 def test_the_edges_of_s(s: int) -> None:
     assert is_canonical(bytes(32) + s.to_bytes(32, "big")) == (s <= P256_ORDER // 2)
+
+
+NEUTRAL = b"\x01" + bytes(31)
+
+
+def test_from_version_2_on_a_validators_key_is_one_that_somebody_holds() -> None:
+    """Under the neutral element, of order 1, anybody can sign; version 1 takes it, as it did."""
+    newcomer = member("Operator E", 9, validators=(NEUTRAL,))
+    for ledger, verdict in ((new_ledger(), "ok"), (version_2(), "bad-validator-key")):
+        raw = ledger.propose(SetMember(newcomer, None), until_s=ledger.time_s + 1000)
+        assert judged(ledger, raw) == verdict
+        sound = replace(newcomer, validators=(validator_key(9),))
+        assert judged(ledger, ledger.propose(SetMember(sound, None), until_s=ledger.time_s + 1000)) == "ok"

@@ -246,8 +246,17 @@ def _check(genesis: Genesis) -> None:
     theirs = {key for member in genesis.members for key in member.validators}
     if not {validator.public_key for validator in genesis.validators.validators} <= theirs:
         raise GenesisError("genesis: a validator belongs to no member")
+    for member in genesis.members:
+        _check_keys(member)
     if len(theirs) > MAX_VALIDATORS:
         raise GenesisError(f"genesis: there are more than {MAX_VALIDATORS} validators")
+
+
+def _check_keys(member: Member) -> None:
+    try:
+        member.check_validators()
+    except MalformedError as error:
+        raise GenesisError(f"genesis: {member.organization}: {error}") from None
 
 
 def _base64(data: bytes) -> str:

@@ -161,9 +161,18 @@ def _set_member(draft: Draft, block: Block, change: SetMember) -> None:
     old = draft.member(change.member.organization)
     if (old.revision if old else None) != change.revision:
         raise Refused(Refusal.MEMBER_REVISION)
+    if draft.rules.sound_keys:
+        _check_keys(change.member)
     revision = old.revision + 1 if old else 0
     admitted_height = old.admitted_height if old else block.height
     directory.install(draft, replace(change.member, revision=revision, admitted_height=admitted_height))
+
+
+def _check_keys(member: Member) -> None:
+    try:
+        member.check_validators()
+    except MalformedError:
+        raise Refused(Refusal.VALIDATOR_KEY) from None
 
 
 def _remove_member(draft: Draft, _: Block, change: RemoveMember) -> None:

@@ -34,6 +34,7 @@ from voice_dpki.names import Tn, is_printable
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
 from voice_dpki.x509.profile import MAX_NAME_LENGTH
+from voice_dpki.x509.public import ED25519_KEY_BYTES, check_ed25519
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 KIND = "member"
@@ -41,8 +42,6 @@ MEMBER_DOMAIN = b"voice-dpki/member/v1\0"
 
 MAX_ENTRIES = 256
 """Entries in each of a member's lists; every answer about a member's certificate carries its record."""
-
-ED25519_KEY_BYTES = 32
 
 _PARTS = 7
 """Items that proposals decide."""
@@ -103,6 +102,17 @@ class Member:
             raise MalformedError("member: revisions and heights are whole numbers from 0")
         if type(self.suspended) is not bool:
             raise MalformedError("member: it is suspended or not")
+
+    def check_validators(self) -> None:
+        """Raise MalformedError if a validator's key is not one that only its holder can sign under.
+
+        Making a member does not check this, because version 1 of the rules admits such keys.
+        """
+        try:
+            for key in self.validators:
+                check_ed25519(key)
+        except KeyKindError as error:
+            raise MalformedError(f"member: a validator's key is {error}") from None
 
     @classmethod
     def parse(cls, data: bytes) -> "Member":

@@ -166,6 +166,11 @@ class Refusal(Enum):
         "rules-decided",
         "The ledger follows this version of the rules or a later one, or a change of them is decided already.",
     )
+    VALIDATOR_KEY = (
+        330,
+        "bad-validator-key",
+        "A validator's key is no Ed25519 key under which only its holder can sign.",
+    )
     QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:

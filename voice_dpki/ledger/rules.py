@@ -32,10 +32,12 @@ class Rules:
     """Whether a transaction has exactly one signature, and that is the only one its signer's key made: low s."""
     counts_all: bool
     """Whether a transaction without certificates counts as one certificate in its member's hour."""
+    sound_keys: bool
+    """Whether validators' keys must be points of the curve that only their holders can sign under."""
 
 
-V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
-V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
+V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False, sound_keys=False)
+V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True, sound_keys=True)
 
 NEWEST = V2
 

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ledger_node.abci.abci_pb2 import Commit, FinalizeBlock
 from ledger_node.abci.application import Application
 from ledger_node.order.verifier import Verifier
+from tests.validator_keys import validator_key
 from voice_dpki.effects import SystemRandom
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
@@ -106,7 +107,7 @@ def make_node(genesis: Genesis) -> Node:
 @pytest.fixture(scope="session")
 def genesis_keys() -> tuple[Genesis, dict[str, LocalSigner], dict[str, bytes]]:
     keys = {name: generate_es256() for name in ORGANIZATIONS}
-    validators = {name: bytes([index]) * 32 for index, name in enumerate(ORGANIZATIONS, 1)}
+    validators = {name: validator_key(index) for index, name in enumerate(ORGANIZATIONS, 1)}
     members = [
         Member(
             organization=name,
