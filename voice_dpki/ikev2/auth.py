@@ -28,6 +28,9 @@ RSA_PSS_SHA256 = bytes.fromhex(
 """AlgorithmIdentifiers of RFC 7427 appendix A, in DER; PSS with a salt of 32 bytes."""
 
 
+_SHA_1_ONLY = "the peer takes RSA signatures with SHA-1 only (RFC 7296 §3.8), which are not made here"
+
+
 def knows_sha256(notify: Notify | None) -> bool:
     """Tell whether a peer announced digital signatures with SHA-256 (RFC 7427 §4)."""
     numbers = notify.data if notify else b""
@@ -51,8 +54,14 @@ def sign(signer: Signer, octets: bytes, *, digital: bool) -> Authentication:
         r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
         return _digital(ECDSA_SHA256, encode_dss_signature(r, s))
     if not digital:
-        raise LocalError("the peer takes RSA signatures with SHA-1 only (RFC 7296 §3.8), which are not made here")
+        raise LocalError(_SHA_1_ONLY)
     return _digital(RSA_PSS_SHA256, signature)
+
+
+def check_can_sign(signer: Signer, *, digital: bool) -> None:
+    """Check that `sign` has a signature that the peer takes; raises IkeError with AUTH_METHOD."""
+    if signer.algorithm != "ES256" and not digital:
+        raise IkeError(Failure.AUTH_METHOD, _SHA_1_ONLY)
 
 
 def _digital(algorithm: bytes, signature: bytes) -> Authentication:

@@ -225,11 +225,13 @@ class Initiator(StandingSa):
         if exchange.group != self._group or suite.group != self._group:
             raise IkeError(Failure.KE_GROUP, "the answer is of another key exchange group than the request")
         self._peer_nonce = only(message.payloads, Nonce).value
+        digital = auth.knows_sha256(message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS))
+        auth.check_can_sign(self.party.signer, digital=digital)
         shared = self._pair.shared(exchange.value)
         self.name = SaName(self.name.spi_i, spi_r)
         self._protect_with(IkeKeys.derive(suite, shared, (self._nonce.value, self._peer_nonce), self.name))
         self._peer_fragments = message.notify(NotifyType.FRAGMENTATION_SUPPORTED) is not None
-        self._digital = auth.knows_sha256(message.notify(NotifyType.SIGNATURE_HASH_ALGORITHMS))
+        self._digital = digital
         self._answered = message.octets
         if self._marked_path is not None and behind_nat(self.name, message, path):
             self.path = self._marked_path
