@@ -164,6 +164,22 @@ def test_too_many_fragments() -> None:
         Opener(cipher).open(Message.parse(fragments[0]))
 
 
+def test_fragments_that_are_too_long_together() -> None:
+    keys = IkeKeys.derive(proposals.IKE_SUITES[0], b"shared", (b"i", b"r"), SA)
+    cipher = keys.cipher(CountingRandom("iv"), of_initiator=True)
+    # A notify that fills the longest message, 65507 bytes, and one that is a byte longer: two fragments each.
+    for over, fits in ((0, True), (1, False)):
+        notify = Notify(1, bytes(65_507 - 8 + over))
+        first, second = seal(Header(*SA, 37, 2, True, False), (notify,), cipher, 40_000)
+        opener = Opener(cipher)
+        assert opener.open(Message.parse(first)) is None
+        if fits:
+            assert opener.open(Message.parse(second)) == (notify,)
+        else:
+            with pytest.raises(IkeError, match="more than 65507 bytes"):
+                opener.open(Message.parse(second))
+
+
 # --- proposals ----------------------------------------------------------------------------------------------------
 
 
