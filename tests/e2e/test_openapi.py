@@ -36,7 +36,7 @@ def test_answers_are_as_documented(testbed: Testbed, tmp_path: Path, server: str
     token = (testbed.folder / SERVERS[server]).read_text().split()[0]
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     options = [f"--max-examples={examples}", "--continue-on-failure", "--no-color", "--generation-database=none"]
-    command = [Path(sys.executable).with_name("schemathesis"), "run", *options]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", *options]
     command += ["--header", f"Authorization: Bearer {token}", f"http://{testbed.addresses[server]}/openapi.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

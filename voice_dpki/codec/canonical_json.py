@@ -30,8 +30,8 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
     Raises MalformedError on anything else: other values at the top, a key given twice (two readers could choose
     differently), NaN, invalid UTF-8, half a surrogate pair, more than MAX_CONTAINERS objects and arrays. Fractions
     and exponents are refused too, unless `fractions` is set: then 1e3 is an integer, as JSON Schema has it, and the
-    caller refuses other numbers itself and can name the member. The message quotes nothing from `data`: any value in
-    it may be a subscriber's number.
+    caller refuses other numbers itself and can name the member. The message quotes nothing from `data`: any value
+    in it may be a subscriber's number.
     """
     if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")

@@ -97,9 +97,8 @@ def document(operation: str, forms: Sequence[Form] = FORMS, kinds: Kinds = KINDS
             _complete(schemas, each, own)
         admitted = {name for kind in own for name in (*kind.members, *kind.options)} & set(each.marks)
         others = [mark for other in bodies if other is not each for mark in other.marks]
-        _close(
-            schemas, each, admitted, others if operation == "signing" else ()
-        )  # `identity` tells a verification's
+        # A verification's form is told by `identity`, whatever else there is.
+        _close(schemas, each, admitted, others if operation == "signing" else ())
     schemas["Unsupported"] = dict(_UNSUPPORTED)
     schemas = {name: _beside_references(schema) for name, schema in schemas.items()}
     asked, answered = references[: 2 * len(forms) : 2], references[1 : 2 * len(forms) : 2]
