@@ -94,7 +94,8 @@ def called_number(request: Request) -> Tn:
 def call_facts(request: Request, caller: Tn, time_s: int) -> CallFacts:
     """Return the facts of a call that an Identity signs; raises Refusal or MalformedError."""
     sdp = body_digest(request.body, request.headers.get("Content-Type"))
-    return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp)
+    call_id = required_header(request, "Call-ID")
+    return CallFacts(caller, called_number(request), time_s, key_mgmt_of(request), sdp, call_id)
 
 
 def identities_of(request: Request) -> tuple[Sequence[str], int]:

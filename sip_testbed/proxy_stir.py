@@ -43,6 +43,7 @@ class CallFacts:
     key_mgmt: tuple[str, ...]
     sdp: bytes | None = None
     """Digest of the INVITE's body (`voice_dpki.stir.body`); None if it is not signed."""
+    call_id: str = ""
 
 
 class _VerificationResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +147,7 @@ class StirService:
     async def verify(self, call: CallFacts, identity: str) -> Verdict:
         """Return the verdict on one Identity value; raises ServiceError if there is none."""
         request = {
+            "callId": call.call_id,
             "from": {"tn": call.caller},
             "identity": identity,
             "keyMgmt": call.key_mgmt,

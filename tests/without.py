@@ -18,7 +18,7 @@ from typing import Any
 from sip_testbed import conversation, proxy_calls
 from voice_dpki.mikey import steps
 from voice_dpki.stir import examine, verify
-from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.replay import ReplayCache, Sighting
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Verstat
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import read_profile
@@ -80,7 +80,7 @@ _SINGLE: Mapping[str, Callable[[], Removal]] = {
     "E15 iat": lambda: (examine, "check_iat", _nothing),
     "E17 authority": lambda: (verify, "_authority", _nothing),
     "E20 key-mgmt": lambda: (verify, "_key_mgmt", lambda *given: KeyMgmt.NOT_CHECKED),
-    "E21 replay": lambda: (ReplayCache, "seen", lambda *given: False),
+    "E21 replay": lambda: (ReplayCache, "claim", lambda *given: Sighting.NEW),
     "E22 SDP": lambda: (verify, "_sdp", lambda *given: SdpBinding.NOT_CHECKED),
     "MIKEY SIGN": lambda: (steps, "check_signature", _nothing),
     conversation.SILENCE: lambda: (conversation, "_silence", _forever),

@@ -1,5 +1,6 @@
 """Configuration of the verification server, and the ledger's genesis and tokens that it names."""
 
+import math
 import ssl
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +13,16 @@ from verify_server.export import ExportConfig
 from verify_server.rules import load_handling
 from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
-from voice_dpki.shell.config import PositiveSeconds, load_config, resolve
+from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
+from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
-from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.replay import RepeatedToken, ReplayCache
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
 SET_S = 60.0
@@ -46,6 +48,10 @@ require_sdp = false                      # true: refuse calls whose session desc
 host = "127.0.0.1"
 port = 8092
 
+# [replay]                               # how a used signature is told from a new one (docs/stir-replay.md)
+# repeated_token = "accept"              # or "no-validation", "refuse": where no Call-ID tells which call it is
+# b2bua = ["sbc"]                        # clients whose Call-IDs change while a call is set up, and do not count
+
 # [priority]                             # who may sign which namespaces of Resource-Priority (RFC 8443): nobody,
 # "Operator A" = ["ets", "wps"]          # if it is not told here
 
@@ -66,6 +72,15 @@ port = 8092
 # address = "127.0.0.1"
 # answer = 302                           # or 403, 404, 503; 300: P-Asserted-Identity in the Contact's URI
 """
+
+
+class ReplayConfig(Config, frozen=True, kw_only=True):
+    """`[replay]`: how repeated tokens are judged."""
+
+    repeated_token: RepeatedToken = RepeatedToken.ACCEPT
+    """Where no Call-ID tells whether it is the same call; a proxy's further try looks like a replay then."""
+    b2bua: Annotated[frozenset[str], msgspec.Meta(max_length=MAX_LISTED)] = frozenset()
+    """Clients by name, such as SBCs that change the Call-ID when they try another route."""
 
 
 class VerifySip(SipSection, frozen=True, kw_only=True):
@@ -91,7 +106,8 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Known signers; each takes about 3 kB of memory."""
     freshness_s: PositiveSeconds = 60.0
     replay_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
-    """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 250 bytes of memory."""
+    """Enough for 1,100 calls a second, half of them from one signer; each entry takes about 350 bytes of memory."""
+    replay: ReplayConfig = ReplayConfig()
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
@@ -105,8 +121,11 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
         if not self.rules:
             return None
-        clients = self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
-        return load_handling(resolve(path, self.rules), clients)
+        return load_handling(resolve(path, self.rules), self.names(path))
+
+    def names(self, path: Path) -> frozenset[str]:
+        """Return the names of the clients over HTTP and SIP that have one; raises LocalError."""
+        return self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
 
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
@@ -116,14 +135,22 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
             require_key_mgmt=self.require_key_mgmt,
             require_sdp=self.require_sdp,
             priority=priority,
+            repeated_token=self.replay.repeated_token,
+            b2bua=self.replay.b2bua,
         )
 
-    def replay_cache(self) -> ReplayCache:
-        """Make an empty cache that remembers each token for as long as it could be fresh.
+    def replay_cache(self, now_s: float) -> ReplayCache:
+        """Make an empty cache that remembers each token for as long as it could be fresh, from `now_s` on.
 
-        A token from `freshness_s` ahead stays fresh for twice that time, and longer if the clock is set back.
+        A token from `freshness_s` ahead stays fresh for twice that time, and longer if the clock is set back. What
+        was signed before the second of `now_s` may have been used before, so the cache does not know it.
         """
-        return ReplayCache(self.replay_max_entries, 2 * self.freshness_s + SET_S)
+        return ReplayCache(self.replay_max_entries, self.retention_s, math.floor(now_s))
+
+    @property
+    def retention_s(self) -> float:
+        """How long a token is remembered."""
+        return 2 * self.freshness_s + SET_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +184,7 @@ def load_setup(path: Path) -> VerifySetup:
     tokens = options.live(lambda config: config.read_tokens(path))
     _check_exports(path, config)
     handling = options.live(lambda config: config.read_rules(path))
+    check_clients(path, "replay.b2bua", config.replay.b2bua, config.names(path))
     sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
     trace = config.trace_file(path)
     return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip)

@@ -5,7 +5,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack, closing
 
-from verify_server.config import EXAMPLE, VerifySetup, load_setup
+from verify_server.config import EXAMPLE, VerifyConfig, VerifySetup, load_setup
 from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from verify_server.invites import InviteVerifier
 from verify_server.resolver import LedgerResolver
@@ -31,7 +31,8 @@ A proxy asks with POST {VERIFICATION_PATH}, as ATIS-1000082 describes:
 and gets a verstat and, where a step failed, that step with a reason code (403, 436, 437, 438) and a sentence.
 A request in the form of 3GPP TS 24.229 Annex V has "identityHeader", and is answered with "verstatValue".
 "keyMgmt": ["mikey AQ..."], the values of a=key-mgmt in the SDP, has them compared with what the caller signed, and
-"sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP.
+"sdp": {{"alg": "sha-256", "dig": "..."}}, the body's digest in base64url, does that for the whole SDP. "callId",
+the Call-ID, tells a proxy's further try from a replay of another call's Identity.
 POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and answers with the INVITE and a
 P-Asserted-Identity that has the verstat. With [sip], proxies send the INVITE over SIP and are redirected.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
@@ -66,6 +67,12 @@ def _handling_told(setup: VerifySetup) -> str:
     return f"by {len(handling.rules)} rules of {setup.config.rules}{watching}; a call that none matches is tagged"
 
 
+def _replays_told(config: VerifyConfig) -> str:
+    told = f"without a Call-ID: {config.replay.repeated_token}"
+    ignored = ", ".join(sorted(config.replay.b2bua))
+    return f"{told}; Call-IDs of {ignored} do not count" if ignored else told
+
+
 def _check(options: argparse.Namespace) -> int:
     setup = load_setup(options.config)
     config, ledger = setup.config, setup.ledger
@@ -73,6 +80,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  ledger       {ledger.genesis.chain_id}, asked at {ledger.url}, at most {ledger.max_age_s:g} s old")
     print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
+    print(f"  replays      {_replays_told(config)}")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
     print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
@@ -95,7 +103,7 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         exports = [opened.enter_context(closing(each.open(setup.path))) for each in config.export]
         resolver = LedgerResolver(subscription, tracer)
         service = VerifyService(
-            resolver, config.policy(), config.replay_cache(), clock, tracer, setup.handling, exports
+            resolver, config.policy(), config.replay_cache(clock.now_s()), clock, tracer, setup.handling, exports
         )
         invites = InviteVerifier(service, clock)
         route = StirRoute(

@@ -65,8 +65,11 @@ def test_what_one_form_signs_both_verify(servers: Servers) -> None:
 
 def test_a_replay_in_the_other_form_is_a_replay(servers: Servers) -> None:
     identity = servers.sign(ppt="shaken").json()["signingResponse"]["identityHeader"]
-    assert servers.verify(to={"tn": [CALLEE]}, identity=identity).json()["verificationResponse"]["verstat"]
-    ms = servers.verify(to={"tn": CALLEE}, identityHeader=identity).json()["verificationResponse"]
+    atis = servers.verify(to={"tn": [CALLEE]}, identity=identity, callId="c1").json()["verificationResponse"]
+    assert atis["verstat"] == "TN-Validation-Passed"
+    again = servers.verify(to={"tn": CALLEE}, identityHeader=identity, callId="c1").json()
+    assert again["verificationResponse"]["verstatValue"] == "TN-Validation-Passed"
+    ms = servers.verify(to={"tn": CALLEE}, identityHeader=identity, callId="c2").json()["verificationResponse"]
     assert ms["verstatValue"] == "TN-Validation-Failed"
     assert ms["verifyResults"][0]["verifyResult"]["step"] == "E21 replay"
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -105,7 +105,9 @@ class Way:
         time_s = date_of(request, CLOCK.now_s())
         facts = rules.call_facts(request, caller, time_s)
         identity = request.headers["Identity"]
-        call = Call(caller, Destinations((facts.called,)), time_s, (identity,), facts.key_mgmt, facts.sdp)
+        called = Destinations((facts.called,))
+        told = Call(caller, called, time_s, (identity,), facts.key_mgmt, facts.sdp)
+        call = replace(told, call_id=request.headers["Call-ID"])
         examined = examine(call, identity, Policy(), CLOCK.now_s())
         return judge(examined, self.recorded, Policy(), self.replays, CLOCK.now_s())
 

@@ -254,6 +254,7 @@ async def test_a_call_is_signed_verified_and_shown(start: Start, transport: str)
         "sdp": OFFER_DIGEST,
     }  # fmt: skip
     assert verification == {
+        "callId": incoming.request.headers["Call-ID"],
         "from": {"tn": CALLER}, "identity": incoming.identity[0], "keyMgmt": [MIKEY], "time": date_s,
         "to": {"tn": [CALLEE]}, "sdp": OFFER_DIGEST,
     }  # fmt: skip
@@ -608,6 +609,7 @@ async def test_a_replayed_identity(start: Start) -> None:
     await world.call()
     await world.call()
     first, second = world.b.verification
+    assert first.pop("callId") != second.pop("callId")
     assert first == second
     assert len(world.a.signing) == 2
 

@@ -48,7 +48,9 @@ class Operator:
         """The call as it reaches the other side, signed as asked and unchanged."""
         request = self.request(**changes)
         identity = sign_call(request, self.credential, request.iat_s).serialize()
-        return Call(request.orig, request.dest, request.iat_s, (identity,), request.key_mgmt, request.sdp)
+        return Call(
+            request.orig, request.dest, request.iat_s, (identity,), request.key_mgmt, request.sdp, call_id="c1"
+        )
 
 
 def make_operator(

@@ -103,7 +103,7 @@ def diverted(
     """A call that the operator sent on, signed as the operator's server would."""
     request = replace(operator.request(orig=orig, iat_s=iat_s), attest="", origid="", ppt="div", own={"div": div})
     identity = sign_call(request, operator.credential, iat_s, kinds=kinds).serialize()
-    return Call(orig, request.dest, iat_s, (identity,), key_mgmt)
+    return Call(orig, request.dest, iat_s, (identity,), key_mgmt, call_id="c1")
 
 
 def refused(verifier: Verifier, call: Call, record: RecordedCertificate, step: Step, match: str) -> None:
@@ -190,13 +190,13 @@ def test_a_replay_is_a_replay_in_its_own_kind_alone(operator: Operator, new_veri
     verifier = new_verifier(Policy(kinds=Kinds(*same)))
     for call in (diverted(operator), operator.call()):
         verifier.verify(call, operator.record)
-        refused(verifier, call, operator.record, Step.REPLAY, "used before")
+        refused(verifier, replace(call, call_id="c2"), operator.record, Step.REPLAY, "used before")
 
 
 def test_each_token_of_it_is_accepted_once(operator: Operator, verifier: Verifier) -> None:
     call = diverted(operator)
     verifier.verify(call, operator.record)
-    refused(verifier, call, operator.record, Step.REPLAY, "used before")
+    refused(verifier, replace(call, call_id="c2"), operator.record, Step.REPLAY, "used before")
     verifier.verify(diverted(operator), operator.record)
 
 

@@ -1,37 +1,74 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.stir.passport import Passport
-from voice_dpki.stir.replay import ReplayCache, replay_key
+from voice_dpki.stir.replay import MAX_TIMES, ReplayCache, Sighting, TokenUse, call_digest, replay_key
+
+
+def use(key: bytes, call: bytes = b"c1", signer: str = "", iat_s: int = 1000) -> TokenUse:
+    return TokenUse(key, call, signer, iat_s)
 
 
 def test_remembers_for_its_time_and_not_longer() -> None:
     cache = ReplayCache(10, 120)
-    cache.add(b"a", 1000)
-    assert cache.seen(b"a", 1000)
-    assert cache.seen(b"a", 1120)
-    assert not cache.seen(b"a", 1120.5)
-    assert not cache.seen(b"b", 1000)
+    assert cache.claim(use(b"a"), 1000) is Sighting.NEW
+    assert cache.look(use(b"a"), 1000) is Sighting.SAME_CALL
+    assert cache.look(use(b"a"), 1120) is Sighting.SAME_CALL
+    assert cache.look(use(b"a"), 1120.5) is Sighting.NEW
+    assert cache.look(use(b"b"), 1000) is Sighting.NEW
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (b"c1", b"c1", Sighting.SAME_CALL),
+        (b"c1", b"c2", Sighting.OTHER_CALL),
+        (b"c1", b"", Sighting.REPEATED),
+        (b"", b"c1", Sighting.REPEATED),
+        (b"", b"", Sighting.REPEATED),
+    ],
+)
+def test_the_call_id_tells_calls_apart(first: bytes, second: bytes, expected: Sighting) -> None:
+    cache = ReplayCache(10, 120)
+    cache.claim(use(b"a", first), 1000)
+    assert cache.claim(use(b"a", second), 1001) is expected
+    assert cache.claim(use(b"a", second), 1002) is expected, "what was refused changes nothing"
+
+
+def test_a_call_forks_to_so_many_branches_and_no_more() -> None:
+    cache = ReplayCache(10, 120)
+    told = [cache.claim(use(b"a"), 1000) for _ in range(MAX_TIMES + 2)]
+    assert told == [Sighting.NEW, *[Sighting.SAME_CALL] * (MAX_TIMES - 1), *[Sighting.TOO_OFTEN] * 2]
+
+
+def test_what_is_older_than_the_memory_is_not_known() -> None:
+    cache = ReplayCache(10, 120, since_s=1000)
+    assert cache.claim(use(b"a", iat_s=999), 0) is Sighting.UNKNOWN
+    assert cache.claim(use(b"a", iat_s=1000), 0) is Sighting.NEW
+    assert cache.claim(use(b"a", iat_s=1000), 0) is Sighting.SAME_CALL
+
+
+def test_any_call_id_has_a_digest() -> None:
+    assert call_digest("") == b""
+    assert len({call_digest(text) for text in ("a@b", "A@b", "\ud800")}) == 3
+    assert {len(call_digest(text)) for text in ("a@b", "x" * 10_000)} == {16}
 
 
 def test_a_full_cache_forgets_nothing_early() -> None:
     cache = ReplayCache(2, 120)
-    cache.add(b"a", 1000)
-    cache.add(b"b", 1010)
-    assert cache.full(1120)
-    assert cache.seen(b"a", 1120)
-    assert not cache.full(1121)
+    cache.claim(use(b"a"), 1000)
+    cache.claim(use(b"b"), 1010)
+    assert cache.claim(use(b"c"), 1120) is Sighting.FULL
+    assert cache.look(use(b"a"), 1120) is Sighting.SAME_CALL
+    assert cache.look(use(b"c"), 1121) is Sighting.NEW
     assert len(cache) == 1
 
 
 def fill(cache: ReplayCache, signer: str, tries: int, now_s: float = 1000) -> int:
     """Have a signer take what it gets; returns how much that is."""
-    taken = 0
-    for _ in range(tries):
-        if not cache.full(now_s, signer):
-            cache.add(f"{signer} {taken}".encode(), now_s, signer)
-            taken += 1
-    return taken
+    told = [cache.claim(use(f"{signer} {n}".encode(), signer=signer), now_s) for n in range(tries)]
+    return told.count(Sighting.NEW)
 
 
 def test_who_floods_the_memory_leaves_room_for_all_others() -> None:
@@ -41,14 +78,14 @@ def test_who_floods_the_memory_leaves_room_for_all_others() -> None:
     assert fill(cache, "third flooder", 2000) == 125
     for n in range(50):
         assert fill(cache, f"other {n}", 2) == 2
-    assert fill(cache, "flooder", 10) == 0
+    assert fill(cache, "flooder", 2000) == 0
     assert len(cache) <= 1000
 
 
 def test_a_share_is_free_again_when_its_time_is_up() -> None:
     cache = ReplayCache(1000, 120)
     assert fill(cache, "flooder", 2000) == 501
-    assert cache.full(1120, "flooder")
+    assert cache.look(use(b"x", signer="flooder"), 1120) is Sighting.FULL
     assert fill(cache, "flooder", 2000, now_s=1121) == 501
 
 
@@ -57,9 +94,7 @@ def test_never_holds_more_than_its_bound(events: list[tuple[int, int]]) -> None:
     cache, now_s = ReplayCache(3, 60), 0
     for key, passed_s in events:
         now_s += passed_s
-        name = bytes([key])
-        if not cache.seen(name, now_s) and not cache.full(now_s):
-            cache.add(name, now_s)
+        cache.claim(use(bytes([key])), now_s)
         assert len(cache) <= 3
 
 

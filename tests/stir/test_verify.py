@@ -16,12 +16,12 @@ from tests.present import present
 from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import Call, Source
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.faults import error_of_refusal
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
-from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.replay import MAX_TIMES, RepeatedToken, ReplayCache
 from voice_dpki.stir.sign import SigningRefused, make_credential
 from voice_dpki.stir.verdict import KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
@@ -391,7 +391,65 @@ def test_keying_may_be_required(operator: Operator, new_verifier: type[Verifier]
 def test_a_replay(operator: Operator, verifier: Verifier) -> None:
     call = operator.call()
     verifier.verify(call, operator.record)
-    refused(verifier, call, operator.record, Step.REPLAY, "used before")
+    refused(verifier, replace(call, call_id="c2"), operator.record, Step.REPLAY, "used before")
+
+
+def test_forks_and_further_tries_of_one_call_are_no_replay(operator: Operator, verifier: Verifier) -> None:
+    call = operator.call()
+    for _ in range(3):
+        assert verifier.verify(call, operator.record).verstat is Verstat.PASSED
+
+
+def test_a_call_that_forks_without_end_is_not_believed(operator: Operator, verifier: Verifier) -> None:
+    call = operator.call()
+    for _ in range(MAX_TIMES):
+        verifier.verify(call, operator.record)
+    refused(verifier, call, operator.record, Step.REPEATED, "more often")
+
+
+@pytest.mark.parametrize(
+    ("repeated", "step"),
+    [
+        (RepeatedToken.ACCEPT, None),
+        (RepeatedToken.NO_VALIDATION, Step.REPEATED),
+        (RepeatedToken.REFUSE, Step.REPLAY),
+    ],
+)
+@pytest.mark.parametrize(("first", "second"), [("", ""), ("c1", ""), ("", "c1")])
+def test_where_no_call_id_tells_the_call_the_operator_says_what_counts(
+    operator: Operator,
+    new_verifier: type[Verifier],
+    repeated: RepeatedToken,
+    step: Step | None,
+    first: str,
+    second: str,
+) -> None:
+    verifier, call = new_verifier(Policy(repeated_token=repeated)), operator.call()
+    verifier.verify(replace(call, call_id=first), operator.record)
+    again = replace(call, call_id=second)
+    if step is None:
+        assert verifier.verify(again, operator.record).verstat is Verstat.PASSED
+    else:
+        refused(verifier, again, operator.record, step, "no Call-ID tells")
+
+
+def test_call_ids_that_change_on_the_way_do_not_count(operator: Operator, new_verifier: type[Verifier]) -> None:
+    for repeated, step in ((RepeatedToken.ACCEPT, None), (RepeatedToken.REFUSE, Step.REPLAY)):
+        verifier, call = new_verifier(Policy(repeated_token=repeated, b2bua=frozenset({"sbc"}))), operator.call()
+        calls = [replace(call, call_id=name, source=Source(peer="sbc")) for name in ("c1", "c2")]
+        verifier.verify(calls[0], operator.record)
+        if step is None:
+            assert verifier.verify(calls[1], operator.record).verstat is Verstat.PASSED
+        else:
+            refused(verifier, calls[1], operator.record, step)
+
+
+def test_what_the_memory_does_not_reach_back_to_is_not_told_to_have_failed(
+    operator: Operator, verifier: Verifier
+) -> None:
+    verifier.replays = ReplayCache(10, 120, since_s=NOW_S + 1)
+    refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "does not reach back")
+    assert verifier.verify(replace(operator.call(), call_id=""), operator.record).ok, "a repeat would be accepted"
 
 
 def test_a_replay_with_the_other_signature_that_anyone_can_make(operator: Operator, verifier: Verifier) -> None:
@@ -402,7 +460,8 @@ def test_a_replay_with_the_other_signature_that_anyone_can_make(operator: Operat
     raw = base64url.decode(signature)
     twin = raw[:32] + (ORDER - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
     changed = replace(header, token=f"{signed}.{base64url.encode(twin)}").serialize()
-    refused(verifier, replace(call, identities=(changed,)), operator.record, Step.REPLAY, "used before")
+    other = replace(call, identities=(changed,), call_id="c2")
+    refused(verifier, other, operator.record, Step.REPLAY, "used before")
 
 
 def test_a_changed_copy_does_not_use_up_the_signature(operator: Operator, verifier: Verifier) -> None:
@@ -429,8 +488,8 @@ def test_the_memory_goes_by_the_clock_that_nobody_sets(operator: Operator, verif
     """A wall clock that is ahead for a moment must not make it forget."""
     call = operator.call()
 
-    def judged(now_s: float, steady_s: float) -> None:
-        examined = examine(call, call.identities[0], verifier.policy, now_s)
+    def judged(now_s: float, steady_s: float, call_id: str = "c1") -> None:
+        examined = examine(replace(call, call_id=call_id), call.identities[0], verifier.policy, now_s)
         judge(examined, operator.record, verifier.policy, verifier.replays, now_s, steady_s)
 
     judged(NOW_S, 5000)
@@ -444,7 +503,7 @@ def test_the_memory_goes_by_the_clock_that_nobody_sets(operator: Operator, verif
         5001,
     )
     with pytest.raises(VerificationFailed, match="used before"):
-        judged(NOW_S, 5002)
+        judged(NOW_S, 5002, "c2")
 
 
 def test_who_fills_the_memory_harms_no_other_signer(
@@ -457,7 +516,7 @@ def test_who_fills_the_memory_harms_no_other_signer(
     refused(verifier, operator.call(), operator.record, Step.REPLAY_MEMORY, "this signer's share")
     call, record = other.call(), replace(other.record, organization="Operator B")
     assert verifier.verify(call, record).verstat is Verstat.PASSED
-    refused(verifier, call, record, Step.REPLAY, "used before")
+    refused(verifier, replace(call, call_id="c2"), record, Step.REPLAY, "used before")
 
 
 def forms(name: str) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from verify_server.main import main
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.reload import reload_all
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.replay import RepeatedToken, Sighting, TokenUse
 
 from .conftest import Site
 
@@ -29,10 +30,27 @@ def test_tokens_are_read_again(site: Site) -> None:
 
 
 def test_signatures_are_remembered_for_as_long_as_they_could_be_fresh(site: Site) -> None:
-    replays = load_setup(site.config).config.replay_cache()
-    replays.add(b"x", 1000)
-    assert replays.seen(b"x", 1120 + SET_S)
-    assert not replays.seen(b"x", 1121 + SET_S)
+    replays, use = load_setup(site.config).config.replay_cache(500), TokenUse(b"x", b"c1", "Operator A", 990)
+    assert replays.claim(use, 1000) is Sighting.NEW
+    assert replays.look(use, 1120 + SET_S) is Sighting.SAME_CALL
+    assert replays.look(use, 1121 + SET_S) is Sighting.NEW
+
+
+def test_what_was_signed_before_the_start_is_not_known(site: Site) -> None:
+    replays = load_setup(site.config).config.replay_cache(990.7)
+    assert replays.look(TokenUse(b"x", b"c1", "Operator A", 989), 1000) is Sighting.UNKNOWN
+    assert replays.look(TokenUse(b"x", b"c1", "Operator A", 990), 1000) is Sighting.NEW
+
+
+def test_repeated_tokens_are_judged_as_configured(site: Site) -> None:
+    assert load_setup(site.config).config.policy().repeated_token is RepeatedToken.ACCEPT
+    site.write(f'{EXAMPLE}\n[replay]\nrepeated_token = "refuse"\nb2bua = ["sbc"]\n')
+    (site.folder / "proxy.tokens").write_text("sbc a-token\n")
+    policy = load_setup(site.config).config.policy()
+    assert (policy.repeated_token, policy.b2bua) == (RepeatedToken.REFUSE, frozenset({"sbc"}))
+    site.write(f'{EXAMPLE}\n[replay]\nb2bua = ["another"]\n')
+    with pytest.raises(LocalError, match=r"replay\.b2bua: no token has the name 'another'"):
+        load_setup(site.config)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ async def server(site: Site, caller: Caller) -> AsyncIterator[Server]:
     resolver.tell(caller.credential(der).profile.digest, der)
     tracer = Tracer(None, "verify-b")
     config = setup.config
-    service = VerifyService(resolver, config.policy(), config.replay_cache(), SystemClock(), tracer, setup.handling)
+    service = VerifyService(
+        resolver, config.policy(), config.replay_cache(0), SystemClock(), tracer, setup.handling
+    )
     app = StirRoute("verification", PATH, Live(setup.tokens.value), service.verify).app()
     async with serve(app, Listen(port=0)) as port:
         headers = {"Authorization": "Bearer t0ken-of-the-proxy"}

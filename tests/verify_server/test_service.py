@@ -34,6 +34,7 @@ from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.div import Diverting
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.forms import read_verification
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import Kinds
@@ -101,7 +102,7 @@ async def domain(site: Site, caller: Caller) -> AsyncIterator[Domain]:
     config, resolver = load_setup(site.config).config, ToldResolver()
     trace = site.folder / "verify-b.jsonl"
     tracer = Tracer(trace, "verify-b")
-    service = VerifyService(resolver, config.policy(), config.replay_cache(), SystemClock(), tracer)
+    service = VerifyService(resolver, config.policy(), config.replay_cache(0), SystemClock(), tracer)
     text = InviteVerifier(service, SystemClock()).verify_text
     app = StirRoute("verification", PATH, Live((TOKEN,)), service.verify, perform_text=text).app()
     async with serve(app, Listen(port=0)) as port:
@@ -374,10 +375,20 @@ async def test_revoked_a_moment_ago(domain: Domain) -> None:
 
 async def test_a_replay(domain: Domain) -> None:
     domain.resolver.tell(domain.digest, domain.der)
-    request = verification(domain.caller.identity(domain.der))
-    assert (await domain.verdict(request))["verstat"] == "TN-Validation-Passed"
-    verdict = await domain.verdict(request)
+    identity = domain.caller.identity(domain.der)
+    for _ in range(2):
+        verdict = await domain.verdict(verification(identity, callId="c1"))
+        assert verdict["verstat"] == "TN-Validation-Passed"
+    verdict = await domain.verdict(verification(identity, callId="c2"))
     assert (verdict["step"], verdict["reasoncode"]) == ("E21 replay", 438)
+    assert verdict["verstat"] == "TN-Validation-Failed"
+
+
+async def test_without_a_call_id_a_repeated_token_is_accepted(domain: Domain) -> None:
+    domain.resolver.tell(domain.digest, domain.der)
+    request = verification(domain.caller.identity(domain.der))
+    for _ in range(3):
+        assert (await domain.verdict(request))["verstat"] == "TN-Validation-Passed"
 
 
 async def test_fails_closed_without_the_ledger(domain: Domain) -> None:
@@ -433,3 +444,12 @@ async def test_our_own_wrong_clock_is_not_the_callers_fault(domain: Domain, step
     verdict = await domain.verdict(request)
     assert (verdict["verstat"], verdict["step"]) == ("No-TN-Validation", step)
     assert ("this machine's clock" in verdict["reasondesc"]) is bool(step_s)
+
+
+@pytest.mark.parametrize("form", [verification, in_3gpp_form])
+async def test_each_form_tells_the_call_id(domain: Domain, form: Callable[..., dict[str, Any]]) -> None:
+    body = json.dumps(form("e30.e30.c2ln", callId="c1@a.example")).encode()
+    assert read_verification(body).what.call_id == "c1@a.example"
+    assert read_verification(json.dumps(form("e30.e30.c2ln")).encode()).what.call_id == ""
+    with pytest.raises(RequestError, match="callId"):
+        read_verification(json.dumps(form("e30.e30.c2ln", callId="x" * 1025)).encode())

@@ -2,12 +2,14 @@
 
     POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[], sdp?}}
                                 {"signingResponse":{identity, identityHeader}}
-    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, keyMgmt?:[], sdp?}}
+    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, callId?, keyMgmt?:[],
+                                                        sdp?}}
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
 
 A failed verification is answered with 200, and the body holds the verdict. `keyMgmt`, the values of `a=key-mgmt` in
-the order of the SDP, and `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), are
-this project's own; so are step, signer, certificate, attest, keyMgmt and sdp in a verificationResponse.
+the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), and
+`callId` are this project's own; so are step, signer, certificate, attest, keyMgmt and sdp in a
+verificationResponse.
 
 A signing request of 3GPP's form may hold the same members and no other (`voice_dpki.stir.ms`). Nobody can tell then
 whose it is, so the answer has the Identity under both names.
@@ -23,6 +25,7 @@ from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
     CLAIMS,
     Called,
+    CallId,
     Digest,
     Identity,
     KeyMgmt,
@@ -84,6 +87,7 @@ class SigningAnswerAtis(Struct, frozen=True, rename="camel"):
 class VerificationRequestAtis(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify."""
 
+    call_id: CallId | UnsetType = UNSET
     from_: Caller = msgspec.field(name="from")
     identity: Identity
     key_mgmt: KeyMgmt | UnsetType = UNSET
@@ -143,6 +147,7 @@ def parse_verification_request(body: Members) -> Call:
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
         source=Source(trunk=given.trunk or ""),
+        call_id=given.call_id or "",
     )
 
 

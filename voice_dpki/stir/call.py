@@ -43,6 +43,8 @@ class Call:
     priority: str | None = None
     """The value of Priority in lower case; None if the proxy did not send it."""
     source: Source = Source()
+    call_id: str = ""
+    """The Call-ID of the INVITE; "" if the proxy did not send it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from voice_dpki.stir.identity import IdentityHeader, InfoFormError
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
 from voice_dpki.stir.passport import ClaimError, Claims, Passport
+from voice_dpki.stir.replay import RepeatedToken
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.stir.x5u import digest_in
 
@@ -35,6 +36,10 @@ class Policy:
     """The kinds of PASSporT that it understands."""
     priority: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By organisation: the namespaces of Resource-Priority, in lower case, that it may sign (RFC 8443 §7.2)."""
+    repeated_token: RepeatedToken = RepeatedToken.ACCEPT
+    """What becomes of a token that was seen before, where no Call-ID tells whether it is the same call."""
+    b2bua: frozenset[str] = frozenset()
+    """Clients whose Call-IDs do not count, for they change while a call is set up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ CLAIMS = (
 )
 """Claims of other PASSporT types (IANA's registry), which requests of 3GPP TS 24.229 Annex V and dialects have."""
 
+MAX_CALL_ID_LENGTH = 1024
+
 _NUMBER = rf"\+?[.()-]*(?:[0-9*#][.()-]*){{1,{MAX_TN_LENGTH}}}"
 _WRITTEN = f"^{_NUMBER}$"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?"
@@ -136,6 +138,13 @@ KeyMgmt = Annotated[
 ]
 
 
+CallId = Annotated[
+    str,
+    Meta(
+        description="Own: the Call-ID of the INVITE, by which forks and retransmissions are told from a replay.",
+        max_length=MAX_CALL_ID_LENGTH,
+    ),
+]
 Label = Annotated[
     str, Meta(description="Own: a name that the rules of the server's operator know.", max_length=256)
 ]

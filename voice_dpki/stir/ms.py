@@ -14,8 +14,8 @@ Its members tell it from ATIS-1000082's (`is_signing`, `is_verification`). A ver
 200, for clients count other statuses as failures of the service.
 
 requestId, profileId, displayName, protectedHeaders and verifyResults come from public descriptions of services of
-this form. The members keyMgmt and sdp are this project's own; so are step, signer, certificate, keyMgmt and sdp in
-a verifyResult.
+this form. The members callId, keyMgmt and sdp are this project's own; so are step, signer, certificate, keyMgmt and
+sdp in a verifyResult.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
     CLAIMS,
     CallerUri,
+    CallId,
     Digest,
     Identity,
     KeyMgmt,
@@ -146,6 +147,7 @@ _ANY_IDENTITY = {
 class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify; identityHeader has the SHAKEN Identity, identityHeaders those of other types."""
 
+    call_id: CallId | None = None
     dest: Annotated[PartyOrNone, Meta(description="From the Request-URI.")] = None
     display_name: Label | None = None
     from_: Annotated[Calling, Meta(description="From P-Asserted-Identity or From.")] = msgspec.field(name="from")
@@ -225,6 +227,7 @@ def parse_verification_request(body: Members) -> tuple[Call, VerificationRequest
         target=target,
         resource_priority=_resource_priority(protected),
         priority=ascii_lower(protected["priority"]) if "priority" in protected else None,
+        call_id=given.call_id or "",
     )
     return call, given
 

@@ -11,7 +11,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.diversion import Way, find_ways
 from voice_dpki.stir.examine import Examined, Policy, examine, examine_token
-from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.replay import ReplayCache, Uses, settle
 from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, verdict_of
 from voice_dpki.stir.verify import prove, remember
 from voice_dpki.x509.recorded import RecordedCertificate
@@ -54,10 +54,17 @@ def judge_all(
     now_s: float,
     steady_s: float,
 ) -> list[Verdict]:
-    """Return the verdict on each Identity of the call, in their order. Never raises.
+    """Return the verdict on each Identity of the call, in their order, by a memory in this process. Never raises.
 
     `records` has every signer that `found` names. The clocks are those of `voice_dpki.stir.verify.judge`.
     """
+    return settle(judging(call, found, records, policy, now_s), replays, steady_s)
+
+
+def judging(
+    call: Call, found: Sequence[Found], records: Records, policy: Policy, now_s: float
+) -> Uses[list[Verdict]]:
+    """Do what `judge_all` does, but let the caller ask the memory of used tokens."""
     case = _Case(call, found, records, policy)
     proven = [case.proven(place, now_s) for place in range(len(found))]
     passed = {
@@ -69,7 +76,7 @@ def judge_all(
         try:
             _check_way(place, onward, failures)
             is_diverted = bool(onward[place])
-            remember(passed[place], proven[place].signer, replays, steady_s, is_diverted=is_diverted)
+            yield from remember(passed[place], proven[place].signer, policy, is_diverted=is_diverted)
         except VerificationFailed as failure:
             failures[place] = failure
             proven[place] = case.failed(place, failure)

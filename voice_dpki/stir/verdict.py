@@ -57,6 +57,7 @@ class Step(Enum):
     KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
     REPLAY = ("E21 replay", 438, Verstat.FAILED)
     REPLAY_MEMORY = ("E21 replay memory", 438, Verstat.NONE)
+    REPEATED = ("E21 repeated", 438, Verstat.NONE)
     SDP = ("E22 SDP", 438, Verstat.FAILED)
 
     def __init__(self, label: str, reasoncode: int, verstat: Verstat) -> None:

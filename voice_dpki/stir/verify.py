@@ -10,7 +10,7 @@ from voice_dpki.codec import canonical_json
 from voice_dpki.errors import LocalError
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.passport import Passport, key_mgmt_digests
-from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.replay import RepeatedToken, ReplayCache, Sighting, TokenUse, Uses, call_digest, settle
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat
 from voice_dpki.x509.keys import SignatureError, verify_signature
 from voice_dpki.x509.profile import CertificateProfile
@@ -33,7 +33,7 @@ def judge(
     nor extends it; if that is None, by `now_s`.
     """
     verdict = prove(examined, recorded, policy, now_s)
-    remember(examined, verdict.signer, replays, now_s if steady_s is None else steady_s)
+    settle(remember(examined, verdict.signer, policy), replays, now_s if steady_s is None else steady_s)
     return verdict
 
 
@@ -164,26 +164,52 @@ def _sdp(examined: Examined, policy: Policy) -> SdpBinding:
     return SdpBinding.VERIFIED
 
 
-def remember(
-    examined: Examined, signer: str, replays: ReplayCache, now_s: float, *, is_diverted: bool = False
-) -> None:
-    """E21: this token has not been accepted before (RFC 8224 §12.1); raises VerificationFailed.
+def remember(examined: Examined, signer: str, policy: Policy, *, is_diverted: bool = False) -> Uses[None]:
+    """E21: no other call has used this token (RFC 8224 §12.1); raises VerificationFailed.
 
     A call that was diverted has a new token for that. Those before it may have been seen, since the diverting party
-    has verified them, perhaps by this very server.
+    has verified them, perhaps by this very server. No memory is asked where a repeated token is accepted anyway.
     """
-    kind = examined.kind
+    use = _use(examined, signer, policy)
+    if not use.call and policy.repeated_token is RepeatedToken.ACCEPT:
+        return
+    sighting = yield use
+    if not is_diverted or sighting is Sighting.FULL:
+        check_sighting(sighting, policy)
+
+
+def _use(examined: Examined, signer: str, policy: Policy) -> TokenUse:
+    kind, call = examined.kind, examined.call
+    call_id = "" if call.source.peer in policy.b2bua else call.call_id
     key = kind.ppt.encode() + b"." + kind.replay_key(examined.passport)
-    if replays.seen(key, now_s):
-        if is_diverted:
-            return
+    return TokenUse(key, call_digest(call_id), signer, examined.claims.iat_s)
+
+
+def check_sighting(sighting: Sighting, policy: Policy) -> None:
+    """E21: what the memory knows of a token admits its use; raises VerificationFailed."""
+    if sighting is Sighting.REPEATED and policy.repeated_token is not RepeatedToken.ACCEPT:
+        refuses = policy.repeated_token is RepeatedToken.REFUSE
         raise VerificationFailed(
-            Step.REPLAY, "this Identity was used before: the same signature has already set up a call"
+            Step.REPLAY if refuses else Step.REPEATED,
+            "this Identity was used before, and no Call-ID tells whether by the same call",
         )
-    if replays.full(now_s, signer):
-        raise VerificationFailed(
-            Step.REPLAY_MEMORY,
-            "this signer's share of the memory of used signatures is full, so a replay could not be told; "
-            "try again in a minute",
-        )
-    replays.add(key, now_s, signer)
+    if sighting in _REPLAYS:
+        raise VerificationFailed(*_REPLAYS[sighting])
+
+
+_REPLAYS = {
+    Sighting.OTHER_CALL: (
+        Step.REPLAY,
+        "this Identity was used before: the same signature has already set up another call",
+    ),
+    Sighting.TOO_OFTEN: (Step.REPEATED, "this call has used its Identity more often than calls fork"),
+    Sighting.FULL: (
+        Step.REPLAY_MEMORY,
+        "this signer's share of the memory of used signatures is full, so a replay could not be told; "
+        "try again in a minute",
+    ),
+    Sighting.UNKNOWN: (
+        Step.REPLAY_MEMORY,
+        "the memory of used signatures does not reach back to this one, so a replay could not be told",
+    ),
+}

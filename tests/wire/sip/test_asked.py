@@ -110,6 +110,7 @@ def test_the_sdp_is_signed_where_that_is_asked_for() -> None:
     request = invite(body=sdp, Content_Type="application/sdp")
     assert (signing(request).key_mgmt, signing(request).sdp) == (("mikey AQ",), None)
     call = call_of(request, NOW_S)
+    assert call.call_id == request.headers["Call-ID"]
     assert (call.key_mgmt, call.sdp) == (("mikey AQ",), signing(request, Terms(sign_sdp=True)).sdp)
     assert call.sdp is not None
 

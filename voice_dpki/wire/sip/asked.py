@@ -149,6 +149,7 @@ def call_of(request: Request, now_s: float) -> Call:
             target=target,
             resource_priority=_resource_priority(request),
             priority=ascii_lower((request.headers.get("Priority") or "").strip()),
+            call_id=(request.headers.get("Call-ID") or "").strip(),
         )
     except NoCallerError:
         raise
