@@ -192,7 +192,7 @@ class Servers:
 
 
 class Operators:
-    """Both operators; `local_a` and `local_b` change their local.cfg."""
+    """Both operators; `local_a` and `local_b` change their local.cfg, and `files` are others than the pages'."""
 
     def __init__(
         self,
@@ -203,8 +203,11 @@ class Operators:
         rules: str = "",
         local_a: Mapping[str, str] | None = None,
         local_b: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        callee: str = "",
     ) -> None:
-        self.folder, self.hosts = folder, Hosts()
+        """`callee` is the text of the callee's scenario, if it is another than kamailio_callee.xml."""
+        self.folder, self.hosts, self._files = folder, Hosts(), files or {}
         with ExitStack() as stack:
             self.servers = Servers(folder, self.hosts)
             stack.callback(self.servers.stop_all)
@@ -216,7 +219,7 @@ class Operators:
             stack.callback(self.a.stop)
             self.b = self._kamailio("b", "foreign", "callee", 2, verify, local_b or {})
             stack.callback(self.b.stop)
-            self._callee = self._start_callee()
+            self._callee = self._start_callee(callee)
             stack.callback(self._end_callee)
             self._running = stack.pop_all()
 
@@ -229,22 +232,14 @@ class Operators:
         addresses += "".join(f"2 {hosts[name]} 32 0 {name}\n" for name in others)
         dispatcher = "".join(f"{number} sip:{self.servers.sip(name)}\n" for name in servers)
         changes = {"198.51.100.20": hosts[other], "192.0.2.11": hosts[own], **local}
-        files = {"address.list": addresses, "dispatcher.list": dispatcher}
+        files = {"address.list": addresses, "dispatcher.list": dispatcher, **self._files}
         return Kamailio(self.folder / letter, hosts[f"proxy-{letter}"], changes, files)
 
-    def _start_callee(self) -> "subprocess.Popen[bytes]":
-        command = [
-            "sipp",
-            "-sf",
-            str(SCENARIOS / "kamailio_callee.xml"),
-            "-i",
-            self.hosts["callee"],
-            "-p",
-            "5060",
-            "-t",
-            "u1",
-        ]
-        command += ["-key", "number", CALLEE, "-nostdin", "-trace_msg", "-message_file", "callee.msg"]
+    def _start_callee(self, scenario: str) -> "subprocess.Popen[bytes]":
+        (self.folder / "callee.xml").write_text(scenario or (SCENARIOS / "kamailio_callee.xml").read_text())
+        command = ["sipp", "-sf", "callee.xml", "-i", self.hosts["callee"], "-p", "5060", "-t", "u1"]
+        command += ["-key", "number", CALLEE, "-nostdin"]
+        command += [] if scenario else ["-trace_msg", "-message_file", "callee.msg"]
         with (self.folder / "callee.out").open("wb") as out:
             process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         while not bound(self.hosts["callee"], "udp"):
