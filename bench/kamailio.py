@@ -4,10 +4,10 @@
 
 Both proxies run the configuration of docs/kamailio. Without delegation the file that asks the servers has them pass
 each call on at once, and nothing else differs. Short turns with and without alternate, so that whatever else the
-machine does meets both alike; the first of each does not count. Then come a long run, and one in which one of the two
-servers of each domain is killed in the middle. The callee refuses an INVITE that lacks the verdict. Any call that
-does not end well ends the benchmark with status 1. SIPp looks at its sockets once a millisecond, so set-up delays are
-no finer than that.
+machine does meets both alike; the first of each does not count. Then come a long run, and one in which one of the
+two servers of each domain is killed in the middle. The callee refuses an INVITE that lacks the verdict. Any call
+that does not end well ends the benchmark with status 1. SIPp looks at its sockets once a millisecond, so set-up
+delays are no finer than that.
 """
 
 import argparse

@@ -28,6 +28,7 @@ from voice_dpki.ledger.proposals import (
     BeginRules,
     Change,
     RemoveMember,
+    ResumeMember,
     SetMember,
     SetStatus,
     SuspendMember,
@@ -142,6 +143,7 @@ def _changes() -> Iterator[Form]:
         "suspend": SuspendMember("Operator B"),
         "status": SetStatus((digest,), CertStatus.REVOKED, "keyCompromise"),
         "rules": BeginRules(2, 1000),
+        "resume": ResumeMember("Operator B"),
     }
     for name, change in changes.items():
         yield {"name": name, "change": text(encode_change(change)), "result": {"change": name}}
@@ -149,7 +151,7 @@ def _changes() -> Iterator[Form]:
         "a change that is not known": ["other", 1],
         "no certificate": ["status", [], "revoked", "superseded"],
         "a certificate twice": ["status", [digest, digest], "revoked", "superseded"],
-        "a status that nobody proposes": ["status", [digest], "valid", "superseded"],
+        "a status that nobody proposes": ["status", [digest], "expired", "superseded"],
         "a reason that is not known": ["status", [digest], "revoked", "other"],
         "version 0": ["rules", 0, 1],
         "a height that is too great": ["rules", 2, 10**12],

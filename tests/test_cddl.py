@@ -11,7 +11,7 @@ import pytest
 from tests.cddl import Rules, check, names_in
 from tests.described import spec_rules
 from tests.ledger.conftest import make_federation
-from tests.ledger.history import Given, make, version_3
+from tests.ledger.history import Given, further_version, make
 from tests.spec import FOLDER
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
@@ -93,7 +93,7 @@ def _transactions(history: Given) -> Iterator[bytes]:
 def _leaves(history: Given) -> Iterator[bytes]:
     state = load_genesis(base64.b64decode(history["genesis"])).initial_state()
     yield from state.leaves.values()
-    with version_3():
+    with further_version():
         for height, form in enumerate(history["blocks"], 1):
             parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving"))
             outcome = apply(state, Block(Height(height), form["time_s"], *parts))

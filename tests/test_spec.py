@@ -86,7 +86,10 @@ def test_rules_of_trust_are_those_that_judge() -> None:
     for number, _, uses, _ in rows[4:]:
         told = RELYING if uses == "relying" else {Use(use.strip()) for use in uses.split(",")}
         assert told == numbers[int(number)], number
-    assert {code for row in rows for code in _codes(row[3])} == set(Distrust) - {Distrust.AUTHORITY, Distrust.CLAIMS}
+    assert {code for row in rows for code in _codes(row[3])} == set(Distrust) - {
+        Distrust.AUTHORITY,
+        Distrust.CLAIMS,
+    }
 
 
 def test_every_refusal_is_told_where_it_is_checked() -> None:

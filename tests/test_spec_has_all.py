@@ -191,6 +191,8 @@ def test_every_version_of_the_rules() -> None:
         "one_signature": "one signature",
         "counts_all": "member's hour",
         "sound_keys": "points of the curve",
+        "recounts": "counted again",
+        "withdraws": "withdrawn",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

@@ -26,6 +26,7 @@ from voice_dpki.ledger.proposals import (
     Change,
     Proposal,
     RemoveMember,
+    ResumeMember,
     SetMember,
     SetStatus,
     SuspendMember,
@@ -110,6 +111,10 @@ async def _suspend(session: Session) -> Change:
     return SuspendMember(_only(session))
 
 
+async def _resume(session: Session) -> Change:
+    return ResumeMember(_only(session))
+
+
 async def _rules(session: Session) -> Change:
     return await propose_rules(session, _only(session))
 
@@ -124,14 +129,20 @@ async def _suspend_certificates(session: Session) -> Change:
     return SetStatus(digests, CertStatus.SUSPENDED, session.options.reason)
 
 
+async def _resume_certificates(session: Session) -> Change:
+    return SetStatus(tuple(map(parse_digest, session.options.about)), CertStatus.VALID, "removeFromCRL")
+
+
 _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = {
     "admit": _admit,
     "change": _alter,
     "remove": _remove,
     "suspend": _suspend,
+    "resume": _resume,
     "rules": _rules,
     "revoke-certificates": _revoke_certificates,
     "suspend-certificates": _suspend_certificates,
+    "resume-certificates": _resume_certificates,
 }
 """For each kind of proposal, the function that makes the change from the command's arguments."""
 
@@ -212,6 +223,10 @@ def describe_change(change: Change) -> str:
             return f"remove {organization}"
         case SuspendMember(organization) if not read_notice(organization):
             return f"suspend {organization}"
+        case ResumeMember(organization):
+            return f"end the suspension of {organization}"
+        case SetStatus(digests, CertStatus.VALID, _):
+            return f"end the suspension of {len(digests)} certificate{'s' if len(digests) > 1 else ''}"
         case SetStatus(digests, status, reason):
             return f"{status}: {len(digests)} certificates ({reason})"
     return describe_rules_change(change)

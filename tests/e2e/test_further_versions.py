@@ -1,4 +1,4 @@
-"""Versions after the second: copies of this release know more of them than it does."""
+"""Versions after the newest: copies of this release know more of them than it does."""
 
 from functools import partial
 from pathlib import Path
@@ -9,21 +9,26 @@ from ledger_node.command.federation import agree
 from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.proposals import BeginRules
-from voice_dpki.ledger.rules import MissingRulesError, needs
+from voice_dpki.ledger.rules import VERSIONS, MissingRulesError, needs
 from voice_dpki.ledger.transactions import ChangeStatus
 
 from .operators import load, lost, reaches, require_cometbft, status
 from .releases import RULES_FILE, Mixed, altered
 from .versions import Federation, all_at, begun, fails, health, height_of, read_by, versions_of
 
-V2_LINE = "V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True, sound_keys=True)\n"
-V3_LINE = "V3 = Rules(3, admits_refused=False, one_signature=True, counts_all=False, sound_keys=True)\n"
-OTHER_FORM = (1 << 16) + 4
+FURTHER = VERSIONS[-1] + 1
+KNOWN = ", ".join(f"V{version}" for version in VERSIONS)
+OTHER_FORM = (1 << 16) + FURTHER + 1
 """A version whose upper bits say that older clients would misread its records."""
 
 NEWER = (
-    (RULES_FILE, V2_LINE, f"{V2_LINE}{V3_LINE}V4 = Rules({OTHER_FORM}, False, True, True)\n"),
-    (RULES_FILE, "for rules in (V1, V2)", "for rules in (V1, V2, V3, V4)"),
+    (
+        RULES_FILE,
+        "BY_VERSION = {",
+        f"F1 = replace(NEWEST, version={FURTHER}, counts_all=False)\nF2 = replace(NEWEST, version={OTHER_FORM})\n"
+        "BY_VERSION = {",
+    ),
+    (RULES_FILE, f"({KNOWN})", f"({KNOWN}, F1, F2)"),
     (RULES_FILE, "READER = 0", "READER = 1"),
 )
 """Changes that make of this release a later one."""
@@ -41,7 +46,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_two_further_versions_begin_and_a_follower_replays_all(tmp_path: Path, newer: Path) -> None:
-    """This release's clients read version 3, which they do not know, and say of the next what they need."""
+    """This release's clients read a version that they do not know, and say of the next what they need."""
     federation = Federation(tmp_path / "net", "127.0.22", notice(2, SECOND))
     nodes, genesis = federation.nodes, federation.genesis
     follower, lagging = federation.follower("follower", 10), federation.follower("lagging", 11)
@@ -49,15 +54,17 @@ async def test_two_further_versions_begin_and_a_follower_replays_all(tmp_path: P
         await processes.ready()
         async with load(nodes[:1]) as acknowledged:
             await begun(nodes[0], 2)
-            await federation.decide(BeginRules(3, await height_of(nodes[0]) + 8))
-            third = await begun(nodes[0], 3)
+            await federation.decide(BeginRules(FURTHER, await height_of(nodes[0]) + 8))
+            further = await begun(nodes[0], FURTHER)
             raw = federation.endorsed(
                 ChangeStatus(
                     genesis.chain_id, nodes[0].organization, acknowledged[0], 0, "suspended", "unspecified"
                 )
             )
-            await federation.send(raw)  # it counts in the hour of its sender by version 2, and not by version 3
-            assert await lost(nodes[0], genesis, acknowledged[1:]) == 0, "version 3 is not known, and readable"
+            await federation.send(
+                raw
+            )  # it counts in the hour of its sender by version 2, and not by the further one
+            assert await lost(nodes[0], genesis, acknowledged[1:]) == 0, "it is not known, and readable"
             await federation.decide(BeginRules(OTHER_FORM, 0))
             last = await begun(nodes[0], OTHER_FORM)
             await all_at(nodes[:1], last + 2)
@@ -69,7 +76,9 @@ async def test_two_further_versions_begin_and_a_follower_replays_all(tmp_path: P
         await agree([*nodes, follower])
         assert await read_by(newer, follower, federation, acknowledged[-5:]) == ["valid"] * 5
         versions = await versions_of(follower)
-        assert versions[:last] == [1] * (SECOND - 1) + [2] * (third - SECOND) + [3] * (last - third) + [OTHER_FORM]
+        before = [1] * (SECOND - 1) + [2] * (further - SECOND) + [FURTHER] * (last - further)
+        assert versions[:last] == [*before, OTHER_FORM]
         await reaches(partial(fails, lagging), "it says that it cannot go on")
-        assert await health(lagging) == (503, {"status": "failed", "detail": str(MissingRulesError(3, third))})
-        assert await height_of(lagging) < third
+        detail = str(MissingRulesError(FURTHER, further))
+        assert await health(lagging) == (503, {"status": "failed", "detail": detail})
+        assert await height_of(lagging) < further

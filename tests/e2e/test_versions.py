@@ -14,7 +14,7 @@ from ledger_node.command.federation import agree
 from ledger_node.command.federation_folder import OperatorNode
 from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.proposals import SetMember
-from voice_dpki.ledger.rules import MissingRulesError
+from voice_dpki.ledger.rules import VERSIONS, MissingRulesError
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ending import EXIT_USAGE
 
@@ -32,8 +32,8 @@ AFTER = 5
 """Blocks of the new version that are looked at."""
 
 WITHOUT_2 = (
-    (RULES_FILE, "for rules in (V1, V2)", "for rules in (V1,)"),
-    (RULES_FILE, "NEWEST = V2", "NEWEST = V1"),
+    (RULES_FILE, "for rules in (V1, V2, V3)", "for rules in (V1,)"),
+    (RULES_FILE, "NEWEST = V3", "NEWEST = V1"),
 )
 """Changes that make of this release one that knows version 1 alone, and knows that there are versions."""
 
@@ -152,7 +152,8 @@ async def refuses_to_go_back(processes: Mixed, node: OperatorNode, without_2: Pa
 
 def missing(height: int) -> str:
     """Return what a release that has version 1 alone says of version 2."""
-    return str(MissingRulesError(2, height)).replace("version 1, 2 only", "version 1 only")
+    known = ", ".join(map(str, VERSIONS))
+    return str(MissingRulesError(2, height)).replace(f"version {known} only", "version 1 only")
 
 
 def logged(node: OperatorNode, event: str) -> list[str]:

@@ -30,8 +30,10 @@ from voice_dpki.ledger.proposals import (
     BeginRules,
     Change,
     RemoveMember,
+    ResumeMember,
     SetMember,
     SetStatus,
+    SuspendMember,
     encode_change,
     proposal_id,
 )
@@ -59,6 +61,9 @@ EMPTY_BLOCKS = 14
 
 YOUNG_CHARACTERS = ("\U0001f6dc", "\u2ffc", "\U0002ebf0", "\u1c89")
 """Assigned in Unicode 15.0, 15.1 and 16.0: Python's minor versions do not all know them."""
+
+FURTHER = rules.VERSIONS[-1] + 1
+"""A version of the rules that no release has."""
 
 Given = dict[str, Any]
 
@@ -95,19 +100,19 @@ def _block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes)
 
 
 @contextmanager
-def version_3() -> Iterator[None]:
-    """Know a third version of the rules, which is not that of any release: 2 without its rule on signatures."""
+def further_version() -> Iterator[None]:
+    """Know a further version of the rules, which is not that of any release: without the rule on signatures."""
     known = rules.BY_VERSION
-    known[3] = replace(rules.V2, version=3, one_signature=False)
+    known[FURTHER] = replace(rules.NEWEST, version=FURTHER, one_signature=False)
     try:
         yield
     finally:
-        del known[3]
+        del known[FURTHER]
 
 
 def replay(given: Given) -> list[list[Any]]:
     """Execute all blocks from the genesis on; returns what came of each."""
-    with version_3():
+    with further_version():
         return _replay(given)
 
 
@@ -242,12 +247,20 @@ def _votes(federation: Any) -> list[list[bytes]]:
 
 
 def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
-    """Version 2 of the rules begins by a notice and version 3 by a proposal; what fails under each of them."""
+    """Version 2 of the rules begins by a notice and others by proposals; what fails under each of them."""
     until_s = begin_s + 2 * WEEK_S
     told = _propose(federation, SetMember(notice(2, 1), None), until_s)
     after = _propose(federation, BeginRules(3, 1), until_s)
     again = _propose(federation, BeginRules(2, 1), until_s)
-    ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(3)]
+    further = _propose(federation, BeginRules(FURTHER, 1), until_s)
+    ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(4)]
+    held = (digest_of(ders[1]),)
+    suspensions: list[Change] = [SuspendMember("Vendor"), SetStatus(held, CertStatus.SUSPENDED, "unspecified")]
+    resumptions: list[Change] = [ResumeMember("Vendor"), SetStatus(held, CertStatus.VALID, "unspecified")]
+    suspending, resuming = (
+        [_propose(federation, change, until_s) for change in changes] for changes in (suspensions, resumptions)
+    )
+    idle = _propose(federation, RemoveMember("Vendor"), until_s)
 
     def changes(der: bytes) -> list[bytes]:
         first = federation.change(digest_of(der), "suspended", 0)
@@ -259,9 +272,15 @@ def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
         [],
         [federation.submission(ders[0]), after, again, *changes(ders[0])],
         [_vote(federation, after, True), _vote(federation, again, True)],
-        [federation.submission(ders[1]), *changes(ders[1])],
+        [federation.submission(ders[1]), *changes(ders[1]), resuming[0]],
         [],
         [federation.submission(ders[2]), *changes(ders[2])],
+        [*suspending, idle, _vote(federation, idle, False, "Operator A"), _vote(federation, idle, True), b""],
+        [*(_vote(federation, each, True) for each in suspending), *resuming],
+        [*(_vote(federation, each, True) for each in resuming), further],
+        [_vote(federation, further, True)],
+        [],
+        [federation.submission(ders[3]), *changes(ders[3])],
     ]
 
 
@@ -276,11 +295,9 @@ def _propose(federation: Any, change: Change, until_s: int = START_S + 3 * WEEK_
     return endorse(body, [federation.keys["Operator A"]])
 
 
-def _vote(federation: Any, proposal: bytes, approve: bool) -> bytes:
+def _vote(federation: Any, proposal: bytes, approve: bool, by: str = "Operator B") -> bytes:
     identity = proposal_id(Transaction.parse(proposal).body_bytes) if proposal else bytes(32)
-    return endorse(
-        Vote(federation.genesis.chain_id, "Operator B", identity, approve), [federation.keys["Operator B"]]
-    )
+    return endorse(Vote(federation.genesis.chain_id, by, identity, approve), [federation.keys[by]])
 
 
 if __name__ == "__main__":

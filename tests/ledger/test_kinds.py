@@ -20,7 +20,7 @@ from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, 
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
 
-from .history import make, version_3
+from .history import further_version, make
 
 
 @dataclass
@@ -45,7 +45,7 @@ def lived(federation: Any) -> Lived:
     history = make(federation)
     state = load_genesis(base64.b64decode(history["genesis"])).initial_state()
     blocks = []
-    with version_3():
+    with further_version():
         for height, form in enumerate(history["blocks"], 1):
             parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving"))
             block = Block(Height(height), form["time_s"], *parts)

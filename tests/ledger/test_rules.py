@@ -32,7 +32,7 @@ from voice_dpki.ledger.proposals import (
     parse_change,
 )
 from voice_dpki.ledger.quotas import usage
-from voice_dpki.ledger.rules import V1, V2, VERSIONS, MissingRulesError, is_readable, rules_for
+from voice_dpki.ledger.rules import NEWEST, V1, V2, V3, VERSIONS, MissingRulesError, is_readable, rules_for
 from voice_dpki.ledger.signatures import is_canonical
 from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose
 from voice_dpki.ledger.transactions import Batch, ChangeStatus, Submit, Transaction, canonical, endorse
@@ -70,6 +70,15 @@ def version_2(**options: int) -> Ledger:
     decided(ledger, SetMember(notice(2, 1), None))
     ledger.block(after_s=3600)
     assert rules_at(ledger.state, ledger.height) is V2
+    return ledger
+
+
+def version_3(**options: int) -> Ledger:
+    """Return a ledger that has just begun version 3."""
+    ledger = version_2(**options)
+    decided(ledger, BeginRules(3, 1))
+    ledger.block()
+    assert rules_at(ledger.state, ledger.height) is V3
     return ledger
 
 
@@ -249,7 +258,7 @@ def test_a_block_of_a_version_that_is_missing_is_not_executed() -> None:
 
 
 def test_every_version_stays_executable() -> None:
-    assert tuple(range(1, V2.version + 1)) == VERSIONS
+    assert tuple(range(1, NEWEST.version + 1)) == VERSIONS
     assert [rules_for(version, 1).version for version in VERSIONS] == list(VERSIONS)
     with pytest.raises(MissingRulesError):
         rules_for(VERSIONS[-1] + 1, 1)
@@ -339,10 +348,10 @@ def test_the_edges_of_s(s: int) -> None:
 NEUTRAL = b"\x01" + bytes(31)
 
 
-def test_from_version_2_on_a_validators_key_is_one_that_somebody_holds() -> None:
-    """Under the neutral element, of order 1, anybody can sign; version 1 takes it, as it did."""
+def test_from_version_3_on_a_validators_key_is_one_that_somebody_holds() -> None:
+    """Under the neutral element, of order 1, anybody can sign; version 2 takes it, as it did."""
     newcomer = member("Operator E", 9, validators=(NEUTRAL,))
-    for ledger, verdict in ((new_ledger(), "ok"), (version_2(), "bad-validator-key")):
+    for ledger, verdict in ((version_2(), "ok"), (version_3(), "bad-validator-key")):
         raw = ledger.propose(SetMember(newcomer, None), until_s=ledger.time_s + 1000)
         assert judged(ledger, raw) == verdict
         sound = replace(newcomer, validators=(validator_key(9),))

@@ -9,6 +9,9 @@ then and the change is still possible. The responses to a compromise (suspending
 certificates) take effect at once. A proposal is removed from the state after its deadline, or when it has taken
 effect if that is later. It cannot be submitted again, because its deadline is signed with it.
 
+From version 3 of the rules on, open proposals are counted again when the operators have changed, and a proposer can
+withdraw its own.
+
 docs/spec/state.md#decisions specifies it.
 """
 
@@ -26,17 +29,16 @@ from voice_dpki.ledger.proposals import (
     Proposal,
     ProposalState,
     RemoveMember,
+    ResumeMember,
     SetMember,
     SetStatus,
     SuspendMember,
     parse_change,
     proposal_of,
 )
-from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertStatus
+from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.view import StateView
-
-_AT_ONCE = (SuspendMember, SetStatus)
 
 UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
 """States in which votes count. A passed change still takes votes, as the quorum must hold among later operators."""
@@ -59,6 +61,7 @@ def take_effect(draft: Draft, block: Block) -> None:
 
     Raises LocalError if a listed proposal is missing.
     """
+    operators = directory.operators_of(draft)
     due = [
         entry
         for entry in proposals.entries_of(draft)
@@ -74,6 +77,27 @@ def take_effect(draft: Draft, block: Block) -> None:
             proposals.drop(draft, entry.proposal_id)
         else:
             proposals.put(draft, entry.proposal_id, proposal)
+    _recount(draft, block, operators)
+
+
+def enter(draft: Draft, block: Block, identity: bytes, proposal: Proposal) -> None:
+    """Write a proposal that has a new vote, decided if its votes suffice for that."""
+    operators = directory.operators_of(draft)
+    proposals.put(draft, identity, counted(draft, block, proposal))
+    _recount(draft, block, operators)
+
+
+def _recount(draft: Draft, block: Block, before: frozenset[str]) -> None:
+    """Count the votes on open proposals again if the operators are no longer those `before`.
+
+    What passes by that may suspend another one at once, so it goes on until the operators stay the same.
+    """
+    while draft.rules.recounts and (operators := directory.operators_of(draft)) != before:
+        for entry in proposals.entries_of(draft):
+            proposal = proposal_of(draft, entry.proposal_id)
+            if proposal is not None and (decided := counted(draft, block, proposal)) != proposal:
+                proposals.put(draft, entry.proposal_id, decided)
+        before = operators
 
 
 def is_quorum(votes: int, operators: int) -> bool:
@@ -87,7 +111,7 @@ def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
         return proposal
     operators = directory.operators_of(draft)
     if _has_quorum(draft, proposal):
-        if isinstance(parse_change(proposal.change), _AT_ONCE):
+        if _is_at_once(parse_change(proposal.change)):
             return _executed(draft, block, proposal)
         parameters = parameters_of(draft)
         due = block.height + max(parameters.delay_blocks, 1), block.time_s + parameters.delay_s
@@ -95,6 +119,18 @@ def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
     if not is_quorum(len(operators) - len(operators.intersection(proposal.rejecting)), len(operators)):
         return _failed(proposal, Refusal.QUORUM)
     return proposal
+
+
+def _is_at_once(change: Change) -> bool:
+    """Tell whether a change responds to a compromise, so that it takes effect without a delay."""
+    if isinstance(change, SetStatus):
+        return change.status is not CertStatus.VALID
+    return isinstance(change, SuspendMember)
+
+
+def withdrawn(proposal: Proposal) -> Proposal:
+    """Return an undecided proposal as its proposer has withdrawn it."""
+    return _failed(proposal, Refusal.WITHDRAWN)
 
 
 def _executed(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
@@ -138,6 +174,8 @@ def check_operator(member: Member) -> None:
 
 def since(change: Change) -> int:
     """Return the version of the rules from which on a change can be proposed."""
+    if isinstance(change, SetStatus) and change.status is CertStatus.VALID:
+        return 3
     return _SINCE.get(type(change), 1)
 
 
@@ -185,6 +223,13 @@ def _suspend_member(draft: Draft, _: Block, change: SuspendMember) -> None:
     directory.install(draft, replace(member, suspended=True, revision=member.revision + 1))
 
 
+def _resume_member(draft: Draft, _: Block, change: ResumeMember) -> None:
+    member = _require_member(draft, change.organization)
+    if not member.suspended:
+        raise Refused(Refusal.NOT_SUSPENDED)
+    directory.install(draft, replace(member, suspended=False, revision=member.revision + 1))
+
+
 def _require_member(draft: Draft, organization: str) -> Member:
     member = draft.member(organization)
     if member is None:
@@ -195,12 +240,15 @@ def _require_member(draft: Draft, organization: str) -> Member:
 def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
     """Change the status of certificates; those that are revoked stay so.
 
-    Revisions are not compared: otherwise an owner could evade the decision by changing its certificate's status.
+    Only what the operators have suspended becomes valid again, for others may have reasons of their own. Revisions
+    are not compared: otherwise an owner could evade the decision by changing its certificate's status.
     """
     for digest in change.digests:
         record = draft.record(digest)
         if record is None:
             raise Refused(Refusal.NOT_RECORDED)
+        if change.status is CertStatus.VALID and not _is_suspended_by_quorum(record):
+            raise Refused(Refusal.NOT_SUSPENDED)
         if record.status is CertStatus.REVOKED:
             continue
         changed = replace(
@@ -214,6 +262,10 @@ def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
         draft.put_record(digest, changed)
 
 
+def _is_suspended_by_quorum(record: CertRecord) -> bool:
+    return record.status is CertStatus.SUSPENDED and record.changed_by is Authority.QUORUM
+
+
 def _begin_rules(draft: Draft, block: Block, change: BeginRules) -> None:
     activation.schedule(draft, block, change.version, change.height)
 
@@ -222,9 +274,10 @@ _MAKERS: dict[type, Callable[..., None]] = {
     SetMember: _set_member,
     RemoveMember: _remove_member,
     SuspendMember: _suspend_member,
+    ResumeMember: _resume_member,
     SetStatus: _set_status,
     BeginRules: _begin_rules,
 }
 
-_SINCE: dict[type, int] = {BeginRules: 2}
+_SINCE: dict[type, int] = {BeginRules: 2, ResumeMember: 3}
 """Versions of the rules from which on kinds of changes can be proposed; the others can since 1."""

@@ -3,16 +3,18 @@
     change   = ["member", revision / null, organization, kind, [domains], [ranges], [spcs], [validators], [keys]]
              / ["remove", organization]
              / ["suspend", organization]
-             / ["status", [+ H(CERT)], "revoked" / "suspended", reason]
+             / ["status", [+ H(CERT)], "revoked" / "suspended" / "valid", reason]   -- "valid" from version 3 on
              / ["rules", version, height]                                -- from version 2 of the rules on
+             / ["resume", organization]                                  -- from version 3 on
 
     SHA-256("voice-dpki/proposal/v1" ‖ 00 ‖ id) -> ["proposal", by, change: bytes, until_s, state, why / null,
                                                     [* approving], [* rejecting], due height, due_s, ? further]
     SHA-256("voice-dpki/proposals/v1" ‖ 00)     -> ["proposals", [* [id, by, height, time_s]]]
 
 The id is the SHA-256 of the body of the transaction that proposes it. "member" admits a member (revision null), or
-replaces the record that has this revision, which also ends a suspension. The list gives for each proposal the first
-height and time at which a block must act on it. `voice_dpki.ledger.further` tells what further items are.
+replaces the record that has this revision, which also ends a suspension; "resume" does nothing else. The list gives
+for each proposal the first height and time at which a block must act on it. `voice_dpki.ledger.further` tells what
+further items are.
 
 docs/spec/encodings.md#changes-that-are-proposed specifies it.
 """
@@ -45,6 +47,8 @@ MAX_VERSION = 1 << 32
 MAX_HEIGHT = 10**12
 """Versions of the rules, and first blocks of them, are below these."""
 
+_STATUSES = frozenset({CertStatus.REVOKED, CertStatus.SUSPENDED, CertStatus.VALID})
+
 _DOMAIN = b"voice-dpki/proposal/v1\0"
 
 
@@ -71,8 +75,15 @@ class SuspendMember:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeMember:
+    """End a member's suspension, and leave its record as it is."""
+
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Revoke or suspend certificates at once, whichever member endorsed them."""
+    """Revoke or suspend certificates at once, whichever member endorsed them, or end the operators' suspensions."""
 
     digests: tuple[CertDigest, ...]
     status: CertStatus
@@ -90,7 +101,7 @@ class BeginRules:
     height: int
 
 
-Change: TypeAlias = SetMember | RemoveMember | SuspendMember | SetStatus | BeginRules
+Change: TypeAlias = SetMember | RemoveMember | SuspendMember | ResumeMember | SetStatus | BeginRules
 
 
 class ProposalState(StrEnum):
@@ -112,6 +123,8 @@ def encode_change(change: Change) -> bytes:
             return cbor.encode(["remove", organization])
         case SuspendMember(organization):
             return cbor.encode(["suspend", organization])
+        case ResumeMember(organization):
+            return cbor.encode(["resume", organization])
         case SetStatus(digests, status, reason):
             return cbor.encode(["status", digests, str(status), reason])
         case BeginRules(version, height):
@@ -127,7 +140,9 @@ def parse_change(data: bytes) -> Change:
             return RemoveMember(organization)
         case ["suspend", str(organization)]:
             return SuspendMember(organization)
-        case ["status", list(digests), "revoked" | "suspended" as status, str(reason)] if reason in REASONS:
+        case ["resume", str(organization)]:
+            return ResumeMember(organization)
+        case ["status", list(digests), str(status), str(reason)] if status in _STATUSES and reason in REASONS:
             return SetStatus(_digests(digests), CertStatus(status), reason)
         case ["rules", int(version), int(height)] if 0 < version < MAX_VERSION and 0 <= height < MAX_HEIGHT:
             return BeginRules(version, height)

@@ -40,7 +40,7 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Prop
     governance.check_possible(draft, block, body.change)
     state = ProposalState.OPEN
     proposal = Proposal(body.by, body.change, body.until_s, state, None, (body.by,), (), 0, 0)
-    proposals.put(draft, identity, governance.counted(draft, block, proposal))
+    governance.enter(draft, block, identity, proposal)
 
 
 PROPOSE = Kind(

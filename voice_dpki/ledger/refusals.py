@@ -171,6 +171,8 @@ class Refusal(Enum):
         "bad-validator-key",
         "A validator's key is no Ed25519 key under which only its holder can sign.",
     )
+    WITHDRAWN = (331, "withdrawn", "Its proposer has withdrawn the proposal.")
+    NOT_SUSPENDED = (332, "not-suspended", "The operators have not suspended it.")
     QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:

@@ -11,7 +11,7 @@ does not know as long as they are no higher than READER.
 docs/spec/state.md#versions-of-the-rules specifies it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from voice_dpki.errors import LocalError
 
@@ -32,16 +32,21 @@ class Rules:
     """Whether a transaction has exactly one signature, and that is the only one its signer's key made: low s."""
     counts_all: bool
     """Whether a transaction without certificates counts as one certificate in its member's hour."""
-    sound_keys: bool
+    sound_keys: bool = False
     """Whether validators' keys must be points of the curve that only their holders can sign under."""
+    recounts: bool = False
+    """Whether open proposals are counted again when the operators have changed."""
+    withdraws: bool = False
+    """Whether a proposer's vote against its own proposal withdraws it."""
 
 
-V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False, sound_keys=False)
-V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True, sound_keys=True)
+V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
+V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
+V3 = replace(V2, version=3, sound_keys=True, recounts=True, withdraws=True)
 
-NEWEST = V2
+NEWEST = V3
 
-BY_VERSION = {rules.version: rules for rules in (V1, V2)}
+BY_VERSION = {rules.version: rules for rules in (V1, V2, V3)}
 
 VERSIONS = tuple(sorted(BY_VERSION))
 """All versions that this release can execute."""

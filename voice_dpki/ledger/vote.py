@@ -23,7 +23,10 @@ class Vote(Body):
 
 
 def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Vote]) -> None:
-    """Count an operator's vote, of which it has one for each proposal; raises Refused."""
+    """Count an operator's vote, of which it has one for each proposal; raises Refused.
+
+    From version 3 of the rules on, a proposer that votes against its proposal withdraws it.
+    """
     body = signed.body
     governance.check_operator(member)
     proposal = proposals.proposal_of(draft, body.proposal)
@@ -31,13 +34,16 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Vote
         raise Refused(Refusal.NO_PROPOSAL)
     if proposal.state not in governance.UNDECIDED or block.time_s > proposal.until_s:
         raise Refused(Refusal.NOT_OPEN)
+    if draft.rules.withdraws and body.by == proposal.by and not body.approve:
+        proposals.put(draft, body.proposal, governance.withdrawn(proposal))
+        return
     if body.by in proposal.approving + proposal.rejecting:
         raise Refused(Refusal.VOTED)
     if body.approve:
         proposal = replace(proposal, approving=tuple(sorted((*proposal.approving, body.by))))
     else:
         proposal = replace(proposal, rejecting=tuple(sorted((*proposal.rejecting, body.by))))
-    proposals.put(draft, body.proposal, governance.counted(draft, block, proposal))
+    governance.enter(draft, block, body.proposal, proposal)
 
 
 VOTE = Kind(

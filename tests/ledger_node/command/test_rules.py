@@ -23,14 +23,22 @@ from voice_dpki.ledger.proposals import (
     Proposal,
     ProposalState,
     RemoveMember,
+    ResumeMember,
     SetMember,
+    SetStatus,
     SuspendMember,
     encode_change,
 )
+from voice_dpki.ledger.records import CertStatus
+from voice_dpki.ledger.rules import VERSIONS
+from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient, NodeInfo, RulesInfo
 
 from .test_ledger import Terminal, until
 
+DIGEST = CertDigest(bytes(32))
+FURTHER = VERSIONS[-1] + 1
+LATER = f"install a release that has version {FURTHER} first"
 FAR = 10**6
 NAME = "voice-dpki rules 2 from block 1200"
 
@@ -82,6 +90,8 @@ def test_what_cannot_be_proposed(known: Versions, version: int, first_block: int
         (SuspendMember(NAME), "do not begin version 2 of the rules at block 1200"),
         (RemoveMember(NAME + "0000000000"), f"remove {NAME}0000000000"),
         (SuspendMember("Operator A"), "suspend Operator A"),
+        (ResumeMember("Operator A"), "end the suspension of Operator A"),
+        (SetStatus((DIGEST,), CertStatus.VALID, "unspecified"), "end the suspension of 1 certificate"),
     ],
 )
 def test_both_forms_of_a_change_of_rules_are_described_alike(change: Change, said: str) -> None:
@@ -180,9 +190,9 @@ def row(table: str, *cells: object) -> bool:
 def test_operators_begin_a_version_and_see_what_begins(terminal: Terminal) -> None:
     status, said = terminal("rules")
     assert (status, row(said, 1, 1, "in force")) == (0, True), said
-    assert "has versions 1 and 2 of the rules.\n" in said
+    assert "has versions 1, 2 and 3 of the rules.\n" in said
     assert "--from is the first block" in refused(terminal, "propose", "remove", "Operator B", "--from", 9)
-    assert "install a release that has version 3 first" in refused(terminal, "propose", "rules", 3, "--from", FAR)
+    assert LATER in refused(terminal, "propose", "rules", FURTHER, "--from", FAR)
     assert "this needs version 2" in sent(terminal, BeginRules(2, FAR))[1]
     agreed(terminal, 2, "--from", FAR)
     said = terminal("proposals")[1]
@@ -196,11 +206,12 @@ def test_operators_begin_a_version_and_see_what_begins(terminal: Terminal) -> No
     agreed(terminal, 2, "--from", int(terminal.network.nodes[0].info()["height"]) + 5)
     until(lambda: "past" in terminal("rules")[1])
     assert "follows version 2 of its rules already" in refused(terminal, "propose", "rules", 2, "--from", FAR)
-    status, said = sent(terminal, BeginRules(3, FAR))
+    status, said = sent(terminal, BeginRules(FURTHER, FAR))
     assert status == 0, said
     said = terminal("proposals")[1]
-    found = present(re.search(rf"([0-9a-f]{{12}}) .*begin version 3 of the rules at block {FAR} \(1 of 2", said))
-    assert "install a release that has version 3 first" in refused(terminal, "vote", found[1], by="Operator B")
+    begins = rf"begin version {FURTHER} of the rules at block {FAR} \(1 of 2"
+    found = present(re.search(rf"([0-9a-f]{{12}}) .*{begins}", said))
+    assert LATER in refused(terminal, "vote", found[1], by="Operator B")
     assert terminal("vote", found[1], "--reject", by="Operator B")[0] == 0
 
 
@@ -209,12 +220,12 @@ def test_who_lacks_a_decided_version_is_told(
 ) -> None:
     monkeypatch.setattr(CONSOLE, "width", 200)
     monkeypatch.setattr(CONSOLE, "_file", None)
-    told = f'[[members]]\norganization = "{notice(3, FAR).organization}"\nkind = "vendor"\n\n'
+    told = f'[[members]]\norganization = "{notice(FURTHER, FAR).organization}"\nkind = "vendor"\n\n'
     network = network_in(tmp_path, told)
     network.engine(heartbeat_s=0.1).start()
     try:
         status, said = Terminal(network, capsys)("rules")
-        assert (status, row(said, 3, FAR, "begins in")) == (1, True), said
-        assert f"Install a release that has version 3: from block {FAR} on this node stands still" in said
+        assert (status, row(said, FURTHER, FAR, "begins in")) == (1, True), said
+        assert f"Install a release that has version {FURTHER}: from block {FAR} on this node stands still" in said
     finally:
         network.end()
