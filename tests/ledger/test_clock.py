@@ -282,6 +282,31 @@ def test_a_genesis_in_the_future_makes_the_clock_wrong_until_then_only(agrees: b
         held.checked_s()
 
 
+@pytest.mark.parametrize("step_s", STEPS_S)
+def test_the_time_that_agreed_with_the_ledger_goes_on(step_s: float) -> None:
+    """However the wall clock is set, once it has agreed; until then there is only the wall clock."""
+    clock = SettableClock(START_S)
+    held = LedgerClock(clock, START_S - 100)
+    clock.set(step_s)
+    assert held.agreed_s() == clock.now_s()
+    clock.set(0)
+    held.heard(START_S)
+    clock.elapse(50)
+    for error_s in (step_s, 10, -10, 10.5, -10.5):
+        clock.set(error_s)
+        assert held.agreed_s() == (clock.now_s() if abs(error_s) <= 10 else clock.true_s)
+    assert held.steady_s() == clock.steady
+
+
+def test_a_wall_clock_agrees_with_headers_of_a_minute_and_with_drift() -> None:
+    for age_s, agrees in ((60, True), (61, False), (-10, True), (-11, False)):
+        clock = SettableClock(START_S)
+        held = LedgerClock(clock, START_S - 3600)
+        held.heard(START_S - age_s)
+        clock.set(3600)
+        assert held.set_forward_s() == (3600 if agrees else 0)
+
+
 def beyond(folder: Path) -> Path:
     """A path of which the disk does not tell whether there is a file, even to root (ENAMETOOLONG)."""
     return folder / ("x" * 300)

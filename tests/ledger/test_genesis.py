@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,19 @@ def test_refuses_what_is_no_genesis(data: bytes) -> None:
 def test_what_would_not_load_is_not_written() -> None:
     with pytest.raises(GenesisError):
         dump_genesis("x", 0, [Member("Vendor", MemberKind.VENDOR)])
+
+
+def test_a_genesis_has_at_most_200_validators(federation: Any) -> None:
+    for number, loads in ((200, True), (201, False)):
+        keys = tuple(bytes([9, at]) * 16 for at in range(number))
+        many = [replace(each, validators=()) for each in federation.genesis.members]
+        many[0] = replace(many[0], validators=keys)
+        if loads:
+            genesis = load_genesis(dump_genesis("x", 0, many))
+            assert len(genesis.validators.validators) == 200
+        else:
+            with pytest.raises(GenesisError, match="more than 200 validators"):
+                dump_genesis("x", 0, many)
 
 
 JSON = st.recursive(

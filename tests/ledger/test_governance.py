@@ -151,6 +151,29 @@ def test_a_member_is_admitted_by_quorum_after_the_delay() -> None:
     assert proposal_of(ledger.state, proposal) is None
 
 
+def test_a_key_that_a_member_gives_up_is_nobodys() -> None:
+    ledger, new = Ledger(), generate_es256()
+    changed = replace(MEMBERS[1], endorsing_keys=(new.public_key_der,))
+    ledger.decide(SetMember(changed, 0), "Operator C", "Operator D")
+    ledger.pass_delay()
+    old_id, new_id = (key_id_of(each.endorsing_keys[0]) for each in (MEMBERS[1], changed))
+    assert (owner_of(ledger.state, old_id), owner_of(ledger.state, new_id)) == (None, "Operator B")
+    other = replace(MEMBERS[2], endorsing_keys=MEMBERS[1].endorsing_keys)
+    proposal = ledger.propose(SetMember(other, 0), until_s=ledger.time_s + 900)
+    by_b = endorse(Vote(CHAIN, "Operator B", identity(proposal), True), [new])
+    assert ledger.block(proposal, by_b, vote(proposal, "Operator D")) == ["ok"] * 3
+    ledger.pass_delay()
+    assert owner_of(ledger.state, old_id) == "Operator C"
+
+
+@pytest.mark.parametrize(("validators", "result"), [(196, "ok"), (197, "too-many-members")])
+def test_all_members_together_run_at_most_200_validators(validators: int, result: str) -> None:
+    """The four operators have one each."""
+    many = replace(NEW, validators=tuple(bytes([9, number]) * 16 for number in range(validators)))
+    ledger = Ledger()
+    assert ledger.block(ledger.propose(SetMember(many, None))) == [result]
+
+
 def test_porting_moves_authority_over_numbers(federation: Any) -> None:
     ledger = Ledger()
     a, b = MEMBERS[:2]

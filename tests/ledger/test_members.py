@@ -64,6 +64,10 @@ P384 = spki(ec.generate_private_key(ec.SECP384R1()).public_key())
         {"endorsing_keys": (generate_rsa().public_key_der,)},
         {"endorsing_keys": (KEY + b"\0",)},
         {"kind": MemberKind.VENDOR},
+        {"revision": -1},
+        {"revision": True},
+        {"admitted_height": -1},
+        {"suspended": 1},
     ],
 )
 def test_refuses_unsound_parts(changes: dict[str, Any]) -> None:
@@ -100,6 +104,14 @@ def test_refuses_other_types(at: int) -> None:
     for value in WRONG:
         with pytest.raises(MalformedError):
             Member.parse(cbor.encode([*parts[:at], value, *parts[at + 1 :]]))
+
+
+@pytest.mark.parametrize("item", [["493023125000"], ["493023125000", True], [493023125000, 1], "493023125000", []])
+def test_a_range_is_a_start_and_a_count(item: cbor.Cbor) -> None:
+    parts: Any = cbor.decode(member().serialize(), "member")
+    at = parts.index([["493023125000", 1000]])
+    with pytest.raises(MalformedError):
+        Member.parse(cbor.encode([*parts[:at], [item], *parts[at + 1 :]]))
 
 
 OTHER: dict[str, Any] = {

@@ -109,6 +109,12 @@ def _other_id(block: SignedBlock) -> BlockId:
     return BlockId(block.header.hash()[::-1], PartSetHeader(1, bytes(32)))
 
 
+def test_stops_where_the_header_names_another_version_of_the_rules(chain: Any) -> None:
+    with pytest.raises(DivergenceError, match="names version 2 of the rules, and the state before it says 1"):
+        chain.take(chain.next_block(version_app=2))
+    chain.take(chain.next_block(version_app=1))
+
+
 def test_stops_where_the_validators_agreed_on_another_state(federation: Any, chain: Any) -> None:
     chain.take(chain.next_block(federation.submission(federation.certificate())))
     for block in (
