@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2 import auth, child
 from voice_dpki.ikev2.crypto import AesCbcHmac, AesGcm, ProtectionError
-from voice_dpki.ikev2.events import Datagram, Established, Failed, SaName, Trusted, Untrusted
+from voice_dpki.ikev2.events import Datagram, Established, Failed, Path, SaName, Trusted, Untrusted
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.identity import check_identity, fqdn, subject_identity
 from voice_dpki.ikev2.integrity import IntegrityInfo, Measurement, Result
@@ -34,6 +34,7 @@ from voice_dpki.ikev2.registry import (
     PayloadType,
 )
 from voice_dpki.ikev2.rekey import new_ike_spi
+from voice_dpki.ikev2.responder import Limits
 from voice_dpki.ikev2.sa import _read_certificate
 from voice_dpki.ikev2.states import State
 from voice_dpki.x509.keys import LocalSigner
@@ -177,7 +178,7 @@ def test_a_body_without_room_for_content_is_not_opened() -> None:
 
 def test_without_both_notifies_there_is_no_nat(wire: Wire) -> None:
     notifies = nat_notifies(SA, wire.device.path)
-    back = wire.device.path.__class__(wire.device.path.remote, wire.device.path.local)
+    back = Path(wire.device.path.remote, wire.device.path.local)
     header = Header(*SA, 34, 0, True, False)
     for payloads, nat in ((notifies, False), (notifies[:1], False), (notifies[1:], False), ((), False)):
         assert behind_nat(SA, Message(header, payloads), back) is nat
@@ -310,3 +311,29 @@ def test_an_answer_of_another_group_keys_nothing(wire: Wire) -> None:
         assert wire.device._refused.failure is Failure.KE_GROUP
         assert wire.device.state is State.INIT
         wire.device._refused = None
+
+
+def test_a_demand_for_a_cookie_that_comes_twice_is_dropped_once(new_wire: NewWire) -> None:
+    wire = new_wire(limits=Limits(cookie_from=0))
+    wire.device.start(wire.now_s)
+    (request,) = wire.device.take_datagrams()
+    wire.deliver(request)
+    (demand,) = wire.gateway.take_datagrams()
+    wire.deliver(demand)
+    (again,) = wire.device.take_datagrams()
+    assert (again.payloads[0], wire.device.dropped) == ("N(COOKIE)", 0)
+    wire.deliver(demand)
+    assert (wire.device.take_datagrams(), wire.device.dropped) == ([], 1)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1, True), (64, True), (65, False), (0, False)])
+def test_a_cookie_has_1_to_64_bytes(wire: Wire, size: int, taken: bool) -> None:
+    """RFC 7296 §2.6."""
+    wire.device.start(wire.now_s)
+    wire.device.take_datagrams()
+    header = Header(wire.device.name.spi_i, bytes(8), 34, 0, False, True)
+    wire.device.receive(
+        Message.parse(serialize(header, (Notify(NotifyType.COOKIE, bytes(size)),))), wire.device.path, NOW_S
+    )
+    assert [each.payloads[0] for each in wire.device.take_datagrams()] == ["N(COOKIE)"] * taken
+    assert wire.device.dropped == (0 if taken else 1)
