@@ -38,6 +38,7 @@ PACKAGES = {
     "faketime": "faketime",
     "curl": "curl",
     "jq": "jq",
+    "redis-server": "redis-server",
 }
 """Debian package that holds each peer program."""
 

@@ -10,7 +10,9 @@ from typing import Annotated
 import msgspec
 
 from verify_server.export import ExportConfig
+from verify_server.replay_store import Link, StoreConfig
 from verify_server.rules import load_handling
+from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
 from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
@@ -51,6 +53,11 @@ port = 8092
 # [replay]                               # how a used signature is told from a new one (docs/stir-replay.md)
 # repeated_token = "accept"              # or "no-validation", "refuse": where no Call-ID tells which call it is
 # b2bua = ["sbc"]                        # clients whose Call-IDs change while a call is set up, and do not count
+# [replay.store]                         # a memory that several servers share: Redis from 7.0 on, or Valkey
+# url = "redis://127.0.0.1:6379/0"       # or rediss:// with tls, as ledger_tls; or unix:///run/redis.sock?db=0
+# user = "verify"
+# password = "redis.password"
+# when_down = "no-validation"            # or "local": this server's memory alone
 
 # [priority]                             # who may sign which namespaces of Resource-Priority (RFC 8443): nobody,
 # "Operator A" = ["ets", "wps"]          # if it is not told here
@@ -81,6 +88,8 @@ class ReplayConfig(Config, frozen=True, kw_only=True):
     """Where no Call-ID tells whether it is the same call; a proxy's further try looks like a replay then."""
     b2bua: Annotated[frozenset[str], msgspec.Meta(max_length=MAX_LISTED)] = frozenset()
     """Clients by name, such as SBCs that change the Call-ID when they try another route."""
+    store: StoreConfig | None = None
+    """What several servers of the domain share."""
 
 
 class VerifySip(SipSection, frozen=True, kw_only=True):
@@ -166,6 +175,8 @@ class VerifySetup:
     path: Path
     """The configuration, where the names of files begin."""
     sip: SipSetup[SipPeer] | None = None
+    link: Link | None = None
+    """To the store of used signatures that several servers share."""
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -186,8 +197,9 @@ def load_setup(path: Path) -> VerifySetup:
     handling = options.live(lambda config: config.read_rules(path))
     check_clients(path, "replay.b2bua", config.replay.b2bua, config.names(path))
     sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
-    trace = config.trace_file(path)
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip)
+    trace, store = config.trace_file(path), config.replay.store
+    link = store.link(path, config.domain, SystemClock()) if store else None
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link)
 
 
 def _check_exports(path: Path, config: VerifyConfig) -> None:

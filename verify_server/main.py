@@ -3,20 +3,23 @@
 import argparse
 import asyncio
 import sys
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 from verify_server.config import EXAMPLE, VerifyConfig, VerifySetup, load_setup
 from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from verify_server.invites import InviteVerifier
+from verify_server.replay_store import SharedReplays, shared
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
-from voice_dpki.effects import SystemClock
+from voice_dpki.effects import Clock, SystemClock, SystemRandom
 from voice_dpki.shell.metrics import healthy
 from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
+from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.treatment import Act
 
 HELP = f"""\
@@ -69,6 +72,7 @@ def _handling_told(setup: VerifySetup) -> str:
 
 def _replays_told(config: VerifyConfig) -> str:
     told = f"without a Call-ID: {config.replay.repeated_token}"
+    told += f"; shared by {config.replay.store.url}" if config.replay.store else ""
     ignored = ", ".join(sorted(config.replay.b2bua))
     return f"{told}; Call-IDs of {ignored} do not count" if ignored else told
 
@@ -94,6 +98,19 @@ def _start(options: argparse.Namespace) -> int:
     return start("verify-server", load_setup(options.config), _serve)
 
 
+@asynccontextmanager
+async def _replays(setup: VerifySetup, clock: Clock) -> AsyncIterator[ReplayCache | SharedReplays]:
+    """Give the memory of used signatures, this process' own or one with a store behind it."""
+    config, store = setup.config, setup.config.replay.store
+    cache = config.replay_cache(clock.now_s())
+    if store is None or setup.link is None:
+        yield cache
+        return
+    replays = SharedReplays(cache, setup.link, config.retention_s, clock, SystemRandom(), store.when_down)
+    async with shared(replays, setup.link):
+        yield replays
+
+
 async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
     config, ledger, clock = setup.config, setup.ledger, SystemClock()
     async with AsyncExitStack() as opened:
@@ -102,9 +119,8 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         subscription = await opened.enter_async_context(following)
         exports = [opened.enter_context(closing(each.open(setup.path))) for each in config.export]
         resolver = LedgerResolver(subscription, tracer)
-        service = VerifyService(
-            resolver, config.policy(), config.replay_cache(clock.now_s()), clock, tracer, setup.handling, exports
-        )
+        replays = await opened.enter_async_context(_replays(setup, clock))
+        service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports)
         invites = InviteVerifier(service, clock)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text

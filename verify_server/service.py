@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Protocol
 
 from verify_server.export import Export
+from verify_server.replay_store import SharedReplays
 from verify_server.rules import TREATED
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
@@ -18,8 +19,8 @@ from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
-from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.several import Found, examine_all, judge_all
+from voice_dpki.stir.replay import ReplayCache, Uses, settle
+from voice_dpki.stir.several import Found, examine_all, judging
 from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall
@@ -59,7 +60,7 @@ class VerifyService:
         self,
         resolver: Resolver,
         policy: Policy,
-        replays: ReplayCache,
+        replays: ReplayCache | SharedReplays,
         clock: Clock,
         tracer: Tracer,
         handling: Live[Handling | None] | None = None,
@@ -70,7 +71,8 @@ class VerifyService:
         self._handling = handling if handling is not None else Live(None)
         self._resolver = resolver
         self._policy = policy
-        self._replays = replays
+        self._shared = replays if isinstance(replays, SharedReplays) else None
+        self._replays = replays.cache if isinstance(replays, SharedReplays) else replays
         self._clock = clock
         self._tracer = tracer
         self._treatments = Seldom(log)
@@ -80,12 +82,14 @@ class VerifyService:
     def verify(self, body: bytes, client: str = "") -> bytes | Awaitable[bytes]:
         """Answer the body of a verification request from the `client` of that name; raises RequestError.
 
-        The answer is there at once unless the ledger has to be asked about a signer.
+        The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
         """
         asked = read_verification(body)
         call = replace(asked.what, source=replace(asked.what.source, peer=client))
         case = self._opened(call)
-        return self._verify_later(asked, case) if case.unknown else asked.answer(self._closed(case))
+        if case.unknown or self._shared is not None:
+            return self._verify_later(asked, case)
+        return asked.answer(self._closed(case))
 
     async def _verify_later(self, asked: Asked[Call, Sequence[Verdict]], case: "_Case") -> bytes:
         return asked.answer(await self._finished(case))
@@ -97,7 +101,9 @@ class VerifyService:
     async def _finished(self, case: "_Case") -> Sequence[Verdict]:
         for digest in case.unknown:
             case.records[digest] = await self._looked_up(digest)
-        return self._closed(case)
+        if self._shared is None:
+            return self._closed(case)
+        return self._concluded(case, await self._shared.settle(self._judging(case)))
 
     def _opened(self, call: Call) -> "_Case":
         """Run the steps that need no ledger, and find out which signers are known."""
@@ -112,13 +118,19 @@ class VerifyService:
                 case.records[digest] = held
         return case
 
+    def _judging(self, case: "_Case") -> Uses[list[Verdict]]:
+        """Run the other steps on a call whose signers are known."""
+        return judging(case.call, case.found, case.records, self._policy, self._clock.now_s())
+
     def _closed(self, case: "_Case") -> Sequence[Verdict]:
-        """Run the other steps on a call whose signers are known, count and tell the verdicts, and return them."""
-        call, now_s, steady_s = case.call, self._clock.now_s(), self._clock.steady_s()
-        judged = judge_all(call, case.found, case.records, self._policy, self._replays, now_s, steady_s)
-        verdicts = self._treated(judged or [NO_IDENTITY], call)
+        """Return the verdicts on a call whose signers are known, by the memory in this process."""
+        return self._concluded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
+
+    def _concluded(self, case: "_Case", judged: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Say what is done with the call, count and tell the verdicts, and return them."""
+        verdicts = self._treated(judged or [NO_IDENTITY], case.call)
         for export in self._exports:
-            export.add(call, verdicts, self._clock.now_s())
+            export.add(case.call, verdicts, self._clock.now_s())
         return self.settle(verdicts, ms_since(case.began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:

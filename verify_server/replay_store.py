@@ -1,0 +1,248 @@
+"""A memory of used tokens that several servers of one domain share, beside the one in each process.
+
+The process' own memory is asked first, and bounds what each signer may have in the store. A store that does not
+answer is not asked again for RETRY_S. Until it answers, a replay cannot be told (docs/adr/0035), or the process'
+own memory decides alone, as configured.
+"""
+
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Final, Literal, Protocol, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from voice_dpki.effects import Clock, Random
+from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.metrics import counters, gauge
+from voice_dpki.shell.config import Config, read_secrets, resolve
+from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.stir.replay import ReplayCache, Sighting, TokenUse, Uses
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+"""How long a store that has failed is left alone, so that calls do not wait for it one after the other."""
+SCHEMES: Final = ("redis", "rediss", "unix")
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+UP = gauge("replay_store_up", "1 while the shared memory of used tokens answers; 0 also where none is configured.")
+ASKED = counters(
+    "replay_store_questions",
+    "Uses of tokens of which the shared memory was asked, by what it knew.",
+    sighting=(*(sighting.value for sighting in Sighting), "failed", "left alone"),
+)
+
+_OPEN: Final = (Sighting.NEW, Sighting.UNKNOWN)
+"""What the memory of one process does not decide."""
+
+_T = TypeVar("_T")
+
+
+class StoreError(PeerError):
+    """The store did not answer, or gave an answer that cannot be used."""
+
+
+class Link(Protocol):
+    """A connection to a store; all its methods raise StoreError."""
+
+    @property
+    def since_s(self) -> float:
+        """Since when the store has been keeping what it was given, by our wall clock; -inf before it was asked."""
+        ...
+
+    async def put(self, key: bytes, value: bytes, retention_s: float) -> bytes | None:
+        """Keep a value if the key has none; return the one that it has had, None for a new one."""
+        ...
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key, None if it has none."""
+        ...
+
+    async def remove(self, key: bytes) -> None:
+        """Remove a key."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class StoreConfig(Config, frozen=True, kw_only=True):
+    """`[replay.store]`: Redis from version 7.0 on, or Valkey."""
+
+    url: str
+    """redis://HOST:PORT/DB, the same with rediss for TLS, or unix:///PATH?db=DB."""
+    user: str | None = None
+    password: str | None = None
+    """File with the password."""
+    tls: ClientTls | None = None
+    """For rediss: the own certificate, and the one of the store."""
+    insecure: bool = False
+    """Whether the store may be asked over a network without TLS."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.1
+    """Of each step: a free connection, connecting, the answer. A proxy waits for all of them."""
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    when_down: Literal["no-validation", "local"] = "no-validation"
+    """What counts while the store does not answer: nothing, or what this process remembers."""
+
+    def parts(self, path: Path) -> SplitResult:
+        """Return the URL's parts; raises LocalError for a URL that cannot be used, or not safely."""
+        where = f"{path}: replay.store.url"
+        parts = urlsplit(self.url)
+        if parts.scheme not in SCHEMES or not (parts.hostname if parts.scheme != "unix" else parts.path):
+            raise LocalError(f"{where}: {', '.join(SCHEMES)} are the schemes, with a host or a path")
+        if not _is_plain(parts):
+            raise LocalError(f"{where}: port and database are numbers")
+        if parts.username or parts.password:
+            raise LocalError(f"{where}: user and the file of the password have keys of their own")
+        if (parts.scheme == "rediss") != (self.tls is not None):
+            raise LocalError(f"{where}: rediss needs replay.store.tls, and nothing else has it")
+        if parts.scheme == "redis" and parts.hostname not in LOOPBACK and not self.insecure:
+            raise LocalError(f"{where}: others could change what the store says: use rediss, or insecure = true")
+        return parts
+
+    def link(self, path: Path, domain: str, clock: Clock) -> Link:
+        """Make the link that the configuration at `path` describes; raises LocalError."""
+        parts = self.parts(path)
+        try:
+            from verify_server.redis_link import RedisLink
+        except ModuleNotFoundError:
+            raise LocalError(f"{path}: replay.store needs the Python package redis: pip install redis") from None
+        secrets = read_secrets(resolve(path, self.password)) if self.password else ("",)
+        context = optional_client_context(path, self.tls)
+        return RedisLink(self, parts, secrets[0], context, f"voice-dpki:{domain}:".encode(), clock)
+
+
+def _is_plain(parts: SplitResult) -> bool:
+    """Tell whether port and database are numbers where they are given."""
+    try:
+        _ = parts.port
+    except ValueError:
+        return False
+    database = parts.query.removeprefix("db=") if parts.scheme == "unix" else parts.path.strip("/")
+    return not database or (database.isascii() and database.isdigit())
+
+
+class SharedReplays:
+    """The memory of one process and the store behind it."""
+
+    def __init__(
+        self,
+        cache: ReplayCache,
+        link: Link,
+        retention_s: float,
+        clock: Clock,
+        random: Random,
+        when_down: Literal["no-validation", "local"] = "no-validation",
+    ) -> None:
+        self.cache, self._link, self._retention_s = cache, link, retention_s
+        """`cache` is the memory in this process."""
+        self._clock, self._random, self._when_down = clock, random, when_down
+        self._left_alone_until_s = -math.inf
+        self._fault = ""
+        """Why the store does not answer; empty while it does."""
+        SHORTFALLS.watch(self)
+
+    async def settle(self, uses: Uses[_T]) -> _T:
+        """Return what a judgement comes to by both memories."""
+        try:
+            use = next(uses)
+            while True:
+                use = uses.send(await self.claim(use))
+        except StopIteration as done:
+            value: _T = done.value
+            return value
+
+    async def claim(self, use: TokenUse) -> Sighting:
+        """Tell what is known of a use, and remember a new one."""
+        own = self.cache.look(use, self._clock.steady_s())
+        if own in _OPEN:
+            shared = await self._ask(use)
+            if shared is not None:
+                return self._noted(use, shared)
+            if self._when_down == "no-validation":
+                return Sighting.UNKNOWN
+        self.cache.keep(use, own, self._clock.steady_s())
+        return own
+
+    def _noted(self, use: TokenUse, shared: Sighting) -> Sighting:
+        """Remember a use in this process too if the store admits it; returns what the store has said."""
+        if shared is Sighting.NEW or shared is Sighting.SAME_CALL:
+            now_s = self._clock.steady_s()
+            own = self.cache.look(use, now_s)  # another request of the same call may have come meanwhile
+            self.cache.keep(use, Sighting.NEW if own in _OPEN else own, now_s)
+        return shared
+
+    async def check(self) -> None:
+        """Ask the store for something, so that the log says at the start if it does not answer."""
+        try:
+            await self._link.get(b"start")
+        except StoreError as error:
+            self._fail(str(error))
+        else:
+            self._recover()
+
+    async def _ask(self, use: TokenUse) -> Sighting | None:
+        """Return what the store knows of a use; None if it does not answer."""
+        if self._clock.steady_s() < self._left_alone_until_s:
+            ASKED.labels("left alone").inc()
+            return None
+        try:
+            sighting = await self._sighting(use)
+        except StoreError as error:
+            self._fail(str(error))
+            return None
+        self._recover()
+        ASKED.labels(sighting.value).inc()
+        return sighting
+
+    async def _sighting(self, use: TokenUse) -> Sighting:
+        """Return what the store knows of a use, which it remembers if it is new; raises StoreError."""
+        value = b"c" + use.call if use.call else b"n" + self._random.token(8)
+        if use.iat_s < self._link.since_s:
+            before = await self._link.get(use.key)
+        else:
+            before = await self._link.put(use.key, value, self._retention_s)
+            if before is None and use.iat_s < self._link.since_s:  # it has begun anew just now
+                await self._link.remove(use.key)
+        if before is None:
+            return Sighting.UNKNOWN if use.iat_s < self._link.since_s else Sighting.NEW
+        if before == value:
+            return Sighting.SAME_CALL
+        return Sighting.OTHER_CALL if before[:1] == value[:1] == b"c" else Sighting.REPEATED
+
+    def _fail(self, why: str) -> None:
+        self._left_alone_until_s = self._clock.steady_s() + RETRY_S
+        ASKED.labels("failed").inc()
+        UP.set(0)
+        if not self._fault:
+            log.error("the store of used signatures does not answer", extra={"fields": {"reason": why}})
+        self._fault = why
+
+    def _recover(self) -> None:
+        UP.set(1)
+        if self._fault:
+            log.info("the store of used signatures answers again")
+        self._fault = ""
+
+    def shortfall(self) -> str:
+        """Return what people should know while the store does not answer."""
+        if not self._fault:
+            return ""
+        what = "replays are told by this server's memory alone" if self._when_down == "local" else "no call passes"
+        return f"the store of used signatures does not answer: {what}"
+
+
+@asynccontextmanager
+async def shared(replays: SharedReplays, link: Link) -> AsyncIterator[SharedReplays]:
+    """Ask the store for the first time, and close its connections in the end."""
+    try:
+        await replays.check()
+        yield replays
+    finally:
+        await link.close()
