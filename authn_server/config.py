@@ -114,8 +114,9 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
 
     organization: str
     info_url: str
-    certificate: str
-    key: str
+    certificate: Annotated[str, RELOADABLE]
+    key: Annotated[str, RELOADABLE]
+    """SIGHUP reads both again, also where their names are the same; `authn-server rotate` replaces the files."""
     max_iat_skew_s: PositiveSeconds = 60.0
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of attestations; without it a call gets the attestation that its proxy asks for."""
@@ -124,6 +125,13 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
     ledger: FollowConfig | None = None
     sip: AuthnSip | None = None
+
+    def read_credential(self, path: Path, clock: Clock) -> Credential:
+        """Read the certificate and key that the configuration at `path` names; raises LocalError."""
+        profile = _profile(resolve(path, self.certificate), self.organization)
+        signer = read_signer(resolve(path, self.key))
+        ranges, namespaces = _spc_ranges(self), self.priority_namespaces
+        return make_credential(signer, profile, self.info_url, clock.now_s(), ranges, namespaces)
 
     def read_rules(self, path: Path) -> tuple[AttestationRule, ...] | None:
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
@@ -138,7 +146,7 @@ class AuthnSetup:
     """A fully checked configuration: this server can sign calls now."""
 
     config: AuthnConfig
-    credential: Credential
+    credential: Live[Credential]
     ledger: LedgerAccess | None
     tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
@@ -151,11 +159,7 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
     options = Options(partial(load_config, path, AuthnConfig))
     config = options.config
-    profile = _profile(resolve(path, config.certificate), config.organization)
-    signer = read_signer(resolve(path, config.key))
-    credential = make_credential(
-        signer, profile, config.info_url, clock.now_s(), _spc_ranges(config), config.priority_namespaces
-    )
+    credential = options.live(lambda config: config.read_credential(path, clock))
     ledger = _ledger(path, config.ledger)
     tokens = options.live(lambda config: config.read_tokens(path))
     rules = options.live(lambda config: config.read_rules(path))

@@ -59,7 +59,7 @@ def explain(options: argparse.Namespace, setup: AuthnSetup, clock: Clock) -> Exp
     lines = explained(considered(rules or (), call), lambda rule: rule.outcome(call.attest))
     try:
         judged = call if rules is None else attested(rules, call)[0]
-        sign_call(judged, setup.credential, clock.now_s(), setup.config.max_iat_skew_s)
+        sign_call(judged, setup.credential.value, clock.now_s(), setup.config.max_iat_skew_s)
     except SigningRefused as refused:
         return Explained("\n".join([*lines, f"no signature: {refused}"]), signs=False)
     why = "" if rules is not None else ", as it is asked for: there are no rules"

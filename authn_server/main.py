@@ -80,7 +80,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     setup = load_setup(options.config, SystemClock())
-    profile = setup.credential.profile
+    profile = setup.credential.value.profile
     listed = profile.tn_auth_list
     assert listed is not None
     until = datetime.fromtimestamp(profile.not_after_s, UTC)
@@ -89,7 +89,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{setup.config.domain}: this server {judged.verb} sign for {setup.config.organization}")
     print(f"  certificate  {profile.digest.hex()}, valid until {until:%Y-%m-%d %H:%M} UTC")
     print(f"  authority    {numbers} numbers, {len(listed.spcs)} service provider codes")
-    print(f"  x5u          {setup.credential.info}")
+    print(f"  x5u          {setup.credential.value.info}")
     print(f"  ledger       {judged.ledger}")
     print(f"  attestation  {_rules_told(setup)}")
     if setup.sip:
@@ -118,7 +118,7 @@ def _judged(setup: AuthnSetup) -> _Judged:
         return _Judged("could", "not asked, for there is no [ledger]: the certificate must be recorded there")
     where = f"{access.genesis.chain_id}, asked at {access.url}"
     try:
-        asyncio.run(check_now(access, follow, setup.credential.profile, SystemClock()))
+        asyncio.run(check_now(access, follow, setup.credential.value.profile, SystemClock()))
     except InquiryError as error:
         return _Judged("could", f"{where}: {error}, so it is not known whether the certificate is valid there")
     except SigningRefused as refused:
@@ -131,10 +131,10 @@ def _start(options: argparse.Namespace) -> int:
 
 
 async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
-    config, profile, clock = setup.config, setup.credential.profile, SystemClock()
-    async with followed(setup.ledger, config.ledger, profile, clock) as standing:
+    config, profile, clock = setup.config, setup.credential.value.profile, SystemClock()
+    async with followed(setup.ledger, config.ledger, setup.credential, clock) as switch:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
-            service = AuthnService(setup.credential, standing, config.max_iat_skew_s, clock, tracer, setup.rules)
+            service = AuthnService(switch, config.max_iat_skew_s, clock, tracer, setup.rules)
             health = health_route(service.health)
             invites = InviteSigner(service, clock, SystemRandom())
             route = StirRoute(

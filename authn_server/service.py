@@ -5,7 +5,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from authn_server.rules import ATTESTED, REFUSED
-from authn_server.standing import Standing
+from authn_server.switching import Signing, Switch
 from voice_dpki.effects import Clock
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.reload import Live
@@ -15,16 +15,15 @@ from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.faults import RequestError, error_of_refusal
 from voice_dpki.stir.forms import Asked, read_signing
 from voice_dpki.stir.identity import IdentityHeader
-from voice_dpki.stir.sign import Credential, SigningRefused, sign_call
+from voice_dpki.stir.sign import SigningRefused, sign_call
 
 
 class AuthnService:
-    """Signs calls from the numbers that one credential has authority over."""
+    """Signs calls from the numbers that its credential has authority over."""
 
     def __init__(
         self,
-        credential: Credential,
-        standing: Standing,
+        switch: Switch,
         max_iat_skew_s: float,
         clock: Clock,
         tracer: Tracer,
@@ -32,8 +31,7 @@ class AuthnService:
     ) -> None:
         """Without `rules`, a call gets the attestation that its proxy asks for."""
         self._rules = rules if rules is not None else Live(None)
-        self._standing = standing
-        self._credential = credential
+        self._switch = switch
         self._max_iat_skew_s = max_iat_skew_s
         self._clock = clock
         self._tracer = tracer
@@ -45,10 +43,11 @@ class AuthnService:
         """
         asked = read_signing(body)
         call = replace(asked.what, source=replace(asked.what.source, peer=client))
-        if not self._standing.is_good:
+        signing = self._switch.current
+        if not signing.standing.is_good:
             return self._sign_later(asked, call)
         try:
-            return asked.answer(self._signed(call, perf_counter()))
+            return asked.answer(self._signed(call, signing, perf_counter()))
         except RequestError as error:
             raise asked.refused(error) from None
 
@@ -62,16 +61,17 @@ class AuthnService:
         """Return the Identity of a call; raises RequestError."""
         began_s = perf_counter()
         try:
-            await self._standing.check()
+            signing = self._switch.current
+            await signing.standing.check()
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
-        return self._signed(call, began_s)
+        return self._signed(call, signing, began_s)
 
-    def _signed(self, call: SigningRequest, began_s: float) -> IdentityHeader:
+    def _signed(self, call: SigningRequest, signing: Signing, began_s: float) -> IdentityHeader:
         """Return the Identity of a call that this server may sign; raises RequestError."""
         try:
             call, rule = self._attested(call)
-            identity = sign_call(call, self._credential, self._clock.now_s(), self._max_iat_skew_s)
+            identity = sign_call(call, signing.credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
         if self._tracer.on:
@@ -98,7 +98,9 @@ class AuthnService:
 
     def health(self) -> Health:
         """Return whether calls can be signed now, and if not, why."""
-        health = self._standing.health()
-        if self._credential.profile.valid_at(self._clock.now_s()):
-            return health
-        return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | health.facts)
+        signing = self._switch.current
+        health, profile = signing.standing.health(), signing.credential.profile
+        facts = health.facts | {"certificate": profile.digest.hex()}
+        if profile.valid_at(self._clock.now_s()):
+            return Health(health.ok, facts)
+        return Health(ok=False, facts={"reason": "this server's certificate is not valid now"} | facts)

@@ -13,13 +13,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from authn_server.config import FollowConfig
+from authn_server.switching import Registry, Switch
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.metrics import gauge
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.metrics import Health
-from voice_dpki.stir.sign import SigningRefused
+from voice_dpki.shell.reload import Live
+from voice_dpki.stir.sign import Credential, SigningRefused
 from voice_dpki.stir.standing import check_own_certificate
 from voice_dpki.wire.tasks import running
 from voice_dpki.x509.profile import CertificateProfile
@@ -29,8 +31,8 @@ log = logging.getLogger(__name__)
 CAN_SIGN = gauge("signing_possible", "1 while nothing known of this server's certificate forbids signing.")
 UNHEARD_S = gauge("signing_ledger_unheard_seconds", "How long the ledger has not told the certificate's status.")
 
-POLL_S = 0.5
-"""How often the certificate's status is read; the subscription brings the ledger's changes without a poll."""
+CERTIFICATES = 2
+"""The certificate in use, and the one that is to take its place."""
 
 NOT_ASKED = "it was not asked yet"
 NOT_FOLLOWED = "not followed: there is no [ledger] in the configuration, so a revocation would not be noticed"
@@ -44,23 +46,6 @@ class Ledger(Protocol):
         ...
 
 
-class Standing(Protocol):
-    """Whether this server may sign now."""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether nothing known forbids signing; if so, `check` returns without an inquiry."""
-        ...
-
-    async def check(self) -> None:
-        """Raise SigningRefused where the certificate's status forbids signing."""
-        ...
-
-    def health(self) -> Health:
-        """Return whether it may sign, and if not, why."""
-        ...
-
-
 class UnknownStanding:
     """The standing of a server without a ledger: it signs, and reports that the status is unknown."""
 
@@ -68,6 +53,12 @@ class UnknownStanding:
 
     async def check(self) -> None:
         """Refuse nothing."""
+
+    async def ask(self) -> None:
+        """Ask nobody."""
+
+    async def close(self) -> None:
+        """Do nothing."""
 
     def health(self) -> Health:
         """Report that no ledger is followed."""
@@ -114,16 +105,6 @@ class LedgerStanding:
             self._asking = asyncio.create_task(self._ask())
         await asyncio.shield(self._asking)
 
-    async def follow(self) -> None:
-        """Keep the status up to date until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                await self.ask()
-            except Exception:  # a fault of our own must not stop this task unnoticed
-                log.exception("the ledger could not be asked")
-                self._hear_nothing("asking it failed; the log says why")
-
     async def close(self) -> None:
         """Cancel an inquiry that is still open."""
         if self._asking is not None:
@@ -141,6 +122,9 @@ class LedgerStanding:
             resolution = await self._ledger.look_up(self._profile.digest)
         except InquiryError as error:
             self._hear_nothing(str(error))
+        except Exception:  # a fault of our own must neither stop the following nor pass for a good status
+            log.exception("the ledger could not be asked")
+            self._hear_nothing("asking it failed; the log says why")
         else:
             self._hear(self._refusal_by(resolution))
         CAN_SIGN.set(not self._problem())
@@ -181,22 +165,53 @@ class LedgerStanding:
         return self._clock.steady_s() - self._heard_s
 
 
+class Unfollowed:
+    """A registry without a ledger: every certificate will do."""
+
+    async def vouch(self, profile: CertificateProfile) -> None:
+        """Refuse nothing."""
+
+    def standing(self, profile: CertificateProfile) -> UnknownStanding:
+        """Return a standing that reports that no ledger is followed."""
+        return UnknownStanding()
+
+
+class LedgerRegistry:
+    """A ledger as a registry of certificates."""
+
+    def __init__(self, ledger: Ledger, config: FollowConfig, clock: Clock) -> None:
+        self._ledger, self._config, self._clock = ledger, config, clock
+
+    async def vouch(self, profile: CertificateProfile) -> None:
+        """Return where verifiers accept the certificate; raises SigningRefused and InquiryError."""
+        resolution = await self._ledger.look_up(profile.digest)
+        check_own_certificate(profile, resolution.recorded, self._clock.now_s())
+
+    def standing(self, profile: CertificateProfile) -> LedgerStanding:
+        """Return the standing of a certificate."""
+        return LedgerStanding(self._ledger, profile, self._config, self._clock)
+
+
 @asynccontextmanager
 async def followed(
-    access: LedgerAccess | None, config: FollowConfig | None, profile: CertificateProfile, clock: Clock
-) -> AsyncIterator[Standing]:
-    """Ask for the certificate's status once, then follow it while the context lasts; log if there is no ledger."""
-    if access is None or config is None:
-        log.warning("the ledger is not followed", extra={"fields": {"reason": NOT_FOLLOWED}})
-        yield UnknownStanding()
-        return
+    access: LedgerAccess | None, config: FollowConfig | None, wanted: Live[Credential], clock: Clock
+) -> AsyncIterator[Switch]:
+    """Ask for the certificate's status once, then follow it while the context lasts; log if there is no ledger.
+
+    The same goes for a certificate that takes its place.
+    """
     async with AsyncExitStack() as opened:
-        subscription = await opened.enter_async_context(access.subscription(clock, config.timeout_s, max_entries=1))
-        standing = LedgerStanding(subscription, profile, config, clock)
-        await standing.ask()
-        opened.push_async_callback(standing.close)
-        async with running(standing.follow()):
-            yield standing
+        registry: Registry = Unfollowed()
+        if access is None or config is None:
+            log.warning("the ledger is not followed", extra={"fields": {"reason": NOT_FOLLOWED}})
+        else:
+            following = access.subscription(clock, config.timeout_s, max_entries=CERTIFICATES)
+            registry = LedgerRegistry(await opened.enter_async_context(following), config, clock)
+        switch = Switch(wanted, registry)
+        await switch.current.standing.ask()
+        opened.push_async_callback(switch.close)
+        async with running(switch.follow()):
+            yield switch
 
 
 async def check_now(access: LedgerAccess, config: FollowConfig, profile: CertificateProfile, clock: Clock) -> None:

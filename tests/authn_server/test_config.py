@@ -19,13 +19,15 @@ from .conftest import Site
 def test_the_example_is_a_configuration(site: Site) -> None:
     setup = load_setup(site.config, SystemClock())
     assert setup.tokens.value == ("t0ken-of-the-proxy", "another-proxy")
-    assert setup.credential.info == f"https://certs.a.example/{setup.credential.profile.digest.hex()}.der"
-    assert setup.credential.authorises(Tn("493023125999"))
+    assert (
+        setup.credential.value.info == f"https://certs.a.example/{setup.credential.value.profile.digest.hex()}.der"
+    )
+    assert setup.credential.value.authorises(Tn("493023125999"))
 
 
 def test_service_provider_codes_get_their_numbers_from_the_configuration(site: Site) -> None:
     site.write(EXAMPLE + '\n[[spc_ranges]]\nstart = "493023125000"\ncount = 10\n', listed=TnAuthList(("709J",)))
-    credential = load_setup(site.config, SystemClock()).credential
+    credential = load_setup(site.config, SystemClock()).credential.value
     assert credential.authorises(Tn("493023125009"))
     assert not credential.authorises(Tn("493023125010"))
 

@@ -24,7 +24,7 @@ def test_what_it_makes_can_sign(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (folder / "authn.pem").stat().st_mode & 0o777 == 0o600
     (folder / "proxy.tokens").write_text("x\n")
     (folder / "authn.toml").write_text(EXAMPLE)
-    credential = load_setup(folder / "authn.toml", SystemClock()).credential
+    credential = load_setup(folder / "authn.toml", SystemClock()).credential.value
     assert credential.authorises(Tn("493023125999"))
     told = capsys.readouterr().out
     assert credential.profile.digest.hex() in told

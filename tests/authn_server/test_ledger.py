@@ -13,6 +13,7 @@ from authn_server.config import EXAMPLE
 from authn_server.main import main
 from tests.one_operator import OneOperator, Service, until
 from voice_dpki.ledger.records import CertStatus
+from voice_dpki.x509.profile import digest_of
 
 from .conftest import Site
 
@@ -44,7 +45,9 @@ class Domain:
 
     def health(self) -> tuple[int, dict[str, str]]:
         answer = httpx.get(f"{self.authn.url}/healthz", trust_env=False)
-        return answer.status_code, answer.json()
+        told = answer.json()
+        assert told.pop("certificate") == digest_of(self.der).hex()
+        return answer.status_code, told
 
     def metric(self, name: str) -> float:
         text = httpx.get(f"{self.authn.url}/metrics", trust_env=False).text

@@ -11,7 +11,8 @@ import pytest
 
 from authn_server.config import load_setup
 from authn_server.service import AuthnService
-from authn_server.standing import UnknownStanding
+from authn_server.standing import Unfollowed
+from authn_server.switching import Switch
 from tests.no_numbers import NUMBER, asked, bent_members, logged, spoiled
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.config import Listen
@@ -51,7 +52,7 @@ async def test_every_refusal(
     caplog.set_level(logging.DEBUG)
     tracer = Tracer(tmp_path / "trace", "authn-a")
     setup = load_setup(site.config, SystemClock())
-    service = AuthnService(setup.credential, UnknownStanding(), 60.0, SystemClock(), tracer)
+    service = AuthnService(Switch(setup.credential, Unfollowed()), 60.0, SystemClock(), tracer)
     app = StirRoute("signing", PATH, Live((TOKEN,)), service.sign).app()
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     refused = set()

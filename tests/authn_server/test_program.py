@@ -70,7 +70,7 @@ def test_signs(server: Server, signing_request: MakeRequest) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-requestid"] == "r-1"
     passport = Passport.parse(IdentityHeader.parse(answer.json()["signingResponse"]["identity"]).token)
-    profile = load_setup(server.site.config, SystemClock()).credential.profile
+    profile = load_setup(server.site.config, SystemClock()).credential.value.profile
     verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
     assert len(ShakenClaims.parse(passport.payload_untrusted).key_mgmt) == 1
     row = server.last_note()
@@ -190,7 +190,7 @@ def test_the_text_of_an_invite(server: Server, content_type: str) -> None:
     assert answer.headers["x-requestid"]
     request = read_invite(answer.content)
     passport = Passport.parse(IdentityHeader.parse(request.headers["Identity"]).token)
-    profile = load_setup(server.site.config, SystemClock()).credential.profile
+    profile = load_setup(server.site.config, SystemClock()).credential.value.profile
     verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
     claims = ShakenClaims.parse(passport.payload_untrusted)
     assert (claims.attest, claims.orig, claims.dest.tns) == ("B", "493023125001", ("442079460001",))

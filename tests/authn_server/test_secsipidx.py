@@ -43,7 +43,7 @@ def identity(site: Site) -> Callable[..., str]:
             key_mgmt,
             sdp,
         )
-        return sign_call(request, load_setup(site.config, SystemClock()).credential, now_s).serialize()
+        return sign_call(request, load_setup(site.config, SystemClock()).credential.value, now_s).serialize()
 
     return sign
 

@@ -82,7 +82,7 @@ class Followed:
 
 @pytest.fixture
 def profile(site: Site) -> CertificateProfile:
-    return load_setup(site.config, SystemClock()).credential.profile
+    return load_setup(site.config, SystemClock()).credential.value.profile
 
 
 async def test_a_known_bad_status_stays_while_the_ledger_is_silent(profile: CertificateProfile) -> None:
@@ -151,10 +151,21 @@ async def test_each_change_is_logged_once(profile: CertificateProfile, caplog: p
 
 
 async def test_a_server_without_a_ledger_says_that_it_follows_none(
-    profile: CertificateProfile, caplog: pytest.LogCaptureFixture
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with followed(None, None, profile, SystemClock()) as standing:
+    async with followed(None, None, load_setup(site.config, SystemClock()).credential, SystemClock()) as switch:
+        standing = switch.current.standing
         await standing.check()
         assert standing.health().ok
         assert "not followed" in standing.health().facts["ledger"]
     assert "the ledger is not followed" in caplog.text
+
+
+async def test_a_fault_of_our_own_counts_as_silence(
+    profile: CertificateProfile, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Followed(profile)
+    monkeypatch.setattr(broken.ledger, "look_up", None)
+    assert await broken.refusal() == ""
+    assert "asking it failed" in broken.standing.health().facts["ledger"]
+    assert "could not be asked" in caplog.text

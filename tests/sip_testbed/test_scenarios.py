@@ -75,7 +75,7 @@ class TestConfigurations:
     def test_of_the_services(self, site: Site) -> None:
         configs = service_configs(site)
         files = {actor: site.config(actor, sections) for actor, sections in configs.items()}
-        assert load_authn(files["authn-a"], SystemClock()).credential.profile.organization == "Operator A"
+        assert load_authn(files["authn-a"], SystemClock()).credential.value.profile.organization == "Operator A"
         assert load_ledger(files["engine"]).engine is not None
         assert [load_ledger(files[f"ledger-{letter}"]).follow is not None for letter in "ab"] == [True, True]
 
