@@ -11,13 +11,15 @@ from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
 from authn_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from authn_server.invites import InviteSigner
+from authn_server.rotate import SUMMARY as ROTATE_SUMMARY
+from authn_server.rotate import add_rotate_arguments, rotate
 from authn_server.service import AuthnService
 from authn_server.standing import check_now, followed
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.metrics import health_route
-from voice_dpki.shell.program import ServiceParser, indented, start
+from voice_dpki.shell.program import ServiceParser, indented, run_command, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -45,9 +47,10 @@ Key and certificate come from
 
   authn-server make-credential --organization "Operator A" --common-name sti.a.example --range 493023125000:1000
 
-and are good for calls once the certificate is recorded on the ledger. With [ledger], its status is followed there:
-a certificate that is revoked, suspended, expired or not recorded signs nothing (POL4033), and /healthz says why
-(503). A ledger that is silent does not end signing, unless when_unheard = "refuse".
+and are good for calls once the certificate is on the ledger; `authn-server rotate` replaces both later, while
+calls go on. With [ledger], its status is followed there: a certificate that is revoked, suspended, expired or not
+recorded signs nothing (POL4033), and /healthz says why (503). A ledger that is silent does not end signing, unless
+when_unheard = "refuse".
 
 With rules, this server decides the attestation, and not the proxy; `authn-server explain` tells which rule decides
 on a call, and why. A call that no rule matches gets no signature (POL4034).
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     credential = parser.add("make-credential", SUMMARY, _make_credential)
     credential.description = DESCRIPTION
     add_arguments(credential)
+    add_rotate_arguments(parser.add("rotate", ROTATE_SUMMARY, _rotate))
     add_explain_arguments(parser.add("explain", EXPLAIN_SUMMARY, _explain))
     return parser.run(arguments)
 
@@ -70,6 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _make_credential(options: argparse.Namespace) -> int:
     print(make_credential_files(options, SystemClock(), SystemRandom()))
     return 0
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    return run_command(rotate(options, SystemClock(), SystemRandom()))
 
 
 def _explain(options: argparse.Namespace) -> int:

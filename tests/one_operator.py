@@ -76,6 +76,11 @@ class Service:
             self._running.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._running.pid
+
     def events(self) -> Sequence[Event]:
         """What it has traced."""
         self._running.trace.poll()

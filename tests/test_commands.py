@@ -109,6 +109,11 @@ def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) ->
     }
     assert found == {
         "authn-server make-credential --days",
+        "authn-server rotate --days",
+        "authn-server rotate --overlap-s",
+        "authn-server rotate --pid",
+        "authn-server rotate --spread-s",
+        "authn-server rotate --wait-s",
         "ledger-node certificate --days",
         "segw-agent bridge init --days",
         "segw-agent bridge init --responder-days",
