@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 
 from authn_server.config import EXAMPLE as AUTHN
-from tests.one_operator import OneOperator, Service
+from tests.one_operator import OneOperator, Service, until
 from verify_server.config import EXAMPLE as VERIFY
 from voice_dpki.effects import SystemRandom
+from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.names import Tn
 from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
 from voice_dpki.wire.http_client import HttpClient
+from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 CALLER, CALLED = "493023125001", "442079460001"
@@ -26,13 +29,31 @@ TOKEN = "t0ken-of-the-proxy"
 PATIENCE_S = 60.0
 Verdict = dict[str, Any]
 
+REPLICA = """\
+[node]
+name = "replica"
+data_dir = "data-replica"
+genesis = "genesis.json"
+[listen]
+port = 0
+[follow]
+url = "{url}"
+[trace]
+file = "replica.jsonl"
+"""
+
 
 class Delegation:
-    """A ledger of one operator, its authentication server, and a verification server that asks the same node."""
+    """A ledger of one operator, its authentication server, and a verification server that asks the same node.
 
-    def __init__(self, folder: Path, *, max_age_s: float = 30.0) -> None:
+    With `has_replica`, both ask a node that follows the ledger's validator.
+    """
+
+    def __init__(self, folder: Path, *, max_age_s: float = 30.0, has_replica: bool = False) -> None:
         self.folder = folder
         self.ledger = OneOperator(folder, heartbeat_s=0.2)
+        self.replica = self._follower() if has_replica else None
+        self.node_url = self.replica.url if self.replica else self.ledger.url
         signer, now_s = generate_es256(), int(time.time())
         self.der = build_certificate(
             signer,
@@ -46,14 +67,32 @@ class Delegation:
         (folder / "authn.der").write_bytes(self.der)
         (folder / "authn.pem").write_bytes(to_pem(signer))
         (folder / "proxy.tokens").write_text(f"{TOKEN}\n")
-        self.ledger.submit(self.der)
-        follow = f'[ledger]\nurl = "{self.ledger.url}"\ngenesis = "net/genesis.json"\nmax_age_s = {max_age_s}\n'
-        verify = VERIFY.replace("http://127.0.0.1:26680", self.ledger.url).replace(
+        self.record(self.der)
+        follow = f'[ledger]\nurl = "{self.node_url}"\ngenesis = "net/genesis.json"\nmax_age_s = {max_age_s}\n'
+        verify = VERIFY.replace("http://127.0.0.1:26680", self.node_url).replace(
             '"genesis.json"', '"net/genesis.json"'
         )
         verify = verify.replace("max_age_s = 30", f"max_age_s = {max_age_s}")
         self.authn = self._start("authn", AUTHN + follow)
         self.verify = self._start("verify", verify)
+
+    def record(self, der: bytes) -> None:
+        """Have a certificate recorded, and wait until the node that the servers ask knows it."""
+        self.ledger.submit(der)
+
+        async def known() -> bool:
+            async with LedgerClient.of_genesis(self.node_url, self.ledger.genesis) as client:
+                try:
+                    return (await client.resolve(digest_of(der))).status is CertStatus.VALID
+                except InquiryError:  # a follower that has no block yet
+                    return False
+
+        until(lambda: asyncio.run(known()))
+
+    def _follower(self) -> Service:
+        config = self.folder / "net/replica.toml"
+        config.write_text(REPLICA.format(url=self.ledger.url))
+        return Service("ledger_node", config, config.with_suffix(".jsonl"))
 
     def _start(self, name: str, text: str) -> Service:
         config = self.folder / f"{name}.toml"
@@ -63,7 +102,9 @@ class Delegation:
 
     def stop(self) -> None:
         assert [self.authn.stop(), self.verify.stop()] == [0, 0]
-        self.ledger.stop()
+        for node in (self.replica, self.ledger):
+            if node is not None:
+                node.stop()
 
 
 @dataclass
