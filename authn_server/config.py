@@ -34,6 +34,7 @@ key = "authn.pem"                                        # its private key, ECDS
 info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
 tokens = "proxy.tokens"                                  # bearer tokens, one a line, or NAME TOKEN; SIGHUP reads it
 # rules = "attestation.toml"                             # who gets A, B, C or nothing; see docs/stir-policy.md
+warn_days = 14                                           # before the certificate expires; `authn-server rotate`
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
 priority_namespaces = []                                 # of Resource-Priority, which it may sign, such as "ets"
 
@@ -117,6 +118,8 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     certificate: Annotated[str, RELOADABLE]
     key: Annotated[str, RELOADABLE]
     """SIGHUP reads both again, also where their names are the same; `authn-server rotate` replaces the files."""
+    warn_days: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 14.0
+    """How long before its end log and /healthz tell that the certificate expires; at most a quarter of its time."""
     max_iat_skew_s: PositiveSeconds = 60.0
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of attestations; without it a call gets the attestation that its proxy asks for."""

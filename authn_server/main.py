@@ -3,12 +3,13 @@
 import argparse
 import asyncio
 import sys
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from authn_server.config import EXAMPLE, AuthnSetup, load_setup
 from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_credential_files
+from authn_server.expiry import Expiry
 from authn_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from authn_server.invites import InviteSigner
 from authn_server.rotate import SUMMARY as ROTATE_SUMMARY
@@ -25,6 +26,7 @@ from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.forms import SIGNING_PATH, SIP_PATH
 from voice_dpki.stir.sign import SigningRefused
+from voice_dpki.wire.tasks import running
 
 HELP = f"""\
 Signs calls (STIR/SHAKEN) for the telephone numbers that its certificate has authority over.
@@ -140,7 +142,11 @@ def _start(options: argparse.Namespace) -> int:
 
 async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
     config, profile, clock = setup.config, setup.credential.value.profile, SystemClock()
-    async with followed(setup.ledger, config.ledger, setup.credential, clock) as switch:
+    async with AsyncExitStack() as opened:
+        following = followed(setup.ledger, config.ledger, setup.credential, clock)
+        switch = await opened.enter_async_context(following)
+        expiry = Expiry(lambda: switch.current.credential.profile, clock, config.warn_days)
+        await opened.enter_async_context(running(expiry.follow()))
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
             service = AuthnService(switch, config.max_iat_skew_s, clock, tracer, setup.rules)
             health = health_route(service.health)

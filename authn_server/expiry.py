@@ -1,0 +1,65 @@
+"""How long this server's certificate is still valid: a metric, and a warning while there is time to replace it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from voice_dpki.effects import Clock
+from voice_dpki.metrics import gauge
+from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.x509.profile import CertificateProfile
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 60.0
+AGAIN_S: Final = 86_400.0
+"""How often the log repeats the warning."""
+DAY_S: Final = 86_400
+SHARE: Final = 4
+"""A warning comes at the earliest when this part of the validity is left, or it would never end for a short one."""
+
+NOT_AFTER = gauge("signing_certificate_not_after", "When this server's certificate expires, in Unix time.")
+
+
+class Expiry:
+    """Watches the validity of the certificate that `current` returns."""
+
+    def __init__(self, current: Callable[[], CertificateProfile], clock: Clock, warn_days: float) -> None:
+        self._current, self._clock, self._warn_s = current, clock, warn_days * DAY_S
+        self._said: tuple[bytes, float] = (b"", 0.0)
+        """The certificate of which the log has warned, and when."""
+        SHORTFALLS.watch(self)
+
+    async def follow(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Set the metric, and warn in the log once a day if the certificate expires soon."""
+        profile, steady_s = self._current(), self._clock.steady_s()
+        NOT_AFTER.set(profile.not_after_s)
+        warning, (said_of, said_s) = self.shortfall(), self._said
+        if warning and (said_of != profile.digest or steady_s >= said_s + AGAIN_S):
+            self._said = profile.digest, steady_s
+            log.warning("the certificate expires soon", extra={"fields": {"reason": warning}})
+
+    def shortfall(self) -> str:
+        """Return what people should know while the certificate expires soon, or has expired."""
+        profile = self._current()
+        left_s = profile.not_after_s - self._clock.now_s()
+        if left_s > min(self._warn_s, (profile.not_after_s - profile.not_before_s) / SHARE):
+            return ""
+        if left_s <= 0:
+            return "this server's certificate has expired, and signs nothing: authn-server rotate replaces it"
+        return f"this server's certificate expires in {_told(left_s)}: authn-server rotate replaces it"
+
+
+def _told(seconds: float) -> str:
+    """Write a time in whole days, or in hours or minutes if it is shorter."""
+    for unit_s, name in ((DAY_S, "days"), (3600, "hours")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds // unit_s:.0f} {name}"
+    return f"{seconds // 60:.0f} minutes"
