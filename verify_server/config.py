@@ -24,6 +24,7 @@ from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
+from voice_dpki.stir.kinds import KINDS
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
@@ -44,6 +45,7 @@ freshness_s = 60                         # how far Date and iat may lie from thi
 replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
 require_sdp = false                      # true: refuse calls whose session description is not under the signature
+# base_passports = false                 # refuse PASSporTs without ppt, which attest nothing
 # ledger_tls = { certificate = "b.pem", key = "b-key.pem", servers = ["a.pem"] }    # for nodes with [tls]
 
 [listen]
@@ -122,6 +124,8 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
     require_key_mgmt: bool = False
     require_sdp: bool = False
+    base_passports: bool = True
+    """Whether a PASSporT without ppt proves the caller, as RFC 8224 has it. SHAKEN knows no such one."""
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
     sip: VerifySip | None = None
@@ -146,6 +150,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
             priority=priority,
             repeated_token=self.replay.repeated_token,
             b2bua=self.replay.b2bua,
+            kinds=KINDS if self.base_passports else KINDS.without_base(),
         )
 
     def replay_cache(self, now_s: float) -> ReplayCache:

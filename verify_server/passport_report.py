@@ -25,6 +25,7 @@ LEDGER_STEPS: Final = (
     Step.LEDGER, Step.CERTIFICATE, Step.AUTHORITY, Step.CONSTRAINTS, Step.SIGNATURE, Step.KEY_MGMT, Step.SDP,
 )  # fmt: skip
 """The steps that need the ledger, in their order."""
+_AS_ONE: Final = {Step.COMPACT: Step.SIGNATURE}
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ async def _judged(examined: Examined, access: LedgerAccess, policy: Policy, now_
 
 def _add_failure(found: Explained, failure: VerificationFailed) -> None:
     """Add the steps before the one that failed, itself, and those after it."""
-    at = LEDGER_STEPS.index(failure.step)
+    at = LEDGER_STEPS.index(_AS_ONE.get(failure.step, failure.step))
     found.results += [StepResult(step.label, Finding.PASSED) for step in LEDGER_STEPS[:at]]
     step = failure.step
     found.results.append(StepResult(step.label, Finding.FAILED, step.reasoncode, str(failure)))

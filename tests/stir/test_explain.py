@@ -54,7 +54,7 @@ def test_without_a_call_what_needs_one_is_not_run(operator: Operator) -> None:
     ("identity", "failed"),
     [
         ("", ["E4 form"]),
-        ("..c2ln;info=<https://c/x>", ["E4 form"]),
+        ("..c2ln;info=<https://c/x>;ppt=shaken", ["E4 form"]),
         ("e30.e30.c2ln", ["E6 info", "E9 header claims"]),
         ("e30.e30.c2ln;info=x", ["E6 info"]),
         ("e30.e30.c2ln;info=<x>;ppt=msg", ["E5 ppt parameter", "E7 info URL", "E9 header claims"]),

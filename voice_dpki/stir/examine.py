@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest, ascii_lower
+from voice_dpki.stir.base import whole
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader, InfoFormError
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
-from voice_dpki.stir.passport import ClaimError, Claims, Passport
+from voice_dpki.stir.passport import ClaimError, Claims, Passport, is_compact
 from voice_dpki.stir.replay import RepeatedToken
 from voice_dpki.stir.verdict import Step, VerificationFailed
-from voice_dpki.stir.x5u import digest_in
+from voice_dpki.stir.x5u import digest_in, digest_in_chain
 
 _C = TypeVar("_C", bound=Claims)
 
@@ -67,12 +68,14 @@ def examine_token(call: Call, identity: str, policy: Policy, now_s: float) -> Ex
     What is left is whether the token leads to the callee (`voice_dpki.stir.diversion`).
     """
     check_time(call.time_s, policy, now_s)
-    header = read_form(identity)
+    header = read_form(identity, policy.kinds)
     check_ppt_parameter(header, policy.kinds)
-    digest = read_info_url(read_info(header))
-    passport = read_header(header.token)
+    opened = opened_token(header, call)
+    named = read_info_url(read_info(header, opened), opened)
+    passport = read_header(opened, header, policy.kinds)
     check_critical(passport)
-    check_x5u(passport, header)
+    digest = read_certificate(passport, header, named)
+    assert digest is not None, "E7 has passed"
     check_typ(passport)
     check_alg(passport, header)
     kind = read_kind(passport, header, policy.kinds)
@@ -90,8 +93,8 @@ def check_time(time_s: int, policy: Policy, now_s: float) -> None:
         raise VerificationFailed(Step.TIME, _stale("the request's Date", time_s, policy, now_s))
 
 
-def read_form(identity: str) -> IdentityHeader:
-    """E4: the header field is well formed and of the full form (RFC 8224 §4; ATIS-1000074 §5.3.3).
+def read_form(identity: str, kinds: Kinds) -> IdentityHeader:
+    """E4: the header field is well formed, and of the full form but for a base PASSporT (RFC 8224 §4, §9).
 
     An info that is no URI in angle brackets fails E6 instead: the field is well formed, but its signer is unknown.
     """
@@ -101,11 +104,21 @@ def read_form(identity: str) -> IdentityHeader:
         raise VerificationFailed(Step.INFO, str(error)) from None
     except MalformedError as error:
         raise VerificationFailed(Step.FORM, str(error)) from None
-    if header.token.startswith(".."):
+    if is_compact(header.token) and (kinds.base is None or header.ppt is not None):
         raise VerificationFailed(
-            Step.FORM, "the Identity is of the compact form, and SHAKEN uses the full form only"
+            Step.FORM, "the Identity is of the compact form, and its type uses the full form only"
         )
     return header
+
+
+def opened_token(header: IdentityHeader, call: Call | None) -> Passport | MalformedError:
+    """Decode the token, or tell why it cannot be decoded, which fails at E9. The compact form needs its call."""
+    try:
+        if call is not None and is_compact(header.token):
+            return whole(header, call)
+        return Passport.parse(header.token)
+    except MalformedError as error:
+        return error
 
 
 def check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
@@ -118,31 +131,47 @@ def check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:
         raise VerificationFailed(Step.PPT_PARAMETER, f"the Identity's ppt {error}") from None
 
 
-def read_info(header: IdentityHeader) -> str:
-    """E6: the info parameter is present (RFC 8224 §4)."""
-    if not header.info:
+def read_info(header: IdentityHeader, opened: Passport | MalformedError) -> str:
+    """E6: the info parameter is present, or else the token has its certificate in x5c (RFC 8224 §4).
+
+    Returns info, or "".
+    """
+    if not header.info and not _brings_certificate(opened):
         raise VerificationFailed(Step.INFO, "the Identity has no info parameter, so its signer is not known")
-    return header.info
+    return header.info or ""
 
 
-def read_info_url(info: str) -> CertDigest:
-    """E7: info names a certificate by its digest; the URL itself is never fetched (RFC 8224 §7.2)."""
+def read_info_url(info: str, opened: Passport | MalformedError) -> CertDigest | None:
+    """E7: info names a certificate by its digest; the URL itself is never fetched (RFC 8224 §7.2).
+
+    Returns None for another URL beside an x5c, which names the certificate then.
+    """
     try:
         return digest_in(info)
     except MalformedError as error:
+        if _brings_certificate(opened):
+            return None
         raise VerificationFailed(Step.INFO_URL, f"the Identity's info cannot be used: {error}") from None
 
 
-def read_header(token: str) -> Passport:
-    """E9: the token decodes, and its header has the four parameters (RFC 8225 §4, §8.1)."""
-    try:
-        passport = Passport.parse(token)
-    except MalformedError as error:
-        raise VerificationFailed(Step.HEADER, f"the PASSporT cannot be decoded: {error}") from None
+def _brings_certificate(opened: Passport | MalformedError) -> bool:
+    return isinstance(opened, Passport) and "x5c" in opened.header
+
+
+def read_header(opened: Passport | MalformedError, header: IdentityHeader, kinds: Kinds) -> Passport:
+    """E9: the token decodes, and its header has the parameters that it needs (RFC 8225 §4, §8.1).
+
+    A base PASSporT has no ppt, nor has its Identity. One with x5c needs no x5u.
+    """
+    if isinstance(opened, MalformedError):
+        raise VerificationFailed(Step.HEADER, f"the PASSporT cannot be decoded: {opened}")
+    has_no_kind = kinds.base is not None and header.ppt is None
+    optional = {"ppt": has_no_kind, "x5u": _brings_certificate(opened)}
     for name in ("alg", "ppt", "typ", "x5u"):
-        if passport.header_text(name) is None:
+        may_lack = name not in opened.header and optional.get(name, False)
+        if opened.header_text(name) is None and not may_lack:
             raise VerificationFailed(Step.HEADER, f"the PASSporT's header has no {name} (RFC 8225 §4)")
-    return passport
+    return opened
 
 
 def check_critical(passport: Passport) -> None:
@@ -153,10 +182,23 @@ def check_critical(passport: Passport) -> None:
         )
 
 
-def check_x5u(passport: Passport, header: IdentityHeader) -> None:
-    """E10: x5u is exactly the URL in info (RFC 8224 §4.1, third)."""
-    if passport.header_text("x5u") != header.info:
+def read_certificate(passport: Passport, header: IdentityHeader, named: CertDigest | None) -> CertDigest | None:
+    """E10: x5u is exactly the URL in info, and x5c the certificate that it names, if it names one (RFC 8224 §4.1).
+
+    `named` is the certificate in info. Returns the signer's certificate; None only if E7 has failed.
+    """
+    x5u = passport.header_text("x5u")
+    if x5u != header.info and not (x5u is None and _brings_certificate(passport)):
         raise VerificationFailed(Step.X5U, "the PASSporT's x5u and the Identity's info are different URLs")
+    if not _brings_certificate(passport):
+        return named
+    try:
+        digest = digest_in_chain(passport.header["x5c"])
+    except MalformedError as error:
+        raise VerificationFailed(Step.X5U, f"the PASSporT's x5c cannot be used: {error}") from None
+    if named not in (None, digest):
+        raise VerificationFailed(Step.X5U, "the PASSporT's x5c is another certificate than the one that info names")
+    return digest
 
 
 def check_typ(passport: Passport) -> None:
@@ -175,7 +217,7 @@ def check_alg(passport: Passport, header: IdentityHeader) -> None:
 def read_kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[Any]:
     """E13: the token is of a supported kind, the one in the header field (RFC 8225 §8.1; RFC 8224 §4.1, fourth)."""
     try:
-        kind = kinds.named(passport.header_text("ppt") or "")
+        kind = kinds.of("") if "ppt" not in passport.header else kinds.named(passport.header_text("ppt") or "")
     except UnknownKindError as error:
         raise VerificationFailed(Step.PPT, f"the PASSporT's ppt {error}") from None
     if header.ppt is not None and ascii_lower(header.ppt) != kind.ppt:

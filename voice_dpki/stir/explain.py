@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
+from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.examine import (
@@ -23,7 +24,8 @@ from voice_dpki.stir.examine import (
     check_ppt_parameter,
     check_time,
     check_typ,
-    check_x5u,
+    opened_token,
+    read_certificate,
     read_claims,
     read_form,
     read_header,
@@ -113,18 +115,19 @@ def explain_identity(call: Call | None, identity: str, policy: Policy, now_s: fl
         found.skip("nothing tells the call's Date", Step.TIME)
     else:
         found.run(Step.TIME.label, lambda: check_time(call.time_s, policy, now_s))
-    header = found.header = found.run(Step.FORM.label, lambda: read_form(identity))
+    header = found.header = found.run(Step.FORM.label, lambda: read_form(identity, policy.kinds))
     if header is None:
         if found.results[-1].step == Step.INFO.label:  # the form is good but for info
             found.results.insert(-1, StepResult(Step.FORM.label, Finding.PASSED))
         found.skip("the Identity cannot be read", Step.PPT_PARAMETER, Step.INFO, Step.INFO_URL, *_OF_TOKEN)
         return found
-    _parameters(found, header, policy)
-    passport = found.passport = found.run(Step.HEADER.label, lambda: read_header(header.token))
+    opened = opened_token(header, call)
+    named = _parameters(found, header, opened, policy)
+    passport = found.passport = found.run(Step.HEADER.label, lambda: read_header(opened, header, policy.kinds))
     if passport is None:
         found.skip("the token cannot be decoded", *_OF_TOKEN[1:])
         return found
-    kind = found.kind = _jose(found, header, passport, policy)
+    kind = found.kind = _jose(found, header, passport, named, policy)
     if kind is None:
         found.skip("the type of the token is not known", Step.CLAIMS, Step.IAT, Step.NUMBERS)
         return found
@@ -132,18 +135,23 @@ def explain_identity(call: Call | None, identity: str, policy: Policy, now_s: fl
     return found
 
 
-def _parameters(found: Explained, header: IdentityHeader, policy: Policy) -> None:
+def _parameters(
+    found: Explained, header: IdentityHeader, opened: Passport | MalformedError, policy: Policy
+) -> CertDigest | None:
+    """Run the steps about the parameters, and return the certificate that info names."""
     found.run(Step.PPT_PARAMETER.label, lambda: check_ppt_parameter(header, policy.kinds))
-    info = found.run(Step.INFO.label, lambda: read_info(header))
+    info = found.run(Step.INFO.label, lambda: read_info(header, opened))
     if info is None:
         found.skip("there is no info", Step.INFO_URL)
-    else:
-        found.digest = found.run(Step.INFO_URL.label, lambda: read_info_url(info))
+        return None
+    return found.run(Step.INFO_URL.label, lambda: read_info_url(info, opened))
 
 
-def _jose(found: Explained, header: IdentityHeader, passport: Passport, policy: Policy) -> Kind[Any] | None:
+def _jose(
+    found: Explained, header: IdentityHeader, passport: Passport, named: CertDigest | None, policy: Policy
+) -> Kind[Any] | None:
     found.run(Step.CRITICAL.label, lambda: check_critical(passport))
-    found.run(Step.X5U.label, lambda: check_x5u(passport, header))
+    found.digest = found.run(Step.X5U.label, lambda: read_certificate(passport, header, named))
     found.run(Step.TYP.label, lambda: check_typ(passport))
     found.run(Step.ALG.label, lambda: check_alg(passport, header))
     return found.run(Step.PPT.label, lambda: read_kind(passport, header, policy.kinds))

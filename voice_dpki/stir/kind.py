@@ -46,7 +46,7 @@ class Kind(Generic[_C]):
     """
 
     ppt: str
-    """Its name in IANA's registry of PASSporT extensions."""
+    """Its name in IANA's registry of PASSporT extensions; "" for the PASSporT without an extension."""
     proves_caller: bool
     """Whether a good one proves the caller's number. If so, it needs authority over that number."""
     authority: Authority[_C]

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import ascii_lower
+from voice_dpki.stir.base import BASE
 from voice_dpki.stir.div import DIV
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
@@ -17,12 +18,21 @@ class UnknownKindError(PeerError):
 
 
 class Kinds:
-    """A table of kinds by ppt."""
+    """A table of kinds by ppt, and the kind without one if it is supported."""
 
-    __slots__ = ("_by_ppt",)
+    __slots__ = ("_by_ppt", "base")
 
-    def __init__(self, *kinds: Kind[Any]) -> None:
+    def __init__(self, *kinds: Kind[Any], base: Kind[Any] | None = None) -> None:
         self._by_ppt = {kind.ppt: kind for kind in kinds}
+        self.base = base
+
+    def without_base(self) -> "Kinds":
+        """Return the kinds that have a ppt."""
+        return Kinds(*self)
+
+    def of(self, ppt: str) -> Kind[Any]:
+        """Return the kind of this name, for "" the one without; raises UnknownKindError."""
+        return self.base if self.base is not None and not ppt else self.named(ppt)
 
     def named(self, ppt: str) -> Kind[Any]:
         """Return the kind of this very name; raises UnknownKindError."""
@@ -53,4 +63,4 @@ class Kinds:
         return f"none of {self}, which alone are"
 
 
-KINDS: Final = Kinds(SHAKEN, DIV, RPH)
+KINDS: Final = Kinds(SHAKEN, DIV, RPH, base=BASE)

@@ -87,7 +87,7 @@ class DivResult(Struct, frozen=True, rename="camel"):
 
 
 class VerificationResponseMs(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The verdict; verstatValue is there if a SHAKEN Identity was asked about."""
+    """The verdict; verstatValue is there if an Identity was asked about that may prove the caller."""
 
     verstat_value: Verstat | UnsetType = UNSET
     div_result: list[DivResult] | UnsetType = UNSET
@@ -123,7 +123,8 @@ def verification_response(call: Call, verdicts: Sequence[Verdict], given: Verifi
     """Encode the verdicts on the call's Identities, in their order."""
     pairs = [(*_opened(identity), verdict) for identity, verdict in zip(call.identities, verdicts, strict=True)]
     results = [_result(*each) for each in pairs]
-    is_about_caller = given.identity_header is not None or any(result.ppt == "shaken" for result in results)
+    names_caller = any(result.ppt == "shaken" for result in results) or overall(verdicts).ok
+    is_about_caller = given.identity_header is not None or names_caller
     response = VerificationResponseMs(
         verstat_value=overall(verdicts).verstat if is_about_caller else UNSET,
         div_result=[row for each in pairs for row in _diversions(*each)] or UNSET,

@@ -38,7 +38,7 @@ class ClaimError(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """A token of the full form, as received: its header and payload, and the exact bytes that were signed."""
+    """A token of the full form: its header and payload, and the exact bytes that were signed."""
 
     signing_input: bytes
     """Header and payload in base64url with the dot between them, as received (RFC 7515 §5.2)."""
@@ -46,10 +46,22 @@ class Passport:
     payload_untrusted: bytes
     """The payload, decoded from base64url but not parsed."""
     signature: bytes
+    is_detached: bool = False
+    """Whether header and payload did not come with the signature, but were made of the call."""
+
+    @classmethod
+    def detached(cls, token: str, header: Mapping[str, Json], payload: bytes) -> "Passport":
+        """Put a token of the compact form together; raises MalformedError for another form. Source: RFC 8225 §7."""
+        if not is_compact(token) or token.count(".") != 2:
+            raise MalformedError("a compact PASSporT is two dots and a signature (RFC 8225 §7)")
+        signature = base64url.decode(token[2:])
+        return cls(signing_input_of(header, payload), header, payload, signature, is_detached=True)
 
     @classmethod
     def parse(cls, token: str) -> "Passport":
         """Split and decode `token`; raises MalformedError if it is not three parts, the first a JSON object."""
+        if is_compact(token):
+            raise MalformedError("the PASSporT is of the compact form, which makes sense with its call only")
         if len(token) > MAX_TOKEN_LENGTH:
             raise MalformedError(f"the PASSporT has more than {MAX_TOKEN_LENGTH} characters")
         parts = token.split(".")
@@ -63,6 +75,11 @@ class Passport:
         """Return the header's parameter `name` if it is a string; None otherwise."""
         value = self.header.get(name)
         return value if isinstance(value, str) else None
+
+
+def is_compact(token: str) -> bool:
+    """Tell whether a token is of the compact form, a signature without what was signed (RFC 8225 §7)."""
+    return token.startswith("..")
 
 
 def check_number_of_destinations(count: int) -> None:

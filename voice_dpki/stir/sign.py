@@ -8,6 +8,7 @@ from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.effects import Signer
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn, ascii_lower
+from voice_dpki.stir.base import header_for
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Authority
@@ -94,18 +95,18 @@ def sign_call(
 
     Raises SigningRefused where a check fails, and UnknownKindError for a kind that is not among `kinds`.
     """
-    kind = kinds.named(request.ppt)
+    kind = kinds.of(request.ppt)
     claims: Claims = kind.compose(request)
     _check_freshness(request.iat_s, now_s, max_skew_s)
     _check_validity(request.iat_s, credential.profile, now_s)
     _check_authority(kind.authority, claims, credential)
     payload = claims.serialize()
     _check_constraints(payload, constraints_in(credential.profile.claim_constraints))
-    header = {"alg": "ES256", "ppt": kind.ppt, "typ": "passport", "x5u": credential.info}
+    header = header_for(credential.info) | ({"ppt": kind.ppt} if kind.ppt else {})
     signing_input = signing_input_of(header, payload)
     signature = base64url.encode(credential.signer.sign(signing_input))
     token = f"{signing_input.decode('ascii')}.{signature}"
-    return IdentityHeader(token, info=credential.info, alg="ES256", ppt=kind.ppt)
+    return IdentityHeader(token, info=credential.info, alg="ES256", ppt=kind.ppt or None)
 
 
 def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:

@@ -53,6 +53,7 @@ class Step(Enum):
     AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
     CONSTRAINTS = ("E17 constraints", 437, Verstat.FAILED)
     SIGNATURE = ("E18 signature", 438, Verstat.FAILED)
+    COMPACT = ("E18 compact form", 438, Verstat.NONE)
     ATTEST = ("E19 attest", 438, Verstat.NONE)
     KEY_MGMT = ("E20 key-mgmt", 438, Verstat.FAILED)
     REPLAY = ("E21 replay", 438, Verstat.FAILED)

@@ -116,10 +116,18 @@ def _distrusted(refused: CertificateRefused) -> VerificationFailed:
 
 
 def _signature(passport: Passport, profile: CertificateProfile) -> None:
-    """E18: the signature verifies over the bytes as received (RFC 8224 §6.2 step 5)."""
+    """E18: the signature verifies over the bytes as received (RFC 8224 §6.2 step 5).
+
+    Those of the compact form were made of the call. An element on the path that rewrote To or Date makes it fail as
+    well (RFC 8224 §6.2.2), so its failure is no proof against the caller.
+    """
     try:
         verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
     except SignatureError:
+        if passport.is_detached:
+            raise VerificationFailed(
+                Step.COMPACT, "the signature is not over this call, as it is now; the full form would tell more"
+            ) from None
         raise VerificationFailed(Step.SIGNATURE, "the signature does not verify under the signer's key") from None
 
 
