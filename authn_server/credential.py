@@ -6,11 +6,9 @@ from pathlib import Path
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
+from voice_dpki.shell.credentials import DEFAULT_DAYS, MAX_DAYS, make_signer
 from voice_dpki.shell.options import whole_number
 from voice_dpki.x509.claimconstraints import BASELINE, UNCONSTRAINED, ClaimConstraints
-from voice_dpki.x509.keys import generate_es256, to_pem
-from voice_dpki.x509.profile import MAX_LIFETIME_S, build_certificate, digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 SUMMARY = "make a key and a certificate for these numbers"
@@ -18,18 +16,12 @@ DESCRIPTION = """\
 Makes a key and a self-signed certificate with authority over numbers, in two files that must not be there yet. Have
 the certificate recorded on the ledger (voice-dpki ledger submit), and name both files in the configuration.
 """
-DEFAULT_DAYS = 90
 MAX_COUNT_DIGITS = 15
 TOLD = """\
 Made {certificate}, a certificate with H(CERT) {digest}, and its key {key}.
 Calls can be signed with it once {organization} has had it recorded on the ledger, for instance with
   voice-dpki ledger submit --genesis genesis.json --organization "{organization}" --key KEY {certificate}
 KEY is the file with the key by which {organization} endorses."""
-_DAY_S = 86_400
-MAX_DAYS = MAX_LIFETIME_S // _DAY_S - 1
-_CLOCK_SKEW_S = 3600
-"""The certificate's validity begins an hour ago, so that verifiers with slow clocks accept it at once."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -61,27 +53,25 @@ def make_credential_files(options: argparse.Namespace, clock: Clock, random: Ran
 
     Raises LocalError where the arguments break the certificate profile, or where a file exists already.
     """
-    signer, now_s = generate_es256(), int(clock.now_s())
     try:
         ranges = tuple(map(_range, options.range))
-        der = build_certificate(
-            signer,
-            organization=options.organization,
-            common_name=options.common_name,
-            tn_auth_list=TnAuthList(spcs=tuple(options.spc), ranges=ranges),
-            claim_constraints=_constraints(options),
-            not_before_s=now_s - _CLOCK_SKEW_S,
-            not_after_s=now_s + options.days * _DAY_S,
-            random=random,
-        )
+        numbers = TnAuthList(spcs=tuple(options.spc), ranges=ranges)
+        constraints = _constraints(options)
     except (PeerError, ValueError) as error:
         raise LocalError(f"no such certificate can be made: {error}") from None
-    write_all_new([(options.key, to_pem(signer), OWNER_ONLY), (options.certificate, der, FOR_ALL)])
-    return TOLD.format(
+    digest = make_signer(
+        organization=options.organization,
+        common_name=options.common_name,
+        numbers=numbers,
+        constraints=constraints,
+        days=options.days,
         certificate=options.certificate,
         key=options.key,
-        digest=digest_of(der).hex(),
-        organization=options.organization,
+        clock=clock,
+        random=random,
+    )
+    return TOLD.format(
+        certificate=options.certificate, key=options.key, digest=digest.hex(), organization=options.organization
     )
 
 

@@ -88,6 +88,8 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Whether several nodes may connect from one address; if false, all but the first are refused."""
     validator_key: str | None = None
     """Ed25519 key in PEM; a node without one does not vote."""
+    node_key: str | None = None
+    """Ed25519 key in PEM by which peers know the node; without it, the node makes one in `home`."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
     timeouts: Timeouts = Timeouts()
     snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = 1000
@@ -119,6 +121,8 @@ class Home:
     genesis: bytes
     settings: CometbftSection
     validator_key: Ed25519PrivateKey | None = None
+    node_key: Ed25519PrivateKey | None = None
+    """The key that `settings.node_key` names; None if the node makes its own."""
     admitted: Path | None = None
     """The file that `settings.admitted` names."""
 
@@ -144,7 +148,10 @@ class Home:
         state = data / "priv_validator_state.json"
         if not state.exists():
             write_private(state, _indented({"height": "0", "round": 0, "step": 0}))
-        node_key(self.folder)
+        if self.node_key is None:
+            node_key(self.folder)
+        else:
+            write_private(config / NODE_KEY_FILE, _indented(key_json(self.node_key)))
 
     def _settings(self) -> Mapping[str, object]:
         settings, times = self.settings, self.settings.timeouts
@@ -202,6 +209,9 @@ class Home:
 
 
 LOG_FILE = "cometbft.log"
+
+NODE_KEY_FILE = "node_key.json"
+"""In CometBFT's config: the key by which peers know the node."""
 
 MAX_RPC_BATCH = 256
 """Calls in one JSON-RPC batch."""
@@ -286,12 +296,17 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 def node_key(folder: Path) -> Ed25519PrivateKey:
     """Return the key by which peers know the node in `folder`; the first call makes it."""
-    return _own_key(folder / "config" / "node_key.json")
+    return _own_key(folder / "config" / NODE_KEY_FILE)
 
 
 def node_id(key: Ed25519PrivateKey) -> str:
-    """Return the name of a node to its peers: the address of its key, 40 hexadecimal digits."""
-    return Validator(key.public_key().public_bytes_raw(), 1).address.hex()
+    """Return the name of a node to its peers, as `node_id_of`."""
+    return node_id_of(key.public_key().public_bytes_raw())
+
+
+def node_id_of(public_key: bytes) -> str:
+    """Return the name of a node to its peers: the address of its public key, 40 hexadecimal digits."""
+    return Validator(public_key, 1).address.hex()
 
 
 def key_json(key: Ed25519PrivateKey) -> dict[str, object]:

@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from ledger_node.abci.cometbft import KEPT_SNAPSHOTS, CometbftSection
+from ledger_node.abci.cometbft import KEPT_SNAPSHOTS, CometbftSection, node_key
 from ledger_node.keep.retention import DAY_S, KEPT_BLOCKS, KEPT_DAYS, Retention
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
-from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, read_file, resolve
+from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.credentials import read_ed25519
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.reload import RELOADABLE
 from voice_dpki.shell.tls import ClientTls, ServerTls
@@ -52,6 +51,7 @@ heartbeat_s = 5.0
 # peers = ["ID@HOST:26656"]                # the others; `ledger-node id` prints a node's
 # admitted = "admitted"                    # further nodes that may connect, "ID@ADDRESS" a line; it may change
 # validator_key = "keys/validator-1.pem"   # left out: it does not vote
+# node_key = "keys/node.pem"               # the node's name to its peers; left out: made in `home`
 
 [submission]                               # if it endorses for a member
 organization = "Operator A"
@@ -201,10 +201,14 @@ def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
 
 def read_validator_key(path: Path) -> Ed25519PrivateKey:
     """Read an Ed25519 private key in unencrypted PEM; raises LocalError."""
-    try:
-        key = load_pem_private_key(read_file(path, "validator key"), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise LocalError(f"{path}: not an unencrypted private key in PEM form") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise LocalError(f"{path}: a validator's key must be Ed25519")
-    return key
+    return read_ed25519(path, "validator key")
+
+
+def read_node_key(path: Path, section: CometbftSection) -> Ed25519PrivateKey:
+    """Return the key by which peers know the node of the configuration at `path`; raises LocalError.
+
+    A node whose configuration names none makes one in CometBFT's folder.
+    """
+    if section.node_key is None:
+        return node_key(resolve(path, section.home))
+    return read_ed25519(resolve(path, section.node_key), "node key")

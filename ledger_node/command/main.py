@@ -1,7 +1,6 @@
 """The `ledger-node` program."""
 
 import asyncio
-import base64
 import contextlib
 import logging
 import math
@@ -16,20 +15,18 @@ from typing import TypeAlias
 import httpx
 import msgspec
 
-from ledger_node.abci.cometbft import CometbftSection, Home, node_id, node_key
+from ledger_node.abci.cometbft import CometbftSection, Home, node_id
 from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.answer.feed import Feed
-from ledger_node.command import backups
+from ledger_node.command import backups, keys, making
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.integrity import check_store
 from ledger_node.keep.retention import Retention
 from ledger_node.keep.space import Space
 from ledger_node.keep.store import Store
-from ledger_node.make import initialise
-from ledger_node.make import join as joining
 from ledger_node.order.engine import Engine
 from ledger_node.order.follower import Follower
 from ledger_node.order.orderer import Orderer
@@ -46,7 +43,6 @@ from voice_dpki.shell.files import make_folder
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.log import setup_logging
 from voice_dpki.shell.options import whole_number
-from voice_dpki.shell.output import new_folder
 from voice_dpki.shell.program import Parser, ignore_hangup, run, run_subcommand
 from voice_dpki.shell.reload import Options
 from voice_dpki.shell.tls import (
@@ -120,31 +116,8 @@ def _parser() -> Parser:
         description=f"Run a node until SIGTERM. Its configuration:\n\n{configuration.EXAMPLE}",
     )
     start.set_defaults(run=_start)
-    init = commands.add_parser(
-        "init",
-        help="make a new ledger: keys, genesis and configurations",
-        description=f"Make a new ledger from a list of its members:\n\n{initialise.EXAMPLE}",
-    )
-    init.add_argument("--members", type=Path, required=True, help="the list of members, TOML")
-    init.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configurations")
-    init.set_defaults(run=_init)
-    join = commands.add_parser(
-        "join",
-        help="make a new node for a federation that is running",
-        description=f"Make a new node for a federation that is running:\n\n{joining.EXAMPLE}",
-    )
-    join.add_argument("--genesis", type=Path, required=True, help="the federation's genesis, from a trusted place")
-    join.add_argument("--name", required=True, help="name of the node and of its files")
-    join.add_argument("--host", required=True, help="this machine's address, as the other nodes see it")
-    join.add_argument("--peer", action="append", required=True, metavar="ID@HOST:PORT", help="a node to talk to")
-    join.add_argument(
-        "--rpc", action="append", metavar="URL", help="RPC of a node; with two, begin with a snapshot"
-    )
-    join.add_argument(
-        "--checkpoint", metavar="HEIGHT:HASH", help="a header that other operators vouch for, to begin from"
-    )
-    join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
-    join.set_defaults(run=_join)
+    making.add_to(commands)
+    keys.add_to(commands)
     backups.add_to(commands)
     wall = commands.add_parser(
         "firewall", help="print rules for nft that let only the listed nodes reach CometBFT", description=FIREWALL
@@ -169,39 +142,11 @@ def _parser() -> Parser:
     return parser
 
 
-def _init(options: Namespace) -> int:
-    with new_folder(options.out):
-        made = initialise.initialise(options.members, options.out, CLOCK)
-    print(f"Made {options.out / 'genesis.json'}, keys, and a configuration for each node. Start them with:")
-    for path in made:
-        print(f"  ledger-node start --config {path}")
-    return 0
-
-
-def _join(options: Namespace) -> int:
-    with new_folder(options.out):
-        made = joining.join(
-            options.genesis,
-            options.out,
-            name=options.name,
-            host=options.host,
-            peers=options.peer,
-            rpc_servers=options.rpc or (),
-            checkpoint=options.checkpoint,
-        )
-    print(f"Made {made.config} and its keys. For the other operators:")
-    print(f"  peer           {made.peer}")
-    print(f"  admitted       {made.peer.rpartition(':')[0]}")
-    print(f"  validator key  {base64.b64encode(made.validator_key).decode('ascii')}")
-    print(f"Start it with:\n  ledger-node start --config {made.config}")
-    return 0
-
-
 def _id(options: Namespace) -> int:
     section = configuration.load(options.config).cometbft
     if section is None:
         raise LocalError(f"{options.config}: this node does not run CometBFT")
-    print(node_id(node_key(resolve(options.config, section.home))))
+    print(node_id(configuration.read_node_key(options.config, section)))
     return 0
 
 
@@ -379,6 +324,7 @@ def _home(path: Path, config: configuration.NodeConfig, section: CometbftSection
         genesis=read_file(resolve(path, config.node.genesis), "genesis", MAX_GENESIS_BYTES),
         settings=section,
         validator_key=None if key is None else configuration.read_validator_key(resolve(path, key)),
+        node_key=None if section.node_key is None else configuration.read_node_key(path, section),
         admitted=None if section.admitted is None else resolve(path, section.admitted),
     )
 

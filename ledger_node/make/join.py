@@ -14,20 +14,19 @@ from typing import Any
 
 import httpx
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
+from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id_of
 from ledger_node.make.initialise import FIRST_PORT
+from ledger_node.make.keys import KeyKind, make_key, read_ed25519_public
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
 from voice_dpki.shell.config import Listen, to_toml
-from voice_dpki.shell.files import make_folder, write_file, write_new
+from voice_dpki.shell.files import make_folder, write_file
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.wire.bounded import fetch_body
 from voice_dpki.wire.ledger.client import light_client
-from voice_dpki.x509.keys import to_pem
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -48,7 +47,8 @@ signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header o
 The other operators admit the node: each adds the line that this command prints to the file that `admitted` in its
 configuration names. Those whose --rpc it uses open that port to it meanwhile: insecure = true in `rpc`, behind what
 `ledger-node firewall` prints. Then the node follows. It votes from the block after which the federation has
-admitted its validator key, which this command prints, too.
+admitted its validator key: name the file that this command prints in `validators` of the member's file that is
+proposed (voice-dpki ledger propose --help).
 """
 
 ADMITTED = """\
@@ -58,11 +58,11 @@ ADMITTED = """\
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The new node's configuration file, and the peer address and validator key that the other operators need."""
+    """The new node's configuration and peer address, and the file of its validator's public key for a proposal."""
 
     config: Path
     peer: str
-    validator_key: bytes
+    validator_key: Path
 
 
 def join(
@@ -90,14 +90,13 @@ def join(
     trusted = _trusted(genesis, rpc_servers, checkpoint)
     make_folder(folder / "keys", 0o700)
     write_file(folder / "genesis.json", genesis_file.read_bytes())
-    key = Ed25519PrivateKey.generate()
-    write_new(folder / "keys" / f"validator-{name}.pem", to_pem(key))
+    public = make_key(KeyKind.VALIDATOR, folder / "keys" / f"validator-{name}.pem")
+    node = read_ed25519_public(make_key(KeyKind.NODE, folder / "keys" / f"node-{name}.pem"))
     write_file(folder / "admitted", ADMITTED.encode("utf-8"))
     config = folder / f"{name}.toml"
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
     write_file(config, to_toml(_configuration(name, host, peers, state_sync)).encode("utf-8"))
-    identity = node_id(node_key(folder / f"cometbft-{name}"))
-    return Joined(config, f"{identity}@{host}:{P2P_PORT}", key.public_key().public_bytes_raw())
+    return Joined(config, f"{node_id_of(node.public_bytes_raw())}@{host}:{P2P_PORT}", public)
 
 
 def _trusted(genesis: Genesis, rpc_servers: Sequence[str], checkpoint: str | None) -> Header | None:
@@ -158,6 +157,7 @@ def _configuration(
         "home": f"cometbft-{name}",
         "admitted": "admitted",
         "validator_key": f"keys/validator-{name}.pem",
+        "node_key": f"keys/node-{name}.pem",
         "peers": list(peers),
         "rpc": {"host": rpc_host, "port": RPC_PORT},
         "p2p": {"host": host, "port": P2P_PORT},

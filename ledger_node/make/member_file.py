@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ledger_node.make.keys import read_ed25519_public, read_public
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.members import Member, WrittenMember
-from voice_dpki.shell.config import load_config, read_file, resolve
-from voice_dpki.x509.keys import KeyKindError, spki
-from voice_dpki.x509.public import AnyPublicKey, read_public_pem
+from voice_dpki.shell.config import load_config, resolve
+from voice_dpki.x509.keys import spki
 
 EXAMPLE = """\
 organization = "Operator E"
@@ -40,22 +39,11 @@ def load_member(path: Path) -> Member:
 
 
 def _validator_key(path: Path) -> bytes:
-    key = _public_key(path)
-    if not isinstance(key, Ed25519PublicKey):
-        raise LocalError(f"{path}: a validator's key must be Ed25519")
-    return key.public_bytes_raw()
+    return read_ed25519_public(path, "validator's key").public_bytes_raw()
 
 
 def _endorsing_key(path: Path) -> bytes:
-    key = _public_key(path)
+    key = read_public(path)
     if not isinstance(key, EllipticCurvePublicKey):
         raise LocalError(f"{path}: an endorsing key must be ECDSA on P-256")
     return spki(key)
-
-
-def _public_key(path: Path) -> AnyPublicKey:
-    pem = read_file(path, "key")
-    try:
-        return read_public_pem(pem)
-    except KeyKindError as error:
-        raise LocalError(f"{path}: {error}") from None

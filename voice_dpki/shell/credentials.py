@@ -1,11 +1,36 @@
-"""A program's own certificate and key, read from the files that its configuration names."""
+"""A program's own certificates and keys: read from the files that its configuration names, and made for signers."""
 
 from pathlib import Path
 
-from voice_dpki.errors import LocalError, VoiceDpkiError
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from voice_dpki.effects import Clock, Random
+from voice_dpki.errors import LocalError, PeerError, VoiceDpkiError
+from voice_dpki.names import CertDigest
 from voice_dpki.shell.config import read_file
-from voice_dpki.x509.keys import LocalSigner, from_pem
-from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, CertificateProfile, der_of, read_profile
+from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, write_all_new
+from voice_dpki.x509.claimconstraints import ClaimConstraints
+from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256, to_pem
+from voice_dpki.x509.profile import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_LIFETIME_S,
+    CertificateProfile,
+    build_certificate,
+    der_of,
+    digest_of,
+    read_profile,
+)
+from voice_dpki.x509.tnauthlist import TnAuthList
+
+DEFAULT_DAYS = 90
+"""Validity of a certificate that signs calls."""
+
+_DAY_S = 86_400
+MAX_DAYS = MAX_LIFETIME_S // _DAY_S - 1
+_CLOCK_SKEW_S = 3600
+"""A new certificate's validity begins an hour ago, so that verifiers with slow clocks accept it at once."""
 
 
 def read_certificate(path: Path) -> CertificateProfile:
@@ -24,3 +49,48 @@ def read_signer(path: Path, what: str = "private key") -> LocalSigner:
         return from_pem(data)
     except LocalError as error:
         raise LocalError(f"{path}: {error}") from None
+
+
+def read_ed25519(path: Path, what: str) -> Ed25519PrivateKey:
+    """Read an Ed25519 private key in unencrypted PEM; raises LocalError that names the file and `what` it is."""
+    try:
+        key = load_pem_private_key(read_file(path, what), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise LocalError(f"{path}: not an unencrypted private key in PEM form") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise LocalError(f"{path}: a {what} must be Ed25519")
+    return key
+
+
+def make_signer(
+    *,
+    organization: str,
+    common_name: str,
+    numbers: TnAuthList,
+    constraints: ClaimConstraints | None = None,
+    days: int,
+    certificate: Path,
+    key: Path,
+    clock: Clock,
+    random: Random,
+) -> CertDigest:
+    """Make a key and a self-signed certificate for signing calls from `numbers`, in two new files; return H(CERT).
+
+    Raises LocalError where the values break the certificate profile, or where a file exists already.
+    """
+    signer, now_s = generate_es256(), int(clock.now_s())
+    try:
+        der = build_certificate(
+            signer,
+            organization=organization,
+            common_name=common_name,
+            tn_auth_list=numbers,
+            claim_constraints=constraints,
+            not_before_s=now_s - _CLOCK_SKEW_S,
+            not_after_s=now_s + days * _DAY_S,
+            random=random,
+        )
+    except (PeerError, ValueError) as error:
+        raise LocalError(f"no such certificate can be made: {error}") from None
+    write_all_new([(key, to_pem(signer), OWNER_ONLY), (certificate, der, FOR_ALL)])
+    return digest_of(der)

@@ -50,6 +50,14 @@ def test_what_a_validator_has_signed_and_who_it_is_stay(tmp_path: Path) -> None:
     assert (tmp_path / "config" / "priv_validator_key.json").read_text() == observer
 
 
+def test_a_node_has_the_name_that_its_operator_made(tmp_path: Path) -> None:
+    home(tmp_path).write()
+    key = Ed25519PrivateKey.generate()
+    home(tmp_path, node_key=key).write()
+    assert json.loads((tmp_path / "config" / "node_key.json").read_text()) == cometbft.key_json(key)
+    assert (tmp_path / "config" / "node_key.json").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_missing_program_names_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

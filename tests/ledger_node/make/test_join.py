@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger_node.abci.cometbft import StateSync, node_id, node_key
+from ledger_node.abci.cometbft import StateSync, node_id
 from ledger_node.command import config as configuration
 from ledger_node.command.main import main
 from ledger_node.make.join import MAX_ANSWER_BYTES, join, trusted_header
@@ -16,6 +16,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
+from voice_dpki.x509.public import read_public_pem
 
 PEER = "0123456789abcdef0123456789abcdef01234567@127.0.1.1:26656"
 
@@ -32,13 +33,17 @@ def test_a_node_has_its_own_keys_and_a_configuration_that_loads(
     assert configuration.read_genesis(out / "operator-c.toml", config) == network.genesis
     key = configuration.read_validator_key(out / str(config.cometbft.validator_key))
     printed = capsys.readouterr().out
-    assert f"{node_id(node_key(out / config.cometbft.home))}@127.0.1.9:26656" in printed
+    node = node_id(configuration.read_node_key(out / "operator-c.toml", config.cometbft))
+    assert f"{node}@127.0.1.9:26656" in printed
+    public = read_public_pem((out / "keys" / "validator-operator-c.pub.pem").read_bytes())
+    assert f"validator key  {out / 'keys' / 'validator-operator-c.pub.pem'}\n" in printed
+    assert public == key.public_key()
     assert (out / "keys" / "validator-operator-c.pem").stat().st_mode & 0o777 == 0o600
     assert key.public_key().public_bytes_raw() not in {
         item.public_key for item in network.genesis.validators.validators
     }
     assert main(["id", "--config", str(out / "operator-c.toml")]) == 0
-    assert capsys.readouterr().out.strip() == node_id(node_key(out / config.cometbft.home))
+    assert capsys.readouterr().out.strip() == node
 
 
 def test_cometbfts_rpc_is_for_the_machine_alone(network: Any, tmp_path: Path) -> None:
