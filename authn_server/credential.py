@@ -23,6 +23,7 @@ Calls can be signed with it once {organization} has had it recorded on the ledge
   voice-dpki ledger submit --genesis genesis.json --organization "{organization}" --key KEY {certificate}
 KEY is the file with the key by which {organization} endorses."""
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--organization", required=True, metavar="NAME", help="as the ledger knows the operator")

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.abci.cometbft import KEPT_SNAPSHOTS, CometbftSection, node_key
 from ledger_node.keep.retention import DAY_S, KEPT_BLOCKS, KEPT_DAYS, Retention
+from ledger_node.make.founding import check_signed, read_genesis_bytes
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell import ledger
@@ -25,6 +26,7 @@ EXAMPLE = """\
 name = "operator-a"
 data_dir = "data"                          # made if it is not there
 genesis = "genesis.json"
+signatures = "signatures"                  # the operators', on the genesis; left out: nobody need have signed it
 
 [listen]
 host = "127.0.0.1"
@@ -85,6 +87,8 @@ class NodeSection(Config, frozen=True, kw_only=True):
     name: str
     data_dir: str
     genesis: str
+    signatures: str | None = None
+    """Folder of the operators' signatures on the genesis; the node starts only if all have signed."""
 
 
 class EngineSection(Config, frozen=True, kw_only=True):
@@ -197,6 +201,13 @@ def folders(path: Path, config: NodeConfig) -> list[Path]:
 def read_genesis(config_path: Path, config: NodeConfig) -> Genesis:
     """Read the genesis that the configuration names; raises LocalError."""
     return ledger.read_genesis(resolve(config_path, config.node.genesis))
+
+
+def check_signatures(config_path: Path, config: NodeConfig) -> None:
+    """Raise LocalError if the configuration wants the operators' signatures, and one is missing or false."""
+    if config.node.signatures is not None:
+        data, _ = read_genesis_bytes(resolve(config_path, config.node.genesis))
+        check_signed(data, resolve(config_path, config.node.signatures))
 
 
 def read_validator_key(path: Path) -> Ed25519PrivateKey:

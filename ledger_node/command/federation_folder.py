@@ -11,7 +11,7 @@ from pathlib import Path
 from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id, node_key
 from ledger_node.command import config as configuration
 from ledger_node.make.initialise import FIRST_PORT, initialise
-from ledger_node.make.join import ADMITTED
+from ledger_node.make.node_file import ADMITTED
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen, read_secret, resolve

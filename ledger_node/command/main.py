@@ -20,7 +20,7 @@ from ledger_node.abci.peers import Peers, firewall
 from ledger_node.answer.api import Api
 from ledger_node.answer.edge import FORWARD_TIMEOUT_S, Edge
 from ledger_node.answer.feed import Feed
-from ledger_node.command import backups, keys, making
+from ledger_node.command import backups, founding, keys, making
 from ledger_node.command import config as configuration
 from ledger_node.keep.chain import Chain
 from ledger_node.keep.integrity import check_store
@@ -118,6 +118,7 @@ def _parser() -> Parser:
     start.set_defaults(run=_start)
     making.add_to(commands)
     keys.add_to(commands)
+    founding.add_to(commands)
     backups.add_to(commands)
     wall = commands.add_parser(
         "firewall", help="print rules for nft that let only the listed nodes reach CometBFT", description=FIREWALL
@@ -184,6 +185,7 @@ def _start(arguments: Namespace) -> int:
     options = Options(partial(configuration.load, path))
     config = options.config
     genesis = configuration.read_genesis(path, config)
+    configuration.check_signatures(path, config)
     setup_logging(config.node.name)
     ignore_hangup()
     if config.edge is not None:

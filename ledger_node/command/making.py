@@ -11,7 +11,7 @@ from voice_dpki.shell.output import new_folder
 
 INIT = f"""\
 Make a new ledger for a demonstration or a test: one machine then holds the keys of all members, and whoever has
-them is all of them.
+them is all of them. Operators who found a federation make their own keys each: docs/founding.md.
 
 The list of members:
 
@@ -49,7 +49,7 @@ def _init(options: Namespace) -> int:
     with new_folder(options.out):
         made = initialise.initialise(options.members, options.out, SystemClock())
     print(f"Made {options.out / 'genesis.json'}, the keys of all members, and a configuration for each node.")
-    print("This is for demonstrations: whoever has this folder is all of the members.")
+    print("This is for demonstrations: operators who found a federation make their own keys (docs/founding.md).")
     print("Start the nodes with:")
     for path in made:
         print(f"  ledger-node start --config {path}")

@@ -15,14 +15,14 @@ from typing import Any
 import httpx
 import msgspec
 
-from ledger_node.abci.cometbft import P2P_PORT, RPC_PORT, node_id_of
-from ledger_node.make.initialise import FIRST_PORT
+from ledger_node.abci.cometbft import P2P_PORT, node_id_of
 from ledger_node.make.keys import KeyKind, make_key, read_ed25519_public
+from ledger_node.make.node_file import ADMITTED, node_sections
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
-from voice_dpki.shell.config import Listen, to_toml
+from voice_dpki.shell.config import to_toml
 from voice_dpki.shell.files import make_folder, write_file
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.wire.bounded import fetch_body
@@ -49,10 +49,6 @@ configuration names. Those whose --rpc it uses open that port to it meanwhile: i
 `ledger-node firewall` prints. Then the node follows. It votes from the block after which the federation has
 admitted its validator key: name the file that this command prints in `validators` of the member's file that is
 proposed (voice-dpki ledger propose --help).
-"""
-
-ADMITTED = """\
-# Nodes that may connect, besides the configured peers: ID@ADDRESS or ID@NETWORK/BITS, one a line.
 """
 
 
@@ -95,7 +91,8 @@ def join(
     write_file(folder / "admitted", ADMITTED.encode("utf-8"))
     config = folder / f"{name}.toml"
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
-    write_file(config, to_toml(_configuration(name, host, peers, state_sync)).encode("utf-8"))
+    keys = f"keys/validator-{name}.pem", f"keys/node-{name}.pem"
+    write_file(config, to_toml(node_sections(name, host, peers, *keys, state_sync)).encode("utf-8"))
     return Joined(config, f"{node_id_of(node.public_bytes_raw())}@{host}:{P2P_PORT}", public)
 
 
@@ -146,28 +143,6 @@ class _RpcResult(msgspec.Struct):
 def _result(client: httpx.Client, path: str) -> dict[str, Any]:
     data = fetch_body(client, path, max_bytes=MAX_ANSWER_BYTES, within_s=TIMEOUT_S)
     return msgspec.json.decode(data, type=_RpcResult).result
-
-
-def _configuration(
-    name: str, host: str, peers: Sequence[str], state_sync: dict[str, object] | None
-) -> dict[str, object]:
-    """Return the configuration. Only this machine reaches CometBFT's RPC, which has no access control."""
-    rpc_host = host if Listen(host=host, port=0).is_loopback else Listen(port=0).host
-    cometbft = {
-        "home": f"cometbft-{name}",
-        "admitted": "admitted",
-        "validator_key": f"keys/validator-{name}.pem",
-        "node_key": f"keys/node-{name}.pem",
-        "peers": list(peers),
-        "rpc": {"host": rpc_host, "port": RPC_PORT},
-        "p2p": {"host": host, "port": P2P_PORT},
-        "state_sync": state_sync,
-    }
-    return {
-        "node": {"name": name, "data_dir": f"data-{name}", "genesis": "genesis.json"},
-        "listen": {"host": host, "port": FIRST_PORT},
-        "cometbft": cometbft,
-    }
 
 
 def _state_sync(rpc_servers: Sequence[str], trusted: Header) -> dict[str, object]:

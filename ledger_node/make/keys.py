@@ -3,8 +3,10 @@
 A key is two files: the private key, for its owner only, and the public key beside it in PEM, for the others.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,11 +17,15 @@ from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.shell.config import read_file
+from voice_dpki.shell.credentials import read_ed25519, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
 from voice_dpki.x509.keys import KeyKindError, LocalSigner, generate_es256, spki, to_pem
 from voice_dpki.x509.profile import MAX_CERTIFICATE_BYTES, CertificateProfile, der_of, read_profile
 from voice_dpki.x509.public import AnyPublicKey, read_public_pem, to_public_pem
 from voice_dpki.x509.tnauthlist import TnAuthList
+
+MAX_FILES = 1000
+"""Most files of a folder that are looked at for private keys."""
 
 
 class KeyKind(StrEnum):
@@ -69,6 +75,57 @@ def read_ed25519_public(path: Path, what: str = "key") -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise LocalError(f"{path}: a {what} must be Ed25519")
     return key
+
+
+def ledger_bytes(key: AnyPublicKey) -> bytes:
+    """Return a public key as the ledger has it: the 32 bytes of Ed25519, or else DER."""
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else spki(key)
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A private key and its file."""
+
+    path: Path
+    key: LocalSigner | Ed25519PrivateKey
+
+    @property
+    def public_key(self) -> AnyPublicKey:
+        """Its public key."""
+        private = self.key.private_key if isinstance(self.key, LocalSigner) else self.key
+        return private.public_key()
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign data: Ed25519, or as `voice_dpki.x509.keys` does."""
+        return self.key.sign(data)
+
+
+class PrivateKeys:
+    """An operator's private keys, found by their public keys."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the private keys in the folder's PEM files; raises LocalError if there are none."""
+        files = list(islice(folder.glob("*.pem"), MAX_FILES))
+        self._folder = folder
+        self._keys = {ledger_bytes(key.public_key): key for path in files for key in _private_keys(path)}
+        if not self._keys:
+            raise LocalError(f"{folder}: there are no private keys here")
+
+    def find(self, public_key: bytes, what: str) -> PrivateKey:
+        """Return the private key of what `ledger_bytes` gives; raises LocalError that says `what` is missing."""
+        if public_key not in self._keys:
+            raise LocalError(f"{self._folder}: the private key of {what} is not here")
+        return self._keys[public_key]
+
+
+def _private_keys(path: Path) -> list[PrivateKey]:
+    """Return the private key in a file, or nothing for a file of something else; raises LocalError."""
+    pem = read_file(path, "key")
+    if b"PRIVATE KEY-----" not in pem:
+        return []
+    if isinstance(read_public(path), Ed25519PublicKey):
+        return [PrivateKey(path, read_ed25519(path, "key"))]
+    return [PrivateKey(path, read_signer(path))]
 
 
 def numbers_of(member: Member) -> TnAuthList:
