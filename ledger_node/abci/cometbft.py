@@ -42,6 +42,9 @@ STOP_S = 10.0
 """How long CometBFT may take to stop before it is killed."""
 
 
+SNAPSHOT_BLOCKS = 1000
+"""Number of blocks between snapshots unless the configuration says otherwise."""
+
 KEPT_SNAPSHOTS = 2
 """Number of snapshots kept: the newest, and the one before, which other nodes may still be fetching."""
 
@@ -92,7 +95,7 @@ class CometbftSection(Config, frozen=True, kw_only=True):
     """Ed25519 key in PEM by which peers know the node; without it, the node makes one in `home`."""
     heartbeat_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
     timeouts: Timeouts = Timeouts()
-    snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    snapshot_blocks: Annotated[int, msgspec.Meta(ge=0)] = SNAPSHOT_BLOCKS
     """Number of blocks between snapshots for other nodes; 0 for none."""
     state_sync: StateSync | None = None
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from ledger_node.abci.abci_pb2 import CheckTx, Query
 from ledger_node.abci.application import CODESPACE, Application
+from ledger_node.abci.beginning import Beginning
 from ledger_node.abci.cometbft import LOG_FILE, Home, inspecting, running
 from ledger_node.abci.peers import FILTER, Peers
 from ledger_node.abci.pool import FULL
@@ -64,6 +65,7 @@ class CometEngine:
         self._restoration = Restoration(chain.genesis.chain_id, self._restore)
         self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
+        self._beginning = Beginning(chain, self._rpc, self._restoration, home.settings)
         self._broadcaster = Broadcaster(self._rpc)
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()
@@ -126,19 +128,25 @@ class CometEngine:
                 self._rpc,
                 running_verifier(self._verifier),
                 serve_abci(self._handlers(), self._home.socket) as failed,
-                running(self._home) as process,
             ):
-                await first_of(
-                    self._broadcaster.run(),
-                    self._settle(),
-                    self._peers.run(),
-                    self._fail_after(self._outdated.wait(), "this release is outdated"),
-                    self._fail_after(failed.wait(), "the ledger application failed"),
-                    self._fail_after(process.wait(), "CometBFT ended"),
-                    self._fail_after(self._verifier.ended.wait(), "the process that verifies certificates ended"),
-                )
+                while True:
+                    await self._run_cometbft(failed)
         finally:
             self._tail.close()
+
+    async def _run_cometbft(self, failed: asyncio.Event) -> None:
+        """Run CometBFT and what belongs to it until it is to be started anew; raises as `run`."""
+        async with running(self._home) as process:
+            await first_of(
+                self._beginning.run(),
+                self._broadcaster.run(),
+                self._settle(),
+                self._peers.run(),
+                self._fail_after(self._outdated.wait(), "this release is outdated"),
+                self._fail_after(failed.wait(), "the ledger application failed"),
+                self._process_ended(process),
+                self._fail_after(self._verifier.ended.wait(), "the process that verifies certificates ended"),
+            )
 
     def _handlers(self) -> Handlers:
         own: Handlers = {"check_tx": self._check_tx, "query": self._query}
@@ -256,6 +264,12 @@ class CometEngine:
         """Store a state restored from a snapshot, not in the writer's thread: no other write can come before it."""
         self._chain.store.restore(height, outcome)
         self._tail.stored()
+
+    async def _process_ended(self, process: asyncio.subprocess.Process) -> None:
+        """Raise LocalError when CometBFT ends; return where it may find a snapshot if it is started anew."""
+        await process.wait()
+        if not await self._beginning.try_again(self._home.folder / LOG_FILE):
+            await self._fail_after(process.wait(), "CometBFT ended")
 
     async def _fail_after(self, end: Awaitable[object], what: str) -> None:
         await end

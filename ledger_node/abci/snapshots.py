@@ -103,6 +103,8 @@ class Restoration:
         self._app_hash = b""
         self._hashes: list[bytes] = []
         self._state = MemoryState(chain_id)
+        self.progress = (0, 0)
+        """How many snapshots were offered, and how many good chunks of them came."""
 
     @property
     def handlers(self) -> Handlers:
@@ -112,6 +114,7 @@ class Restoration:
     def offer_snapshot(self, request: OfferSnapshot.Request) -> OfferSnapshot.Response:
         """Accept a snapshot whose description is consistent, and start with an empty state."""
         snapshot = request.snapshot
+        self.progress = (self.progress[0] + 1, self.progress[1])
         if snapshot.format != FORMAT:
             return OfferSnapshot.Response(verdict=OfferSnapshot.REJECT_FORMAT)
         try:
@@ -139,6 +142,7 @@ class Restoration:
             _read_chunk(request.chunk, self._state)
         except MalformedError:
             return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.REJECT_SNAPSHOT)
+        self.progress = (self.progress[0], self.progress[1] + 1)
         if request.index + 1 < len(self._hashes):
             return ApplySnapshotChunk.Response(verdict=ApplySnapshotChunk.ACCEPT)
         return self._finish()

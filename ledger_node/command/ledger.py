@@ -14,6 +14,7 @@ from ledger_node.command.decisions import add_governance_commands
 from ledger_node.command.rules import add_rules_command
 from ledger_node.command.sending import Sender
 from ledger_node.command.session import Session
+from voice_dpki.ledger.answers import TrustExpiredError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.shell.program import Parser, run, run_command
@@ -53,7 +54,10 @@ async def _work(options: Namespace, genesis: Genesis, stop: asyncio.Event) -> in
         Sender(options.url, tls) as sender,
     ):
         work: Coroutine[object, object, int | None] = options.work(Session(options, genesis, client, sender, stop))
-        return await work
+        try:
+            return await work
+        except TrustExpiredError as error:
+            raise TrustExpiredError(f"{error}. The trust file is {trust}; --trust names another") from None
 
 
 def _parser() -> Parser:

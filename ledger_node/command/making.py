@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from ledger_node.abci.cometbft import SNAPSHOT_BLOCKS
 from ledger_node.command.session import Commands
 from ledger_node.make import initialise
 from ledger_node.make import join as joining
@@ -72,4 +73,21 @@ def _join(options: Namespace) -> int:
     print(f"  admitted       {made.peer.rpartition(':')[0]}")
     print(f"  validator key  {made.validator_key}")
     print(f"Start it with:\n  ledger-node start --config {made.config}")
+    print(_waits_for(made))
     return 0
+
+
+def _waits_for(made: joining.Joined) -> str:
+    """Return what the new node waits for before it has a block."""
+    admitted = "It waits until the other nodes list it; its log and /healthz say what is missing."
+    if made.trusted_height is None:
+        return f"{admitted}\nThen it fetches all blocks, as far as its peers still have them."
+    begins = (
+        f"{admitted}\nThen it begins with a snapshot. Nodes take one every {SNAPSHOT_BLOCKS} blocks by default."
+    )
+    if made.trusted_height >= SNAPSHOT_BLOCKS:
+        return begins
+    return (
+        f"{begins}\nThe ledger has {made.trusted_height} blocks, so there may be none yet: without --rpc the node "
+        "fetches all blocks instead."
+    )

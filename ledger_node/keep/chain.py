@@ -38,6 +38,8 @@ class Chain:
         self._changed = asyncio.Event()
         self._waiters = HeightWaiters()
         self._stopping = False
+        self.closed = False
+        """Whether `close` was called: there is no store to read any more."""
 
     @property
     def height(self) -> Height:
@@ -90,5 +92,6 @@ class Chain:
 
     def close(self) -> None:
         """Finish the write in progress and close the store."""
+        self.closed = True
         self._writer.shutdown(wait=True)
         self.store.close()

@@ -59,6 +59,8 @@ class Joined:
     config: Path
     peer: str
     validator_key: Path
+    trusted_height: int | None = None
+    """Height of the header that the node begins from with a snapshot; None if it fetches all blocks."""
 
 
 def join(
@@ -93,7 +95,12 @@ def join(
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
     keys = f"keys/validator-{name}.pem", f"keys/node-{name}.pem"
     write_file(config, to_toml(node_sections(name, host, peers, *keys, state_sync)).encode("utf-8"))
-    return Joined(config, f"{node_id_of(node.public_bytes_raw())}@{host}:{P2P_PORT}", public)
+    return Joined(
+        config,
+        f"{node_id_of(node.public_bytes_raw())}@{host}:{P2P_PORT}",
+        public,
+        None if trusted is None else trusted.height,
+    )
 
 
 def _trusted(genesis: Genesis, rpc_servers: Sequence[str], checkpoint: str | None) -> Header | None:

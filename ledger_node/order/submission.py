@@ -3,6 +3,7 @@
 Repeating a request is harmless: if the ledger holds it already, the answer is the present record.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -15,7 +16,10 @@ from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.transactions import Body, ChangeStatus, Renew, Submit, endorse
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.x509.profile import digest_of
+
+log = logging.getLogger(__name__)
 
 OWN_STORE_WAIT_S = 3.0
 """How long to wait until this node has stored the block too, so that its own answers include it."""
@@ -35,21 +39,42 @@ class Recorded:
 
 
 class Submission:
-    """Endorses for `organization` with `signer`."""
+    """Endorses for `organization` with `signer`.
+
+    A node that is new, or was down while the member was admitted or its key was changed, learns of it from the
+    blocks that it fetches. Until its store lists the key as the member's, it endorses nothing and says why.
+    """
 
     def __init__(self, chain: Chain, organization: str, signer: Signer, order: Order) -> None:
-        """Raise LocalError unless the ledger lists the signer's key as an endorsing key of the member."""
-        with chain.snapshot() as view:
-            member = view.member(organization)
-        if member is None or signer.public_key_der not in member.endorsing_keys:
-            raise LocalError(f"the ledger has no member {organization!r} with this endorsing key")
         self._chain = chain
         self._organization = organization
         self._signer = signer
         self._order = order
+        SHORTFALLS.watch(self)
+        if lacking := self.shortfall():
+            log.warning("endorses nothing yet", extra={"fields": {"reason": lacking}})
+
+    def shortfall(self) -> str:
+        """Say so while this node's store does not list the signer's key as an endorsing key of the member."""
+        if self._chain.closed:
+            return ""
+        with self._chain.snapshot() as view:
+            member, height = view.member(self._organization), view.height
+        if member is not None and self._signer.public_key_der in member.endorsing_keys:
+            return ""
+        return (
+            f"at block {height}, the newest here, {self._organization!r} is no member with this endorsing key: "
+            "the node endorses once it has a block at which it is, if the key is the right one"
+        )
+
+    def _check_member(self) -> None:
+        """Raise UnavailableError while this node cannot endorse for the member."""
+        if lacking := self.shortfall():
+            raise UnavailableError(lacking)
 
     async def submit(self, der: bytes) -> Recorded:
         """Have a certificate recorded; raises RefusedByLedgerError, BusyError or UnavailableError."""
+        self._check_member()
         digest = digest_of(der)
         if own := self._own(digest):
             return Recorded(digest, own.status, own.recorded_height, repeated=True)
@@ -61,6 +86,7 @@ class Submission:
 
     async def renew(self, der: bytes, replaces: CertDigest, owner_key: bytes, owner_signature: bytes) -> Recorded:
         """Have a certificate follow `replaces`, whose owner signs `renewal_bytes`; raises as `submit`."""
+        self._check_member()
         digest = digest_of(der)
         own = self._own(digest)
         if own and own.replaces == replaces:
@@ -73,6 +99,7 @@ class Submission:
 
     async def change_status(self, digest: CertDigest, status: CertStatus, reason: str) -> Recorded:
         """Have a certificate's status changed; raises RefusedByLedgerError, BusyError or UnavailableError."""
+        self._check_member()
         own = self._own(digest)
         if own and own.status is status:
             return Recorded(digest, status, own.changed_height, repeated=True)

@@ -68,6 +68,13 @@ class InquiryError(PeerError):
         self.code = code
 
 
+class TrustExpiredError(InquiryError):
+    """The newest trusted header is too old to verify others from it: a newer one must come from a trusted place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(InquiryCode.UNPROVEN, message)
+
+
 class HeaderUnknownError(InquiryError):
     """An answer's header is not trusted yet, but may become so through other headers (`LightClient.approach`)."""
 
@@ -226,6 +233,8 @@ def inquiry_error(error: LightError) -> InquiryError:
         LightCode.FUTURE: InquiryCode.CLOCK,
         LightCode.NEWER_RULES: InquiryCode.NEWER_RULES,
     }
+    if error.code is LightCode.TRUST_EXPIRED:
+        return TrustExpiredError(f"the answer's header is not trusted: {error}")
     return InquiryError(codes.get(error.code, InquiryCode.UNPROVEN), f"the answer's header is not trusted: {error}")
 
 

@@ -352,7 +352,8 @@ class LightClient:
             raise LightError(
                 LightCode.TRUST_EXPIRED,
                 f"the last trusted header, of height {below.height}, is older than the trusting period of "
-                f"{self._trusting_period_s:.0f} s: start from a newer one, had from a trusted place",
+                f"{self._trusting_period_s:.0f} s: put a newer one into the trust file, which is what "
+                "/ledger/v1/headers/HEIGHT gives at a node that you trust",
             )
 
     def _check_not_future(self, header: Header, now_s: float) -> None:

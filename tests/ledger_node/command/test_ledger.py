@@ -171,6 +171,33 @@ def test_any_kind_of_leaf_is_shown_and_any_kind_of_transaction_is_sent(terminal:
         assert terminal("send", *members, by="Operator A")[0] == 2
 
 
+def test_two_weeks_after_the_genesis_the_way_to_a_newer_header_is_told(
+    network_in: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(CONSOLE, "width", 200)
+    monkeypatch.setattr(CONSOLE, "_file", None)
+    network = network_in(tmp_path)
+    try:
+        path = network.folder / "genesis.json"
+        form = json.loads(path.read_bytes())
+        old_s = time.time() - 15 * 86_400
+        path.write_text(
+            json.dumps({**form, "genesis_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(old_s))})
+        )
+        engine = network.engine(heartbeat_s=0.1).start()
+        engine.reaches(3)
+        terminal = Terminal(network, capsys)
+        status, said = terminal("members")
+        assert status == 2
+        assert "put a newer one into the trust file, which is what /ledger/v1/headers/HEIGHT gives" in said
+        assert f"The trust file is {network.folder / 'ledger-trust.json'}; --trust names another" in said
+        (tmp_path / "newer.json").write_bytes(engine.http.get("/ledger/v1/headers/3").content)
+        status, said = terminal("members", "--trust", tmp_path / "newer.json")
+        assert (status, "Operator A" in said) == (0, True)
+    finally:
+        network.end()
+
+
 def test_arguments_that_do_not_fit(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "certificate.der"
     file.write_bytes(terminal.network.certificate())

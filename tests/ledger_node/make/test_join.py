@@ -38,6 +38,8 @@ def test_a_node_has_its_own_keys_and_a_configuration_that_loads(
     public = read_public_pem((out / "keys" / "validator-operator-c.pub.pem").read_bytes())
     assert f"validator key  {out / 'keys' / 'validator-operator-c.pub.pem'}\n" in printed
     assert public == key.public_key()
+    assert "It waits until the other nodes list it" in printed
+    assert "it fetches all blocks" in printed
     assert (out / "keys" / "validator-operator-c.pem").stat().st_mode & 0o777 == 0o600
     assert key.public_key().public_bytes_raw() not in {
         item.public_key for item in network.genesis.validators.validators
@@ -85,7 +87,9 @@ class Rpc:
         return json_response(200, {"result": {"signed_header": self.headers[height - 1].to_json()}})
 
 
-async def test_a_checkpoint_is_where_the_node_begins(network: Any, tmp_path: Path) -> None:
+async def test_a_checkpoint_is_where_the_node_begins(
+    network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rpc = Rpc(network)
     good = rpc.headers[1].header.hash().hex()
     genesis = network.folder / "genesis.json"
@@ -110,6 +114,11 @@ async def test_a_checkpoint_is_where_the_node_begins(network: Any, tmp_path: Pat
         state_sync = await joined(f"2:{good.upper()}")
         assert state_sync is not None
         assert (state_sync.trust_height, state_sync.trust_hash) == (2, good)
+        rpcs = [word for url in options["rpc_servers"] for word in ("--rpc", url)]
+        words = ["--genesis", str(genesis), "--name", "x", "--host", "127.0.1.9", "--peer", PEER, *rpcs]
+        words += ["--checkpoint", f"2:{good}", "--out", str(tmp_path / "z")]
+        assert await asyncio.to_thread(main, ["join", *words]) == 0
+        assert "The ledger has 2 blocks, so there may be none yet" in capsys.readouterr().out
     with pytest.raises(LocalError, match="give --rpc"):
         join(genesis, tmp_path / "y", **{**options, "rpc_servers": []}, checkpoint=f"2:{good}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ from ledger_node.keep.store import Store
 from ledger_node.order import submission
 from ledger_node.order.orderer import RefusedByLedgerError, UnavailableError
 from ledger_node.order.submission import Submission
+from voice_dpki.ledger.draft import OK, Draft
+from voice_dpki.ledger.records import CertStatus
 from voice_dpki.ledger.refusals import Refusal
+from voice_dpki.ledger.rules import V1
 from voice_dpki.ledger.state import TxResult
+from voice_dpki.names import Height
+from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.profile import digest_of
 
 
@@ -63,3 +70,37 @@ async def test_what_another_organisation_has_recorded_is_refused(network: Any, c
         await chain.write(partial(chain.store.commit, step))
     with pytest.raises(RefusedByLedgerError):
         await endorsing(network, chain).submit(der)
+
+
+async def test_a_node_that_does_not_know_its_member_yet_endorses_nothing(network: Any, chain: Chain) -> None:
+    """It is admitted later, or its key was changed: the node starts, says so, and endorses once it can."""
+    ordered: list[bytes] = []
+
+    async def order(raw: bytes) -> TxOutcome:
+        ordered.append(raw)
+        return TxOutcome(OK, Height(0))
+
+    new = generate_es256()
+    role = Submission(chain, "Operator A", new, order)
+    said = "at block 0, the newest here, 'Operator A' is no member with this endorsing key"
+    assert [note for note in SHORTFALLS.notes() if note.startswith(said)]
+    der = network.certificate()
+    for request in (
+        role.submit(der),
+        role.renew(der, digest_of(der), b"key", b"signature"),
+        role.change_status(digest_of(der), CertStatus.REVOKED, "keyCompromise"),
+    ):
+        with pytest.raises(UnavailableError, match=said):
+            await request
+    assert not ordered
+    member = network.genesis.member("Operator A")
+    with chain.snapshot() as view:
+        draft = Draft(view, V1)
+        draft.put_member(replace(member, endorsing_keys=(new.public_key_der,)))
+        outcome = draft.outcome()
+    await chain.write(partial(chain.store.restore, Height(1), outcome))
+    assert not role.shortfall()
+    await role.submit(der)
+    assert len(ordered) == 1
+    chain.close()
+    assert not role.shortfall()
