@@ -10,8 +10,9 @@ from typing import Annotated
 import msgspec
 
 from verify_server.export import ExportConfig
-from verify_server.replay_store import Link, StoreConfig
+from verify_server.replay_store import Link
 from verify_server.rules import load_handling
+from verify_server.store_config import StoreConfig
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
@@ -55,8 +56,8 @@ port = 8092
 # [replay]                               # how a used signature is told from a new one (docs/stir-replay.md)
 # repeated_token = "accept"              # or "no-validation", "refuse": where no Call-ID tells which call it is
 # b2bua = ["sbc"]                        # clients whose Call-IDs change while a call is set up, and do not count
-# [replay.store]                         # a memory that several servers share: Redis from 7.0 on, or Valkey
-# url = "redis://127.0.0.1:6379/0"       # or rediss:// with tls, as ledger_tls; or unix:///run/redis.sock?db=0
+# [replay.store]                         # a memory that several servers share: Redis from 7.0 on, Valkey, or a file
+# url = "redis://127.0.0.1:6379/0"       # rediss:// with tls, as ledger_tls; unix:///run/redis.sock?db=0; file:///run/x
 # user = "verify"
 # password = "redis.password"
 # when_down = "no-validation"            # or "local": this server's memory alone

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from verify_server.replay_store import StoreConfig, StoreError
+from verify_server.replay_store import StoreError
 from voice_dpki.effects import Clock
 
 MAX_VALUE: Final = 64
@@ -35,28 +35,31 @@ class RedisLink:
 
     def __init__(
         self,
-        config: StoreConfig,
         parts: SplitResult,
+        *,
+        user: str | None,
         password: str,
-        context: ssl.SSLContext | None,
+        tls: ssl.SSLContext | None,
+        timeout_s: float,
+        max_connections: int,
         prefix: bytes,
         clock: Clock,
     ) -> None:
-        """`prefix` begins all keys, so that domains can share a store."""
+        """`parts` are those of the URL; `prefix` begins all keys, so that domains can share a store."""
         self._prefix, self._clock = prefix, clock
         self.since_s = -math.inf
         pool = BlockingConnectionPool(
-            max_connections=config.max_connections,
-            timeout=config.timeout_s,
-            socket_timeout=config.timeout_s,
-            socket_connect_timeout=config.timeout_s,
+            max_connections=max_connections,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 1),  # a connection of before the store's restart is broken
-            username=config.user,
+            username=user,
             password=password or None,
             protocol=2,
             driver_info=None,
             redis_connect_func=self._connected,
-            **_where(parts, context),
+            **_where(parts, tls),
         )
         self._redis = Redis(connection_pool=pool)
 

@@ -9,17 +9,11 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol, TypeVar
-from urllib.parse import SplitResult, urlsplit
-
-import msgspec
+from typing import Final, Literal, Protocol, TypeVar
 
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.errors import PeerError
 from voice_dpki.metrics import counters, gauge
-from voice_dpki.shell.config import Config, read_secrets, resolve
-from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.stir.replay import ReplayCache, Sighting, TokenUse, Uses
 
@@ -27,8 +21,6 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 """How long a store that has failed is left alone, so that calls do not wait for it one after the other."""
-SCHEMES: Final = ("redis", "rediss", "unix")
-LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 UP = gauge("replay_store_up", "1 while the shared memory of used tokens answers; 0 also where none is configured.")
 ASKED = counters(
@@ -70,62 +62,6 @@ class Link(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
-
-
-class StoreConfig(Config, frozen=True, kw_only=True):
-    """`[replay.store]`: Redis from version 7.0 on, or Valkey."""
-
-    url: str
-    """redis://HOST:PORT/DB, the same with rediss for TLS, or unix:///PATH?db=DB."""
-    user: str | None = None
-    password: str | None = None
-    """File with the password."""
-    tls: ClientTls | None = None
-    """For rediss: the own certificate, and the one of the store."""
-    insecure: bool = False
-    """Whether the store may be asked over a network without TLS."""
-    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.1
-    """Of each step: a free connection, connecting, the answer. A proxy waits for all of them."""
-    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
-    when_down: Literal["no-validation", "local"] = "no-validation"
-    """What counts while the store does not answer: nothing, or what this process remembers."""
-
-    def parts(self, path: Path) -> SplitResult:
-        """Return the URL's parts; raises LocalError for a URL that cannot be used, or not safely."""
-        where = f"{path}: replay.store.url"
-        parts = urlsplit(self.url)
-        if parts.scheme not in SCHEMES or not (parts.hostname if parts.scheme != "unix" else parts.path):
-            raise LocalError(f"{where}: {', '.join(SCHEMES)} are the schemes, with a host or a path")
-        if not _is_plain(parts):
-            raise LocalError(f"{where}: port and database are numbers")
-        if parts.username or parts.password:
-            raise LocalError(f"{where}: user and the file of the password have keys of their own")
-        if (parts.scheme == "rediss") != (self.tls is not None):
-            raise LocalError(f"{where}: rediss needs replay.store.tls, and nothing else has it")
-        if parts.scheme == "redis" and parts.hostname not in LOOPBACK and not self.insecure:
-            raise LocalError(f"{where}: others could change what the store says: use rediss, or insecure = true")
-        return parts
-
-    def link(self, path: Path, domain: str, clock: Clock) -> Link:
-        """Make the link that the configuration at `path` describes; raises LocalError."""
-        parts = self.parts(path)
-        try:
-            from verify_server.redis_link import RedisLink
-        except ModuleNotFoundError:
-            raise LocalError(f"{path}: replay.store needs the Python package redis: pip install redis") from None
-        secrets = read_secrets(resolve(path, self.password)) if self.password else ("",)
-        context = optional_client_context(path, self.tls)
-        return RedisLink(self, parts, secrets[0], context, f"voice-dpki:{domain}:".encode(), clock)
-
-
-def _is_plain(parts: SplitResult) -> bool:
-    """Tell whether port and database are numbers where they are given."""
-    try:
-        _ = parts.port
-    except ValueError:
-        return False
-    database = parts.query.removeprefix("db=") if parts.scheme == "unix" else parts.path.strip("/")
-    return not database or (database.isascii() and database.isdigit())
 
 
 class SharedReplays:

@@ -18,8 +18,9 @@ from tests.present import present
 from tests.recorded import recorded
 from verify_server import replay_store
 from verify_server.config import EXAMPLE, load_setup
-from verify_server.replay_store import Link, SharedReplays, StoreConfig, shared
+from verify_server.replay_store import Link, SharedReplays, shared
 from verify_server.service import VerifyService
+from verify_server.store_config import StoreConfig
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import CertDigest
