@@ -46,10 +46,11 @@ file = "replica.jsonl"
 class Delegation:
     """A ledger of one operator, its authentication server, and a verification server that asks the same node.
 
-    With `has_replica`, both ask a node that follows the ledger's validator.
+    With `has_replica`, both ask a node that follows the ledger's validator. `more` ends the configuration of the
+    verification server.
     """
 
-    def __init__(self, folder: Path, *, max_age_s: float = 30.0, has_replica: bool = False) -> None:
+    def __init__(self, folder: Path, *, max_age_s: float = 30.0, has_replica: bool = False, more: str = "") -> None:
         self.folder = folder
         self.ledger = OneOperator(folder, heartbeat_s=0.2)
         self.replica = self._follower() if has_replica else None
@@ -72,9 +73,13 @@ class Delegation:
         verify = VERIFY.replace("http://127.0.0.1:26680", self.node_url).replace(
             '"genesis.json"', '"net/genesis.json"'
         )
-        verify = verify.replace("max_age_s = 30", f"max_age_s = {max_age_s}")
+        self._verify = verify.replace("max_age_s = 30", f"max_age_s = {max_age_s}") + more
         self.authn = self._start("authn", AUTHN + follow)
-        self.verify = self._start("verify", verify)
+        self.verify = self.start_verifier()
+
+    def start_verifier(self, name: str = "verify") -> Service:
+        """Start a verification server, the first one or another of the same domain."""
+        return self._start("verify", self._verify.replace("ledger-trust.json", f"{name}-trust.json"), name)
 
     def record(self, der: bytes) -> None:
         """Have a certificate recorded, and wait until the node that the servers ask knows it."""
@@ -94,11 +99,12 @@ class Delegation:
         config.write_text(REPLICA.format(url=self.ledger.url))
         return Service("ledger_node", config, config.with_suffix(".jsonl"))
 
-    def _start(self, name: str, text: str) -> Service:
+    def _start(self, what: str, text: str, name: str = "") -> Service:
+        name = name or what
         config = self.folder / f"{name}.toml"
         listening = text.replace("port = 8091", "port = 0").replace("port = 8092", "port = 0")
         config.write_text(f'{listening}\n[trace]\nfile = "{name}.jsonl"\n')
-        return Service(f"{name}_server.main", config, self.folder / f"{name}.jsonl")
+        return Service(f"{what}_server.main", config, self.folder / f"{name}.jsonl")
 
     def stop(self) -> None:
         assert [self.authn.stop(), self.verify.stop()] == [0, 0]

@@ -15,7 +15,7 @@ from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import CertStatus
 
-RATE = 80.0
+RATE = 100.0
 PASSED = {"TN-Validation-Passed"}
 
 
