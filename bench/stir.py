@@ -8,8 +8,9 @@ with one thread, sits on the other cores with the ledger. Rounds alternate betwe
 operations of the `cryptography` package are timed on the same core, for comparison.
 
 Every request is the kind that a proxy makes. Signing requests have the iat of their second. Tokens to verify are
-signed for their round, since ours are accepted once each, and secsipidx gets its own in the same way. It verifies a
-certificate of a CA with dates and chain (`-cert-verify 5`). Its Go runtime has one processor (GOMAXPROCS=1).
+signed for their round, since ours are accepted for one call each, and secsipidx gets its own in the same way. It
+verifies a certificate of a CA with dates and chain (`-cert-verify 5`). Its Go runtime has one processor
+(GOMAXPROCS=1).
 
     requests/s    by the clock; on a busy machine it says little
     processor     user and system time of the server for a request, from /proc/PID/stat
@@ -321,9 +322,10 @@ class Tokens:
 
 
 def verification(identity: str) -> str:
-    """Write a verification request."""
+    """Write a verification request with the call's own Call-ID, so that the token is remembered."""
     request = {"from": {"tn": ORIG}, "to": {"tn": [DEST]}, "time": int(time.time()), "identity": identity}
-    return json.dumps({"verificationRequest": request})
+    call_id = identity.partition(";")[0][-22:]
+    return json.dumps({"verificationRequest": {**request, "callId": call_id}})
 
 
 def passed(url: str) -> float:
