@@ -32,7 +32,8 @@ class Assembly:
     clients: tuple[LedgerClient, ...]
 
     async def aclose(self) -> None:
-        """Close the connections to the ledger's nodes."""
+        """End inquiries, and close the connections to the ledger's nodes."""
+        await self.judge.ledger.aclose()
         for client in self.clients:
             await client.aclose()
 

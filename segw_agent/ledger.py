@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from segw_agent.gathering import Gathering
 from segw_agent.metrics import INQUIRIES
 from segw_agent.nodes import Nodes
 from segw_agent.tracer import IkeTracer
@@ -49,8 +50,14 @@ class Ledger:
         With a `trust_file`, headers that stapled answers proved are still trusted after a restart.
         """
         self._nodes = Nodes(clients, clock, timeout_s=timeout_s)
+        self._gatherings = {address: Gathering(client) for address, client in clients.items()}
         self._light, self._verifier = light, AnswerVerifier(light, max_age_s=max_age_s)
         self._clock, self._tracer, self._watch, self._trust_file = clock, tracer, watch, trust_file
+
+    async def aclose(self) -> None:
+        """End the inquiries that are under way."""
+        for gathering in self._gatherings.values():
+            await gathering.aclose()
 
     async def find(self, digest: CertDigest, *, step: str, stapled: bytes | None = None) -> Found:
         """Look up a certificate; `step` numbers the inquiry in traces. Raises InquiryError.
@@ -77,11 +84,11 @@ class Ledger:
         """
         began_s = perf_counter()
 
-        async def ask(address: str, client: LedgerClient) -> Resolution:
+        async def ask(address: str, _: LedgerClient) -> Resolution:
             nonlocal began_s
             began_s = perf_counter()
             self._tracer.ask(address, _numbered(step, 1, "CERT_Status Request"), digest=digest.hex())
-            resolution = await client.resolve(digest, with_certificate=False)
+            resolution = await self._gatherings[address].resolve(digest)
             facts = {"status": str(resolution.status), "height": resolution.height, "ms": ms_since(began_s)}
             self._tracer.answer(address, _numbered(step, 3, "CERT_Status Response"), digest=digest.hex(), **facts)
             return resolution

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,7 +110,7 @@ class LiveSa:
         """Return the members of the SA's line."""
         numbers = self.tn_auth_list.serialize().hex() if self.tn_auth_list else None
         texts = {"name": _joined(self.name), "digest": self.digest.hex(), "tn_auth_list": numbers}
-        return asdict(self) | texts
+        return {each.name: getattr(self, each.name) for each in fields(self)} | texts
 
     @classmethod
     def from_json(cls, members: dict[str, Any]) -> "LiveSa":

@@ -21,7 +21,7 @@ from ledger_node.answer.questions import (
     QUESTIONS,
     LeavesQuestion,
     Question,
-    StatusesQuestion,
+    listed_digests,
 )
 from ledger_node.answer.requests import (
     BadRequestError,
@@ -174,11 +174,7 @@ class Api:
         return Response(200, answer.body)
 
     async def _statuses(self, request: Request) -> Response:
-        try:
-            form = msgspec.json.decode(request.body, type=StatusesQuestion)
-        except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
-            raise BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
-        return Response(200, await self._inquiry.batch([parse_digest(text) for text in form.digests]))
+        return Response(200, await self._inquiry.batch(listed_digests(request)))
 
     async def _prefix(self, request: Request) -> Response:
         prefix = request.path_args["prefix"]

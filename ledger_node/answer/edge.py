@@ -20,7 +20,7 @@ import msgspec
 from ledger_node.answer.api import INQUIRIES
 from ledger_node.answer.contact import Contact
 from ledger_node.answer.openapi import described
-from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question
+from ledger_node.answer.questions import MAX_LIST_BODY_BYTES, ONE_COST, QUESTIONS, Question, listed_digests
 from ledger_node.answer.requests import (
     BadRequestError,
     changes_after,
@@ -32,7 +32,15 @@ from ledger_node.answer.requests import (
 from ledger_node.keep.store import parse_signed_header
 from ledger_node.keep.waiters import HeightWaiters
 from voice_dpki.effects import Clock
-from voice_dpki.ledger.answer_forms import MAX_BATCH, AnswerForm, BatchForm, EvidenceForm, answer_bytes, tail_bytes
+from voice_dpki.ledger.answer_forms import (
+    MAX_BATCH,
+    AnswerForm,
+    BatchForm,
+    EntryForm,
+    EvidenceForm,
+    answer_bytes,
+    tail_bytes,
+)
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.ledger.clock import ClockError
 from voice_dpki.ledger.header import Header
@@ -138,13 +146,14 @@ class Edge:
             ("GET", "status/{digest}"): self._status,
             ("POST", "status"): self._status_of_body,
             ("GET", "certificates/{digest}"): self._certificate,
+            ("POST", "statuses"): self._statuses,
         }
         handler = own.get((question.method, question.path))
         return Route(
             question.method,
             question.pattern,
             self._guarded(handler or self._forward),
-            MAX_CERTIFICATE_BYTES if handler else MAX_LIST_BODY_BYTES,
+            MAX_LIST_BODY_BYTES if question.about_several or not handler else MAX_CERTIFICATE_BYTES,
             question.cost,
             question.price,
             waits=True,
@@ -270,6 +279,15 @@ class Edge:
     async def _status_of_body(self, request: Request) -> Response:
         return Response(200, await self.answer(digest_of(request.body), with_certificate=False))
 
+    async def _statuses(self, request: Request) -> Response:
+        """Answer about several certificates, if all their proofs are kept."""
+        digests, tip = listed_digests(request), self._tip
+        proved = [(digest, self._kept[digest]) for digest in digests if digest in self._kept]
+        if tip is None or len(proved) < len(digests) or self._client.fork is not None:
+            return await self._forward(request)
+        self._now_s()
+        return Response(200, _several(proved, tip))
+
     async def _certificate(self, request: Request) -> Response:
         name = request.path_args["digest"]
         if not name.endswith(".der"):
@@ -321,6 +339,14 @@ class Edge:
                 return problem(503, "Service Unavailable", _blame(error))
 
         return guarded
+
+
+def _several(proved: Sequence[tuple[CertDigest, _Proved]], tip: _Tip) -> bytes:
+    """Write the answer about several certificates (`voice_dpki.ledger.answer_forms`)."""
+    members = {each.record.organization: each.evidence.member for _, each in proved if each.record is not None}
+    entries = [EntryForm(digest.hex(), each.evidence.record, each.evidence.proof) for digest, each in proved]
+    front = msgspec.json.encode({"entries": entries, "members": members})
+    return front[:-1] + tail_bytes(tip.header.height, tip.signed_header)
 
 
 def _blame(error: InquiryError | HttpError) -> str:

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ledger_node.answer.requests import BadRequestError, parse_digest
 from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.state import LEAVES
+from voice_dpki.names import CertDigest
 from voice_dpki.shell.http import Price, Request
 
 MAX_LIST_BODY_BYTES = 80 * MAX_BATCH
@@ -73,6 +75,15 @@ class StatusesQuestion(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a question about several certificates."""
 
     digests: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+def listed_digests(request: Request) -> list[CertDigest]:
+    """Read the certificates that a question is about; raises BadRequestError."""
+    try:
+        form = msgspec.json.decode(request.body, type=StatusesQuestion)
+    except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
+        raise BadRequestError(f'the body must be {{"digests": [hex, ...]}}: {error}') from None
+    return [parse_digest(text) for text in form.digests]
 
 
 _Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]

@@ -46,6 +46,32 @@ async def test_the_edge_keeps_proofs_and_puts_new_headers_to_them(network: Any, 
         assert edge.info()["role"] == "edge"
 
 
+async def test_several_certificates_whose_proofs_are_kept(network: Any, token: str) -> None:
+    """The edge answers about them itself, also when it is cut off; if one is not kept, its node is asked."""
+    engine = network.engine(heartbeat_s=0.2).start()
+    edge = edge_of(network, engine.url).start()
+    ders = [network.certificate(), network.certificate()]
+    digests = [digest_of(der) for der in ders]
+    async with network.client(engine) as writer, network.client(edge) as client:
+        for der in ders:
+            await writer.submit(der, token)
+        before = await client.resolve_all(digests)
+        assert inquiries(engine) == 0, "a list is not traced"
+        for digest in digests:
+            await client.resolve(digest)
+        engine.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: "voice_dpki_ledger_edge_cut_off 1.0" in edge.http.get("/metrics").text, "cut off")
+        kept = await client.resolve_all(digests)
+        assert [(found.status, found.record, found.member) for found in kept] == [
+            (found.status, found.record, found.member) for found in before
+        ]
+        assert [found.digest for found in await client.resolve_all(digests[::-1])] == digests[::-1]
+        with pytest.raises(InquiryError):
+            await client.resolve_all([*digests, digest_of(b"")])
+        assert edge.http.post("/ledger/v1/statuses", content=b"{}").status_code == 400
+        engine.process.send_signal(signal.SIGCONT)
+
+
 async def test_changes_reach_the_edge_and_known_certificates_are_proved_anew(network: Any, token: str) -> None:
     engine = network.engine(heartbeat_s=5).start()
     edge = edge_of(network, engine.url).start()

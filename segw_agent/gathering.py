@@ -1,0 +1,119 @@
+"""Inquiries at one node that come close together are put to it in one request.
+
+After a power cut all devices of a gateway come back at once, and a request about each would cost the agent more
+than all the rest of its work. A lone inquiry waits for nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.names import CertDigest
+from voice_dpki.wire.http_client import HttpUnreachableError
+from voice_dpki.wire.ledger.client import LedgerClient, NodeSilentError
+from voice_dpki.wire.tasks import Background
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 0.005
+"""Least time from the answer to one request to the next request. What comes in between waits for that one."""
+
+PATIENCE_S = 0.1
+"""How long an answer is waited for before the next request: one that is lost must not hold up all others."""
+
+MAX_TOGETHER = 64
+"""Certificates in one request: as many as strongSwan has threads. An answer takes a few milliseconds to verify."""
+
+
+class Gathering:
+    """Inquiries at the node of one client."""
+
+    def __init__(self, client: LedgerClient) -> None:
+        self._client = client
+        self._under_way = 0
+        self._next_s = 0.0
+        """Before this time of the event loop no further request is made, unless an answer comes."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: dict[CertDigest, asyncio.Future[Resolution]] = {}
+        self._background = Background(log)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._background.close()
+        _fail(self._waiting.values(), None)
+
+    async def resolve(self, digest: CertDigest) -> Resolution:
+        """Ask for a certificate's status, record and member; raises InquiryError.
+
+        Who leaves before the answer takes it from nobody else.
+        """
+        idle = not (self._under_way or self._waiting)
+        if idle and asyncio.get_running_loop().time() >= self._next_s:
+            return await self._alone(digest)
+        try:
+            return await asyncio.shield(self._queued(digest))
+        except NodeSilentError:
+            raise
+        except InquiryError:  # another certificate may be what it has no answer about
+            return await self._alone(digest)
+
+    async def _alone(self, digest: CertDigest) -> Resolution:
+        with self._counted():
+            return await self._client.resolve(digest, with_certificate=False)
+
+    def _queued(self, digest: CertDigest) -> "asyncio.Future[Resolution]":
+        waiting = self._waiting.get(digest)
+        if waiting is None:
+            waiting = self._waiting[digest] = asyncio.get_running_loop().create_future()
+        if self._timer is None:
+            self._schedule()
+        return waiting
+
+    def _schedule(self) -> None:
+        """Set the timer for the next request, if anything waits for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._next_s, self._ask) if self._waiting else None
+
+    def _ask(self) -> None:
+        self._timer = None
+        digests = list(self._waiting)[:MAX_TOGETHER]
+        self._background.run(self._together({digest: self._waiting.pop(digest) for digest in digests}))
+
+    async def _together(self, asked: Mapping[CertDigest, "asyncio.Future[Resolution]"]) -> None:
+        try:
+            with self._counted():
+                found = await self._client.resolve_all(list(asked))
+        except InquiryError as error:
+            _fail(asked.values(), error)
+        except BaseException:
+            _fail(asked.values(), None)
+            raise
+        else:
+            for resolution, waiting in zip(found, asked.values(), strict=True):
+                waiting.set_result(resolution)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        self._under_way += 1
+        self._next_s = loop.time() + PATIENCE_S
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._next_s = loop.time() + PAUSE_S
+            self._schedule()
+
+
+def _fail(waiting: Iterable["asyncio.Future[Resolution]"], error: InquiryError | None) -> None:
+    """Give everybody the node's error, or that there will be no answer."""
+    ended = NodeSilentError(HttpUnreachableError("the inquiry has ended without an answer"))
+    for each in waiting:
+        each.set_exception(error or ended)
+        each.exception()  # all who asked may have gone
