@@ -13,6 +13,14 @@ charon's wait for the agent, as its log tells: in the first round the agent asks
 certificate, later it knows them and follows the ledger's blocks. Of it the agent itself takes about 0.1 ms; with
 several devices at a time both charons keep all cores of a small machine busy, and the rest is waiting for a core.
 With --recorded 100000 this takes three minutes.
+
+    python bench/segw.py --storm 10000
+
+One gateway in the configuration of docs/strongswan.md. The agent is asked about all devices, cold and warm; then
+all devices attach at the same time, twice behind one NAT address and twice from an address each: first after the
+gateway lost its SAs, then while it still has those of devices that lost their power. At last two vendors are
+removed by vote, one with `--few` devices and the other with the rest. The devices are this project's Initiator, all
+in this process, whose own work is part of each figure: see `bench/segw_storm/devices.py`.
 """
 
 import argparse
@@ -37,6 +45,8 @@ from cryptography.x509.oid import NameOID
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.segw_storm.processor import processor_ms
+from bench.segw_storm.run import run as run_storm
 from tests.interop.strongswan.charon import (
     PLUGIN,
     Charon,
@@ -52,7 +62,7 @@ GATEWAY = "segw.a.example"
 BATCH = 30
 """Certificates in one transaction of at most 16 KiB."""
 
-_TOOK = re.compile(r"voice-dpki: '.*' trusted: .* \((\d+) us\)")
+_TOOK = re.compile(r"voice-dpki: '.*' vouched for: .* \((\d+) us\)")
 
 
 def main() -> None:
@@ -62,9 +72,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--recorded", type=int, default=1000)
+    parser.add_argument("--storm", type=int, metavar="DEVICES", help="devices that come back all at once")
+    parser.add_argument("--few", type=int, default=1000, help="of them the first removed vendor's")
     options = parser.parse_args()
     if os.geteuid() != 0 or not PLUGIN.exists():
         print("bench/segw.py: as root, after segw_agent/charon_plugin/install-debian build; left out")
+        return
+    if options.storm is not None:
+        run_storm(options.storm, min(options.few, options.storm // 2))
         return
     with ExitStack() as stack:
         path = stack.enter_context(folder())
@@ -145,12 +160,6 @@ class Side:
     def _processor_ms(self) -> float:
         processes = [self.gateway.process, self.agent]
         return sum(processor_ms(process.pid) for process in processes if process is not None)
-
-
-def processor_ms(pid: int) -> float:
-    """Return the processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

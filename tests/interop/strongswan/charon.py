@@ -40,7 +40,7 @@ charon {{
     threads = {threads}
     max_packet = 65535
     install_virtual_ip_on = lo
-    dos_protection = no
+    {limits}
     reuse_ikesa = no
     retransmit_timeout = 1.0
     retransmit_tries = 3
@@ -132,6 +132,8 @@ class Charon:
     plugin: Path = PLUGIN
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int = 16
+    limits: str = "dos_protection = no"
+    """What charon bears of strangers, as settings of its section."""
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> "Charon":
@@ -285,6 +287,7 @@ class Charon:
             folder=self.folder,
             settings=settings,
             threads=self.threads,
+            limits=self.limits,
         )
         (self.folder / "strongswan.conf").write_text(text)
 

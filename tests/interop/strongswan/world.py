@@ -164,8 +164,9 @@ class Identity:
 class Ledger:
     """One node with the embedded engine, and every member's endorsing key."""
 
-    def __init__(self, path: Path) -> None:
-        (path / "members.toml").write_text(MEMBERS)
+    def __init__(self, path: Path, parameters: str = "") -> None:
+        """Make the ledger of MEMBERS; `parameters` are lines of its section [parameters]."""
+        (path / "members.toml").write_text(f"{MEMBERS}\n[parameters]\n{parameters}")
         self.folder = path / "ledger"
         initialise(path / "members.toml", self.folder, SystemClock())
         self.genesis: Genesis = load_genesis((self.folder / "genesis.json").read_bytes())
@@ -197,6 +198,11 @@ class Ledger:
         signer = from_pem((self.folder / "keys" / f"endorsing-{slug}.pem").read_bytes())
         answer = self._http.post("/ledger/v1/transactions", content=endorse(body, [signer]), timeout=DEADLINE_S)
         assert answer.status_code < 300, answer.text
+
+    def has_member(self, organization: str) -> bool:
+        """Tell whether an organisation is a member in the newest block."""
+        answer = self._http.get(f"/ledger/v1/members/{organization}", timeout=DEADLINE_S)
+        return answer.raise_for_status().json()["member"]["record"] is not None
 
     def revision(self, identity: Identity) -> int:
         async def ask() -> int:
