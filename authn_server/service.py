@@ -1,7 +1,6 @@
 """The authentication service: a signing request in, a signed Identity out (RFC 8224 §6.1)."""
 
 from collections.abc import Awaitable
-from dataclasses import replace
 from time import perf_counter
 
 from authn_server.rules import ATTESTED, REFUSED
@@ -41,19 +40,17 @@ class AuthnService:
 
         The answer is there at once unless the ledger has to be asked about this server's own certificate.
         """
-        asked = read_signing(body)
-        call = replace(asked.what, source=replace(asked.what.source, peer=client))
-        signing = self._switch.current
+        asked, signing = read_signing(body, peer=client), self._switch.current
         if not signing.standing.is_good:
-            return self._sign_later(asked, call)
+            return self._sign_later(asked)
         try:
-            return asked.answer(self._signed(call, signing, perf_counter()))
+            return asked.answer(self._signed(asked.what, signing, perf_counter()))
         except RequestError as error:
             raise asked.refused(error) from None
 
-    async def _sign_later(self, asked: Asked[SigningRequest, IdentityHeader], call: SigningRequest) -> bytes:
+    async def _sign_later(self, asked: Asked[SigningRequest, IdentityHeader]) -> bytes:
         try:
-            return asked.answer(await self.identity_for(call))
+            return asked.answer(await self.identity_for(asked.what))
         except RequestError as error:
             raise asked.refused(error) from None
 

@@ -84,9 +84,8 @@ class VerifyService:
 
         The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
         """
-        asked = read_verification(body)
-        call = replace(asked.what, source=replace(asked.what.source, peer=client))
-        case = self._opened(call)
+        asked = read_verification(body, client)
+        case = self._opened(asked.what)
         if case.unknown or self._shared is not None:
             return self._verify_later(asked, case)
         return asked.answer(self._closed(case))

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,31 @@ _VALUES: st.SearchStrategy[Json] = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
     max_leaves=12,
 )
+
+
+_NAMES = st.sampled_from(["a", "b", "tn", "\u00e9", ""])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """An object's members, of which one may be there twice."""
+
+    members: list[tuple[str, object]]
+
+    @property
+    def has_one_twice(self) -> bool:
+        return len(dict(self.members)) < len(self.members)
+
+    def text(self, ascii_only: bool) -> str:
+        return "{" + ",".join(f"{_json(n, ascii_only)}:{_json(v, ascii_only)}" for n, v in self.members) + "}"
+
+
+def _json(value: object, ascii_only: bool) -> str:
+    if isinstance(value, Pairs):
+        return value.text(ascii_only)
+    if isinstance(value, list):
+        return "[" + ",".join(_json(each, ascii_only) for each in value) + "]"
+    return json.dumps(value, ensure_ascii=ascii_only)
 
 
 def test_example_of_rfc_8225() -> None:
@@ -109,3 +136,33 @@ def test_integers_may_be_written_with_exponents_where_fractions_are_read() -> No
     read = canonical_json.decode_object(b'{"a":1.79e9,"b":1.5,"c":1e30}', fractions=True)
     assert read == {"a": 1_790_000_000, "b": 1.5, "c": 1e30}
     assert [type(value) for value in read.values()] == [int, float, float]
+
+
+_TEXTS: st.SearchStrategy[object] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(1 << 65), 1 << 65), st.sampled_from([1.5, 1e300]), _TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.lists(st.tuples(_NAMES, inner), max_size=3).map(Pairs)),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.tuples(_NAMES, _TEXTS), max_size=4).map(Pairs), st.booleans(), st.booleans())
+def test_plain_json_is_decoded_as_any_other(pairs: Pairs, ascii_only: bool, fractions: bool) -> None:
+    """Members given twice at any place, escapes, fractions and large numbers, read both ways."""
+    data = pairs.text(ascii_only).encode()
+
+    def read(decode: Callable[..., object]) -> object:
+        try:
+            return decode(data, fractions=fractions)
+        except MalformedError:
+            return MalformedError
+
+    found = read(canonical_json.decode_object)
+    assert found == read(canonical_json._decode_with_care)
+    if pairs.has_one_twice:
+        assert found is MalformedError
+
+
+@given(_VALUES)
+def test_it_is_encoded_as_the_standard_library_does(value: Json) -> None:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert canonical_json.encode(value) == text.encode()

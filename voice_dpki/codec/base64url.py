@@ -1,16 +1,21 @@
 """base64url without padding, as JOSE uses it (RFC 7515 §2)."""
 
-import base64
-import re
+import binascii
+import string
+from typing import Final
 
 from voice_dpki.errors import MalformedError
 
-_ALPHABET = re.compile(rb"[A-Za-z0-9_-]*\Z")
+_ALPHABET: Final = (string.ascii_letters + string.digits + "-_").encode("ascii")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_LAST: Final = {0: _ALPHABET, 2: b"AQgw", 3: b"AEIMQUYcgkosw048"}
+"""What a text may end with, by the number of characters behind the last four: no unused bit may be set."""
 
 
 def encode(data: bytes) -> str:
     """Encode `data` without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
 
 
 def decode(text: str | bytes) -> bytes:
@@ -20,9 +25,9 @@ def decode(text: str | bytes) -> bytes:
     bytes. Raises MalformedError for any other text.
     """
     raw = text.encode("utf-8") if isinstance(text, str) else text
-    if not _ALPHABET.match(raw) or len(raw) % 4 == 1:
+    last = _LAST.get(len(raw) % 4)
+    if last is None or raw.translate(None, _ALPHABET):
         raise MalformedError("not base64url: only A-Z a-z 0-9 - _ may appear, unpadded (RFC 7515 §2)")
-    data = base64.urlsafe_b64decode(raw + b"=" * (-len(raw) % 4))
-    if encode(data).encode("ascii") != raw:
+    if raw[-1:] not in last:
         raise MalformedError("not canonical base64url: unused trailing bits are set (RFC 4648 §3.5)")
-    return data
+    return binascii.a2b_base64(raw.translate(_FROM_URL) + b"=" * (-len(raw) % 4))

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from voice_dpki.errors import MalformedError
 
@@ -18,10 +20,18 @@ _EXACT = 1 << 53
 """From here on, a floating-point number does not hold every integer."""
 
 
+_DECODER: Final = msgspec.json.Decoder()
+_MAX_PLAIN: Final = 1 << 63
+_NOT_PLAIN: Final = -(1 << 32)
+"""Less than any number of quotation marks, whatever is added to it."""
+
+
 def encode(value: Json) -> bytes:
-    """Encode `value` canonically, as UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    """Encode `value` canonically, as UTF-8; raises ValueError for what this JSON does not have."""
+    if _quotes(value) < 0:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8")
+    return msgspec.json.encode(value, order="sorted")
 
 
 def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
@@ -35,6 +45,40 @@ def decode_object(data: bytes, *, fractions: bool = False) -> dict[str, Json]:
     """
     if data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise MalformedError(f"not a JSON object: more than {MAX_CONTAINERS} objects and arrays")
+    value = _decode_plain(data)
+    return value if isinstance(value, dict) else _decode_with_care(data, fractions=fractions)
+
+
+def _decode_plain(data: bytes) -> object:
+    """Decode JSON in ASCII without escapes and fractions, as almost all is; None for other data.
+
+    msgspec does not tell whether a member was given twice: of two it keeps the last. But each member brings two
+    quotation marks for its name, so their number tells.
+    """
+    if b"\\" in data or not data.isascii():
+        return None
+    try:
+        value = _DECODER.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return value if _quotes(value) == data.count(b'"') else None
+
+
+def _quotes(value: Any) -> int:
+    """Return how many quotation marks a value takes in JSON without escapes; less than 0 if it is not plain."""
+    kind = type(value)
+    if kind is str:
+        return 2
+    if kind is dict:
+        return 2 * len(value) + sum(map(_quotes, value.values()))
+    if kind is list or kind is tuple:
+        return sum(map(_quotes, value))
+    if kind is int:
+        return 0 if -_MAX_PLAIN <= value < _MAX_PLAIN else _NOT_PLAIN
+    return 0 if value is None or kind is bool else _NOT_PLAIN
+
+
+def _decode_with_care(data: bytes, *, fractions: bool) -> dict[str, Json]:
     try:
         value = json.loads(
             data.decode("utf-8"),

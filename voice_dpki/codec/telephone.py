@@ -71,6 +71,8 @@ def canonical_tn(text: str) -> Tn:
     Local and national forms are not made international here: the proxy, which knows its dialling plan, does that.
     Raises MalformedError for any other character, and unless 1 to 32 characters are left.
     """
+    if text.isdigit() and text.isascii() and len(text) <= MAX_TN_LENGTH:  # as almost all are
+        return Tn(text)
     if not _WRITTEN.match(text):
         raise MalformedError("a telephone number may hold 0-9 * # . - ( ) and one + in front")
     number = text.translate(_SEPARATORS)

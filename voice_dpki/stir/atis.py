@@ -125,17 +125,17 @@ class VerificationAnswerAtis(Struct, frozen=True, rename="camel"):
     verification_response: VerificationResponseAtis
 
 
-def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> SigningRequest:
-    """Read a decoded signing request for one of `kinds`; raises RequestError."""
+def parse_signing_request(body: Members, kinds: Kinds = KINDS, peer: str = "") -> SigningRequest:
+    """Read a decoded signing request of a `peer` for one of `kinds`; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
     check_meaning(request, SIGNING_MEANINGS, admitted=(*kind.members, *kind.options))
     given = shaped(request, SigningRequestAtis)
-    return signing_request(request, given, kind, number(given.orig.tn, "orig.tn"))
+    return signing_request(request, given, kind, number(given.orig.tn, "orig.tn"), peer)
 
 
-def parse_verification_request(body: Members) -> Call:
-    """Read a decoded verification request, but not the Identity in it; raises RequestError."""
+def parse_verification_request(body: Members, peer: str = "") -> Call:
+    """Read a decoded verification request of a `peer`, but not the Identity in it; raises RequestError."""
     request = request_in(body, "verificationRequest")
     check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestAtis)
@@ -146,7 +146,7 @@ def parse_verification_request(body: Members) -> Call:
         identities=(given.identity,),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
-        source=Source(trunk=given.trunk or ""),
+        source=Source(peer, given.trunk or ""),
         call_id=given.call_id or "",
     )
 

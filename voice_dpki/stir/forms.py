@@ -60,9 +60,10 @@ class Form:
     """Whether a decoded signing request is of this form."""
     verifies: Callable[[Members], bool]
     """Whether a decoded verification request is of this form."""
-    read_signing: Callable[[Members, Kinds], Read[SigningRequest, IdentityHeader]]
-    read_verification: Callable[[Members], Read[Call, Sequence[Verdict]]]
-    """Its answer takes the verdicts on the call's Identities, in their order."""
+    read_signing: Callable[[Members, Kinds, str], Read[SigningRequest, IdentityHeader]]
+    """Takes the name of the client too."""
+    read_verification: Callable[[Members, str], Read[Call, Sequence[Verdict]]]
+    """Takes the name of the client too. Its answer takes the verdicts on the call's Identities, in their order."""
     write_error: WriteError
     bodies: Mapping[str, Bodies]
     """By operation, "signing" and "verification"."""
@@ -83,22 +84,26 @@ class Asked(Generic[_W, _A]):
         return error.written_by(self.write_error)
 
 
-def _ms_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
-    request, request_id = ms.parse_signing_request(body, kinds)
+def _ms_signing(body: Members, kinds: Kinds, peer: str) -> Read[SigningRequest, IdentityHeader]:
+    request, request_id = ms.parse_signing_request(body, kinds, peer)
     return request, lambda identity: ms_answers.signing_response(identity, request_id)
 
 
-def _ms_verification(body: Members) -> Read[Call, Sequence[Verdict]]:
-    call, given = ms.parse_verification_request(body)
+def _ms_verification(body: Members, peer: str) -> Read[Call, Sequence[Verdict]]:
+    call, given = ms.parse_verification_request(body, peer)
     return call, lambda verdicts: ms_answers.verification_response(call, verdicts, given)
 
 
-def _atis_signing(body: Members, kinds: Kinds) -> Read[SigningRequest, IdentityHeader]:
-    return atis.parse_signing_request(body, kinds), atis.signing_response
+def _atis_signing(body: Members, kinds: Kinds, peer: str) -> Read[SigningRequest, IdentityHeader]:
+    return atis.parse_signing_request(body, kinds, peer), atis.signing_response
 
 
-def _atis_verification(body: Members) -> Read[Call, Sequence[Verdict]]:
-    return atis.parse_verification_request(body), lambda verdicts: atis.verification_response(overall(verdicts))
+def _atis_verification(body: Members, peer: str) -> Read[Call, Sequence[Verdict]]:
+    return atis.parse_verification_request(body, peer), _atis_verdict
+
+
+def _atis_verdict(verdicts: Sequence[Verdict]) -> bytes:
+    return atis.verification_response(overall(verdicts))
 
 
 def _whatever(_body: Members) -> bool:
@@ -151,18 +156,21 @@ ATIS: Final = Form(
 FORMS: Final = (MS, ATIS)
 
 
-def read_signing(body: bytes, kinds: Kinds = KINDS) -> Asked[SigningRequest, IdentityHeader]:
-    """Read the body of a signing request for one of `kinds`; raises RequestError in the form of the request."""
+def read_signing(body: bytes, kinds: Kinds = KINDS, peer: str = "") -> Asked[SigningRequest, IdentityHeader]:
+    """Read the body of a signing request of the client `peer` for one of `kinds`.
+
+    Raises RequestError in the form of the request.
+    """
     members = decode(body)
     form = next(form for form in FORMS if form.signs(members))
-    return _asked(form, lambda: form.read_signing(members, kinds))
+    return _asked(form, lambda: form.read_signing(members, kinds, peer))
 
 
-def read_verification(body: bytes) -> Asked[Call, Sequence[Verdict]]:
-    """Read the body of a verification request; raises RequestError in the form of the request."""
+def read_verification(body: bytes, peer: str = "") -> Asked[Call, Sequence[Verdict]]:
+    """Read the body of a verification request of the client `peer`; raises RequestError in its form."""
     members = decode(body)
     form = next(form for form in FORMS if form.verifies(members))
-    return _asked(form, lambda: form.read_verification(members))
+    return _asked(form, lambda: form.read_verification(members, peer))
 
 
 def _asked(form: Form, read: Callable[[], Read[_W, _A]]) -> Asked[_W, _A]:

@@ -265,8 +265,8 @@ def kind_in(request: Members, kinds: Kinds) -> Kind[Any]:
         raise RequestError("SVC4005", "ppt", f"PASSporTs of type {kinds} alone are signed here{named}") from None
 
 
-def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn) -> SigningRequest:
-    """Return the request to sign a call of `orig` with what its `kind` needs; raises RequestError."""
+def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn, peer: str) -> SigningRequest:
+    """Return the request of a `peer` to sign a call of `orig` with what its `kind` needs; raises RequestError."""
     members: Mapping[str, Callable[[object], Any]] = kind.members
     if not kind.proves_caller:
         _check_binds_no_media(given, kind)
@@ -280,7 +280,7 @@ def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn)
         sdp=digest(given.sdp),
         ppt=kind.ppt,
         own=_own(request, kind),
-        source=Source(trunk=given.trunk or "", user=given.user or ""),
+        source=Source(peer, given.trunk or "", given.user or ""),
     )
     for name, check in kind.together:
         read(check, made, name)

@@ -195,17 +195,17 @@ def _has(value: object, *names: str) -> bool:
     return any(value.get(name) is not None for name in names)
 
 
-def parse_signing_request(body: Members, kinds: Kinds = KINDS) -> tuple[SigningRequest, str | None]:
-    """Read a decoded signing request for one of `kinds`, with its requestId; raises RequestError."""
+def parse_signing_request(body: Members, kinds: Kinds = KINDS, peer: str = "") -> tuple[SigningRequest, str | None]:
+    """Read a decoded signing request of a `peer` for one of `kinds`, with its requestId; raises RequestError."""
     request = request_in(body, "signingRequest")
     kind = kind_in(request, kinds)
     check_meaning(request, SIGNING_MEANINGS, admitted=(*kind.members, *kind.options))
     given = shaped(request, SigningRequestMs)
-    return signing_request(request, given, kind, _caller(given.orig, "orig")), given.request_id
+    return signing_request(request, given, kind, _caller(given.orig, "orig"), peer), given.request_id
 
 
-def parse_verification_request(body: Members) -> tuple[Call, VerificationRequestMs]:
-    """Read a decoded verification request, but not the Identities in it; raises RequestError.
+def parse_verification_request(body: Members, peer: str = "") -> tuple[Call, VerificationRequestMs]:
+    """Read a decoded verification request of a `peer`, but not the Identities in it; raises RequestError.
 
     A `dest` of another party than `to` says that the call was retargeted. Then a token must name both, or
     diversions must lead from the party that it names to `dest`.
@@ -223,7 +223,7 @@ def parse_verification_request(body: Members) -> tuple[Call, VerificationRequest
         identities=_identities(given),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
-        source=Source(trunk=given.trunk or ""),
+        source=Source(peer, given.trunk or ""),
         target=target,
         resource_priority=_resource_priority(protected),
         priority=ascii_lower(protected["priority"]) if "priority" in protected else None,

@@ -138,7 +138,12 @@ class Claims:
 
 def signing_input_of(header: Mapping[str, Json], payload: bytes) -> bytes:
     """Return the bytes to sign for `header` and an encoded `payload` (RFC 7515 §5.1)."""
-    return f"{base64url.encode(canonical_json.encode(header))}.{base64url.encode(payload)}".encode("ascii")
+    return f"{encoded_header(header)}.{base64url.encode(payload)}".encode("ascii")
+
+
+def encoded_header(header: Mapping[str, Json]) -> str:
+    """Return a header as the first part of a token (RFC 7515 §7.1)."""
+    return base64url.encode(canonical_json.encode(header))
 
 
 def key_mgmt_digests(values: Sequence[str]) -> tuple[bytes, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from voice_dpki.codec import base64url, canonical_json
@@ -13,9 +14,10 @@ from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Authority
 from voice_dpki.stir.kinds import KINDS, Kinds
-from voice_dpki.stir.passport import Claims, signing_input_of
+from voice_dpki.stir.passport import Claims, encoded_header
 from voice_dpki.stir.x5u import url_for
 from voice_dpki.x509.claimconstraints import UNCONSTRAINED, ClaimConstraints, ConstraintError, constraints_in
+from voice_dpki.x509.p256 import fastest
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
 from voice_dpki.x509.tnauthlist import TnRange
@@ -81,7 +83,8 @@ def make_credential(
         raise LocalError(
             f"info_url: {error}; its last path element must be {{digest}}, perhaps with .der"
         ) from None
-    return Credential(signer, profile, info, tuple(spc_ranges), frozenset(map(ascii_lower, namespaces)))
+    own = frozenset(map(ascii_lower, namespaces))
+    return Credential(fastest(signer), profile, info, tuple(spc_ranges), own)
 
 
 def sign_call(
@@ -102,11 +105,15 @@ def sign_call(
     _check_authority(kind.authority, claims, credential)
     payload = claims.serialize()
     _check_constraints(payload, constraints_in(credential.profile.claim_constraints))
-    header = header_for(credential.info) | ({"ppt": kind.ppt} if kind.ppt else {})
-    signing_input = signing_input_of(header, payload)
-    signature = base64url.encode(credential.signer.sign(signing_input))
-    token = f"{signing_input.decode('ascii')}.{signature}"
-    return IdentityHeader(token, info=credential.info, alg="ES256", ppt=kind.ppt or None)
+    signed = f"{_header(kind.ppt, credential.info)}.{base64url.encode(payload)}"
+    signature = base64url.encode(credential.signer.sign(signed.encode("ascii")))
+    return IdentityHeader(f"{signed}.{signature}", info=credential.info, alg="ES256", ppt=kind.ppt or None)
+
+
+@lru_cache(maxsize=64)
+def _header(ppt: str, info: str) -> str:
+    """Return the encoded header of all tokens of a kind that one certificate signs (RFC 8225 §4, §8.1)."""
+    return encoded_header(header_for(info) | ({"ppt": ppt} if ppt else {}))
 
 
 def _check_freshness(iat_s: int, now_s: float, max_skew_s: float) -> None:

@@ -12,7 +12,8 @@ from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.passport import Passport, key_mgmt_digests
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache, Sighting, TokenUse, Uses, call_digest, settle
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat
-from voice_dpki.x509.keys import SignatureError, verify_signature
+from voice_dpki.x509.keys import SignatureError
+from voice_dpki.x509.p256 import verify_es256
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, TrustedCertificate, Use
 from voice_dpki.x509.recorded import judge as judge_certificate
@@ -122,7 +123,7 @@ def _signature(passport: Passport, profile: CertificateProfile) -> None:
     well (RFC 8224 §6.2.2), so its failure is no proof against the caller.
     """
     try:
-        verify_signature(profile.public_key_der, "ES256", passport.signing_input, passport.signature)
+        verify_es256(profile.public_key_der, passport.signing_input, passport.signature)
     except SignatureError:
         if passport.is_detached:
             raise VerificationFailed(

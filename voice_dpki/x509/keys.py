@@ -137,9 +137,7 @@ def verify_signature(public_key_der: bytes, algorithm: str, data: bytes, signatu
 
     Raises SignatureError if it does not verify, and KeyKindError if the key is not one for `algorithm`.
     """
-    key = _load(public_key_der)
-    if algorithm_of(key) != algorithm:
-        raise KeyKindError(f"the key is not one for {algorithm[:16]}")
+    key = check_key_is_for(public_key_der, algorithm)
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, data, _PSS, SHA256())
@@ -147,6 +145,14 @@ def verify_signature(public_key_der: bytes, algorithm: str, data: bytes, signatu
             key.verify(_dss(signature), data, _ECDSA)
     except InvalidSignature:
         raise SignatureError("the signature does not verify under the key") from None
+
+
+def check_key_is_for(public_key_der: bytes, algorithm: str) -> PublicKey:
+    """Check that a public key is one for `algorithm`, and return it; raises KeyKindError."""
+    key = _load(public_key_der)
+    if algorithm_of(key) != algorithm:
+        raise KeyKindError(f"the key is not one for {algorithm[:16]}")
+    return key
 
 
 def _dss(signature: bytes) -> bytes:
