@@ -5,7 +5,7 @@ The subscription keeps the proved records of signers that were looked up before,
 
 from time import perf_counter
 
-from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.metrics import counter, counters, histogram
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer
@@ -46,11 +46,11 @@ class LedgerResolver:
     def held(self, digest: CertDigest) -> RecordedCertificate | None:
         """Return what the ledger proves about H(CERT), None if the ledger must be asked for that."""
         began_s = perf_counter()
-        held = self._subscription.held(digest)
-        if held is None:
-            return None
-        HELD.inc()
-        return self._found(held, began_s, held=True)
+        held = self._subscription.recorded(digest)
+        if held is not None:
+            HELD.inc()
+            self._note_found(held, began_s, held=True)
+        return held
 
     async def look_up(self, digest: CertDigest) -> RecordedCertificate:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
@@ -58,15 +58,16 @@ class LedgerResolver:
             return held
         began_s = perf_counter()
         try:
-            return self._found(await self._subscription.look_up(digest), began_s, held=False)
+            found = (await self._subscription.look_up(digest)).recorded
         except InquiryError as error:
             self._note(error.code, began_s, ok=False)
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
+        self._note_found(found, began_s, held=False)
+        return found
 
-    def _found(self, resolution: Resolution, began_s: float, *, held: bool) -> RecordedCertificate:
-        ok = resolution.status is CertStatus.VALID
-        self._note(resolution.status, began_s, ok=ok, height=resolution.height, held=held)
-        return resolution.recorded
+    def _note_found(self, found: RecordedCertificate, began_s: float, *, held: bool) -> None:
+        ok = found.status is CertStatus.VALID
+        self._note(found.status, began_s, ok=ok, height=found.height, held=held)
 
     def _note(self, outcome: str, began_s: float, *, ok: bool, **facts: object) -> None:
         seconds = perf_counter() - began_s

@@ -248,3 +248,19 @@ def test_the_least_used_gives_way_and_what_is_absent_is_not_held() -> None:
     holdings.put(replace(resolution(DIGESTS[4], 5), record=None, status=CertStatus.UNKNOWN))
     assert holdings.get(DIGESTS[4], 6.0) is None
     assert len(holdings) == 3
+
+
+def test_what_is_judged_is_the_same_until_it_changes() -> None:
+    holdings = holding(5, resolution(DIGESTS[0], 5), resolution(DIGESTS[1], 5, "B"))
+    first = present(holdings.recorded(DIGESTS[0], 10.0, 20.0))
+    assert first == present(holdings.get(DIGESTS[0], 10.0)).recorded
+    assert holdings.recorded(DIGESTS[0], 20.0, 20.0) is first
+    assert holdings.recorded(DIGESTS[0], 26.0, 20.0) is None, "the header is too old"
+    expired = present(holdings.recorded(DIGESTS[0], 101.0, 1000.0))
+    assert (expired.status, first.status) == (CertStatus.EXPIRED, CertStatus.VALID)
+    holdings.advance(at(6), frozenset({member_key("B")}))
+    later = present(holdings.recorded(DIGESTS[0], 10.0, 20.0))
+    assert (later.height, later.status) == (6, CertStatus.VALID)
+    assert holdings.recorded(DIGESTS[1], 10.0, 20.0) is None
+    holdings.put(resolution(DIGESTS[1], 6, "B", status=CertStatus.REVOKED))
+    assert present(holdings.recorded(DIGESTS[1], 10.0, 20.0)).status is CertStatus.REVOKED

@@ -1,4 +1,5 @@
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,25 @@ def test_parse_gives_back_what_serialize_wrote(
 ) -> None:
     header = IdentityHeader(token, info, alg, ppt)
     assert IdentityHeader.parse(header.serialize()) == header
+
+
+_TOKENS = st.text("abcXYZ019-_.=+", max_size=12) | st.just("a" * (MAX_TOKEN_LENGTH + 1))
+
+
+@given(
+    _TOKENS,
+    st.text("abc:/?#@!;=<> \u00e9\n", max_size=10),
+    st.sampled_from(["ES256", "es256", ""]),
+    st.text('shaken-div\u017f;"A1', max_size=8),
+    st.sampled_from(["", "\n", " ", ";x"]),
+)
+def test_the_usual_form_means_the_same_by_the_whole_grammar(
+    token: str, info: str, alg: str, ppt: str, end: str
+) -> None:
+    def read(parse: Callable[[str], IdentityHeader]) -> object:
+        try:
+            return parse(f"{token};info=<{info}>;alg={alg};ppt={ppt}{end}")
+        except MalformedError as error:
+            return type(error), str(error)
+
+    assert read(IdentityHeader.parse) == read(IdentityHeader._parse_any)

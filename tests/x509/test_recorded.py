@@ -304,3 +304,25 @@ def test_the_sentence_is_about_the_certificate_by_its_name(refused: CertificateR
 @pytest.mark.parametrize("code", Distrust)
 def test_each_code_has_a_sentence(code: Distrust) -> None:
     assert "{" not in CertificateRefused(code, "detail").about("the certificate")
+
+
+def test_what_was_trusted_once_is_still_judged_by_what_may_have_changed() -> None:
+    case = given(Use.SIGN_CALLS)
+    trusted = judged(case, Use.SIGN_CALLS)
+    assert judged(case, Use.SIGN_CALLS, NOW_S + 1000) is trusted, "its rules do not run again"
+    assert judged(case, Use.AUTHENTICATE).use is Use.AUTHENTICATE
+    changes: list[tuple[Distrust, dict[str, Any], float]] = [
+        (Distrust.EXPIRED, {}, NOW_S + 1001),
+        (Distrust.REVOKED, {"status": CertStatus.REVOKED}, NOW_S),
+        (Distrust.NUMBERS, {"allotment": replace(HELD, ranges=())}, NOW_S),
+        (Distrust.SUBJECT, {"organization": "Operator B"}, NOW_S),
+        (Distrust.NOT_GIVEN, {"der": None}, NOW_S),
+    ]
+    for code, said, now_s in changes:
+        with pytest.raises(CertificateRefused) as refused:
+            judged(Given(replace(case.recorded, **said)), Use.SIGN_CALLS, now_s)
+        assert refused.value.code is code
+    refused_once = given(Use.SIGN_CALLS, said={"allotment": replace(HELD, ranges=())})
+    for _ in range(2):
+        with pytest.raises(CertificateRefused):
+            judged(refused_once, Use.SIGN_CALLS)

@@ -31,6 +31,7 @@ from voice_dpki.ledger.proof import ProofError
 from voice_dpki.ledger.standing import status_of
 from voice_dpki.ledger.tree import Difference, follow
 from voice_dpki.names import CertDigest, Height
+from voice_dpki.x509.recorded import RecordedCertificate
 
 MAX_CHANGES_BYTES = 16 * 1024 * 1024
 MAX_STEPS = 1024
@@ -85,11 +86,13 @@ def changed_keys(before: bytes, steps: Sequence[StepForm], after: bytes) -> froz
     return frozenset(changed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Held:
     resolution: Resolution
     member: bytes
     """Key of its organisation's leaf. The resolution depends on that leaf as well as on its own."""
+    recorded: RecordedCertificate | None = None
+    """What was last given to those who judge the certificate."""
 
 
 class Holdings:
@@ -133,14 +136,41 @@ class Holdings:
 
     def get(self, digest: CertDigest, now_s: float) -> Resolution | None:
         """Return the resolution held for a certificate, with its status and age at `now_s`."""
+        held = self._used(digest)
+        if held is None:
+            return None
+        found, (height, time_s) = held.resolution, self._proved_at(held.resolution)
+        status = status_of(found.record, found.member, now_s)
+        return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
+
+    def recorded(self, digest: CertDigest, now_s: float, max_age_s: float) -> RecordedCertificate | None:
+        """Return what `get` does, for those who judge the certificate; None also if it is older than `max_age_s`.
+
+        It is the same object until status or height change, so that what was judged of it need not be judged again.
+        """
+        held = self._used(digest)
+        if held is None:
+            return None
+        found, (height, time_s) = held.resolution, self._proved_at(held.resolution)
+        if now_s - time_s > max_age_s:
+            return None
+        status, known = status_of(found.record, found.member, now_s), held.recorded
+        if known is None or known.status is not status or known.height != height:
+            known = held.recorded = replace(found, status=status, height=height).recorded
+        return known
+
+    def _used(self, digest: CertDigest) -> _Held | None:
+        """Return what is held about a certificate, which is then the last one to be dropped."""
         held = self._held.pop(digest, None)
         if held is None or self.header is None:
             return None
         self._held[digest] = held
-        found = held.resolution
-        height, time_s = max((found.height, found.time_s), (Height(self.header.height), self.header.time_ns / 1e9))
-        status = status_of(found.record, found.member, now_s)
-        return replace(found, status=status, height=height, time_s=time_s, age_s=now_s - time_s)
+        return held
+
+    def _proved_at(self, found: Resolution) -> tuple[Height, float]:
+        """Return height and time of the newest header that proves a resolution."""
+        assert self.header is not None
+        return max((found.height, found.time_s), (Height(self.header.height), self.header.time_ns / 1e9))
 
     def clear(self) -> None:
         """Forget all resolutions, and the header."""

@@ -20,6 +20,10 @@ MAX_IDENTITY_LENGTH = 10_240
 
 MAX_PARAMETERS = 16
 
+_USUAL = re.compile(
+    rf"([A-Za-z0-9._-]{{1,{MAX_TOKEN_LENGTH}}});info=<([!-;=?-~]*)>;alg=(ES256);ppt=([a-z-]+)", re.ASCII
+)
+"""How almost all signers write it; what it matches means the same by the whole grammar."""
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _DIGEST = re.compile(r"([A-Za-z0-9._/+=-]+)[ \t]*")
 _NAME = r"[A-Za-z0-9.!%*_+`'~-]+"
@@ -51,6 +55,12 @@ class IdentityHeader:
         """
         if len(value) > MAX_IDENTITY_LENGTH:
             raise MalformedError(f"the Identity header has more than {MAX_IDENTITY_LENGTH} characters")
+        if (usual := _USUAL.fullmatch(value)) is not None:
+            return cls(*usual.groups())
+        return cls._parse_any(value)
+
+    @classmethod
+    def _parse_any(cls, value: str) -> "IdentityHeader":
         value = _FOLD.sub(" ", value).strip(" \t\r\n")
         digest = _DIGEST.match(value)
         if digest is None:

@@ -12,6 +12,8 @@ them (RFC 8225 §8.3). One that does know them detects any change to the keying 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.codec.canonical_json import Json
@@ -21,6 +23,10 @@ from voice_dpki.stir.tn import MAX_TN_LENGTH, MAX_URI_LENGTH, is_canonical_tn
 
 MAX_TOKEN_LENGTH = 8192
 """Characters of a token; a SHAKEN token has about 500. A longer one is answered with 438 (step E4)."""
+
+MAX_USUAL_HEADER = 512
+"""Characters of an encoded header that is kept for the signer's next token; one of SHAKEN has about 200."""
+MAX_KEPT_HEADERS = 4096
 
 MAX_DESTINATIONS = 16
 MAX_KEY_MGMT = 16
@@ -67,9 +73,10 @@ class Passport:
         parts = token.split(".")
         if len(parts) != 3:
             raise MalformedError("a PASSporT has three parts, divided by dots (RFC 8225 §6)")
-        header, payload, signature = map(base64url.decode, parts)
-        signing_input = token.rpartition(".")[0].encode("ascii")
-        return cls(signing_input, canonical_json.decode_object(header), payload, signature)
+        decode = _decode_usual_header if len(parts[0]) <= MAX_USUAL_HEADER else _decode_header
+        header = decode(parts[0])
+        payload, signature = map(base64url.decode, parts[1:])
+        return cls(f"{parts[0]}.{parts[1]}".encode("ascii"), header, payload, signature)
 
     def header_text(self, name: str) -> str | None:
         """Return the header's parameter `name` if it is a string; None otherwise."""
@@ -80,6 +87,14 @@ class Passport:
 def is_compact(token: str) -> bool:
     """Tell whether a token is of the compact form, a signature without what was signed (RFC 8225 §7)."""
     return token.startswith("..")
+
+
+def _decode_header(text: str) -> Mapping[str, Json]:
+    return MappingProxyType(canonical_json.decode_object(base64url.decode(text)))
+
+
+_decode_usual_header = lru_cache(maxsize=MAX_KEPT_HEADERS)(_decode_header)
+"""A cache, for all tokens of a signer have the same header."""
 
 
 def check_number_of_destinations(count: int) -> None:

@@ -179,19 +179,20 @@ def remember(examined: Examined, signer: str, policy: Policy, *, is_diverted: bo
     A call that was diverted has a new token for that. Those before it may have been seen, since the diverting party
     has verified them, perhaps by this very server. No memory is asked where a repeated token is accepted anyway.
     """
-    use = _use(examined, signer, policy)
-    if not use.call and policy.repeated_token is RepeatedToken.ACCEPT:
+    call = _call_of(examined, policy)
+    if not call and policy.repeated_token is RepeatedToken.ACCEPT:
         return
-    sighting = yield use
+    kind = examined.kind
+    key = kind.ppt.encode() + b"." + kind.replay_key(examined.passport)
+    sighting = yield TokenUse(key, call, signer, examined.claims.iat_s)
     if not is_diverted or sighting is Sighting.FULL:
         check_sighting(sighting, policy)
 
 
-def _use(examined: Examined, signer: str, policy: Policy) -> TokenUse:
-    kind, call = examined.kind, examined.call
-    call_id = "" if call.source.peer in policy.b2bua else call.call_id
-    key = kind.ppt.encode() + b"." + kind.replay_key(examined.passport)
-    return TokenUse(key, call_digest(call_id), signer, examined.claims.iat_s)
+def _call_of(examined: Examined, policy: Policy) -> bytes:
+    """Return what is remembered of the call's Call-ID; b"" where it does not count."""
+    call = examined.call
+    return call_digest("" if call.source.peer in policy.b2bua else call.call_id)
 
 
 def check_sighting(sighting: Sighting, policy: Policy) -> None:

@@ -5,6 +5,7 @@ trusted, the ledger decides, which also gives the certificate.
 """
 
 import re
+from functools import lru_cache
 
 from voice_dpki.codec import base64text
 from voice_dpki.codec.canonical_json import Json
@@ -22,6 +23,7 @@ _URL = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def digest_in(url: str) -> CertDigest:
     """Return H(CERT) from the last path element of `url`: 64 hexadecimal digits, optionally with .der or .pem.
 

@@ -9,7 +9,7 @@ to another member since. So a certificate that claims more than its organisation
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -127,6 +127,8 @@ class RecordedCertificate:
     """What the organisation holds now; None if it is no member of the ledger any more."""
     der: bytes | None = None
     """The certificate itself, if it was asked for."""
+    _trusted: "dict[Use, TrustedCertificate]" = field(init=False, compare=False, repr=False, default_factory=dict)
+    """What `judge` has found by the rules on which time has no influence, so that a signer's calls need it once."""
 
     def status_at(self, now_s: float) -> CertStatus:
         """Return the status at `now_s`, which time alone may have changed since the ledger was asked."""
@@ -167,6 +169,8 @@ class TrustedCertificate:
 
         Raises CertificateRefused, and what `read_claims` raises. Source: RFC 8226 §8, RFC 9118 §3.
         """
+        if not self.profile.claim_constraints:
+            return
         constraints = constraints_in(self.profile.claim_constraints)
         if constraints == UNCONSTRAINED:
             return
@@ -202,7 +206,18 @@ def judge(
     if presented is not None and presented.digest != recorded.digest:
         raise LocalError("the ledger was asked about another certificate than the one to judge")
     allotment = check_standing(recorded, now_s)
-    profile = presented or _given(recorded)
+    if presented is not None:
+        return _judged(presented, recorded, use, allotment)
+    trusted = recorded._trusted.get(use)
+    if trusted is None:
+        trusted = recorded._trusted[use] = _judged(_given(recorded), recorded, use, allotment)
+    return trusted
+
+
+def _judged(
+    profile: CertificateProfile, recorded: RecordedCertificate, use: Use, allotment: Allotment
+) -> TrustedCertificate:
+    """Judge a certificate of good standing by the rules on which time has no influence."""
     for rule in RULES:
         if use in rule.uses:
             rule.check(_Case(use, profile, recorded.organization, allotment))

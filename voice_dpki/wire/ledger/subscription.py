@@ -20,6 +20,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
+from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,16 @@ class Subscription:
             return None
         held = self._holdings.get(digest, now_s)
         return held if held is not None and held.age_s <= self._client.max_age_s else None
+
+    def recorded(self, digest: CertDigest) -> RecordedCertificate | None:
+        """Return what `held` does, for those who judge the certificate."""
+        if self._client.fork is not None:
+            return None
+        try:
+            now_s = self._client.clock.checked_s()
+        except ClockError:
+            return None
+        return self._holdings.recorded(digest, now_s, self._client.max_age_s)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
