@@ -36,6 +36,7 @@ tokens = "proxy.tokens"                                  # bearer tokens, one a 
 # rules = "attestation.toml"                             # who gets A, B, C or nothing; see docs/stir-policy.md
 warn_days = 14                                           # before the certificate expires; `authn-server rotate`
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
+workers = 1                                              # processes that serve HTTP together (docs/stir-http.md)
 priority_namespaces = []                                 # of Resource-Priority, which it may sign, such as "ets"
 
 [listen]
@@ -167,6 +168,7 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     tokens = options.live(lambda config: config.read_tokens(path))
     rules = options.live(lambda config: config.read_rules(path))
     sip = _sip(path, config.sip)
+    config.check_workers(path)
     trace = config.trace_file(path)
     return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip)
 

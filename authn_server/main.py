@@ -24,6 +24,8 @@ from voice_dpki.shell.program import ServiceParser, indented, run_command, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.worker import is_first, is_worker
+from voice_dpki.shell.workers import supervise
 from voice_dpki.stir.forms import SIGNING_PATH, SIP_PATH
 from voice_dpki.stir.sign import SigningRefused
 from voice_dpki.wire.tasks import running
@@ -102,6 +104,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  x5u          {setup.credential.value.info}")
     print(f"  ledger       {judged.ledger}")
     print(f"  attestation  {_rules_told(setup)}")
+    print(f"  workers      {setup.config.workers}")
     if setup.sip:
         print(f"  SIP          {setup.sip}")
     return EXIT_USAGE if judged.verb == "cannot" else 0
@@ -137,7 +140,10 @@ def _judged(setup: AuthnSetup) -> _Judged:
 
 
 def _start(options: argparse.Namespace) -> int:
-    return start("authn-server", load_setup(options.config, SystemClock()), _serve)
+    setup = load_setup(options.config, SystemClock())
+    if setup.config.workers > 1 and not is_worker():
+        return supervise("authn-server", setup.config, "authn_server", options.config)
+    return start("authn-server", setup, _serve)
 
 
 async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
@@ -160,7 +166,8 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
                 perform_text=invites.sign_text,
             )
             certificate = profile.digest.hex()
-            sip = StirSip("signing", setup.sip, invites.additions, service.health) if setup.sip else None
+            asked_over_sip = setup.sip if is_first() else None
+            sip = StirSip("signing", asked_over_sip, invites.additions, service.health) if asked_over_sip else None
             await serve_stir(
                 route,
                 config.listen,

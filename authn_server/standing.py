@@ -28,7 +28,9 @@ from voice_dpki.x509.profile import CertificateProfile
 
 log = logging.getLogger(__name__)
 
-CAN_SIGN = gauge("signing_possible", "1 while nothing known of this server's certificate forbids signing.")
+CAN_SIGN = gauge(
+    "signing_possible", "1 while nothing known of this server's certificate forbids signing.", together="livemin"
+)
 UNHEARD_S = gauge("signing_ledger_unheard_seconds", "How long the ledger has not told the certificate's status.")
 
 CERTIFICATES = 2

@@ -78,7 +78,7 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self._running.pid
 
     def events(self) -> Sequence[Event]:

@@ -96,3 +96,19 @@ def print_names(packages: tuple[str, ...]) -> None:
     assert metrics
     for each in REGISTRY.collect():
         print(f"{each.name}: {each.documentation}")
+
+
+def test_a_gauge_that_follows_is_set_where_processes_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could ask another process's function."""
+    alone, together = gauge("test_alone", "Alone."), gauge("test_together", "Together.")
+    rooms = [3.0]
+    metrics.follow(alone, lambda: rooms[0])
+    monkeypatch.setattr(metrics, "COUNTS_TOGETHER", True)
+    monkeypatch.setattr(metrics, "_FOLLOWED", {})
+    metrics.follow(together, lambda: rooms[0])
+    metrics.refresh()
+    rooms[0] = 4.0
+    assert REGISTRY.get_sample_value("voice_dpki_test_alone") == 4
+    assert REGISTRY.get_sample_value("voice_dpki_test_together") == 3
+    metrics.refresh()
+    assert REGISTRY.get_sample_value("voice_dpki_test_together") == 4

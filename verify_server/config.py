@@ -141,6 +141,11 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
         """Return the names of the clients over HTTP and SIP that have one; raises LocalError."""
         return self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
 
+    def check_workers(self, path: Path) -> None:
+        """Check that there is one worker; raises LocalError."""
+        if self.workers > 1:
+            raise LocalError(f"{path}: workers: several would not know which signatures the others have seen")
+
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
         priority = {name: frozenset(map(ascii_lower, namespaces)) for name, namespaces in self.priority.items()}
@@ -203,6 +208,7 @@ def load_setup(path: Path) -> VerifySetup:
     handling = options.live(lambda config: config.read_rules(path))
     check_clients(path, "replay.b2bua", config.replay.b2bua, config.names(path))
     sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
+    config.check_workers(path)
     trace, store = config.trace_file(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
     return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link)

@@ -4,7 +4,7 @@ import logging  # noqa: TID251 (what is wrong is logged wherever it is found)
 from typing import Protocol
 from weakref import WeakSet
 
-from voice_dpki.metrics import gauge  # noqa: TID251
+from voice_dpki.metrics import follow, gauge  # noqa: TID251
 
 log = logging.getLogger(__name__)
 
@@ -44,4 +44,4 @@ class ClockHealth:
 HEALTH = ClockHealth()
 """The clock health of this process."""
 
-WRONG.set_function(lambda: float(bool(HEALTH.problem())))
+follow(WRONG, lambda: float(bool(HEALTH.problem())))

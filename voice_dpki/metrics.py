@@ -8,17 +8,24 @@ never from a network.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Generic, Literal, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram  # noqa: TID251 (programs count through this module)
 from prometheus_client.metrics import MetricWrapperBase  # noqa: TID251
+from prometheus_client.values import MutexValue, ValueClass  # noqa: TID251
 
 PREFIX = "voice_dpki_"
 """How all names begin; the library adds `_total` to those of counters."""
 
 OTHER = "other"
 """What a value counts as that is not among the declared ones."""
+
+COUNTS_TOGETHER: Final = ValueClass is not MutexValue
+"""Whether several processes of one service count together: their environment told the library so at its start."""
+
+Together = Literal["livemax", "livemin"]
+"""Which value of a gauge counts of those that the running processes of one service have: largest or smallest."""
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -72,14 +79,34 @@ def counters(name: str, what: str, **labels: Values) -> Family[Counter]:
     return Family(Counter(PREFIX + name, what, tuple(labels)), labels)
 
 
-def gauge(name: str, what: str) -> Gauge:
+def gauge(name: str, what: str, together: Together = "livemax") -> Gauge:
     """Declare a gauge, as `counter` does."""
-    return Gauge(PREFIX + name, what)
+    return Gauge(PREFIX + name, what, multiprocess_mode=together)
 
 
 def gauges(name: str, what: str, **labels: Values) -> Family[Gauge]:
-    """Declare a gauge with labels, as `counters` does."""
-    return Family(Gauge(PREFIX + name, what, tuple(labels)), labels)
+    """Declare a gauge with labels, as `counters` does; in several processes, the largest value counts."""
+    return Family(Gauge(PREFIX + name, what, tuple(labels), multiprocess_mode="livemax"), labels)
+
+
+def follow(metric: Gauge, value: Callable[[], float]) -> None:
+    """Have a gauge tell what a function returns, whenever it is asked.
+
+    Where several processes count together, nobody can ask the others: each sets its value by `refresh`.
+    """
+    if COUNTS_TOGETHER:
+        _FOLLOWED[metric] = value
+    else:
+        metric.set_function(value)
+
+
+def refresh() -> None:
+    """Set the gauges that follow a function, where several processes count together."""
+    for metric, value in _FOLLOWED.items():
+        metric.set(value())
+
+
+_FOLLOWED: dict[Gauge, Callable[[], float]] = {}
 
 
 def histogram(name: str, what: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> Histogram:

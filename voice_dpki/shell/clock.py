@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from voice_dpki.effects import Clock, SystemClock
-from voice_dpki.metrics import counter
+from voice_dpki.metrics import counter, refresh
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +18,12 @@ SET = counter("clock_set", "How often this machine's wall clock was set by more 
 
 
 async def watch_clock(clock: Clock | None = None, every_s: float = EVERY_S) -> None:
-    """Log whenever the wall clock was set, until cancelled."""
+    """Log whenever the wall clock was set, until cancelled; gauges that follow something do so at the same pace."""
     clock = clock or SystemClock()
     before_s = clock.now_s() - clock.steady_s()
     while True:
         await asyncio.sleep(every_s)
+        refresh()
         offset_s = clock.now_s() - clock.steady_s()
         if abs(offset_s - before_s) > SET_S:
             SET.inc()

@@ -34,6 +34,7 @@ from voice_dpki.shell.http_app import (
 from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
 from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
+from voice_dpki.shell.worker import is_worker
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
 
@@ -199,6 +200,8 @@ def _bind(listen: Listen) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_worker():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((listen.host, listen.port))
     except OSError as error:
         sock.close()

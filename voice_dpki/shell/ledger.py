@@ -11,6 +11,7 @@ from voice_dpki.errors import LocalError, VoiceDpkiError
 from voice_dpki.ledger.genesis import MAX_GENESIS_BYTES, Genesis, load_genesis
 from voice_dpki.shell.config import read_file, resolve
 from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.shell.worker import is_first
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S, DEFAULT_TIMEOUT_S, LedgerClient
 from voice_dpki.wire.ledger.subscription import Subscription
 
@@ -85,7 +86,10 @@ class LedgerAccess:
         async with AsyncExitStack() as opened:
             client, *witnesses = [
                 await opened.enter_async_context(client)
-                for client in (self.client(clock, timeout_s), *self.witness_clients(clock, timeout_s))
+                for client in (
+                    self.client(clock, timeout_s, keeps_trust=is_first()),
+                    *self.witness_clients(clock, timeout_s),
+                )
             ]
             subscription = Subscription(client, max_entries=max_entries, witnesses=witnesses)
             await opened.enter_async_context(subscription.following())

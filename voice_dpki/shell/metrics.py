@@ -2,16 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from voice_dpki.clock_health import HEALTH
+from voice_dpki.metrics import COUNTS_TOGETHER, refresh
 from voice_dpki.shell.http import Request, Response, Route, json_response
 from voice_dpki.shortfalls import SHORTFALLS
 
 
 async def _metrics(_request: Request) -> Response:
-    return Response(200, generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+    """Return the metrics of this process, or of all workers of its service together."""
+    registry = REGISTRY
+    if COUNTS_TOGETHER:
+        refresh()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(200, generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def forget_process(pid: int, folder: Path) -> None:
+    """Forget the gauges of a process that has ended; what it has counted still counts."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _answer(status: int, facts: dict[str, str]) -> Response:

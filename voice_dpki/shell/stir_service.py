@@ -25,6 +25,7 @@ from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerTls, server_context
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.worker import MAX_WORKERS
 from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
 from voice_dpki.stir.forms import MEDIA_TYPE, SIP_MEDIA_TYPES, SIP_PATH, check_headers
@@ -91,6 +92,8 @@ class StirConfig(Config, frozen=True, kw_only=True):
     trace: TraceConfig | None = None
     limits: Limits = Limits()
     """Limits on each client address; requests with one of the tokens do not count."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1
+    """Processes that serve HTTP together (`voice_dpki.shell.workers`); SIP is served by one of them."""
 
     def server_tls(self, path: Path) -> ssl.SSLContext | None:
         """Return the server's TLS context, if the configuration at `path` has one.
@@ -100,6 +103,11 @@ class StirConfig(Config, frozen=True, kw_only=True):
         """
         self.listen.check_secrecy(path, "the proxies' tokens", has_tls=self.tls is not None)
         return None if self.tls is None else server_context(path, self.tls)
+
+    def check_workers(self, path: Path) -> None:
+        """Check that several workers can share the address; raises LocalError."""
+        if self.workers > 1 and self.listen.port == 0:
+            raise LocalError(f"{path}: workers: several share one port, so listen.port must name it")
 
     def read_tokens(self, path: Path) -> tuple[str, ...]:
         """Read the tokens that the configuration at `path` names, each with its name; raises LocalError."""

@@ -20,7 +20,7 @@ from sipmessage import Request, Response
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
-from voice_dpki.metrics import OTHER, counters, gauges
+from voice_dpki.metrics import OTHER, counters, follow, gauges
 from voice_dpki.shell.config import AdvertisedListen, Config
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.stir_service import OPERATIONS, REQUESTS, SECONDS
@@ -208,9 +208,9 @@ class StirSip(Generic[P]):
         await self._endpoint.start()
         if not self._setup.listen.is_loopback and self._setup.tls is None:
             log.warning("serving SIP WITHOUT TLS on a network: others can read calls and forge UDP's addresses")
-        TRANSACTIONS.labels(self._operation).set_function(lambda: len(self._layer))
+        follow(TRANSACTIONS.labels(self._operation), lambda: len(self._layer))
         for cause in (field.name for field in fields(Counters)):
-            IGNORED.labels(self._operation, cause).set_function(partial(getattr, self._layer.counters, cause))
+            follow(IGNORED.labels(self._operation, cause), partial(getattr, self._layer.counters, cause))
 
     async def close(self) -> None:
         """Stop at once."""

@@ -1,0 +1,175 @@
+"""Several workers are one service: one address, one set of metrics, signals for all, a replacement for the dead."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from authn_server.config import EXAMPLE, load_setup
+from tests.one_operator import Service, until
+from voice_dpki.effects import SystemClock
+from voice_dpki.errors import LocalError
+from voice_dpki.stage.events import ReadyEvent
+from voice_dpki.stage.patience import children
+
+from .conftest import TOKEN, Site
+
+MakeRequest = Callable[..., dict[str, Any]]
+
+PATH = "/stir/v1/signing"
+ANSWERED = 'voice_dpki_stir_requests_total{operation="signing",outcome="answered"}'
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Pool:
+    """A server with three workers."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.port = site, free_port()
+        site.write(EXAMPLE.replace("workers = 1 ", "workers = 3 ") + '\n[trace]\nfile = "authn-a.jsonl"\n')
+        site.config.write_text(site.config.read_text().replace("port = 0", f"port = {self.port}"))
+        self.service = Service("authn_server", site.config, site.folder / "authn-a.jsonl")
+        until(lambda: self.ready == 3)
+
+    @property
+    def ready(self) -> int:
+        """How many workers have begun to serve."""
+        return sum(isinstance(event, ReadyEvent) for event in self.service.events())
+
+    @property
+    def pids(self) -> list[int]:
+        return sorted(children(self.service.pid))
+
+    def ask(self, request: dict[str, Any], token: str = TOKEN) -> int:
+        """Ask over a connection of its own, which any worker may get."""
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"{self.service.url}{PATH}"
+        return httpx.post(url, json=request, headers=headers, trust_env=False).status_code
+
+    def metric(self, name: str) -> float:
+        lines = httpx.get(f"{self.service.url}/metrics", trust_env=False).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == name)
+
+    def reloads(self) -> int:
+        """How often a worker has read its configuration again."""
+        return self.service.log_path.read_text().count("configuration read again")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    pool = Pool(Site(tmp_path_factory.mktemp("authn")))
+    yield pool
+    folders = metrics_folders(pool.pids)
+    assert len(folders) == 1
+    assert pool.service.stop() == 0
+    assert pool.pids == []
+    assert not folders.pop().exists()
+
+
+def metrics_folders(pids: list[int]) -> set[Path]:
+    found = set()
+    for pid in pids:
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        (folder,) = [each.partition(b"=")[2] for each in variables if each.startswith(b"PROMETHEUS_MULTIPROC_DIR=")]
+        found.add(Path(folder.decode()))
+    return found
+
+
+def accepted(pids: list[int], port: int) -> int:
+    """How many of the processes listen at a port."""
+    listening = {
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and int(line.split()[1].partition(":")[2], 16) == port
+    }
+    return sum(
+        any(os.readlink(each) in {f"socket:[{inode}]" for inode in listening} for each in folder.iterdir())
+        for folder in (Path(f"/proc/{pid}/fd") for pid in pids)
+    )
+
+
+def test_all_listen_and_count_together(pool: Pool, signing_request: MakeRequest) -> None:
+    assert len(pool.pids) == 3
+    assert accepted(pool.pids, pool.port) == 3
+    before = pool.metric(ANSWERED)
+    assert [pool.ask(signing_request()) for _ in range(24)] == [200] * 24
+    assert [pool.metric(ANSWERED) - before for _ in range(6)] == [24] * 6
+    lines = httpx.get(f"{pool.service.url}/metrics", trust_env=False).text.splitlines()
+    assert [line for line in lines if line.startswith("voice_dpki_clock_wrong")] == ["voice_dpki_clock_wrong 0.0"]
+
+
+def test_a_worker_that_was_killed_is_replaced_and_what_it_counted_is_kept(
+    pool: Pool, signing_request: MakeRequest
+) -> None:
+    assert [pool.ask(signing_request()) for _ in range(6)] == [200] * 6
+    counted, before, ready = pool.metric(ANSWERED), pool.pids, pool.ready
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: pool.ready == ready + 1)
+    assert len(pool.pids) == 3
+    assert len(set(pool.pids) & set(before)) == 2
+    assert pool.metric(ANSWERED) == counted
+    assert '"event": "a worker has ended", "worker": ' in pool.service.log_path.read_text()
+    assert [pool.ask(signing_request()) for _ in range(6)] == [200] * 6
+
+
+def test_a_reload_reaches_all(pool: Pool, signing_request: MakeRequest) -> None:
+    tokens = pool.site.folder / "proxy.tokens"
+    text = tokens.read_text()
+    for other, statuses in ((text + "a-new-one\n", {200}), (text, {401})):
+        tokens.write_text(other)
+        wanted = pool.reloads() + 3
+        pool.service.hang_up("configuration read again")
+        until(lambda wanted=wanted: pool.reloads() == wanted)  # type: ignore[misc]
+        assert {pool.ask(signing_request(), "a-new-one") for _ in range(12)} == statuses
+
+
+def test_nobody_else_shares_the_address(pool: Pool) -> None:
+    command = [sys.executable, "-m", "authn_server", "start", "--config", str(pool.site.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"cannot listen on 127.0.0.1:{pool.port}: Address already in use\n")
+
+
+def test_a_supervisor_that_is_killed_takes_its_workers_along(tmp_path: Path) -> None:
+    pool = Pool(Site(tmp_path))
+    pids = pool.pids
+    folders = metrics_folders(pids)
+    pool.service.kill()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    for each in folders:
+        for file in each.iterdir():
+            file.unlink()
+        each.rmdir()
+
+
+def test_what_no_worker_can_do_ends_the_service(site: Site) -> None:
+    """The address of SIP is taken: worker 0 says so and ends, and the others with it."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as taken:
+        taken.bind(("127.0.0.1", 0))
+        sip = f'[sip]\nlisten = {{ host = "127.0.0.1", port = {taken.getsockname()[1]} }}\n'
+        peer = '[[sip.peers]]\naddress = "127.0.0.1"\nattest = "A"\n'
+        site.write(EXAMPLE.replace("workers = 1 ", "workers = 2 ") + sip + peer)
+        site.config.write_text(site.config.read_text().replace("port = 0", f"port = {free_port()}"))
+        command = [sys.executable, "-m", "authn_server", "start", "--config", str(site.config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "cannot listen" in done.stderr
+
+
+def test_several_need_a_port_that_is_named(site: Site) -> None:
+    site.write(EXAMPLE.replace("workers = 1 ", "workers = 2 "))
+    with pytest.raises(LocalError, match=r"authn\.toml: workers: several share one port"):
+        load_setup(site.config, SystemClock())
