@@ -131,13 +131,11 @@ def operators(
 ) -> Operators:
     """Start both operators; the callee demands that each INVITE holds `verdict`."""
     folder.mkdir()
-    local = {"#!define ASK_SIP": f"#!define ASK_{asks}"}
     made = Operators(
         folder,
+        asks=asks,
         authn=authn,
         verify=verify,
-        local_a=local,
-        local_b=local,
         files=files,
         callee=demanding(verdict),
     )

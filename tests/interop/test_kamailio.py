@@ -1,11 +1,12 @@
 """Calls through real Kamailios in the configuration of docs/kamailio, with SIPp at both ends."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .kamailio.operators import CALLER, Operators, fields
+from .kamailio.operators import ASKS, CALLER, Operators, fields
 
 pytestmark = [pytest.mark.peer("kamailio"), pytest.mark.peer("sipp")]
 
@@ -13,12 +14,13 @@ PASSED = f"<sip:{CALLER};verstat=TN-Validation-Passed@a.example;user=phone>"
 NOT_VALIDATED = f"<sip:{CALLER};verstat=No-TN-Validation@a.example;user=phone>"
 ASSERTED = f"<sip:{CALLER};verstat=TN-Validation-Passed@a.example;user=phone>"
 STRICT = {"##!define MUST_SIGN": "#!define MUST_SIGN", "##!define MUST_VERIFY": "#!define MUST_VERIFY"}
-RULES = '[[rules]]\nname = "must be signed"\ncodes = [428]\nact = "reject"\n'
+RULES = '[[rules]]\nname = "forged"\ncodes = [436]\nact = "reject"\n'
+FORGED = "Identity: eyJhIjoxfQ.eyJhIjoxfQ.c2ln;info=<https://x.example/c.der>;alg=ES256;ppt=shaken"
 
 
-@pytest.fixture(scope="module")
-def operators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operators]:
-    operators = Operators(tmp_path_factory.mktemp("kamailio"))
+@pytest.fixture(scope="module", params=ASKS)
+def operators(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operators]:
+    operators = Operators(tmp_path_factory.mktemp("kamailio"), asks=request.param)
     yield operators
     operators.stop()
 
@@ -141,37 +143,40 @@ def test_a_from_that_is_none(operators: Operators) -> None:
     assert operators.call(from_=spaced, source="foreign", status=400).invite is None
 
 
-def test_servers_that_are_down(tmp_path: Path) -> None:
-    operators = Operators(tmp_path)
+@pytest.mark.parametrize("asks", ASKS)
+def test_servers_that_are_down(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks)
     try:
         operators.servers.stop("authn")
         assert operators.call().headers("P-Asserted-Identity") == [NOT_VALIDATED]
         operators.servers.stop("verify")
-        call = operators.call(f"P-Asserted-Identity: {ASSERTED}")
+        call = operators.call(FORGED, f"P-Asserted-Identity: {ASSERTED}", source="foreign")
         assert call.headers("P-Asserted-Identity") == [NOT_VALIDATED]
-        assert operators.a.statistics()["stir_unsigned"] == 2
+        assert operators.a.statistics()["stir_unsigned"] == 1
         assert operators.b.statistics()["stir_unverified"] == 1
     finally:
         operators.stop()
 
 
 @pytest.mark.long
-def test_servers_that_are_down_where_calls_must_be_signed(tmp_path: Path) -> None:
-    operators = Operators(tmp_path, local_a=STRICT, local_b=STRICT)
+@pytest.mark.parametrize("asks", ASKS)
+def test_servers_that_are_down_where_calls_must_be_signed(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, local_a=STRICT, local_b=STRICT)
     try:
         assert operators.call().headers("P-Asserted-Identity") == [PASSED]
         operators.servers.stop("authn")
         assert operators.call(status=503).invite is None
         operators.servers.stop("verify")
-        assert operators.call(source="foreign", status=503).invite is None
+        assert operators.call(FORGED, source="foreign", status=503).invite is None
         assert operators.call(callee="112").headers("P-Asserted-Identity") == [NOT_VALIDATED]
     finally:
         operators.stop()
 
 
 @pytest.mark.long
-def test_one_server_of_two_is_enough(tmp_path: Path) -> None:
-    operators = Operators(tmp_path, authn=("authn", "authn-2"), verify=("verify", "verify-2"))
+@pytest.mark.parametrize("asks", ASKS)
+def test_one_server_of_two_is_enough(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, authn=("authn", "authn-2"), verify=("verify", "verify-2"))
     try:
         running = operators.servers.running
         with running["authn"].paused(), running["verify-2"].paused():
@@ -182,8 +187,9 @@ def test_one_server_of_two_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_call_that_is_given_up_while_a_server_is_asked(tmp_path: Path) -> None:
-    operators = Operators(tmp_path, local_a={"STIR_TIMEOUT_MS 500": "STIR_TIMEOUT_MS 2000"})
+@pytest.mark.parametrize("asks", ASKS)
+def test_a_call_that_is_given_up_while_a_server_is_asked(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, local_a={"STIR_TIMEOUT_MS 500": "STIR_TIMEOUT_MS 2000"})
     try:
         with operators.servers.running["authn"].paused():
             assert operators.call(status=487).invite is None
@@ -193,15 +199,26 @@ def test_a_call_that_is_given_up_while_a_server_is_asked(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_what_the_rules_reject(tmp_path: Path) -> None:
-    operators = Operators(tmp_path, rules=RULES)
+@pytest.mark.parametrize("asks", ASKS)
+def test_what_the_rules_reject(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, rules=RULES)
     try:
         assert operators.call().headers("P-Asserted-Identity") == [PASSED]
-        refused = operators.call(from_="From: <sip:+33123456789@a.example>;tag=[call_number]", status=428)
+        refused = operators.call(FORGED, source="foreign", status=436)
         assert refused.invite is None
-        assert fields(refused.answer, "Reason") == [
-            'STIR;cause=428;text="The INVITE has no Identity header field."'
-        ]
+        (reason,) = fields(refused.answer, "Reason")
+        assert re.match("STIR ?;cause=436", reason)
         assert operators.b.statistics()["stir_rejected"] == 1
+    finally:
+        operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trunk", ["foreign", "proxy-a"])
+def test_rules_know_the_trunk(tmp_path: Path, trunk: str) -> None:
+    operators = Operators(tmp_path, asks="HTTP", rules=RULES.replace("codes", f'trunks = ["{trunk}"]\ncodes'))
+    try:
+        call = operators.call(FORGED, source="foreign", status=436 if trunk == "foreign" else 200)
+        assert (call.invite is None) == (trunk == "foreign")
     finally:
         operators.stop()

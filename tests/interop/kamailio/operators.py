@@ -19,6 +19,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from authn_server.config import EXAMPLE as AUTHN
 from tests.one_operator import OneOperator, Service, until
 from verify_server.config import EXAMPLE as VERIFY
@@ -34,6 +36,11 @@ ROOT = Path(__file__).parents[3]
 PAGES = ROOT / "docs/kamailio"
 SCENARIOS = Path(__file__).parents[1] / "sipp"
 KAMAILIO = os.environ.get("KAMAILIO", "kamailio").split()
+ASKS = ("SIP", "HTTP", *(("HTTP_ASYNC",) if "KAMAILIO" in os.environ else ()))
+"""The ways to ask the servers; Debian 12 has no module for the last one."""
+MODULES = ("http_client", "jansson", "uuid")
+"""What asking over HTTP needs besides the package kamailio."""
+TOKEN = "t0ken-of-the-proxy"
 SIPP_S = 60
 CALLER, CALLEE = "+493023125001", "+442079460123"
 FROM = f"From: <sip:{CALLER}@a.example;user=phone>;tag=[call_number]"
@@ -57,6 +64,14 @@ class Answered:
 def fields(message: str, name: str) -> list[str]:
     """Return the values of a header field, which is not written in compact form."""
     return re.findall(rf"(?im)^{re.escape(name)}[ \t]*:[ \t]*(.*?)\r?$", message)
+
+
+def demand_modules() -> None:
+    """Skip the test where Kamailio's modules for HTTP are missing; in CI fail instead."""
+    missing = [name for name in MODULES if not any(Path("/usr/lib").glob(f"*/kamailio/modules/{name}.so"))]
+    if missing and "KAMAILIO" not in os.environ:
+        leave = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        leave(f"Kamailio lacks {', '.join(missing)}; as root on Debian: tests/install-peers")
 
 
 class Hosts:
@@ -137,7 +152,7 @@ class Servers:
         self._hosts = hosts
         self.ledger = OneOperator(folder)
         self.ledger.submit(self._credential())
-        (folder / "proxy.tokens").write_text("proxy t0ken-of-the-proxy\n")
+        (folder / "proxy.tokens").write_text(f"proxy {TOKEN}\n")
         self.running: dict[str, Service] = {}
 
     def _credential(self) -> bytes:
@@ -198,6 +213,7 @@ class Operators:
         self,
         folder: Path,
         *,
+        asks: str = "SIP",
         authn: Sequence[str] = ("authn",),
         verify: Sequence[str] = ("verify",),
         rules: str = "",
@@ -207,6 +223,8 @@ class Operators:
         callee: str = "",
     ) -> None:
         """`callee` is the text of the callee's scenario, if it is another than kamailio_callee.xml."""
+        if asks != "SIP":
+            demand_modules()
         self.folder, self.hosts, self._files = folder, Hosts(), files or {}
         with ExitStack() as stack:
             self.servers = Servers(folder, self.hosts)
@@ -215,13 +233,25 @@ class Operators:
                 self.servers.start_authn(name)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
-            self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, local_a or {})
+            ways = self._ways(asks, authn, verify)
+            self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, ways | dict(local_a or {}))
             stack.callback(self.a.stop)
-            self.b = self._kamailio("b", "foreign", "callee", 2, verify, local_b or {})
+            self.b = self._kamailio("b", "foreign", "callee", 2, verify, ways | dict(local_b or {}))
             stack.callback(self.b.stop)
             self._callee = self._start_callee(callee)
             stack.callback(self._end_callee)
             self._running = stack.pop_all()
+
+    def _ways(self, asks: str, authn: Sequence[str], verify: Sequence[str]) -> dict[str, str]:
+        urls = {name: self.servers.running[name].url for name in (*authn, *verify)}
+        return {
+            "#!define ASK_SIP": f"#!define ASK_{asks}",
+            "http://127.0.0.1:8091": urls[authn[0]],
+            "http://127.0.0.1:8093": urls[authn[-1]],
+            "http://127.0.0.1:8092": urls[verify[0]],
+            "http://127.0.0.1:8094": urls[verify[-1]],
+            "replace-me": TOKEN,
+        }
 
     def _kamailio(
         self, letter: str, other: str, own: str, number: int, servers: Sequence[str], local: Mapping[str, str]
