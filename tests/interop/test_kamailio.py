@@ -222,3 +222,15 @@ def test_rules_know_the_trunk(tmp_path: Path, trunk: str) -> None:
         assert (call.invite is None) == (trunk == "foreign")
     finally:
         operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("asks", [each for each in ASKS if each != "HTTP"])
+def test_a_server_that_stood_still_is_asked_again(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks)
+    try:
+        with operators.servers.running["authn"].paused():
+            assert operators.call().headers("P-Asserted-Identity") == [NOT_VALIDATED]
+        assert operators.call().headers("P-Asserted-Identity") == [PASSED]
+    finally:
+        operators.stop()

@@ -246,6 +246,8 @@ class Operators:
         urls = {name: self.servers.running[name].url for name in (*authn, *verify)}
         return {
             "#!define ASK_SIP": f"#!define ASK_{asks}",
+            "sip:127.0.0.1:5070": f"sip:{self.servers.sip(authn[0])}",
+            "sip:127.0.0.1:5071": f"sip:{self.servers.sip(verify[0])}",
             "http://127.0.0.1:8091": urls[authn[0]],
             "http://127.0.0.1:8093": urls[authn[-1]],
             "http://127.0.0.1:8092": urls[verify[0]],
