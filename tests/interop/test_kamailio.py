@@ -128,6 +128,13 @@ def test_however_it_is_written(operators: Operators, asserted: tuple[str, ...]) 
     assert "a.b.c" not in invite
 
 
+def test_an_identity_is_good_for_one_call(operators: Operators) -> None:
+    identity = f"Identity: {operators.servers.signed()}"
+    assert operators.call(identity, source="foreign").headers("P-Asserted-Identity") == [PASSED]
+    (told,) = operators.call(identity, source="foreign").headers("P-Asserted-Identity")
+    assert "verstat=TN-Validation-Failed" in told
+
+
 def test_an_answer_asserts_nothing(operators: Operators) -> None:
     heard = operators.call().answer
     assert fields(heard, "Contact")

@@ -19,6 +19,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from authn_server.config import EXAMPLE as AUTHN
@@ -191,6 +192,19 @@ class Servers:
         path.write_text(f'{text}\n[trace]\nfile = "{name}.jsonl"\n[sip]\nlisten = {{ port = {port} }}\n{peer}')
         self.running[name] = Service(module, path, self.folder / f"{name}.jsonl")
         return self.running[name]
+
+    def signed(self) -> str:
+        """Return an Identity for a call of CALLER to CALLEE, as it would come from operator A's network."""
+        request = {"attest": "A", "orig": {"tn": CALLER}, "dest": {"tn": [CALLEE]}, "iat": int(time.time())}
+        request["origid"] = str(uuid.uuid4())
+        answer = httpx.post(
+            f"{self.running['authn'].url}/stir/v1/signing",
+            json={"signingRequest": request},
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=SIPP_S,
+            trust_env=False,
+        )
+        return str(answer.raise_for_status().json()["signingResponse"]["identity"])
 
     def sip(self, name: str) -> str:
         """The address where a server takes INVITEs."""
