@@ -241,3 +241,25 @@ def test_a_server_that_stood_still_is_asked_again(tmp_path: Path, asks: str) -> 
         assert operators.call().headers("P-Asserted-Identity") == [PASSED]
     finally:
         operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("asks", [each for each in ASKS if each != "SIP"])
+def test_https_with_certificates_of_both_ends(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, tls=True)
+    try:
+        assert operators.call().headers("P-Asserted-Identity") == [PASSED]
+        assert (operators.a.folder / "local.cfg").read_text().count('"https://') == 4
+    finally:
+        operators.stop()
+
+
+@pytest.mark.long
+def test_https_with_another_server(tmp_path: Path) -> None:
+    other = {"/etc/kamailio/servers.pem": str(tmp_path / "proxy.pem")}
+    operators = Operators(tmp_path, asks="HTTP", tls=True, local_a=other)
+    try:
+        assert operators.call().headers("P-Asserted-Identity") == [NOT_VALIDATED]
+        assert operators.a.statistics()["stir_unsigned"] == 1
+    finally:
+        operators.stop()

@@ -27,6 +27,7 @@ from tests.one_operator import OneOperator, Service, until
 from verify_server.config import EXAMPLE as VERIFY
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
+from voice_dpki.shell.tls import make_certificate
 from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.stage.patience import STALLED_S
 from voice_dpki.x509.keys import generate_es256, to_pem
@@ -99,7 +100,7 @@ class Kamailio:
             shutil.copy(page, folder)
         for name, text in files.items():
             (folder / name).write_text(text)
-        changes = {"192.0.2.10": host, "/etc/kamailio": str(folder), "/run/kamailio": str(folder)} | dict(local)
+        changes = {**local, "192.0.2.10": host, "/etc/kamailio": str(folder), "/run/kamailio": str(folder)}
         text = (PAGES / "local.cfg").read_text()
         for there, here in changes.items():
             assert there in text, there
@@ -148,9 +149,12 @@ def bound(host: str, transport: str) -> bool:
 class Servers:
     """A ledger, authentication servers of operator A and verification servers of operator B."""
 
-    def __init__(self, folder: Path, hosts: Hosts) -> None:
+    def __init__(self, folder: Path, hosts: Hosts, *, tls: bool = False) -> None:
         self.folder = folder
         self._hosts = hosts
+        self._tls = tls
+        for name in ("servers", "proxy") if tls else ():
+            make_certificate(folder, name, "Operator A", 30)
         self.ledger = OneOperator(folder)
         self.ledger.submit(self._credential())
         (folder / "proxy.tokens").write_text(f"proxy {TOKEN}\n")
@@ -189,9 +193,16 @@ class Servers:
 
     def _start(self, name: str, module: str, text: str, peer: str, port: int) -> Service:
         path = self.folder / f"{name}.toml"
+        if self._tls:
+            text += '\n[tls]\ncertificate = "servers.pem"\nkey = "servers-key.pem"\nclients = ["proxy.pem"]\n'
         path.write_text(f'{text}\n[trace]\nfile = "{name}.jsonl"\n[sip]\nlisten = {{ port = {port} }}\n{peer}')
         self.running[name] = Service(module, path, self.folder / f"{name}.jsonl")
         return self.running[name]
+
+    def url(self, name: str) -> str:
+        """Where Kamailio asks a server over HTTP."""
+        url = self.running[name].url
+        return url.replace("http://", "https://") if self._tls else url
 
     def signed(self) -> str:
         """Return an Identity for a call of CALLER to CALLEE, as it would come from operator A's network."""
@@ -228,6 +239,7 @@ class Operators:
         folder: Path,
         *,
         asks: str = "SIP",
+        tls: bool = False,
         authn: Sequence[str] = ("authn",),
         verify: Sequence[str] = ("verify",),
         rules: str = "",
@@ -241,13 +253,13 @@ class Operators:
             demand_modules()
         self.folder, self.hosts, self._files = folder, Hosts(), files or {}
         with ExitStack() as stack:
-            self.servers = Servers(folder, self.hosts)
+            self.servers = Servers(folder, self.hosts, tls=tls)
             stack.callback(self.servers.stop_all)
             for name in authn:
                 self.servers.start_authn(name)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
-            ways = self._ways(asks, authn, verify)
+            ways = self._ways(asks, authn, verify) | (self._https(asks) if tls else {})
             self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, ways | dict(local_a or {}))
             stack.callback(self.a.stop)
             self.b = self._kamailio("b", "foreign", "callee", 2, verify, ways | dict(local_b or {}))
@@ -257,7 +269,7 @@ class Operators:
             self._running = stack.pop_all()
 
     def _ways(self, asks: str, authn: Sequence[str], verify: Sequence[str]) -> dict[str, str]:
-        urls = {name: self.servers.running[name].url for name in (*authn, *verify)}
+        urls = {name: self.servers.url(name) for name in (*authn, *verify)}
         return {
             "#!define ASK_SIP": f"#!define ASK_{asks}",
             "sip:127.0.0.1:5070": f"sip:{self.servers.sip(authn[0])}",
@@ -268,6 +280,16 @@ class Operators:
             "http://127.0.0.1:8094": urls[verify[-1]],
             "replace-me": TOKEN,
         }
+
+    def _https(self, asks: str) -> dict[str, str]:
+        servers = self.folder / "servers.pem"
+        if asks == "HTTP_ASYNC":
+            servers = self.folder / "listed"
+            servers.mkdir()
+            shutil.copy(self.folder / "servers.pem", servers)
+            subprocess.run(["openssl", "rehash", str(servers)], check=True, capture_output=True)
+        own = {f"/etc/kamailio/{name}": str(self.folder / name) for name in ("proxy.pem", "proxy-key.pem")}
+        return {"##!define HTTP_TLS": "#!define HTTP_TLS", "/etc/kamailio/servers.pem": str(servers), **own}
 
     def _kamailio(
         self, letter: str, other: str, own: str, number: int, servers: Sequence[str], local: Mapping[str, str]
