@@ -165,6 +165,7 @@ def call(side: Operators, rate: int, calls: int, kill: tuple[str, ...] = ()) -> 
         old.unlink()
     text = (SCENARIOS / "kamailio_caller.xml").read_text()
     values = {"CALLEE": CALLEE, "DOMAIN": "b.example", "CALLER": CALLER, "HEADERS": FROM, "HOLD_MS": str(HOLD_MS)}
+    values["CONTACT"] = "sip:caller@[local_ip]:[local_port];transport=[transport]"
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     (side.folder / "load.xml").write_text(text)

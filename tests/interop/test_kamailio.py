@@ -222,11 +222,25 @@ def test_what_the_rules_reject(tmp_path: Path, asks: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("trunk", ["foreign", "proxy-a"])
-def test_rules_know_the_trunk(tmp_path: Path, trunk: str) -> None:
+def test_rules_for_verdicts_know_the_trunk(tmp_path: Path, trunk: str) -> None:
     operators = Operators(tmp_path, asks="HTTP", rules=RULES.replace("codes", f'trunks = ["{trunk}"]\ncodes'))
     try:
         call = operators.call(FORGED, source="foreign", status=436 if trunk == "foreign" else 200)
         assert (call.invite is None) == (trunk == "foreign")
+    finally:
+        operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize("trunk", ["caller", "another"])
+def test_rules_for_attestations_know_the_trunk(tmp_path: Path, trunk: str, asks: str) -> None:
+    rules = f'[[rules]]\nname = "trunk"\ntrunks = ["{trunk}"]\nattest = "A"\n'
+    operators = Operators(tmp_path, asks=asks, attestation=rules)
+    try:
+        call = operators.call(contact="sip:caller;tgrp=another;trunk-context=x@127.0.0.1")
+        assert call.headers("P-Asserted-Identity") == [PASSED if trunk == "caller" else NOT_VALIDATED]
+        assert "tgrp=another" in call.headers("Contact")[0]
     finally:
         operators.stop()
 

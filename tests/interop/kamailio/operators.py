@@ -175,9 +175,12 @@ class Servers:
         (self.folder / "authn.pem").write_bytes(to_pem(signer))
         return der
 
-    def start_authn(self, name: str = "authn", port: int = 0) -> Service:
-        """Start an authentication server that signs for operator A's Kamailio."""
+    def start_authn(self, name: str = "authn", port: int = 0, rules: str = "") -> Service:
+        """Start an authentication server that signs for operator A's Kamailio, by `rules` if there are any."""
         text = AUTHN.replace("port = 8091", "port = 0")
+        if rules:
+            (self.folder / f"{name}-rules.toml").write_text(rules)
+            text = text.replace('# rules = "attestation.toml"', f'rules = "{name}-rules.toml"')
         peer = f'[[sip.peers]]\naddress = "{self._hosts["proxy-a"]}"\nattest = "A"\n'
         return self._start(name, "authn_server.main", text, peer, port)
 
@@ -243,6 +246,7 @@ class Operators:
         authn: Sequence[str] = ("authn",),
         verify: Sequence[str] = ("verify",),
         rules: str = "",
+        attestation: str = "",
         local_a: Mapping[str, str] | None = None,
         local_b: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
@@ -256,7 +260,7 @@ class Operators:
             self.servers = Servers(folder, self.hosts, tls=tls)
             stack.callback(self.servers.stop_all)
             for name in authn:
-                self.servers.start_authn(name)
+                self.servers.start_authn(name, rules=attestation)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
             ways = self._ways(asks, authn, verify) | (self._https(asks) if tls else {})
@@ -323,13 +327,14 @@ class Operators:
         callee: str = CALLEE,
         source: str = "caller",
         to_tag: str = "",
+        contact: str = "sip:caller@[local_ip]:[local_port];transport=[transport]",
     ) -> Answered:
         """Let a SIPp call with more header fields, and hold the answer to `status`; with 487 it gives up."""
         scenario = {200: "kamailio_caller", 487: "kamailio_cancelled"}.get(status, "kamailio_refused")
         call_id = str(uuid.uuid4())
         text = (SCENARIOS / f"{scenario}.xml").read_text()
         values = {"CALLEE": callee, "DOMAIN": "b.example", "CALLER": CALLER, "STATUS": str(status)}
-        values |= {"HEADERS": "\n".join([from_, *more]), "HOLD_MS": "10", "TAG": to_tag}
+        values |= {"HEADERS": "\n".join([from_, *more]), "HOLD_MS": "10", "TAG": to_tag, "CONTACT": contact}
         for name, value in values.items():
             text = text.replace(f"@{name}@", value)
         (self.folder / f"{call_id}.xml").write_text(text)
