@@ -116,6 +116,7 @@ def test_the_commands_with_numbers_are_found(monkeypatch: pytest.MonkeyPatch) ->
         "authn-server rotate --wait-s",
         "ledger-node certificate --days",
         "ledger-node keys signer --days",
+        "ledger-node restore --last-block",
         "segw-agent bridge init --days",
         "segw-agent bridge init --responder-days",
         "segw-agent bridge renew --responder-days",

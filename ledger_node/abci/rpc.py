@@ -24,6 +24,9 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 RETRY_S = 0.1
 """Pause before a retry, for instance while CometBFT starts."""
 
+NO_VOTE = "nil-Vote"
+"""CometBFT's word for a vote that it does not have."""
+
 IN_CACHE = "tx already exists in cache"
 """CometBFT's message for a transaction that it has seen before."""
 
@@ -84,6 +87,22 @@ class Rpc:
     async def peers(self) -> int:
         """Count the peers that the node is connected to; raises RpcError."""
         return int(_member(await self._call("net_info"), "n_peers"))
+
+    async def votes(self) -> tuple[int, dict[str, list[str]]]:
+        """Return the height that is being decided, and the votes for it that the node has by validators' addresses.
+
+        A vote is told as ROUND/prevote or ROUND/precommit, the last one last. Raises RpcError, and MalformedError
+        for an answer of another form.
+        """
+        state = _member(await self._call("dump_consensus_state"), "round_state")
+        addresses = [_member(each, "address") for each in _member(_member(state, "validators"), "validators")]
+        found: dict[str, list[str]] = {address: [] for address in addresses}
+        for of_round in _member(state, "votes"):
+            for kind in ("prevote", "precommit"):
+                for address, vote in zip(addresses, _member(of_round, f"{kind}s"), strict=True):
+                    if vote != NO_VOTE:
+                        found[address].append(f"{_member(of_round, 'round')}/{kind}")
+        return int(_member(state, "height")), found
 
     async def broadcast(self, transactions: Sequence[bytes]) -> list[str]:
         """Hand at most MAX_RPC_BATCH transactions to the mempool; return for each why it was not taken, or "".

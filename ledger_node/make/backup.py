@@ -6,7 +6,9 @@ its peers; what it must have again is its key, and what it must not do is vote o
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import lmdb
@@ -30,8 +32,20 @@ MARGIN = 10
 MAX_HEIGHT = 10**15
 """No ledger has more blocks; a peer that names more is not believed."""
 
+MAX_ROUND = 2**31 - 1
+PREVOTE, PRECOMMIT = 2, 3
+"""CometBFT's numbers of the steps in which a validator votes."""
+
 SIGNED_FILE = Path("data") / "priv_validator_state.json"
 """In CometBFT's home: the last height at which the validator signed. It signs nothing below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """A vote of a validator: the round, and the step as CometBFT counts it."""
+
+    round: int
+    step: int
 
 
 def back_up(data_dir: Path, genesis: Genesis, out: Path) -> str:
@@ -81,6 +95,32 @@ def _check_newest(backup: Path, genesis: Genesis, heights: Sequence[int]) -> Non
             "that went on from here would sign other blocks in the place of those. Restore a backup of that node "
             "instead"
         )
+
+
+def resume_validator(home: Path, last: int, heights: Sequence[int], voted: Voted | None) -> None:
+    """Let the validator in CometBFT's `home` vote for the block after `last`, at which a federation stands still.
+
+    `voted` is the last of its votes for that block that another node has. This is for a ledger that its absence
+    stops: the operators say that no node has a later block, and which votes of it their nodes have. Raises
+    LocalError where a node has a later block, or the validator is known to have signed later.
+    """
+    if any(height > last for height in heights):
+        raise LocalError(f"another node has block {max(heights)}: the ledger does not stand still at block {last}")
+    file = home / SIGNED_FILE
+    begins = (last + 1, voted.round, voted.step) if voted else (last, MAX_ROUND, PRECOMMIT)
+    try:
+        known = json.loads(file.read_bytes()) if file.exists() else {}
+        if known.get("signature") and _place(known) > begins:
+            raise LocalError(f"{file}: the validator has signed at block {known['height']} here: leave it as it is")
+        make_folder(file.parent, 0o700)
+        state = {"height": str(begins[0]), "round": begins[1], "step": begins[2]}
+        write_private(file, json.dumps(state).encode("ascii"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LocalError(f"{file}: cannot be read or written: {error}") from None
+
+
+def _place(state: dict[str, Any]) -> tuple[int, int, int]:
+    return int(state["height"]), int(state["round"]), int(state["step"])
 
 
 def ask_heights(urls: Sequence[str], genesis: Genesis) -> list[int]:

@@ -33,6 +33,26 @@ PARAMETERS = {
     },
 }
 BLOCK = json.loads((VECTORS / "evidence" / "block-prevotes.json").read_text())
+ROUND_STATE = {
+    "height": "5",
+    "validators": {"validators": [{"address": "AA"}, {"address": "BB"}, {"address": "CC"}]},
+    "votes": [
+        {
+            "round": 0,
+            "prevotes": [
+                "Vote{0:AA 5/00/SIGNED_MSG_TYPE_PREVOTE(Prevote) 000000000000 11 @ 2026}",
+                "nil-Vote",
+                "nil-Vote",
+            ],
+            "precommits": [
+                "Vote{0:AA 5/00/SIGNED_MSG_TYPE_PRECOMMIT(Precommit) 0 11 @ 2026}",
+                "nil-Vote",
+                "nil-Vote",
+            ],
+        },
+        {"round": 1, "prevotes": ["nil-Vote", "nil-Vote", "Vote{2:CC 5/01}"], "precommits": ["nil-Vote"] * 3},
+    ],
+}
 
 
 def call(method: str, parameters: dict[str, str]) -> dict[str, Any]:
@@ -43,6 +63,8 @@ def call(method: str, parameters: dict[str, str]) -> dict[str, Any]:
         return {"result": BLOCK}
     if method == "consensus_params":
         return {"result": PARAMETERS}
+    if method == "dump_consensus_state":
+        return {"result": {"round_state": ROUND_STATE}}
     if method == "broadcast_tx_async":
         known = base64.b64decode(parameters["tx"]) == b"known"
         error = {"code": -32603, "message": "Internal error", "data": IN_CACHE}
@@ -128,3 +150,8 @@ async def test_transactions_wait_for_cometbft_and_go_in_batches() -> None:
         work.cancel()
     assert max(sizes) <= MAX_RPC_BATCH
     assert sum(sizes) >= len(waiting)
+
+
+async def test_the_votes_that_a_node_has_are_told_by_validator() -> None:
+    async with cometbft() as rpc:
+        assert await rpc.votes() == (5, {"AA": ["0/prevote", "0/precommit"], "BB": [], "CC": ["1/prevote"]})
