@@ -26,7 +26,7 @@ HERE = ("keys", "genesis", "id")
 """Commands of `ledger-node` that read and write files alone."""
 
 _BLOCK = re.compile(r"(?:^<!-- (?P<note>.+?) -->\n)?^```\n(?P<text>\$ .*?)^```$", re.MULTILINE | re.DOTALL)
-_WORD = re.compile(r"[0-9a-f]{12,}|(?:[0-9a-f]{8} ){7}[0-9a-f]{8}")
+_WORD = re.compile(r"[0-9a-f]{12,}|[0-9A-F]{12,}|(?:[0-9a-f]{8} ){7}[0-9a-f]{8}")
 _NUMBER = re.compile(r"\d+")
 
 
@@ -37,6 +37,8 @@ class Step:
     command: str
     shown: tuple[str, ...]
     note: str = ""
+    begins: bool = True
+    """Whether it is the first of its block."""
 
 
 def steps_of(page: str) -> list[Step]:
@@ -45,9 +47,9 @@ def steps_of(page: str) -> list[Step]:
 
 
 def _steps(block: re.Match[str]) -> Iterator[Step]:
-    for part in re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:]:
+    for at, part in enumerate(re.split(r"^\$ ", block["text"], flags=re.MULTILINE)[1:]):
         command, *shown = part.rstrip("\n").split("\n")
-        yield Step(command, tuple(shown), block["note"] or "")
+        yield Step(command, tuple(shown), block["note"] or "", begins=at == 0)
 
 
 def plain(text: str) -> str:
@@ -78,6 +80,9 @@ class Reader:
             path = self.folder / command.removeprefix("cat ")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.own("\n".join(step.shown)) + "\n")
+            return ""
+        if exported := re.fullmatch(r'export (\w+)="(.*)"', command):
+            self.environment[exported[1]] = exported[2]
             return ""
         said = self.run(command)
         if check and step.shown:

@@ -25,6 +25,8 @@ PEM: the file NAME.pub.pem beside NAME.pem.
   ledger-node keys signer --member operator.toml --common-name sti.a.example --out keys/sti
   ledger-node keys show keys/validator.pub.pem
   ledger-node keys public keys/validator.pem                 # if the public file is lost
+
+docs/keys.md tells how each is replaced, and what to do when one is lost or stolen.
 """
 
 
