@@ -132,7 +132,7 @@ func readFurther(further value) (bool, error) {
 // newer turns a record that does not read into `newer-rules` where later rules may have written it.
 func newer(app uint64, must bool, err error) error {
 	switch {
-	case err != nil && app != 1 && app != 2:
+	case err != nil && (app < 1 || app > 3):
 		return refuse("newer-rules", "the record is of rules that this verifier does not know")
 	case err != nil:
 		return err

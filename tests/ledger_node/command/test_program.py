@@ -93,9 +93,7 @@ def test_status_prints_what_a_node_says(network: Any, ledger_node: Any) -> None:
         ('"keys/validator-operator-a-1.pem", ', "", "two thirds"),
         ("validator-operator-a-1", "endorsing-operator-a", "Ed25519"),
         ('"keys/validator-operator-a-1.pem"', '"tokens"', "private key"),
-        ("endorsing-operator-a", "endorsing-operator-b", "endorsing key"),
         ("endorsing-operator-a", "validator-operator-a-1", "neither ECDSA nor RSA"),
-        ('organization = "Operator A"', 'organization = "Operator C"', "Operator C"),
         ('tokens = "tokens"', 'tokens = "no-tokens"', "no-tokens"),
     ],
 )
