@@ -44,6 +44,7 @@ max_age_s = 30                           # what the ledger said is not believed 
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
+workers = 1                              # processes that serve HTTP together; several need [replay.store]
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
 require_sdp = false                      # true: refuse calls whose session description is not under the signature
 # base_passports = false                 # refuse PASSporTs without ppt, which attest nothing
@@ -142,9 +143,12 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
         return self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
 
     def check_workers(self, path: Path) -> None:
-        """Check that there is one worker; raises LocalError."""
-        if self.workers > 1:
-            raise LocalError(f"{path}: workers: several would not know which signatures the others have seen")
+        """Check that several workers can share address, used signatures and files; raises LocalError."""
+        super().check_workers(path)
+        if self.workers > 1 and self.replay.store is None:
+            raise LocalError(f"{path}: workers: several know each other's used signatures by a replay.store alone")
+        if self.workers > 1 and self.export:
+            raise LocalError(f"{path}: workers: several cannot write one file, so there can be no [[export]]")
 
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""

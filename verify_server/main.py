@@ -18,6 +18,8 @@ from voice_dpki.shell.program import ServiceParser, indented, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.worker import is_first, is_worker
+from voice_dpki.shell.workers import supervise
 from voice_dpki.stir.forms import SIP_PATH, VERIFICATION_PATH
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.treatment import Act
@@ -87,6 +89,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  replays      {_replays_told(config)}")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
+    print(f"  workers      {config.workers}")
     print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
     print(f"  calls        {_handling_told(setup)}")
     if setup.sip:
@@ -95,7 +98,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace) -> int:
-    return start("verify-server", load_setup(options.config), _serve)
+    setup = load_setup(options.config)
+    if setup.config.workers > 1 and not is_worker():
+        return supervise("verify-server", setup.config, "verify_server", options.config)
+    return start("verify-server", setup, _serve)
 
 
 @asynccontextmanager
@@ -125,7 +131,8 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
         )
-        sip = StirSip("verification", setup.sip, invites.additions, healthy) if setup.sip else None
+        asked_over_sip = setup.sip if is_first() else None
+        sip = StirSip("verification", asked_over_sip, invites.additions, healthy) if asked_over_sip else None
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
 

@@ -2,7 +2,7 @@
 
 With the package `awscrt` (an extra, "fast"), AWS-LC computes. It takes about three quarters of the time of OpenSSL,
 which `voice_dpki.x509.keys` uses, and which does it here too where `awscrt` is not installed. Ledger nodes do not
-use this module: all of them must find the same, so all of them have one implementation.
+use this module: all of them must find the same, so all of them have one implementation (docs/adr/0036).
 """
 
 import hashlib
