@@ -73,8 +73,10 @@ def _check_call_is_told_once(options: argparse.Namespace) -> None:
     told = {options.caller is not None, options.called is not None}
     if len(told) == 2 or (told == {True} and options.file is not None):
         raise LocalError("the call is told by both --from and --to, or by an INVITE")
-    if told == {False} and (options.div or options.rph):
-        raise LocalError("--div and --rph go with --from and --to")
+    if told == {False} and (options.div or options.rph or options.rcd):
+        raise LocalError("--div, --rph and --rcd go with --from and --to")
+    if options.reason and not options.rcd:
+        raise LocalError("--reason goes with --rcd")
 
 
 def _read(path: Path | None) -> bytes:
@@ -129,6 +131,8 @@ def _add_signing(commands: Any) -> None:
     kind = one.add_mutually_exclusive_group()
     kind.add_argument("--div", metavar="NUMBER", help="sign a diversion by this number (RFC 8946)")
     kind.add_argument("--rph", action="append", metavar="VALUE", help="sign a priority such as ets.0 (RFC 8443)")
+    kind.add_argument("--rcd", metavar="NAME", help="sign the caller's name, to be shown (RFC 9795; experimental)")
+    one.add_argument("--reason", metavar="TEXT", help="with --rcd: why the caller calls")
     add_options(one)
     many = commands.add_parser("csv", help="sign calls for SIPp", description="Sign calls for SIPp.")
     many.add_argument("count", type=whole_number(1, MAX_CALLS), metavar="N", help="how many calls")

@@ -78,6 +78,9 @@ def _request(options: argparse.Namespace, iat_s: int) -> SigningRequest:
         members |= {"ppt": "div", "div": {"tn": options.div}}
     elif options.rph:
         members |= {"ppt": "rph", "rph": {"auth": options.rph}}
+    elif options.rcd:
+        members |= {"ppt": "rcd", "rcd": {"nam": options.rcd}}
+        members |= {"crn": options.reason} if options.reason else {}
     else:
         members |= {"attest": options.attest, "origid": _origid()}
     return read_signing(msgspec.json.encode({"signingRequest": members})).what

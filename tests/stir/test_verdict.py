@@ -42,6 +42,7 @@ CODES = {
     437: "E11 typ,E12 alg,E17 certificate,E17 authority,E17 constraints",  # Unsupported Credential
     438: (  # Invalid Identity Header
         "E4 form,E5 ppt parameter,E9 crit,E13 ppt,E14 claims,E16 numbers,E16 diversion,E16 priority,E18 signature,"
+        "E16 rich call data,"
         "E18 compact form,E19 attest,E20 key-mgmt,E21 replay,E21 replay memory,E21 repeated,E22 SDP"
     ),
 }

@@ -83,6 +83,8 @@ def test_an_invite_gets_its_identity(run: Run, files: tuple[str, ...], tmp_path:
     [
         (("--div", "493023125009"), "div", "div", {"tn": "493023125009"}),
         (("--rph", "ets.0", "--rph", "wps.0"), "rph", "rph", {"auth": ["ets.0", "wps.0"]}),
+        (("--rcd", "Bank"), "rcd", "rcd", {"nam": "Bank"}),
+        (("--rcd", "Bank", "--reason", "Your card"), "rcd", "crn", "Your card"),
         (("--attest", "B"), "shaken", "attest", "B"),
     ],
 )
@@ -97,7 +99,8 @@ def test_other_types(run: Run, options: tuple[str, ...], ppt: str, claim: str, v
     [
         (("sign", "--from", "1"), "both --from and --to"),
         (("sign", *CALL, "invite.txt"), "both --from and --to"),
-        (("sign", "--div", "1", "invite.txt"), "--div and --rph go with"),
+        (("sign", "--div", "1", "invite.txt"), "--div, --rph and --rcd go with"),
+        (("sign", *CALL, "--reason", "Your card"), "goes with --rcd"),
         (("sign", "--from", "442079460001", "--to", "1"), "not among those"),
         (("sign", "--from", "alice", "--to", "1"), "'orig.tn'"),
         (("sign", *CALL, "--rph", "ets"), "such as ets.0"),

@@ -14,3 +14,8 @@ def decode(text: str) -> bytes:
     if base64.b64encode(data).decode("ascii") != text:
         raise MalformedError("not canonical base64 (RFC 4648 §3.5)")
     return data
+
+
+def encode(data: bytes) -> str:
+    """Encode with padding."""
+    return base64.b64encode(data).decode("ascii")

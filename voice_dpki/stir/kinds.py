@@ -9,6 +9,7 @@ from voice_dpki.stir.base import BASE
 from voice_dpki.stir.div import DIV
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
+from voice_dpki.stir.rcd import RCD
 from voice_dpki.stir.rph import RPH
 from voice_dpki.stir.shaken import SHAKEN
 
@@ -63,4 +64,4 @@ class Kinds:
         return f"none of {self}, which alone are"
 
 
-KINDS: Final = Kinds(SHAKEN, DIV, RPH, base=BASE)
+KINDS: Final = Kinds(SHAKEN, DIV, RPH, RCD, base=BASE)

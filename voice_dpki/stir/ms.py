@@ -2,7 +2,7 @@
 
     POST /stir/v1/signing       {"signingRequest":{ppt?, orig:{tn|uri}, dest:{tn:[]|uri:[]}, iat, and for shaken
                                                    attest, origid; for div div:{tn|uri, hi?}; for rph rph:{auth:[]},
-                                                   sph?}}
+                                                   sph?; for rcd rcd:{nam, ...}, rcdi?, crn?}}
                                 {"signingResponse":{identityHeader, requestId?}}
     POST /stir/v1/verification  {"verificationRequest":{identityHeader?, identityHeaders?:[], from:{tn|uri},
                                                         to:{tn|uri}, dest?:{tn|uri}, time, protectedHeaders?}}
@@ -19,7 +19,7 @@ sdp in a verifyResult.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -53,6 +53,7 @@ from voice_dpki.stir.members import (
     uri,
 )
 from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.rcd import INTEGRITY, MAX_POINTER_LENGTH, MAX_TEXT_LENGTH, MAX_URL_LENGTH, POINTER, URL
 from voice_dpki.stir.rph import MAX_VALUES, PSAP_CALLBACK, R_VALUE, read_resource_priority
 from voice_dpki.stir.tn import tn_in_uri
 
@@ -68,6 +69,7 @@ SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS)}
 VERIFICATION_MEANINGS: Meanings = {"": ("identity", "ppt", *CLAIMS)}
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)]
+DataUrl = Annotated[str, Meta(max_length=MAX_URL_LENGTH, extra_json_schema={"pattern": f"^{URL}$"})]
 _ONE: Final = [
     {"type": "object", "required": [name], "properties": {name: {"type": "string"}}} for name in ("tn", "uri")
 ]
@@ -117,14 +119,38 @@ class RphMs(Struct, frozen=True):
     ]
 
 
+class RcdMs(Struct, frozen=True):
+    """What the callee is shown of the caller (RFC 9795)."""
+
+    nam: Annotated[str, Meta(description="The caller's name.", min_length=1, max_length=MAX_TEXT_LENGTH)]
+    apn: Annotated[str, Meta(description="Another number to show.")] | UnsetType = UNSET
+    icn: DataUrl | UnsetType = UNSET
+    jcd: Annotated[list[Any], Meta(description="A jCard (RFC 7095).", min_length=1)] | UnsetType = UNSET
+    jcl: DataUrl | UnsetType = UNSET
+
+
 class SigningRequestMs(Signing, frozen=True, kw_only=True, rename="camel"):
     """A call to sign."""
 
+    crn: Annotated[str, Meta(description="Why the caller calls (RFC 9795).", max_length=MAX_TEXT_LENGTH)] | None = (
+        None
+    )
     div: Annotated[DivMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})] = None
     orig: Calling
     ppt: Annotated[str, Meta(description="Type of the PASSporT; empty means shaken.")] | None = None
     profile_id: Label | None = None
     request_id: Label | None = None
+    rcd: RcdMs | None = None
+    rcdi: (
+        Annotated[
+            dict[
+                Annotated[str, Meta(max_length=MAX_POINTER_LENGTH, extra_json_schema={"pattern": f"^{POINTER}$"})],
+                Annotated[str, Meta(extra_json_schema={"pattern": f"^{INTEGRITY}$"})],
+            ],
+            Meta(description="Digests by JSON pointer into rcd, needed for each URL.", min_length=1, max_length=32),
+        ]
+        | None
+    ) = None
     rph: RphMs | None = None
     sph: Annotated[str, Meta(extra_json_schema={"const": PSAP_CALLBACK})] | None = None
 

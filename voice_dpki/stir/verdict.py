@@ -49,6 +49,7 @@ class Step(Enum):
     NUMBERS = ("E16 numbers", 438, Verstat.NONE)
     DIVERSION = ("E16 diversion", 438, Verstat.NONE)
     PRIORITY = ("E16 priority", 438, Verstat.NONE)
+    RICH_DATA = ("E16 rich call data", 438, Verstat.NONE)
     CERTIFICATE = ("E17 certificate", 437, Verstat.FAILED)
     AUTHORITY = ("E17 authority", 437, Verstat.FAILED)
     CONSTRAINTS = ("E17 constraints", 437, Verstat.FAILED)
