@@ -13,6 +13,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ledger import LedgerAccess
+from voice_dpki.stir.div_o import unfold
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.explain import Explained, Finding, StepResult, explain_identity
 from voice_dpki.stir.identity import IdentityHeader
@@ -68,7 +69,16 @@ def _decoded(identity: str) -> Told:
 
 def explain(source: Source, now_s: float, policy: Policy = Policy()) -> Report:  # noqa: B008 - it is frozen
     """Run the steps that need no ledger on each Identity."""
+    source = _unfolded(source)
     return [_explained(identity, source, policy, now_s)[0] for identity in source.identities]
+
+
+def _unfolded(source: Source) -> Source:
+    """Return a source whose tokens stand beside one another, if its call is known."""
+    if source.call is None:
+        return source
+    call = unfold(source.call).call
+    return Source(call.identities, call)
 
 
 def _explained(identity: str, source: Source, policy: Policy, now_s: float) -> tuple[Told, Explained]:
@@ -85,6 +95,7 @@ async def verify(source: Source, config: Path, now_s: float) -> Report:
     """Run all steps but E21, with policy and ledger of a verification server; raises LocalError."""
     setup = load_setup(config)
     report = []
+    source = _unfolded(source)
     for identity in source.identities:
         told, found = _explained(identity, source, setup.config.policy(), now_s)
         await _by_ledger(told, found, setup.ledger, setup.config.policy(), now_s)

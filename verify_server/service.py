@@ -16,6 +16,7 @@ from voice_dpki.names import CertDigest
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.call import Call
+from voice_dpki.stir.div_o import Unfolded, unfold
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
@@ -107,8 +108,9 @@ class VerifyService:
     def _opened(self, call: Call) -> "_Case":
         """Run the steps that need no ledger, and find out which signers are known."""
         began_s = perf_counter()
-        found = [_blamed(each) for each in examine_all(call, self._policy, self._clock.now_s())]
-        case = _Case(call, began_s, found)
+        unfolded = unfold(call)
+        found = [_blamed(each) for each in examine_all(unfolded.call, self._policy, self._clock.now_s())]
+        case = _Case(call, unfolded, began_s, found)
         for digest in dict.fromkeys(each.digest for each in found if isinstance(each, Examined)):
             held = self._resolver.held(digest)
             if held is None:
@@ -119,7 +121,7 @@ class VerifyService:
 
     def _judging(self, case: "_Case") -> Uses[list[Verdict]]:
         """Run the other steps on a call whose signers are known."""
-        return judging(case.call, case.found, case.records, self._policy, self._clock.now_s())
+        return judging(case.unfolded.call, case.found, case.records, self._policy, self._clock.now_s())
 
     def _closed(self, case: "_Case") -> Sequence[Verdict]:
         """Return the verdicts on a call whose signers are known, by the memory in this process."""
@@ -127,7 +129,7 @@ class VerifyService:
 
     def _concluded(self, case: "_Case", judged: Sequence[Verdict]) -> Sequence[Verdict]:
         """Say what is done with the call, count and tell the verdicts, and return them."""
-        verdicts = self._treated(judged or [NO_IDENTITY], case.call)
+        verdicts = self._treated(case.unfolded.fold(judged) or [NO_IDENTITY], case.call)
         for export in self._exports:
             export.add(case.call, verdicts, self._clock.now_s())
         return self.settle(verdicts, ms_since(case.began_s))
@@ -179,6 +181,8 @@ class _Case:
     """A call while it is verified."""
 
     call: Call
+    unfolded: Unfolded
+    """The call with the tokens that are inside others beside them."""
     began_s: float
     found: Sequence[Found]
     records: dict[CertDigest, RecordedCertificate | VerificationFailed] = field(default_factory=dict)

@@ -161,7 +161,10 @@ def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
     assert answer.json()["error"].startswith("There is no signature for this call: the originating number is not")
     answer = server.client.post(PATH, json=signing_request(ppt="msg", msgi="sha256-AAAA"))
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
-    assert "PASSporTs of type div, rcd, rph and shaken alone are signed here, and not msg" in answer.json()["error"]
+    assert (
+        "PASSporTs of type div, div-o, rcd, rph and shaken alone are signed here, and not msg"
+        in answer.json()["error"]
+    )
 
 
 def test_other_types_are_signed_as_such_or_not_at_all(server: Server, signing_request: MakeRequest) -> None:

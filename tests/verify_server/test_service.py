@@ -244,6 +244,23 @@ async def test_a_diversion_by_itself_in_the_form_of_atis(domain: Domain) -> None
     )
 
 
+async def test_a_diversion_with_the_caller_inside_in_the_form_of_atis(domain: Domain) -> None:
+    """RFC 8946 §5: one token tells all."""
+    domain.resolver.tell(domain.digest, domain.der)
+    credential, first = domain.caller.credential(domain.der), Tn("493023125002")
+    asked = SigningRequest("B", Tn("493023125001"), Destinations((first,)), int(time.time()), "x")
+    inner = sign_call(asked, credential, time.time())
+    asked = replace(
+        asked, attest="", origid="", dest=Destinations((Tn("442079460001"),)), ppt="div-o",
+        own={"div": Diverting(first), "opt": inner.token},
+    )  # fmt: skip
+    identity = sign_call(asked, credential, time.time()).serialize()
+    verdict = await domain.verdict(verification(identity))
+    assert (verdict["verstat"], verdict["attest"]) == ("TN-Validation-Passed", "B")
+    inner_alone = await domain.verdict(verification(inner.serialize()))
+    assert inner_alone["step"] == "E16 numbers"
+
+
 async def test_anybody_may_read_the_document(domain: Domain) -> None:
     answer = await domain.client.get("/openapi.json", headers={"Authorization": ""})
     assert (answer.status_code, answer.content) == (200, (DOCUMENTS / "verify-server.json").read_bytes())

@@ -7,6 +7,7 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import ascii_lower
 from voice_dpki.stir.base import BASE
 from voice_dpki.stir.div import DIV
+from voice_dpki.stir.div_o import DIV_O
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.rcd import RCD
@@ -64,4 +65,4 @@ class Kinds:
         return f"none of {self}, which alone are"
 
 
-KINDS: Final = Kinds(SHAKEN, DIV, RPH, RCD, base=BASE)
+KINDS: Final = Kinds(SHAKEN, DIV, DIV_O, RPH, RCD, base=BASE)

@@ -27,6 +27,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.stir.call import Call, SigningRequest, Source
 from voice_dpki.stir.div import HISTORY_INDEX
+from voice_dpki.stir.div_o import MAX_OPT_LENGTH
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
@@ -136,6 +137,7 @@ class SigningRequestMs(Signing, frozen=True, kw_only=True, rename="camel"):
         None
     )
     div: Annotated[DivMs | None, Meta(extra_json_schema={"oneOf": [*_ONE, {"type": "null"}]})] = None
+    opt: Annotated[str, Meta(description="For div-o: the diverted token.", max_length=MAX_OPT_LENGTH)] | None = None
     orig: Calling
     ppt: Annotated[str, Meta(description="Type of the PASSporT; empty means shaken.")] | None = None
     profile_id: Label | None = None

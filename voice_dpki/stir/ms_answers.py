@@ -13,6 +13,7 @@ from voice_dpki.names import ascii_lower
 from voice_dpki.stir.action import Action, action_of
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.div import DIV
+from voice_dpki.stir.div_o import DIV_O
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.ms import VerificationRequestMs
@@ -138,11 +139,12 @@ def verification_response(call: Call, verdicts: Sequence[Verdict], given: Verifi
 
 
 def _diversions(header: IdentityHeader | None, passport: Passport | None, verdict: Verdict) -> list[DivResult]:
-    """Return the row of divResult for an Identity of type div; none for others, and where it names nobody."""
-    if passport is None or _ppt(header, passport) != DIV.ppt:
+    """Return the row of divResult for an Identity of type div or div-o; none where there is nobody."""
+    kind = next((kind for kind in (DIV, DIV_O) if kind.ppt == _ppt(header, passport)), None)
+    if passport is None or kind is None:
         return []
     try:
-        div = DIV.parse(passport.payload_untrusted).div
+        div = kind.parse(passport.payload_untrusted).div
     except (MalformedError, ClaimError):
         return []
     return [DivResult(DivertingMs(div.tn), Verstat.PASSED if verdict.reasoncode is None else verdict.verstat)]
