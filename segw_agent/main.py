@@ -119,6 +119,8 @@ async def _agent(
         parts = assemble(setup, policy, CLOCK, tracer, staple=True)
         stack.push_async_callback(parts.aclose)
         control = ViciControl(resolve(path, config.vici)) if config.vici else None
+        if control is not None:
+            stack.callback(control.close)
         live = _live(path, config, parts, control)
         agent = Agent(parts.judge, live, _own(config, setup, parts))
         work = [part.run() for part in (parts.watch, live, parts.staple) if part is not None]

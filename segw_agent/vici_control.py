@@ -5,9 +5,10 @@ import importlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ POLL_S = 0.25
 """Timeout of one wait for an event, and so the longest that a listener takes to stop."""
 
 RETRY_S = 1.0
+
+ROOM_S = 0.005
+"""Pause until charon's backlog is looked at again: it has room for fewer connections than there are commands."""
 
 ESTABLISHED = {b"ESTABLISHED", b"REKEYING"}
 """States of an SA whose peer has authenticated itself, as charon writes them."""
@@ -51,7 +55,7 @@ class SaEvents(Protocol):
 
 
 class ViciControl:
-    """SaControl over charon's VICI socket; each call opens its own connection, in a thread."""
+    """SaControl over charon's VICI socket; each call blocks a thread of its own. Close it with `close`."""
 
     def __init__(self, path: Path) -> None:
         """Raise LocalError if the `vici` package is missing."""
@@ -61,7 +65,14 @@ class ViciControl:
             raise LocalError("ending strongSwan's SAs needs the Python package vici: pip install vici") from None
         self._path = path
         self._ending = ThreadPoolExecutor(COMMANDS, thread_name_prefix="vici")
+        self._kept: list[socket.socket] = []
+        """Connections that no command uses now: at most as many as there are threads."""
         self._tried = asyncio.Event()
+
+    def close(self) -> None:
+        """Close the connections that were kept; commands may still be given."""
+        while self._kept:
+            self._kept.pop().close()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """Terminate an SA; return False if charon has none of that name."""
@@ -84,39 +95,69 @@ class ViciControl:
         await self._tried.wait()
 
     def _end(self, sa: LiveSa) -> bool:
+        return bool(self._reusing(lambda session: self._end_by(session, sa)))
+
+    def _end_by(self, session: Any, sa: LiveSa) -> bool:
         # Listing by number avoids listing all SAs. The name must match too: after a restart, charon may use the
         # number for another SA.
-        numbered = self._list({"ike-id": str(sa.unique_id)})
-        standing = numbered.get(sa.name) or self._list().get(sa.name)
+        numbered = _listed(session, {"ike-id": str(sa.unique_id)})
+        standing = numbered.get(sa.name) or _listed(session).get(sa.name)
         if standing is None:
             return False
         # Do not wait for the peer's answer: charon sends the deletion, and forgets the SA in any case.
-        order = {"ike-id": str(standing.unique_id), "force": "yes", "timeout": "-1"}
-        self._call(lambda session: list(session.terminate(order)))
+        list(session.terminate({"ike-id": str(standing.unique_id), "force": "yes", "timeout": "-1"}))
         return True
 
-    def _list(self, which: Mapping[str, str] | None = None) -> dict[SaName, Standing]:
-        found: dict[SaName, Standing] = {}
-        for entry in self._call(lambda session: list(session.list_sas(which))):
-            for sa in entry.values():
-                name, unique_id = _named(sa)
-                remote_id = sa.get("remote-id", b"").decode("utf-8", "replace")
-                found[name] = Standing(unique_id, remote_id, sa["state"] in ESTABLISHED)
+    def _list(self) -> dict[SaName, Standing]:
+        found: dict[SaName, Standing] = self._call(_listed)
         return found
 
-    def _call(self, use: Callable[[Any], Any], timeout_s: float = TIMEOUT_S) -> Any:
+    def _reusing(self, use: Callable[[Any], Any]) -> Any:
+        """Do something over a connection that is kept: charon is slow to accept many, and they come in bursts."""
+        with suppress(IndexError):
+            kept = self._kept.pop()
+            try:
+                return self._used(kept, use)
+            except LocalError:
+                pass  # charon may have been started again since; if not, the new connection tells
+        return self._used(self._connected(), use)
+
+    def _used(self, connection: socket.socket, use: Callable[[Any], Any]) -> Any:
+        """Use a connection, and keep it if nothing went wrong."""
+        try:
+            with self._errors():
+                result = use(self._vici.Session(connection))
+        except BaseException:
+            connection.close()
+            raise
+        self._kept.append(connection)
+        return result
+
+    def _call(self, use: Callable[[Any], Any]) -> Any:
+        with closing(self._connected()) as connection, self._errors():
+            return use(self._vici.Session(connection))
+
+    def _connected(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(timeout_s)
+        connection.settimeout(TIMEOUT_S)
+        try:
+            with self._errors():
+                _connect(connection, self._path, TIMEOUT_S)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the errors of charon and of its socket into LocalError."""
         errors = self._vici.exception
         try:
-            connection.connect(str(self._path))
-            return use(self._vici.Session(connection))
+            yield
         except (OSError, ValueError, KeyError, errors.DeserializationException) as error:
             raise LocalError(f"{self._path}: charon does not answer: {error}") from None
         except (errors.SessionException, errors.CommandException) as error:
             raise LocalError(f"{self._path}: charon refuses: {error}") from None
-        finally:
-            connection.close()
 
     def _listen(self, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
         """Listen in a thread, and reconnect after errors; events are passed on in the event loop."""
@@ -144,6 +185,29 @@ class ViciControl:
                     loop.call_soon_threadsafe(self._tried.set)
                     new = False
                 _report(message or {}, loop, heard)
+
+
+def _connect(connection: socket.socket, path: Path, timeout_s: float) -> None:
+    """Connect, waiting for room in charon's backlog, which is short; raises OSError."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            return connection.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() >= end_s:
+                raise
+            time.sleep(ROOM_S)
+
+
+def _listed(session: Any, which: Mapping[str, str] | None = None) -> dict[SaName, Standing]:
+    """Return charon's SAs, all of them or those that `which` describes."""
+    found: dict[SaName, Standing] = {}
+    for entry in session.list_sas(which):
+        for sa in entry.values():
+            name, unique_id = _named(sa)
+            remote_id = sa.get("remote-id", b"").decode("utf-8", "replace")
+            found[name] = Standing(unique_id, remote_id, sa["state"] in ESTABLISHED)
+    return found
 
 
 def _report(message: Mapping[str, Any], loop: asyncio.AbstractEventLoop, heard: SaEvents) -> None:

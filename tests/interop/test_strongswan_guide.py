@@ -106,11 +106,41 @@ def test_the_guide_sets_a_tunnel_up(machines: tuple[Machine, Machine]) -> None:
 def test_the_guides_defaults_are_the_plugins() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", GUIDE, re.MULTILINE))
     assert len(rows) == 7
+    assert f"voice-dpki! {{\n    load = {rows.pop('load')}\n}}" in DEFAULTS
     for name, value in rows.items():
         assert re.search(rf"^    (# )?{name} = {re.escape(value)}$", DEFAULTS, re.MULTILINE)
     code = (ROOT / "segw_agent/charon_plugin/settings.c").read_text()
     for value in ("40970", "40971", "2500", '"/run/charon.segw-agent"'):
         assert f" {value}\n" in code
+
+
+class Modular(Charon):
+    """A charon that loads what has a section, as Debian's does, with the plugin's file as it is installed."""
+
+    def _write(self) -> None:
+        names = ["random", "nonce", "x509", "pubkey", "openssl", "kdf", "hmac", "sha2", "aes", "socket-default"]
+        loaded = "".join(f"{name} {{\nload = yes\n}}\n" for name in [*names, "kernel-netlink"])
+        (self.folder / "strongswan.conf").write_text(
+            f"charon {{\nload_modular = yes\nplugins {{\n{loaded}"
+            f"vici {{\nload = yes\nsocket = unix://{self.folder}/vici.sock\n}}\n"
+            f"include {ROOT}/segw_agent/charon_plugin/voice-dpki.conf\n}}\n"
+            f"filelog {{\nlog {{\npath = {self.folder}/charon.log\ndefault = 1\n}}\n}}\n}}\n"
+        )
+
+
+def test_charon_does_not_start_once_the_plugin_is_removed(tmp_path: Path) -> None:
+    """The package's configuration outlasts `apt-get remove`, and an upgrade without the plugin."""
+    demand()
+    with link() as names:
+        with_plugin = Modular(names["gateway"], tmp_path / "with", {}).start()
+        assert with_plugin.stop() == 0
+        assert re.search(r"loaded plugins: .*voice-dpki", with_plugin.log())
+        without = Modular(names["gateway"], tmp_path / "without", None)
+        with pytest.raises(AssertionError):
+            without.start()
+        assert without.process is not None
+        assert without.process.poll() not in (None, 0)
+        assert "loading critical plugin 'voice-dpki' failed" in without.output() + without.log()
 
 
 def test_debians_apparmor_profile_lets_charon_use_the_default_socket() -> None:

@@ -5,6 +5,8 @@ import pathlib
 import socket
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from segw_agent.attachment.network import Testbed
 from segw_agent.attachment.site import DEVICE_NAME, GATEWAY_NAME, OPERATOR, VENDOR
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Side
-from segw_agent.vici_control import ViciControl
+from segw_agent.vici_control import ViciControl, _connect
 from tests.present import present
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
@@ -162,10 +164,37 @@ async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.
         await control.listening()
         assert await control.end(replace(live, unique_id=77), "revoked")
         assert await control.standing() == frozenset()
+        (kept,) = control._kept
+        kept.shutdown(socket.SHUT_RDWR)  # as charon does that is started again
         assert not await control.end(live, "revoked")
+        (fresh,) = control._kept
+        assert fresh is not kept
+        assert not await control.end(live, "revoked")
+        assert control._kept == [fresh]
         await asyncio.to_thread(wait_until, lambda: heard.gone == [name], "the SA's end is heard of")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        control.close()
+        assert fresh.fileno() == -1
+
+
+def test_room_in_charons_backlog_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """An SA that is to be ended must not stand until the next attempt, because many others end, too."""
+    path = tmp_path / "vici"
+    with socket.socket(socket.AF_UNIX) as server, ExitStack() as opened:
+        server.bind(str(path))
+        server.listen(0)
+        for _ in range(2):
+            full = opened.enter_context(socket.socket(socket.AF_UNIX))
+            full.settimeout(60)
+            with suppress(BlockingIOError):
+                full.connect(str(path))
+        with pytest.raises(BlockingIOError):
+            _connect(full, path, timeout_s=0.05)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(_connect, full, path, timeout_s=60)
+            opened.enter_context(server.accept()[0])
+            waiting.result(60)
 
 
 class Heard:
