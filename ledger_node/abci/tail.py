@@ -75,8 +75,8 @@ class Tail:
         """Add the next block's outcome; raises LocalError when MAX_BLOCKS wait for their headers already."""
         if len(self._blocks) >= MAX_BLOCKS:
             raise LocalError(
-                f"the ledger's store lags more than {MAX_BLOCKS} blocks behind CometBFT's: copy the store of a "
-                "node that follows, or move CometBFT's blocks away so that they are fetched from its peers again"
+                f"the ledger's store lags more than {MAX_BLOCKS} blocks behind CometBFT's: treat this "
+                "as a lost disk (docs/backup.md): the node then fetches all from its peers, and signs nothing twice"
             )
         self._blocks.append((block, outcome))
         self._view.add(outcome)

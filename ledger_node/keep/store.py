@@ -334,8 +334,8 @@ class Store:
             raise StoreError(
                 f"{self._folder}: the store has another format than this version's, which is "
                 f'"{FORMAT.decode()}": {found[:64].decode(errors="replace")!a}. It is left as it is: go on with '
-                "the version that wrote it, or move this folder away, and a following node or a validator fetches "
-                "everything again"
+                "the version that wrote it, or treat this as a lost disk (docs/backup.md), and a following node or "
+                "a validator fetches everything again"
             )
         if self.view.get(b"meta", b"genesis") != self._genesis.fingerprint():
             raise StoreError(

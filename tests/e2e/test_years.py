@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,6 +86,17 @@ async def code(node: OperatorNode, path: str) -> int:
         return (await client.get(f"{node.url}/ledger/v1/{path}")).status_code
 
 
+def damaged(data: Path, node: OperatorNode) -> None:
+    """Damage a node's store, and see that the node does not start and what it advises."""
+    file = data / "ledger.mdb"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    command = [str(Path(sys.executable).with_name("ledger-node")), "start", "--config", str(node.config)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    advice = "with [cometbft] move the `data` in its `home` away as well, and run `ledger-node restore --peer URL`"
+    assert advice in done.stderr, done.stderr
+
+
 async def test_a_validator_that_lost_its_disk_comes_back_and_signs_nothing_twice(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis, folder: Path
 ) -> None:
@@ -95,8 +105,9 @@ async def test_a_validator_that_lost_its_disk_comes_back_and_signs_nothing_twice
     assert await submit(lost, certificate(lost, "before"))
     processes.kill(lost)
     last = await height(others[0])
-    shutil.rmtree(folder / f"data-{lost.name}")
-    shutil.rmtree(folder / f"cometbft-{lost.name}" / "data")
+    damaged(folder / f"data-{lost.name}", lost)
+    for own in (folder / f"data-{lost.name}", folder / f"cometbft-{lost.name}" / "data"):
+        own.rename(own.with_name(f"{own.name}-damaged"))  # as the node advises
     peers = [word for node in others for word in ("--peer", node.url)]
     program = str(Path(sys.executable).with_name("ledger-node"))
     command = [program, "restore", "--config", str(lost.config), *peers]

@@ -106,3 +106,29 @@ def test_a_signer_has_the_members_numbers(folder: Path, capsys: pytest.CaptureFi
     (folder / "operator.toml").write_text(MEMBER.replace('spcs = ["1234"]', "").replace("ranges", "# ranges"))
     assert main([*arguments, "--out", str(folder / "other")]) == 2
     assert "no numbers and no codes" in capsys.readouterr().err
+
+
+ROTATED = """\
+organization = "Operator A"
+kind = "operator"
+domains = ["a.example"]
+ranges = [{ start = "493023125000", count = 1000 }]
+validators = ["a-val.pub"]
+endorsing_keys = ["a-end.pub"]
+"""
+
+
+def test_a_members_file_takes_public_keys_under_any_name_and_no_other_kind(folder: Path) -> None:
+    (folder / "member.toml").write_text(ROTATED)
+    for kind, name in (("validator", "a-val.pub"), ("endorsing", "a-end.pub")):
+        assert main(["keys", "public", str(folder / "keys" / f"{kind}.pem"), "--out", str(folder / name)]) == 0
+    assert load_member(folder / "member.toml").validators == load_member(folder / "operator.toml").validators
+    for old, new, why in (
+        ("a-val.pub", "a-end.pub", "a validator's key must be Ed25519"),
+        ("a-end.pub", "a-val.pub", "an endorsing key must be ECDSA on P-256"),
+        ("a-val.pub", "nothing", "cannot read this key file"),
+        ("a-val.pub", "member.toml", "not a public or unencrypted private key in PEM form"),
+    ):
+        (folder / "member.toml").write_text(ROTATED.replace(f'["{old}"]', f'["{new}"]'))
+        with pytest.raises(LocalError, match=why):
+            load_member(folder / "member.toml")

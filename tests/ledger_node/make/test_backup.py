@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,15 @@ class Site:
 
 
 def lose(node: Any) -> None:
-    """Take a node's disk away."""
+    """Damage a node's store, see what it advises, and move the store away as it says."""
     node.kill()
-    shutil.rmtree(node.data)
+    file = node.data / "ledger.mdb"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    said = node.fails()
+    assert "the store is damaged" in said
+    assert "Move this folder away, then: a node that follows starts on an empty one, or on a backup" in said
+    assert "an engine needs the newest backup of a node that follows it" in said
+    node.data.rename(node.data.with_name(f"{node.data.name}-damaged"))
 
 
 async def test_the_guides_commands_do_what_it_says(
