@@ -22,8 +22,8 @@ from ledger_node.command.federation_folder import ADMITTED_FILE, OperatorNode, p
 from tests.interop.strongswan.world import inside
 from voice_dpki.stage.processes import Program
 
+from .namespaces import NAME, NETWORK, InNamespaces, Network, ip
 from .operators import answers, at, certificate, reaches, require_cometbft, submit
-from .test_partition import NAME, NETWORK, InNamespaces, Network, ip
 
 STRANGERS = 5
 """Number of the strangers' namespace; the validators' are 1 to 4."""
