@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from verify_server.export import ExportConfig
+from verify_server.outside_config import OutsideConfig, OutsideSetup
 from verify_server.replay_store import Link
 from verify_server.rules import load_handling
 from verify_server.store_config import StoreConfig
@@ -28,6 +29,7 @@ from voice_dpki.stir.handling import Handling
 from voice_dpki.stir.kinds import KINDS
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
+from voice_dpki.x509.listed import Authorities
 
 SET_S = 60.0
 """How far the clock may be set without a signature being accepted twice; the ledger reveals larger steps."""
@@ -71,6 +73,10 @@ port = 8092
 # numbers = "none"                       # or "beginning", "full"
 # max_bytes = 100000000                  # then it is renamed to verdicts.jsonl.1, and so on
 # keep = 10                              # of those
+
+# [outside]                              # signers of whom the ledger knows nothing (docs/stir-outside.md)
+# authorities = ["sti-cas.pem"]          # PEM, or the signed list of a policy administrator; SIGHUP reads it
+# hosts = ["certs.carrier.example", "*.sti.example"]     # nothing is fetched from others
 
 # [tls]                                  # needed where others can reach the address
 # certificate = "b.pem"                  # `ledger-node certificate` makes both
@@ -124,6 +130,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
+    outside: OutsideConfig | None = None
     require_key_mgmt: bool = False
     require_sdp: bool = False
     base_passports: bool = True
@@ -192,6 +199,7 @@ class VerifySetup:
     sip: SipSetup[SipPeer] | None = None
     link: Link | None = None
     """To the store of used signatures that several servers share."""
+    outside: OutsideSetup | None = None
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -215,7 +223,20 @@ def load_setup(path: Path) -> VerifySetup:
     config.check_workers(path)
     trace, store = config.trace_file(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link)
+    outside = _outside(path, options, config.outside)
+    return VerifySetup(
+        config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link, outside
+    )
+
+
+def _outside(path: Path, options: Options[VerifyConfig], section: OutsideConfig | None) -> OutsideSetup | None:
+    if section is None:
+        return None
+
+    def read(config: VerifyConfig) -> Authorities:
+        return (config.outside or section).read_authorities(path)
+
+    return OutsideSetup(section, options.live(read), section.reach(path), section.tls(path))
 
 
 def _check_exports(path: Path, config: VerifyConfig) -> None:

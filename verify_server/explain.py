@@ -11,7 +11,7 @@ from voice_dpki.stir.matching import explained
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.tn import canonical_tn
 from voice_dpki.stir.treatment import Treatment
-from voice_dpki.stir.verdict import REASON_TEXTS, Verdict, Verstat
+from voice_dpki.stir.verdict import REASON_TEXTS, Trust, Verdict, Verstat
 
 EXPLAIN_SUMMARY = "say which rule decides what is done with a call"
 EXPLAIN_DESCRIPTION = """\
@@ -36,6 +36,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verstat", choices=[*map(str, Verstat)], default=str(Verstat.NONE), help=f"default: {Verstat.NONE}"
     )
+    parser.add_argument("--trust", choices=[*map(str, Trust)], help="what the signer was judged by")
     parser.add_argument("--code", choices=CODES, help="the verdict's reason code")
     parser.add_argument("--attest", choices="ABC", default="", help="the attestation of a proven caller")
     parser.add_argument("--from", dest="caller", required=True, metavar="NUMBER", help="who calls")
@@ -52,6 +53,7 @@ def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treat
         reasontext="" if code is None else REASON_TEXTS.get(code, ""),
         signer=options.signer,
         attest=options.attest,
+        trust=None if options.trust is None else Trust(options.trust),
     )
     try:
         orig, dest = canonical_tn(options.caller), Destinations((canonical_tn(options.called),))

@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 from verify_server.config import EXAMPLE, VerifyConfig, VerifySetup, load_setup
 from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
+from verify_server.federation import Members
 from verify_server.invites import InviteVerifier
+from verify_server.outside import OutsideSigners
 from verify_server.replay_store import SharedReplays, shared
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
@@ -42,6 +44,8 @@ POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and 
 P-Asserted-Identity that has the verstat. With [sip], proxies send the INVITE over SIP and are redirected.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
+With [outside], signers of whom the ledger knows nothing are judged by this operator's list of certificate
+authorities, and the verdict has "trust": "list".
 With rules, the answer has an "action": what is to be done with the call; `verify-server explain` tells which rule
 decides, and why.
 GET /metrics and GET /healthz are there for operations, and GET /openapi.json describes requests and answers.
@@ -91,6 +95,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
     print(f"  workers      {config.workers}")
     print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
+    print(f"  outside      {setup.outside or 'none: of a signer who is not on the ledger, nothing is known'}")
     print(f"  calls        {_handling_told(setup)}")
     if setup.sip:
         print(f"  SIP          {setup.sip}")
@@ -126,7 +131,10 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         exports = [opened.enter_context(closing(each.open(setup.path))) for each in config.export]
         resolver = LedgerResolver(subscription, tracer)
         replays = await opened.enter_async_context(_replays(setup, clock))
-        service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports)
+        outside = await opened.enter_async_context(_outside(setup, clock)) if setup.outside else None
+        service = VerifyService(
+            resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside
+        )
         invites = InviteVerifier(service, clock)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
@@ -135,6 +143,27 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         sip = StirSip("verification", asked_over_sip, invites.additions, healthy) if asked_over_sip else None
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
+
+
+@asynccontextmanager
+async def _outside(setup: VerifySetup, clock: Clock) -> AsyncIterator[OutsideSigners]:
+    """Keep the certificates of signers outside the federation while the context lasts."""
+    outside, members = setup.outside, Members(clock)
+    assert outside is not None
+    client = setup.ledger.client(clock, setup.config.ledger_timeout_s, keeps_trust=False)
+    async with client, members.kept(client):
+        signers = OutsideSigners(
+            outside.authorities,
+            members.federation,
+            outside.reach,
+            outside.fetcher().fetch,
+            clock,
+            outside.config.max_certificates,
+        )
+        try:
+            yield signers
+        finally:
+            await signers.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from voice_dpki.shell.rule_file import (
 from voice_dpki.stir.handling import EMERGENCY, Dialect, Handling, HandlingRule, Ppi
 from voice_dpki.stir.pattern import Pattern
 from voice_dpki.stir.treatment import Act
-from voice_dpki.stir.verdict import Verstat
+from voice_dpki.stir.verdict import Trust, Verstat
 
 EXAMPLE = """\
 # The first rule that matches decides. A call that no rule matches is tagged with its verstat.
@@ -95,6 +95,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
     peers: Listed | None = None
     trunks: Listed | None = None
     signers: Listed | None = None
+    trusts: Annotated[frozenset[Trust], msgspec.Meta(min_length=1)] | None = None
     verstats: Annotated[frozenset[Verstat], msgspec.Meta(min_length=1)] | None = None
     codes: Annotated[frozenset[Literal[403, 428, 436, 437, 438]], msgspec.Meta(min_length=1)] | None = None
     attests: Annotated[frozenset[Literal["A", "B", "C"]], msgspec.Meta(min_length=1)] | None = None
@@ -113,6 +114,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
             peers=self.peers or frozenset(),
             trunks=self.trunks or frozenset(),
             signers=self.signers or frozenset(),
+            trusts=self.trusts or frozenset(),
             verstats=self.verstats or frozenset(),
             codes=frozenset(self.codes or ()),
             attests=frozenset(self.attests or ()),

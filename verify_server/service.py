@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Protocol
 
 from verify_server.export import Export
+from verify_server.outside import OutsideSigners
 from verify_server.replay_store import SharedReplays
 from verify_server.rules import TREATED
 from voice_dpki.clock_health import HEALTH
@@ -21,10 +22,10 @@ from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
-from voice_dpki.stir.several import Found, examine_all, judging
+from voice_dpki.stir.several import Found, Records, examine_all, judging
 from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_IDENTITY
-from voice_dpki.stir.verdict import SdpBinding, Step, Verdict, VerificationFailed, Verstat, overall
+from voice_dpki.stir.verdict import SdpBinding, Step, Trust, Verdict, VerificationFailed, Verstat, overall
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate
 
@@ -39,6 +40,12 @@ VERDICTS = counters(
     "Verdicts, by verstat and by the step that failed; none failed where it is empty.",
     verstat=Verstat,
     step=STEPS,
+)
+TRUSTS = counters(
+    "verdict_trusts",
+    "Verdicts, by what the signer was judged by; it is empty where it was not.",
+    trust=("", *Trust),
+    verstat=Verstat,
 )
 
 
@@ -66,12 +73,17 @@ class VerifyService:
         tracer: Tracer,
         handling: Live[Handling | None] | None = None,
         exports: Sequence[Export] = (),
+        outside: OutsideSigners | None = None,
     ) -> None:
-        """Without `handling`, verdicts are told, and nothing is said of what is done with the call."""
+        """Without `handling`, verdicts are told, and nothing is said of what is done with the call.
+
+        `outside` has the signers of whom the ledger knows nothing; without it, none of them is believed.
+        """
+        self._outside = outside
         self._exports = exports
         self._handling = handling if handling is not None else Live(None)
         self._resolver = resolver
-        self._policy = policy
+        self._policy = policy if outside is None else outside.policy(policy)
         self._shared = replays if isinstance(replays, SharedReplays) else None
         self._replays = replays.cache if isinstance(replays, SharedReplays) else replays
         self._clock = clock
@@ -121,7 +133,7 @@ class VerifyService:
 
     def _judging(self, case: "_Case") -> Uses[list[Verdict]]:
         """Run the other steps on a call whose signers are known."""
-        return judging(case.unfolded.call, case.found, case.records, self._policy, self._clock.now_s())
+        return judging(case.unfolded.call, case.found, self._vouched(case), self._policy, self._clock.now_s())
 
     def _closed(self, case: "_Case") -> Sequence[Verdict]:
         """Return the verdicts on a call whose signers are known, by the memory in this process."""
@@ -151,6 +163,7 @@ class VerifyService:
         """Count and tell the verdicts on a call, which took `ms`, and return them."""
         verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()
+        TRUSTS.labels(verdict.trust or "", verdict.verstat).inc()
         if verdict.ok:
             BINDINGS.labels(verdict.sdp).inc()
         self._tell(verdict, ms)
@@ -162,12 +175,24 @@ class VerifyService:
         except VerificationFailed as failure:
             return failure
 
+    def _vouched(self, case: "_Case") -> Records:
+        """Return what vouches for the signers of a call. The ledger goes first."""
+        outside = self._outside
+        if outside is None:
+            return case.records
+        signed = [each for each in case.found if isinstance(each, Examined)]
+        return {
+            digest: outside.vouch([each for each in signed if each.digest == digest], recorded)
+            for digest, recorded in case.records.items()
+        }
+
     def _tell(self, verdict: Verdict, ms: float) -> None:
         if not (verdict.step or self._tracer.on):
             return
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
         text = f"Identity {verdict.attest} valid{bound}" if verdict.ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
+        facts["trust"] = verdict.trust if verdict.trust is Trust.LIST else None
         facts["sdp"] = verdict.sdp if verdict.ok else None
         facts = {name: value for name, value in facts.items() if value}
         self._tracer.note(text, ok=verdict.ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)

@@ -10,7 +10,7 @@ from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.pattern import Pattern
 from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_IDENTITY
-from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, Verstat, verdict_of
+from voice_dpki.stir.verdict import Step, Trust, Verdict, VerificationFailed, Verstat, verdict_of
 
 CALL = Call(
     orig=Tn("493023125001"),
@@ -19,7 +19,7 @@ CALL = Call(
     identities=("aGVhZA.cGF5.c2ln;info=<https://a.example/x.der>;ppt=shaken",),
     source=Source(peer="proxy", trunk="t1"),
 )
-PROVEN = Verdict(Verstat.PASSED, signer="Operator A", attest="B")
+PROVEN = Verdict(Verstat.PASSED, signer="Operator A", attest="B", trust=Trust.LEDGER)
 FORGED = verdict_of(VerificationFailed(Step.SIGNATURE, "it does not verify"), "Operator A")
 REJECT = HandlingRule(name="no", act=Act.REJECT)
 
@@ -32,6 +32,7 @@ MATCHING: dict[str, tuple[Any, Verdict, Call]] = {
     "peers": (frozenset({"proxy"}), PROVEN, coming(peer="other")),
     "trunks": (frozenset({"t1"}), PROVEN, coming(trunk="")),
     "signers": (frozenset({"Operator A"}), replace(PROVEN, signer="Operator B"), CALL),
+    "trusts": (frozenset({Trust.LEDGER}), replace(PROVEN, trust=Trust.LIST), CALL),
     "verstats": (frozenset({Verstat.PASSED}), FORGED, CALL),
     "codes": (frozenset({None}), FORGED, CALL),
     "attests": (frozenset("AB"), replace(PROVEN, attest="C"), CALL),

@@ -38,7 +38,7 @@ def test_one_that_proves_the_caller_is_enough_and_436_is_told_only_if_all_have_i
 
 CODES = {
     403: "E3 time,E15 iat",  # Stale Date
-    436: "E6 info,E7 info URL,E8 ledger,E9 header claims,E10 x5u",  # Bad Identity-Info
+    436: "E6 info,E7 info URL,E8 ledger,E8 certificate,E9 header claims,E10 x5u",  # Bad Identity-Info
     437: "E11 typ,E12 alg,E17 certificate,E17 authority,E17 constraints",  # Unsupported Credential
     438: (  # Invalid Identity Header
         "E4 form,E5 ppt parameter,E9 crit,E13 ppt,E14 claims,E16 numbers,E16 diversion,E16 priority,E18 signature,"

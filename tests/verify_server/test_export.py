@@ -12,7 +12,7 @@ from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir.call import Call, Source
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.treatment import Act, Treatment
-from voice_dpki.stir.verdict import Verdict, Verstat
+from voice_dpki.stir.verdict import Trust, Verdict, Verstat
 
 from .conftest import Site, verification
 from .test_service import Domain, domain, serving  # noqa: F401 - the fixture
@@ -26,7 +26,13 @@ CALL = Call(
 )
 TREATMENT = Treatment(Act.TAG, rule="one", status=437, instead_of=Act.REJECT, is_emergency=True)
 FAILED = Verdict(
-    Verstat.FAILED, 437, step="E17", signer="Operator A", certificate=CertDigest(b"\1" * 32), treatment=TREATMENT
+    Verstat.FAILED,
+    437,
+    step="E17",
+    signer="Operator A",
+    certificate=CertDigest(b"\1" * 32),
+    treatment=TREATMENT,
+    trust=Trust.LIST,
 )
 NOW_S = 1_790_000_000.5
 
@@ -60,6 +66,7 @@ def test_json(tmp_path: Path) -> None:
         "status": "437",
         "instead_of": "reject",
         "emergency": "yes",
+        "trust": "list",
     }
     assert (passed["code"], passed["act"], passed["certificate"], passed["emergency"]) == ("", "", "", "")
 

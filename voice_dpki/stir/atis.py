@@ -8,8 +8,8 @@
 
 A failed verification is answered with 200, and the body holds the verdict. `keyMgmt`, the values of `a=key-mgmt` in
 the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), and
-`callId` are this project's own; so are step, signer, certificate, attest, keyMgmt and sdp in a
-verificationResponse.
+`callId` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp and trust
+in a verificationResponse.
 
 A signing request of 3GPP's form may hold the same members and no other (`voice_dpki.stir.ms`). Nobody can tell then
 whose it is, so the answer has the Identity under both names.
@@ -44,7 +44,7 @@ from voice_dpki.stir.members import (
     shaped,
     signing_request,
 )
-from voice_dpki.stir.verdict import Verdict, Verstat
+from voice_dpki.stir.verdict import Verdict, Verstat, told_trust
 
 SIGNING_MEANINGS: Meanings = {"": ("alg", "typ", "x5c", "x5u", *CLAIMS), "orig": ("uri",)}
 VERIFICATION_MEANINGS: Meanings = {
@@ -116,6 +116,7 @@ class VerificationResponseAtis(Struct, frozen=True, kw_only=True, rename="camel"
     attest: str = ""
     key_mgmt: str = ""
     sdp: str = ""
+    trust: str = ""
     action: Action | UnsetType = UNSET
 
 
@@ -170,6 +171,7 @@ def verification_response(verdict: Verdict) -> bytes:
         attest=verdict.attest,
         key_mgmt=verdict.key_mgmt,
         sdp=verdict.sdp,
+        trust=told_trust(verdict),
         action=action_of(verdict.treatment),
     )
     return msgspec.json.encode(VerificationAnswerAtis(response))

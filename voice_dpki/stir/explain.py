@@ -144,7 +144,7 @@ def _parameters(
     if info is None:
         found.skip("there is no info", Step.INFO_URL)
         return None
-    return found.run(Step.INFO_URL.label, lambda: read_info_url(info, opened))
+    return found.run(Step.INFO_URL.label, lambda: read_info_url(info, opened, policy))
 
 
 def _jose(

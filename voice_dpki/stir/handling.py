@@ -17,7 +17,7 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.matching import considered, deciding, unlisted
 from voice_dpki.stir.pattern import Pattern, Patterns, all_covered, any_covers, some_covered
 from voice_dpki.stir.treatment import Act, Treatment
-from voice_dpki.stir.verdict import REASON_TEXTS, Verdict, Verstat, overall
+from voice_dpki.stir.verdict import REASON_TEXTS, Trust, Verdict, Verstat, overall
 
 TEXTS: Final = REASON_TEXTS | {428: "Use Identity Header", 603: "Decline", 607: "Unwanted", 608: "Rejected"}
 """Reason phrases of the statuses that rules may give (RFC 8224 §6.2.2, RFC 3261, RFC 8197, RFC 8688)."""
@@ -52,6 +52,8 @@ class HandlingRule:
     trunks: frozenset[str] = frozenset()
     signers: frozenset[str] = frozenset()
     """Organisations, as on the ledger, that recorded the certificate which the Identity names."""
+    trusts: frozenset[Trust] = frozenset()
+    """What the signer was judged by."""
     verstats: frozenset[Verstat] = frozenset()
     codes: frozenset[int] = frozenset()
     """Reason codes of the verdict."""
@@ -66,7 +68,8 @@ class HandlingRule:
         conditions = (
             ("peers", self.peers, call.source.peer),
             ("trunks", self.trunks, call.source.trunk),
-            ("signers", self.signers, verdict.signer),
+            ("signers", self.signers, "" if verdict.trust is Trust.LIST else verdict.signer),
+            ("trusts", self.trusts, verdict.trust),
             ("verstats", self.verstats, verdict.verstat),
             ("codes", self.codes, verdict.reasoncode),
             ("attests", self.attests, verdict.attest if verdict.ok else ""),

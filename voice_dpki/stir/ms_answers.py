@@ -19,7 +19,7 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.ms import VerificationRequestMs
 from voice_dpki.stir.passport import ClaimError, Passport
 from voice_dpki.stir.rph import RPH
-from voice_dpki.stir.verdict import Verdict, Verstat, overall
+from voice_dpki.stir.verdict import Verdict, Verstat, overall, told_trust
 
 _TEXTS: Final = {
     "SVC4000": "Missing request body",
@@ -66,6 +66,7 @@ class VerifyResult(Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     certificate: str = ""
     key_mgmt: str = ""
     sdp: str = ""
+    trust: str = ""
 
 
 class VerifyResultRow(Struct, frozen=True, rename="camel"):
@@ -181,6 +182,7 @@ def _result(header: IdentityHeader | None, passport: Passport | None, verdict: V
         certificate=verdict.certificate.hex() if verdict.certificate else "",
         key_mgmt=verdict.key_mgmt,
         sdp=verdict.sdp,
+        trust=told_trust(verdict),
     )
 
 

@@ -13,14 +13,13 @@ from voice_dpki.stir.diversion import Way, find_ways
 from voice_dpki.stir.examine import Examined, Policy, examine, examine_token
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
 from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, verdict_of
-from voice_dpki.stir.verify import prove, remember
-from voice_dpki.x509.recorded import RecordedCertificate
+from voice_dpki.stir.verify import Vouched, prove, remember, share_of, trust_of
 
 Found = Examined | VerificationFailed
 """What the steps without the ledger made of one Identity."""
 Examine = Callable[[Call, str, Policy, float], Examined]
-Records = Mapping[CertDigest, RecordedCertificate | VerificationFailed]
-"""What the ledger says of each signer, or why it says nothing."""
+Records = Mapping[CertDigest, Vouched | VerificationFailed]
+"""What vouches for each signer, or why nothing does."""
 
 
 def examine_all(call: Call, policy: Policy, now_s: float) -> list[Found]:
@@ -76,7 +75,7 @@ def judging(
         try:
             _check_way(place, onward, failures)
             is_diverted = bool(onward[place])
-            yield from remember(passed[place], proven[place].signer, policy, is_diverted=is_diverted)
+            yield from remember(passed[place], share_of(proven[place]), policy, is_diverted=is_diverted)
         except VerificationFailed as failure:
             failures[place] = failure
             proven[place] = case.failed(place, failure)
@@ -120,5 +119,9 @@ class _Case:
             about_caller = self._policy.kinds.may_prove_caller(self._call.identities[place])
             return verdict_of(failure, about_caller=about_caller)
         recorded = self._records[each.digest]
-        signer = "" if isinstance(recorded, VerificationFailed) else recorded.organization
-        return verdict_of(failure, signer, each.digest, about_caller=each.kind.proves_caller)
+        about_caller = each.kind.proves_caller
+        if isinstance(recorded, VerificationFailed):
+            return verdict_of(failure, "", each.digest, about_caller=about_caller)
+        return verdict_of(
+            failure, recorded.organization, each.digest, about_caller=about_caller, trust=trust_of(recorded)
+        )

@@ -38,6 +38,7 @@ class Step(Enum):
     INFO = ("E6 info", 436, Verstat.NONE)
     INFO_URL = ("E7 info URL", 436, Verstat.NONE)
     LEDGER = ("E8 ledger", 436, Verstat.NONE)
+    FETCH = ("E8 certificate", 436, Verstat.NONE)
     HEADER = ("E9 header claims", 436, Verstat.NONE)
     CRITICAL = ("E9 crit", 438, Verstat.NONE)
     X5U = ("E10 x5u", 436, Verstat.NONE)
@@ -100,6 +101,15 @@ class SdpBinding(StrEnum):
     PASSporT is of a type that does not prove the caller's number."""
 
 
+class Trust(StrEnum):
+    """What the trust in a signer stands on."""
+
+    LEDGER = "ledger"
+    """The ledger's record of its certificate."""
+    LIST = "list"
+    """This operator's list of certificate authorities: the signer is outside the federation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is found about one Identity, or about a call's together; `ok` alone says that the caller is proven.
@@ -114,7 +124,10 @@ class Verdict:
     step: str = ""
     """The step that failed, for instance "E17 certificate"."""
     signer: str = ""
-    """Organisation that recorded the certificate named by the token; `verstat` says whether it really signed."""
+    """Organisation that recorded the certificate named by the token; `verstat` says whether it really signed.
+
+    Where `trust` is the list, it is the name that an authority wrote into the certificate.
+    """
     certificate: CertDigest | None = None
     """H(CERT) that the token names."""
     attest: str = ""
@@ -122,6 +135,8 @@ class Verdict:
     sdp: SdpBinding = SdpBinding.NOT_CHECKED
     about_caller: bool = True
     """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
+    trust: Trust | None = None
+    """What the signer was judged by; None if it was not."""
     treatment: Treatment | None = None
     """What is done with the call as a whole; None where the operator has no rules for it."""
 
@@ -137,6 +152,7 @@ def verdict_of(
     certificate: CertDigest | None = None,
     *,
     about_caller: bool = True,
+    trust: Trust | None = None,
 ) -> Verdict:
     """Return the verdict for a failed step."""
     step = failure.step
@@ -149,7 +165,13 @@ def verdict_of(
         signer=signer,
         certificate=certificate,
         about_caller=about_caller,
+        trust=trust,
     )
+
+
+def told_trust(verdict: Verdict) -> str:
+    """Return what an answer says of the trust in the signer: "list", and nothing where it is the ledger's."""
+    return str(Trust.LIST) if verdict.trust is Trust.LIST else ""
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:

@@ -4,24 +4,50 @@
 that need what the ledger says of it. Each step is one function that raises VerificationFailed if it fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from voice_dpki.codec import canonical_json
+from voice_dpki.codec.canonical_json import Json
 from voice_dpki.errors import LocalError
+from voice_dpki.names import Tn
 from voice_dpki.stir.examine import Examined, Policy
+from voice_dpki.stir.outside import OutsideSigner, refused_by_list
 from voice_dpki.stir.passport import Passport, key_mgmt_digests
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache, Sighting, TokenUse, Uses, call_digest, settle
-from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Verdict, VerificationFailed, Verstat
+from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Step, Trust, Verdict, VerificationFailed, Verstat
 from voice_dpki.x509.keys import SignatureError
+from voice_dpki.x509.listed import ListedError
 from voice_dpki.x509.p256 import verify_es256
 from voice_dpki.x509.profile import CertificateProfile
-from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, TrustedCertificate, Use
+from voice_dpki.x509.recorded import CertificateRefused, Distrust, RecordedCertificate, Use
 from voice_dpki.x509.recorded import judge as judge_certificate
+
+Vouched = RecordedCertificate | OutsideSigner
+"""What vouches for a signer: the ledger's record, or for one outside the federation the operator's list."""
+
+
+class Trusted(Protocol):
+    """A signer's certificate that is trusted."""
+
+    @property
+    def profile(self) -> CertificateProfile:
+        """The certificate."""
+
+    @property
+    def organization(self) -> str:
+        """Whose it is."""
+
+    def check_number(self, number: Tn, whose: str) -> None:
+        """Check that it has authority over `number`; raises CertificateRefused or ListedError."""
+
+    def check_claims(self, read_claims: Callable[[], Mapping[str, Json]]) -> None:
+        """Check that it permits a PASSporT's claims; raises CertificateRefused."""
 
 
 def judge(
     examined: Examined,
-    recorded: RecordedCertificate,
+    vouched: Vouched,
     policy: Policy,
     replays: ReplayCache,
     now_s: float,
@@ -33,15 +59,15 @@ def judge(
     Its retention is measured by `steady_s`, the monotonic clock, so that setting the wall clock neither shortens
     nor extends it; if that is None, by `now_s`.
     """
-    verdict = prove(examined, recorded, policy, now_s)
-    settle(remember(examined, verdict.signer, policy), replays, now_s if steady_s is None else steady_s)
+    verdict = prove(examined, vouched, policy, now_s)
+    settle(remember(examined, share_of(verdict), policy), replays, now_s if steady_s is None else steady_s)
     return verdict
 
 
-def prove(examined: Examined, recorded: RecordedCertificate, policy: Policy, now_s: float) -> Verdict:
-    """Run the steps that need what the ledger says of the signer, but for E21; raises VerificationFailed."""
+def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) -> Verdict:
+    """Run the steps that need what vouches for the signer, but for E21; raises VerificationFailed."""
     kind = examined.kind
-    trusted = _certificate(examined, recorded, now_s)
+    trusted = _certificate(examined, vouched, now_s)
     _authority(examined, trusted, policy)
     _constraints(examined.passport, trusted)
     _signature(examined.passport, trusted.profile)
@@ -56,20 +82,31 @@ def prove(examined: Examined, recorded: RecordedCertificate, policy: Policy, now
         key_mgmt=key_mgmt,
         sdp=sdp,
         about_caller=kind.proves_caller,
+        trust=trust_of(vouched),
     )
 
 
-def _certificate(examined: Examined, recorded: RecordedCertificate, now_s: float) -> TrustedCertificate:
-    """E17: the ledger vouches for the signer's certificate, which may sign calls now and at the time of this one.
+def trust_of(vouched: Vouched) -> Trust:
+    """Return what the trust in a signer stands on."""
+    return Trust.LIST if isinstance(vouched, OutsideSigner) else Trust.LEDGER
+
+
+def share_of(verdict: Verdict) -> str:
+    """Return whose share of the replay memory a verdict counts in.
+
+    A signer outside the federation may have a member's name, and must not use up the member's share.
+    """
+    return f"\0{verdict.signer}" if verdict.trust is Trust.LIST else verdict.signer
+
+
+def _certificate(examined: Examined, vouched: Vouched, now_s: float) -> Trusted:
+    """E17: the signer's certificate is vouched for, and may sign calls now and at the time of this one.
 
     Sources: RFC 8224 §6.2 steps 3 and 4, §7.1.
     """
-    if recorded.digest != examined.digest:
-        raise LocalError("the ledger was asked about another certificate than the signer's")
-    try:
-        trusted = judge_certificate(recorded, Use.SIGN_CALLS, now_s)
-    except CertificateRefused as refused:
-        raise _distrusted(refused) from None
+    if vouched.digest != examined.digest:
+        raise LocalError("what vouches for the signer is about another certificate than the signer's")
+    trusted = _outside(vouched, now_s) if isinstance(vouched, OutsideSigner) else _member(vouched, now_s)
     if not (trusted.profile.valid_at(now_s) and trusted.profile.valid_at(examined.claims.iat_s)):
         raise VerificationFailed(
             Step.CERTIFICATE,
@@ -78,7 +115,22 @@ def _certificate(examined: Examined, recorded: RecordedCertificate, now_s: float
     return trusted
 
 
-def _authority(examined: Examined, trusted: TrustedCertificate, policy: Policy) -> None:
+def _member(recorded: RecordedCertificate, now_s: float) -> Trusted:
+    try:
+        return judge_certificate(recorded, Use.SIGN_CALLS, now_s)
+    except CertificateRefused as refused:
+        raise _distrusted(refused) from None
+
+
+def _outside(signer: OutsideSigner, now_s: float) -> Trusted:
+    try:
+        signer.check_standing(now_s)
+    except ListedError as error:
+        raise refused_by_list(error) from None
+    return signer
+
+
+def _authority(examined: Examined, trusted: Trusted, policy: Policy) -> None:
     """E17: the signer has authority over what the kind needs, such as the caller's number (RFC 8226 §9)."""
     needed, claims = examined.kind.authority, examined.claims
     if needed.number is not None:
@@ -86,13 +138,16 @@ def _authority(examined: Examined, trusted: TrustedCertificate, policy: Policy) 
             trusted.check_number(needed.number(claims), needed.to_verifiers)
         except CertificateRefused as refused:
             raise _distrusted(refused) from None
+        except ListedError as error:
+            raise refused_by_list(error) from None
     namespaces = frozenset() if needed.namespaces is None else needed.namespaces(claims)
-    if not namespaces <= policy.priority.get(trusted.organization, frozenset()):
+    granted = {} if isinstance(trusted, OutsideSigner) else policy.priority
+    if not namespaces <= granted.get(trusted.organization, frozenset()):
         sentence = f"{_SIGNERS} has no authority over {needed.to_verifiers}, as far as this verifier is configured"
         raise VerificationFailed(Step.AUTHORITY, sentence)
 
 
-def _constraints(passport: Passport, trusted: TrustedCertificate) -> None:
+def _constraints(passport: Passport, trusted: Trusted) -> None:
     """E17: the signer's certificate permits what the token says (RFC 8226 §8, RFC 9118 §3)."""
     try:
         trusted.check_claims(lambda: canonical_json.decode_object(passport.payload_untrusted))

@@ -137,9 +137,22 @@ def read_profile(data: bytes) -> CertificateProfile:
     return _read(bytes(data))
 
 
+def read_issued(data: bytes) -> CertificateProfile:
+    """Parse one DER certificate that somebody else signed, whose chain is for others to judge.
+
+    Raises ProfileError as `read_profile` does, but not with "self-signed", "signature" and "critical-extension".
+    """
+    with library_errors():
+        certificate = _load(data)
+        _check_algorithm(certificate)
+        profile = _profile(data, certificate, _admitted_key(certificate))
+    _check_validity(profile)
+    return profile
+
+
 @lru_cache(maxsize=PROFILES_KEPT)
 def _read(data: bytes) -> CertificateProfile:
-    with _library_errors():
+    with library_errors():
         certificate = _load(data)
         _check_algorithm(certificate)
         key = _admitted_key(certificate)
@@ -195,7 +208,7 @@ def build_certificate(
 
 
 @contextmanager
-def _library_errors() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """Turn errors of the X.509 library into ProfileError; the library parses lazily, so any access may raise one.
 
     Its warnings are silenced: they are about oddities (a serial number of zero), and the rules here refuse what

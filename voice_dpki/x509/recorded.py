@@ -169,15 +169,7 @@ class TrustedCertificate:
 
         Raises CertificateRefused, and what `read_claims` raises. Source: RFC 8226 §8, RFC 9118 §3.
         """
-        if not self.profile.claim_constraints:
-            return
-        constraints = constraints_in(self.profile.claim_constraints)
-        if constraints == UNCONSTRAINED:
-            return
-        try:
-            constraints.check(read_claims())
-        except ConstraintError as error:
-            raise CertificateRefused(Distrust.CLAIMS, str(error)) from None
+        check_claims(self.profile, read_claims)
 
     def check_uri(self, uri: str) -> None:
         """Check that its organisation holds host and number of a SIP URI, for a party that the certificate names.
@@ -193,6 +185,19 @@ class TrustedCertificate:
             raise CertificateRefused(Distrust.DOMAIN)
         if number is not None and not self.allotment.holds_number(number):
             raise CertificateRefused(Distrust.URI_NUMBER)
+
+
+def check_claims(profile: CertificateProfile, read_claims: Callable[[], Mapping[str, Json]]) -> None:
+    """Check that a certificate permits a PASSporT's claims, as `TrustedCertificate.check_claims` does."""
+    if not profile.claim_constraints:
+        return
+    constraints = constraints_in(profile.claim_constraints)
+    if constraints == UNCONSTRAINED:
+        return
+    try:
+        constraints.check(read_claims())
+    except ConstraintError as error:
+        raise CertificateRefused(Distrust.CLAIMS, str(error)) from None
 
 
 def judge(

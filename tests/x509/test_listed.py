@@ -1,0 +1,255 @@
+"""Signers outside the federation: chains to listed authorities, and what members hold."""
+
+import base64
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ObjectIdentifier
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pki import SPC, Signer, der_of, numbers, pem_of, root
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.listed import (
+    MAX_CHAIN,
+    Authorities,
+    Federation,
+    ListedCertificate,
+    ListedError,
+    Refusal,
+    read_chain,
+)
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertificateRefused, Distrust
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
+
+NOW_S = 1_790_000_000
+ANYBODY = Tn("12155551212")
+
+COMCAST = base64.b64decode(
+    "MIICVzCCAf2gAwIBAgIIV5MM+ECnnDswCgYIKoZIzj0EAwIwXzELMAkGA1UEBhMCVVMxFTATBgNVBAgMDFBlbm5zeWx2YW5pYTEQMA4GA1UE"
+    "CgwHQ29tY2FzdDEnMCUGA1UEAwweQ29tY2FzdCBTSEFLRU4gSW50ZXJtZWRpYXRlIENBMB4XDTIzMDkxMzEwMTEyN1oXDTIzMTAxMzEwMTEy"
+    "N1owXjELMAkGA1UEBhMCVVMxFTATBgNVBAgTDFBlbm5zeWx2YW5pYTEVMBMGA1UEBxMMUGhpbGFkZWxwaGlhMRAwDgYDVQQKEwdDb21jYXN0"
+    "MQ8wDQYDVQQDEwZTSEFLRU4wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASSCsdj9gyt33LXkBZ/jEUTI0Up6/zQCtD5Lev8VEwmXlZAVf6d"
+    "iccY8iaDq+62tl9fI+EZUU+rf+NHNQr7ds1eo4GjMIGgMA4GA1UdDwEB/wQEAwIHgDAMBgNVHRMBAf8EAjAAMB8GA1UdIwQYMBaAFL+OHGBV"
+    "JMURSM9CRUS/sPQ6K+YoMEcGA1UdHwRAMD4wPKA6oDiGNmh0dHBzOi8vYXV0aGVudGljYXRlLWFwaS5pY29uZWN0aXYuY29tL2Rvd25sb2Fk"
+    "L3YxL2NybDAWBggrBgEFBQcBGgQKMAigBhYEMzE4SjAKBggqhkjOPQQDAgNIADBFAiEAjmPVbQ7YJ87Sp7yW5kddBZ7T+h+CDyoeNrGJdOc4"
+    "ROACICNl0OjF5T1iWrKrGh4wB9qqVkX1Rxrlf3kI5rFo/MCm"
+)
+"""A certificate that signed calls in 2023; github.com/martinisecurity/shaken-pki-reports has it."""
+
+ROOT = root("Root CA", NOW_S)
+MIDDLE = ROOT.issue("Issuing CA", NOW_S, ca=True)
+LEAF = MIDDLE.issue("Carrier 1", NOW_S)
+LISTED = Authorities([ROOT.certificate])
+
+
+def judge(*chain: Signer, now_s: float = NOW_S) -> ListedCertificate:
+    return LISTED.judge([each.certificate for each in chain], now_s)
+
+
+def test_a_chain_to_an_authority_on_the_list() -> None:
+    found = judge(LEAF, MIDDLE)
+    assert (found.organization, found.authority) == ("Carrier 1", "Root CA")
+    assert found.profile.digest == digest_of(der_of(LEAF.certificate))
+    found.check_number(ANYBODY, "the number")
+    found.check_time(NOW_S)
+
+
+def test_an_authority_that_issues_itself_may_be_on_the_list() -> None:
+    assert Authorities([MIDDLE.certificate]).judge([LEAF.certificate], NOW_S).authority == "Issuing CA"
+
+
+def test_a_certificate_that_signed_calls_is_read() -> None:
+    (certificate,) = read_chain(COMCAST)
+    with pytest.raises(ListedError, match="has expired"):
+        LISTED.judge([certificate], NOW_S)
+    with pytest.raises(ListedError, match="leads to no authority"):
+        LISTED.judge([certificate], 1_695_000_000)
+
+
+CRITICAL = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+CONSTRAINED = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.5.5.7.1.27"), b"\x30\x00")
+STRANGER = root("Root CA", NOW_S)
+
+
+def under(**changes: Any) -> tuple[Signer, ...]:
+    """A chain whose second authority is made otherwise."""
+    middle = ROOT.issue("Issuing CA", NOW_S, ca=True, **changes)
+    return middle.issue("Carrier 1", NOW_S), middle
+
+
+def deep(count: int) -> tuple[Signer, ...]:
+    chain = [ROOT]
+    for number in range(count):
+        chain.append(chain[-1].issue(f"CA {number}", NOW_S, ca=True))
+    return chain[-1].issue("Carrier 1", NOW_S), *reversed(chain[1:])
+
+
+REFUSED: dict[str, Callable[[], tuple[Signer, ...]]] = {
+    "expired": lambda: (MIDDLE.issue("Carrier 1", NOW_S, days=(-30, -1)), MIDDLE),
+    "not yet valid": lambda: (MIDDLE.issue("Carrier 1", NOW_S, days=(1, 30)), MIDDLE),
+    "an expired authority": lambda: under(days=(-30, -1)),
+    "without its authority": lambda: (LEAF,),
+    "another root of that name": lambda: (STRANGER.issue("Carrier 1", NOW_S), STRANGER),
+    "issued by a signer of calls": lambda: (LEAF.issue("Thief", NOW_S), LEAF, MIDDLE),
+    "issued by a key that may not certify": lambda: under(usage="digital_signature"),
+    "an authority that signs calls": lambda: (MIDDLE,),
+    "a key that may not sign": lambda: (MIDDLE.issue("Carrier 1", NOW_S, usage="key_agreement"), MIDDLE),
+    "a key on another curve": lambda: (MIDDLE.issue("Carrier 1", NOW_S, curve=ec.SECP384R1()), MIDDLE),
+    "no numbers and no code": lambda: (MIDDLE.issue("Carrier 1", NOW_S, listed=None), MIDDLE),
+    "malformed constraints of claims": lambda: (
+        MIDDLE.issue("Carrier 1", NOW_S, extensions=((CONSTRAINED, False),)),
+        MIDDLE,
+    ),
+    "a critical extension": lambda: (MIDDLE.issue("Carrier 1", NOW_S, extensions=((CRITICAL, True),)), MIDDLE),
+    "a critical extension above": lambda: under(extensions=((CRITICAL, True),)),
+    "a path that is too long for its authority": lambda: (
+        (middle := ROOT.issue("CA", NOW_S, ca=True, path_length=0)).issue("CA 2", NOW_S, ca=True).issue("C", NOW_S),
+        middle,
+    ),
+    "too many authorities": lambda: deep(4),
+    "a self-signed certificate": lambda: (root("Carrier 1", NOW_S),),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_everything_else_is_refused(case: str) -> None:
+    with pytest.raises(ListedError) as refused:
+        judge(*REFUSED[case]())
+    assert refused.value.code is Refusal.CHAIN
+
+
+def test_three_authorities_between_are_not_too_many() -> None:
+    assert judge(*deep(3)).authority == "Root CA"
+
+
+def test_the_shortest_validity_counts() -> None:
+    found = judge(*under(days=(-1, 2)))
+    found.check_time(NOW_S + 2 * 86_400)
+    with pytest.raises(ListedError, match="expired"):
+        found.check_time(NOW_S + 2 * 86_400 + 1)
+    with pytest.raises(ListedError, match="not begun"):
+        found.check_time(NOW_S - 2 * 86_400)
+
+
+def test_a_list_that_has_expired_vouches_for_nobody() -> None:
+    with pytest.raises(ListedError) as refused:
+        Authorities([ROOT.certificate], NOW_S - 1).judge([LEAF.certificate, MIDDLE.certificate], NOW_S)
+    assert refused.value.code is Refusal.LIST
+
+
+def test_a_list_of_numbers_is_kept_to() -> None:
+    found = judge(MIDDLE.issue("Enterprise", NOW_S, listed=numbers("12155551000", 1000)), MIDDLE)
+    found.check_number(Tn("12155551212"), "the number")
+    with pytest.raises(CertificateRefused) as refused:
+        found.check_number(Tn("12155552000"), "the number")
+    assert refused.value.code is Distrust.AUTHORITY
+
+
+def test_nobody_passes_on_more_than_he_has() -> None:
+    middle = ROOT.issue("Subscriber", NOW_S, ca=True, listed=numbers("12155551000", 100))
+    found = judge(middle.issue("Enterprise", NOW_S, listed=numbers("12155551000", 1000)), middle)
+    found.check_number(Tn("12155551099"), "the number")
+    with pytest.raises(CertificateRefused):
+        found.check_number(Tn("12155551100"), "the number")
+
+
+@pytest.mark.parametrize("number", ["0493023125001", "00493023125001", "123456", "*67", "1215555121#", "1" * 16])
+def test_a_code_stands_for_international_numbers_alone(number: str) -> None:
+    with pytest.raises(CertificateRefused):
+        judge(LEAF, MIDDLE).check_number(Tn(number), "the number")
+
+
+FEDERATION = Federation(
+    {
+        "Operator A": Allotment(ranges=(TnRange(Tn("493023125000"), 1000), TnRange(Tn("4930"), 2)), spcs=("D123",)),
+        "Operator B": Allotment(ranges=(TnRange(Tn("442079460000"), 10_000),)),
+        "Vendor": Allotment(),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "held"),
+    [
+        ("493023125000", True), ("493023125999", True), ("493023126000", False), ("493023124999", False),
+        ("442079460000", True), ("442079470000", False), ("4930", True), ("4932", False), ("49302312500", False),
+        ("49302312500*", False), ("12155551212", False), ("1", False),
+    ],
+)  # fmt: skip
+def test_what_members_hold(number: str, held: bool) -> None:
+    assert FEDERATION.holds_number(Tn(number)) is held
+
+
+@given(st.from_regex(r"[0-9#*]{1,15}", fullmatch=True))
+def test_members_hold_what_their_ranges_cover(number: str) -> None:
+    ranges = [TnRange(Tn("493023125000"), 1000), TnRange(Tn("4930"), 2), TnRange(Tn("442079460000"), 10_000)]
+    assert FEDERATION.holds_number(Tn(number)) is any(entry.covers(Tn(number)) for entry in ranges)
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "is_member"),
+    [
+        ("Carrier 1", SPC, False),
+        ("Operator A", SPC, True),
+        ("Vendor", SPC, True),
+        ("Carrier 1", TnAuthList(spcs=("D123",)), True),
+    ],
+)
+def test_a_member_is_known_by_name_or_code(name: str, listed: TnAuthList, is_member: bool) -> None:
+    found = judge(MIDDLE.issue(name, NOW_S, listed=listed), MIDDLE)
+    if not is_member:
+        FEDERATION.check_apart(found)
+        return
+    with pytest.raises(ListedError) as refused:
+        FEDERATION.check_apart(found)
+    assert refused.value.code is Refusal.MEMBER
+
+
+def test_a_members_number_is_nobody_elses() -> None:
+    FEDERATION.check_foreign(ANYBODY, "the caller's number")
+    with pytest.raises(ListedError, match="holds the caller's number"):
+        FEDERATION.check_foreign(Tn("493023125001"), "the caller's number")
+
+
+def test_chains_are_read_from_pem_and_der() -> None:
+    both = (LEAF.certificate, MIDDLE.certificate)
+    assert tuple(read_chain(pem_of(*both))) == both
+    assert tuple(read_chain(b"subject=/CN=x\n" + pem_of(*both))) == both
+    assert tuple(read_chain(der_of(LEAF.certificate))) == both[:1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>",
+        der_of(LEAF.certificate)[:-1],
+        pem_of(LEAF.certificate)[:-60],
+        pem_of(LEAF.certificate) * 7,
+        b"x" * 200_000,
+    ],
+)
+def test_anything_else_is_malformed(data: bytes) -> None:
+    assert MAX_CHAIN < 7
+    with pytest.raises(MalformedError):
+        read_chain(data)
+
+
+@given(st.binary(max_size=600) | st.binary(max_size=60).map(lambda data: der_of(LEAF.certificate)[:300] + data))
+def test_any_bytes_are_a_chain_or_malformed(data: bytes) -> None:
+    with contextlib.suppress(MalformedError):
+        assert read_chain(data)
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_a_list_is_bounded(count: int) -> None:
+    with pytest.raises(MalformedError):
+        Authorities([ROOT.certificate] * count)

@@ -1,0 +1,96 @@
+"""`[outside]`: whom calls from outside the federation are believed, and from where certificates are fetched."""
+
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.shell.config import Config, PositiveSeconds, read_file, resolve
+from voice_dpki.shell.credentials import read_certificate
+from voice_dpki.shell.reload import RELOADABLE, Live
+from voice_dpki.wire.certificate_fetch import PORTS, CertificateFetcher, Reach
+from voice_dpki.x509.authority_list import MAX_LIST_BYTES, authorities_of, read_authorities
+from voice_dpki.x509.listed import MAX_CHAIN_BYTES, Authorities
+
+Host = Annotated[str, msgspec.Meta(pattern=r"^(?:\*|(?:\*\.)?[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)\Z")]
+"""A name in lower case, `*.` before one for all names below it, or `*` for every host."""
+RemotePort = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class OutsideConfig(Config, frozen=True, kw_only=True):
+    """Certificate authorities that are trusted for signers of whom the ledger knows nothing."""
+
+    authorities: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16), RELOADABLE]
+    """Files with certificates of authorities: PEM, or the signed list of a policy administrator."""
+    list_signer: str | None = None
+    """The self-signed certificate of whoever signs the lists; with it, lists that are not signed are refused."""
+    hosts: Annotated[tuple[Host, ...], msgspec.Meta(min_length=1, max_length=10_000)]
+    """From where signers' certificates are fetched. `*` lets strangers choose any host with a public address."""
+    networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    """Networks such as 10.1.0.0/16, whose addresses these hosts may have although they are not public."""
+    ports: Annotated[tuple[RemotePort, ...], msgspec.Meta(min_length=1, max_length=16)] = tuple(sorted(PORTS))
+    roots: str | None = None
+    """PEM with the authorities of these hosts' TLS certificates; without it, those of the operating system."""
+    timeout_s: PositiveSeconds = 5.0
+    max_certificates: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    """Certificates that are kept; each takes about 10 kB of memory."""
+
+    def read_authorities(self, path: Path) -> Authorities:
+        """Read the lists that the configuration at `path` names; raises LocalError that names the file."""
+        key = None
+        if self.list_signer is not None:
+            key = read_certificate(resolve(path, self.list_signer)).public_key_der
+        lists = []
+        for name in self.authorities:
+            file = resolve(path, name)
+            try:
+                lists.append(read_authorities(read_file(file, "list of authorities", MAX_LIST_BYTES), key))
+            except MalformedError as error:
+                raise LocalError(f"{file}: {error}") from None
+        try:
+            return authorities_of(lists)
+        except MalformedError as error:
+            raise LocalError(f"{path}: outside.authorities: {error}") from None
+
+    def reach(self, path: Path) -> Reach:
+        """Return which servers may be asked; raises LocalError."""
+        networks = []
+        for name in self.networks:
+            try:
+                networks.append(ip_network(name))
+            except ValueError:
+                raise LocalError(f"{path}: outside.networks: {name} is no network such as 10.1.0.0/16") from None
+        return Reach(self.hosts, networks, frozenset(self.ports))
+
+    def tls(self, path: Path) -> ssl.SSLContext:
+        """Return what the hosts are held to; raises LocalError."""
+        if self.roots is None:
+            return ssl.create_default_context()
+        file = resolve(path, self.roots)
+        try:
+            return ssl.create_default_context(cadata=read_file(file, "PEM", MAX_LIST_BYTES).decode("ascii"))
+        except (ssl.SSLError, ValueError):
+            raise LocalError(f"{file}: holds no certificates in PEM") from None
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideSetup:
+    """A checked `[outside]`."""
+
+    config: OutsideConfig
+    authorities: Live[Authorities]
+    reach: Reach
+    tls: ssl.SSLContext
+
+    def fetcher(self) -> CertificateFetcher:
+        """Return a client that fetches certificates."""
+        return CertificateFetcher(
+            self.reach, timeout_s=self.config.timeout_s, max_bytes=MAX_CHAIN_BYTES, tls=self.tls
+        )
+
+    def __str__(self) -> str:
+        return f"{len(self.authorities.value)} authorities, certificates from {', '.join(self.config.hosts)}"
