@@ -5,7 +5,7 @@ import argparse
 from verify_server.config import VerifySetup
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.program import describe_configured
-from voice_dpki.stir.call import Call, Source
+from voice_dpki.stir.call import NO_CALLER_NUMBER, Call, Source
 from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.matching import explained
 from voice_dpki.stir.passport import Destinations
@@ -39,7 +39,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", choices=[*map(str, Trust)], help="what the signer was judged by")
     parser.add_argument("--code", choices=CODES, help="the verdict's reason code")
     parser.add_argument("--attest", choices="ABC", default="", help="the attestation of a proven caller")
-    parser.add_argument("--from", dest="caller", required=True, metavar="NUMBER", help="who calls")
+    parser.add_argument("--from", dest="caller", metavar="NUMBER", help="who calls; without it, no number does")
     parser.add_argument("--to", dest="called", required=True, metavar="NUMBER", help="who is called")
 
 
@@ -56,7 +56,8 @@ def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treat
         trust=None if options.trust is None else Trust(options.trust),
     )
     try:
-        orig, dest = canonical_tn(options.caller), Destinations((canonical_tn(options.called),))
+        orig = NO_CALLER_NUMBER if options.caller is None else canonical_tn(options.caller)
+        dest = Destinations((canonical_tn(options.called),))
     except MalformedError as error:
         raise LocalError(f"the call cannot be used: {error}") from None
     call = Call(orig, dest, 0, (), source=Source(peer=options.peer, trunk=options.trunk))

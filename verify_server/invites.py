@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sipmessage import Request
+from sipmessage import Request, Response
 
 from verify_server.service import VerifyService
-from voice_dpki.effects import Clock
+from voice_dpki.effects import Clock, Random, SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.stir_sip import SipPeer
-from voice_dpki.sip.message import encode, reason_value
+from voice_dpki.sip.message import encode, make_response, reason_value
 from voice_dpki.sip.redirect import Additions
 from voice_dpki.stir.faults import RequestError
-from voice_dpki.stir.treatment import Act
-from voice_dpki.stir.unverified import NO_CALLER
+from voice_dpki.stir.treatment import Act, Treatment
 from voice_dpki.stir.verdict import Verdict, overall
-from voice_dpki.wire.sip.asked import NoCallerError, asserted, assertion_of, call_of, read_invite
+from voice_dpki.wire.sip.asked import asserted, assertion_of, call_of, read_invite
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,26 @@ class InviteVerifier:
 
     service: VerifyService
     clock: Clock
+    random: Random = SystemRandom()  # noqa: RUF009 - it has no state
 
     async def verify_text(self, body: bytes, client: str = "") -> bytes:
-        """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError."""
+        """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError.
+
+        For a call that the operator's rules reject, it is the text of the response that refuses it.
+        """
         request = read_invite(body)
-        assertion, _ = await self.verify(request, client)
-        return encode(asserted(request, assertion))
+        assertion, verdicts = await self.verify(request, client)
+        treatment = verdicts[0].treatment
+        if treatment is not None and treatment.act is Act.REJECT:
+            return encode(self._refusal(request, treatment))
+        return encode(asserted(request, assertion, withheld=_is_withheld(treatment)))
+
+    def _refusal(self, request: Request, treatment: Treatment) -> Response:
+        tag, reasons = self.random.token(8).hex(), [("Reason", value) for value in treatment.reasons]
+        try:
+            return make_response(request, treatment.status, treatment.text, to_tag=tag, headers=reasons)
+        except MalformedError as error:
+            raise RequestError("SVC4006", str(error)) from None
 
     async def additions(self, request: Request, peer: SipPeer) -> Additions:
         """Return what a SIP peer is to put into its INVITE, a Reason for each failure too; raises RequestError.
@@ -42,19 +55,20 @@ class InviteVerifier:
         treatment = verdicts[0].treatment
         if treatment is not None and treatment.act is Act.REJECT:
             return Additions(reasons=reasons, refusal=(treatment.status, treatment.text))
-        hidden = (("Privacy", "id"),) if treatment is not None and treatment.act is Act.WITHHOLD else ()
+        hidden = (("Privacy", "id"),) if _is_withheld(treatment) else ()
         return Additions((("P-Asserted-Identity", assertion), *hidden), reasons=reasons)
 
     async def verify(self, request: Request, client: str) -> tuple[str, Sequence[Verdict]]:
         """Return the P-Asserted-Identity with the caller's verstat, and the verdicts; raises RequestError."""
-        try:
-            call = call_of(request, self.clock.now_s())
-            verdicts = await self.service.verdicts_on(replace(call, source=replace(call.source, peer=client)))
-        except NoCallerError:
-            verdicts = self.service.settle([NO_CALLER])
+        call = call_of(request, self.clock.now_s())
+        verdicts = await self.service.verdicts_on(replace(call, source=replace(call.source, peer=client)))
         treatment = verdicts[0].treatment
         verstat = overall(verdicts).verstat if treatment is None else treatment.verstat
         try:
             return assertion_of(request, verstat), verdicts
         except MalformedError as error:
             raise RequestError("SVC4006", str(error)) from None
+
+
+def _is_withheld(treatment: Treatment | None) -> bool:
+    return treatment is not None and treatment.act is Act.WITHHOLD

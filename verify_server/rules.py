@@ -99,6 +99,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
     verstats: Annotated[frozenset[Verstat], msgspec.Meta(min_length=1)] | None = None
     codes: Annotated[frozenset[Literal[403, 428, 436, 437, 438]], msgspec.Meta(min_length=1)] | None = None
     attests: Annotated[frozenset[Literal["A", "B", "C"]], msgspec.Meta(min_length=1)] | None = None
+    caller: bool | None = None
     orig: PatternTexts | None = None
     dest: PatternTexts | None = None
 
@@ -118,6 +119,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
             verstats=self.verstats or frozenset(),
             codes=frozenset(self.codes or ()),
             attests=frozenset(self.attests or ()),
+            caller=self.caller,
             orig=read_each("orig", self.orig or (), Pattern.parse),
             dest=read_each("dest", self.dest or (), Pattern.parse),
         )

@@ -16,7 +16,7 @@ from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import NO_CALLER_NUMBER, Call
 from voice_dpki.stir.div_o import Unfolded, unfold
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import Asked, read_verification
@@ -24,7 +24,7 @@ from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
 from voice_dpki.stir.several import Found, Records, examine_all, judging
 from voice_dpki.stir.treatment import Act
-from voice_dpki.stir.unverified import NO_IDENTITY
+from voice_dpki.stir.unverified import NO_CALLER, NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Trust, Verdict, VerificationFailed, Verstat, overall
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate
@@ -107,7 +107,9 @@ class VerifyService:
         return asked.answer(await self._finished(case))
 
     async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
-        """Return the verdict on each Identity of a call, in their order, or the one on a call without any."""
+        """Return the verdict on each Identity of a call, in their order; one if it has none, or names no caller."""
+        if call.orig == NO_CALLER_NUMBER:
+            return self._told(call, [NO_CALLER], perf_counter())
         return await self._finished(self._opened(call))
 
     async def _finished(self, case: "_Case") -> Sequence[Verdict]:
@@ -140,11 +142,14 @@ class VerifyService:
         return self._concluded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
 
     def _concluded(self, case: "_Case", judged: Sequence[Verdict]) -> Sequence[Verdict]:
-        """Say what is done with the call, count and tell the verdicts, and return them."""
-        verdicts = self._treated(case.unfolded.fold(judged) or [NO_IDENTITY], case.call)
+        return self._told(case.call, case.unfolded.fold(judged) or [NO_IDENTITY], case.began_s)
+
+    def _told(self, call: Call, judged: Sequence[Verdict], began_s: float) -> Sequence[Verdict]:
+        """Return the verdicts on a call with what is done with it; they are exported, counted and told."""
+        verdicts = self._treated(judged, call)
         for export in self._exports:
-            export.add(case.call, verdicts, self._clock.now_s())
-        return self.settle(verdicts, ms_since(case.began_s))
+            export.add(call, verdicts, self._clock.now_s())
+        return self._settle(verdicts, ms_since(began_s))
 
     def _treated(self, verdicts: Sequence[Verdict], call: Call) -> Sequence[Verdict]:
         """Return the verdicts with what the rules do with their call; it is counted, and logged if it matters."""
@@ -159,7 +164,7 @@ class VerifyService:
             self._treatments.info("call treated by a rule", **facts, status=treatment.status)
         return [replace(verdict, treatment=treatment) for verdict in verdicts]
 
-    def settle(self, verdicts: Sequence[Verdict], ms: float = 0.0) -> Sequence[Verdict]:
+    def _settle(self, verdicts: Sequence[Verdict], ms: float) -> Sequence[Verdict]:
         """Count and tell the verdicts on a call, which took `ms`, and return them."""
         verdict = overall(verdicts)
         VERDICTS.labels(verdict.verstat, verdict.step).inc()

@@ -123,9 +123,10 @@ class Servers:
         command = ["secsipidx", "-check", "-fidentity", "identity", "-fpubkey", "public.pem", "-expire", "60"]
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=60).stdout.strip()
 
-    def over_tls(self, service: Service, text: str) -> str:
-        """Send a message over TLS with `openssl s_client`, and return what came back."""
-        command = ["openssl", "s_client", "-connect", self.address("sips", service), "-quiet", "-no_ign_eof"]
+    def over_tls(self, service: Service, text: str, host: str) -> str:
+        """Send a message over TLS from `host` with `openssl s_client`, and return what came back."""
+        command = ["openssl", "s_client", "-connect", self.address("sips", service), "-bind", f"{host}:0"]
+        command += ["-quiet", "-no_ign_eof"]
         command += ["-cert", "peer.pem", "-key", "peer-key.pem", "-CAfile", "server.pem"]
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
         client = subprocess.Popen(command, cwd=self.folder, stdin=pipe, stdout=pipe, stderr=nowhere)
@@ -178,16 +179,27 @@ def test_sipp_judges(servers: Servers) -> None:
 
 @pytest.mark.peer("openssl")
 @pytest.mark.peer("secsipidx")
-def test_over_tls(servers: Servers) -> None:
+@pytest.mark.parametrize("status", DIALECTS)
+def test_over_tls(servers: Servers, status: int) -> None:
+    host, x_header = DIALECTS[status]
+    x, escaped = "X-" if x_header else "", status == 300
     invite = re.search(r"(INVITE sip:.*)Content-Type", SCENARIO, re.DOTALL)
     assert invite
-    values: dict[str, Any] = {"transport": "TLS", "local_ip": "127.0.0.1", "local_port": 9, "branch": "z9hG4bK1"}
+    branch = f"z9hG4bK{status}"
+    values: dict[str, Any] = {"transport": "TLS", "local_ip": host, "local_port": 9, "branch": branch}
     text = re.sub(r"\[(\w+)\]", lambda name: str(values.get(name[1], "1")), invite[1])
     text = text.replace("@MORE@", "{}Content-Length: 0\n\n")
-    signed = servers.over_tls(servers.authn, text.format(""))
-    assert signed.startswith("SIP/2.0 302 ")
-    identity = re.search(r"^Identity: (.*)$", signed, re.MULTILINE)
-    assert identity
-    assert servers.secsipidx(identity[1]) == "ok"
-    verified = servers.over_tls(servers.verify, text.format(f"Identity: {identity[1]}\n"))
-    assert "P-Asserted-Identity: <sip:+493023125001;verstat=TN-Validation-Passed@a.example;user=phone>" in verified
+    signed = servers.over_tls(servers.authn, text.format(""), host)
+    assert signed.startswith(f"SIP/2.0 {status} ")
+    pattern = r"^Contact: <[^?]*\?Identity=([^>]*)>$" if escaped else f"^{x}Identity: (.*)$"
+    identity = re.search(pattern, signed, re.MULTILINE)
+    assert identity, signed
+    value = unquote(identity[1]) if escaped else identity[1]
+    assert servers.secsipidx(value) == "ok"
+    verified = servers.over_tls(servers.verify, text.format(f"Identity: {value}\n"), host)
+    assert verified.startswith(f"SIP/2.0 {status} ")
+    assertion = "<sip:+493023125001;verstat=TN-Validation-Passed@a.example;user=phone>"
+    if escaped:
+        assert f"?P-Asserted-Identity={assertion}>" in unquote(verified)
+    else:
+        assert f"\n{x}P-Asserted-Identity: {assertion}" in verified

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from voice_dpki.names import Tn
-from voice_dpki.stir.call import Call, Source
+from voice_dpki.stir.call import NO_CALLER_NUMBER, Call, Source
 from voice_dpki.stir.handling import Dialect, Handling, HandlingRule, Ppi, treatment_of
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.pattern import Pattern
@@ -36,6 +36,7 @@ MATCHING: dict[str, tuple[Any, Verdict, Call]] = {
     "verstats": (frozenset({Verstat.PASSED}), FORGED, CALL),
     "codes": (frozenset({None}), FORGED, CALL),
     "attests": (frozenset("AB"), replace(PROVEN, attest="C"), CALL),
+    "caller": (True, PROVEN, replace(CALL, orig=NO_CALLER_NUMBER)),
     "orig": ((Pattern.parse("4930*"),), PROVEN, replace(CALL, orig=Tn("4420"))),
     "dest": ((Pattern.parse("4420*"),), PROVEN, replace(CALL, dest=Destinations((Tn("442079460001"), Tn("33"))))),
 }

@@ -1,5 +1,6 @@
 """What is done with a call by the operator's rules: over HTTP, in the file, and as `explain` tells it."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from verify_server.config import EXAMPLE, load_setup
+from verify_server.export import ExportConfig
+from verify_server.invites import InviteVerifier
 from verify_server.main import main
 from verify_server.rules import EXAMPLE as RULES
 from verify_server.rules import load_handling
@@ -21,9 +24,11 @@ from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirRoute
 from voice_dpki.shell.trace import Tracer
+from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.replay import ReplayCache
 
 from .conftest import Caller, Site, in_3gpp_form, verification
-from .test_service import PATH, ToldResolver
+from .test_service import INVITE, PATH, ToldResolver
 
 PAGE = Path(__file__).parents[2] / "docs/stir-policy.md"
 TOKENS = "proxy t0ken-of-the-proxy\npbx t0ken-of-the-pbx\n"
@@ -118,6 +123,37 @@ async def test_the_trunk_of_the_request_counts(server: Server) -> None:
     )["rule"] == "an operator that has just begun"
 
 
+CALLERLESS = """\
+[[rules]]
+name = "nobody"
+caller = false
+act = "reject"
+status = 403
+
+[[rules]]
+name = "somebody"
+act = "pass"
+"""
+
+
+async def test_a_call_without_a_caller_passes_the_rules_too(site: Site) -> None:
+    def anonymous(text: str) -> str:
+        return re.sub(r"^From: <.*>", "From: <sip:anonymous@anonymous.invalid>", text, flags=re.MULTILINE)
+
+    setup = load_setup(with_rules(site, CALLERLESS).config)
+    export = ExportConfig(file="calls.jsonl").open(site.config)
+    service = VerifyService(
+        ToldResolver(), Policy(), ReplayCache(9, 9), SystemClock(), Tracer(None, "b"), setup.handling, [export]
+    )
+    verifier = InviteVerifier(service, SystemClock())
+    refused = await verifier.verify_text(anonymous(INVITE).encode())
+    assert refused.startswith(b"SIP/2.0 403 Stale Date\r\n")
+    assert (await verifier.verify_text(INVITE.encode())).startswith(b"INVITE ")
+    export.close()
+    rows = map(json.loads, (site.folder / "calls.jsonl").read_text().splitlines())
+    assert [(row["rule"], row["code"]) for row in rows] == [("nobody", "438"), ("somebody", "428")]
+
+
 async def test_treatments_are_counted(server: Server) -> None:
     async def counted() -> float:
         name = 'voice_dpki_treatments_total{act="reject",rule="forged"} '
@@ -164,6 +200,11 @@ def test_explain(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "rule 'must be signed by now': decides: reject",
         "the call: tag, verstat=No-TN-Validation, and not reject: the rules only watch",
+    ]
+    assert main(["explain", "--config", str(site.config), "--to", "442079460001", "--code", "438"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "rule 'our own numbers from elsewhere': does not match by orig",
+        "the call: tag, verstat=No-TN-Validation",
     ]
     assert main([*call[:-1], "x"]) == 2
     assert "the call cannot be used" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from voice_dpki.names import Tn
 from voice_dpki.stir.passport import Destinations
@@ -22,11 +23,16 @@ class Source:
     """The user that the client has authenticated, as the client names it."""
 
 
+NO_CALLER_NUMBER: Final = Tn("")
+"""In the place of a calling number where the call names none. No PASSporT and no pattern has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What the signalling says about the call, in canonical form; Identity header fields are as received."""
 
     orig: Tn
+    """The calling number, or NO_CALLER_NUMBER."""
     dest: Destinations
     time_s: int
     """The SIP Date, or the time of receipt where there was none."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.stir.call import Call
+from voice_dpki.stir.call import NO_CALLER_NUMBER, Call
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.matching import considered, deciding, unlisted
 from voice_dpki.stir.pattern import Pattern, Patterns, all_covered, any_covers, some_covered
@@ -59,6 +59,8 @@ class HandlingRule:
     """Reason codes of the verdict."""
     attests: frozenset[str] = frozenset()
     """Attestations of a proven caller."""
+    caller: bool | None = None
+    """Whether the call names a caller's number."""
     orig: Patterns = ()
     dest: Patterns = ()
     """Each called party must be among them."""
@@ -76,6 +78,8 @@ class HandlingRule:
         )
         if name := unlisted(conditions):
             return name
+        if self.caller not in (None, call.orig != NO_CALLER_NUMBER):
+            return "caller"
         if self.orig and not any_covers(self.orig, call.orig):
             return "orig"
         return "dest" if self.dest and not all_covered(self.dest, call.dest) else ""

@@ -76,7 +76,7 @@ _OPERATIONS: Final = {
         "Verification server",
         "Verify the Identity header fields of a call (RFC 8224 §6.2).",
         "The verdict; a call that fails is answered with 200, too.",
-        "its P-Asserted-Identity names the caller with a verstat.",
+        "its P-Asserted-Identity names the caller with a verstat. If rules reject the call, it is the response.",
     ),
 }
 

@@ -6,6 +6,7 @@ from sipmessage import Request
 from voice_dpki.effects import SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.sip.message import encode, parse_message
+from voice_dpki.stir.call import NO_CALLER_NUMBER
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.verdict import Verstat
@@ -16,6 +17,7 @@ from voice_dpki.wire.sip.asked import (
     asserted,
     assertion_of,
     call_of,
+    caller_of,
     read_invite,
     signed,
     signing_of,
@@ -64,7 +66,18 @@ def test_who_calls_is_asserted_before_it_is_said() -> None:
     with pytest.raises(RequestError, match=r"'From' .* neither P-Asserted-Identity nor From names"):
         signing(invite(From=anonymous))
     with pytest.raises(NoCallerError):
-        call_of(invite(From=anonymous), NOW_S)
+        caller_of(invite(From=anonymous))
+    assert call_of(invite(From=anonymous), NOW_S).orig == NO_CALLER_NUMBER
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [(None, "id"), ("none", "id"), ("user; header", "user;header;id"), ("id;critical", "critical;id")],
+)
+def test_who_calls_is_withheld(given: str | None, told: str) -> None:
+    assert asserted(invite(Privacy=given), "<sip:x@a.example>", withheld=True).headers.getlist("Privacy") == [told]
+    left = asserted(invite(Privacy=given), "<sip:x@a.example>").headers.getlist("Privacy")
+    assert left == ([] if given is None else [given])
 
 
 @pytest.mark.parametrize(

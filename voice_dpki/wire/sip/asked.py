@@ -21,7 +21,7 @@ from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.sip.assertions import remove_assertions, without_verstat
 from voice_dpki.sip.message import copy_request, header_values, parse_address, parse_message, required_header
 from voice_dpki.stir.body import body_digest
-from voice_dpki.stir.call import Call, SigningRequest, Source
+from voice_dpki.stir.call import NO_CALLER_NUMBER, Call, SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.rph import read_resource_priority
@@ -132,7 +132,7 @@ def source_of(request: Request) -> Source:
 def call_of(request: Request, now_s: float) -> Call:
     """Return the call that an INVITE asks to have verified; `identities` is empty where it has none.
 
-    Raises RequestError for an INVITE that cannot be read, and NoCallerError where no number calls.
+    Without a calling number, `orig` is NO_CALLER_NUMBER. Raises RequestError for an INVITE that cannot be read.
     """
     identities = tuple(request.headers.getlist("Identity"))
     if len(identities) > MAX_IDENTITIES:
@@ -140,7 +140,7 @@ def call_of(request: Request, now_s: float) -> Call:
     try:
         target = _called(request.uri)
         return Call(
-            orig=caller_of(request).number,
+            orig=_caller_number(request),
             dest=_together(_called(parse_address(required_header(request, "To")).uri), target),
             time_s=date_of(request, now_s),
             identities=identities,
@@ -151,8 +151,6 @@ def call_of(request: Request, now_s: float) -> Call:
             priority=ascii_lower((request.headers.get("Priority") or "").strip()),
             call_id=(request.headers.get("Call-ID") or "").strip(),
         )
-    except NoCallerError:
-        raise
     except MalformedError as error:
         raise RequestError("SVC4006", str(error)) from None
 
@@ -166,11 +164,18 @@ def signed(request: Request, identity: str, iat_s: int) -> Request:
     return copy
 
 
-def asserted(request: Request, assertion: str) -> Request:
-    """Return a copy of an INVITE with `assertion` in the place of what its sender asserted of the caller."""
+def asserted(request: Request, assertion: str, *, withheld: bool = False) -> Request:
+    """Return a copy of an INVITE with `assertion` in the place of what its sender asserted of the caller.
+
+    With `withheld`, Privacy asks that the callee is not shown it (RFC 3325 §9.3).
+    """
     copy = copy_request(request)
     remove_assertions(copy)
     copy.headers.set("P-Asserted-Identity", assertion)
+    if withheld:
+        asked = (each.strip() for value in request.headers.getlist("Privacy") for each in value.split(";"))
+        kept = [each for each in asked if each and ascii_lower(each) not in ("id", "none")]
+        copy.headers.set("Privacy", ";".join([*kept, "id"]))
     return copy
 
 
@@ -224,6 +229,13 @@ def _said(request: Request, names: tuple[str, ...]) -> str | None:
     if len(values) > 1:
         raise RequestError("SVC4005", names[0], "header fields say different things")
     return values.pop() if values else None
+
+
+def _caller_number(request: Request) -> Tn:
+    try:
+        return caller_of(request).number
+    except NoCallerError:
+        return NO_CALLER_NUMBER
 
 
 def _called(uri: URI) -> Destinations:
