@@ -26,8 +26,10 @@ from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
-from voice_dpki.stir.kinds import KINDS
+from voice_dpki.stir.kinds import KINDS, Kinds
+from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache
+from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.x509.listed import Authorities
 
@@ -47,6 +49,7 @@ signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
 workers = 1                              # processes that serve HTTP together; several need [replay.store]
+# profile = "man"                        # codes and rules of France's operators (docs/stir-codes.md)
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
 require_sdp = false                      # true: refuse calls whose session description is not under the signature
 # base_passports = false                 # refuse PASSporTs without ppt, which attest nothing
@@ -131,6 +134,8 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
     outside: OutsideConfig | None = None
+    profile: Profile = Profile.ATIS
+    """By whose rules an Identity is read: "atis", or "man", those of France's operators."""
     require_key_mgmt: bool = False
     require_sdp: bool = False
     base_passports: bool = True
@@ -157,6 +162,12 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
         if self.workers > 1 and self.export:
             raise LocalError(f"{path}: workers: several cannot write one file, so there can be no [[export]]")
 
+    @property
+    def _kinds(self) -> Kinds:
+        if self.profile.knows_shaken_alone:
+            return Kinds(SHAKEN)
+        return KINDS if self.base_passports else KINDS.without_base()
+
     def policy(self) -> Policy:
         """Return the policy that every call must meet."""
         priority = {name: frozenset(map(ascii_lower, namespaces)) for name, namespaces in self.priority.items()}
@@ -165,9 +176,10 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
             require_key_mgmt=self.require_key_mgmt,
             require_sdp=self.require_sdp,
             priority=priority,
+            profile=self.profile,
             repeated_token=self.replay.repeated_token,
             b2bua=self.replay.b2bua,
-            kinds=KINDS if self.base_passports else KINDS.without_base(),
+            kinds=self._kinds,
         )
 
     def replay_cache(self, now_s: float) -> ReplayCache:
@@ -224,9 +236,7 @@ def load_setup(path: Path) -> VerifySetup:
     trace, store = config.trace_file(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
     outside = _outside(path, options, config.outside)
-    return VerifySetup(
-        config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link, outside
-    )
+    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link, outside)
 
 
 def _outside(path: Path, options: Options[VerifyConfig], section: OutsideConfig | None) -> OutsideSetup | None:

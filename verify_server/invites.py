@@ -12,6 +12,7 @@ from voice_dpki.shell.stir_sip import SipPeer
 from voice_dpki.sip.message import encode, make_response, reason_value
 from voice_dpki.sip.redirect import Additions
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.treatment import Act, Treatment
 from voice_dpki.stir.verdict import Verdict, overall
 from voice_dpki.wire.sip.asked import asserted, assertion_of, call_of, read_invite
@@ -23,6 +24,7 @@ class InviteVerifier:
 
     service: VerifyService
     clock: Clock
+    profile: Profile = Profile.ATIS
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
 
     async def verify_text(self, body: bytes, client: str = "") -> bytes:
@@ -60,12 +62,13 @@ class InviteVerifier:
 
     async def verify(self, request: Request, client: str) -> tuple[str, Sequence[Verdict]]:
         """Return the P-Asserted-Identity with the caller's verstat, and the verdicts; raises RequestError."""
-        call = call_of(request, self.clock.now_s())
+        from_first = self.profile.from_first
+        call = call_of(request, self.clock.now_s(), from_first=from_first)
         verdicts = await self.service.verdicts_on(replace(call, source=replace(call.source, peer=client)))
         treatment = verdicts[0].treatment
         verstat = overall(verdicts).verstat if treatment is None else treatment.verstat
         try:
-            return assertion_of(request, verstat), verdicts
+            return assertion_of(request, verstat, from_first=from_first), verdicts
         except MalformedError as error:
             raise RequestError("SVC4006", str(error)) from None
 

@@ -91,6 +91,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  witnesses    {', '.join(ledger.witnesses) or 'none: another history would not be noticed'}")
     print(f"  freshness    {config.freshness_s:g} s, {config.replay_max_entries} signatures remembered")
     print(f"  replays      {_replays_told(config)}")
+    print(f"  profile      {config.profile}")
     print(f"  keying       {'required' if config.require_key_mgmt else 'not required'}")
     print(f"  signed SDP   {'required' if config.require_sdp else 'not required'}")
     print(f"  workers      {config.workers}")
@@ -132,10 +133,8 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         resolver = LedgerResolver(subscription, tracer)
         replays = await opened.enter_async_context(_replays(setup, clock))
         outside = await opened.enter_async_context(_outside(setup, clock)) if setup.outside else None
-        service = VerifyService(
-            resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside
-        )
-        invites = InviteVerifier(service, clock)
+        service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside)
+        invites = InviteVerifier(service, clock, config.profile)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
         )

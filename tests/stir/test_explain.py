@@ -1,6 +1,7 @@
 """Each step's result, also behind one that failed; the verdict is that of `examine`."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_what_cannot_be_read_is_told_once(operator: Operator, identity: str, fai
     "changes",
     [{"alg": "ES384"}, {"ppt": "div"}, {"info": None}, {"info": "https://c/x"}, {"token": "e30.e30.c2ln"}],
 )
-def test_the_first_failure_is_that_of_the_verifier(operator: Operator, changes: dict[str, str]) -> None:
+def test_the_first_failure_is_that_of_the_verifier(operator: Operator, changes: dict[str, Any]) -> None:
     call = operator.call()
     identity = replace(IdentityHeader.parse(call.identities[0]), **changes).serialize()
     call = replace(call, identities=(identity,))

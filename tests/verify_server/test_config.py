@@ -8,6 +8,7 @@ from verify_server.main import main
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.reload import reload_all
 from voice_dpki.stir.examine import Policy
+from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import RepeatedToken, Sighting, TokenUse
 
 from .conftest import Site
@@ -92,6 +93,15 @@ def test_who_may_grant_priority_is_configured(site: Site) -> None:
     site.write(f'{EXAMPLE}\n[priority]\n"Operator A" = ["ets.0"]\n')
     with pytest.raises(LocalError, match="priority"):
         load_setup(site.config)
+
+
+def test_the_rules_of_a_country_are_configured(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = load_setup(site.write(EXAMPLE.replace("# profile", "profile")).config).config.policy()
+    assert (policy.profile, [kind.ppt for kind in policy.kinds]) == (Profile.MAN, ["shaken"])
+    assert main(["check-config", "--config", str(site.config)]) == 0
+    assert "profile      man" in capsys.readouterr().out
+    with pytest.raises(LocalError, match="profile"):
+        load_setup(site.write(EXAMPLE.replace('# profile = "man"', 'profile = "usa"')).config)
 
 
 def test_check_config_tells_how_it_would_verify(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from voice_dpki.stir.identity import IdentityHeader, InfoFormError
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.kinds import KINDS, Kinds, UnknownKindError
 from voice_dpki.stir.passport import ClaimError, Claims, Passport, is_compact
+from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import RepeatedToken
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.stir.x5u import digest_in, digest_in_chain
@@ -41,6 +42,8 @@ class Policy:
     """What becomes of a token that was seen before, where no Call-ID tells whether it is the same call."""
     b2bua: frozenset[str] = frozenset()
     """Clients whose Call-IDs do not count, for they change while a call is set up."""
+    profile: Profile = Profile.ATIS
+    """By whose rules an Identity is read; `kinds` must be those that it knows."""
     digest_at: Callable[[str], CertDigest] = digest_in
     """Returns H(CERT) of the certificate that a URL names; raises MalformedError, or VerificationFailed."""
 
@@ -71,6 +74,7 @@ def examine_token(call: Call, identity: str, policy: Policy, now_s: float) -> Ex
     """
     check_time(call.time_s, policy, now_s)
     header = read_form(identity, policy.kinds)
+    check_parameters(header, policy)
     check_ppt_parameter(header, policy.kinds)
     opened = opened_token(header, call)
     named = read_info_url(read_info(header, opened), opened, policy)
@@ -121,6 +125,18 @@ def opened_token(header: IdentityHeader, call: Call | None) -> Passport | Malfor
         return Passport.parse(header.token)
     except MalformedError as error:
         return error
+
+
+def check_parameters(header: IdentityHeader, policy: Policy) -> None:
+    """E4, E5, E12: alg and ppt are there and nothing else besides info, where the profile demands it."""
+    if not policy.profile.needs_parameters:
+        return
+    if header.has_others:
+        raise VerificationFailed(Step.FORM, "the Identity has parameters besides info, alg and ppt")
+    if header.ppt is None:
+        raise VerificationFailed(Step.PPT_PARAMETER, "the Identity has no ppt parameter")
+    if header.alg is None:
+        raise VerificationFailed(Step.ALG, "the Identity has no alg parameter")
 
 
 def check_ppt_parameter(header: IdentityHeader, kinds: Kinds) -> None:

@@ -21,6 +21,7 @@ from voice_dpki.stir.examine import (
     check_critical,
     check_destination,
     check_iat,
+    check_parameters,
     check_ppt_parameter,
     check_time,
     check_typ,
@@ -139,6 +140,8 @@ def _parameters(
     found: Explained, header: IdentityHeader, opened: Passport | MalformedError, policy: Policy
 ) -> CertDigest | None:
     """Run the steps about the parameters, and return the certificate that info names."""
+    if policy.profile.needs_parameters:
+        found.run(f"parameters of {policy.profile}", lambda: check_parameters(header, policy))
     found.run(Step.PPT_PARAMETER.label, lambda: check_ppt_parameter(header, policy.kinds))
     info = found.run(Step.INFO.label, lambda: read_info(header, opened))
     if info is None:

@@ -9,7 +9,7 @@ several lines is unfolded, for some proxies pass it on as it came.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import ascii_lower
@@ -24,6 +24,7 @@ _USUAL = re.compile(
     rf"([A-Za-z0-9._-]{{1,{MAX_TOKEN_LENGTH}}});info=<([!-;=?-~]*)>;alg=(ES256);ppt=([a-z-]+)", re.ASCII
 )
 """How almost all signers write it; what it matches means the same by the whole grammar."""
+_KNOWN = frozenset({"info", "alg", "ppt"})
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _DIGEST = re.compile(r"([A-Za-z0-9._/+=-]+)[ \t]*")
 _NAME = r"[A-Za-z0-9.!%*_+`'~-]+"
@@ -44,6 +45,8 @@ class IdentityHeader:
     """The URI without its angle brackets."""
     alg: str | None
     ppt: str | None
+    has_others: bool = field(default=False, compare=False)
+    """Whether there are parameters besides these three."""
 
     @classmethod
     def parse(cls, value: str) -> "IdentityHeader":
@@ -56,7 +59,7 @@ class IdentityHeader:
         if len(value) > MAX_IDENTITY_LENGTH:
             raise MalformedError(f"the Identity header has more than {MAX_IDENTITY_LENGTH} characters")
         if (usual := _USUAL.fullmatch(value)) is not None:
-            return cls(*usual.groups())
+            return cls(usual[1], usual[2], usual[3], usual[4])
         return cls._parse_any(value)
 
     @classmethod
@@ -76,6 +79,7 @@ class IdentityHeader:
             info=info[1:-1] if info else None,
             alg=_unquoted(parameters.get("alg")),
             ppt=_unquoted(parameters.get("ppt")),
+            has_others=not parameters.keys() <= _KNOWN,
         )
 
     def serialize(self) -> str:

@@ -1,5 +1,7 @@
 """What is read from an INVITE for the STIR services, and what is written into it."""
 
+from typing import Any
+
 import pytest
 from sipmessage import Request
 
@@ -68,6 +70,23 @@ def test_who_calls_is_asserted_before_it_is_said() -> None:
     with pytest.raises(NoCallerError):
         caller_of(invite(From=anonymous))
     assert call_of(invite(From=anonymous), NOW_S).orig == NO_CALLER_NUMBER
+
+
+def test_from_names_the_caller_before_the_assertion_where_rules_say_so() -> None:
+    listed, anonymous = "<tel:+493023125002>", "<sip:anonymous@anonymous.invalid>;tag=1"
+    assert call_of(invite(P_Asserted_Identity=listed), NOW_S).orig == "493023125002"
+    assert call_of(invite(P_Asserted_Identity=listed), NOW_S, from_first=True).orig == "493023125001"
+    hidden = invite(From=anonymous, P_Asserted_Identity=listed)
+    assert call_of(hidden, NOW_S, from_first=True).orig == "493023125002"
+    said = assertion_of(invite(P_Asserted_Identity=listed), "", from_first=True)
+    assert said == "<sip:+49-302-312-5001@a.example;user=phone>"
+
+
+@pytest.mark.parametrize("changes", [{"From": "x"}, {"To": "<<"}, {"To": None}])
+def test_parties_that_cannot_be_read_are_400(changes: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as refused:
+        call_of(invite(**changes), NOW_S)
+    assert refused.value.status == 400
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,14 @@ def read_invite(data: bytes) -> Request:
     return message
 
 
-def caller_of(request: Request) -> Caller:
-    """Return who calls; raises MalformedError, and NoCallerError where no number is named."""
+def caller_of(request: Request, *, from_first: bool = False) -> Caller:
+    """Return who calls; raises MalformedError, and NoCallerError where no number is named.
+
+    P-Asserted-Identity is asked before From, or after it if `from_first`.
+    """
     asserted = [parse_address(value).uri for value in header_values(request, "P-Asserted-Identity")]
-    for uri in (*asserted, caller_uri(request)):
+    said = caller_uri(request)
+    for uri in (said, *asserted) if from_first else (*asserted, said):
         if (number := number_of(uri)) is not None:
             return Caller(uri, number)
     raise NoCallerError("neither P-Asserted-Identity nor From names a telephone number")
@@ -129,10 +133,11 @@ def source_of(request: Request) -> Source:
     return Source(trunk=trunks[0] if trunks else "", user=(asserted[0].user or "") if asserted else "")
 
 
-def call_of(request: Request, now_s: float) -> Call:
+def call_of(request: Request, now_s: float, *, from_first: bool = False) -> Call:
     """Return the call that an INVITE asks to have verified; `identities` is empty where it has none.
 
-    Without a calling number, `orig` is NO_CALLER_NUMBER. Raises RequestError for an INVITE that cannot be read.
+    `from_first` is that of `caller_of`. Without a calling number, `orig` is NO_CALLER_NUMBER. Raises RequestError
+    for an INVITE that cannot be read.
     """
     identities = tuple(request.headers.getlist("Identity"))
     if len(identities) > MAX_IDENTITIES:
@@ -140,7 +145,7 @@ def call_of(request: Request, now_s: float) -> Call:
     try:
         target = _called(request.uri)
         return Call(
-            orig=_caller_number(request),
+            orig=_caller_number(request, from_first=from_first),
             dest=_together(_called(parse_address(required_header(request, "To")).uri), target),
             time_s=date_of(request, now_s),
             identities=identities,
@@ -179,13 +184,14 @@ def asserted(request: Request, assertion: str, *, withheld: bool = False) -> Req
     return copy
 
 
-def assertion_of(request: Request, verstat: str) -> str:
+def assertion_of(request: Request, verstat: str, *, from_first: bool = False) -> str:
     """Return the value of P-Asserted-Identity that names the INVITE's caller with a verstat (TS 24.229 §7.2A.20).
 
-    With "" it has none. Without a number, the caller is the From's URI. Raises MalformedError.
+    `from_first` is that of `caller_of`. With "" it has no verstat. Without a number, the caller is the From's URI.
+    Raises MalformedError.
     """
     try:
-        uri = caller_of(request).uri
+        uri = caller_of(request, from_first=from_first).uri
     except NoCallerError:
         uri = caller_uri(request)
     is_number = number_of(uri) is not None
@@ -231,9 +237,9 @@ def _said(request: Request, names: tuple[str, ...]) -> str | None:
     return values.pop() if values else None
 
 
-def _caller_number(request: Request) -> Tn:
+def _caller_number(request: Request, *, from_first: bool) -> Tn:
     try:
-        return caller_of(request).number
+        return caller_of(request, from_first=from_first).number
     except NoCallerError:
         return NO_CALLER_NUMBER
 
