@@ -1,7 +1,8 @@
 """Configuration of the authentication server, and the credential and tokens that it names."""
 
+import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from authn_server.rules import load_rules
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
 from voice_dpki.names import Tn
-from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
+from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_secret, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
@@ -33,6 +34,7 @@ certificate = "authn.der"                                # self-signed, with a T
 key = "authn.pem"                                        # its private key, ECDSA P-256
 info_url = "https://certs.a.example/{digest}.der"        # x5u; verifiers read the digest, they never fetch
 tokens = "proxy.tokens"                                  # bearer tokens, one a line, or NAME TOKEN; SIGHUP reads it
+# bypass = "bypass.token"                                # P-Identity-Bypass of calls that it cannot sign itself
 # rules = "attestation.toml"                             # who gets A, B, C or nothing; see docs/stir-policy.md
 warn_days = 14                                           # before the certificate expires; `authn-server rotate`
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
@@ -64,6 +66,8 @@ port = 8091
 # attest = "A"                                           # of its calls; attest_by_header = true: as the INVITE says
 # answer = 302                                           # or 403, 404, 503; 300: Identity in the Contact's URI
 """
+
+_BYPASS = re.compile(r"[!-~]{1,128}\Z")
 
 
 class SpcRange(Config, frozen=True, kw_only=True):
@@ -122,6 +126,8 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     warn_days: Annotated[float, msgspec.Meta(ge=0, le=10_000)] = 14.0
     """How long before its end log and /healthz tell that the certificate expires; at most a quarter of its time."""
     max_iat_skew_s: PositiveSeconds = 60.0
+    bypass: Annotated[str | None, RELOADABLE] = None
+    """File with the token for P-Identity-Bypass of calls that this server cannot sign through its own fault."""
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of attestations; without it a call gets the attestation that its proxy asks for."""
     spc_ranges: tuple[SpcRange, ...] = ()
@@ -136,6 +142,15 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
         signer = read_signer(resolve(path, self.key))
         ranges, namespaces = _spc_ranges(self), self.priority_namespaces
         return make_credential(signer, profile, self.info_url, clock.now_s(), ranges, namespaces)
+
+    def read_bypass(self, path: Path) -> str:
+        """Read the token that the configuration at `path` names, "" if it names none; raises LocalError."""
+        if not self.bypass:
+            return ""
+        token = read_secret(resolve(path, self.bypass))
+        if not _BYPASS.match(token):
+            raise LocalError(f"{resolve(path, self.bypass)}: a token has 1 to 128 visible ASCII characters")
+        return token
 
     def read_rules(self, path: Path) -> tuple[AttestationRule, ...] | None:
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
@@ -157,6 +172,8 @@ class AuthnSetup:
     trace: Path | None
     rules: Live[tuple[AttestationRule, ...] | None]
     sip: SipSetup[SigningPeer] | None = None
+    bypass: Live[str] = field(default_factory=lambda: Live(""))
+    """For P-Identity-Bypass; "" for none."""
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
@@ -170,7 +187,8 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     sip = _sip(path, config.sip)
     config.check_workers(path)
     trace = config.trace_file(path)
-    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip)
+    bypass = options.live(lambda config: config.read_bypass(path))
+    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass)
 
 
 def _sip(path: Path, section: AuthnSip | None) -> SipSetup[SigningPeer] | None:

@@ -154,7 +154,7 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         expiry = Expiry(lambda: switch.current.credential.profile, clock, config.warn_days)
         await opened.enter_async_context(running(expiry.follow()))
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
-            service = AuthnService(switch, config.max_iat_skew_s, clock, tracer, setup.rules)
+            service = AuthnService(switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass)
             health = health_route(service.health)
             invites = InviteSigner(service, clock, SystemRandom())
             route = StirRoute(

@@ -6,6 +6,7 @@ from time import perf_counter
 from authn_server.rules import ATTESTED, REFUSED
 from authn_server.switching import Signing, Switch
 from voice_dpki.effects import Clock
+from voice_dpki.metrics import counter
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
@@ -15,6 +16,8 @@ from voice_dpki.stir.faults import RequestError, error_of_refusal
 from voice_dpki.stir.forms import Asked, read_signing
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.sign import SigningRefused, sign_call
+
+BYPASSED = counter("bypasses", "Calls that got a token for P-Identity-Bypass in the place of an Identity.")
 
 
 class AuthnService:
@@ -27,8 +30,13 @@ class AuthnService:
         clock: Clock,
         tracer: Tracer,
         rules: Live[tuple[AttestationRule, ...] | None] | None = None,
+        bypass: Live[str] | None = None,
     ) -> None:
-        """Without `rules`, a call gets the attestation that its proxy asks for."""
+        """Without `rules`, a call gets the attestation that its proxy asks for.
+
+        `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign.
+        """
+        self._bypass = bypass if bypass is not None else Live("")
         self._rules = rules if rules is not None else Live(None)
         self._switch = switch
         self._max_iat_skew_s = max_iat_skew_s
@@ -77,7 +85,10 @@ class AuthnService:
 
     def _refused(self, refusal: SigningRefused, began_s: float) -> RequestError:
         self._tracer.note(f"no signature: {refusal}", step=refusal.code, ok=False, ms=ms_since(began_s))
-        return error_of_refusal(refusal)
+        error = error_of_refusal(refusal, self._bypass.value)
+        if error.bypass:
+            BYPASSED.inc()
+        return error
 
     def _attested(self, call: SigningRequest) -> tuple[SigningRequest, dict[str, str]]:
         """Return a call with the attestation that the rules give it, and what the trace tells of the rule."""

@@ -2,7 +2,7 @@
 
 import math
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ from verify_server.store_config import StoreConfig
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.names import ascii_lower
-from voice_dpki.shell.config import Config, PositiveSeconds, load_config, resolve
+from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_secrets, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
@@ -44,6 +44,7 @@ genesis = "genesis.json"                 # whom to believe: the ledger's first v
 trust_file = "ledger-trust.json"         # the newest header believed, kept for the next start
 tokens = "proxy.tokens"                  # bearer tokens, one a line, or NAME TOKEN; SIGHUP reads it
 max_age_s = 30                           # what the ledger said is not believed for longer
+# bypass = "bypass.tokens"               # NAME TOKEN a line: P-Identity-Bypass of operators that could not sign
 # rules = "verdicts.toml"                # what is done with a call by its verdict; see docs/stir-policy.md
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
@@ -105,6 +106,10 @@ class ReplayConfig(Config, frozen=True, kw_only=True):
     """What several servers of the domain share."""
 
 
+Bypasses = tuple[tuple[str, str], ...]
+"""Names of operators, each with what its P-Identity-Bypass says."""
+
+
 class VerifySip(SipSection, frozen=True, kw_only=True):
     """`[sip]`: verification over SIP."""
 
@@ -133,6 +138,8 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     rules: Annotated[str | None, RELOADABLE] = None
     """The rule file of verdicts; without it a verdict is told, and what is done with the call is the proxy's."""
     export: Annotated[tuple[ExportConfig, ...], msgspec.Meta(max_length=8)] = ()
+    bypass: Annotated[str | None, RELOADABLE] = None
+    """File with lines NAME TOKEN: what operators put into P-Identity-Bypass of calls that they could not sign."""
     outside: OutsideConfig | None = None
     profile: Profile = Profile.ATIS
     """By whose rules an Identity is read: "atis", or "man", those of France's operators."""
@@ -144,11 +151,23 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
     sip: VerifySip | None = None
 
+    def read_bypasses(self, path: Path) -> Bypasses:
+        """Read the tokens of P-Identity-Bypass that the configuration at `path` names; raises LocalError."""
+        if not self.bypass:
+            return ()
+        file = resolve(path, self.bypass)
+        lines = [line.split() for line in read_secrets(file)]
+        for number, words in enumerate(lines, 1):
+            if len(words) != 2:
+                raise LocalError(f"{file}: secret {number}: a line is NAME TOKEN")
+        return tuple((name, token) for name, token in lines)
+
     def read_rules(self, path: Path) -> Handling | None:
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
         if not self.rules:
             return None
-        return load_handling(resolve(path, self.rules), self.names(path))
+        bypasses = frozenset(name for name, _ in self.read_bypasses(path))
+        return load_handling(resolve(path, self.rules), self.names(path), bypasses)
 
     def names(self, path: Path) -> frozenset[str]:
         """Return the names of the clients over HTTP and SIP that have one; raises LocalError."""
@@ -212,6 +231,7 @@ class VerifySetup:
     link: Link | None = None
     """To the store of used signatures that several servers share."""
     outside: OutsideSetup | None = None
+    bypasses: Live[Bypasses] = field(default_factory=lambda: Live(()))
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -236,7 +256,9 @@ def load_setup(path: Path) -> VerifySetup:
     trace, store = config.trace_file(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
     outside = _outside(path, options, config.outside)
-    return VerifySetup(config, ledger, tokens, config.server_tls(path), trace, handling, path, sip, link, outside)
+    bypasses = options.live(lambda config: config.read_bypasses(path))
+    tls = config.server_tls(path)
+    return VerifySetup(config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses)
 
 
 def _outside(path: Path, options: Options[VerifyConfig], section: OutsideConfig | None) -> OutsideSetup | None:

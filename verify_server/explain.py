@@ -32,6 +32,7 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     describe_configured(parser, EXPLAIN_DESCRIPTION)
     parser.add_argument("--peer", default="", metavar="NAME", help="whose token the request has")
     parser.add_argument("--trunk", default="", metavar="NAME", help="the trunk that the request names")
+    parser.add_argument("--bypass", default="", metavar="NAME", help="whose token P-Identity-Bypass has")
     parser.add_argument("--signer", default="", metavar="NAME", help="the organisation that signed")
     parser.add_argument(
         "--verstat", choices=[*map(str, Verstat)], default=str(Verstat.NONE), help=f"default: {Verstat.NONE}"
@@ -60,7 +61,7 @@ def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treat
         dest = Destinations((canonical_tn(options.called),))
     except MalformedError as error:
         raise LocalError(f"the call cannot be used: {error}") from None
-    call = Call(orig, dest, 0, (), source=Source(peer=options.peer, trunk=options.trunk))
+    call = Call(orig, dest, 0, (), source=Source(options.peer, options.trunk, bypass=options.bypass))
     treatment = treatment_of(handling, [verdict], call)
     lines = explained(handling.considered(verdict, call), lambda rule: rule.act)
     return "\n".join([*lines, _told(treatment)]), treatment

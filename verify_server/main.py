@@ -134,7 +134,7 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         replays = await opened.enter_async_context(_replays(setup, clock))
         outside = await opened.enter_async_context(_outside(setup, clock)) if setup.outside else None
         service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside)
-        invites = InviteVerifier(service, clock, config.profile)
+        invites = InviteVerifier(service, clock, config.profile, setup.bypasses)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
         )

@@ -94,6 +94,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
     monitor: bool = False
     peers: Listed | None = None
     trunks: Listed | None = None
+    bypasses: Listed | None = None
     signers: Listed | None = None
     trusts: Annotated[frozenset[Trust], msgspec.Meta(min_length=1)] | None = None
     verstats: Annotated[frozenset[Verstat], msgspec.Meta(min_length=1)] | None = None
@@ -114,6 +115,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
             monitor=self.monitor,
             peers=self.peers or frozenset(),
             trunks=self.trunks or frozenset(),
+            bypasses=self.bypasses or frozenset(),
             signers=self.signers or frozenset(),
             trusts=self.trusts or frozenset(),
             verstats=self.verstats or frozenset(),
@@ -125,11 +127,15 @@ class RuleConfig(Config, frozen=True, kw_only=True):
         )
 
 
-def load_handling(path: Path, clients: frozenset[str]) -> Handling:
-    """Read a rule file, whose peers are names among `clients`; raises LocalError with file, rule and member."""
+def load_handling(path: Path, clients: frozenset[str], bypasses: frozenset[str] = frozenset()) -> Handling:
+    """Read a rule file, whose peers are names among `clients`, and whose bypasses are among `bypasses`.
+
+    Raises LocalError with file, rule and member.
+    """
     head, rules = load_rule_file(path, HeadConfig, RuleConfig, RuleConfig.rule)
     for rule in rules:
         check_clients(path, f"rule {rule.name!r}: peers", rule.peers, clients)
+        check_clients(path, f"rule {rule.name!r}: bypasses", rule.bypasses, bypasses)
     check_clients(path, "verstat", head.verstat.keys(), clients)
     try:
         emergency = read_each("emergency", head.emergency, Pattern.parse)

@@ -147,6 +147,18 @@ async def test_each_peer_has_its_dialect(answer: Any, name: str) -> None:
             assert f"\r\n{name}: a.b.2\r\n" in told
 
 
+async def test_a_signer_at_fault_redirects_with_its_token() -> None:
+    service = Service()
+    error = RequestError("POL4033", "it was revoked")
+    error.bypass = "a-disengagement"
+    service.error = error
+    async with serving(service, LOCAL) as server, asking(server) as peer:
+        told = await peer.ask()
+        assert told.startswith("SIP/2.0 302 ")
+        assert "\r\nP-Identity-Bypass: a-disengagement\r\n" in told
+        assert "\r\nReason: SIP;cause=403;" in told
+
+
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS", "CANCEL", "BYE", "PLAY"])
 async def test_strangers_are_refused(method: str) -> None:
     service = Service()

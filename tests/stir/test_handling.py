@@ -17,7 +17,7 @@ CALL = Call(
     dest=Destinations((Tn("442079460001"),)),
     time_s=1_790_000_000,
     identities=("aGVhZA.cGF5.c2ln;info=<https://a.example/x.der>;ppt=shaken",),
-    source=Source(peer="proxy", trunk="t1"),
+    source=Source(peer="proxy", trunk="t1", bypass="c"),
 )
 PROVEN = Verdict(Verstat.PASSED, signer="Operator A", attest="B", trust=Trust.LEDGER)
 FORGED = verdict_of(VerificationFailed(Step.SIGNATURE, "it does not verify"), "Operator A")
@@ -31,6 +31,7 @@ def coming(**source: str) -> Call:
 MATCHING: dict[str, tuple[Any, Verdict, Call]] = {
     "peers": (frozenset({"proxy"}), PROVEN, coming(peer="other")),
     "trunks": (frozenset({"t1"}), PROVEN, coming(trunk="")),
+    "bypasses": (frozenset({"c"}), PROVEN, coming(bypass="")),
     "signers": (frozenset({"Operator A"}), replace(PROVEN, signer="Operator B"), CALL),
     "trusts": (frozenset({Trust.LEDGER}), replace(PROVEN, trust=Trust.LIST), CALL),
     "verstats": (frozenset({Verstat.PASSED}), FORGED, CALL),

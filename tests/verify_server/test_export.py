@@ -67,6 +67,7 @@ def test_json(tmp_path: Path) -> None:
         "instead_of": "reject",
         "emergency": "yes",
         "trust": "list",
+        "bypass": "",
     }
     assert (passed["code"], passed["act"], passed["certificate"], passed["emergency"]) == ("", "", "", "")
 

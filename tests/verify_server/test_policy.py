@@ -154,6 +154,51 @@ async def test_a_call_without_a_caller_passes_the_rules_too(site: Site) -> None:
     assert [(row["rule"], row["code"]) for row in rows] == [("nobody", "438"), ("somebody", "428")]
 
 
+BYPASSES = """\
+[[rules]]
+name = "could not sign"
+bypasses = ["operator-c"]
+act = "tag"
+
+[[rules]]
+name = "must be signed"
+codes = [428]
+act = "reject"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "rejected"),
+    [
+        ("P-Identity-Bypass: t0ken-of-c\r\n", False),
+        ("", True),
+        ("P-Identity-Bypass: another\r\n", True),
+        ("P-Identity-Bypass: \r\n", True),
+        ("P-Identity-Bypass: t0ken-of-c\r\nP-Identity-Bypass: t0ken-of-c\r\n", True),
+    ],
+)
+async def test_an_operator_that_could_not_sign_is_known_by_its_token(site: Site, more: str, rejected: bool) -> None:
+    with_rules(site, BYPASSES).config.write_text(site.config.read_text().replace("# bypass", "bypass"))
+    (site.folder / "bypass.tokens").write_text("operator-c t0ken-of-c\noperator-d t0ken-of-d\n")
+    setup = load_setup(site.config)
+    service = VerifyService(
+        ToldResolver(), Policy(), ReplayCache(9, 9), SystemClock(), Tracer(None, "b"), setup.handling
+    )
+    verifier = InviteVerifier(service, SystemClock(), bypass=setup.bypasses)
+    answer = await verifier.verify_text(INVITE.replace("Call-ID:", f"{more}Call-ID:").encode())
+    assert answer.startswith(b"SIP/2.0 428 " if rejected else b"INVITE ")
+
+
+def test_tokens_of_operators_have_names_that_rules_use(site: Site) -> None:
+    with_rules(site, BYPASSES)
+    with pytest.raises(LocalError, match="rule 'could not sign': bypasses: no token has the name 'operator-c'"):
+        load_setup(site.config)
+    site.config.write_text(site.config.read_text().replace("# bypass", "bypass"))
+    (site.folder / "bypass.tokens").write_text("t0ken-of-c\n")
+    with pytest.raises(LocalError, match="secret 1: a line is NAME TOKEN"):
+        load_setup(site.config)
+
+
 async def test_treatments_are_counted(server: Server) -> None:
     async def counted() -> float:
         name = 'voice_dpki_treatments_total{act="reject",rule="forged"} '

@@ -33,6 +33,7 @@ from voice_dpki.sip.redirect import Additions, Dialect, answer
 from voice_dpki.sip.uas import RequestRefusedError, check_method
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.sip.asked import BYPASS_HEADER
 from voice_dpki.wire.sip.endpoint import Endpoint
 from voice_dpki.wire.sip.transport import Tls
 from voice_dpki.wire.tasks import Background
@@ -299,7 +300,8 @@ class StirSip(Generic[P]):
         if error.message_id == "SVC4006":
             return self._response(event, 400, ("Reason", reason))
         tag = self._layer.stateless_tag(event.envelope)
-        return answer(event.request, peer.dialect, Additions(reasons=(reason,)), tag)
+        bypass = ((BYPASS_HEADER, error.bypass),) if error.bypass else ()
+        return answer(event.request, peer.dialect, Additions(bypass, reasons=(reason,)), tag)
 
     def _response(self, event: RequestReceived, status: int, *headers: tuple[str, str]) -> Response:
         tag = self._layer.stateless_tag(event.envelope)

@@ -21,6 +21,8 @@ class Source:
     """The trunk or route by which the call reached the client, as the client names it."""
     user: str = ""
     """The user that the client has authenticated, as the client names it."""
+    bypass: str = ""
+    """The operator whose token says that it could not sign the call, by the name that the token has here."""
 
 
 NO_CALLER_NUMBER: Final = Tn("")

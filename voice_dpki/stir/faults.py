@@ -8,7 +8,7 @@ POL5030 are this project's own.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
@@ -78,6 +78,10 @@ _OF_REFUSAL = {
 }
 
 
+SIGNERS_FAULTS = frozenset({"credential-not-valid", "not-on-ledger"})
+"""Refusals that are not the call's fault: the signer cannot sign any."""
+
+
 class Fault(msgspec.Struct, frozen=True, rename="camel"):
     """What was wrong."""
 
@@ -94,10 +98,17 @@ class RequestErrorBody(msgspec.Struct, frozen=True, rename="camel", omit_default
     policy_exception: Fault | msgspec.UnsetType = msgspec.UNSET
 
 
-class ErrorAnswer(msgspec.Struct, frozen=True, rename="camel"):
+Bypass = Annotated[
+    str,
+    msgspec.Meta(description="Own: what the INVITE is to have as P-Identity-Bypass, for the signer is at fault."),
+]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The body of an error (ATIS-1000082)."""
 
     request_error: RequestErrorBody
+    bypass: Bypass = ""
 
 
 class RequestError(PeerError):
@@ -105,6 +116,8 @@ class RequestError(PeerError):
 
     def __init__(self, message_id: str, *variables: str) -> None:
         self.message_id = message_id
+        self.bypass = ""
+        """What the INVITE is to have as P-Identity-Bypass; "" for nothing."""
         self.status, self._text = _FAULTS[message_id]
         self._variables = variables
         self._write: Callable[[RequestError], bytes] = RequestError.exception
@@ -134,7 +147,7 @@ class RequestError(PeerError):
         error = (
             RequestErrorBody(service_exception=fault) if is_service else RequestErrorBody(policy_exception=fault)
         )
-        return msgspec.json.encode(ErrorAnswer(error))
+        return msgspec.json.encode(ErrorAnswer(error, self.bypass))
 
 
 def error_of_status(status: int, detail: str) -> RequestError:
@@ -143,6 +156,8 @@ def error_of_status(status: int, detail: str) -> RequestError:
     return RequestError(message_id, *([detail] if "%1" in _FAULTS[message_id][1] else []))
 
 
-def error_of_refusal(refusal: SigningRefused) -> RequestError:
-    """Return the error for a call that gets no signature."""
-    return RequestError(_OF_REFUSAL[refusal.code], str(refusal))
+def error_of_refusal(refusal: SigningRefused, bypass: str = "") -> RequestError:
+    """Return the error for a call that gets no signature, with the `bypass` if that is the signer's own fault."""
+    error = RequestError(_OF_REFUSAL[refusal.code], str(refusal))
+    error.bypass = bypass if refusal.code in SIGNERS_FAULTS else ""
+    return error

@@ -50,6 +50,8 @@ class HandlingRule:
     """Whether the call goes on tagged, and only log, metric and Reason say what would have been done."""
     peers: frozenset[str] = frozenset()
     trunks: frozenset[str] = frozenset()
+    bypasses: frozenset[str] = frozenset()
+    """Operators whose token says that they could not sign the call."""
     signers: frozenset[str] = frozenset()
     """Organisations, as on the ledger, that recorded the certificate which the Identity names."""
     trusts: frozenset[Trust] = frozenset()
@@ -70,6 +72,7 @@ class HandlingRule:
         conditions = (
             ("peers", self.peers, call.source.peer),
             ("trunks", self.trunks, call.source.trunk),
+            ("bypasses", self.bypasses, call.source.bypass),
             ("signers", self.signers, "" if verdict.trust is Trust.LIST else verdict.signer),
             ("trusts", self.trusts, verdict.trust),
             ("verstats", self.verstats, verdict.verstat),

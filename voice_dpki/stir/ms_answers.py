@@ -14,7 +14,7 @@ from voice_dpki.stir.action import Action, action_of
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.div import DIV
 from voice_dpki.stir.div_o import DIV_O
-from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.faults import Bypass, RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.ms import VerificationRequestMs
 from voice_dpki.stir.passport import ClaimError, Passport
@@ -109,10 +109,11 @@ class VerificationAnswerMs(Struct, frozen=True, rename="camel"):
     verification_response: VerificationResponseMs
 
 
-class ErrorAnswerMs(Struct, frozen=True):
+class ErrorAnswerMs(Struct, frozen=True, omit_defaults=True):
     """The body of an error: the exception text of TS 24.229 V.2.4.3, and what was wrong."""
 
     error: str
+    bypass: Bypass = ""
 
 
 def signing_response(identity: IdentityHeader, request_id: str | None) -> bytes:
@@ -163,7 +164,8 @@ def _has_priority(call: Call, results: Sequence[VerifyResult]) -> bool:
 def error_body(error: RequestError) -> bytes:
     """Encode an error."""
     text = _TEXTS.get(error.message_id)
-    return msgspec.json.encode(ErrorAnswerMs(f"{text}. {error.sentence}" if text else error.sentence))
+    said = f"{text}. {error.sentence}" if text else error.sentence
+    return msgspec.json.encode(ErrorAnswerMs(said, error.bypass))
 
 
 def _result(header: IdentityHeader | None, passport: Passport | None, verdict: Verdict) -> VerifyResult:

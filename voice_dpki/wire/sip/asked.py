@@ -35,6 +35,8 @@ ATTEST_HEADERS: Final = ("Attestation-Info", "P-Attestation-Info", "Attestation"
 """Header fields for the attestation, as 3GPP TS 24.229 §7.2.18 and networks name them."""
 ORIGID_HEADERS: Final = ("Origination-Id", "P-Origination-Id")
 """Header fields for the origination identifier (3GPP TS 24.229 §7.2.19)."""
+BYPASS_HEADER: Final = "P-Identity-Bypass"
+"""Header field of a call whose operator could not sign it through its own fault, with a token agreed on (MAN)."""
 _USER_CHARS: Final = "-_.!~*'()&=+$,?/"
 """What a URI's user may hold unescaped besides letters and digits (RFC 3261 §25.1), but for the semicolon."""
 
@@ -116,6 +118,12 @@ def signing_of(request: Request, terms: Terms, now_s: float, random: Random) -> 
         raise RequestError("SVC4005", "From", str(error)) from None
     except MalformedError as error:
         raise RequestError("SVC4006", str(error)) from None
+
+
+def bypass_of(request: Request) -> str:
+    """Return the token of a call whose operator could not sign it; "" if there is none, or more than one."""
+    tokens = [value.strip() for value in request.headers.getlist(BYPASS_HEADER)]
+    return tokens[0] if len(tokens) == 1 else ""
 
 
 def source_of(request: Request) -> Source:
