@@ -1,8 +1,9 @@
 """Signers outside the federation: chains to listed authorities, and what members hold."""
 
-import base64
 import contextlib
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.pki import SPC, Signer, der_of, numbers, pem_of, root
+from tests.present import present
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.x509.allotment import Allotment
@@ -32,17 +34,9 @@ from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 NOW_S = 1_790_000_000
 ANYBODY = Tn("12155551212")
 
-COMCAST = base64.b64decode(
-    "MIICVzCCAf2gAwIBAgIIV5MM+ECnnDswCgYIKoZIzj0EAwIwXzELMAkGA1UEBhMCVVMxFTATBgNVBAgMDFBlbm5zeWx2YW5pYTEQMA4GA1UE"
-    "CgwHQ29tY2FzdDEnMCUGA1UEAwweQ29tY2FzdCBTSEFLRU4gSW50ZXJtZWRpYXRlIENBMB4XDTIzMDkxMzEwMTEyN1oXDTIzMTAxMzEwMTEy"
-    "N1owXjELMAkGA1UEBhMCVVMxFTATBgNVBAgTDFBlbm5zeWx2YW5pYTEVMBMGA1UEBxMMUGhpbGFkZWxwaGlhMRAwDgYDVQQKEwdDb21jYXN0"
-    "MQ8wDQYDVQQDEwZTSEFLRU4wWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASSCsdj9gyt33LXkBZ/jEUTI0Up6/zQCtD5Lev8VEwmXlZAVf6d"
-    "iccY8iaDq+62tl9fI+EZUU+rf+NHNQr7ds1eo4GjMIGgMA4GA1UdDwEB/wQEAwIHgDAMBgNVHRMBAf8EAjAAMB8GA1UdIwQYMBaAFL+OHGBV"
-    "JMURSM9CRUS/sPQ6K+YoMEcGA1UdHwRAMD4wPKA6oDiGNmh0dHBzOi8vYXV0aGVudGljYXRlLWFwaS5pY29uZWN0aXYuY29tL2Rvd25sb2Fk"
-    "L3YxL2NybDAWBggrBgEFBQcBGgQKMAigBhYEMzE4SjAKBggqhkjOPQQDAgNIADBFAiEAjmPVbQ7YJ87Sp7yW5kddBZ7T+h+CDyoeNrGJdOc4"
-    "ROACICNl0OjF5T1iWrKrGh4wB9qqVkX1Rxrlf3kI5rFo/MCm"
-)
-"""A certificate that signed calls in 2023; github.com/martinisecurity/shaken-pki-reports has it."""
+SHAKEN = Path(__file__).parents[1] / "vectors/stir/shaken-chain.pem"
+"""A signer's certificate of 2023, its authority's and the root."""
+IN_2023_S = 1_695_000_000
 
 ROOT = root("Root CA", NOW_S)
 MIDDLE = ROOT.issue("Issuing CA", NOW_S, ca=True)
@@ -66,12 +60,16 @@ def test_an_authority_that_issues_itself_may_be_on_the_list() -> None:
     assert Authorities([MIDDLE.certificate]).judge([LEAF.certificate], NOW_S).authority == "Issuing CA"
 
 
-def test_a_certificate_that_signed_calls_is_read() -> None:
-    (certificate,) = read_chain(COMCAST)
+def test_a_chain_that_signed_calls_is_trusted() -> None:
+    leaf, middle, top = read_chain(SHAKEN.read_bytes())
+    found = Authorities([top]).judge([leaf, middle], IN_2023_S)
+    assert (found.organization, found.authority) == ("Comcast", "Comcast")
+    assert present(found.profile.tn_auth_list).spcs == ("318J",)
+    found.check_number(ANYBODY, "the number")
     with pytest.raises(ListedError, match="has expired"):
-        LISTED.judge([certificate], NOW_S)
+        Authorities([top]).judge([leaf, middle], NOW_S)
     with pytest.raises(ListedError, match="leads to no authority"):
-        LISTED.judge([certificate], 1_695_000_000)
+        LISTED.judge([leaf, middle], IN_2023_S)
 
 
 CRITICAL = x509.UnrecognizedExtension(ObjectIdentifier("1.2.3.4"), b"\x05\x00")
@@ -124,6 +122,24 @@ def test_everything_else_is_refused(case: str) -> None:
     with pytest.raises(ListedError) as refused:
         judge(*REFUSED[case]())
     assert refused.value.code is Refusal.CHAIN
+
+
+OURS_ALONE = {
+    "a key that may not sign", "a key on another curve", "no numbers and no code",
+    "malformed constraints of claims", "an authority that signs calls",
+}  # fmt: skip
+"""What keeps a certificate from signing calls, and is no fault in its path. openssl has no limit of authorities."""
+
+
+@pytest.mark.peer("openssl")
+@pytest.mark.parametrize("case", ["good", *(case for case in REFUSED if case != "too many authorities")])
+def test_openssl_finds_the_same_paths(tmp_path: Path, case: str) -> None:
+    leaf, *others = (LEAF, MIDDLE) if case == "good" else REFUSED[case]()
+    for name, certificates in (("root", [ROOT]), ("leaf", [leaf]), ("others", [*others, ROOT])):
+        (tmp_path / name).write_bytes(pem_of(*(each.certificate for each in certificates)))
+    command = ["openssl", "verify", "-attime", str(NOW_S), "-CAfile", "root"]
+    done = subprocess.run([*command, "-untrusted", "others", "leaf"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 0) is (case in OURS_ALONE or case == "good"), done.stdout + done.stderr
 
 
 def test_three_authorities_between_are_not_too_many() -> None:
