@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 from verify_server.config import EXAMPLE, VerifyConfig, VerifySetup, load_setup
 from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
-from verify_server.federation import Members
 from verify_server.invites import InviteVerifier
-from verify_server.outside import OutsideSigners
+from verify_server.outside_run import outside_signers
 from verify_server.replay_store import SharedReplays, shared
 from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
@@ -132,7 +131,7 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         exports = [opened.enter_context(closing(each.open(setup.path))) for each in config.export]
         resolver = LedgerResolver(subscription, tracer)
         replays = await opened.enter_async_context(_replays(setup, clock))
-        outside = await opened.enter_async_context(_outside(setup, clock)) if setup.outside else None
+        outside = await opened.enter_async_context(outside_signers(setup, clock)) if setup.outside else None
         service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside)
         invites = InviteVerifier(service, clock, config.profile, setup.bypasses)
         route = StirRoute(
@@ -142,27 +141,6 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         sip = StirSip("verification", asked_over_sip, invites.additions, healthy) if asked_over_sip else None
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
-
-
-@asynccontextmanager
-async def _outside(setup: VerifySetup, clock: Clock) -> AsyncIterator[OutsideSigners]:
-    """Keep the certificates of signers outside the federation while the context lasts."""
-    outside, members = setup.outside, Members(clock)
-    assert outside is not None
-    client = setup.ledger.client(clock, setup.config.ledger_timeout_s, keeps_trust=False)
-    async with client, members.kept(client):
-        signers = OutsideSigners(
-            outside.authorities,
-            members.federation,
-            outside.reach,
-            outside.fetcher().fetch,
-            clock,
-            outside.config.max_certificates,
-        )
-        try:
-            yield signers
-        finally:
-            await signers.close()
 
 
 if __name__ == "__main__":

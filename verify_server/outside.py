@@ -4,9 +4,11 @@ No call waits for a fetch. The first call of a signer has it fetched, and gets N
 those after it find the certificate here. What is kept is fetched again in time, so that it is there for later ones.
 """
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,7 +101,7 @@ class OutsideSigners:
         self._max_entries = max_entries
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._failed: OrderedDict[str, _Failure] = OrderedDict()
-        self._fetching: set[str] = set()
+        self._fetching: dict[str, asyncio.Task[object]] = {}
         self._background = Background(log)
         SHORTFALLS.watch(self)
         self._said = Seldom(log)
@@ -146,6 +148,13 @@ class OutsideSigners:
         if signer.digest != found[0].digest:  # it came while the ledger was asked
             return VerificationFailed(Step.FETCH, _NOT_YET)
         return signer
+
+    async def settled(self, url: str) -> None:
+        """Have the certificate at a URL fetched unless it is here, and wait for it. No call may wait so."""
+        with suppress(VerificationFailed, MalformedError):
+            self._signer_at(url)
+        if url in self._fetching:
+            await asyncio.wait([self._fetching[url]])
 
     def shortfall(self) -> str:
         """Return what people should know if no call from outside can be verified."""
@@ -198,8 +207,7 @@ class OutsideSigners:
             FETCHES.labels("too-many").inc()
             self._said.warning("too many certificates outside the federation are being fetched")
             return
-        self._fetching.add(url)
-        self._background.run(self._fetched(url))
+        self._fetching[url] = self._background.run(self._fetched(url))
 
     async def _fetched(self, url: str) -> None:
         """Fetch what is behind a URL, judge it, and keep it or why there is none."""
@@ -218,7 +226,7 @@ class OutsideSigners:
         else:
             self._keep(url, _Kept(chain, listed, authorities, *self._times(answer)))
         finally:
-            self._fetching.discard(url)
+            self._fetching.pop(url, None)
             HELD.set(len(self._kept))
 
     def _times(self, answer: Fetched) -> tuple[float, float]:

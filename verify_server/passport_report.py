@@ -1,5 +1,6 @@
 """What `voice-dpki passport` tells of each Identity: its parts, its steps and the verdict, as text or JSON."""
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -7,6 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from verify_server.config import load_setup
+from verify_server.outside import OutsideSigners
+from verify_server.outside_run import outside_signers
 from verify_server.passport_source import Source
 from voice_dpki.codec import canonical_json
 from voice_dpki.effects import SystemClock
@@ -19,14 +22,14 @@ from voice_dpki.stir.explain import Explained, Finding, StepResult, explain_iden
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Passport
 from voice_dpki.stir.replay import ReplayCache
-from voice_dpki.stir.verdict import Step, VerificationFailed
+from voice_dpki.stir.verdict import Step, VerificationFailed, told_trust
 from voice_dpki.stir.verify import judge
 
 LEDGER_STEPS: Final = (
     Step.LEDGER, Step.CERTIFICATE, Step.AUTHORITY, Step.CONSTRAINTS, Step.SIGNATURE, Step.KEY_MGMT, Step.SDP,
 )  # fmt: skip
 """The steps that need the ledger, in their order."""
-_AS_ONE: Final = {Step.COMPACT: Step.SIGNATURE}
+_AS_ONE: Final = {Step.COMPACT: Step.SIGNATURE, Step.FETCH: Step.LEDGER, Step.INFO_URL: Step.LEDGER}
 
 
 @dataclass(slots=True)
@@ -40,6 +43,8 @@ class Told:
     """Why there is no more to show."""
     steps: list[StepResult] = field(default_factory=list)
     signer: str = ""
+    trust: str = ""
+    """"list" for a signer outside the federation."""
 
     @property
     def failed(self) -> bool:
@@ -93,38 +98,59 @@ def _explained(identity: str, source: Source, policy: Policy, now_s: float) -> t
 
 async def verify(source: Source, config: Path, now_s: float) -> Report:
     """Run all steps but E21, with policy and ledger of a verification server; raises LocalError."""
-    setup = load_setup(config)
-    report = []
+    setup, clock = load_setup(config), SystemClock()
+    policy, report = setup.config.policy(), []
     source = _unfolded(source)
-    for identity in source.identities:
-        told, found = _explained(identity, source, setup.config.policy(), now_s)
-        await _by_ledger(told, found, setup.ledger, setup.config.policy(), now_s)
-        report.append(told)
+    async with AsyncExitStack() as opened:
+        outside = None
+        if setup.outside is not None:
+            outside = await opened.enter_async_context(outside_signers(setup, clock, once=True))
+            policy = outside.policy(policy)
+        for identity in source.identities:
+            if outside is not None:
+                await outside.settled(str((_decoded(identity).jose or {}).get("x5u", "")))
+            told, found = _explained(identity, source, policy, now_s)
+            await _by_ledger(told, found, setup.ledger, outside, policy, now_s)
+            report.append(told)
     return report
 
 
-async def _by_ledger(told: Told, found: Explained, access: LedgerAccess, policy: Policy, now_s: float) -> None:
-    """Ask the ledger about the signer, and add the steps that need it."""
+async def _by_ledger(
+    told: Told,
+    found: Explained,
+    access: LedgerAccess,
+    outside: OutsideSigners | None,
+    policy: Policy,
+    now_s: float,
+) -> None:
+    """Ask the ledger about the signer, and the list if it knows nothing; add the steps that need them."""
     examined = found.examined
     if examined is None:
         found.skip("a step before has failed, or was not run", *LEDGER_STEPS)
         return
     try:
-        told.signer = await _judged(examined, access, policy, now_s)
+        told.signer, told.trust = await _judged(examined, access, outside, policy, now_s)
     except VerificationFailed as failure:
         _add_failure(found, failure)
     else:
         found.results += [StepResult(step.label, Finding.PASSED) for step in LEDGER_STEPS]
 
 
-async def _judged(examined: Examined, access: LedgerAccess, policy: Policy, now_s: float) -> str:
-    """Return the organisation of the signer; raises VerificationFailed."""
+async def _judged(
+    examined: Examined, access: LedgerAccess, outside: OutsideSigners | None, policy: Policy, now_s: float
+) -> tuple[str, str]:
+    """Return the organisation of the signer, and what the trust stands on; raises VerificationFailed."""
     async with access.client(SystemClock(), keeps_trust=False) as client:
         try:
             resolution = await client.resolve(examined.digest)
         except InquiryError as error:
             raise VerificationFailed(Step.LEDGER, str(error)) from None
-    return judge(examined, resolution.recorded, policy, ReplayCache(1, 1), now_s).signer
+    recorded = resolution.recorded
+    vouched = recorded if outside is None else outside.vouch([examined], recorded)
+    if isinstance(vouched, VerificationFailed):
+        raise vouched
+    verdict = judge(examined, vouched, policy, ReplayCache(1, 1), now_s)
+    return verdict.signer, told_trust(verdict)
 
 
 def _add_failure(found: Explained, failure: VerificationFailed) -> None:
@@ -150,6 +176,7 @@ def _members(told: Told) -> dict[str, Any]:
         "payload": told.payload,
         "problem": told.problem,
         "signer": told.signer,
+        "trust": told.trust,
         "steps": [_step(step) for step in told.steps],
     }
     return {name: value for name, value in members.items() if value}
@@ -169,6 +196,7 @@ def as_text(report: Report) -> str:
         lines = [f"Identity {number} of {len(report)}", *_parts(told)]
         lines += [_line(step) for step in told.steps]
         lines += [f"  signer      {told.signer}"] if told.signer else []
+        lines += ["  trust       this operator's list of authorities"] if told.trust else []
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -1,5 +1,6 @@
 """Callers outside the federation: the configuration, and the program with a real ledger and a repository."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tests.one_operator import OneOperator, Service, until
 from tests.pki import pem_of, root
 from tests.repository import Repository, reply
+from verify_server import passport_command
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.main import main
 from voice_dpki.errors import LocalError
@@ -104,6 +106,28 @@ def server(tmp_path: Path) -> Iterator[Server]:
         server = Server(tmp_path, repository)
         yield server
         server.stop()
+
+
+def verified(server: Server, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+    """Ask `voice-dpki passport verify` about a call; returns its exit status and what it says."""
+    (identity,) = signed(server.repository.url()).identities
+    (server.folder / "identity").write_text(identity)
+    numbers = ["--from", OUTSIDE, "--to", "442079460001", *more]
+    status = passport_command.command(
+        ["verify", "--config", str(server.folder / "verify.toml"), *numbers, str(server.folder / "identity")]
+    )
+    return status, capsys.readouterr().out
+
+
+def test_the_command_knows_the_list_too(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = verified(server, capsys)
+    assert (status, "trust       this operator's list" in said) == (0, True)
+    (told,) = json.loads(verified(server, capsys, "--json")[1])["identities"]
+    assert (told["signer"], told["trust"]) == ("Carrier 1", "list")
+    server.repository.replies["/shaken.pem"] = reply(b"", status=404)
+    status, said = verified(server, capsys)
+    assert status == 1
+    assert "certificate could not be fetched: the answer is 404" in said
 
 
 def test_a_call_from_outside(server: Server) -> None:
