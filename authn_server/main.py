@@ -20,7 +20,7 @@ from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.metrics import health_route
-from voice_dpki.shell.program import ServiceParser, indented, run_command, start
+from voice_dpki.shell.program import ServiceParser, indented, run_command, spare_the_collector, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -143,6 +143,7 @@ def _start(options: argparse.Namespace) -> int:
     setup = load_setup(options.config, SystemClock())
     if setup.config.workers > 1 and not is_worker():
         return supervise("authn-server", setup.config, "authn_server", options.config)
+    spare_the_collector()
     return start("authn-server", setup, _serve)
 
 

@@ -15,7 +15,7 @@ from verify_server.resolver import LedgerResolver
 from verify_server.service import VerifyService
 from voice_dpki.effects import Clock, SystemClock, SystemRandom
 from voice_dpki.shell.metrics import healthy
-from voice_dpki.shell.program import ServiceParser, indented, start
+from voice_dpki.shell.program import ServiceParser, indented, spare_the_collector, start
 from voice_dpki.shell.stir_service import StirRoute, serve_stir
 from voice_dpki.shell.stir_sip import StirSip
 from voice_dpki.shell.trace import Tracer
@@ -106,6 +106,7 @@ def _start(options: argparse.Namespace) -> int:
     setup = load_setup(options.config)
     if setup.config.workers > 1 and not is_worker():
         return supervise("verify-server", setup.config, "verify_server", options.config)
+    spare_the_collector()
     return start("verify-server", setup, _serve)
 
 

@@ -311,3 +311,26 @@ def test_what_nobody_thought_of_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         guarded(fails)
+
+
+SPARES = """
+import gc, weakref
+from voice_dpki.shell.program import COLLECTS_AFTER, spare_the_collector
+
+class Cycle:
+    def __init__(self):
+        self.self = self
+
+spare_the_collector()
+found = weakref.ref(Cycle())
+assert found() is not None
+for _ in range(2 * COLLECTS_AFTER[0]):
+    Cycle()
+assert found() is None, "cycles are collected all the same"
+print(gc.get_freeze_count())
+"""
+
+
+def test_what_is_there_at_the_beginning_is_not_looked_at_again() -> None:
+    done = subprocess.run([sys.executable, "-c", SPARES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 10_000
