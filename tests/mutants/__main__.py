@@ -28,7 +28,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 
-from tests.mutants.operators import RemoveStatement, is_silent
+from tests.mutants.operators import RemoveStatement, ReplaceException, is_silent
 from tests.scratch import ROOT, changed, copy_checkout, run_tests
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -166,6 +166,7 @@ def _operators() -> dict[str, Any]:
     if not _OPERATORS:
         names = [name for name in operator_names() if name not in _NOT_USED]
         _OPERATORS.update({name: get_operator(name)() for name in names})
+        _OPERATORS["core/ExceptionReplacer"] = ReplaceException()
         _OPERATORS["RemoveStatement"] = RemoveStatement()
     return _OPERATORS
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import parso
+from cosmic_ray.operators.exception_replacer import ExceptionReplacer
 from cosmic_ray.operators.operator import Example, Operator
 
 Position = tuple[tuple[int, int], tuple[int, int]]
@@ -64,8 +65,21 @@ def _inside(node: Any, kinds: frozenset[str]) -> bool:
     return False
 
 
+class ReplaceException(ExceptionReplacer):  # type: ignore[misc]
+    """Replaces an exception of an except clause, but no qualified one, at which cosmic-ray's own operator fails."""
+
+    @staticmethod
+    def _name_nodes(node: Any) -> list[Any]:
+        if node.children[1].type not in ("name", "atom"):
+            return []
+        return [name for name in ExceptionReplacer._name_nodes(node) if name.type == "name"]
+
+
 _SILENT = frozenset({"annassign", "tfpdef", "decorator", "fstring", "assert_stmt"})
 """What holds no behaviour that a test could see: annotations, `slots=True`, the words of a message, assertions."""
+
+_OF_A_CLASS = ("frozen=", "kw_only=")
+"""Arguments of a Struct that a dataclass has in its decorator. mypy holds code to them, not tests."""
 
 
 def is_silent(node: Any) -> bool:
@@ -74,6 +88,8 @@ def is_silent(node: Any) -> bool:
         if parent.type in _SILENT and not _is_value(parent, node):
             return True
         if parent.type == "funcdef" and node is parent.annotation:
+            return True
+        if parent.type == "argument" and parent.get_code(include_prefix=False).startswith(_OF_A_CLASS):
             return True
         node = parent
     return False
