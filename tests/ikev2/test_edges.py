@@ -1,5 +1,7 @@
 """Edges that honest ends do not reach: limits, draws that have to be made again, and what a peer leaves out."""
 
+import hashlib
+import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ikev2 import auth, child
-from voice_dpki.ikev2.crypto import AesCbcHmac, AesGcm, ProtectionError
+from voice_dpki.ikev2.crypto import AesCbcHmac, AesGcm, IkeKeys, ProtectionError
 from voice_dpki.ikev2.events import Datagram, Established, Failed, Path, SaName, Trusted, Untrusted
 from voice_dpki.ikev2.failures import Failure, IkeError
 from voice_dpki.ikev2.identity import check_identity, fqdn, subject_identity
@@ -20,6 +22,7 @@ from voice_dpki.ikev2.nat import behind_nat, nat_notifies
 from voice_dpki.ikev2.payloads import (
     Authentication,
     Certificate,
+    Delete,
     Identification,
     KeyExchange,
     Notify,
@@ -33,7 +36,7 @@ from voice_dpki.ikev2.registry import (
     NotifyType,
     PayloadType,
 )
-from voice_dpki.ikev2.rekey import new_ike_spi
+from voice_dpki.ikev2.rekey import Life, new_ike_spi
 from voice_dpki.ikev2.responder import Limits
 from voice_dpki.ikev2.sa import _read_certificate
 from voice_dpki.ikev2.states import State
@@ -289,8 +292,10 @@ def test_an_answer_without_an_spi_keys_nothing(wire: Wire) -> None:
     (answer,) = wire.gateway.take_datagrams()
     wire.deliver(replace(answer, data=answer.data[:8] + bytes(8) + answer.data[16:]))
     assert (wire.device.state, wire.device.dropped) == (State.INIT, 1)
+    assert wire.device.timer_s() is not None
     wire.deliver(answer)
     assert wire.device.state is State.AUTH
+    assert wire.device._refused_until_s is None, "nothing is due any more"
 
 
 def test_an_answer_of_another_group_keys_nothing(wire: Wire) -> None:
@@ -337,3 +342,37 @@ def test_a_cookie_has_1_to_64_bytes(wire: Wire, size: int, taken: bool) -> None:
     )
     assert [each.payloads[0] for each in wire.device.take_datagrams()] == ["N(COOKIE)"] * taken
     assert wire.device.dropped == (0 if taken else 1)
+
+
+def test_the_keys_of_each_direction() -> None:
+    """RFC 7296 §2.14: SK_ai and SK_ei are for what the original Initiator sends. Both ends are ours."""
+    suite = next(suite for suite in IKE_SUITES if not suite.cipher.is_aead)
+    keys = IkeKeys.derive(suite, b"shared", (b"i", b"r"), SA)
+    for of_initiator, integrity in ((True, keys.sk_ai), (False, keys.sk_ar)):
+        cipher = keys.cipher(CountingRandom("iv"), of_initiator=of_initiator)
+        sealed = cipher.seal(b"header", b"x")
+        tag = hmac.digest(integrity, b"header" + sealed[:-16], hashlib.sha256)[:16]
+        assert sealed[-16:] == tag
+
+
+def test_rekeying_is_due_after_80_to_90_percent_of_a_life() -> None:
+    for token, part in ((b"\0", 0.8), (b"\xff", 0.9)):
+        life = Life.of(1000, 50.0, Draws(token))
+        assert life.rekey_at_s == pytest.approx(50 + 1000 * part)
+        assert life.ends_s == 1050
+
+
+def test_a_deletion_names_spis_unless_it_is_of_the_ike_sa() -> None:
+    """RFC 7296 §3.11, also for a protocol that nobody has: the octets are written back as they were read."""
+    for octets in ("00040001 01020304", "03040001 01020304", "02040002 01020304 05060708", "01000000"):
+        data = bytes.fromhex(octets)
+        assert Delete.parse(data).serialize() == data
+
+
+def test_what_comes_after_a_failed_first_exchange_is_counted(wire: Wire) -> None:
+    wire.path = lambda _datagram: []
+    wire.start().wait(30)
+    assert wire.device.state is State.CLOSED
+    header = Header(wire.device.name.spi_i, SA.spi_r, 37, 0, False, False)
+    wire.device.receive(Message.parse(serialize(header, ())), wire.device.path, wire.now_s)
+    assert wire.device.dropped == 1

@@ -388,6 +388,23 @@ def test_old_ike_sa_that_is_never_deleted(wire: Wire) -> None:
     assert wire.happened("gateway", Closed) == []
 
 
+def test_old_child_sa_that_is_never_deleted(wire: Wire) -> None:
+    """It is rekeyed once, and does not stay for ever."""
+    wire.start().wait(2)
+    (held,) = at(wire, "device").children.values()
+    rekeyed = Notify(NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=held.inbound)
+    rest = Nonce(bytes(16)), TsInitiator(held.local), TsResponder(held.remote)
+    for spi, answered in ((b"\0\0\1\1", "SA"), (b"\0\0\1\2", "N(TEMPORARY_FAILURE)")):
+        assert ask(wire, rekeyed, offer((EspSuite(GCM_128),), Protocol.ESP, spi), *rest).payloads[0] == answered
+    gateway = at(wire, "gateway")
+    assert len(gateway.children) == 2
+    wire.wait(REPLACED_S - 1)
+    assert len(gateway.children) == 2
+    wire.wait(2)
+    (left,) = gateway.children.values()
+    assert left.outbound == b"\0\0\1\1"
+
+
 def test_children_are_bounded(wire: Wire) -> None:
     wire.start().wait(2)
     answers = []
