@@ -147,6 +147,7 @@ def test_a_forgotten_nonce_cannot_be_used_again(random: Random) -> None:
     with pytest.raises(DigestRefusedError):
         server.authenticate([answer(challenges[0])], "INVITE", NOW_S + 5)
     server.authenticate([answer(challenges[3])], "INVITE", NOW_S + 5)
+    assert len(server._counts) == 2
 
 
 def test_md5_is_for_users_with_older_telephones_alone(random: Random) -> None:

@@ -141,6 +141,7 @@ def test_an_instance_is_bounded(register: Register) -> None:
         ("udp:192.0.2.1:5060", "sip:1@10.0.0.1", ";rport=5060", "udp:192.0.2.1:5060", 0, None),
         ("udp:192.0.2.1:5060", "sip:1@phone.invalid", "", "udp:192.0.2.1:5060", 0, None),
         ("udp:192.0.2.1:5060", "sip:1@192.0.2.1;transport=tcp", "", "tcp:192.0.2.1:5060", None, None),
+        ("udp:192.0.2.1:9999", "sip:1@192.0.2.1;transport=tcp", ";rport=9999", "tcp:192.0.2.1:5060", None, None),
         ("tcp:192.0.2.1:9999", "sip:1@10.0.0.1;transport=tcp", "", "tcp:192.0.2.1:9999", 7, "tcp:10.0.0.1:5060"),
         ("tcp:192.0.2.1:9999", "sip:1@10.0.0.1", "", "tcp:192.0.2.1:9999", 7, None),
     ],

@@ -237,6 +237,25 @@ def test_a_strict_router_before_us_is_understood(called: Bench, request_text: Re
     assert (bye.method, str(bye.uri)) == ("BYE", f"sip:{CALLEE.address}")
 
 
+def test_a_telephone_that_has_our_parameter_in_its_contact_is_no_strict_router(
+    called: Bench, request_text: RequestText
+) -> None:
+    called.answer(200)
+    target = f"sip:{CALLEE.address};call=x"
+    headers = f"Route: {route_of(called)}, <sip:127.0.0.9:5070;lr>\r\n"
+    called.receive(request_text("BYE", target, branch="z9hG4bKb", to_tag="callee", headers=headers))
+    assert str(called.last_request().uri) == target
+
+
+def test_a_sips_request_goes_on_over_tls_alone(bench: Bench, request_text: RequestText) -> None:
+    """RFC 5630 §5.3."""
+    bench.receive(request_text().replace(b"INVITE sip:", b"INVITE sips:"), Hop("tls", CALLER.host, 5061))
+    bench.forward()
+    assert bench.names()[-1] == "480"
+    (warning,) = header_values(bench.messages()[-1], "Warning")
+    assert warning.endswith('"SIPS Not Allowed"')
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

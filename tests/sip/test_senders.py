@@ -1,6 +1,7 @@
 """Known senders and strangers: who is which, and what a stranger may send."""
 
 from voice_dpki.sip import senders
+from voice_dpki.sip.hop import source_of
 from voice_dpki.sip.senders import KNOWN_S, STRANGER_BURST, STRANGER_MESSAGES_S, Senders
 
 
@@ -38,3 +39,15 @@ def test_what_is_remembered_is_bounded() -> None:
         known.admits("busy", 0.0)
     assert len(known._strangers) == senders.MAX_STRANGERS
     assert not known.admits("busy", 0.0), "who is busy is not forgotten, whoever else comes"
+
+
+def test_whoever_has_authenticated_is_no_stranger_any_more() -> None:
+    known = Senders()
+    known.admits("192.0.2.2", 10.0)
+    known.vouch("192.0.2.2", 10.0)
+    assert known._strangers == {}
+
+
+def test_what_is_no_address_is_its_own_source() -> None:
+    assert source_of("not:an:address") == "not:an:address"
+    assert source_of("2001:db8::5") == source_of("2001:db8::6") == "2001:db8::/64"

@@ -113,6 +113,7 @@ def answered(attributes: str, kind: int = 0x0101) -> bytes:
         (answered("00200014 0001a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9"), MalformedError),
         (answered("0020ffff 0001a147"), MalformedError),
         (answered(IPV4) + b"\0\0\0\0", MalformedError),
+        (answered(IPV4 + "8022000c 5354554e"), MalformedError),  # an attribute that may be passed over, cut off
     ],
 )
 def test_answers_that_tell_no_address(octets: bytes, error: type[PeerError]) -> None:

@@ -1,0 +1,51 @@
+"""The topmost Via: bounded, and answered also where the rest of a request cannot be read."""
+
+import pytest
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.hop import Hop
+from voice_dpki.sip.salvage import refuse_unread
+from voice_dpki.sip.via import parse_via
+
+SOURCE = Hop("udp", "192.0.2.9", 5070)
+
+
+def long(size: int) -> str:
+    begin = "SIP/2.0/UDP 192.0.2.1:5062;branch=z9hG4bK"
+    return begin + "x" * (size - len(begin))
+
+
+def test_a_via_has_at_most_1024_characters() -> None:
+    assert len(long(1024)) == 1024
+    assert parse_via(long(1024)).port == 5062
+    with pytest.raises(MalformedError, match="longer than 1024 characters"):
+        parse_via(long(1025))
+
+
+def unread(via: str, start: str = "INVITE sip:a@b SIP/2.0") -> bytes:
+    return f"{start}\r\nVia: {via}\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b>\r\nMax-Forwards: x\r\n\r\n".encode()
+
+
+def test_a_request_that_cannot_be_read_is_answered_by_its_via() -> None:
+    answered = refuse_unread(unread(long(80)), SOURCE, 400, "Bad Request", "t")
+    assert answered is not None
+    hop, data = answered
+    assert (hop.host, hop.port) == ("192.0.2.9", 5062)
+    assert data.startswith(b"SIP/2.0 400 Bad Request\r\nVia: " + long(80).encode() + b";received=192.0.2.9\r\n")
+    assert b"To: <sip:a@b>;tag=t\r\n" in data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        unread(long(1025)),
+        unread("nonsense"),
+        unread(long(80), "ACK sip:a@b SIP/2.0"),
+        unread(long(80), "SIP/2.0 200 OK"),
+        unread(long(80), ""),
+        b"INVITE sip:a@b SIP/2.0\r\n\r\n",
+        b"",
+    ],
+)
+def test_what_is_not_answered(data: bytes) -> None:
+    assert refuse_unread(data, SOURCE, 400, "Bad Request", "t") is None
