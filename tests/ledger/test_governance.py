@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tests.present import present
 from tests.validator_keys import validator_key
+from voice_dpki.codec import cbor
+from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import directory, names, tree
 from voice_dpki.ledger.admission import check_authority, read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
@@ -243,6 +245,19 @@ def test_what_is_anothers_cannot_be_proposed(changes: dict[str, Any], name: str)
     before = tree.root(ledger.state)
     assert ledger.block(ledger.propose(SetMember(replace(NEW, **changes), None))) == [name]
     assert tree.root(ledger.state) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "height", "read"),
+    [(1, 0, True), ((1 << 32) - 1, 1, True), (1 << 32, 1, False), (0, 1, False), (1, -1, False), (-1, 1, False)],
+)
+def test_versions_of_the_rules_are_below_2_to_the_32(version: int, height: int, read: bool) -> None:
+    data = cbor.encode(["rules", version, height])
+    if read:
+        assert encode_change(parse_change(data)) == data
+    else:
+        with pytest.raises(MalformedError):
+            parse_change(data)
 
 
 def test_proposals_that_are_refused() -> None:

@@ -444,6 +444,7 @@ def test_votes_in_each_others_places_are_refused() -> None:
         signed.commit.signatures[::-1],
         (signed.commit.signatures[0],) * 3,
         signed.commit.signatures[:2],
+        (*signed.commit.signatures, signed.commit.signatures[0]),
         (),
     ):
         mutant = replace(signed, commit=replace(signed.commit, signatures=votes))
@@ -503,6 +504,7 @@ def test_another_chain_format_or_proposer_is_refused_though_it_is_signed() -> No
         ({"chain_id": "other"}, LightCode.WRONG_CHAIN),
         ({"version_block": 12}, LightCode.WRONG_FORM),
         ({"proposer_address": b""}, LightCode.WRONG_FORM),
+        ({"version_app": 1 << 16}, LightCode.NEWER_RULES),
     ):
         header = replace(honest, **change)
         signed = SignedHeader(header, signed_as(header, header))

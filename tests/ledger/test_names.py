@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import names, tree
+from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.state import Block, MemoryState, apply
 from voice_dpki.ledger.transactions import Batch, endorse
 from voice_dpki.names import CertDigest, Height, Tn
@@ -82,6 +83,16 @@ def test_a_list_and_a_certificates_names_are_bounded(federation: Any, monkeypatc
     assert record(state, federation, federation.certificate(common_name="x", tn_auth_list=many)) == "too-many-names"
     odd = TnAuthList(ranges=(TnRange(Tn("493023125001"), 998), TnRange(Tn("493023125001"), 997)))
     assert record(state, federation, federation.certificate(common_name="x", tn_auth_list=odd)) == "too-many-names"
+
+
+def test_a_range_is_read_no_further_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blocks it is cut into: the keys are counted while they are made."""
+    monkeypatch.setattr(names, "MAX_NAMES", 3)
+    made = list[bytes]()
+    odd = TnRange(Tn("4930231250011"), 99_999)
+    with pytest.raises(Refused) as caught:
+        made.extend(names._range_keys([odd]))
+    assert caught.value.refusal is Refusal.TOO_MANY_NAMES
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ from ledger_node.abci.abci_pb2 import (
     ValidatorPower,
 )
 from ledger_node.abci.application import (
+    CODESPACE,
     MAX_PROPOSED_BYTES,
     MIN_PROPOSED_BYTES,
     PROOF_TYPE,
+    _affordable,
     validator_updates,
 )
 from ledger_node.order.verifier import running_verifier
@@ -38,7 +40,7 @@ from voice_dpki.ledger.refusals import Refusal
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.rules import NEWEST
 from voice_dpki.ledger.signatures import verify
-from voice_dpki.ledger.state import LEAVES, Block, apply, forget_verdicts
+from voice_dpki.ledger.state import LEAVES, OK, Block, TxResult, apply, forget_verdicts
 from voice_dpki.ledger.transactions import KINDS
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
@@ -123,6 +125,33 @@ def test_a_proposal_is_executed_once(
     assert len(executed) == 2, "once by the proposer, once by the other"
 
 
+def test_transactions_are_judged_as_of_the_next_block(federation: Any, node: Any) -> None:
+    seen = list[int]()
+
+    def judged(_view: Any, height: int, _time_s: int, _raw: bytes) -> TxResult:
+        seen.append(height)
+        return OK
+
+    node.application.judge(judged, b"")
+    node.decide(1, [federation.submission()])
+    node.application.judge(judged, b"")
+    assert seen == [1, 2]
+
+
+def test_a_proposal_is_filled_to_the_last_byte() -> None:
+    raws = [b"x" * 10] * 5
+    assert [len(_affordable(raws, size)) for size in (1, 10, 11, 20, 21, 1000)] == [1, 1, 2, 2, 3, 5]
+
+
+def test_a_first_block_that_took_rounds_leaves_the_smallest_proposal(federation: Any, node: Any) -> None:
+    """Nothing is known of a block before it."""
+    transactions = [federation.submission()] * 3
+    node.application._pace(Block(Height(1), 0, tuple(transactions)), 1)
+    assert node.application._affordable_bytes == MIN_PROPOSED_BYTES
+    with pytest.raises(LocalError):
+        node.application.commit(Commit.Request())
+
+
 def test_what_no_member_signed_enters_no_block(federation: Any, node: Any) -> None:
     good, foreign = federation.submission(), federation.submission(key="Operator B")
     assert judge(node, [good]) == ProcessProposal.ACCEPT
@@ -166,6 +195,9 @@ async def test_what_is_not_verified_yet_is_not_proposed_and_what_is_bad_never(fe
         check(node, late)
         assert propose(node, [bad, late, good]) == [good]
         assert propose(node, [bad, late]) == [late], "rather than an empty block"
+        other = federation.submission()
+        check(node, other)
+        assert propose(node, [late, other]) == [late], "one, and no more"
         assert check(node, bad, CheckTx.RECHECK).code == Refusal.CERTIFICATE_MALFORMED.code
         assert check(node, good, CheckTx.RECHECK).code == check(node, late, CheckTx.RECHECK).code == 0
         await node.verifier.verify(late)
@@ -181,6 +213,7 @@ def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: An
     recorded = Refusal.RECORDED
     result = response.results[1]
     assert (result.code, result.info, result.log) == (recorded.code, recorded.kebab, recorded.sentence)
+    assert (result.codespace, response.results[0].codespace) == (CODESPACE, "")
     verdict = check(node, again)
     assert (verdict.code, verdict.info, verdict.log) == (recorded.code, recorded.kebab, recorded.sentence)
     assert check(node, again, CheckTx.RECHECK).code == 0, "it stays in the mempool until a block answers it"
