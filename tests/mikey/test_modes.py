@@ -280,9 +280,11 @@ class TestSignatures:
             monkeypatch.setattr(*removed)
         assert isinstance(call.read_answer(offer, bytes(octets)), SrtpKeys)
 
-    def test_another_signature_type(self, call: Any) -> None:
+    @pytest.mark.parametrize("s_type", [0, 2])
+    def test_another_signature_type(self, call: Any, s_type: int) -> None:
+        """0 is PKCS #1 v1.5, and 2 is nobody's."""
         octets = bytearray(call.offer().message)
-        octets[-258] &= 0x0F  # S type 0, PKCS #1 v1.5
+        octets[-258] = octets[-258] & 0x0F | s_type << 4
         with pytest.raises(MikeyError) as caught:
             call.accept(bytes(octets))
         assert caught.value.failure is Failure.SIGNATURE_TYPE

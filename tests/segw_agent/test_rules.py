@@ -16,7 +16,21 @@ from segw_agent.live import LiveSas
 from segw_agent.nodes import Nodes
 from segw_agent.peer_names import PeerNames
 from segw_agent.policy import CertificatePolicy, IntegrityPolicy, Policy, Question, Side
-from segw_agent.rules import RULES, NotHere, Peer, PeerRefusedError, Rule, Step, _Broken, _run, inquiry_refusal
+from segw_agent.rules import (
+    PROVED_STEPS,
+    RULES,
+    Attached,
+    NotHere,
+    Peer,
+    PeerRefusedError,
+    Rule,
+    Step,
+    _Broken,
+    _run,
+    check_live,
+    check_names,
+    inquiry_refusal,
+)
 from segw_agent.tracer import IkeTracer
 from tests.certificates import with_usage
 from voice_dpki.effects import SystemRandom
@@ -345,3 +359,29 @@ def test_treatments_of_integrity(content: bytes | None) -> None:
 
 def test_a_component_that_must_be_measured() -> None:
     assert admit(Case(policy=policy(measurements={"firmware": frozenset({"00" * 32})}))) == "integrity-measurement"
+
+
+def test_names_of_a_live_sa_are_held_to_the_list_without_the_ledger() -> None:
+    claims: Any = PROFILE
+    peer = Attached(
+        side=Side.GATEWAY,
+        names=PeerNames.of(PROFILE, "enb1.vendor.example"),
+        claims=claims,
+        found=None,
+        now_s=NOW_S,
+    )
+    check_names(policy(), peer)
+    with pytest.raises(PeerRefusedError) as caught:
+        check_names(policy(deny=("*.vendor.example",)), peer)
+    assert caught.value.step == Step.IDENTITY.named(Side.GATEWAY)
+    with pytest.raises(LocalError, match="has not been asked"):
+        check_live(policy(), peer)
+
+
+def test_what_the_ledger_proves_is_asked_of_the_steps_behind_the_inquiry() -> None:
+    assert PROVED_STEPS == (Step.CERTIFICATE, Step.INTEGRITY)
+    assert not [rule for rule in RULES if rule.step is Step.INQUIRY]
+
+
+def test_a_broken_rule_tells_its_sentence() -> None:
+    assert str(_Broken("code", "the sentence")) == "the sentence"

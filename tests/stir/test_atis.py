@@ -337,3 +337,10 @@ def test_any_bytes_are_refused_as_a_request(body: bytes) -> None:
 def test_any_headers_are_admitted_or_refused(headers: dict[str, str]) -> None:
     with contextlib.suppress(RequestError):
         check_headers(headers)
+
+
+def test_what_is_wrong_with_a_member_is_said_within_a_sentence() -> None:
+    with pytest.raises(
+        RequestError, match="Parameter 'iat' has a value that cannot be used: expected `int`, got `str`"
+    ):
+        read_signing(signing(iat="1443208345"))

@@ -10,9 +10,10 @@ import pytest
 
 from tests.recorded import recorded
 from voice_dpki.codec import base64url
+from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir.call import Call
-from voice_dpki.stir.div import DIV, Diverting
+from voice_dpki.stir.div import DIV, Diverting, read_div
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import ClaimError, Destinations, signing_input_of
@@ -275,6 +276,13 @@ def test_claims_that_cannot_be_used(changes: dict[str, Any]) -> None:
     DIV.parse(json.dumps(PAYLOAD).encode())
     with pytest.raises(ClaimError):
         DIV.parse(json.dumps({**PAYLOAD, **changes}).encode())
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"tn": 1}, {"tn": ["1"]}, {"uri": 1}, {"tn": "1", "uri": "tel:1"}])
+def test_diverting_parties_that_cannot_be_signed(value: Any) -> None:
+    assert read_div({"tn": CALLED[0]}) == Diverting(CALLED[0])
+    with pytest.raises(MalformedError):
+        read_div(value)
 
 
 def test_members_of_div_that_are_not_known_are_let_be() -> None:

@@ -44,6 +44,13 @@ def test_steps_behind_a_failed_one_run(operator: Operator) -> None:
     assert found.examined is None
 
 
+def test_another_callee_is_told_behind_a_failed_step_too(operator: Operator) -> None:
+    made = operator.call(iat_s=NOW_S - 300)
+    call = replace(made, time_s=NOW_S, dest=replace(made.dest, tns=(Tn("442079460199"),)))
+    found = explain_identity(call, call.identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.FAILED) == ["E15 iat", "E16 numbers"]
+
+
 def test_without_a_call_what_needs_one_is_not_run(operator: Operator) -> None:
     found = explain_identity(None, operator.call().identities[0], Policy(), NOW_S)
     assert findings(found, Finding.NOT_RUN) == ["E3 time", "E16 numbers"]
