@@ -84,9 +84,27 @@ def test_an_offer_that_somebody_changed_is_refused(a: Path, tmp_path: Path, at: 
         read_offer(tmp_path / "b.toml", terms_in(a))
 
 
+@pytest.mark.parametrize("kind", ["validators", "endorsing_keys", "nodes"])
+def test_every_key_must_have_signed_the_offer(a: Path, tmp_path: Path, kind: str) -> None:
+    """Each has a proof of its kind that another operator's key made."""
+    own, other = (_keys_in(a / "offers" / f"{letter}.toml", kind) for letter in "ba")
+    proof = re.compile(r'proof = "[^"]+"')
+    exchanged = proof.sub(proof.findall(other)[0], own, count=1)
+    text = (a / "offers" / "b.toml").read_text()
+    (tmp_path / "b.toml").write_text(text.replace(own, exchanged))
+    assert exchanged != own
+    with pytest.raises(LocalError, match="does not verify"):
+        read_offer(tmp_path / "b.toml", terms_in(a))
+
+
+def _keys_in(path: Path, kind: str) -> str:
+    """Return an offer's text about the keys of a kind."""
+    return path.read_text().split(f"[[{kind}]]\n")[1].split("\n\n")[0]
+
+
 def test_another_operators_key_cannot_be_offered(founders: Founders, a: Path, tmp_path: Path) -> None:
     """Operator B puts A's validator key into its own offer, with the proof that A made for its own."""
-    theirs = (a / "offers" / "a.toml").read_text().split("[[validators]]\n")[1].split("\n\n")[0]
+    theirs = _keys_in(a / "offers" / "a.toml", "validators")
     head, _, tail = (a / "offers" / "b.toml").read_text().partition("[[validators]]\n")
     (tmp_path / "b.toml").write_text(f"{head}[[validators]]\n{theirs}\n\n{tail.partition(chr(10) * 2)[2]}")
     with pytest.raises(LocalError, match="does not verify"):
