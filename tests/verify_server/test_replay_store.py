@@ -240,7 +240,7 @@ async def test_a_signers_flood_reaches_the_store_only_as_far_as_its_share(
 
 async def test_a_request_that_is_given_up_spoils_no_other(servers: Servers, store: RedisServer) -> None:
     """A client may hang up at any moment; the answer to its question must not reach the next one."""
-    replays = await servers.new(config_of(store, max_connections=2), store.folder)
+    replays = await servers.new(config_of(store, max_connections=2), store.folder, max_entries=10_000)
     other = await servers.new(config_of(store), store.folder)
     for n in range(300):
         await other.claim(use(b"odd %d" % n, b"call 9"))
