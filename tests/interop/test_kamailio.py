@@ -90,6 +90,9 @@ def test_a_number_that_is_not_the_operators(operators: Operators) -> None:
         "<sip:+33123456789;verstat=No-TN-Validation@a.example;user=phone>"
     ]
     assert operators.a.statistics()["stir_unsigned"] == before + 1
+    log = operators.a.log.read_text()
+    assert re.search(r"call [-0-9a-f]+ goes unsigned: (answer 404: .*cause=403|refused: 403)", log)
+    assert "33123456789" not in log
 
 
 def test_a_tag_in_to_is_no_dialog(operators: Operators) -> None:
@@ -161,6 +164,7 @@ def test_servers_that_are_down(tmp_path: Path, asks: str) -> None:
         assert call.headers("P-Asserted-Identity") == [NOT_VALIDATED]
         assert operators.a.statistics()["stir_unsigned"] == 1
         assert operators.b.statistics()["stir_unverified"] == 1
+        assert re.search(r"call [-0-9a-f]+ goes unverified: (answer 408|no answer of)", operators.b.log.read_text())
     finally:
         operators.stop()
 
