@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.peer("kamailio"), pytest.mark.peer("sipp")]
 
 PASSED = f"<sip:{CALLER};verstat=TN-Validation-Passed@a.example;user=phone>"
 NOT_VALIDATED = f"<sip:{CALLER};verstat=No-TN-Validation@a.example;user=phone>"
+NOT_TOLD = f"<sip:{CALLER}@a.example;user=phone>"
 ASSERTED = f"<sip:{CALLER};verstat=TN-Validation-Passed@a.example;user=phone>"
 STRICT = {"##!define MUST_SIGN": "#!define MUST_SIGN", "##!define MUST_VERIFY": "#!define MUST_VERIFY"}
 RULES = '[[rules]]\nname = "forged"\ncodes = [436]\nact = "reject"\n'
@@ -220,6 +221,20 @@ def test_what_the_rules_reject(tmp_path: Path, asks: str) -> None:
         (reason,) = fields(refused.answer, "Reason")
         assert re.match("STIR ?;cause=436", reason)
         assert operators.b.statistics()["stir_rejected"] == 1
+    finally:
+        operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize("act", ["withhold", "pass"])
+def test_what_the_rules_let_through(tmp_path: Path, act: str, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, rules=RULES.replace("reject", act))
+    try:
+        call = operators.call(FORGED, f"P-Asserted-Identity: {ASSERTED}", source="foreign")
+        hidden = act == "withhold"
+        assert call.headers("Privacy") == (["id"] if hidden else [])
+        assert call.headers("P-Asserted-Identity") == [NOT_VALIDATED if hidden else NOT_TOLD]
     finally:
         operators.stop()
 
