@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,19 @@ def test_explain_joins_the_diversions_of_an_invite(run: Run, caller: Caller) -> 
     status, told = run("explain", diverted)
     wrong = [each["step"] for each in told["identities"][1]["steps"] if each["finding"] == "failed"]
     assert (status, wrong) == (1, ["E16 diversion"])
+
+
+def test_explain_shows_the_token_inside_another(run: Run, caller: Caller) -> None:
+    der, now_s, first = caller.der(), int(time.time()), Tn("493023125002")
+    asked = SigningRequest("A", Tn("493023125001"), Destinations((first,)), now_s, UUID)
+    own = {"div": Diverting(first), "opt": sign_call(asked, caller.credential(der), now_s).token}
+    asked = replace(
+        asked, attest="", origid="", dest=Destinations((Tn("442079460001"),)), ppt="div-o", own=own
+    )  # fmt: skip
+    identity = sign_call(asked, caller.credential(der), now_s).serialize()
+    status, told = run("explain", identity.encode(), "--from", "493023125001", "--to", "442079460001")
+    assert status == 0
+    assert [each["header"]["ppt"] for each in told["identities"]] == ["div-o", "shaken"]
 
 
 def test_numbers_may_be_given(run: Run, identity: str) -> None:
