@@ -77,9 +77,9 @@ def test_a_replay_in_the_other_form_is_a_replay(servers: Servers) -> None:
 def test_refusals_have_the_form_of_the_request(servers: Servers) -> None:
     foreign = servers.sign(ppt="shaken", orig={"tn": CALLEE})
     assert (foreign.status_code, list(foreign.json())) == (403, ["error"])
-    rich = servers.sign(ppt="rcd", rcd={"nam": "Alice"})
-    assert (rich.status_code, list(rich.json())) == (400, ["error"])
-    assert "not rcd" in rich.json()["error"]
+    message = servers.sign(ppt="msg", msg={"dig": "sha256-x"})
+    assert (message.status_code, list(message.json())) == (400, ["error"])
+    assert "not msg" in message.json()["error"]
     assert list(servers.sign(orig={"tn": CALLEE}).json()) == ["requestError"]
 
 
