@@ -369,10 +369,14 @@ def test_a_deletion_names_spis_unless_it_is_of_the_ike_sa() -> None:
         assert Delete.parse(data).serialize() == data
 
 
-def test_what_comes_after_a_failed_first_exchange_is_counted(wire: Wire) -> None:
+def test_what_comes_before_and_after_the_first_exchange_is_counted(wire: Wire) -> None:
+    header = Header(wire.device.name.spi_i, SA.spi_r, 37, 0, False, False)
+    request = Message.parse(serialize(header, ()))
+    wire.device.receive(request, wire.device.path, wire.now_s)
+    assert wire.device.dropped == 1
     wire.path = lambda _datagram: []
     wire.start().wait(30)
     assert wire.device.state is State.CLOSED
-    header = Header(wire.device.name.spi_i, SA.spi_r, 37, 0, False, False)
-    wire.device.receive(Message.parse(serialize(header, ())), wire.device.path, wire.now_s)
-    assert wire.device.dropped == 1
+    wire.device.receive(request, wire.device.path, wire.now_s)
+    assert wire.device.dropped == 2
+    assert not wire.device.take_datagrams()
