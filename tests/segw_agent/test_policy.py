@@ -117,6 +117,7 @@ def test_measurements() -> None:
 def test_the_stricter_treatment_counts(own: IntegrityPolicy, callers: IntegrityPolicy) -> None:
     certificate: Any = None
     question = Question(Side.GATEWAY, certificate, "enb1", certificate, integrity=callers)
+    assert (question.unique_id, question.connection) == (0, ""), "the daemon's numbers begin at 1"
     wanted = {own, callers}
     expected = next(
         each

@@ -14,6 +14,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.sip.message import (
     MAX_MESSAGE_BYTES,
     Hop,
+    UnsupportedError,
     encode,
     header_values,
     make_response,
@@ -316,3 +317,14 @@ def test_malformed_values_leave_nothing_in_memory(parse: Callable[[str], object]
 def _tracebacks() -> int:
     gc.collect()
     return sum(isinstance(each, TracebackType) for each in gc.get_objects())
+
+
+def test_the_version_is_that_of_a_request_line() -> None:
+    """Neither the phrase of a status line, nor what names no version of SIP at all, is another version."""
+    response = encode(make_response(parse_message(INVITE), 200)).replace(b" OK", b" SIP/3.0", 1)  # type: ignore[arg-type]
+    assert response.startswith(b"SIP/2.0 200 SIP/3.0\r\n")
+    assert isinstance(parse_message(response), Response)
+    for version, unsupported in ((b"SIP/3.0", True), (b"HTTP/1.1", False), (b"SIP/x", False)):
+        with pytest.raises(MalformedError) as caught:
+            parse_message(INVITE.replace(b"SIP/2.0\r\nVia", version + b"\r\nVia", 1))
+        assert isinstance(caught.value, UnsupportedError) is unsupported
