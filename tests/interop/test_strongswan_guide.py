@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .strongswan.charon import ROOT, Charon, link
+from .strongswan.charon import ROOT, Charon, link, wait_until
 from .strongswan.site import demand
-from .strongswan.world import Identity, Ledger, folder, start_agent
+from .strongswan.world import Identity, Ledger, folder, policy, start_agent
 
 pytestmark = pytest.mark.netns
 
@@ -152,11 +153,71 @@ def test_debians_apparmor_profile_lets_charon_use_the_default_socket() -> None:
     assert "<local/usr.lib.ipsec.charon>" in profile
 
 
-def test_the_guides_unit_is_one(tmp_path: Path) -> None:
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is missing; install it: apt-get install systemd")
-    unit = tmp_path / "segw-agent.service"
-    unit.write_text(block("## systemd", "ini").replace("/opt/voice-dpki/.venv/bin/segw-agent", sys.executable))
+    path = tmp_path / "segw-agent.service"
+    path.write_text(block("## systemd", "ini").replace("/opt/voice-dpki/.venv/bin/segw-agent", sys.executable))
+    return path
+
+
+def test_the_guides_unit_is_one(unit: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True)
     assert "segw-agent" not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_the_guides_unit_is_sandboxed(unit: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+AS_NOBODY = (
+    "setpriv",
+    *("--reuid=65534", "--regid=65534", "--clear-groups"),
+    # It may read where Python lies here; a socket or a folder is its own only by user and group.
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--bounding-set=-all,+dac_read_search"),
+)
+
+
+def test_the_agent_needs_no_rights_of_the_administrator() -> None:
+    """With `charon.group`, VICI is its, and with folders of its own, its socket and its list of SAs."""
+    demand()
+    with folder() as path, link() as names, ExitStack() as stack:
+        path.chmod(0o755)
+        ledger = Ledger(path)
+        stack.callback(ledger.end)
+        limits = "dos_protection = no\n    group = nogroup"
+        charon = Charon(
+            names["gateway"], path / "gateway", {"socket": path / "own/agent.sock"}, limits=limits
+        ).start()
+        stack.callback(charon.stop)
+        (path / "own").mkdir()
+        os.chown(path / "own", 65534, 65534)
+        files = {"socket": "own/agent.sock", "vici": "gateway/vici.sock", "state": "own/live.jsonl"}
+        top = "".join(f'{name} = "{path / file}"\n' for name, file in files.items())
+        (path / "agent.toml").write_text(top + ledger.section() + policy("Vendor V", "*.vendor.example"))
+        command = [
+            *AS_NOBODY,
+            sys.executable,
+            "-m",
+            "segw_agent.main",
+            "start",
+            "--config",
+            str(path / "agent.toml"),
+        ]
+        with (path / "agent.log").open("wb") as log:
+            agent = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            said = wait_until(
+                lambda: agent.poll() is not None or '"ready"' in (path / "agent.log").read_text(), "it is ready"
+            )
+            assert said
+            assert agent.poll() is None, (path / "agent.log").read_text()
+            assert "cannot be listened to" not in (path / "agent.log").read_text()
+            assert (path / "own/agent.sock").stat().st_uid == 65534
+        finally:
+            agent.terminate()
+            agent.wait()
