@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from ledger_node.command.session import CONSOLE, Commands, Session, add_endorser
+from ledger_node.command.session import Commands, Session, add_endorser
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.kind import Body, Parser
@@ -42,8 +42,7 @@ async def _show(session: Session) -> None:
     (found,) = await session.client.read(leaf, [key])
     if found is None:
         raise PeerError(f"the ledger holds no {leaf.kind} of this name, which is proved")
-    for line in describe(found):
-        CONSOLE.print(line, soft_wrap=True)
+    session.tell(found, *describe(found))
 
 
 def describe(value: object) -> list[str]:
@@ -75,7 +74,8 @@ async def _send(session: Session) -> None:
         raise LocalError(f"{kind.name} has the members {', '.join(kind.members)}, each given once as MEMBER=VALUE")
     said = {name: read_member(name, parse, given[name]) for name, parse in kind.members.items()}
     body: Body = kind.body(chain=session.genesis.chain_id, by=options.organization, **said)
-    CONSOLE.print(f"In effect since block {await session.endorsed(body)}")
+    height = await session.endorsed(body)
+    session.tell({"height": height}, f"In effect since block {height}")
 
 
 def _split(member: str) -> tuple[str, str]:

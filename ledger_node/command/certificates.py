@@ -61,7 +61,7 @@ async def submit(session: Session) -> int:
     bulk = Bulk(session.sender, session.genesis.chain_id, options.organization, session.signer)
     columns = TextColumn("Recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     started = time.monotonic()
-    with Progress(*columns, console=CONSOLE, transient=True) as progress:
+    with Progress(*columns, console=CONSOLE, transient=True, disable=options.json) as progress:
         task = progress.add_task("", total=len(items))
         report = await bulk.record(
             items,
@@ -71,16 +71,16 @@ async def submit(session: Session) -> int:
         )
     if options.report:
         write_file(options.report, report.to_json())
-    return _show_report(report, len(items), time.monotonic() - started)
+    return _show_report(session, report, len(items), time.monotonic() - started)
 
 
-def _show_report(report: Report, total: int, seconds: float) -> int:
-    CONSOLE.print(f"{report.recorded} recorded in {seconds:.1f} s, {report.already} were on the ledger already")
-    for item, why in report.refused:
-        CONSOLE.print(f"{item.path}: refused ({why.name}): {why.detail}", soft_wrap=True)
+def _show_report(session: Session, report: Report, total: int, seconds: float) -> int:
+    lines = [f"{report.recorded} recorded in {seconds:.1f} s, {report.already} were on the ledger already"]
+    lines += [f"{item.path}: refused ({why.name}): {why.detail}" for item, why in report.refused]
     left = total - report.recorded - report.already - len(report.refused)
     if left:
-        CONSOLE.print(f"Stopped with {left} to go; the same command goes on with them")
+        lines.append(f"Stopped with {left} to go; the same command goes on with them")
+    session.tell({**report.plain(), "left": left}, *lines)
     return 1 if report.refused or left else 0
 
 
@@ -91,7 +91,8 @@ async def _renew(session: Session) -> None:
     signature = owner.sign(renewal_bytes(chain_id, replaces, digest_of(new)))
     body = Renew(chain_id, options.organization, new, replaces, owner.public_key_der, signature)
     height = await session.endorsed(body)
-    CONSOLE.print(f"H(CERT) {digest_of(new).hex()} follows {replaces.hex()[:12]}.. since block {height}")
+    said = f"H(CERT) {digest_of(new).hex()} follows {replaces.hex()[:12]}.. since block {height}"
+    session.tell({"digest": digest_of(new), "replaces": replaces, "height": height}, said)
 
 
 async def _change_status(session: Session) -> None:
@@ -108,14 +109,21 @@ async def _change_status(session: Session) -> None:
         height = await session.endorsed(ChangeStatus(chain_id, organization, *change))
     else:
         raise LocalError("give --owner-key, or the endorser's --key")
-    CONSOLE.print(f"H(CERT) {digest.hex()} is {options.status} since block {height}")
+    said = f"H(CERT) {digest.hex()} is {options.status} since block {height}"
+    session.tell({"digest": digest, "status": options.status, "height": height}, said)
 
 
 async def _status(session: Session) -> int:
     digest = parse_digest(session.options.certificate)
     found = await session.client.resolve(digest, with_certificate=False)
-    for line in _describe_resolution(found):
-        CONSOLE.print(line, soft_wrap=True)
+    result = {
+        "digest": digest,
+        "status": found.status,
+        "height": found.height,
+        "time_s": found.time_s,
+        "record": found.record,
+    }
+    session.tell(result, *_describe_resolution(found))
     return 0 if found.status is CertStatus.VALID else 1
 
 

@@ -1,4 +1,4 @@
-"""`voice-dpki ledger propose`, `vote`, `proposals` and `members`: what operators decide, and on whom."""
+"""`voice-dpki ledger propose`, `vote`, `withdraw`, `proposals` and `members`: operators decide, and on whom."""
 
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ledger_node.command.details import Count, count, date, lines, outlook
+from ledger_node.command.difference import Difference, describe_member, difference_of
+from ledger_node.command.member_export import export_member
 from ledger_node.command.rules import (
     add_first_block,
     check_executable,
@@ -13,13 +16,16 @@ from ledger_node.command.rules import (
     describe_rules_change,
     propose_rules,
 )
-from ledger_node.command.session import CONSOLE, Commands, Session, add_endorser, parse_digest
+from ledger_node.command.session import Commands, Session, add_endorser, parse_digest
+from ledger_node.command.versions import read_versions
 from ledger_node.make import member_file
 from ledger_node.make.member_file import load_member
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.activation import read_notice
 from voice_dpki.ledger.directory import DIRECTORY_LEAF
+from voice_dpki.ledger.governance import UNDECIDED
 from voice_dpki.ledger.members import MEMBER_LEAF, Member, member_key
+from voice_dpki.ledger.parameters import PARAMETERS_LEAF
 from voice_dpki.ledger.proposals import (
     LIST_LEAF,
     PROPOSAL_LEAF,
@@ -35,6 +41,7 @@ from voice_dpki.ledger.proposals import (
     proposal_id,
 )
 from voice_dpki.ledger.records import REASONS, CertStatus
+from voice_dpki.ledger.rules import rules_for
 from voice_dpki.ledger.transactions import (
     Propose,
     Transaction,
@@ -45,6 +52,9 @@ from voice_dpki.shell.options import number
 
 DAY_S = 86_400
 MAX_VOTING_DAYS = 366
+
+
+_ID = "the proposal's id, or its first digits"
 
 
 def add_governance_commands(commands: Commands) -> None:
@@ -69,11 +79,25 @@ def add_governance_commands(commands: Commands) -> None:
     add_endorser(propose)
     vote = commands.add_parser("vote", help="vote on a proposal")
     vote.set_defaults(work=_vote)
-    vote.add_argument("proposal", help="the proposal's id, or its first digits")
+    vote.add_argument("proposal", help=_ID)
     vote.add_argument("--reject", action="store_true", help="vote against it")
     add_endorser(vote)
-    commands.add_parser("proposals", help="list the proposals on the ledger").set_defaults(work=_proposals)
-    commands.add_parser("members", help="list the members and what is theirs").set_defaults(work=_members)
+    withdraw = commands.add_parser("withdraw", help="take back a proposal of one's own that is not in effect")
+    withdraw.set_defaults(work=_withdraw)
+    withdraw.add_argument("proposal", help=_ID)
+    add_endorser(withdraw)
+    listed = commands.add_parser("proposals", help="list the proposals on the ledger, or show one whole")
+    listed.set_defaults(work=_proposals)
+    listed.add_argument("proposal", nargs="?", help=_ID)
+    members = commands.add_parser("members", help="list the members and what is theirs, or show one whole")
+    members.set_defaults(work=_members)
+    members.add_argument("name", nargs="?", help="an organisation")
+    members.add_argument(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write its file, which `propose change` takes",
+    )
 
 
 async def _propose(session: Session) -> None:
@@ -87,8 +111,11 @@ async def _propose(session: Session) -> None:
     raw = endorse(body, [session.signer])
     height = await session.sent(raw)
     identity = proposal_id(Transaction.parse(raw).body_bytes).hex()
-    CONSOLE.print(f"Proposed in block {height}, with your approval: {identity}")
-    CONSOLE.print(f"Other operators vote with: voice-dpki ledger vote ... {identity[:12]}")
+    session.tell(
+        {"proposal": identity, "height": height},
+        f"Proposed in block {height}, with your approval: {identity}",
+        f"Other operators vote with: voice-dpki ledger vote ... {identity[:12]}",
+    )
 
 
 async def _admit(session: Session) -> Change:
@@ -149,26 +176,85 @@ _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = 
 
 async def _vote(session: Session) -> None:
     options = session.options
-    matching = [each for each in await _read_proposals(session) if each[0].hex().startswith(options.proposal)]
-    if len(matching) != 1:
-        raise LocalError(f"{len(matching)} proposals on the ledger begin with {options.proposal}")
-    ((identity, proposal),) = matching
+    identity, proposal = await _the_proposal(session)
     if not options.reject:
         await check_executable(session, asked_change(proposal))
-    vote = Vote(session.genesis.chain_id, options.organization, identity, not options.reject)
+    height, proposal = await _voted(session, identity, approve=not options.reject)
+    said = f"Voted in block {height}; the proposal is {describe_state(proposal)}"
+    session.tell({"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}, said)
+
+
+async def _withdraw(session: Session) -> None:
+    identity, proposal = await _the_proposal(session)
+    if proposal.by != session.options.organization:
+        raise LocalError(f"{proposal.by} has made this proposal, and only {proposal.by} can withdraw it")
+    known = await read_versions(session.client)
+    if not rules_for(known.present, known.height + 1).withdraws:
+        raise LocalError(f"the ledger follows version {known.present} of its rules, and this needs version 3")
+    height, proposal = await _voted(session, identity, approve=False)
+    said = f"Withdrawn in block {height}; the proposal is {describe_state(proposal)}"
+    session.tell({"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}, said)
+
+
+async def _voted(session: Session, identity: bytes, *, approve: bool) -> tuple[int, Proposal]:
+    """Vote; return the vote's block, and the proposal after it."""
+    vote = Vote(session.genesis.chain_id, session.options.organization, identity, approve)
     height = await session.endorsed(vote)
     ((_, proposal),) = [each for each in await _read_proposals(session) if each[0] == identity]
-    CONSOLE.print(f"Voted in block {height}; the proposal is {describe_state(proposal)}")
+    return height, proposal
+
+
+async def _the_proposal(session: Session) -> tuple[bytes, Proposal]:
+    """Return the one proposal whose id begins with what the command names; raises LocalError."""
+    begun = session.options.proposal
+    matching = [each for each in await _read_proposals(session) if each[0].hex().startswith(begun)]
+    if len(matching) != 1:
+        raise LocalError(f"{len(matching)} proposals on the ledger begin with {begun}")
+    return matching[0]
 
 
 async def _proposals(session: Session) -> None:
-    table = Table("id", "by", "change", "state", "for", "against")
+    members = await _all_members(session)
+    if session.options.proposal:
+        identity, proposal = await _the_proposal(session)
+        result, said = await _whole(session, identity, proposal, members)
+        session.tell(result, *said)
+        return
+    table, results = Table("id", "by", "change", "state", "for", "against"), []
     for identity, proposal in await _read_proposals(session):
         votes = ", ".join(proposal.approving), ", ".join(proposal.rejecting)
-        table.add_row(
-            identity.hex()[:12], proposal.by, await _about(session, proposal), describe_state(proposal), *votes
-        )
-    CONSOLE.print(table)
+        about = await _about(session, proposal)
+        table.add_row(identity.hex()[:12], proposal.by, about, describe_state(proposal), *votes)
+        results.append(_form(identity, proposal, about, count(proposal, members)))
+    session.tell(results, table)
+
+
+async def _whole(
+    session: Session, identity: bytes, proposal: Proposal, members: Sequence[Member]
+) -> tuple[dict[str, object], list[str]]:
+    """Return all about a proposal, for programs and for people."""
+    about, counted = await _about(session, proposal), count(proposal, members)
+    try:
+        change = asked_change(proposal)
+    except LocalError:
+        change = None
+    (parameters,) = await session.client.read(PARAMETERS_LEAF, [PARAMETERS_LEAF.key()])
+    if parameters is None:
+        raise PeerError("the ledger has no parameters, which is proved")
+    comes, found = outlook(proposal, change, counted, parameters), Difference()
+    if change is not None and proposal.state in UNDECIDED:
+        present = (await read_versions(session.client)).present
+        found = await difference_of(session, change, present)
+    result = _form(identity, proposal, about, counted)
+    result |= {"outlook": comes, "gone": found.gone, "come": found.come, "note": found.note}
+    return result, lines(identity, proposal, about, counted, found, comes)
+
+
+def _form(identity: bytes, proposal: Proposal, about: str, counted: Count) -> dict[str, object]:
+    """Return a proposal as JSON shows it (docs/ledger-command.md)."""
+    known = {name: getattr(proposal, name) for name in ("by", "state", "why", "until_s", "due_height", "due_s")}
+    votes = {name: getattr(counted, name) for name in ("approving", "rejecting", "missing", "operators", "quorum")}
+    return {"id": identity, "about": about, **known, **votes, "needed": counted.needed, "change": proposal.change}
 
 
 async def _about(session: Session, proposal: Proposal) -> str:
@@ -189,15 +275,40 @@ def asked_change(proposal: Proposal) -> Change:
 
 
 async def _members(session: Session) -> None:
-    (listed,) = await session.client.read(DIRECTORY_LEAF, [DIRECTORY_LEAF.key()])
+    if session.options.name:
+        await _member(session)
+        return
+    if session.options.export:
+        raise LocalError("--export writes one member's file: name the member")
     table = Table("organization", "kind", "domains", "numbers", "codes", "validators", "keys", "revision")
-    organizations = [name for name in listed or () if read_notice(name) is None]
-    for member in await _read_members(session, organizations):
-        if member is not None:
-            table.add_row(*_row(member))
-    CONSOLE.print(table)
-    if notices := len(listed or ()) - len(organizations):
-        CONSOLE.print(f"Not listed: notices of versions of the rules ({notices}); see voice-dpki ledger rules")
+    found = await _all_members(session)
+    members = [member for member in found if read_notice(member.organization) is None]
+    for member in members:
+        table.add_row(*_row(member))
+    notices = len(found) - len(members)
+    note = f"Not listed: notices of versions of the rules ({notices}); see voice-dpki ledger rules"
+    session.tell(members, table, *([note] if notices else []))
+
+
+async def _member(session: Session) -> None:
+    """Show one member whole, and write its file if that is wanted."""
+    name, path = session.options.name, session.options.export
+    (member,) = await _read_members(session, [name])
+    if member is None:
+        raise PeerError(f"{name} is no member, which is proved")
+    if path is None:
+        session.tell(member, *describe_member(member))
+        return
+    files = export_member(member, path)
+    said = [f"Made {path}, and {len(files) - 1} files with its keys beside it."]
+    if member.suspended:
+        said.append(f"To propose this file as a change also ends the suspension of {name}.")
+    session.tell({"files": [str(each) for each in files]}, *said)
+
+
+async def _all_members(session: Session) -> list[Member]:
+    (listed,) = await session.client.read(DIRECTORY_LEAF, [DIRECTORY_LEAF.key()])
+    return [member for member in await _read_members(session, listed or ()) if member is not None]
 
 
 def _row(member: Member) -> tuple[str, ...]:
@@ -235,7 +346,7 @@ def describe_change(change: Change) -> str:
 def describe_state(proposal: Proposal) -> str:
     """Return a proposal's state, why it failed if it did, and when it takes effect if that is known."""
     why = f" ({proposal.why})" if proposal.why else ""
-    due = f", takes effect {_date(proposal.due_s)}" if proposal.due_s and not why else ""
+    due = f", takes effect {date(proposal.due_s)}" if proposal.due_s and not why else ""
     return f"{proposal.state}{why}{due}"
 
 
@@ -255,7 +366,3 @@ def _only(session: Session) -> str:
     if others:
         raise LocalError(f"{session.options.what} takes one argument")
     return str(about)
-
-
-def _date(time_s: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time_s))

@@ -67,7 +67,9 @@ def _parser() -> Parser:
     add_governance_commands(commands)
     add_rules_command(commands)
     add_general_commands(commands)
-    for each in commands.choices.values():
+    for name, each in commands.choices.items():
+        each.set_defaults(command=name)
+        each.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         each.add_argument("--url", default=DEFAULT_URL, help="the node to talk to (default: %(default)s)")
         each.add_argument(
             "--genesis", type=Path, required=True, help="the ledger's genesis file: the root of trust"

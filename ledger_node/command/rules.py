@@ -4,7 +4,7 @@ import re
 
 from rich.table import Table
 
-from ledger_node.command.session import CONSOLE, Commands, Session
+from ledger_node.command.session import Commands, Session
 from ledger_node.command.versions import Versions, read_state, read_versions
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger import governance
@@ -144,17 +144,21 @@ async def _rules(session: Session) -> int:
     table = Table("version", "first block", "state")
     for version, first in known.activations:
         table.add_row(str(version), str(first), _state(known, version, first))
-    CONSOLE.print(table)
-    CONSOLE.print(f"The ledger is at block {known.height}.")
-    CONSOLE.print(f"{session.options.url} {describe_release(info)}.", soft_wrap=True, markup=False)
+    lines = [f"The ledger is at block {known.height}.", f"{session.options.url} {describe_release(info)}."]
     needed = [known.coming] if known.coming else []
     needed += [entry for entry in known.activations if entry[0] == known.present]
     lacking = [entry for entry in needed if entry[0] not in info.rules.versions]
-    for version, first in lacking:
-        CONSOLE.print(
-            f"Install a release that has version {version}: from block {first} on this node stands still.",
-            soft_wrap=True,
-        )
+    lines += [
+        f"Install a release that has version {version}: from block {first} on this node stands still."
+        for version, first in lacking
+    ]
+    result = {
+        "height": known.height,
+        "present": known.present,
+        "versions": [{"version": version, "first_block": first} for version, first in known.activations],
+        "lacking": [version for version, _ in lacking],
+    }
+    session.tell(result, table, *lines)
     return 1 if lacking else 0
 
 

@@ -124,8 +124,8 @@ class Report:
     already: int = 0
     refused: list[tuple[CertificateFile, OutcomeForm]] = field(default_factory=list)
 
-    def to_json(self) -> bytes:
-        """Return the report as JSON."""
+    def plain(self) -> dict[str, object]:
+        """Return the report as JSON has it."""
         refused = [
             {
                 "file": str(item.path),
@@ -136,8 +136,11 @@ class Report:
             }
             for item, why in self.refused
         ]
-        value = {"recorded": self.recorded, "already": self.already, "refused": refused}
-        return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+        return {"recorded": self.recorded, "already": self.already, "refused": refused}
+
+    def to_json(self) -> bytes:
+        """Return the report as JSON."""
+        return msgspec.json.format(msgspec.json.encode(self.plain())) + b"\n"
 
 
 def collect(paths: Iterable[Path]) -> list[CertificateFile]:

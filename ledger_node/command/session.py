@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.console import Console
+import msgspec
+from rich.table import Table
 
+from ledger_node.command.output import make_console, plain
 from ledger_node.command.sending import Sender, read_certificate
 from ledger_node.command.versions import check_follows
 from voice_dpki.effects import Signer
@@ -19,7 +21,7 @@ from voice_dpki.shell.program import Parser
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.x509.profile import digest_of
 
-CONSOLE = Console(highlight=False)
+CONSOLE = make_console()
 
 Commands: TypeAlias = "_SubParsersAction[Parser]"
 """The commands of a parser, to which modules add their own."""
@@ -51,6 +53,15 @@ class Session:
         """
         await check_follows(self.client, Transaction.parse(raw).body)
         return (await self.sender.send(raw)).height or 0
+
+    def tell(self, result: object, *lines: str | Table) -> None:
+        """Print what a command has found or done: `result` with --json, otherwise the lines."""
+        if self.options.json:
+            form = {"chain": self.genesis.chain_id, "command": self.options.command, "result": plain(result)}
+            print(msgspec.json.format(msgspec.json.encode(form), indent=2).decode("utf-8"))
+            return
+        for line in lines:
+            CONSOLE.print(line, soft_wrap=isinstance(line, str))
 
 
 def add_endorser(parser: Parser, *, required: bool = True) -> None:

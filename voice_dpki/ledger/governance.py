@@ -111,7 +111,7 @@ def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
         return proposal
     operators = directory.operators_of(draft)
     if _has_quorum(draft, proposal):
-        if _is_at_once(parse_change(proposal.change)):
+        if is_at_once(parse_change(proposal.change)):
             return _executed(draft, block, proposal)
         parameters = parameters_of(draft)
         due = block.height + max(parameters.delay_blocks, 1), block.time_s + parameters.delay_s
@@ -121,7 +121,7 @@ def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
     return proposal
 
 
-def _is_at_once(change: Change) -> bool:
+def is_at_once(change: Change) -> bool:
     """Tell whether a change responds to a compromise, so that it takes effect without a delay."""
     if isinstance(change, SetStatus):
         return change.status is not CertStatus.VALID
