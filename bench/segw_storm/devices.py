@@ -33,6 +33,9 @@ MAX_BYTES = 65_535
 PAUSE_S = 2.0
 """How long a device waits after a failed attempt."""
 
+LOOK_S = 0.1
+"""How often a condition is looked at."""
+
 MADE_AT_ONCE = 8
 """Devices that begin before answers are read again."""
 
@@ -105,10 +108,12 @@ class Farm:
         return self.storm
 
     def serve(self, until: Callable[[], bool], deadline_s: float) -> None:
-        """Answer the gateway until a condition holds, which is looked at often."""
+        """Answer the gateway until a condition holds. Charon is asked for it seldom, as that takes its time."""
         end_s = time.monotonic() + deadline_s
         while not until() and time.monotonic() < end_s:
-            self._turn(block=True)
+            next_s = time.monotonic() + LOOK_S
+            while time.monotonic() < next_s:
+                self._turn(block=True)
 
     def _turn(self, *, block: bool) -> None:
         now_s = time.monotonic()
