@@ -49,3 +49,9 @@ def test_a_request_that_cannot_be_read_is_answered_by_its_via() -> None:
 )
 def test_what_is_not_answered(data: bytes) -> None:
     assert refuse_unread(data, SOURCE, 400, "Bad Request", "t") is None
+
+
+@pytest.mark.parametrize(("count", "answered"), [(7, True), (8, False)])
+def test_no_more_than_8_kb_are_repeated(count: int, answered: bool) -> None:
+    data = unread("\r\nVia: ".join([long(1024)] * count))
+    assert (refuse_unread(data, SOURCE, 400, "Bad Request", "t") is not None) is answered
