@@ -22,6 +22,7 @@ from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
 from ledger_node.abci.snapshots import Restoration, Snapshots
+from ledger_node.abci.stall import Stall
 from ledger_node.abci.tail import Tail
 from ledger_node.abci.window import Window
 from ledger_node.keep.chain import Chain, TxOutcome
@@ -66,6 +67,7 @@ class CometEngine:
         self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
         self._beginning = Beginning(chain, self._rpc, self._restoration, home.settings)
+        self._stall = Stall(chain, self._rpc, home.settings.heartbeat_s)
         self._broadcaster = Broadcaster(self._rpc)
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()
@@ -139,6 +141,7 @@ class CometEngine:
         async with running(self._home) as process:
             await first_of(
                 self._beginning.run(),
+                self._stall.run(),
                 self._broadcaster.run(),
                 self._settle(),
                 self._peers.run(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -29,6 +30,10 @@ NO_VOTE = "nil-Vote"
 
 IN_CACHE = "tx already exists in cache"
 """CometBFT's message for a transaction that it has seen before."""
+
+
+_BITS = re.compile(r"BA\{\d+:([x_]*)\}", re.ASCII)
+"""A bit array as CometBFT writes it (libs/bits), a character for each validator in the order of their set."""
 
 
 class RpcError(LocalError):
@@ -103,6 +108,18 @@ class Rpc:
                     if vote != NO_VOTE:
                         found[address].append(f"{_member(of_round, 'round')}/{kind}")
         return int(_member(state, "height")), found
+
+    async def voters(self) -> frozenset[int]:
+        """Return which validators vote on the next block, by their place in the set: those of its last round.
+
+        Raises RpcError, and MalformedError for an answer of another form.
+        """
+        state = _member(await self._call("consensus_state"), "round_state")
+        rounds = _member(state, "height_vote_set")
+        if not isinstance(rounds, list):
+            raise MalformedError("CometBFT's answer has no list of rounds")
+        found = [_places(each, "prevotes") | _places(each, "precommits") for each in rounds]
+        return next((places for places in reversed(found) if places), frozenset())
 
     async def broadcast(self, transactions: Sequence[bytes]) -> list[str]:
         """Hand at most MAX_RPC_BATCH transactions to the mempool; return for each why it was not taken, or "".
@@ -182,6 +199,14 @@ class Broadcaster:
             if not future.done():
                 future.set_result(answer)
         return True
+
+
+def _places(votes: Any, what: str) -> frozenset[int]:
+    """Return the places of those whose votes a round holds: a text such as `BA{4:xx_x} 3/4 = 0.75`."""
+    match = _BITS.match(str(_member(votes, f"{what}_bit_array")))
+    if match is None:
+        raise MalformedError(f"CometBFT's answer has no {what}")
+    return frozenset(place for place, bit in enumerate(match[1]) if bit == "x")
 
 
 def _result(answer: Any) -> dict[str, Any]:
