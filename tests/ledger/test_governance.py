@@ -260,6 +260,16 @@ def test_versions_of_the_rules_are_below_2_to_the_32(version: int, height: int, 
             parse_change(data)
 
 
+def test_certificates_of_one_change_are_named_once_each() -> None:
+    def change(*digests: bytes) -> bytes:
+        return cbor.encode(["status", list(digests), "revoked", "unspecified"])
+
+    assert parse_change(change(bytes(32), b"x" * 32))
+    for digests in ((bytes(32), bytes(32)), (), (bytes(31),)):
+        with pytest.raises(MalformedError):
+            parse_change(change(*digests))
+
+
 def test_proposals_that_are_refused() -> None:
     ledger = Ledger()
     refused = {
