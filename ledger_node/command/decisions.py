@@ -18,6 +18,7 @@ from ledger_node.command.rules import (
 )
 from ledger_node.command.session import Commands, Session, add_endorser, parse_digest
 from ledger_node.command.versions import read_versions
+from ledger_node.command.weight import Weight, weigh
 from ledger_node.make import member_file
 from ledger_node.make.member_file import load_member
 from voice_dpki.errors import LocalError, MalformedError, PeerError
@@ -106,15 +107,17 @@ async def _propose(session: Session) -> None:
         raise LocalError("--from is the first block of a version of the rules, and of nothing else")
     change = await _PROPOSALS[options.what](session)
     await check_executable(session, change)
+    weight = weigh(await _all_members(session), change)
     until_s = int(time.time() + options.days * DAY_S)
     body = Propose(session.genesis.chain_id, options.organization, until_s, encode_change(change))
     raw = endorse(body, [session.signer])
     height = await session.sent(raw)
     identity = proposal_id(Transaction.parse(raw).body_bytes).hex()
     session.tell(
-        {"proposal": identity, "height": height},
+        {"proposal": identity, "height": height, "validators": weight},
         f"Proposed in block {height}, with your approval: {identity}",
         f"Other operators vote with: voice-dpki ledger vote ... {identity[:12]}",
+        *_on_validators(weight),
     )
 
 
@@ -177,11 +180,19 @@ _PROPOSALS: dict[str, Callable[[Session], Coroutine[object, object, Change]]] = 
 async def _vote(session: Session) -> None:
     options = session.options
     identity, proposal = await _the_proposal(session)
+    weight = None
     if not options.reject:
-        await check_executable(session, asked_change(proposal))
+        change = asked_change(proposal)
+        await check_executable(session, change)
+        weight = weigh(await _all_members(session), change)
     height, proposal = await _voted(session, identity, approve=not options.reject)
     said = f"Voted in block {height}; the proposal is {describe_state(proposal)}"
-    session.tell({"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}, said)
+    result = {"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}
+    session.tell(result | {"validators": weight}, said, *_on_validators(weight))
+
+
+def _on_validators(weight: Weight | None) -> list[str]:
+    return [f"Validators: {weight.sentence()}."] if weight is not None else []
 
 
 async def _withdraw(session: Session) -> None:
@@ -241,13 +252,14 @@ async def _whole(
     (parameters,) = await session.client.read(PARAMETERS_LEAF, [PARAMETERS_LEAF.key()])
     if parameters is None:
         raise PeerError("the ledger has no parameters, which is proved")
-    comes, found = outlook(proposal, change, counted, parameters), Difference()
+    comes, found, weight = outlook(proposal, change, counted, parameters), Difference(), None
     if change is not None and proposal.state in UNDECIDED:
+        weight = weigh(members, change)
         present = (await read_versions(session.client)).present
         found = await difference_of(session, change, present)
     result = _form(identity, proposal, about, counted)
-    result |= {"outlook": comes, "gone": found.gone, "come": found.come, "note": found.note}
-    return result, lines(identity, proposal, about, counted, found, comes)
+    result |= {"outlook": comes, "gone": found.gone, "come": found.come, "note": found.note, "validators": weight}
+    return result, [*lines(identity, proposal, about, counted, found, comes), *_on_validators(weight)]
 
 
 def _form(identity: bytes, proposal: Proposal, about: str, counted: Count) -> dict[str, object]:

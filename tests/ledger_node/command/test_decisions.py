@@ -163,3 +163,18 @@ def test_names_that_toml_must_quote_come_back(tmp_path: Path) -> None:
 def test_json_holds_what_later_versions_say() -> None:
     member = Member("V", MemberKind.VENDOR, further=(("note", cbor.encode([b"\x01", 2])),))
     assert present(plain(member))["further"] == {"note": ["01", 2]}  # type: ignore[index]
+
+
+def test_who_proposes_and_who_votes_is_warned_of_validators_that_must_run(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    file = tmp_path / "b.toml"
+    assert terminal("members", "Operator B", "--export", file)[0] == 0
+    kept = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("validators"))
+    file.write_text(kept)
+    status, said = terminal("propose", "change", file, by="Operator A")
+    assert status == 0, said
+    assert "Validators: 1 of 1 validator must run then, 2 of 2 now." in said
+    (identity,) = [each["id"] for each in asked(terminal, "proposals")]
+    assert asked(terminal, "proposals", identity)["validators"] == {"before": 2, "after": 1, "new": 0}
+    assert asked(terminal, "vote", identity, by="Operator B")["validators"] == {"before": 2, "after": 1, "new": 0}
