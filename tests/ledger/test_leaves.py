@@ -72,6 +72,8 @@ def test_a_state_that_lacks_what_every_state_has() -> None:
     assert directory.organizations(empty) == ()
     with pytest.raises(LocalError, match="no parameters"):
         parameters_of(empty)
+    with pytest.raises(LocalError, match="what is pruned"):
+        expiry.pruned_before(empty)
 
 
 def test_a_member_that_is_listed_must_be_there(federation: Any) -> None:

@@ -36,6 +36,7 @@ CHUNK = 64
 
 _DOMAIN = b"voice-dpki/expiry/v1\0"
 _CURSOR_KEY = hashlib.sha256(b"voice-dpki/pruned/v1\0").digest()
+_DAMAGED = "the ledger's state is damaged: it does not say what is pruned"
 
 
 def begin(draft: Draft, time_s: int) -> None:
@@ -44,8 +45,14 @@ def begin(draft: Draft, time_s: int) -> None:
 
 
 def pruned_before(view: StateView) -> int:
-    """Return the time, in Unix seconds, before which every expired certificate is gone from the state."""
-    return parse_pruned(view.leaf(_CURSOR_KEY) or b"") * DAY_S
+    """Return the time, in Unix seconds, before which every expired certificate is gone from the state.
+
+    Raises LocalError where the state does not say it: every state does, from its genesis on.
+    """
+    data = view.leaf(_CURSOR_KEY)
+    if data is None:
+        raise LocalError(_DAMAGED)
+    return parse_pruned(data) * DAY_S
 
 
 def parse_pruned(data: bytes) -> int:
@@ -53,7 +60,7 @@ def parse_pruned(data: bytes) -> int:
     match cbor.decode(data, "pruned"):
         case ["pruned", int(day)]:
             return day
-    raise LocalError("the ledger's state is damaged: it does not say what is pruned")
+    raise LocalError(_DAMAGED)
 
 
 def enqueue(draft: Draft, expiring: Iterable[tuple[CertDigest, int]]) -> None:
