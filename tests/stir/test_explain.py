@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from voice_dpki.names import Tn
+from voice_dpki.stir.div import Diverting
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.explain import Explained, Finding, explain_identity
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.sign import sign_call
 from voice_dpki.stir.verdict import Step, VerificationFailed
 
 from .conftest import NOW_S, Operator
@@ -18,6 +21,7 @@ STEPS = [
     "E11 typ", "E12 alg", "E13 ppt", "E14 claims", "E15 iat", "E16 numbers", "shaken's own",
 ]  # fmt: skip
 OTHERS = set(STEPS[:-1])
+DIALLED = Tn("493023125005")
 
 
 def findings(found: Explained, finding: Finding) -> list[str]:
@@ -49,6 +53,20 @@ def test_another_callee_is_told_behind_a_failed_step_too(operator: Operator) -> 
     call = replace(made, time_s=NOW_S, dest=replace(made.dest, tns=(Tn("442079460199"),)))
     found = explain_identity(call, call.identities[0], Policy(), NOW_S)
     assert findings(found, Finding.FAILED) == ["E15 iat", "E16 numbers"]
+
+
+def test_where_a_call_was_diverted_a_failed_token_need_not_name_the_callee(operator: Operator) -> None:
+    """Whether the diversions lead on from it is not known then. A diversion alone names whom it called instead."""
+    stale = {"iat_s": NOW_S - 300}
+    target = Destinations((Tn("442079460001"),))
+    first = operator.call(dest=Destinations((DIALLED,)), key_mgmt=(), **stale).identities[0]
+    request = replace(operator.request(dest=target, **stale), ppt="div", own={"div": Diverting(DIALLED)})
+    second = sign_call(request, operator.credential, request.iat_s).serialize()
+    for identities, dest in (((first, second), target), ((second,), Destinations((DIALLED,)))):
+        call = replace(operator.call(), dest=dest, target=target, identities=identities)
+        found = explain_identity(call, identities[0], Policy(), NOW_S)
+        assert findings(found, Finding.FAILED) == ["E15 iat"]
+        assert "E16 numbers" in findings(found, Finding.PASSED)
 
 
 def test_without_a_call_what_needs_one_is_not_run(operator: Operator) -> None:

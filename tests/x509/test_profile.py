@@ -162,6 +162,8 @@ def test_the_serial_number_plays_no_role(serial: bytes) -> None:
 
 NAMELESS = x509.Name([])
 UNKNOWN = ObjectIdentifier("1.3.6.1.4.1.99999.1")
+ECDSA_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")
+"""An AlgorithmIdentifier that is not the one beside the signature (RFC 5280 §4.1.2.3 wants both the same)."""
 RSA = generate_rsa().private_key
 
 
@@ -179,6 +181,7 @@ RSA = generate_rsa().private_key
         ("weak-key", lambda: odd(rsa.generate_private_key(65537, 1024))),
         ("weak-key", lambda: odd(rsa.generate_private_key(3, 2048))),
         ("weak-key", lambda: odd(ec.generate_private_key(ec.SECP384R1()))),
+        ("malformed", lambda: resigned(lambda parts: [*parts[:2], ECDSA_SHA384, *parts[3:]])),
         ("self-signed", lambda: odd(issuer=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA")]))),
         ("signature", lambda: odd(sign_with=generate_es256().private_key)),
         ("signature", lambda: build().replace(b"Operator A", b"Operator B")),

@@ -11,7 +11,7 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.allotment import Allotment
-from voice_dpki.x509.claimconstraints import OID
+from voice_dpki.x509.claimconstraints import OID, ClaimConstraints
 from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.profile import build_certificate, digest_of, read_profile
 from voice_dpki.x509.recorded import (
@@ -304,6 +304,27 @@ def test_the_sentence_is_about_the_certificate_by_its_name(refused: CertificateR
 @pytest.mark.parametrize("code", Distrust)
 def test_each_code_has_a_sentence(code: Distrust) -> None:
     assert "{" not in CertificateRefused(code, "detail").about("the certificate")
+
+
+def test_of_a_certificate_that_is_not_recorded_nothing_is_said() -> None:
+    unknown = RecordedCertificate(digest=CertDigest(bytes(32)), status=CertStatus.UNKNOWN)
+    assert (unknown.height, unknown.organization, unknown.not_before_s, unknown.not_after_s) == (0, "", 0, 0)
+    assert (unknown.allotment, unknown.der) == (None, None)
+
+
+class TestTheClaims:
+    """What a trusted certificate lets its key sign."""
+
+    def test_constraints_hold(self) -> None:
+        constrained = ClaimConstraints(permitted=(("attest", ("A",)),))
+        trusted = judged(given(Use.SIGN_CALLS, claim_constraints=constrained), Use.SIGN_CALLS)
+        trusted.check_claims(lambda: {"attest": "A"})
+        with pytest.raises(CertificateRefused, match="attest") as caught:
+            trusted.check_claims(lambda: {"attest": "B"})
+        assert caught.value.code is Distrust.CLAIMS
+
+    def test_without_constraints_no_claims_are_read(self) -> None:
+        judged(given(Use.SIGN_CALLS), Use.SIGN_CALLS).check_claims(lambda: pytest.fail("the claims were read"))
 
 
 def test_what_was_trusted_once_is_still_judged_by_what_may_have_changed() -> None:

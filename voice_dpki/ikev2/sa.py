@@ -250,9 +250,7 @@ class IkeSa(ABC):
 
         What stands before the encrypted payload is authentic, too (RFC 7296 §3.14), and is kept in `_before`.
         """
-        if self._opener is None:
-            self.dropped += 1
-            return None
+        assert self._opener is not None, "without keys an SA is IDLE, INIT or CLOSED, and opens nothing"
         last = message.payloads[-1] if message.payloads else None
         try:
             payloads = self._opener.open(message)

@@ -204,6 +204,18 @@ async def test_what_is_not_verified_yet_is_not_proposed_and_what_is_bad_never(fe
         assert propose(node, [bad, late, good]) == [late, good]
 
 
+async def test_what_a_block_has_decided_is_remembered_as_refused_no_longer(federation: Any, node: Any) -> None:
+    """The verifier has room for a bounded number of refusals, and needs them only for what still waits."""
+    decided, open_ = federation.submission(b"no certificate"), federation.submission(b"nor one")
+    async with running_verifier(node.verifier):
+        for raw in (decided, open_):
+            await node.verifier.verify(raw)
+        assert node.verifier.has_refused(decided)
+        node.decide(1, [decided])
+        assert not node.verifier.has_refused(decided)
+        assert node.verifier.has_refused(open_)
+
+
 def test_refusals_name_their_reason_to_whoever_submits(federation: Any, node: Any) -> None:
     certificate = federation.certificate()
     submission, again = (federation.submission(certificate) for _ in range(2))

@@ -3,7 +3,6 @@
 import pytest
 
 from ledger_node.abci.abci_pb2 import CheckTx, FinalizeBlock, Info, PrepareProposal, ProcessProposal
-from ledger_node.abci.application import RECHECKED
 from voice_dpki.ledger import rules
 from voice_dpki.ledger.activation import notice, version_at
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
@@ -89,7 +88,7 @@ def test_what_no_block_can_take_any_more_leaves_the_mempool(federation: Federati
     first, again = federation.submission(certificate), federation.submission(certificate)
     for height, transactions in enumerate(([], [], [], [first]), 1):
         changing.decide(height, transactions)
-    for _ in range(RECHECKED):
+    for _ in range(20):  # written out: each costs time before a block, so a change of the limit is to be seen
         assert recheck(changing, again) == Refusal.RECORDED.code
     assert recheck(changing, again) == 0, "further back in line it waits for its turn"
     changing.decide(5, [])
