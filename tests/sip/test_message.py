@@ -8,7 +8,7 @@ from types import TracebackType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sipmessage import Request, Response
+from sipmessage import URI, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.message import (
@@ -24,6 +24,7 @@ from voice_dpki.sip.message import (
     parse_uri,
     read_envelope,
     reason_value,
+    set_body,
     set_header_values,
     split_values,
     uri_hop,
@@ -213,6 +214,20 @@ def test_a_uri_names_a_hop_only_with_a_numeric_address() -> None:
     message = parse_message(INVITE.replace(b"b.example SIP", b"127.0.0.7:5070;transport=TCP SIP"))
     assert isinstance(message, Request)
     assert uri_hop(message.uri) == Hop("tcp", "127.0.0.7", 5070)
+
+
+def test_a_uri_names_a_hop_up_to_the_last_port() -> None:
+    assert uri_hop(URI("sip", "127.0.0.7", port=65_535)) == Hop("udp", "127.0.0.7", 65_535)
+    assert uri_hop(URI("sip", "127.0.0.7", port=65_536)) is None
+
+
+def test_a_body_goes_with_its_type() -> None:
+    request = parse_message(INVITE)
+    assert isinstance(request, Request)
+    response = make_response(request, 200)
+    set_body(response, b"v=0\r\n", "application/sdp")
+    again = parse_message(encode(response))
+    assert (again.body, again.headers["Content-Type"]) == (b"v=0\r\n", "application/sdp")
 
 
 def _understand(data: bytes) -> None:

@@ -350,6 +350,24 @@ def test_a_next_hop_that_cannot_be_reached_becomes_500(called: Bench) -> None:
     assert called.names()[-1] == "500"
 
 
+def test_an_error_of_our_own_on_the_callees_side_ends_the_whole_call(
+    called: Bench, request_text: RequestText
+) -> None:
+    """The caller gets 500, the callee a CANCEL; what the callee then says concerns the caller no more."""
+    key = called.sent[1].key
+    assert key is not None
+    called.core.fail(key, called.now_s)
+    called.pump()
+    assert (called.names()[-1], called.sent[-1].hop) == ("500", CALLER)
+    called.receive(request_text("ACK"))
+    called.advance(Timers().t4_s + 1)  # the caller's transaction is over
+    before = len(called.sent)
+    called.answer(180)
+    called.answer(487)
+    assert called.names()[before:] == ["CANCEL", "ACK"]
+    assert {outgoing.hop for outgoing in called.sent[before:]} == {CALLEE}
+
+
 def test_nothing_is_kept_when_all_is_over(called: Bench, request_text: RequestText) -> None:
     called.answer(200)
     called.answer(200)

@@ -33,6 +33,12 @@ def test_key_management_of_the_section_overrides_that_of_the_session() -> None:
     assert elsewhere.audio_key_mgmt == ("mikey AQAF",), "the video's is not for the audio"
 
 
+def test_payload_types_of_rfc_3551_need_no_rtpmap() -> None:
+    sdp = SessionDescription.parse(OFFER.replace(b"96 0 18 101", b"0 3 4 8 9"))
+    named = [(0, "PCMU/8000"), (3, "GSM/8000"), (8, "PCMA/8000"), (9, "G722/8000")]
+    assert sdp.audio.rtpmaps == tuple(RtpMap(number, encoding, "") for number, encoding in named)
+
+
 def test_lines_may_end_in_a_bare_line_feed() -> None:
     assert SessionDescription.parse(OFFER.replace(b"\r\n", b"\n")).serialize() == OFFER
 

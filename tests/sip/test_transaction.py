@@ -1,6 +1,7 @@
 """Transactions: retransmission and its end, over UDP and TCP, and every state with every input."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from sipmessage import URI, Request
 
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError
+from voice_dpki.sip.events import Counters
 from voice_dpki.sip.machines import CLIENT as CLIENT_MACHINE
 from voice_dpki.sip.machines import INVITE_CLIENT, INVITE_SERVER, Input, Machine, State, Timers
 from voice_dpki.sip.machines import SERVER as SERVER_MACHINE
@@ -479,6 +481,10 @@ def test_an_owner_that_is_silent_is_answered_for(bench: Bench, request_text: Req
     assert bench.layer.counters.overdue == 1
     bench.advance(100)
     assert len(bench.layer) == 0
+
+
+def test_counters_begin_at_zero() -> None:
+    assert set(asdict(Counters()).values()) == {0}
 
 
 def test_only_who_saw_a_request_can_say_that_it_did_not_arrive(bench: Bench, request_text: RequestText) -> None:

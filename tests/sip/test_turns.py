@@ -21,6 +21,19 @@ def test_senders_take_turns_and_each_keeps_its_order() -> None:
         turns.take()
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_whatever_waits_alone_is_told(is_known: bool, is_stream: bool) -> None:
+    turns: Turns[str] = Turns()
+    if is_stream:
+        turns.put_stream("a", "item", is_known=is_known)
+    else:
+        turns.put("a", "item", SIZE, is_known=is_known)
+    assert turns
+    assert turns.take() == "item"
+    assert not turns
+
+
 def test_the_newest_of_the_largest_is_dropped_and_a_newcomer_has_room() -> None:
     turns: Turns[int] = Turns(300 * COST)
     dropped = sum(turns.put("flood", number, SIZE, is_known=False) for number in range(1_000))

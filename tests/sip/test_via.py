@@ -51,7 +51,28 @@ def test_what_is_not_answered(data: bytes) -> None:
     assert refuse_unread(data, SOURCE, 400, "Bad Request", "t") is None
 
 
-@pytest.mark.parametrize(("count", "answered"), [(7, True), (8, False)])
-def test_no_more_than_8_kb_are_repeated(count: int, answered: bool) -> None:
-    data = unread("\r\nVia: ".join([long(1024)] * count))
-    assert (refuse_unread(data, SOURCE, 400, "Bad Request", "t") is not None) is answered
+def repeated(last: int) -> list[str] | None:
+    """The lines that are repeated of a request with seven long Vias and one of `last` characters, or None."""
+    answered = refuse_unread(
+        unread("\r\nVia: ".join([*[long(1024)] * 7, long(last)])), SOURCE, 400, "Bad Request", "t"
+    )
+    return None if answered is None else answered[1].decode().split("\r\n")[1:-3]
+
+
+def test_no_more_than_8_kb_are_repeated() -> None:
+    few = repeated(100)
+    assert few is not None
+    most = repeated(100 + 8192 - sum(map(len, few)))
+    assert most is not None
+    assert sum(map(len, most)) == 8192
+    assert repeated(101 + 8192 - sum(map(len, few))) is None
+
+
+def test_no_more_than_16_kb_are_read_and_empty_lines_before_are_skipped() -> None:
+    plain = refuse_unread(unread(long(80)), SOURCE, 400, "Bad Request", "t")
+    assert plain is not None
+    assert refuse_unread(b"\r\n\r\n" + unread(long(80)), SOURCE, 400, "Bad Request", "t") == plain
+    answered = refuse_unread(unread(long(80) + "\r\nX: " + "x" * 16_384), SOURCE, 400, "Bad Request", "t")
+    assert answered is not None
+    assert b"\r\nVia: " in answered[1]
+    assert b"\r\nTo: " not in answered[1], "it stands behind what is read"
