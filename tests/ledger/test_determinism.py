@@ -15,7 +15,7 @@ from .history import EMPTY_BLOCKS, Given, make, printable, replay
 ROOT = Path(__file__).parents[2]
 HASH_SEEDS = ("0", "1", "4242")
 MINORS = (11, 12, 13, 14)
-PACKAGES = ("cryptography", "msgspec")
+PACKAGES = ("cryptography", "msgspec", "pynacl")
 """All that the state machine needs beside Python itself."""
 
 
