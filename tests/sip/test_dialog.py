@@ -70,6 +70,16 @@ def test_a_dialog_needs_a_to_tag(invite: Request) -> None:
         Dialog.of_caller(invite, response, read_envelope(response))
 
 
+def test_each_route_of_a_dialog_can_be_read(invite: Request) -> None:
+    response = make_response(invite, 200, to_tag="callee", headers=[("Contact", "<sip:b@127.0.0.7>")])
+    for message in (response, invite):
+        message.headers.setlist("Record-Route", ["<sip:127.0.0.3;lr>", "nonsense", "<sip:127.0.0.2;lr>"])
+    with pytest.raises(MalformedError):
+        Dialog.of_caller(invite, response, read_envelope(response))
+    with pytest.raises(MalformedError):
+        Dialog.of_callee(invite, read_envelope(invite), "callee")
+
+
 def test_a_name_is_no_next_hop(invite: Request) -> None:
     invite.headers.remove("Record-Route")
     with pytest.raises(MalformedError):

@@ -48,6 +48,15 @@ def test_a_binding_lasts_as_long_as_granted(location: Location, register: Regist
     assert not location.find("1", 60.0)
 
 
+def test_what_has_expired_is_forgotten(location: Location, register: Register) -> None:
+    register("<sip:1@127.0.0.6>;expires=60", "<sip:1@127.0.0.7>;expires=120")
+    for now_s, left in ((59.9, 2), (60.0, 1)):
+        location.find("1", now_s)
+        assert len(location._bindings["1"]) == left
+    location.find("1", 120.0)
+    assert location._bindings == {}
+
+
 @pytest.mark.parametrize(
     ("contact", "expires", "granted_s"),
     [

@@ -108,6 +108,11 @@ def test_an_envelope_that_cannot_be_read_is_refused(old: bytes, new: bytes) -> N
         read_envelope(message)
 
 
+def test_the_largest_sequence_number_is_read() -> None:
+    message = parse_message(INVITE.replace(b"CSeq: 7", b"CSeq: 4294967295"))
+    assert read_envelope(message).sequence == 2**32 - 1
+
+
 @pytest.mark.parametrize("text", ["tel:+" + "1" * 64, "TEL:" + "(" * 400, "sip:" + "4" * 600 + "@b.example"])
 def test_a_number_or_uri_that_would_take_long_to_parse_is_refused_first(text: str) -> None:
     for parse, value in ((parse_uri, text), (parse_address, f'"x" <{text}>;tag=1' + " " * 600)):

@@ -256,6 +256,18 @@ def test_a_sips_request_goes_on_over_tls_alone(bench: Bench, request_text: Reque
     assert warning.endswith('"SIPS Not Allowed"')
 
 
+@pytest.mark.parametrize("transport", ["tls", "tcp", "udp"])
+def test_a_sips_request_falls_back_on_tls_alone(bench: Bench, request_text: RequestText, transport: str) -> None:
+    """RFC 5630 §5.3, where the flow to the telephone is gone."""
+    bench.receive(request_text().replace(b"INVITE sip:", b"INVITE sips:"), Hop("tls", CALLER.host, 5061))
+    hop, other = Hop("tls", CALLEE.host, 40_001, flow=1), Hop(transport, CALLEE.host, 5061)
+    arrival = bench.arrivals[-1]
+    bench.core.forward(arrival.key, copy_request(arrival.request), hop, bench.now_s, fallback=other)
+    bench.pump()
+    assert (bench.names()[-1], bench.sent[-1].hop) == ("INVITE", hop)
+    assert bench.sent[-1].fallback == (other if transport == "tls" else None)
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

@@ -318,6 +318,17 @@ def test_too_many_transactions_are_refused(random: Random, request_text: Request
         bench.send()
 
 
+def test_an_open_call_can_be_cancelled_without_room(random: Random, request_text: RequestText) -> None:
+    bench = Bench(random, max_transactions=1)
+    bench.receive(request_text())
+    bench.receive(request_text("CANCEL", branch="z9hG4bKtwo"))
+    assert bench.methods() == ["503"], "it cancels nothing"
+    bench.receive(request_text("CANCEL"))
+    assert bench.methods() == ["503"]
+    methods = [event.request.method for event in bench.events if isinstance(event, RequestReceived)]
+    assert methods == ["INVITE", "CANCEL"]
+
+
 @pytest.mark.parametrize(("body", "places"), [(0, 1), (10 * PLACE_BYTES, 11)])
 def test_a_failure_that_is_kept_takes_the_places_of_its_body(
     random: Random, request_text: RequestText, body: int, places: int
