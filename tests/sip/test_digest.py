@@ -97,6 +97,7 @@ def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
         (lambda c: answer(c).replace("qop=auth, ", ""), False),
         (lambda c: answer(c).replace("nc=00000001", "nc=1"), False),
         (lambda c: answer(c.replace("SHA-256", "MD5")), False),
+        (lambda c: answer(c).replace("algorithm=SHA-256", "algorithm=MD5"), False),
         (lambda c: answer(c.replace('nonce="', 'nonce="A')), True),
         (lambda c: answer(c).replace("a.example", "b.example"), False),
         (lambda c: answer(c) + ', realm="a.example"', False),

@@ -596,6 +596,15 @@ def test_a_refusal_is_kept_where_the_client_would_not_ask_again(bench: Bench, re
     assert len(bench.layer) == 0
 
 
+def test_a_call_that_has_no_room_to_go_on_gets_503(random: Random, request_text: RequestText) -> None:
+    bench = Bench(random)
+    bench.layer = TransactionLayer(OWN.address, random=random, timers=Timers(), max_transactions=1)
+    bench.core = ProxyCore(bench.layer, secret=b"key", random=random)
+    bench.receive(request_text())
+    bench.forward()
+    assert bench.names() == ["100", "503"]
+
+
 def test_no_source_takes_the_room_of_others(random: Random, request_text: RequestText) -> None:
     bench = Bench(random)
     bench.layer = TransactionLayer(OWN.address, random=random, max_transactions=90)

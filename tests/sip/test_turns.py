@@ -45,6 +45,13 @@ def test_the_newest_of_the_largest_is_dropped_and_a_newcomer_has_room() -> None:
     assert turns.put("flood", 0, SIZE, is_known=False) == 0, "room comes back"
 
 
+def test_one_sender_fills_two_thirds_of_4_mib() -> None:
+    turns: Turns[int] = Turns()
+    items = 4 * 1024 * 1024 // COST
+    dropped = sum(turns.put("flood", number, SIZE, is_known=False) for number in range(items))
+    assert dropped == items // 3
+
+
 def test_of_a_crowd_of_strangers_the_oldest_make_way_and_known_senders_lose_nothing() -> None:
     turns: Turns[str] = Turns(100 * COST)
     for number in range(50):

@@ -22,6 +22,13 @@ def test_a_via_has_at_most_1024_characters() -> None:
         parse_via(long(1025))
 
 
+def test_a_via_names_a_port_from_1_to_65535() -> None:
+    assert parse_via("SIP/2.0/UDP 192.0.2.1:65535;branch=z9hG4bKa").port == 65_535
+    for port in (0, 65_536):
+        with pytest.raises(MalformedError):
+            parse_via(f"SIP/2.0/UDP 192.0.2.1:{port};branch=z9hG4bKa")
+
+
 def unread(via: str, start: str = "INVITE sip:a@b SIP/2.0") -> bytes:
     return f"{start}\r\nVia: {via}\r\nFrom: <sip:x@y>;tag=1\r\nTo: <sip:a@b>\r\nMax-Forwards: x\r\n\r\n".encode()
 
@@ -49,6 +56,12 @@ def test_a_request_that_cannot_be_read_is_answered_by_its_via() -> None:
 )
 def test_what_is_not_answered(data: bytes) -> None:
     assert refuse_unread(data, SOURCE, 400, "Bad Request", "t") is None
+
+
+@pytest.mark.parametrize(("count", "answered"), [(128, True), (129, False)])
+def test_no_more_than_128_header_fields_are_looked_at(count: int, answered: bool) -> None:
+    data = unread(long(80) + "\r\nX: x" * (count - 4))  # the other four are Via, From, To and Max-Forwards
+    assert (refuse_unread(data, SOURCE, 400, "Bad Request", "t") is not None) is answered
 
 
 def repeated(last: int) -> list[str] | None:
