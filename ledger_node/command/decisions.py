@@ -107,7 +107,7 @@ async def _propose(session: Session) -> None:
         raise LocalError("--from is the first block of a version of the rules, and of nothing else")
     change = await _PROPOSALS[options.what](session)
     await check_executable(session, change)
-    weight = weigh(await _all_members(session), change)
+    weight = await _weight(session, change)
     until_s = int(time.time() + options.days * DAY_S)
     body = Propose(session.genesis.chain_id, options.organization, until_s, encode_change(change))
     raw = endorse(body, [session.signer])
@@ -184,11 +184,18 @@ async def _vote(session: Session) -> None:
     if not options.reject:
         change = asked_change(proposal)
         await check_executable(session, change)
-        weight = weigh(await _all_members(session), change)
+        weight = await _weight(session, change)
     height, proposal = await _voted(session, identity, approve=not options.reject)
     said = f"Voted in block {height}; the proposal is {describe_state(proposal)}"
     result = {"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}
     session.tell(result | {"validators": weight}, said, *_on_validators(weight))
+
+
+async def _weight(session: Session, change: Change) -> Weight | None:
+    """Weigh a change; the members are read only if it can bring or take validators."""
+    if not isinstance(change, SetMember | RemoveMember):
+        return None
+    return weigh(await _all_members(session), change)
 
 
 def _on_validators(weight: Weight | None) -> list[str]:

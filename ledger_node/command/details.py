@@ -35,7 +35,7 @@ def count(proposal: Proposal, members: Sequence[Member]) -> Count:
     approving = tuple(name for name in names if name in proposal.approving)
     rejecting = tuple(name for name in names if name in proposal.rejecting)
     missing = tuple(name for name in names if name not in approving + rejecting)
-    return Count(len(names), 2 * len(names) // 3 + 1, approving, rejecting, missing)
+    return Count(len(names), governance.least_quorum(len(names)), approving, rejecting, missing)
 
 
 def outlook(proposal: Proposal, change: Change | None, counted: Count, parameters: Parameters) -> str:

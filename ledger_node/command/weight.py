@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from voice_dpki.ledger.governance import least_quorum
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proposals import Change, RemoveMember, SetMember
 
@@ -19,12 +20,12 @@ class Weight:
     @property
     def needed(self) -> int:
         """How many must run after the change, so that blocks are made: more than two thirds."""
-        return 2 * self.after // 3 + 1
+        return least_quorum(self.after)
 
     def sentence(self) -> str:
         """Return the arithmetic for voters, with a warning where the ledger could stand still."""
         staying = self.after - self.new
-        now = 2 * self.before // 3 + 1
+        now = least_quorum(self.before)
         said = f"{self.needed} of {_validators(self.after)} must run then, {now} of {self.before} now"
         if staying >= self.needed:
             return said

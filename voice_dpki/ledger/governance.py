@@ -61,12 +61,14 @@ def take_effect(draft: Draft, block: Block) -> None:
 
     Raises LocalError if a listed proposal is missing.
     """
-    operators = directory.operators_of(draft)
     due = [
         entry
         for entry in proposals.entries_of(draft)
         if block.height >= entry.height and block.time_s >= entry.time_s
     ]
+    if not due:  # as in most blocks, which need not read all members
+        return
+    operators = directory.operators_of(draft)
     for entry in sorted(due, key=lambda entry: (entry.height, entry.time_s, entry.proposal_id)):
         proposal = proposal_of(draft, entry.proposal_id)
         if proposal is None:
@@ -103,6 +105,11 @@ def _recount(draft: Draft, block: Block, before: frozenset[str]) -> None:
 def is_quorum(votes: int, operators: int) -> bool:
     """Return whether `votes` are more than two thirds of `operators`."""
     return 3 * votes > 2 * operators
+
+
+def least_quorum(number: int) -> int:
+    """Return the fewest that are more than two thirds of `number`."""
+    return 2 * number // 3 + 1
 
 
 def counted(draft: Draft, block: Block, proposal: Proposal) -> Proposal:
