@@ -53,7 +53,12 @@ class DivClaims(Claims):
         claims = canonical_json.decode_object(payload)
         if "opt" in claims:
             raise ClaimError("claim opt must not be there (RFC 8946 §3)")
-        return cls(
+        return cls.read(claims)
+
+    @staticmethod
+    def read(claims: Mapping[str, Json]) -> "DivClaims":
+        """Read the decoded claims; raises ClaimError for the first one that is missing or wrong."""
+        return DivClaims(
             dest=read_dest(claims),
             div=_div_claim(claims.get("div")),
             iat_s=read_iat(claims),

@@ -47,10 +47,10 @@ class DivOClaims(DivClaims):
         """
         claims = canonical_json.decode_object(payload)
         try:
-            opt = read_opt(claims.pop("opt", None))
+            opt = read_opt(claims.get("opt"))
         except MalformedError as error:
             raise ClaimError(f"claim opt cannot be used: {error}") from None
-        div = DivClaims.parse(canonical_json.encode(claims))
+        div = DivClaims.read(claims)
         return cls(dest=div.dest, div=div.div, iat_s=div.iat_s, orig=div.orig, opt=opt)
 
     @classmethod
