@@ -57,18 +57,11 @@ class Signer:
         *,
         listed: TnAuthList | None = SPC,
         ca: bool = False,
-        days: tuple[int, int] = (-1, 30),
-        usage: str = "",
-        path_length: int | None = None,
-        extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
-        curve: Any = None,
+        **changes: Any,
     ) -> "Signer":
         """Issue a certificate: an authority's, or one for signing calls."""
         listed = None if ca and listed is SPC else listed
-        return _issued(
-            organization, self.key, self.certificate.subject, now_s, listed=listed, ca=ca, days=days,
-            usage=usage, path_length=path_length, extensions=extensions, curve=curve,
-        )  # fmt: skip
+        return _issued(organization, self.key, self.certificate.subject, now_s, listed=listed, ca=ca, **changes)
 
 
 def root(organization: str, now_s: int, **changes: Any) -> Signer:
