@@ -238,6 +238,26 @@ async def test_forged_packets_are_counted_and_dropped(new_keys: Any, speech: Any
         assert correlate(one.said, other.heard).coefficient >= 0.99
 
 
+async def test_pauses_cost_as_much_as_loss() -> None:
+    """Half a second without anything to play sounds the same whether it was lost or came too late to be useful."""
+    session = await MediaSession.open("127.0.0.1")
+    session.start(CODECS["PCMU"], payload_type=0, remote=("127.0.0.1", 9))
+    for number in range(30):
+        session.take(RtpPacket(0, number, 160 * number, 99, bytes(160)).serialize(), ("127.0.0.1", 9), False)
+    before = session.statistics()
+    await until(lambda: session.statistics().playout_delay_ms != before.playout_delay_ms)
+    await asyncio.sleep(1.2)
+    session.take(RtpPacket(0, 30, 4800, 99, bytes(160)).serialize(), ("127.0.0.1", 9), False)
+    counted = session.statistics()
+    assert counted.paused_ms is not None
+    assert counted.paused_ms > 400
+    assert counted.loss == 0
+    assert before.mos is not None
+    assert counted.mos is not None
+    assert counted.mos < before.mos - 1
+    await session.close()
+
+
 @pytest.mark.parametrize(
     "remote", [("media.example", 4000), ("::1", 4000), ("127.0.0.1", 0), ("127.0.0.1", 65_535)]
 )

@@ -1,18 +1,23 @@
 """The playout buffer: packets in, in any order; frames out, in the order of their timestamps and at their time.
 
-Only timestamps drive it. A frame is due at the first packet's arrival, plus a fixed delay, plus the distance of its
-timestamp from the first's. If a frame is missing when it is due, but later ones are buffered, its place is filled
-(concealed); if it arrives after that, it is late. If the buffer is empty, playout waits, and the delay grows by the
-lateness of the next packet: a phone would play a pause, too.
+Only timestamps drive it. A frame is due at its timestamp plus an offset. If a frame is missing when it is due, but
+later ones are buffered, its place is filled (concealed); if it arrives after that, it is late. If the buffer is
+empty, playout waits, and the offset grows by the lateness of the next packet: a phone would play a pause, too.
+
+From frame to frame the offset moves towards the one that the packets' transits ask for (`voice_dpki.media.delay`),
+by at most a tenth of the frame. A phone plays such frames that much shorter or longer. A pause of the sender takes
+any change at once.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
+from voice_dpki.media.delay import Transits
 from voice_dpki.media.rtp import RtpPacket
 
 DELAY_S = 0.060
-"""Playout delay at the start: three frames of 20 ms may arrive out of order."""
+"""Delay at the start, and least delay behind the fast packets: three frames of 20 ms may arrive out of order."""
 
 MAX_PACKETS = 250
 """Most packets in the buffer: five seconds of frames of 20 ms."""
@@ -25,6 +30,9 @@ RFC 3550 §6.3 gives no limit.
 
 MAX_CONCEALED_FRAMES = 5
 """Longest gap, in frames, that is filled; in a longer one playout waits in silence, for the sender may pause."""
+
+MAX_CHANGE = 0.1
+"""Largest part by which a frame is played shorter or longer. Speech changed by a tenth does not sound changed."""
 
 _SEQUENCE_WINDOW = 1024
 """How far back duplicates are recognised, in packets."""
@@ -66,7 +74,9 @@ class PlayoutStatistics:
     jitter: float = 0.0
     """Interarrival jitter in ticks."""
     delay_s: float = 0.0
-    """Playout delay reached so far."""
+    """Mean time from a packet's arrival until it was played."""
+    paused_s: float = 0.0
+    """Time in which playout waited at an empty buffer, once it had begun."""
     highest_sequence: int = 0
     """Extended highest sequence number: cycles ‖ number."""
 
@@ -122,18 +132,23 @@ class PlayoutBuffer:
         self._rate = clock_rate
         self._frame_ticks = frame_ticks
         self._delay_s = delay_s
-        self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._waiting: dict[int, tuple[bytes, int, float]] = {}
+        """Payload, duration and time of arrival by timestamp."""
         self._sequence: _Sequence | None = None
         self._newest = 0
-        self._anchor = (0, 0.0)
-        """A timestamp, and when it is due."""
+        self._zero = 0
+        """Timestamp from which transits and offsets are counted."""
+        self._transits = Transits(0.0, 0.0, delay_s)
+        self._offset_s = 0.0
+        """When a frame with timestamp `_zero` would be due now."""
         self._next: int | None = None
         """Timestamp to play next, once playout has begun."""
         self._origin = 0
         """Timestamp of position 0."""
-        self._transit: float | None = None
+        self._last_transit: float | None = None
         self._jitter = 0.0
-        self._late = self._duplicate = self._overflow = self._concealed = 0
+        self._late = self._duplicate = self._overflow = self._concealed = self._played = 0
+        self._waited_s = self._paused_s = 0.0
 
     def receive(self, packet: RtpPacket, duration: int, now_s: float) -> Arrival:
         """Take a packet whose payload lasts `duration` ticks (more than 0)."""
@@ -149,7 +164,7 @@ class PlayoutBuffer:
         timestamp = _unwrap(packet.timestamp, self._newest, 32)
         self._measure_jitter(timestamp, now_s)
         self._follow_clock(timestamp, now_s, newest=ahead > 0)
-        return self._place(timestamp, packet.payload, duration)
+        return self._place(timestamp, packet.payload, duration, now_s)
 
     def due(self, now_s: float) -> list[Frame]:
         """Return the frames whose time has come, in order."""
@@ -161,6 +176,11 @@ class PlayoutBuffer:
     def flush(self) -> list[Frame]:
         """Return everything in the buffer, in order: for the end of a call, when no more packets are expected."""
         return self.due(float("inf"))
+
+    @property
+    def highest_sequence(self) -> int | None:
+        """Highest sequence number so far, counted on where the packets' numbers wrap; None before the first."""
+        return None if self._sequence is None else self._sequence.highest
 
     def statistics(self) -> PlayoutStatistics:
         """Return the counts so far."""
@@ -175,7 +195,8 @@ class PlayoutBuffer:
             overflow=self._overflow,
             concealed=self._concealed,
             jitter=self._jitter,
-            delay_s=self._delay_s,
+            delay_s=self._waited_s / self._played if self._played else 0.0,
+            paused_s=self._paused_s,
             highest_sequence=sequence.highest & 0xFFFFFFFF,
         )
 
@@ -184,7 +205,9 @@ class PlayoutBuffer:
         position = 0 if self._next is None else self._next - self._origin
         self._waiting.clear()
         self._newest = timestamp
-        self._anchor = (timestamp, now_s + self._delay_s)
+        self._zero = timestamp
+        self._transits = Transits(now_s, now_s, self._delay_s)
+        self._offset_s = now_s + self._delay_s
         if self._next is not None:
             self._next = timestamp
         self._origin = timestamp - position
@@ -192,13 +215,15 @@ class PlayoutBuffer:
     def _follow_clock(self, timestamp: int, now_s: float, *, newest: bool) -> None:
         """Adapt to a sender whose clock jumps, and to packets that arrive late at an empty buffer."""
         ahead_s = self._due_s(timestamp) - now_s
-        if newest and abs(ahead_s) > MAX_JUMP_S + self._delay_s:
+        if newest and abs(ahead_s) > MAX_JUMP_S + self._offset_s - self._transits.usual_s:
             self._restart(timestamp, now_s)
-        elif newest and ahead_s < 0 and not self._waiting:
-            self._anchor = (timestamp, now_s)
-            self._delay_s -= ahead_s
+            return
+        self._transits.add(now_s - self._seconds(timestamp), now_s)
+        if newest and ahead_s < 0 and not self._waiting:
+            self._offset_s -= ahead_s
+            self._paused_s -= ahead_s if self._next is not None else 0.0
 
-    def _place(self, timestamp: int, payload: bytes, duration: int) -> Arrival:
+    def _place(self, timestamp: int, payload: bytes, duration: int, now_s: float) -> Arrival:
         if self._next is not None and timestamp < self._next:
             self._late += 1
             return Arrival.LATE
@@ -206,7 +231,7 @@ class PlayoutBuffer:
             self._overflow += 1
             return Arrival.OVERFLOW
         self._newest = max(self._newest, timestamp)
-        self._waiting.setdefault(timestamp, (payload, duration))
+        self._waiting.setdefault(timestamp, (payload, duration, now_s))
         return Arrival.PLAYABLE
 
     def _frame_due(self, now_s: float) -> Frame | None:
@@ -219,12 +244,21 @@ class PlayoutBuffer:
         gap = earliest - self._next
         if 0 < gap <= self._frame_ticks * MAX_CONCEALED_FRAMES:
             return self._conceal(min(gap, self._frame_ticks), now_s)
+        if gap:
+            self._offset_s = self._transits.wanted_s
         if self._due_s(earliest) > now_s:
             return None
-        payload, duration = self._waiting.pop(earliest)
-        self._next = earliest + duration
+        return self._play(earliest, now_s)
+
+    def _play(self, timestamp: int, now_s: float) -> Frame:
+        payload, duration, arrived_s = self._waiting.pop(timestamp)
+        self._next = timestamp + duration
         self._drop_overlapping()
-        return Frame(earliest - self._origin, duration, payload)
+        if now_s < inf:
+            self._waited_s += now_s - arrived_s
+            self._played += 1
+        self._move_offset(duration)
+        return Frame(timestamp - self._origin, duration, payload)
 
     def _conceal(self, duration: int, now_s: float) -> Frame | None:
         assert self._next is not None
@@ -233,7 +267,13 @@ class PlayoutBuffer:
         frame = Frame(self._next - self._origin, duration, None)
         self._next += duration
         self._concealed += 1
+        self._move_offset(duration)
         return frame
+
+    def _move_offset(self, duration: int) -> None:
+        """Move the offset towards the wanted one, by what one frame may be shorter or longer."""
+        most_s = MAX_CHANGE * duration / self._rate
+        self._offset_s += min(most_s, max(-most_s, self._transits.wanted_s - self._offset_s))
 
     def _drop_overlapping(self) -> None:
         """Drop packets that begin before the last frame's end, as a faulty sender's may; they count as late."""
@@ -243,12 +283,14 @@ class PlayoutBuffer:
             self._late += 1
 
     def _due_s(self, timestamp: int) -> float:
-        anchor, anchor_s = self._anchor
-        return anchor_s + (timestamp - anchor) / self._rate
+        return self._offset_s + self._seconds(timestamp)
+
+    def _seconds(self, timestamp: int) -> float:
+        return (timestamp - self._zero) / self._rate
 
     def _measure_jitter(self, timestamp: int, now_s: float) -> None:
         """Estimate the jitter as RFC 3550 §6.4.1 and appendix A.8 do."""
         transit = now_s * self._rate - timestamp
-        if self._transit is not None:
-            self._jitter += (abs(transit - self._transit) - self._jitter) / 16
-        self._transit = transit
+        if self._last_transit is not None:
+            self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
+        self._last_transit = transit

@@ -102,6 +102,11 @@ class ReceiveStream:
         """Return what was played so far."""
         return self._recorder.pcm()
 
+    @property
+    def highest_sequence(self) -> int | None:
+        """Extended sequence number of the newest authentic packet; None before the first."""
+        return self._playout.highest_sequence
+
     def statistics(self) -> PlayoutStatistics:
         """Return what the playout buffer counted."""
         return self._playout.statistics()

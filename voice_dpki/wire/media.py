@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Protocol
@@ -28,7 +29,10 @@ from voice_dpki.sip.hosts import host_text
 log = logging.getLogger(__name__)
 
 MAX_HELD = 100
-"""Most packets that wait for the keys: two seconds of speech."""
+"""Most packets of one source that wait for the keys: two seconds of speech."""
+
+MAX_HELD_SOURCES = 8
+"""Most sources whose packets wait for the keys, so that what a stranger sends takes no place of the peer's."""
 
 MAX_PORT_TRIES = 50
 
@@ -77,9 +81,13 @@ class MediaStatistics:
     """Fraction of the peer's packets that could not be played: lost or late."""
     jitter_ms: float | None
     playout_delay_ms: float | None
+    """Mean time from a packet's arrival until it was played."""
+    paused_ms: float | None
+    """Time in which there was nothing to play, after the peer had begun to speak."""
     round_trip_ms: float | None
     mos: float | None
-    """Estimate from 1 to 4.5; None if fewer than MIN_PACKETS were received."""
+    """Estimate from 1 to 4.5, to which frames lost and frames of pause count alike; None if fewer than MIN_PACKETS
+    were received."""
 
 
 @dataclass(slots=True)
@@ -89,14 +97,31 @@ class _Streams:
     codec: Codec
     keys: SrtpKeys | None
     remote: tuple[str, int]
-    """The RTP address in the peer's SDP; its RTCP is one port above (RFC 3550 §11)."""
+    """The RTP address in the peer's SDP; its RTCP is one port above (RFC 3550 §11). Without keys, only packets from
+    its host are accepted, and RTP only from the port of the first."""
     sending: SendStream
     receiving: ReceiveStream
     control: Control
     foreign_source: tuple[str, int] | None = None
     """Source of the first packet that is not the peer's."""
     source: tuple[str, int] | None = None
-    """Source of the peer's first authentic RTP packet: later RTP is accepted only from there."""
+    """Where the peer's RTP comes from, and ours goes to: the source of its newest authentic packet."""
+    control_source: tuple[str, int] | None = None
+    """The same for RTCP."""
+
+    def is_foreign(self, source: tuple[str, int], is_control: bool) -> bool:
+        """Return whether a packet from `source` is not the peer's, for all that can be told without keys.
+
+        With keys, packets prove themselves. Their source may be a NAT's that no SDP knows, and may change.
+        """
+        if self.keys is not None:
+            return False
+        return source[0] != self.remote[0] or (not is_control and self.source not in (None, source))
+
+    def destination(self, is_control: bool) -> tuple[str, int]:
+        """Return where our packets go."""
+        host, port = self.remote
+        return (self.control_source or (host, port + 1)) if is_control else self.source or self.remote
 
     def drop_foreign(self, source: tuple[str, int]) -> None:
         """Count a packet that is not the peer's."""
@@ -132,6 +157,7 @@ class MediaSession:
         self._random = random
         self._transports: list[asyncio.DatagramTransport] = []
         self._held: list[tuple[bytes, tuple[str, int], bool, float]] = []
+        self._held_by: Counter[tuple[str, int]] = Counter()
         self._streams: _Streams | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._said = b""
@@ -260,7 +286,10 @@ class MediaSession:
         lost = max(0, expected - counted.received)
         round_trip_s = streams.control.round_trip_s
         delay_s = counted.delay_s + FRAME_S + (round_trip_s or 0.0) / 2
-        loss = min(1.0, (lost + counted.late + counted.overflow) / expected) if expected else 0.0
+        unplayed = lost + counted.late + counted.overflow
+        loss = min(1.0, unplayed / expected) if expected else 0.0
+        pauses = counted.paused_s / FRAME_S
+        missed = min(1.0, (unplayed + pauses) / (expected + pauses)) if expected else 0.0
         enough = counted.received >= MIN_PACKETS
         return MediaStatistics(
             codec=streams.codec.name,
@@ -278,33 +307,42 @@ class MediaSession:
             loss=round(loss, 4) if expected else None,
             jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3) if counted.received else None,
             playout_delay_ms=round(1000 * counted.delay_s, 3) if counted.received else None,
+            paused_ms=round(1000 * counted.paused_s, 3) if counted.received else None,
             round_trip_ms=None if round_trip_s is None else round(1000 * round_trip_s, 3),
-            mos=round(mos(r_factor(streams.codec, loss, 1000 * delay_s)), 2) if enough else None,
+            mos=round(mos(r_factor(streams.codec, missed, 1000 * delay_s)), 2) if enough else None,
         )
 
     def take(self, data: bytes, source: tuple[str, int], is_control: bool) -> None:
-        """Take a datagram from a socket; before `start`, up to MAX_HELD of them wait."""
+        """Take a datagram from a socket; before `start`, up to MAX_HELD of each source wait."""
         now_s = asyncio.get_running_loop().time()
         if self._streams is not None:
             self._take(self._streams, data, source, is_control, now_s)
-        elif len(self._held) < MAX_HELD and len(data) <= MAX_PACKET_BYTES:
+        elif len(data) <= MAX_PACKET_BYTES and self._may_hold(source):
+            self._held_by[source] += 1
             self._held.append((data, source, is_control, now_s))
+
+    def _may_hold(self, source: tuple[str, int]) -> bool:
+        """Return whether one more packet of `source` may wait for the keys."""
+        known = source in self._held_by
+        return self._held_by[source] < MAX_HELD if known else len(self._held_by) < MAX_HELD_SOURCES
 
     def _take(
         self, streams: _Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float
     ) -> None:
-        """Accept packets only from the host in the SDP, and RTP only from its first authentic packet's port."""
-        if source[0] != streams.remote[0]:
+        """Take a packet, and follow its source if it is the peer's newest (RFC 7362 §4.1)."""
+        if streams.is_foreign(source, is_control):
             streams.drop_foreign(source)
         elif is_control:
             if streams.control.receive(data, self._began_s + now_s):
+                streams.control_source = source
                 self._heard.set()
-        elif streams.source not in (None, source):
-            streams.drop_foreign(source)
-        elif streams.receiving.receive(data, now_s):
-            streams.source = source
-            self._last_received_s = now_s
-            self._heard.set()
+        else:
+            before = streams.receiving.highest_sequence
+            if streams.receiving.receive(data, now_s):
+                if streams.receiving.highest_sequence != before:
+                    streams.source = source
+                self._last_received_s = now_s
+                self._heard.set()
 
     async def _tick(self, streams: _Streams) -> None:
         """Every 20 ms, play what is due; every REPORT_INTERVAL_S, send a report."""
@@ -327,14 +365,14 @@ class MediaSession:
         """Send a packet, given in clear and as on the wire, to the peer; nothing is sent to a peer on hold."""
         clear, wire = packet
         streams = self._started()
-        host, port = streams.remote if is_control else streams.source or streams.remote
+        host, port = streams.destination(is_control)
         transport = self._transports[is_control]
         if transport.is_closing() or streams.remote[0] == HOLD_ADDRESS:
             return
-        transport.sendto(wire, (host, port + is_control))
+        transport.sendto(wire, (host, port))
         if self._tracer is not None:
             own, other = host_text(self.host), host_text(host)
-            self._tracer.rtp(f"{own}:{self.port + is_control}", f"{other}:{port + is_control}", wire, clear)
+            self._tracer.rtp(f"{own}:{self.port + is_control}", f"{other}:{port}", wire, clear)
 
     def _started(self) -> _Streams:
         if self._streams is None:
