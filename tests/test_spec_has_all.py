@@ -193,6 +193,7 @@ def test_every_version_of_the_rules() -> None:
         "sound_keys": "points of the curve",
         "recounts": "counted again",
         "withdraws": "withdrawn",
+        "bars_keys": "[barred]",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

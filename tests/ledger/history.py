@@ -85,9 +85,13 @@ def make(federation: Any) -> Given:
         _block(end_s + DAY_S * number, transactions)
         for number, transactions in enumerate(_versions(federation, end_s), 1)
     ]
+    newest = [
+        _block(end_s + DAY_S * number, transactions)
+        for number, transactions in enumerate(_version_4(federation, end_s), len(newer) + 1)
+    ]
     return {
         "genesis": _text(federation.genesis_json),
-        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after, *newer],
+        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after, *newer, *newest],
     }
 
 
@@ -252,8 +256,7 @@ def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
     told = _propose(federation, SetMember(notice(2, 1), None), until_s)
     after = _propose(federation, BeginRules(3, 1), until_s)
     again = _propose(federation, BeginRules(2, 1), until_s)
-    further = _propose(federation, BeginRules(FURTHER, 1), until_s)
-    ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(4)]
+    ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(3)]
     held = (digest_of(ders[1]),)
     suspensions: list[Change] = [SuspendMember("Vendor"), SetStatus(held, CertStatus.SUSPENDED, "unspecified")]
     resumptions: list[Change] = [ResumeMember("Vendor"), SetStatus(held, CertStatus.VALID, "unspecified")]
@@ -263,8 +266,7 @@ def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
     idle = _propose(federation, RemoveMember("Vendor"), until_s)
 
     def changes(der: bytes) -> list[bytes]:
-        first = federation.change(digest_of(der), "suspended", 0)
-        return [first, first, _varied(federation.change(digest_of(der), "valid", 1)), b"no transaction"]
+        return _changed(federation, der)
 
     return [
         [told],
@@ -277,10 +279,39 @@ def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
         [federation.submission(ders[2]), *changes(ders[2])],
         [*suspending, idle, _vote(federation, idle, False, "Operator A"), _vote(federation, idle, True), b""],
         [*(_vote(federation, each, True) for each in suspending), *resuming],
-        [*(_vote(federation, each, True) for each in resuming), further],
-        [_vote(federation, further, True)],
-        [],
-        [federation.submission(ders[3]), *changes(ders[3])],
+        [*(_vote(federation, each, True) for each in resuming)],
+    ]
+
+
+def _changed(federation: Any, der: bytes) -> list[bytes]:
+    first = federation.change(digest_of(der), "suspended", 0)
+    return [first, first, _varied(federation.change(digest_of(der), "valid", 1)), b"no transaction"]
+
+
+def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
+    """Version 4 of the rules: what it refuses, and a version after it."""
+    until_s = begin_s + 5 * WEEK_S
+    versions = [_propose(federation, BeginRules(version, 1), until_s) for version in (4, FURTHER)]
+    begun, further = ([[raw], [_vote(federation, raw, True)], []] for raw in versions)
+    der = federation.certificate(not_after_s=until_s)
+    last = [federation.submission(der), *_changed(federation, der)]
+    return [*begun, *_compromised_keys(federation, until_s), *further, last]
+
+
+def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:
+    key, later = generate_es256(), generate_es256()
+    first, second, third = (federation.certificate(key=key, not_after_s=end_s) for _ in range(3))
+    successor = federation.certificate(key=later, not_after_s=end_s)
+    chain_id = federation.genesis.chain_id
+    signature = key.sign(renewal_bytes(chain_id, digest_of(first), digest_of(successor)))
+    renewal = Renew(chain_id, "Operator A", successor, digest_of(first), key.public_key_der, signature)
+    revoked = SetStatus((digest_of(successor),), CertStatus.REVOKED, "keyCompromise")
+    quorum = _propose(federation, revoked, end_s)
+    return [
+        [*map(federation.submission, (first, second)), endorse(renewal, [federation.keys["Operator A"]])],
+        [federation.change(digest_of(second), "revoked", 0, reason="keyCompromise"), quorum],
+        [federation.submission(third), federation.change(digest_of(first), "valid", 1)],
+        [_vote(federation, quorum, True)],
     ]
 
 

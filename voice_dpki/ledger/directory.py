@@ -77,8 +77,9 @@ def install(draft: Draft, member: Member) -> None:
     try:
         for key_id in sorted(member.key_ids - old.key_ids if old else member.key_ids):
             owners.claim(draft, key_id, member.organization)
-    except Refused:
-        raise Refused(Refusal.ENDORSING_KEY_TAKEN) from None
+    except Refused as refused:
+        taken = refused.refusal is Refusal.KEY_IN_USE
+        raise Refused(Refusal.ENDORSING_KEY_TAKEN if taken else refused.refusal) from None
     before = frozenset(old.validators) if old else frozenset[bytes]()
     after = frozenset(member.validators)
     validators.replace_keys(draft, before - after, after - before)

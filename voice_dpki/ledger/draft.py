@@ -67,7 +67,7 @@ class Draft(Layered):
         super().__init__(view)
         self.rules = rules
         self.recorded: int = view.recorded if isinstance(view, Draft) else 0
-        """Certificates recorded in this block so far."""
+        """Certificates recorded in this block so far, or revoked in it with others."""
 
     def nested(self) -> "Draft":
         """Return a draft on top of this one, which can be thrown away or taken over."""

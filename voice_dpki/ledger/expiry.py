@@ -109,7 +109,7 @@ def _remove(draft: Draft, digest: CertDigest) -> None:
     record, der = draft.record(digest), draft.certificate(digest)
     if record is None or der is None:
         raise LocalError("the ledger's state is damaged: a queued certificate is missing")
-    owners.release(draft, record.key_id)
+    owners.release(draft, record.key_id, digest)
     names.strike(draft, read_admitted(der), record.organization)
     quotas.leave(draft, record.organization)
     draft.put(digest, None)

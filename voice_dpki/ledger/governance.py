@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger import activation, directory, owners, proposals, validators
+from voice_dpki.ledger import activation, compromise, directory, owners, proposals, quotas, validators
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.members import MEMBER_LEAF, Member
 from voice_dpki.ledger.parameters import parameters_of
@@ -245,18 +245,22 @@ def _require_member(draft: Draft, organization: str) -> Member:
 
 
 def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
-    """Change the status of certificates; those that are revoked stay so.
+    """Change the status of certificates; those that are revoked stay so, and are revoked again for a compromise.
 
     Only what the operators have suspended becomes valid again, for others may have reasons of their own. Revisions
     are not compared: otherwise an owner could evade the decision by changing its certificate's status.
     """
+    fallen = 0
     for digest in change.digests:
         record = draft.record(digest)
         if record is None:
             raise Refused(Refusal.NOT_RECORDED)
         if change.status is CertStatus.VALID and not _is_suspended_by_quorum(record):
             raise Refused(Refusal.NOT_SUSPENDED)
-        if record.status is CertStatus.REVOKED:
+        if change.status is CertStatus.VALID and owners.is_compromised(draft, record.key_id):
+            raise Refused(Refusal.COMPROMISED)
+        again = compromise.is_due(draft, record.key_id, change.status, change.reason)
+        if record.status is CertStatus.REVOKED and not again:
             continue
         changed = replace(
             record,
@@ -267,6 +271,9 @@ def _set_status(draft: Draft, block: Block, change: SetStatus) -> None:
             changed_by=Authority.QUORUM,
         )
         draft.put_record(digest, changed)
+        fallen += compromise.spread(draft, block, digest, changed)
+    if fallen > quotas.MAX_BLOCK_CERTIFICATES:
+        raise Refused(Refusal.TOO_MANY_FALL)
 
 
 def _is_suspended_by_quorum(record: CertRecord) -> bool:

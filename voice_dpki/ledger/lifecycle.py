@@ -6,7 +6,7 @@ docs/spec/state.md#life-of-a-certificate specifies it.
 from dataclasses import dataclass, replace
 from typing import Final
 
-from voice_dpki.ledger import expiry, names, owners, quotas
+from voice_dpki.ledger import compromise, expiry, names, owners, quotas
 from voice_dpki.ledger.admission import check_certificate
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.kind import Body, Parser, digest, number, text
@@ -62,7 +62,7 @@ def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> Ce
         raise Refused(Refusal.RECORDED)
     profile = check_certificate(certificate, member, block.time_s)
     key_id = key_id_of(profile.public_key_der)
-    owners.claim(draft, key_id, member.organization)
+    owners.claim(draft, key_id, member.organization, profile.digest)
     names.enlist(draft, profile, member.organization)
     return CertRecord(
         status=CertStatus.VALID,
@@ -89,8 +89,7 @@ def move(draft: Draft, block: Block, record: CertRecord, body: StatusChange, aut
     """Change the status in a certificate's record on the word of `authority`; raises Refused."""
     if body.revision != record.revision:
         raise Refused(Refusal.REVISION)
-    if body.status not in _TRANSITIONS[record.status]:
-        raise Refused(Refusal.TRANSITION)
+    _check_transition(draft, record, body)
     if body.status == CertStatus.VALID and authority < record.changed_by:
         raise Refused(Refusal.OUTRANKED)
     if body.reason not in REASONS:
@@ -104,3 +103,17 @@ def move(draft: Draft, block: Block, record: CertRecord, body: StatusChange, aut
         changed_by=authority,
     )
     draft.put_record(body.digest, changed)
+    quotas.take_room(draft, compromise.spread(draft, block, body.digest, changed))
+
+
+def _check_transition(draft: Draft, record: CertRecord, body: StatusChange) -> None:
+    """Check that the present status allows the change; raises Refused.
+
+    A certificate that was revoked for another reason can be revoked once more, as its key is compromised.
+    """
+    if compromise.is_due(draft, record.key_id, body.status, body.reason):
+        return
+    if body.status not in _TRANSITIONS[record.status]:
+        raise Refused(Refusal.TRANSITION)
+    if body.status == CertStatus.VALID and owners.is_compromised(draft, record.key_id):
+        raise Refused(Refusal.COMPROMISED)

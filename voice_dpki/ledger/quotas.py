@@ -16,7 +16,7 @@ from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.ledger.view import StateView
 
 MAX_BLOCK_CERTIFICATES = 4000
-"""Certificates that one block records: half a second to a second of one core's work."""
+"""Certificates that one block records, or revokes with others: half a second to a second of one core's work."""
 
 _DOMAIN = b"voice-dpki/usage/v1\0"
 
@@ -25,6 +25,12 @@ def check_room(draft: Draft, count: int) -> None:
     """Raise Refused if the block has no room for `count` new certificates; call it before checking them."""
     if draft.recorded + count > MAX_BLOCK_CERTIFICATES:
         raise Refused(Refusal.BLOCK_FULL)
+
+
+def take_room(draft: Draft, count: int) -> None:
+    """Take room of the block for `count` certificates that are revoked with another; raises Refused."""
+    check_room(draft, count)
+    draft.recorded += count
 
 
 def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:

@@ -121,6 +121,13 @@ class Refusal(Enum):
     QUOTA_HOUR = (129, "hourly-quota", "The member has had as many certificates recorded in this hour as it may.")
     QUOTA_TOTAL = (130, "total-quota", "The member has as many certificates on the ledger as it may.")
 
+    COMPROMISED = (
+        131,
+        "compromised-key",
+        "The key was revoked as compromised: no certificate with it is recorded or valid again.",
+    )
+    KEY_FULL = (132, "key-full", "256 certificates with this key are on the ledger already.")
+
     NOT_RECORDED = (200, "not-recorded", "No certificate with this digest is recorded.")
     NOT_OWNER = (201, "not-the-owner", "The certificate was recorded by another organisation.")
     REVISION = (202, "wrong-revision", "The certificate's status has changed since this change was signed.")
@@ -144,6 +151,12 @@ class Refusal(Enum):
         "The new certificate becomes valid only after the one that it replaces expires.",
     )
     OTHER_SUBJECT = (210, "other-subject", "The new certificate has another subject than the one that it replaces.")
+
+    TOO_MANY_FALL = (
+        211,
+        "too-many-fall",
+        "More than 4000 other certificates would be revoked with those that the proposal names.",
+    )
 
     NOT_OPERATOR = (300, "not-an-operator", "Only operators propose and vote.")
     CHANGE = (301, "unknown-change", "The proposal asks for nothing that this ledger knows how to do.")

@@ -11,6 +11,7 @@ docs/spec/encodings.md#transactions specifies it.
 from dataclasses import dataclass, replace
 
 from voice_dpki.codec import cbor
+from voice_dpki.ledger import owners
 from voice_dpki.ledger.admission import read_admitted
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.kind import BY_MEMBER, Body, Kind, SignedBody, digest, key, long_bytes, signature
@@ -62,6 +63,8 @@ def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Rene
 
 def _check_may_endorse(draft: Draft, block: Block, old: CertRecord, member: Member, digest: CertDigest) -> None:
     """Check that the old certificate is trusted to endorse its successor; raises Refused."""
+    if owners.is_compromised(draft, old.key_id):
+        raise Refused(Refusal.NOT_VALID)
     status = status_of(old, member, block.time_s)
     recorded = recorded_as(digest, status, old, member, block.height)
     profile = read_admitted(draft.certificate(digest) or b"")

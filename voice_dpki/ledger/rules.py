@@ -38,15 +38,18 @@ class Rules:
     """Whether open proposals are counted again when the operators have changed."""
     withdraws: bool = False
     """Whether a proposer's vote against its own proposal withdraws it."""
+    bars_keys: bool = False
+    """Whether a key that was revoked as compromised is barred, and what hangs on it is revoked with it."""
 
 
 V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
 V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
 V3 = replace(V2, version=3, sound_keys=True, recounts=True, withdraws=True)
+V4 = replace(V3, version=4, bars_keys=True)
 
-NEWEST = V3
+NEWEST = V4
 
-BY_VERSION = {rules.version: rules for rules in (V1, V2, V3)}
+BY_VERSION = {rules.version: rules for rules in (V1, V2, V3, V4)}
 
 VERSIONS = tuple(sorted(BY_VERSION))
 """All versions that this release can execute."""
