@@ -11,7 +11,7 @@ import pytest
 from tests.cddl import Rules, check, names_in
 from tests.described import spec_rules
 from tests.ledger.conftest import make_federation
-from tests.ledger.history import Given, further_version, make
+from tests.ledger.history import Given, blocks_of, further_version, make
 from tests.spec import FOLDER
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
@@ -19,7 +19,7 @@ from voice_dpki.ledger.further import NeedsNewerError
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refused
-from voice_dpki.ledger.state import LEAVES, Block, apply
+from voice_dpki.ledger.state import LEAVES, apply
 from voice_dpki.ledger.transactions import KINDS, Transaction
 from voice_dpki.names import Height
 
@@ -94,9 +94,8 @@ def _leaves(history: Given) -> Iterator[bytes]:
     state = load_genesis(base64.b64decode(history["genesis"])).initial_state()
     yield from state.leaves.values()
     with further_version():
-        for height, form in enumerate(history["blocks"], 1):
-            parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving"))
-            outcome = apply(state, Block(Height(height), form["time_s"], *parts))
+        for block in blocks_of(history):
+            outcome = apply(state, block)
             state.commit(outcome)
             yield from (value for value in outcome.leaves.values() if value is not None)
 

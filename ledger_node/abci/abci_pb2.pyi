@@ -328,20 +328,22 @@ class Misbehavior(_message.Message):
 class PrepareProposal(_message.Message):
     __slots__ = ()
     class Request(_message.Message):
-        __slots__ = ("max_bytes", "transactions", "misbehavior", "height", "time", "proposer_address")
+        __slots__ = ("max_bytes", "transactions", "local_last_commit", "misbehavior", "height", "time", "proposer_address")
         MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
         TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+        LOCAL_LAST_COMMIT_FIELD_NUMBER: _ClassVar[int]
         MISBEHAVIOR_FIELD_NUMBER: _ClassVar[int]
         HEIGHT_FIELD_NUMBER: _ClassVar[int]
         TIME_FIELD_NUMBER: _ClassVar[int]
         PROPOSER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
         max_bytes: int
         transactions: _containers.RepeatedScalarFieldContainer[bytes]
+        local_last_commit: ExtendedCommitInfo
         misbehavior: _containers.RepeatedCompositeFieldContainer[Misbehavior]
         height: int
         time: _timestamp_pb2.Timestamp
         proposer_address: bytes
-        def __init__(self, max_bytes: _Optional[int] = ..., transactions: _Optional[_Iterable[bytes]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, max_bytes: _Optional[int] = ..., transactions: _Optional[_Iterable[bytes]] = ..., local_last_commit: _Optional[_Union[ExtendedCommitInfo, _Mapping]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
     class Response(_message.Message):
         __slots__ = ("transactions",)
         TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -360,20 +362,22 @@ class ProcessProposal(_message.Message):
     ACCEPT: ProcessProposal.Verdict
     REJECT: ProcessProposal.Verdict
     class Request(_message.Message):
-        __slots__ = ("transactions", "misbehavior", "hash", "height", "time", "proposer_address")
+        __slots__ = ("transactions", "proposed_last_commit", "misbehavior", "hash", "height", "time", "proposer_address")
         TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+        PROPOSED_LAST_COMMIT_FIELD_NUMBER: _ClassVar[int]
         MISBEHAVIOR_FIELD_NUMBER: _ClassVar[int]
         HASH_FIELD_NUMBER: _ClassVar[int]
         HEIGHT_FIELD_NUMBER: _ClassVar[int]
         TIME_FIELD_NUMBER: _ClassVar[int]
         PROPOSER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
         transactions: _containers.RepeatedScalarFieldContainer[bytes]
+        proposed_last_commit: CommitInfo
         misbehavior: _containers.RepeatedCompositeFieldContainer[Misbehavior]
         hash: bytes
         height: int
         time: _timestamp_pb2.Timestamp
         proposer_address: bytes
-        def __init__(self, transactions: _Optional[_Iterable[bytes]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., hash: _Optional[bytes] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, transactions: _Optional[_Iterable[bytes]] = ..., proposed_last_commit: _Optional[_Union[CommitInfo, _Mapping]] = ..., misbehavior: _Optional[_Iterable[_Union[Misbehavior, _Mapping]]] = ..., hash: _Optional[bytes] = ..., height: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., proposer_address: _Optional[bytes] = ...) -> None: ...
     class Response(_message.Message):
         __slots__ = ("verdict",)
         VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -398,10 +402,36 @@ class TransactionResult(_message.Message):
     def __init__(self, code: _Optional[int] = ..., data: _Optional[bytes] = ..., log: _Optional[str] = ..., info: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., codespace: _Optional[str] = ...) -> None: ...
 
 class CommitInfo(_message.Message):
-    __slots__ = ("round",)
+    __slots__ = ("round", "votes")
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
     round: int
-    def __init__(self, round: _Optional[int] = ...) -> None: ...
+    votes: _containers.RepeatedCompositeFieldContainer[VoteInfo]
+    def __init__(self, round: _Optional[int] = ..., votes: _Optional[_Iterable[_Union[VoteInfo, _Mapping]]] = ...) -> None: ...
+
+class VoteInfo(_message.Message):
+    __slots__ = ("validator", "block_id_flag")
+    VALIDATOR_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_ID_FLAG_FIELD_NUMBER: _ClassVar[int]
+    validator: Validator
+    block_id_flag: int
+    def __init__(self, validator: _Optional[_Union[Validator, _Mapping]] = ..., block_id_flag: _Optional[int] = ...) -> None: ...
+
+class ExtendedCommitInfo(_message.Message):
+    __slots__ = ("round", "votes")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    votes: _containers.RepeatedCompositeFieldContainer[ExtendedVoteInfo]
+    def __init__(self, round: _Optional[int] = ..., votes: _Optional[_Iterable[_Union[ExtendedVoteInfo, _Mapping]]] = ...) -> None: ...
+
+class ExtendedVoteInfo(_message.Message):
+    __slots__ = ("validator", "block_id_flag")
+    VALIDATOR_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_ID_FLAG_FIELD_NUMBER: _ClassVar[int]
+    validator: Validator
+    block_id_flag: int
+    def __init__(self, validator: _Optional[_Union[Validator, _Mapping]] = ..., block_id_flag: _Optional[int] = ...) -> None: ...
 
 class FinalizeBlock(_message.Message):
     __slots__ = ()

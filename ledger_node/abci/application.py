@@ -13,7 +13,9 @@ from typing import Protocol
 from ledger_node.abci.abci_pb2 import (
     CheckTx,
     Commit,
+    CommitInfo,
     ConsensusParameters,
+    ExtendedCommitInfo,
     FinalizeBlock,
     Info,
     InitChain,
@@ -34,6 +36,8 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import tree
 from voice_dpki.ledger.activation import rules_at, version_at
 from voice_dpki.ledger.genesis import Genesis
+from voice_dpki.ledger.header import BlockIdFlag
+from voice_dpki.ledger.probation import on_probation
 from voice_dpki.ledger.replica import MAX_TRANSACTIONS
 from voice_dpki.ledger.rules import Rules
 from voice_dpki.ledger.state import (
@@ -211,7 +215,7 @@ class Application:
         """
         sound = [raw for raw in request.transactions if not self._verifier.has_refused(raw)]
         ready = [raw for raw in sound if not self._verifier.is_waiting(raw)] or sound[:1]
-        block = _block(request, _affordable(ready, self._affordable_bytes))
+        block = self._block(request, request.local_last_commit, _affordable(ready, self._affordable_bytes))
         proposed = compose(self._rules, block, self._execute(block))
         self._remember(proposed.block, proposed.outcome)
         return PrepareProposal.Response(transactions=proposed.block.transactions)
@@ -220,7 +224,7 @@ class Application:
         """Reject a proposal that has too many transactions, or one that must not enter a block."""
         if len(request.transactions) > MAX_TRANSACTIONS:
             return ProcessProposal.Response(verdict=ProcessProposal.REJECT)
-        block = _block(request, request.transactions)
+        block = self._block(request, request.proposed_last_commit, request.transactions)
         accepted = all(may_enter(self._rules, result) for result in self._execute(block).results)
         return ProcessProposal.Response(verdict=ProcessProposal.ACCEPT if accepted else ProcessProposal.REJECT)
 
@@ -232,7 +236,7 @@ class Application:
         for misbehavior in request.misbehavior:
             kind = Misbehavior.Kind.Name(misbehavior.kind)
             misbehaviour.report(kind, misbehavior.validator.address, misbehavior.height)
-        block = _block(request, request.transactions)
+        block = self._block(request, request.decided_last_commit, request.transactions)
         outcome = self._execute(block)
         self._verifier.forget(block.transactions)
         self._pace(block, request.decided_last_commit.round)
@@ -297,6 +301,19 @@ class Application:
             return None
         return ConsensusParameters(version=ConsensusParameters.Version(app=version))
 
+    def _block(
+        self,
+        request: PrepareProposal.Request | ProcessProposal.Request | FinalizeBlock.Request,
+        last_commit: CommitInfo | ExtendedCommitInfo,
+        transactions: Iterable[bytes],
+    ) -> Block:
+        """Return a request's block as the state machine takes it, with the last one's signers if they count."""
+        misbehaving = tuple(misbehavior.validator.address for misbehavior in request.misbehavior)
+        counts = bool(on_probation(self._ledger.view))
+        voted = (vote.validator.address for vote in last_commit.votes if vote.block_id_flag == BlockIdFlag.COMMIT)
+        signers = tuple(voted) if counts else ()
+        return Block(Height(request.height), request.time.seconds, tuple(transactions), misbehaving, signers)
+
     def _execute(self, block: Block) -> Outcome:
         outcome = self._executions.get(block)
         return outcome if outcome is not None else self._remember(block, apply(self._ledger.view, block))
@@ -321,14 +338,6 @@ def validator_updates(outcome: Outcome) -> list[ValidatorPower]:
     return [
         ValidatorPower(public_key=PublicKey(ed25519=key), power=power) for key, power in outcome.validator_updates
     ]
-
-
-def _block(
-    request: PrepareProposal.Request | ProcessProposal.Request | FinalizeBlock.Request,
-    transactions: Iterable[bytes],
-) -> Block:
-    misbehaving = tuple(misbehavior.validator.address for misbehavior in request.misbehavior)
-    return Block(Height(request.height), request.time.seconds, tuple(transactions), misbehaving)
 
 
 def _result(result: TxResult) -> TransactionResult:

@@ -233,6 +233,7 @@ class CometEngine:
         wanted = self._tail.wanted_headers(self._height)
         missing = [height for height in wanted if height not in self._headers]
         self._headers |= await self._rpc.signed_headers(missing)
+        self._headers |= await self._rpc.signed_headers(self._tail.wanted_commits(self._headers))
         step = self._tail.step(self._headers, await self._evidence())
         if step is None:
             return False

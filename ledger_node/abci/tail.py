@@ -14,7 +14,7 @@ from ledger_node.keep.store import Store, StoreView
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.evidence import Evidence, evidence_hash, misbehaving
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.header import SignedHeader
+from voice_dpki.ledger.header import Commit, SignedHeader
 from voice_dpki.ledger.replica import Executed, SignedBlock, Step
 from voice_dpki.ledger.state import Block, Outcome, TxResult
 from voice_dpki.ledger.view import Layered
@@ -92,6 +92,14 @@ class Tail:
         first = next(provable, None)
         return range(0) if first is None else range(first, decided + 1)
 
+    def wanted_commits(self, headers: Mapping[int, SignedHeader]) -> list[int]:
+        """Return the heights whose commits `headers` must have as the next block holds them, and has not so.
+
+        CometBFT gives another commit for its newest block than the one that the next block will hold.
+        """
+        wanted = ((block, headers.get(block.height)) for block, _ in self._blocks if block.signers)
+        return [block.height - 1 for block, own in wanted if own and _last_commit(own, headers) is None]
+
     def step(
         self,
         headers: Mapping[int, SignedHeader],
@@ -107,9 +115,10 @@ class Tail:
         for block, outcome in self._blocks:
             own, following = headers.get(block.height), headers.get(block.height + 1)
             proof = next((header for header in (following, own) if header and _proves(header, outcome)), None)
-            if own is None or proof is None:
+            last_commit = _last_commit(own, headers) if own and block.signers else None
+            if own is None or proof is None or bool(block.signers) != bool(last_commit):
                 break
-            executed.append(Executed(_signed(own, block, evidence.get(block.height, ())), outcome))
+            executed.append(Executed(_signed(own, block, evidence.get(block.height, ()), last_commit), outcome))
             tip = proof
         return None if tip is None else Step(tuple(executed), tip)
 
@@ -151,8 +160,18 @@ def _proves(signed_header: SignedHeader, outcome: Outcome) -> bool:
     return signed_header.header.app_hash == outcome.app_hash
 
 
-def _signed(header: SignedHeader, block: Block, evidence: tuple[Evidence, ...]) -> SignedBlock:
-    signed = SignedBlock(header, block.transactions, evidence)
+def _last_commit(header: SignedHeader, headers: Mapping[int, SignedHeader]) -> Commit | None:
+    """Return the commit that the block of `header` holds, None where `headers` has not got it."""
+    before = headers.get(header.header.height - 1)
+    return before.commit if before and before.commit.hash() == header.header.last_commit_hash else None
+
+
+def _signed(
+    header: SignedHeader, block: Block, evidence: tuple[Evidence, ...], last_commit: Commit | None
+) -> SignedBlock:
+    signed = SignedBlock(header, block.transactions, evidence, last_commit)
+    if last_commit is not None and last_commit.signers != block.signers:
+        raise MalformedError(f"block {block.height} holds other votes than CometBFT told the application of")
     if header.header.evidence_hash != evidence_hash(evidence) or misbehaving(evidence) != block.misbehaving:
         raise MalformedError(f"the evidence of block {block.height} is not what CometBFT told the application of")
     return signed

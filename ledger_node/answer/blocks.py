@@ -132,5 +132,7 @@ def _size(block: StoredBlock) -> int:
 
 
 def _block_json(block: StoredBlock) -> dict[str, object]:
-    content = content_json(block.transactions, block.evidence)
+    content: dict[str, object] = {**content_json(block.transactions, block.evidence)}
+    if block.last_commit_json is not None:
+        content["last_commit"] = msgspec.Raw(block.last_commit_json)
     return {"signed_header": msgspec.Raw(block.signed_header_json), **content}

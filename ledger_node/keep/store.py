@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import lmdb
 import msgspec
@@ -33,7 +33,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.activation import RULES_KEY
 from voice_dpki.ledger.evidence import parse_all, serialize_evidence
 from voice_dpki.ledger.genesis import Genesis
-from voice_dpki.ledger.header import ADDRESS_BYTES, SignedHeader, ValidatorSet
+from voice_dpki.ledger.header import ADDRESS_BYTES, Commit, SignedHeader, ValidatorSet
 from voice_dpki.ledger.replica import SignedBlock, Step
 from voice_dpki.ledger.state import Outcome, StateView
 from voice_dpki.ledger.validators import VALIDATORS_KEY, parse_validators
@@ -57,13 +57,15 @@ class StoreError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block as stored: [signed header (JSON), [transactions], [code of each result], [evidence]]."""
+    """A block as stored: [signed header (JSON), [transactions], [result codes], [evidence], ? commit (JSON)]."""
 
     signed_header_json: bytes
     transactions: tuple[bytes, ...]
     codes: tuple[int, ...]
     evidence: tuple[bytes, ...] = ()
     """Each piece as `voice_dpki.ledger.evidence.serialize_evidence` returns it; but see `has_evidence`."""
+    last_commit_json: bytes | None = None
+    """The commit for the block before, in the RPC's form, where validators were on probation."""
 
     @classmethod
     def decode(cls, data: bytes) -> "StoredBlock":
@@ -71,11 +73,14 @@ class StoredBlock:
         match cbor.decode(data, "stored block"):
             case [bytes(header), list(transactions), list(codes), list(evidence)]:
                 return cls(header, tuple(transactions), tuple(codes), tuple(evidence))
+            case [bytes(header), list(transactions), list(codes), list(evidence), bytes(last_commit)]:
+                return cls(header, tuple(transactions), tuple(codes), tuple(evidence), last_commit)
         raise MalformedError("stored block: not a header, transactions and codes")
 
     def encode(self) -> bytes:
         """Encode for the store."""
-        return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.evidence])
+        last_commit = [] if self.last_commit_json is None else [self.last_commit_json]
+        return cbor.encode([self.signed_header_json, self.transactions, self.codes, self.evidence, *last_commit])
 
     @property
     def has_evidence(self) -> bool:
@@ -88,13 +93,19 @@ class StoredBlock:
 
     def signed_block(self) -> SignedBlock:
         """Return the block as nodes exchange it; raises MalformedError, also where its evidence was not stored."""
-        return SignedBlock(self.signed_header(), self.transactions, parse_all(self.evidence))
+        given = self.last_commit_json
+        last_commit = None if given is None else Commit.from_json(_parse_json(given))
+        return SignedBlock(self.signed_header(), self.transactions, parse_all(self.evidence), last_commit)
 
 
 def parse_signed_header(data: bytes) -> SignedHeader:
     """Parse a signed header's JSON; raises MalformedError."""
+    return SignedHeader.from_json(_parse_json(data))
+
+
+def _parse_json(data: bytes) -> Any:
     try:
-        return SignedHeader.from_json(msgspec.json.decode(data))
+        return msgspec.json.decode(data)
     except ValueError as error:  # msgspec's errors, and bytes that are not UTF-8
         raise MalformedError(f"signed header: {error}") from None
 
@@ -198,7 +209,8 @@ class _Writer:
         header = msgspec.json.encode(block.signed_header.to_json())
         codes = tuple(result.code for result in outcome.results)
         evidence = tuple(map(serialize_evidence, block.evidence))
-        stored = StoredBlock(header, block.transactions, codes, evidence)
+        last_commit = None if block.last_commit is None else msgspec.json.encode(block.last_commit.to_json())
+        stored = StoredBlock(header, block.transactions, codes, evidence, last_commit)
         self.put(b"blocks", _height_key(block.height), stored.encode())
         self.put(b"meta", b"height", _height_key(block.height))
         self.put_outcome(outcome)

@@ -28,7 +28,8 @@ from voice_dpki.errors import LocalError
 from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.block import NextBlock, SignFunction
 from voice_dpki.ledger.clock import LedgerClock
-from voice_dpki.ledger.header import Validator, ValidatorSet
+from voice_dpki.ledger.header import Commit, Validator, ValidatorSet
+from voice_dpki.ledger.probation import on_probation
 from voice_dpki.ledger.replica import BlockError, SignedBlock, Step
 from voice_dpki.ledger.state import Block, Composed, apply, check, compose, forget_verdicts
 from voice_dpki.ledger.transactions import canonical
@@ -150,7 +151,7 @@ class Engine:
         if tip is None or tip.header.height <= view.height:
             return
         try:
-            self._replica.take(SignedBlock(tip, ()))
+            self._replica.take(SignedBlock(tip, (), last_commit=self._last_commit()))
         except BlockError:
             raise LocalError(
                 f"block {tip.header.height} is signed, and this store has only its header: to make another one "
@@ -176,6 +177,11 @@ class Engine:
         height = composed.block.height
         return [TxOutcome(result, height if entered else None) for result, entered in composed.judged]
 
+    def _last_commit(self) -> Commit | None:
+        """Return what the next block says of who signed the last one, if that counts for anyone."""
+        replica = self._replica
+        return replica.last.commit if replica.last and on_probation(replica.state) else None
+
     def _take_next(self, transactions: Sequence[bytes]) -> tuple[Step, Composed]:
         """Make the next block of the transactions that may enter it, and take it."""
         replica, genesis = self._replica, self._chain.genesis
@@ -183,7 +189,9 @@ class Engine:
         check_power(validators, self._signers)
         earliest = replica.last.header.time_ns + 1 if replica.last else genesis.time_ns
         time_ns = max(int(self._ledger_clock.agreed_s() * 10**9), earliest)
-        block = Block(replica.next_height, time_ns // 10**9, tuple(transactions))
+        last_commit = self._last_commit()
+        signers = last_commit.signers if last_commit else ()
+        block = Block(replica.next_height, time_ns // 10**9, tuple(transactions), signers=signers)
         rules = rules_at(replica.state, block.height)
         composed = compose(rules, block, apply(replica.state, block))
         following = NextBlock(
@@ -199,7 +207,7 @@ class Engine:
             version_app=rules.version,
         )
         self._ledger_clock.heard(following.time_ns / 1e9)
-        signed = SignedBlock(following.seal(self._signers), composed.block.transactions)
+        signed = SignedBlock(following.seal(self._signers), composed.block.transactions, last_commit=last_commit)
         return replica.take(signed, composed.outcome), composed
 
 

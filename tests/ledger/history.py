@@ -17,6 +17,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -65,6 +66,9 @@ YOUNG_CHARACTERS = ("\U0001f6dc", "\u2ffc", "\U0002ebf0", "\u1c89")
 FURTHER = rules.VERSIONS[-1] + 1
 """A version of the rules that no release has."""
 
+PROBATION_BLOCKS = 30
+"""Blocks at the end, a day apart, in which a validator comes, signs, and is on probation no more."""
+
 Given = dict[str, Any]
 
 
@@ -89,9 +93,11 @@ def make(federation: Any) -> Given:
         _block(end_s + DAY_S * number, transactions)
         for number, transactions in enumerate(_version_4(federation, end_s), len(newer) + 1)
     ]
+    last_s = end_s + DAY_S * len([*newer, *newest])
+    convicting = _block(START_S + 86_400, (), convicted)
     return {
         "genesis": _text(federation.genesis_json),
-        "blocks": [*lived, _block(START_S + 86_400, (), convicted), *after, *newer, *newest],
+        "blocks": [*lived, convicting, *after, *newer, *newest, *_probation(federation, last_s)],
     }
 
 
@@ -100,7 +106,15 @@ def _block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes)
         "time_s": time_s,
         "transactions": [_text(raw) for raw in transactions],
         "misbehaving": [_text(address) for address in misbehaving],
+        "signers": [],
     }
+
+
+def blocks_of(given: Given) -> Iterator[Block]:
+    """Return the blocks as the state machine takes them."""
+    for height, form in enumerate(given["blocks"], 1):
+        parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving", "signers"))
+        yield Block(Height(height), form["time_s"], *parts)
 
 
 @contextmanager
@@ -123,11 +137,8 @@ def replay(given: Given) -> list[list[Any]]:
 def _replay(given: Given) -> list[list[Any]]:
     state = load_genesis(base64.b64decode(given["genesis"])).initial_state()
     found = []
-    for height, form in enumerate(given["blocks"], 1):
-        transactions, misbehaving = (
-            tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving")
-        )
-        outcome = apply(state, Block(Height(height), form["time_s"], transactions, misbehaving))
+    for block in blocks_of(given):
+        outcome = apply(state, block)
         state.commit(outcome)
         results = [[result.code, result.name, result.detail] for result in outcome.results]
         nodes = [[path.hex(), node and node.hex()] for path, node in sorted(outcome.update.nodes.items())]
@@ -313,6 +324,20 @@ def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:
         [federation.submission(third), federation.change(digest_of(first), "valid", 1)],
         [_vote(federation, quorum, True)],
     ]
+
+
+def _probation(federation: Any, last_s: int) -> list[Given]:
+    """Operator B, whose validator signed twice, gets another one, which misses some of the blocks at first."""
+    key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    member = replace(federation.genesis.member("Operator B"), validators=(key,))
+    proposal = _propose(federation, SetMember(member, 1), last_s + 2 * WEEK_S)
+    transactions = [[proposal], [_vote(federation, proposal, True)]]
+    blocks = []
+    for number in range(PROBATION_BLOCKS):
+        block = _block(last_s + DAY_S * (number + 1), transactions[number] if number < 2 else ())
+        signs = number > 5 and number not in (8, 9)
+        blocks.append(block | {"signers": [_text(Validator(key, 1).address)] if signs else []})
+    return blocks
 
 
 def _varied(raw: bytes) -> bytes:

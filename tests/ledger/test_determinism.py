@@ -71,7 +71,8 @@ def test_the_history_has_something_of_everything(expected: dict[str, Any]) -> No
     }
     varied = [results[-2][1] for _, results, *_ in expected["blocks"] if len(results) == 5]
     assert varied == ["signature-form", "ok"], "version 3, then one that no release has"
-    assert any(updates for *_, updates in expected["blocks"]), "a validator was removed"
+    updates = [power for *_, updates in expected["blocks"] for _, power in updates]
+    assert updates == [0, 100, 1, 100], "one validator was removed, and a new one came and stayed"
     gone = [path for _, _, nodes, _ in expected["blocks"] for path, node in nodes if node is None]
     assert len(gone) > 20, "what expired was pruned"
 

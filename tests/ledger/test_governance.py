@@ -78,10 +78,16 @@ class Ledger:
         self.height = 0
         self.time_s = START_S
 
-    def block(self, *raws: bytes, after_s: int = 10, misbehaving: tuple[bytes, ...] = ()) -> list[str]:
+    def block(
+        self,
+        *raws: bytes,
+        after_s: int = 10,
+        misbehaving: tuple[bytes, ...] = (),
+        signers: tuple[bytes, ...] = (),
+    ) -> list[str]:
         self.height += 1
         self.time_s += after_s
-        self.outcome = apply(self.state, Block(Height(self.height), self.time_s, raws, misbehaving))
+        self.outcome = apply(self.state, Block(Height(self.height), self.time_s, raws, misbehaving, signers))
         self.state.commit(self.outcome)
         return [result.name for result in self.outcome.results]
 

@@ -17,10 +17,9 @@ from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refused
 from voice_dpki.ledger.state import LEAVES, Block, MemoryState, Outcome, apply
 from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, kind_of
-from voice_dpki.names import Height
 from voice_dpki.x509.profile import digest_of
 
-from .history import further_version, make
+from .history import blocks_of, further_version, make
 
 
 @dataclass
@@ -46,9 +45,7 @@ def lived(federation: Any) -> Lived:
     state = load_genesis(base64.b64decode(history["genesis"])).initial_state()
     blocks = []
     with further_version():
-        for height, form in enumerate(history["blocks"], 1):
-            parts = (tuple(map(base64.b64decode, form[name])) for name in ("transactions", "misbehaving"))
-            block = Block(Height(height), form["time_s"], *parts)
+        for block in blocks_of(history):
             blocks.append((block, apply(state, block)))
             state.commit(blocks[-1][1])
     return Lived(state, blocks)

@@ -32,7 +32,7 @@ from voice_dpki.ledger.proposals import (
     parse_change,
 )
 from voice_dpki.ledger.quotas import usage
-from voice_dpki.ledger.rules import NEWEST, V1, V2, V3, VERSIONS, MissingRulesError, is_readable, rules_for
+from voice_dpki.ledger.rules import NEWEST, V1, V2, V3, V4, VERSIONS, MissingRulesError, is_readable, rules_for
 from voice_dpki.ledger.signatures import is_canonical
 from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose
 from voice_dpki.ledger.transactions import Batch, ChangeStatus, Submit, Transaction, canonical, endorse
@@ -79,6 +79,15 @@ def version_3(**options: int) -> Ledger:
     decided(ledger, BeginRules(3, 1))
     ledger.block()
     assert rules_at(ledger.state, ledger.height) is V3
+    return ledger
+
+
+def version_4(**options: int) -> Ledger:
+    """Return a ledger that has just begun version 4."""
+    ledger = version_3(**options)
+    decided(ledger, BeginRules(4, 1))
+    ledger.block()
+    assert rules_at(ledger.state, ledger.height) is V4
     return ledger
 
 

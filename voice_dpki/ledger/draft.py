@@ -22,6 +22,8 @@ class Block:
     transactions: tuple[bytes, ...]
     misbehaving: tuple[bytes, ...] = ()
     """Addresses of validators whose double signing the block's evidence proves."""
+    signers: tuple[bytes, ...] = ()
+    """Addresses of the validators whose votes for the block before this one holds; given where they count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger import activation, compromise, directory, owners, proposals, quotas, validators
+from voice_dpki.ledger import activation, compromise, directory, owners, probation, proposals, quotas, validators
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.members import MEMBER_LEAF, Member
 from voice_dpki.ledger.parameters import parameters_of
@@ -210,7 +210,10 @@ def _set_member(draft: Draft, block: Block, change: SetMember) -> None:
         _check_keys(change.member)
     revision = old.revision + 1 if old else 0
     admitted_height = old.admitted_height if old else block.height
+    before = probation.shares_of(draft) if draft.rules.probation else None
     directory.install(draft, replace(change.member, revision=revision, admitted_height=admitted_height))
+    if before is not None:
+        probation.check_shares(draft, before)
 
 
 def _check_keys(member: Member) -> None:

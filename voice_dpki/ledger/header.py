@@ -246,6 +246,11 @@ class Commit:
             vote.time_ns,
         )
 
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """Addresses of the validators that voted for the block, in the order of the set."""
+        return tuple(vote.validator_address for vote in self.signatures if vote.flag is BlockIdFlag.COMMIT)
+
     def hash(self) -> bytes:
         """Return the Merkle root over the signatures; `last_commit_hash` of the next header."""
         return merkle_root([signature.encode() for signature in self.signatures])

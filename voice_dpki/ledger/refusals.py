@@ -186,6 +186,11 @@ class Refusal(Enum):
     )
     WITHDRAWN = (331, "withdrawn", "Its proposer has withdrawn the proposal.")
     NOT_SUSPENDED = (332, "not-suspended", "The operators have not suspended it.")
+    SHARE = (
+        340,
+        "too-much-power",
+        "The change would give one operator too large a share of the validators.",
+    )
     QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 
     def __init__(self, code: int, kebab: str, sentence: str) -> None:

@@ -26,7 +26,8 @@ from voice_dpki.ledger.evidence import (
     parse_all,
     serialize_evidence,
 )
-from voice_dpki.ledger.header import NO_BLOCK, Header, SignedHeader
+from voice_dpki.ledger.header import NO_BLOCK, Commit, Header, SignedHeader
+from voice_dpki.ledger.probation import on_probation
 from voice_dpki.ledger.state import apply
 from voice_dpki.ledger.transactions import MAX_TRANSACTION_BYTES
 from voice_dpki.ledger.view import Layered, StateView
@@ -57,6 +58,8 @@ class SignedBlock:
     signed_header: SignedHeader
     transactions: tuple[bytes, ...]
     evidence: tuple[Evidence, ...] = ()
+    last_commit: Commit | None = None
+    """The commit for the block before, as this one holds it; given where validators are on probation."""
 
     @property
     def header(self) -> Header:
@@ -70,12 +73,20 @@ class SignedBlock:
 
     def content(self) -> Block:
         """Return the block as the state machine takes it."""
-        return Block(self.height, self.header.time_ns // 10**9, self.transactions, misbehaving(self.evidence))
+        signers = self.last_commit.signers if self.last_commit else ()
+        return Block(
+            self.height, self.header.time_ns // 10**9, self.transactions, misbehaving(self.evidence), signers
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the form of `GET /ledger/v1/blocks/{height}`."""
         raws = [serialize_evidence(each) for each in self.evidence]
-        return {"signed_header": self.signed_header.to_json(), **content_json(self.transactions, raws)}
+        last_commit = {"last_commit": self.last_commit.to_json()} if self.last_commit else {}
+        return {
+            "signed_header": self.signed_header.to_json(),
+            **content_json(self.transactions, raws),
+            **last_commit,
+        }
 
     @classmethod
     def from_json(cls, data: bytes) -> "SignedBlock":
@@ -86,7 +97,8 @@ class SignedBlock:
             evidence = tuple(base64.b64decode(raw, validate=True) for raw in form.evidence)
         except (ValueError, RecursionError) as error:  # msgspec, base64 and UTF-8 raise ValueErrors
             raise MalformedError(f"block: {error}") from None
-        return cls(SignedHeader.from_json(form.signed_header), transactions, parse_all(evidence))
+        last_commit = None if form.last_commit is None else Commit.from_json(form.last_commit)
+        return cls(SignedHeader.from_json(form.signed_header), transactions, parse_all(evidence), last_commit)
 
 
 def content_json(transactions: Iterable[bytes], evidence: Sequence[bytes]) -> dict[str, list[str]]:
@@ -109,6 +121,7 @@ class BlockForm(msgspec.Struct, forbid_unknown_fields=True):
         tuple[Annotated[str, msgspec.Meta(max_length=MAX_EVIDENCE_BYTES * 2)], ...],
         msgspec.Meta(max_length=MAX_EVIDENCE),
     ] = ()
+    last_commit: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +185,8 @@ class Replica:
         """
         check_link(block, self.last)
         self._check_state(block.header)
+        if block.last_commit is None and on_probation(self.state):
+            raise BlockError("the block lacks the commit for the one before, and validators are on probation")
         this = Executed(block, apply(self.state, block.content()) if outcome is None else outcome)
         executed = (self._pending,) if self._pending else ()
         if this.outcome.app_hash == block.header.app_hash:
@@ -208,3 +223,5 @@ def check_link(block: SignedBlock, before: SignedHeader | None) -> None:
         raise BlockError("the block's transactions are not those that its header commits to")
     if header.evidence_hash != evidence_hash(block.evidence):
         raise BlockError("the block's evidence of misbehaviour is not the one that its header commits to")
+    if block.last_commit is not None and header.last_commit_hash != block.last_commit.hash():
+        raise BlockError("the commit for the block before is not the one that the header commits to")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from voice_dpki.ledger import activation, directory, expiry, governance, quotas, validators
+from voice_dpki.ledger import activation, directory, expiry, governance, probation, quotas, validators
 from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.admission import forget_judgements
 from voice_dpki.ledger.draft import OK, Block, Draft, Outcome, TxResult
@@ -49,6 +49,7 @@ _WITHOUT_TRANSACTION = (
     directory.DIRECTORY_LEAF,
     expiry.PRUNED_LEAF,
     activation.RULES_LEAF,
+    probation.PROBATION_LEAF,
 )
 """The kinds of leaves that the genesis or the mere course of blocks writes."""
 
@@ -146,6 +147,7 @@ def found(members: Sequence[Member], validator_set: ValidatorSet, parameters: Pa
 def _begin(draft: Draft, block: Block) -> None:
     """Make the changes that a block brings besides its transactions, and before them."""
     validators.advance(draft)
+    probation.advance(draft, block)
     if block.misbehaving:
         directory.drop_validators(draft, frozenset(block.misbehaving))
     activation.begin(draft)

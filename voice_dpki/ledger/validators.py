@@ -3,8 +3,9 @@
     SHA-256("voice-dpki/validators/v1" ‖ 00) -> ["validators", [* [Ed25519 key, power]], [* [Ed25519 key, power]]]
 
 A block can change only the set for the block after the next one, because its own header already names the set of
-the next one. That is CometBFT's rule, and the embedded engine follows it. New keys have the power 1, so an
-operator's weight is the number of validators that it runs.
+the next one. That is CometBFT's rule, and the embedded engine follows it. New keys have the power 1. Up to version
+3 of the rules an operator's weight is therefore the number of validators that it runs. From version 4 on that is so
+once they have signed blocks (`voice_dpki.ledger.probation`).
 
 docs/spec/encodings.md#leaves specifies it.
 """
@@ -72,6 +73,12 @@ def replace_keys(draft: Draft, gone: frozenset[bytes], come: frozenset[bytes]) -
     following, later = _read(draft)
     kept = {key: power for key, power in later.items() if key not in gone}
     _write(draft, following, kept | dict.fromkeys(sorted(come - kept.keys()), POWER))
+
+
+def set_powers(draft: Draft, powers: Mapping[bytes, int]) -> None:
+    """Set the power of present keys in the set for the block after the next one."""
+    following, later = _read(draft)
+    _write(draft, following, later | dict(powers))
 
 
 def updates(before: StateView, after: StateView) -> tuple[tuple[bytes, int], ...]:
