@@ -145,7 +145,12 @@ class VerifyService:
         return self._told(case.call, case.unfolded.fold(judged) or [NO_IDENTITY], case.began_s)
 
     def _told(self, call: Call, judged: Sequence[Verdict], began_s: float) -> Sequence[Verdict]:
-        """Return the verdicts on a call with what is done with it; they are exported, counted and told."""
+        """Return the verdicts on a call with what is done with it; they are exported, counted and told.
+
+        The answer to a call is not a call: rules and exports do not see it.
+        """
+        if call.is_answer:
+            return self._settle(judged, ms_since(began_s))
         verdicts = self._treated(judged, call)
         for export in self._exports:
             export.add(call, verdicts, self._clock.now_s())
@@ -195,7 +200,8 @@ class VerifyService:
         if not (verdict.step or self._tracer.on):
             return
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
-        text = f"Identity {verdict.attest} valid{bound}" if verdict.ok else verdict.reasondesc
+        what = f"Identity {verdict.attest}".rstrip()
+        text = f"{what} valid{bound}" if verdict.ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
         facts["trust"] = verdict.trust if verdict.trust is Trust.LIST else None
         facts["sdp"] = verdict.sdp if verdict.ok else None

@@ -162,7 +162,7 @@ def test_the_form_of_3gpp(server: Server, signing_request: MakeRequest) -> None:
     answer = server.client.post(PATH, json=signing_request(ppt="msg", msgi="sha256-AAAA"))
     assert (answer.status_code, list(answer.json())) == (400, ["error"])
     assert (
-        "PASSporTs of type div, div-o, rcd, rph and shaken alone are signed here, and not msg"
+        "PASSporTs of type div, div-o, rcd, rph, rsp and shaken alone are signed here, and not msg"
         in answer.json()["error"]
     )
 

@@ -234,7 +234,7 @@ def test_no_kind_proves_the_caller_without_authority_over_the_caller() -> None:
 
 def test_the_kinds_of_the_product() -> None:
     assert [kind.ppt for kind in KINDS if kind.proves_caller] == ["shaken"]
-    assert str(KINDS) == "div, div-o, rcd, rph and shaken"
+    assert str(KINDS) == "div, div-o, rcd, rph, rsp and shaken"
     for ppt in ("msg", "Shaken", ""):
         with pytest.raises(UnknownKindError):
             KINDS.named(ppt)

@@ -255,7 +255,7 @@ def test_a_type_that_is_not_supported_fails_by_itself(operator: Operator, new_ve
     verstat, [shaken, msg] = results(asked, verdicts(asked.what, operator, new_verifier()))
     assert (verstat, shaken["status"]) == ("TN-Validation-Passed", "pass")
     assert (msg["ppt"], msg["status"], msg["reasonCode"]) == ("msg", "fail", 438)
-    assert "none of div, div-o, rcd, rph and shaken, which alone are supported" in msg["reasonDescription"]
+    assert "none of div, div-o, rcd, rph, rsp and shaken, which alone are supported" in msg["reasonDescription"]
 
 
 def test_types_that_prove_no_caller_have_no_verstat(operator: Operator, new_verifier: type[Verifier]) -> None:

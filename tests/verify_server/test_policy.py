@@ -102,6 +102,12 @@ async def test_a_forged_call_is_rejected_with_its_reason(server: Server, form: A
     }
 
 
+async def test_the_answer_to_a_call_is_no_call_to_be_treated(server: Server) -> None:
+    answer = await server.client.post(PATH, json=verification(forged(), answer=True))
+    verdict = answer.json()["verificationResponse"]
+    assert (verdict["step"], verdict.get("action")) == ("E13 ppt", None)
+
+
 @pytest.mark.parametrize("form", [verification, in_3gpp_form])
 async def test_an_emergency_call_goes_on(server: Server, form: Any) -> None:
     to = {"tn": ["+112"]} if form is verification else {"tn": "112"}

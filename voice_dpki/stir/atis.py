@@ -2,13 +2,13 @@
 
     POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[], sdp?}}
                                 {"signingResponse":{identity, identityHeader}}
-    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, callId?, keyMgmt?:[],
-                                                        sdp?}}
+    POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, answer?, callId?,
+                                                        keyMgmt?:[], sdp?}}
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
 
 A failed verification is answered with 200, and the body holds the verdict. `keyMgmt`, the values of `a=key-mgmt` in
-the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), and
-`callId` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp and trust
+the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), `callId`
+and `answer` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp and trust
 in a verificationResponse.
 
 A signing request of 3GPP's form may hold the same members and no other (`voice_dpki.stir.ms`). Nobody can tell then
@@ -28,6 +28,7 @@ from voice_dpki.stir.members import (
     CallId,
     Digest,
     Identity,
+    IsAnswer,
     KeyMgmt,
     Label,
     Meanings,
@@ -87,6 +88,7 @@ class SigningAnswerAtis(Struct, frozen=True, rename="camel"):
 class VerificationRequestAtis(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify."""
 
+    answer: IsAnswer | UnsetType = UNSET
     call_id: CallId | UnsetType = UNSET
     from_: Caller = msgspec.field(name="from")
     identity: Identity
@@ -149,6 +151,7 @@ def parse_verification_request(body: Members, peer: str = "") -> Call:
         sdp=digest(given.sdp),
         source=Source(peer, given.trunk or ""),
         call_id=given.call_id or "",
+        is_answer=given.answer is True,
     )
 
 

@@ -53,6 +53,8 @@ class Call:
     source: Source = Source()
     call_id: str = ""
     """The Call-ID of the INVITE; "" if the proxy did not send it."""
+    is_answer: bool = False
+    """Whether this is the answer to the call: then the number in question is that of who was called."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ def examine_token(call: Call, identity: str, policy: Policy, now_s: float) -> Ex
     check_typ(passport)
     check_alg(passport, header)
     kind = read_kind(passport, header, policy.kinds)
+    check_side(kind, call)
     claims = read_claims(passport, kind)
     check_iat(claims.iat_s, policy, now_s)
     check_caller(claims, call)
@@ -245,6 +246,14 @@ def read_kind(passport: Passport, header: IdentityHeader, kinds: Kinds) -> Kind[
     if header.ppt is not None and ascii_lower(header.ppt) != kind.ppt:
         raise VerificationFailed(Step.PPT, "the PASSporT's ppt and the Identity's are different")
     return kind
+
+
+def check_side(kind: Kind[Any], call: Call) -> None:
+    """E13: the answer to a call has a token of a kind for answers, and the call itself has none (RFC 9970)."""
+    if kind.answers and not call.is_answer:
+        raise VerificationFailed(Step.PPT, "the PASSporT is of a type that stands in the answer to a call alone")
+    if call.is_answer and not kind.answers:
+        raise VerificationFailed(Step.PPT, "the PASSporT is of a type that does not stand in the answer to a call")
 
 
 def read_claims(passport: Passport, kind: Kind[_C]) -> _C:

@@ -23,6 +23,7 @@ from voice_dpki.stir.examine import (
     check_iat,
     check_parameters,
     check_ppt_parameter,
+    check_side,
     check_time,
     check_typ,
     opened_token,
@@ -157,7 +158,14 @@ def _jose(
     found.digest = found.run(Step.X5U.label, lambda: read_certificate(passport, header, named))
     found.run(Step.TYP.label, lambda: check_typ(passport))
     found.run(Step.ALG.label, lambda: check_alg(passport, header))
-    return found.run(Step.PPT.label, lambda: read_kind(passport, header, policy.kinds))
+    return found.run(Step.PPT.label, lambda: _kind(found.call, passport, header, policy))
+
+
+def _kind(call: Call | None, passport: Passport, header: IdentityHeader, policy: Policy) -> Kind[Any]:
+    kind = read_kind(passport, header, policy.kinds)
+    if call is not None:
+        check_side(kind, call)
+    return kind
 
 
 def _payload(found: Explained, identity: str, kind: Kind[Any], policy: Policy, now_s: float) -> None:

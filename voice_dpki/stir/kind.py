@@ -40,9 +40,9 @@ OVER_CALLER: Final[Authority[Claims]] = Authority(
 class Kind(Generic[_C]):
     """One kind of PASSporT, by the name in its header's ppt.
 
-    Steps E3 to E18 and E21 are the same for all kinds. Only a kind that proves the caller's number ends in
-    TN-Validation-Passed, and only such a kind is held to the keying and the session description of the call, by E20
-    and E22.
+    Steps E3 to E18 and E21 are the same for all kinds. Only a kind that proves the number in question ends in
+    TN-Validation-Passed. Only one that proves the caller's is held to the keying and the session description of the
+    call, by E20 and E22.
     """
 
     ppt: str
@@ -62,6 +62,8 @@ class Kind(Generic[_C]):
     """What it may hold for this kind alone."""
     together: tuple[tuple[str, Callable[[SigningRequest], None]], ...] = ()
     """What members must be together: the one to name in an error, and a check that raises ClaimError."""
+    answers: bool = False
+    """Whether it stands in the answer to a call, alone, and proves the number that was called."""
     diverts: Callable[[_C], Tn] | None = None
     """The number that sent the call on, for a kind that says so. Its dest is then where the call went."""
     replay_key: Callable[[Passport], bytes] = replay_key
@@ -70,6 +72,12 @@ class Kind(Generic[_C]):
     def __post_init__(self) -> None:
         if self.proves_caller and self.authority is not OVER_CALLER:
             raise ValueError(f"{self.ppt} cannot prove the caller's number without authority over it")
+        if self.answers and (self.proves_caller or self.authority.number is None):
+            raise ValueError(f"{self.ppt} proves the number that was called, and needs authority over that")
+
+    def proves(self, call: Call) -> bool:
+        """Tell whether a good one proves the number in question: the caller's, or that of who answers."""
+        return self.answers if call.is_answer else self.proves_caller
 
     def reader(self, name: str) -> Callable[[object], object] | None:
         """Return what reads the member `name` of a signing request; None if this kind has no such member."""

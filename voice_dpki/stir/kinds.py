@@ -12,6 +12,7 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.rcd import RCD
 from voice_dpki.stir.rph import RPH
+from voice_dpki.stir.rsp import RSP
 from voice_dpki.stir.shaken import SHAKEN
 
 
@@ -65,4 +66,4 @@ class Kinds:
         return f"none of {self}, which alone are"
 
 
-KINDS: Final = Kinds(SHAKEN, DIV, DIV_O, RPH, RCD, base=BASE)
+KINDS: Final = Kinds(SHAKEN, DIV, DIV_O, RPH, RCD, RSP, base=BASE)

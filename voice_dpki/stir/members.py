@@ -145,6 +145,10 @@ CallId = Annotated[
         max_length=MAX_CALL_ID_LENGTH,
     ),
 ]
+IsAnswer = Annotated[
+    bool,
+    Meta(description="Own: the Identity, of type rsp, is that of the answer; the verdict is about who answers."),
+]
 Label = Annotated[
     str, Meta(description="Own: a name that the rules of the server's operator know.", max_length=256)
 ]

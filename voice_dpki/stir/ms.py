@@ -14,8 +14,8 @@ Its members tell it from ATIS-1000082's (`is_signing`, `is_verification`). A ver
 200, for clients count other statuses as failures of the service.
 
 requestId, profileId, displayName, protectedHeaders and verifyResults come from public descriptions of services of
-this form. The members callId, keyMgmt and sdp are this project's own; so are step, signer, certificate, keyMgmt and
-sdp in a verifyResult.
+this form. The members answer, callId, keyMgmt and sdp are this project's own; so are step, signer, certificate,
+keyMgmt and sdp in a verifyResult.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,7 @@ from voice_dpki.stir.members import (
     CallId,
     Digest,
     Identity,
+    IsAnswer,
     KeyMgmt,
     Meanings,
     Members,
@@ -175,6 +176,7 @@ _ANY_IDENTITY = {
 class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify; identityHeader has the SHAKEN Identity, identityHeaders those of other types."""
 
+    answer: IsAnswer | None = None
     call_id: CallId | None = None
     dest: Annotated[PartyOrNone, Meta(description="From the Request-URI.")] = None
     display_name: Label | None = None
@@ -256,6 +258,7 @@ def parse_verification_request(body: Members, peer: str = "") -> tuple[Call, Ver
         resource_priority=_resource_priority(protected),
         priority=ascii_lower(protected["priority"]) if "priority" in protected else None,
         call_id=given.call_id or "",
+        is_answer=given.answer is True,
     )
     return call, given
 

@@ -116,10 +116,10 @@ class _Case:
         """Return the verdict for a failed step of one Identity."""
         each = self._found[place]
         if isinstance(each, VerificationFailed):
-            about_caller = self._policy.kinds.may_prove_caller(self._call.identities[place])
-            return verdict_of(failure, about_caller=about_caller)
+            may_prove = self._policy.kinds.may_prove_caller(self._call.identities[place])
+            return verdict_of(failure, about_caller=may_prove or self._call.is_answer)
         recorded = self._records[each.digest]
-        about_caller = each.kind.proves_caller
+        about_caller = each.kind.proves(self._call)
         if isinstance(recorded, VerificationFailed):
             return verdict_of(failure, "", each.digest, about_caller=about_caller)
         return verdict_of(

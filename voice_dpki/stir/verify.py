@@ -71,17 +71,18 @@ def prove(examined: Examined, vouched: Vouched, policy: Policy, now_s: float) ->
     _authority(examined, trusted, policy)
     _constraints(examined.passport, trusted)
     _signature(examined.passport, trusted.profile)
+    proves = kind.proves(examined.call)
     key_mgmt = _key_mgmt(examined, policy) if kind.proves_caller else KeyMgmt.NOT_CHECKED
     sdp = _sdp(examined, policy) if kind.proves_caller else SdpBinding.NOT_CHECKED
     return Verdict(
-        Verstat.PASSED if kind.proves_caller else Verstat.NONE,
-        reasondesc="" if kind.proves_caller else f"A {kind.ppt} PASSporT proves nothing about the caller's number.",
+        Verstat.PASSED if proves else Verstat.NONE,
+        reasondesc="" if proves else f"A {kind.ppt} PASSporT proves nothing about the caller's number.",
         signer=trusted.organization,
         certificate=examined.digest,
         attest=examined.claims.attest,
         key_mgmt=key_mgmt,
         sdp=sdp,
-        about_caller=kind.proves_caller,
+        about_caller=proves,
         trust=trust_of(vouched),
     )
 
