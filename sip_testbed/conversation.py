@@ -6,7 +6,7 @@ from typing import Literal
 
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.sip.sdp import SessionDescription
-from voice_dpki.wire.media import HOLD_ADDRESS, MediaSession
+from voice_dpki.wire.media import HOLD_ADDRESSES, MediaSession
 from voice_dpki.wire.sip.user_agent import Call, IncomingCall
 
 SILENCE = "media silence"
@@ -39,7 +39,7 @@ class Flow:
     @classmethod
     def agreed(cls, described: SessionDescription) -> "Flow":
         """Return the directions that the other side's description allows; none on hold (RFC 3264 §6.1, §8.4)."""
-        direction, held = described.audio_direction, described.audio_address[0] == HOLD_ADDRESS
+        direction, held = described.audio_direction, described.audio_address[0] in HOLD_ADDRESSES
         return cls(direction.receives and not held, direction.sends and not held)
 
 

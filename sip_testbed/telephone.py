@@ -20,7 +20,17 @@ from voice_dpki.mikey.modes import Offer
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
-from voice_dpki.sip.sdp import PLAIN, SECURE, Direction, RtpMap, SessionDescription, audio_description
+from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
+from voice_dpki.sip.sdp import (
+    PLAIN_PROTOCOLS,
+    SECURE,
+    SECURE_PROTOCOLS,
+    Direction,
+    RtpMap,
+    SessionDescription,
+    audio_description,
+    same_encoding,
+)
 from voice_dpki.wire.media import MediaSession, MediaStatistics
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
 from voice_dpki.wire.tasks import first_of
@@ -134,11 +144,14 @@ class Telephone:
             result.reason = _why(answer)
             return
         try:
-            described = self._agreed_media(answer.sdp)
+            answered = SessionDescription.parse(answer.sdp)
+            check_answer(sdp, answered)
+            described = answered.narrowed(0)
+            self._check_media(described)
             result.remarks += _media_elsewhere("callee", described, call)
             values = described.audio_key_mgmt
             keys = await self._keying.confirm(offer, values) if self._keying and offer else None
-            self._start(media, described, keys, result)
+            self._start(media, described, keys, result, receives=self._setup.codec.payload_type)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
             await call.bye(_reasons(str(error)))
@@ -161,20 +174,25 @@ class Telephone:
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         try:
-            described = self._agreed_media(call.sdp)
+            offer = SessionDescription.parse(call.sdp)
+            taken = audio_to_take(offer, self._protocols, self._setup.codec.rtpmap)
+            described = offer.narrowed(taken)
+            self._check_media(described)
             result.remarks += _media_elsewhere("caller", described, call)
             values = described.audio_key_mgmt
             answer = await self._keying.accept(values, _caller_uri(call)) if self._keying else None
-            self._start(media, described, answer.keys if answer else None, result)
+            payload_type = _payload_type(described, self._setup)
+            self._start(media, described, answer.keys if answer else None, result, receives=payload_type)
         except (Refusal, MikeyError, MalformedError) as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
             await call.reject(NOT_ACCEPTABLE, None, _reasons(str(error)))
             return
         await call.ring()
-        payload_type, mikey = _payload_type(described, self._setup), answer.message if answer else None
-        sdp = self._describe(media, payload_type, mikey, described.audio_direction.answered)
-        await call.answer(sdp.serialize())
+        own = self._describe(
+            media, payload_type, answer.message if answer else None, described.audio_direction.answered
+        )
+        await call.answer(answer_to(offer, taken, own).serialize())
         result.status = 200
         await first_of(call.established.wait(), call.ended.wait())
         await self._converse(call, media, Flow.agreed(described), result)
@@ -216,23 +234,39 @@ class Telephone:
             direction=direction,
         )
 
-    def _agreed_media(self, sdp: bytes) -> SessionDescription:
-        """Parse the other side's description and check it against our policy; raises Refusal or MalformedError."""
-        described = SessionDescription.parse(sdp)
+    @property
+    def _protocols(self) -> tuple[str, ...]:
+        return SECURE_PROTOCOLS if self._keying else PLAIN_PROTOCOLS
+
+    def _check_media(self, described: SessionDescription) -> None:
+        """Check the other side's audio against our policy; raises Refusal or MalformedError."""
         protocol = described.audio.protocol
-        if self._keying and (protocol != SECURE or not described.audio_key_mgmt):
-            missing = "no key management" if protocol == SECURE else f"{protocol[:16]} in place of {SECURE}"
+        fits = protocol in self._protocols
+        if self._keying and not (fits and described.audio_key_mgmt):
+            missing = "no key management" if fits else f"{protocol[:16]} in place of {SECURE}"
             raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
-        if not self._keying and (protocol != PLAIN or described.key_mgmt):
+        if not self._keying and (not fits or described.key_mgmt):
             raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
         _payload_type(described, self._setup)
-        return described
 
     def _start(
-        self, media: MediaSession, described: SessionDescription, keys: SrtpKeys | None, result: Result
+        self,
+        media: MediaSession,
+        described: SessionDescription,
+        keys: SrtpKeys | None,
+        result: Result,
+        *,
+        receives: int,
     ) -> None:
-        payload_type = _payload_type(described, self._setup)
-        media.start(self._setup.codec, payload_type=payload_type, remote=described.audio_address, keys=keys)
+        """Start the media; `receives` is the payload type that our own description asks for."""
+        media.start(
+            self._setup.codec,
+            payload_type=_payload_type(described, self._setup),
+            receive_type=receives,
+            remote=described.audio_address,
+            remote_control=described.audio_control_address,
+            keys=keys,
+        )
         result.codec = self._setup.codec.name
         result.srtp = str(keys.profile) if keys else None
         result.mikey_ms = self._keying.ms if self._keying else None
@@ -304,7 +338,7 @@ def _early_end(ending: Ending) -> str:
 def _payload_type(described: SessionDescription, setup: TelephoneSetup) -> int:
     """Return our codec's payload type in the other side's audio; raises Refusal if it is missing."""
     for rtpmap in described.audio.rtpmaps:
-        if rtpmap.encoding.lower() == setup.codec.rtpmap.lower():
+        if same_encoding(rtpmap.encoding, setup.codec.rtpmap):
             return rtpmap.payload_type
     raise Refusal("SDP codec", f"the SDP does not have {setup.codec.rtpmap}")
 

@@ -44,7 +44,6 @@ FOLDED_SAFELY = {
     "sip_testbed/events.py": "a transport; none has a k",
     "sip_testbed/ladder.py": "this project's own names",
     "sip_testbed/proxy_rules.py": "words without a k",
-    "sip_testbed/telephone.py": "a codec's name, compared with this project's own",
     "voice_dpki/codec/http1.py": "fields of HTTP, decoded as Latin-1",
     "voice_dpki/wire/http_client.py": "the TLS library's sentence",
     "voice_dpki/ikev2/": "names of notifies, and an identity decoded as ASCII",

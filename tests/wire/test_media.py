@@ -259,13 +259,49 @@ async def test_pauses_cost_as_much_as_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    "remote", [("media.example", 4000), ("::1", 4000), ("127.0.0.1", 0), ("127.0.0.1", 65_535)]
+    "remote",
+    [
+        ("media.example", 4000),
+        ("::1", 4000),
+        ("127.0.0.1", 0),
+        ("127.0.0.1", 65_535),
+        ("224.0.0.1", 4000),
+        ("255.255.255.255", 4000),
+    ],
 )
 async def test_addresses_that_an_sdp_may_give(remote: tuple[str, int]) -> None:
     session = await MediaSession.open("127.0.0.1")
     with pytest.raises(MalformedError):
         session.start(CODECS["PCMU"], payload_type=0, remote=remote)
     await session.close()
+
+
+async def test_rtp_and_rtcp_may_share_a_port(new_keys: Any, speech: Any) -> None:
+    """RFC 5761: with a=rtcp-mux at both sides nothing goes to the port above."""
+    codec, (ours, theirs) = CODECS["PCMU"], new_keys(SrtpProfile.AES_CM_128_HMAC_SHA1_80)
+    trace = Trace()
+    one, other = (
+        await MediaSession.open("127.0.0.1", tracer=trace),
+        await MediaSession.open("127.0.0.2", tracer=trace),
+    )
+    try:
+        for session, peer, keys in ((one, other, ours), (other, one, theirs)):
+            remote = (peer.host, peer.port)
+            session.start(codec, payload_type=0, remote=remote, remote_control=remote, keys=keys)
+        assert await one.heard_within(0.01) is False
+        async with asyncio.timeout(DEADLINE_S):
+            assert await other.heard_within(DEADLINE_S)
+            assert await one.heard_within(DEADLINE_S)
+        assert (one.statistics().received, one.statistics().unauthentic) == (0, 0)
+        await talk(one, other, speech, 0.3)
+        assert correlate(one.said, other.heard).coefficient >= 0.99
+        assert {port for src, dst, *_ in trace.packets for port in (src, dst)} == {
+            f"{session.host}:{session.port}" for session in (one, other)
+        }
+        assert other.statistics().unauthentic == one.statistics().unauthentic == 0
+    finally:
+        await one.close()
+        await other.close()
 
 
 async def test_order_of_use(speech: Any) -> None:

@@ -48,7 +48,7 @@ def parse_probation(data: bytes) -> dict[bytes, int]:
     """Parse the value of the leaf to what each listed key has signed; raises LocalError."""
     match cbor.decode(data, "probation"):
         case ["probation", list(entries)]:
-            return dict(entries)  # type: ignore[arg-type]  # pairs of key and bits, written by this module alone
+            return dict(entries)  # pairs of key and bits, written by this module alone
     raise LocalError("the ledger's state is damaged: the validators on probation are not such")
 
 

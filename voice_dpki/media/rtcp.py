@@ -14,6 +14,11 @@ _CNAME = 1
 _BLOCK = struct.Struct("!IIIIII")
 
 
+def is_rtcp(packet: bytes) -> bool:
+    """Return whether a packet at a port that RTP and RTCP share is RTCP, by its packet type (RFC 5761 §4)."""
+    return len(packet) > 1 and 192 <= packet[1] <= 223
+
+
 @dataclass(frozen=True, slots=True)
 class ReportBlock:
     """A receiver's report on one source (§6.4.1). `jitter` is in ticks, `delay_since` in 1/65536 s.

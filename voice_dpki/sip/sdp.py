@@ -20,8 +20,13 @@ CONTENT_TYPE: Final = "application/sdp"
 
 PLAIN: Final = "RTP/AVP"
 SECURE: Final = "RTP/SAVP"
+PLAIN_PROTOCOLS: Final = (PLAIN, "RTP/AVPF")
+SECURE_PROTOCOLS: Final = (SECURE, "RTP/SAVPF")
+"""The protocols with SRTP. Those with feedback (RFC 4585, RFC 5124) ask nothing of who sends none."""
 
 KEY_MGMT: Final = "key-mgmt"
+RTCP_MUX: Final = "rtcp-mux"
+"""The attribute by which RTCP shares the port of RTP (RFC 5761 §5.1.1)."""
 
 _STATIC_PAYLOADS: Final = {0: "PCMU/8000", 3: "GSM/8000", 8: "PCMA/8000", 9: "G722/8000"}
 """Payload types that need no rtpmap (RFC 3551 table 4)."""
@@ -76,6 +81,10 @@ class Media:
     def attributes(self, name: str) -> tuple[str, ...]:
         """Return the values of the attribute `name`, in order."""
         return _attributes(self.lines, name)
+
+    def has(self, name: str) -> bool:
+        """Return whether the section has the attribute `name`, which has no value."""
+        return f"a={name}" in self.lines
 
     @property
     def rtpmaps(self) -> tuple[RtpMap, ...]:
@@ -150,6 +159,17 @@ class SessionDescription:
         return tuple(value for lines in levels for value in _attributes(lines, KEY_MGMT))
 
     @property
+    def only(self) -> Media:
+        """The section of a description that has one; raises MalformedError for any other number."""
+        if len(self.media) != 1:
+            raise MalformedError(f"the session description has {len(self.media)} media sections in place of one")
+        return self.media[0]
+
+    def narrowed(self, at: int) -> "SessionDescription":
+        """Return the description with the media section at index `at` alone."""
+        return replace(self, media=(self.media[at],))
+
+    @property
     def audio_key_mgmt(self) -> tuple[str, ...]:
         """The values of a=key-mgmt that apply to the audio: the section's own, else the session's (RFC 4567 §3.1).
 
@@ -174,6 +194,25 @@ class SessionDescription:
                 if line.startswith(("c=IN IP4 ", "c=IN IP6 ")):
                     return bare_host(line[len("c=IN IP4 ") :].split("/")[0].strip()), audio.port
         raise MalformedError("the session description has no address for its audio (RFC 4566 §5.7)")
+
+    @property
+    def audio_control_address(self) -> tuple[str, int]:
+        """Address and port for the audio's RTCP: those of a=rtcp, the RTP port if multiplexed, else the port above.
+
+        Raises MalformedError as `audio_address` does, and for an a=rtcp that is malformed (RFC 3605 §2.1).
+        """
+        host, port = self.audio_address
+        if self.audio.has(RTCP_MUX):
+            return host, port
+        values = self.audio.attributes("rtcp")
+        if not values:
+            return host, port + 1
+        match values[0].split():
+            case [stated]:
+                return host, _number(stated, 65_535)
+            case [stated, "IN", "IP4" | "IP6", address]:
+                return bare_host(address), _number(stated, 65_535)
+        raise MalformedError("an a=rtcp line is not a port, or a port and an address (RFC 3605 §2.1)")
 
     @property
     def audio_direction(self) -> Direction:
@@ -223,6 +262,11 @@ def audio_description(
     formats = tuple(str(p.payload_type) for p in payloads)
     media = Media("audio", port, SECURE if key_mgmt else PLAIN, formats, tuple(attributes))
     return SessionDescription(lines, (media,))
+
+
+def same_encoding(one: str, other: str) -> bool:
+    """Return whether two rtpmap encodings of audio are the same, which may or may not say "/1" (RFC 8866 §6.6)."""
+    return one.lower().removesuffix("/1") == other.lower().removesuffix("/1")
 
 
 _DIRECTIONS: Final = frozenset(Direction)

@@ -20,6 +20,7 @@ from voice_dpki.media.codecs import FRAME_S, Codec
 from voice_dpki.media.control import Control
 from voice_dpki.media.mos import MIN_PACKETS, mos, r_factor
 from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.rtcp import is_rtcp
 from voice_dpki.media.rtp import MAX_PACKET_BYTES
 from voice_dpki.media.srtp import Clear, Protection, Srtp
 from voice_dpki.media.stream import Dropped, ReceiveStream, SendStream
@@ -42,8 +43,8 @@ REPORT_INTERVAL_S = 5.0
 QUIET_S = 0.3
 """Time without RTP after which a peer that has spoken counts as silent."""
 
-HOLD_ADDRESS = "0.0.0.0"  # noqa: S104 - an address in SDP, not one to listen at
-"""Address in the SDP of a peer on hold, to which neither RTP nor RTCP may be sent (RFC 3264 §8.4)."""
+HOLD_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104 - addresses in SDP, not to listen at
+"""Addresses in the SDP of a peer on hold, to which neither RTP nor RTCP may be sent (RFC 3264 §8.4)."""
 
 CNAME = "voice"
 """The same for everybody: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
@@ -97,8 +98,10 @@ class _Streams:
     codec: Codec
     keys: SrtpKeys | None
     remote: tuple[str, int]
-    """The RTP address in the peer's SDP; its RTCP is one port above (RFC 3550 §11). Without keys, only packets from
-    its host are accepted, and RTP only from the port of the first."""
+    """The RTP address in the peer's SDP. Without keys, only packets from its host are accepted, and RTP only from
+    the port of the first."""
+    remote_control: tuple[str, int]
+    """The RTCP address in the peer's SDP."""
     sending: SendStream
     receiving: ReceiveStream
     control: Control
@@ -120,8 +123,12 @@ class _Streams:
 
     def destination(self, is_control: bool) -> tuple[str, int]:
         """Return where our packets go."""
-        host, port = self.remote
-        return (self.control_source or (host, port + 1)) if is_control else self.source or self.remote
+        return (self.control_source or self.remote_control) if is_control else self.source or self.remote
+
+    @property
+    def is_multiplexed(self) -> bool:
+        """Whether RTCP shares the port of RTP."""
+        return self.remote == self.remote_control
 
     def drop_foreign(self, source: tuple[str, int]) -> None:
         """Count a packet that is not the peer's."""
@@ -189,22 +196,35 @@ class MediaSession:
         self._transports.append(transport)
 
     def start(
-        self, codec: Codec, *, payload_type: int, remote: tuple[str, int], keys: SrtpKeys | None = None
+        self,
+        codec: Codec,
+        *,
+        payload_type: int,
+        remote: tuple[str, int],
+        receive_type: int | None = None,
+        remote_control: tuple[str, int] | None = None,
+        keys: SrtpKeys | None = None,
     ) -> None:
-        """Begin; `remote` is the RTP address in the peer's SDP, `keys` come from MIKEY: None means RTP in clear.
+        """Begin; `keys` come from MIKEY, and None means RTP in clear.
+
+        `remote` and `remote_control` are where the peer's SDP wants RTP and RTCP, by default one port above. If
+        they are the same, both share a port at each side (RFC 5761). `payload_type` is the one that we send, and
+        `receive_type` that which the peer sends, by default the same.
 
         Raises MalformedError for an address that nothing can be sent to.
         """
         if self._streams is not None:
             raise LocalError("the media session has started already")
-        _check_address(self.host, *remote)
+        remote_control = remote_control or (remote[0], remote[1] + 1)
+        for address in (remote, remote_control):
+            _check_address(self.host, *address)
         protection: Protection = Clear() if keys is None else Srtp(keys)
         ours = int.from_bytes(self._random.token(4), "big") if keys is None else keys.send.ssrc
         theirs = None if keys is None else keys.receive.ssrc
         sending = SendStream(codec, payload_type, ours, protection, self._random)
-        receiving = ReceiveStream(codec, payload_type, theirs, protection)
+        receiving = ReceiveStream(codec, payload_type if receive_type is None else receive_type, theirs, protection)
         control = Control(sending, receiving, protection, CNAME)
-        self._streams = _Streams(codec, keys, remote, sending, receiving, control)
+        self._streams = _Streams(codec, keys, remote, remote_control, sending, receiving, control)
         self._began_s = self._clock.now_s() - asyncio.get_running_loop().time()
         held, self._held = self._held, []
         for data, source, is_control, at_s in held:
@@ -329,7 +349,8 @@ class MediaSession:
     def _take(
         self, streams: _Streams, data: bytes, source: tuple[str, int], is_control: bool, now_s: float
     ) -> None:
-        """Take a packet, and follow its source if it is the peer's newest (RFC 7362 §4.1)."""
+        """Take a packet, and follow its source if it is the peer's newest (RFC 7362 §4)."""
+        is_control = is_control or (streams.is_multiplexed and is_rtcp(data))
         if streams.is_foreign(source, is_control):
             streams.drop_foreign(source)
         elif is_control:
@@ -366,13 +387,14 @@ class MediaSession:
         clear, wire = packet
         streams = self._started()
         host, port = streams.destination(is_control)
-        transport = self._transports[is_control]
-        if transport.is_closing() or streams.remote[0] == HOLD_ADDRESS:
+        own_port = is_control and not streams.is_multiplexed
+        transport = self._transports[own_port]
+        if transport.is_closing() or streams.remote[0] in HOLD_ADDRESSES:
             return
         transport.sendto(wire, (host, port))
         if self._tracer is not None:
             own, other = host_text(self.host), host_text(host)
-            self._tracer.rtp(f"{own}:{self.port + is_control}", f"{other}:{port}", wire, clear)
+            self._tracer.rtp(f"{own}:{self.port + own_port}", f"{other}:{port}", wire, clear)
 
     def _started(self) -> _Streams:
         if self._streams is None:
@@ -387,16 +409,18 @@ def _written(address: tuple[str, int]) -> str:
 def _check_address(own: str, host: str, port: int) -> None:
     """Raise MalformedError for an address in the peer's SDP that our socket cannot send to.
 
-    That is a host name, an address of the other family, or a port without one above it for RTCP.
+    That is a host name, an address of the other family or of many hosts, or a port that does not exist.
     """
     try:
-        ip_address(host)
+        address = ip_address(host)
     except ValueError:
         raise MalformedError("the peer's media address is no numeric address") from None
     if (":" in own) != (":" in host):
         raise MalformedError("the peer's media address is not of the family that ours is of, IPv4 or IPv6")
-    if not 0 < port < 65_535:
-        raise MalformedError("the peer's media port leaves none above it for RTCP")
+    if address.is_multicast or host == "255.255.255.255":
+        raise MalformedError("the peer's media address is not that of one host")
+    if not 0 < port < 65_536:
+        raise MalformedError("the peer's media port leaves none above it for RTCP, or there is no such port")
 
 
 def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:

@@ -1,0 +1,57 @@
+"""Offers and answers of SDP for one audio stream (RFC 3264).
+
+An offer has a section for each stream that the offerer wants. The answer has as many, in the same order: one is
+taken up, and all others are refused with port 0.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.sip.sdp import KEY_MGMT, RTCP_MUX, Media, SessionDescription, same_encoding
+
+
+def audio_to_take(offer: SessionDescription, protocols: Collection[str], encoding: str) -> int:
+    """Return the index of the section to take up: the first audio with one of `protocols` and with `encoding`.
+
+    If there is none, it is the first audio, whose faults explain a refusal. Raises MalformedError without audio.
+    """
+    audio = [at for at, section in enumerate(offer.media) if section.kind == "audio" and section.port]
+    if not audio:
+        raise MalformedError("the session description has no audio")
+    return next((at for at in audio if _fits(offer.media[at], protocols, encoding)), audio[0])
+
+
+def answer_to(offer: SessionDescription, taken: int, own: SessionDescription) -> SessionDescription:
+    """Return the answer that takes up section `taken` of `offer` with the one section of `own`.
+
+    The answer has the offer's protocol and time (RFC 3264 §6), multiplexes RTCP if the offer does (RFC 5761 §5.1.1)
+    and has its key management at the level where the offer has it.
+    """
+    offered, section = offer.media[taken], own.only
+    keys = tuple(f"a={KEY_MGMT}:{value}" for value in own.key_mgmt) if offered.attributes(KEY_MGMT) else ()
+    mux = (f"a={RTCP_MUX}",) if offered.has(RTCP_MUX) else ()
+    section = replace(section, protocol=offered.protocol, lines=(*section.lines, *keys, *mux))
+    time = next((line for line in offer.lines if line.startswith("t=")), "t=0 0")
+    lines = tuple(time if line.startswith("t=") else line for line in own.lines if line not in keys)
+    return SessionDescription(
+        lines, tuple(section if at == taken else _refused(media) for at, media in enumerate(offer.media))
+    )
+
+
+def check_answer(offer: SessionDescription, answer: SessionDescription) -> None:
+    """Raise MalformedError for an answer whose sections are not those of the offer (RFC 3264 §6)."""
+    offered, answered = ([section.kind for section in sdp.media] for sdp in (offer, answer))
+    if offered != answered:
+        told = ", ".join(kind[:16] for kind in answered) or "none"
+        raise MalformedError(
+            f"the answer has the media sections {told}, and the offer {', '.join(offered)} (RFC 3264 §6)"
+        )
+
+
+def _fits(section: Media, protocols: Collection[str], encoding: str) -> bool:
+    return section.protocol in protocols and any(same_encoding(m.encoding, encoding) for m in section.rtpmaps)
+
+
+def _refused(section: Media) -> Media:
+    return replace(section, port=0, port_count=1, lines=())
