@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from segw_agent.conversation import Conversations
 from segw_agent.judge import Judge
+from segw_agent.known import KnownCertificates
 from segw_agent.live import LiveSas
 from segw_agent.policy import Question, Side
-from segw_agent.protocol import LENGTH_BYTES, AgentAnswer, Operation, Request
+from segw_agent.protocol import AgentAnswer, Operation, Request
 from segw_agent.refusals import Refusals
 from segw_agent.rules import PeerRefusedError, Step
 from voice_dpki.errors import LocalError, MalformedError
@@ -21,18 +23,9 @@ from voice_dpki.ikev2.identity import check_identity
 from voice_dpki.shell.unix_socket import claim
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.profile import digest_of
-from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness, profile_of
+from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
 
 log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 256
-"""More than one for each of the daemon's threads."""
-
-IDLE_S = 300.0
-"""A connection without a request for this long is closed; the client opens another."""
-
-FRAME_S = 5.0
-"""How long the rest of a frame may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +42,8 @@ class Agent:
 
     def __init__(self, judge: Judge, live: LiveSas | None = None, own: Own | None = None) -> None:
         self._judge, self._live, self._own = judge, live, own
-        self._connections = 0
+        self._known = KnownCertificates()
+        self._conversations = Conversations(self._answer_to)
         self._refusals, self._malformed = Refusals(log, "refused"), Seldom(log)
         self._lock: IO[bytes] | None = None
 
@@ -60,38 +54,20 @@ class Agent:
         """
         self._lock = claim(path)
         try:
-            server = await asyncio.start_unix_server(self._connected, path)
+            server = await asyncio.get_running_loop().create_unix_server(self._conversations.begin, path)
             os.chmod(path, 0o660)
         except OSError as error:
             raise LocalError(f"{path}: cannot listen: {error.strerror}") from None
         return server
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+    async def _answer_to(self, body: bytes) -> tuple[bytes, bool]:
+        """Answer a frame's body; tell also whether the client may ask again."""
         try:
-            if self._connections <= MAX_CONNECTIONS:
-                await self._converse(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the client has gone, or has stopped sending
-        finally:
-            self._connections -= 1
-            writer.close()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            async with asyncio.timeout(IDLE_S):
-                head = await reader.readexactly(LENGTH_BYTES)
-            async with asyncio.timeout(FRAME_S):
-                body = await reader.readexactly(int.from_bytes(head, "big"))
-            try:
-                request = Request.parse(body)
-            except MalformedError as error:
-                self._malformed.warning("malformed request", reason=str(error))
-                writer.write(AgentAnswer(yes=False, code="malformed", sentence=str(error)).serialize())
-                return
-            answer = await self.answer(request)
-            writer.write(answer.serialize())
-            await writer.drain()
+            request = Request.parse(body)
+        except MalformedError as error:
+            self._malformed.warning("malformed request", reason=str(error))
+            return AgentAnswer(yes=False, code="malformed", sentence=str(error)).serialize(), False
+        return (await self.answer(request)).serialize(), True
 
     async def answer(self, request: Request) -> AgentAnswer:
         """Answer a request."""
@@ -112,8 +88,9 @@ class Agent:
 
     async def _judged(self, request: Request) -> Question:
         """Judge a certificate and return the question about it; raises PeerRefusedError."""
-        question = _question(request)
+        question = _question(request, self._known)
         await self._judge.judge(question)
+        self._known.keep(question.certificate)
         return question
 
     def _state(self, request: Request) -> AgentAnswer:
@@ -130,11 +107,11 @@ class Agent:
         return AgentAnswer(yes=True, code="stated", sentence=sentence, integrity_info=content, ledger_answer=answer)
 
 
-def _question(request: Request) -> Question:
+def _question(request: Request, known: KnownCertificates) -> Question:
     """Return the question that a request asks; raises PeerRefusedError if certificate and identity do not go."""
     assert request.identification is not None
     try:
-        profile = profile_of(request.certificate)
+        profile = known.read(request.certificate)
         check_fitness(profile, Use.AUTHENTICATE)
         identity = check_identity(request.identification, profile)
     except CertificateRefused as refused:

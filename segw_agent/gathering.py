@@ -1,13 +1,15 @@
 """Inquiries at one node that come close together are put to it in one request.
 
 After a power cut all devices of a gateway come back at once, and a request about each would cost the agent more
-than all the rest of its work. A lone inquiry waits for nothing.
+than all the rest of its work. A lone inquiry waits for no other, and those of one turn of the event loop go
+together.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.names import CertDigest
@@ -25,6 +27,10 @@ PATIENCE_S = 0.1
 
 MAX_TOGETHER = 64
 """Certificates in one request: as many as strongSwan has threads. An answer takes a few milliseconds to verify."""
+
+
+Asked: TypeAlias = "Mapping[CertDigest, asyncio.Future[Resolution]]"
+"""The certificates of one request, and who waits for each."""
 
 
 class Gathering:
@@ -51,19 +57,7 @@ class Gathering:
 
         Who leaves before the answer takes it from nobody else.
         """
-        idle = not (self._under_way or self._waiting)
-        if idle and asyncio.get_running_loop().time() >= self._next_s:
-            return await self._alone(digest)
-        try:
-            return await asyncio.shield(self._queued(digest))
-        except NodeSilentError:
-            raise
-        except InquiryError:  # another certificate may be what it has no answer about
-            return await self._alone(digest)
-
-    async def _alone(self, digest: CertDigest) -> Resolution:
-        with self._counted():
-            return await self._client.resolve(digest, with_certificate=False)
+        return await asyncio.shield(self._queued(digest))
 
     def _queued(self, digest: CertDigest) -> "asyncio.Future[Resolution]":
         waiting = self._waiting.get(digest)
@@ -74,7 +68,10 @@ class Gathering:
         return waiting
 
     def _schedule(self) -> None:
-        """Set the timer for the next request, if anything waits for it."""
+        """Set the timer for the next request, if anything waits for it.
+
+        It is due at the earliest when the event loop has heard everybody who asks now.
+        """
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -83,20 +80,35 @@ class Gathering:
     def _ask(self) -> None:
         self._timer = None
         digests = list(self._waiting)[:MAX_TOGETHER]
-        self._background.run(self._together({digest: self._waiting.pop(digest) for digest in digests}))
+        self._background.run(self._answer({digest: self._waiting.pop(digest) for digest in digests}))
 
-    async def _together(self, asked: Mapping[CertDigest, "asyncio.Future[Resolution]"]) -> None:
+    async def _answer(self, asked: Asked) -> None:
+        """Put one request to the node, and give everybody the answer or the error."""
         try:
             with self._counted():
-                found = await self._client.resolve_all(list(asked))
+                found = await self._found(list(asked))
         except InquiryError as error:
-            _fail(asked.values(), error)
+            if len(asked) == 1 or isinstance(error, NodeSilentError):
+                _fail(asked.values(), error)
+            else:  # another certificate may be what it has no answer about
+                await self._answer_each(asked)
         except BaseException:
             _fail(asked.values(), None)
             raise
         else:
             for resolution, waiting in zip(found, asked.values(), strict=True):
                 waiting.set_result(resolution)
+
+    async def _answer_each(self, asked: Asked) -> None:
+        try:
+            await asyncio.gather(*(self._answer({digest: waiting}) for digest, waiting in asked.items()))
+        finally:
+            _fail((waiting for waiting in asked.values() if not waiting.done()), None)
+
+    async def _found(self, digests: Sequence[CertDigest]) -> Sequence[Resolution]:
+        if len(digests) == 1:  # less work for the node than a list of one
+            return [await self._client.resolve(digests[0], with_certificate=False)]
+        return await self._client.resolve_all(digests)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The judge: goes through the steps, asks the ledger at its step, and checks the rules of all others."""
 
 import logging
+from dataclasses import replace
 from time import perf_counter
 
 from segw_agent.ledger import Found, Ledger
@@ -48,11 +49,14 @@ class Judge:
 
     async def _admitted(self, question: Question) -> Found:
         try:
-            check_step(Step.IDENTITY, self.policy, Attaching.of(question, self._clock.now_s()))
+            stranger, before = Attaching.of(question, self._clock.now_s()), self.policy
+            check_step(Step.IDENTITY, before, stranger)
             found = await self._found(question)
-            peer = Attaching.of(question, self._clock.now_s(), found.resolution)
-            policy = self.policy  # it may have changed while the ledger was asked
-            for step in (Step.IDENTITY, *PROVED_STEPS):
+            peer = replace(stranger, now_s=self._clock.now_s(), found=found.resolution)
+            policy = self.policy
+            if policy is not before:  # the lists may have changed while the ledger was asked
+                check_step(Step.IDENTITY, policy, peer)
+            for step in PROVED_STEPS:
                 check_step(step, policy, peer)
                 self._note_passed(step, question, found)
         except PeerRefusedError:

@@ -6,6 +6,7 @@ A full disk does not stop new devices: the ledger decides about them, and this l
 Meanwhile the list is kept in memory only, as the log and a metric say; it is written when there is room again.
 """
 
+import errno
 import json
 import logging
 import os
@@ -245,8 +246,7 @@ class LiveLog:
             if self._lines > len(self._known) + SPARE_LINES:
                 self._rewrite()
                 return
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(members) + "\n")
+            _write(self._path, json.dumps(members).encode("ascii") + b"\n")
         except OSError as error:
             self._fall_behind(error)
         self._lines += 1
@@ -272,6 +272,16 @@ class LiveLog:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _write(path: Path, line: bytes) -> None:
+    """Append a line by one system call, as devices may come by the thousand; raises OSError also if it is cut."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(file)
 
 
 def _joined(name: SaName) -> str:

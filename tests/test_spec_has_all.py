@@ -11,7 +11,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from segw_agent import agent, protocol
+from segw_agent import agent, conversation, protocol
 from segw_agent.policy import IntegrityPolicy, Side
 from segw_agent.rules import RULES, inquiry_refusal
 from segw_agent.way import MAX_WAY
@@ -233,9 +233,9 @@ def test_every_number_on_the_agents_socket() -> None:
     assert names["policy"] == {number: str(each) for number, each in enumerate(protocol._POLICIES)}
     assert {*protocol._SIDES} == {*Side}
     assert {*protocol._POLICIES} == {*IntegrityPolicy}
-    assert f"at most {agent.MAX_CONNECTIONS}\n" in AGENT
-    assert f"{agent.IDLE_S:g} s" in AGENT
-    assert f"{agent.FRAME_S:g} s" in AGENT
+    assert f"at most {conversation.MAX_CONNECTIONS}\n" in AGENT
+    assert f"{conversation.IDLE_S:g} s" in AGENT
+    assert f"{conversation.FRAME_S:g} s" in AGENT
 
 
 NOT_OF_THE_PROTOCOL = {"__init__", "draft", "view"}

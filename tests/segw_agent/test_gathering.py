@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from segw_agent.gathering import MAX_TOGETHER, Gathering
+from segw_agent.gathering import MAX_TOGETHER, PAUSE_S, Gathering
 from voice_dpki.ledger.answers import InquiryCode, InquiryError, Resolution
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.http_client import HttpUnreachableError
@@ -22,6 +22,7 @@ class Node:
 
     def __init__(self) -> None:
         self.requests: list[tuple[CertDigest, ...]] = []
+        self.alone: list[CertDigest] = []
         self.answers = asyncio.Event()
         self.answers.set()
         self.silent: set[CertDigest] = set()
@@ -29,6 +30,7 @@ class Node:
 
     async def resolve(self, asked: CertDigest, *, with_certificate: bool) -> Resolution:
         assert not with_certificate
+        self.alone.append(asked)
         (found,) = await self.resolve_all([asked])
         return found
 
@@ -53,18 +55,36 @@ async def asked(gathered: Gathering, numbers: Sequence[int]) -> list[Any]:
         )
 
 
-async def test_a_lone_inquiry_goes_alone_and_the_others_together() -> None:
+async def test_inquiries_of_one_moment_go_together_and_a_lone_one_alone() -> None:
     node = Node()
     gathered = gathering(node)
     count = 2 * MAX_TOGETHER + 5
     assert await asked(gathered, range(count)) == [digest(number) for number in range(count)]
-    assert [len(request) for request in node.requests] == [1, MAX_TOGETHER, MAX_TOGETHER, 4]
+    assert [len(request) for request in node.requests] == [MAX_TOGETHER, MAX_TOGETHER, 5]
+    assert node.alone == []
+    assert await asked(gathered, [7]) == [digest(7)]
+    assert node.alone == [digest(7)]
+
+
+async def test_what_comes_while_a_request_is_under_way_waits_for_its_answer() -> None:
+    node = Node()
+    node.answers.clear()
+    gathered = gathering(node)
+    first = asyncio.create_task(gathered.resolve(digest(1)))
+    while not node.requests:
+        await asyncio.sleep(0)
+    others = asyncio.create_task(asked(gathered, [2, 3]))
+    await asyncio.sleep(PAUSE_S)
+    assert node.requests == [(digest(1),)]
+    node.answers.set()
+    assert [await first, *await others] == [digest(1), digest(2), digest(3)]
+    assert node.requests == [(digest(1),), (digest(2), digest(3))]
 
 
 async def test_one_certificate_is_asked_about_once_for_all_who_wait() -> None:
     node = Node()
     assert await asked(gathering(node), [1, 2, 2, 2]) == [digest(1), digest(2), digest(2), digest(2)]
-    assert node.requests == [(digest(1),), (digest(2),)]
+    assert node.requests == [(digest(1), digest(2))]
 
 
 async def test_a_record_that_cannot_be_read_spoils_no_other_answer() -> None:
@@ -75,6 +95,9 @@ async def test_a_record_that_cannot_be_read_spoils_no_other_answer() -> None:
     assert isinstance(found[1], InquiryError)
     assert found[1].code is InquiryCode.NEWER_RULES
     assert found[2] == digest(3)
+    assert node.requests == [(digest(1), digest(2), digest(3)), (digest(1),), (digest(2),), (digest(3),)]
+    assert isinstance((await asked(gathering(node), [2]))[0], InquiryError)
+    assert node.requests[4:] == [(digest(2),)], "and it is asked about once if it was alone"
 
 
 async def test_a_node_that_is_silent_about_one_answers_about_the_others() -> None:
@@ -83,7 +106,8 @@ async def test_a_node_that_is_silent_about_one_answers_about_the_others() -> Non
     node.silent = {digest(1)}
     gathered = gathering(node)
     lost = asyncio.create_task(gathered.resolve(digest(1)))
-    await asyncio.sleep(0)
+    while not node.requests:
+        await asyncio.sleep(0)
     assert await asked(gathered, [2, 3]) == [digest(2), digest(3)]
     assert not lost.done()
     lost.cancel()
@@ -112,7 +136,7 @@ async def test_all_fail_where_the_node_does() -> None:
     for error in await asked(gathering(node), [1, 2, 3]):
         assert isinstance(error, InquiryError)
         assert error.code is InquiryCode.UNREACHABLE
-    assert [len(request) for request in node.requests] == [1, 2], "and it is not asked once more about each"
+    assert [len(request) for request in node.requests] == [3], "and it is not asked once more about each"
 
 
 @pytest.mark.parametrize("requested", [False, True])
@@ -122,12 +146,35 @@ async def test_the_end_leaves_nobody_waiting(requested: bool) -> None:
     gathered = gathering(node)
     tasks = [asyncio.create_task(gathered.resolve(digest(number))) for number in (1, 2, 3)]
     await asyncio.sleep(0)
-    if requested:
-        while len(node.requests) < 2:
-            await asyncio.sleep(0.01)
+    while requested and not node.requests:
+        await asyncio.sleep(0)
+    await _ends(gathered, tasks)
+
+
+async def test_the_end_leaves_nobody_waiting_who_is_asked_about_alone() -> None:
+    """After an answer that cannot be read about one of them, whether or not these requests have begun."""
+
+    class Spoilt(Node):
+        async def resolve(self, asked: CertDigest, *, with_certificate: bool) -> Resolution:
+            self.alone.append(asked)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    for turns in range(4):
+        node = Spoilt()
+        node.spoils = {digest(2)}
+        gathered = gathering(node)
+        tasks = [asyncio.create_task(gathered.resolve(digest(number))) for number in (1, 2, 3)]
+        while not node.requests:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await _ends(gathered, tasks)
+
+
+async def _ends(gathered: Gathering, tasks: Sequence["asyncio.Task[Resolution]"]) -> None:
     await gathered.aclose()
     async with asyncio.timeout(60):
-        for task in tasks[1:]:
+        for task in tasks:
             with pytest.raises(InquiryError, match="ended without an answer"):
                 await task
-    tasks[0].cancel()

@@ -15,6 +15,9 @@ from voice_dpki.shortfalls import SHORTFALLS
 
 LOST = counter("log_lines_lost", "Log lines that could not be written.")
 
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+"""Made once: `json.dumps` would make an encoder for each line."""
+
 
 class JsonFormatter(logging.Formatter):
     """A formatter that makes one JSON object of a record: time, level, service, logger, event, then its fields."""
@@ -35,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
