@@ -194,6 +194,7 @@ def test_every_version_of_the_rules() -> None:
         "recounts": "counted again",
         "withdraws": "withdrawn",
         "bars_keys": "[barred]",
+        "probation": "[on probation]",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

@@ -24,10 +24,13 @@ from tests.disks import fill
 from tests.present import present
 from voice_dpki.effects import SystemClock
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.genesis import load_genesis
 from voice_dpki.ledger.header import ValidatorSet
+from voice_dpki.ledger.probation import FULL_POWER, NEEDED
 from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
+from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.profile import digest_of
 
@@ -221,17 +224,24 @@ async def test_a_full_disk_ends_the_engine_and_promises_nothing(network: Any, di
 
 
 class Voted:
-    """A ledger whose votes take effect at once, and a vote by which A gets a validator more."""
+    """A ledger whose votes take effect at once, and a vote by which A gets a validator more.
 
-    def __init__(self, network: Any) -> None:
+    Under version 4 of the rules, which begins with the second block, A replaces its validator instead.
+    """
+
+    def __init__(self, network: Any, version: int = 1) -> None:
         form = json.loads((network.folder / "genesis.json").read_bytes())
         form["app_state"]["parameters"] = {"delay_s": 0, "delay_blocks": 1}
+        if version > 1:
+            told = notice(version, 2)
+            form["app_state"]["members"].append({"organization": told.organization, "kind": told.kind})
         self.genesis = load_genesis(json.dumps(form).encode())
         new = Ed25519PrivateKey.generate()
         self.old_keys = [read_validator_key(path) for path in (network.folder / "keys").glob("validator-*.pem")]
         self.keys = [*self.old_keys, new]
         a = present(self.genesis.member("Operator A"))
-        larger = replace(a, validators=(*a.validators, new.public_key().public_bytes_raw()))
+        kept = a.validators if version < 4 else ()
+        larger = replace(a, validators=(*kept, new.public_key().public_bytes_raw()))
         until_s = int(SystemClock().now_s()) + 3600
         propose = Propose(self.genesis.chain_id, "Operator A", until_s, encode_change(SetMember(larger, 0)))
         raw = endorse(propose, [network.signer("Operator A")])
@@ -268,6 +278,25 @@ async def test_the_engine_follows_changes_of_validators(network: Any, tmp_path: 
         Engine(again, voted.keys, SystemClock(), 5)
         with pytest.raises(LocalError, match="two thirds"):
             Engine(again, voted.old_keys, SystemClock(), 5)
+
+
+async def test_the_engine_ends_the_probation_of_who_signs(network: Any, tmp_path: Path) -> None:
+    voted = Voted(network, version=4)
+    with voted.chain(tmp_path / "voted") as chain:
+        engine = Engine(chain, voted.keys, SystemClock(), heartbeat_s=0.01)
+        async with running(engine):
+            assert await chain.wait_for(3, 60)
+            verdicts = [await engine.submit(raw) for raw in voted.transactions]
+            assert [verdict.result.code for verdict in verdicts] == [0, 0]
+            height = present(verdicts[1].height)
+            assert await chain.wait_for(height + NEEDED + 6, 60)
+        with chain.snapshot() as view:
+            kept = [present(view.block(at)).signed_block() for at in range(1, view.height + 1)]
+            assert {each.power for each in validator_sets(view)[1].validators} == {FULL_POWER}
+        counted = [block for block in kept if block.last_commit is not None]
+        assert counted[0].height == height + 2, "the change took effect in the block before"
+        assert NEEDED + 2 <= len(counted) <= NEEDED + 3
+    assert check_store(tmp_path / "voted", voted.genesis, whole=True)
 
 
 @pytest.mark.parametrize("restart", [False, True])
