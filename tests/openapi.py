@@ -10,6 +10,7 @@ from voice_dpki.codec.openapi import encode
 from voice_dpki.effects import SystemClock
 from voice_dpki.shell.http import Route
 from voice_dpki.shell.reload import Live
+from voice_dpki.stir import cps_openapi
 from voice_dpki.stir.openapi import PROGRAMS, document
 
 FOLDER = Path(__file__).parent.parent / "docs/openapi"
@@ -27,7 +28,8 @@ def ledger_routes() -> list[Route]:
 def documents() -> dict[Path, bytes]:
     """Return each file with what it must hold."""
     stir = {FOLDER / f"{program}.json": encode(document(name)) for program, name in PROGRAMS.items()}
-    return stir | {FOLDER / "ledger-node.json": encode(ledger.document(ledger_routes()))}
+    cps = {FOLDER / f"{cps_openapi.PROGRAM}.json": encode(cps_openapi.document())}
+    return stir | cps | {FOLDER / "ledger-node.json": encode(ledger.document(ledger_routes()))}
 
 
 if __name__ == "__main__":

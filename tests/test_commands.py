@@ -21,6 +21,7 @@ import segw_agent.main
 import segw_agent.provision
 import sip_testbed.call
 import sip_testbed.main
+import verify_server.cps_main
 import verify_server.main
 import verify_server.passport_command
 from tests.leftovers import Leftovers
@@ -32,6 +33,7 @@ BIN = Path(sys.executable).parent
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "authn-server": authn_server.main.main,
     "verify-server": verify_server.main.main,
+    "cps-server": verify_server.cps_main.main,
     "ledger-node": ledger_node.command.main.main,
     "segw-agent": segw_agent.main.main,
     "sip-testbed call": lambda argv: sip_testbed.main.main(["call", *argv]),

@@ -22,7 +22,8 @@ def test_the_readme_lists_every_attack_with_its_step() -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["authn-server", "verify-server", "ledger-node", "segw-agent", "sip-testbed", "voice-dpki"]
+    "program",
+    ["authn-server", "verify-server", "cps-server", "ledger-node", "segw-agent", "sip-testbed", "voice-dpki"],
 )
 def test_every_program_of_the_readme_explains_itself(program: str) -> None:
     assert f"`{program}`" in README

@@ -1,0 +1,127 @@
+"""The program `cps-server`: its configuration, and its answers with a real ledger node that goes away."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.one_operator import OneOperator, Service, until
+from verify_server.cps_config import EXAMPLE, load_setup
+from verify_server.cps_main import main
+from voice_dpki.effects import SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.names import Tn
+from voice_dpki.stir.access import Action, Place, sign_access
+from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.cps import passports_body, path_of
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.sign import sign_call
+from voice_dpki.x509.recorded import CertStatus
+
+from .conftest import Caller, Site
+
+PAGE = Path(__file__).parents[2] / "docs/stir-oob.md"
+PLACE = Place(Tn("493023125001"), Tn("493023125002"), "Operator A")
+HOST = "cps.b.example"
+
+
+def write(site: Site, text: str) -> Path:
+    path = site.folder / "cps.toml"
+    path.write_text(text)
+    return path
+
+
+def test_check_config_tells_what_it_would_do(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config", str(write(site, EXAMPLE))]) == 0
+    said = capsys.readouterr().out
+    assert "for calls to Operator B" in said
+    assert "each call for 60 s at most" in said
+
+
+def test_the_example_of_the_page_can_be_used(site: Site) -> None:
+    text = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[0]
+    assert load_setup(write(site, text)).config.organizations == ("Operator B",)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("genesis.json", "missing.json"), "missing.json: cannot read"),
+        (('["cps.b.example"]', "[]"), "audiences"),
+        (('["Operator B"]', "[]"), "organizations"),
+        (("max_lifetime_s = 60", "max_lifetime_s = 61"), "max_lifetime_s"),
+        (("freshness_s = 60", "freshness_s = 0"), "freshness_s"),
+        (("max_bytes = 67108864", "max_bytes = 1"), "max_bytes"),
+        (('127.0.0.1"\nport', '0.0.0.0"\nport'), "others could read who calls whom"),
+        (("max_age_s = 30", "more = 1"), "more"),
+    ],
+)
+def test_errors_say_what_to_mend(site: Site, change: tuple[str, str], match: str) -> None:
+    assert change[0] in EXAMPLE
+    with pytest.raises(LocalError, match=match):
+        load_setup(write(site, EXAMPLE.replace(*change)))
+
+
+class Running:
+    """A ledger of Operator A's, and a service for calls to its numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = OneOperator(folder)
+        text = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8093", "port = 0")
+        text = text.replace("Operator B", "Operator A").replace("max_age_s = 30", "max_age_s = 3")
+        text = text.replace("genesis.json", "net/genesis.json") + '\n[trace]\nfile = "cps-a.jsonl"\n'
+        (folder / "cps.toml").write_text(text)
+        self.service = Service("verify_server.cps_main", folder / "cps.toml", folder / "cps-a.jsonl")
+        self.http = httpx.Client(base_url=self.service.url, trust_env=False, timeout=60)
+        self.caller = Caller()
+        self.der = self.caller.der()
+        self.ledger.submit(self.der)
+        self.credential = self.caller.credential(self.der)
+
+    def ask(self, action: Action, *tokens: str) -> httpx.Response:
+        options = {"passports": tokens, "lifetime_s": 15}
+        access = sign_access(self.credential, action, PLACE, HOST, time.time(), SystemRandom(), **options)  # type: ignore[arg-type]
+        headers = {"Authorization": f"Bearer {access}"}
+        if action is Action.RETRIEVE:
+            return self.http.get(path_of(PLACE), headers=headers)
+        return self.http.post(path_of(PLACE), content=passports_body(tokens), headers=headers)
+
+    def passport(self) -> str:
+        now_s, origid = time.time(), "5f4e3b1c-7d2a-4b8e-9c1d-2e3f4a5b6c7d"
+        request = SigningRequest("A", PLACE.orig, Destinations((PLACE.dest,)), int(now_s), origid)
+        return sign_call(request, self.credential, now_s).token
+
+    def until(self, action: Action, status: int, *tokens: str) -> httpx.Response:
+        def answer() -> httpx.Response | None:
+            answer = self.ask(action, *tokens)
+            return answer if answer.status_code == status else None
+
+        found = until(answer)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path)
+    yield running
+    running.http.close()
+    assert running.service.stop() == 0
+    running.ledger.stop()
+
+
+def test_the_program_with_a_ledger(program: Running) -> None:
+    token = program.passport()
+    program.until(Action.PUBLISH, 201, token)  # the members are read soon after the start
+    assert program.ask(Action.RETRIEVE).json() == {"passports": [token]}
+    program.ledger.change(program.der, CertStatus.SUSPENDED, "certificateHold")
+    refused = program.until(Action.RETRIEVE, 401)
+    assert refused.json()["title"] == "certificate"
+    assert "suspended" in refused.json()["detail"]
+    program.ledger.change(program.der, CertStatus.VALID, "removeFromCRL")
+    program.until(Action.RETRIEVE, 200)
+    program.ledger.node.kill()
+    assert program.until(Action.RETRIEVE, 503).json()["title"] == "ledger"
