@@ -1,6 +1,6 @@
-"""Speech codecs: PCMU and PCMA (ITU-T G.711) and Opus (RFC 6716, RFC 7587), on aiortc's encoders and decoders.
+"""Speech codecs: PCMU and PCMA (ITU-T G.711) by tables, and Opus (RFC 6716, RFC 7587) on aiortc's coders.
 
-aiortc and its FFmpeg are imported when the first coder is made: they cost a process about 25 MB.
+aiortc and its FFmpeg are imported when the first coder of Opus is made: they cost a process about 25 MB.
 """
 
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.media.g711 import Law, a_law, mu_law
 from voice_dpki.media.pcm import SAMPLE_BYTES, audio_frame, samples_of
 
 if TYPE_CHECKING:
-    from aiortc.codecs.opus import OpusEncoder
     from av import AudioFrame
     from av.frame import Frame
 
@@ -41,6 +41,8 @@ class Codec:
     """Bpl of the E-model: how well the codec bears loss (4.3 for G.711 without concealment, G.113)."""
     duration: Callable[[bytes], int]
     """How many ticks of the RTP clock a payload lasts; raises MalformedError."""
+    law: Callable[[], Law] | None = None
+    """The law of G.711, for codecs that are one."""
 
     @property
     def frame_samples(self) -> int:
@@ -79,8 +81,8 @@ def _opus_duration(payload: bytes) -> int:
 CODECS = {
     codec.name: codec
     for codec in (
-        Codec("PCMU", 0, 8000, "PCMU/8000", 1, 0.0, 4.3, _g711_duration),
-        Codec("PCMA", 8, 8000, "PCMA/8000", 1, 0.0, 4.3, _g711_duration),
+        Codec("PCMU", 0, 8000, "PCMU/8000", 1, 0.0, 4.3, _g711_duration, mu_law),
+        Codec("PCMA", 8, 8000, "PCMA/8000", 1, 0.0, 4.3, _g711_duration, a_law),
         Codec("opus", 96, 48_000, "opus/48000/2", 2, 0.0, 10.0, _opus_duration),
     )
 }
@@ -102,57 +104,24 @@ class SpeechEncoder:
     """Encoder of one stream, frame by frame."""
 
     def __init__(self, codec: Codec) -> None:
-        from aiortc.codecs.g711 import PcmaEncoder, PcmuEncoder
-
-        self._codec = codec
-        self._encoder = {"PCMU": PcmuEncoder, "PCMA": PcmaEncoder, "opus": _opus_encoder}[codec.name]()
-        self._pts = 0
+        self._encode = codec.law().encode if codec.law else _OpusEncoder(codec).encode
 
     def encode(self, frame: bytes) -> bytes:
         """Encode one frame of samples; each gives one payload."""
-        codec = self._codec
-        samples = frame if codec.channels == 1 else _doubled(frame)
-        payloads, _ = self._encoder.encode(audio_frame(samples, codec.clock_rate, codec.channels, self._pts))
-        self._pts += codec.frame_samples
-        if len(payloads) != 1:
-            raise LocalError(f"{codec.name} gave {len(payloads)} payloads for one frame")
-        return payloads[0]
-
-
-def _opus_encoder() -> "OpusEncoder":
-    """Make an encoder that keeps low frequencies: with aiortc's "voip", less of what was said would be heard."""
-    from aiortc.codecs.opus import OpusEncoder
-
-    encoder = OpusEncoder()
-    encoder.codec.options = {"application": "audio"}
-    return encoder
+        return self._encode(frame)
 
 
 class SpeechDecoder:
     """Decoder of one stream: takes payloads in the order of time, and fills in for lost ones."""
 
     def __init__(self, codec: Codec) -> None:
-        from aiortc.codecs.g711 import PcmaDecoder, PcmuDecoder
-        from aiortc.codecs.opus import OpusDecoder
-        from av import AudioFrame, AudioResampler
-
-        self._codec = codec
-        self._decoder = {"PCMU": PcmuDecoder, "PCMA": PcmaDecoder, "opus": OpusDecoder}[codec.name]()
-        self._mono = AudioResampler(format="s16", layout="mono", rate=codec.clock_rate)
-        self._audio_frame = AudioFrame
+        self._decode = codec.law().decode if codec.law else _OpusDecoder(codec).decode
         self._last = b""
         self._concealed = 0
 
     def decode(self, payload: bytes) -> bytes:
         """Decode one payload to samples; raises MalformedError if the codec cannot read it."""
-        from aiortc.jitterbuffer import JitterFrame
-        from av.error import FFmpegError
-
-        try:
-            frames = self._decoder.decode(JitterFrame(payload, 0))
-            self._last = b"".join(samples_of(mono) for frame in frames for mono in self._mono_frames(frame))
-        except FFmpegError as error:
-            raise MalformedError(f"not a payload of {self._codec.name}: {error.strerror}") from None
+        self._last = self._decode(payload)
         self._concealed = 0
         return self._last
 
@@ -164,6 +133,49 @@ class SpeechDecoder:
             return bytes(size)
         self._last = _halved(self._last)
         return self._last[-size:].ljust(size, b"\0")
+
+
+class _OpusEncoder:
+    """Encoder that keeps low frequencies: with aiortc's "voip", less of what was said would be heard."""
+
+    def __init__(self, codec: Codec) -> None:
+        from aiortc.codecs.opus import OpusEncoder
+
+        self._codec = codec
+        self._encoder = OpusEncoder()
+        self._encoder.codec.options = {"application": "audio"}
+        self._pts = 0
+
+    def encode(self, frame: bytes) -> bytes:
+        codec = self._codec
+        payloads, _ = self._encoder.encode(
+            audio_frame(_doubled(frame), codec.clock_rate, codec.channels, self._pts)
+        )
+        self._pts += codec.frame_samples
+        if len(payloads) != 1:
+            raise LocalError(f"{codec.name} gave {len(payloads)} payloads for one frame")
+        return payloads[0]
+
+
+class _OpusDecoder:
+    def __init__(self, codec: Codec) -> None:
+        from aiortc.codecs.opus import OpusDecoder
+        from av import AudioFrame, AudioResampler
+
+        self._codec = codec
+        self._decoder = OpusDecoder()
+        self._mono = AudioResampler(format="s16", layout="mono", rate=codec.clock_rate)
+        self._audio_frame = AudioFrame
+
+    def decode(self, payload: bytes) -> bytes:
+        from aiortc.jitterbuffer import JitterFrame
+        from av.error import FFmpegError
+
+        try:
+            frames = self._decoder.decode(JitterFrame(payload, 0))
+            return b"".join(samples_of(mono) for frame in frames for mono in self._mono_frames(frame))
+        except FFmpegError as error:
+            raise MalformedError(f"not a payload of {self._codec.name}: {error.strerror}") from None
 
     def _mono_frames(self, frame: "Frame") -> "list[AudioFrame]":
         """Mix a decoded frame to mono, without its time: with it, the resampler would fill gaps of lost packets."""
