@@ -195,6 +195,7 @@ def test_every_version_of_the_rules() -> None:
         "withdraws": "withdrawn",
         "bars_keys": "[barred]",
         "probation": "[on probation]",
+        "reads_all_names": "[Every name]",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

@@ -306,7 +306,17 @@ def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
     begun, further = ([[raw], [_vote(federation, raw, True)], []] for raw in versions)
     der = federation.certificate(not_after_s=until_s)
     last = [federation.submission(der), *_changed(federation, der)]
-    return [*begun, *_compromised_keys(federation, until_s), *further, last]
+    strange = [_strange_names(federation, until_s)]
+    return [*begun, *_compromised_keys(federation, until_s), *strange, *further, last]
+
+
+def _strange_names(federation: Any, end_s: int) -> list[bytes]:
+    """Names in forms that version 4 refuses, some of them by tables of the library or of Python."""
+    hosts = ("*.a.example", "a.example.", "xn--bcher-kva.a.example", "xn--99999999.a.example", "ab--c.a.example")
+    uris = ("sip:%2B493023125001@a.example", "sip:a.example:5060", "sip:493023125001@a.example", "urn:service:sos")
+    names = [{"dns_names": (host,)} for host in hosts] + [{"uris": (uri,)} for uri in uris]
+    ders = [federation.certificate(not_after_s=end_s, **each) for each in names]
+    return [federation.submission(der) for der in ders]
 
 
 def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:

@@ -6,8 +6,10 @@ docs/spec/state.md#a-block specifies it.
 from contextlib import suppress
 from functools import lru_cache
 
+from voice_dpki.ledger.certificate_names import check_names
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
+from voice_dpki.ledger.rules import Rules
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 MAX_NOT_YET_VALID_S = 30 * 86_400
@@ -17,11 +19,13 @@ _CACHED_PROFILES = 8192
 """As many as the verdicts that `signatures` caches; about 3 kB each."""
 
 
-def check_certificate(der: bytes, member: Member, time_s: int) -> CertificateProfile:
+def check_certificate(der: bytes, member: Member, time_s: int, rules: Rules) -> CertificateProfile:
     """Check a certificate against the profile and against what `member` may endorse at `time_s`; raises Refused."""
     profile = read_admitted(der)
     _check_organization(profile, member)
     _check_validity(profile, time_s)
+    if rules.reads_all_names:
+        check_names(profile, member.allotment)
     check_authority(profile, member)
     return profile
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.x509.profile import MAX_NAME_LENGTH
+from voice_dpki.x509.other_names import MAX_NAME_LENGTH
 
 _V = TypeVar("_V", covariant=True)
 

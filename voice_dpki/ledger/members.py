@@ -33,7 +33,7 @@ from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.names import Tn, is_printable
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
-from voice_dpki.x509.profile import MAX_NAME_LENGTH
+from voice_dpki.x509.other_names import MAX_NAME_LENGTH
 from voice_dpki.x509.public import ED25519_KEY_BYTES, check_ed25519
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 

@@ -128,6 +128,59 @@ class Refusal(Enum):
     )
     KEY_FULL = (132, "key-full", "256 certificates with this key are on the ledger already.")
 
+    NAME_IP_ADDRESS = (
+        140,
+        "ip-address-name",
+        "An IP address is among the certificate's names; the ledger allots none.",
+    )
+    NAME_EMAIL = (141, "email-name", "An e-mail address is among the certificate's names; the ledger allots none.")
+    NAME_DIRECTORY = (142, "directory-name", "A directory name is among the certificate's alternative names.")
+    NAME_OTHER = (143, "other-name", "A name of type otherName is among the certificate's names.")
+    NAME_REGISTERED_ID = (144, "registered-id-name", "A registered ID is among the certificate's names.")
+    NAME_ISSUER = (145, "issuer-name", "The certificate has alternative names of its issuer.")
+    NAME_SUBJECT = (
+        146,
+        "subject-attribute",
+        "The certificate's subject has another attribute than organisation, common name, country, state, locality "
+        "and serial number, or one of them in another form.",
+    )
+    NAME_WILDCARD = (147, "wildcard-name", "A host among the certificate's names has a wildcard.")
+    NAME_HOST = (
+        148,
+        "host-name-form",
+        "A host among the certificate's names is not written as labels of letters, digits and hyphens with single "
+        "dots between them, or is an address.",
+    )
+    NAME_LABEL = (
+        149,
+        "host-name-label",
+        "A host's label has hyphens as its third and fourth character and is no A-label.",
+    )
+    URI_KIND = (
+        150,
+        "uri-kind",
+        "A URI among the certificate's names is none of sip, sips, tel, urn:uuid, urn:dev and urn:gsma.",
+    )
+    URI_ESCAPE = (151, "uri-escape", "A URI among the certificate's names has an escape, such as %2B.")
+    URI_PARAMETERS = (
+        152,
+        "uri-parameters",
+        "A URI among the certificate's names has parameters, header fields or a fragment.",
+    )
+    URI_PASSWORD = (153, "uri-password", "A URI among the certificate's names has a password.")
+    URI_PORT = (154, "uri-port", "A URI among the certificate's names has a port.")
+    URI_FORM = (155, "uri-form", "A URI among the certificate's names is not written as the ledger reads one.")
+    URI_NUMBER = (
+        156,
+        "uri-number",
+        "A telephone number in a URI among the certificate's names is not written as + and 1 to 15 digits.",
+    )
+    COMMON_NAME = (
+        157,
+        "common-name",
+        "The certificate's common name is a URI, or a host or number that its organisation does not hold.",
+    )
+
     NOT_RECORDED = (200, "not-recorded", "No certificate with this digest is recorded.")
     NOT_OWNER = (201, "not-the-owner", "The certificate was recorded by another organisation.")
     REVISION = (202, "wrong-revision", "The certificate's status has changed since this change was signed.")

@@ -42,12 +42,14 @@ class Rules:
     """Whether a key that was revoked as compromised is barred, and what hangs on it is revoked with it."""
     probation: bool = False
     """Whether new validators have little power until they have signed, and no operator may add too many."""
+    reads_all_names: bool = False
+    """Whether every name in a certificate must be of a kind and a form that the ledger compares and lists."""
 
 
 V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
 V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
 V3 = replace(V2, version=3, sound_keys=True, recounts=True, withdraws=True)
-V4 = replace(V3, version=4, bars_keys=True, probation=True)
+V4 = replace(V3, version=4, bars_keys=True, probation=True, reads_all_names=True)
 
 NEWEST = V4
 

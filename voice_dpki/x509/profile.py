@@ -25,6 +25,7 @@ from voice_dpki.names import CertDigest, is_printable
 from voice_dpki.x509 import claimconstraints, der, tnauthlist
 from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import KeyKindError, LocalSigner, PublicKey, algorithm_of, spki
+from voice_dpki.x509.other_names import MAX_NAME_LENGTH, other_names
 from voice_dpki.x509.tnauthlist import TnAuthList
 
 MAX_CERTIFICATE_BYTES = 8192
@@ -35,9 +36,6 @@ PROFILES_KEPT = 256
 
 MAX_LIFETIME_S = 40 * 366 * 86_400
 """Longest validity. The ledger drops expired certificates, so every one must expire; devices live for decades."""
-
-MAX_NAME_LENGTH = 64
-"""ub-common-name and ub-organization-name of RFC 5280, appendix A.1."""
 
 ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherment"})
 """Key usages that a subject without identity and organisation may have (ITU-T X.1409)."""
@@ -99,6 +97,8 @@ class CertificateProfile:
 
     They are not read here, since whether the ledger admits a certificate does not depend on them.
     """
+    other_names: tuple[str, ...] = ()
+    """Kinds of names that it has beyond the fields above: the keys of `ledger.certificate_names.OTHER_KINDS`."""
 
     def valid_at(self, now_s: float) -> bool:
         """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
@@ -267,6 +267,7 @@ def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> Cert
         tn_auth_list=_tn_auth_list(extensions.get(_TN_AUTH_LIST)),
         key_usage=_key_usage(extensions.get(ExtensionOID.KEY_USAGE)),
         claim_constraints=_claim_constraints(extensions.values()),
+        other_names=tuple(other_names(subject, extensions)),
     )
 
 

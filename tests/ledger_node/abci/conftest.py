@@ -1,6 +1,7 @@
 """A small federation: members, keys, certificates, and the application over a state in memory."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,7 +35,7 @@ class Federation:
     validators: dict[str, bytes]
     serial: int = 0
 
-    def certificate(self) -> bytes:
+    def certificate(self, **options: Any) -> bytes:
         """Make a new certificate of Operator A."""
         self.serial += 1
         return build_certificate(
@@ -44,6 +45,7 @@ class Federation:
             not_before_s=START_S - 100,
             not_after_s=START_S + 10**7,
             random=SystemRandom(),
+            **options,
         )
 
     def submission(self, certificate: bytes | None = None, by: str = "Operator A", key: str | None = None) -> bytes:

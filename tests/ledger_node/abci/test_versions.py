@@ -74,6 +74,17 @@ def test_codes_from_100_on_may_enter_a_block_of_version_1_alone(federation: Fede
     assert propose(changing, content, sender) == []
 
 
+def test_a_rogue_proposers_name_that_version_4_does_not_read_enters_no_block(federation: Federation) -> None:
+    node = told(federation, 4)
+    strange = federation.submission(federation.certificate(dns_names=("*.a.example",)))
+    assert judge(node, strange) == ProcessProposal.ACCEPT
+    for height in (1, 2):
+        node.decide(height, [])
+    assert judge(node, strange) == ProcessProposal.REJECT
+    assert propose(node, strange) == []
+    assert judge(node, federation.submission()) == ProcessProposal.ACCEPT
+
+
 def test_a_rogue_proposer_cannot_repeat_what_took_effect(federation: Federation, changing: Node) -> None:
     first = federation.submission()
     for height, transactions in enumerate(([], [], [first]), 1):
