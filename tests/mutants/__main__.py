@@ -1,6 +1,6 @@
 """Change the code in one place at a time and see whether its package's tests notice: `make mutants`.
 
-    python -m tests.mutants [PACKAGE ...] [--sample N] [--seed N] [--workers N]
+    python -m tests.mutants [PACKAGE[/MODULE] ...] [--sample N | --all] [--seed N] [--workers N]
 
 A seeded sample of positions is drawn in each package, then one of cosmic-ray's operators (or ours, that removes a
 statement) for each. A mutant is killed when the package's tests fail or do not end; a survivor is printed as the
@@ -37,7 +37,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "x509": ("voice_dpki/x509/*.py", ("tests/x509",)),
     "ledger": ("voice_dpki/ledger/*.py", ("tests/ledger",)),
     "ikev2": ("voice_dpki/ikev2/*.py", ("tests/ikev2",)),
-    "sip": ("voice_dpki/sip/*.py", ("tests/sip",)),
+    "sip": ("voice_dpki/sip/*.py", ("tests/sip", "tests/wire/sip")),
     "abci": ("ledger_node/abci/application.py", ("tests/ledger_node/abci",)),
     "policy": ("segw_agent/policy.py", ("tests/segw_agent/test_policy.py", "tests/segw_agent/test_rules.py")),
     "rules": ("segw_agent/rules.py", ("tests/segw_agent/test_rules.py",)),
@@ -82,14 +82,16 @@ class Mutant:
 def main() -> int:
     """Run the campaign; returns 1 where a package keeps more survivors than the share that is allowed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=", ".join(PACKAGES))
+    parser.add_argument("packages", nargs="*", metavar="PACKAGE[/MODULE]", help=", ".join(PACKAGES))
     parser.add_argument("--sample", type=int, default=60, metavar="N", help="mutants a package (default: 60)")
+    parser.add_argument("--all", action="store_true", help="one mutant at each position instead of a sample")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sample (default: 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--allowed", type=float, default=5.0, metavar="PERCENT", help="survivors (default: 5)")
     args = parser.parse_args()
-    if unknown := sorted(set(args.packages) - set(PACKAGES)):
-        parser.error(f"there is no package {unknown[0]}; there are {', '.join(PACKAGES)}")
+    for name in args.packages:
+        if not _files(name):
+            parser.error(f"there is no package or module {name}; there are {', '.join(PACKAGES)}")
     failed = False
     with tempfile.TemporaryDirectory(prefix="voice-dpki-mutants-") as folder:
         trees = SimpleQueue[Path]()
@@ -100,13 +102,20 @@ def main() -> int:
     return int(failed)
 
 
+def _files(name: str) -> list[Path]:
+    """Return the files of a package, or the one of PACKAGE/MODULE; none if there is no such."""
+    package, _, module = name.partition("/")
+    files = sorted(ROOT.glob(PACKAGES[package][0])) if package in PACKAGES else []
+    return [path for path in files if module in ("", path.stem)]
+
+
 def _campaign(package: str, args: argparse.Namespace, trees: "SimpleQueue[Path]") -> float:
-    """Try the mutants of one package, print what became of them, and return the survivors in percent."""
+    """Try the mutants of a package or a module, print what became of them, and return the survivors in percent."""
     began_s = time.monotonic()
-    pattern, tests = PACKAGES[package]
+    tests = PACKAGES[package.partition("/")[0]][1]
     longest_s = max(LONGEST_S, LONGEST * _time_unchanged(tests, trees))
     chance = random.Random(f"{args.seed} {package}")
-    mutants = list(_sample(sorted(ROOT.glob(pattern)), args.sample, chance))
+    mutants = list(_sample(_files(package), sys.maxsize if args.all else args.sample, chance))
     known = _equivalent()
     equivalent = unexplained = 0
     with ThreadPoolExecutor(args.workers) as pool:

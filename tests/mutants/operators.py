@@ -21,6 +21,9 @@ _NO_BEHAVIOUR = frozenset(
 )
 """Statements that do nothing a test could see. An assert tells mypy, or a reader, what always holds."""
 
+_ONE_PASS = frozenset({"suite", "if_stmt", "try_stmt", "with_stmt"})
+"""What ends when the statement in it has ended."""
+
 
 class RemoveStatement(Operator):  # type: ignore[misc]  # cosmic-ray has no types
     """Replaces one statement inside a function by `pass`."""
@@ -48,8 +51,27 @@ def _is_removable(node: Any) -> bool:
         return False
     if node.type == "simple_stmt":
         statement = node.children[0]
-        return statement.type not in _NO_BEHAVIOUR and not _is_text(statement)
+        return (
+            statement.type not in _NO_BEHAVIOUR and not _is_text(statement) and not _returns_as_the_end_does(node)
+        )
     return node.type in _COMPOUND
+
+
+def _returns_as_the_end_does(node: Any) -> bool:
+    """Tell a `return None` after which a function would end and return None anyway."""
+    if node.children[0].get_code().strip() not in ("return", "return None"):
+        return False
+    while (parent := node.parent).type != "funcdef":
+        goes_on = parent.children[-1] is not node if parent.type == "suite" else "else" in _words(parent)
+        if parent.type not in _ONE_PASS or (goes_on and parent.type != "if_stmt"):
+            return False
+        node = parent
+    return True
+
+
+def _words(node: Any) -> list[str]:
+    """Return the keywords of a statement."""
+    return [child.value for child in node.children if child.type == "keyword"]
 
 
 def _is_text(node: Any) -> bool:

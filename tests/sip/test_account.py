@@ -1,5 +1,8 @@
 """A user's credentials: which challenges are answered, in which header field, and how often."""
 
+import re
+from dataclasses import replace
+
 import pytest
 from sipmessage import URI, Request
 
@@ -10,6 +13,24 @@ from voice_dpki.sip.message import make_response
 
 ACCOUNT = Account("sip:+493023125001@a.example", "alice", "right")
 FIELDS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
+
+
+@pytest.mark.parametrize(
+    ("account", "sender"),
+    [
+        (ACCOUNT, "<sip:+493023125001@a.example>"),
+        (replace(ACCOUNT, display_name="Alice"), '"Alice" <sip:+493023125001@a.example>'),
+    ],
+)
+def test_a_request_outside_dialogs_has_what_every_request_needs(account: Account, sender: str) -> None:
+    request = account.new_request("MESSAGE", "sip:1@b.example", "<sip:2@b.example>", "from-tag", "call-1")
+    assert (request.method, str(request.uri)) == ("MESSAGE", "sip:1@b.example")
+    assert dict(request.headers) == {
+        "Max-Forwards": "70",
+        "From": f"{sender};tag=from-tag",
+        "To": "<sip:2@b.example>",
+        "Call-ID": "call-1",
+    }
 
 
 @pytest.fixture
@@ -35,6 +56,8 @@ def test_a_challenge_is_answered_once_unless_it_was_stale(
         return ACCOUNT.authorize(request_of_user, response, random)
 
     assert challenged(stale=False)
+    assert "nc=00000001" in request_of_user.headers[answered]
+    assert re.search(r'cnonce="[0-9a-f]{16}"', request_of_user.headers[answered])
     assert not challenged(stale=False), "the password was refused"
     assert request_of_user.headers["CSeq"] == "2 INVITE"
     assert challenged(stale=True)

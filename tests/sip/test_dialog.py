@@ -1,6 +1,7 @@
 """Dialogs: the route set, the target and the order of requests (RFC 3261 §12)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from sipmessage import Request
@@ -39,6 +40,8 @@ def test_both_ends_go_through_the_same_proxies_in_their_order(invite: Request) -
     assert header_values(bye, "Route") == ["<sip:127.0.0.3;lr>", "<sip:127.0.0.2;lr>"]
     assert bye.headers["From"].endswith(";tag=callee")
     assert bye.headers["To"].endswith(";tag=caller")
+    assert bye.headers["CSeq"] == "1 BYE"
+    assert (bye.headers["Max-Forwards"], bye.headers["Call-ID"]) == ("70", "call-1")
     assert caller.request("ACK", 1).headers["CSeq"] == "1 ACK"
 
 
@@ -48,6 +51,17 @@ def test_a_strict_router_gets_the_request_uri(invite: Request) -> None:
     bye = caller.request("BYE")
     assert str(bye.uri) == "sip:127.0.0.3"
     assert header_values(bye, "Route") == ["<sip:b@127.0.0.7:5070>"]
+
+
+def test_the_first_router_alone_decides_whether_routing_is_strict(invite: Request) -> None:
+    invite.headers.setlist("Record-Route", ["<sip:127.0.0.3;lr>", "<sip:127.0.0.2>"])
+    caller, callee = ends(invite)
+    bye = caller.request("BYE")
+    assert str(bye.uri) == "sip:127.0.0.2"
+    assert header_values(bye, "Route") == ["<sip:127.0.0.3;lr>", "<sip:b@127.0.0.7:5070>"]
+    bye = callee.request("BYE")
+    assert str(bye.uri) == "sip:+493023125001@127.0.0.6:5060"
+    assert header_values(bye, "Route") == ["<sip:127.0.0.3;lr>", "<sip:127.0.0.2>"]
 
 
 def test_requests_out_of_order_are_told(invite: Request, request_text: RequestText) -> None:
@@ -64,9 +78,33 @@ def test_a_dialog_needs_one_sip_contact(invite: Request, contact: str) -> None:
         ends(invite, contact)
 
 
+def test_a_response_without_contact_makes_no_dialog(invite: Request) -> None:
+    response = make_response(invite, 200, to_tag="callee")
+    with pytest.raises(MalformedError, match="exactly one Contact"):
+        Dialog.of_caller(invite, response, read_envelope(response))
+
+
+def test_a_sips_call_keeps_to_sips(invite: Request) -> None:
+    invite.uri = replace(invite.uri, scheme="sips")
+    invite.headers.set("Contact", "<sips:a@127.0.0.6>")
+    caller, callee = ends(invite, "<sips:b@127.0.0.7>")
+    assert (caller.target.scheme, callee.target.scheme) == ("sips", "sips")
+    with pytest.raises(MalformedError, match="no sips: URI in a sips: call"):
+        ends(invite, "<sip:b@127.0.0.7>")
+
+
+def test_a_dialog_has_at_most_32_routes(invite: Request) -> None:
+    routes = ["<sip:127.0.0.3;lr>"] * 32
+    invite.headers.setlist("Record-Route", routes)
+    assert [end.routes for end in ends(invite)] == [tuple(routes)] * 2
+    invite.headers.setlist("Record-Route", [*routes, routes[0]])
+    with pytest.raises(MalformedError, match="more than 32 Record-Route values"):
+        ends(invite)
+
+
 def test_a_dialog_needs_a_to_tag(invite: Request) -> None:
-    response = make_response(invite, 200, headers=[("Contact", "<sip:b>")])
-    with pytest.raises(MalformedError):
+    response = make_response(invite, 200, headers=[("Contact", "<sip:b@127.0.0.7>")])
+    with pytest.raises(MalformedError, match="To tag"):
         Dialog.of_caller(invite, response, read_envelope(response))
 
 

@@ -99,6 +99,8 @@ def test_a_hash_serves_as_well_as_the_password(random: Random) -> None:
         (lambda c: answer(c.replace("SHA-256", "MD5")), False),
         (lambda c: answer(c).replace("algorithm=SHA-256", "algorithm=MD5"), False),
         (lambda c: answer(c.replace('nonce="', 'nonce="A')), True),
+        (lambda c: answer(Challenge("a.example", "!", SHA_256).serialize()), True),
+        (lambda c: answer(Challenge("a.example", "AAAA", SHA_256).serialize()), True),
         (lambda c: answer(c).replace("a.example", "b.example"), False),
         (lambda c: answer(c) + ', realm="a.example"', False),
         (lambda c: "Digest", False),
@@ -109,6 +111,35 @@ def test_anything_else_does_not(server: Authenticator, change: Callable[[str], s
     with pytest.raises(DigestRefusedError) as refused:
         server.authenticate([change(challenge)], "INVITE", NOW_S + 1)
     assert refused.value.stale is stale
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("qop=auth", "qop=auth-int"),
+        ("qop=auth, ", ""),
+        ('cnonce="0a4f113b"', 'cnonce=""'),
+        (', cnonce="0a4f113b"', ""),
+        ("nc=00000001", "nc=1"),
+        ("nc=00000001", "nc=000000001"),
+        ("nc=00000001", "nc=0000000g"),
+        (", nc=00000001", ""),
+    ],
+)
+def test_credentials_are_for_qop_auth_with_a_count(server: Authenticator, old: str, new: str) -> None:
+    right = answer(server.challenge(USER, NOW_S))
+    assert old in right
+    with pytest.raises(DigestRefusedError, match="not for qop=auth with a nonce count"):
+        server.authenticate([right.replace(old, new)], "INVITE", NOW_S)
+
+
+def test_a_nonce_lives_300_s_from_the_first_millisecond_of_the_clock(server: Authenticator) -> None:
+    for issued_s in (0.0, NOW_S):
+        challenge = server.challenge(USER, issued_s)
+        assert server.authenticate([answer(challenge, count=1)], "INVITE", issued_s + 300) == USER
+        for at_s in (issued_s + 300.001, issued_s - 0.001):
+            with pytest.raises(DigestRefusedError, match="too old"):
+                server.authenticate([answer(challenge, count=2)], "INVITE", at_s)
 
 
 def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticator) -> None:
@@ -160,6 +191,25 @@ def test_md5_is_for_users_with_older_telephones_alone(random: Random) -> None:
     for value in (answer(challenge), answer(challenge.replace("MD5", "SHA-256"), user="old")):
         with pytest.raises(DigestRefusedError):
             server.authenticate([value], "INVITE", NOW_S)
+
+
+def test_the_first_challenge_that_can_be_answered_is_chosen() -> None:
+    mine, others = (Challenge(realm, "n", SHA_256).serialize() for realm in ("A.example", "b.example"))
+    unreadable = 'Basic realm="a.example"'
+    assert choose_challenge([unreadable, others, unreadable, mine], realm="a.example").realm == "A.example"
+    assert choose_challenge([unreadable, others, mine]).realm == "b.example"
+    for values in ([], [unreadable], [unreadable, others]):
+        with pytest.raises(MalformedError, match="no challenge that can be answered"):
+            choose_challenge(values, realm="a.example")
+
+
+def test_a_header_field_of_digest_has_its_scheme_and_at_most_2048_characters() -> None:
+    longest = 'DIGEST nonce="n", opaque="' + "o" * 2021 + '"'
+    assert len(longest) == 2048
+    assert Challenge.parse(longest).opaque == "o" * 2021
+    for text in (longest.replace("oo", "ooo", 1), 'Basic nonce="n"', 'Negotiate nonce="n"'):
+        with pytest.raises(MalformedError, match="no Digest header value of at most 2048 characters"):
+            Challenge.parse(text)
 
 
 def test_an_old_challenge_is_answered_only_where_that_is_allowed() -> None:

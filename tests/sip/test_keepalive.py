@@ -73,10 +73,17 @@ def test_intervals_are_drawn_from_what_the_proxy_says(
 
     keep = KeepAlive(hop, KeepAliveTimes(), Drawn())
     keep.start(0.0, flow_timer_s)
-    for wanted_s in (least_s, most_s):
+    for wanted_s in (least_s, least_s + (most_s - least_s) * 0xFFFF / 0x10000):
         at_s = exchange(keep) if hop is UDP else turn(keep)[0]
         assert keep.next_s is not None
-        assert keep.next_s - at_s == pytest.approx(wanted_s, rel=0.02)
+        assert keep.next_s - at_s == pytest.approx(wanted_s + (0.01 if hop is UDP else 0))
+
+
+def test_nothing_is_sent_or_read_before_the_start(keep: KeepAlive) -> None:
+    assert (keep.next_s, keep.failure) == (None, None)
+    assert keep.handle_timer(0.0) is None
+    keep.receive(answer_binding(bytes.fromhex("000100002112a442") + bytes(12), *HERE) or b"", 0.0)
+    assert (keep.next_s, keep.failure) == (None, None)
 
 
 def test_a_connection_gets_two_line_ends(random: Any) -> None:
@@ -107,12 +114,14 @@ def test_a_silent_proxy_is_asked_seven_times_and_then_the_flow_has_failed(keep: 
 def test_a_proxy_without_stun_is_no_failure(keep: KeepAlive) -> None:
     keep.start(0.0)
     silent(keep)
-    _, request = turn(keep)
+    at_s, request = turn(keep)
+    assert 39.5 + 24 <= at_s <= 39.5 + 29
     assert request is not None
     keep.receive(refusal(request), 100.0)
     assert keep.failure is None
     assert keep.next_s is not None
     assert 24 <= keep.next_s - 100 <= 29
+    assert turn(keep)[1] not in (None, request), "a new transaction"
 
 
 @pytest.mark.parametrize("seen", [("192.0.2.1", 32854), ("192.0.2.2", 32853)])
@@ -123,6 +132,7 @@ def test_another_address_than_before_is_a_failure(keep: KeepAlive, seen: tuple[s
     assert keep.failure is None
     exchange(keep, *seen)
     assert keep.failure == "the proxy sees this telephone at another address than before"
+    assert keep.next_s is None
     keep.start(99.0)
     exchange(keep, *seen)
     assert keep.failure is None, "registered over again, that is where the telephone is"

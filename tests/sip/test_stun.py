@@ -40,14 +40,27 @@ def with_attributes(attributes: bytes) -> bytes:
     return REQUEST[:2] + struct.pack("!H", len(attributes)) + REQUEST[4:] + attributes
 
 
-def test_attributes_that_may_be_passed_over_are() -> None:
-    assert answer_binding(with_attributes(SOFTWARE), "192.0.2.1", 1) is not None
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        SOFTWARE,
+        SOFTWARE + SOFTWARE,
+        bytes.fromhex("80000000"),  # the first that may be
+        bytes.fromhex("ffff0001 61000000"),  # a value is padded to four octets
+        bytes.fromhex("ffff0004 61626364") + SOFTWARE,
+        bytes.fromhex("ffff0005 61626364 65000000"),
+        bytes.fromhex("8022020c") + bytes(524),  # 548 octets with the header
+    ],
+)
+def test_attributes_that_may_be_passed_over_are(attributes: bytes) -> None:
+    assert answer_binding(with_attributes(attributes), "192.0.2.1", 1) is not None
 
 
 @pytest.mark.parametrize(
     "data",
     [
         with_attributes(PRIORITY),
+        with_attributes(bytes.fromhex("7fff0000")),  # the last that has to be understood
         with_attributes(SOFTWARE[:-4]),
         with_attributes(SOFTWARE * 40),
         REQUEST[:-1],
@@ -71,6 +84,21 @@ def test_sip_is_no_stun() -> None:
     assert is_stun(REQUEST)
     assert not is_stun(b"OPTIONS sip:a.example SIP/2.0\r\n")
     assert not is_stun(b"\0\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("octets", "stun"),
+    [
+        (f"0001 0000 2112a442 {TRANSACTION}", True),
+        (f"3fff 0000 2112a442 {TRANSACTION}", True),
+        (f"4001 0000 2112a442 {TRANSACTION}", False),
+        (f"8001 0000 2112a442 {TRANSACTION}", False),
+        (f"0001 0000 2112a443 {TRANSACTION}", False),
+        (f"0001 0000 2112a442 {TRANSACTION[:-2]}", False),
+    ],
+)
+def test_stun_begins_with_two_bits_of_0_and_has_the_cookie(octets: str, stun: bool) -> None:
+    assert is_stun(bytes.fromhex(octets)) is stun
 
 
 INTEGRITY_4 = "00080014 2b91f599 fd9e90c3 8c7489f9 2af9ba53 f06be7d7 80280004 c07d4c96"
@@ -103,11 +131,39 @@ def answered(attributes: str, kind: int = 0x0101) -> bytes:
 
 
 @pytest.mark.parametrize(
+    "attributes",
+    [
+        IPV4,
+        "00010008 0001a147 c0000202" + IPV4,  # MAPPED-ADDRESS, which old servers send too
+        "80000000" + IPV4,  # the first that may be passed over
+        "ffff0001 61000000" + IPV4,  # a value is padded to four octets
+        "ffff0004 61626364" + IPV4,
+        "ffff0005 61626364 65000000" + IPV4,
+        IPV4 + "00200008 0001a147 e112a644",  # the first address counts
+    ],
+)
+def test_an_address_is_found_among_other_attributes(attributes: str) -> None:
+    assert read_binding_answer(answered(attributes), bytes.fromhex(TRANSACTION)) == ("192.0.2.1", 32853)
+
+
+def test_an_answer_over_548_octets_is_not_read() -> None:
+    longest = answered(IPV4 + "ffff0200" + "00" * 512)
+    assert len(longest) == 548
+    assert read_binding_answer(longest, bytes.fromhex(TRANSACTION)) is not None
+    assert read_binding_answer(longest + b"\0", bytes.fromhex(TRANSACTION)) is None
+
+
+@pytest.mark.parametrize(
     ("octets", "error"),
     [
         (answered("00090004 00000400", 0x0111), BindingRefusedError),
         (answered(""), MalformedError),
         (answered("00240004 6e0001ff"), MalformedError),
+        (answered("00240004 6e0001ff" + IPV4), MalformedError),
+        (answered("7fff0000" + IPV4), MalformedError),  # the last that has to be understood
+        (answered("00200000"), MalformedError),
+        (answered("00200001 00000000"), MalformedError),
+        (answered("00200005 0003a147 e1000000"), MalformedError),
         (answered("00200008 0003a147 e112a643"), MalformedError),
         (answered("00200004 0001a147"), MalformedError),
         (answered("00200014 0001a147 0113a9fa a5d3f179 bc25f4b5 bed2b9d9"), MalformedError),

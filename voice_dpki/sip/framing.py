@@ -100,7 +100,6 @@ class StreamFramer:
         """Drop line ends between messages (RFC 3261 §7.5), counting the pings among them."""
         found = _LINE_ENDS.match(self._buffer)
         size = found.end() if found else 0
-        del found  # a match locks the buffer's size
         if not size:
             return
         pings, rest = divmod(size, len(PING))

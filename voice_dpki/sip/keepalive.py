@@ -48,7 +48,7 @@ class KeepAlive:
         self._hop = hop
         self._times = times
         self._random = random
-        self._between_s = (0.0, 0.0)
+        self._between_s = times.datagram_s
         self._transaction: bytes | None = None
         self._sent = 0
         self._has_answered = False

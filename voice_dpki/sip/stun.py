@@ -20,8 +20,8 @@ _ATTRIBUTE: Final = struct.Struct("!HH")
 _XOR_MAPPED_ADDRESS: Final = 0x0020
 _UNDERSTOOD: Final = (0x0001, 0x0008, _XOR_MAPPED_ADDRESS)
 """Attributes that a success may have; MAPPED-ADDRESS and MESSAGE-INTEGRITY are ignored."""
-_ADDRESS_BYTES: Final = {1: 4, 2: 16}
-"""Size of an address of each family (RFC 5389 §15.1)."""
+_ADDRESS_FORMS: Final = ((b"\x01", 8), (b"\x02", 20))
+"""Family of an XOR-MAPPED-ADDRESS, and size of such a value (RFC 5389 §15.2)."""
 _OPTIONAL: Final = 0x8000
 """Attributes from this number on may be ignored if they are unknown (RFC 5389 §15)."""
 
@@ -120,7 +120,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _read_mapped_address(value: bytes, transaction: bytes) -> tuple[str, int]:
     """Read the value of XOR-MAPPED-ADDRESS (RFC 5389 §15.2)."""
-    if len(value) < 4 or len(value) != 4 + _ADDRESS_BYTES.get(value[1], -1):
+    if (value[1:2], len(value)) not in _ADDRESS_FORMS:
         raise MalformedError("the XOR-MAPPED-ADDRESS of the STUN answer is of no known family")
     key = _COOKIE.to_bytes(4, "big") + transaction
     address = bytes(octet ^ mask for octet, mask in zip(value[4:], key, strict=False))
