@@ -196,6 +196,7 @@ def test_every_version_of_the_rules() -> None:
         "bars_keys": "[barred]",
         "probation": "[on probation]",
         "reads_all_names": "[Every name]",
+        "prepares_names": "[written]",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import rules
 from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.genesis import load_genesis
@@ -52,6 +53,7 @@ from voice_dpki.ledger.transactions import (
 )
 from voice_dpki.names import Height, Tn, is_printable
 from voice_dpki.x509.keys import generate_es256
+from voice_dpki.x509.prepared import check_written, look
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
@@ -150,6 +152,19 @@ def _replay(given: Given) -> list[list[Any]]:
 def printable() -> str:
     """Hash which characters a name may have, of all that there are."""
     return sha256(bytes(is_printable(chr(code)) for code in range(sys.maxunicode + 1))).hexdigest()
+
+
+def preparations() -> str:
+    """Hash how names with one character of each kind compare, leaving out most of Han and Hangul."""
+    codes = [*range(0x3400), *range(0x3400, 0xD800, 97), *range(0xE000, 0x20000), 0x2F801, 0xE0041]
+    found = sha256()
+    for code in codes:
+        try:
+            found.update(f"{look(f'x{chr(code)}')} ".encode())
+            check_written(f"x{chr(code)}")
+        except MalformedError as error:
+            found.update(type(error).__name__.encode())
+    return found.hexdigest()
 
 
 def _text(data: bytes) -> str:
@@ -306,7 +321,7 @@ def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
     begun, further = ([[raw], [_vote(federation, raw, True)], []] for raw in versions)
     der = federation.certificate(not_after_s=until_s)
     last = [federation.submission(der), *_changed(federation, der)]
-    strange = [_strange_names(federation, until_s)]
+    strange = [_strange_names(federation, until_s), _strange_organizations(federation, until_s)]
     return [*begun, *_compromised_keys(federation, until_s), *strange, *further, last]
 
 
@@ -317,6 +332,16 @@ def _strange_names(federation: Any, end_s: int) -> list[bytes]:
     names = [{"dns_names": (host,)} for host in hosts] + [{"uris": (uri,)} for uri in uris]
     ders = [federation.certificate(not_after_s=end_s, **each) for each in names]
     return [federation.submission(der) for der in ders]
+
+
+def _strange_organizations(federation: Any, end_s: int) -> list[bytes]:
+    """Names that are written otherwise, mix scripts, look like a member's, or are good."""
+    bad = ("Ope\u00adrator C", "\u041eperator C", "operator a", "Oper\u0430\u0442\u043er")
+    names = (*bad, "Zu\u0308rich", "Z\u00fcrich \u6771\u4eac")
+    members = [Member(name, MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,)) for name in names]
+    ders = [federation.certificate(common_name=name, not_after_s=end_s) for name in names]
+    proposals = [_propose(federation, SetMember(member, None), end_s) for member in members]
+    return [*proposals, *map(federation.submission, ders)]
 
 
 def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:
@@ -367,4 +392,5 @@ def _vote(federation: Any, proposal: bytes, approve: bool, by: str = "Operator B
 
 
 if __name__ == "__main__":
-    json.dump({"blocks": replay(json.load(sys.stdin)), "printable": printable()}, sys.stdout)
+    found = {"blocks": replay(json.load(sys.stdin)), "printable": printable(), "prepared": preparations()}
+    json.dump(found, sys.stdout)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .history import Given, make, printable, replay
+from .history import Given, make, preparations, printable, replay
 
 ROOT = Path(__file__).parents[2]
 HASH_SEEDS = ("0", "1", "4242")
@@ -26,7 +26,8 @@ def history(federation: Any) -> Given:
 
 @pytest.fixture(scope="module")
 def expected(history: Given) -> dict[str, Any]:
-    return json.loads(json.dumps({"blocks": replay(history), "printable": printable()}))
+    found = {"blocks": replay(history), "printable": printable(), "prepared": preparations()}
+    return json.loads(json.dumps(found))
 
 
 def replay_with(python: str, seed: str, history: Given) -> dict[str, Any]:
@@ -70,6 +71,11 @@ def test_the_history_has_something_of_everything(expected: dict[str, Any]) -> No
         "compromised-key",
         "host-name-label",
         "uri-escape",
+        "organization-form",
+        "organization-scripts",
+        "organization-taken",
+        "common-name-form",
+        "common-name-scripts",
     }
     varied = [results[-2][1] for _, results, *_ in expected["blocks"] if len(results) == 5]
     assert varied == ["signature-form", "ok"], "version 3, then one that no release has"

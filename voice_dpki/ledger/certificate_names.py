@@ -11,9 +11,11 @@ import re
 from typing import NamedTuple
 
 from voice_dpki.codec.telephone import MAX_URI_LENGTH, number_in_uri
+from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.refusals import Refusal, Refused
 from voice_dpki.names import Tn, ascii_lower
 from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.prepared import ScriptsError, check_written
 from voice_dpki.x509.profile import CertificateProfile
 
 OTHER_KINDS = {
@@ -72,6 +74,7 @@ def check_names(profile: CertificateProfile, allotment: Allotment) -> None:
     for uri in profile.uris:
         _check_uri(uri)
     if profile.common_name is not None:
+        _check_written(profile.common_name)
         _check_common_name(profile.common_name, allotment)
 
 
@@ -111,6 +114,15 @@ def _check_uri(uri: str) -> None:
         check_host(found["host"])
     if number_in_uri(uri) is not None and not _NUMBER.match(uri):
         raise Refused(Refusal.URI_NUMBER)
+
+
+def _check_written(name: str) -> None:
+    try:
+        check_written(name)
+    except ScriptsError:
+        raise Refused(Refusal.NAME_SCRIPTS) from None
+    except MalformedError:
+        raise Refused(Refusal.NAME_FORM) from None
 
 
 def _check_common_name(name: str, allotment: Allotment) -> None:

@@ -19,7 +19,17 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from voice_dpki.errors import LocalError, MalformedError
-from voice_dpki.ledger import activation, compromise, directory, owners, probation, proposals, quotas, validators
+from voice_dpki.ledger import (
+    activation,
+    compromise,
+    directory,
+    organizations,
+    owners,
+    probation,
+    proposals,
+    quotas,
+    validators,
+)
 from voice_dpki.ledger.draft import Block, Draft
 from voice_dpki.ledger.members import MEMBER_LEAF, Member
 from voice_dpki.ledger.parameters import parameters_of
@@ -208,6 +218,8 @@ def _set_member(draft: Draft, block: Block, change: SetMember) -> None:
         raise Refused(Refusal.MEMBER_REVISION)
     if draft.rules.sound_keys:
         _check_keys(change.member)
+    if draft.rules.prepares_names and old is None:
+        organizations.check_new(draft, change.member.organization)
     revision = old.revision + 1 if old else 0
     admitted_height = old.admitted_height if old else block.height
     before = probation.shares_of(draft) if draft.rules.probation else None

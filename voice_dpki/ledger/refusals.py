@@ -180,6 +180,17 @@ class Refusal(Enum):
         "common-name",
         "The certificate's common name is a URI, or a host or number that its organisation does not hold.",
     )
+    NAME_FORM = (
+        158,
+        "common-name-form",
+        "The certificate's common name is not written as RFC 4518 prepares it: in NFKC, with single spaces, and "
+        "without characters that show nothing.",
+    )
+    NAME_SCRIPTS = (
+        159,
+        "common-name-scripts",
+        "The certificate's common name mixes scripts whose letters look alike.",
+    )
 
     NOT_RECORDED = (200, "not-recorded", "No certificate with this digest is recorded.")
     NOT_OWNER = (201, "not-the-owner", "The certificate was recorded by another organisation.")
@@ -239,6 +250,18 @@ class Refusal(Enum):
     )
     WITHDRAWN = (331, "withdrawn", "Its proposer has withdrawn the proposal.")
     NOT_SUSPENDED = (332, "not-suspended", "The operators have not suspended it.")
+    ORGANIZATION_FORM = (
+        340,
+        "organization-form",
+        "The organisation's name is not written as RFC 4518 prepares it: in NFKC, with single spaces, and without "
+        "characters that show nothing.",
+    )
+    ORGANIZATION_SCRIPTS = (
+        341,
+        "organization-scripts",
+        "The organisation's name mixes scripts whose letters look alike.",
+    )
+    ORGANIZATION_TAKEN = (342, "organization-taken", "The organisation's name looks like another member's.")
     SHARE = (
         340,
         "too-much-power",
