@@ -9,6 +9,7 @@ from rich.table import Table
 from ledger_node.command.details import Count, count, date, lines, outlook
 from ledger_node.command.difference import Difference, describe_member, difference_of
 from ledger_node.command.member_export import export_member
+from ledger_node.command.reading import all_members, read_members
 from ledger_node.command.rules import (
     add_first_block,
     check_executable,
@@ -17,15 +18,14 @@ from ledger_node.command.rules import (
     propose_rules,
 )
 from ledger_node.command.session import Commands, Session, add_endorser, parse_digest
+from ledger_node.command.stalling import add_force, checked_weight, on_validators, weight_of
 from ledger_node.command.versions import read_versions
-from ledger_node.command.weight import Weight, weigh
 from ledger_node.make import member_file
 from ledger_node.make.member_file import load_member
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.ledger.activation import read_notice
-from voice_dpki.ledger.directory import DIRECTORY_LEAF
 from voice_dpki.ledger.governance import UNDECIDED
-from voice_dpki.ledger.members import MEMBER_LEAF, Member, member_key
+from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.parameters import PARAMETERS_LEAF
 from voice_dpki.ledger.proposals import (
     LIST_LEAF,
@@ -77,11 +77,13 @@ def add_governance_commands(commands: Commands) -> None:
     propose.add_argument(
         "--reason", choices=sorted(REASONS), default="keyCompromise", help="(default: %(default)s)"
     )
+    add_force(propose)
     add_endorser(propose)
     vote = commands.add_parser("vote", help="vote on a proposal")
     vote.set_defaults(work=_vote)
     vote.add_argument("proposal", help=_ID)
     vote.add_argument("--reject", action="store_true", help="vote against it")
+    add_force(vote)
     add_endorser(vote)
     withdraw = commands.add_parser("withdraw", help="take back a proposal of one's own that is not in effect")
     withdraw.set_defaults(work=_withdraw)
@@ -107,7 +109,7 @@ async def _propose(session: Session) -> None:
         raise LocalError("--from is the first block of a version of the rules, and of nothing else")
     change = await _PROPOSALS[options.what](session)
     await check_executable(session, change)
-    weight = await _weight(session, change)
+    weight = await checked_weight(session, change)
     until_s = int(time.time() + options.days * DAY_S)
     body = Propose(session.genesis.chain_id, options.organization, until_s, encode_change(change))
     raw = endorse(body, [session.signer])
@@ -117,7 +119,7 @@ async def _propose(session: Session) -> None:
         {"proposal": identity, "height": height, "validators": weight},
         f"Proposed in block {height}, with your approval: {identity}",
         f"Other operators vote with: voice-dpki ledger vote ... {identity[:12]}",
-        *_on_validators(weight),
+        *on_validators(weight),
     )
 
 
@@ -127,7 +129,7 @@ async def _admit(session: Session) -> Change:
 
 async def _alter(session: Session) -> Change:
     member = load_member(Path(_only(session)))
-    present = (await _read_members(session, [member.organization]))[0]
+    present = (await read_members(session, [member.organization]))[0]
     if present is None:
         raise LocalError(f"{member.organization} is no member")
     return SetMember(member, present.revision)
@@ -184,22 +186,11 @@ async def _vote(session: Session) -> None:
     if not options.reject:
         change = asked_change(proposal)
         await check_executable(session, change)
-        weight = await _weight(session, change)
+        weight = await checked_weight(session, change)
     height, proposal = await _voted(session, identity, approve=not options.reject)
     said = f"Voted in block {height}; the proposal is {describe_state(proposal)}"
     result = {"proposal": identity, "height": height, "state": proposal.state, "why": proposal.why}
-    session.tell(result | {"validators": weight}, said, *_on_validators(weight))
-
-
-async def _weight(session: Session, change: Change) -> Weight | None:
-    """Weigh a change; the members are read only if it can bring or take validators."""
-    if not isinstance(change, SetMember | RemoveMember):
-        return None
-    return weigh(await _all_members(session), change)
-
-
-def _on_validators(weight: Weight | None) -> list[str]:
-    return [f"Validators: {weight.sentence()}."] if weight is not None else []
+    session.tell(result | {"validators": weight}, said, *on_validators(weight))
 
 
 async def _withdraw(session: Session) -> None:
@@ -232,7 +223,7 @@ async def _the_proposal(session: Session) -> tuple[bytes, Proposal]:
 
 
 async def _proposals(session: Session) -> None:
-    members = await _all_members(session)
+    members = await all_members(session)
     if session.options.proposal:
         identity, proposal = await _the_proposal(session)
         result, said = await _whole(session, identity, proposal, members)
@@ -261,12 +252,12 @@ async def _whole(
         raise PeerError("the ledger has no parameters, which is proved")
     comes, found, weight = outlook(proposal, change, counted, parameters), Difference(), None
     if change is not None and proposal.state in UNDECIDED:
-        weight = weigh(members, change)
+        weight = await weight_of(session, members, change)
         present = (await read_versions(session.client)).present
         found = await difference_of(session, change, present)
     result = _form(identity, proposal, about, counted)
     result |= {"outlook": comes, "gone": found.gone, "come": found.come, "note": found.note, "validators": weight}
-    return result, [*lines(identity, proposal, about, counted, found, comes), *_on_validators(weight)]
+    return result, [*lines(identity, proposal, about, counted, found, comes), *on_validators(weight)]
 
 
 def _form(identity: bytes, proposal: Proposal, about: str, counted: Count) -> dict[str, object]:
@@ -300,7 +291,7 @@ async def _members(session: Session) -> None:
     if session.options.export:
         raise LocalError("--export writes one member's file: name the member")
     table = Table("organization", "kind", "domains", "numbers", "codes", "validators", "keys", "revision")
-    found = await _all_members(session)
+    found = await all_members(session)
     members = [member for member in found if read_notice(member.organization) is None]
     for member in members:
         table.add_row(*_row(member))
@@ -312,7 +303,7 @@ async def _members(session: Session) -> None:
 async def _member(session: Session) -> None:
     """Show one member whole, and write its file if that is wanted."""
     name, path = session.options.name, session.options.export
-    (member,) = await _read_members(session, [name])
+    (member,) = await read_members(session, [name])
     if member is None:
         raise PeerError(f"{name} is no member, which is proved")
     if path is None:
@@ -323,11 +314,6 @@ async def _member(session: Session) -> None:
     if member.suspended:
         said.append(f"To propose this file as a change also ends the suspension of {name}.")
     session.tell({"files": [str(each) for each in files]}, *said)
-
-
-async def _all_members(session: Session) -> list[Member]:
-    (listed,) = await session.client.read(DIRECTORY_LEAF, [DIRECTORY_LEAF.key()])
-    return [member for member in await _read_members(session, listed or ()) if member is not None]
 
 
 def _row(member: Member) -> tuple[str, ...]:
@@ -374,10 +360,6 @@ async def _read_proposals(session: Session) -> list[tuple[bytes, Proposal]]:
     identities = [entry.proposal_id for entry in listed or ()]
     found = await session.client.read(PROPOSAL_LEAF, [PROPOSAL_LEAF.key(identity) for identity in identities])
     return [(identity, proposal) for identity, proposal in zip(identities, found, strict=True) if proposal]
-
-
-async def _read_members(session: Session, organizations: Sequence[str]) -> list[Member | None]:
-    return await session.client.read(MEMBER_LEAF, [member_key(organization) for organization in organizations])
 
 
 def _only(session: Session) -> str:

@@ -1,43 +1,67 @@
-"""What a change of members means for the validators: how many must run then, and whether today's are enough."""
+"""What a change of members means for the validators: how many must run then, and whether those of now suffice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from voice_dpki.ledger.governance import least_quorum
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.governance import is_quorum
+from voice_dpki.ledger.header import Validator, ValidatorSet
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.proposals import Change, RemoveMember, SetMember
+from voice_dpki.ledger.validators import POWER
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The validators before and after a change; each has the same power."""
+    """The validators before and after a change."""
 
     before: int
     after: int
     new: int
     """Validators of the change that do not sign blocks yet."""
+    needed_before: int
+    """How many must run now, so that blocks are made: the fewest with more than two thirds of the power."""
+    needed: int
+    """The same after the change."""
+    power: int
+    """The power of all after the change."""
+    running: int
+    """How much of it those have that sign blocks today and stay."""
 
     @property
-    def needed(self) -> int:
-        """How many must run after the change, so that blocks are made: more than two thirds."""
-        return least_quorum(self.after)
+    def suffices(self) -> bool:
+        """Whether those that sign blocks today can make blocks after the change, without any others."""
+        return is_quorum(self.running, self.power)
 
     def sentence(self) -> str:
         """Return the arithmetic for voters, with a warning where the ledger could stand still."""
-        staying = self.after - self.new
-        now = least_quorum(self.before)
-        said = f"{self.needed} of {_validators(self.after)} must run then, {now} of {self.before} now"
-        if staying >= self.needed:
+        said = (
+            f"{self.needed} of {_validators(self.after)} must run then, {self.needed_before} of {self.before} now"
+        )
+        if self.suffices:
             return said
         return (
-            f"{said}. Warning: the {staying} that sign today and stay are not enough. "
-            f"Unless {self.needed - staying} of {self.new} new ones run when it takes effect, "
+            f"{said}. Warning: those that sign today and stay have {self.running} of {self.power} of the power "
+            "then, and it takes more than two thirds. Unless others run when it takes effect, "
             "the ledger stands still"
         )
 
+    def check(self, *, force: bool) -> None:
+        """Raise LocalError if those that run are not enough after the change, unless this is wanted."""
+        if not self.suffices and not force:
+            raise LocalError(
+                f"nothing was sent, for the ledger might stand still. {self.sentence()}. "
+                "To do it even so, add --force"
+            )
 
-def weigh(members: Sequence[Member], change: Change) -> Weight | None:
-    """Return what a change of the present members does to the validators; None if it leaves them as they are."""
+
+def weigh(
+    members: Sequence[Member], present: ValidatorSet, signers: frozenset[bytes], change: Change
+) -> Weight | None:
+    """Return what a change of the present members does to the validators; None if it leaves them as they are.
+
+    `signers` are the addresses of the validators that sign blocks today.
+    """
     before = {member.organization: frozenset(member.validators) for member in members}
     after = dict(before)
     match change:
@@ -46,7 +70,27 @@ def weigh(members: Sequence[Member], change: Change) -> Weight | None:
         case RemoveMember(organization):
             after.pop(organization, None)
     old, then = (frozenset[bytes]().union(*keys.values()) for keys in (before, after))
-    return None if old == then else Weight(len(old), len(then), len(then - old))
+    if old == then:
+        return None
+    powers = {each.public_key: each.power for each in present.validators}
+    later = {key: powers.get(key, POWER) if key in old else POWER for key in then}
+    return Weight(
+        before=len(old),
+        after=len(then),
+        new=len(then - old),
+        needed_before=_fewest(powers.values()),
+        needed=_fewest(later.values()),
+        power=sum(later.values()),
+        running=sum(power for key, power in later.items() if key in old and Validator(key, 1).address in signers),
+    )
+
+
+def _fewest(powers: Iterable[int]) -> int:
+    """Return the fewest that have more than two thirds of the power."""
+    falling = sorted(powers, reverse=True)
+    return next(
+        (number for number in range(1, len(falling) + 1) if is_quorum(sum(falling[:number]), sum(falling))), 0
+    )
 
 
 def _validators(number: int) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from ledger_node.command.details import count, outlook
 from ledger_node.command.difference import between, describe_member
+from ledger_node.command.main import main as ledger_node
 from ledger_node.command.member_export import export_member
 from ledger_node.command.output import plain
 from ledger_node.command.session import CONSOLE
@@ -165,9 +166,7 @@ def test_json_holds_what_later_versions_say() -> None:
     assert present(plain(member))["further"] == {"note": ["01", 2]}  # type: ignore[index]
 
 
-def test_who_proposes_and_who_votes_is_warned_of_validators_that_must_run(
-    terminal: Terminal, tmp_path: Path
-) -> None:
+def test_who_proposes_and_who_votes_is_told_of_validators_that_must_run(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "b.toml"
     assert terminal("members", "Operator B", "--export", file)[0] == 0
     kept = "\n".join(line for line in file.read_text().splitlines() if not line.startswith("validators"))
@@ -176,5 +175,31 @@ def test_who_proposes_and_who_votes_is_warned_of_validators_that_must_run(
     assert status == 0, said
     assert "Validators: 1 of 1 validator must run then, 2 of 2 now." in said
     (identity,) = [each["id"] for each in asked(terminal, "proposals")]
-    assert asked(terminal, "proposals", identity)["validators"] == {"before": 2, "after": 1, "new": 0}
-    assert asked(terminal, "vote", identity, by="Operator B")["validators"] == {"before": 2, "after": 1, "new": 0}
+    weight = {"before": 2, "after": 1, "new": 0, "needed_before": 2, "needed": 1, "power": 1, "running": 1}
+    assert asked(terminal, "proposals", identity)["validators"] == weight
+    assert asked(terminal, "vote", identity, by="Operator B")["validators"] == weight
+
+
+def test_a_change_that_needs_validators_which_sign_nothing_is_not_sent(terminal: Terminal, tmp_path: Path) -> None:
+    """As `admit-two-offline-validators` of the shared cases: two keys whose nodes nobody has seen."""
+    for name in ("x1", "x2"):
+        assert ledger_node(["keys", "new", "validator", "--out", str(tmp_path / f"{name}.pem")]) == 0
+    assert ledger_node(["keys", "new", "endorsing", "--out", str(tmp_path / "x-end.pem")]) == 0
+    file = tmp_path / "x.toml"
+    file.write_text(
+        'organization = "Operator X"\nkind = "operator"\ndomains = ["x.example"]\n'
+        'ranges = [{ start = "12065550100", count = 100 }]\n'
+        'validators = ["x1.pub.pem", "x2.pub.pem"]\nendorsing_keys = ["x-end.pub.pem"]\n'
+    )
+    terminal.capsys.readouterr()
+    known = {each["id"] for each in asked(terminal, "proposals")}
+    status, said = terminal("propose", "admit", file, by="Operator A")
+    assert status == 2, said
+    assert "3 of 4 validators must run then, 2 of 2 now" in said
+    assert "have 2 of 4 of the power then" in said
+    assert {each["id"] for each in asked(terminal, "proposals")} == known, "nothing was sent"
+    assert terminal("propose", "admit", file, "--force", by="Operator A")[0] == 0
+    (identity,) = {each["id"] for each in asked(terminal, "proposals")} - known
+    status, said = terminal("vote", identity, by="Operator B")
+    assert (status, "add --force" in said) == (2, True)
+    assert terminal("vote", identity, "--reject", by="Operator B")[0] == 0

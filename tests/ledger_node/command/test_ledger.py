@@ -133,7 +133,7 @@ def test_operators_decide_about_members(terminal: Terminal, tmp_path: Path) -> N
     assert terminal("propose", "suspend", "Vendor V", by="Operator A")[0] == 0
     assert terminal("propose", "remove", "Vendor V", by="Operator B")[0] == 0
     file.write_text(file.read_text().replace('"vendor"', '"operator"') + 'validators = ["validator.pub.pem"]\n')
-    status, said = terminal("propose", "admit", file, by="Operator A")
+    status, said = terminal("propose", "admit", file, "--force", by="Operator A")
     assert (status, "wrong-member-revision" in said) == (2, True)
 
 
