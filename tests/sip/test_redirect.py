@@ -12,6 +12,7 @@ from voice_dpki.sip.redirect import STATUSES, Additions, Dialect, answer
 TEXT = """\
 INVITE {uri} SIP/2.0
 Via: SIP/2.0/UDP 192.0.2.7:5062;branch=z9hG4bK1
+Via: SIP/2.0/UDP 192.0.2.8:5063;branch=z9hG4bK0
 From: <sip:+493023125001@a.example>;tag=1
 To: <sip:+442079460001@b.example>
 Call-ID: c1

@@ -113,6 +113,79 @@ def test_what_is_no_description_is_refused(data: bytes) -> None:
         SessionDescription.parse(data)
 
 
+def audio(*lines: str, formats: str = "0", port: str = "4000") -> SessionDescription:
+    text = ["v=0", f"m=audio {port} RTP/AVP {formats}", *lines]
+    return SessionDescription.parse("\r\n".join(text).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("20", 20),
+        (" 20 ", 20),
+        ("00020", 20),
+        ("1000", 1_000),
+        ("1001", None),
+        ("000020", None),
+        ("-20", None),
+        ("2 0", None),
+        ("", None),
+        ("\N{SUPERSCRIPT TWO}", None),
+    ],
+)
+def test_a_number_has_at_most_five_digits(text: str, number: int | None) -> None:
+    described = audio(f"a=ptime:{text}", "a=ptime:30").audio
+    if number is not None:
+        assert described.ptime_ms == number
+        return
+    with pytest.raises(MalformedError, match="no number where one up to 1000 belongs"):
+        _ = described.ptime_ms
+
+
+def test_a_payload_type_is_up_to_127() -> None:
+    assert audio("a=rtpmap:127 opus/48000/2", formats="127").audio.rtpmaps == (RtpMap(127, "opus/48000/2"),)
+    with pytest.raises(MalformedError, match="up to 127"):
+        _ = audio("a=rtpmap:128 opus/48000/2", formats="128").audio.rtpmaps
+
+
+@pytest.mark.parametrize(
+    ("port", "read"),
+    [
+        ("65535", (65_535, 1)),
+        ("65536", None),
+        ("1/2", (1, 2)),
+        ("1/65535", (1, 65_535)),
+        ("1/65536", None),
+        ("1/0", None),
+    ],
+)
+def test_ports_are_up_to_65535_and_at_least_one(port: str, read: tuple[int, int] | None) -> None:
+    if read is None:
+        with pytest.raises(MalformedError):
+            audio(port=port)
+        return
+    described = audio(port=port)
+    assert (described.audio.port, described.audio.port_count) == read
+    assert SessionDescription.parse(described.serialize()) == described
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [("a=", True), ("a=x", True), ("a", False), ("ax", False), ("a=x\0", False), ("a=x\ry", False), ("", False)],
+)
+def test_a_line_is_a_letter_an_equals_sign_and_a_value(line: str, whole: bool) -> None:
+    if whole:
+        assert audio(line, "a=last").audio.lines == (line, "a=last")
+        return
+    with pytest.raises(MalformedError, match="not TYPE=VALUE"):
+        audio(line, "a=last")
+
+
+def test_audio_without_an_address_is_told() -> None:
+    with pytest.raises(MalformedError, match="no address for its audio"):
+        _ = audio("c=IN ATM x").audio_address
+
+
 @pytest.mark.parametrize("data", [b"v=0\r\n", b"v=0\r\nm=audio 0 RTP/AVP 0\r\n", b"v=0\r\nm=video 1 RTP/AVP 0\r\n"])
 def test_a_call_needs_audio(data: bytes) -> None:
     with pytest.raises(MalformedError):

@@ -1,5 +1,7 @@
 """Known senders and strangers: who is which, and what a stranger may send."""
 
+import pytest
+
 from voice_dpki.sip import senders
 from voice_dpki.sip.hop import source_of
 from voice_dpki.sip.senders import KNOWN_S, STRANGER_BURST, STRANGER_MESSAGES_S, Senders
@@ -39,6 +41,14 @@ def test_what_is_remembered_is_bounded() -> None:
         known.admits("busy", 0.0)
     assert len(known._strangers) == 10_000
     assert not known.admits("busy", 0.0), "who is busy is not forgotten, whoever else comes"
+
+
+def test_who_authenticated_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "MAX_KNOWN", 2)
+    known = Senders()
+    for host in ("a", "b", "a", "c"):
+        known.vouch(host, 0.0)
+    assert [host for host in "abc" if known.is_known(host, 1.0)] == ["a", "c"]
 
 
 def test_whoever_has_authenticated_is_no_stranger_any_more() -> None:

@@ -42,6 +42,49 @@ def test_a_request_that_cannot_be_read_is_answered_by_its_via() -> None:
     assert b"To: <sip:a@b>;tag=t\r\n" in data
 
 
+def answered(data: bytes) -> tuple[Hop, list[str]]:
+    """Where an unread request is answered, and the answer's lines after the first."""
+    found = refuse_unread(data, SOURCE, 400, "Bad Request", "t")
+    assert found is not None
+    return found[0], found[1].decode().split("\r\n")[1:-2]
+
+
+@pytest.mark.parametrize(
+    ("port", "answered_at"), [("", 5060), (":1", 1), (":65535", 65_535), (":65536", 5070), (":0", 5070)]
+)
+def test_an_unread_request_is_answered_at_the_port_of_its_via(port: str, answered_at: int) -> None:
+    assert answered(unread(f"SIP/2.0/UDP 192.0.2.1{port};branch=z9hG4bKa"))[0].port == answered_at
+
+
+def test_an_unread_request_has_all_its_vias_in_the_answer_and_one_of_the_others() -> None:
+    via = "SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK"
+    data = (
+        f"To : <sip:start@h>\r\nVia: {via}a, {via}b\r\nv: {via}c\r\nVia: {via}d\r\nf: <sip:x@y>;tag=1\r\n"
+        "From: <sip:other@y>\r\nTo: <sip:a@b;tag=x>\r\nTo: <sip:c@d>;tag=y\r\ni: call\r\nCSeq: 1 X\r\nX: y\r\n\r\n"
+    )
+    assert answered(data.encode())[1] == [
+        f"Via: {via}a, {via}b",
+        f"Via: {via}c",
+        f"Via: {via}d",
+        "From: <sip:x@y>;tag=1",
+        "To: <sip:a@b;tag=x>;tag=t",
+        "Call-ID: call",
+        "CSeq: 1 X",
+        "Content-Length: 0",
+    ]
+
+
+def test_a_tag_of_an_unread_request_is_kept() -> None:
+    data = unread(long(80)).replace(b"To: <sip:a@b>", b"To: <sip:a@b>;x=y; TAG =z")
+    assert "To: <sip:a@b>;x=y; TAG =z" in answered(data)[1]
+
+
+def test_a_via_of_an_unread_request_has_at_most_32_quotes() -> None:
+    quotes = '"a"' * 16
+    assert answered(unread(long(80) + f";x={quotes}"))
+    assert refuse_unread(unread(long(80) + f';x={quotes}"'), SOURCE, 400, "Bad Request", "t") is None
+
+
 @pytest.mark.parametrize(
     "data",
     [
