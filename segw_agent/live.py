@@ -37,8 +37,11 @@ TICK_S = 0.5
 SWEEP_AT_ONCE = 64
 """Certificates that are checked at the same time."""
 
-END_AT_ONCE = 32
-"""SAs that the daemon is told to end at the same time: a vendor that is removed may have thousands."""
+END_AT_ONCE = 256
+"""SAs that the daemon is told to end at the same time: a vendor that is removed may have thousands.
+
+Twice as many as go to charon in one go, so that it has something to do while we look at what became of the others.
+"""
 
 SETTLED_S = 2.0
 """How long after its admission an SA must be on the daemon's list; if it is not, `reconcile` takes it for gone."""
@@ -307,6 +310,8 @@ class LiveSas:
             checked = await asyncio.gather(*map(self._recheck_one, batch))
             silent = {digest for digest, done in zip(batch, checked, strict=True) if not done}
             left |= silent
+            if self._ending:
+                self._wake.set()  # the daemon ends these while the next ones are checked
             if len(silent) == len(batch):
                 self._unanswered = silent
                 left.update(ordered[at + SWEEP_AT_ONCE :])

@@ -6,15 +6,18 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from segw_agent.live_log import LiveSa, Standing
+from segw_agent.vici_ender import Outcome, ViciEnder, listed, named
 from voice_dpki.errors import LocalError
 from voice_dpki.ikev2.events import SaName
+from voice_dpki.wire.tasks import Background
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +30,8 @@ RETRY_S = 1.0
 ROOM_S = 0.005
 """Pause until charon's backlog is looked at again: it has room for fewer connections than there are commands."""
 
-ESTABLISHED = {b"ESTABLISHED", b"REKEYING"}
-"""States of an SA whose peer has authenticated itself, as charon writes them."""
-
-COMMANDS = 32
-"""Commands to end an SA that are in flight at the same time: VICI ends SAs by name or number, one with each."""
+MAX_TOGETHER = 128
+"""SAs that charon is told to end in one go, before we look at what became of them."""
 
 
 class SaEvents(Protocol):
@@ -55,7 +55,7 @@ class SaEvents(Protocol):
 
 
 class ViciControl:
-    """SaControl over charon's VICI socket; each call blocks a thread of its own. Close it with `close`."""
+    """SaControl over charon's VICI socket; what blocks does so in threads. Close it with `close`."""
 
     def __init__(self, path: Path) -> None:
         """Raise LocalError if the `vici` package is missing."""
@@ -64,19 +64,42 @@ class ViciControl:
         except ImportError:
             raise LocalError("ending strongSwan's SAs needs the Python package vici: pip install vici") from None
         self._path = path
-        self._ending = ThreadPoolExecutor(COMMANDS, thread_name_prefix="vici")
-        self._kept: list[socket.socket] = []
-        """Connections that no command uses now: at most as many as there are threads."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vici")
+        self._marked: deque[tuple[LiveSa, asyncio.Future[bool]]] = deque()
+        """SAs to end, and who waits for that."""
+        self._ender: ViciEnder | None = None
+        """Is kept: charon is slow to accept connections. Used in the thread."""
+        self._telling, self._background = False, Background(log)
         self._tried = asyncio.Event()
 
     def close(self) -> None:
-        """Close the connections that were kept; commands may still be given."""
-        while self._kept:
-            self._kept.pop().close()
+        """Close the connection that was kept; commands may still be given."""
+        self._thread.submit(self._forget_ender).result()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
         """Terminate an SA; return False if charon has none of that name."""
-        return await asyncio.get_running_loop().run_in_executor(self._ending, self._end, sa)
+        ended = asyncio.get_running_loop().create_future()
+        self._marked.append((sa, ended))
+        if not self._telling:
+            self._telling = True
+            self._background.run(self._end_marked())
+        return bool(await ended)
+
+    async def _end_marked(self) -> None:
+        """Have a thread end all that are marked, and those that are marked meanwhile."""
+        loop, reason = asyncio.get_running_loop(), "our agent stops"
+        try:
+            while self._marked:
+                together = [self._marked.popleft() for _ in range(min(MAX_TOGETHER, len(self._marked)))]
+                ended: dict[SaName, Outcome] = {}
+                try:
+                    await loop.run_in_executor(self._thread, self._end, [sa for sa, _ in together], ended)
+                except LocalError as error:
+                    reason = str(error)
+                finally:  # only then, so that the thread has something to do while we look at what became of these
+                    loop.call_soon(_report_ends, together, ended, reason)
+        finally:
+            self._telling = False
 
     async def standing(self) -> frozenset[SaName] | None:
         """Return all of charon's SAs."""
@@ -94,44 +117,30 @@ class ViciControl:
         """Wait until charon's events are received, or the first attempt to connect has failed."""
         await self._tried.wait()
 
-    def _end(self, sa: LiveSa) -> bool:
-        return bool(self._reusing(lambda session: self._end_by(session, sa)))
+    def _end(self, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
+        """End SAs over the connection that is kept; if that fails, over a new one."""
+        if self._ender is not None:
+            with suppress(LocalError):  # charon may have been started again since; if not, the new connection tells
+                return self._end_over(self._ender, sas, ended)
+        self._ender = ViciEnder(self._vici, self._connected())
+        self._end_over(self._ender, [sa for sa in sas if sa.name not in ended], ended)
 
-    def _end_by(self, session: Any, sa: LiveSa) -> bool:
-        # Listing by number avoids listing all SAs. The name must match too: after a restart, charon may use the
-        # number for another SA.
-        numbered = _listed(session, {"ike-id": str(sa.unique_id)})
-        standing = numbered.get(sa.name) or _listed(session).get(sa.name)
-        if standing is None:
-            return False
-        # Do not wait for the peer's answer: charon sends the deletion, and forgets the SA in any case.
-        list(session.terminate({"ike-id": str(standing.unique_id), "force": "yes", "timeout": "-1"}))
-        return True
-
-    def _list(self) -> dict[SaName, Standing]:
-        found: dict[SaName, Standing] = self._call(_listed)
-        return found
-
-    def _reusing(self, use: Callable[[Any], Any]) -> Any:
-        """Do something over a connection that is kept: charon is slow to accept many, and they come in bursts."""
-        with suppress(IndexError):
-            kept = self._kept.pop()
-            try:
-                return self._used(kept, use)
-            except LocalError:
-                pass  # charon may have been started again since; if not, the new connection tells
-        return self._used(self._connected(), use)
-
-    def _used(self, connection: socket.socket, use: Callable[[Any], Any]) -> Any:
-        """Use a connection, and keep it if nothing went wrong."""
+    def _end_over(self, ender: ViciEnder, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
         try:
             with self._errors():
-                result = use(self._vici.Session(connection))
+                ender.end(sas, ended)
         except BaseException:
-            connection.close()
+            self._forget_ender()
             raise
-        self._kept.append(connection)
-        return result
+
+    def _forget_ender(self) -> None:
+        if self._ender is not None:
+            self._ender.connection.close()
+            self._ender = None
+
+    def _list(self) -> dict[SaName, Standing]:
+        found: dict[SaName, Standing] = self._call(listed)
+        return found
 
     def _call(self, use: Callable[[Any], Any]) -> Any:
         with closing(self._connected()) as connection, self._errors():
@@ -199,28 +208,26 @@ def _connect(connection: socket.socket, path: Path, timeout_s: float) -> None:
             time.sleep(ROOM_S)
 
 
-def _listed(session: Any, which: Mapping[str, str] | None = None) -> dict[SaName, Standing]:
-    """Return charon's SAs, all of them or those that `which` describes."""
-    found: dict[SaName, Standing] = {}
-    for entry in session.list_sas(which):
-        for sa in entry.values():
-            name, unique_id = _named(sa)
-            remote_id = sa.get("remote-id", b"").decode("utf-8", "replace")
-            found[name] = Standing(unique_id, remote_id, sa["state"] in ESTABLISHED)
-    return found
+def _report_ends(
+    together: Iterable[tuple[LiveSa, "asyncio.Future[bool]"]], ended: Mapping[SaName, Outcome], reason: str
+) -> None:
+    """Tell those who wait what became of their SAs; of those that `ended` lacks, the `reason`."""
+    for sa, waiting in together:
+        outcome = ended.get(sa.name, LocalError(reason))
+        if waiting.done():
+            continue  # nobody waits any more
+        if isinstance(outcome, LocalError):
+            waiting.set_exception(outcome)
+        else:
+            waiting.set_result(outcome)
 
 
 def _report(message: Mapping[str, Any], loop: asyncio.AbstractEventLoop, heard: SaEvents) -> None:
     for sa in message.values():
         if isinstance(sa, dict) and "old" in sa:
-            (_, old_id), (name, new_id) = _named(sa["old"]), _named(sa["new"])
+            (_, old_id), (name, new_id) = named(sa["old"]), named(sa["new"])
             log.info("SA rekeyed", extra={"fields": {"sa": str(name)}})
             loop.call_soon_threadsafe(heard.renamed, old_id, name, new_id)
         elif isinstance(sa, dict):
             take = heard.established if "up" in message else heard.remove
-            loop.call_soon_threadsafe(take, _named(sa)[0])
-
-
-def _named(sa: dict[str, Any]) -> tuple[SaName, int]:
-    spi_i, spi_r = (bytes.fromhex(sa[f"{side}-spi"].decode("ascii")) for side in ("initiator", "responder"))
-    return SaName(spi_i, spi_r), int(sa["uniqueid"])
+            loop.call_soon_threadsafe(take, named(sa)[0])

@@ -164,13 +164,13 @@ async def test_vici_ends_what_it_is_told(charon: StartCharon, tmp_path: pathlib.
         await control.listening()
         assert await control.end(replace(live, unique_id=77), "revoked")
         assert await control.standing() == frozenset()
-        (kept,) = control._kept
+        kept = present(control._ender).connection
         kept.shutdown(socket.SHUT_RDWR)  # as charon does that is started again
         assert not await control.end(live, "revoked")
-        (fresh,) = control._kept
+        fresh = present(control._ender).connection
         assert fresh is not kept
         assert not await control.end(live, "revoked")
-        assert control._kept == [fresh]
+        assert present(control._ender).connection is fresh
         await asyncio.to_thread(wait_until, lambda: heard.gone == [name], "the SA's end is heard of")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
