@@ -197,6 +197,8 @@ def test_every_version_of_the_rules() -> None:
         "probation": "[on probation]",
         "reads_all_names": "[Every name]",
         "prepares_names": "[written]",
+        "binds_anonymous": "anonymous certificate",
+        "reads_constraints": "Claim constraints",
     }
     assert {field for field in LedgerRules.__dataclass_fields__ if field != "version"} == told.keys()
     assert all(text in table for text in told.values())

@@ -19,6 +19,7 @@ from ledger_node.abci.cometbft import P2P_PORT, node_id_of
 from ledger_node.make.keys import KeyKind, make_key, read_ed25519_public
 from ledger_node.make.node_file import ADMITTED, node_sections
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.ledger.directory import MAX_VALIDATORS
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.ledger.header import Header, SignedHeader, ValidatorSet
 from voice_dpki.ledger.light import LightError
@@ -30,6 +31,9 @@ from voice_dpki.wire.ledger.client import light_client
 
 TIMEOUT_S = 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
+
+_PAGE = 100
+"""The most that one answer of CometBFT's RPC has; it divides MAX_VALIDATORS."""
 
 _CHECKPOINT = re.compile(r"[1-9][0-9]{0,14}:[0-9A-Fa-f]{64}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
@@ -137,10 +141,32 @@ def trusted_header(genesis: Genesis, url: str) -> Header:
     try:
         with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
             signed = SignedHeader.from_json(_result(client, "/commit")["signed_header"])
-            validators = _result(client, f"/validators?height={signed.header.height}&per_page=100")
-        return light_client(genesis).verify(signed, ValidatorSet.from_json(validators), time.time())
+            validators = _validators(client, signed.header.height)
+        return light_client(genesis).verify(signed, validators, time.time())
     except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, KeyError, MalformedError, LightError) as error:
         raise LocalError(f"{url}: no header there that the genesis proves: {error}") from None
+
+
+def _validators(client: httpx.Client, height: int) -> ValidatorSet:
+    """Fetch the validators of a height, in pages, as CometBFT gives at most 100 at once; raises MalformedError.
+
+    More than the ledger may have are not read.
+    """
+    found: list[object] = []
+    for page in range(1, MAX_VALIDATORS // _PAGE + 1):
+        path = f"/validators?height={height}&page={page}&per_page={_PAGE}"
+        told = msgspec.convert(_result(client, path), _Page, strict=False)
+        found += told.validators
+        if len(found) >= told.total:
+            return ValidatorSet.from_json({"validators": found})
+    raise MalformedError(f"the node has more than {MAX_VALIDATORS} validators")
+
+
+class _Page(msgspec.Struct):
+    """A part of the answer to `/validators`; `total` is a text of digits."""
+
+    validators: list[dict[str, Any]]
+    total: int
 
 
 class _RpcResult(msgspec.Struct):

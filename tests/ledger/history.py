@@ -17,7 +17,6 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -68,9 +67,6 @@ YOUNG_CHARACTERS = ("\U0001f6dc", "\u2ffc", "\U0002ebf0", "\u1c89")
 FURTHER = rules.VERSIONS[-1] + 1
 """A version of the rules that no release has."""
 
-PROBATION_BLOCKS = 30
-"""Blocks at the end, a day apart, in which a validator comes, signs, and is on probation no more."""
-
 Given = dict[str, Any]
 
 
@@ -84,30 +80,26 @@ def make(federation: Any) -> Given:
         *_votes(federation),
     ]
     convicted = Validator(federation.genesis.member("Operator B").validators[0], 1).address
-    lived = [_block(START_S + HOUR_S * number, transactions) for number, transactions in enumerate(blocks)]
-    after = [_block(START_S + WEEK_S * number) for number in range(1, EMPTY_BLOCKS + 1)]
+    lived = [block(START_S + HOUR_S * number, transactions) for number, transactions in enumerate(blocks)]
+    after = [block(START_S + WEEK_S * number) for number in range(1, EMPTY_BLOCKS + 1)]
     end_s = START_S + WEEK_S * (EMPTY_BLOCKS + 1)
     newer = [
-        _block(end_s + DAY_S * number, transactions)
+        block(end_s + DAY_S * number, transactions)
         for number, transactions in enumerate(_versions(federation, end_s), 1)
     ]
-    newest = [
-        _block(end_s + DAY_S * number, transactions)
-        for number, transactions in enumerate(_version_4(federation, end_s), len(newer) + 1)
-    ]
-    last_s = end_s + DAY_S * len([*newer, *newest])
-    convicting = _block(START_S + 86_400, (), convicted)
+    convicting = block(START_S + 86_400, (), convicted)
     return {
-        "genesis": _text(federation.genesis_json),
-        "blocks": [*lived, convicting, *after, *newer, *newest, *_probation(federation, last_s)],
+        "genesis": text(federation.genesis_json),
+        "blocks": [*lived, convicting, *after, *newer],
     }
 
 
-def _block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes) -> Given:
+def block(time_s: int, transactions: Sequence[bytes] = (), *misbehaving: bytes) -> Given:
+    """Write a block down; its evidence convicts those with the addresses `misbehaving`."""
     return {
         "time_s": time_s,
-        "transactions": [_text(raw) for raw in transactions],
-        "misbehaving": [_text(address) for address in misbehaving],
+        "transactions": [text(raw) for raw in transactions],
+        "misbehaving": [text(address) for address in misbehaving],
         "signers": [],
     }
 
@@ -167,7 +159,8 @@ def preparations() -> str:
     return found.hexdigest()
 
 
-def _text(data: bytes) -> str:
+def text(data: bytes) -> str:
+    """Write bytes in base64."""
     return base64.b64encode(data).decode("ascii")
 
 
@@ -264,115 +257,50 @@ def _votes(federation: Any) -> list[list[bytes]]:
     newcomer = Member("Newcomer", MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,))
     taken = replace(newcomer, domains=("sub.a.example",))
     revoke = SetStatus((digest_of(der),), CertStatus.REVOKED, "keyCompromise")
-    proposals = [
-        _propose(federation, change) for change in (SetMember(grown, 0), SetMember(newcomer, None), revoke)
-    ]
-    remove = _propose(federation, RemoveMember("Vendor"))
-    refused = [_propose(federation, SetMember(taken, None)), _propose(federation, SetMember(grown, 7))]
+    proposals = [propose(federation, change) for change in (SetMember(grown, 0), SetMember(newcomer, None), revoke)]
+    remove = propose(federation, RemoveMember("Vendor"))
+    refused = [propose(federation, SetMember(taken, None)), propose(federation, SetMember(grown, 7))]
     return [
         [federation.submission(der), *proposals, *refused, remove],
-        [*(_vote(federation, each, True) for each in proposals), _vote(federation, remove, False)],
-        [_vote(federation, proposals[0], True), _vote(federation, b"", True)],
+        [*(vote(federation, each, True) for each in proposals), vote(federation, remove, False)],
+        [vote(federation, proposals[0], True), vote(federation, b"", True)],
     ]
 
 
 def _versions(federation: Any, begin_s: int) -> list[list[bytes]]:
     """Version 2 of the rules begins by a notice and others by proposals; what fails under each of them."""
     until_s = begin_s + 2 * WEEK_S
-    told = _propose(federation, SetMember(notice(2, 1), None), until_s)
-    after = _propose(federation, BeginRules(3, 1), until_s)
-    again = _propose(federation, BeginRules(2, 1), until_s)
+    told = propose(federation, SetMember(notice(2, 1), None), until_s)
+    after = propose(federation, BeginRules(3, 1), until_s)
+    again = propose(federation, BeginRules(2, 1), until_s)
     ders = [federation.certificate(not_after_s=until_s + WEEK_S) for _ in range(3)]
     held = (digest_of(ders[1]),)
     suspensions: list[Change] = [SuspendMember("Vendor"), SetStatus(held, CertStatus.SUSPENDED, "unspecified")]
     resumptions: list[Change] = [ResumeMember("Vendor"), SetStatus(held, CertStatus.VALID, "unspecified")]
     suspending, resuming = (
-        [_propose(federation, change, until_s) for change in changes] for changes in (suspensions, resumptions)
+        [propose(federation, change, until_s) for change in changes] for changes in (suspensions, resumptions)
     )
-    idle = _propose(federation, RemoveMember("Vendor"), until_s)
-
-    def changes(der: bytes) -> list[bytes]:
-        return _changed(federation, der)
+    idle = propose(federation, RemoveMember("Vendor"), until_s)
 
     return [
         [told],
-        [_vote(federation, told, True)],
+        [vote(federation, told, True)],
         [],
-        [federation.submission(ders[0]), after, again, *changes(ders[0])],
-        [_vote(federation, after, True), _vote(federation, again, True)],
-        [federation.submission(ders[1]), *changes(ders[1]), resuming[0]],
+        [federation.submission(ders[0]), after, again, *changed(federation, ders[0])],
+        [vote(federation, after, True), vote(federation, again, True)],
+        [federation.submission(ders[1]), *changed(federation, ders[1]), resuming[0]],
         [],
-        [federation.submission(ders[2]), *changes(ders[2])],
-        [*suspending, idle, _vote(federation, idle, False, "Operator A"), _vote(federation, idle, True), b""],
-        [*(_vote(federation, each, True) for each in suspending), *resuming],
-        [*(_vote(federation, each, True) for each in resuming)],
+        [federation.submission(ders[2]), *changed(federation, ders[2])],
+        [*suspending, idle, vote(federation, idle, False, "Operator A"), vote(federation, idle, True), b""],
+        [*(vote(federation, each, True) for each in suspending), *resuming],
+        [*(vote(federation, each, True) for each in resuming)],
     ]
 
 
-def _changed(federation: Any, der: bytes) -> list[bytes]:
+def changed(federation: Any, der: bytes) -> list[bytes]:
+    """Suspend a certificate twice, resume it with a transaction that somebody varied, and send what is none."""
     first = federation.change(digest_of(der), "suspended", 0)
     return [first, first, _varied(federation.change(digest_of(der), "valid", 1)), b"no transaction"]
-
-
-def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
-    """Version 4 of the rules: what it refuses, and a version after it."""
-    until_s = begin_s + 5 * WEEK_S
-    versions = [_propose(federation, BeginRules(version, 1), until_s) for version in (4, FURTHER)]
-    begun, further = ([[raw], [_vote(federation, raw, True)], []] for raw in versions)
-    der = federation.certificate(not_after_s=until_s)
-    last = [federation.submission(der), *_changed(federation, der)]
-    strange = [_strange_names(federation, until_s), _strange_organizations(federation, until_s)]
-    return [*begun, *_compromised_keys(federation, until_s), *strange, *further, last]
-
-
-def _strange_names(federation: Any, end_s: int) -> list[bytes]:
-    """Names in forms that version 4 refuses, some of them by tables of the library or of Python."""
-    hosts = ("*.a.example", "a.example.", "xn--bcher-kva.a.example", "xn--99999999.a.example", "ab--c.a.example")
-    uris = ("sip:%2B493023125001@a.example", "sip:a.example:5060", "sip:493023125001@a.example", "urn:service:sos")
-    names = [{"dns_names": (host,)} for host in hosts] + [{"uris": (uri,)} for uri in uris]
-    ders = [federation.certificate(not_after_s=end_s, **each) for each in names]
-    return [federation.submission(der) for der in ders]
-
-
-def _strange_organizations(federation: Any, end_s: int) -> list[bytes]:
-    """Names that are written otherwise, mix scripts, look like a member's, or are good."""
-    bad = ("Ope\u00adrator C", "\u041eperator C", "operator a", "Oper\u0430\u0442\u043er")
-    names = (*bad, "Zu\u0308rich", "Z\u00fcrich \u6771\u4eac")
-    members = [Member(name, MemberKind.VENDOR, endorsing_keys=(generate_es256().public_key_der,)) for name in names]
-    ders = [federation.certificate(common_name=name, not_after_s=end_s) for name in names]
-    proposals = [_propose(federation, SetMember(member, None), end_s) for member in members]
-    return [*proposals, *map(federation.submission, ders)]
-
-
-def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:
-    key, later = generate_es256(), generate_es256()
-    first, second, third = (federation.certificate(key=key, not_after_s=end_s) for _ in range(3))
-    successor = federation.certificate(key=later, not_after_s=end_s)
-    chain_id = federation.genesis.chain_id
-    signature = key.sign(renewal_bytes(chain_id, digest_of(first), digest_of(successor)))
-    renewal = Renew(chain_id, "Operator A", successor, digest_of(first), key.public_key_der, signature)
-    revoked = SetStatus((digest_of(successor),), CertStatus.REVOKED, "keyCompromise")
-    quorum = _propose(federation, revoked, end_s)
-    return [
-        [*map(federation.submission, (first, second)), endorse(renewal, [federation.keys["Operator A"]])],
-        [federation.change(digest_of(second), "revoked", 0, reason="keyCompromise"), quorum],
-        [federation.submission(third), federation.change(digest_of(first), "valid", 1)],
-        [_vote(federation, quorum, True)],
-    ]
-
-
-def _probation(federation: Any, last_s: int) -> list[Given]:
-    """Operator B, whose validator signed twice, gets another one, which misses some of the blocks at first."""
-    key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
-    member = replace(federation.genesis.member("Operator B"), validators=(key,))
-    proposal = _propose(federation, SetMember(member, 1), last_s + 2 * WEEK_S)
-    transactions = [[proposal], [_vote(federation, proposal, True)]]
-    blocks = []
-    for number in range(PROBATION_BLOCKS):
-        block = _block(last_s + DAY_S * (number + 1), transactions[number] if number < 2 else ())
-        signs = number > 5 and number not in (8, 9)
-        blocks.append(block | {"signers": [_text(Validator(key, 1).address)] if signs else []})
-    return blocks
 
 
 def _varied(raw: bytes) -> bytes:
@@ -381,12 +309,14 @@ def _varied(raw: bytes) -> bytes:
     return replace(transaction, endorsements=transaction.endorsements * 2).serialize()
 
 
-def _propose(federation: Any, change: Change, until_s: int = START_S + 3 * WEEK_S) -> bytes:
+def propose(federation: Any, change: Change, until_s: int = START_S + 3 * WEEK_S) -> bytes:
+    """Propose a change in the name of Operator A."""
     body = Propose(federation.genesis.chain_id, "Operator A", until_s, encode_change(change))
     return endorse(body, [federation.keys["Operator A"]])
 
 
-def _vote(federation: Any, proposal: bytes, approve: bool, by: str = "Operator B") -> bytes:
+def vote(federation: Any, proposal: bytes, approve: bool, by: str = "Operator B") -> bytes:
+    """Vote on the proposal that a transaction makes; on one that there is not for b""."""
     identity = proposal_id(Transaction.parse(proposal).body_bytes) if proposal else bytes(32)
     return endorse(Vote(federation.genesis.chain_id, by, identity, approve), [federation.keys[by]])
 

@@ -19,7 +19,8 @@ from voice_dpki.ledger.state import LEAVES, Block, MemoryState, Outcome, apply
 from voice_dpki.ledger.transactions import KINDS, Transaction, certificates_in, kind_of
 from voice_dpki.x509.profile import digest_of
 
-from .history import blocks_of, further_version, make
+from .history import blocks_of, further_version
+from .history_4 import make
 
 
 @dataclass

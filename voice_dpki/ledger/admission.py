@@ -6,10 +6,13 @@ docs/spec/state.md#a-block specifies it.
 from contextlib import suppress
 from functools import lru_cache
 
+from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.certificate_names import check_names
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
 from voice_dpki.ledger.rules import Rules
+from voice_dpki.x509.claimconstraints import constraints_in
+from voice_dpki.x509.possession import possession_of
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
 
 MAX_NOT_YET_VALID_S = 30 * 86_400
@@ -19,13 +22,17 @@ _CACHED_PROFILES = 8192
 """As many as the verdicts that `signatures` caches; about 3 kB each."""
 
 
-def check_certificate(der: bytes, member: Member, time_s: int, rules: Rules) -> CertificateProfile:
+def check_certificate(der: bytes, member: Member, time_s: int, rules: Rules, chain: str) -> CertificateProfile:
     """Check a certificate against the profile and against what `member` may endorse at `time_s`; raises Refused."""
     profile = read_admitted(der)
     _check_organization(profile, member)
+    if rules.binds_anonymous:
+        _check_possession(profile, chain, member)
     _check_validity(profile, time_s)
     if rules.reads_all_names:
         check_names(profile, member.allotment)
+    if rules.reads_constraints:
+        _check_constraints(profile)
     check_authority(profile, member)
     return profile
 
@@ -82,9 +89,24 @@ def forget_judgements() -> None:
 
 def _check_organization(profile: CertificateProfile, member: Member) -> None:
     """Check that the subject's organisation is the endorsing one; an anonymous subject has none (ITU-T X.1409)."""
-    anonymous = profile.organization is None and profile.common_name is None
-    if not anonymous and profile.organization != member.organization:
+    if not profile.anonymous and profile.organization != member.organization:
         raise Refused(Refusal.ORGANIZATION)
+
+
+def _check_possession(profile: CertificateProfile, chain: str, member: Member) -> None:
+    """Check that whoever has the key of an anonymous certificate made it for this ledger and this member."""
+    if profile.anonymous and profile.possession != possession_of(chain, member.organization):
+        raise Refused(Refusal.POSSESSION)
+
+
+def _check_constraints(profile: CertificateProfile) -> None:
+    """Check that a certificate with numbers, which is for calls, could sign one (RFC 8226 §8, RFC 9118 §3)."""
+    if profile.tn_auth_list is None:
+        return
+    try:
+        constraints_in(profile.claim_constraints)
+    except MalformedError:
+        raise Refused(Refusal.CONSTRAINTS) from None
 
 
 def _check_validity(profile: CertificateProfile, time_s: int) -> None:

@@ -107,6 +107,17 @@ class Refusal(Enum):
         "The certificate's alternative names are not all SIP, SIPS, TEL or URN URIs and DNS names within the "
         "domains and number ranges of its organisation.",
     )
+    POSSESSION = (
+        160,
+        "no-possession",
+        "The certificate shows no identity and organisation, and its extension for that does not name this ledger "
+        "and this member.",
+    )
+    CONSTRAINTS = (
+        161,
+        "claim-constraints",
+        "The certificate has a TNAuthList, and claim constraints that cannot be read: it could sign no call.",
+    )
     RECORDED = (123, "already-recorded", "The certificate is already recorded.")
     KEY_IN_USE = (124, "key-of-another-organization", "The certificate's key is in use by another organisation.")
     EXPIRED = (125, "expired", "The certificate has expired.")

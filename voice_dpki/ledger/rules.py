@@ -46,12 +46,25 @@ class Rules:
     """Whether every name in a certificate must be of a kind and a form that the ledger compares and lists."""
     prepares_names: bool = False
     """Whether names of new members and of subjects must be prepared by RFC 4518, and not look like others."""
+    binds_anonymous: bool = False
+    """Whether an anonymous certificate must say which member may record it."""
+    reads_constraints: bool = False
+    """Whether the claim constraints of a certificate with a TNAuthList must be well-formed."""
 
 
 V1 = Rules(1, admits_refused=True, one_signature=False, counts_all=False)
 V2 = Rules(2, admits_refused=False, one_signature=True, counts_all=True)
 V3 = replace(V2, version=3, sound_keys=True, recounts=True, withdraws=True)
-V4 = replace(V3, version=4, bars_keys=True, probation=True, reads_all_names=True, prepares_names=True)
+V4 = replace(
+    V3,
+    version=4,
+    bars_keys=True,
+    probation=True,
+    reads_all_names=True,
+    prepares_names=True,
+    binds_anonymous=True,
+    reads_constraints=True,
+)
 
 NEWEST = V4
 

@@ -26,6 +26,7 @@ from voice_dpki.x509 import claimconstraints, der, tnauthlist
 from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import KeyKindError, LocalSigner, PublicKey, algorithm_of, spki
 from voice_dpki.x509.other_names import MAX_NAME_LENGTH, other_names
+from voice_dpki.x509.possession import OID as POSSESSION_OID
 from voice_dpki.x509.tnauthlist import TnAuthList
 
 MAX_CERTIFICATE_BYTES = 8192
@@ -41,6 +42,7 @@ ANONYMOUS_USAGES = frozenset({"keyAgreement", "keyEncipherment", "dataEncipherme
 """Key usages that a subject without identity and organisation may have (ITU-T X.1409)."""
 
 _TN_AUTH_LIST = ObjectIdentifier(tnauthlist.OID)
+_POSSESSION = ObjectIdentifier(POSSESSION_OID)
 
 _HASHES = frozenset({"sha256", "sha384", "sha512"})
 
@@ -95,14 +97,21 @@ class CertificateProfile:
     claim_constraints: tuple[tuple[str, bytes], ...] = ()
     """The extensions that limit what a PASSporT may say, as OID and value (RFC 8226 §8, RFC 9118).
 
-    They are not read here, since whether the ledger admits a certificate does not depend on them.
+    They are not read here, since only one that signs calls needs them.
     """
     other_names: tuple[str, ...] = ()
     """Kinds of names that it has beyond the fields above: the keys of `ledger.certificate_names.OTHER_KINDS`."""
+    possession: bytes | None = None
+    """The value of the extension by which an anonymous certificate says who may record it (`x509.possession`)."""
 
     def valid_at(self, now_s: float) -> bool:
         """Tell whether `now_s` lies within the validity, both ends included (RFC 5280 §4.1.2.5)."""
         return self.not_before_s <= now_s <= self.not_after_s
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether the subject shows neither identity nor organisation (ITU-T X.1409)."""
+        return self.organization is None and self.common_name is None
 
     def may_sign(self) -> bool:
         """Tell whether key usage admits digital signatures (RFC 5280 §4.2.1.3)."""
@@ -173,6 +182,7 @@ def build_certificate(
     dns_names: Sequence[str] = (),
     tn_auth_list: TnAuthList | None = None,
     claim_constraints: ClaimConstraints | None = None,
+    possession: bytes | None = None,
     not_before_s: int,
     not_after_s: int,
     random: Random,
@@ -180,6 +190,7 @@ def build_certificate(
     """Make a self-signed certificate of the profile for the key of `signer`; returns its DER.
 
     The key may be used for signatures if the subject is named, and for key agreement and encipherment otherwise.
+    An anonymous one is recorded only with the `possession` that `x509.possession.possession_of` gives.
     Raises ProfileError if the result would break the profile.
     """
     subject = _subject(organization, common_name)
@@ -204,6 +215,8 @@ def build_certificate(
         oid, encoded = claimconstraints.extension_for(claim_constraints)
         value = x509.UnrecognizedExtension(ObjectIdentifier(oid), encoded)
         builder = builder.add_extension(value, critical=False)
+    if possession is not None:
+        builder = builder.add_extension(x509.UnrecognizedExtension(_POSSESSION, possession), critical=False)
     return read_profile(builder.sign(signer.private_key, SHA256()).public_bytes(Encoding.DER)).der
 
 
@@ -267,6 +280,7 @@ def _profile(data: bytes, certificate: x509.Certificate, key: PublicKey) -> Cert
         tn_auth_list=_tn_auth_list(extensions.get(_TN_AUTH_LIST)),
         key_usage=_key_usage(extensions.get(ExtensionOID.KEY_USAGE)),
         claim_constraints=_claim_constraints(extensions.values()),
+        possession=_possession(extensions.get(_POSSESSION)),
         other_names=tuple(other_names(subject, extensions)),
     )
 
@@ -337,7 +351,7 @@ def _key_usage(usage: x509.ExtensionType | None) -> frozenset[str]:
 
 def _check_anonymous(profile: CertificateProfile) -> None:
     """Check that the key of a subject without identity and organisation signs nothing (ITU-T X.1409)."""
-    if profile.organization is not None or profile.common_name is not None:
+    if not profile.anonymous:
         return
     if not profile.key_usage or not profile.key_usage <= ANONYMOUS_USAGES:
         raise ProfileError(
@@ -372,6 +386,10 @@ def _claim_constraints(values: Iterable[x509.ExtensionType]) -> tuple[tuple[str,
         for value in found
         if value.oid.dotted_string in (claimconstraints.OID, claimconstraints.ENHANCED_OID)
     )
+
+
+def _possession(value: x509.ExtensionType | None) -> bytes | None:
+    return value.value if isinstance(value, x509.UnrecognizedExtension) else None
 
 
 def _subject(organization: str | None, common_name: str | None) -> x509.Name:

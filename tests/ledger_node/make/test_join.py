@@ -2,18 +2,23 @@
 
 import asyncio
 import gzip
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger_node.abci.cometbft import StateSync, node_id
 from ledger_node.command import config as configuration
 from ledger_node.command.main import main
 from ledger_node.make.join import MAX_ANSWER_BYTES, join, trusted_header
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger.genesis import load_genesis
+from voice_dpki.ledger.block import NextBlock
+from voice_dpki.ledger.genesis import dump_genesis, load_genesis
+from voice_dpki.ledger.header import SignedHeader, Validator
+from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.x509.public import read_public_pem
@@ -121,6 +126,72 @@ async def test_a_checkpoint_is_where_the_node_begins(
         assert "The ledger has 2 blocks, so there may be none yet" in capsys.readouterr().out
     with pytest.raises(LocalError, match="give --rpc"):
         join(genesis, tmp_path / "y", **{**options, "rpc_servers": []}, checkpoint=f"2:{good}")
+
+
+def public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
+class Many:
+    """Answers as the CometBFT of a ledger with many validators does, in pages of 100."""
+
+    def __init__(self, number: int) -> None:
+        self.keys = [Ed25519PrivateKey.generate() for _ in range(number)]
+        listed = tuple(map(public, self.keys))
+        operator = Member("Operator A", MemberKind.OPERATOR, validators=listed)
+        self.genesis = load_genesis(dump_genesis("many-1", time.time_ns() - 10**10, [operator]))
+        self.asked: list[str] = []
+
+    def header(self) -> SignedHeader:
+        known = self.genesis.validators
+        first = NextBlock(
+            chain_id="many-1",
+            previous=None,
+            time_ns=time.time_ns(),
+            transactions=(),
+            app_hash=bytes(32),
+            last_results=[],
+            validators=known,
+            next_validators=known,
+            consensus_hash=self.genesis.consensus_hash(),
+        )
+        return first.seal({Validator(public(key), 1).address: key.sign for key in self.keys})
+
+    async def commit(self, _: Request) -> Response:
+        return json_response(200, {"result": {"signed_header": self.header().to_json()}})
+
+    async def validators(self, request: Request) -> Response:
+        self.asked.append(page := request.query["page"])
+        listed = self.genesis.validators.to_json()["validators"]
+        if len(listed) <= 100 * (int(page) - 1):
+            return json_response(500, {"error": {"message": "page should be within the range"}})
+        part = listed[100 * (int(page) - 1) : 100 * int(page)]
+        told = {"validators": part, "count": str(len(part)), "total": str(len(listed))}
+        return json_response(200, {"result": told})
+
+
+@pytest.mark.parametrize(("number", "pages"), [(100, ["1"]), (101, ["1", "2"]), (200, ["1", "2"])])
+async def test_a_federation_may_have_as_many_validators_as_the_ledger_allows(number: int, pages: list[str]) -> None:
+    rpc = Many(number)
+    routes = [Route("GET", "/commit", rpc.commit), Route("GET", "/validators", rpc.validators)]
+    async with serve(HttpApp(routes), Listen(port=0)) as port:
+        found = await asyncio.to_thread(trusted_header, rpc.genesis, f"http://127.0.0.1:{port}")
+    assert found.height == 1
+    assert rpc.asked == pages
+
+
+async def test_more_validators_than_the_ledger_allows_are_not_read(network: Any) -> None:
+    rpc = Many(100)
+
+    async def endless(request: Request) -> Response:
+        rpc.asked.append(request.query["page"])
+        return json_response(200, {"result": {"validators": [{}] * 100, "total": "100000"}})
+
+    routes = [Route("GET", "/commit", rpc.commit), Route("GET", "/validators", endless)]
+    async with serve(HttpApp(routes), Listen(port=0)) as port:
+        with pytest.raises(LocalError, match="more than 200 validators"):
+            await asyncio.to_thread(trusted_header, rpc.genesis, f"http://127.0.0.1:{port}")
+    assert rpc.asked == ["1", "2"]
 
 
 PACKED = gzip.compress(b'{"result":{"signed_header":{}}}')
