@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from authn_server.out_of_band import OobConfig, OobSetup
 from authn_server.rules import load_rules
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError, PeerError
@@ -17,6 +18,7 @@ from voice_dpki.shell.config import Config, PositiveSeconds, load_config, read_s
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.reload import RELOADABLE, Live, Options
+from voice_dpki.shell.rule_file import check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
@@ -53,6 +55,10 @@ port = 8091
 # max_age_s = 30                                         # what the ledger said is not believed for longer
 # max_unheard_s = 300                                    # how long signing goes on while the ledger is silent;
 # when_unheard = "sign"                                  # then "refuse" ends it, and "sign" says so in /healthz
+
+# [oob]                                                  # calls whose path loses the Identity (docs/stir-oob.md)
+# [[oob.routes]]                                         # calls that meet every condition; needs [ledger]
+# trunks = ["tdm-1"]                                     # peers = ["gateway"], dest = ["4420*"]
 
 # [tls]                                                  # needed where others can reach the address
 # certificate = "a.pem"                                  # `ledger-node certificate` makes both
@@ -134,6 +140,7 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
     priority_namespaces: tuple[Namespace, ...] = ()
     """The namespaces of Resource-Priority that this operator may sign; no certificate tells them."""
     ledger: FollowConfig | None = None
+    oob: OobConfig | None = None
     sip: AuthnSip | None = None
 
     def read_credential(self, path: Path, clock: Clock) -> Credential:
@@ -156,8 +163,11 @@ class AuthnConfig(StirConfig, frozen=True, kw_only=True):
         """Read the rules that the configuration at `path` names, None if it names none; raises LocalError."""
         if not self.rules:
             return None
-        clients = self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
-        return load_rules(resolve(path, self.rules), clients)
+        return load_rules(resolve(path, self.rules), self.names(path))
+
+    def names(self, path: Path) -> frozenset[str]:
+        """Return the names of the clients over HTTP and SIP that have one; raises LocalError."""
+        return self.client_names(path) | peer_names(self.sip.peers if self.sip else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +184,7 @@ class AuthnSetup:
     sip: SipSetup[SigningPeer] | None = None
     bypass: Live[str] = field(default_factory=lambda: Live(""))
     """For P-Identity-Bypass; "" for none."""
+    oob: OobSetup | None = None
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
@@ -188,7 +199,18 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     config.check_workers(path)
     trace = config.trace_file(path)
     bypass = options.live(lambda config: config.read_bypass(path))
-    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass)
+    oob = _oob(path, config)
+    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass, oob)
+
+
+def _oob(path: Path, config: AuthnConfig) -> OobSetup | None:
+    if config.oob is None:
+        return None
+    if config.ledger is None:
+        raise LocalError(f"{path}: oob: without [ledger] it is not known who holds a called number")
+    peers = frozenset(peer for route in config.oob.routes for peer in route.peers or ())
+    check_clients(path, "oob.routes: peers", peers, config.names(path))
+    return OobSetup.configured(path, config.oob)
 
 
 def _sip(path: Path, section: AuthnSip | None) -> SipSetup[SigningPeer] | None:

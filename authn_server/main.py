@@ -3,7 +3,8 @@
 import argparse
 import asyncio
 import sys
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ from authn_server.credential import DESCRIPTION, SUMMARY, add_arguments, make_cr
 from authn_server.expiry import Expiry
 from authn_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from authn_server.invites import InviteSigner
+from authn_server.out_of_band import Publisher, publishing
 from authn_server.rotate import SUMMARY as ROTATE_SUMMARY
 from authn_server.rotate import add_rotate_arguments, rotate
 from authn_server.service import AuthnService
 from authn_server.standing import check_now, followed
-from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.effects import Clock, SystemClock, SystemRandom
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.shell.ending import EXIT_USAGE
 from voice_dpki.shell.metrics import health_route
@@ -105,6 +107,8 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  ledger       {judged.ledger}")
     print(f"  attestation  {_rules_told(setup)}")
     print(f"  workers      {setup.config.workers}")
+    if setup.oob:
+        print(f"  out of band  {setup.oob}")
     if setup.sip:
         print(f"  SIP          {setup.sip}")
     return EXIT_USAGE if judged.verb == "cannot" else 0
@@ -147,6 +151,18 @@ def _start(options: argparse.Namespace) -> int:
     return start("authn-server", setup, _serve)
 
 
+@asynccontextmanager
+async def _publishing(setup: AuthnSetup, clock: Clock) -> AsyncIterator[Publisher | None]:
+    """Publish out of band while the context lasts, if that is configured."""
+    follow = setup.config.ledger
+    if setup.oob is None or setup.ledger is None or follow is None:
+        yield None
+        return
+    client = setup.ledger.client(clock, follow.timeout_s, keeps_trust=False)
+    async with publishing(setup.oob, client, clock) as publisher:
+        yield publisher
+
+
 async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
     config, profile, clock = setup.config, setup.credential.value.profile, SystemClock()
     async with AsyncExitStack() as opened:
@@ -155,7 +171,10 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         expiry = Expiry(lambda: switch.current.credential.profile, clock, config.warn_days)
         await opened.enter_async_context(running(expiry.follow()))
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
-            service = AuthnService(switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass)
+            publisher = await opened.enter_async_context(_publishing(setup, clock))
+            service = AuthnService(
+                switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass, publisher
+            )
             health = health_route(service.health)
             invites = InviteSigner(service, clock, SystemRandom())
             route = StirRoute(

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable
 from time import perf_counter
 
+from authn_server.out_of_band import Publisher
 from authn_server.rules import ATTESTED, REFUSED
 from authn_server.switching import Signing, Switch
 from voice_dpki.effects import Clock
@@ -31,11 +32,14 @@ class AuthnService:
         tracer: Tracer,
         rules: Live[tuple[AttestationRule, ...] | None] | None = None,
         bypass: Live[str] | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
         """Without `rules`, a call gets the attestation that its proxy asks for.
 
-        `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign.
+        `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign. `publisher`
+        publishes the PASSporTs of calls whose path loses them.
         """
+        self._publisher = publisher
         self._bypass = bypass if bypass is not None else Live("")
         self._rules = rules if rules is not None else Live(None)
         self._switch = switch
@@ -79,6 +83,8 @@ class AuthnService:
             identity = sign_call(call, signing.credential, self._clock.now_s(), self._max_iat_skew_s)
         except SigningRefused as refusal:
             raise self._refused(refusal, began_s) from None
+        if self._publisher is not None:
+            self._publisher.offer(call, identity, signing.credential)
         if self._tracer.on:
             self._tracer.note("sign", step="sign", ok=True, ms=ms_since(began_s), attest=call.attest, **rule)
         return identity

@@ -101,7 +101,7 @@ class CallVerifier:
     async def _verdicts(self, request: Request, called: Tn) -> list[Verdict]:
         caller = number_of(caller_uri(request))
         identities, others = rules.identities_of(request)
-        if not identities:
+        if not (identities or self._config.out_of_band):
             verdicts = [NO_IDENTITY]
         elif caller is None:
             verdicts = [NO_CALLER]
@@ -109,14 +109,14 @@ class CallVerifier:
             verdicts = [rules.retargeted()]
         else:
             facts = rules.call_facts(request, caller, date_of(request, self._clock.now_s()))
-            verdicts = [await self._ask(facts, identity) for identity in identities]
+            verdicts = [await self._ask(facts, identity) for identity in identities or (None,)]
             if not others:
                 return verdicts
             verdicts.append(rules.not_asked(others))
         self._tell(verdicts[-1], None)
         return verdicts
 
-    async def _ask(self, facts: CallFacts, identity: str) -> Verdict:
+    async def _ask(self, facts: CallFacts, identity: str | None) -> Verdict:
         began_s = perf_counter()
         try:
             verdict = await self._service.verify(facts, identity)

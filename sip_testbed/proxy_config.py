@@ -115,6 +115,8 @@ class VerificationConfig(ServiceConfig, frozen=True, kw_only=True):
     """The verification service."""
 
     policy: Literal["refuse", "label"] = "refuse"
+    out_of_band: bool = False
+    """Whether it is asked about calls without an Identity, to look for a PASSporT out of band."""
 
 
 class RegistrationConfig(Config, frozen=True, kw_only=True):

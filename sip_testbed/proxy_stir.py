@@ -144,15 +144,19 @@ class StirService:
         }
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
-    async def verify(self, call: CallFacts, identity: str) -> Verdict:
-        """Return the verdict on one Identity value; raises ServiceError if there is none."""
+    async def verify(self, call: CallFacts, identity: str | None) -> Verdict:
+        """Return the verdict on one Identity value, or without one on a PASSporT that is found out of band.
+
+        Raises ServiceError if there is no verdict.
+        """
+        told = {"outOfBand": True} if identity is None else {"identity": identity}
         request = {
             "callId": call.call_id,
             "from": {"tn": call.caller},
-            "identity": identity,
             "keyMgmt": call.key_mgmt,
             "time": call.time_s,
             "to": {"tn": [call.called]},
+            **told,
             **_sdp_member(call),
         }
         body = await self._post({"verificationRequest": request})

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from verify_server.export import ExportConfig
+from verify_server.out_of_band import OobConfig, OobSetup
 from verify_server.outside_config import OutsideConfig, OutsideSetup
 from verify_server.replay_store import Link
 from verify_server.rules import load_handling
@@ -82,6 +83,12 @@ port = 8092
 # authorities = ["sti-cas.pem"]          # PEM, or the signed list of a policy administrator; SIGHUP reads it
 # hosts = ["certs.carrier.example", "*.sti.example"]     # nothing is fetched from others
 
+# [oob]                                  # PASSporTs of calls that have no Identity (docs/stir-oob.md)
+# url = "https://cps.b.example"          # this operator's call placement service
+# certificate = "sti.der"                # on the ledger, of the operator that holds the called numbers
+# key = "sti.pem"
+# info_url = "https://certs.b.example/{digest}.der"
+
 # [tls]                                  # needed where others can reach the address
 # certificate = "b.pem"                  # `ledger-node certificate` makes both
 # key = "b-key.pem"
@@ -149,6 +156,7 @@ class VerifyConfig(StirConfig, frozen=True, kw_only=True):
     """Whether a PASSporT without ppt proves the caller, as RFC 8224 has it. SHAKEN knows no such one."""
     priority: dict[str, tuple[Namespace, ...]] = msgspec.field(default_factory=dict)
     """By organisation, as on the ledger: the namespaces of Resource-Priority that it may sign."""
+    oob: OobConfig | None = None
     sip: VerifySip | None = None
 
     def read_bypasses(self, path: Path) -> Bypasses:
@@ -232,6 +240,7 @@ class VerifySetup:
     """To the store of used signatures that several servers share."""
     outside: OutsideSetup | None = None
     bypasses: Live[Bypasses] = field(default_factory=lambda: Live(()))
+    oob: OobSetup | None = None
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -258,7 +267,15 @@ def load_setup(path: Path) -> VerifySetup:
     outside = _outside(path, options, config.outside)
     bypasses = options.live(lambda config: config.read_bypasses(path))
     tls = config.server_tls(path)
-    return VerifySetup(config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses)
+    oob = _oob(path, config)
+    return VerifySetup(config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses, oob)
+
+
+def _oob(path: Path, config: VerifyConfig) -> OobSetup | None:
+    if config.oob is None:
+        return None
+    check_clients(path, "oob.peers", config.oob.peers or frozenset(), config.names(path))
+    return OobSetup.configured(path, config.oob)
 
 
 def _outside(path: Path, options: Options[VerifyConfig], section: OutsideConfig | None) -> OutsideSetup | None:

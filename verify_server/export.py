@@ -22,7 +22,7 @@ from voice_dpki.stir.verdict import Verdict, overall
 
 COLUMNS: Final = (
     "time", "peer", "trunk", "orig", "dest", "identities", "verstat", "code", "step", "signer", "certificate",
-    "attest", "act", "rule", "status", "instead_of", "emergency", "trust", "bypass",
+    "attest", "act", "rule", "status", "instead_of", "emergency", "trust", "bypass", "out_of_band",
 )  # fmt: skip
 SHOWN_DIGITS: Final = 4
 """How many last digits of a number are replaced where its beginning is told."""
@@ -93,6 +93,7 @@ def row(call: Call, verdicts: Sequence[Verdict], now_s: float, numbers: Numbers)
         "instead_of": treatment and treatment.instead_of,
         "trust": verdict.trust,
         "bypass": call.source.bypass,
+        "out_of_band": "yes" if verdict.out_of_band else None,
         "emergency": "yes" if treatment and treatment.is_emergency else None,
     }
     return {name: "" if values[name] is None else str(values[name]) for name in COLUMNS}

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from verify_server.config import EXAMPLE, VerifyConfig, VerifySetup, load_setup
 from verify_server.explain import EXPLAIN_SUMMARY, add_explain_arguments, explain
 from verify_server.invites import InviteVerifier
+from verify_server.out_of_band import retrieving
 from verify_server.outside_run import outside_signers
 from verify_server.replay_store import SharedReplays, shared
 from verify_server.resolver import LedgerResolver
@@ -43,6 +44,8 @@ POST {VERIFICATION_PATH}{SIP_PATH} takes the INVITE itself, as message/sip, and 
 P-Asserted-Identity that has the verstat. With [sip], proxies send the INVITE over SIP and are redirected.
 A signer that has called before is known and followed on the ledger, so that its calls wait for no question, and
 what changes there counts at once. Where the ledger has not been heard for max_age_s, no call is verified.
+With [oob], a call without an Identity is looked for at a call placement service, and the verdict has "outOfBand";
+a request that has "outOfBand": true leaves "identity" out.
 With [outside], signers of whom the ledger knows nothing are judged by this operator's list of certificate
 authorities, and the verdict has "trust": "list".
 With rules, the answer has an "action": what is to be done with the call; `verify-server explain` tells which rule
@@ -96,6 +99,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"  workers      {config.workers}")
     print(f"  export       {', '.join(each.file for each in config.export) or 'none'}")
     print(f"  outside      {setup.outside or 'none: of a signer who is not on the ledger, nothing is known'}")
+    print(f"  out of band  {setup.oob or 'nothing is looked for'}")
     print(f"  calls        {_handling_told(setup)}")
     if setup.sip:
         print(f"  SIP          {setup.sip}")
@@ -133,7 +137,10 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         resolver = LedgerResolver(subscription, tracer)
         replays = await opened.enter_async_context(_replays(setup, clock))
         outside = await opened.enter_async_context(outside_signers(setup, clock)) if setup.outside else None
-        service = VerifyService(resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside)
+        found = await opened.enter_async_context(retrieving(setup.oob, clock)) if setup.oob else None
+        service = VerifyService(
+            resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside, found
+        )
         invites = InviteVerifier(service, clock, config.profile, setup.bypasses)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text

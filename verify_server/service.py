@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Protocol
 
 from verify_server.export import Export
+from verify_server.out_of_band import Retriever
 from verify_server.outside import OutsideSigners
 from verify_server.replay_store import SharedReplays
 from verify_server.rules import TREATED
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 STEPS = ("", NO_IDENTITY.step, *(step.label for step in Step))
 """The steps that can fail; "" where none does."""
+
+USED = frozenset(step.label for step in (Step.REPLAY, Step.REPEATED, Step.REPLAY_MEMORY))
+"""The steps that fail where a token was used before, or where that cannot be told."""
 
 BINDINGS = counters("sdp_bindings", "Verified calls, by what is known of their SDP.", sdp=SdpBinding)
 VERDICTS = counters(
@@ -74,11 +78,14 @@ class VerifyService:
         handling: Live[Handling | None] | None = None,
         exports: Sequence[Export] = (),
         outside: OutsideSigners | None = None,
+        out_of_band: Retriever | None = None,
     ) -> None:
         """Without `handling`, verdicts are told, and nothing is said of what is done with the call.
 
         `outside` has the signers of whom the ledger knows nothing; without it, none of them is believed.
+        `out_of_band` finds PASSporTs of calls that have no Identity.
         """
+        self._out_of_band = out_of_band
         self._outside = outside
         self._exports = exports
         self._handling = handling if handling is not None else Live(None)
@@ -98,6 +105,8 @@ class VerifyService:
         The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
         """
         asked = read_verification(body, client)
+        if not asked.what.identities:
+            return self._verify_without(asked)
         case = self._opened(asked.what)
         if case.unknown or self._shared is not None:
             return self._verify_later(asked, case)
@@ -106,18 +115,42 @@ class VerifyService:
     async def _verify_later(self, asked: Asked[Call, Sequence[Verdict]], case: "_Case") -> bytes:
         return asked.answer(await self._finished(case))
 
+    async def _verify_without(self, asked: Asked[Call, Sequence[Verdict]]) -> bytes:
+        return asked.answer(await self.verdicts_on(asked.what))
+
     async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
         """Return the verdict on each Identity of a call, in their order; one if it has none, or names no caller."""
         if call.orig == NO_CALLER_NUMBER:
             return self._told(call, [NO_CALLER], perf_counter())
+        if self._out_of_band is not None and self._out_of_band.wants(call):
+            return await self._retrieved(call, self._out_of_band, perf_counter())
         return await self._finished(self._opened(call))
 
+    async def _retrieved(self, call: Call, out_of_band: Retriever, began_s: float) -> Sequence[Verdict]:
+        """Return the verdict on a call without an Identity, by the first PASSporT out of band that proves it.
+
+        Nobody has presented these, so one that another call has used says nothing of this one. If none proves the
+        caller, the newest of the others decides.
+        """
+        decided = NO_IDENTITY
+        for identities in await out_of_band.identities(call):
+            found = overall(await self._found(self._opened(replace(call, identities=identities))))
+            if found.ok or (decided is NO_IDENTITY and found.step not in USED):
+                decided = replace(found, out_of_band=True)
+            if found.ok:
+                break
+        return self._told(call, [decided], began_s)
+
     async def _finished(self, case: "_Case") -> Sequence[Verdict]:
+        return self._told(case.call, await self._found(case), case.began_s)
+
+    async def _found(self, case: "_Case") -> Sequence[Verdict]:
+        """Return the verdicts on a call, whose signers the ledger may have to be asked about."""
         for digest in case.unknown:
             case.records[digest] = await self._looked_up(digest)
         if self._shared is None:
-            return self._closed(case)
-        return self._concluded(case, await self._shared.settle(self._judging(case)))
+            return self._folded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
+        return self._folded(case, await self._shared.settle(self._judging(case)))
 
     def _opened(self, call: Call) -> "_Case":
         """Run the steps that need no ledger, and find out which signers are known."""
@@ -139,10 +172,11 @@ class VerifyService:
 
     def _closed(self, case: "_Case") -> Sequence[Verdict]:
         """Return the verdicts on a call whose signers are known, by the memory in this process."""
-        return self._concluded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
+        judged = settle(self._judging(case), self._replays, self._clock.steady_s())
+        return self._told(case.call, self._folded(case, judged), case.began_s)
 
-    def _concluded(self, case: "_Case", judged: Sequence[Verdict]) -> Sequence[Verdict]:
-        return self._told(case.call, case.unfolded.fold(judged) or [NO_IDENTITY], case.began_s)
+    def _folded(self, case: "_Case", judged: Sequence[Verdict]) -> Sequence[Verdict]:
+        return case.unfolded.fold(judged) or [NO_IDENTITY]
 
     def _told(self, call: Call, judged: Sequence[Verdict], began_s: float) -> Sequence[Verdict]:
         """Return the verdicts on a call with what is done with it; they are exported, counted and told.
@@ -201,10 +235,12 @@ class VerifyService:
             return
         bound = ", SDP as signed" if verdict.sdp is SdpBinding.VERIFIED else ""
         what = f"Identity {verdict.attest}".rstrip()
-        text = f"{what} valid{bound}" if verdict.ok else verdict.reasondesc
+        way = " out of band" if verdict.out_of_band else ""
+        text = f"{what} valid{bound}{way}" if verdict.ok else verdict.reasondesc
         facts = {"step": verdict.step, "reasoncode": verdict.reasoncode, "signer": verdict.signer}
         facts["trust"] = verdict.trust if verdict.trust is Trust.LIST else None
         facts["sdp"] = verdict.sdp if verdict.ok else None
+        facts["outOfBand"] = verdict.out_of_band
         facts = {name: value for name, value in facts.items() if value}
         self._tracer.note(text, ok=verdict.ok, ms=ms, verstat=verdict.verstat, attest=verdict.attest, **facts)
         if verdict.step:

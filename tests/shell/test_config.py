@@ -69,6 +69,8 @@ def test_what_is_written_reads_back() -> None:
         "keys": ["a", "b"],
         "listen": {"host": "127.0.0.1", "port": 0},
         "routes": [{"prefix": "+1"}, {"prefix": "+2"}],
+        "Operator B": "x",
+        "by name": {"Operator B": {"Ö": 1}, "a.b": [{"c d": 1}]},
         "nested": {"deeper": {"deepest": {"x": 1}}, "routes": [{"to": {"y": 2}}]},
         "none": None,
         "path": Path("/x"),

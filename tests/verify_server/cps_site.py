@@ -1,5 +1,6 @@
 """A call placement service in this process, and operators who are its clients or strangers to it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
@@ -177,3 +178,25 @@ class Site:
                 url = f"http://127.0.0.1:{port}"
                 async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as self.http:
                     yield self
+
+
+class Hung:
+    """A service that accepts connections and says nothing."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> "Hung":
+        self._server = await asyncio.start_server(self._taken, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def _taken(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()

@@ -68,6 +68,7 @@ def test_json(tmp_path: Path) -> None:
         "emergency": "yes",
         "trust": "list",
         "bypass": "",
+        "out_of_band": "",
     }
     assert (passed["code"], passed["act"], passed["certificate"], passed["emergency"]) == ("", "", "", "")
 

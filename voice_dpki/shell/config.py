@@ -6,6 +6,7 @@ misspelt option is an error and not a silent default. Secrets are named by file,
 
 import ipaddress
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_SECRET_BYTES = 1 << 16
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -123,8 +126,8 @@ def to_toml(sections: Mapping[str, object], inside: str = "") -> str:
     `inside` is the name of the enclosing table with a dot behind it, or empty.
     """
     plain = {name: value for name, value in sections.items() if not _is_table(value) and value is not None}
-    lines = [f"{name} = {_toml_value(value)}" for name, value in plain.items()]
-    for name, value in sections.items():
+    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in plain.items()]
+    for name, value in ((_toml_key(name), value) for name, value in sections.items()):
         if isinstance(value, Mapping):
             lines += ["", f"[{inside}{name}]", to_toml(value, f"{inside}{name}.").rstrip()]
         elif _is_table(value) and isinstance(value, list):
@@ -177,6 +180,10 @@ def _read(path: Path, max_bytes: int, what: str) -> bytes:
 
 def _is_table(value: object) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE_KEY.match(name) else json.dumps(name, ensure_ascii=False)
 
 
 def _toml_value(value: object) -> str:

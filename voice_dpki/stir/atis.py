@@ -15,11 +15,14 @@ A signing request of 3GPP's form may hold the same members and no other (`voice_
 whose it is, so the answer has the Identity under both names.
 """
 
+from typing import Annotated
+
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from voice_dpki.stir.action import Action, action_of
 from voice_dpki.stir.call import Call, SigningRequest, Source
+from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import (
@@ -85,14 +88,23 @@ class SigningAnswerAtis(Struct, frozen=True, rename="camel"):
     signing_response: SigningResponseAtis
 
 
+OutOfBand = Annotated[
+    bool,
+    msgspec.Meta(
+        description="Own: the INVITE has no Identity, which is looked for out of band; identity is left out."
+    ),
+]
+
+
 class VerificationRequestAtis(Struct, frozen=True, kw_only=True, rename="camel"):
     """A call to verify."""
 
     answer: IsAnswer | UnsetType = UNSET
     call_id: CallId | UnsetType = UNSET
     from_: Caller = msgspec.field(name="from")
-    identity: Identity
+    identity: Identity | UnsetType = UNSET
     key_mgmt: KeyMgmt | UnsetType = UNSET
+    out_of_band: OutOfBand | UnsetType = UNSET
     sdp: Digest | UnsetType = UNSET
     time: Seconds
     to: Called
@@ -119,6 +131,7 @@ class VerificationResponseAtis(Struct, frozen=True, kw_only=True, rename="camel"
     key_mgmt: str = ""
     sdp: str = ""
     trust: str = ""
+    out_of_band: bool = False
     action: Action | UnsetType = UNSET
 
 
@@ -142,11 +155,13 @@ def parse_verification_request(body: Members, peer: str = "") -> Call:
     request = request_in(body, "verificationRequest")
     check_meaning(request, VERIFICATION_MEANINGS)
     given = shaped(request, VerificationRequestAtis)
+    if given.identity is UNSET and given.out_of_band is not True:
+        raise RequestError("SVC4001", "identity")
     return Call(
         orig=number(given.from_.tn, "from.tn"),
         dest=destinations(given.to, "to"),
         time_s=given.time,
-        identities=(given.identity,),
+        identities=() if given.identity is UNSET else (given.identity,),
         key_mgmt=None if given.key_mgmt is UNSET else tuple(given.key_mgmt),
         sdp=digest(given.sdp),
         source=Source(peer, given.trunk or ""),
@@ -175,6 +190,7 @@ def verification_response(verdict: Verdict) -> bytes:
         key_mgmt=verdict.key_mgmt,
         sdp=verdict.sdp,
         trust=told_trust(verdict),
+        out_of_band=verdict.out_of_band,
         action=action_of(verdict.treatment),
     )
     return msgspec.json.encode(VerificationAnswerAtis(response))

@@ -137,6 +137,8 @@ class Verdict:
     """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
     trust: Trust | None = None
     """What the signer was judged by; None if it was not."""
+    out_of_band: bool = False
+    """Whether the PASSporT came from a call placement service, and not in the INVITE."""
     treatment: Treatment | None = None
     """What is done with the call as a whole; None where the operator has no rules for it."""
 

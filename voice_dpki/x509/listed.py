@@ -6,7 +6,6 @@ policy administrator lists (ATIS-1000074 §5.3.1, ATIS-1000080 §6). What member
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.x509 import tnauthlist
 from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.holders import NumberHolders
 from voice_dpki.x509.profile import (
     MAX_CERTIFICATE_BYTES,
     CertificateProfile,
@@ -43,7 +43,6 @@ MAX_AUTHORITIES: Final = 1000
 _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _TN_AUTH_LIST: Final = ObjectIdentifier(tnauthlist.OID)
 
-_DIGITS: Final = re.compile(r"[0-9]+\Z")
 _E164: Final = re.compile(r"[1-9][0-9]{6,14}\Z")
 
 Chain = Sequence[x509.Certificate]
@@ -251,19 +250,11 @@ class Federation:
         """Take what each organisation holds; the ledger lets no two members hold the same number."""
         self._organizations = frozenset(allotments)
         self._codes = frozenset(code for each in allotments.values() for code in each.spcs)
-        by_length: dict[int, list[tuple[int, int]]] = {}
-        for entry in (entry for each in allotments.values() for entry in each.ranges):
-            start = int(entry.start)
-            by_length.setdefault(len(entry.start), []).append((start, start + entry.count))
-        self._ranges = {digits: sorted(found) for digits, found in by_length.items()}
+        self._holders = NumberHolders(allotments)
 
     def holds_number(self, number: Tn) -> bool:
         """Tell whether a member is allotted a number."""
-        ranges = self._ranges.get(len(number), [])
-        if not ranges or not _DIGITS.match(number):
-            return False
-        at = bisect_right(ranges, (int(number), math.inf)) - 1
-        return at >= 0 and ranges[at][0] <= int(number) < ranges[at][1]
+        return bool(self._holders.holder_of(number))
 
     def check_apart(self, certificate: ListedCertificate) -> None:
         """Check that a signer is no member by its name or a code; raises ListedError."""

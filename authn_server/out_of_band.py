@@ -1,0 +1,234 @@
+"""Publishing PASSporTs of calls whose path loses them, at the call placement service of the called operator.
+
+It goes on beside the call, which waits for nothing of it. What cannot be published is counted, and the call arrives
+without a PASSporT, as it would have without this.
+"""
+
+import logging
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.ledger.members import Member
+from voice_dpki.metrics import counters
+from voice_dpki.names import Tn
+from voice_dpki.shell.config import Config, PositiveSeconds
+from voice_dpki.shell.rule_file import Listed, MemberError, PatternTexts, read_each
+from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.stir.access import Place, issuer_of
+from voice_dpki.stir.call import SigningRequest
+from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kinds import KINDS
+from voice_dpki.stir.pattern import Pattern, Patterns, some_covered
+from voice_dpki.stir.placement import MAX_LIFETIME_S
+from voice_dpki.stir.sign import Credential
+from voice_dpki.wire.cps_client import OUTCOMES, CpsClient, CpsError, Kept
+from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.wire.ledger.members import KeptMembers
+from voice_dpki.wire.seldom import Seldom
+from voice_dpki.wire.tasks import Background
+from voice_dpki.x509.holders import NumberHolders
+
+log = logging.getLogger(__name__)
+_SAID = Seldom(log)
+
+MAX_SERVICES: Final = 256
+"""Services whose connections are kept open; one that was not used for longest gives way."""
+
+PUBLICATIONS = counters(
+    "oob_publications",
+    "PASSporTs published out of band, by what came of it.",
+    outcome=("placed", "full", "no-service", "ledger", *OUTCOMES),
+)
+
+
+class RouteConfig(Config, frozen=True, kw_only=True):
+    """Calls whose path loses the Identity: those that meet every condition that is given."""
+
+    peers: Listed | None = None
+    """Clients by name: the proxy in front of such a gateway."""
+    trunks: Listed | None = None
+    """As requests name them."""
+    dest: PatternTexts | None = None
+    """Called numbers."""
+
+
+class OobConfig(Config, frozen=True, kw_only=True):
+    """`[oob]`: publishing out of band."""
+
+    routes: Annotated[tuple[RouteConfig, ...], msgspec.Meta(min_length=1, max_length=256)]
+    services: dict[str, str] = msgspec.field(default_factory=dict)
+    """By organisation: the URL of its service, in the place of the one that its record on the ledger has."""
+    lifetime_s: Annotated[int, msgspec.Meta(ge=1, le=int(MAX_LIFETIME_S))] = 15
+    """How long a service is to keep a PASSporT: longer than a call takes to arrive."""
+    timeout_s: PositiveSeconds = 2.0
+    max_waiting: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    """Publications under way at a time; a service may have as many as there are places free."""
+    tls: ClientTls | None = None
+    """TLS with services that list their clients; otherwise a service's certificate is of a public authority."""
+
+
+@dataclass(frozen=True, slots=True)
+class OobSetup:
+    """A checked section."""
+
+    config: OobConfig
+    routes: "tuple[LossyRoute, ...]"
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def configured(cls, path: Path, config: OobConfig) -> "OobSetup":
+        """Check the section of the configuration at `path`; raises LocalError."""
+        try:
+            routes = tuple(LossyRoute.configured(route) for route in config.routes)
+        except MemberError as error:
+            raise LocalError(f"{path}: oob.routes: {error}") from None
+        setup = cls(config, routes, optional_client_context(path, config.tls))
+        for organization, url in config.services.items():
+            try:
+                setup.client(url, SystemClock(), SystemRandom())
+            except LocalError as error:
+                raise LocalError(f"{path}: oob.services: {organization}: {error}") from None
+        return setup
+
+    def __str__(self) -> str:
+        """Say in a few words what is published."""
+        return f"calls of {len(self.routes)} routes, for {self.config.lifetime_s} s"
+
+    def client(self, url: str, clock: Clock, random: Random) -> CpsClient:
+        """Return a client of a service; raises LocalError for a URL that cannot be used."""
+        return CpsClient(url, timeout_s=self.config.timeout_s, clock=clock, random=random, tls=self.tls)
+
+
+@dataclass(frozen=True, slots=True)
+class LossyRoute:
+    """Calls whose path loses the Identity."""
+
+    peers: frozenset[str]
+    trunks: frozenset[str]
+    dest: Patterns
+
+    @classmethod
+    def configured(cls, config: RouteConfig) -> "LossyRoute":
+        """Return the route of a section; raises MemberError."""
+        dest = read_each("dest", config.dest or (), Pattern.parse)
+        return cls(config.peers or frozenset(), config.trunks or frozenset(), dest)
+
+    def takes(self, call: SigningRequest) -> bool:
+        """Tell whether a call goes this way."""
+        source = call.source
+        if self.peers and source.peer not in self.peers:
+            return False
+        if self.trunks and source.trunk not in self.trunks:
+            return False
+        return not self.dest or some_covered(self.dest, call.dest)
+
+
+class Services:
+    """Which call placement service is responsible for a called number."""
+
+    def __init__(self, members: KeptMembers, configured: Mapping[str, str]) -> None:
+        self._members, self._configured = members, configured
+        self._made_of: Mapping[str, Member] | None = None
+        self._holders = NumberHolders({})
+
+    def service_for(self, number: Tn) -> tuple[str, str]:
+        """Return the organisation that holds a number and the URL of its service, "" where there is none.
+
+        Raises InquiryError where that is not known.
+        """
+        members = self._members.members()
+        if members is not self._made_of:
+            self._holders = NumberHolders({name: member.allotment for name, member in members.items()})
+            self._made_of = members
+        organization = self._holders.holder_of(number)
+        return organization, self._configured.get(organization, "")
+
+
+class Publisher:
+    """Publishes the PASSporTs of calls that take a lossy route."""
+
+    def __init__(self, setup: OobSetup, services: Services, clock: Clock, random: Random) -> None:
+        self._setup, self._config, self._services = setup, setup.config, services
+        self._clock, self._random = clock, random
+        self._clients: dict[str, CpsClient] = {}
+        self._waiting: Counter[str] = Counter()
+        self._background = Background(log)
+
+    def offer(self, call: SigningRequest, identity: IdentityHeader, credential: Credential) -> None:
+        """Publish the PASSporT of a call that was just signed, if it needs that. Returns at once; never raises."""
+        if not KINDS.of(call.ppt).proves_caller or not any(route.takes(call) for route in self._setup.routes):
+            return
+        for number in call.dest.tns:
+            self._offer(Place(call.orig, number, issuer_of(credential)), identity.token, credential)
+
+    def _offer(self, place: Place, token: str, credential: Credential) -> None:
+        try:
+            organization, url = self._services.service_for(place.dest)
+        except InquiryError as error:
+            self._count("ledger", "", str(error))
+            return
+        if not url:
+            self._count("no-service", organization, "the called number's operator has no call placement service")
+            return
+        free = self._config.max_waiting - self._waiting.total()
+        if free <= 0 or self._waiting[organization] > free:
+            self._count("full", organization, "too many publications wait for this service")
+            return
+        self._waiting[organization] += 1
+        self._background.run(self._published(organization, url, place, token, credential))
+
+    async def _published(
+        self, organization: str, url: str, place: Place, token: str, credential: Credential
+    ) -> None:
+        try:
+            await self._client(url).publish(credential, place, Kept((token,), self._config.lifetime_s))
+        except (CpsError, LocalError) as error:
+            self._count(error.outcome if isinstance(error, CpsError) else "unreachable", organization, str(error))
+        else:
+            PUBLICATIONS.labels("placed").inc()
+        finally:
+            self._waiting[organization] -= 1
+            if not self._waiting[organization]:
+                del self._waiting[organization]
+
+    def _count(self, outcome: str, organization: str, why: str) -> None:
+        PUBLICATIONS.labels(outcome).inc()
+        _SAID.warning("a PASSporT was not published", outcome=outcome, operator=organization, reason=why)
+
+    def _client(self, url: str) -> CpsClient:
+        """Return the client of a service, which becomes the one that was used last; raises LocalError."""
+        client = self._clients.pop(url, None)
+        if client is None:
+            client = self._setup.client(url, self._clock, self._random)
+        self._clients[url] = client
+        if len(self._clients) > MAX_SERVICES:
+            self._background.run(self._clients.pop(next(iter(self._clients))).aclose())
+        return client
+
+    async def aclose(self) -> None:
+        """Give up what is under way, and close the connections."""
+        await self._background.close()
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@asynccontextmanager
+async def publishing(setup: OobSetup, client: LedgerClient, clock: Clock) -> AsyncIterator[Publisher]:
+    """Publish while the context lasts; the members are read through `client`, which it closes."""
+    async with AsyncExitStack() as opened:
+        members = KeptMembers(clock)
+        await opened.enter_async_context(client)
+        await opened.enter_async_context(members.kept(client))
+        publisher = Publisher(setup, Services(members, setup.config.services), clock, SystemRandom())
+        opened.push_async_callback(publisher.aclose)
+        yield publisher

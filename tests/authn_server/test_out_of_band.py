@@ -1,0 +1,168 @@
+"""Publishing out of band: which calls, and that no service can hold a call or another service up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from authn_server.config import EXAMPLE, load_setup
+from authn_server.main import main
+from authn_server.out_of_band import OobConfig, OobSetup, Publisher, RouteConfig, Services
+from tests.verify_server.conftest import Site as VerifySite
+from tests.verify_server.cps_site import CALLED, CALLER, ORIGID, Client, Hung
+from tests.verify_server.cps_site import Site as CpsSite
+from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.errors import LocalError
+from voice_dpki.names import Tn
+from voice_dpki.stir.access import Action
+from voice_dpki.stir.call import SigningRequest, Source
+from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.sign import sign_call
+
+from .conftest import Site
+
+OOB = '\n[ledger]\nurl = "http://127.0.0.1:1"\ngenesis = "genesis.json"\n[oob]\n'
+ROUTE = '[[oob.routes]]\ntrunks = ["tdm-1"]\n'
+
+
+def count(outcome: str) -> float:
+    return REGISTRY.get_sample_value("voice_dpki_oob_publications_total", {"outcome": outcome}) or 0.0
+
+
+@pytest.fixture
+async def cps() -> AsyncIterator[CpsSite]:
+    async with CpsSite().serving() as site:
+        yield site
+
+
+def publisher(cps: CpsSite, services: dict[str, str], *routes: RouteConfig, **options: Any) -> Publisher:
+    config = OobConfig(routes=routes or (RouteConfig(),), services=services, **options)
+    setup = OobSetup.configured(Path("authn.toml"), config)
+    return Publisher(setup, Services(cps, services), SystemClock(), SystemRandom())  # type: ignore[arg-type]
+
+
+def url_of(cps: CpsSite) -> str:
+    return str(cps.http.base_url).replace("127.0.0.1", "localhost").rstrip("/")
+
+
+def offer(publisher: Publisher, by: Client, dest: Tn = CALLED, source: Source = Source()) -> str:  # noqa: B008
+    now_s = by.site.clock.now_s()
+    request = SigningRequest("A", CALLER, Destinations((dest,)), int(now_s), ORIGID, source=source)
+    identity = sign_call(request, by.credential, now_s)
+    publisher.offer(request, identity, by.credential)
+    return identity.token
+
+
+async def until(outcome: str, value: float) -> None:
+    async with asyncio.timeout(60):
+        while count(outcome) < value:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_called_partys_operator_gets_it() -> None:
+    async with CpsSite(audiences=("localhost",)).serving() as cps:
+        publishing, before = publisher(cps, {"Operator B": url_of(cps)}), count("placed")
+        token = offer(publishing, cps.a)
+        await until("placed", before + 1)
+        client = Client(cps, cps.b.operator, cps.b.credential)
+        answer = await client.retrieve(access=client.access(Action.RETRIEVE, audience="localhost"))
+        assert answer.json()["passports"] == [token]
+        await publishing.aclose()
+
+
+@pytest.mark.parametrize(
+    ("route", "source", "is_taken"),
+    [
+        (RouteConfig(), Source(), True),
+        (RouteConfig(trunks=frozenset({"tdm"})), Source(trunk="tdm"), True),
+        (RouteConfig(trunks=frozenset({"tdm"})), Source(trunk="ip"), False),
+        (RouteConfig(peers=frozenset({"gw"})), Source(peer="gw"), True),
+        (RouteConfig(peers=frozenset({"gw"})), Source(peer="proxy"), False),
+        (RouteConfig(peers=frozenset({"gw"}), trunks=frozenset({"tdm"})), Source(peer="gw"), False),
+        (RouteConfig(dest=("4420*",)), Source(), True),
+        (RouteConfig(dest=("33*",)), Source(), False),
+    ],
+)
+async def test_which_calls(cps: CpsSite, route: RouteConfig, source: Source, is_taken: bool) -> None:
+    publishing, before = publisher(cps, {}, route), count("no-service")
+    offer(publishing, cps.a, source=source)
+    assert count("no-service") == before + is_taken
+    await publishing.aclose()
+
+
+async def test_what_has_nowhere_to_go(cps: CpsSite) -> None:
+    publishing, before = publisher(cps, {"Operator B": url_of(cps)}), count("no-service")
+    for number in ("331234567001", "99", "4420794600011"):
+        offer(publishing, cps.a, Tn(number))
+    assert count("no-service") == before + 3
+    cps.is_down, before = True, count("ledger")
+    offer(publishing, cps.a)
+    assert count("ledger") == before + 1
+    await publishing.aclose()
+
+
+async def test_a_refusal_is_counted(cps: CpsSite) -> None:
+    publishing, before = publisher(cps, {"Operator B": url_of(cps)}), count("refused")
+    offer(publishing, cps.a)  # the audience is another
+    await until("refused", before + 1)
+    await publishing.aclose()
+
+
+async def test_a_dead_service_takes_no_place_of_another() -> None:
+    async with Hung() as hung, CpsSite(audiences=("localhost",), organizations=("Operator B",)).serving() as cps:
+        services = {"Operator B": url_of(cps), "Operator C": hung.url}
+        publishing = publisher(cps, services, max_waiting=20, timeout_s=30)
+        full, placed = count("full"), count("placed")
+        for _ in range(40):
+            offer(publishing, cps.a, Tn("331234567001"))
+        assert count("full") - full in range(28, 31)
+        offer(publishing, cps.a)
+        await until("placed", placed + 1)
+        await publishing.aclose()
+        assert hung.connections
+
+
+async def test_a_slow_service_is_given_up(cps: CpsSite) -> None:
+    async with Hung() as hung:
+        publishing, before = publisher(cps, {"Operator B": hung.url}, timeout_s=0.05), count("timeout")
+        offer(publishing, cps.a)
+        await until("timeout", before + 1)
+        await publishing.aclose()
+
+
+async def test_one_that_is_not_there(cps: CpsSite) -> None:
+    publishing, before = publisher(cps, {"Operator B": "http://127.0.0.1:1"}), count("unreachable")
+    offer(publishing, cps.a)
+    await until("unreachable", before + 1)
+    await publishing.aclose()
+
+
+def test_the_configuration(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    VerifySite(site.folder).write()
+    site.write(EXAMPLE + OOB + ROUTE)
+    setup = load_setup(site.config, SystemClock())
+    assert setup.oob is not None
+    assert setup.oob.routes[0].trunks == {"tdm-1"}
+    assert main(["check-config", "--config", str(site.config)]) == 0
+    assert "out of band  calls of 1 routes, for 15 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("\n[oob]\n" + ROUTE, "oob: without"),
+        (OOB, "oob: Object missing required field `routes`|routes"),
+        (OOB + '[[oob.routes]]\npeers = ["nobody"]\n', "oob.routes: peers: no token has the name 'nobody'"),
+        (OOB + '[[oob.routes]]\ndest = ["x*"]\n', r"oob.routes: dest\[1\]"),
+        (OOB + "lifetime_s = 61\n" + ROUTE, "oob.lifetime_s"),
+        (OOB + 'services = { "Operator B" = "ftp://b.example" }\n' + ROUTE, "oob.services: Operator B: ftp"),
+    ],
+)
+def test_errors_say_what_to_mend(site: Site, text: str, match: str) -> None:
+    VerifySite(site.folder).write()
+    site.write(EXAMPLE + text)
+    with pytest.raises(LocalError, match=match):
+        load_setup(site.config, SystemClock())
