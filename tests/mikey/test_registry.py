@@ -10,7 +10,9 @@ from voice_dpki.mikey.payloads import SecurityPolicy
 from voice_dpki.mikey.policy import SrtpProfile, profile_of
 
 NUMBERS = {
-    "DataType": "PSK_INIT PSK_RESP PKE_INIT PKE_RESP DH_INIT DH_RESP ERROR",  # RFC 3830 §6.1
+    "DataType": (  # RFC 3830 §6.1, RFC 4650 §4.1
+        "PSK_INIT PSK_RESP PKE_INIT PKE_RESP DH_INIT DH_RESP ERROR DHHMAC_INIT DHHMAC_RESP"
+    ),
     "Prf": "MIKEY_1 HMAC_SHA_256",  # RFC 3830 §6.1, RFC 6043 §6.1
     "MapType": "SRTP_ID EMPTY",  # RFC 3830 §6.1, RFC 4563 §4
     "TimestampType": "NTP_UTC NTP COUNTER",  # RFC 3830 §6.6

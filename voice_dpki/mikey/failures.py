@@ -33,6 +33,7 @@ class Failure(StrEnum):
     POLICY = "policy"
     HASH = "hash"
     MAC = "mac"
+    ENCRYPTION = "encryption"
     PEER_ERROR = "peer-error"
     KEY_MGMT = "key-mgmt"
 
@@ -62,6 +63,7 @@ _STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
     Failure.POLICY: ("SP", ErrorNumber.INVALID_SPPAR),
     Failure.HASH: ("CHASH", ErrorNumber.INVALID_HA),
     Failure.MAC: ("MAC", ErrorNumber.INVALID_MAC),
+    Failure.ENCRYPTION: ("KEMAC", ErrorNumber.INVALID_EA),
     Failure.PEER_ERROR: ("ERR", ErrorNumber.UNSPECIFIED),
     Failure.KEY_MGMT: ("key-mgmt", ErrorNumber.UNSPECIFIED),
 }

@@ -23,13 +23,12 @@ from typing import Generic, TypeVar
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.effects import Random, Signer
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh, steps
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.keys import Label, SrtpKeys, StreamKey
-from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.message import Header, Message, serialize
 from voice_dpki.mikey.payloads import (
     Certificate,
     DhValue,
@@ -37,21 +36,16 @@ from voice_dpki.mikey.payloads import (
     Identity,
     Payload,
     Rand,
-    SecurityPolicy,
     Signature,
     Timestamp,
 )
-from voice_dpki.mikey.policy import SrtpProfile, policy_for, profile_of
+from voice_dpki.mikey.policy import SrtpProfile, policy_for
 from voice_dpki.mikey.registry import CertType, DataType, DhGroup, Prf, SignatureType
-from voice_dpki.mikey.replay import ReplayCache, timestamp_at
+from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, stream_keys
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.x509.profile import ProfileError, read_profile
 from voice_dpki.x509.recorded import RecordedCertificate
-
-_INITIATOR_CS, _RESPONDER_CS = 1, 2
-"""Crypto session IDs of the one m-line: the Initiator's stream, and the Responder's (RFC 4567 §7.1)."""
-
-_NTP_SECOND = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +129,7 @@ class Offer:
         """Verify the Responder's signature and compute the Initiator's keys; raises MikeyError."""
         steps.check_signature(claim)
         tgk = dh.shared_value(self.pair.secret, claim.message.all(DhValue)[0].value)
-        ours, theirs = _stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
+        ours, theirs = stream_keys(tgk, claim.message.header, self.sent.one(Rand).rand, self.profile)
         return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
 
     def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
@@ -144,16 +138,11 @@ class Offer:
 
 
 class Initiator:
-    """Maker of one party's offers: each has its own bundle ID and a later timestamp than the one before.
-
-    Timestamps follow a clock that was set back by a second or more: Responders would refuse any that kept running
-    ahead of the time.
-    """
+    """Maker of one party's offers."""
 
     def __init__(self, party: Party) -> None:
         self._party = party
-        self._csb_ids: set[int] = set()
-        self._last_ntp = 0
+        self._bundles = Bundles()
 
     def offer(
         self,
@@ -172,10 +161,10 @@ class Initiator:
         if given, is a fresh key pair that no other exchange uses.
         """
         pair = pair or dh.new_pair(random)
-        sessions = (SrtpId(0, _new_ssrc(random, other=0)), SrtpId(0, 0))
-        header = Header(DataType.DH_INIT, self._new_csb_id(random), prf, sessions, respond=True)
+        sessions = offered_sessions(random)
+        header = Header(DataType.DH_INIT, self._bundles.open(random), prf, sessions, respond=True)
         payloads = (
-            timestamp_at(self._next_ntp(now_s)),
+            self._bundles.timestamp(now_s),
             Rand(random.token(steps.RAND_BYTES)),
             steps.identity_of(self._party.uri),
             Certificate(CertType.X509V3_SIGN, self._party.certificate),
@@ -189,19 +178,7 @@ class Initiator:
 
     def close(self, csb_id: int) -> None:
         """Forget a bundle whose call has ended, so that its ID may be drawn again."""
-        self._csb_ids.discard(csb_id)
-
-    def _new_csb_id(self, random: Random) -> int:
-        while (csb_id := int.from_bytes(random.token(4), "big")) in self._csb_ids:
-            pass
-        self._csb_ids.add(csb_id)
-        return csb_id
-
-    def _next_ntp(self, now_s: float) -> int:
-        ntp = ntp_time(now_s)
-        ahead = self._last_ntp + 1 - ntp
-        self._last_ntp = ntp + ahead if 0 < ahead < _NTP_SECOND else ntp
-        return self._last_ntp
+        self._bundles.close(csb_id)
 
 
 class Responder:
@@ -242,11 +219,11 @@ class Responder:
         """
         message = claim.message
         steps.check_signature(claim)
-        profile = self._accept_policy(message)
+        profile = accept_policy(message, self._profiles)
         pair = pair or dh.new_pair(random)
         tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
-        header = _answer_header(message.header, random)
-        theirs, ours = _stream_keys(tgk, header, message.one(Rand).rand, profile)
+        header = answer_header(DataType.DH_RESP, message.header, random)
+        theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
         answer = KeyingAnswer(self._answer(message, header, pair), SrtpKeys(profile, send=ours, receive=theirs))
         return Prepared(claim, answer)
 
@@ -282,15 +259,6 @@ class Responder:
         policies = tuple(policy_for(profile, number) for number, profile in enumerate(self._profiles))
         return serialize(header, (timestamp, Error(error.number), *policies))
 
-    def _accept_policy(self, message: Message) -> SrtpProfile:
-        policy = message.one(SecurityPolicy)
-        if any(session.policy_no != policy.policy_no for session in message.header.sessions):
-            raise MikeyError(Failure.POLICY, "a crypto session names a policy that the message does not hold")
-        profile = profile_of(policy)
-        if profile not in self._profiles:
-            raise MikeyError(Failure.POLICY, f"{profile} is not accepted here")
-        return profile
-
     def _answer(self, message: Message, header: Header, pair: dh.KeyPair) -> bytes:
         idi, _ = message.all(Identity)
         payloads = (
@@ -316,27 +284,3 @@ def _signature_bytes(public_key_der: bytes) -> int:
     key = load_der_public_key(public_key_der)
     assert isinstance(key, RSAPublicKey)
     return key.key_size // 8
-
-
-def _new_ssrc(random: Random, other: int) -> int:
-    """Draw an SSRC that is neither 0, which means none, nor the other side's."""
-    while (ssrc := int.from_bytes(random.token(4), "big")) in (0, other):
-        pass
-    return ssrc
-
-
-def _answer_header(offered: Header, random: Random) -> Header:
-    """Return the answer's header: the Initiator's values, with our SSRC filled in (§6.1.1)."""
-    first, second = offered.sessions
-    sessions = (first, SrtpId(second.policy_no, _new_ssrc(random, other=first.ssrc)))
-    return Header(DataType.DH_RESP, offered.csb_id, offered.prf, sessions)
-
-
-def _stream_keys(tgk: bytes, header: Header, rand: bytes, profile: SrtpProfile) -> tuple[StreamKey, StreamKey]:
-    """Derive the keys of the Initiator's stream and of the Responder's."""
-
-    def stream(cs_id: int) -> StreamKey:
-        label = Label(Prf(header.prf), cs_id, header.csb_id, rand)
-        return StreamKey.from_tgk(tgk, label, profile, header.sessions[cs_id - 1].ssrc)
-
-    return stream(_INITIATOR_CS), stream(_RESPONDER_CS)

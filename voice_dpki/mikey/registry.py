@@ -10,7 +10,7 @@ SRTP = 0
 
 
 class DataType(IntEnum):
-    """Message types (RFC 3830 §6.1, Table 6.1.a)."""
+    """Message types (RFC 3830 §6.1, Table 6.1.a; RFC 4650 §4.1)."""
 
     PSK_INIT = 0
     PSK_RESP = 1
@@ -19,6 +19,26 @@ class DataType(IntEnum):
     DH_INIT = 4
     DH_RESP = 5
     ERROR = 6
+    DHHMAC_INIT = 7
+    DHHMAC_RESP = 8
+
+    @property
+    def about(self) -> str:
+        """The message with its article, for sentences: "a DH-SIGN offer"."""
+        return _ABOUT[self]
+
+
+_ABOUT = {
+    DataType.PSK_INIT: "a pre-shared key offer",
+    DataType.PSK_RESP: "a pre-shared key answer",
+    DataType.PKE_INIT: "a public-key encryption offer",
+    DataType.PKE_RESP: "a public-key encryption answer",
+    DataType.DH_INIT: "a DH-SIGN offer",
+    DataType.DH_RESP: "a DH-SIGN answer",
+    DataType.ERROR: "an error message",
+    DataType.DHHMAC_INIT: "a DHHMAC offer",
+    DataType.DHHMAC_RESP: "a DHHMAC answer",
+}
 
 
 class PayloadType(IntEnum):

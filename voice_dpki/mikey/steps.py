@@ -106,10 +106,10 @@ def check_not_error(message: Message) -> None:
         raise MikeyError(Failure.PEER_ERROR, f"the Responder answers with an error, which is not signed: {names}")
 
 
-def check_offer_header(header: Header) -> None:
-    """Check that an offer's header fits DH-SIGN for one m-line: two crypto sessions, the second SSRC still open."""
-    if header.data_type != DataType.DH_INIT:
-        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN offer")
+def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT) -> None:
+    """Check that an offer's header fits its mode and one m-line: two crypto sessions, the second SSRC open."""
+    if header.data_type != kind:
+        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
     if header.prf not in set(Prf):
         raise MikeyError(Failure.PRF, f"PRF {header.prf} is not supported")
     if header.map_type != MapType.SRTP_ID or len(header.sessions) != 2:
@@ -119,10 +119,10 @@ def check_offer_header(header: Header) -> None:
         raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRC alone, and no ROC")
 
 
-def check_answer_header(sent: Header, header: Header) -> None:
+def check_answer_header(sent: Header, header: Header, kind: DataType = DataType.DH_RESP) -> None:
     """Check that an answer's header repeats the offer's, with the SSRC that the Responder fills in (§6.1.1)."""
-    if header.data_type != DataType.DH_RESP:
-        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not a DH-SIGN answer")
+    if header.data_type != kind:
+        raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
     check_echo(header.prf == sent.prf, Failure.PRF, "the PRF")
     check_echo(header.csb_id == sent.csb_id, Failure.CSB_ID, "the CSB ID")
     ours, open_ = sent.sessions

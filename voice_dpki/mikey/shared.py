@@ -1,0 +1,317 @@
+"""The modes with a pre-shared key: PSK (RFC 3830 §3.1) and DHHMAC (RFC 4650 §3), in the profile of this project.
+
+    PSK     I_MESSAGE = HDR, T, RAND, IDi, IDr, SP, SDP IDs, KEMAC
+            R_MESSAGE = HDR, T, IDr, V
+    DHHMAC  I_MESSAGE = HDR, T, RAND, IDi, IDr, SP, DHi, SDP IDs, KEMAC
+            R_MESSAGE = HDR, T, IDr, IDi, DHr, DHi, KEMAC
+
+PSK transports a TGK that the Initiator chose, encrypted under the shared key: who has that key later can decrypt
+every call that was recorded. In DHHMAC the shared key only authenticates, and the calls stay secret. No ledger is
+asked: two parties that share a key need nobody to vouch for them.
+
+IDs, which both standards let out in places, are always sent and expected. RFC 4650 §4.2 prints other numbers for
+NULL and HMAC-SHA-1 than the registry of RFC 3830 §6.2, whose numbers are used.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from voice_dpki.codec.cursor import Cursor
+from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.mikey import dh, steps
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.message import Header, Message, parse_payloads
+from voice_dpki.mikey.modes import KeyingAnswer
+from voice_dpki.mikey.payloads import (
+    DhValue,
+    GeneralExtension,
+    Identity,
+    Kemac,
+    KeyData,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Timestamp,
+    Verification,
+)
+from voice_dpki.mikey.policy import SrtpProfile, policy_for
+from voice_dpki.mikey.registry import DataType, DhGroup, EncrAlg, KeyType, PayloadType, Prf
+from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, stream_keys
+from voice_dpki.mikey.steps import Counts
+from voice_dpki.mikey.transport import MessageKeys, parties_of
+
+MIN_KEY_BYTES = 16
+"""Shortest pre-shared key: as strong as the keys that it protects."""
+
+TGK_BYTES = 32
+"""Length of a TGK that we send; received ones have at least MIN_KEY_BYTES."""
+
+KeyOf = Callable[[str], bytes | None]
+"""The key that we share with the party of a URI, or None."""
+
+_PSK_INIT: Counts = {
+    Timestamp: (1, 1),
+    Rand: (1, 1),
+    Identity: (2, 2),
+    SecurityPolicy: (1, 1),
+    GeneralExtension: (1, 8),
+    Kemac: (1, 1),
+}
+_PSK_RESP: Counts = {Timestamp: (1, 1), Identity: (1, 1), GeneralExtension: (0, 8), Verification: (1, 1)}
+_DHHMAC_INIT: Counts = {**_PSK_INIT, DhValue: (1, 1)}
+_DHHMAC_RESP: Counts = {
+    Timestamp: (1, 1),
+    Identity: (2, 2),
+    DhValue: (2, 2),
+    GeneralExtension: (0, 8),
+    Kemac: (1, 1),
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SharedOffer(ABC):
+    """A sent I_MESSAGE, and what its Initiator needs to read the answer."""
+
+    message: bytes
+    profile: SrtpProfile
+    sent: Message
+    _keys: MessageKeys
+
+    @property
+    def csb_id(self) -> int:
+        """The bundle's ID."""
+        return self.sent.header.csb_id
+
+    @abstractmethod
+    def confirm(self, octets: bytes) -> SrtpKeys:
+        """Verify the R_MESSAGE and return the Initiator's keys; raises MikeyError."""
+
+    def _receive(self, octets: bytes, kind: DataType, counts: Counts) -> Message:
+        message = Message.parse(octets)
+        steps.check_not_error(message)
+        steps.check_answer_header(self.sent.header, message.header, kind)
+        steps.check_payloads(message, counts)
+        same_time = message.one(Timestamp) == self.sent.one(Timestamp)
+        steps.check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
+        return message
+
+    def _agreed(self, tgk: bytes, header: Header) -> SrtpKeys:
+        ours, theirs = stream_keys(tgk, header, self.sent.one(Rand).rand, self.profile)
+        return SrtpKeys(self.profile, send=ours, receive=theirs)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PskOffer(SharedOffer):
+    """An offer that holds the TGK."""
+
+    _tgk: bytes
+
+    def confirm(self, octets: bytes) -> SrtpKeys:
+        """Verify the verification message and return the Initiator's keys; raises MikeyError."""
+        message = self._receive(octets, DataType.PSK_RESP, _PSK_RESP)
+        idi, idr = self.sent.all(Identity)
+        steps.check_echo(message.one(Identity) == idr, Failure.IDENTITY, "IDr")
+        self._keys.check_verification(message, parties_of(idi.data, idr.data, self.sent.one(Timestamp)))
+        return self._agreed(self._tgk, message.header)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DhHmacOffer(SharedOffer):
+    """An offer with the Initiator's public value."""
+
+    _pair: dh.KeyPair
+
+    def confirm(self, octets: bytes) -> SrtpKeys:
+        """Verify the Responder's MAC and return the Initiator's keys; raises MikeyError."""
+        message = self._receive(octets, DataType.DHHMAC_RESP, _DHHMAC_RESP)
+        steps.check_group(message)
+        steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
+        idi, idr = self.sent.all(Identity)
+        steps.check_echo(message.all(Identity) == (idr, idi), Failure.IDENTITY, "IDr and IDi")
+        _check_no_data(self._keys.check_kemac(message))
+        tgk = dh.shared_value(self._pair.secret, message.all(DhValue)[0].value)
+        return self._agreed(tgk, message.header)
+
+
+class SharedInitiator:
+    """Maker of one party's offers under keys that it shares with others."""
+
+    def __init__(self, uri: str, key_of: KeyOf) -> None:
+        self._uri = uri
+        self._key_of = key_of
+        self._bundles = Bundles()
+
+    def offer_psk(
+        self,
+        *,
+        responder_uri: str,
+        profile: SrtpProfile,
+        random: Random,
+        now_s: float,
+        key_mgmt_ids: Sequence[str] = ("mikey",),
+        prf: Prf = Prf.HMAC_SHA_256,
+    ) -> PskOffer:
+        """Make a PSK offer; `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order.
+
+        Raises LocalError if no key is shared with the Responder.
+        """
+        header, payloads, keys = self._begin(DataType.PSK_INIT, responder_uri, profile, random, now_s, prf)
+        tgk = random.token(TGK_BYTES)
+        timestamp = next(payload for payload in payloads if isinstance(payload, Timestamp))
+        data = keys.crypt(b"\0" + KeyData(KeyType.TGK, tgk).serialize(), timestamp)
+        octets = keys.sealed(header, (*payloads, steps.sdp_ids_of(key_mgmt_ids)), keys.encr_alg, data)
+        return PskOffer(octets, profile, Message.parse(octets), keys, tgk)
+
+    def offer_dhhmac(
+        self,
+        *,
+        responder_uri: str,
+        profile: SrtpProfile,
+        random: Random,
+        now_s: float,
+        key_mgmt_ids: Sequence[str] = ("mikey",),
+        prf: Prf = Prf.HMAC_SHA_256,
+        pair: dh.KeyPair | None = None,
+    ) -> DhHmacOffer:
+        """Make a DHHMAC offer like `offer_psk`; `pair`, if given, is a fresh one that no other exchange uses."""
+        header, payloads, keys = self._begin(DataType.DHHMAC_INIT, responder_uri, profile, random, now_s, prf)
+        pair = pair or dh.new_pair(random)
+        more = (DhValue(DhGroup.OAKLEY_5, pair.public_value), steps.sdp_ids_of(key_mgmt_ids))
+        octets = keys.sealed(header, (*payloads, *more), EncrAlg.NULL, b"")
+        return DhHmacOffer(octets, profile, Message.parse(octets), keys, pair)
+
+    def close(self, csb_id: int) -> None:
+        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        self._bundles.close(csb_id)
+
+    def _begin(
+        self, kind: DataType, responder_uri: str, profile: SrtpProfile, random: Random, now_s: float, prf: Prf
+    ) -> tuple[Header, tuple[Payload, ...], MessageKeys]:
+        secret = self._key_of(responder_uri)
+        if secret is None or len(secret) < MIN_KEY_BYTES:
+            raise LocalError(f"no key of {MIN_KEY_BYTES} bytes or more is shared with the Responder")
+        header = Header(kind, self._bundles.open(random), prf, offered_sessions(random), respond=True)
+        rand = random.token(steps.RAND_BYTES)
+        payloads = (
+            self._bundles.timestamp(now_s),
+            Rand(rand),
+            steps.identity_of(self._uri),
+            steps.identity_of(responder_uri),
+            policy_for(profile),
+        )
+        return header, payloads, MessageKeys(secret, prf, header.csb_id, rand)
+
+
+class SharedResponder:
+    """Reader of the offers to one party under keys that it shares with others, which answers each once."""
+
+    def __init__(
+        self,
+        uri: str,
+        key_of: KeyOf,
+        replays: ReplayCache,
+        profiles: Iterable[SrtpProfile] = tuple(SrtpProfile),
+    ) -> None:
+        self._uri = uri
+        self._key_of = key_of
+        self._replays = replays
+        self._profiles = tuple(profiles)
+
+    def accept(
+        self,
+        octets: bytes,
+        *,
+        initiator_uri: str,
+        key_mgmt_ids: Sequence[str],
+        random: Random,
+        now_s: float,
+        steady_s: float,
+    ) -> KeyingAnswer:
+        """Verify a PSK or DHHMAC offer and answer it; raises MikeyError.
+
+        The arguments are those of `voice_dpki.mikey.modes.Responder.receive`.
+        """
+        message = Message.parse(octets)
+        is_psk = message.header.data_type == DataType.PSK_INIT
+        steps.check_offer_header(message.header, DataType.PSK_INIT if is_psk else DataType.DHHMAC_INIT)
+        steps.check_payloads(message, _PSK_INIT if is_psk else _DHHMAC_INIT)
+        if not message.header.respond:
+            raise MikeyError(
+                Failure.PAYLOAD, "the offer asks for no answer, and would leave the Responder unproven"
+            )
+        self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
+        steps.check_sdp_ids(message, key_mgmt_ids)
+        steps.check_values(message)
+        keys = self._keys_of(message, initiator_uri)
+        kemac = keys.check_kemac(message)
+        profile = accept_policy(message, self._profiles)
+        answer = self._answer_psk if is_psk else self._answer_dhhmac
+        answered = answer(message, keys, kemac, profile, random)
+        self._replays.remember(
+            octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s, organization=initiator_uri
+        )
+        return answered
+
+    def _keys_of(self, message: Message, initiator_uri: str) -> MessageKeys:
+        idi, idr = message.all(Identity)
+        if steps.read_party(idr, self._uri) is None:
+            raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
+        if steps.read_party(idi, initiator_uri) is None:
+            raise MikeyError(Failure.IDENTITY, "the Initiator's ID is not the party of this call")
+        secret = self._key_of(initiator_uri)
+        if secret is None or len(secret) < MIN_KEY_BYTES:
+            raise MikeyError(Failure.IDENTITY, "no key is shared with the Initiator")
+        header = message.header
+        return MessageKeys(secret, Prf(header.prf), header.csb_id, message.one(Rand).rand)
+
+    def _answer_psk(
+        self, message: Message, keys: MessageKeys, kemac: Kemac, profile: SrtpProfile, random: Random
+    ) -> KeyingAnswer:
+        tgk = open_tgk(kemac, keys, message.one(Timestamp))
+        header = answer_header(DataType.PSK_RESP, message.header, random)
+        timestamp, (idi, idr) = message.one(Timestamp), message.all(Identity)
+        octets = keys.verified(header, (timestamp, idr), parties_of(idi.data, idr.data, timestamp))
+        return _answered(octets, tgk, header, message, profile)
+
+    def _answer_dhhmac(
+        self, message: Message, keys: MessageKeys, kemac: Kemac, profile: SrtpProfile, random: Random
+    ) -> KeyingAnswer:
+        _check_no_data(kemac)
+        pair = dh.new_pair(random)
+        tgk = dh.shared_value(pair.secret, message.one(DhValue).value)
+        header = answer_header(DataType.DHHMAC_RESP, message.header, random)
+        idi, idr = message.all(Identity)
+        ours = DhValue(DhGroup.OAKLEY_5, pair.public_value)
+        payloads = (message.one(Timestamp), idr, idi, ours, message.one(DhValue))
+        octets = keys.sealed(header, payloads, EncrAlg.NULL, b"")
+        return _answered(octets, tgk, header, message, profile)
+
+
+def open_tgk(kemac: Kemac, keys: MessageKeys, timestamp: Timestamp) -> bytes:
+    """Decrypt KEMAC, whose MAC was verified, and return the one TGK in it; raises MikeyError."""
+    if kemac.encr_alg != keys.encr_alg:
+        raise MikeyError(Failure.ENCRYPTION, f"encryption {kemac.encr_alg} is not that of the PRF, {keys.encr_alg}")
+    cursor = Cursor(keys.crypt(kemac.encr_data, timestamp), "MIKEY key data")
+    try:
+        sub_payloads = parse_payloads(PayloadType.KEY_DATA, cursor)
+        cursor.finish()
+    except MalformedError as error:
+        raise MikeyError(Failure.MALFORMED, str(error)) from None
+    match sub_payloads:
+        case (KeyData(KeyType.TGK, key, _, None),) if len(key) >= MIN_KEY_BYTES:
+            return key
+    raise MikeyError(Failure.PAYLOAD, f"the key data are not one TGK of {MIN_KEY_BYTES} bytes or more")
+
+
+def _check_no_data(kemac: Kemac) -> None:
+    if kemac.encr_alg != EncrAlg.NULL or kemac.encr_data:
+        raise MikeyError(Failure.ENCRYPTION, "KEMAC holds encrypted data where DHHMAC has none (RFC 4650 §4.2)")
+
+
+def _answered(octets: bytes, tgk: bytes, header: Header, message: Message, profile: SrtpProfile) -> KeyingAnswer:
+    theirs, ours = stream_keys(tgk, header, message.one(Rand).rand, profile)
+    return KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs))

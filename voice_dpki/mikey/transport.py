@@ -1,0 +1,113 @@
+"""MACs and encryption of MIKEY's own messages, under keys from a pre-shared key (RFC 3830 §4.1.4, §4.2.3, §5.2).
+
+The PRF of a message decides on its algorithms: MIKEY-1 goes with AES-CM-128 and HMAC-SHA-1-160, and
+PRF-HMAC-SHA-256 with the 256-bit algorithms of RFC 6043 §6.2, which do not mix with others.
+"""
+
+import hmac
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label
+from voice_dpki.mikey.message import Header, Message, serialize
+from voice_dpki.mikey.payloads import Kemac, Payload, Timestamp, Verification
+from voice_dpki.mikey.registry import EncrAlg, MacAlg, Prf
+
+_SALT_BYTES: Final = 14
+"""Length of the salting key (RFC 3830 §4.1.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    encr_alg: EncrAlg
+    encr_bytes: int
+    mac_alg: MacAlg
+    mac_bytes: int
+    """Length of the authentication key and of the MAC."""
+    hash_name: str
+
+
+_SUITES = {
+    Prf.MIKEY_1: _Suite(EncrAlg.AES_CM_128, 16, MacAlg.HMAC_SHA_1_160, 20, "sha1"),
+    Prf.HMAC_SHA_256: _Suite(EncrAlg.AES_CM_256, 32, MacAlg.HMAC_SHA_256_256, 32, "sha256"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class MessageKeys:
+    """The keys of one bundle's messages, from a pre-shared key and the Initiator's RAND."""
+
+    secret: bytes
+    prf: Prf
+    csb_id: int
+    rand: bytes
+
+    @property
+    def encr_alg(self) -> EncrAlg:
+        """Algorithm of KEMAC's encrypted data."""
+        return self._suite.encr_alg
+
+    def sealed(self, header: Header, payloads: tuple[Payload, ...], encr_alg: EncrAlg, encr_data: bytes) -> bytes:
+        """Write a message that ends with KEMAC, whose MAC covers everything before the MAC."""
+        size = self._suite.mac_bytes
+        kemac = Kemac(encr_alg, encr_data, self._suite.mac_alg, bytes(size))
+        unsealed = serialize(header, (*payloads, kemac))[:-size]
+        return unsealed + self._mac(unsealed)
+
+    def verified(self, header: Header, payloads: tuple[Payload, ...], parties: bytes) -> bytes:
+        """Write a verification message: V's MAC covers everything before it, and `parties` (see `parties_of`)."""
+        size = self._suite.mac_bytes
+        unsealed = serialize(header, (*payloads, Verification(self._suite.mac_alg, bytes(size))))[:-size]
+        return unsealed + self._mac(unsealed + parties)
+
+    def check_kemac(self, message: Message) -> Kemac:
+        """Check the MAC of a message that ends with KEMAC; returns the payload. Raises MikeyError."""
+        kemac = message.one(Kemac)
+        self._check(message, kemac.mac_alg, kemac.mac, b"")
+        return kemac
+
+    def check_verification(self, message: Message, parties: bytes) -> None:
+        """Check the MAC of a verification message; raises MikeyError."""
+        verification = message.one(Verification)
+        self._check(message, verification.auth_alg, verification.data, parties)
+
+    def crypt(self, data: bytes, timestamp: Timestamp) -> bytes:
+        """Encrypt or decrypt key data: AES in counter mode (§4.2.3)."""
+        salt = int.from_bytes(self._derive(EnvelopeConstant.SALT, _SALT_BYTES), "big")
+        bundle = self.csb_id << 64 | int.from_bytes(timestamp.value, "big")
+        vector = (salt ^ bundle).to_bytes(_SALT_BYTES, "big") + bytes(2)
+        key = self._derive(EnvelopeConstant.ENCRYPTION, self._suite.encr_bytes)
+        return Cipher(algorithms.AES(key), modes.CTR(vector)).encryptor().update(data)
+
+    @property
+    def _suite(self) -> _Suite:
+        return _SUITES[self.prf]
+
+    @cached_property
+    def _auth_key(self) -> bytes:
+        return self._derive(EnvelopeConstant.AUTHENTICATION, self._suite.mac_bytes)
+
+    def _derive(self, constant: EnvelopeConstant, size: int) -> bytes:
+        return Label(self.prf, PRE_SHARED, self.csb_id, self.rand).derive(self.secret, constant, size)
+
+    def _mac(self, data: bytes) -> bytes:
+        return hmac.digest(self._auth_key, data, self._suite.hash_name)
+
+    def _check(self, message: Message, mac_alg: int, mac: bytes, more: bytes) -> None:
+        """Check a MAC at the end of a message; the null MAC is refused like all others."""
+        if mac_alg != self._suite.mac_alg:
+            raise MikeyError(Failure.MAC, f"MAC algorithm {mac_alg} is not that of the PRF, {self._suite.mac_alg}")
+        if not message.octets.endswith(mac) or message.payloads[-1].kind not in (Kemac.kind, Verification.kind):
+            raise MikeyError(Failure.PAYLOAD, "the MAC is not at the end of the message")
+        covered = message.octets[: -len(mac)] + more
+        if not hmac.compare_digest(self._mac(covered), mac):
+            raise MikeyError(Failure.MAC, "the MAC does not verify under the shared key")
+
+
+def parties_of(initiator: bytes, responder: bytes, timestamp: Timestamp) -> bytes:
+    """Return what V covers besides its message: both identities and the timestamp, as their payloads hold them."""
+    return initiator + responder + timestamp.value
