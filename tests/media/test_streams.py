@@ -100,6 +100,59 @@ def test_a_replayed_packet_is_dropped(ends: Ends) -> None:
     assert ends.receiver.dropped == {Dropped.REPLAYED: 1}
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("lost", [range(0), range(3), range(6), range(20), range(4, 9)])
+def test_a_sender_that_starts_just_before_the_wrap(profile: SrtpProfile, lost: range, new_keys: Any) -> None:
+    """As devices of others may (RFC 3711 §3.3.1); its first packet has number 65530."""
+    keys = new_keys(profile)
+    sending, receiving = Srtp(keys[0]), Srtp(keys[1])
+    packets = [
+        RtpPacket(0, 65_530 + n & 0xFFFF, 160 * n, keys[0].send.ssrc, bytes([n]) * 160).serialize()
+        for n in range(50)
+    ]
+    wires = [sending.protect(packet) for packet in packets]
+    kept = [n for n in range(50) if n not in lost]
+    assert [receiving.unprotect(wires[n]) for n in kept] == [packets[n] for n in kept]
+    with pytest.raises(SrtpError) as replayed:
+        receiving.unprotect(wires[-1])
+    assert replayed.value.replayed
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_forged_first_packet_chooses_no_counter(profile: SrtpProfile, new_keys: Any) -> None:
+    keys = new_keys(profile)
+    sending, receiving = Srtp(keys[0]), Srtp(keys[1])
+    packet = RtpPacket(0, 7, 0, keys[0].send.ssrc, bytes(160)).serialize()
+    wire = sending.protect(packet)
+    for _ in range(3):
+        with pytest.raises(SrtpError):
+            receiving.unprotect(wire[:-1] + bytes([wire[-1] ^ 1]))
+    assert receiving.unprotect(wire) == packet
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_call_of_70_000_packets(profile: SrtpProfile, new_keys: Any, random: Any) -> None:
+    """Its sequence numbers wrap, every hundredth packet is lost, and some overtake others."""
+    keys = new_keys(profile)
+    sender = SendStream(CODEC, 0, keys[0].send.ssrc, Srtp(keys[0]), random)
+    receiver = ReceiveStream(CODEC, 0, keys[1].receive.ssrc, Srtp(keys[1]))
+    frame, held = bytes(2 * CODEC.frame_samples), b""
+    for number in range(70_000):
+        _, wire = sender.send(frame)
+        now_s = 0.02 * number
+        if number % 50 == 25:
+            held = wire
+        elif number % 100:
+            assert receiver.receive(wire, now_s)
+        if number % 50 == 26:
+            assert receiver.receive(held, now_s)
+        receiver.play(now_s)
+    counted = receiver.statistics()
+    assert (counted.expected, counted.lost) == (69_999, 699)
+    assert (counted.late, counted.duplicate) == (0, 0)
+    assert receiver.dropped.total() == 0
+
+
 def test_the_keys_of_another_call(ends: Ends, new_keys: Any) -> None:
     for profile in PROFILES:
         stranger = Srtp(new_keys(profile, "another call")[1])

@@ -1,7 +1,8 @@
 """SRTP and SRTCP with keys from MIKEY, on libsrtp (RFC 3711, RFC 7714).
 
-The library gives no access to the roll-over counter: a receiver must join before a stream's first wrap, which a
-call does, because a sender starts in the lower half of the sequence numbers (RFC 3711 §3.3.1).
+The library gives no access to the roll-over counter. A receiver that hears a stream from its first packets on needs
+none. But if a sender starts just below 65536 and its packets up to there are lost, all others fail to authenticate.
+So until a first one does, each is also tried as one after the wrap.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Protocol
 import pylibsrtp
 
 from voice_dpki.errors import LocalError, PeerError
+from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.mikey.keys import SrtpKeys, StreamKey
 from voice_dpki.mikey.policy import SrtpProfile
 
@@ -56,6 +58,9 @@ class Srtp:
     def __init__(self, keys: SrtpKeys) -> None:
         self._out = pylibsrtp.Session(_policy(keys.profile, keys.send))
         self._in = pylibsrtp.Session(_policy(keys.profile, keys.receive))
+        self._in_rtp = self._in
+        self._wrapped: pylibsrtp.Session | None = _after_wrap(keys.profile, keys.receive)
+        """What takes the peer's packets if its sequence numbers have wrapped; None once one was authentic."""
 
     def protect(self, packet: bytes) -> bytes:
         """Encrypt and authenticate an RTP packet; raises LocalError if it cannot be."""
@@ -63,7 +68,15 @@ class Srtp:
 
     def unprotect(self, packet: bytes) -> bytes:
         """Check and decrypt an SRTP packet; raises SrtpError."""
-        return _theirs(self._in.unprotect, packet)
+        try:
+            clear = _theirs(self._in_rtp.unprotect, packet)
+        except SrtpError:
+            if self._wrapped is None:
+                raise
+            clear = _theirs(self._wrapped.unprotect, packet)
+            self._in_rtp = self._wrapped
+        self._wrapped = None
+        return clear
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """Encrypt and authenticate an RTCP packet; raises LocalError if it cannot be."""
@@ -91,6 +104,17 @@ def _policy(profile: SrtpProfile, key: StreamKey) -> pylibsrtp.Policy:
         ssrc_value=key.ssrc,
         srtp_profile=_PROFILES[profile],
     )
+
+
+def _after_wrap(profile: SrtpProfile, key: StreamKey) -> pylibsrtp.Session:
+    """Return a receiver that expects sequence number 0 next, with a roll-over counter of 1 (RFC 3711 §3.3.1).
+
+    It has taken a packet with number 65535, which was made here and is nobody's.
+    """
+    packet = RtpPacket(0, 0xFFFF, 0, key.ssrc, b"").serialize()
+    receiver = pylibsrtp.Session(_policy(profile, key))
+    receiver.unprotect(pylibsrtp.Session(_policy(profile, key)).protect(packet))
+    return receiver
 
 
 def _ours(operation: Callable[[bytes], bytes], packet: bytes) -> bytes:
