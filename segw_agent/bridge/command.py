@@ -161,6 +161,7 @@ async def _serve(bridge: Bridge, signer: AnswerSigner, setup: SegwSetup, stop: a
                 validity_s=config.validity_s,
                 max_age_s=max_age_s,
                 skew_s=config.clock_skew_s,
+                ahead_s=bridge.ahead_s,
             )
             async with serve(responder.app(), config.listen, limits=config.limits) as port:
                 address = f"{config.listen.host}:{port}"

@@ -28,6 +28,7 @@ EXAMPLE = f"""\
 ocsp_url = "http://192.0.2.1:26690/ocsp"   # in every certificate that is issued: gateways, and devices, ask there
 validity_s = 5                             # how long an answer may be kept: revocation takes effect after it
 clock_skew_s = 300                         # how far a client's clock may be behind ours
+answers_kept = true                        # false if no client keeps answers: clocks may be ahead by as much, too
 
 [ca]
 name = "Operator A bridge CA 1"            # another CA must have another name
@@ -85,6 +86,11 @@ class BridgeConfig(Config, frozen=True, kw_only=True):
     validity_s: Annotated[float, msgspec.Meta(ge=1, le=86_400)] = 5.0
     clock_skew_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 300.0
     """How far a client's clock may be behind: thisUpdate is earlier by this, and nextUpdate is not later."""
+    answers_kept: bool = True
+    """Whether a client keeps answers until nextUpdate, as charon does unless it has `cert_cache = no`.
+
+    If none does, clocks may be ahead by `clock_skew_s`, too: nextUpdate is later by it, and nobody trusts longer.
+    """
     limits: Limits = Limits()
     trace: TraceConfig | None = None
 
@@ -103,6 +109,11 @@ class Bridge:
         if not config.ledger.urls:
             raise LocalError(f"{path}: [ledger] urls: the bridge needs an inquiry node to ask")
         return cls(config, path)
+
+    @property
+    def ahead_s(self) -> float:
+        """How far a client's clock may be ahead."""
+        return 0.0 if self.config.answers_kept else self.config.clock_skew_s
 
     def file(self, name: str) -> Path:
         """Return the path of a file that the configuration names."""

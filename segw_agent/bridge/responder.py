@@ -77,13 +77,16 @@ class Responder:
         validity_s: float,
         max_age_s: float,
         skew_s: float = 0.0,
+        ahead_s: float = 0.0,
     ) -> None:
         """Make answers that expire after `validity_s`, or earlier when their proof is `max_age_s` old.
 
         They begin `skew_s` before their proof, for clients whose clocks are behind; they do not end later for it.
+        They end `ahead_s` later, for clients whose clocks are ahead; clients that keep answers keep them longer so.
         """
         self._vouching, self._signer, self._clock = vouching, signer, clock
-        self._validity_s, self._max_age_s, self._skew_s = validity_s, max_age_s, skew_s
+        self._validity_s, self._max_age_s = validity_s, max_age_s
+        self._skew_s, self._ahead_s = skew_s, ahead_s
         self._waiting = 0
         NOT_AFTER.set(signer.not_after_s)
 
@@ -154,7 +157,7 @@ class Responder:
         now_s = self._clock.now_s()
         known_s = min(proved_s, now_s)
         next_s = max(int(known_s), int(min(now_s + self._validity_s, known_s + self._max_age_s)))
-        return int(known_s - self._skew_s), next_s
+        return int(known_s - self._skew_s), next_s + int(self._ahead_s)
 
     def _refused(self, refused: NotVouchedError) -> Status:
         this_s, next_s = self._times_s(refused.time_s)

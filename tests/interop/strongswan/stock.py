@@ -49,12 +49,12 @@ class StockCharon(Charon):
 class Bridge:
     """A bridge CA with its files in a folder, and its responder as a process."""
 
-    def __init__(self, path: Path, ledger: Ledger, number: int = 1) -> None:
+    def __init__(self, path: Path, ledger: Ledger, number: int = 1, top: str = "") -> None:
         self.path, self.port = path, free_port()
         path.mkdir()
         self.config = path / "bridge.toml"
         self.config.write_text(
-            f'ocsp_url = "http://127.0.0.1:{self.port}/ocsp"\nvalidity_s = {VALIDITY_S}\n'
+            f'ocsp_url = "http://127.0.0.1:{self.port}/ocsp"\nvalidity_s = {VALIDITY_S}\n{top}'
             f'[ca]\nname = "Operator A bridge CA {number}"\ncertificate = "ca.pem"\nkey = "ca.key"\n'
             '[responder]\ncertificate = "ocsp.pem"\nkey = "ocsp.key"\n'
             f"[listen]\nport = {self.port}\n{ledger.section()}timeout_s = 0.5\n"
@@ -157,9 +157,32 @@ class StockSite:
             wait_until(charon.idle, "the tunnels are gone")
 
 
+class Forgetful(StockCharon):
+    """charon that keeps no OCSP answers, and can have a clock that is wrong."""
+
+    def __init__(self, namespace: str, folder: Path, settings: None, error_s: int = 0) -> None:
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+        faked = {
+            "PRELOAD": str(library),
+            "FAKETIME": f"{error_s:+d}",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # charon's timers would stand still
+        }
+        super().__init__(
+            namespace,
+            folder,
+            settings,
+            environment=faked if error_s else {},
+            limits="dos_protection = no\n    cert_cache = no",
+        )
+
+
 @contextmanager
-def make_stock_site(kind: Any = StockCharon) -> Iterator[StockSite]:
-    """Make a site whose gateway is recorded, and has a certificate of the bridge CA."""
+def make_stock_site(kind: Any = StockCharon, top: str = "") -> Iterator[StockSite]:
+    """Make a site whose gateway is recorded, and has a certificate of the bridge CA.
+
+    `top` are further lines of the bridge's configuration.
+    """
     demand()
     with ExitStack() as stack:
         path = stack.enter_context(folder())
@@ -168,7 +191,7 @@ def make_stock_site(kind: Any = StockCharon) -> Iterator[StockSite]:
         stack.callback(ledger.end)
         gateway = Identity(GATEWAY, "Operator A")
         ledger.record(gateway)
-        bridge = Bridge(path / "bridge", ledger)
+        bridge = Bridge(path / "bridge", ledger, top=top)
         stack.callback(bridge.process.stop)
         charons = {side: kind(names[side], path / f"charon-{side}", None) for side in names}
         site = StockSite(path, ledger, bridge, names, charons)

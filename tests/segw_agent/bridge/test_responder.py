@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -74,10 +76,13 @@ def revoked(testbed: Testbed) -> tuple[Credential, float]:
 
 
 @asynccontextmanager
-async def responding(bridge: Bridge, clock: Clock, skew_s: float = 0.0) -> AsyncIterator[Responder]:
+async def responding(
+    bridge: Bridge, clock: Clock, skew_s: float = 0.0, ahead_s: float = 0.0
+) -> AsyncIterator[Responder]:
     async with inquiry_nodes(bridge.setup(), SystemClock()) as nodes:
         vouching = Vouching(nodes, bridge.config.policy, SystemClock())
-        yield Responder(vouching, bridge.answer_signer(), clock, validity_s=5, max_age_s=30, skew_s=skew_s)
+        signer, skews = bridge.answer_signer(), {"skew_s": skew_s, "ahead_s": ahead_s}
+        yield Responder(vouching, signer, clock, validity_s=5, max_age_s=30, **skews)
 
 
 def request(bridge: Bridge, device: Credential) -> bytes:
@@ -127,6 +132,24 @@ async def test_a_client_whose_clock_is_behind_accepts_answers_and_keeps_none_lon
     assert before_s - 1 <= next_s - 5 <= after_s
     for behind_s, accepted in ((0, True), (skew_s, True), (skew_s + 60, False)):
         assert (this_s <= after_s - behind_s <= next_s) is accepted
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_client_whose_clock_is_ahead_accepts_answers_where_none_are_kept(
+    bridge: Bridge, device: Credential, kept: bool
+) -> None:
+    """nextUpdate is later by the skew then; where answers are kept, that would be longer trust."""
+    configured = replace(bridge, config=msgspec.structs.replace(bridge.config, answers_kept=kept))
+    skew_s = bridge.config.clock_skew_s
+    async with responding(bridge, SystemClock(), skew_s, configured.ahead_s) as responder:
+        before_s = SystemClock().now_s()
+        answer = await ask(responder, request(bridge, device))
+        after_s = SystemClock().now_s()
+    assert answer.next_update_utc
+    this_s, next_s = answer.this_update_utc.timestamp(), answer.next_update_utc.timestamp()
+    assert before_s - 1 <= next_s - 5 - (0 if kept else skew_s) <= after_s
+    for off_s, accepted in ((-skew_s, True), (0, True), (skew_s, not kept), (skew_s + 60, False)):
+        assert (this_s <= before_s + off_s <= next_s) is accepted, off_s
 
 
 async def test_a_revocation_is_as_late_as_it_was_for_all_clocks(
