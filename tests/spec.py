@@ -29,6 +29,7 @@ from voice_dpki.ledger import (
     proposals,
     quotas,
     replica,
+    single_numbers,
     transactions,
 )
 from voice_dpki.ledger.answers import InquiryCode
@@ -77,6 +78,7 @@ _LIMITS: tuple[tuple[str, int | float, str], ...] = (
     ("days of expiry passed in one block", expiry.MAX_DAYS, ""),
     ("from the recording of a certificate to its validity", admission.MAX_NOT_YET_VALID_S, "s"),
     ("entries in each list of a member", members.MAX_ENTRIES, ""),
+    ("single numbers of a member", single_numbers.MAX_SINGLES, ""),
     ("further items of a record", further.MAX_ITEMS, ""),
     ("the value of a further item, encoded", further.MAX_VALUE_BYTES, "bytes"),
     ("all further items of a record, encoded", further.MAX_FURTHER_BYTES, "bytes"),

@@ -132,7 +132,7 @@ def numbers_of(member: Member) -> TnAuthList:
     """Return all numbers and codes of a member, for a certificate that signs its calls; raises LocalError."""
     if not (member.ranges or member.spcs):
         raise LocalError(f"{member.organization} has no numbers and no codes to sign calls for")
-    return TnAuthList(spcs=member.spcs, ranges=member.ranges)
+    return TnAuthList.of(member.spcs, member.ranges)
 
 
 def describe(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import generate_es256
 from voice_dpki.x509.possession import possession_of
 from voice_dpki.x509.profile import digest_of
-from voice_dpki.x509.tnauthlist import TnAuthList
+from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 from . import history
 from .history import DAY_S, FURTHER, WEEK_S, Given, block, changed, propose, text, vote
@@ -43,6 +43,8 @@ def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
     last = [federation.submission(der), *changed(federation, der)]
     strange = [_strange_names(federation, until_s), _strange_organizations(federation, until_s)]
     strange += [_nobodys(federation, until_s)]
+    ported = propose(federation, _ported(federation), until_s)
+    strange += [[ported], [vote(federation, ported, True)]]
     return [*begun, *_compromised_keys(federation, until_s), *strange, *further, last]
 
 
@@ -75,6 +77,13 @@ def _nobodys(federation: Any, end_s: int) -> list[bytes]:
     numbers = TnAuthList(tns=(Tn("493023125100"),))
     broken = federation.certificate(tn_auth_list=numbers, claim_constraints=ClaimConstraints(), not_after_s=end_s)
     return [*map(federation.submission, ders), federation.submission(broken)]
+
+
+def _ported(federation: Any) -> SetMember:
+    """Operator A gets single numbers."""
+    known = federation.genesis.member("Operator A")
+    numbers = (TnRange(Tn(f"4930231260{number:02}"), 1) for number in range(62))
+    return SetMember(replace(known, ranges=(*known.ranges, *numbers)), 0)
 
 
 def _compromised_keys(federation: Any, end_s: int) -> list[list[bytes]]:

@@ -5,12 +5,14 @@
 A name is a text of 1 to 64 printable ASCII characters, a value any deterministic CBOR of at most 1024 bytes. All of
 them together have at most 4096 bytes. The first character says what an unknown name means. One that begins with "!"
 must be understood: whoever does not know it must not judge what it belongs to. Any other is kept and shown, and
-counts for nothing. No version of the rules so far writes any, and no transaction and no proposal can bring one in.
+counts for nothing. Version 4 of the rules writes the first ones (`voice_dpki.ledger.single_numbers`). No
+transaction and no proposal can bring in others.
 
 docs/spec/encodings.md#further-items specifies it.
 """
 
 import re
+from collections.abc import Collection
 from typing import TypeAlias
 
 from voice_dpki.codec import cbor
@@ -32,10 +34,11 @@ class NeedsNewerError(MalformedError):
     """An item must be understood, and this release does not know it."""
 
 
-def parse_further(items: list[Cbor], what: str) -> Further:
+def parse_further(items: list[Cbor], what: str, known: Collection[str] = ()) -> Further:
     """Read what stands in a list after the items that all versions know: nothing, or the map.
 
-    `what` names the list in errors. Raises NeedsNewerError, and MalformedError for anything else.
+    `what` names the list in errors, and the caller understands the items with the names `known`. Raises
+    NeedsNewerError, and MalformedError for anything else.
     """
     if not items:
         return ()
@@ -47,7 +50,7 @@ def parse_further(items: list[Cbor], what: str) -> Further:
         raise MalformedError(f"{what}: a further item has a name or a value that none may have")
     if len(cbor.encode(found)) > MAX_FURTHER_BYTES:
         raise MalformedError(f"{what}: its further items have more than {MAX_FURTHER_BYTES} bytes")
-    needed = [name for name, _ in further if name.startswith("!")]
+    needed = [name for name, _ in further if name.startswith("!") and name not in known]
     if needed:
         raise NeedsNewerError(f"this needs a later release of voice-dpki, which knows {needed[0]} of a {what}")
     return further

@@ -35,6 +35,7 @@ from voice_dpki.ledger.header import (
 )
 from voice_dpki.ledger.members import Member, WrittenMember, check_apart
 from voice_dpki.ledger.parameters import DEFAULT_PARAMETERS, Parameters
+from voice_dpki.ledger.single_numbers import singles_of
 from voice_dpki.ledger.state import found
 from voice_dpki.ledger.view import MemoryState
 
@@ -248,6 +249,10 @@ def _check(genesis: Genesis) -> None:
         raise GenesisError("genesis: a validator belongs to no member")
     for member in genesis.members:
         _check_keys(member)
+        if singles_of(member.ranges):
+            raise GenesisError(
+                f"genesis: {member.organization}: version 4 of the rules brings ranges of one number"
+            )
     if len(theirs) > MAX_VALIDATORS:
         raise GenesisError(f"genesis: there are more than {MAX_VALIDATORS} validators")
 

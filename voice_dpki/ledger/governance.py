@@ -48,6 +48,7 @@ from voice_dpki.ledger.proposals import (
 )
 from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertRecord, CertStatus
 from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.ledger.single_numbers import singles_of
 from voice_dpki.ledger.view import StateView
 
 UNDECIDED = frozenset({ProposalState.OPEN, ProposalState.PASSED})
@@ -193,6 +194,8 @@ def since(change: Change) -> int:
     """Return the version of the rules from which on a change can be proposed."""
     if isinstance(change, SetStatus) and change.status is CertStatus.VALID:
         return 3
+    if isinstance(change, SetMember) and singles_of(change.member.ranges):
+        return 4
     return _SINCE.get(type(change), 1)
 
 

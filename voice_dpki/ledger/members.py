@@ -27,9 +27,11 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
+from voice_dpki.ledger import single_numbers
 from voice_dpki.ledger.further import Further, further_items, parse_further
 from voice_dpki.ledger.leaf import Leaf, Lookup, named
 from voice_dpki.ledger.signatures import key_id_of
+from voice_dpki.ledger.single_numbers import MAX_SINGLES, in_order, singles_of
 from voice_dpki.names import Tn, is_printable
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import KeyKindError, algorithm_of, spki
@@ -67,6 +69,7 @@ class Member:
     domains: tuple[str, ...] = ()
     """Lower-case host names; names below them are the member's too."""
     ranges: tuple[TnRange, ...] = ()
+    """Numbers; those that it holds one by one, which version 4 of the rules brought, come last."""
     spcs: tuple[str, ...] = ()
     validators: tuple[bytes, ...] = ()
     """Ed25519 public keys."""
@@ -89,9 +92,9 @@ class Member:
         if not all(_DOMAIN.match(domain) for domain in self.domains):
             raise MalformedError("member: a domain is not a lower-case host name")
         if self.ranges or self.spcs:
-            TnAuthList(
-                spcs=self.spcs, ranges=self.ranges
-            )  # refuses codes and ranges that no certificate could name
+            TnAuthList.of(self.spcs, self.ranges)  # refuses codes and ranges that no certificate could name
+        if len(singles_of(self.ranges)) > MAX_SINGLES or in_order(self.ranges) != self.ranges:
+            raise MalformedError(f"member: single numbers are more than {MAX_SINGLES}, or not behind the ranges")
         if any(len(key) != ED25519_KEY_BYTES for key in self.validators):
             raise MalformedError("member: a validator's key is not an Ed25519 public key of 32 bytes")
         for key in self.endorsing_keys:
@@ -121,8 +124,13 @@ class Member:
             case ["member", *items] if len(items) >= _PARTS + 3:
                 revision, admitted_height, suspended, *more = items[_PARTS:]
                 kept: Any = {"revision": revision, "admitted_height": admitted_height, "suspended": suspended}
-                further = parse_further(more, "member")
-                return replace(cls.of_parts(items[:_PARTS]), **kept, further=further)  # checked by the class
+                further = parse_further(more, "member", single_numbers.NAMES)
+                member = cls.of_parts(items[:_PARTS])
+                if singles_of(member.ranges):
+                    raise MalformedError("member: a range of its record has one number")
+                kept["ranges"] = (*member.ranges, *single_numbers.read_items(further))
+                kept["further"] = tuple(item for item in further if item[0] not in single_numbers.NAMES)
+                return replace(member, **kept)  # checked by the class
         raise MalformedError("member: not a list of a member's parts")
 
     @classmethod
@@ -136,7 +144,7 @@ class Member:
                     organization=organization,
                     kind=MemberKind(kind),
                     domains=tuple(_each(str, domains)),
-                    ranges=tuple(_range(item) for item in _each(list, ranges)),
+                    ranges=in_order(_range(item) for item in _each(list, ranges)),
                     spcs=tuple(_each(str, spcs)),
                     validators=tuple(_each(bytes, validators)),
                     endorsing_keys=tuple(_each(bytes, endorsing_keys)),
@@ -145,14 +153,20 @@ class Member:
 
     def parts(self) -> list[Cbor]:
         """Return the fields that proposals decide, ready for encoding, without those that the ledger maintains."""
-        ranges: list[Cbor] = [[entry.start, entry.count] for entry in self.ranges]
+        return self._parts(self.ranges)
+
+    def _parts(self, entries: Iterable[TnRange]) -> list[Cbor]:
+        ranges: list[Cbor] = [[entry.start, entry.count] for entry in entries]
         lists: list[Cbor] = [self.domains, ranges, self.spcs, self.validators, self.endorsing_keys]
         return [self.organization, str(self.kind), *lists]
 
     def serialize(self) -> bytes:
         """Encode the member's record."""
         kept: list[Cbor] = [self.revision, self.admitted_height, self.suspended]
-        return cbor.encode([KIND, *self.parts(), *kept, *further_items(self.further)])
+        singles = singles_of(self.ranges)
+        parts = self._parts(self.ranges[: len(self.ranges) - len(singles)])
+        further = (*self.further, *single_numbers.items_of(singles))
+        return cbor.encode([KIND, *parts, *kept, *further_items(further)])
 
     @property
     def votes(self) -> bool:
@@ -196,7 +210,7 @@ class WrittenMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             organization=self.organization,
             kind=self.kind,
             domains=self.domains,
-            ranges=tuple(TnRange(Tn(entry.start), entry.count) for entry in self.ranges),
+            ranges=in_order(TnRange(Tn(entry.start), entry.count) for entry in self.ranges),
             spcs=self.spcs,
             validators=tuple(validators),
             endorsing_keys=tuple(endorsing_keys),

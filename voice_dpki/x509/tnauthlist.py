@@ -31,7 +31,7 @@ _SPC_TEXT = re.compile(r"[\x21-\x7e]+\Z")
 
 @dataclass(frozen=True, slots=True)
 class TnRange:
-    """`count` consecutive numbers from `start` on: at least 2, all with as many digits as `start`."""
+    """`count` consecutive numbers from `start` on, all with as many digits as `start`; 1 allots one number."""
 
     start: Tn
     count: int
@@ -39,9 +39,9 @@ class TnRange:
     def __post_init__(self) -> None:
         if not _DIGITS.match(self.start):
             raise MalformedError("a number range starts with 1 to 15 digits (RFC 8226 §9)")
-        if self.count < 2:
-            raise MalformedError("a number range holds at least 2 numbers (RFC 8226 §9)")
-        if int(self.start) + self.count >= 10 ** len(self.start):
+        if self.count < 1:
+            raise MalformedError("a number range holds at least one number")
+        if self.count > 1 and int(self.start) + self.count >= 10 ** len(self.start):
             raise MalformedError("a number range must not make its numbers longer (RFC 8226 §9)")
 
     def covers(self, tn: Tn) -> bool:
@@ -62,10 +62,19 @@ class TnAuthList:
     def __post_init__(self) -> None:
         if not (self.spcs or self.ranges or self.tns):
             raise MalformedError("a TNAuthList has at least one entry (RFC 8226 §9)")
+        if any(entry.count < 2 for entry in self.ranges):
+            raise MalformedError("a number range holds at least 2 numbers (RFC 8226 §9)")
         for spc in self.spcs:
             _check_spc(spc)
         for tn in self.tns:
             _check_tn(tn)
+
+    @classmethod
+    def of(cls, spcs: Iterable[str], entries: Iterable[TnRange]) -> "TnAuthList":
+        """Make a list of codes and of allotted ranges, which may have one number; raises MalformedError."""
+        listed = tuple(entries)
+        several = tuple(entry for entry in listed if entry.count > 1)
+        return cls(tuple(spcs), several, tuple(entry.start for entry in listed if entry.count == 1))
 
     @classmethod
     def parse(cls, data: bytes) -> "TnAuthList":
