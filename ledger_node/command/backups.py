@@ -47,6 +47,9 @@ operators runs ledger-node votes. When all agree on the last block, HEIGHT, and 
   ledger-node restore --config net/validator.toml --peer https://b.example:26680 ... --last-block HEIGHT
 
 Where some have its votes, add the last of them, as `votes` prints it: --voted ROUND/STEP.
+
+A node whose HTTP is for its own machine cannot be asked with --peer. Its operator runs ledger-node votes there, and
+tells the block before the one that it names: --height HEIGHT.
 """
 
 
@@ -62,6 +65,13 @@ def add_to(commands: Commands) -> None:
     )
     back.add_argument("--from", dest="backup", type=Path, metavar="FOLDER", help="a backup")
     back.add_argument("--peer", action="append", default=[], metavar="URL", help="another node of the ledger")
+    back.add_argument(
+        "--height",
+        type=whole_number(0, MAX_HEIGHT),
+        action="append",
+        default=[],
+        help="the newest block of another node that cannot be asked from here, as its operator says",
+    )
     back.set_defaults(run=_restore)
     back.add_argument(
         "--last-block", type=whole_number(1, MAX_HEIGHT), metavar="HEIGHT", help="where the ledger stands still"
@@ -93,9 +103,12 @@ def _backup(options: Namespace) -> int:
 def _restore(options: Namespace) -> int:
     config = configuration.load(options.config)
     genesis = configuration.read_genesis(options.config, config)
-    if config.follow is None and not options.peer:
-        raise LocalError("this node signs: name other nodes with --peer, so that nothing is signed twice")
-    heights = ask_heights(options.peer, genesis)
+    if config.follow is None and not options.peer and not options.height:
+        raise LocalError(
+            "this node signs: name other nodes with --peer, or their heights with --height, so that nothing is "
+            "signed twice"
+        )
+    heights = [*ask_heights(options.peer, genesis), *options.height]
     if config.cometbft is not None:
         return _guard(options, config.cometbft.home, heights)
     if options.last_block is not None or options.voted is not None:
