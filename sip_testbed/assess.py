@@ -12,8 +12,8 @@ from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.provision import OPERATORS
 from sip_testbed.remarks import who_refused
-from sip_testbed.report import Direction, Outcome, TrustLink
-from sip_testbed.scenarios import Scenario
+from sip_testbed.report import Connected, Direction, Outcome, TrustLink
+from sip_testbed.scenarios import PASSED, Scenario
 from voice_dpki.media.correlate import correlate
 from voice_dpki.media.recording import read_wav
 from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
@@ -98,6 +98,15 @@ def _seen(evidence: Evidence) -> Outcome:
             code = status if status and status >= 300 else None
             return Outcome(verstat, code, result["refused_by"], status, _sentence(result["reason"]))
     return Outcome(verstat, None, None, status, _ending(evidence, status, caller))
+
+
+def connected(evidence: Evidence) -> Connected | None:
+    """Return what the caller's telephone was told of who answered, None if nothing."""
+    verstat = _text(evidence.result("caller").get("verstat"))
+    if verstat is None:
+        return None
+    signers = [note.data["signer"] for note in evidence.notes("proxy-a") if note.ok and "signer" in note.data]
+    return Connected(verstat, _text(signers[-1]) if signers else None)
 
 
 def _stir_refusal(evidence: Evidence) -> NoteEvent | None:
@@ -212,6 +221,8 @@ def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[C
         yield _heard(name.replace("_", " "), direction)
     if evidence.scenario.protected:
         yield _bound(evidence)
+        answered = connected(evidence)
+        yield _same("Verdict on the number that answered", PASSED, answered and answered.verstat)
     if evidence.srtp:
         yield _keyed(evidence)
         yield _unreadable(evidence)

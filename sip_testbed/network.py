@@ -52,6 +52,8 @@ MODULES: Mapping[str, tuple[str, str]] = {
 
 X5U = "https://certificates.a.example/{digest}.der"
 """Operator A's URL of its certificates; verifiers take the digest from it and ask the ledger."""
+X5U_OF_ANSWERS = "https://certificates.b.example/{digest}.der"
+"""Operator B's."""
 
 
 class Testbed(Network):
@@ -102,7 +104,7 @@ class Testbed(Network):
 
     def record_all(self) -> None:
         """Record the certificates that the calls need, each through its own operator."""
-        self.record({"a": (self.site.signer, self.site.caller), "b": (self.site.callee,)})
+        self.record({"a": (self.site.signer, self.site.caller), "b": (self.site.answer_signer, self.site.callee)})
 
     def launch(self, actor: str, sections: Mapping[str, object]) -> Running:
         """Start a program with its configuration, without waiting for it; the actor's last one must have ended."""
@@ -199,17 +201,9 @@ def service_configs(site: Site, *, protected: bool = True) -> dict[str, Sections
     return {
         **_ordering(site),
         **{f"ledger-{operator.letter}": follower_config(site, operator) for operator in OPERATORS},
-        "authn-a": {
-            "domain": OPERATORS[0].domain,
-            "organization": OPERATORS[0].organization,
-            "info_url": X5U,
-            "certificate": site.signer.certificate,
-            "key": site.signer.key,
-            "tokens": "sign-a.token",
-            "ledger": _signer_follows(site, OPERATORS[0]),
-            "listen": site.listen("authn-a"),
-        },
-        "verify-b": verifier_config(site, OPERATORS[1]),
+        "authn-a": _signer_config(site, OPERATORS[0], site.signer, X5U),
+        "authn-b": _signer_config(site, OPERATORS[1], site.answer_signer, X5U_OF_ANSWERS),
+        **{f"verify-{operator.letter}": verifier_config(site, operator) for operator in OPERATORS},
         **proxies,
     }
 
@@ -226,6 +220,20 @@ def follower_config(site: Site, operator: Operator) -> Sections:
     return _ledger_node(site, actor) | {
         "follow": {"url": f"http://{site.addresses[orders]}"},
         "submission": submission,
+    }
+
+
+def _signer_config(site: Site, operator: Operator, credential: Credential, info_url: str) -> Sections:
+    """Return the configuration of an operator's authentication server: A's signs calls, B's the answers."""
+    return {
+        "domain": operator.domain,
+        "organization": operator.organization,
+        "info_url": info_url,
+        "certificate": credential.certificate,
+        "key": credential.key,
+        "tokens": f"sign-{operator.letter}.token",
+        "ledger": _signer_follows(site, operator),
+        "listen": site.listen(f"authn-{operator.letter}"),
     }
 
 
@@ -359,7 +367,8 @@ def _proxy_a(site: Site) -> Sections:
             {"prefix": "+44", "next_hop": proxy_b, **abroad},
             {"domain": OPERATORS[1].domain, "next_hop": proxy_b},
         ],
-        "signing": {"url": f"http://{site.addresses['authn-a']}", "token_file": "sign-a.token"},
+        "signing": _service(site, "sign", "a"),
+        "verification": {**_service(site, "verify", "a"), "answers": True},
     }
 
 
@@ -370,5 +379,12 @@ def _proxy_b(site: Site) -> Sections:
         "users": site.users("b", CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC),
         "listen": site.listen("proxy-b"),
         "routes": [{"domain": OPERATORS[0].domain, "next_hop": f"tcp:{site.addresses['proxy-a']}"}],
-        "verification": {"url": f"http://{site.addresses['verify-b']}", "token_file": "verify-b.token"},
+        "verification": _service(site, "verify", "b"),
+        "signing": {**_service(site, "sign", "b"), "answers": True},
     }
+
+
+def _service(site: Site, role: str, letter: str) -> Sections:
+    """Return where an operator's proxy asks its server that signs, or its server that verifies."""
+    actor = {"sign": "authn", "verify": "verify"}[role]
+    return {"url": f"http://{site.addresses[f'{actor}-{letter}']}", "token_file": f"{role}-{letter}.token"}

@@ -205,6 +205,7 @@ class _Placement:
             keying="MIKEY DH-SIGN, certificates on the ledger" if self._srtp else None,
             ledger=self._testbed.site.ledger if self._testbed.protected else None,
             directions=media,
+            connected=assess.connected(evidence),
             checks=checks,
             trust=assess.trust(evidence, outcome),
             timings_ms={**self._stages.took_ms, **_timings(evidence)},
@@ -276,7 +277,8 @@ def _setup_ms(evidence: assess.Evidence) -> float | None:
 
 def _timings(evidence: assess.Evidence) -> dict[str, float]:
     """Return the times that the actors measured themselves in milliseconds, by name."""
-    names = {"authn-a": "sign", "verify-b": "verify", "caller": "MIKEY, caller", "callee": "MIKEY, callee"}
+    names = {"authn-a": "sign", "verify-b": "verify", "authn-b": "sign the answer", "verify-a": "verify the answer"}
+    names |= {"caller": "MIKEY, caller", "callee": "MIKEY, callee"}
     setup_ms = _setup_ms(evidence)
     found = {} if setup_ms is None else {"set-up, INVITE to 200": setup_ms}
     for actor, name in names.items():

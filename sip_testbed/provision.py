@@ -137,15 +137,19 @@ class Site(SiteFolder):
             self.found(CHAIN_ID, map(_founder, ledger.operators))
             comets = ledger.operators if ledger is LedgerKind.FEDERATION else ()
             self.node_ids = {operator.letter: self._node_id(operator.letter) for operator in comets}
-            self.signer = self.signing_credential("a/signer")
+            self.signer, self.answer_signer = (
+                self.signing_credential(f"{operator.letter}/signer", operator.numbers, operator)
+                for operator in OPERATORS
+            )
             self.caller, self.callee = telephones
         roles = (f"{role}-{operator.letter}" for role in ("verify", "submit") for operator in ledger.operators)
-        self.tokens = {name: self.token(name) for name in ("sign-a", *roles)}
+        self.tokens = {name: self.token(name) for name in ("sign-a", "sign-b", *roles)}
         self.passwords = {operator.letter: base64url.encode(random.token(12)) for operator in OPERATORS}
 
-    def signing_credential(self, name: str, numbers: TnRange = OPERATORS[0].numbers) -> Credential:
-        """Make a certificate in Operator A's name with authority over `numbers`, without recording it."""
-        operator = OPERATORS[0]
+    def signing_credential(
+        self, name: str, numbers: TnRange = OPERATORS[0].numbers, operator: Operator = OPERATORS[0]
+    ) -> Credential:
+        """Make a certificate in an operator's name with authority over `numbers`, without recording it."""
         listed = TnAuthList(ranges=(numbers,))
         return self.certify(name, generate_es256(), operator.organization, f"sti.{operator.domain}", numbers=listed)
 

@@ -54,11 +54,13 @@ url = "http://127.0.0.2:8081"
 token_file = "sign-a.token"
 # tls = { certificate = "proxy.pem", key = "proxy-key.pem", servers = ["a.pem"] }    # where the service has [tls]
 on_failure = "refuse"                       # or "forward": let the call go unsigned
+answers = false                             # true signs the answers of users here, too (rsp)
 
 [verification]                              # without it calls come in unverified
 url = "http://127.0.0.2:8082"
 token_file = "verify-a.token"
 policy = "refuse"                           # or "label": let every call in and tell the callee
+answers = false                             # true tells users here whether who answers is who was called (rsp)
 """
 
 Prefix = Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9]{1,15}$")]
@@ -109,6 +111,8 @@ class SigningConfig(ServiceConfig, frozen=True, kw_only=True):
 
     attest: Literal["A", "B", "C"] = "A"
     on_failure: Literal["refuse", "forward"] = "refuse"
+    answers: bool = False
+    """Whether the answers to signed calls are signed, too (RFC 9970); one that cannot be signed goes unsigned."""
 
 
 class VerificationConfig(ServiceConfig, frozen=True, kw_only=True):
@@ -117,6 +121,8 @@ class VerificationConfig(ServiceConfig, frozen=True, kw_only=True):
     policy: Literal["refuse", "label"] = "refuse"
     out_of_band: bool = False
     """Whether it is asked about calls without an Identity, to look for a PASSporT out of band."""
+    answers: bool = False
+    """Whether the answers to calls that were signed are verified, and their callers told (RFC 9970)."""
 
 
 class RegistrationConfig(Config, frozen=True, kw_only=True):

@@ -14,10 +14,10 @@ from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.trace import Tracer
-from voice_dpki.sip.events import Event, TransactionKey
+from voice_dpki.sip.events import Event, Terminated, TransactionKey
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop
-from voice_dpki.sip.proxy import Arrival, ProxyCore
+from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore
 from voice_dpki.sip.transaction import TransactionLayer
 from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.seldom import Seldom
@@ -44,6 +44,8 @@ class Forward:
     fallback: Hop | None = None
     back: Hop | None = None
     otherwise: Callable[[bool], "Forward"] | None = None
+    answered: Callable[[Response], Awaitable[None]] | None = None
+    """Changes each 2xx to an INVITE before it goes back, whichever hop it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class ProxyElement:
         self._decide = decide
         self._background = Background(log)
         self._failures = Seldom(log)
+        self._answered: dict[TransactionKey, Callable[[Response], Awaitable[None]]] = {}
+        """What changes the 2xx to each open INVITE."""
         self._endpoint = Endpoint(
             listen.host,
             listen.port,
@@ -136,12 +140,26 @@ class ProxyElement:
 
     def _handle(self, event: Event, now_s: float) -> None:
         try:
-            arrival = self._core.handle(event, now_s)
+            found = self._core.handle(event, now_s)
         except Exception as error:
             self._failed(error, getattr(event, "key", None))
             return
-        if arrival is not None:
-            self.run(self._settle(arrival))
+        if isinstance(event, Terminated):
+            self._answered.pop(event.key, None)
+        if isinstance(found, Answer):
+            self.run(self._pass_answer(found, self._answered[found.key]))
+        elif found is not None:
+            self.run(self._settle(found))
+
+    async def _pass_answer(self, answer: Answer, change: Callable[[Response], Awaitable[None]]) -> None:
+        """Let the 2xx be changed and pass it on, also if that fails: the call stands."""
+        try:
+            async with asyncio.timeout(DECIDE_S):
+                await change(answer.response)
+        except Exception as error:
+            self._failed(error, None)
+        self._core.pass_answer(answer, self.now_s())
+        self._endpoint.flush()
 
     async def _settle(self, arrival: Arrival) -> None:
         """Decide on a request and carry the decision out; an unexpected error is answered, too."""
@@ -175,6 +193,8 @@ class ProxyElement:
             self._core.fail(key, self.now_s())
 
     def _forward(self, arrival: Arrival, decision: Forward) -> None:
+        if decision.answered is not None:
+            self._answered[arrival.key] = decision.answered
         self._core.forward(
             arrival.key,
             decision.request,
@@ -183,6 +203,7 @@ class ProxyElement:
             fallback=decision.fallback,
             back=decision.back,
             otherwise=partial(self._forward_elsewhere, arrival, decision.otherwise) if decision.otherwise else None,
+            holds_answer=arrival.key in self._answered,
         )
 
     def _forward_elsewhere(self, arrival: Arrival, decide: Callable[[bool], Forward], is_gone: bool) -> None:

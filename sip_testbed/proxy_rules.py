@@ -65,10 +65,10 @@ def _is_for_another(challenge: str, realm: str) -> bool:
         return False
 
 
-def assert_identity(request: Request, caller: Tn, domain: str, verstat: str | None = None) -> None:
-    """Assert the caller's number (RFC 3325 §9.1) and, by `verstat`, how far it was validated."""
+def assert_identity(message: Request | Response, party: Tn, domain: str, verstat: str | None = None) -> None:
+    """Assert the number of its sender, the caller or who answers (RFC 3325 §9.1), and how far it was validated."""
     parameter = f";verstat={verstat}" if verstat else ""
-    request.headers.set("P-Asserted-Identity", f"<sip:+{caller}{parameter}@{domain};user=phone>")
+    message.headers.set("P-Asserted-Identity", f"<sip:+{party}{parameter}@{domain};user=phone>")
 
 
 def date_call(request: Request, now_s: float) -> int:

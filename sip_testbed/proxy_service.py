@@ -7,6 +7,7 @@ from functools import partial
 from sipmessage import URI, Request
 
 from sip_testbed import proxy_rules as rules
+from sip_testbed.proxy_answers import AnswerSigner, AnswerVerifier, EachOnce
 from sip_testbed.proxy_calls import CallSigner, CallVerifier
 from sip_testbed.proxy_config import ProxySetup, service_url
 from sip_testbed.proxy_element import Forward, ProxyElement, Reply
@@ -23,7 +24,7 @@ from voice_dpki.sip.digest import Authenticator, DigestRefusedError
 from voice_dpki.sip.events import Counters
 from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.location import Binding, ExpiryBounds, Location, target_of
-from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address
+from voice_dpki.sip.message import Hop, copy_request, header_values, parse_address, required_header
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.uas import check_method, check_require
 from voice_dpki.stir.forms import SIGNING_PATH, VERIFICATION_PATH
@@ -67,6 +68,8 @@ class ProxyService:
         self._authenticator = Authenticator(config.domain, setup.users.secret, random=random)
         self._registrar = Registrar(self._authenticator, self._location)
         self._services: list[StirService] = []
+        self._answer_signer: AnswerSigner | None = None
+        self._answer_verifier: AnswerVerifier | None = None
         self._signer = self._make_signer(setup, clock)
         self._verifier = self._make_verifier(setup, clock)
         self._element = ProxyElement(
@@ -95,6 +98,8 @@ class ProxyService:
         name = f"{setup.config.name}'s authentication server"
         service = StirService(name, service_url(config.url, SIGNING_PATH), access, config.timeout_ms)
         self._services.append(service)
+        if config.answers:
+            self._answer_signer = AnswerSigner(service, self._tracer, clock)
         return CallSigner(config, service, self._tracer, clock, self._random)
 
     def _make_verifier(self, setup: ProxySetup, clock: Clock) -> CallVerifier | None:
@@ -104,6 +109,8 @@ class ProxyService:
         name = f"{setup.config.name}'s verification server"
         service = StirService(name, service_url(config.url, VERIFICATION_PATH), access, config.timeout_ms)
         self._services.append(service)
+        if config.answers:
+            self._answer_verifier = AnswerVerifier(setup.config.domain, service, self._tracer, clock)
         return CallVerifier(config, service, self._tracer, clock)
 
     @property
@@ -166,7 +173,15 @@ class ProxyService:
             request.uri = rules.number_at(request.uri, way.to_domain)
         if self._signer is not None:
             await self._signer.sign(request, caller, bind_sdp=not way.rewrites_sdp)
-        return Forward(request, way.hop, back=back)
+        return Forward(request, way.hop, back=back, answered=self._answered(self._answer_verifier, request, caller))
+
+    def _answered(
+        self, party: AnswerSigner | AnswerVerifier | None, request: Request, caller: Tn | None
+    ) -> EachOnce | None:
+        """Return what is done with the answers to a call; None for an unsigned one, whose domain knows no STIR."""
+        if party is None or caller is None or not request.headers.getlist("Identity"):
+            return None
+        return party.of(rules.call_facts(request, caller, 0))
 
     def _admit(self, request: Request, arrival: Arrival) -> Tn:
         """Authenticate a request of one of the domain's users and return the user's number; raises Refusal."""
@@ -199,12 +214,14 @@ class ProxyService:
             raise Refusal(404, "Not Found: this domain serves no such number")
         remove_assertions(request)
         self._deliver(request, callee)  # refuses before anybody is asked
+        caller = number_of(caller_uri(request))
         if self._verifier is not None:
             verstat = await self._verifier.verify(request, callee)
-            caller = number_of(caller_uri(request))
             if caller is not None:
                 rules.assert_identity(request, caller, self._config.domain, verstat)
-        return self._deliver(request, callee)
+        is_called = number_of(parse_address(required_header(request, "To")).uri) == callee
+        signer = self._answer_signer if is_called else None
+        return replace(self._deliver(request, callee), answered=self._answered(signer, request, caller))
 
     def _asked_about_user(self, request: Request, arrival: Arrival) -> Forward:
         """Forward OPTIONS to the user's telephone, which answers as to an INVITE (RFC 3261 §11.1)."""

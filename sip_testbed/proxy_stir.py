@@ -16,6 +16,7 @@ from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import PeerError
 from voice_dpki.names import Tn
+from voice_dpki.stir.rsp import RSP
 from voice_dpki.stir.verdict import Verdict, Verstat
 from voice_dpki.wire.http_client import HttpAnswer, HttpClient, HttpError, HttpTimeoutError
 
@@ -74,6 +75,16 @@ class _VerificationAnswer(msgspec.Struct, frozen=True):
 
 class _Identity(msgspec.Struct, frozen=True):
     identity: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=8000)]
+
+
+class _IdentityMs(msgspec.Struct, frozen=True):
+    identity: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=8000)] = msgspec.field(
+        name="identityHeader"
+    )
+
+
+class _SigningAnswerMs(msgspec.Struct, frozen=True):
+    signing: _IdentityMs = msgspec.field(name="signingResponse")
 
 
 class _SigningAnswer(msgspec.Struct, frozen=True):
@@ -144,13 +155,31 @@ class StirService:
         }
         return self._decode(await self._post({"signingRequest": request}), _SigningAnswer).signing.identity
 
-    async def verify(self, call: CallFacts, identity: str | None) -> Verdict:
+    async def sign_answer(self, call: CallFacts) -> str:
+        """Return the Identity value for the answer to a call (RFC 9970); raises ServiceError.
+
+        `call.time_s` is the answer's. Only the form of 3GPP names a type of PASSporT.
+        """
+        request = {
+            "dest": {"tn": [call.called]},
+            "iat": call.time_s,
+            "orig": {"tn": call.caller},
+            "ppt": RSP.ppt,
+        }
+        return self._decode(await self._post({"signingRequest": request}), _SigningAnswerMs).signing.identity
+
+    async def verify_answer(self, call: CallFacts, identity: str) -> Verdict:
+        """Return the verdict on the Identity of a call's answer; raises ServiceError if there is none."""
+        return await self.verify(call, identity, answer=True)
+
+    async def verify(self, call: CallFacts, identity: str | None, **own: object) -> Verdict:
         """Return the verdict on one Identity value, or without one on a PASSporT that is found out of band.
 
-        Raises ServiceError if there is no verdict.
+        `own` are further members of the request. Raises ServiceError if there is no verdict.
         """
         told = {"outOfBand": True} if identity is None else {"identity": identity}
         request = {
+            **own,
             "callId": call.call_id,
             "from": {"tn": call.caller},
             "keyMgmt": call.key_mgmt,

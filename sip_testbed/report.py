@@ -62,6 +62,17 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """What the caller was told of who answered (RFC 9970): the verdict on that number, and who signed.
+
+    `signer` is None if nobody signed the answer well.
+    """
+
+    verstat: str
+    signer: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrustLink:
     """A station on the chain of trust from the caller to the callee.
 
@@ -107,6 +118,7 @@ class Report:
     keying: str | None
     ledger: str | None
     directions: Mapping[str, Direction]
+    connected: Connected | None = None
     checks: tuple[Check, ...] = ()
     trust: tuple[TrustLink, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)

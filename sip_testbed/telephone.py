@@ -71,7 +71,7 @@ class Result:
     reason: str | None = None
     """Why the call was refused or ended early: our sentence, or the received Reason or Warning."""
     verstat: str | None = None
-    """The callee's domain's verdict about the caller's number."""
+    """Its own domain's verdict about the number of the other side."""
     setup_ms: float | None = None
     """Time from the INVITE to its 200."""
     mikey_ms: float | None = None
@@ -139,7 +139,7 @@ class Telephone:
         sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
         call = await self._agent.invite(target, sdp.serialize())
         answer = await _final_answer(call)
-        result.status, result.setup_ms = answer.status, answer.setup_ms
+        result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
         if not 200 <= answer.status < 300:
             result.reason = _why(answer)
             return

@@ -73,7 +73,8 @@ class TestGoodCall:
         assert report["setup_ms"] > 0
         assert set(report["directions"]) == {"caller_to_callee", "callee_to_caller"}
         assert all(direction["correlation"] >= 0.99 for direction in report["directions"].values())
-        assert len(report["processes"]) == 9
+        assert report["connected"] == {"verstat": "TN-Validation-Passed", "signer": "Operator B"}
+        assert len(report["processes"]) == 11
         assert report["memory_mb"] <= 600
 
     def test_trust_came_over_the_ledger(self, good_call: PlacedCall) -> None:

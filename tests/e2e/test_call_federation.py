@@ -55,7 +55,7 @@ def test_a_good_call_over_four_operators_validators(testbed: Testbed, tmp_path: 
     sizes = {process.name: process.pss_mb for process in report.processes}
     nodes = {f"{node} {operator.letter.upper()}" for operator in FEDERATION for node in ("validator", "CometBFT")}
     assert nodes < sizes.keys()
-    assert len(sizes) == 16
+    assert len(sizes) == 18
     assert all(size > 5 for size in sizes.values())
 
 

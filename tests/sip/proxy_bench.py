@@ -8,7 +8,7 @@ from voice_dpki.effects import Random
 from voice_dpki.sip.events import Outgoing
 from voice_dpki.sip.machines import Timers
 from voice_dpki.sip.message import Hop, copy_request, encode, header_values, make_response, parse_message
-from voice_dpki.sip.proxy import Arrival, ProxyCore
+from voice_dpki.sip.proxy import Answer, Arrival, ProxyCore
 from voice_dpki.sip.transaction import TransactionLayer
 
 OWN = Hop("udp", "127.0.0.2", 5060)
@@ -25,14 +25,17 @@ class Bench:
         self.core = ProxyCore(self.layer, secret=b"key", random=random, **options)
         self.now_s = 100.0
         self.arrivals: list[Arrival] = []
+        self.answers: list[Answer] = []
         self.sent: list[Outgoing] = []
 
     def pump(self) -> None:
         while events := self.layer.take_events():
             for event in events:
-                arrival = self.core.handle(event, self.now_s)
-                if arrival is not None:
-                    self.arrivals.append(arrival)
+                found = self.core.handle(event, self.now_s)
+                if isinstance(found, Answer):
+                    self.answers.append(found)
+                elif found is not None:
+                    self.arrivals.append(found)
         self.sent += self.layer.take_output()
 
     def receive(self, data: bytes, source: Hop = CALLER) -> None:

@@ -344,6 +344,41 @@ def test_a_response_on_its_way_back_can_be_changed(random: Random, request_text:
     assert bench.messages()[-1].headers["X-Seen"] == "1"
 
 
+def test_an_answer_can_be_held_and_passed_on_later(random: Random, request_text: RequestText) -> None:
+    """Each 2xx is the owner's, retransmissions too; other responses are not, nor are those to other requests."""
+    bench = Bench(random)
+    bench.receive(request_text())
+    arrival = bench.arrivals[0]
+    bench.forward(holds_answer=True)
+    bench.answer(180)
+    assert bench.names()[-1] == "180"
+    bench.answer(200)
+    bench.answer(200)
+    assert (bench.names()[-1], [answer.key for answer in bench.answers]) == ("180", [arrival.key] * 2)
+    for answer in bench.answers:
+        answer.response.headers.set("X-Seen", "1")
+        bench.core.pass_answer(answer, bench.now_s)
+        bench.pump()
+    assert bench.names()[-2:] == ["200", "200"]
+    assert bench.messages()[-1].headers["X-Seen"] == "1"
+    bench.advance(100)
+    bench.core.pass_answer(bench.answers[0], bench.now_s)
+    bench.pump()
+    assert len(bench.names()) == len(bench.sent)
+    assert bench.core._contexts == {}
+
+
+@pytest.mark.parametrize(("method", "status"), [("INVITE", 486), ("OPTIONS", 200)])
+def test_what_is_no_answer_to_an_invite_is_not_held(
+    random: Random, request_text: RequestText, method: str, status: int
+) -> None:
+    bench = Bench(random)
+    bench.receive(request_text(method))
+    bench.forward(holds_answer=True)
+    bench.answer(status)
+    assert (bench.names()[-1], bench.answers) == (str(status), [])
+
+
 @given(st.data())
 def test_no_message_breaks_a_proxy(
     make_random: Callable[[], Random], request_text: RequestText, data: st.DataObject

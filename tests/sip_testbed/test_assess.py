@@ -6,6 +6,7 @@ import pytest
 
 from sip_testbed import assess
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.report import Connected
 from sip_testbed.scenarios import SCENARIOS
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
@@ -26,6 +27,10 @@ def result(role: str, **data: object) -> ResultEvent:
     return ResultEvent(9.0, role, {"role": role, "established": True, "status": 200, "srtp": PROFILE, **data})
 
 
+def told_caller(**data: object) -> ResultEvent:
+    return result("caller", verstat="TN-Validation-Passed", **data)
+
+
 def packet(actor: str, wire: bytes = b"x" * 40, clear: bytes = b"\x80\x00" + b"s" * 30) -> RtpEvent:
     return RtpEvent(2.0, actor, "127.0.0.6:4000", "127.0.0.7:4000", wire, clear)
 
@@ -44,7 +49,7 @@ GOOD: list[Event] = [
     note("proxy-b", "Identity valid", ok=True, verstat="TN-Validation-Passed", step="verify"),
     packet("caller"),
     packet("callee"),
-    result("caller", media=MEDIA),
+    result("caller", media=MEDIA, verstat="TN-Validation-Passed"),
     result("callee", media=MEDIA, verstat="TN-Validation-Passed"),
     note("verify-b", "Identity A valid, SDP as signed", ok=True, verstat="TN-Validation-Passed", sdp="verified"),
 ]
@@ -78,20 +83,32 @@ class TestGoodCall:
             (GOOD[:5], {BOUND}),
             ([*GOOD, note("verify-b", "Identity A valid", ok=True, sdp="not-signed")], {BOUND}),
             (
-                [*GOOD[:3], result("caller", media=MEDIA, established=False), *GOOD[4:]],
+                [*GOOD[:3], told_caller(media=MEDIA, established=False), *GOOD[4:]],
                 {"The caller spoke to the end"},
             ),
-            ([*GOOD[:3], result("caller", media=MEDIA, srtp=None), *GOOD[4:]], {KEYED}),
+            ([*GOOD[:3], told_caller(media=MEDIA, srtp=None), *GOOD[4:]], {KEYED}),
+            ([*GOOD[:3], result("caller", media=MEDIA), *GOOD[4:]], {"Verdict on the number that answered"}),
+            (
+                [*GOOD[:3], result("caller", media=MEDIA, verstat="TN-Validation-Failed"), *GOOD[4:]],
+                {"Verdict on the number that answered"},
+            ),
             ([*GOOD, packet("caller", wire=b"\x80\x00" + b"s" * 30)], {"RTP on the wire cannot be played"}),
             (
-                [*GOOD[:3], result("caller", media={**MEDIA, "lost": 5}), *GOOD[4:]],
+                [*GOOD[:3], told_caller(media={**MEDIA, "lost": 5}), *GOOD[4:]],
                 {"Speech was heard, callee to caller"},
             ),
-            ([*GOOD[:3], result("caller", status=486, media=MEDIA), *GOOD[4:]], {"SIP status that the caller got"}),
+            ([*GOOD[:3], told_caller(status=486, media=MEDIA), *GOOD[4:]], {"SIP status that the caller got"}),
         ],
     )
     def test_each_failing_is_seen(self, events: list[Event], names: set[str]) -> None:
         assert failed(evidence("authenticated", *events)) == names
+
+    def test_who_answered(self) -> None:
+        signed = note("proxy-a", "answer valid", ok=True, verstat="TN-Validation-Passed", signer="Operator B")
+        told = assess.connected(evidence("authenticated", *GOOD, signed))
+        assert told == Connected("TN-Validation-Passed", "Operator B")
+        assert assess.connected(evidence("authenticated", *GOOD)) == Connected("TN-Validation-Passed", None)
+        assert assess.connected(evidence("authenticated", result("caller"))) is None
 
     def test_what_was_not_heard_is_seen(self) -> None:
         other = random.Random(2).randbytes(len(SPEECH))

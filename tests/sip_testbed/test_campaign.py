@@ -123,6 +123,7 @@ class Life:
             for event in events:
                 arrival = self.core.handle(event, self.loop.now_s)
                 if arrival is not None:
+                    assert isinstance(arrival, Arrival)
                     self.waiting.append(arrival)
         for outgoing in self.layer.take_output():
             message = parse_message(outgoing.data)

@@ -72,6 +72,7 @@ INFO = {
     "reasondesc": "No info.",
 }
 TOKEN = "token"
+RSP = "info=<https://y>;alg=ES256;ppt=rsp"
 
 
 class StirDouble:
@@ -98,6 +99,8 @@ class StirDouble:
         await self.gate.wait()
         if self.refusal is not None:
             return json_response(*self.refusal)
+        if self.signing[-1].get("ppt") == "rsp":
+            return json_response(200, {"signingResponse": {"identityHeader": f"d.e.{len(self.signing)};{RSP}"}})
         return json_response(200, {"signingResponse": {"identity": f"a.b.{len(self.signing)};info=<https://x>"}})
 
     async def _verify(self, request: Request) -> Response:
@@ -156,6 +159,8 @@ class World:
         dialled: str = "",
         rewrites_sdp: bool = False,
         host: str = "127.0.0.1",
+        sign_answers: bool = False,
+        verify_answers: bool = False,
         **options: Any,
     ) -> None:
         """Start both domains, as Operator A's proxy and Operator B's are configured here."""
@@ -167,7 +172,12 @@ class World:
         common: dict[str, Any] = {"token_file": "", "timeout_ms": timeout_ms}
         signing = SigningConfig(url=f"{url}/a/sign", on_failure=on_failure, **common)
         verification = VerificationConfig(url=f"{url}/b/verify", policy=policy, **common)
-        self.proxy_b = await self.proxy("b", CALLEE, verification=verification if verify else None)
+        of_answers = SigningConfig(url=f"{url}/b/sign", answers=True, **common) if sign_answers else None
+        self.proxy_b = await self.proxy(
+            "b", CALLEE, verification=verification if verify else None, signing=of_answers
+        )
+        if verify_answers:
+            options["verification"] = VerificationConfig(url=f"{url}/a/verify", answers=True, **common)
         next_hop = f"{transport}:{self.proxy_b.address.address}"
         if attack is not None:
             next_hop = f"{transport}:{await self.attacker(attack, next_hop)}"

@@ -14,6 +14,7 @@ import pytest
 
 from sip_testbed.ladder import build
 from sip_testbed.report import (
+    Connected,
     Direction,
     Outcome,
     OutputFile,
@@ -41,6 +42,7 @@ REPORT = Report(
     keying="MIKEY DH-SIGN",
     ledger="federation",
     directions={"caller_to_callee": Direction(250, 0, 0.9999, 4.41, 0.3), "callee_to_caller": Direction(249, 1)},
+    connected=Connected("TN-Validation-Passed", "Operator B"),
     checks=(Check("answered", True, "200 OK"),),
     trust=(TrustLink("Operator A", "Signs", ("a.example",), "ok"),),
     timings_ms={"set up the call": 83.4},
@@ -68,7 +70,9 @@ def page(report: Report, call_trace: Any) -> str:
 
 
 class TestJson:
-    @pytest.mark.parametrize("report", [REPORT, replace(REPORT, seen=REFUSED, expected=REFUSED, directions={})])
+    @pytest.mark.parametrize(
+        "report", [REPORT, replace(REPORT, seen=REFUSED, expected=REFUSED, directions={}, connected=None)]
+    )
     def test_it_keeps_the_committed_schema(self, report: Report) -> None:
         jsonschema.Draft202012Validator.check_schema(schema())
         jsonschema.validate(json.loads(to_json(report)), schema())

@@ -73,6 +73,15 @@ class Arrival:
     source: Hop
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx to an INVITE, which the proxy's owner may change and must pass on with `pass_answer`."""
+
+    key: TransactionKey
+    """Of the INVITE, as in its Arrival."""
+    response: Response
+
+
 @dataclass(slots=True)
 class _Context:
     """A response context (RFC 3261 §16.2)."""
@@ -94,6 +103,8 @@ class _Context:
     """Whether the request was sent on a telephone's flow, which may be dead."""
     otherwise: Callable[[bool], None] | None = None
     """The owner's function to call if no response comes at all."""
+    holds_answer: bool = False
+    """Whether the owner passes each 2xx on itself."""
 
 
 class _RefusedError(PeerError):
@@ -135,15 +146,15 @@ class ProxyCore:
         self._contexts: dict[TransactionKey, _Context] = {}
         self._servers: dict[TransactionKey, TransactionKey] = {}
 
-    def handle(self, event: Event, now_s: float) -> Arrival | None:
-        """Process an event of the transaction layer; return the request that the owner must decide on, if any."""
+    def handle(self, event: Event, now_s: float) -> Arrival | Answer | None:
+        """Process an event of the transaction layer; return what the owner must decide on or pass on, if any."""
         match event:
             case RequestReceived():
                 return self._request(event, now_s)
             case AckReceived():
                 self._ack(event)
             case ResponseReceived():
-                self._response(event, now_s)
+                return self._response(event, now_s)
             case TimedOut() | TransportBroken():
                 self._failed(event, now_s)
             case Terminated():
@@ -174,6 +185,11 @@ class ProxyCore:
         keep = not repeats or context.forwarded or context.authenticated
         self._send(key, response, now_s, keep=keep)
 
+    def pass_answer(self, answer: Answer, now_s: float) -> None:
+        """Send a 2xx that was held on its way back; do nothing if its INVITE is forgotten already."""
+        if answer.key in self._contexts:
+            self._send(answer.key, answer.response, now_s)
+
     def authenticated(self, key: TransactionKey) -> None:
         """Note that the credentials of a request were accepted, and are used up."""
         if (context := self._contexts.get(key)) is not None:
@@ -189,13 +205,14 @@ class ProxyCore:
         fallback: Hop | None = None,
         back: Hop | None = None,
         otherwise: Callable[[bool], None] | None = None,
+        holds_answer: bool = False,
     ) -> None:
         """Send `request`, a copy of an Arrival's, to `hop`; do nothing if it was cancelled or answered meanwhile.
 
         If `hop` is a flow that is gone, the request goes to `fallback`, if given. `back` is the flow of the
         telephone that sent the request, if that is reached on one. If no response comes at all, `otherwise` is
         called and must answer the request or forward it elsewhere; its argument tells whether the hop is known to
-        be gone.
+        be gone. With `holds_answer`, `handle` returns each 2xx to an INVITE as an Answer instead of sending it on.
         """
         context = self._contexts.get(key)
         if context is None or context.request is None or context.cancelled or context.client is not None:
@@ -206,6 +223,7 @@ class ProxyCore:
         if request.uri.scheme == "sips" and fallback is not None and fallback.transport != "tls":
             fallback = None
         context.over_flow, context.otherwise = hop.flow is not None, otherwise
+        context.holds_answer = holds_answer and context.method == "INVITE"
         request = copy_request(request)
         request.headers.set("Max-Forwards", str(max(_forwards(request) - 1, 0)))
         if request.method == "INVITE":
@@ -406,27 +424,30 @@ class ProxyCore:
 
     # Responses (§16.7, §16.8, §16.9).
 
-    def _response(self, event: ResponseReceived, now_s: float) -> None:
+    def _response(self, event: ResponseReceived, now_s: float) -> Answer | None:
         server = self._servers.get(event.key)
         context = self._contexts.get(server) if server else None
         if server is None or context is None:
-            return
+            return None
         context.otherwise = None  # the next hop is alive
         if event.response.code == 100:
-            return
+            return None
         vias = header_values(event.response, "Via")[1:]
         if not _goes_back(vias, context.envelope):
             if event.response.code >= 200:  # the caller needs a final response, and this one cannot be routed
                 self.answer(server, 502, "Bad Gateway: the next hop's response has lost its way back", now_s)
-            return
+            return None
         if event.response.code == 503:  # the failure is the next hop's, not this proxy's (§16.7 step 6)
             self.answer(server, 500, "Server Internal Error: the next hop is unavailable", now_s)
-            return
+            return None
         response = copy_response(event.response)
         set_header_values(response, "Via", vias)
         if self._change_response is not None:
             self._change_response(response)
+        if context.holds_answer and 200 <= response.code < 300:
+            return Answer(server, response)
         self._send(server, response, now_s)
+        return None
 
     def _failed(self, event: TimedOut | TransportBroken, now_s: float) -> None:
         own = self._contexts.get(event.key)

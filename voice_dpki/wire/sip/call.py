@@ -47,6 +47,18 @@ class FinalAnswer:
         """The values of the Reason header field (RFC 3326)."""
         return split_values(self.headers.getlist("Reason"))
 
+    @property
+    def verstat(self) -> str | None:
+        """Our domain's verdict on the number that has answered, such as "TN-Validation-Passed", or None.
+
+        The telephone has only answers that came by its own proxy.
+        """
+        values = split_values(self.headers.getlist("P-Asserted-Identity"))
+        try:
+            return _verstat_in(str(parse_address(values[0]).uri)) if values else None
+        except MalformedError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -229,8 +241,7 @@ class IncomingCall(Leg):
     @property
     def verstat(self) -> str | None:
         """Our domain's verdict about the caller's number, such as "TN-Validation-Passed", or None."""
-        fields = (self.asserted_identity or "").replace("@", ";").split(";")
-        return next((f.removeprefix(_VERSTAT) for f in fields if f.startswith(_VERSTAT)), None)
+        return _verstat_in(self.asserted_identity or "")
 
     async def ring(self) -> None:
         """Send 180 Ringing."""
@@ -299,6 +310,11 @@ class IncomingCall(Leg):
                 interval_s = min(2 * interval_s, timers.t2_s)
                 self._line.exchange.respond(self.key, response)
         await self.bye()  # without an ACK the session must end (RFC 3261 §13.3.1.4)
+
+
+def _verstat_in(uri: str) -> str | None:
+    fields = uri.replace("@", ";").split(";")
+    return next((field.removeprefix(_VERSTAT) for field in fields if field.startswith(_VERSTAT)), None)
 
 
 def _answer_of(response: Response) -> FinalAnswer:

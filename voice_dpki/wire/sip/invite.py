@@ -1,9 +1,9 @@
-"""What an INVITE says of its call, for those who sign and verify it (RFC 8224 §6.1, §6.2). No I/O."""
+"""What an INVITE or its answer says of the call, for those who sign and verify it (RFC 8224 §6). No I/O."""
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from sipmessage import URI, Request
+from sipmessage import URI, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
@@ -26,12 +26,12 @@ def caller_uri(request: Request) -> URI:
     return parse_address(required_header(request, "From")).uri
 
 
-def date_of(request: Request, now_s: float) -> int:
+def date_of(message: Request | Response, now_s: float) -> int:
     """Return the time of the Date header field in Unix seconds, or `now_s` if there is none.
 
     Raises MalformedError if it is malformed (RFC 3261 §20.17).
     """
-    value = request.headers.get("Date")
+    value = message.headers.get("Date")
     if value is None:
         return int(now_s)
     if not value.isascii():
