@@ -120,4 +120,6 @@ def _sentence(media: MediaSession, silence_s: float) -> str:
         return f"{sentence}; what came is from another address than the SDP names"
     if counted.unauthentic:
         return f"{sentence}; what came does not verify under the agreed keys"
+    if counted.other:
+        return f"{sentence}; what came is of another payload type or SSRC than was agreed"
     return f"{sentence}; what came is no RTP" if counted.malformed else sentence

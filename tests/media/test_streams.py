@@ -174,8 +174,8 @@ def test_a_packet_that_cannot_be_protected(ends: Ends) -> None:
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
-        (RtpPacket(8, 1, 1, 5, bytes(160)), Dropped.FOREIGN),
-        (RtpPacket(0, 1, 1, 6, bytes(160)), Dropped.FOREIGN),
+        (RtpPacket(8, 1, 1, 5, bytes(160)), Dropped.OTHER),
+        (RtpPacket(0, 1, 1, 6, bytes(160)), Dropped.OTHER),
         (RtpPacket(0, 1, 1, 5, b""), Dropped.MALFORMED),
     ],
     ids=["another payload type", "another source", "no payload"],

@@ -112,6 +112,18 @@ async def test_what_does_not_verify_is_told() -> None:
     assert second == "what came does not verify under the agreed keys"
 
 
+async def test_media_of_another_codec_are_told() -> None:
+    one = await MediaSession.open("127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        one.start(CODECS["PCMU"], payload_type=0, remote=peer.getsockname())
+        peer.sendto(RtpPacket(13, 1, 1, 1111, b"\x40").serialize(), (one.host, one.port))
+        ending = await spoken(one)
+    assert (one.statistics().other, one.statistics().foreign) == (1, 0)
+    await one.close()
+    assert (ending.silence or "").endswith("; what came is of another payload type or SSRC than was agreed")
+
+
 @pytest.mark.parametrize(("flow", "good"), [(BOTH, False), (Flow(sends=True, expects=False), True)])
 async def test_a_peer_that_hangs_up_before_anything_came(flow: Flow, good: bool) -> None:
     leg = Leg()

@@ -155,4 +155,4 @@ async def test_an_answer_with_a_payload_type_of_its_own(domain: Domain, tmp_path
         result = await reported(domain, tmp_path, answer)
     assert set(sent) == {97}
     assert result.media is not None
-    assert (result.media.received, result.media.foreign) == (2, 2)
+    assert (result.media.received, result.media.other, result.media.foreign) == (2, 2, 0)

@@ -24,6 +24,9 @@ class Dropped(StrEnum):
     REPLAYED = "replayed"
     MALFORMED = "malformed"
     FOREIGN = "foreign"
+    """From elsewhere than the peer."""
+    OTHER = "other"
+    """Of another payload type or SSRC than the stream's."""
 
 
 class SendStream:
@@ -80,7 +83,7 @@ class ReceiveStream:
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
             if packet.payload_type != self._payload_type or packet.ssrc != (self.ssrc or packet.ssrc):
-                self.dropped[Dropped.FOREIGN] += 1
+                self.dropped[Dropped.OTHER] += 1
                 return False
             duration = self._codec.duration(packet.payload)
         except SrtpError as error:

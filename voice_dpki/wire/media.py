@@ -77,6 +77,8 @@ class MediaStatistics:
     foreign: int
     foreign_from: str | None
     """Source of the first foreign packet, as "host:port"."""
+    other: int
+    """Packets of another payload type or SSRC than was agreed, as comfort noise and telephone events are."""
     malformed: int
     loss: float | None
     """Fraction of the peer's packets that could not be played: lost or late."""
@@ -323,6 +325,7 @@ class MediaSession:
             unauthentic=dropped[Dropped.UNAUTHENTIC],
             foreign=dropped[Dropped.FOREIGN],
             foreign_from=_written(streams.foreign_source) if streams.foreign_source else None,
+            other=dropped[Dropped.OTHER],
             malformed=dropped[Dropped.MALFORMED],
             loss=round(loss, 4) if expected else None,
             jitter_ms=round(1000 * counted.jitter / streams.codec.clock_rate, 3) if counted.received else None,
