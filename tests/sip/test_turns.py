@@ -64,6 +64,39 @@ def test_of_a_crowd_of_strangers_the_oldest_make_way_and_known_senders_lose_noth
     assert [item for item in taken if item.startswith("s")] == [f"s{number}" for number in range(9_963, 10_000)]
 
 
+def test_one_item_displaces_at_most_128() -> None:
+    turns: Turns[str] = Turns(200 * COST)
+    for number in range(200):
+        turns.put(f"s{number}", f"s{number}", SIZE, is_known=False)
+    assert turns.put("large", "large", 150 * COST, is_known=False) == 129, "and is dropped itself"
+    assert turns.take() == "s128"
+
+
+def test_an_item_larger_than_all_room_is_dropped_with_what_it_displaced() -> None:
+    turns: Turns[str] = Turns(2 * COST)
+    assert turns.put("a", "a", SIZE, is_known=False) == 0
+    assert turns.put("large", "large", 2 * COST, is_known=False) == 2
+    assert not turns
+
+
+def test_a_sender_whose_oldest_was_displaced_keeps_its_turn() -> None:
+    turns: Turns[str] = Turns(5 * COST)
+    for item in ("a 1", "a 2", "b 1", "c 1", "d 1"):
+        assert turns.put(item[0], item, SIZE, is_known=False) == 0
+    assert turns.put("e", "e 1", SIZE, is_known=False) == 1
+    assert [turns.take() for _ in range(5)] == ["a 2", "b 1", "c 1", "d 1", "e 1"]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_connections_take_no_room(is_known: bool) -> None:
+    turns: Turns[str] = Turns(COST)
+    turns.put_stream("tcp", "t", is_known=is_known)
+    assert turns.put("a", "a", SIZE, is_known=is_known) == 0
+    assert [ring.shares.in_use for ring in (turns._known, turns._strangers, turns._streams)] == (
+        [COST, 0, 0] if is_known else [0, COST, 0]
+    )
+
+
 def test_known_senders_have_more_turns_and_strangers_have_some() -> None:
     turns: Turns[str] = Turns()
     for number in range(40):
