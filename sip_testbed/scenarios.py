@@ -100,14 +100,14 @@ _TABLE = (
     ),
     Scenario(
         "sdp-changed",
-        "Somebody on the path changes the address for the media in the offer, and nothing else, to get the media.",
+        "Somebody on the path changes the address for the media in offer and answer, and nothing else.",
         _refused(
             "E22 SDP", 438, FAILED, "The session description is not the one that the caller's operator signed."
         ),
         Attack(
             "change-sdp",
-            "changes the address for the media",
-            "the callee speaks to the attacker in a call that is verified",
+            "changes the addresses for the media",
+            "both speak to the attacker in a call that is verified",
         ),
     ),
     Scenario(
@@ -116,19 +116,9 @@ _TABLE = (
         _silent(),
         Attack(
             "change-sdp",
-            "changes the address for the media",
-            "the callee speaks to the attacker, and both hear silence",
+            "changes the addresses for the media",
+            "both speak to the attacker, and hear silence",
             rewrites_sdp=True,
-        ),
-    ),
-    Scenario(
-        "answer-redirected",
-        "Somebody on the path changes the address for the media in the answer, which no Identity covers.",
-        _silent(),
-        Attack(
-            "change-answer-sdp",
-            "changes the address in the answer",
-            "the caller speaks to the attacker, and both hear silence",
         ),
     ),
     Scenario(

@@ -77,16 +77,14 @@ def verified(number: str = CALLER) -> Callable[[Seen], None]:
     return reached
 
 
-def callee_speaks_to_the_attacker(seen: Seen) -> None:
+def both_speak_to_the_attacker(seen: Seen) -> None:
     assert seen.verified_number == CALLER.encode()
-    assert ("callee", "path") in seen.speech
-    assert seen.call.report.directions["callee_to_caller"].packets == 0
+    assert {("callee", "path"), ("caller", "path")} <= seen.speech
+    assert [direction.packets for direction in seen.call.report.directions.values()] == [0, 0]
 
 
 def both_speak_to_the_end_in_silence(seen: Seen) -> None:
-    assert seen.verified_number == CALLER.encode()
-    assert ("callee", "path") in seen.speech or ("caller", "path") in seen.speech
-    assert [direction.packets for direction in seen.call.report.directions.values()] == [0, 0]
+    both_speak_to_the_attacker(seen)
     assert not any(row.label.startswith("ended") for row in seen.call.ladder.rows)
     said = [(seen.call.folder / f"{role}.said.wav").stat().st_size for role in ("caller", "callee")]
     assert min(said) > 16_000  # a whole second each
@@ -119,9 +117,8 @@ def an_unsigned_call(seen: Seen) -> None:
 GOALS: Mapping[str, Callable[[Seen], None]] = {
     "number-outside-range": verified(OUTSIDE),
     "identity-replayed": verified(),
-    "sdp-changed": callee_speaks_to_the_attacker,
+    "sdp-changed": both_speak_to_the_attacker,
     "media-redirected": both_speak_to_the_end_in_silence,
-    "answer-redirected": both_speak_to_the_end_in_silence,
     "signer-not-recorded": verified(),
     "signer-revoked": verified(),
     "stale-date": verified(),

@@ -668,9 +668,8 @@ async def test_a_changed_answer(start: Start) -> None:
 
 
 async def test_an_answer_with_another_address(start: Start) -> None:
-    world = await start(attack="change-answer-sdp")
+    world = await start(attack="change-sdp")
     answer = await world.call()
-    assert world.b.verification[0]["sdp"] == OFFER_DIGEST
     pairs = zip(ANSWER.splitlines(), answer.sdp.splitlines(), strict=True)
     assert [pair for pair in pairs if pair[0] != pair[1]] == [(b"c=IN IP4 127.0.0.1", b"c=IN IP4 127.0.0.66")]
 
