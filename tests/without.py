@@ -90,7 +90,10 @@ _SINGLE: Mapping[str, Callable[[], Removal]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run a program without a check: the check's name, the program's module, and the program's arguments."""
     check, module, *rest = arguments
-    for owner, name, replacement in removals(check, Path(rest[-1]).parent / "thief.der"):
+    removed = removals(check, Path(rest[-1]).parent / "thief.der")
+    if check == "E15 iat":  # a program that has just started remembers no uses of a token that is so old
+        removed += removals("E21 replay")
+    for owner, name, replacement in removed:
         assert hasattr(owner, name), f"{check}: the check has another name now"
         setattr(owner, name, replacement)
     return int(import_module(module).main(rest))
