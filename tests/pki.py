@@ -65,7 +65,7 @@ class Signer:
 
 
 def root(organization: str, now_s: int, **changes: Any) -> Signer:
-    """Make an authority that signs itself, on P-384 as some of SHAKEN's are."""
+    """Make an authority that signs itself, on P-384 as some of SHAKEN's are; `changes` are those of `_issued`."""
     return _issued(organization, None, None, now_s, ca=True, curve=ec.SECP384R1(), **changes)
 
 
@@ -78,13 +78,16 @@ def _issued(
     listed: TnAuthList | None = None,
     ca: bool = False,
     days: tuple[int, int] = (-1, 30),
-    usage: str = "",
+    usage: str | None = "",
+    basic: bool = True,
+    subject: x509.Name | None = None,
     path_length: int | None = None,
     extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
     curve: Any = None,
 ) -> Signer:
+    """Make a certificate; with None for `usage`, or without `basic`, it lacks that extension."""
     key = ec.generate_private_key(curve or ec.SECP256R1())
-    subject = x509.Name(
+    subject = subject or x509.Name(
         [
             x509.NameAttribute(NameOID.COUNTRY_NAME, "US"),
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
@@ -95,10 +98,12 @@ def _issued(
     builder = x509.CertificateBuilder(
         issuer or subject, subject, key.public_key(), x509.random_serial_number(), start, end
     )
-    builder = builder.add_extension(x509.BasicConstraints(ca, path_length), critical=True)
-    builder = builder.add_extension(
-        _usage(usage or ("key_cert_sign" if ca else "digital_signature")), critical=True
-    )
+    if basic:
+        builder = builder.add_extension(x509.BasicConstraints(ca, path_length), critical=True)
+    if usage is not None:
+        builder = builder.add_extension(
+            _usage(usage or ("key_cert_sign" if ca else "digital_signature")), critical=True
+        )
     if listed is not None:
         value = x509.UnrecognizedExtension(ObjectIdentifier(tnauthlist.OID), listed.serialize())
         builder = builder.add_extension(value, critical=False)

@@ -60,6 +60,7 @@ GOOD = {"trustList": TRUST_LIST}
         (signed({"trustList": TRUST_LIST * 501}), "1 to 1000"),
         (signed({"trustList": ["x"]}), "something else"),
         (signed({"trustList": [7]}), "something else"),
+        (signed({"trustList": ["\n".join((TRUST_LIST[1][:8], TRUST_LIST[1][8:]))]}), "something else"),
         (signed({**GOOD, "exp": "soon"}), "exp"),
         (signed({**GOOD, "exp": True}), "exp"),
         (b"x" * ((1 << 22) + 1), "at most"),

@@ -135,6 +135,25 @@ def test_refuses(data: str, enhanced: bool) -> None:
         ClaimConstraints.parse(bytes.fromhex(data), enhanced=enhanced)
 
 
+def test_the_extension_is_known_by_what_its_oid_says() -> None:
+    """Not by which object says it: a certificate's own OID is another one."""
+    own = "".join(list(ENHANCED_OID))
+    assert constraints_in(((own, RFC_9118),)) == CONFIDENT
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        ClaimConstraints(("c\u00e9",)),
+        ClaimConstraints(permitted=(("c\u00e9", ("A",)),)),
+        ClaimConstraints(must_exclude=("c\u00e9",)),
+    ],
+)
+def test_a_claim_with_a_name_that_is_not_ascii_is_not_written(constraints: ClaimConstraints) -> None:
+    with pytest.raises(MalformedError, match="ASCII"):
+        constraints.serialize()
+
+
 def test_the_older_form_has_no_list_of_what_must_not_be_there() -> None:
     with pytest.raises(MalformedError, match="tag 0xa2"):
         ClaimConstraints.parse(RFC_9118, enhanced=False)

@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from voice_dpki.x509.keys import (
     KeyKindError,
     LocalSigner,
     SignatureError,
+    algorithm_of,
+    check_key_is_for,
     from_pem,
     generate_es256,
     generate_rsa,
@@ -102,6 +105,88 @@ def test_keys_outside_the_profile_make_no_signer() -> None:
             LocalSigner(key)
     with pytest.raises(KeyKindError):
         generate_rsa(1024)
+
+
+def rsa_key(bits: int, exponent: int = 65_537) -> rsa.RSAPublicKey:
+    """A public key of a size: nobody has the private one."""
+    return rsa.RSAPublicNumbers(exponent, (1 << bits - 1) + 1).public_key()
+
+
+@pytest.mark.parametrize(
+    ("key", "admitted"),
+    [
+        (ES256.private_key.public_key(), "ES256"),
+        (rsa_key(2048), "PS256"),
+        (rsa_key(8192), "PS256"),
+        (rsa_key(2048, 65_539), "PS256"),
+    ],
+)
+def test_keys_that_are_admitted(key: object, admitted: str) -> None:
+    assert algorithm_of(key) == admitted
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        (
+            ec.generate_private_key(ec.SECP384R1()).public_key(),
+            "the key is on secp384r1, and only P-256 is admitted",
+        ),
+        (
+            ec.generate_private_key(ec.SECP256K1()).public_key(),
+            "the key is on secp256k1, and only P-256 is admitted",
+        ),
+        (rsa_key(2047), "the RSA key has 2047 bits: 2048 to 8192 are admitted"),
+        (rsa_key(8193), "the RSA key has 8193 bits: 2048 to 8192 are admitted"),
+        (rsa_key(2048, 65_535), "the RSA exponent is less than 65537"),
+        (ed25519.Ed25519PrivateKey.generate().public_key(), "the key is neither ECDSA on P-256 nor RSA"),
+        (None, "the key is neither ECDSA on P-256 nor RSA"),
+    ],
+)
+def test_keys_that_are_not_admitted_and_why(key: object, sentence: str) -> None:
+    with pytest.raises(KeyKindError) as refused:
+        algorithm_of(key)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("bits", [2048, 8192])
+def test_how_long_a_new_rsa_key_may_be(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """Making one of 8192 bits takes many seconds, so that here another key stands for it."""
+    made: list[tuple[int, int]] = []
+
+    def make(exponent: int, size: int) -> rsa.RSAPrivateKey:
+        made.append((exponent, size))
+        assert isinstance(PS256.private_key, rsa.RSAPrivateKey)
+        return PS256.private_key
+
+    monkeypatch.setattr(rsa, "generate_private_key", make)
+    assert generate_rsa(bits).private_key is PS256.private_key
+    for beyond in (2047, 8193):
+        with pytest.raises(KeyKindError, match=r"^an RSA key has 2048 to 8192 bits$"):
+            generate_rsa(beyond)
+    assert made == [(65_537, bits)]
+
+
+def test_a_private_key_of_another_kind_is_named() -> None:
+    with pytest.raises(LocalError, match=r"^the private key is neither ECDSA nor RSA$"):
+        from_pem(pem(ed25519.Ed25519PrivateKey.generate()))
+    with pytest.raises(LocalError, match="cannot be used: the key is on secp384r1"):
+        from_pem(pem(ec.generate_private_key(ec.SECP384R1())))
+
+
+def test_public_keys_that_verify_nothing_and_why() -> None:
+    other = ed25519.Ed25519PrivateKey.generate().public_key()
+    info = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for key, algorithm, sentence in (
+        (info, "ES256", "the key is neither ECDSA on P-256 nor RSA"),
+        (b"x", "ES256", "not a public key in DER form"),
+        (ES256.public_key_der, "PS256", "the key is not one for PS256"),
+        (PS256.public_key_der, "ES256", "the key is not one for ES256"),
+        (ES256.public_key_der, "x" * 100, f"the key is not one for {'x' * 16}"),
+    ):
+        with pytest.raises(KeyKindError) as refused:
+            check_key_is_for(key, algorithm)
+        assert str(refused.value) == sentence
 
 
 def test_repr_shows_no_key() -> None:

@@ -3,13 +3,14 @@
 import contextlib
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ObjectIdentifier
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +18,11 @@ from tests.pki import SPC, Signer, der_of, numbers, pem_of, root
 from tests.present import present
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
+from voice_dpki.x509 import tnauthlist
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.listed import (
     MAX_CHAIN,
+    MAX_CHAIN_BYTES,
     Authorities,
     Federation,
     ListedCertificate,
@@ -124,6 +127,51 @@ def test_everything_else_is_refused(case: str) -> None:
     assert refused.value.code is Refusal.CHAIN
 
 
+EXPIRED = "the signer's certificate has expired, or an authority's in its chain"
+NOT_BEGUN = "the validity of the signer's certificate or of its chain has not begun"
+NO_PATH = "the signer's certificate leads to no authority on this operator's list"
+WHY = {
+    "expired": EXPIRED,
+    "an expired authority": EXPIRED,
+    "not yet valid": NOT_BEGUN,
+    "a key on another curve": "the signer's certificate cannot be used: the key is on secp384r1, and only P-256 is "
+    "admitted",
+    "no numbers and no code": "the signer's certificate has no TNAuthList, so it has authority over no number",
+    "malformed constraints of claims": "the signer's certificate cannot be used: claim constraints: no member is "
+    "there (RFC 8226 §8)",
+}
+"""What the operator reads; of all others, that there is no path."""
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_why_it_is_refused(case: str) -> None:
+    with pytest.raises(ListedError) as refused:
+        judge(*REFUSED[case]())
+    assert str(refused.value) == WHY.get(case, NO_PATH)
+
+
+def test_a_stranger_whose_validity_begins_or_ends_now() -> None:
+    """Both ends of a validity are included (RFC 5280 §4.1.2.5), so that it is not why there is no path."""
+    for days in (0, 30), (-30, 0):
+        with pytest.raises(ListedError) as refused:
+            judge(STRANGER.issue("Carrier 1", NOW_S, days=days))
+        assert str(refused.value) == NO_PATH
+
+
+def test_an_authority_does_not_sign_calls_even_if_its_key_may() -> None:
+    with pytest.raises(ListedError) as refused:
+        judge(ROOT.issue("Issuing CA", NOW_S, ca=True, usage="digital_signature", listed=numbers("12155551000", 9)))
+    assert str(refused.value) == NO_PATH
+
+
+def test_extensions_that_a_chain_may_lack() -> None:
+    """RFC 5280 §4.2.1.3, §4.2.1.9: key usage limits where it is there, and a CA must have basicConstraints."""
+    middle = ROOT.issue("Issuing CA", NOW_S, ca=True, usage=None)
+    assert judge(middle.issue("Carrier 1", NOW_S, usage=None, basic=False), middle).authority == "Root CA"
+    with pytest.raises(ListedError):
+        judge(*under(basic=False))
+
+
 OURS_ALONE = {
     "a key that may not sign", "a key on another curve", "no numbers and no code",
     "malformed constraints of claims", "an authority that signs calls",
@@ -181,6 +229,69 @@ def test_nobody_passes_on_more_than_he_has() -> None:
 def test_a_code_stands_for_international_numbers_alone(number: str) -> None:
     with pytest.raises(CertificateRefused):
         judge(LEAF, MIDDLE).check_number(Tn(number), "the number")
+
+
+@pytest.mark.parametrize(
+    ("number", "international"), [("1234567", True), ("123456789012345", True), ("012345678", False)]
+)
+def test_numbers_in_international_form_have_7_to_15_digits(number: str, international: bool) -> None:
+    with contextlib.nullcontext() if international else pytest.raises(CertificateRefused):
+        judge(LEAF, MIDDLE).check_number(Tn(number), "the number")
+
+
+def test_without_a_list_there_is_authority_over_no_number() -> None:
+    found = judge(LEAF, MIDDLE)
+    bare = replace(found, profile=replace(found.profile, tn_auth_list=None))
+    with pytest.raises(CertificateRefused) as refused:
+        bare.check_number(ANYBODY, "the number")
+    assert refused.value.code is Distrust.NO_NUMBERS
+
+
+def test_the_lists_of_the_authorities_alone_are_kept_apart() -> None:
+    middle = ROOT.issue("Subscriber", NOW_S, ca=True, listed=numbers("12155551000", 100))
+    assert judge(middle.issue("Enterprise", NOW_S), middle).above == (numbers("12155551000", 100),)
+    assert judge(LEAF, MIDDLE).above == ()
+
+
+def test_a_malformed_list_in_the_chain() -> None:
+    malformed = x509.UnrecognizedExtension(ObjectIdentifier(tnauthlist.OID), b"\x30\x00")
+    with pytest.raises(
+        ListedError, match="cannot be used: in the chain, a TNAuthList has at least one entry"
+    ) as refused:
+        judge(*under(extensions=((malformed, False),)))
+    assert refused.value.code is Refusal.CHAIN
+
+
+@pytest.mark.parametrize(
+    ("organization", "common_name", "name"), [("O", "C", "O"), (None, "C", "C"), ("O", None, "O"), (None, None, "")]
+)
+def test_the_name_of_a_signer(organization: str | None, common_name: str | None, name: str) -> None:
+    found = judge(LEAF, MIDDLE)
+    profile = replace(found.profile, organization=organization, common_name=common_name)
+    assert replace(found, profile=profile).organization == name
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        ({NameOID.COMMON_NAME: "C", NameOID.ORGANIZATION_NAME: "O"}, "O"),
+        ({NameOID.COMMON_NAME: "C", NameOID.COUNTRY_NAME: "US"}, "C"),
+        ({NameOID.COUNTRY_NAME: "US"}, ""),
+    ],
+)
+def test_the_name_of_an_authority(parts: dict[ObjectIdentifier, str], name: str) -> None:
+    subject = x509.Name([x509.NameAttribute(oid, text) for oid, text in parts.items()])
+    top = root("", NOW_S, subject=subject)
+    leaf = top.issue("Carrier 1", NOW_S)
+    assert Authorities([top.certificate]).judge([leaf.certificate], NOW_S).authority == name
+
+
+def test_a_list_of_authorities_is_valid_until_its_end() -> None:
+    listed = Authorities([ROOT.certificate, MIDDLE.certificate], NOW_S)
+    assert len(listed) == 2
+    listed.judge([LEAF.certificate, MIDDLE.certificate], NOW_S)
+    with pytest.raises(ListedError):
+        listed.judge([LEAF.certificate, MIDDLE.certificate], NOW_S + 1)
 
 
 FEDERATION = Federation(
@@ -257,6 +368,17 @@ def test_anything_else_is_malformed(data: bytes) -> None:
     assert MAX_CHAIN < 7
     with pytest.raises(MalformedError):
         read_chain(data)
+
+
+def test_how_long_a_chain_may_be() -> None:
+    assert len(read_chain(pem_of(*[LEAF.certificate] * MAX_CHAIN))) == 6
+    with pytest.raises(MalformedError, match="more than 6 certificates"):
+        read_chain(pem_of(*[LEAF.certificate] * 7))
+    assert MAX_CHAIN_BYTES == 2 * 6 * 8192
+    padding = b"\n" * (MAX_CHAIN_BYTES - len(pem_of(LEAF.certificate)))
+    assert read_chain(pem_of(LEAF.certificate) + padding) == [LEAF.certificate]
+    with pytest.raises(MalformedError, match="more than 98304 bytes"):
+        read_chain(pem_of(LEAF.certificate) + padding + b"\n")
 
 
 @given(st.binary(max_size=600) | st.binary(max_size=60).map(lambda data: der_of(LEAF.certificate)[:300] + data))

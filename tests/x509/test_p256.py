@@ -113,6 +113,33 @@ def test_another_kind_of_key_signs_as_it_is() -> None:
 
 def test_without_it_openssl_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(p256, "HAS_AWS_LC", False)
+    monkeypatch.setattr(p256, "EC", None)
     assert fastest(KEY) is KEY
     verify_es256(KEY.public_key_der, b"data", KEY.sign(b"data"))
     assert not accepts(verify_es256, KEY.public_key_der, b"other", KEY.sign(b"data"))
+
+
+def test_with_it_openssl_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p256, "verify_signature", None)
+    verify_es256(KEY.public_key_der, b"data", KEY.sign(b"data"))
+
+
+@pytest.mark.parametrize("size", [0, 32, 63, 65, 128])
+@BOTH
+def test_a_signature_has_64_octets(verify: Verify, size: int) -> None:
+    with pytest.raises(SignatureError, match=r"^an ES256 signature has 64 bytes \(RFC 7518 §3\.4\)$"):
+        verify(KEY.public_key_der, b"data", (KEY.sign(b"data") * 2)[:size])
+
+
+@pytest.mark.parametrize(
+    ("r", "s", "octets"),
+    [
+        ("00" * 31 + "01", "00" * 31 + "7f", "3006 020101 02017f"),
+        ("00" * 31 + "80", "00" * 30 + "0100", "3008 02020080 02020100"),
+        ("80" + "00" * 31, "ff" * 32, "3046 022100 80" + "00" * 31 + "022100" + "ff" * 32),
+        ("00" * 32, "7f" + "ff" * 31, "3025 020100 0220 7f" + "ff" * 31),
+    ],
+)
+def test_a_signature_in_der(r: str, s: str, octets: str) -> None:
+    """RFC 3279 §2.2.3 and X.690 §8.3: the shortest form, with a zero before a first bit that is set."""
+    assert p256._der(bytes.fromhex(r + s)) == bytes.fromhex(octets)

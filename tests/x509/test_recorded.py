@@ -197,8 +197,11 @@ def test_a_validity_that_has_begun_since_the_ledger_was_asked(use: Use) -> None:
 
 def test_the_ledger_must_have_been_asked_about_the_presented_certificate() -> None:
     other = read_profile(certificate("ES256"))
-    with pytest.raises(LocalError, match="another certificate"):
-        judge(given(Use.AUTHENTICATE).recorded, Use.AUTHENTICATE, NOW_S, presented=other)
+    recorded = given(Use.AUTHENTICATE).recorded
+    for digest in (b"\0" * 32, b"\xff" * 32):
+        presented = replace(other, digest=CertDigest(digest))
+        with pytest.raises(LocalError, match="another certificate"):
+            judge(recorded, Use.AUTHENTICATE, NOW_S, presented=presented)
 
 
 def test_a_presented_certificate_need_not_be_given() -> None:
@@ -324,7 +327,11 @@ class TestTheClaims:
         assert caught.value.code is Distrust.CLAIMS
 
     def test_without_constraints_no_claims_are_read(self) -> None:
-        judged(given(Use.SIGN_CALLS), Use.SIGN_CALLS).check_claims(lambda: pytest.fail("the claims were read"))
+        nothing = ClaimConstraints(must_exclude=("iat",))  # counts as not present (RFC 9118 §3, third)
+        every: list[dict[str, Any]] = [{}, {"claim_constraints": nothing}]
+        for options in every:
+            trusted = judged(given(Use.SIGN_CALLS, **options), Use.SIGN_CALLS)
+            trusted.check_claims(lambda: pytest.fail("the claims were read"))
 
 
 def test_what_was_trusted_once_is_still_judged_by_what_may_have_changed() -> None:

@@ -160,3 +160,85 @@ def test_inside_means_that_every_number_is_allotted(
     if TnAuthList(ranges=(wanted,)).inside(allotted, ()):
         tn = Tn(str(int(wanted.start) + data.draw(st.integers(0, wanted.count - 1))).zfill(len(wanted.start)))
         assert any(entry.covers(tn) for entry in allotted)
+
+
+@pytest.mark.parametrize("tn", ["0105", "0000105", "05", "5", "10*", "1055"])
+def test_a_number_of_another_length_is_another_number(tn: str) -> None:
+    assert TnRange(Tn("100"), 10).covers(Tn("105"))
+    assert not TnRange(Tn("100"), 10).covers(Tn(tn))
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "right"),
+    [("1", 2, True), ("1", 1, False), ("123456789012345", 2, True), ("1234567890123456", 2, False), ("", 2, False),
+     ("90", 9, True), ("90", 10, False), ("1*", 2, False), ("1\n", 2, False)],
+)  # fmt: skip
+def test_bounds_of_a_range(start: str, count: int, right: bool) -> None:
+    """RFC 8226 §9: 1 to 15 digits, at least 2 numbers; the last one has as many digits as the first."""
+    with contextlib.nullcontext() if right else pytest.raises(MalformedError):
+        TnRange(Tn(start), count)
+
+
+@pytest.mark.parametrize(
+    ("entry", "right"),
+    [
+        ({"spcs": ("x" * 32,)}, True),
+        ({"spcs": ("x" * 33,)}, False),
+        ({"spcs": ("!~",)}, True),
+        ({"spcs": ("a b",)}, False),
+        ({"spcs": ("a\x7f",)}, False),
+        ({"spcs": ("",)}, False),
+        ({"tns": ("1" * 15,)}, True),
+        ({"tns": ("1" * 16,)}, False),
+        ({"tns": ("0#*",)}, True),
+        ({"tns": ("",)}, False),
+        ({"tns": ("+1",)}, False),
+        ({}, False),
+    ],
+)
+def test_bounds_of_codes_and_single_numbers(entry: dict[str, tuple[str, ...]], right: bool) -> None:
+    with contextlib.nullcontext() if right else pytest.raises(MalformedError):
+        TnAuthList(**entry)  # type: ignore[arg-type]  # a Tn is a text
+
+
+def test_the_octets_of_a_list() -> None:
+    """RFC 8226 §9: explicit tags 0 to 2, and X.690 for the rest."""
+    octets = bytes.fromhex("301e a006160437303941 a10b30091604313030300201 0a a2071605343923302a".replace(" ", ""))
+    listed = TnAuthList(("709A",), (TnRange(Tn("1000"), 10),), (Tn("49#0*"),))
+    assert listed.serialize() == octets
+    assert TnAuthList.parse(octets) == listed
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        "3008 a006 1602 3730 0500",  # something behind a code
+        "3008 a206 1602 3730 0500",  # behind a number
+        "300d a10b 3007 1602 3130 0201 02 0500",  # behind a range
+        "300d a10b 3009 1602 3130 0201 02 0500",  # and inside of it
+        "3006 a004 1602 3730 0500",  # behind the list
+        "3006 a304 1602 3730",  # an entry of another kind
+        "3006 a004 0c02 3730",  # a code of another type
+        "3006 a204 1602 37ff",  # a number that is not ASCII
+    ],
+)
+def test_nothing_may_follow_and_every_type_counts(octets: str) -> None:
+    with pytest.raises(MalformedError):
+        TnAuthList.parse(bytes.fromhex(octets))
+
+
+def inside(wanted: tuple[str, int], *allotted: tuple[str, int]) -> bool:
+    ranges = [TnRange(Tn(start), count) for start, count in allotted]
+    return TnAuthList(ranges=(TnRange(Tn(wanted[0]), wanted[1]),)).inside(ranges, ())
+
+
+def test_allotments_that_touch_overlap_or_contain_one_another() -> None:
+    assert inside(("100", 60), ("150", 10), ("100", 50), ("110", 10))
+    assert not inside(("100", 61), ("150", 10), ("100", 50), ("110", 10))
+    assert not inside(("100", 60), ("151", 10), ("100", 50))
+    # The second group is joined for itself, whatever the first one was.
+    assert inside(("500", 60), ("100", 10), ("500", 50), ("550", 10))
+    assert not inside(("490", 20), ("100", 10), ("500", 50), ("550", 10))
+    # Numbers of another length are others, also where they have the same value.
+    assert not inside(("0100", 10), ("100", 800))
+    assert not inside(("100", 10), ("0100", 800))
