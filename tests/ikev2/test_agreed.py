@@ -54,6 +54,13 @@ def test_only_the_last_request_brings_its_answer_again() -> None:
         assert responses.repeated(message_id, octets) == ()
 
 
+def test_message_ids_are_compared_as_numbers() -> None:
+    datagram = Datagram(Path(GATEWAY_AT, DEVICE_AT), b"answer", "INFORMATIONAL", True, ())
+    responses = Responses(100_000)
+    responses.answered(b"request", (datagram,))
+    assert responses.repeated(int("100000"), b"request") == (datagram,)
+
+
 def test_what_a_request_waits_for() -> None:
     requests = Requests(Retransmission(first_s=1.5, factor=3.0, tries=2))
     datagram = Datagram(Path(DEVICE_AT, GATEWAY_AT), b"request", "INFORMATIONAL", False, ())

@@ -191,6 +191,30 @@ def test_fragments_go_on_after_a_rekeying(new_wire: NewWire, end: str) -> None:
     assert {each.fragment[1] for each in sa.take_datagrams()} == {3}
 
 
+def test_only_the_first_fragment_brings_the_answer_again(new_wire: NewWire) -> None:
+    """RFC 7383 §2.6.1."""
+    cut = {"fragment_bytes": 400}
+    wire = new_wire(device=cut, gateway=cut).start()
+    wire.device._ask(ExchangeType.INFORMATIONAL, (Notify(NotifyType.COOKIE, bytes(900)),), wire.now_s)
+    request = wire.device.take_datagrams()
+    for each in request:
+        wire.deliver(each)
+    (answer,) = wire.gateway.take_datagrams()
+    for each, brings in zip(request, (True, False, False), strict=True):
+        wire.deliver(each)
+        assert [again.data for again in wire.gateway.take_datagrams()] == [answer.data] * brings
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_can_be_deleted(wire: Wire, state: State) -> None:
+    wire.start()
+    wire.device.state = state
+    wire.device.delete("over", wire.now_s)
+    stands = state in (State.ESTABLISHED, State.REPLACED)
+    assert len(wire.device.take_datagrams()) == stands
+    assert wire.device.state is (State.DELETING if stands else state)
+
+
 # --- rekeying -----------------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,21 @@ def test_rsa_signs_with_pss_and_not_with_pkcs1() -> None:
         verify_signature(PS256.public_key_der, "PS256", b"x", key.sign(b"x", PKCS1v15(), SHA256()))
 
 
+def test_the_salt_of_pss_has_32_octets() -> None:
+    """RFC 7518 §3.5: as many as the hash. Another length is another signature."""
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key = PS256.private_key
+    assert isinstance(key, rsa.RSAPrivateKey)
+    key.public_key().verify(PS256.sign(b"x"), b"x", PSS(MGF1(SHA256()), 32), SHA256())
+    verify_signature(PS256.public_key_der, "PS256", b"x", key.sign(b"x", PSS(MGF1(SHA256()), 32), SHA256()))
+    for salt in (0, 31, 33):
+        other = key.sign(b"x", PSS(MGF1(SHA256()), salt), SHA256())
+        with pytest.raises(SignatureError):
+            verify_signature(PS256.public_key_der, "PS256", b"x", other)
+
+
 @settings(max_examples=50)
 @given(st.binary(max_size=120), st.binary(max_size=80))
 def test_any_key_bytes_are_refused_as_a_peers_fault(key: bytes, signature: bytes) -> None:

@@ -354,3 +354,11 @@ def test_what_was_trusted_once_is_still_judged_by_what_may_have_changed() -> Non
     for _ in range(2):
         with pytest.raises(CertificateRefused):
             judged(refused_once, Use.SIGN_CALLS)
+
+
+def test_what_was_judged_changes_nothing_about_the_record() -> None:
+    case = given(Use.SIGN_CALLS)
+    fresh = replace(case.recorded)
+    judged(case, Use.SIGN_CALLS)
+    assert case.recorded == fresh
+    assert "TrustedCertificate" not in repr(case.recorded)
