@@ -22,6 +22,10 @@ from voice_dpki.wire.tasks import Background
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
+
+ANSWER_S = 10.0
+"""How long charon may take for the next SA of a list, or the next end: it is slow when it has thousands of SAs."""
+
 POLL_S = 0.25
 """Timeout of one wait for an event, and so the longest that a listener takes to stop."""
 
@@ -74,6 +78,9 @@ class ViciControl:
 
     def close(self) -> None:
         """Close the connection that was kept; commands may still be given."""
+        if self._ender is not None:
+            with suppress(OSError):  # nothing waits for charon any longer
+                self._ender.connection.shutdown(socket.SHUT_RDWR)
         self._thread.submit(self._forget_ender).result()
 
     async def end(self, sa: LiveSa, reason: str) -> bool:
@@ -122,7 +129,9 @@ class ViciControl:
         if self._ender is not None:
             with suppress(LocalError):  # charon may have been started again since; if not, the new connection tells
                 return self._end_over(self._ender, sas, ended)
-        self._ender = ViciEnder(self._vici, self._connected())
+        connection = self._connected()
+        connection.settimeout(ANSWER_S)
+        self._ender = ViciEnder(self._vici, connection)
         self._end_over(self._ender, [sa for sa in sas if sa.name not in ended], ended)
 
     def _end_over(self, ender: ViciEnder, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:

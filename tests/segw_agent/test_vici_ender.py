@@ -138,7 +138,7 @@ async def ended(control: ViciControl, *sas: LiveSa) -> list[Any]:
 async def test_many_are_ended_with_one_list_and_many_commands_in_flight(
     playing: tuple[PlayedCharon, ViciControl], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vici_control, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(vici_control, "ANSWER_S", 60.0)
     charon, control = playing
     charon.hold = IN_FLIGHT
     sas = [live(number) for number in range(1, 3 * MAX_TOGETHER)]
@@ -191,7 +191,7 @@ async def test_one_that_charon_refuses_to_end_holds_up_no_other(
 async def test_what_charon_did_before_it_went_is_known(
     playing: tuple[PlayedCharon, ViciControl], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vici_control, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(vici_control, "ANSWER_S", 0.2)
     charon, control = playing
     charon.hold = 10**6
     found = await ended(control, *map(live, range(1, 10)))
