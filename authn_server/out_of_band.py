@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
 
@@ -133,10 +133,18 @@ class LossyRoute:
         return not self.dest or some_covered(self.dest, call.dest)
 
 
+class Members(Protocol):
+    """The members of the ledger, such as `voice_dpki.wire.ledger.members.KeptMembers`."""
+
+    def members(self) -> Mapping[str, Member]:
+        """Return them by organisation, the same until they are read again; raises InquiryError."""
+        ...
+
+
 class Services:
     """Which call placement service is responsible for a called number."""
 
-    def __init__(self, members: KeptMembers, configured: Mapping[str, str]) -> None:
+    def __init__(self, members: Members, configured: Mapping[str, str]) -> None:
         self._members, self._configured = members, configured
         self._made_of: Mapping[str, Member] | None = None
         self._holders = NumberHolders({})
@@ -151,7 +159,8 @@ class Services:
             self._holders = NumberHolders({name: member.allotment for name, member in members.items()})
             self._made_of = members
         organization = self._holders.holder_of(number)
-        return organization, self._configured.get(organization, "")
+        member = members.get(organization)
+        return organization, self._configured.get(organization) or (member.cps if member else "")
 
 
 class Publisher:

@@ -79,6 +79,7 @@ _LIMITS: tuple[tuple[str, int | float, str], ...] = (
     ("from the recording of a certificate to its validity", admission.MAX_NOT_YET_VALID_S, "s"),
     ("entries in each list of a member", members.MAX_ENTRIES, ""),
     ("single numbers of a member", single_numbers.MAX_SINGLES, ""),
+    ("the URL of a member's call placement service", members.MAX_URL_LENGTH, "characters"),
     ("further items of a record", further.MAX_ITEMS, ""),
     ("the value of a further item, encoded", further.MAX_VALUE_BYTES, "bytes"),
     ("all further items of a record, encoded", further.MAX_FURTHER_BYTES, "bytes"),

@@ -116,6 +116,7 @@ def _lines(member: Member | None) -> list[str]:
         f"kind: {member.kind}",
         *(["suspended: yes"] if member.suspended else []),
         *(f"domain: {domain}" for domain in member.domains),
+        *([f"call placement service: {member.cps}"] if member.cps else []),
         *(f"service provider code: {code}" for code in member.spcs),
         *(f"validator: {key.hex()}" for key in member.validators),
         *(f"endorsing key: key id {key_id_of(key).hex()}" for key in member.endorsing_keys),

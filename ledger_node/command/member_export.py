@@ -36,6 +36,7 @@ def _text(member: Member, validators: Sequence[Path], endorsing: Sequence[Path])
             "kind": str(member.kind),
             "domains": list(member.domains),
             "spcs": list(member.spcs),
+            "cps": member.cps or None,
             "validators": [each.name for each in validators],
             "endorsing_keys": [each.name for each in endorsing],
             "ranges": [{"start": str(entry.start), "count": entry.count} for entry in member.ranges],

@@ -41,7 +41,7 @@ async def cps() -> AsyncIterator[CpsSite]:
 def publisher(cps: CpsSite, services: dict[str, str], *routes: RouteConfig, **options: Any) -> Publisher:
     config = OobConfig(routes=routes or (RouteConfig(),), services=services, **options)
     setup = OobSetup.configured(Path("authn.toml"), config)
-    return Publisher(setup, Services(cps, services), SystemClock(), SystemRandom())  # type: ignore[arg-type]
+    return Publisher(setup, Services(cps, services), SystemClock(), SystemRandom())
 
 
 def url_of(cps: CpsSite) -> str:
@@ -102,6 +102,15 @@ async def test_what_has_nowhere_to_go(cps: CpsSite) -> None:
     offer(publishing, cps.a)
     assert count("ledger") == before + 1
     await publishing.aclose()
+
+
+async def test_the_ledger_says_where_the_service_is(cps: CpsSite) -> None:
+    cps.services["Operator B"] = "https://cps.b.example"
+    number = Tn(CALLED)
+    assert Services(cps, {}).service_for(number) == ("Operator B", "https://cps.b.example")
+    configured = {"Operator B": "https://cps.elsewhere.example"}
+    assert Services(cps, configured).service_for(number) == ("Operator B", "https://cps.elsewhere.example")
+    assert Services(cps, {}).service_for(Tn("493023125001")) == ("Operator A", "")
 
 
 async def test_a_refusal_is_counted(cps: CpsSite) -> None:

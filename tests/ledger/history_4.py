@@ -45,7 +45,15 @@ def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
     strange += [_nobodys(federation, until_s)]
     ported = propose(federation, _ported(federation), until_s)
     strange += [[ported], [vote(federation, ported, True)]]
-    return [*begun, *_compromised_keys(federation, until_s), *strange, *further, last]
+    placed = _call_placement(federation, until_s)
+    return [*begun, *_compromised_keys(federation, until_s), *strange, *placed, *further, last]
+
+
+def _call_placement(federation: Any, end_s: int) -> list[list[bytes]]:
+    """A member gets the URL of a call placement service."""
+    vendor = replace(federation.genesis.member("Vendor"), domains=("v.example", "w.example"))
+    placed = propose(federation, SetMember(replace(vendor, cps="https://cps.v.example"), 3), end_s)
+    return [[placed], [vote(federation, placed, True)], []]
 
 
 def _strange_names(federation: Any, end_s: int) -> list[bytes]:

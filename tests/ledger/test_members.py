@@ -1,5 +1,6 @@
 """Members: one encoding, sound parts, and nothing that two members share."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,52 @@ def test_round_trip() -> None:
     assert Member.parse(Member("Vendor", MemberKind.VENDOR).serialize()) == Member("Vendor", MemberKind.VENDOR)
 
 
+def test_a_call_placement_service_is_a_further_item() -> None:
+    with_cps = member(cps="https://cps.a.example:8443/v1")
+    kept = cbor.decode(with_cps.serialize(), "member")
+    assert isinstance(kept, list)
+    assert kept[-1] == {"cps": "https://cps.a.example:8443/v1"}
+    assert Member.parse(with_cps.serialize()) == with_cps
+    both = replace(with_cps, further=(("note", cbor.encode("x")),))
+    assert Member.parse(both.serialize()) == both
+
+
+@pytest.mark.parametrize("value", ["http://cps.a.example", 7, ["https://cps.a.example"], ""])
+def test_what_a_later_version_may_write_there_counts_for_nothing(value: Any) -> None:
+    further = (("cps", cbor.encode(value)),)
+    parsed = Member.parse(member(further=further).serialize())
+    assert (parsed.cps, parsed.further) == ("", further)
+
+
+def test_a_record_never_has_more_further_items_than_readers_take() -> None:
+    numbers = tuple(TnRange(Tn(f"{10**14 + number}"), 1) for number in range(240))
+    full = member(ranges=numbers)
+    long = "https://" + "a" * 247
+    for url, is_short in (("https://b.example", True), (long, False)):
+        if is_short:
+            kept = replace(full, cps=url)
+            assert Member.parse(kept.serialize()) == kept
+        else:
+            with pytest.raises(MalformedError, match="no room"):
+                replace(full, cps=url)
+
+
+NO_CPS = (
+    "http://cps.a.example",
+    "https://",
+    "https://CPS.a.example",
+    "https://u@cps.a.example",
+    "https://cps.a.example/",
+    "https://cps.a.example?x",
+    "https://cps.a.example#x",
+    "https://cps.a.example:123456",
+    "https://cps.a.example/\u212a",
+    "https://cps.a.example/x y",
+    "https://[::1]",
+    "https://" + "a" * 256,
+)
+
+
 def test_what_is_a_members() -> None:
     assert member().allotment == Allotment(member().domains, member().ranges, member().spcs)
     assert member_key("Operator A") != member_key("Operator B")
@@ -49,6 +96,7 @@ P384 = spki(ec.generate_private_key(ec.SECP384R1()).public_key())
 @pytest.mark.parametrize(
     "changes",
     [
+        *({"cps": url} for url in NO_CPS),
         {"organization": ""},
         {"organization": "x" * 65},
         {"organization": " Operator A"},

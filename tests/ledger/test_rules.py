@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.present import present
 from tests.validator_keys import validator_key
+from voice_dpki.codec import cbor
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.activation import (
@@ -26,6 +28,7 @@ from voice_dpki.ledger.proposals import (
     Change,
     ProposalState,
     RemoveMember,
+    ResumeMember,
     SetMember,
     SuspendMember,
     encode_change,
@@ -35,7 +38,7 @@ from voice_dpki.ledger.quotas import usage
 from voice_dpki.ledger.rules import NEWEST, V1, V2, V3, V4, VERSIONS, MissingRulesError, is_readable, rules_for
 from voice_dpki.ledger.signatures import is_canonical
 from voice_dpki.ledger.state import Block, Composed, apply, check, check_sender, compose
-from voice_dpki.ledger.transactions import Batch, ChangeStatus, Submit, Transaction, canonical, endorse
+from voice_dpki.ledger.transactions import Batch, ChangeStatus, Propose, Submit, Transaction, canonical, endorse
 from voice_dpki.names import Height
 from voice_dpki.x509.profile import build_certificate, digest_of
 
@@ -365,3 +368,46 @@ def test_from_version_3_on_a_validators_key_is_one_that_somebody_holds() -> None
         assert judged(ledger, raw) == verdict
         sound = replace(newcomer, validators=(validator_key(9),))
         assert judged(ledger, ledger.propose(SetMember(sound, None), until_s=ledger.time_s + 1000)) == "ok"
+
+
+CPS = "https://cps.a.example"
+
+
+def test_from_version_4_on_a_member_has_a_call_placement_service() -> None:
+    ledger = version_4()
+    changed = replace(present(ledger.state.member(A)), cps=CPS)
+    assert decided(ledger, SetMember(changed, changed.revision)) == (ProposalState.DONE, None)
+    now = present(ledger.state.member(A))
+    assert (now.cps, now.revision) == (CPS, changed.revision + 1)
+    without = replace(now, cps="")
+    assert decided(ledger, SetMember(without, without.revision)) == (ProposalState.DONE, None)
+    assert present(ledger.state.member(A)).cps == ""
+
+
+def test_other_changes_of_a_member_leave_its_service() -> None:
+    ledger = version_4()
+    changed = replace(present(ledger.state.member(D)), cps=CPS)
+    decided(ledger, SetMember(changed, changed.revision))
+    for change in (SuspendMember(D), ResumeMember(D)):
+        decided(ledger, change)
+        assert present(ledger.state.member(D)).cps == CPS
+
+
+def test_version_3_knows_no_such_item() -> None:
+    for ledger, code in ((version_3(), "unknown-change"), (version_4(), "ok")):
+        changed = replace(present(ledger.state.member(A)), cps=CPS)
+        assert (
+            judged(ledger, ledger.propose(SetMember(changed, changed.revision), until_s=ledger.time_s + 900))
+            == code
+        )
+
+
+@pytest.mark.parametrize(
+    "items", [{}, {"cps": ""}, {"cps": 7}, {"cps": "http://x"}, {"cps": CPS, "x": 1}, {"x": CPS}, {"!cps": CPS}]
+)
+def test_no_other_item_comes_by_a_change(items: dict[str, Any]) -> None:
+    ledger = version_4()
+    member = present(ledger.state.member(A))
+    data = cbor.encode(["member", member.revision, *member.parts(), items])
+    raw = endorse(Propose(CHAIN, A, ledger.time_s + 900, data), [KEYS[A]])
+    assert judged(ledger, raw) == "unknown-change"

@@ -139,6 +139,8 @@ class Site:
         ]
         self.records: dict[CertDigest, RecordedCertificate] = {}
         self.is_down = False
+        self.services: dict[str, str] = {}
+        """What the ledger says of members' call placement services."""
         told = {"audiences": (HOST,), "organizations": ("Operator B",), "ledger_url": "", "genesis": ""}
         self.config = CpsConfig(listen=Listen(port=0), **{**told, **changes})
         self.a, self.b, self.c = (self.client(each) for each in self.operators)
@@ -168,7 +170,8 @@ class Site:
     def members(self) -> Mapping[str, Member]:
         if self.is_down:
             raise InquiryError(InquiryCode.STALE, "the members of the federation are not known at this time")
-        return {each.organization: each.member for each in self.operators}
+        members = {each.organization: each.member for each in self.operators}
+        return {name: replace(member, cps=self.services.get(name, "")) for name, member in members.items()}
 
     @asynccontextmanager
     async def serving(self, trace: Path | None = None) -> AsyncIterator["Site"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.guides import steps_of
 from tests.one_operator import OneOperator, Service, until
 from verify_server.cps_config import EXAMPLE, load_setup
 from verify_server.cps_main import main
@@ -41,9 +42,15 @@ def test_check_config_tells_what_it_would_do(site: Site, capsys: pytest.CaptureF
     assert "each call for 60 s at most" in said
 
 
-def test_the_example_of_the_page_can_be_used(site: Site) -> None:
+def test_the_page_shows_a_configuration_and_what_is_said_of_it(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[0]
-    assert load_setup(write(site, text)).config.organizations == ("Operator B",)
+    (step,) = steps_of("stir-oob.md")
+    program, *arguments = step.command.split()
+    assert (program, arguments[-1]) == ("cps-server", "cps.toml")
+    assert main([*arguments[:-1], str(write(site, text))]) == 0
+    assert capsys.readouterr().out.splitlines() == [each.replace("voice-dpki-1", "test") for each in step.shown]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@
 A name is a text of 1 to 64 printable ASCII characters, a value any deterministic CBOR of at most 1024 bytes. All of
 them together have at most 4096 bytes. The first character says what an unknown name means. One that begins with "!"
 must be understood: whoever does not know it must not judge what it belongs to. Any other is kept and shown, and
-counts for nothing. Version 4 of the rules writes the first ones (`voice_dpki.ledger.single_numbers`). No
-transaction and no proposal can bring in others.
+counts for nothing. Version 4 of the rules writes the first ones (`voice_dpki.ledger.single_numbers`, and "cps" of
+`voice_dpki.ledger.members`). No transaction and no proposal can bring in others.
 
 docs/spec/encodings.md#further-items specifies it.
 """

@@ -194,7 +194,7 @@ def since(change: Change) -> int:
     """Return the version of the rules from which on a change can be proposed."""
     if isinstance(change, SetStatus) and change.status is CertStatus.VALID:
         return 3
-    if isinstance(change, SetMember) and singles_of(change.member.ranges):
+    if isinstance(change, SetMember) and (change.member.cps or singles_of(change.member.ranges)):
         return 4
     return _SINCE.get(type(change), 1)
 

@@ -5,7 +5,7 @@ A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ 
     member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
               [validator keys], [endorsing keys], revision, admitted height, suspended, ? further]
 
-`voice_dpki.ledger.further` tells what further items are.
+`voice_dpki.ledger.further` tells what further items are. One is known: "cps", from version 4 of the rules on.
 
 docs/spec/encodings.md#members specifies it.
 """
@@ -28,7 +28,7 @@ from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import single_numbers
-from voice_dpki.ledger.further import Further, further_items, parse_further
+from voice_dpki.ledger.further import MAX_FURTHER_BYTES, Further, further_items, parse_further
 from voice_dpki.ledger.leaf import Leaf, Lookup, named
 from voice_dpki.ledger.signatures import key_id_of
 from voice_dpki.ledger.single_numbers import MAX_SINGLES, in_order, singles_of
@@ -45,9 +45,15 @@ MEMBER_DOMAIN = b"voice-dpki/member/v1\0"
 MAX_ENTRIES = 256
 """Entries in each of a member's lists; every answer about a member's certificate carries its record."""
 
+CPS = "cps"
+"""Name of the further item with the URL of a member's call placement service."""
+MAX_URL_LENGTH = 255
+CPS_FORM = f"https, a host in lower case, perhaps a port and a path, at most {MAX_URL_LENGTH} characters in all"
+
 _PARTS = 7
 """Items that proposals decide."""
 
+_CPS = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*\Z")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 
 
@@ -81,6 +87,8 @@ class Member:
     """Block that admitted the member, 0 at genesis. Earlier certificates under its name are not its own."""
     suspended: bool = False
     """Whether a quorum suspended the member. Its transactions are then refused and its certificates suspended."""
+    cps: str = ""
+    """URL of the call placement service for calls to the member's numbers; "" if it has none."""
     further: Further = ()
     """What later versions of the rules say. It counts for nothing here."""
 
@@ -105,6 +113,10 @@ class Member:
             raise MalformedError("member: revisions and heights are whole numbers from 0")
         if type(self.suspended) is not bool:
             raise MalformedError("member: it is suspended or not")
+        if self.cps and not is_cps(self.cps):
+            raise MalformedError(f"member: the URL of a call placement service is {CPS_FORM}")
+        if self.cps and len(cbor.encode(further_items(self._items())[0])) > MAX_FURTHER_BYTES:
+            raise MalformedError("member: its single numbers leave no room for the URL of a call placement service")
 
     def check_validators(self) -> None:
         """Raise MalformedError if a validator's key is not one that only its holder can sign under.
@@ -129,7 +141,8 @@ class Member:
                 if singles_of(member.ranges):
                     raise MalformedError("member: a range of its record has one number")
                 kept["ranges"] = (*member.ranges, *single_numbers.read_items(further))
-                kept["further"] = tuple(item for item in further if item[0] not in single_numbers.NAMES)
+                rest = tuple(item for item in further if item[0] not in single_numbers.NAMES)
+                kept["cps"], kept["further"] = _cps_in(rest)
                 return replace(member, **kept)  # checked by the class
         raise MalformedError("member: not a list of a member's parts")
 
@@ -165,8 +178,14 @@ class Member:
         kept: list[Cbor] = [self.revision, self.admitted_height, self.suspended]
         singles = singles_of(self.ranges)
         parts = self._parts(self.ranges[: len(self.ranges) - len(singles)])
-        further = (*self.further, *single_numbers.items_of(singles))
-        return cbor.encode([KIND, *parts, *kept, *further_items(further)])
+        return cbor.encode([KIND, *parts, *kept, *further_items(self._items())])
+
+    def _items(self) -> Further:
+        return (*self.own_items(), *self.further, *single_numbers.items_of(singles_of(self.ranges)))
+
+    def own_items(self) -> Further:
+        """Return what proposals decide beyond the parts, as further items."""
+        return ((CPS, cbor.encode(self.cps)),) if self.cps else ()
 
     @property
     def votes(self) -> bool:
@@ -215,6 +234,20 @@ class WrittenMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             validators=tuple(validators),
             endorsing_keys=tuple(endorsing_keys),
         )
+
+
+def is_cps(url: str) -> bool:
+    """Tell whether a text has the form of a call placement service's URL, CPS_FORM."""
+    return len(url) <= MAX_URL_LENGTH and _CPS.match(url) is not None
+
+
+def _cps_in(further: Further) -> tuple[str, Further]:
+    """Take the URL out of further items; a value that a later version may have written stays among them."""
+    for name, value in further:
+        url = cbor.decode(value, "cps") if name == CPS else None
+        if isinstance(url, str) and is_cps(url):
+            return url, tuple(item for item in further if item[0] != CPS)
+    return "", further
 
 
 def member_key(organization: str) -> bytes:

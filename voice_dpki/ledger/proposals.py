@@ -1,6 +1,7 @@
 """Proposals: the changes that operators decide on, and the state of their votes.
 
-    change   = ["member", revision / null, organization, kind, [domains], [ranges], [spcs], [validators], [keys]]
+    change   = ["member", revision / null, organization, kind, [domains], [ranges], [spcs], [validators], [keys],
+                ? {"cps": URL}]                                          -- the map from version 4 of the rules on
              / ["remove", organization]
              / ["suspend", organization]
              / ["status", [+ H(CERT)], "revoked" / "suspended" / "valid", reason]   -- "valid" from version 3 on
@@ -20,7 +21,7 @@ docs/spec/encodings.md#changes-that-are-proposed specifies it.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -118,7 +119,7 @@ def encode_change(change: Change) -> bytes:
     """Encode a change for `voice_dpki.ledger.propose.Propose`."""
     match change:
         case SetMember(member, revision):
-            return cbor.encode(["member", revision, *member.parts()])
+            return cbor.encode(["member", revision, *member.parts(), *further_items(member.own_items())])
         case RemoveMember(organization):
             return cbor.encode(["remove", organization])
         case SuspendMember(organization):
@@ -135,7 +136,7 @@ def parse_change(data: bytes) -> Change:
     """Parse a change; raises MalformedError on anything but what `encode_change` gives."""
     match cbor.decode(data, "change"):
         case ["member", revision, *parts] if revision is None or type(revision) is int:
-            return SetMember(Member.of_parts(parts), revision)
+            return SetMember(_member(parts), revision)
         case ["remove", str(organization)]:
             return RemoveMember(organization)
         case ["suspend", str(organization)]:
@@ -255,6 +256,17 @@ def _write(draft: Draft, entries: list[Entry]) -> None:
         for entry in sorted(entries, key=lambda entry: entry.proposal_id)
     ]
     draft.put(LIST_KEY, ["proposals", listed] if listed else None)
+
+
+def _member(parts: list[Cbor]) -> Member:
+    """Read the parts of a member, and behind them the items that a change may have; raises MalformedError."""
+    *first, last = parts
+    if not isinstance(last, dict):
+        return Member.of_parts(parts)
+    match last:
+        case {"cps": str(cps)} if len(last) == 1 and cps:
+            return replace(Member.of_parts(first), cps=cps)
+    raise MalformedError("change: none of a member's items that the ledger knows")
 
 
 def _digests(items: list[Cbor]) -> tuple[CertDigest, ...]:

@@ -88,6 +88,21 @@ def test_a_proposer_alone_withdraws_from_version_3_on(terminal: Terminal) -> Non
     assert asked(terminal, "proposals", identity)["outlook"].startswith("It has failed (withdrawn)")
 
 
+def test_a_call_placement_service_comes_by_a_change_from_version_4_on(terminal: Terminal, tmp_path: Path) -> None:
+    file, url = tmp_path / "b.toml", "https://cps.b.example"
+    asked(terminal, "members", "Operator B", "--export", file)
+    file.write_text(f'cps = "{url}"\n{file.read_text()}')
+    status, said = terminal("propose", "change", file, by="Operator A")
+    assert (status, "follows version 1 of its rules, and this needs version 4" in said) == (2, True), said
+    agreed(terminal, 4, "--from", asked(terminal, "rules")["height"] + 50)
+    until(lambda: asked(terminal, "rules")["present"] == 4)
+    identity = asked(terminal, "propose", "change", file, by="Operator A")["proposal"]
+    assert asked(terminal, "proposals", identity)["come"] == [f"call placement service: {url}"]
+    asked(terminal, "vote", identity, by="Operator B")
+    until(lambda: asked(terminal, "members", "Operator B")["cps"] == url)
+    assert f"call placement service: {url}" in terminal("members", "Operator B")[1]
+
+
 def test_what_has_no_terminal_is_whole(terminal: Terminal) -> None:
     """In a pipe a table is neither cut nor wrapped, however long the names are."""
     where = ["--url", terminal.url, "--genesis", str(terminal.network.folder / "genesis.json")]
@@ -159,6 +174,17 @@ def test_names_that_toml_must_quote_come_back(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=re.escape(files[1].name)):
         export_member(member, files[0])
     assert not files[0].exists()
+
+
+def test_the_call_placement_service_is_in_the_file_and_is_told(tmp_path: Path) -> None:
+    member = Member("V", MemberKind.VENDOR, cps="https://cps.v.example:8443/x")
+    (file,) = export_member(member, tmp_path / "m.toml")
+    assert load_member(file) == member
+    assert "call placement service: https://cps.v.example:8443/x" in describe_member(member)
+    assert present(plain(member))["cps"] == member.cps  # type: ignore[index]
+    file.write_text(file.read_text().replace("https", "http"))
+    with pytest.raises(LocalError, match="URL of a call placement service is https"):
+        load_member(file)
 
 
 def test_json_holds_what_later_versions_say() -> None:
