@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from segw_agent.conversation import Conversations
 from segw_agent.judge import Judge
@@ -16,16 +15,23 @@ from segw_agent.policy import Question, Side
 from segw_agent.protocol import AgentAnswer, Operation, Request
 from segw_agent.refusals import Refusals
 from segw_agent.rules import PeerRefusedError, Step
-from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.errors import MalformedError
 from voice_dpki.ikev2.events import SaName
 from voice_dpki.ikev2.failures import IkeError
 from voice_dpki.ikev2.identity import check_identity
-from voice_dpki.shell.unix_socket import claim
+from voice_dpki.shell.unix_socket import all_accepted, listen_at
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.profile import digest_of
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
 
 log = logging.getLogger(__name__)
+
+
+BACKLOG = 128
+"""How many may have connected without being accepted yet."""
+
+FINISH_S = 2.5
+"""How long those who have connected are still answered at the end: as long as the daemon's plugin waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +51,25 @@ class Agent:
         self._known = KnownCertificates()
         self._conversations = Conversations(self._answer_to)
         self._refusals, self._malformed = Refusals(log, "refused"), Seldom(log)
-        self._lock: IO[bytes] | None = None
 
-    async def serve(self, path: Path) -> asyncio.Server:
-        """Listen on a unix socket that only its owner and group may use.
+    @asynccontextmanager
+    async def serving(self, path: Path) -> AsyncIterator[None]:
+        """Serve on a unix socket that the caller has claimed, while the context lasts; raises LocalError.
 
-        Raises LocalError, also where another agent serves on the socket.
+        At the end, those who have connected are answered, within FINISH_S.
         """
-        self._lock = claim(path)
+        listening = listen_at(path, BACKLOG)
+        server = await asyncio.get_running_loop().create_unix_server(self._conversations.begin, sock=listening)
         try:
-            server = await asyncio.get_running_loop().create_unix_server(self._conversations.begin, path)
-            os.chmod(path, 0o660)
-        except OSError as error:
-            raise LocalError(f"{path}: cannot listen: {error.strerror}") from None
-        return server
+            yield
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_S):
+                    await all_accepted(listening)
+                    server.close()
+                    await self._conversations.finish()
+            server.close()
+            await self._conversations.give_up()
 
     async def _answer_to(self, body: bytes) -> tuple[bytes, bool]:
         """Answer a frame's body; tell also whether the client may ask again."""

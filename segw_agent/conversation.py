@@ -35,12 +35,48 @@ class Conversations:
 
     def __init__(self, answer: AnswerTo) -> None:
         self.answer = answer
-        self.open = 0
         self.work = Background(log)
+        self.ending = False
+        """Whether each connection is closed once its client has got an answer."""
+        self._open: set[Conversation] = set()
+        self._closed = asyncio.Event()
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     def begin(self) -> "Conversation":
         """Take a new connection, as the factory that the event loop asks."""
         return Conversation(self)
+
+    def add(self, conversation: "Conversation") -> bool:
+        """Note an open connection; return False if there are too many."""
+        self._open.add(conversation)
+        return self.open <= MAX_CONNECTIONS
+
+    def remove(self, conversation: "Conversation") -> None:
+        """Note that a connection is closed."""
+        self._open.discard(conversation)
+        self._closed.set()
+
+    async def finish(self) -> None:
+        """Answer whoever has asked or has not asked yet, close all other connections, and wait for their end."""
+        self.ending = True
+        for each in list(self._open):
+            each.close_if_idle()
+        await self._all_closed()
+
+    async def give_up(self) -> None:
+        """Close all connections."""
+        for each in list(self._open):
+            each.abort()
+        await self._all_closed()
+
+    async def _all_closed(self) -> None:
+        while self._open:
+            self._closed.clear()
+            await self._closed.wait()
 
 
 class Conversation(asyncio.Protocol):
@@ -53,22 +89,32 @@ class Conversation(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_frame = self._answering = self._ended = False
         """Whether a frame has begun, a request is being answered, and the client will send nothing more."""
+        self._answered = False
+        """Whether the client has got an answer."""
         self._unread = self._paused = False
         """Whether the client does not read what we send, and we do not read what it sends."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or close the connection if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
-        self._all.open += 1
-        if self._all.open > MAX_CONNECTIONS:
-            self._transport.close()
-        else:
+        if self._all.add(self):
             self._close_after(IDLE_S)
+        else:
+            self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """End. A request that is being answered is judged all the same, as the daemon may have acted on it."""
-        self._all.open -= 1
+        self._all.remove(self)
         self._stop_timer()
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless the client waits for an answer, or has not asked yet."""
+        if self._answered and not (self._answering or self._received):
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection, whatever the client waits for."""
+        self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take part of a frame, or several."""
@@ -124,7 +170,7 @@ class Conversation(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._transport.write(answer)
         finally:
-            self._answering = False
+            self._answering, self._answered = False, True
             if may_ask_again:
                 self._go_on()
             else:
@@ -135,6 +181,8 @@ class Conversation(asyncio.Protocol):
             return
         self._close_after(IDLE_S)
         self._advance()
+        if self._all.ending:
+            self.close_if_idle()
         if self._paused and len(self._received) <= MAX_FRAME_BYTES:
             self._paused = False
             self._transport.resume_reading()

@@ -73,7 +73,7 @@ class LiveSas:
     ) -> None:
         """Begin with the SAs that `live_log` kept from before a restart; `run` checks all of them again."""
         self._judge, self._watch, self._control, self._clock = judge, watch, control, clock
-        self._log = live_log
+        self._log: LiveLog | None = None
         self._sas: dict[SaName, LiveSa] = {}
         self._of_key: dict[bytes, set[SaName]] = {}
         self._ending: dict[SaName, Untrusted] = {}
@@ -93,11 +93,21 @@ class LiveSas:
         """Whether the log says that live SAs cannot be checked."""
         self._wake = asyncio.Event()
         """Set when an SA is to be ended without waiting for the next tick."""
-        for sa in live_log.load() if live_log else ():
-            self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have restarted since
+        if live_log is not None:
+            self.keep_in(live_log)
 
     def __len__(self) -> int:
         return len(self._sas)
+
+    def keep_in(self, live_log: LiveLog) -> None:
+        """Keep the list in a file from now on, and take over the SAs that are in it; raises LocalError."""
+        admitted = list(self._sas.values())
+        for sa in live_log.load():
+            if sa.name not in self._sas:
+                self._insert(replace(sa, since_s=0.0))  # the monotonic clock may have restarted since
+        self._log = live_log
+        for sa in admitted:
+            live_log.add(sa)
 
     def add(self, question: Question) -> None:
         """Add an SA whose peer is trusted."""

@@ -75,6 +75,8 @@ class ViciControl:
         """Is kept: charon is slow to accept connections. Used in the thread."""
         self._telling, self._background = False, Background(log)
         self._tried = asyncio.Event()
+        self._again = threading.Event()
+        """Set to have all SAs reported once more."""
 
     def close(self) -> None:
         """Close the connection that was kept; commands may still be given."""
@@ -123,6 +125,10 @@ class ViciControl:
     async def listening(self) -> None:
         """Wait until charon's events are received, or the first attempt to connect has failed."""
         await self._tried.wait()
+
+    def report_all(self) -> None:
+        """Have `follow` report all SAs once more, soon, for a receiver that has learned of others since."""
+        self._again.set()
 
     def _end(self, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
         """End SAs over the connection that is kept; if that fails, over a new one."""
@@ -192,16 +198,17 @@ class ViciControl:
             stop.wait(RETRY_S)
 
     def _hear(self, session: Any, loop: asyncio.AbstractEventLoop, stop: threading.Event, heard: SaEvents) -> None:
-        new = True
+        self._again.set()
         # Its end uses the connection, and may fail: closed here, it does so where errors are handled.
         with closing(session.listen(["ike-rekey", "ike-updown"], timeout=POLL_S)) as events:
             for _, message in events:
                 if stop.is_set():
                     return
-                if new:  # the events are registered by now, so an SA that changes after the listing is not missed
+                if self._again.is_set():
+                    # The events are registered by now, so an SA that changes after the listing is not missed.
+                    self._again.clear()
                     loop.call_soon_threadsafe(heard.reconcile, self._list())
                     loop.call_soon_threadsafe(self._tried.set)
-                    new = False
                 _report(message or {}, loop, heard)
 
 

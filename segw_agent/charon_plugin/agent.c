@@ -98,20 +98,21 @@ static agent_outcome_t transfer(int fd, chunk_t octets, bool sending,
 	return AGENT_ANSWERED;
 }
 
-agent_outcome_t agent_ask(const char *path, u_int deadline_ms, chunk_t request,
-						  chunk_t *body)
+/** Ask once. `reached` tells whether somebody took the connection. */
+static agent_outcome_t ask_once(const char *path, int64_t end_ms,
+								chunk_t request, chunk_t *body, bool *reached)
 {
-	int64_t end_ms = now_ms() + deadline_ms;
 	agent_outcome_t outcome;
 	uint8_t length[2];
 	int fd;
 
-	*body = chunk_empty;
-	fd = connect_agent(path, deadline_ms);
+	*reached = FALSE;
+	fd = connect_agent(path, max(1, end_ms - now_ms()));
 	if (fd < 0)
 	{
 		return errno == EAGAIN ? AGENT_LATE : AGENT_AWAY;
 	}
+	*reached = TRUE;
 	outcome = transfer(fd, request, TRUE, end_ms);
 	if (outcome == AGENT_ANSWERED)
 	{
@@ -126,6 +127,22 @@ agent_outcome_t agent_ask(const char *path, u_int deadline_ms, chunk_t request,
 	if (outcome != AGENT_ANSWERED)
 	{
 		chunk_free(body);
+	}
+	return outcome;
+}
+
+agent_outcome_t agent_ask(const char *path, u_int deadline_ms, chunk_t request,
+						  chunk_t *body)
+{
+	int64_t end_ms = now_ms() + deadline_ms;
+	agent_outcome_t outcome;
+	bool reached;
+
+	*body = chunk_empty;
+	outcome = ask_once(path, end_ms, request, body, &reached);
+	if (outcome == AGENT_AWAY && reached)
+	{	/* It may have ended because another one serves there now. */
+		outcome = ask_once(path, end_ms, request, body, &reached);
 	}
 	return outcome;
 }

@@ -19,7 +19,8 @@ typedef enum {
 } agent_outcome_t;
 
 /**
- * Send a request to the agent and wait for the answer. Blocks the thread until the deadline at most.
+ * Send a request to the agent and wait for the answer. Blocks the thread until the deadline at most. Asks once more
+ * if the connection ends before the answer does: another agent may have taken over.
  *
  * @param path			path of the agent's unix socket
  * @param deadline_ms	for everything together

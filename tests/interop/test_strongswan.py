@@ -200,7 +200,16 @@ def test_an_agent_that_does_not_say_yes(site: Site, octets: bytes | None, code: 
     with AgentDouble(site.path / "double.sock", judge=lambda _: octets) as double:
         with settings(gateway, socket=double.path, deadline_ms=300):
             site.refused(site.recorded(), code)
-        assert len(double.judged()) == 1
+        assert len(double.judged()) == (2 if code == "agent-away" else 1)
+
+
+def test_an_agent_that_ended_before_it_answered_is_asked_once_more(site: Site) -> None:
+    """As one does from which another has taken over."""
+    answers = iter([b"", TRUSTED])
+    with AgentDouble(site.path / "double.sock", judge=lambda _: next(answers)) as double:
+        with settings(site.charons["gateway"], socket=double.path), site.attached(site.recorded()):
+            first, second = double.judged()
+            assert first == second
 
 
 def test_a_ca_is_no_way_around_the_ledger(site: Site) -> None:

@@ -157,8 +157,8 @@ def test_debians_apparmor_profile_lets_charon_use_the_default_socket() -> None:
 def unit(tmp_path: Path) -> Path:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is missing; install it: apt-get install systemd")
-    path = tmp_path / "segw-agent.service"
-    path.write_text(block("## systemd", "ini").replace("/opt/voice-dpki/.venv/bin/segw-agent", sys.executable))
+    path = tmp_path / "segw-agent@1.service"
+    path.write_text(block("## systemd", "ini").replace("/opt/voice-dpki/%i/.venv/bin/segw-agent", sys.executable))
     return path
 
 

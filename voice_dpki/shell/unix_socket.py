@@ -1,6 +1,9 @@
 """Unix sockets: the path of a socket is taken over only if nobody serves on it any more."""
 
+import asyncio
 import errno
+import os
+import select
 import socket
 import stat
 from contextlib import suppress
@@ -11,6 +14,9 @@ from voice_dpki.errors import LocalError
 from voice_dpki.shell.files import take_lock
 
 _PROBE_S = 1.0
+
+_ACCEPT_TURNS = 10
+"""Turns of the event loop after which an accepted connection has surely been made; it takes two or three."""
 
 
 def claim(path: Path) -> IO[bytes]:
@@ -29,6 +35,39 @@ def claim(path: Path) -> IO[bytes]:
         lock.close()
         raise
     return lock
+
+
+def listen_at(path: Path, backlog: int) -> socket.socket:
+    """Listen on a unix socket that only its owner and group may use; whatever has its name is replaced at once.
+
+    Between the socket before and this one there is no moment at which nobody could connect. Raises LocalError.
+    """
+    unfinished = path.with_name(f"{path.name}.new")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        unfinished.unlink(missing_ok=True)
+        listening.bind(str(unfinished))
+        os.chmod(unfinished, 0o660)
+        listening.listen(backlog)
+        unfinished.replace(path)
+    except OSError as error:
+        listening.close()
+        raise LocalError(f"{path}: cannot listen: {error.strerror or error}") from None
+    return listening
+
+
+async def all_accepted(listening: socket.socket) -> None:
+    """Wait until the event loop's server has accepted all who have connected; then it may be closed."""
+    turns = 0
+    while turns < _ACCEPT_TURNS:  # only the kernel knows whether somebody waits
+        turns = 0 if _has_waiting(listening) else turns + 1
+        await asyncio.sleep(0)
+
+
+def _has_waiting(listening: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listening, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _TAKEN = "another program serves on this socket; stop it first, or configure another socket"
