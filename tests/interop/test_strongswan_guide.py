@@ -104,6 +104,20 @@ def test_the_guide_sets_a_tunnel_up(machines: tuple[Machine, Machine]) -> None:
     assert "N((40971))" in device.charon.log()
 
 
+def test_three_attachments_with_the_guides_configuration_leave_one_sa(machines: tuple[Machine, Machine]) -> None:
+    """The gateway, which has `unique = no`, deletes none by itself."""
+    gateway, device = machines
+    for machine in machines:
+        machine.swanctl("--load-all")
+    for _ in range(3):
+        assert "initiate completed successfully" in device.swanctl("--initiate", "--child", "net")
+    for machine in (device, gateway):
+        wait_until(lambda charon=machine.charon: len(charon.sas()) == 1, "one SA stands")  # type: ignore[misc]
+    log = gateway.charon.log()
+    assert log.count("received DELETE for IKE_SA") == log.count("deleting IKE_SA") == 2
+    assert "uniqueness policy" not in log
+
+
 def test_the_guides_defaults_are_the_plugins() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", GUIDE, re.MULTILINE))
     assert len(rows) == 7

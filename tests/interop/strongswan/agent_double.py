@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 JUDGE, STATE = 1, 2
@@ -23,6 +23,7 @@ class Request:
     spi_i: bytes
     spi_r: bytes
     items: dict[int, bytes]
+    body: bytes = field(repr=False)
 
     @classmethod
     def parse(cls, body: bytes) -> "Request":
@@ -36,7 +37,7 @@ class Request:
             assert len(items[tag]) == size
             at += 3 + size
         unique_id = int.from_bytes(body[4:8], "big")
-        return cls(body[1], body[2], body[3], unique_id, body[8:16], body[16:24], items)
+        return cls(body[1], body[2], body[3], unique_id, body[8:16], body[16:24], items, body)
 
 
 def answer(positive: bool, code: str, sentence: str, more: dict[int, bytes] | None = None) -> bytes:
@@ -49,6 +50,16 @@ def answer(positive: bool, code: str, sentence: str, more: dict[int, bytes] | No
 
 TRUSTED = answer(True, "vouched-for", "said the double")
 NOTHING = answer(False, "nothing", "there is nothing to state")
+
+
+def ask(path: Path, request: Request) -> bytes:
+    """Ask another agent the same; returns the frame of its answer."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(len(request.body).to_bytes(2, "big") + request.body)
+        with connection.makefile("rb") as file:
+            length = file.read(2)
+            return length + file.read(int.from_bytes(length, "big"))
 
 
 class AgentDouble:
