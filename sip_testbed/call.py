@@ -13,10 +13,20 @@ from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import report
-from sip_testbed.network import Testbed, require_engine
-from sip_testbed.placing import CODECS, FILES, SRTP_PROFILES, CallOptions, PlacedCall, Stages, place_call
+from sip_testbed.network import DH_SIGN, Testbed, require_engine
+from sip_testbed.placing import (
+    CODECS,
+    FILES,
+    MIKEY_MODES,
+    SRTP_PROFILES,
+    CallOptions,
+    PlacedCall,
+    Stages,
+    place_call,
+)
 from sip_testbed.provision import LedgerKind
-from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, Scenario
+from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, SIGNED, Scenario
+from voice_dpki.errors import LocalError
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.options import number, whole_number
@@ -69,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: pcmu)")
     how.add_argument("--srtp", choices=SRTP_PROFILES, default=SRTP_PROFILES[0], help="protection of the media")
     how.add_argument(
+        "--mikey",
+        choices=MIKEY_MODES,
+        default=DH_SIGN,
+        help=f"how keys are agreed (default: {DH_SIGN}); the other modes use a key that both telephones share",
+    )
+    how.add_argument(
         "--say-seconds",
         type=number(above=0, most=3600, unit="seconds"),
         metavar="S",
@@ -98,6 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         list_scenarios(SCENARIOS.values())
         return 0
     scenario = scenario_named(SCENARIOS, PLAIN if arguments.plain else arguments.scenario)
+    if arguments.mikey != DH_SIGN and scenario.expected.refused_by == SIGNED:
+        raise LocalError(f"the scenario {scenario.name} is about the signature that only --mikey {DH_SIGN} has")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)
@@ -111,7 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_Progress") -> list[PlacedCall]:
-    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds)
+    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds, arguments.mikey)
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)
     if scenario.protected:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from sip_testbed.user_agent_config import Credentials
 from voice_dpki.codec.telephone import number_in_uri
@@ -15,8 +15,10 @@ from voice_dpki.mikey import dh
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Responder
+from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
+from voice_dpki.mikey.shared import SharedOffer
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import digest_of
@@ -28,6 +30,33 @@ PAIR_AFTER_S: Final = 1.0
 """Delay before the next key pair is made after one was used, by which time the call should be set up."""
 
 _T = TypeVar("_T")
+_O = TypeVar("_O")
+
+
+AnyOffer: TypeAlias = Offer | SharedOffer
+
+
+class KeyAgreement(Protocol[_O]):
+    """What a telephone needs of either way of keying, `Keying` or `SharedKeying`."""
+
+    profile: SrtpProfile
+    ms: float
+
+    def offer(self, responder_uri: str) -> _O:
+        """Return the offer of a call, with its I_MESSAGE."""
+        ...
+
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
+        """Verify an offer and answer it; raises MikeyError."""
+        ...
+
+    async def confirm(self, offer: _O, key_mgmt: Sequence[str]) -> SrtpKeys:
+        """Verify the answer to an offer; raises MikeyError."""
+        ...
+
+    def end(self, offer: _O) -> None:
+        """Forget a crypto session bundle once its call is over."""
+        ...
 
 
 class Keying:

@@ -37,6 +37,9 @@ from voice_dpki.stage.network import Network
 from voice_dpki.stage.processes import Running, require
 from voice_dpki.stage.site import Credential
 
+DH_SIGN = "dh-sign"
+"""The mode of MIKEY with certificates, in configurations and on the command line."""
+
 MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node", "start"),
     "validator": ("ledger_node", "start"),
@@ -255,18 +258,28 @@ def user_agent_config(
     number: Tn,
     codec: str,
     srtp: str | None,
+    mikey: str = DH_SIGN,
     say: Path,
     out: Path,
     target: str | None = None,
 ) -> Sections:
-    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear."""
+    """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
+
+    `mikey` is a mode of MIKEY: that with certificates, or one under a key that both telephones share.
+    """
     operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
     telephone = site.caller if role == "caller" else site.callee
-    keys = {
-        "certificate": telephone.certificate,
-        "key": telephone.key,
-        **_asks(site, operator, role),
-    }
+    if mikey == DH_SIGN:
+        keyed = {
+            "keys": {
+                "certificate": telephone.certificate,
+                "key": telephone.key,
+                **_asks(site, operator, role),
+            }
+        }
+    else:
+        peer = target or aor(CALLER, OPERATORS[0])
+        keyed = {"shared_keys": {"mode": mikey, "with": {peer: site.shared_key}}}
     return {
         "aor": aor(number, operator),
         "password_file": site.secret(f"{role}.password", site.passwords[operator.letter]),
@@ -277,7 +290,7 @@ def user_agent_config(
         "said": out / f"{role}.said.wav",
         "heard": out / f"{role}.heard.wav",
         "listen": site.listen(role),
-        **({"keys": keys} if srtp else {}),
+        **(keyed if srtp else {}),
         **({"call": {"target": target}} if target else {}),
     }
 

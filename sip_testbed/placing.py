@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
-from sip_testbed.network import Sections, Testbed, user_agent_config
+from sip_testbed.network import DH_SIGN, Sections, Testbed, user_agent_config
 from sip_testbed.provision import CALLEE, CALLEE_OVER_SBC, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
 from sip_testbed.scenarios import Scenario
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
@@ -25,6 +25,13 @@ CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
 """Command-line name of each codec to its name in SDP."""
 
 SRTP_PROFILES = ("AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM")
+
+MIKEY_MODES: Mapping[str, str] = {
+    DH_SIGN: "MIKEY DH-SIGN, certificates on the ledger",
+    "dhhmac": "MIKEY DHHMAC, a key that both telephones share",
+    "psk": "MIKEY PSK, a key that both telephones share",
+}
+"""How media keys are agreed, by the mode's name on the command line."""
 
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
@@ -52,11 +59,13 @@ FILES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """Options of a call: `codec` of CODECS, `srtp` of SRTP_PROFILES, and how many seconds of speech to say."""
+    """Options of a call: `codec` of CODECS, `srtp` of SRTP_PROFILES, `mikey` of MIKEY_MODES, and how many seconds
+    of speech to say."""
 
     codec: str = "pcmu"
     srtp: str = SRTP_PROFILES[0]
     say_s: float | None = None
+    mikey: str = DH_SIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,7 @@ class _Placement:
             role,
             codec=CODECS[self._options.codec],
             srtp=self._srtp,
+            mikey=self._options.mikey,
             say=self._speech(role),
             out=self._folder.resolve(),
             **particulars,  # type: ignore[arg-type]
@@ -202,7 +212,7 @@ class _Placement:
             setup_ms=_setup_ms(evidence),
             codec=self._options.codec,
             srtp=self._srtp,
-            keying="MIKEY DH-SIGN, certificates on the ledger" if self._srtp else None,
+            keying=MIKEY_MODES[self._options.mikey] if self._srtp else None,
             ledger=self._testbed.site.ledger if self._testbed.protected else None,
             directions=media,
             connected=assess.connected(evidence),

@@ -145,6 +145,8 @@ class Site(SiteFolder):
         roles = (f"{role}-{operator.letter}" for role in ("verify", "submit") for operator in ledger.operators)
         self.tokens = {name: self.token(name) for name in ("sign-a", "sign-b", *roles)}
         self.passwords = {operator.letter: base64url.encode(random.token(12)) for operator in OPERATORS}
+        self.shared_key = self.secret("telephones.psk", random.token(32).hex())
+        """A key that both telephones share, for the modes of MIKEY that need one."""
 
     def signing_credential(
         self, name: str, numbers: TnRange = OPERATORS[0].numbers, operator: Operator = OPERATORS[0]

@@ -14,6 +14,9 @@ from sip_testbed.report import Outcome
 from voice_dpki.names import Tn
 from voice_dpki.stir.verdict import Verstat
 
+SIGNED = "MIKEY SIGN"
+"""The step that verifies the signature of a MIKEY message; modes with a shared key have a MAC in its place."""
+
 PASSED = Verstat.PASSED.value
 FAILED = Verstat.FAILED.value
 NONE = Verstat.NONE.value
@@ -182,7 +185,7 @@ _TABLE = (
     Scenario(
         "mikey-answer-changed",
         "Somebody on the path changes the MIKEY message of the answer, which no Identity covers.",
-        Outcome(PASSED, None, "MIKEY SIGN", 200, "The callee's signature on the MIKEY message does not verify."),
+        Outcome(PASSED, None, SIGNED, 200, "The callee's signature on the MIKEY message does not verify."),
         Attack(
             "change-answer-key-mgmt",
             "changes the MIKEY message of the answer",

@@ -5,10 +5,11 @@ import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sip_testbed import remarks
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
-from sip_testbed.keying import Keying
+from sip_testbed.keying import AnyOffer, KeyAgreement
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
@@ -16,7 +17,6 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.modes import Offer
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
@@ -90,7 +90,7 @@ class Telephone:
         self,
         setup: TelephoneSetup,
         agent: UserAgent,
-        keying: Keying | None,
+        keying: KeyAgreement[Any] | None,
         tracer: Tracer,
         clock: Clock,
         random: Random,
@@ -135,7 +135,7 @@ class Telephone:
             if self._keying and offer:
                 self._keying.end(offer)
 
-    async def _dial(self, target: str, offer: Offer | None, media: MediaSession, result: Result) -> None:
+    async def _dial(self, target: str, offer: AnyOffer | None, media: MediaSession, result: Result) -> None:
         sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
         call = await self._agent.invite(target, sdp.serialize())
         answer = await _final_answer(call)

@@ -6,9 +6,17 @@ import logging
 from contextlib import AsyncExitStack, suppress
 
 from sip_testbed.keying import Keying
+from sip_testbed.shared_keying import SharedKeying
 from sip_testbed.telephone import Telephone
-from sip_testbed.user_agent_config import EXAMPLE, CallConfig, TelephoneSetup, load_setup
-from voice_dpki.effects import SystemClock, SystemRandom
+from sip_testbed.user_agent_config import (
+    EXAMPLE,
+    CallConfig,
+    Credentials,
+    SharedCredentials,
+    TelephoneSetup,
+    load_setup,
+)
+from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
 from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
 from voice_dpki.shell.trace import Tracer
@@ -24,7 +32,8 @@ EXIT_REFUSED = 1
 HELP = f"""\
 A telephone without a person: it registers with its domain's proxy, and then either places calls ([call]) or answers
 those that come until it is stopped. Calls are keyed end to end with MIKEY: the other side's certificate is
-looked up on this operator's own ledger node. It plays a recording into the call and keeps what it heard.
+looked up on this operator's own ledger node, or both telephones share a key. It plays a recording into the call and
+keeps what it heard.
 
 A caller ends with status 0 if every call was established, and 1 if somebody refused one, or nothing came on one
 within silence_s; the result file says who refused the last one.
@@ -50,7 +59,7 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
     async with AsyncExitStack() as stack:
         stack.callback(tracer.close)
         _load_coders(setup.codec)
-        keying = Keying(setup.credentials, tracer, clock, random) if setup.credentials else None
+        keying = _keying(setup, tracer, clock, random)
         if keying is not None:
             stack.push_async_callback(keying.close)
             await keying.prepare()
@@ -79,6 +88,15 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
             await stop.wait()
             return 0
         return await _call(telephone, setup.call, stop)
+
+
+def _keying(setup: TelephoneSetup, tracer: Tracer, clock: Clock, random: Random) -> Keying | SharedKeying | None:
+    match setup.credentials:
+        case Credentials() as credentials:
+            return Keying(credentials, tracer, clock, random)
+        case SharedCredentials() as shared:
+            return SharedKeying(shared, tracer, clock, random)
+    return None
 
 
 async def _register(agent: UserAgent, setup: TelephoneSetup, stop: asyncio.Event) -> None:

@@ -1,7 +1,7 @@
 """Configuration of a user agent: its account, its keys, its speech and its output files."""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -15,6 +15,7 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
 from voice_dpki.mikey.modes import Party
 from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.shared import MIN_KEY_BYTES
 from voice_dpki.shell.config import (
     AdvertisedListen,
     Config,
@@ -68,6 +69,11 @@ genesis = "genesis.json"
 trust_file = "ledger-trust.json"            # the newest header believed, kept for the next start
 max_age_s = 30                              # older answers of the ledger are not relied on
 
+# [shared_keys]                             # in place of [keys]: MIKEY under keys shared with other telephones
+# mode = "dhhmac"                           # or psk, where whoever has the key later decrypts recorded calls
+# [shared_keys.with]
+# "sip:+442079460123@b.example" = "callee.psk"   # 16 bytes or more, in hexadecimal
+
 [call]                                      # the caller: calls and ends; without it calls are awaited
 target = "sip:+442079460123@b.example"
 times = 1                                   # one call after the other, with a pause between them
@@ -91,6 +97,14 @@ class KeysConfig(Config, frozen=True, kw_only=True):
     trust_file: str | None = None
     ledger_tls: ClientTls | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
+
+
+class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with"}):
+    """Keys that we share with other telephones, by their URIs."""
+
+    mode: Literal["psk", "dhhmac"] = "dhhmac"
+    peers: dict[str, str]
+    """The files of the keys, in hexadecimal."""
 
 
 class CallConfig(Config, frozen=True, kw_only=True):
@@ -122,6 +136,7 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
     """How long after the ACK authentic media must arrive, if the other side is to send."""
     keys: KeysConfig | None = None
+    shared_keys: SharedKeysConfig | None = None
     tls: ClientTls | None = None
     """For a proxy "tls:...": this telephone's certificate, and the proxy's."""
     call: CallConfig | None = None
@@ -137,6 +152,16 @@ class Credentials:
     ledger: LedgerAccess
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class SharedCredentials:
+    """Our URI, and the keys that we share with other telephones by theirs. Not shown by repr."""
+
+    uri: str
+    profile: SrtpProfile
+    mode: Literal["psk", "dhhmac"]
+    shared: Mapping[str, bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class TelephoneSetup:
     """A completely checked configuration, with which the user agent can start."""
@@ -150,7 +175,7 @@ class TelephoneSetup:
     tls: ssl.SSLContext | None
     codec: Codec
     speech: Pcm
-    credentials: Credentials | None
+    credentials: Credentials | SharedCredentials | None
     """None: media are sent in clear."""
     call: CallConfig | None
     """None: the user agent waits for calls."""
@@ -201,12 +226,16 @@ def _understood(where: str, parse: Callable[[S], T], given: S) -> T:
         raise LocalError(f"{where}: {error}") from None
 
 
-def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:
+def _credentials(path: Path, config: UserAgentConfig) -> Credentials | SharedCredentials | None:
     if config.srtp == "none":
         return None
+    if config.shared_keys is not None:
+        if config.keys is not None:
+            raise LocalError(f"{path}: [keys] and [shared_keys] exclude each other: a call is keyed in one way")
+        return _shared(path, config, config.shared_keys)
     keys = config.keys
     if keys is None:
-        raise LocalError(f'{path}: [keys] is missing; it is needed unless srtp = "none"')
+        raise LocalError(f'{path}: [keys] or [shared_keys] is missing; one is needed unless srtp = "none"')
     certificate = resolve(path, keys.certificate)
     own, signer = read_certificate(certificate), read_signer(resolve(path, keys.key))
     try:
@@ -222,6 +251,21 @@ def _credentials(path: Path, config: UserAgentConfig) -> Credentials | None:
         tls=keys.ledger_tls,
     )
     return Credentials(party, SrtpProfile(config.srtp), ledger)
+
+
+def _shared(path: Path, config: UserAgentConfig, given: SharedKeysConfig) -> SharedCredentials:
+    keys = {uri: _shared_key(resolve(path, name)) for uri, name in given.peers.items()}
+    return SharedCredentials(config.aor, SrtpProfile(config.srtp), given.mode, keys)
+
+
+def _shared_key(file: Path) -> bytes:
+    try:
+        key = bytes.fromhex(read_secret(file))
+    except ValueError:
+        raise LocalError(f"{file}: the shared key is not hexadecimal") from None
+    if len(key) < MIN_KEY_BYTES:
+        raise LocalError(f"{file}: the shared key has {len(key)} bytes, and needs {MIN_KEY_BYTES} or more")
+    return key
 
 
 def _optional(path: Path, name: str | None) -> Path | None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sip_testbed import call as command
 from sip_testbed.conversation import SILENCE
 from sip_testbed.network import Testbed
-from sip_testbed.placing import FILES, SRTP_PROFILES, CallOptions, PlacedCall, place_call
+from sip_testbed.placing import FILES, MIKEY_MODES, SRTP_PROFILES, CallOptions, PlacedCall, place_call
 from sip_testbed.report import schema
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS
 from voice_dpki.media.correlate import correlate
@@ -120,6 +120,16 @@ class TestGoodCall:
         command = ["secsipidx", "-check", "-fidentity", "identity", "-fpubkey", "key.pem", "-expire", "600"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MIKEY_MODES if mode != "dh-sign"])
+def test_calls_under_a_shared_key(place: Place, mode: str) -> None:
+    call = place(DEFAULT, mikey=mode, say_s=1.0)
+    assert_held(call)
+    assert call.report.keying == f"MIKEY {mode.upper()}, a key that both telephones share"
+    steps = [row.label for row in call.ladder.rows if "TEK agreed" in row.label]
+    assert len(steps) == 2
+    assert all(f"MIKEY {mode.upper()}, TEK agreed" in step for step in steps)
 
 
 @pytest.mark.parametrize(("codec", "srtp"), [("pcma", 0), ("opus", 1), ("pcmu", 1)])

@@ -233,6 +233,21 @@ def test_a_callee_whose_certificate_nobody_recorded(telephones: Telephones) -> N
     assert ended.caller["media"] is None
 
 
+@pytest.mark.parametrize("mode", ["psk", "dhhmac"])
+def test_telephones_that_do_not_share_the_same_key(telephones: Telephones, mode: str) -> None:
+    """Here the callee is the first to notice, and says so; nothing is heard."""
+    caller = {"shared_keys": {"mode": mode, "with": {TARGET: str(secret(telephones.out, "a", "11" * 32))}}}
+    callee = {
+        "shared_keys": {
+            "mode": mode,
+            "with": {aor(CALLER, OPERATORS[0]): str(secret(telephones.out, "b", "22" * 32))},
+        }
+    }
+    ended = telephones.call(caller={"keys": None, **caller}, callee={"keys": None, **callee})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY MAC")
+    assert "does not verify under the shared key" in ended.caller["reason"]
+
+
 class TestConfiguration:
     def test_the_example_is_one(self, tmp_path: Path) -> None:
         path = tmp_path / "ua.toml"
@@ -242,7 +257,12 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda config, out: config.pop("keys"), r"\[keys\] is missing"),
+            (lambda config, out: config.pop("keys"), r"\[keys\] or \[shared_keys\] is missing"),
+            (lambda config, out: config.update(shared_keys=shared(out, "00" * 16)), "exclude each other"),
+            (lambda config, out: share(config, shared(out, "00" * 15)), "telephones.psk: .*15 bytes, and needs 16"),
+            (lambda config, out: share(config, shared(out, "0x00")), "telephones.psk: .*not hexadecimal"),
+            (lambda config, out: share(config, {"mode": "psk", "with": {"sip:b": "no.psk"}}), "no.psk"),
+            (lambda config, out: share(config, {"mode": "rsa", "with": {}}), "shared_keys.mode"),
             (lambda config, out: config["listen"].update(host="0.0.0.0"), "listen.advertise is missing"),
             (lambda config, out: config.update(instance="phone"), "instance"),
             (lambda config, out: config["call"].update(target="sips:+1@b.example"), "call.target: a sips: URI"),
@@ -257,6 +277,11 @@ class TestConfiguration:
         ],
         ids=[
             "no keys",
+            "both kinds of keys",
+            "short key",
+            "no hexadecimal",
+            "no key file",
+            "no such mode",
             "all addresses",
             "instance",
             "sips in clear",
@@ -277,6 +302,22 @@ class TestConfiguration:
         path.write_text(to_toml(config))
         with pytest.raises(LocalError, match=message):
             load_setup(path)
+
+
+def secret(out: Path, name: str, text: str) -> Path:
+    path = out / name
+    path.write_text(text)
+    return path
+
+
+def shared(out: Path, text: str) -> dict[str, Any]:
+    return {"mode": "psk", "with": {TARGET: str(secret(out, "telephones.psk", text))}}
+
+
+def share(config: dict[str, Any], section: dict[str, Any]) -> None:
+    """Key the calls with shared keys in place of certificates."""
+    del config["keys"]
+    config["shared_keys"] = section
 
 
 def stereo(out: Path) -> Path:

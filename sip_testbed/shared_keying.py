@@ -1,0 +1,89 @@
+"""Keying of a user agent's calls under keys that it shares with others: PSK and DHHMAC, without a ledger."""
+
+import time
+from collections.abc import Sequence
+
+from sip_testbed.user_agent_config import SharedCredentials
+from voice_dpki.codec.telephone import is_same_party
+from voice_dpki.effects import Clock, Random
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.modes import KeyingAnswer
+from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.sdp import mikey_message, protocol_ids
+from voice_dpki.mikey.shared import SharedInitiator, SharedOffer, SharedResponder
+from voice_dpki.shell.trace import Tracer, ms_since
+
+
+class SharedKeying:
+    """One user agent's side of all its key agreements under shared keys; see `sip_testbed.keying.Keying`."""
+
+    def __init__(self, credentials: SharedCredentials, tracer: Tracer, clock: Clock, random: Random) -> None:
+        self.profile = credentials.profile
+        self.ms = 0.0
+        self._credentials = credentials
+        self._tracer = tracer
+        self._clock = clock
+        self._random = random
+        self._initiator = SharedInitiator(credentials.uri, self._key_of)
+        replays = ReplayCache(started_s=clock.steady_s())
+        self._responder = SharedResponder(credentials.uri, self._key_of, replays, [credentials.profile])
+
+    async def prepare(self) -> None:
+        """Do nothing: there is nobody to ask."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def offer(self, responder_uri: str) -> SharedOffer:
+        """Return the offer of a call; raises LocalError if no key is shared with the Responder."""
+        began_s = time.perf_counter()
+        is_psk = self._credentials.mode == "psk"
+        make = self._initiator.offer_psk if is_psk else self._initiator.offer_dhhmac
+        offer: SharedOffer = make(
+            responder_uri=responder_uri,
+            profile=self.profile,
+            random=self._random,
+            now_s=self._clock.now_s(),
+        )
+        self.ms = ms_since(began_s)
+        self._tracer.note(f"MIKEY {self._name} offered ({self.profile})", step="MIKEY", ms=self.ms)
+        return offer
+
+    async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
+        """Verify an offer and answer it; raises MikeyError."""
+        began_s = time.perf_counter()
+        answer = self._responder.accept(
+            mikey_message(key_mgmt),
+            initiator_uri=initiator_uri,
+            key_mgmt_ids=protocol_ids(key_mgmt),
+            random=self._random,
+            now_s=self._clock.now_s(),
+            steady_s=self._clock.steady_s(),
+        )
+        self._agreed(began_s)
+        return answer
+
+    async def confirm(self, offer: SharedOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
+        """Verify the answer to an offer; raises MikeyError."""
+        began_s = time.perf_counter() - self.ms / 1000
+        keys = offer.confirm(mikey_message(key_mgmt))
+        self._agreed(began_s)
+        return keys
+
+    def end(self, offer: SharedOffer) -> None:
+        """Forget a crypto session bundle once its call is over."""
+        self._initiator.close(offer.csb_id)
+
+    @property
+    def _name(self) -> str:
+        return self._credentials.mode.upper()
+
+    def _agreed(self, began_s: float) -> None:
+        self.ms = ms_since(began_s)
+        text = f"MIKEY {self._name}, TEK agreed ({self.profile})"
+        self._tracer.note(text, step="MIKEY", ok=True, ms=self.ms)
+
+    def _key_of(self, uri: str) -> bytes | None:
+        """Return the key that is shared with the party of a URI, whatever domain its number was dialled at."""
+        shared = self._credentials.shared
+        return next((key for peer, key in shared.items() if is_same_party(peer, uri)), None)
