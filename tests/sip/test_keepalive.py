@@ -58,7 +58,7 @@ def test_a_udp_flow_is_kept_with_20_octets_each_24_to_29_s(keep: KeepAlive) -> N
 
 
 @pytest.mark.parametrize(("hop", "flow_timer_s", "least_s", "most_s"), [
-    (UDP, 20, 16, 20), (TCP, 20, 16, 20), (TCP, 0, 96, 120), (UDP, 1, 0.8, 1),
+    (UDP, 0, 24, 29), (UDP, 20, 16, 20), (TCP, 20, 16, 20), (TCP, 0, 96, 120), (UDP, 1, 0.8, 1),
 ])  # fmt: skip
 def test_intervals_are_drawn_from_what_the_proxy_says(
     hop: Hop, flow_timer_s: int, least_s: float, most_s: float

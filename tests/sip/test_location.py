@@ -95,6 +95,17 @@ def test_the_shortest_time_is_30_s(location: Location, register: Register) -> No
     assert not location.find("1", 30.0)
 
 
+@pytest.mark.parametrize(("source", "granted_s"), [(Hop("tcp", "127.0.0.6", 40_000, flow=7), 240), (SOURCE, 3_600)])
+def test_a_binding_to_a_connection_lasts_240_s_at_most(
+    location: Location, request_text: RequestText, source: Hop, granted_s: int
+) -> None:
+    request = parse_message(request_text("REGISTER", "sip:a.example"))
+    assert isinstance(request, Request)
+    request.headers.set("Contact", "<sip:1@127.0.0.6>;expires=9999")
+    location.register("1", request, "call", 1, source, 0.0)
+    assert [binding.expires_s for binding in location.find("1", 0.0)] == [granted_s]
+
+
 def test_a_time_too_short_is_refused_whole(location: Location, register: Register) -> None:
     with pytest.raises(IntervalTooBriefError):
         register("<sip:a>", "<sip:b>;expires=5")

@@ -1,5 +1,6 @@
 """The bounds of a message, each at its edge, and the parts of an answer that RFC 3261 §8.2.6 lists."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -138,7 +139,20 @@ def test_an_answer_has_a_tag_unless_it_is_100(
     assert response.headers.get("X") is None
 
 
-@pytest.mark.parametrize(("status", "phrase"), [(200, "OK"), (603, "Decline"), (299, "Answer")])
+PHRASES = """\
+100 Trying; 180 Ringing; 183 Session Progress; 200 OK; 300 Multiple Choices; 302 Moved Temporarily; 400 Bad Request;
+401 Unauthorized; 403 Forbidden; 404 Not Found; 405 Method Not Allowed; 406 Not Acceptable;
+407 Proxy Authentication Required; 408 Request Timeout; 415 Unsupported Media Type; 416 Unsupported URI Scheme;
+420 Bad Extension; 423 Interval Too Brief; 428 Use Identity Header; 430 Flow Failed; 436 Bad Identity Info;
+437 Unsupported Credential; 438 Invalid Identity Header; 439 First Hop Lacks Outbound Support;
+480 Temporarily Unavailable; 481 Call/Transaction Does Not Exist; 482 Loop Detected; 483 Too Many Hops;
+486 Busy Here; 487 Request Terminated; 488 Not Acceptable Here; 500 Server Internal Error; 501 Not Implemented;
+502 Bad Gateway; 503 Service Unavailable; 505 Version Not Supported; 603 Decline;
+101 Answer; 181 Answer; 299 Answer; 700 Answer"""
+"""Of IANA's registry of SIP response codes, and of codes that are not there."""
+
+
+@pytest.mark.parametrize(("status", "phrase"), [(int(text[:3]), text[4:]) for text in re.split(r";\s", PHRASES)])
 def test_an_answer_has_its_phrase(request_text: RequestText, status: int, phrase: str) -> None:
     request = parse_message(request_text())
     assert isinstance(request, Request)

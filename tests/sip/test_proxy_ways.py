@@ -45,6 +45,31 @@ def test_what_is_forwarded_is_a_copy_with_one_hop_less(bench: Bench, request_tex
         assert bench.last_request().headers["Max-Forwards"] == after
 
 
+@pytest.mark.parametrize(("line", "after"), [(b"", "69"), (b"Max-Forwards: 255\r\n", "254")])
+def test_a_request_without_max_forwards_has_70(
+    bench: Bench, request_text: RequestText, line: bytes, after: str
+) -> None:
+    bench.receive(request_text().replace(b"Max-Forwards: 70\r\n", line))
+    bench.forward()
+    assert bench.last_request().headers["Max-Forwards"] == after
+
+
+STATELESS = {400, 401, 403, 404, 405, 407, 416, 420, 428, 480, 481, 482, 483, 501}
+
+
+@pytest.mark.parametrize(
+    "status", [*sorted(STATELESS), 399, 402, 406, 408, 415, 417, 419, 421, 427, 429, 479, 484, 500, 502]
+)
+def test_a_refusal_that_can_be_said_again_leaves_no_state(
+    bench: Bench, request_text: RequestText, status: int
+) -> None:
+    bench.receive(request_text())
+    bench.core.answer(bench.arrivals[-1].key, status, None, bench.now_s)
+    bench.pump()
+    assert bench.names() == [str(status)]
+    assert (len(bench.layer) == 0) is (status in STATELESS)
+
+
 def test_a_request_is_forwarded_once(called: Bench) -> None:
     called.forward()
     assert called.names() == ["100", "INVITE"]
@@ -128,9 +153,9 @@ def test_a_request_leaves_its_flow_only_for_the_address_that_the_telephone_names
 @pytest.mark.parametrize(
     ("transport", "value"),
     [
-        ("udp", r"<sip:127\.0\.0\.2:5060;lr;call=[^;]+>"),
-        ("tcp", r"<sip:127\.0\.0\.2:5060;lr;call=[^;]+;transport=tcp>"),
-        ("tls", r"<sips:127\.0\.0\.2:5061;lr;call=[^;]+>"),
+        ("udp", r"<sip:127\.0\.0\.2:5060;lr;call=[A-Za-z0-9_-]{16}>"),
+        ("tcp", r"<sip:127\.0\.0\.2:5060;lr;call=[A-Za-z0-9_-]{16};transport=tcp>"),
+        ("tls", r"<sips:127\.0\.0\.2:5061;lr;call=[A-Za-z0-9_-]{16}>"),
     ],
 )
 def test_each_side_is_recorded_with_its_transport(

@@ -32,6 +32,10 @@ def lines(
     return encode(answer(request, dialect, additions, "tag1")).decode().split("\r\n")
 
 
+def test_the_statuses_in_which_an_identity_can_be_told() -> None:
+    assert STATUSES == (302, 403, 404, 503, 300)
+
+
 def test_a_redirection_has_the_identity_as_a_header_field() -> None:
     told = lines(Dialect(302), ADDED)
     assert told[0] == "SIP/2.0 302 Moved Temporarily"

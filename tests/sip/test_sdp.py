@@ -181,6 +181,18 @@ def test_a_line_is_a_letter_an_equals_sign_and_a_value(line: str, whole: bool) -
         audio(line, "a=last")
 
 
+@pytest.mark.parametrize(
+    ("longest", "one"),
+    [(b"v=0\r\na=".ljust(32_768, b"x"), b"x"), (b"v=0\n" + b"a=x\n" * 511, b"a=x\n"),
+     (b"v=0\n" + b"m=audio 1 RTP/AVP 0\n" * 16, b"m=audio 1 RTP/AVP 0\n")],
+    ids=["32768 bytes", "512 lines", "16 sections"],
+)  # fmt: skip
+def test_a_description_is_bounded(longest: bytes, one: bytes) -> None:
+    SessionDescription.parse(longest)
+    with pytest.raises(MalformedError, match=r"over|more than"):
+        SessionDescription.parse(longest + one)
+
+
 def test_audio_without_an_address_is_told() -> None:
     with pytest.raises(MalformedError, match="no address for its audio"):
         _ = audio("c=IN ATM x").audio_address

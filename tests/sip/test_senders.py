@@ -7,6 +7,10 @@ from voice_dpki.sip.hop import source_of
 from voice_dpki.sip.senders import KNOWN_S, STRANGER_BURST, STRANGER_MESSAGES_S, Senders
 
 
+def test_what_strangers_may_send_and_how_long_one_is_known() -> None:
+    assert (STRANGER_MESSAGES_S, STRANGER_BURST, KNOWN_S) == (200, 2_000, 3_600)
+
+
 def test_a_stranger_has_a_burst_and_a_rate() -> None:
     known = Senders()
     burst = int(STRANGER_BURST)

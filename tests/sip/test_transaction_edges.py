@@ -117,6 +117,36 @@ def test_a_request_of_the_largest_size_for_udp_goes_over_udp(random: Random, mor
     assert bench.sent[0][1].hop.transport == transport
 
 
+@pytest.mark.parametrize(("size", "transport"), [(1_300, "udp"), (1_301, "tcp")])
+def test_a_request_over_udp_has_at_most_1300_bytes(random: Random, size: int, transport: str) -> None:
+    bench = Bench(random)
+    bench.send(body=bytes(100))
+    bench.send(body=bytes(99 + size - len(bench.sent[0][1].data)))  # Content-Length has a digit more
+    outgoing = bench.sent[1][1]
+    assert (len(outgoing.data), outgoing.hop) == (size, Hop(transport, PEER.host, PEER.port))
+
+
+def test_the_salt_of_tags_has_128_bits_and_there_is_room_for_131072_transactions() -> None:
+    sizes: list[int] = []
+
+    class Recorded:
+        def token(self, size: int) -> bytes:
+            sizes.append(size)
+            return bytes(size)
+
+    layer = TransactionLayer("127.0.0.2:5060", random=Recorded())
+    assert sizes == [16]
+    assert layer._max_transactions == 131_072
+
+
+def test_the_timers_of_rfc_3261() -> None:
+    """Table 4; timer C is over 3 minutes (§16.6 step 11), 100 comes after 200 ms (§17.2.1)."""
+    timers = Timers()
+    assert (timers.t1_s, timers.t2_s, timers.t4_s, timers.d_s, timers.patience_s) == (0.5, 4, 5, 32, 32)
+    assert (timers.c_s, timers.trying_after_s) == (185, 0.2)
+    assert (timers.ring_s, timers.answer_s, timers.flow_s) == (900, 300, 5)
+
+
 def test_a_sent_request_takes_the_places_of_its_size(bench: Bench) -> None:
     bench.send(hop=TCP_PEER, body=bytes(3 * PLACE_BYTES))
     assert bench.layer._shares.in_use == 4

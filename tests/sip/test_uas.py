@@ -20,6 +20,11 @@ REFUSED = {
     "a method that SIP defines": (request(SDP, method="REGISTER"), 405, {"Allow": "INVITE, ACK, BYE"}),
     "a method that SIP does not define": (request(SDP, method="NEWMETHOD"), 501, {"Allow": "INVITE, ACK, BYE"}),
     "a required extension": (request(SDP, "Require: a, b"), 420, {"Unsupported": "a, b"}),
+    "many required extensions": (
+        request(SDP, f"Require: {', '.join('abcdefghijklmnopq')}"),
+        420,
+        {"Unsupported": ", ".join("abcdefghijklmnop")},
+    ),
     "another body": (
         request("Content-Type: text/plain"),
         415,
@@ -53,8 +58,20 @@ def test_what_cannot_be_processed_is_refused(refused: Request, status: int, head
         request(SDP, "Accept: application/*;q=0.5, text/plain"),
         request("Content-Type: text/plain", "Content-Disposition: render; handling=optional"),
         request("Content-Type: text/plain", method="BYE"),
+        request("Content-Type: Application/SDP ;x=y", "Content-Encoding:  Identity"),
+        request(SDP, "Accept: application/SDP"),
+        request(SDP, "Accept: */*"),
     ],
-    ids=["an offer", "no body", "an Accept that fits", "an optional body", "a body in another method"],
+    ids=[
+        "an offer",
+        "no body",
+        "an Accept that fits",
+        "an optional body",
+        "a body in another method",
+        "identity",
+        "an Accept of SDP",
+        "any",
+    ],
 )
 def test_what_can_be_processed_is_not(served: Request) -> None:
     check_request(served, METHODS)

@@ -79,6 +79,23 @@ def test_a_tag_of_an_unread_request_is_kept() -> None:
     assert "To: <sip:a@b>;x=y; TAG =z" in answered(data)[1]
 
 
+def test_an_answer_repeats_at_most_8192_characters() -> None:
+    repeated = sum(map(len, answered(unread(long(80)))[1][:-1]))
+
+    def padded(size: int) -> bytes:
+        return unread(long(80)).replace(b";tag=1", b";tag=1" + b"x" * (size - repeated))
+
+    assert sum(map(len, answered(padded(8_192))[1][:-1])) == 8_192
+    assert refuse_unread(padded(8_193), SOURCE, 400, "Bad Request", "t") is None
+
+
+@pytest.mark.parametrize(("size", "to"), [(16_384, "To: <sip:a@b>;tag=t"), (16_385, "To: <sip:a@b;tag=t")])
+def test_16_kib_of_an_unread_request_are_read(size: int, to: str) -> None:
+    begin, end = b"INVITE sip:a@b SIP/2.0\r\nVia: " + long(80).encode() + b"\r\n", b"\r\nTo: <sip:a@b>"
+    filler = (b"X: " + b"y" * 8_000 + b"\r\nX: ").ljust(size - len(begin) - len(end), b"y")
+    assert answered(begin + filler + end)[1][1] == to
+
+
 def test_a_via_of_an_unread_request_has_at_most_32_quotes() -> None:
     quotes = '"a"' * 16
     assert answered(unread(long(80) + f";x={quotes}"))
