@@ -19,8 +19,10 @@ With --recorded 100000 this takes three minutes.
 One gateway in the configuration of docs/strongswan.md. The agent is asked about all devices, cold and warm; then
 all devices attach at the same time, twice behind one NAT address and twice from an address each: first after the
 gateway lost its SAs, then while it still has those of devices that lost their power. At last two vendors are
-removed by vote, one with `--few` devices and the other with the rest. The devices are this project's Initiator, all
-in this process, whose own work is part of each figure: see `bench/segw_storm/devices.py`.
+removed by vote, one with `--few` devices and the other with the rest. Before, charon is told once to end all SAs
+of a name: no agent can have it end them faster, and it takes longer for each the more there are. The devices are
+this project's Initiator, all in this process, whose own work is part of each figure: see
+`bench/segw_storm/devices.py`.
 """
 
 import argparse

@@ -5,6 +5,7 @@ through a connection's commands one after the other: it must not wait for us bet
 SAs in a second over several connections.
 """
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -18,6 +19,12 @@ IN_FLIGHT = 32
 
 LIST_ALL = 4
 """Unknown SAs from which on all are listed at once: charon goes through all of them for a list of one, too."""
+
+LIST_PAUSE_S = 1.0
+"""Least time between two lists of all, and at least as long as the last one took.
+
+SAs that were admitted and never established are in none, and are looked for until they are forgotten.
+"""
 
 ESTABLISHED = {b"ESTABLISHED", b"REKEYING"}
 """States of an SA whose peer has authenticated itself, as charon writes them."""
@@ -39,6 +46,8 @@ class ViciEnder:
         self._protocol, self._session = vici.protocol, vici.Session(connection)
         self._transport = vici.protocol.Transport(connection)
         self._numbers: dict[SaName, int] = {}
+        self._list_again_s = 0.0
+        """Before this time of the monotonic clock not all SAs are listed again."""
 
     def end(self, sas: Sequence[LiveSa], ended: dict[SaName, Outcome]) -> None:
         """Have charon end SAs, without waiting for their peers; `ended` takes what became of each.
@@ -61,12 +70,15 @@ class ViciEnder:
             ended[name] = self._taken()
 
     def _learn(self, unknown: Sequence[LiveSa]) -> None:
-        """Have charon list SAs: each by the number that it should have, or all of them."""
+        """Have charon list SAs: each by the number that it should have, or all of them, but not all too often."""
         if len(unknown) < LIST_ALL:
             for sa in unknown:
                 self._numbers |= _numbers(listed(self._session, {"ike-id": str(sa.unique_id)}))
-        if any(sa.name not in self._numbers for sa in unknown):
+        began_s = time.monotonic()
+        if began_s >= self._list_again_s and any(sa.name not in self._numbers for sa in unknown):
             self._numbers = _numbers(listed(self._session))
+            ended_s = time.monotonic()
+            self._list_again_s = ended_s + max(LIST_PAUSE_S, ended_s - began_s)
 
     def _tell(self, number: int) -> None:
         # With timeout -1 charon does not wait for the peer: it sends the deletion, and forgets the SA in any case.

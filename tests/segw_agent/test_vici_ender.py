@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from segw_agent import vici_control
+from segw_agent import vici_control, vici_ender
 from segw_agent.live_log import LiveSa
 from segw_agent.policy import Side
 from segw_agent.vici_control import MAX_TOGETHER, ViciControl
@@ -161,6 +161,34 @@ async def test_few_are_listed_by_number_and_the_name_decides(playing: tuple[Play
         == [False] * LIST_ALL
     )
     assert charon.ended == [1, 2]
+
+
+async def test_all_are_not_listed_again_and_again_for_those_that_charon_has_not(
+    playing: tuple[PlayedCharon, ViciControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Devices that were vouched for and went away before AUTH: the agent forgets them only after a while."""
+    monkeypatch.setattr(vici_ender, "LIST_PAUSE_S", 3600.0)
+    charon, control = playing
+    missing = [live(number) for number in range(5000, 5000 + 3 * MAX_TOGETHER)]
+    assert await ended(control, *missing, live(1)) == [False] * len(missing) + [True]
+    assert await ended(control, *missing, live(2)) == [False] * len(missing) + [True]
+    assert charon.listed == ["all"]
+    charon.numbers[7000] = live(7000).name
+    assert await ended(control, live(7000)) == [True]
+    assert charon.listed == ["all", "7000"]
+
+
+async def test_after_a_pause_all_are_listed_again(
+    playing: tuple[PlayedCharon, ViciControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vici_ender, "LIST_PAUSE_S", 0.0)
+    charon, control = playing
+    missing = [live(number) for number in range(5000, 5000 + LIST_ALL)]
+    assert await ended(control, *missing) == [False] * LIST_ALL
+    charon.numbers |= {sa.unique_id: sa.name for sa in missing}
+    async with asyncio.timeout(60):
+        while await ended(control, *missing) != [True] * LIST_ALL:
+            await asyncio.sleep(0.01)
 
 
 async def test_numbers_of_a_charon_that_was_started_again_end_nothing(
