@@ -35,6 +35,7 @@ PACKAGES = {
     "charon": "strongswan-charon",
     "swanctl": "strongswan-swanctl",
     "openssl": "openssl",
+    "debootstrap": "debootstrap",
     "faketime": "faketime",
     "curl": "curl",
     "jq": "jq",

@@ -140,22 +140,24 @@ class Charon:
         """Start it, and wait until it can be configured."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write()
-        script = _START.format(plugins=PLUGINS, charon=CHARON)
+        command, environment = self._command()
         with (self.folder / "charon.out").open("ab") as out:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, "sh", "-c", script],
-                env={
-                    **os.environ,
-                    "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
-                    "PLUGIN": "" if self.settings is None else str(self.plugin),
-                    **self.environment,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
         wait_until(self._listens, "charon listens on its VICI socket")
         return self
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """Return the command that runs it, and its environment."""
+        script = _START.format(plugins=PLUGINS, charon=CHARON)
+        environment = {
+            **os.environ,
+            "STRONGSWAN_CONF": str(self.folder / "strongswan.conf"),
+            "PLUGIN": "" if self.settings is None else str(self.plugin),
+            **self.environment,
+        }
+        return ["ip", "netns", "exec", self.namespace, "sh", "-c", script], environment
 
     def set(self, settings: Mapping[str, object]) -> None:
         """Give the running plugin other settings."""
@@ -169,13 +171,16 @@ class Charon:
         process, self.process = self.process, None
         if process is None:
             return 0
-        process.terminate()
+        self._terminate_process(process)
         try:
             return process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise
+
+    def _terminate_process(self, process: "subprocess.Popen[bytes]") -> None:
+        process.terminate()
 
     def log(self) -> str:
         """Return the whole log so far."""
