@@ -1,6 +1,9 @@
 """The program `cps-server`: its configuration, and its answers with a real ledger node that goes away."""
 
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import passports_body, path_of
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import sign_call
+from voice_dpki.x509.keys import to_pem
 from voice_dpki.x509.recorded import CertStatus
 
 from .conftest import Caller, Site
@@ -27,6 +31,14 @@ from .conftest import Caller, Site
 PAGE = Path(__file__).parents[2] / "docs/stir-oob.md"
 PLACE = Place(Tn("493023125001"), Tn("493023125002"), "Operator A")
 HOST = "cps.b.example"
+HOOKS = "tests.verify_server.cps_hooks"
+CHECKS = """\
+[checks]
+positive_data_acceptance.enabled = false
+ignored_auth.enabled = false                # the hook signs each request, those without a token as well
+missing_required_header.enabled = false
+negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "411", "413", "415", "429"]
+"""
 
 
 def write(site: Site, text: str) -> Path:
@@ -132,3 +144,19 @@ def test_the_program_with_a_ledger(program: Running) -> None:
     program.until(Action.RETRIEVE, 200)
     program.ledger.node.kill()
     assert program.until(Action.RETRIEVE, 503).json()["title"] == "ledger"
+
+
+@pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=pytest.mark.long)])
+def test_answers_are_as_documented(program: Running, tmp_path: Path, examples: int) -> None:
+    """schemathesis makes requests from the document, each with an access token of its own."""
+    program.until(Action.PUBLISH, 201, program.passport())
+    (tmp_path / "sti.der").write_bytes(program.der)
+    (tmp_path / "sti.pem").write_bytes(to_pem(program.caller.signer))
+    (tmp_path / "schemathesis.toml").write_text(CHECKS)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(root), "CPS_FOLDER": str(tmp_path)}
+    options = [f"--max-examples={examples}", "--continue-on-failure", "--no-color", "--generation-database=none"]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", *options]
+    command.append(f"{program.service.url}/openapi.json")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
