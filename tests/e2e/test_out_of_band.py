@@ -21,6 +21,8 @@ from voice_dpki.x509.tnauthlist import TnAuthList
 
 STRIPPED = Attack("strip-identity", "loses the Identity", "nothing")
 X5U = "https://certificates.b.example/{digest}.der"
+ANSWER = "Verdict on the number that answered"
+"""The callee's operator signs an answer to an Identity in the INVITE, and this INVITE had none."""
 SERVICES = {"publications": "authn-a", "retrievals": "verify-b"}
 
 
@@ -75,7 +77,8 @@ def counted(testbed: OutOfBand, what: str, outcome: str) -> float:
 
 def test_a_call_whose_path_loses_the_identity(testbed: OutOfBand, tmp_path: Path) -> None:
     placed = place_call(testbed, replace(SCENARIOS[DEFAULT], attack=STRIPPED), CallOptions(say_s=2.5), tmp_path)
-    assert [f"{check.name}: {check.detail}" for check in placed.report.checks if not check.held] == []
+    missed = {check.name: check.detail for check in placed.report.checks if not check.held}
+    assert missed.keys() <= {ANSWER}, missed
     assert placed.report.seen.verstat == "TN-Validation-Passed"
     assert (counted(testbed, "publications", "placed"), counted(testbed, "retrievals", "found")) == (1, 1)
     assert any("out of band" in row.label for row in placed.ladder.rows)
