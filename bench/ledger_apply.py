@@ -7,10 +7,14 @@ when the block comes. The state is held in memory, and grows from nothing.
 import argparse
 import time
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from voice_dpki.effects import SystemRandom
+from voice_dpki.ledger.activation import notice
 from voice_dpki.ledger.admission import read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
 from voice_dpki.ledger.members import Member, MemberKind
+from voice_dpki.ledger.rules import NEWEST
 from voice_dpki.ledger.signatures import verify
 from voice_dpki.ledger.state import Block, apply
 from voice_dpki.ledger.transactions import Batch, Submit, endorse
@@ -30,9 +34,10 @@ def main() -> None:
     """Measure batches, and certificates one by one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--certificates", type=int, default=4000)
+    parser.add_argument("--rules", type=int, default=NEWEST.version, help="the version of the ledger's rules")
     options = parser.parse_args()
     signer = generate_es256()
-    genesis = ledger(signer)
+    genesis = ledger(signer, options.rules)
     ders = [certificate(number) for number in range(options.certificates)]
     batches = [Batch(CHAIN, NAME, tuple(ders[at : at + PER_BATCH])) for at in range(0, len(ders), PER_BATCH)]
     print(f"{len(ders)} certificates of {len(ders[0])} B, each with a name, a number and a key of its own")
@@ -47,17 +52,19 @@ def main() -> None:
         print(f"{what:16} cold {len(ders) / cold:7.0f}/s   warm {len(ders) / warm:7.0f}/s")
 
 
-def ledger(signer: LocalSigner) -> Genesis:
-    """Make a ledger with one operator."""
+def ledger(signer: LocalSigner, version: int) -> Genesis:
+    """Make a ledger with one operator, whose first block follows a version of the rules."""
+    validator = Ed25519PrivateKey.generate()
     member = Member(
         organization=NAME,
         kind=MemberKind.OPERATOR,
         domains=("a.example",),
         ranges=(TnRange(Tn("4930231000000"), 1_000_000),),
-        validators=(bytes(32),),
+        validators=(validator.public_key().public_bytes_raw(),),
         endorsing_keys=(signer.public_key_der,),
     )
-    return load_genesis(dump_genesis(CHAIN, START_S * 10**9, [member]))
+    members = [member] if version == 1 else [member, notice(version, 1)]
+    return load_genesis(dump_genesis(CHAIN, START_S * 10**9, members))
 
 
 def certificate(number: int) -> bytes:

@@ -8,6 +8,7 @@ docs/spec/state.md#names-in-a-certificate specifies it.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from voice_dpki.codec.telephone import MAX_URI_LENGTH, number_in_uri
@@ -28,6 +29,9 @@ OTHER_KINDS = {
     "subject": Refusal.NAME_SUBJECT,
 }
 """The refusal for each kind in `CertificateProfile.other_names`."""
+
+_CACHED_NAMES = 8192
+"""As many as the judgements that `admission` caches: a name is judged before its block, and in it."""
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z", re.IGNORECASE | re.ASCII)
@@ -78,6 +82,7 @@ def check_names(profile: CertificateProfile, allotment: Allotment) -> None:
         _check_common_name(profile.common_name, allotment)
 
 
+@lru_cache(_CACHED_NAMES)
 def check_host(name: str) -> None:
     """Check that a name is a host's, of letters, digits and hyphens, and no address; raises Refused."""
     if "*" in name:
@@ -101,6 +106,7 @@ def _is_sound(label: str) -> bool:
     return label.startswith("xn--") and not text.isascii() and again == label[4:]
 
 
+@lru_cache(_CACHED_NAMES)
 def _check_uri(uri: str) -> None:
     if len(uri) > MAX_URI_LENGTH:
         raise Refused(Refusal.URI_FORM)
