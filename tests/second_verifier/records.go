@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -88,7 +90,10 @@ var memberForm = []rule{
 	listOf(isSPKI), isUint, isUint, isBool,
 }
 
-// readItems reads an array of this form, and tells whether a further item in it must be understood.
+// The single numbers of a member: lists of at most so many, all full but the last.
+const numbersItem, maxNumberItems, numbersOfItem = "!numbers-", 4, 60
+
+// readItems reads an array of this form, and tells whether a further item in it must be understood and is not known.
 func readItems(raw []byte, form []rule) ([]value, bool, error) {
 	found, err := readCBOR(raw)
 	if err != nil {
@@ -105,8 +110,13 @@ func readItems(raw []byte, form []rule) ([]value, bool, error) {
 	if len(found.items) == len(form) {
 		return found.items, false, nil
 	}
-	must, err := readFurther(found.items[len(form)])
-	return found.items, must, err
+	further := found.items[len(form)]
+	must, err := readFurther(further)
+	if err != nil {
+		return found.items, must, err
+	}
+	unknown, err := readNumbers(further, string(found.items[0].data) == "member")
+	return found.items, must || unknown, err
 }
 
 func readFurther(further value) (bool, error) {
@@ -124,15 +134,56 @@ func readFurther(further value) (bool, error) {
 				return false, malformed("a further item's name is not visible ASCII")
 			}
 		}
-		must = must || name[0] == '!'
+		must = must || name[0] == '!' && !strings.HasPrefix(name, numbersItem)
 	}
 	return must, nil
+}
+
+// readNumbers reads the single numbers in a member's further items. It tells whether there are items of that name
+// that it does not know; a certificate's record has none that are known.
+func readNumbers(further value, isMember bool) (bool, error) {
+	var items []value
+	for place, name := range further.names {
+		suffix, is := strings.CutPrefix(name, numbersItem)
+		if !is {
+			continue
+		}
+		number, err := strconv.Atoi(suffix)
+		if !isMember || err != nil || number < 1 || number > maxNumberItems || suffix != strconv.Itoa(number) {
+			return true, nil
+		}
+		if number != len(items)+1 {
+			return false, malformed("single numbers are not counted from 1 on")
+		}
+		items = append(items, further.items[place])
+	}
+	for place, listed := range items {
+		count, isLast := len(listed.items), place == len(items)-1
+		if listed.kind != kindArray || count < 1 || count > numbersOfItem || !isLast && count < numbersOfItem {
+			return false, malformed("single numbers are not divided as they must be")
+		}
+		for _, number := range listed.items {
+			if !isText(number) || !isNumber(number.data) {
+				return false, malformed("a single number has not 1 to 15 digits")
+			}
+		}
+	}
+	return false, nil
+}
+
+func isNumber(text []byte) bool {
+	for _, digit := range text {
+		if digit < '0' || digit > '9' {
+			return false
+		}
+	}
+	return len(text) >= 1 && len(text) <= 15
 }
 
 // newer turns a record that does not read into `newer-rules` where later rules may have written it.
 func newer(app uint64, must bool, err error) error {
 	switch {
-	case err != nil && (app < 1 || app > 3):
+	case err != nil && (app < 1 || app > newestRules):
 		return refuse("newer-rules", "the record is of rules that this verifier does not know")
 	case err != nil:
 		return err
