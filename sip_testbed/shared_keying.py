@@ -14,6 +14,9 @@ from voice_dpki.mikey.shared import SharedInitiator, SharedOffer, SharedResponde
 from voice_dpki.shell.trace import Tracer, ms_since
 
 
+_NAMES = {"psk": "PSK", "dhhmac": "DHHMAC"}
+
+
 class SharedKeying:
     """One user agent's side of all its key agreements under shared keys; see `sip_testbed.keying.Keying`."""
 
@@ -76,7 +79,7 @@ class SharedKeying:
 
     @property
     def _name(self) -> str:
-        return self._credentials.mode.upper()
+        return _NAMES[self._credentials.mode]
 
     def _agreed(self, began_s: float) -> None:
         self.ms = ms_since(began_s)

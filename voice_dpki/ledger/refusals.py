@@ -274,7 +274,7 @@ class Refusal(Enum):
     )
     ORGANIZATION_TAKEN = (342, "organization-taken", "The organisation's name looks like another member's.")
     SHARE = (
-        340,
+        343,
         "too-much-power",
         "The change would give one operator too large a share of the validators.",
     )
