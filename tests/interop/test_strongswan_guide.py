@@ -21,6 +21,31 @@ GUIDE = (ROOT / "docs" / "strongswan.md").read_text()
 DEFAULTS = (ROOT / "segw_agent/charon_plugin/voice-dpki.conf").read_text()
 
 
+MARKED = re.compile(r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```\w*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A block of the page, and the comment before it: who does this, where, and whether it is a file or to be run."""
+
+MARKS = {
+    "gateway: run",
+    "device: run",
+    "operator: run",
+    "systemd: run",  # what a machine without systemd cannot do
+    "AppArmor: run",  # and one whose kernel has no AppArmor
+    "shown",
+}
+
+
+def marked() -> list[tuple[str, str]]:
+    """Return all blocks of the page, in its order, with their marks."""
+    return [(found["mark"] or "", found["text"]) for found in MARKED.finditer(GUIDE)]
+
+
+def test_each_block_tells_who_does_it() -> None:
+    """So that `test_strongswan_bare.py` leaves none out."""
+    assert len(marked()) * 2 == GUIDE.count("\n```")
+    a_file = re.compile(r"(gateway|device|operator|gateway without ESP): (added to )?/?[\w./@-]+")
+    assert [mark for mark, _ in marked() if mark not in MARKS and not a_file.fullmatch(mark)] == []
+
+
 def block(after: str, language: str = "") -> str:
     """Return the first block of code after some text on the page."""
     rest = GUIDE[GUIDE.index(after) :]
@@ -40,11 +65,11 @@ class Machine:
         stem = own.name.partition(".")[0]
         (self.path / "swanctl/x509" / f"{stem}.der").write_bytes(own.certificate)
         (self.path / "swanctl/private" / f"{stem}.pem").write_bytes(own.pem)
-        (self.path / "swanctl/swanctl.conf").write_text(block(f"The {side}'s"))
+        (self.path / "swanctl/swanctl.conf").write_text(block(f"<!-- {side}: /etc/swanctl/swanctl.conf"))
         for there, here in (
-            ("/run/charon.segw-agent", self.path / "agent.sock"),
+            ("/run/segw-agent", self.path),
             ("/run/charon.vici", self.path / "vici.sock"),
-            ("/var/lib", self.path),
+            ("/var/lib/segw-agent", self.path),
             ("http://127.0.0.1:26680", ledger.url),
             ("/etc/voice-dpki", ledger.folder),
             ("/etc/swanctl", self.path / "swanctl"),
@@ -53,6 +78,11 @@ class Machine:
             agent = agent.replace(there, str(here))
         self.charon.start()
         self.agent = start_agent(self.path / "agent", {}, agent)
+
+    @classmethod
+    def of_page(cls, path: Path, namespace: str, own: Identity, ledger: Ledger) -> "Machine":
+        """Make the page's device."""
+        return cls(path, "device", namespace, own, ledger, device_agent())
 
     def swanctl(self, *arguments: str) -> str:
         """Run swanctl as the page says, with this machine's folders."""
@@ -67,23 +97,31 @@ class Machine:
         self.agent.stop()
 
 
-@pytest.fixture
-def machines() -> Iterator[tuple[Machine, Machine]]:
-    demand()
-    gateway_agent = block("## The agent", "toml")
-    device_agent = (
-        gateway_agent.replace("Vendor V", "Operator A")
+def device_agent() -> str:
+    """Return the configuration of a device's agent, as the page says it."""
+    same = (
+        block("## The agent", "toml")
+        .replace("Vendor V", "Operator A")
         .replace("*.vendor.example", "*.a.example")
         .replace("segw.der", "enb1.der")
         .replace("segw.pem", "enb1.pem")
-    ) + block("On a device: the same", "toml")
+    )
+    return same + block("On a device: the same", "toml")
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[Machine, Machine]]:
+    demand()
     with folder() as path, link() as names:
         ledger = Ledger(path)
         gateway, device = Identity("segw.a.example", "Operator A"), Identity("enb1.vendor.example", "Vendor V")
         ledger.record(gateway, device)
         made = []
         try:
-            for side, own, agent in (("gateway", gateway, gateway_agent), ("device", device, device_agent)):
+            for side, own, agent in (
+                ("gateway", gateway, block("## The agent", "toml")),
+                ("device", device, device_agent()),
+            ):
                 made.append(Machine(path, side, names[side], own, ledger, agent))
             yield made[0], made[1]
         finally:
