@@ -22,12 +22,13 @@ from ledger_node.abci.pool import FULL
 from ledger_node.abci.rpc import IN_CACHE, RETRY_S, Broadcaster, Rpc, RpcError
 from ledger_node.abci.server import Handlers, serve_abci
 from ledger_node.abci.snapshots import Restoration, Snapshots
-from ledger_node.abci.stall import Stall
+from ledger_node.abci.stall import MissingVotes
 from ledger_node.abci.tail import Tail
 from ledger_node.abci.window import Window
 from ledger_node.keep.chain import Chain, TxOutcome
 from ledger_node.order.engine import MAX_WAITING
 from ledger_node.order.orderer import BusyError, UnavailableError
+from ledger_node.order.stall import Stall
 from ledger_node.order.verifier import Verifier, running_verifier
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.activation import rules_at, scheduled, version_at
@@ -67,7 +68,7 @@ class CometEngine:
         self._snapshot_height = self._tail.height
         self._rpc = Rpc(home.settings.rpc)
         self._beginning = Beginning(chain, self._rpc, self._restoration, home.settings)
-        self._stall = Stall(chain, self._rpc, home.settings.heartbeat_s)
+        self._stall = Stall(chain, home.settings.heartbeat_s, MissingVotes(chain, self._rpc).tell)
         self._broadcaster = Broadcaster(self._rpc)
         self._window = Window()
         self._waiting: WeakValueDictionary[bytes, asyncio.Future[TxOutcome]] = WeakValueDictionary()

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_node.keep.chain import Chain, TxOutcome
 from ledger_node.keep.store import parse_signed_header
 from ledger_node.order.orderer import BusyError
+from ledger_node.order.stall import Stall
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.errors import LocalError
@@ -35,6 +36,7 @@ from voice_dpki.ledger.state import Block, Composed, apply, check, compose, forg
 from voice_dpki.ledger.transactions import canonical
 from voice_dpki.ledger.validators import validator_sets
 from voice_dpki.names import Height
+from voice_dpki.wire.tasks import first_of
 
 MAX_WAITING = 2000
 """Most transactions that wait for a block; further senders are told to retry."""
@@ -75,6 +77,7 @@ class Engine:
         HEALTH.watch(self._ledger_clock)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._ended = False
+        self._stall = Stall(chain, heartbeat_s, self._waits_for)
 
     async def submit(self, raw: bytes) -> TxOutcome:
         """Put a transaction into a block and return once that is stored durably; or refuse it without a block.
@@ -100,6 +103,14 @@ class Engine:
 
     async def run(self) -> None:
         """Make blocks until cancelled. An error in making one ends the engine; its senders get BusyError."""
+        await first_of(self._make_blocks(), self._stall.run())
+
+    async def _waits_for(self) -> str:
+        """Return in a few words what an overdue block waits for: either clock or disk."""
+        problem = self._ledger_clock.problem()
+        return f"for {problem}" if problem else "waiting for the store's disk"
+
+    async def _make_blocks(self) -> None:
         batch: list[_Waiting] = []
         try:
             while True:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import REGISTRY
 
 from ledger_node.command.config import read_validator_key
 from ledger_node.keep.chain import Chain
@@ -31,6 +33,7 @@ from voice_dpki.ledger.probation import FULL_POWER, NEEDED
 from voice_dpki.ledger.proposals import SetMember, encode_change, proposal_id
 from voice_dpki.ledger.transactions import Propose, Transaction, Vote, endorse
 from voice_dpki.ledger.validators import validator_sets
+from voice_dpki.shortfalls import SHORTFALLS
 from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.profile import digest_of
 
@@ -149,6 +152,32 @@ async def test_no_block_is_made_by_a_clock_that_was_set(
     with chain.snapshot() as view:
         latest_s = present(view.block(chain.height)).signed_header().header.time_ns / 1e9
     assert latest_s <= clock.true_s + 0.001
+
+
+async def test_an_engine_that_makes_no_block_says_so(
+    network: Any, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger_node.order.engine.CLOCK_WAIT_S", 0.01)
+    monkeypatch.setattr("ledger_node.order.stall.LOOK_S", 0.01)
+    monkeypatch.setattr("ledger_node.order.stall.SHORTEST_S", 0.2)
+    clock = SettableClock(network.genesis.time_ns / 1e9 + 3600)
+    engine = make(network, chain, clock, heartbeat_s=0.01)
+    async with running(engine):
+        assert await chain.wait_for(3, 60)
+        assert notes() == []
+        clock.set(-3600)
+        while not notes():
+            await asyncio.sleep(0.01)
+        (note,) = notes()
+        assert re.fullmatch(r"no block for \d+ s, for this machine's clock is .*", note), note
+        assert present(REGISTRY.get_sample_value("voice_dpki_ledger_stalled_seconds")) >= 0.2
+        clock.set(0)
+        while notes():
+            await asyncio.sleep(0.01)
+
+
+def notes() -> list[str]:
+    return [note for note in SHORTFALLS.notes() if note.startswith("no block")]
 
 
 async def test_a_restarted_engine_waits_for_the_time_of_its_last_block(
