@@ -42,6 +42,12 @@ def add_to(commands: Commands) -> None:
     join.add_argument(
         "--checkpoint", metavar="HEIGHT:HASH", help="a header that other operators vouch for, to begin from"
     )
+    join.add_argument(
+        "--node-key",
+        type=Path,
+        metavar="FILE",
+        help="the node's key, if the others know it already",
+    )
     join.add_argument("--out", type=Path, required=True, help="a new folder for keys, genesis and configuration")
     join.set_defaults(run=_join)
 
@@ -67,6 +73,7 @@ def _join(options: Namespace) -> int:
             peers=options.peer,
             rpc_servers=options.rpc or (),
             checkpoint=options.checkpoint,
+            node_key=options.node_key,
         )
     print(f"Made {made.config} and its keys. For the other operators:")
     print(f"  peer           {made.peer}")

@@ -39,7 +39,9 @@ _CHECKPOINT = re.compile(r"[1-9][0-9]{0,14}:[0-9A-Fa-f]{64}\Z")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
 
 EXAMPLE = """\
-ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out node \\
+ledger-node keys new node --out keys/node.pem
+ledger-node keys show keys/node.pub.pem
+ledger-node join --genesis genesis.json --name operator-c --host 192.0.2.3 --out node --node-key keys/node.pem \\
     --peer 0123456789abcdef0123456789abcdef01234567@192.0.2.1:26656 \\
     --rpc http://192.0.2.1:26657 --rpc http://192.0.2.2:26657
 ledger-node start --config node/operator-c.toml
@@ -48,11 +50,14 @@ With --checkpoint HEIGHT:HASH, a header that other operators vouch for, the node
 genesis's validators having been kept safe ever since. At an operator's node, HASH is
 signed_header.commit.block_id.hash of /ledger/v1/headers/HEIGHT; take a header of the last days.
 
-The other operators admit the node: each adds the line that this command prints to the file that `admitted` in its
-configuration names. Those whose --rpc it uses open that port to it meanwhile: insecure = true in `rpc`, behind what
-`ledger-node firewall` prints. Then the node follows. It votes from the block after which the federation has
-admitted its validator key: name the file that this command prints in `validators` of the member's file that is
-proposed (voice-dpki ledger propose --help).
+First the other operators admit the node: each adds the line NODE-ID@192.0.2.3, with the id that `keys show` prints,
+to the file that `admitted` in its configuration names. Those whose --rpc it uses open that port to it meanwhile:
+their own address and insecure = true in `rpc`, behind what `ledger-node firewall` prints, which lets admitted nodes
+through to it. Without --rpc, `join` can make the node's key and print the line itself.
+
+Then the node follows. It votes from the block after which the federation has admitted its validator key: name the
+file that this command prints in `validators` of the member's file that is proposed
+(voice-dpki ledger propose --help).
 """
 
 
@@ -76,8 +81,11 @@ def join(
     peers: Sequence[str],
     rpc_servers: Sequence[str],
     checkpoint: str | None = None,
+    node_key: Path | None = None,
 ) -> Joined:
     """Make keys and a configuration in `folder`, which must be new or empty.
+
+    `node_key` is a key that the other operators know already; without one, one is made.
 
     Raises LocalError for a bad name, a folder that is not empty or a file that is no genesis, and if the first RPC
     server has no header that the genesis proves, or not the checkpoint's.
@@ -89,15 +97,17 @@ def join(
     genesis = read_genesis(genesis_file)
     if folder.exists() and any(folder.iterdir()):
         raise LocalError(f"{folder}: there is something in it already; name a new folder")
+    known = None if node_key is None else read_ed25519_public(node_key, "node's key")
     trusted = _trusted(genesis, rpc_servers, checkpoint)
     make_folder(folder / "keys", 0o700)
     write_file(folder / "genesis.json", genesis_file.read_bytes())
     public = make_key(KeyKind.VALIDATOR, folder / "keys" / f"validator-{name}.pem")
-    node = read_ed25519_public(make_key(KeyKind.NODE, folder / "keys" / f"node-{name}.pem"))
+    own_key = f"keys/node-{name}.pem" if node_key is None else str(node_key.resolve())
+    node = known or read_ed25519_public(make_key(KeyKind.NODE, folder / own_key))
     write_file(folder / "admitted", ADMITTED.encode("utf-8"))
     config = folder / f"{name}.toml"
     state_sync = None if trusted is None else _state_sync(rpc_servers, trusted)
-    keys = f"keys/validator-{name}.pem", f"keys/node-{name}.pem"
+    keys = f"keys/validator-{name}.pem", own_key
     write_file(config, to_toml(node_sections(name, host, peers, *keys, state_sync)).encode("utf-8"))
     return Joined(
         config,

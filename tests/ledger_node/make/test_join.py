@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger_node.abci.cometbft import StateSync, node_id
+from ledger_node.abci.cometbft import StateSync, node_id, node_id_of
 from ledger_node.command import config as configuration
 from ledger_node.command.main import main
 from ledger_node.make.join import MAX_ANSWER_BYTES, join, trusted_header
+from ledger_node.make.keys import KeyKind, make_key, read_ed25519_public
+from tests.present import present
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.block import NextBlock
 from voice_dpki.ledger.genesis import dump_genesis, load_genesis
@@ -60,6 +62,23 @@ def test_cometbfts_rpc_is_for_the_machine_alone(network: Any, tmp_path: Path) ->
         config = configuration.load(made.config)
         assert config.cometbft is not None
         assert (config.listen.host, config.cometbft.p2p.host, config.cometbft.rpc.host) == (host, host, rpc)
+
+
+def test_a_node_joins_with_a_key_that_the_others_have_admitted(network: Any, tmp_path: Path) -> None:
+    """Or the RPC that it asks for a header would not be open to it yet."""
+    public = make_key(KeyKind.NODE, tmp_path / "own" / "node.pem")
+    options: Any = {"name": "x", "host": "127.0.1.9", "peers": [PEER], "rpc_servers": []}
+    genesis = network.folder / "genesis.json"
+    made = join(genesis, tmp_path / "new", **options, node_key=tmp_path / "own" / "node.pem")
+    config = configuration.load(made.config)
+    own = configuration.read_node_key(made.config, present(config.cometbft))
+    assert own.public_key() == read_ed25519_public(public)
+    assert made.peer == f"{node_id_of(own.public_key().public_bytes_raw())}@127.0.1.9:26656"
+    assert [path.name for path in (tmp_path / "new" / "keys").glob("node-*")] == []
+    make_key(KeyKind.ENDORSING, tmp_path / "own" / "endorsing.pem")
+    with pytest.raises(LocalError, match="a node's key must be Ed25519"):
+        join(genesis, tmp_path / "other", **options, node_key=tmp_path / "own" / "endorsing.pem")
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_is_refused(network: Any, tmp_path: Path) -> None:
