@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from voice_dpki.ledger.genesis import Genesis, load_genesis
 from voice_dpki.ledger.members import MEMBER_LEAF, Member, member_key
 from voice_dpki.wire.ledger.client import LedgerClient
 
-from .operators import certificate, reaches, require_cometbft, submit
+from .operators import answers, certificate, reaches, require_cometbft, submit
 from .versions import all_at
 
 NETWORK = "127.0.32"
@@ -51,6 +53,7 @@ class Operators:
             await self.takes_effect()
         if step.command.startswith("ledger-node start"):
             self.restart()
+            await reaches(partial(answers, self.nodes[0]), "it is back")
             return
         for reader in self._who(step.note):
             self._run(reader, step)
@@ -61,6 +64,9 @@ class Operators:
         command = command.replace(SAMPLE_PROPOSAL, self.proposal).replace(SAMPLE_ID, self.node_id)
         command = command.replace("@192.0.2.1", "@127.0.0.1")  # from where nodes on one machine connect
         said = reader.follow(Step(command, step.shown, step.note))
+        while "nothing was sent" in said:  # the node that has just been restarted signs no blocks yet
+            time.sleep(1)
+            said = reader.follow(Step(command, step.shown, step.note))
         if proposed := re.search(r"with your approval: ([0-9a-f]{64})", said):
             self.proposal = proposed[1]
         if shown := re.search(r"node id +([0-9a-f]{40})", said):
@@ -85,7 +91,7 @@ class Operators:
     def hand_over(self) -> None:
         """Give the member's file of Operator A, with its public keys, to Operator B."""
         own, other = self.readers["A"].folder, self.readers["B"].folder / "from-a"
-        (other / "keys").mkdir(parents=True)
+        (other / "keys").mkdir(parents=True, exist_ok=True)
         shutil.copy(own / "operator.toml", other)
         for public in (own / "keys").glob("*.pub.pem"):
             shutil.copy(public, other / "keys")
@@ -118,7 +124,7 @@ async def test_keys_are_replaced_by_the_guide(tmp_path: Path) -> None:
         member = await operators.member("A")
         assert member is not None
         keys = operators.readers["A"].folder / "keys"
-        assert member.validators == (read_ed25519_public(keys / "validator-2.pub.pem").public_bytes_raw(),)
+        assert member.validators == (read_ed25519_public(keys / "validator-3.pub.pem").public_bytes_raw(),)
         assert len(member.endorsing_keys) == 1
         await agree(nodes[:3])
         assert await submit(nodes[0], certificate(nodes[0], "under the newest key"))
