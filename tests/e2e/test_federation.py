@@ -52,6 +52,7 @@ from voice_dpki.wire.ledger.client import light_client
 from voice_dpki.x509.keys import LocalSigner, from_pem, generate_es256
 from voice_dpki.x509.profile import digest_of
 
+from .killing import kill_under_load, killed
 from .operators import (
     DEADLINE_S,
     answers,
@@ -60,8 +61,6 @@ from .operators import (
     certificate,
     host,
     load,
-    lost,
-    more,
     reaches,
     require_cometbft,
     status,
@@ -265,53 +264,10 @@ async def verified_header(url: str, height: int) -> Header:
                 await asyncio.sleep(0.1)
 
 
-async def kill_under_load(nodes: list[OperatorNode], processes: Processes, genesis: Genesis, kills: int) -> int:
-    """Kill one validator after the other while all record, and hold all of them to all that was acknowledged.
-
-    Returns how many certificates that was.
-    """
-    async with load(nodes) as acknowledged:
-        for kill in range(kills):
-            victim, others = nodes[kill % 4], [node for number, node in enumerate(nodes) if number != kill % 4]
-            with killed(processes, [victim]):
-                before = len(acknowledged)
-                await reaches(partial(more, acknowledged, before + 20), "the others record certificates")
-            height = present(await node_info(others[0])).height
-            await reaches(partial(at, victim, height), "it has caught up")
-    await agree(nodes)
-    assert [await lost(node, genesis, acknowledged) for node in nodes] == [0] * len(nodes)
-    return len(acknowledged)
-
-
-@contextlib.contextmanager
-def killed(processes: Processes, victims: list[OperatorNode]) -> Iterator[None]:
-    """Kill nodes, and start them again at the end, whatever becomes of the test."""
-    for node in victims:
-        processes.kill(node)
-    try:
-        yield
-    finally:
-        for node in victims:
-            processes.start(node)
-
-
 async def test_a_validator_killed_under_load_loses_nothing(
     nodes: list[OperatorNode], processes: Processes, genesis: Genesis
 ) -> None:
     await kill_under_load(nodes, processes, genesis, kills=5)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-async def test_validators_killed_a_hundred_times_lose_nothing(
-    nodes: list[OperatorNode], processes: Processes, genesis: Genesis, capsys: pytest.CaptureFixture[str]
-) -> None:
-    began = time.monotonic()
-    count = await kill_under_load(nodes, processes, genesis, kills=100)
-    with capsys.disabled():
-        print(
-            f"\n100 kills in {time.monotonic() - began:.0f} s; {count} acknowledged, and proved by all four nodes"
-        )
 
 
 async def test_with_two_of_four_down_writes_stop_and_inquiry_goes_on(

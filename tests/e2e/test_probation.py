@@ -1,4 +1,7 @@
-"""A fourth operator is admitted while its node does not run: the three go on, and it counts once it has signed."""
+"""Of four operators one is lost for good: the others go on, and vote it out.
+
+It is admitted again while its node does not run: the three go on, and it counts once it has signed.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -45,6 +48,7 @@ async def test_a_validator_that_does_not_run_stops_nobody(tmp_path: Path) -> Non
     with Processes(three) as processes:
         await processes.ready()
         await begun(here, 4)
+        assert await submit(here, certificate(here, "while the fourth is lost"))
         await federation.decide(RemoveMember("Operator D"))
         await reaches(partial(has_powers, here, genesis, *[FULL_POWER] * 3), "three validators are left")
         await federation.decide(SetMember(replace(member, revision=0), None))
