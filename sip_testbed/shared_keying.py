@@ -13,7 +13,6 @@ from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedInitiator, SharedOffer, SharedResponder
 from voice_dpki.shell.trace import Tracer, ms_since
 
-
 _NAMES = {"psk": "PSK", "dhhmac": "DHHMAC"}
 
 
