@@ -170,13 +170,16 @@ def test_a_number_of_another_length_is_another_number(tn: str) -> None:
 
 @pytest.mark.parametrize(
     ("start", "count", "right"),
-    [("1", 2, True), ("1", 1, False), ("123456789012345", 2, True), ("1234567890123456", 2, False), ("", 2, False),
+    [("1", 2, True), ("1", 1, True), ("9", 1, True), ("1", 0, False),
+     ("123456789012345", 2, True), ("1234567890123456", 2, False), ("", 2, False),
      ("90", 9, True), ("90", 10, False), ("1*", 2, False), ("1\n", 2, False)],
 )  # fmt: skip
 def test_bounds_of_a_range(start: str, count: int, right: bool) -> None:
-    """RFC 8226 §9: 1 to 15 digits, at least 2 numbers; the last one has as many digits as the first."""
+    """RFC 8226 §9: 1 to 15 digits, kept in all numbers. A list has no range of one number."""
     with contextlib.nullcontext() if right else pytest.raises(MalformedError):
         TnRange(Tn(start), count)
+    with contextlib.nullcontext() if right and count > 1 else pytest.raises(MalformedError):
+        TnAuthList(ranges=(TnRange(Tn(start), count),))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_only_a_recheck_is_one(federation: Federation, node: Node, occasion: Any
     """Of an occasion that is not known, a transaction is taken for a new one, and verified."""
     raw = federation.submission()
     node.application.check_tx(CheckTx.Request(transaction=raw, occasion=occasion))
-    assert not node.application._pool.is_empty
+    assert (node.application._rechecked, node.application._pool.is_empty) == (0, False)
 
 
 def test_the_last_four_proposals_of_a_height_are_kept(
@@ -175,8 +175,8 @@ def test_the_last_four_proposals_of_a_height_are_kept(
     node.application._execute(blocks[0])
     assert executed == [*blocks, blocks[0]]
     # One that is proposed again is the latest, and what is decided ends all of them.
-    node.application._remember(blocks[2], node.application._execute(blocks[2]))
-    assert list(node.application._executions) == [blocks[3], blocks[4], blocks[0], blocks[2]]
+    node.application._remember(blocks[3], node.application._execute(blocks[3]))
+    assert list(node.application._executions) == [blocks[2], blocks[4], blocks[0], blocks[3]]
     node.decide(1, [])
     assert not node.application._executions
 
