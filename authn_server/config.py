@@ -23,6 +23,7 @@ from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.attestation import AttestationRule
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.sign import Credential, make_credential
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 from voice_dpki.wire.sip.asked import Terms
@@ -40,6 +41,7 @@ tokens = "proxy.tokens"                                  # bearer tokens, one a 
 # rules = "attestation.toml"                             # who gets A, B, C or nothing; see docs/stir-policy.md
 warn_days = 14                                           # before the certificate expires; `authn-server rotate`
 max_iat_skew_s = 60                                      # how far iat may lie from this server's clock
+# country = "DE"                                         # as whose numbers are read, with the extra `national`
 workers = 1                                              # processes that serve HTTP together (docs/stir-http.md)
 priority_namespaces = []                                 # of Resource-Priority, which it may sign, such as "ets"
 
@@ -185,6 +187,8 @@ class AuthnSetup:
     bypass: Live[str] = field(default_factory=lambda: Live(""))
     """For P-Identity-Bypass; "" for none."""
     oob: OobSetup | None = None
+    country: Country | None = None
+    """The one as whose the numbers of requests are read."""
 
 
 def load_setup(path: Path, clock: Clock) -> AuthnSetup:
@@ -200,7 +204,10 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     trace = config.trace_file(path)
     bypass = options.live(lambda config: config.read_bypass(path))
     oob = _oob(path, config)
-    return AuthnSetup(config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass, oob)
+    country = config.read_country()
+    return AuthnSetup(
+        config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass, oob, country
+    )
 
 
 def _oob(path: Path, config: AuthnConfig) -> OobSetup | None:

@@ -9,6 +9,7 @@ from authn_server.service import AuthnService
 from voice_dpki.effects import Clock, Random
 from voice_dpki.sip.message import encode
 from voice_dpki.sip.redirect import Additions
+from voice_dpki.stir.national import Country
 from voice_dpki.wire.sip.asked import Terms, date_value, read_invite, signed, signing_of
 
 OVER_HTTP = Terms()
@@ -22,6 +23,8 @@ class InviteSigner:
     service: AuthnService
     clock: Clock
     random: Random
+    country: Country | None = None
+    """The one as whose numbers are read."""
 
     async def sign_text(self, body: bytes, client: str = "") -> bytes:
         """Return the text of an INVITE from the `client` of that name with its Identity; raises RequestError."""
@@ -37,7 +40,7 @@ class InviteSigner:
 
     async def sign(self, request: Request, terms: Terms, client: str = "") -> tuple[str, int]:
         """Return the Identity of a client's INVITE, and the Unix time that it signs; raises RequestError."""
-        asked = signing_of(request, terms, self.clock.now_s(), self.random)
+        asked = signing_of(request, terms, self.clock.now_s(), self.random, self.country)
         asked = replace(asked, source=replace(asked.source, peer=client))
         identity = await self.service.identity_for(asked)
         return identity.serialize(), asked.iat_s

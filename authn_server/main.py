@@ -173,10 +173,10 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
         with closing(Tracer.named_by(setup.trace, "authn-server")) as tracer:
             publisher = await opened.enter_async_context(_publishing(setup, clock))
             service = AuthnService(
-                switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass, publisher
+                switch, config.max_iat_skew_s, clock, tracer, setup.rules, setup.bypass, publisher, setup.country
             )
             health = health_route(service.health)
-            invites = InviteSigner(service, clock, SystemRandom())
+            invites = InviteSigner(service, clock, SystemRandom(), setup.country)
             route = StirRoute(
                 "signing",
                 SIGNING_PATH,

@@ -16,6 +16,7 @@ from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.faults import RequestError, error_of_refusal
 from voice_dpki.stir.forms import Asked, read_signing
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.sign import SigningRefused, sign_call
 
 BYPASSED = counter("bypasses", "Calls that got a token for P-Identity-Bypass in the place of an Identity.")
@@ -33,13 +34,16 @@ class AuthnService:
         rules: Live[tuple[AttestationRule, ...] | None] | None = None,
         bypass: Live[str] | None = None,
         publisher: Publisher | None = None,
+        country: Country | None = None,
     ) -> None:
         """Without `rules`, a call gets the attestation that its proxy asks for.
 
         `bypass` is what a call is to have as P-Identity-Bypass if it is this server that cannot sign. `publisher`
-        publishes the PASSporTs of calls whose path loses them.
+        publishes the PASSporTs of calls whose path loses them. `country` is the one as whose numbers of requests
+        in JSON are read.
         """
         self._publisher = publisher
+        self._country = country
         self._bypass = bypass if bypass is not None else Live("")
         self._rules = rules if rules is not None else Live(None)
         self._switch = switch
@@ -52,7 +56,7 @@ class AuthnService:
 
         The answer is there at once unless the ledger has to be asked about this server's own certificate.
         """
-        asked, signing = read_signing(body, peer=client), self._switch.current
+        asked, signing = read_signing(body, peer=client, country=self._country), self._switch.current
         if not signing.standing.is_good:
             return self._sign_later(asked)
         try:

@@ -28,6 +28,7 @@ from voice_dpki.shell.tls import ClientTls
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
 from voice_dpki.stir.kinds import KINDS, Kinds
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import RepeatedToken, ReplayCache
 from voice_dpki.stir.shaken import SHAKEN
@@ -50,6 +51,7 @@ max_age_s = 30                           # what the ledger said is not believed 
 signers_max_entries = 10000              # known signers, followed on the ledger
 freshness_s = 60                         # how far Date and iat may lie from this server's clock
 replay_max_entries = 200000              # signatures remembered, for twice freshness_s and a minute
+# country = "DE"                         # as whose numbers are read, with the extra `national`
 workers = 1                              # processes that serve HTTP together; several need [replay.store]
 # profile = "man"                        # codes and rules of France's operators (docs/stir-codes.md)
 require_key_mgmt = false                 # true: refuse calls that are not keyed by MIKEY under the signature
@@ -241,6 +243,8 @@ class VerifySetup:
     outside: OutsideSetup | None = None
     bypasses: Live[Bypasses] = field(default_factory=lambda: Live(()))
     oob: OobSetup | None = None
+    country: Country | None = None
+    """The one as whose the numbers of requests are read."""
 
 
 def load_setup(path: Path) -> VerifySetup:
@@ -268,7 +272,10 @@ def load_setup(path: Path) -> VerifySetup:
     bypasses = options.live(lambda config: config.read_bypasses(path))
     tls = config.server_tls(path)
     oob = _oob(path, config)
-    return VerifySetup(config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses, oob)
+    country = config.read_country()
+    return VerifySetup(
+        config, ledger, tokens, tls, trace, handling, path, sip, link, outside, bypasses, oob, country
+    )
 
 
 def _oob(path: Path, config: VerifyConfig) -> OobSetup | None:

@@ -15,6 +15,7 @@ from voice_dpki.shell.stir_sip import SipPeer
 from voice_dpki.sip.message import encode, make_response, reason_value
 from voice_dpki.sip.redirect import Additions
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.treatment import Act, Treatment
 from voice_dpki.stir.verdict import Verdict, overall
@@ -31,6 +32,8 @@ class InviteVerifier:
     bypass: Live[Bypasses] = field(default_factory=lambda: Live(()))
     """Operators, each with its token for calls that it could not sign."""
     random: Random = SystemRandom()  # noqa: RUF009 - it has no state
+    country: Country | None = None
+    """The one as whose numbers are read."""
 
     async def verify_text(self, body: bytes, client: str = "") -> bytes:
         """Return the text of an INVITE from a `client` with the caller's verstat; raises RequestError.
@@ -74,7 +77,7 @@ class InviteVerifier:
     async def verify(self, request: Request, client: str) -> tuple[str, Sequence[Verdict]]:
         """Return the P-Asserted-Identity with the caller's verstat, and the verdicts; raises RequestError."""
         from_first = self.profile.from_first
-        call = call_of(request, self.clock.now_s(), from_first=from_first)
+        call = call_of(request, self.clock.now_s(), from_first=from_first, country=self.country)
         source = replace(call.source, peer=client, bypass=self._bypassing(request))
         verdicts = await self.service.verdicts_on(replace(call, source=source))
         treatment = verdicts[0].treatment

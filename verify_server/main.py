@@ -139,9 +139,18 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
         outside = await opened.enter_async_context(outside_signers(setup, clock)) if setup.outside else None
         found = await opened.enter_async_context(retrieving(setup.oob, clock)) if setup.oob else None
         service = VerifyService(
-            resolver, config.policy(), replays, clock, tracer, setup.handling, exports, outside, found
+            resolver,
+            config.policy(),
+            replays,
+            clock,
+            tracer,
+            setup.handling,
+            exports,
+            outside,
+            found,
+            setup.country,
         )
-        invites = InviteVerifier(service, clock, config.profile, setup.bypasses)
+        invites = InviteVerifier(service, clock, config.profile, setup.bypasses, country=setup.country)
         route = StirRoute(
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
         )

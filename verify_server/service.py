@@ -22,6 +22,7 @@ from voice_dpki.stir.div_o import Unfolded, unfold
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
 from voice_dpki.stir.several import Found, Records, examine_all, judging
 from voice_dpki.stir.treatment import Act
@@ -79,12 +80,15 @@ class VerifyService:
         exports: Sequence[Export] = (),
         outside: OutsideSigners | None = None,
         out_of_band: Retriever | None = None,
+        country: Country | None = None,
     ) -> None:
         """Without `handling`, verdicts are told, and nothing is said of what is done with the call.
 
         `outside` has the signers of whom the ledger knows nothing; without it, none of them is believed.
-        `out_of_band` finds PASSporTs of calls that have no Identity.
+        `out_of_band` finds PASSporTs of calls that have no Identity. `country` is the one as whose the numbers of
+        requests in JSON are read.
         """
+        self._country = country
         self._out_of_band = out_of_band
         self._outside = outside
         self._exports = exports
@@ -104,7 +108,7 @@ class VerifyService:
 
         The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
         """
-        asked = read_verification(body, client)
+        asked = read_verification(body, client, self._country)
         if not asked.what.identities:
             return self._verify_without(asked)
         case = self._opened(asked.what)

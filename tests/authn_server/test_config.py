@@ -108,3 +108,15 @@ def test_help_teaches_with_the_example(capsys: pytest.CaptureFixture[str]) -> No
     assert stopped.value.code == 0
     told = capsys.readouterr().out
     assert all(line in told for line in EXAMPLE.splitlines())
+
+
+def test_a_country_is_checked_before_a_socket_is_bound(site: Site) -> None:
+    assert load_setup(site.config, SystemClock()).country is None
+    example = EXAMPLE.replace('# country = "DE"', 'country = "DE"')
+    site.write(example)
+    country = load_setup(site.config, SystemClock()).country
+    assert country is not None
+    assert country.international("03023125001") == "+493023125001"
+    site.write(example.replace('"DE"', '"XX"'))
+    with pytest.raises(LocalError, match="no country of ISO 3166-1"):
+        load_setup(site.config, SystemClock())

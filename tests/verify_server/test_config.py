@@ -133,3 +133,12 @@ def test_sip_is_checked_and_told(site: Site, capsys: pytest.CaptureFixture[str])
     unnamed = sip.replace('address = "127.0.0.1"', 'address = "as.example"')
     with pytest.raises(LocalError, match=r"as\.example is no numeric address"):
         load_setup(site.write(f"{EXAMPLE}\n{unnamed}").config)
+
+
+def test_a_country_is_checked_before_a_socket_is_bound(site: Site) -> None:
+    assert load_setup(site.config).country is None
+    country = load_setup(site.write(EXAMPLE.replace('# country = "DE"', 'country = "GB"')).config).country
+    assert country is not None
+    assert country.international("02079460001") == "+442079460001"
+    with pytest.raises(LocalError, match="no country of ISO 3166-1"):
+        load_setup(site.write(EXAMPLE.replace('# country = "DE"', 'country = "XX"')).config)

@@ -30,6 +30,7 @@ from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
 from voice_dpki.stir.forms import MEDIA_TYPE, SIP_MEDIA_TYPES, SIP_PATH, check_headers
 from voice_dpki.stir.members import MAX_BODY_BYTES
+from voice_dpki.stir.national import Country
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,13 @@ class StirConfig(Config, frozen=True, kw_only=True):
     """Limits on each client address; requests with one of the tokens do not count."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1
     """Processes that serve HTTP together (`voice_dpki.shell.workers`); SIP is served by one of them."""
+
+    country: Annotated[str, msgspec.Meta(pattern="^[A-Z]{2}$")] | None = None
+    """As which country's the numbers of requests are read, in ISO 3166-1; without it they are international."""
+
+    def read_country(self) -> Country | None:
+        """Return the dialling plan, None without one; raises LocalError."""
+        return None if self.country is None else Country(self.country)
 
     def server_tls(self, path: Path) -> ssl.SSLContext | None:
         """Return the server's TLS context, if the configuration at `path` has one.

@@ -19,6 +19,7 @@ from voice_dpki.stir.faults import ErrorAnswer, RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.members import Meanings, Members, decode
+from voice_dpki.stir.national import AmbiguousError, Country, with_international
 from voice_dpki.stir.verdict import Verdict, overall
 
 SIGNING_PATH = "/stir/v1/signing"
@@ -156,21 +157,37 @@ ATIS: Final = Form(
 FORMS: Final = (MS, ATIS)
 
 
-def read_signing(body: bytes, kinds: Kinds = KINDS, peer: str = "") -> Asked[SigningRequest, IdentityHeader]:
+def read_signing(
+    body: bytes, kinds: Kinds = KINDS, peer: str = "", country: Country | None = None
+) -> Asked[SigningRequest, IdentityHeader]:
     """Read the body of a signing request of the client `peer` for one of `kinds`.
 
     Raises RequestError in the form of the request.
     """
     members = decode(body)
     form = next(form for form in FORMS if form.signs(members))
-    return _asked(form, lambda: form.read_signing(members, kinds, peer))
+    return _asked(form, lambda: form.read_signing(_international(members, country), kinds, peer))
 
 
-def read_verification(body: bytes, peer: str = "") -> Asked[Call, Sequence[Verdict]]:
-    """Read the body of a verification request of the client `peer`; raises RequestError in its form."""
+def read_verification(
+    body: bytes, peer: str = "", country: Country | None = None
+) -> Asked[Call, Sequence[Verdict]]:
+    """Read the body of a verification request of the client `peer`; raises RequestError in its form.
+
+    `country` is the one as whose its numbers are read (`voice_dpki.stir.national`); without one, as E.164.
+    """
     members = decode(body)
     form = next(form for form in FORMS if form.verifies(members))
-    return _asked(form, lambda: form.read_verification(members, peer))
+    return _asked(form, lambda: form.read_verification(_international(members, country), peer))
+
+
+def _international(members: Members, country: Country | None) -> Members:
+    if country is None:
+        return members
+    try:
+        return with_international(members, country)
+    except AmbiguousError as error:
+        raise RequestError("SVC4005", error.place, str(error)) from None
 
 
 def _asked(form: Form, read: Callable[[], Read[_W, _A]]) -> Asked[_W, _A]:

@@ -10,6 +10,7 @@ from voice_dpki.names import Tn
 from voice_dpki.sip.message import encode, parse_message
 from voice_dpki.stir.call import NO_CALLER_NUMBER
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.verdict import Verstat
 from voice_dpki.wire.sip.asked import (
@@ -235,3 +236,31 @@ def test_what_others_asserted_is_gone() -> None:
     assert after.headers["P-Asserted-Identity"].startswith("<sip:+493023125001;verstat=TN-Validation-Failed@")
     assert encode(request).count(b"verstat") == 3
     assert isinstance(parse_message(encode(after)), Request)
+
+
+def test_numbers_in_national_forms() -> None:
+    """Who calls and who is called is told in E.164; the INVITE itself stays as it is."""
+    country = Country("DE")
+    given = invite(
+        "sip:00442079460001@b.example;user=phone",
+        From="<sip:030-23125001@a.example>;tag=1",
+        To="<sip:00442079460001@b.example>",
+    )
+    asked = signing_of(given, Terms(), NOW_S, SystemRandom(), country)
+    assert (asked.orig, asked.dest) == ("493023125001", Destinations((Tn("442079460001"),)))
+    call = call_of(given, NOW_S, country=country)
+    assert (call.orig, call.dest, call.target) == (asked.orig, asked.dest, asked.dest)
+    assert signing_of(given, Terms(), NOW_S, SystemRandom()).orig == "03023125001"
+    told = call_of(invite(P_Asserted_Identity="<tel:03023125002>"), NOW_S, country=country)
+    assert told.orig == "493023125002"
+
+
+def test_a_number_that_could_be_two_is_refused() -> None:
+    given = invite(From="<sip:2015550123@a.example>;tag=1")
+    for ask in (
+        lambda: signing_of(given, Terms(), NOW_S, SystemRandom(), Country("US")),
+        lambda: call_of(given, NOW_S, country=Country("US")),
+    ):
+        with pytest.raises(RequestError, match="a national and an international one") as failure:
+            ask()
+        assert failure.value.message_id == "SVC4006"

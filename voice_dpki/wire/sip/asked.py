@@ -6,7 +6,7 @@ Request-URI as well: without a diversion both name the same one, and with divers
 SHAKEN is the only kind that an INVITE asks for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Final
@@ -23,6 +23,7 @@ from voice_dpki.sip.message import copy_request, header_values, parse_address, p
 from voice_dpki.stir.body import body_digest
 from voice_dpki.stir.call import NO_CALLER_NUMBER, Call, SigningRequest, Source
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.national import Country
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.rph import read_resource_priority
 from voice_dpki.stir.shaken import read_attest, read_origid
@@ -83,31 +84,35 @@ def read_invite(data: bytes) -> Request:
     return message
 
 
-def caller_of(request: Request, *, from_first: bool = False) -> Caller:
+def caller_of(request: Request, *, from_first: bool = False, country: Country | None = None) -> Caller:
     """Return who calls; raises MalformedError, and NoCallerError where no number is named.
 
-    P-Asserted-Identity is asked before From, or after it if `from_first`.
+    P-Asserted-Identity is asked before From, or after it if `from_first`. `country` is the one as whose numbers are
+    read; without it they are international.
     """
     asserted = [parse_address(value).uri for value in header_values(request, "P-Asserted-Identity")]
     said = caller_uri(request)
     for uri in (said, *asserted) if from_first else (*asserted, said):
-        if (number := number_of(uri)) is not None:
+        if (number := _number(uri, country)) is not None:
             return Caller(uri, number)
     raise NoCallerError("neither P-Asserted-Identity nor From names a telephone number")
 
 
-def signing_of(request: Request, terms: Terms, now_s: float, random: Random) -> SigningRequest:
+def signing_of(
+    request: Request, terms: Terms, now_s: float, random: Random, country: Country | None = None
+) -> SigningRequest:
     """Return what an INVITE asks to have signed; raises RequestError.
 
-    The time is that of Date, or `now_s` where there is none. An INVITE that is signed already is refused.
+    `country` is the one as whose its numbers are read. The time is that of Date, or `now_s` where there is none. An
+    INVITE that is signed already is refused.
     """
     if request.headers.getlist("Identity"):
         raise RequestError("SVC4005", "Identity", "the INVITE is signed already")
     try:
         return SigningRequest(
             attest=_attest(request, terms),
-            orig=caller_of(request).number,
-            dest=_called(parse_address(required_header(request, "To")).uri),
+            orig=caller_of(request, country=country).number,
+            dest=_called(parse_address(required_header(request, "To")).uri, country),
             iat_s=date_of(request, now_s),
             origid=_origid(request, random),
             key_mgmt=key_mgmt_of(request),
@@ -141,20 +146,20 @@ def source_of(request: Request) -> Source:
     return Source(trunk=trunks[0] if trunks else "", user=(asserted[0].user or "") if asserted else "")
 
 
-def call_of(request: Request, now_s: float, *, from_first: bool = False) -> Call:
+def call_of(request: Request, now_s: float, *, from_first: bool = False, country: Country | None = None) -> Call:
     """Return the call that an INVITE asks to have verified; `identities` is empty where it has none.
 
-    `from_first` is that of `caller_of`. Without a calling number, `orig` is NO_CALLER_NUMBER. Raises RequestError
-    for an INVITE that cannot be read.
+    `from_first` and `country` are those of `caller_of`. Without a calling number, `orig` is NO_CALLER_NUMBER.
+    Raises RequestError for an INVITE that cannot be read.
     """
     identities = tuple(request.headers.getlist("Identity"))
     if len(identities) > MAX_IDENTITIES:
         raise RequestError("SVC4005", "Identity", f"at most {MAX_IDENTITIES} Identities are verified together")
     try:
-        target = _called(request.uri)
+        target = _called(request.uri, country)
         return Call(
-            orig=_caller_number(request, from_first=from_first),
-            dest=_together(_called(parse_address(required_header(request, "To")).uri), target),
+            orig=_caller_number(request, from_first, country),
+            dest=_together(_called(parse_address(required_header(request, "To")).uri, country), target),
             time_s=date_of(request, now_s),
             identities=identities,
             key_mgmt=key_mgmt_of(request),
@@ -245,15 +250,22 @@ def _said(request: Request, names: tuple[str, ...]) -> str | None:
     return values.pop() if values else None
 
 
-def _caller_number(request: Request, *, from_first: bool) -> Tn:
+def _caller_number(request: Request, from_first: bool, country: Country | None) -> Tn:
     try:
-        return caller_of(request, from_first=from_first).number
+        return caller_of(request, from_first=from_first, country=country).number
     except NoCallerError:
         return NO_CALLER_NUMBER
 
 
-def _called(uri: URI) -> Destinations:
-    number = number_of(uri)
+def _number(uri: URI, country: Country | None) -> Tn | None:
+    """Return the number that a URI names, as `country` writes it; raises MalformedError if that could be two."""
+    if country is None:
+        return number_of(uri)
+    return number_of(replace(uri, user=country.international((uri.user or "").split(";")[0])))
+
+
+def _called(uri: URI, country: Country | None) -> Destinations:
+    number = _number(uri, country)
     if number is not None:
         return Destinations((number,))
     return Destinations(uris=(canonical_uri(str(uri)),))
