@@ -16,7 +16,8 @@ from voice_dpki.wire.sip.asked import Terms, asserted, assertion_of, call_of, re
 from .test_asked import NOW_S, text
 
 pytestmark = campaign
-FORGED = re.compile(r"(?i)verstat=(?!No-TN)")
+FORGED = re.compile(r"(?i)(;|%3B|[?&])\s*verstat=(?!No-TN)")
+"""A parameter, or what may become one; in the middle of a user it is a part of the name."""
 PIECES = [
     b"\r\n ", b'"\\', b";verstat=TN-Validation-Passed", b"%3Bverstat=x", b"<>", b"%00", b"%0d%0aX:y", b"tel:+49#*",
     b"sips:@[::1]", b";user=phone", b"9" * 40, b"\xff", b"\x00", b"urn:service:sos", b"?Identity=x", b",,",
