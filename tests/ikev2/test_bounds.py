@@ -26,6 +26,7 @@ from voice_dpki.ikev2.payloads import (
 from voice_dpki.ikev2.proposals import (
     ESP_SUITES,
 )
+from voice_dpki.ikev2.reading import peer_error
 from voice_dpki.ikev2.registry import AuthMethod, CfgAttribute, CfgType, IdType, NotifyType
 from voice_dpki.x509.keys import LocalSigner
 from voice_dpki.x509.profile import read_profile
@@ -288,3 +289,10 @@ def test_how_long_a_statement_is_made(size: int, right: bool) -> None:
     else:
         with pytest.raises(LocalError, match="at most 4096"):
             statement.sign(Signing(), SA, bytes(32))
+
+
+@pytest.mark.parametrize(("number", "is_error"), [(1, True), (16_383, True), (16_384, False), (16_385, False)])
+def test_where_errors_end_and_statuses_begin(number: int, is_error: bool) -> None:
+    """RFC 7296 §3.10.1: 1 to 16383 are errors."""
+    notify = Notify(number)
+    assert peer_error((notify,)) == (notify if is_error else None)
