@@ -67,7 +67,7 @@ def add_to(commands: Commands) -> None:
     back.add_argument("--peer", action="append", default=[], metavar="URL", help="another node of the ledger")
     back.add_argument(
         "--height",
-        type=whole_number(0, MAX_HEIGHT),
+        type=whole_number(1, MAX_HEIGHT),
         action="append",
         default=[],
         help="the newest block of another node that cannot be asked from here, as its operator says",

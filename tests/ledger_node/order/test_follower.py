@@ -285,7 +285,7 @@ def test_a_node_that_asks_for_a_pause_gets_it(network: Any, blocks: list[SignedB
     source = Source(blocks)
     source.refusals = 1
     with source.served() as url:
-        follower = network.follower("a", url, "Operator B").launch()
+        follower = network.follower("a", url, "Operator B").start()  # it asks its source before it answers others
         follower.says("429")
         answer = follower.http.post("/ledger/v1/transactions", content=b"transaction")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
