@@ -22,7 +22,8 @@ gateway lost its SAs, then while it still has those of devices that lost their p
 removed by vote, one with `--few` devices and the other with the rest. Before, charon is told once to end all SAs
 of a name: no agent can have it end them faster, and it takes longer for each the more there are. The devices are
 this project's Initiator, all in this process, whose own work is part of each figure: see
-`bench/segw_storm/devices.py`.
+`bench/segw_storm/devices.py`. `--end 10000` attaches the devices once, and measures the removal of the vendors
+alone.
 """
 
 import argparse
@@ -49,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.segw_storm.processor import processor_ms
 from bench.segw_storm.run import run as run_storm
+from bench.segw_storm.run import run_end
 from tests.interop.strongswan.charon import (
     PLUGIN,
     Charon,
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--recorded", type=int, default=1000)
     parser.add_argument("--storm", type=int, metavar="DEVICES", help="devices that come back all at once")
+    parser.add_argument("--end", type=int, metavar="DEVICES", help="devices whose vendors are removed, alone")
     parser.add_argument("--few", type=int, default=1000, help="of them the first removed vendor's")
     options = parser.parse_args()
     if os.geteuid() != 0 or not PLUGIN.exists():
@@ -82,6 +85,9 @@ def main() -> None:
         return
     if options.storm is not None:
         run_storm(options.storm, min(options.few, options.storm // 2))
+        return
+    if options.end is not None:
+        run_end(options.end, min(options.few, options.end // 2))
         return
     with ExitStack() as stack:
         path = stack.enter_context(folder())

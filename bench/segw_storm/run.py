@@ -81,6 +81,16 @@ def run(count: int, few: int) -> None:
             wait_until(lambda: not standing(made.gateway) or end_all(made.gateway), "all SAs are gone")
 
 
+def run_end(count: int, few: int) -> None:
+    """Attach `count` devices with an address each, remove their vendors by vote, and print how long that took."""
+    with folder() as path, stage(path, count, few) as made, farm(made, nat=False) as devices:
+        since = len(made.gateway.log())
+        storm = devices.attach_all(DEADLINE_S)
+        report_storm(f"{count} devices each with an address, after a restart", storm, made.gateway.log()[since:])
+        for vendor in (FEW, ALL):
+            report_end(made, devices, vendor)
+
+
 def end_all(gateway: Charon) -> bool:
     """End all SAs, without waiting for devices that are gone; returns False."""
     with gateway.session() as session, suppress(CommandException):  # an SA may go meanwhile
