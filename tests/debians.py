@@ -17,7 +17,9 @@ from .machines import Machine, machine
 
 MADE = Path(__file__).parents[1] / "build" / "debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-ARCHIVE = "http://deb.debian.org"
+_ARCHIVE = re.compile(r"https?://\S+?(?=/debian\b)")
+"""What stands before "/debian" in a line of apt's sources."""
+
 TIMEOUT_S = 1200
 SOURCES = """\
 deb {archive}/debian {suite} main
@@ -31,6 +33,15 @@ NETWORK = ("resolv.conf", "hosts", "pip.conf", "apt/apt.conf.d", "ssl/certs/ca-c
 VARIABLES = re.compile(r"(PIP_(?!FIND_LINKS)|SSL_|REQUESTS_|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY)")
 
 
+def archive() -> str:
+    """Return where this machine's apt has its packages from; raises OSError if it has no Debian archive."""
+    sources = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    for line in (line for file in sources if file.is_file() for line in file.read_text().splitlines()):
+        if not line.startswith("#") and (found := _ARCHIVE.search(line)):
+            return found[0]
+    raise FileNotFoundError("apt's sources name no archive of Debian")
+
+
 def debian(suite: str) -> Path:
     """Return the folder of a Debian; skip the test if it cannot be made here, and fail it in CI."""
     folder = MADE / suite
@@ -40,14 +51,15 @@ def debian(suite: str) -> Path:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", f"--keyring={KEYRING}"]
     try:
+        source = archive()
         subprocess.run(
-            [*command, suite, str(unfinished), f"{ARCHIVE}/debian"],
+            [*command, suite, str(unfinished), f"{source}/debian"],
             check=True,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
         )
-        (unfinished / "etc/apt/sources.list").write_text(SOURCES.format(archive=ARCHIVE, suite=suite))
+        (unfinished / "etc/apt/sources.list").write_text(SOURCES.format(archive=source, suite=suite))
         unfinished.rename(folder)
     except (OSError, subprocess.CalledProcessError) as error:
         leave = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
