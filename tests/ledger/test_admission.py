@@ -47,6 +47,13 @@ def test_what_another_process_has_judged_is_not_read_again(federation: Any, judg
     assert admission._remembered == {}
 
 
+def test_a_judgement_that_is_known_already_is_not_kept_twice(federation: Any) -> None:
+    der = federation.certificate()
+    read_admitted(der)
+    remember(der, judge(der))
+    assert admission._remembered == {}
+
+
 def test_verdicts_about_signatures_are_forgotten_too(federation: Any) -> None:
     forget_verdicts()
     key = federation.keys["Operator A"]

@@ -185,6 +185,16 @@ def test_any_bytes_load_or_raise(data: bytes) -> None:
         load_genesis(data)
 
 
+@pytest.mark.parametrize("more", ["!", "\n", " ", "-", "\u00e4"])
+def test_refuses_keys_with_characters_that_are_not_of_base64(form: dict[str, Any], more: str) -> None:
+    """Readers that pass over them would read one genesis from different texts."""
+    changed = json.loads(json.dumps(form))
+    keys = changed["app_state"]["members"][0]["endorsing_keys"]
+    keys[0] = keys[0][:8] + more + keys[0][8:]
+    with pytest.raises(GenesisError, match="a key is not base64"):
+        load_genesis(json.dumps(changed).encode())
+
+
 def test_keys_are_written_in_standard_base64(form: dict[str, Any], federation: Any) -> None:
     member = form["app_state"]["members"][0]
     assert base64.b64decode(member["endorsing_keys"][0]) == federation.keys["Operator A"].public_key_der
