@@ -113,12 +113,7 @@ class Offer:
 
         Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
         """
-        message = Message.parse(octets)
-        steps.check_not_error(message)
-        steps.check_answer_header(self.sent.header, message.header)
-        steps.check_payloads(message, steps.R_MESSAGE)
-        same_time = message.one(Timestamp) == self.sent.one(Timestamp)
-        steps.check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
+        message = steps.read_answer(self.sent, octets, DataType.DH_RESP, steps.R_MESSAGE)
         steps.check_values(message)
         steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
         idr, idi = message.all(Identity)

@@ -90,15 +90,6 @@ class SharedOffer(ABC):
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the R_MESSAGE and return the Initiator's keys; raises MikeyError."""
 
-    def _receive(self, octets: bytes, kind: DataType, counts: Counts) -> Message:
-        message = Message.parse(octets)
-        steps.check_not_error(message)
-        steps.check_answer_header(self.sent.header, message.header, kind)
-        steps.check_payloads(message, counts)
-        same_time = message.one(Timestamp) == self.sent.one(Timestamp)
-        steps.check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
-        return message
-
     def _agreed(self, tgk: bytes, header: Header) -> SrtpKeys:
         ours, theirs = stream_keys(tgk, header, self.sent.one(Rand).rand, self.profile)
         return SrtpKeys(self.profile, send=ours, receive=theirs)
@@ -112,7 +103,7 @@ class PskOffer(SharedOffer):
 
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the verification message and return the Initiator's keys; raises MikeyError."""
-        message = self._receive(octets, DataType.PSK_RESP, _PSK_RESP)
+        message = steps.read_answer(self.sent, octets, DataType.PSK_RESP, _PSK_RESP)
         idi, idr = self.sent.all(Identity)
         steps.check_echo(message.one(Identity) == idr, Failure.IDENTITY, "IDr")
         self._keys.check_verification(message, parties_of(idi.data, idr.data, self.sent.one(Timestamp)))
@@ -127,7 +118,7 @@ class DhHmacOffer(SharedOffer):
 
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the Responder's MAC and return the Initiator's keys; raises MikeyError."""
-        message = self._receive(octets, DataType.DHHMAC_RESP, _DHHMAC_RESP)
+        message = steps.read_answer(self.sent, octets, DataType.DHHMAC_RESP, _DHHMAC_RESP)
         steps.check_group(message)
         steps.check_echo(message.all(DhValue)[1] == self.sent.one(DhValue), Failure.DH_ECHO, "DHi")
         idi, idr = self.sent.all(Identity)

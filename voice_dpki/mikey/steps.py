@@ -99,6 +99,17 @@ def sdp_ids_of(key_mgmt_ids: Sequence[str]) -> GeneralExtension:
     return GeneralExtension(ExtensionType.SDP_IDS, ";".join(key_mgmt_ids).encode("ascii"))
 
 
+def read_answer(sent: Message, octets: bytes, kind: DataType, counts: Counts) -> Message:
+    """Read the answer to the offer `sent`, of any mode, and check what needs no key; raises MikeyError."""
+    message = Message.parse(octets)
+    check_not_error(message)
+    check_answer_header(sent.header, message.header, kind)
+    check_payloads(message, counts)
+    same_time = message.one(Timestamp) == sent.one(Timestamp)
+    check_echo(same_time, Failure.TIMESTAMP_ECHO, "T")
+    return message
+
+
 def check_not_error(message: Message) -> None:
     """Raise MikeyError for an error message. It is not signed, so it is only a hint (RFC 3830 §5.1.2)."""
     if message.header.data_type == DataType.ERROR:
