@@ -130,7 +130,7 @@ def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT) -> Non
         raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRC alone, and no ROC")
 
 
-def check_answer_header(sent: Header, header: Header, kind: DataType = DataType.DH_RESP) -> None:
+def check_answer_header(sent: Header, header: Header, kind: DataType) -> None:
     """Check that an answer's header repeats the offer's, with the SSRC that the Responder fills in (§6.1.1)."""
     if header.data_type != kind:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
