@@ -93,6 +93,11 @@ def test_pyjwt_accepts_ours(operator: Operator, action: Action, publisher: str) 
     judged(operator, token, action, place)
 
 
+def test_a_publication_ends_at_once_where_no_time_is_told(operator: Operator) -> None:
+    token = sign_access(operator.credential, Action.PUBLISH, PLACE, HOST, NOW_S, SystemRandom(), passports=TOKENS)
+    assert Access.parse(token).exp_s == NOW_S
+
+
 def test_each_token_is_another(operator: Operator) -> None:
     made = {
         Access.parse(sign_access(operator.credential, Action.RETRIEVE, PLACE, HOST, NOW_S, SystemRandom())).jti
@@ -100,6 +105,21 @@ def test_each_token_is_another(operator: Operator) -> None:
     }
     assert len(made) == 20
     assert all(len(jti) == 36 and jti[14] == "4" and jti[19] in "89ab" for jti in made)
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (bytes(16), "00000000-0000-4000-8000-000000000000"),
+        (b"\xff" * 16, "ffffffff-ffff-4fff-bfff-ffffffffffff"),
+        (bytes(range(0, 256, 17)), "00112233-4455-4677-8899-aabbccddeeff"),
+    ],
+)
+def test_names_of_tokens_are_random_uuids(operator: Operator, octets: bytes, text: str) -> None:
+    """RFC 9562 §5.4: version 4 in the four bits of octet 6, and the variant in the two of octet 8."""
+    random: Any = type("Random", (), {"token": staticmethod(lambda size: octets[:size])})()
+    token = sign_access(operator.credential, Action.RETRIEVE, PLACE, HOST, NOW_S, random)
+    assert Access.parse(token).jti == text
 
 
 @pytest.mark.parametrize(
@@ -112,6 +132,14 @@ def test_each_token_is_another(operator: Operator) -> None:
         ({"iat": NOW_S - 61}, "fresh"),
         ({"iat": NOW_S + 61}, "fresh"),
         ({"iat": float(NOW_S)}, "token"),
+        ({"iat": True}, "token"),
+        ({"dest": [PLACE.dest]}, "token"),
+        ({"dest": {}}, "token"),
+        ({"orig": [PLACE.orig]}, "token"),
+        ({"orig": {}}, "token"),
+        ({"iat": -1}, "token"),
+        ({"iat": 1 << 48}, "token"),
+        ({"exp": None}, "token"),
         ({"iat": NOW_S - 20, "exp": NOW_S - 5}, "fresh"),
         ({"iat": NOW_S + 20, "exp": NOW_S + 20}, "fresh"),
         ({"action": "retrieve"}, "bound"),
@@ -127,12 +155,32 @@ def test_each_token_is_another(operator: Operator) -> None:
         ({"iss": "Operator B"}, "issuer"),
         ({"iss": ""}, "token"),
         ({"jti": "x" * 129}, "token"),
+        ({"aud": [HOST, "x" * 129]}, "token"),
+        ({"aud": [HOST, 7]}, "token"),
+        ({"aud": {HOST: 1}}, "token"),
         ({"jti": None}, "token"),
         ({"passports": None}, "token"),
     ],
 )
 def test_what_a_token_must_say(operator: Operator, changes: dict[str, Any], code: str) -> None:
     assert refused(operator, {**CLAIMS, **changes}) == code
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jti": "x"},
+        {"jti": "x" * 128},
+        {"aud": [HOST, *["x" * 128] * 7]},
+        {"iat": NOW_S - 60},
+        {"iat": NOW_S + 60, "exp": NOW_S + 61},
+        {"exp": NOW_S + 1},
+        {"exp": (1 << 48) - 1},
+        {"sub": "Operator A"},
+    ],
+)
+def test_the_bounds_of_what_a_token_may_say(operator: Operator, changes: dict[str, Any]) -> None:
+    assert judged(operator, by_pyjwt(operator, {**CLAIMS, **changes})).issuer == "Operator A"
 
 
 @pytest.mark.parametrize(
@@ -156,6 +204,11 @@ def test_a_certificate_may_be_in_the_token(operator: Operator) -> None:
     claims = {name: value for name, value in CLAIMS.items() if name != "exp"}
     token = jwt.encode(claims, operator.signer.private_key, algorithm="ES256", headers={"x5c": [der]})
     assert judged(operator, token).digest == operator.record.digest
+
+
+def test_the_certificate_of_a_token_is_told(operator: Operator) -> None:
+    trusted = check_issuer(Access.parse(by_pyjwt(operator, CLAIMS)), operator.record, NOW_S)
+    assert (trusted.organization, trusted.profile.digest) == ("Operator A", operator.record.digest)
 
 
 def test_a_digest_must_be_there_to_publish(operator: Operator) -> None:
@@ -199,6 +252,21 @@ def test_another_operators_publications_can_be_asked_for(operator: Operator) -> 
     judged(operator, by_pyjwt(operator, claims), Action.RETRIEVE, replace(PLACE, publisher="1234"))
     with pytest.raises(AccessRefused, match="only the issuer itself"):
         judged(operator, by_pyjwt(operator, {**CLAIMS, "spc": "1234"}), place=replace(PLACE, publisher="1234"))
+
+
+def test_the_length_of_a_token(operator: Operator) -> None:
+    url = operator.credential.info.replace("example/", "example/x/")  # else no payload in base64 would fit
+    texts = (by_pyjwt(operator, {**CLAIMS, "x": "y" * size}, {"x5u": url}) for size in range(2400, 2800))
+    longest = next(text for text in texts if len(text) == 4096)
+    assert judged(operator, longest).issuer == "Operator A"
+    with pytest.raises(AccessRefused, match="more than 4096"):
+        Access.parse(longest + "A")
+
+
+@pytest.mark.parametrize("token", ["e30.e30", "e30.e30.AA.AA"])
+def test_a_token_has_three_parts(token: str) -> None:
+    with pytest.raises(AccessRefused, match="three parts"):
+        Access.parse(token)
 
 
 @pytest.mark.parametrize(

@@ -344,3 +344,62 @@ def test_what_is_wrong_with_a_member_is_said_within_a_sentence() -> None:
         RequestError, match="Parameter 'iat' has a value that cannot be used: expected `int`, got `str`"
     ):
         read_signing(signing(iat="1443208345"))
+
+
+@pytest.mark.parametrize("types", [("application/json",), ("application/json", "application/x", "text/x")])
+def test_the_type_of_a_body_is_told_and_the_first_one_is_asked_for(types: tuple[str, ...]) -> None:
+    for each in types:
+        headers = {"content-length": "1", "content-type": f" {each.upper()} ; charset=utf-8"}
+        assert check_headers(headers, types) == each
+    with pytest.raises(RequestError, match="must be of type 'application/json'"):
+        check_headers({"content-length": "1", "content-type": "text/plain"}, types)
+
+
+def test_an_error_before_a_service_says_why_where_its_text_does() -> None:
+    assert "way too long" in error_of_status(413, "way too long").sentence
+    assert error_of_status(404, "way too long").sentence == "There is no such resource."
+    known = {400, 404, 405, 408, 413, 414, 417, 429, 431, 501, 503, 505}
+    assert {status for status in range(300, 700) if error_of_status(status, "x").message_id != "POL5000"} == known
+    for status in (400, 404, 405, 408, 413, 414, 417, 429, 431, 500, 501, 503, 505):
+        assert "%" not in error_of_status(status, "why").sentence
+
+
+@pytest.mark.parametrize(
+    ("code", "is_own"),
+    [
+        ("no-authority", False),
+        ("claims", False),
+        ("stale-iat", False),
+        ("credential-not-valid", True),
+        ("not-on-ledger", True),
+        ("no-rule", False),
+        ("rule", False),
+    ],
+)
+def test_only_a_fault_of_the_signers_own_lets_a_call_go_on_without_signature(code: str, is_own: bool) -> None:
+    error = error_of_refusal(SigningRefused(code, "why"), "c")
+    assert error.bypass == ("c" if is_own else "")
+    assert json.loads(error.body()).get("bypass") == ("c" if is_own else None)
+    assert error_of_refusal(SigningRefused(code, "why")).bypass == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "is_refused"), [({}, True), ({"outOfBand": False}, True), ({"outOfBand": True}, False)]
+)
+def test_only_a_call_whose_tokens_come_out_of_band_needs_no_identity(
+    given: dict[str, bool], is_refused: bool
+) -> None:
+    members = {**VERIFICATION, **given}
+    del members["identity"]
+    body = decode(json.dumps({"verificationRequest": members}).encode())
+    if is_refused:
+        with pytest.raises(RequestError, match="'identity' is missing"):
+            atis.parse_verification_request(body)
+        return
+    assert atis.parse_verification_request(body).identities == ()
+
+
+def test_what_is_told_of_where_a_call_comes_from() -> None:
+    body = decode(json.dumps({"verificationRequest": {**VERIFICATION, "trunk": "t1", "callId": "c1"}}).encode())
+    call = atis.parse_verification_request(body, "proxy")
+    assert (call.source.peer, call.source.trunk, call.call_id, call.is_answer) == ("proxy", "t1", "c1", False)

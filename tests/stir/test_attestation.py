@@ -97,6 +97,12 @@ def test_a_call_that_no_rule_matches_gets_no_signature(rules: list[AttestationRu
     assert refused.value.code == "no-rule"
 
 
+def test_the_rule_that_refuses_is_named() -> None:
+    with pytest.raises(RuleRefused, match="the rule nobody of") as refusal:
+        attested([AttestationRule(name="nobody", attest=Outcome.REFUSE)], CALL)
+    assert (refusal.value.rule, refusal.value.code) == ("nobody", "rule")
+
+
 def test_a_kind_that_attests_nothing_is_refused_by_rules_and_never_gets_an_attestation() -> None:
     diversion = replace(CALL, attest="", origid="", ppt="div")
     assert attested([ELSEWHERE], diversion)[0] == diversion

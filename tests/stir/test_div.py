@@ -225,6 +225,24 @@ def test_who_verified_a_call_before_it_was_diverted_verifies_it_again(
     assert overall(domain.verify(call_to(CALLED[0], identities[0], call_id="c2"))).step == "E21 replay"
 
 
+def test_of_tokens_before_a_diversion_only_a_full_memory_is_told(
+    operator: Operator, other: Operator, domain: Domain
+) -> None:
+    """Another call may have used them, for who diverts has verified them. What cannot be told is refused."""
+    identities = chain(operator, other, 1)
+    assert steps(domain.verify(call_to(CALLED[0], identities[0], call_id="c0"))) == [""]
+    assert steps(domain.verify(call_to(CALLED[1], *identities, call_id="c1"))) == ["", ""]
+    full = replace(domain, replays=ReplayCache(1, 120))
+    assert steps(full.verify(call_to(CALLED[1], *chain(operator, other, 1)))) == ["E21 replay memory", ""]
+
+
+def test_one_token_alone_is_told_what_it_would_be_by_itself(
+    operator: Operator, other: Operator, domain: Domain
+) -> None:
+    (verdict,) = domain.verify(call_to(CALLED[1], div(other, CALLED[0], CALLED[1])))
+    assert (verdict.step, "is not there (RFC 8946 §4.2)" in verdict.reasondesc) == (DIVERTED, True)
+
+
 def test_a_diversion_is_not_used_for_a_second_call(operator: Operator, other: Operator, domain: Domain) -> None:
     diversion = div(other, CALLED[0], CALLED[1])
     assert steps(domain.verify(call_to(CALLED[1], shaken(operator), diversion))) == ["", ""]

@@ -9,10 +9,11 @@ import pytest
 
 from tests.recorded import recorded
 from voice_dpki.codec import base64url
+from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.div import Diverting
-from voice_dpki.stir.div_o import MAX_OPT_LENGTH, DivOClaims, unfold
+from voice_dpki.stir.div_o import MAX_OPT_LENGTH, DivOClaims, read_opt, unfold
 from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.forms import read_signing, read_verification
@@ -125,6 +126,7 @@ def test_without_another_identity_the_others_are_as_ever(operator: Operator, oth
     assert (len(verdicts), len(judged)) == (3, 4)
     assert [verdict.step for verdict in verdicts][1:] == ["", "E6 info"]
     plain = call_to(CALLED[0], shaken(operator))
+    assert (unfold(plain).call, unfold(plain).sizes) == (plain, [1])
     assert unfold(plain).call is plain
 
 
@@ -184,6 +186,43 @@ def test_more_tokens_than_are_looked_at(operator: Operator, other: Operator) -> 
     assert unfolded.sizes == [3, 3, 3, 1, 1, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("identity", ["", ";;", "é", ";ppt=div-o"])
+def test_what_cannot_be_read_holds_no_token(identity: str) -> None:
+    call = call_to(CALLED[1], identity)
+    assert unfold(call).call is call
+
+
+def test_a_token_of_another_type_holds_none_whatever_its_header_field_says(
+    operator: Operator, other: Operator
+) -> None:
+    identity = chain(operator, other, 1)
+    token, _, rest = identity.partition(";")
+    header, payload, signature = token.split(".")
+    named = json.loads(base64url.decode(header))
+    for ppt, size in (("div-o", 2), ("div", 1), ("shaken", 1), (None, 1)):
+        other_header = base64url.encode(json.dumps({**named, "ppt": ppt}).encode())
+        assert unfold(call_to(CALLED[1], f"{other_header}.{payload}.{signature};{rest}")).sizes == [size]
+
+
+def test_the_length_of_a_token_inside() -> None:
+    longest = f"e30.e30.{'A' * 4088}"
+    assert read_opt(longest) == longest
+    for value in (f"{longest}AA", 7, None):
+        with pytest.raises(MalformedError, match="at most 4096 characters"):
+            read_opt(value)
+
+
+def test_no_more_than_six_tokens_are_taken_out_of_one_another(operator: Operator, other: Operator) -> None:
+    """Unsigned and of short names, for signed ones of six levels are longer than a token may be."""
+    jose = base64url.encode(b'{"ppt":"div-o"}')
+    claims = {"dest": {"tn": ["1"]}, "div": {"tn": "2"}, "iat": 1, "orig": {"tn": "3"}}
+    token = "e30.e30.AA"
+    for depth in range(1, 9):
+        payload = base64url.encode(json.dumps({**claims, "opt": token}, separators=(",", ":")).encode())
+        token = f"{jose}.{payload}.AA"
+        assert unfold(call_to(CALLED[1], token)).sizes == [1 + min(depth, 6)]
+
+
 def request(**members: Any) -> bytes:
     given = {"ppt": "div-o", "orig": {"tn": CALLER}, "dest": {"tn": [CALLED[1]]}, "iat": NOW_S}
     return json.dumps({"signingRequest": {**given, "div": {"tn": CALLED[0]}, **members}}).encode()
@@ -202,6 +241,8 @@ def test_signing_requests(operator: Operator, other: Operator) -> None:
         ("opt", {"opt": inner, "orig": {"tn": "493023125002"}}),
         ("opt", {"opt": inner, "div": {"tn": CALLED[3]}}),
         ("opt", {"opt": "e30.e30.e30"}),
+        ("opt", {"opt": "e30.W10.e30"}),
+        ("opt", {"opt": "e30.e31.e30"}),
         ("dest", {"opt": inner, "dest": {"tn": [CALLED[0]]}}),
         ("div", {"opt": inner, "div": None}),
         ("opt", {"opt": inner, "ppt": "div"}),

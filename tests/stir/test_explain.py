@@ -15,6 +15,7 @@ from voice_dpki.stir.sign import sign_call
 from voice_dpki.stir.verdict import Step, VerificationFailed
 
 from .conftest import NOW_S, Operator
+from .test_verify import forged
 
 STEPS = [
     "E3 time", "E4 form", "E5 ppt parameter", "E6 info", "E7 info URL", "E9 header claims", "E9 crit", "E10 x5u",
@@ -90,6 +91,7 @@ def test_what_cannot_be_read_is_told_once(operator: Operator, identity: str, fai
     found = explain_identity(operator.call(), identity, Policy(), NOW_S)
     assert findings(found, Finding.FAILED) == failed
     named = [result.step for result in found.results]
+    assert named[:2] == STEPS[:2]
     assert set(named) == OTHERS
     assert len(named) == len(OTHERS)
 
@@ -113,3 +115,37 @@ def test_a_step_of_the_kind_alone_has_its_own_name(operator: Operator) -> None:
     call = operator.call(attest="D")
     found = explain_identity(call, call.identities[0], Policy(), NOW_S)
     assert findings(found, Finding.FAILED) == [Step.ATTEST.label]
+
+
+@pytest.mark.parametrize(
+    ("step", "header", "payload", "others"),
+    [
+        ("E13 ppt", {"ppt": "msg"}, {}, {"E14 claims": "type", "E15 iat": "type", "E16 numbers": "type"}),
+        ("E14 claims", {}, {"iat": None}, {"E15 iat": "claims", "E16 numbers": "claims"}),
+        ("E9 header claims", {"alg": None}, {}, dict.fromkeys(STEPS[6:14], "decoded")),
+    ],
+)
+def test_what_hangs_on_a_failed_step_is_not_run_and_says_why(
+    operator: Operator, step: str, header: dict[str, Any], payload: dict[str, Any], others: dict[str, str]
+) -> None:
+    call = forged(operator, operator.call(), header=header, payload=payload, ppt=None)
+    found = explain_identity(call, call.identities[0], Policy(), NOW_S)
+    assert findings(found, Finding.FAILED) == [step]
+    left = {result.step: result.sentence for result in found.results if result.finding is Finding.NOT_RUN}
+    assert left.keys() == others.keys()
+    assert all(others[name] in sentence for name, sentence in left.items())
+    assert found.examined is None
+
+
+def test_a_diversion_that_is_not_there_is_told_of_the_token_before_it(operator: Operator) -> None:
+    """The first token alone would do, but the call has another one from which no way leads on."""
+    first = operator.call(dest=Destinations((DIALLED,)), key_mgmt=()).identities[0]
+    target = Destinations((Tn("442079460001"),))
+    request = replace(operator.request(dest=target), ppt="div", own={"div": Diverting(Tn("493023125006"))})
+    second = sign_call(request, operator.credential, NOW_S).serialize()
+    call = replace(operator.call(), dest=Destinations((DIALLED,)), target=target, identities=(first, second))
+    found = explain_identity(call, second, Policy(), NOW_S)
+    (failed,) = (result for result in found.results if result.finding is Finding.FAILED)
+    assert (failed.step, failed.sentence) == (
+        "E16 diversion", "the PASSporT from which this one diverts the call is not there"
+    )  # fmt: skip

@@ -2,13 +2,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from voice_dpki.names import Tn
+from voice_dpki.stir.action import action_of
 from voice_dpki.stir.call import NO_CALLER_NUMBER, Call, Source
 from voice_dpki.stir.handling import Dialect, Handling, HandlingRule, Ppi, treatment_of
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.pattern import Pattern
-from voice_dpki.stir.treatment import Act
+from voice_dpki.stir.treatment import Act, Treatment
 from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import Step, Trust, Verdict, VerificationFailed, Verstat, verdict_of
 
@@ -147,3 +149,26 @@ def test_verstat_is_spelled_as_the_peer_does() -> None:
     assert treatment_of(handling, [replace(PROVEN, attest="A")], CALL).verstat == "passed"
     assert treatment_of(handling, [replace(FORGED, attest="B")], CALL).verstat == "TN-Validation-Failed"
     assert treatment_of(handling, [PROVEN], coming(peer="other")).verstat == "TN-Validation-Passed"
+
+
+def test_what_an_answer_says_of_a_treatment() -> None:
+    assert action_of(None) is UNSET
+    watched = Treatment(Act.TAG, "r", 403, "Stale Date", ("STIR",), "x", Act.REJECT, is_emergency=True)
+    action: Any = action_of(watched)
+    assert (action.act, action.rule, action.status, action.text) == (Act.TAG, "r", 403, "Stale Date")
+    assert (action.reasons, action.verstat, action.instead_of) == (("STIR",), "x", Act.REJECT)
+    assert action.emergency
+    plain: Any = action_of(replace(watched, instead_of=None, is_emergency=False))
+    assert (plain.instead_of, plain.emergency) == (UNSET, False)
+
+
+def test_no_number_is_one_however_it_was_made() -> None:
+    handling = Handling([HandlingRule(name="one", act=Act.PASS, caller=False), REJECT])
+    empty = Tn(str(bytes(1)[1:], "ascii"))
+    assert treatment_of(handling, [PROVEN], replace(CALL, orig=empty)).rule == "one"
+    assert treatment_of(handling, [PROVEN], CALL).rule == "no"
+
+
+def test_a_verdict_on_one_of_several_identities_has_one_reason() -> None:
+    call = replace(CALL, identities=CALL.identities * 2)
+    assert len(treatment_of(Handling([REJECT]), [FORGED], call).reasons) == 1

@@ -101,3 +101,39 @@ def test_the_usual_form_means_the_same_by_the_whole_grammar(
             return type(error), str(error)
 
     assert read(IdentityHeader.parse) == read(IdentityHeader._parse_any)
+
+
+@pytest.mark.parametrize(
+    ("written", "has_others"),
+    [
+        ("a.b.c", False),
+        ("a.b.c;info=<x>", False),
+        ("a.b.c;info=<x>;ppt=shaken;alg=ES256", False),
+        ("a.b.c;info=<x>;alg=ES256;ppt=shaken", False),
+        ("a.b.c;canon=x", True),
+        ("a.b.c;info=<x>;alg=ES256;ppt=shaken;canon=x", True),
+    ],
+)
+def test_whether_there_are_other_parameters(written: str, has_others: bool) -> None:
+    assert IdentityHeader.parse(written).has_others is has_others
+
+
+def test_the_length_of_a_token_does_not_count_what_stands_behind_it() -> None:
+    longest = "a" * 8192
+    for space in ("", " ", "\t "):
+        assert IdentityHeader.parse(f"{longest}{space};info=<x>").token == longest
+    with pytest.raises(MalformedError, match="more than 8192"):
+        IdentityHeader.parse(f"{longest}a;info=<x>")
+
+
+def test_the_bounds_of_a_header_field() -> None:
+    longest = "a.b.c;info=<" + "x" * (10_240 - 13) + ">"
+    assert len(longest) == 10_240
+    assert IdentityHeader.parse(longest).token == "a.b.c"
+    with pytest.raises(MalformedError, match="more than 10240"):
+        IdentityHeader.parse(f"{longest} ")
+    most = "a.b.c" + "".join(f";x{n}" for n in range(16))
+    assert IdentityHeader.parse(most).has_others
+    for parameters in (f"{most};x16", "a.b.c;ppt=x;PPT=x"):
+        with pytest.raises(MalformedError, match="twice, or too many"):
+            IdentityHeader.parse(parameters)

@@ -240,6 +240,42 @@ def test_the_kinds_of_the_product() -> None:
             KINDS.named(ppt)
 
 
+@pytest.mark.parametrize(
+    ("identity", "may_prove"),
+    [
+        ("e30.e30.c2ln;info=<x>", True),
+        ("e30.e30.c2ln;info=<x>;ppt=shaken", True),
+        ("e30.e30.c2ln;info=<x>;ppt=SHAKEN", True),
+        ("e30.e30.c2ln;info=<x>;ppt=div", False),
+        ("e30.e30.c2ln;info=<x>;ppt=rsp", False),
+        ("e30.e30.c2ln;info=<x>;ppt=msg", False),
+        ("", True),
+        (";;", True),
+    ],
+)
+def test_whether_an_identity_may_be_meant_to_prove_the_caller(identity: str, may_prove: bool) -> None:
+    """What cannot be read may be, so that its failure counts."""
+    assert KINDS.may_prove_caller(identity) is may_prove
+
+
+def test_a_signer_needs_authority_over_something() -> None:
+    with pytest.raises(ValueError, match="authority over something"):
+        Authority(None, "nothing", "nothing")
+    assert Authority(None, "x", "x", lambda claims: frozenset()).number is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"proves_caller": True}, {"authority": Authority(None, "x", "x", lambda claims: frozenset())}],
+)
+def test_a_kind_for_answers_proves_who_answers_and_nobody_else(changes: dict[str, Any]) -> None:
+    answering = replace(DIV, answers=True)
+    with pytest.raises(ValueError, match="div"):
+        replace(answering, **changes)
+    with pytest.raises(ValueError, match="proves the number that was called"):
+        replace(SHAKEN, answers=True)
+
+
 def body(**changes: object) -> bytes:
     request = {"orig": {"tn": CALLER}, "dest": {"tn": ["442079460001"]}, "iat": NOW_S, **changes}
     return json.dumps({"signingRequest": request}).encode()

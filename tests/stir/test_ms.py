@@ -16,7 +16,7 @@ from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.sign import sign_call
-from voice_dpki.stir.verdict import Verdict, VerificationFailed, verdict_of
+from voice_dpki.stir.verdict import Step, Verdict, VerificationFailed, Verstat, verdict_of
 
 from .conftest import NOW_S, Operator, Verifier
 from .test_kinds import BOTH, DIVERTED, diverted
@@ -295,6 +295,106 @@ def test_a_second_kind_is_signed_in_this_form_too(operator: Operator) -> None:
     identity = sign_call(asked.what, operator.credential, NOW_S, kinds=BOTH)
     answer = json.loads(asked.answer(identity))["signingResponse"]["identityHeader"]
     assert answer.endswith(";ppt=div")
+
+
+def test_what_is_told_of_where_a_call_comes_from() -> None:
+    call = forms.read_verification(verification(trunk="t1", callId="c1", answer=True), "proxy").what
+    assert (call.source.peer, call.source.trunk, call.call_id, call.is_answer) == ("proxy", "t1", "c1", True)
+    call = forms.read_verification(verification()).what
+    assert (call.source.peer, call.source.trunk, call.call_id, call.is_answer) == ("", "", "", False)
+
+
+FAILED = verdict_of(VerificationFailed(Step.IAT, "it is old"))
+NOTHING_SAID = Verdict(Verstat.NONE, about_caller=False)
+
+
+@pytest.mark.parametrize(
+    ("ppt", "found", "verstat"),
+    [
+        ("shaken", FAILED, "No-TN-Validation"),
+        ("rcd", NOTHING_SAID, None),
+        ("zzz", FAILED, None),
+        ("", Verdict(Verstat.PASSED), "TN-Validation-Passed"),
+    ],
+)
+def test_the_verstat_is_told_where_somebody_says_something_of_the_caller(
+    operator: Operator, ppt: str, found: Verdict, verstat: str | None
+) -> None:
+    call = operator.call(key_mgmt=())
+    asked = asked_about(call, identityHeader=None, identityHeaders=[token_named(call.identities[0], ppt)])
+    assert results(asked, [found])[0] == verstat
+
+
+def token_named(identity: str, ppt: str) -> str:
+    """The Identity with another name of its type, in the token as well, whose signature does not matter here."""
+    header = IdentityHeader.parse(identity)
+    jose, payload, signature = header.token.split(".")
+    members = {**json.loads(base64url.decode(jose)), "ppt": ppt}
+    if not ppt:
+        del members["ppt"]
+    token = f"{base64url.encode(json.dumps(members).encode())}.{payload}.{signature}"
+    return replace(header, token=token, ppt=ppt or None).serialize()
+
+
+def test_each_identity_has_its_verdict(operator: Operator) -> None:
+    call = operator.call(key_mgmt=())
+    asked = asked_about(replace(call, identities=call.identities * 2))
+    for found in ([FAILED], [FAILED] * 3):
+        with pytest.raises(ValueError, match="zip"):
+            asked.answer(found)
+
+
+@pytest.mark.parametrize(
+    ("div", "found", "rows"),
+    [
+        (
+            {"tn": "442079460001"},
+            NOTHING_SAID,
+            [{"div": {"tn": "442079460001"}, "verstatValue": "TN-Validation-Passed"}],
+        ),
+        ({"tn": "442079460001"}, FAILED, [{"div": {"tn": "442079460001"}, "verstatValue": "No-TN-Validation"}]),
+        ({"tn": "alice"}, FAILED, None),
+        (None, FAILED, None),
+    ],
+)
+def test_diversions_are_told_with_who_diverted(
+    operator: Operator, div: object, found: Verdict, rows: object
+) -> None:
+    payload = {"dest": {"tn": ["1"]}, "div": div, "iat": NOW_S, "orig": {"tn": "2"}}
+    for ppt, text in (("div", json.dumps(payload)), ("shaken", json.dumps(payload)), ("div", "[]")):
+        token = f"{base64url.encode(json.dumps({'ppt': ppt}).encode())}.{base64url.encode(text.encode())}.AA"
+        asked = asked_about(operator.call(), identityHeader=f"{token};info=<x>;ppt={ppt}")
+        given = found if text != "[]" else FAILED
+        told = json.loads(asked.answer([given]))["verificationResponse"].get("divResult")
+        assert told == (rows if ppt == "div" and text != "[]" else None)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked_for", "is_told"),
+    [
+        ([("rph", ["ets.0"])], "ets.0", True),
+        ([("rph", ["ETS.0", "wps.1"])], "ets.0", True),
+        ([("rph", ["ets.0"]), ("rph", ["wps.1"])], "ets.0, wps.1", True),
+        ([("rph", ["ets.0"])], "ets.0, wps.1", False),
+        ([("rph", ["ets.0"])], None, True),
+        ([("rcd", ["ets.0"])], None, False),
+        ([("rph", None)], None, False),
+        ([], None, False),
+    ],
+)
+def test_a_priority_passes_where_tokens_that_passed_grant_all_of_it(
+    operator: Operator, tokens: list[tuple[str, list[str] | None]], asked_for: str | None, is_told: bool
+) -> None:
+    identities, found = [operator.call(key_mgmt=()).identities[0]], [Verdict(Verstat.PASSED)]
+    for ppt, granted in tokens:
+        jose, payload = json.dumps({"ppt": ppt}), json.dumps({"rph": {"auth": granted}})
+        token = f"{base64url.encode(jose.encode())}.{base64url.encode(payload.encode())}.AA"
+        identities.append(f"{token};info=<x>;ppt={ppt}")
+        found.append(NOTHING_SAID if granted else FAILED)
+    protected = {"protectedHeaders": f"Resource-Priority: {asked_for}"} if asked_for else {}
+    asked = asked_about(replace(operator.call(), identities=tuple(identities)), **protected)
+    told = json.loads(asked.answer(found))["verificationResponse"].get("verstatPriority")
+    assert told == ("RPH-Validation-Passed" if is_told else None)
 
 
 json_ = st.recursive(

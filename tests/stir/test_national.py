@@ -43,6 +43,10 @@ DE = Country("DE")
         ("US", "12015550123", "+12015550123"),
         ("US", "01149302312500", "+49302312500"),
         ("US", "911", "911"),
+        ("US", "1800FLOWERS", "1800FLOWERS"),
+        ("US", "1 2125550123", "1 2125550123"),
+        ("DE", "0302312500" + "1" * 23, "0302312500" + "1" * 23),
+        ("DE", "030" + "." * 75 + "23", "030" + "." * 75 + "23"),
         ("IT", "390612345678", "+390612345678"),
         ("IT", "0612345678", "+390612345678"),
     ],
@@ -148,7 +152,12 @@ def test_the_member_that_could_be_two_numbers_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"signingRequest": []}', b'{"signingRequest": {"orig": 7, "dest": {"tn": [7]}}}']
+    "body",
+    [
+        b'{"signingRequest": []}',
+        b'{"signingRequest": {"orig": 7, "dest": {"tn": [7]}}}',
+        b'{"signingRequest": {"orig": {"tn": 7, "uri": null}, "dest": {"uri": {"x": "y"}}}}',
+    ],
 )
 def test_what_has_no_shape_is_refused_as_ever(body: bytes) -> None:
     for country in (None, DE):

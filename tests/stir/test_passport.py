@@ -12,6 +12,7 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import Tn
 from voice_dpki.stir.passport import (
     MAX_TOKEN_LENGTH,
+    MAX_USUAL_HEADER,
     ClaimError,
     Destinations,
     Passport,
@@ -127,6 +128,10 @@ def test_refuses_tokens(token: str) -> None:
         (b'["442079460001","442079460002"]', b'"442079460001"', "dest"),
         (b'["442079460001","442079460002"]', b"[4]", "dest"),
         (b'["sip:help@b.example"]', b"[7]", "dest"),
+        (b'["sip:help@b.example"]', b'[""]', "dest must hold URIs"),
+        (b'["sip:help@b.example"]', b'["' + b"x" * 257 + b'"]', "dest must hold URIs of at most 256"),
+        (b'"iat":1443208345', b'"iat":281474976710656', "iat"),
+        (b'"attest":"A"', b'"attest":"' + b"A" * 17 + b'"', "attest"),
         (b'"origid"', b'"orgid"', "origid"),
         (b'"origid":"123e4567-e89b-12d3-a456-426655440000"', b'"origid":""', "origid"),
         (b'"iat"', b'"key-mgmt":{},"iat"', "key-mgmt"),
@@ -149,6 +154,58 @@ def test_refuses_claims_and_names_them(old: bytes, new: bytes, named: str) -> No
 
 def test_unknown_claims_are_ignored() -> None:
     assert ShakenClaims.parse(CLAIMS.serialize().replace(b'"dest"', b'"crn":"x","dest"')).orig == CLAIMS.orig
+
+
+def test_the_bounds_of_claims() -> None:
+    url = "x" * 256
+    widest = replace(CLAIMS, attest="A" * 16, dest=Destinations(uris=(url, "y")), iat_s=281_474_976_710_655)
+    assert ShakenClaims.parse(widest.serialize()) == widest
+    assert ShakenClaims.parse(replace(widest, iat_s=0).serialize()).iat_s == 0
+    assert ShakenClaims.parse(replace(widest, key_mgmt=(bytes(32),) * 16).serialize()).key_mgmt == (bytes(32),) * 16
+    with pytest.raises(ClaimError, match="key-mgmt must be a list of at most 16"):
+        ShakenClaims.parse(replace(widest, key_mgmt=(bytes(32),) * 17).serialize())
+
+
+ONE, TWO = Tn("442079460001"), Tn("442079460002")
+
+
+@pytest.mark.parametrize(
+    ("others", "are_included"),
+    [
+        (Destinations((ONE,)), True),
+        (Destinations(uris=("sip:a@b.example",)), True),
+        (Destinations((TWO, ONE), ("sip:a@b.example",)), True),
+        (Destinations((ONE, Tn("442079460003"))), False),
+        (Destinations((ONE,), ("sip:x@b.example",)), False),
+        (Destinations((Tn("442079460003"),), ("sip:a@b.example",)), False),
+    ],
+)
+def test_whether_destinations_are_among_others(others: Destinations, are_included: bool) -> None:
+    assert Destinations((ONE, TWO), ("sip:a@b.example", "sip:c@b.example")).includes(others) is are_included
+
+
+@pytest.mark.parametrize("token", ["a..b", "e30.e30.c2ln", "..c2ln.c2ln", ".c2ln", "", "..c2ln=", "..~"])
+def test_only_a_signature_behind_two_dots_is_compact(token: str) -> None:
+    """RFC 8225 §7."""
+    made = Passport.detached("..c2ln", {"alg": "ES256"}, b"{}")
+    assert (made.signing_input, made.signature, made.is_detached) == (b"eyJhbGciOiJFUzI1NiJ9.e30", b"sig", True)
+    with pytest.raises(MalformedError, match=r"two dots and a signature|base64url"):
+        Passport.detached(token, {"alg": "ES256"}, b"{}")
+
+
+def test_the_compact_form_is_refused_as_such_without_its_call() -> None:
+    with pytest.raises(MalformedError, match="of the compact form"):
+        Passport.parse("..c2ln")
+
+
+def test_only_headers_of_usual_length_are_kept() -> None:
+    """Those of a signer are the same, and whoever sends long ones must not fill the memory."""
+    for size, is_kept in ((MAX_USUAL_HEADER - 20, True), (MAX_USUAL_HEADER + 20, False)):
+        text = part(f'{{"x":"{"y" * (size * 3 // 4)}"}}')
+        assert (len(text) <= MAX_USUAL_HEADER) is is_kept
+        payload = part(f'{{"x":"{"y" * 600}"}}')
+        first, second = (Passport.parse(f"{text}.{payload}.c2ln") for _ in range(2))
+        assert (first.header is second.header) is is_kept
 
 
 @pytest.mark.parametrize("count", [0, 17])

@@ -10,7 +10,11 @@ from voice_dpki.stir.pattern import Pattern, all_covered, any_covers, some_cover
     ("text", "covered", "not_covered"),
     [
         ("+49 30".replace(" ", ""), ["4930"], ["493", "49301", "4931"]),
-        ("493023125000-493023125999", ["493023125000", "493023125999"], ["493023126000", "4930231250001", "49"]),
+        (
+            "493023125000-493023125999",
+            ["493023125000", "493023125999"],
+            ["493023126000", "4930231250001", "49", "4930231255"],
+        ),
         ("+49.30.100-+49.30.199", ["4930100", "4930199"], ["4930200", "493010"]),
         ("4930*", ["4930", "493023125001"], ["4931", "493"]),
         ("112", ["112"], ["1120", "11"]),
@@ -55,3 +59,17 @@ def test_called_parties() -> None:
     assert (all_covered(patterns, mixed), some_covered(patterns, mixed)) == (False, True)
     assert not some_covered(patterns, Destinations((Tn("1120"),), ("sip:112@b.example",)))
     assert not any_covers([], Tn("112"))
+
+
+@pytest.mark.parametrize("text", ["4", "4" * 32, "sip:" + "a" * 252])
+def test_the_bounds_of_patterns(text: str) -> None:
+    assert Pattern.parse(text).first == text
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("", "1 to 256"), ("sip:" + "a" * 253, "1 to 256"), ("4930-4939*", "does not end"), ("4930-493", "one length"),
+    ("4931-4930", "the lower one first"), ("alice", "it is no number"),
+])  # fmt: skip
+def test_what_is_said_of_no_pattern(text: str, why: str) -> None:
+    with pytest.raises(MalformedError, match=why):
+        Pattern.parse(text)

@@ -68,3 +68,34 @@ def test_one_call_has_so_many_and_the_same_tokens_once() -> None:
         placements.put(placement(token="one more"), 0)
     placements.put(placement(publisher="B", token="another's"), 0)
     assert kept(placements)[0] == "another's"
+
+
+def test_what_has_ended_does_not_count_among_the_calls_of_one_pair() -> None:
+    placements = Placements(1 << 20)
+    for number in range(MAX_PER_CALL):
+        placements.put(placement(token=f"t{number}"), 0)
+    placements.put(placement(token="next", until_s=90), 60)
+    assert kept(placements, now_s=60) == ["next"]
+
+
+def test_a_share_is_what_is_kept_now() -> None:
+    """Half of it ends, and the publisher gets that half again, not more."""
+    placements = Placements(100 * (OVERHEAD_BYTES + 10))
+    for number in range(50):
+        placements.put(placement(number, token="x" * 10, until_s=60 if number % 2 else 120), 0)
+    placements.put(placement(50, token="x" * 10, until_s=120), 0)
+    with pytest.raises(NoRoomError, match="share"):
+        placements.put(placement(51, token="x" * 10), 0)
+    for number in range(100, 125):
+        placements.put(placement(number, token="x" * 10, until_s=150), 60)
+    with pytest.raises(NoRoomError, match="share"):
+        placements.put(placement(125, token="x" * 10), 60)
+
+
+def test_nothing_is_left_of_calls_and_publishers_that_are_gone() -> None:
+    """The names are of strangers' making, so a table of those that are gone would grow without end."""
+    placements = Placements(1 << 20)
+    for number in range(20):
+        placements.put(placement(number, publisher=f"P{number}"), 0)
+    placements.put(placement(99, until_s=200), 100)
+    assert (list(placements._held), len(placements._by_call)) == (["A"], 1)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from voice_dpki.codec import base64url
+from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.faults import RequestError
 from voice_dpki.stir.forms import read_signing, read_verification
 from voice_dpki.stir.passport import ClaimError, Destinations
-from voice_dpki.stir.rcd import MAX_TEXT_LENGTH, RCD, RcdClaims, digest_of
+from voice_dpki.stir.rcd import MAX_TEXT_LENGTH, RCD, RcdClaims, digest_of, read_crn, read_rcd, read_rcdi
 from voice_dpki.stir.sign import SigningRefused, sign_call
 from voice_dpki.stir.verdict import VerificationFailed, Verstat
 
@@ -146,6 +147,84 @@ def test_digests_of_parts_by_their_pointer(operator: Operator, pointer: str, oct
         read_signing(request(rcd=rcd, rcdi={pointer: openssl(octets + "x")}))
 
 
+@pytest.mark.parametrize(
+    ("pointer", "is_there"),
+    [
+        ("/jcd/0", True),
+        ("/jcd/000", True),
+        ("/jcd/1", True),
+        ("/jcd/2", False),
+        ("/jcd/0000", False),
+        ("/jcd/-1", False),
+        ("/jcd/x", False),
+        ("/jcd/\u0661", False),
+        ("/nam/0", False),
+        ("/x~1y/~0z", True),
+        ("/x~01y", False),
+    ],
+)
+def test_where_a_pointer_leads(pointer: str, is_there: bool) -> None:
+    """RFC 6901 §4."""
+    rcd = {"nam": "Bank", "jcd": ["vcard", "vcard"], "x/y": {"~z": "vcard"}}
+    claims = {"dest": {"tn": ["1"]}, "iat": NOW_S, "orig": {"tn": "2"}, "rcd": rcd}
+    read = RcdClaims.parse(json.dumps({**claims, "rcdi": {pointer: openssl("vcard")}}).encode())
+    if is_there:
+        read.check_integrity()
+        return
+    with pytest.raises(MalformedError, match="something that is not in rcd"):
+        read.check_integrity()
+
+
+@pytest.mark.parametrize(
+    ("octets", "is_it"), [("Café", True), ('"Café"', False), ('"Caf\\u00e9"', False), ("Cafe", False)]
+)
+def test_the_digest_of_a_text_is_over_its_octets_alone(octets: str, is_it: bool) -> None:
+    rcd, rcdi = {"nam": "Café"}, {"/nam": openssl(octets)}
+    if is_it:
+        assert read_signing(request(rcd=rcd, rcdi=rcdi)).what.own["rcdi"] == rcdi
+        return
+    with pytest.raises(RequestError):
+        read_signing(request(rcd=rcd, rcdi=rcdi))
+
+
+@pytest.mark.parametrize(
+    ("rcdi", "why"),
+    [
+        ({}, "1 to 32"),
+        ([], "1 to 32"),
+        (["/nam"], "1 to 32"),
+        ({f"/x{number}": OF_ICON for number in range(33)}, "1 to 32"),
+        ({"nam": OF_ICON}, "no JSON pointer"),
+        ({"": OF_ICON}, "no JSON pointer"),
+        ({"/" + "x" * 128: OF_ICON}, "no JSON pointer"),
+        ({"/x~2": OF_ICON}, "no JSON pointer"),
+        ({"/x" * 17: OF_ICON}, "no JSON pointer"),
+        ({"/nam": 7}, "none of sha256"),
+        ({"/nam": "sha256"}, "none of sha256"),
+        ({"/nam": "sha512" + OF_ICON[6:]}, "none of sha256"),
+        ({"/nam": "md5-" + OF_ICON[7:]}, "none of sha256"),
+    ],
+)
+def test_what_are_no_digests(rcdi: Any, why: str) -> None:
+    with pytest.raises(MalformedError, match=why):
+        read_rcdi(rcdi)
+
+
+def test_the_bounds_of_rich_data() -> None:
+    widest = {f"/{number:02}{'x' * 125}": OF_ICON for number in range(32)}
+    assert read_rcdi(widest) == widest
+    assert read_rcdi({"/x" * 16: OF_ICON})
+    assert (read_crn("x"), read_crn("x" * 256)) == ("x", "x" * 256)
+    for crn in ("", "x" * 257, "a\nb"):
+        with pytest.raises(MalformedError, match="1 to 256 printable"):
+            read_crn(crn)
+    rcd = {"nam": "Bank", "jcd": ["vcard", "x" * 4063]}
+    assert len(json.dumps(rcd, separators=(",", ":"))) == 4096
+    assert read_rcd(rcd) == rcd
+    with pytest.raises(MalformedError, match="more than 4096 bytes"):
+        read_rcd({"nam": "Bank", "jcd": ["vcard", "x" * 4064]})
+
+
 def test_what_lies_behind_a_url_is_not_looked_at(operator: Operator, verifier: Verifier) -> None:
     """Nothing is fetched, so a digest of it can be anything; who shows it compares."""
     rcdi = {"/jcl": OF_ICON, "/jcl/1/2/3": OF_ICON}
@@ -195,7 +274,7 @@ def test_tokens_of_careless_signers(operator: Operator, verifier: Verifier, step
 
 def test_members_in_the_order_in_which_they_came(operator: Operator, verifier: Verifier) -> None:
     """A signer that does not sort an object in its jCard has its digest over what it wrote."""
-    card = '["vcard",[["tel",{"type":"work","pref":"1"},"text","1"]]]'
+    card = '["vcard",[["tel",{"type":"work","pref":"1"},"text","1"],["fn",{},"text","Café"]]]'
 
     def change(payload: dict[str, Any]) -> None:
         payload["rcd"]["jcd"] = json.loads(card)

@@ -89,6 +89,31 @@ def test_a_share_is_free_again_when_its_time_is_up() -> None:
     assert fill(cache, "flooder", 2000, now_s=1121) == 501
 
 
+def test_a_share_is_what_is_held_now() -> None:
+    """Some of it ends, and what is left still counts."""
+    cache = ReplayCache(100, 120)
+    assert fill(cache, "flooder", 30, now_s=1000) == 30
+    assert [cache.claim(use(b"%d" % n, signer="flooder"), 1060) for n in range(21)] == [Sighting.NEW] * 21
+    assert cache.claim(use(b"21", signer="flooder"), 1060) is Sighting.FULL
+    assert [cache.claim(use(b"%d" % n, signer="flooder"), 1121) for n in range(21, 52)].count(Sighting.NEW) == 30
+
+
+def test_nothing_is_left_of_signers_that_are_gone() -> None:
+    cache = ReplayCache(1000, 120)
+    for n in range(20):
+        fill(cache, f"signer {n}", 2)
+    cache.look(use(b"x", signer="none"), 1121)
+    assert not cache._held
+    assert not len(cache)
+
+
+def test_the_last_place_is_taken_and_not_one_more() -> None:
+    cache = ReplayCache(2, 120)
+    assert [cache.claim(use(b"%d" % n, signer=str(n)), 1000) for n in range(3)] == [
+        Sighting.NEW, Sighting.NEW, Sighting.FULL,
+    ]  # fmt: skip
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=40))
 def test_never_holds_more_than_its_bound(events: list[tuple[int, int]]) -> None:
     cache, now_s = ReplayCache(3, 60), 0

@@ -104,3 +104,23 @@ def test_key_and_certificate_must_belong_together(operator: Operator) -> None:
 def test_the_url_must_name_the_certificate(operator: Operator) -> None:
     with pytest.raises(LocalError, match=r"info_url.*\{digest\}"):
         make_credential(operator.signer, operator.credential.profile, "https://a/cert.der", NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"orig": Tn("442079460001")},
+            "originating number is not among those that this server's certificate may sign for",
+        ),
+        (
+            {"ppt": "rph", "own": {"rph": ("ets.0",)}},
+            "namespace of rph is not among those that this server's configuration has",
+        ),
+    ],
+)
+def test_who_gives_the_authority_that_is_lacking_is_told(
+    operator: Operator, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SigningRefused, match=f"the {sentence}$"):
+        sign_call(operator.request(**changes), operator.credential, NOW_S)

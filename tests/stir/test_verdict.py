@@ -65,3 +65,9 @@ def test_each_step_fails_with_its_code_of_rfc_8224() -> None:
     assert {step.label: step.reasoncode for step in Step} == expected
     assert {step.label for step in Step if step.verstat is Verstat.FAILED} == FAILED
     assert {step.verstat for step in Step} == {Verstat.FAILED, Verstat.NONE}
+
+
+def test_a_verdict_is_about_the_caller_unless_it_says_otherwise() -> None:
+    beside = Verdict(Verstat.NONE, about_caller=False)
+    assert SAYS_NOTHING.about_caller
+    assert overall([beside, UNKNOWN_SIGNER]) is UNKNOWN_SIGNER

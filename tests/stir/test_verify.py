@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import json
 from collections.abc import Callable
@@ -15,13 +16,16 @@ from hypothesis import strategies as st
 from tests.present import present
 from voice_dpki.codec import base64url, canonical_json
 from voice_dpki.errors import LocalError
-from voice_dpki.names import Tn
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir.call import Call, Source
 from voice_dpki.stir.examine import Policy, examine
 from voice_dpki.stir.faults import error_of_refusal
 from voice_dpki.stir.identity import IdentityHeader
+from voice_dpki.stir.kinds import Kinds
 from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import MAX_TIMES, RepeatedToken, ReplayCache
+from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.sign import SigningRefused, make_credential
 from voice_dpki.stir.verdict import KeyMgmt, Step, Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
@@ -157,6 +161,47 @@ def test_parameters_alg_and_ppt_may_be_left_out(operator: Operator, verifier: Ve
 )
 def test_what_is_no_identity(operator: Operator, verifier: Verifier, step: Step, match: str, identity: str) -> None:
     refused(verifier, replace(operator.call(), identities=(identity,)), operator.record, step, match)
+
+
+MAN = Policy(profile=Profile.MAN, kinds=Kinds(SHAKEN))
+
+
+@pytest.mark.parametrize(
+    ("step", "match", "after_token"),
+    [
+        (Step.PPT_PARAMETER, "no ppt parameter", ";info=<X5U>;alg=ES256"),
+        (Step.ALG, "no alg parameter", ";info=<X5U>;ppt=shaken"),
+        (Step.FORM, "parameters besides info, alg and ppt", ";info=<X5U>;alg=ES256;ppt=shaken;canon=x"),
+    ],
+)
+def test_parameters_that_one_profile_demands(
+    operator: Operator, new_verifier: type[Verifier], step: Step, match: str, after_token: str
+) -> None:
+    call = operator.call()
+    header = IdentityHeader.parse(call.identities[0])
+    identity = header.token + after_token.replace("X5U", present(header.info))
+    changed = replace(call, identities=(identity,))
+    assert new_verifier(MAN).verify(call, operator.record).ok
+    refused(new_verifier(MAN), changed, operator.record, step, match)
+    assert new_verifier().verify(changed, operator.record).ok, "RFC 8224 has defaults, and admits others"
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_what_the_profiles_demand(profile: Profile) -> None:
+    is_man = profile is Profile.MAN
+    assert [profile.needs_parameters, profile.knows_shaken_alone, profile.from_first] == [is_man] * 3
+
+
+def test_a_url_that_leads_to_no_certificate_counts_only_where_the_token_has_none(
+    operator: Operator, new_verifier: type[Verifier]
+) -> None:
+    def gone(url: str) -> CertDigest:
+        raise VerificationFailed(Step.FETCH, "there is no certificate")
+
+    verifier = new_verifier(Policy(digest_at=gone))
+    refused(verifier, operator.call(), operator.record, Step.FETCH, "there is no certificate")
+    chain = [base64.b64encode(operator.der).decode()]
+    assert verifier.verify(forged(operator, operator.call(), header={"x5c": chain}), operator.record).ok
 
 
 @pytest.mark.parametrize("offset_s", [-61, 61])

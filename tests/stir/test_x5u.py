@@ -1,4 +1,5 @@
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import CertDigest
-from voice_dpki.stir.x5u import digest_in, url_for
+from voice_dpki.stir.x5u import digest_in, digest_in_chain, url_for
 
 DIGEST = CertDigest(bytes(range(32)))
 HEX = DIGEST.hex()
@@ -61,3 +62,27 @@ def test_fills_a_template() -> None:
     for template in ("https://certs.a.example/cert.der", "https://certs.a.example/?{digest}"):
         with pytest.raises(MalformedError):
             url_for(template, DIGEST)
+    with pytest.raises(MalformedError, match="another certificate"):
+        url_for(f"https://certs.a.example/{{digest}}/{'0' * 64}", DIGEST)
+
+
+def test_the_length_of_a_url() -> None:
+    before, behind = "https://certs.a.example/", f"/{HEX}.der"
+    longest = before + "a" * (512 - len(before) - len(behind)) + behind
+    assert digest_in(longest) == DIGEST
+    with pytest.raises(MalformedError):
+        digest_in(longest.replace("/a", "/aa", 1))
+
+
+@pytest.mark.parametrize(("chain", "is_one"), [
+    (["AA=="], True), (["AA=="] * 8, True), (["AA=="] * 9, False), ([], False), (["AA==", ""], False),
+    (["AA==", 7], False), ("AA==", False), ({"0": "AA=="}, False), (["AA"], False),
+])  # fmt: skip
+def test_a_chain_names_its_first_certificate(chain: Any, is_one: bool) -> None:
+    """RFC 7515 §4.1.6; `openssl dgst -sha256` of one octet 0."""
+    if is_one:
+        first = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
+        assert digest_in_chain([chain[0], *["////"] * (len(chain) - 1)]).hex() == first
+        return
+    with pytest.raises(MalformedError):
+        digest_in_chain(chain)
