@@ -26,6 +26,9 @@ It ends with status 1 if the call would be rejected.
 CODES = {str(code): code for code in (428, *REASON_TEXTS)}
 """The codes that a verdict can have, by their text."""
 
+RETRIEVED = "out of band"
+"""In the place of the Identity that a service had: rules do not look into it."""
+
 
 def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -40,6 +43,9 @@ def add_explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", choices=[*map(str, Trust)], help="what the signer was judged by")
     parser.add_argument("--code", choices=CODES, help="the verdict's reason code")
     parser.add_argument("--attest", choices="ABC", default="", help="the attestation of a proven caller")
+    parser.add_argument(
+        "--out-of-band", action="store_true", help="the PASSporT came from the call placement service"
+    )
     parser.add_argument("--from", dest="caller", metavar="NUMBER", help="who calls; without it, no number does")
     parser.add_argument("--to", dest="called", required=True, metavar="NUMBER", help="who is called")
 
@@ -55,6 +61,7 @@ def explain(options: argparse.Namespace, setup: VerifySetup) -> tuple[str, Treat
         signer=options.signer,
         attest=options.attest,
         trust=None if options.trust is None else Trust(options.trust),
+        retrieved=RETRIEVED if options.out_of_band else "",
     )
     try:
         orig = NO_CALLER_NUMBER if options.caller is None else canonical_tn(options.caller)

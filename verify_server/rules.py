@@ -100,6 +100,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
     verstats: Annotated[frozenset[Verstat], msgspec.Meta(min_length=1)] | None = None
     codes: Annotated[frozenset[Literal[403, 428, 436, 437, 438]], msgspec.Meta(min_length=1)] | None = None
     attests: Annotated[frozenset[Literal["A", "B", "C"]], msgspec.Meta(min_length=1)] | None = None
+    out_of_band: bool | None = None
     caller: bool | None = None
     orig: PatternTexts | None = None
     dest: PatternTexts | None = None
@@ -121,6 +122,7 @@ class RuleConfig(Config, frozen=True, kw_only=True):
             verstats=self.verstats or frozenset(),
             codes=frozenset(self.codes or ()),
             attests=frozenset(self.attests or ()),
+            out_of_band=self.out_of_band,
             caller=self.caller,
             orig=read_each("orig", self.orig or (), Pattern.parse),
             dest=read_each("dest", self.dest or (), Pattern.parse),

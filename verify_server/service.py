@@ -140,7 +140,7 @@ class VerifyService:
         for identities in await out_of_band.identities(call):
             found = overall(await self._found(self._opened(replace(call, identities=identities))))
             if found.ok or (decided is NO_IDENTITY and found.step not in USED):
-                decided = replace(found, out_of_band=True)
+                decided = replace(found, retrieved=identities[0])
             if found.ok:
                 break
         return self._told(call, [decided], began_s)

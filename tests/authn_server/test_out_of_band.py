@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,23 @@ from prometheus_client import REGISTRY
 from authn_server.config import EXAMPLE, load_setup
 from authn_server.main import main
 from authn_server.out_of_band import OobConfig, OobSetup, Publisher, RouteConfig, Services
+from authn_server.rules import load_rules
+from authn_server.service import AuthnService
+from authn_server.standing import Unfollowed
+from authn_server.switching import Switch
 from tests.verify_server.conftest import Site as VerifySite
 from tests.verify_server.cps_site import CALLED, CALLER, ORIGID, Client, Hung
 from tests.verify_server.cps_site import Site as CpsSite
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.access import Action
 from voice_dpki.stir.call import SigningRequest, Source
-from voice_dpki.stir.passport import Destinations
+from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.passport import Destinations, Passport
+from voice_dpki.stir.shaken import SHAKEN
 from voice_dpki.stir.sign import sign_call
 
 from .conftest import Site
@@ -71,6 +80,34 @@ async def test_the_called_partys_operator_gets_it() -> None:
         answer = await client.retrieve(access=client.access(Action.RETRIEVE, audience="localhost"))
         assert answer.json()["passports"] == [token]
         await publishing.aclose()
+
+
+BY_RULE = """\
+[[rules]]
+name = "transit"
+trunks = ["tdm-1"]
+attest = "C"
+"""
+
+
+async def test_what_is_published_has_the_attestation_of_the_rules(tmp_path: Path) -> None:
+    """And what the rules refuse is not published."""
+    (tmp_path / "attestation.toml").write_text(BY_RULE)
+    async with CpsSite(audiences=("localhost",)).serving() as cps:
+        publishing, before = publisher(cps, {"Operator B": url_of(cps)}), count("placed")
+        rules = load_rules(tmp_path / "attestation.toml", frozenset())
+        switch, tracer = Switch(Live(cps.a.credential), Unfollowed()), Tracer(None, "a")
+        service = AuthnService(switch, 60, cps.clock, tracer, rules=Live(rules), publisher=publishing)
+        call = SigningRequest("A", CALLER, Destinations((CALLED,)), int(cps.clock.now_s()), ORIGID)
+        with pytest.raises(RequestError):
+            await service.identity_for(replace(call, source=Source(trunk="other")))
+        signed = await service.identity_for(replace(call, source=Source(trunk="tdm-1")))
+        await until("placed", before + 1)
+        access = cps.b.access(Action.RETRIEVE, audience="localhost")
+        (token,) = (await cps.b.retrieve(access=access)).json()["passports"]
+        assert (token, SHAKEN.parse(Passport.parse(token).payload_untrusted).attest) == (signed.token, "C")
+        await publishing.aclose()
+    assert count("placed") == before + 1
 
 
 @pytest.mark.parametrize(

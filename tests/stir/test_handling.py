@@ -39,6 +39,7 @@ MATCHING: dict[str, tuple[Any, Verdict, Call]] = {
     "verstats": (frozenset({Verstat.PASSED}), FORGED, CALL),
     "codes": (frozenset({None}), FORGED, CALL),
     "attests": (frozenset("AB"), replace(PROVEN, attest="C"), CALL),
+    "out_of_band": (False, replace(PROVEN, retrieved="of a service"), CALL),
     "caller": (True, PROVEN, replace(CALL, orig=NO_CALLER_NUMBER)),
     "orig": ((Pattern.parse("4930*"),), PROVEN, replace(CALL, orig=Tn("4420"))),
     "dest": ((Pattern.parse("4420*"),), PROVEN, replace(CALL, dest=Destinations((Tn("442079460001"), Tn("33"))))),

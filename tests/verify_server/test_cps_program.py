@@ -1,5 +1,6 @@
 """The program `cps-server`: its configuration, and its answers with a real ledger node that goes away."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -15,14 +16,16 @@ from tests.guides import steps_of
 from tests.one_operator import OneOperator, Service, until
 from verify_server.cps_config import EXAMPLE, load_setup
 from verify_server.cps_main import main
-from voice_dpki.effects import SystemRandom
+from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.shell.tls import ClientTls, client_context, make_certificate
 from voice_dpki.stir.access import Action, Place, sign_access
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import passports_body, path_of
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.sign import sign_call
+from voice_dpki.wire.cps_client import CpsClient, CpsError, Kept
 from voice_dpki.x509.keys import to_pem
 from voice_dpki.x509.recorded import CertStatus
 
@@ -87,11 +90,16 @@ def test_errors_say_what_to_mend(site: Site, change: tuple[str, str], match: str
 class Running:
     """A ledger of Operator A's, and a service for calls to its numbers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.ledger = OneOperator(folder)
+    def __init__(self, folder: Path, more: str = "") -> None:
+        self.folder, self.ledger = folder, OneOperator(folder)
         text = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8093", "port = 0")
         text = text.replace("Operator B", "Operator A").replace("max_age_s = 30", "max_age_s = 3")
-        text = text.replace("genesis.json", "net/genesis.json") + '\n[trace]\nfile = "cps-a.jsonl"\n'
+        text = (
+            text.replace("genesis.json", "net/genesis.json").replace(
+                '["cps.b.example"]', '["cps.b.example", "127.0.0.1"]'
+            )
+            + f'\n[trace]\nfile = "cps-a.jsonl"\n{more}'
+        )
         (folder / "cps.toml").write_text(text)
         self.service = Service("verify_server.cps_main", folder / "cps.toml", folder / "cps-a.jsonl")
         self.http = httpx.Client(base_url=self.service.url, trust_env=False, timeout=60)
@@ -144,6 +152,60 @@ def test_the_program_with_a_ledger(program: Running) -> None:
     program.until(Action.RETRIEVE, 200)
     program.ledger.node.kill()
     assert program.until(Action.RETRIEVE, 503).json()["title"] == "ledger"
+
+
+TLS = '[tls]\ncertificate = "server.pem"\nkey = "server-key.pem"\nclients = ["partner.pem"]\n'
+
+
+class Partner:
+    """An operator's client that shows the TLS certificate `own` and lists the one of `server`."""
+
+    def __init__(self, program: Running, own: str, server: str) -> None:
+        section = ClientTls(certificate=f"{own}.pem", key=f"{own}-key.pem", servers=(f"{server}.pem",))
+        self._program, self._tls = program, client_context(program.folder / "partner.toml", section)
+
+    async def keep(self, token: str) -> tuple[str, ...]:
+        """Publish a PASSporT, and retrieve what is kept; raises CpsError."""
+        url = f"https://{self._program.service.url.removeprefix('http://')}"
+        client = CpsClient(url, timeout_s=60, clock=SystemClock(), random=SystemRandom(), tls=self._tls)
+        try:
+            await client.publish(self._program.credential, PLACE, Kept((token,), 15))
+            return await client.retrieve(self._program.credential, PLACE)
+        finally:
+            await client.aclose()
+
+
+@pytest.fixture
+def over_tls(tmp_path: Path) -> Iterator[Running]:
+    for name in ("server", "partner", "stranger"):
+        make_certificate(tmp_path, name, "Operator A", 30)
+    running = Running(tmp_path, TLS)
+    yield running
+    running.http.close()
+    assert running.service.stop() == 0
+    running.ledger.stop()
+
+
+def test_partners_are_told_from_strangers_by_tls(over_tls: Running) -> None:
+    """A partner and the service each list the other's certificate; nobody else learns or says anything."""
+    token = over_tls.passport()
+    for own, server in (("stranger", "server"), ("partner", "stranger")):
+        with pytest.raises(CpsError) as refused:
+            asyncio.run(Partner(over_tls, own, server).keep(token))
+        assert refused.value.outcome == "unreachable"
+    with pytest.raises(httpx.TransportError):
+        over_tls.ask(Action.RETRIEVE)  # in clear
+    partner = Partner(over_tls, "partner", "server")
+
+    def kept() -> tuple[str, ...]:
+        try:
+            return asyncio.run(partner.keep(token))
+        except CpsError as error:
+            if error.outcome != "refused":
+                raise
+            return ()  # the members are read soon after the start
+
+    assert until(kept) == (token,)
 
 
 @pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=pytest.mark.long)])

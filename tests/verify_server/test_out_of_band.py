@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,14 +15,17 @@ from verify_server.config import EXAMPLE, load_setup
 from verify_server.invites import InviteVerifier
 from verify_server.main import main
 from verify_server.out_of_band import REST_S, OobConfig, OobSetup, Retriever
+from verify_server.rules import load_handling
 from verify_server.service import VerifyService
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
+from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.call import Call, Source
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.faults import RequestError
+from voice_dpki.stir.handling import Handling
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.x509.keys import generate_es256, to_pem
@@ -29,7 +33,7 @@ from voice_dpki.x509.recorded import CertStatus
 
 from .conftest import Caller
 from .conftest import Site as VerifySite
-from .cps_site import CALLED, CALLER, Hung
+from .cps_site import CALLED, CALLER, PLACE, Hung
 from .cps_site import Site as CpsSite
 
 INVITE = b"""\
@@ -53,7 +57,7 @@ def count(outcome: str) -> float:
 class Verifier:
     """Operator B's verification server beside its call placement service."""
 
-    def __init__(self, cps: CpsSite, url: str = "", **options: Any) -> None:
+    def __init__(self, cps: CpsSite, url: str = "", handling: Handling | None = None, **options: Any) -> None:
         self.cps = cps
         options = {"timeout_s": 30, **options}
         self.config = OobConfig(url=url or url_of(cps), certificate="", key="", info_url="", **options)
@@ -65,10 +69,12 @@ class Verifier:
             ReplayCache(1000, 180),
             cps.clock,
             Tracer(None, "verify-b"),
+            handling=Live(handling),
             out_of_band=Retriever(setup, self.client, cps.clock),
         )
 
     async def verdict(self, call_id: str = "c1", **changes: Any) -> dict[str, Any]:
+        """Ask in ATIS-1000082's form; with a `to.tn` that is a string, in 3GPP's."""
         told = {
             "from": {"tn": CALLER},
             "to": {"tn": [CALLED]},
@@ -118,6 +124,79 @@ async def test_a_call_whose_identity_was_lost(cps: CpsSite, verifier: Verifier) 
         "A",
     )
     assert count("found") == found + 1
+
+
+MS: dict[str, Any] = {"to": {"tn": CALLED}}
+"""What tells 3GPP's form."""
+
+
+async def test_a_call_whose_identity_was_lost_in_3gpps_form(cps: CpsSite, verifier: Verifier) -> None:
+    await publish(cps)
+    verdict = await verifier.verdict(**MS, requestId="r1")
+    (row,) = verdict.pop("verifyResults")
+    assert verdict == {"verstatValue": "TN-Validation-Passed", "outOfBand": True, "requestId": "r1"}
+    result = row["verifyResult"]
+    assert (result["ppt"], result["status"], result["signer"]) == ("shaken", "pass", "Operator A")
+    assert (result["validClaims"]["attest"], result["validClaims"]["orig"]) == ("A", {"tn": CALLER})
+
+
+async def test_nothing_is_published_in_3gpps_form(verifier: Verifier) -> None:
+    verdict = await verifier.verdict(**MS)
+    (row,) = verdict.pop("verifyResults")
+    assert verdict == {"verstatValue": "No-TN-Validation"}
+    result = row["verifyResult"]
+    assert (result["ppt"], result["status"], result["reasonCode"]) == ("", "fail", 428)
+    assert "passport" not in result
+
+
+async def test_a_passport_that_fails_is_given_back_in_3gpps_form(cps: CpsSite, verifier: Verifier) -> None:
+    await publish(cps)
+    (token,) = await verifier.client.retrieve(cps.b.credential, PLACE)
+    cps.set(cps.a, status=CertStatus.REVOKED)
+    verdict = await verifier.verdict(**MS)
+    (row,) = verdict.pop("verifyResults")
+    assert verdict == {"verstatValue": "TN-Validation-Failed", "outOfBand": True}
+    result = row["verifyResult"]
+    assert (result["reasonCode"], result["step"], result["passport"]) == (437, "E17 certificate", token)
+
+
+async def test_a_request_of_3gpps_form_without_an_identity_must_say_so(verifier: Verifier) -> None:
+    with pytest.raises(RequestError) as caught:
+        await verifier.verdict(**MS, outOfBand=False)
+    assert b"Missing mandatory parameter" in caught.value.body()
+    assert "identityHeader" in caught.value.sentence
+
+
+RULES = """\
+[[rules]]
+name = "another attestation"
+out_of_band = true
+attests = ["B", "C"]
+act = "tag"
+
+[[rules]]
+name = "a lost Identity"
+out_of_band = true
+attests = ["A"]
+act = "pass"
+
+[[rules]]
+name = "unsigned"
+out_of_band = false
+codes = [428]
+act = "reject"
+"""
+
+
+@pytest.mark.parametrize("form", [{}, MS])
+async def test_rules_can_tell_such_a_call(cps: CpsSite, tmp_path: Path, form: dict[str, Any]) -> None:
+    """The attestation in the PASSporT counts as that of an Identity does."""
+    (tmp_path / "verdicts.toml").write_text(RULES)
+    verifier = Verifier(cps, handling=load_handling(tmp_path / "verdicts.toml", frozenset()))
+    assert (await verifier.verdict("c1", **form))["action"]["rule"] == "unsigned"
+    await publish(cps)
+    assert (await verifier.verdict("c1", **form))["action"] == {"act": "pass", "rule": "a lost Identity"}
+    await verifier.client.aclose()
 
 
 async def test_the_text_of_an_invite(cps: CpsSite, verifier: Verifier) -> None:

@@ -257,6 +257,14 @@ def test_explain(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
         "rule 'our own numbers from elsewhere': does not match by orig",
         "the call: tag, verstat=No-TN-Validation",
     ]
+    with (site.folder / "verdicts.toml").open("a") as file:
+        file.write('\n[[rules]]\nname = "a lost Identity"\nout_of_band = true\nact = "pass"\n')
+    for options, line in (
+        ([], "rule 'a lost Identity': does not match by out_of_band"),
+        (["--out-of-band"], "rule 'a lost Identity': decides: pass"),
+    ):
+        assert main([*call, "--verstat", "TN-Validation-Passed", *options]) == 0
+        assert line in capsys.readouterr().out.splitlines()
     assert main([*call[:-1], "x"]) == 2
     assert "the call cannot be used" in capsys.readouterr().err
 

@@ -3,19 +3,17 @@
     POST /stir/v1/signing       {"signingRequest":{attest, dest:{tn:[]}, iat, orig:{tn}, origid, keyMgmt?:[], sdp?}}
                                 {"signingResponse":{identity, identityHeader}}
     POST /stir/v1/verification  {"verificationRequest":{from:{tn}, to:{tn:[]}, time, identity, answer?, callId?,
-                                                        keyMgmt?:[], sdp?}}
+                                                        keyMgmt?:[], outOfBand?, sdp?}}
                                 {"verificationResponse":{verstat, reasoncode?, reasontext?, reasondesc?, ...}}
 
 A failed verification is answered with 200, and the body holds the verdict. `keyMgmt`, the values of `a=key-mgmt` in
-the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), `callId`
-and `answer` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp and trust
-in a verificationResponse.
+the order of the SDP, `sdp`, {"alg":"sha-256","dig":...} over the INVITE's body (`voice_dpki.stir.body`), `callId`,
+`answer` and `outOfBand` are this project's own; so are step, signer, certificate, attest, keyMgmt, sdp, trust and
+outOfBand in a verificationResponse.
 
 A signing request of 3GPP's form may hold the same members and no other (`voice_dpki.stir.ms`). Nobody can tell then
 whose it is, so the answer has the Identity under both names.
 """
-
-from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -37,6 +35,7 @@ from voice_dpki.stir.members import (
     Meanings,
     Members,
     Number,
+    OutOfBand,
     Seconds,
     Signing,
     check_meaning,
@@ -86,14 +85,6 @@ class SigningAnswerAtis(Struct, frozen=True, rename="camel"):
     """The answer to a signing request of ATIS-1000082."""
 
     signing_response: SigningResponseAtis
-
-
-OutOfBand = Annotated[
-    bool,
-    msgspec.Meta(
-        description="Own: the INVITE has no Identity, which is looked for out of band; identity is left out."
-    ),
-]
 
 
 class VerificationRequestAtis(Struct, frozen=True, kw_only=True, rename="camel"):

@@ -61,6 +61,8 @@ class HandlingRule:
     """Reason codes of the verdict."""
     attests: frozenset[str] = frozenset()
     """Attestations of a proven caller."""
+    out_of_band: bool | None = None
+    """Whether the PASSporT came from a call placement service."""
     caller: bool | None = None
     """Whether the call names a caller's number."""
     orig: Patterns = ()
@@ -81,6 +83,8 @@ class HandlingRule:
         )
         if name := unlisted(conditions):
             return name
+        if self.out_of_band not in (None, verdict.out_of_band):
+            return "out_of_band"
         if self.caller not in (None, call.orig != NO_CALLER_NUMBER):
             return "caller"
         if self.orig and not any_covers(self.orig, call.orig):

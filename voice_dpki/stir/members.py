@@ -149,6 +149,10 @@ IsAnswer = Annotated[
     bool,
     Meta(description="Own: the Identity, of type rsp, is that of the answer; the verdict is about who answers."),
 ]
+OutOfBand = Annotated[
+    bool,
+    Meta(description="Own: the INVITE has no Identity, and none is named here; it is looked for out of band."),
+]
 Label = Annotated[
     str, Meta(description="Own: a name that the rules of the server's operator know.", max_length=256)
 ]

@@ -5,7 +5,8 @@
                                                    sph?; for rcd rcd:{nam, ...}, rcdi?, crn?}}
                                 {"signingResponse":{identityHeader, requestId?}}
     POST /stir/v1/verification  {"verificationRequest":{identityHeader?, identityHeaders?:[], from:{tn|uri},
-                                                        to:{tn|uri}, dest?:{tn|uri}, time, protectedHeaders?}}
+                                                        to:{tn|uri}, dest?:{tn|uri}, time, protectedHeaders?,
+                                                        outOfBand?}}
                                 {"verificationResponse":{verstatValue?, divResult?:[{div:{tn}, verstatValue}],
                                                          verstatPriority?, verifyResults:[{verifyResult:{...}}]}}
     errors                      {"error":text}                                                            V.2.4.3
@@ -14,8 +15,8 @@ Its members tell it from ATIS-1000082's (`is_signing`, `is_verification`). A ver
 200, for clients count other statuses as failures of the service.
 
 requestId, profileId, displayName, protectedHeaders and verifyResults come from public descriptions of services of
-this form. The members answer, callId, keyMgmt and sdp are this project's own; so are step, signer, certificate,
-keyMgmt and sdp in a verifyResult.
+this form. The members answer, callId, keyMgmt, outOfBand and sdp are this project's own; so are step, signer,
+certificate, keyMgmt and sdp in a verifyResult, and outOfBand in a verificationResponse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from voice_dpki.stir.members import (
     Meanings,
     Members,
     Number,
+    OutOfBand,
     Seconds,
     Signing,
     Uri,
@@ -169,6 +171,7 @@ _ANY_IDENTITY = {
     "anyOf": [
         {"required": ["identityHeader"], "properties": {"identityHeader": {"not": {"type": "null"}}}},
         {"required": ["identityHeaders"], "properties": {"identityHeaders": {"type": "array", "minItems": 1}}},
+        {"required": ["outOfBand"], "properties": {"outOfBand": {"const": True}}},
     ]
 }
 
@@ -184,6 +187,7 @@ class VerificationRequestMs(Struct, frozen=True, kw_only=True, rename="camel"):
     identity_header: Identity | None = None
     identity_headers: Annotated[list[Identity], Meta(max_length=MAX_IDENTITIES)] | None = None
     key_mgmt: KeyMgmt | UnsetType = UNSET
+    out_of_band: OutOfBand | None = None
     profile_id: Label | None = None
     protected_headers: _Protected | Annotated[list[_Protected], Meta(max_length=16)] | None = None
     request_id: Label | None = None
@@ -266,7 +270,7 @@ def parse_verification_request(body: Members, peer: str = "") -> tuple[Call, Ver
 def _identities(given: VerificationRequestMs) -> tuple[str, ...]:
     first = () if given.identity_header is None else (given.identity_header,)
     identities = (*first, *(given.identity_headers or ()))
-    if not identities:
+    if not identities and given.out_of_band is not True:
         raise RequestError("SVC4001", "identityHeader")
     if len(identities) > MAX_IDENTITIES:
         raise RequestError(

@@ -100,6 +100,7 @@ class VerificationResponseMs(Struct, frozen=True, kw_only=True, rename="camel", 
     verify_results: list[VerifyResultRow]
     request_id: str | UnsetType = UNSET
     display_name: str | UnsetType = UNSET
+    out_of_band: Annotated[bool, Meta(description="There if a PASSporT out of band decided.")] = False
     action: Action | UnsetType = UNSET
 
 
@@ -123,11 +124,12 @@ def signing_response(identity: IdentityHeader, request_id: str | None) -> bytes:
 
 
 def verification_response(call: Call, verdicts: Sequence[Verdict], given: VerificationRequestMs) -> bytes:
-    """Encode the verdicts on the call's Identities, in their order."""
-    pairs = [(*_opened(identity), verdict) for identity, verdict in zip(call.identities, verdicts, strict=True)]
+    """Encode the verdicts on the call's Identities, in their order; of a call without any, the one on it."""
+    identities = call.identities or [verdict.retrieved for verdict in verdicts]
+    pairs = [(*_opened(identity), verdict) for identity, verdict in zip(identities, verdicts, strict=True)]
     results = [_result(*each) for each in pairs]
     names_caller = any(result.ppt == "shaken" for result in results) or overall(verdicts).ok
-    is_about_caller = given.identity_header is not None or names_caller
+    is_about_caller = given.identity_header is not None or names_caller or not call.identities
     response = VerificationResponseMs(
         verstat_value=overall(verdicts).verstat if is_about_caller else UNSET,
         div_result=[row for each in pairs for row in _diversions(*each)] or UNSET,
@@ -135,6 +137,7 @@ def verification_response(call: Call, verdicts: Sequence[Verdict], given: Verifi
         verify_results=[VerifyResultRow(result) for result in results],
         request_id=UNSET if given.request_id is None else given.request_id,
         display_name=UNSET if given.display_name is None else given.display_name,
+        out_of_band=overall(verdicts).out_of_band,
         action=action_of(overall(verdicts).treatment),
     )
     return msgspec.json.encode(VerificationAnswerMs(response))

@@ -137,8 +137,8 @@ class Verdict:
     """Whether the Identity could have proven the caller. A diversion or a priority cannot."""
     trust: Trust | None = None
     """What the signer was judged by; None if it was not."""
-    out_of_band: bool = False
-    """Whether the PASSporT came from a call placement service, and not in the INVITE."""
+    retrieved: str = ""
+    """The Identity that decided, where a call placement service had it; "" for one of the INVITE."""
     treatment: Treatment | None = None
     """What is done with the call as a whole; None where the operator has no rules for it."""
 
@@ -146,6 +146,11 @@ class Verdict:
     def ok(self) -> bool:
         """Whether the caller's number is proven."""
         return self.verstat is Verstat.PASSED
+
+    @property
+    def out_of_band(self) -> bool:
+        """Whether the PASSporT came from a call placement service, and not in the INVITE."""
+        return bool(self.retrieved)
 
 
 def verdict_of(
