@@ -13,8 +13,8 @@ from ledger_node.abci.cometbft import LOG_FILE, RPC_PORT
 from ledger_node.command.federation import agree
 from ledger_node.command.federation_folder import OperatorNode
 from voice_dpki.ledger.activation import notice
-from voice_dpki.ledger.proposals import SetMember
-from voice_dpki.ledger.rules import VERSIONS, MissingRulesError
+from voice_dpki.ledger.proposals import BeginRules, SetMember
+from voice_dpki.ledger.rules import NEWEST, VERSIONS, MissingRulesError
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.ending import EXIT_USAGE
 
@@ -182,7 +182,8 @@ MEANWHILE = 15
 
 
 @pytest.mark.long
-async def test_all_go_over_one_by_one_and_version_2_begins_without_a_stop(tmp_path: Path, before: Path) -> None:
+async def test_all_go_over_one_by_one_and_versions_begin_without_a_stop(tmp_path: Path, before: Path) -> None:
+    """Version 2 begins by a notice, and the newest one right after it."""
     federation = Federation(tmp_path / "net", "127.0.24")
     nodes = federation.nodes
     with Mixed(nodes, dict.fromkeys((node.name for node in nodes), before)) as processes:
@@ -197,11 +198,15 @@ async def test_all_go_over_one_by_one_and_version_2_begins_without_a_stop(tmp_pa
             await federation.decide(SetMember(notice(2, await height_of(nodes[0]) + AHEAD), None))
             first = await begun(nodes[0], 2)
             await all_at(nodes, first + AFTER)
+            await federation.decide(BeginRules(NEWEST.version, await height_of(nodes[0]) + AHEAD))
+            newest = await begun(nodes[0], NEWEST.version)
+            await all_at(nodes, newest + AFTER)
             await gain(acknowledged)
         await agree(nodes)
         for node in nodes:
             versions = await versions_of(node)
-            assert versions == [1] * (first - 1) + [2] * (len(versions) - first + 1)
+            earlier = [1] * (first - 1) + [2] * (newest - first)
+            assert versions == earlier + [NEWEST.version] * (len(versions) - newest + 1)
             assert await lost(node, federation.genesis, acknowledged) == 0
             assert "Traceback" not in node.log.read_text()
 
