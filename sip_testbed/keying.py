@@ -12,9 +12,10 @@ from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.mikey import dh
+from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Responder
+from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids

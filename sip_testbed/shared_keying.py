@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from sip_testbed.user_agent_config import SharedCredentials
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Clock, Random
+from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.modes import KeyingAnswer
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedInitiator, SharedOffer, SharedResponder

@@ -13,7 +13,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
-from voice_dpki.mikey.modes import Party
+from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.shared import MIN_KEY_BYTES
 from voice_dpki.shell.config import (

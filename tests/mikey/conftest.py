@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.recorded import recorded as say_recorded
-from voice_dpki.mikey.modes import Initiator, KeyingAnswer, Offer, Party, Responder
+from voice_dpki.mikey.certified import KeyingAnswer, Party
+from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.replay import ReplayCache

@@ -7,9 +7,10 @@ import pytest
 
 from tests.recorded import recorded
 from voice_dpki.errors import LocalError
+from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
-from voice_dpki.mikey.modes import Initiator, Offer, Party, Responder
+from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.payloads import Identity
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache

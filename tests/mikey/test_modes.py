@@ -12,10 +12,11 @@ from tests.without import removals
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
+from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
-from voice_dpki.mikey.modes import Initiator, Party, Responder
+from voice_dpki.mikey.modes import Initiator, Responder
 from voice_dpki.mikey.payloads import (
     Certificate,
     CertificateHash,

@@ -13,10 +13,10 @@ import pytest
 from tests.mikey.conftest import CALLEE, CALLER, NOW_S, CountingRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.mikey import dh
+from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import EnvelopeConstant, Label, StreamKey
 from voice_dpki.mikey.message import Header, Message, SrtpId, serialize
-from voice_dpki.mikey.modes import KeyingAnswer
 from voice_dpki.mikey.payloads import (
     DhValue,
     Identity,

@@ -8,8 +8,9 @@ import pytest
 from sip_testbed.keying import Keying
 from sip_testbed.user_agent_config import Credentials
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.modes import Initiator, Party
+from voice_dpki.mikey.modes import Initiator
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.sdp import key_mgmt_value
 from voice_dpki.x509.keys import generate_rsa

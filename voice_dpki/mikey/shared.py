@@ -21,10 +21,10 @@ from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import Random
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey import dh, steps
+from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, parse_payloads
-from voice_dpki.mikey.modes import KeyingAnswer
 from voice_dpki.mikey.payloads import (
     DhValue,
     GeneralExtension,
@@ -224,7 +224,7 @@ class SharedResponder:
     ) -> KeyingAnswer:
         """Verify a PSK or DHHMAC offer and answer it; raises MikeyError.
 
-        The arguments are those of `voice_dpki.mikey.modes.Responder.receive`.
+        The arguments are those of `voice_dpki.mikey.certified.CertifiedResponder.receive`.
         """
         message = Message.parse(octets)
         is_psk = message.header.data_type == DataType.PSK_INIT

@@ -1,0 +1,188 @@
+"""What the modes with certificates have in common: who we are, and how the offer of a peer is read.
+
+Each mode signs its messages with the key of the sender's certificate, which the ledger vouches for. Its offers begin
+with the same payloads, and are read in the same three steps: `receive`, `prepare`, `complete` (see
+`voice_dpki.mikey.modes`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Generic, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from voice_dpki.effects import Random, Signer
+from voice_dpki.errors import LocalError
+from voice_dpki.mikey import steps
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.message import Header, Message, serialize
+from voice_dpki.mikey.payloads import Certificate, Error, Identity, Payload, Rand, Signature, Timestamp
+from voice_dpki.mikey.policy import SrtpProfile, policy_for
+from voice_dpki.mikey.registry import CertType, DataType, Prf, SignatureType
+from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.sessions import Bundles, offered_sessions
+from voice_dpki.mikey.steps import Counts, PeerClaim
+from voice_dpki.x509.profile import ProfileError, read_profile
+from voice_dpki.x509.recorded import RecordedCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """Our own identity: our SIP URI, the certificate that names it, and the key that signs for it."""
+
+    uri: str
+    certificate: bytes
+    signer: Signer
+
+    def __post_init__(self) -> None:
+        if self.signer.algorithm != steps.SIGNATURE_ALGORITHM:
+            raise LocalError("MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)")
+        try:
+            profile = read_profile(self.certificate)
+        except ProfileError as error:
+            raise LocalError(f"our own certificate: {error}") from None
+        if profile.public_key_der != self.signer.public_key_der:
+            raise LocalError("our own certificate is not for the signing key")
+        if self.uri not in profile.uris:
+            raise LocalError("our own certificate does not name our identity as a URI")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyingAnswer:
+    """A Responder's answer: the R_MESSAGE to send, and the keys for the Responder's two directions."""
+
+    message: bytes
+    keys: SrtpKeys
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prepared(Generic[_T]):
+    """A result that is withheld until the ledger vouches for the claim's certificate: see `release`."""
+
+    claim: PeerClaim
+    _result: _T
+
+    def release(self, recorded: RecordedCertificate, now_s: float) -> _T:
+        """Return the result; raises MikeyError if the ledger does not vouch for the certificate at `now_s`."""
+        steps.check_recorded(self.claim, recorded, now_s)
+        return self._result
+
+
+class CertifiedInitiator:
+    """Maker of one party's offers; a mode adds what only its offers have."""
+
+    def __init__(self, party: Party) -> None:
+        self._party = party
+        self._bundles = Bundles()
+
+    def close(self, csb_id: int) -> None:
+        """Forget a bundle whose call has ended, so that its ID may be drawn again."""
+        self._bundles.close(csb_id)
+
+    def _begin(
+        self, kind: DataType, responder_uri: str, profile: SrtpProfile, prf: Prf, random: Random, now_s: float
+    ) -> tuple[Header, tuple[Payload, ...]]:
+        """Return header and first payloads of an offer: T, RAND, IDi, CERTi, IDr, SP."""
+        sessions = offered_sessions(random)
+        header = Header(kind, self._bundles.open(random), prf, sessions, respond=True)
+        payloads = (
+            self._bundles.timestamp(now_s),
+            Rand(random.token(steps.RAND_BYTES)),
+            steps.identity_of(self._party.uri),
+            Certificate(CertType.X509V3_SIGN, self._party.certificate),
+            steps.identity_of(responder_uri),
+            policy_for(profile),
+        )
+        return header, payloads
+
+
+class CertifiedResponder(ABC):
+    """Reader of the offers to one party, which answers each once; a mode says what its offers hold."""
+
+    kind: ClassVar[DataType]
+    """The kind of message that the mode's offers are."""
+    counts: ClassVar[Counts]
+    """The payloads of the mode's offers."""
+
+    def __init__(
+        self, party: Party, replays: ReplayCache, profiles: Iterable[SrtpProfile] = tuple(SrtpProfile)
+    ) -> None:
+        self._party = party
+        self._replays = replays
+        self._profiles = tuple(profiles)
+
+    def receive(
+        self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
+    ) -> PeerClaim:
+        """Make the checks on an I_MESSAGE that need no ledger; raises MikeyError.
+
+        `initiator_uri` is the caller's URI according to SIP; `key_mgmt_ids` are the protocol identifiers of the SDP
+        that carried the message, in its order. `now_s` is of the wall clock, `steady_s` of the monotonic one.
+        """
+        message = Message.parse(octets)
+        steps.check_offer_header(message.header, self.kind)
+        steps.check_payloads(message, self.counts)
+        self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
+        steps.check_sdp_ids(message, key_mgmt_ids)
+        steps.check_values(message)
+        idi, idr = message.all(Identity)
+        if steps.read_party(idr, self._party.uri) is None:
+            raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
+        return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
+
+    @abstractmethod
+    def prepare(self, claim: PeerClaim, *, random: Random) -> Prepared[KeyingAnswer]:
+        """Verify the Initiator's signature and make the answer; raises MikeyError."""
+
+    def complete(
+        self, prepared: Prepared[KeyingAnswer], recorded: RecordedCertificate, *, now_s: float, steady_s: float
+    ) -> KeyingAnswer:
+        """Return the answer if the ledger vouches for the Initiator's certificate; raises MikeyError.
+
+        Only a message that passes every check enters the replay cache (RFC 3830 §5.3).
+        """
+        answer, claim = prepared.release(recorded, now_s), prepared.claim
+        self._replays.remember(
+            claim.message.octets,
+            claim.message.one(Timestamp),
+            now_s=now_s,
+            steady_s=steady_s,
+            organization=claim.certificate.organization or "",
+        )
+        return answer
+
+    def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:
+        """Write the error message that tells the Initiator the reason, and the policies that we support (§5.1.2).
+
+        It is not signed, since most errors occur before authentication; its receiver takes it as a hint only.
+        Returns None if the Initiator's message is too broken to answer.
+        """
+        try:
+            message = Message.parse(octets)
+            timestamp = message.one(Timestamp)
+        except MikeyError:
+            return None
+        header = Header(DataType.ERROR, message.header.csb_id, message.header.prf)
+        policies = tuple(policy_for(profile, number) for number, profile in enumerate(self._profiles))
+        return serialize(header, (timestamp, Error(error.number), *policies))
+
+
+def signed(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> bytes:
+    """Write a message, ending with the signature over everything before it (§5.2)."""
+    size = _signature_bytes(signer.public_key_der)
+    unsigned = serialize(header, (*payloads, Signature(SignatureType.RSA_PSS, bytes(size))))[:-size]
+    return unsigned + signer.sign(unsigned)
+
+
+@lru_cache(maxsize=16)
+def _signature_bytes(public_key_der: bytes) -> int:
+    key = load_der_public_key(public_key_der)
+    assert isinstance(key, RSAPublicKey)
+    return key.key_size // 8
