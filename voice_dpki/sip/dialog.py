@@ -102,6 +102,20 @@ class Dialog:
             raise MalformedError("the dialog's next hop is no numeric SIP address")
         return hop
 
+    def refresh(self, message: Request | Response) -> None:
+        """Take the remote target of a re-INVITE, or of the 2xx to one, if it names one (§12.2.1.2, §12.2.2).
+
+        Raises MalformedError, and leaves the target, if its Contact is not usable. The route set stays.
+        """
+        if not header_values(message, "Contact"):
+            return
+        before, self.target = self.target, _contact(message, self.target)
+        try:
+            self.next_hop()
+        except MalformedError:
+            self.target = before
+            raise
+
     def accept(self, envelope: Envelope) -> bool:
         """Return whether a request from the other end is in order (§12.2.2); if it is, remember its CSeq."""
         if self.remote_sequence is not None and envelope.sequence <= self.remote_sequence:

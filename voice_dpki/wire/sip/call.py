@@ -1,82 +1,32 @@
 """Calls of a user agent: placed and incoming ones."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 from typing import Final
 
 from sipmessage import Headers, Request, Response
 
-from voice_dpki.errors import MalformedError
-from voice_dpki.sip.account import Account
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.sip.dialog import Dialog
-from voice_dpki.sip.message import (
-    Envelope,
-    Hop,
-    header_values,
-    make_response,
-    parse_address,
-    set_body,
-    split_values,
-)
+from voice_dpki.sip.message import Envelope, header_values, make_response, parse_address, set_body
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
-from voice_dpki.wire.sip.exchange import Exchange
+from voice_dpki.wire.sip.changes import Changes, Reinvite, UnchangedError
+from voice_dpki.wire.sip.invitation import Invitation
+from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, verstat_in
 
-ALLOW: Final = "INVITE, ACK, CANCEL, BYE, OPTIONS"
-MAX_TRIES: Final = 3
-"""How often one request is sent at most, retries with new credentials included."""
 MAX_RING_S: Final = 180.0
 """An incoming call that is not answered within this time is refused with 480."""
-_VERSTAT: Final = "verstat="
-
-
-@dataclass(frozen=True, slots=True)
-class FinalAnswer:
-    """The final answer to an INVITE; `setup_ms` is the time since it was first sent."""
-
-    status: int
-    reason: str
-    sdp: bytes = b""
-    headers: Headers = field(default_factory=Headers)
-    setup_ms: float = 0.0
-
-    @property
-    def reasons(self) -> list[str]:
-        """The values of the Reason header field (RFC 3326)."""
-        return split_values(self.headers.getlist("Reason"))
-
-    @property
-    def verstat(self) -> str | None:
-        """Our domain's verdict on the number that has answered, such as "TN-Validation-Passed", or None.
-
-        The telephone has only answers that came by its own proxy.
-        """
-        values = split_values(self.headers.getlist("P-Asserted-Identity"))
-        try:
-            return _verstat_in(str(parse_address(values[0]).uri)) if values else None
-        except MalformedError:
-            return None
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What a call needs from its user agent.
-
-    `opened` is called when a call gets its dialog, `closed` when the call ends.
-    """
-
-    account: Account
-    exchange: Exchange
-    proxy: Hop
-    contact: str
-    opened: Callable[["Leg"], None]
-    closed: Callable[["Leg"], None]
 
 
 class Leg:
-    """The part that placed and incoming calls share: a dialog, and its end."""
+    """The part that placed and incoming calls share: a dialog, its changes, and its end."""
+
+    owns_call_id = False
+    """Whether this end made the Call-ID."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -86,6 +36,32 @@ class Leg:
         self.ended_by_peer = False
         self.end_headers = Headers()
         """Header fields of the received BYE, such as Reason."""
+        self._changes = Changes(line, self.ended, self.bye)
+
+    async def reinvite(self, sdp: bytes) -> FinalAnswer:
+        """Offer a change of the session by re-INVITE, and return the final answer.
+
+        Unless that is a 2xx, the session is unchanged. Waits until no other INVITE is in progress, and tries again
+        after a 491 (RFC 3261 §14.1). The call ends if the answer shows that the dialog is gone.
+
+        Raises LocalError if the call is not up.
+        """
+        if self.dialog is None:
+            raise LocalError("a call that is not up cannot be changed")
+        return await self._changes.offer(self.dialog, sdp, owns_call_id=self.owns_call_id)
+
+    def on_reinvite(self, callback: Callable[[Reinvite], Awaitable[None]]) -> None:
+        """Have `callback` run as a task for each re-INVITE of the other side. Without it they get 488."""
+        self._changes.on_reinvite = callback
+
+    def reinvite_received(self, event: RequestReceived) -> None:
+        """Process a re-INVITE whose CSeq is in order; raises RequestRefusedError if it cannot be taken now."""
+        assert self.dialog is not None
+        self._changes.receive(self.dialog, event)
+
+    def cancel_received(self, key: TransactionKey) -> None:
+        """Refuse the INVITE that the other side cancels, unless it was answered before."""
+        self._changes.cancel_received(key)
 
     async def bye(self, headers: Sequence[tuple[str, str]] = ()) -> None:
         """End the call: send BYE and wait for its answer or timeout. A second call does nothing.
@@ -107,10 +83,12 @@ class Leg:
     def bye_received(self, headers: Headers) -> None:
         """Record that the other side has ended the call, with a BYE of these header fields."""
         self.ended_by_peer, self.end_headers = True, headers
+        self._changes.call_ended()
         self._end()
 
-    def ack_received(self) -> None:
-        """Process the other side's ACK."""
+    def ack_received(self, sequence: int, body: bytes) -> None:
+        """Process the other side's ACK of the INVITE with this CSeq number."""
+        self._changes.ack_received(sequence, body)
 
     def _end(self) -> None:
         self.ended.set()
@@ -119,6 +97,8 @@ class Leg:
 
 class Call(Leg):
     """A call that this user agent places."""
+
+    owns_call_id = True
 
     def __init__(self, line: Line, invite: Request) -> None:
         super().__init__(line)
@@ -164,7 +144,7 @@ class Call(Leg):
         elif self._authorize(response):
             self._send()
         else:
-            self._finish(_answer_of(response))
+            self._finish(answer_of(response))
 
     def _authorize(self, response: Response) -> bool:
         if self._cancelled or self._tries >= MAX_TRIES:
@@ -188,7 +168,7 @@ class Call(Leg):
             return
         self.dialog, self._ack = dialog, ack
         self._line.opened(self)
-        self._finish(_answer_of(response))
+        self._finish(answer_of(response))
         if self._cancelled:
             self.hang_up()
 
@@ -205,16 +185,21 @@ class IncomingCall(Leg):
 
     def __init__(self, line: Line, event: RequestReceived) -> None:
         super().__init__(line)
-        self.key = event.key
+        self._invitation = Invitation(line.exchange, event)
         self._from_proxy = event.source.is_from(line.proxy)
         self._to_tag = line.exchange.token()
-        self._final_sent = False
         self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)
         self.request = event.request
         self.sdp = event.request.body
-        self.established = asyncio.Event()
+        self.established = self._invitation.acknowledged
         """Set once the caller has acknowledged the answer."""
+        self._changes.note(received=True)
         self._patience = asyncio.get_running_loop().call_later(MAX_RING_S, self._refuse, 480, None, ())
+
+    @property
+    def ack_sdp(self) -> bytes:
+        """What the ACK holds: the caller's answer, if the INVITE had no offer (RFC 3261 §13.2.1)."""
+        return self._invitation.ack_body
 
     @property
     def from_(self) -> str:
@@ -241,7 +226,7 @@ class IncomingCall(Leg):
     @property
     def verstat(self) -> str | None:
         """Our domain's verdict about the caller's number, such as "TN-Validation-Passed", or None."""
-        return _verstat_in(self.asserted_identity or "")
+        return verstat_in(self.asserted_identity or "")
 
     async def ring(self) -> None:
         """Send 180 Ringing."""
@@ -255,6 +240,10 @@ class IncomingCall(Leg):
         if self._respond(response):
             self._line.exchange.run(self._repeat(response))
 
+    async def _repeat(self, response: Response) -> None:
+        with suppress(UnchangedError):  # the call is over then
+            await self._changes.acknowledged(self._invitation, response)
+
     async def reject(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse the call with a status from 300 to 699."""
         self._refuse(status, reason, headers)
@@ -264,20 +253,24 @@ class IncomingCall(Leg):
         self._refuse(480, None, headers)
         await super().bye(headers)
 
-    def cancel_received(self) -> None:
-        """End the call after its caller's CANCEL, unless it was answered before."""
-        if not self._final_sent:
+    def cancel_received(self, key: TransactionKey) -> None:
+        """End the call after its caller's CANCEL of the INVITE, unless that was answered before."""
+        super().cancel_received(key)
+        if key == self._invitation.key and not self._invitation.is_answered:
             self.ended_by_peer = True
             self._refuse(487, None, ())
 
     def bye_received(self, headers: Headers) -> None:
         """End the call; if it was not answered yet, as if it were cancelled (RFC 3261 §15.1.2)."""
-        self.cancel_received()
+        self.cancel_received(self._invitation.key)
         super().bye_received(headers)
 
-    def ack_received(self) -> None:
-        """Record that the caller has received the answer."""
-        self.established.set()
+    def ack_received(self, sequence: int, body: bytes) -> None:
+        """Process the ACK of the answer to the call, or of that to a re-INVITE."""
+        if sequence == self._invitation.sequence:
+            self._invitation.ack_received(body)
+        else:
+            super().ack_received(sequence, body)
 
     def _refuse(self, status: int, reason: str | None, headers: Sequence[tuple[str, str]]) -> None:
         if self._respond(make_response(self.request, status, reason, to_tag=self._to_tag, headers=headers)):
@@ -290,32 +283,7 @@ class IncomingCall(Leg):
 
     def _respond(self, response: Response) -> bool:
         """Send a response; return False if a final one was sent before."""
-        if self._final_sent:
-            return False
-        if response.code >= 200:
-            self._final_sent = True
+        sent = self._invitation.respond(response)
+        if self._invitation.is_answered:
             self._patience.cancel()
-        self._line.exchange.respond(self.key, response)
-        return True
-
-    async def _repeat(self, response: Response) -> None:
-        timers = self._line.exchange.timers
-        interval_s, waited_s = timers.t1_s, 0.0
-        while waited_s < timers.patience_s and not self.ended.is_set():
-            try:
-                await asyncio.wait_for(self.established.wait(), interval_s)
-                return
-            except TimeoutError:
-                waited_s += interval_s
-                interval_s = min(2 * interval_s, timers.t2_s)
-                self._line.exchange.respond(self.key, response)
-        await self.bye()  # without an ACK the session must end (RFC 3261 §13.3.1.4)
-
-
-def _verstat_in(uri: str) -> str | None:
-    fields = uri.replace("@", ";").split(";")
-    return next((field.removeprefix(_VERSTAT) for field in fields if field.startswith(_VERSTAT)), None)
-
-
-def _answer_of(response: Response) -> FinalAnswer:
-    return FinalAnswer(response.code, response.phrase, response.body, response.headers)
+        return sent

@@ -13,9 +13,9 @@ from voice_dpki.errors import PeerError
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.message import Hop, header_values, parse_address
-from voice_dpki.wire.sip.call import MAX_TRIES
 from voice_dpki.wire.sip.exchange import Exchange
 from voice_dpki.wire.sip.flows import FlowKeeper
+from voice_dpki.wire.sip.line import MAX_TRIES
 
 log = logging.getLogger(__name__)
 

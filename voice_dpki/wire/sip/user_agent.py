@@ -21,8 +21,9 @@ from voice_dpki.sip.message import Hop, make_response, parse_uri, set_body
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import UDP_MAX_BYTES, AckReceived, RequestReceived
 from voice_dpki.sip.uas import RequestRefusedError, check_request
-from voice_dpki.wire.sip.call import ALLOW, Call, FinalAnswer, IncomingCall, Leg, Line
+from voice_dpki.wire.sip.call import Call, IncomingCall, Leg
 from voice_dpki.wire.sip.exchange import Exchange
+from voice_dpki.wire.sip.line import ALLOW, FinalAnswer, Line
 from voice_dpki.wire.sip.registration import Backoff, Registration, RegistrationError
 from voice_dpki.wire.sip.transport import SipTracer, Tls
 
@@ -211,15 +212,20 @@ class UserAgent:
         return own and self._account.is_named_by(uri)
 
     def _in_dialog(self, leg: Leg, event: RequestReceived) -> None:
-        """Answer a request within a call: BYE ends the call, and requests to change it are refused."""
+        """Answer a request within a call: BYE ends it, and INVITE may change it."""
         method = event.request.method
         if leg.dialog is None or not leg.dialog.accept(event.envelope):
             self._answer(event, 500, "Server Internal Error: CSeq out of order")
         elif method == "BYE":
             self._answer(event, 200)
             leg.bye_received(event.request.headers)
+        elif method == "INVITE":
+            try:
+                leg.reinvite_received(event)
+            except RequestRefusedError as refusal:
+                self._answer(event, refusal.status, headers=refusal.headers)
         else:
-            self._answer(event, {"INVITE": 488, "OPTIONS": 200}.get(method, 405))
+            self._answer(event, 200 if method == "OPTIONS" else 405)
 
     def _invited(self, event: RequestReceived) -> None:
         """Accept a new call for processing, unless it is a duplicate (RFC 3261 §8.2.2.2, §13.3.1)."""
@@ -253,14 +259,14 @@ class UserAgent:
     def _cancel(self, event: RequestReceived) -> None:
         key = self._exchange.cancelled_invite(event.envelope)
         self._answer(event, 200 if key else 481)
-        for call in self._incoming():
-            if call.key == key:
-                call.cancel_received()
+        if key is not None:
+            for leg in list(self._legs.values()):
+                leg.cancel_received(key)
 
     def _ack(self, event: AckReceived) -> None:
         leg = self._legs.get((event.envelope.call_id, event.envelope.to_tag))
         if leg is not None:
-            leg.ack_received()
+            leg.ack_received(event.envelope.sequence, event.request.body)
 
     def _answer(
         self,

@@ -1,0 +1,56 @@
+"""INVITEs within a dialog: when one may begin, and what becomes of two at once (RFC 3261 §14)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from voice_dpki.effects import Random
+from voice_dpki.sip.uas import RequestRefusedError
+
+MAX_RETRY_AFTER_S: Final = 10
+"""Longest wait that Retry-After asks for where an INVITE comes before the last one is answered (§14.2)."""
+
+_STEP_S: Final = 0.01
+_OWNER_STEPS: Final = (210, 400)
+_OTHER_STEPS: Final = (0, 200)
+"""Waits after a 491, in steps of 10 ms: that of the side that made the Call-ID, and that of the other (§14.1)."""
+
+
+@dataclass(slots=True)
+class InviteProgress:
+    """The INVITE transactions of one dialog that are in progress, seen from one end."""
+
+    sent: bool = False
+    """Whether an INVITE of ours has no final response yet."""
+    received: bool = False
+    """Whether an INVITE of the other end has no final response of ours yet."""
+    unacknowledged: bool = False
+    """Whether a 2xx of ours has no ACK yet."""
+    offered: bool = False
+    """Whether that 2xx holds our offer, which the ACK will answer (§13.2.1)."""
+
+    @property
+    def may_send(self) -> bool:
+        """Whether we may begin an INVITE transaction (§14.1)."""
+        return not (self.sent or self.received or self.unacknowledged)
+
+    def check_received(self, random: Random) -> None:
+        """Refuse an INVITE that comes at the wrong time; raises RequestRefusedError.
+
+        One that crosses ours, or an offer of ours without answer, gets 491. One that comes before the answer to the
+        last one gets 500 with a random Retry-After (§14.2).
+        """
+        if self.sent or self.offered:
+            raise RequestRefusedError(491)
+        if self.received:
+            wait_s = random.token(1)[0] % (MAX_RETRY_AFTER_S + 1)
+            raise RequestRefusedError(500, (("Retry-After", str(wait_s)),))
+
+
+def glare_wait_s(random: Random, *, owns_call_id: bool) -> float:
+    """Return the random time to wait after a 491 before the next try, in seconds (§14.1).
+
+    The two ends wait in ranges that do not meet, so that their next tries do not cross again.
+    """
+    least, most = _OWNER_STEPS if owns_call_id else _OTHER_STEPS
+    steps = least + int.from_bytes(random.token(2), "big") % (most - least + 1)
+    return round(steps * _STEP_S, 2)

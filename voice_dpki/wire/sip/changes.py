@@ -1,0 +1,225 @@
+"""Changes of a call by re-INVITE, ours and the other side's (RFC 3261 §14): hold, other media, other keys."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from sipmessage import Request, Response
+
+from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.sip.dialog import Dialog
+from voice_dpki.sip.message import Envelope, make_response, set_body
+from voice_dpki.sip.reinvite import InviteProgress, glare_wait_s
+from voice_dpki.sip.sdp import CONTENT_TYPE
+from voice_dpki.sip.transaction import RequestReceived, TransactionKey
+from voice_dpki.sip.uas import RequestRefusedError
+from voice_dpki.wire.sip.invitation import Invitation
+from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of
+from voice_dpki.wire.tasks import first_of
+
+log = logging.getLogger(__name__)
+
+MAX_CHANGE_S: Final = 90.0
+"""Longest time until our side has answered a re-INVITE and the ACK has come, which alone may take 32 s."""
+
+_DIALOG_ENDS: Final = (408, 481)
+"""Final responses, or their absence, after which there is no dialog any more (RFC 3261 §12.2.1.2)."""
+
+
+class UnchangedError(PeerError):
+    """A change of the other side that we accepted did not come about."""
+
+
+class Changes:
+    """The changes of one call, one at a time.
+
+    `on_reinvite` runs as a task for each re-INVITE of the other side; without it they are refused with 488, which
+    leaves the session as it is. `end` ends the call.
+    """
+
+    def __init__(self, line: Line, ended: asyncio.Event, end: Callable[[], Awaitable[None]]) -> None:
+        self.on_reinvite: Callable[[Reinvite], Awaitable[None]] | None = None
+        self.progress = InviteProgress()
+        self._line = line
+        self._ended = ended
+        self._end = end
+        self._lock = asyncio.Lock()
+        self._idle = asyncio.Event()
+        """Set while no INVITE transaction is in progress."""
+        self._idle.set()
+        self._received: Reinvite | None = None
+
+    def note(self, **progress: bool) -> None:
+        """Record what has become of an INVITE transaction, by the fields of InviteProgress."""
+        for name, value in progress.items():
+            setattr(self.progress, name, value)
+        (self._idle.set if self.progress.may_send else self._idle.clear)()
+
+    async def offer(self, dialog: Dialog, sdp: bytes, *, owns_call_id: bool) -> FinalAnswer:
+        """Send a re-INVITE with the offer `sdp`; see `Leg.reinvite`."""
+        async with self._lock:
+            for tries in range(1, MAX_TRIES + 1):
+                await first_of(self._idle.wait(), self._ended.wait())
+                answer = await self._try(dialog, sdp)
+                if answer.status != 491 or tries == MAX_TRIES:
+                    break
+                wait_s = glare_wait_s(self._line.exchange.random, owns_call_id=owns_call_id)
+                await first_of(asyncio.sleep(wait_s), self._ended.wait())
+        if answer.status in _DIALOG_ENDS:
+            await self._end()
+        return answer
+
+    async def _try(self, dialog: Dialog, sdp: bytes) -> FinalAnswer:
+        if self._ended.is_set():
+            raise LocalError("a call that is over cannot be changed")
+        request = dialog.request("INVITE")
+        request.headers.set("Contact", self._line.contact)
+        request.headers.set("Allow", ALLOW)
+        set_body(request, sdp, CONTENT_TYPE)
+        self.note(sent=True)
+        try:
+            return await _SentReinvite(self._line, dialog, request).answer
+        finally:
+            self.note(sent=False)
+
+    def receive(self, dialog: Dialog, event: RequestReceived) -> None:
+        """Process a re-INVITE whose CSeq is in order; raises RequestRefusedError if it cannot be taken now."""
+        self.progress.check_received(self._line.exchange.random)
+        if self.on_reinvite is None:
+            raise RequestRefusedError(488)
+        self.note(received=True)
+        self._received = Reinvite(self, self._line, dialog, Invitation(self._line.exchange, event))
+        self._line.exchange.run(self._serve(self.on_reinvite, self._received))
+
+    async def _serve(self, on_reinvite: Callable[["Reinvite"], Awaitable[None]], change: "Reinvite") -> None:
+        """Let the owner answer a re-INVITE, and refuse what it leaves unanswered."""
+        try:
+            async with asyncio.timeout(MAX_CHANGE_S):
+                await on_reinvite(change)
+        except UnchangedError as error:
+            log.info("a change of the call did not come about", extra={"fields": {"reason": str(error)}})
+        except Exception:
+            log.exception("a re-INVITE was not handled")
+        finally:
+            change.refuse(500)
+
+    async def acknowledged(self, invitation: Invitation, response: Response) -> None:
+        """Wait for the ACK of our 2xx `response`, and end the call if it does not come; raises UnchangedError."""
+        self.note(received=False, unacknowledged=True, offered=not invitation.request.body)
+        came = await invitation.repeat(response, self._ended)
+        self.note(unacknowledged=False, offered=False)
+        if not came:
+            await self._end()
+            raise UnchangedError("our answer was not acknowledged, so the call is over")
+
+    def ack_received(self, sequence: int, body: bytes) -> None:
+        """Process the ACK of the re-INVITE with this CSeq number."""
+        if self._received is not None:
+            self._received.ack_received(sequence, body)
+
+    def cancel_received(self, key: TransactionKey) -> None:
+        """Refuse the re-INVITE that the other side cancels, unless it was answered before."""
+        if self._received is not None and self._received.key == key:
+            self._received.refuse(487)
+
+    def call_ended(self) -> None:
+        """Refuse a re-INVITE that is not answered yet (RFC 3261 §15.1.2)."""
+        if self._received is not None:
+            self._received.refuse(487)
+
+
+class Reinvite:
+    """A re-INVITE of the other side, to be answered once, by `accept` or `refuse`."""
+
+    def __init__(self, changes: Changes, line: Line, dialog: Dialog, invitation: Invitation) -> None:
+        self.key = invitation.key
+        self._changes = changes
+        self._line = line
+        self._dialog = dialog
+        self._invitation = invitation
+
+    @property
+    def sdp(self) -> bytes:
+        """The offer; empty if our answer must hold the offer, and the ACK the answer (RFC 3261 §14.2)."""
+        return self._invitation.request.body
+
+    async def accept(self, sdp: bytes) -> bytes:
+        """Accept the change with `sdp`, our answer or offer; returns what the ACK holds, once that has come.
+
+        Raises UnchangedError if the change was cancelled, if the other side's new Contact cannot be used, which
+        refuses the change, and if the ACK does not come, which ends the call.
+        """
+        if self._invitation.is_answered:
+            raise UnchangedError("it was cancelled, or the call has ended")
+        try:
+            self._dialog.refresh(self._invitation.request)
+        except MalformedError as error:
+            self.refuse(400, f"Bad Request: {error}")
+            raise UnchangedError(f"its Contact cannot be used: {error}") from None
+        headers = [("Contact", self._line.contact), ("Allow", ALLOW)]
+        response = make_response(self._invitation.request, 200, headers=headers)
+        set_body(response, sdp, CONTENT_TYPE)
+        self._invitation.respond(response)
+        await self._changes.acknowledged(self._invitation, response)
+        return self._invitation.ack_body
+
+    def refuse(self, status: int, reason: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Refuse the change with a status from 300 to 699, and leave the session as it is; not after an answer."""
+        if self._invitation.respond(make_response(self._invitation.request, status, reason, headers=headers)):
+            self._changes.note(received=False)
+
+    def ack_received(self, sequence: int, body: bytes) -> None:
+        """Record the ACK, if it is that of this INVITE."""
+        if sequence == self._invitation.sequence:
+            self._invitation.ack_received(body)
+
+
+class _SentReinvite:
+    """A re-INVITE of ours: it takes the responses, and acknowledges each 2xx (RFC 3261 §13.2.2.4)."""
+
+    def __init__(self, line: Line, dialog: Dialog, request: Request) -> None:
+        self.answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
+        self._line = line
+        self._dialog = dialog
+        self._request = request
+        self._ack: Request | None = None
+        self._tries = 0
+        self._send()
+
+    def _send(self) -> None:
+        self._tries += 1
+        self._line.exchange.send(self._request, self._dialog.next_hop(), self._response)
+
+    def _response(self, response: Response, envelope: Envelope | None) -> None:
+        if response.code < 200:
+            return
+        if response.code < 300 and envelope is not None:
+            self._accepted(response, envelope)
+        elif self._authorize(response):
+            self._send()
+        else:
+            self._finish(answer_of(response))
+
+    def _authorize(self, response: Response) -> bool:
+        account, random = self._line.account, self._line.exchange.random
+        if self._tries >= MAX_TRIES or not account.authorize(self._request, response, random):
+            return False
+        self._dialog.local_sequence += 1  # another request may have taken the number after that of the first try
+        self._request.headers.set("CSeq", f"{self._dialog.local_sequence} INVITE")
+        return True
+
+    def _accepted(self, response: Response, envelope: Envelope) -> None:
+        answer = answer_of(response)
+        if self._ack is None:
+            try:
+                self._dialog.refresh(response)
+            except MalformedError as error:
+                answer = FinalAnswer(481, f"the Contact of the answer cannot be used: {error}")
+            self._ack = self._dialog.request("ACK", envelope.sequence)
+        self._line.exchange.send_ack(self._ack, self._dialog.next_hop())
+        self._finish(answer)
+
+    def _finish(self, answer: FinalAnswer) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
