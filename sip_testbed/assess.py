@@ -10,6 +10,7 @@ from typing import Any
 
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.pinning import Standing
 from sip_testbed.provision import OPERATORS
 from sip_testbed.remarks import who_refused
 from sip_testbed.report import Connected, Direction, Outcome, TrustLink
@@ -132,7 +133,7 @@ def _reasoncode(refusal: NoteEvent) -> int | None:
 
 def _sentence(text: str) -> str:
     """Return a note's text as a sentence: without status or step in front, with a capital and a full stop."""
-    text = re.sub(r"^([4-6][0-9][0-9] [^:]*|step [A-Z]+): ", "", text).strip()
+    text = re.sub(r"^([4-6][0-9][0-9] [^:]*|step [A-Za-z]+): ", "", text).strip()
     return text[:1].upper() + text[1:].rstrip(".") + "." if text else text
 
 
@@ -313,7 +314,8 @@ def trust(evidence: Evidence, outcome: Outcome) -> tuple[TrustLink, ...]:
     attack = evidence.scenario.attack
     if attack is not None:
         does = attack.does[:1].upper() + attack.does[1:]
-        links.insert(2, TrustLink(does, "Attacker on the path", _attack_facts(evidence), "attack"))
+        place, who = (2, "Attacker on the path") if attack.mode else (4, "The callee's operator")
+        links.insert(place, TrustLink(does, who, _attack_facts(evidence), "attack"))
     return tuple(links)
 
 
@@ -362,8 +364,14 @@ def _callee(evidence: Evidence) -> TrustLink:
     if not result:
         return TrustLink(aor, "Callee", ("the telephone did not ring",), "idle")
     keys = [note.text for note in evidence.notes("callee") if (note.step or "").startswith("MIKEY")]
-    facts = (f"sees {result.get('verstat') or 'no verdict'}", *keys)
+    facts = (f"sees {result.get('verstat') or 'no verdict'}", *keys, *_known_by(evidence.result("caller")))
     return TrustLink(aor, "Callee", facts, "refused" if result.get("refused_by") else "ok")
+
+
+def _known_by(caller: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return how the caller's telephone knows the callee's key, and nothing if it pins none or began no media."""
+    key = _text(caller.get("peer_key"))
+    return () if key is None else (f"the caller's telephone knows this key: {Standing(key).about}",)
 
 
 def _aor(evidence: Evidence, actor: str, header: bytes) -> str:

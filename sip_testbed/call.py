@@ -25,7 +25,7 @@ from sip_testbed.placing import (
     place_call,
 )
 from sip_testbed.provision import LedgerKind
-from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS, SIGNED, Scenario
+from sip_testbed.scenarios import DEFAULT, PINNED, PLAIN, SCENARIOS, SIGNED, Scenario
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.files import write_file
 from voice_dpki.shell.interrupts import interruptible
@@ -114,8 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         list_scenarios(SCENARIOS.values())
         return 0
     scenario = scenario_named(SCENARIOS, PLAIN if arguments.plain else arguments.scenario)
-    if arguments.mikey != DH_SIGN and scenario.expected.refused_by == SIGNED:
-        raise LocalError(f"the scenario {scenario.name} is about the signature that only --mikey {DH_SIGN} has")
+    if arguments.mikey != DH_SIGN and scenario.expected.refused_by in (SIGNED, PINNED):
+        raise LocalError(f"the scenario {scenario.name} is about the certificates that only --mikey {DH_SIGN} has")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)

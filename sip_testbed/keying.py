@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeAlias, TypeVar
 
+from sip_testbed.pinning import PeerKey, Pinning, Standing
 from sip_testbed.user_agent_config import Credentials
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock, Random
-from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.certified import KeyingAnswer
 from voice_dpki.mikey.failures import Failure, MikeyError
@@ -23,7 +24,7 @@ from voice_dpki.mikey.shared import SharedOffer
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.x509.profile import digest_of
-from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
+from voice_dpki.x509.recorded import CertStatus
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class KeyAgreement(Protocol[_O]):
 
     profile: SrtpProfile
     ms: float
+    peer_key: PeerKey | None
+    """How the other side's key of the last agreement is known; None where keys are shared."""
 
     def offer(self, responder_uri: str) -> _O:
         """Return the offer of a call, with its I_MESSAGE."""
@@ -68,6 +71,7 @@ class Keying:
         self._party = credentials.party
         self.ms = 0.0
         """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
+        self.peer_key: PeerKey | None = None
         self._tracer = tracer
         self._clock = clock
         self._random = random
@@ -75,6 +79,8 @@ class Keying:
         replays = ReplayCache(started_s=clock.steady_s())
         self._responder = Responder(credentials.party, replays, [credentials.profile])
         self._ledger = credentials.ledger.client(clock)
+        pins = credentials.pins
+        self._pinning = None if pins is None else Pinning(pins, self._ledger, tells=credentials.tells_changed_keys)
         self._pair: dh.KeyPair | None = None
         self._making: asyncio.TimerHandle | None = None
 
@@ -124,9 +130,10 @@ class Keying:
             steady_s=self._clock.steady_s(),
         )
         prepare = partial(self._responder.prepare, claim, random=self._random, pair=self._take_pair())
-        prepared, recorded = await self._resolve_during(prepare, claim)
+        prepared, found = await self._resolve_during(prepare, claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
-        answer = self._responder.complete(prepared, recorded, now_s=now_s, steady_s=steady_s)
+        answer = self._responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
+        await self._compare(claim, found, called=False)
         self._agreed(began_s)
         return answer
 
@@ -134,14 +141,29 @@ class Keying:
         """Verify the answer to an offer; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
-        prepared, recorded = await self._resolve_during(partial(offer.prepare, claim), claim)
-        keys = offer.complete(prepared, recorded, now_s=self._clock.now_s())
+        prepared, found = await self._resolve_during(partial(offer.prepare, claim), claim)
+        keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
+        await self._compare(claim, found, called=True)
         self._agreed(began_s)
         return keys
 
     def end(self, offer: Offer) -> None:
         """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
+
+    async def _compare(self, claim: PeerClaim, found: Resolution, *, called: bool) -> None:
+        """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
+
+        Raises MikeyError for another key (`Pinning.check`); the agreement then is to be forgotten.
+        """
+        if self._pinning is None:
+            return
+        key = await self._pinning.check(claim, found)
+        told = await self._pinning.keep(claim, key, self._clock.now_s(), called=called)
+        self.peer_key = PeerKey(key.standing, (*key.remarks, *told))
+        if called or key.standing is not Standing.FIRST:
+            fits = key.standing is not Standing.CHANGED
+            self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
 
     def _agreed(self, began_s: float) -> None:
         self.ms = ms_since(began_s)
@@ -157,7 +179,7 @@ class Keying:
     def _make_pair(self) -> None:
         self._making, self._pair = None, dh.new_pair(self._random)
 
-    async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, RecordedCertificate]:
+    async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Resolution]:
         """Do `work` during the inquiry about a certificate; raises MikeyError, that of `work` first."""
         asking = asyncio.ensure_future(self._resolve(claim))
         try:
@@ -169,7 +191,7 @@ class Keying:
             raise
         return done, await asking
 
-    async def _resolve(self, claim: PeerClaim) -> RecordedCertificate:
+    async def _resolve(self, claim: PeerClaim) -> Resolution:
         """Return what our own ledger node proves of a certificate; raises MikeyError, also without an answer.
 
         An identity without a number is refused, too: telephones here are identified by numbers alone.
@@ -185,4 +207,4 @@ class Keying:
         status, height = resolution.status, resolution.height
         text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
         self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=ms_since(began_s))
-        return resolution.recorded
+        return resolution

@@ -13,6 +13,7 @@ COMMANDS = {
     "call": ("sip_testbed.call", "start two operators' networks, place a call, and report what was seen"),
     "proxy": ("sip_testbed.proxy", "registrar and proxy of one domain"),
     "user-agent": ("sip_testbed.user_agent", "a telephone that plays and records"),
+    "pins": ("sip_testbed.pins", "the keys that a telephone has pinned"),
     "path": ("sip_testbed.path", "an attacker on the path between the operators"),
 }
 """Subcommand to its module and summary. Only the requested module is imported."""

@@ -12,9 +12,7 @@ from pathlib import Path
 from sip_testbed.events import KINDS
 from sip_testbed.provision import (
     ADDRESSES,
-    CALLEE,
-    CALLEE_OVER_SBC,
-    CALLEE_OVER_TRANSIT,
+    CALLEES,
     CALLER,
     OPERATORS,
     SBC_PREFIX,
@@ -129,6 +127,12 @@ class Testbed(Network):
             self.record({"a": (thief,)})
             self.revoke(thief)
         return thief
+
+    def second_telephone(self) -> Credential:
+        """Have Operator B record another certificate for a number of the callee's; return it with its key."""
+        second = self.site.second_telephone()
+        self.record({"b": (second,)})
+        return second
 
     def new_events(self) -> list[Event]:
         """Return the events that the running programs traced since the last call."""
@@ -262,19 +266,22 @@ def user_agent_config(
     say: Path,
     out: Path,
     target: str | None = None,
+    telephone: Credential | None = None,
 ) -> Sections:
     """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
 
-    `mikey` is a mode of MIKEY: that with certificates, or one under a key that both telephones share.
+    `mikey` is a mode of MIKEY: that with certificates, or one under a key that both telephones share. `telephone`
+    replaces the certificate that the user has.
     """
     operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
-    telephone = site.caller if role == "caller" else site.callee
+    telephone = telephone or (site.caller if role == "caller" else site.callee)
     if mikey == DH_SIGN:
         keyed = {
             "keys": {
                 "certificate": telephone.certificate,
                 "key": telephone.key,
                 **_asks(site, operator, role),
+                "pins": f"pins-{role}.sqlite",
             }
         }
     else:
@@ -389,7 +396,7 @@ def _proxy_b(site: Site) -> Sections:
     return {
         "domain": OPERATORS[1].domain,
         "operator": OPERATORS[1].organization,
-        "users": site.users("b", CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC),
+        "users": site.users("b", *CALLEES),
         "listen": site.listen("proxy-b"),
         "routes": [{"domain": OPERATORS[0].domain, "next_hop": f"tcp:{site.addresses['proxy-a']}"}],
         "verification": _service(site, "verify", "b"),

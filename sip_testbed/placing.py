@@ -11,8 +11,16 @@ from pathlib import Path
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
 from sip_testbed.network import DH_SIGN, Sections, Testbed, user_agent_config
-from sip_testbed.provision import CALLEE, CALLEE_OVER_SBC, CALLEE_OVER_TRANSIT, CALLER, OPERATORS, aor
-from sip_testbed.scenarios import Scenario
+from sip_testbed.provision import (
+    CALLEE,
+    CALLEE_IMPERSONATED,
+    CALLEE_OVER_SBC,
+    CALLEE_OVER_TRANSIT,
+    CALLER,
+    OPERATORS,
+    aor,
+)
+from sip_testbed.scenarios import Key, Scenario
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
 from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.names import Tn
@@ -123,13 +131,17 @@ class _Placement:
         self._testbed.new_events()
         earlier: list[Event] = []
         try:
-            with self._stages.stage("prepare the attack" if self._scenario.attack else "prepare the telephones"):
+            with self._stages.stage("prepare the attack" if self._is_on_the_path() else "prepare the telephones"):
                 callee = self._answering_side()
             if self._listened():
                 with self._stages.stage("earlier call"):
                     self._call(callee)
                     earlier = self._testbed.end(("caller",))
                     self._prepare_folder()  # removes the earlier call's recordings
+                if self._is_impersonated():
+                    with self._stages.stage("prepare the attack"):
+                        earlier += self._testbed.end(("callee",))
+                        callee = self._impostor()
             began_s = time.time()
             with self._stages.stage("call and talk"):
                 self._call(callee)
@@ -142,6 +154,12 @@ class _Placement:
     def _listened(self) -> bool:
         return self._scenario.attack is not None and self._scenario.attack.listens_first
 
+    def _is_on_the_path(self) -> bool:
+        return self._scenario.attack is not None and self._scenario.attack.mode is not None
+
+    def _is_impersonated(self) -> bool:
+        return self._scenario.attack is not None and self._scenario.attack.key is Key.SECOND
+
     def _prepare_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -151,8 +169,16 @@ class _Placement:
 
     def _answering_side(self) -> Running:
         callee = self._testbed.launch("callee", self._telephone("callee", number=_called(self._scenario)))
-        if self._scenario.attack:
+        if self._scenario.attack and self._is_on_the_path():
             self._testbed.attack(self._scenario.attack)
+        callee.wait_ready()
+        return callee
+
+    def _impostor(self) -> Running:
+        """Start the telephone with which the callee's operator answers in the callee's place."""
+        second = self._testbed.second_telephone()
+        sections = self._telephone("callee", number=_called(self._scenario), telephone=second)
+        callee = self._testbed.launch("callee", sections)
         callee.wait_ready()
         return callee
 
@@ -251,6 +277,8 @@ def _called(scenario: Scenario) -> Tn:
     """Return the callee's number, which determines the route of the call."""
     if scenario.attack is None:
         return CALLEE
+    if scenario.attack.mode is None:
+        return CALLEE_IMPERSONATED
     return CALLEE_OVER_SBC if scenario.attack.rewrites_sdp else CALLEE_OVER_TRANSIT
 
 

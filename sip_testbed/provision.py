@@ -105,6 +105,13 @@ CALLEE_OVER_SBC = Tn("442079460323")
 """Operator A reaches the numbers 44207946 03xx over the same network, through SBCs that rewrite SDP."""
 
 SBC_PREFIX = "+4420794603"
+
+CALLEE_IMPERSONATED = Tn("442079460423")
+"""For this number Operator B records a second certificate in a scenario; calls to it go to Operator B directly."""
+
+CALLEES = (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC, CALLEE_IMPERSONATED)
+"""All numbers of the callee, whose telephone has one certificate for them."""
+
 OUTSIDE = Tn("441134960001")
 """A number that the ledger allots to no operator (Ofcom reserves it for drama)."""
 
@@ -131,9 +138,7 @@ class Site(SiteFolder):
         for operator in ledger.operators:
             (folder / operator.letter).mkdir(exist_ok=True)
         with ThreadPoolExecutor() as pool:  # RSA keys take longest to generate, so do that in parallel
-            telephones = pool.map(
-                self._telephone, OPERATORS, ((CALLER,), (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC))
-            )
+            telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), CALLEES))
             self.found(CHAIN_ID, map(_founder, ledger.operators))
             comets = ledger.operators if ledger is LedgerKind.FEDERATION else ()
             self.node_ids = {operator.letter: self._node_id(operator.letter) for operator in comets}
@@ -155,6 +160,10 @@ class Site(SiteFolder):
         listed = TnAuthList(ranges=(numbers,))
         return self.certify(name, generate_es256(), operator.organization, f"sti.{operator.domain}", numbers=listed)
 
+    def second_telephone(self) -> Credential:
+        """Make a certificate for a number of the callee's and a key that Operator B has, without recording it."""
+        return self._telephone(OPERATORS[1], (CALLEE_IMPERSONATED,), "second-telephone")
+
     def listen(self, actor: str) -> dict[str, object]:
         """Return the [listen] section of an actor's configuration."""
         address = self.addresses[actor]
@@ -166,12 +175,12 @@ class Site(SiteFolder):
         users = [{"number": f"+{number}", "password": password} for number in numbers]
         return self.config(f"users-{letter}", {"users": users}).name
 
-    def _telephone(self, operator: Operator, numbers: Iterable[Tn]) -> Credential:
+    def _telephone(self, operator: Operator, numbers: Iterable[Tn], file: str = "telephone") -> Credential:
         """Make a user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
         letter = operator.letter
         uris = [aor(number, operator) for number in numbers]
         return self.certify(
-            f"{letter}/telephone", generate_rsa(), operator.organization, f"telephone {letter}", uris=uris
+            f"{letter}/{file}", generate_rsa(), operator.organization, f"telephone {letter}", uris=uris
         )
 
     def _node_id(self, letter: str) -> str:

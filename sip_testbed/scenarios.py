@@ -1,7 +1,9 @@
-"""Scenarios: the good call, and attacks on it by somebody between the operators or by a thief with a key.
+"""Scenarios: the good call, and attacks on it, by somebody between the operators, a thief or the callee's operator.
 
 No victim has a switch for any of this. An element on the path (`sip_testbed.path`) makes the attacks, with keys
-that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger.
+that a thief might hold and with certificates that are really recorded, or really revoked, on the ledger. One attack
+is made by the callee's own operator, and nobody is on the path: it has a second certificate recorded for the
+callee, and a telephone of its own answers.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,9 @@ from voice_dpki.stir.verdict import Verstat
 SIGNED = "MIKEY SIGN"
 """The step that verifies the signature of a MIKEY message; modes with a shared key have a MAC in its place."""
 
+PINNED = "MIKEY pin"
+"""The step that compares the other side's key with the one of earlier calls."""
+
 PASSED = Verstat.PASSED.value
 FAILED = Verstat.FAILED.value
 NONE = Verstat.NONE.value
@@ -29,13 +34,15 @@ class Key(Enum):
     STOLEN = "Operator A's signing key"
     UNRECORDED = "a key whose certificate was never recorded"
     REVOKED = "a key of Operator A whose certificate was revoked a moment ago"
+    SECOND = "a key whose certificate for the callee's number Operator B recorded a moment ago"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """An attack between the operators: a mode of `sip-testbed path`, its key and its claims."""
+    """An attack: what is done, with which key and claims."""
 
-    mode: str
+    mode: str | None
+    """A mode of `sip-testbed path`, which is then on the way; None for the callee's operator, with `Key.SECOND`."""
     does: str
     goal: str
     """The attacker's gain if the check that refuses the attack were missing."""
@@ -45,7 +52,7 @@ class Attack:
     age_s: int = 0
     """Age of the signature."""
     listens_first: bool = False
-    """Whether an earlier call first passes the attacker unchanged."""
+    """Whether there is an earlier call, which nobody tampers with."""
     rewrites_sdp: bool = False
     """Whether the call takes the route on which SBCs rewrite addresses, so that Operator A signs key-mgmt alone."""
 
@@ -190,6 +197,25 @@ _TABLE = (
             "change-answer-key-mgmt",
             "changes the MIKEY message of the answer",
             "the caller speaks under keys that nobody has vouched for",
+        ),
+    ),
+    Scenario(
+        "second-certificate",
+        "The callee's own operator records a second certificate for the callee's number, and answers with its key.",
+        Outcome(
+            PASSED,
+            None,
+            PINNED,
+            200,
+            "The Responder's key is not the one of earlier calls, which has not signed for it; its certificate is "
+            "valid on the ledger, too.",
+        ),
+        Attack(
+            None,
+            "records a second certificate for the callee's number and answers in the callee's place",
+            "the caller speaks to the callee's operator in a call that is verified",
+            Key.SECOND,
+            listens_first=True,
         ),
     ),
     Scenario(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from sip_testbed.pinning import PeerKey
 from sip_testbed.user_agent_config import SharedCredentials
 from voice_dpki.codec.telephone import is_same_party
 from voice_dpki.effects import Clock, Random
@@ -22,6 +23,7 @@ class SharedKeying:
     def __init__(self, credentials: SharedCredentials, tracer: Tracer, clock: Clock, random: Random) -> None:
         self.profile = credentials.profile
         self.ms = 0.0
+        self.peer_key: PeerKey | None = None
         self._credentials = credentials
         self._tracer = tracer
         self._clock = clock

@@ -76,6 +76,8 @@ class Result:
     """Time from the INVITE to its 200."""
     mikey_ms: float | None = None
     """Time of our part of the key agreement, including the ledger's answer."""
+    peer_key: str | None = None
+    """How the other side's key is known (`pinning.Standing`): first, known, renewed, changed; None without pins."""
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None
@@ -270,6 +272,9 @@ class Telephone:
         result.codec = self._setup.codec.name
         result.srtp = str(keys.profile) if keys else None
         result.mikey_ms = self._keying.ms if self._keying else None
+        if self._keying and self._keying.peer_key:
+            result.peer_key = self._keying.peer_key.standing
+            result.remarks += self._keying.peer_key.remarks
 
     def _keep(self, media: MediaSession, result: Result) -> None:
         """Write the recordings, and put the media statistics into the result and the trace."""

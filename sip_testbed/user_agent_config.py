@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from sip_testbed.conversation import DEFAULT_SILENCE_S
+from sip_testbed.pin_store import PinStore
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
@@ -68,6 +69,8 @@ ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
 genesis = "genesis.json"
 trust_file = "ledger-trust.json"            # the newest header believed, kept for the next start
 max_age_s = 30                              # older answers of the ledger are not relied on
+pins = "pins.sqlite"                        # remembers the keys of those who were called; made if it is missing
+changed_key = "refuse"                      # a call with another key; "tell" goes on, and says so in the report
 
 # [shared_keys]                             # in place of [keys]: MIKEY under keys shared with other telephones
 # mode = "dhhmac"                           # or psk, where whoever has the key later decrypts recorded calls
@@ -97,6 +100,10 @@ class KeysConfig(Config, frozen=True, kw_only=True):
     trust_file: str | None = None
     ledger_tls: ClientTls | None = None
     max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
+    pins: str | None = None
+    """The file with the keys of those who were called; without it, the ledger's word for a key is enough."""
+    changed_key: Literal["refuse", "tell"] = "refuse"
+    """What happens to a call with another key than the pinned one, which has not signed for it."""
 
 
 class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with"}):
@@ -150,6 +157,8 @@ class Credentials:
     party: Party
     profile: SrtpProfile
     ledger: LedgerAccess
+    pins: PinStore | None = None
+    tells_changed_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -250,7 +259,8 @@ def _credentials(path: Path, config: UserAgentConfig) -> Credentials | SharedCre
         max_age_s=keys.max_age_s,
         tls=keys.ledger_tls,
     )
-    return Credentials(party, SrtpProfile(config.srtp), ledger)
+    pins = PinStore(resolve(path, keys.pins)) if keys.pins else None
+    return Credentials(party, SrtpProfile(config.srtp), ledger, pins, keys.changed_key == "tell")
 
 
 def _shared(path: Path, config: UserAgentConfig, given: SharedKeysConfig) -> SharedCredentials:

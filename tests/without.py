@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sip_testbed import conversation, proxy_calls
+from sip_testbed.pinning import PeerKey, Pinning, Standing
 from voice_dpki.mikey import steps
 from voice_dpki.stir import examine, verify
 from voice_dpki.stir.replay import ReplayCache, Sighting
@@ -54,6 +55,10 @@ def _believed(offered: Path | None) -> tuple[Removal, ...]:
     return ((verify, "_certificate", check),)
 
 
+async def _first(*given: object) -> PeerKey:
+    return PeerKey(Standing.FIRST)
+
+
 async def _forever(*given: object) -> None:
     await asyncio.get_running_loop().create_future()
 
@@ -82,6 +87,7 @@ _SINGLE: Mapping[str, Callable[[], Removal]] = {
     "E20 key-mgmt": lambda: (verify, "_key_mgmt", lambda *given: KeyMgmt.NOT_CHECKED),
     "E21 replay": lambda: (ReplayCache, "claim", lambda *given: Sighting.NEW),
     "E22 SDP": lambda: (verify, "_sdp", lambda *given: SdpBinding.NOT_CHECKED),
+    "MIKEY pin": lambda: (Pinning, "check", _first),
     "MIKEY SIGN": lambda: (steps, "check_signature", _nothing),
     conversation.SILENCE: lambda: (conversation, "_silence", _forever),
 }

@@ -125,6 +125,7 @@ GOALS: Mapping[str, Callable[[Seen], None]] = {
     "key-mgmt-stripped": an_offer_in_clear,
     "mikey-changed": other_keys,
     "mikey-answer-changed": an_answered_call,
+    "second-certificate": an_answered_call,
     "no-identity": an_unsigned_call,
 }
 
@@ -133,7 +134,9 @@ def holders(check: str) -> tuple[str, ...]:
     """The actors that do a check; services are started again, telephones start with each call."""
     if check == SILENCE:
         return ("caller", "callee")
-    return {"E2 Identity present": ("proxy-b",), "MIKEY SIGN": ("caller",)}.get(check, ("verify-b",))
+    return {"E2 Identity present": ("proxy-b",), "MIKEY SIGN": ("caller",), "MIKEY pin": ("caller",)}.get(
+        check, ("verify-b",)
+    )
 
 
 def test_every_attack_has_a_goal() -> None:

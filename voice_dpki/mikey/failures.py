@@ -24,6 +24,7 @@ class Failure(StrEnum):
     SDP_IDS = "sdp-ids"
     CERTIFICATE = "certificate"
     LEDGER = "ledger"
+    PIN = "pin"
     IDENTITY = "identity"
     SIGNATURE_TYPE = "signature-type"
     SIGNATURE = "signature"
@@ -54,6 +55,7 @@ _STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
     Failure.SDP_IDS: ("SDP IDs", ErrorNumber.UNSPECIFIED),
     Failure.CERTIFICATE: ("CERT", ErrorNumber.INVALID_CERT),
     Failure.LEDGER: ("ledger", ErrorNumber.INVALID_CERT),
+    Failure.PIN: ("pin", ErrorNumber.INVALID_CERT),
     Failure.IDENTITY: ("ID", ErrorNumber.INVALID_ID),
     Failure.SIGNATURE_TYPE: ("SIGN", ErrorNumber.AUTH_FAILURE),
     Failure.SIGNATURE: ("SIGN", ErrorNumber.AUTH_FAILURE),

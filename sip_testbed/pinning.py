@@ -1,0 +1,168 @@
+"""Whose key is it? A telephone compares the other side's key with the one that the same party had before.
+
+The ledger says that the operator which holds a number recorded a certificate for it. That operator could record a
+second one, for a key of its own, and answer in the subscriber's place. So the telephone pins the key of everybody
+whom it calls, and another key counts only as the pinned one's successor: the ledger records a renewal only with a
+signature of the old key. Anything else is refused, or told if the configuration says so.
+
+docs/trust.md tells what this is good for, and what not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sip_testbed.pin_store import Pin, PinStore
+from voice_dpki.codec.telephone import number_in_uri
+from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.ledger.signatures import key_id_of
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.steps import PeerClaim
+from voice_dpki.names import Tn
+from voice_dpki.wire.ledger.client import LedgerClient
+from voice_dpki.x509.recorded import CertStatus
+
+log = logging.getLogger(__name__)
+
+MAX_LINKS: Final = 16
+"""Renewals in a row between two calls to the same party; each costs an inquiry."""
+
+PARTIES: Final = {"Initiator": "caller", "Responder": "callee"}
+"""The role in MIKEY to the role in the call."""
+
+_OLD: Final = {
+    CertStatus.VALID: "its certificate is valid on the ledger, too",
+    CertStatus.UNKNOWN: "its certificate is no longer on the ledger",
+}
+
+
+class Standing(StrEnum):
+    """How a telephone knows the other side's key; result.json has these values."""
+
+    FIRST = "first"
+    """There was nothing to compare it with."""
+    KNOWN = "known"
+    """It is the key of earlier calls."""
+    RENEWED = "renewed"
+    """The key of earlier calls has signed, on the ledger, for the certificate of this one."""
+    CHANGED = "changed"
+    """It is another one, and the configuration has such calls told and not refused."""
+
+    @property
+    def about(self) -> str:
+        """The same as a clause about the key."""
+        return _ABOUT[self]
+
+
+_ABOUT: Final = {
+    Standing.FIRST: "no other one is known",
+    Standing.KNOWN: "that of earlier calls",
+    Standing.RENEWED: "signed for by that of earlier calls",
+    Standing.CHANGED: "another one than in earlier calls",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKey:
+    """The other side's key as we know it, and a clause about it for the call's report, if there is one to tell."""
+
+    standing: Standing
+    remarks: tuple[str, ...] = ()
+
+
+class Pinning:
+    """The pins of a telephone, and what its ledger node proves of renewals."""
+
+    def __init__(self, store: PinStore, ledger: LedgerClient, *, tells: bool = False) -> None:
+        """`tells`: a changed key is told in the report and the log, and the call goes on."""
+        self._store = store
+        self._ledger = ledger
+        self._tells = tells
+
+    async def check(self, claim: PeerClaim, found: Resolution) -> PeerKey:
+        """Compare the key of a claim with the party's pin; `found` is what the ledger says of its certificate.
+
+        Raises MikeyError for another key that does not follow the pinned one, unless such calls are told.
+        """
+        pin = self._pin_of(_number(claim))
+        if pin is None:
+            return PeerKey(Standing.FIRST)
+        if key_id_of(claim.certificate.public_key_der) == pin.key_id:
+            return PeerKey(Standing.KNOWN)
+        try:
+            if await self._follows(found, pin):
+                return PeerKey(Standing.RENEWED)
+            sentence = await self._changed(pin, found)
+        except InquiryError as error:
+            told = f"the {claim.role}'s key is not the one of earlier calls, and whether it follows is not known"
+            raise MikeyError(Failure.PIN, f"{told}: {error}") from None
+        log.warning("another key than before", extra={"fields": {"party": claim.role, "reason": sentence}})
+        if not self._tells:
+            raise MikeyError(Failure.PIN, f"the {claim.role}'s {sentence}")
+        return PeerKey(Standing.CHANGED, (f"the {PARTIES[claim.role]}'s {sentence}",))
+
+    async def keep(self, claim: PeerClaim, key: PeerKey, now_s: float, *, called: bool) -> Sequence[str]:
+        """Pin the key of a call that was agreed, if we `called`, or if it follows the key that is pinned.
+
+        Whoever merely calls us is not pinned, so that strangers cannot fill the file. Returns remarks for the
+        report.
+        """
+        if key.standing is not Standing.RENEWED and not (called and key.standing is Standing.FIRST):
+            return ()
+        profile = claim.certificate
+        pin = Pin(
+            number=_number(claim),
+            uri=claim.uri,
+            digest=claim.digest,
+            key_id=key_id_of(profile.public_key_der),
+            organization=profile.organization or "",
+            since_s=int(now_s),
+        )
+        try:
+            await asyncio.to_thread(self._store.keep, pin)
+        except LocalError as error:
+            log.error("a key cannot be pinned", extra={"fields": {"reason": str(error)}})
+            return (f"the {PARTIES[claim.role]}'s key could not be pinned: the log says why",)
+        return ()
+
+    def _pin_of(self, number: Tn) -> Pin | None:
+        try:
+            return self._store.find(number)
+        except LocalError as error:
+            log.error("pins cannot be read", extra={"fields": {"reason": str(error)}})
+            raise MikeyError(Failure.PIN, "the keys of earlier calls cannot be read here") from None
+
+    async def _follows(self, found: Resolution, pin: Pin) -> bool:
+        """Return whether renewals on the ledger lead from the pinned certificate or key to that of `found`."""
+        record = found.record
+        for _ in range(MAX_LINKS):
+            if record is None or record.replaces is None:
+                return False
+            if record.replaces == pin.digest:
+                return True
+            record = (await self._ledger.resolve(record.replaces, with_certificate=False)).record
+            if record is not None and record.key_id == pin.key_id:
+                return True
+        return False
+
+    async def _changed(self, pin: Pin, found: Resolution) -> str:
+        """Return a clause about a key that does not follow the pinned one, with what may explain it."""
+        old = await self._ledger.resolve(pin.digest, with_certificate=False)
+        told = _OLD.get(old.status, f"its certificate is {old.status} on the ledger")
+        clause = f"key is not the one of earlier calls, which has not signed for it; {told}"
+        recorder = found.record.organization if found.record else pin.organization
+        if recorder != pin.organization:
+            clause += f", and was recorded by {pin.organization}, this one by {recorder}"
+        return clause
+
+
+def _number(claim: PeerClaim) -> Tn:
+    """Return the number that identifies the party of a claim; raises MikeyError if it has none."""
+    number = number_in_uri(claim.uri)
+    if number is None:
+        raise MikeyError(Failure.IDENTITY, f"the {claim.role}'s URI has no telephone number")
+    return number
