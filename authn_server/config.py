@@ -22,6 +22,7 @@ from voice_dpki.shell.rule_file import check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
+from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.attestation import AttestationRule
 from voice_dpki.stir.national import Country
 from voice_dpki.stir.sign import Credential, make_credential
@@ -181,7 +182,7 @@ class AuthnSetup:
     ledger: LedgerAccess | None
     tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
-    trace: Path | None
+    trace: TraceTo
     rules: Live[tuple[AttestationRule, ...] | None]
     sip: SipSetup[SigningPeer] | None = None
     bypass: Live[str] = field(default_factory=lambda: Live(""))
@@ -201,7 +202,7 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     rules = options.live(lambda config: config.read_rules(path))
     sip = _sip(path, config.sip)
     config.check_workers(path)
-    trace = config.trace_file(path)
+    trace = config.trace.read(path)
     bypass = options.live(lambda config: config.read_bypass(path))
     oob = _oob(path, config)
     country = config.read_country()

@@ -187,7 +187,11 @@ async def _serve(setup: AuthnSetup, stop: asyncio.Event) -> None:
             )
             certificate = profile.digest.hex()
             asked_over_sip = setup.sip if is_first() else None
-            sip = StirSip("signing", asked_over_sip, invites.additions, service.health) if asked_over_sip else None
+            sip = (
+                StirSip("signing", asked_over_sip, invites.additions, service.health, hep=setup.trace.hep)
+                if asked_over_sip
+                else None
+            )
             await serve_stir(
                 route,
                 config.listen,

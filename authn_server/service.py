@@ -8,6 +8,7 @@ from authn_server.rules import ATTESTED, REFUSED
 from authn_server.switching import Signing, Switch
 from voice_dpki.effects import Clock
 from voice_dpki.metrics import counter
+from voice_dpki.shell.current import work_on
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
@@ -57,6 +58,7 @@ class AuthnService:
         The answer is there at once unless the ledger has to be asked about this server's own certificate.
         """
         asked, signing = read_signing(body, peer=client, country=self._country), self._switch.current
+        work_on(asked.what.call_id)
         if not signing.standing.is_good:
             return self._sign_later(asked)
         try:
@@ -72,6 +74,7 @@ class AuthnService:
 
     async def identity_for(self, call: SigningRequest) -> IdentityHeader:
         """Return the Identity of a call; raises RequestError."""
+        work_on(call.call_id)
         began_s = perf_counter()
         try:
             signing = self._switch.current

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
@@ -26,12 +27,14 @@ from sip_testbed.placing import (
 )
 from sip_testbed.provision import LedgerKind
 from sip_testbed.scenarios import DEFAULT, PINNED, PLAIN, SCENARIOS, SIGNED, Scenario
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.shell.files import write_file
+from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.interrupts import interruptible
 from voice_dpki.shell.options import number, whole_number
 from voice_dpki.shell.output import output_folder
 from voice_dpki.shell.program import Parser
+from voice_dpki.sip.hop import Hop
 from voice_dpki.stage import ladder
 from voice_dpki.stage.ladder import Mood
 from voice_dpki.stage.show import EXIT_NOT_HELD, list_scenarios, scenario_named, show_checks, show_files
@@ -105,7 +108,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     results = parser.add_argument_group("results")
     results.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help=f"default: {DEFAULT_OUT}")
+    results.add_argument(
+        "--hep",
+        type=collector,
+        metavar="HOST:PORT",
+        help="tell a HEP collector on this machine (Homer, sngrep) of the messages and decisions",
+    )
     results.add_argument("--json", action="store_true", help="print report.json instead of the ladder")
+
+
+def collector(text: str) -> HepTarget:
+    """Read the address of a HEP collector on this machine; raises ArgumentTypeError."""
+    try:
+        hop = Hop.parse(f"udp:{text}")
+    except MalformedError:
+        raise argparse.ArgumentTypeError("write it like 127.0.0.1:9060 or [::1]:9060") from None
+    if not ip_address(hop.host).is_loopback:
+        raise argparse.ArgumentTypeError("give a collector on this machine: it is told in clear")
+    return HepTarget(hop.host, hop.port)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -138,7 +158,9 @@ def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_
         stack.enter_context(output_folder(out, "voice-dpki call", WRITTEN))
         stack.enter_context(progress)
         with stages.stage("start the network"):
-            testbed = stack.enter_context(Testbed(out / "logs", protected=scenario.protected, ledger=ledger))
+            testbed = stack.enter_context(
+                Testbed(out / "logs", protected=scenario.protected, ledger=ledger, hep=arguments.hep)
+            )
             testbed.start()
         if scenario.protected:
             with stages.stage("record the certificates"):

@@ -27,6 +27,7 @@ from sip_testbed.scenarios import Attack, Key
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.ledger.records import CertStatus
 from voice_dpki.names import Height, Tn
+from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.ledger import read_genesis
 from voice_dpki.stage.addresses import Addresses
 from voice_dpki.stage.administration import Administration, SubmissionNode
@@ -56,13 +57,17 @@ X5U = "https://certificates.a.example/{digest}.der"
 X5U_OF_ANSWERS = "https://certificates.b.example/{digest}.der"
 """Operator B's."""
 
+TELLING = frozenset({"authn", "verify", "proxy", "caller", "callee"})
+"""Whose messages and decisions a HEP collector is told of."""
+
 
 class Testbed(Network):
     """A running network of two operators.
 
     `folder` gets the provisioned files (a temporary folder by default), `logs` each program's log. Without
     `protected` there are only proxies: no signing, no verification and no ledger. Raises LocalError if the `ledger`
-    needs CometBFT and that is not installed. Use it as a context manager, or make sure to call `stop`.
+    needs CometBFT and that is not installed. `hep` is a collector to be told of the call. Use it
+    as a context manager, or make sure to call `stop`.
     """
 
     __test__ = False  # pytest: not a test class
@@ -74,7 +79,9 @@ class Testbed(Network):
         *,
         protected: bool = True,
         ledger: LedgerKind = LedgerKind.EMBEDDED,
+        hep: HepTarget | None = None,
     ) -> None:
+        self._hep = hep
         if protected:
             require_engine(ledger)
         super().__init__(logs, KINDS, folder)
@@ -111,6 +118,12 @@ class Testbed(Network):
         """Start a program with its configuration, without waiting for it; the actor's last one must have ended."""
         module, command = MODULES[actor.partition("-")[0]]
         return self.start_program(actor, module, (command,), sections)
+
+    def traced(self, actor: str) -> Mapping[str, object]:
+        """Return where else the actor's trace goes: to the collector, if there is one."""
+        if self._hep is None or actor.partition("-")[0] not in TELLING:
+            return {}
+        return {"hep": {"host": self._hep.host, "port": self._hep.port, "agent": self._hep.agent}}
 
     def attack(self, attack: Attack) -> None:
         """Start a scenario's attacker on the path to the transit network and its SBCs, and wait until it listens.

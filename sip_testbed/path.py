@@ -16,10 +16,10 @@ from sip_testbed.proxy_element import Forward, ProxyElement
 from sip_testbed.proxy_rules import Refusal
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError, PeerError
-from voice_dpki.shell.config import AdvertisedListen, Config, PositiveSeconds, TraceConfig, load_config, resolve
+from voice_dpki.shell.config import AdvertisedListen, Config, PositiveSeconds, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.program import describe_configured, indented, start
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import CallTraceConfig, Tracer, TraceTo
 from voice_dpki.sip.message import Hop, copy_request
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
@@ -101,7 +101,7 @@ class PathConfig(Config, frozen=True, kw_only=True):
     udp_max_bytes: int = UDP_MAX_BYTES
     hold_s: PositiveSeconds = 70.0
     resign: ResignConfig | None = None
-    trace: TraceConfig | None = None
+    trace: CallTraceConfig = CallTraceConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class PathSetup:
 
     config: PathConfig
     attack: Attack
-    trace: Path | None
+    trace: TraceTo
 
 
 class PathService:
@@ -195,8 +195,7 @@ def load_setup(path: Path) -> PathSetup:
     config = load_config(path, PathConfig)
     config.listen.check(path)
     Routes(config.routes)
-    trace = resolve(path, config.trace.file) if config.trace else None
-    return PathSetup(config, make_attack(config, path, SystemClock(), SystemRandom()), trace)
+    return PathSetup(config, make_attack(config, path, SystemClock(), SystemRandom()), config.trace.read(path))
 
 
 def make_attack(config: PathConfig, path: Path, clock: Clock, random: Random) -> Attack:

@@ -12,8 +12,9 @@ from sipmessage import URI
 
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import Tn, ascii_lower
-from voice_dpki.shell.config import AdvertisedListen, Config, Listen, TraceConfig, load_config, read_secret, resolve
+from voice_dpki.shell.config import AdvertisedListen, Config, Listen, load_config, read_secret, resolve
 from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, optional_client_context, server_context
+from voice_dpki.shell.trace import CallTraceConfig, TraceTo
 from voice_dpki.sip.digest import MD5, SHA_256, Secret
 from voice_dpki.sip.location import DEFAULT_EXPIRES_S, MAX_EXPIRES_S, MIN_EXPIRES_S
 from voice_dpki.sip.message import Hop
@@ -151,7 +152,7 @@ class ProxyConfig(Config, frozen=True, kw_only=True):
     signing: SigningConfig | None = None
     verification: VerificationConfig | None = None
     metrics: Listen | None = None
-    trace: TraceConfig | None = None
+    trace: CallTraceConfig = CallTraceConfig()
 
     @property
     def name(self) -> str:
@@ -253,7 +254,7 @@ class ProxySetup:
     secret: bytes | None
     signing: Access | None
     verification: Access | None
-    trace: Path | None
+    trace: TraceTo
     tls: Tls | None = None
     """SIP over TLS; None if it is not configured."""
 
@@ -275,7 +276,7 @@ def load_setup(path: Path) -> ProxySetup:
         read_secret(resolve(path, config.secret_file)).encode() if config.secret_file else None,
         _access(path, config.signing),
         _access(path, config.verification),
-        resolve(path, config.trace.file) if config.trace else None,
+        config.trace.read(path),
         _tls(path, config.tls),
     )
 

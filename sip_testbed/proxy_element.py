@@ -13,6 +13,7 @@ from sip_testbed.proxy_rules import Refusal
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.shell.config import Listen
+from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.events import Event, Terminated, TransactionKey
 from voice_dpki.sip.machines import Timers
@@ -153,6 +154,7 @@ class ProxyElement:
 
     async def _pass_answer(self, answer: Answer, change: Callable[[Response], Awaitable[None]]) -> None:
         """Let the 2xx be changed and pass it on, also if that fails: the call stands."""
+        work_on(answer.response.headers.get("Call-ID") or "")
         try:
             async with asyncio.timeout(DECIDE_S):
                 await change(answer.response)
@@ -163,6 +165,7 @@ class ProxyElement:
 
     async def _settle(self, arrival: Arrival) -> None:
         """Decide on a request and carry the decision out; an unexpected error is answered, too."""
+        work_on(arrival.envelope.call_id)
         try:
             await self._carry_out(arrival)
         except Exception as error:

@@ -146,6 +146,7 @@ class StirService:
         """Return the Identity value for a call; raises ServiceError."""
         request = {
             "attest": attest,
+            "callId": call.call_id,
             "dest": {"tn": [call.called]},
             "iat": call.time_s,
             "keyMgmt": call.key_mgmt,
@@ -161,6 +162,7 @@ class StirService:
         `call.time_s` is the answer's. Only the form of 3GPP names a type of PASSporT.
         """
         request = {
+            "callId": call.call_id,
             "dest": {"tn": [call.called]},
             "iat": call.time_s,
             "orig": {"tn": call.caller},

@@ -18,6 +18,7 @@ from voice_dpki.media.recording import write_wav
 from voice_dpki.mikey.failures import MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
@@ -140,6 +141,7 @@ class Telephone:
     async def _dial(self, target: str, offer: AnyOffer | None, media: MediaSession, result: Result) -> None:
         sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
         call = await self._agent.invite(target, sdp.serialize())
+        work_on(call.call_id)
         answer = await _final_answer(call)
         result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
         if not 200 <= answer.status < 300:
@@ -166,6 +168,7 @@ class Telephone:
     # The callee.
 
     async def _answer(self, call: IncomingCall) -> None:
+        work_on(call.call_id)
         result = Result("callee", verstat=call.verstat)
         media = await self._open_media()
         try:

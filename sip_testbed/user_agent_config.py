@@ -21,7 +21,6 @@ from voice_dpki.shell.config import (
     AdvertisedListen,
     Config,
     PositiveSeconds,
-    TraceConfig,
     load_config,
     read_file,
     read_secret,
@@ -30,6 +29,7 @@ from voice_dpki.shell.config import (
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.tls import ClientTls, optional_client_context
+from voice_dpki.shell.trace import CallTraceConfig, TraceTo
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
@@ -147,7 +147,7 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     tls: ClientTls | None = None
     """For a proxy "tls:...": this telephone's certificate, and the proxy's."""
     call: CallConfig | None = None
-    trace: TraceConfig | None = None
+    trace: CallTraceConfig = CallTraceConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class TelephoneSetup:
     said: Path | None
     heard: Path | None
     result: Path | None
-    trace: Path | None
+    trace: TraceTo
     silence_s: float = DEFAULT_SILENCE_S
 
 
@@ -222,7 +222,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         said=_optional(path, config.said),
         heard=_optional(path, config.heard),
         result=_optional(path, config.result),
-        trace=_optional(path, config.trace.file if config.trace else None),
+        trace=config.trace.read(path),
         silence_s=config.silence_s,
     )
 

@@ -40,6 +40,7 @@ PACKAGES = {
     "curl": "curl",
     "jq": "jq",
     "redis-server": "redis-server",
+    "sngrep": "sngrep",
 }
 """Debian package that holds each peer program."""
 

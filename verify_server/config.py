@@ -25,6 +25,7 @@ from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
 from voice_dpki.shell.tls import ClientTls
+from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
 from voice_dpki.stir.kinds import KINDS, Kinds
@@ -233,7 +234,7 @@ class VerifySetup:
     ledger: LedgerAccess
     tokens: Live[tuple[str, ...]]
     tls: ssl.SSLContext | None
-    trace: Path | None
+    trace: TraceTo
     handling: Live[Handling | None]
     path: Path
     """The configuration, where the names of files begin."""
@@ -266,7 +267,7 @@ def load_setup(path: Path) -> VerifySetup:
     check_clients(path, "replay.b2bua", config.replay.b2bua, config.names(path))
     sip = sip_setup(path, config.sip, config.sip.peers) if config.sip else None
     config.check_workers(path)
-    trace, store = config.trace_file(path), config.replay.store
+    trace, store = config.trace.read(path), config.replay.store
     link = store.link(path, config.domain, SystemClock()) if store else None
     outside = _outside(path, options, config.outside)
     bypasses = options.live(lambda config: config.read_bypasses(path))

@@ -12,6 +12,7 @@ from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.tls import ClientTls, ServerTls, server_context
+from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.access import MAX_NAME, Terms
 from voice_dpki.stir.placement import MAX_LIFETIME_S
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
@@ -92,7 +93,7 @@ class CpsSetup:
     config: CpsConfig
     ledger: LedgerAccess
     tls: ssl.SSLContext | None
-    trace: Path | None
+    trace: TraceTo
 
 
 def load_setup(path: Path) -> CpsSetup:
@@ -109,4 +110,4 @@ def load_setup(path: Path) -> CpsSetup:
     )
     config.listen.check_secrecy(path, "who calls whom", has_tls=config.tls is not None)
     tls = None if config.tls is None else server_context(path, config.tls)
-    return CpsSetup(config, ledger, tls, resolve(path, config.trace.file) if config.trace else None)
+    return CpsSetup(config, ledger, tls, TraceTo(resolve(path, config.trace.file) if config.trace else None))

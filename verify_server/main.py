@@ -155,7 +155,11 @@ async def _serve(setup: VerifySetup, stop: asyncio.Event) -> None:
             "verification", VERIFICATION_PATH, setup.tokens, service.verify, perform_text=invites.verify_text
         )
         asked_over_sip = setup.sip if is_first() else None
-        sip = StirSip("verification", asked_over_sip, invites.additions, healthy) if asked_over_sip else None
+        sip = (
+            StirSip("verification", asked_over_sip, invites.additions, healthy, hep=setup.trace.hep)
+            if asked_over_sip
+            else None
+        )
         chain = ledger.genesis.chain_id
         await serve_stir(route, config.listen, setup.tls, tracer, stop, limits=config.limits, sip=sip, chain=chain)
 

@@ -15,6 +15,7 @@ from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.metrics import counters
 from voice_dpki.names import CertDigest
+from voice_dpki.shell.current import work_on
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
 from voice_dpki.stir.call import NO_CALLER_NUMBER, Call
@@ -109,6 +110,7 @@ class VerifyService:
         The answer is there at once unless the ledger has to be asked about a signer, or a store about the token.
         """
         asked = read_verification(body, client, self._country)
+        work_on(asked.what.call_id)
         if not asked.what.identities:
             return self._verify_without(asked)
         case = self._opened(asked.what)
@@ -117,6 +119,7 @@ class VerifyService:
         return asked.answer(self._closed(case))
 
     async def _verify_later(self, asked: Asked[Call, Sequence[Verdict]], case: "_Case") -> bytes:
+        work_on(case.call.call_id)
         return asked.answer(await self._finished(case))
 
     async def _verify_without(self, asked: Asked[Call, Sequence[Verdict]]) -> bytes:
@@ -124,6 +127,7 @@ class VerifyService:
 
     async def verdicts_on(self, call: Call) -> Sequence[Verdict]:
         """Return the verdict on each Identity of a call, in their order; one if it has none, or names no caller."""
+        work_on(call.call_id)
         if call.orig == NO_CALLER_NUMBER:
             return self._told(call, [NO_CALLER], perf_counter())
         if self._out_of_band is not None and self._out_of_band.wants(call):

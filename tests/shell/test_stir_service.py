@@ -6,11 +6,12 @@ import pytest
 
 from voice_dpki.errors import LocalError
 from voice_dpki.shell.config import Listen
+from voice_dpki.shell.current import current_call, work_on
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
 from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.stage.processes import TraceReader
 from voice_dpki.wire.http_client import HttpClient, HttpUnreachableError
@@ -60,6 +61,24 @@ async def test_a_token_that_was_taken_back_does_not_count_on_a_connection_where_
     assert asked == ["proxy", "proxy", "renamed"]
 
 
+async def test_a_connection_forgets_the_call_of_its_last_request() -> None:
+    calls: list[str] = []
+
+    def performed(body: bytes, _client: str) -> bytes:
+        calls.append(current_call())
+        work_on(body.decode())
+        return body
+
+    async with serve(
+        StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), performed).app(), Listen(port=0)
+    ) as port:
+        url = f"http://127.0.0.1:{port}/stir/v1/signing"
+        async with httpx.AsyncClient(headers=HEADERS, trust_env=False) as client:
+            for call in (b"a", b"b"):
+                assert (await client.post(url, content=call)).status_code == 200
+    assert calls == ["", ""]
+
+
 async def test_the_same_head_twice_is_judged_like_the_first() -> None:
     async with serve(
         StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), perform).app(), Listen(port=0)
@@ -77,7 +96,7 @@ async def test_only_listed_proxies_are_served_over_tls(tmp_path: Path) -> None:
         make_certificate(tmp_path, name, "Operator A", 30)
     tls = ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))
     stop, reader = asyncio.Event(), TraceReader(tmp_path / "authn-a.jsonl")
-    tracer = Tracer.named_by(tmp_path / "authn-a.jsonl", "unnamed")
+    tracer = Tracer.named_by(TraceTo(tmp_path / "authn-a.jsonl"), "unnamed")
     route = StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), perform)
     listen = Listen(port=0)
     serving = asyncio.create_task(serve_stir(route, listen, config(listen, tls).server_tls(path), tracer, stop))

@@ -24,7 +24,7 @@ from voice_dpki.effects import SystemClock
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret, answer_challenge, choose_challenge
 from voice_dpki.sip.framing import StreamFramer
 from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message
@@ -90,7 +90,7 @@ class Life:
             require_registration=False,
         )
         routes = Routes((Route(domain="b.example", next_hop=str(NEXT_HOP)),))
-        setup = ProxySetup(config, Users({USER: Secret("right")}), routes, b"key", None, None, None)
+        setup = ProxySetup(config, Users({USER: Secret("right")}), routes, b"key", None, None, TraceTo())
         self.service = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), ChanceRandom(chance))
         self.element = self.service._element
         self.layer, self.core = self.element.layer, self.element._core
@@ -305,7 +305,7 @@ async def test_streams_leave_no_connection_and_no_task(
     limits = Limits(incoming=6, first_message_s=0.2, message_s=0.2, idle_s=0.5, linger_s=0.02, close_s=0.2)
     monkeypatch.setattr("voice_dpki.wire.sip.transport.Limits", lambda: limits)
     config = ProxyConfig(listen=AdvertisedListen(host="127.0.0.1", port=0), domain="example.com", users="")
-    setup = ProxySetup(config, Users({USER: Secret("right")}), Routes(()), b"key", None, None, None)
+    setup = ProxySetup(config, Users({USER: Secret("right")}), Routes(()), b"key", None, None, TraceTo())
     service = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), ChanceRandom(random.Random(0)))
     await service.start()
     element = service._element

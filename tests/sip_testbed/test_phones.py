@@ -24,7 +24,7 @@ from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.keepalive import KeepAliveTimes
 from voice_dpki.sip.message import Hop
@@ -278,7 +278,10 @@ async def domain(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterato
         tracer = Tracer(tmp_path / "a.jsonl", "a")
         stack.callback(tracer.close)
         proxy = ProxyService(
-            ProxySetup(config, users, Routes(()), None, None, None, None), tracer, SystemClock(), SystemRandom()
+            ProxySetup(config, users, Routes(()), None, None, None, TraceTo()),
+            tracer,
+            SystemClock(),
+            SystemRandom(),
         )
         await proxy.start()
         stack.push_async_callback(proxy.close)

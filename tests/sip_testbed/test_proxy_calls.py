@@ -34,7 +34,7 @@ from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen, Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, json_response, serve
 from voice_dpki.shell.http import Route as HttpRoute
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values, parse_uri
 from voice_dpki.sip.sdp import RtpMap, SessionDescription, audio_description
@@ -126,7 +126,7 @@ class World:
             operator=f"Operator {letter.upper()}", users="", udp_max_bytes=9000, **options,
         )  # fmt: skip
         setup = ProxySetup(
-            config, Users({number: Secret("right")}), Routes(routes), None, Access(TOKEN), Access(TOKEN), None
+            config, Users({number: Secret("right")}), Routes(routes), None, Access(TOKEN), Access(TOKEN), TraceTo()
         )
         tracer = Tracer(self.folder / f"{letter}.jsonl", letter)
         self.stack.callback(tracer.close)

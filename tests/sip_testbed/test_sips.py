@@ -15,7 +15,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
 from voice_dpki.shell.tls import ClientTls, PeerTls, client_context, make_certificate, server_context
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, header_values
 from voice_dpki.wire.sip.transport import Limits, Tls
@@ -51,7 +51,7 @@ class Operators:
         users = Users({number: Secret("right")})
         tracer = Tracer(self.folder / f"{letter}.jsonl", f"proxy-{letter}")
         self.stack.callback(tracer.close)
-        setup = ProxySetup(config, users, Routes(routes), None, None, None, None, tls)
+        setup = ProxySetup(config, users, Routes(routes), None, None, None, TraceTo(), tls)
         service = ProxyService(setup, tracer, SystemClock(), SystemRandom())
         await service.start()
         self.stack.push_async_callback(service.close)

@@ -10,7 +10,7 @@ from tests.sip_testbed.torture import MESSAGES, VECTORS, Torture, torture_peer
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.names import Tn
 from voice_dpki.shell.config import AdvertisedListen
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.sip.digest import Secret
 from voice_dpki.sip.message import Hop, parse_message
 from voice_dpki.wire.sip.connections import Limits
@@ -22,7 +22,7 @@ NUMBER = Tn("13035551111")
 @pytest.fixture
 async def elements() -> AsyncIterator[dict[str, Hop]]:
     config = ProxyConfig(listen=AdvertisedListen(port=0), domain="example.com", users="", udp_max_bytes=9000)
-    setup = ProxySetup(config, Users({NUMBER: Secret("right")}), Routes(()), None, None, None, None)
+    setup = ProxySetup(config, Users({NUMBER: Secret("right")}), Routes(()), None, None, None, TraceTo())
     proxy = ProxyService(setup, Tracer(None, "proxy"), SystemClock(), SystemRandom())
     await proxy.start()
     account = Account(f"sip:+{NUMBER}@example.com", f"+{NUMBER}", "right")

@@ -10,10 +10,10 @@ from voice_dpki.stage.network import Network
 SOURCE = """
 import sys, time, tomllib
 from pathlib import Path
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 
 config = tomllib.loads(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
-tracer = Tracer.named_by(Path(config["trace"]["file"]), "unnamed")
+tracer = Tracer.named_by(TraceTo(Path(config["trace"]["file"])), "unnamed")
 tracer.note(config["says"])
 tracer.ready(http="127.0.0.1:80")
 time.sleep(60)

@@ -19,7 +19,7 @@ from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import serve
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.stir.access import Action, Place, sign_access
 from voice_dpki.stir.call import SigningRequest
 from voice_dpki.stir.cps import passports_body, path_of
@@ -175,7 +175,7 @@ class Site:
 
     @asynccontextmanager
     async def serving(self, trace: Path | None = None) -> AsyncIterator["Site"]:
-        with closing(Tracer.named_by(trace, "cps-server")) as tracer:
+        with closing(Tracer.named_by(TraceTo(trace), "cps-server")) as tracer:
             service = CallPlacementService(self.config, self, self, self.clock, tracer)
             async with serve(service.app(), self.config.listen, limits=self.config.limits) as port:
                 url = f"http://127.0.0.1:{port}"

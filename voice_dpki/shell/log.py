@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from voice_dpki.metrics import counter
+from voice_dpki.shell.current import current_call
 from voice_dpki.shortfalls import SHORTFALLS
 
 LOST = counter("log_lines_lost", "Log lines that could not be written.")
@@ -20,7 +21,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """A formatter that makes one JSON object of a record: time, level, service, logger, event, then its fields."""
+    """A formatter that makes one JSON object of a record.
+
+    Its members are time, level, service, logger, event, the Call-ID as `call` where one is worked on, and the
+    fields.
+    """
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -35,6 +40,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
+        if call := current_call():
+            line["call"] = call
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

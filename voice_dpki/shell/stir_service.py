@@ -17,14 +17,15 @@ from voice_dpki.codec.openapi import OPENAPI_PATH, encode
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counters, histograms
-from voice_dpki.shell.config import Config, Listen, TraceConfig, read_secrets, resolve
+from voice_dpki.shell.config import Config, Listen, read_secrets, resolve
+from voice_dpki.shell.current import work_on
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, bearer_token_matches, serve
 from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
 from voice_dpki.shell.tls import ServerTls, server_context
-from voice_dpki.shell.trace import Tracer
+from voice_dpki.shell.trace import CallTraceConfig, Tracer
 from voice_dpki.shell.worker import MAX_WORKERS
 from voice_dpki.stir import openapi
 from voice_dpki.stir.faults import MESSAGE_IDS, RequestError, error_of_status
@@ -90,7 +91,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
     tokens: Annotated[str, RELOADABLE]
     """File with the bearer tokens of the proxies, one per line, perhaps with a name before it: `NAME TOKEN`."""
     tls: ServerTls | None = None
-    trace: TraceConfig | None = None
+    trace: CallTraceConfig = CallTraceConfig()
     limits: Limits = Limits()
     """Limits on each client address; requests with one of the tokens do not count."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = 1
@@ -130,10 +131,6 @@ class StirConfig(Config, frozen=True, kw_only=True):
     def client_names(self, path: Path) -> frozenset[str]:
         """Return the names of the clients that have one; raises LocalError."""
         return frozenset(line.split()[0] for line in self.read_tokens(path) if len(line.split()) == 2)
-
-    def trace_file(self, path: Path) -> Path | None:
-        """Return the trace file that the configuration at `path` names, if any."""
-        return resolve(path, self.trace.file) if self.trace else None
 
 
 def client_of(request: Request, tokens: Sequence[str]) -> str | None:
@@ -195,6 +192,14 @@ class StirRoute:
         return self._answer(request, self.perform_text, SIP_MEDIA_TYPES)
 
     def _answer(
+        self, request: Request, perform: Perform, media_types: Sequence[str]
+    ) -> Response | Awaitable[Response]:
+        try:
+            return self._begin(request, perform, media_types)
+        finally:
+            work_on("")  # what a connection brings next is about another call
+
+    def _begin(
         self, request: Request, perform: Perform, media_types: Sequence[str]
     ) -> Response | Awaitable[Response]:
         began_s = perf_counter()

@@ -22,6 +22,8 @@ from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import OTHER, counters, follow, gauges
 from voice_dpki.shell.config import AdvertisedListen, Config
+from voice_dpki.shell.current import work_on
+from voice_dpki.shell.hep import HepTarget
 from voice_dpki.shell.metrics import Health
 from voice_dpki.shell.stir_service import OPERATIONS, REQUESTS, SECONDS
 from voice_dpki.shell.tls import PeerTls, client_context, server_context
@@ -178,8 +180,9 @@ class StirSip(Generic[P]):
         perform: Perform[P],
         health: Callable[[], Health],
         random: Random = SystemRandom(),  # noqa: B008 - it has no state
+        hep: HepTarget | None = None,
     ) -> None:
-        """`operation` is the name in logs and metrics, one of OPERATIONS."""
+        """`operation` is the name in logs and metrics, one of OPERATIONS. `hep` is told of the messages sent."""
         self._operation = operation
         self._setup = setup
         self._perform = perform
@@ -191,7 +194,7 @@ class StirSip(Generic[P]):
             setup.listen.port,
             self._handle,
             random=random,
-            tracer=Tracer.named_by(None, operation),  # messages hold numbers, which the trace of a service must not
+            tracer=Tracer(None, operation, hep=hep),  # no file: messages hold numbers, which that must not
             advertise=setup.listen.advertise,
             tls=setup.tls,
             known=setup.peers,
@@ -269,6 +272,7 @@ class StirSip(Generic[P]):
 
     async def _settle(self, event: RequestReceived, peer: P) -> None:
         """Answer an INVITE; an unexpected error is answered with 500."""
+        work_on(event.envelope.call_id)
         try:
             async with asyncio.timeout(ANSWER_S):
                 response = await self._answer(event, peer)

@@ -9,24 +9,31 @@ Each line is an object with `t` (Unix time in seconds), `actor`, `kind`, and by 
 - `result`: the result that a program reports at its end;
 - other kinds: a service defines them and writes them with `write`.
 
-Tracing is for tests and demonstrations: a trace holds speech and subscribers' numbers in clear. Nothing depends on
-it: an event that cannot be written, for instance to a full disk, is lost, and the log and a metric say so.
+Tracing into a file is for tests and demonstrations: it holds speech and subscribers' numbers in clear. `sip` and
+`note` can also go to a HEP collector (`voice_dpki.shell.hep`), which is for operators. Nothing depends on either:
+an event that cannot be written, for instance to a full disk, is lost, and the log and a metric say so.
 """
 
 import base64
 import logging
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import BinaryIO, Self
 
 import msgspec
 
+from voice_dpki.codec.hep import Flow
 from voice_dpki.effects import Clock, SystemClock
 from voice_dpki.errors import LocalError
 from voice_dpki.metrics import counter
+from voice_dpki.shell.config import Config, resolve
+from voice_dpki.shell.current import current_call
+from voice_dpki.shell.hep import HepConfig, HepSender, HepTarget
 from voice_dpki.shortfalls import SHORTFALLS
+from voice_dpki.sip.hop import Hop
 from voice_dpki.wire.seldom import Seldom
 
 log = logging.getLogger(__name__)
@@ -34,13 +41,36 @@ log = logging.getLogger(__name__)
 LOST = counter("trace_events_lost", "Trace events that could not be written.")
 
 
-class Tracer:
-    """A writer of one actor's trace events to `path`; without a path nothing is written.
+@dataclass(frozen=True, slots=True)
+class TraceTo:
+    """Where events go: to a file, to a HEP collector, to both or nowhere."""
 
-    Raises LocalError if the file cannot be opened.
+    file: Path | None = None
+    hep: HepTarget | None = None
+
+
+class CallTraceConfig(Config, frozen=True, kw_only=True):
+    """`[trace]` of a service that handles calls."""
+
+    file: str | None = None
+    hep: HepConfig | None = None
+
+    def read(self, path: Path) -> TraceTo:
+        """Return where events go, by the configuration at `path`; raises LocalError."""
+        return TraceTo(
+            resolve(path, self.file) if self.file is not None else None, self.hep.target(path) if self.hep else None
+        )
+
+
+class Tracer:
+    """A writer of one actor's trace events to `path` and to a HEP collector; without either nothing is written.
+
+    Raises LocalError if the file cannot be opened, or the collector cannot be sent to.
     """
 
-    def __init__(self, path: Path | None, actor: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: Path | None, actor: str, clock: Clock | None = None, hep: HepTarget | None = None
+    ) -> None:
         try:
             # Each event is one unbuffered write, so that a reader sees it at once and whole.
             self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
@@ -50,32 +80,38 @@ class Tracer:
         self._actor = actor
         self._clock = clock or SystemClock()
         self._loses = False
+        self._hep = HepSender(hep, actor) if hep is not None else None
         SHORTFALLS.watch(self)
 
     @classmethod
-    def named_by(cls, path: Path | None, program: str, clock: Clock | None = None) -> Self:
-        """Trace into `path`, with the file's stem as the actor's name; without a path the name is `program`."""
-        return cls(path, path.stem if path else program, clock)
+    def named_by(cls, to: TraceTo, program: str, clock: Clock | None = None) -> Self:
+        """Trace with the file's stem as the actor's name; without a file the name is `program`."""
+        return cls(to.file, to.file.stem if to.file else program, clock, to.hep)
 
     @property
     def on(self) -> bool:
         """Whether events are written, so that a caller need not describe one in vain."""
-        return self._file is not None
+        return self._file is not None or self._hep is not None
 
     def shortfall(self) -> str:
         """Return what people should know if the last event could not be written; otherwise an empty string."""
-        return "the trace cannot be written, and its events are lost" if self._loses and self.on else ""
+        return "the trace cannot be written, and its events are lost" if self._loses and self._file else ""
 
     def sip(self, transport: str, src: str, dst: str, data: bytes) -> None:
         """Record a SIP message that this actor sends from `src` to `dst`."""
+        if self._hep is not None:
+            self._hep.sip(self._clock.now_s(), Flow(transport, _end(src), _end(dst)), data)
         self.write("sip", transport=transport, src=src, dst=dst, data=_base64(data))
 
     def rtp(self, src: str, dst: str, wire: bytes, clear: bytes) -> None:
         """Record an RTP or RTCP packet that this actor sends, as on the wire and in clear."""
-        self.write("rtp", src=src, dst=dst, wire=_base64(wire), clear=_base64(clear))
+        if self._file is not None:
+            self.write("rtp", src=src, dst=dst, wire=_base64(wire), clear=_base64(clear))
 
     def note(self, text: str, **data: object) -> None:
         """Record a row of the ladder; usual data: ms (duration), step, ok."""
+        if self._hep is not None and current_call():
+            self._hep.note(self._clock.now_s(), msgspec.json.encode({"text": text, **data}))
         self.write("note", text=text, **data)
 
     def ready(self, **addresses: str) -> None:
@@ -110,10 +146,13 @@ class Tracer:
         self._said.warning("trace event lost", file=file.name, reason=reason)
 
     def close(self) -> None:
-        """Close the file; later events are dropped."""
+        """Close file and socket; later events are dropped."""
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._hep is not None:
+            self._hep.close()
+            self._hep = None
 
 
 def ms_since(began_s: float) -> float:
@@ -123,3 +162,8 @@ def ms_since(began_s: float) -> float:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def _end(address: str) -> tuple[str, int]:
+    hop = Hop.parse(f"udp:{address}")
+    return hop.host, hop.port

@@ -47,10 +47,14 @@ class Network:
             raise LocalError(f"{actor} runs already")
         self._runs += 1
         trace = self.folder / "traces" / str(self._runs) / f"{actor}.jsonl"
-        config = write_config(self.folder, actor, {**sections, "trace": {"file": trace}})
+        config = write_config(self.folder, actor, {**sections, "trace": {**self.traced(actor), "file": trace}})
         program = Program(actor, module, (*arguments, "--config", str(config)), trace, self.logs / f"{actor}.log")
         self.running[actor] = Running(program, self._kinds)
         return self.running[actor]
+
+    def traced(self, actor: str) -> Mapping[str, object]:
+        """Return what else the configuration of an actor says of its trace."""
+        return {}
 
     def wait_ready(self, actors: Iterable[str]) -> None:
         """Wait until all these programs, which start at the same time, listen; raises ProcessError."""

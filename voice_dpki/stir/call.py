@@ -76,3 +76,5 @@ class SigningRequest:
     own: Mapping[str, object] = field(default_factory=dict)
     """Members that the kind alone has, as its readers gave them (`Kind.members`), but for attest and origid."""
     source: Source = Source()
+    call_id: str = ""
+    """The Call-ID of the INVITE, for logs and traces; "" if the proxy did not send it."""

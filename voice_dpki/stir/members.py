@@ -141,7 +141,8 @@ KeyMgmt = Annotated[
 CallId = Annotated[
     str,
     Meta(
-        description="Own: the Call-ID of the INVITE, by which forks and retransmissions are told from a replay.",
+        description="Own: the Call-ID of the INVITE. It tells forks and retransmissions from a replay, and which "
+        "call a line of the log or a packet for a HEP collector is about.",
         max_length=MAX_CALL_ID_LENGTH,
     ),
 ]
@@ -192,6 +193,7 @@ class Signing(Struct, frozen=True, kw_only=True, rename="camel"):
     """What every form of a signing request holds, but for the caller."""
 
     attest: Attest | UnsetType = UNSET
+    call_id: CallId | UnsetType = UNSET
     dest: Called
     iat: Seconds
     key_mgmt: KeyMgmt | UnsetType = UNSET
@@ -289,6 +291,7 @@ def signing_request(request: Members, given: Signing, kind: Kind[Any], orig: Tn,
         ppt=kind.ppt,
         own=_own(request, kind),
         source=Source(peer, given.trunk or "", given.user or ""),
+        call_id=given.call_id or "",
     )
     for name, check in kind.together:
         read(check, made, name)

@@ -118,6 +118,7 @@ def signing_of(
             key_mgmt=key_mgmt_of(request),
             sdp=_body_digest(request) if terms.sign_sdp else None,
             source=source_of(request),
+            call_id=_call_id(request),
         )
     except NoCallerError as error:
         raise RequestError("SVC4005", "From", str(error)) from None
@@ -167,7 +168,7 @@ def call_of(request: Request, now_s: float, *, from_first: bool = False, country
             target=target,
             resource_priority=_resource_priority(request),
             priority=ascii_lower((request.headers.get("Priority") or "").strip()),
-            call_id=(request.headers.get("Call-ID") or "").strip(),
+            call_id=_call_id(request),
         )
     except MalformedError as error:
         raise RequestError("SVC4006", str(error)) from None
@@ -287,3 +288,7 @@ def _together(*parties: Destinations) -> Destinations:
 
 def _body_digest(request: Request) -> bytes:
     return body_digest(request.body, request.headers.get("Content-Type"))
+
+
+def _call_id(request: Request) -> str:
+    return (request.headers.get("Call-ID") or "").strip()

@@ -105,6 +105,7 @@ class Call(Leg):
         self.ringing = asyncio.Event()
         """Set once a provisional response other than 100 has arrived."""
         self._invite = invite
+        self.call_id = invite.headers["Call-ID"]
         self._key: TransactionKey | None = None
         self._started_s = perf_counter()
         self._answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
@@ -186,6 +187,7 @@ class IncomingCall(Leg):
     def __init__(self, line: Line, event: RequestReceived) -> None:
         super().__init__(line)
         self._invitation = Invitation(line.exchange, event)
+        self.call_id = event.envelope.call_id
         self._from_proxy = event.source.is_from(line.proxy)
         self._to_tag = line.exchange.token()
         self.dialog: Dialog = Dialog.of_callee(event.request, event.envelope, self._to_tag)

@@ -1,0 +1,118 @@
+"""What a HEP collector is told of a whole call, judged by sip-doctor and by sngrep, which is a collector itself."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sip_testbed.network import Testbed
+from sip_testbed.placing import CallOptions, PlacedCall, place_call
+from sip_testbed.scenarios import DEFAULT, SCENARIOS
+from tests.e2e.collector import NAME, PAYLOAD, TYPE, Collector, Told, write_capture
+from voice_dpki.codec.hep import LOG, SIP
+from voice_dpki.shell.hep import HepTarget
+
+SIP_DOCTOR = str(Path(sys.executable).with_name("sip-doctor"))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PlacedCall, str, list[Told]]]:
+    """Place a call, and return it with its Call-ID and what the collector was told of it."""
+    folder = tmp_path_factory.mktemp("told")
+    with Collector() as collector:
+        with Testbed(folder / "logs", hep=HepTarget("127.0.0.1", collector.port)) as testbed:
+            testbed.start()
+            testbed.record_all()
+            placed = place_call(testbed, SCENARIOS[DEFAULT], CallOptions(say_s=1.0), folder / "call")
+        call_id = re.findall(
+            rb"INVITE sip:.*?\r\nCall-ID: ([^\r]+)\r\n", (folder / "call/call.pcap").read_bytes(), re.S
+        )
+        yield placed, call_id[0].decode(), collector.about(call_id[0].decode())
+
+
+def test_every_element_tells_what_it_decided_on_the_call(told: tuple[PlacedCall, str, list[Told]]) -> None:
+    placed, _, packets = told
+    assert placed.report.held
+    decided: dict[str, str] = {}
+    for each in packets:
+        if each[TYPE] == bytes([LOG]):
+            note = json.loads(each[PAYLOAD])
+            assert note["ok"] is True
+            actor = each[NAME].decode()
+            decided[actor] = f"{decided.get(actor, '')}{note['text']}\n"
+    expected = {
+        "authn-a": ("sign\n",),
+        "authn-b": ("sign\n",),
+        "verify-a": ("signer on the ledger: valid", "Identity valid"),
+        "verify-b": ("signer on the ledger: valid", "Identity A valid, SDP as signed"),
+        "proxy-a": ("INVITE signed by", "answer valid by"),
+        "proxy-b": ("Identity valid by", "answer signed by"),
+        "caller": ("valid on the ledger", "TEK agreed"),
+        "callee": ("valid on the ledger", "TEK agreed"),
+    }
+    assert decided.keys() == expected.keys()
+    for actor, texts in expected.items():
+        assert [text for text in texts if text not in decided[actor]] == [], actor
+
+
+def test_sip_doctor_sees_the_call_and_finds_no_fault(
+    told: tuple[PlacedCall, str, list[Told]], tmp_path: Path
+) -> None:
+    _, call_id, packets = told
+    write_capture(packets, tmp_path / "hep.pcap")
+    command = [SIP_DOCTOR, "read", str(tmp_path / "hep.pcap"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    (call,) = json.loads(done.stdout)["dialogs"]
+    assert (call["call_id"], call["status"], call["final"]) == (call_id, "ANSWERED", 200)
+    assert [leg["verstat"] for leg in call["stir"]["legs"]] == [None, "TN-Validation-Passed"]
+    assert {finding["severity"] for finding in call["findings"]} == {"info"}
+
+
+def test_sip_doctor_finds_no_fault_in_the_capture(told: tuple[PlacedCall, str, list[Told]]) -> None:
+    command = [SIP_DOCTOR, "read", str(told[0].folder / "call.pcap"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    calls = [each for each in json.loads(done.stdout)["dialogs"] if each["kind"] == "INVITE"]
+    assert [call["status"] for call in calls] == ["ANSWERED"]
+    assert {finding["severity"] for call in calls for finding in call["findings"]} == {"info"}
+
+
+@pytest.mark.peer("sngrep", "tshark")
+def test_sngrep_is_told_of_each_message(told: tuple[PlacedCall, str, list[Told]], tmp_path: Path) -> None:
+    _, call_id, packets = told
+    messages = [each[PAYLOAD] for each in packets if each[TYPE] == bytes([SIP])]
+    saved = tmp_path / "sngrep.pcap"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["sngrep", "-N", "-q", "-L", f"udp:127.0.0.1:{port}", "-O", str(saved)]
+    collector = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        _wait_bound(port, collector)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for each in packets:
+                sender.sendto(each.packet, ("127.0.0.1", port))
+        seen: list[str] = []
+        while len(seen) < len(messages):
+            assert collector.poll() is None
+            seen = _call_ids(saved)
+        assert seen == [call_id] * len(messages)
+    finally:
+        collector.send_signal(signal.SIGTERM)
+        collector.wait()
+
+
+def _wait_bound(port: int, collector: subprocess.Popen[bytes]) -> None:
+    bound = f":{port:04X} "
+    while bound not in Path("/proc/net/udp").read_text():
+        assert collector.poll() is None, "sngrep ended"
+
+
+def _call_ids(capture: Path) -> list[str]:
+    command = ["tshark", "-r", str(capture), "-Y", "sip", "-T", "fields", "-e", "sip.Call-ID"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.split()
