@@ -1,7 +1,7 @@
 """What the modes with certificates have in common: who we are, and how the offer of a peer is read.
 
-Each mode signs its messages with the key of the sender's certificate, which the ledger vouches for. Its offers begin
-with the same payloads, and are read in the same three steps: `receive`, `prepare`, `complete` (see
+Each mode signs its messages with the key of the sender's certificate, which the ledger vouches for. Its offers
+begin with the same payloads, and are read in the same three steps: `receive`, `prepare`, `complete` (see
 `voice_dpki.mikey.modes`).
 """
 
