@@ -6,7 +6,8 @@ from typing import Literal
 
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.sip.sdp import SessionDescription
-from voice_dpki.wire.media import HOLD_ADDRESSES, MediaSession
+from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.media_peer import HOLD_ADDRESSES
 from voice_dpki.wire.sip.user_agent import Call, IncomingCall
 
 SILENCE = "media silence"

@@ -12,9 +12,9 @@ from sipmessage import Headers, Request, Response
 
 from sip_testbed.events import SipEvent
 from voice_dpki.errors import MalformedError
+from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.sip.hosts import bare_host, host_text
 from voice_dpki.sip.message import parse_message, split_values
-from voice_dpki.wire.media import MediaStatistics
 
 MAX_TOLD_CHARS: Final = 200
 """Most characters of one text of another element."""

@@ -13,6 +13,7 @@ from sip_testbed.keying import AnyOffer, KeyAgreement
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
 from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
 from voice_dpki.mikey.failures import MikeyError
@@ -32,7 +33,7 @@ from voice_dpki.sip.sdp import (
     audio_description,
     same_encoding,
 )
-from voice_dpki.wire.media import MediaSession, MediaStatistics
+from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
 from voice_dpki.wire.tasks import first_of
 

@@ -17,7 +17,7 @@ from sip_testbed import main as sip_testbed
 from sip_testbed import path
 from sip_testbed.path_attacks import Forward
 from voice_dpki.sip.sdp import SessionDescription
-from voice_dpki.wire.media import _bind_pair
+from voice_dpki.wire.media_ports import bind_pair
 
 
 class _Side(asyncio.DatagramProtocol):
@@ -59,7 +59,7 @@ class Sbc(Forward):
 
     async def _open(self) -> list[_Side]:
         loop = asyncio.get_running_loop()
-        pair = _bind_pair(self._host)
+        pair = bind_pair(self._host)
         return [(await loop.create_datagram_endpoint(_Side, sock=bound))[1] for bound in pair]
 
     def _rewritten(self, body: bytes, near: list[_Side], far: list[_Side]) -> bytes:

@@ -227,3 +227,24 @@ class TestControl:
         assert (theirs.goodbye, theirs.dropped) == (False, 1)
         theirs.receive(wire, 1_790_000_000.0)
         assert theirs.goodbye
+
+
+def test_a_source_in_clear_is_followed_to_another_ssrc() -> None:
+    """A peer that was transferred or restarted has another SSRC; a stray packet takes nobody's place."""
+    receiver = ReceiveStream(CODEC, 0, None, Clear())
+
+    def takes(ssrc: int, number: int) -> bool:
+        return receiver.receive(RtpPacket(0, number & 0xFFFF, 160 * number, ssrc, bytes(160)).serialize(), 0.0)
+
+    assert [takes(1, number) for number in range(3)] == [True] * 3
+    assert [takes(2, 65_535), takes(1, 3), takes(2, 0), takes(1, 4)] == [False, True, False, True]
+    assert [takes(2, 40), takes(2, 42), takes(3, 43)] == [False, False, False]
+    assert [takes(2, 65_535), takes(2, 65_536), takes(2, 65_537), takes(1, 5)] == [False, True, True, False]
+    counted = receiver.statistics()
+    assert (receiver.ssrc, counted.received, counted.expected, counted.lost) == (2, 7, 7, 0)
+
+
+def test_keys_are_bound_to_their_ssrc() -> None:
+    receiver = ReceiveStream(CODEC, 0, 1, Clear())
+    packets = [RtpPacket(0, number, 160 * number, 2, bytes(160)).serialize() for number in range(5)]
+    assert not any(receiver.receive(packet, 0.0) for packet in packets)

@@ -51,6 +51,10 @@ class Control:
             clear += Goodbye((sending.ssrc,)).serialize()
         return clear, self._protection.protect_rtcp(clear)
 
+    def is_for(self, wire: bytes) -> bool:
+        """Return whether a packet, of which nothing is verified, is from the SSRC of the peer's stream."""
+        return int.from_bytes(wire[4:8], "big") == self._receiving.ssrc
+
     def receive(self, wire: bytes, now_s: float) -> bool:
         """Read a compound packet; returns False for one that is not authentic RTCP, and counts it as dropped."""
         try:

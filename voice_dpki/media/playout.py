@@ -90,6 +90,24 @@ class PlayoutStatistics:
         """Fraction of the packets that could not be played when they were due: lost, late or dropped."""
         return (self.lost + self.late + self.overflow) / self.expected if self.expected else 0.0
 
+    def plus(self, later: "PlayoutStatistics") -> "PlayoutStatistics":
+        """Return the counts of this stream and one that follows it; jitter and number are the later's."""
+        if not later.received:
+            return self
+        received = self.received + later.received
+        return PlayoutStatistics(
+            received=received,
+            expected=self.expected + later.expected,
+            late=self.late + later.late,
+            duplicate=self.duplicate + later.duplicate,
+            overflow=self.overflow + later.overflow,
+            concealed=self.concealed + later.concealed,
+            jitter=later.jitter,
+            delay_s=(self.delay_s * self.received + later.delay_s * later.received) / received,
+            paused_s=self.paused_s + later.paused_s,
+            highest_sequence=later.highest_sequence,
+        )
+
 
 def _unwrap(value: int, near: int, bits: int) -> int:
     """Return the number that ends in the `bits` of `value` and is nearest to `near`."""
@@ -135,6 +153,8 @@ class PlayoutBuffer:
         self._waiting: dict[int, tuple[bytes, int, float]] = {}
         """Payload, duration and time of arrival by timestamp."""
         self._sequence: _Sequence | None = None
+        self._received_before = self._expected_before = 0
+        """Counts of the sources before the one of now."""
         self._newest = 0
         self._zero = 0
         """Timestamp from which transits and offsets are counted."""
@@ -166,6 +186,13 @@ class PlayoutBuffer:
         self._follow_clock(timestamp, now_s, newest=ahead > 0)
         return self._place(timestamp, packet.payload, duration, now_s)
 
+    def change_source(self) -> None:
+        """Expect another source, whose sequence numbers and timestamps have nothing to do with those before."""
+        if self._sequence is not None:
+            self._received_before += self._sequence.received
+            self._expected_before += self._sequence.highest - self._sequence.base + 1
+            self._sequence = None
+
     def due(self, now_s: float) -> list[Frame]:
         """Return the frames whose time has come, in order."""
         frames: list[Frame] = []
@@ -188,8 +215,8 @@ class PlayoutBuffer:
         if sequence is None:
             return PlayoutStatistics()
         return PlayoutStatistics(
-            received=sequence.received,
-            expected=sequence.highest - sequence.base + 1,
+            received=self._received_before + sequence.received,
+            expected=self._expected_before + sequence.highest - sequence.base + 1,
             late=self._late,
             duplicate=self._duplicate,
             overflow=self._overflow,

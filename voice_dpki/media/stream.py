@@ -30,13 +30,18 @@ class Dropped(StrEnum):
 
 
 class SendStream:
-    """Sender of one stream of speech: encodes, packs and protects it."""
+    """Sender of one stream of speech: encodes, packs and protects it.
+
+    `payload_type` may be changed at any time.
+    """
 
     def __init__(self, codec: Codec, payload_type: int, ssrc: int, protection: Protection, random: Random) -> None:
         self.ssrc = ssrc
+        self.payload_type = payload_type
         self.packets = self.octets = 0
         self._codec = codec
-        self._payload_type = payload_type
+        self._begins = True
+        """Whether the next packet is the first after silence (RFC 3551 §4.1)."""
         self._protection = protection
         self._encoder = SpeechEncoder(codec)
         # In the lower half, so that the first packets' loss cannot hide a wrap from SRTP (RFC 3711 §3.3.1).
@@ -48,11 +53,23 @@ class SendStream:
         """RTP timestamp of the next frame."""
         return self._timestamp
 
+    def continued(self, codec: Codec, payload_type: int, random: Random) -> "SendStream":
+        """Return a sender of another codec that goes on with SSRC, sequence number and protection of this one."""
+        stream = SendStream(codec, payload_type, self.ssrc, self._protection, random)
+        stream._sequence, stream._timestamp = self._sequence, self._timestamp
+        stream.packets, stream.octets = self.packets, self.octets
+        return stream
+
+    def skip(self) -> None:
+        """Let one frame pass in silence: nothing is sent, and the timestamp goes on."""
+        self._timestamp = (self._timestamp + self._codec.frame_samples) & 0xFFFFFFFF
+        self._begins = True
+
     def send(self, frame: bytes) -> tuple[bytes, bytes]:
         """Turn one frame of samples into a packet; returns it in clear and as it goes on the wire."""
         payload = self._encoder.encode(frame)
-        first = self.packets == 0
-        packet = RtpPacket(self._payload_type, self._sequence, self._timestamp, self.ssrc, payload, marker=first)
+        begins, self._begins = self._begins, False
+        packet = RtpPacket(self.payload_type, self._sequence, self._timestamp, self.ssrc, payload, marker=begins)
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._timestamp = (self._timestamp + self._codec.frame_samples) & 0xFFFFFFFF
         self.packets += 1
@@ -64,15 +81,19 @@ class SendStream:
 class ReceiveStream:
     """Receiver of one stream of speech: checks, orders, decodes and records it.
 
-    If `ssrc` is None, because no keys are bound to one, the first packet's SSRC becomes the stream's. Packets with
-    another SSRC are dropped.
+    With an `ssrc`, to which the keys are bound, packets with another are dropped. If it is None, the first packet's
+    SSRC becomes the stream's, and another takes its place once two packets of it in a row have come (RFC 3550 A.1):
+    a peer that was transferred or restarted has another. `payload_type` may be changed at any time.
     """
 
     def __init__(self, codec: Codec, payload_type: int, ssrc: int | None, protection: Protection) -> None:
         self.ssrc = ssrc
+        self.payload_type = payload_type
         self.dropped: Counter[Dropped] = Counter()
+        self._is_bound = ssrc is not None
+        self._other: tuple[int, int] | None = None
+        """SSRC and next sequence number of a source that may take the stream's place."""
         self._codec = codec
-        self._payload_type = payload_type
         self._protection = protection
         self._playout = PlayoutBuffer(codec.clock_rate, codec.frame_samples)
         self._decoder = SpeechDecoder(codec)
@@ -82,7 +103,7 @@ class ReceiveStream:
         """Take a packet from the wire; returns whether it is an authentic one of this stream."""
         try:
             packet = RtpPacket.parse(self._protection.unprotect(wire))
-            if packet.payload_type != self._payload_type or packet.ssrc != (self.ssrc or packet.ssrc):
+            if packet.payload_type != self.payload_type or not self._is_source(packet):
                 self.dropped[Dropped.OTHER] += 1
                 return False
             duration = self._codec.duration(packet.payload)
@@ -95,6 +116,24 @@ class ReceiveStream:
         self.ssrc = packet.ssrc
         self._playout.receive(packet, duration, now_s)
         return True
+
+    def _is_source(self, packet: RtpPacket) -> bool:
+        """Return whether a packet is the stream's source's, or the second in a row of one that takes its place."""
+        if packet.ssrc == self.ssrc or self.ssrc is None:
+            self._other = None
+            return True
+        second = self._other == (packet.ssrc, packet.sequence)
+        self._other = packet.ssrc, (packet.sequence + 1) & 0xFFFF
+        if self._is_bound or not second:
+            return False
+        self._other = None
+        self._playout.change_source()
+        return True
+
+    def is_for(self, wire: bytes) -> bool:
+        """Return whether a packet, of which nothing is verified, has this stream's payload type and SSRC."""
+        ssrc = int.from_bytes(wire[8:12], "big")
+        return len(wire) > 12 and wire[1] & 0x7F == self.payload_type and self.ssrc in (None, ssrc)
 
     def play(self, now_s: float) -> None:
         """Decode and record what is due by now; with infinity, everything in the buffer."""

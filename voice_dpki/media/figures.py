@@ -1,0 +1,109 @@
+"""What one side of a call counted, over all the streams that its changes have made."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from voice_dpki.media.codecs import FRAME_S
+from voice_dpki.media.mos import MIN_PACKETS, mos, r_factor
+from voice_dpki.media.playout import PlayoutStatistics
+from voice_dpki.media.stream import Dropped
+from voice_dpki.media.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStatistics:
+    """What one side of a call counted: `sent` is its own stream, everything else the peer's.
+
+    A figure that could not be measured is None: without packets there is no loss, no jitter and no MOS.
+    """
+
+    codec: str
+    srtp: str | None
+    sent: int
+    received: int
+    lost: int
+    late: int
+    duplicate: int
+    concealed: int
+    unauthentic: int
+    foreign: int
+    foreign_from: str | None
+    """Source of the first foreign packet, as "host:port"."""
+    other: int
+    """Packets of another payload type or SSRC than was agreed, as comfort noise and telephone events are."""
+    malformed: int
+    loss: float | None
+    """Fraction of the peer's packets that could not be played: lost or late."""
+    jitter_ms: float | None
+    playout_delay_ms: float | None
+    """Mean time from a packet's arrival until it was played."""
+    paused_ms: float | None
+    """Time in which there was nothing to play, after the peer had begun to speak."""
+    round_trip_ms: float | None
+    mos: float | None
+    """Estimate from 1 to 4.5, to which frames lost and frames of pause count alike; None if fewer than MIN_PACKETS
+    were received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The counts of streams that are over, or of some that are not."""
+
+    sent: int = 0
+    expected: int = 0
+    playout: PlayoutStatistics = field(default_factory=PlayoutStatistics)
+    dropped: Counter[Dropped] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, streams: Streams) -> "Counted":
+        """Return what one agreement's streams have counted so far.
+
+        Sequence numbers cannot tell of packets after the last that came; the sender's report does. But where an
+        earlier agreement had the same SSRC, the report counts its packets, too.
+        """
+        playout, dropped = streams.receiving.statistics(), Counter(streams.receiving.dropped)
+        reported = 0 if streams.is_continued else streams.control.peer_packets or 0
+        return cls(streams.sent, max(playout.expected, reported), playout, dropped)
+
+    def plus(self, later: "Counted") -> "Counted":
+        """Return the sum with what was counted later."""
+        return Counted(
+            self.sent + later.sent,
+            self.expected + later.expected,
+            self.playout.plus(later.playout),
+            self.dropped + later.dropped,
+        )
+
+
+def figures(streams: Streams, counted: Counted, foreign_from: str | None) -> MediaStatistics:
+    """Return what a call is reported by: its last agreement's `streams`, and what all have `counted`."""
+    playout, dropped, expected = counted.playout, counted.dropped, counted.expected
+    lost = max(0, expected - playout.received)
+    round_trip_s = streams.control.round_trip_s
+    delay_s = playout.delay_s + FRAME_S + (round_trip_s or 0.0) / 2
+    unplayed = lost + playout.late + playout.overflow
+    loss = min(1.0, unplayed / expected) if expected else 0.0
+    pauses = playout.paused_s / FRAME_S
+    missed = min(1.0, (unplayed + pauses) / (expected + pauses)) if expected else 0.0
+    enough = playout.received >= MIN_PACKETS
+    return MediaStatistics(
+        codec=streams.codec.name,
+        srtp=None if streams.keys is None else str(streams.keys.profile),
+        sent=counted.sent,
+        received=playout.received,
+        lost=lost,
+        late=playout.late,
+        duplicate=playout.duplicate + dropped[Dropped.REPLAYED],
+        concealed=playout.concealed,
+        unauthentic=dropped[Dropped.UNAUTHENTIC],
+        foreign=dropped[Dropped.FOREIGN],
+        foreign_from=foreign_from,
+        other=dropped[Dropped.OTHER],
+        malformed=dropped[Dropped.MALFORMED],
+        loss=round(loss, 4) if expected else None,
+        jitter_ms=round(1000 * playout.jitter / streams.codec.clock_rate, 3) if playout.received else None,
+        playout_delay_ms=round(1000 * playout.delay_s, 3) if playout.received else None,
+        paused_ms=round(1000 * playout.paused_s, 3) if playout.received else None,
+        round_trip_ms=None if round_trip_s is None else round(1000 * round_trip_s, 3),
+        mos=round(mos(r_factor(streams.codec, missed, 1000 * delay_s)), 2) if enough else None,
+    )

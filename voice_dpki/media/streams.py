@@ -1,0 +1,82 @@
+"""The streams of a call between two changes: one codec, one protection, a stream each way, and their RTCP."""
+
+from voice_dpki.effects import Random
+from voice_dpki.media.codecs import Codec
+from voice_dpki.media.control import Control
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.srtp import Clear, Protection, Srtp
+from voice_dpki.media.stream import ReceiveStream, SendStream
+from voice_dpki.mikey.keys import SrtpKeys
+
+CNAME = "voice"
+"""The same for everybody: a personal name would identify the caller to anyone who sees RTCP in clear (RFC 7022)."""
+
+
+class Streams:
+    """The streams of one agreement; make them with `begin` or `continued`."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        keys: SrtpKeys | None,
+        protection: Protection,
+        sending: SendStream,
+        receiving: ReceiveStream,
+    ) -> None:
+        self.codec = codec
+        self.keys = keys
+        self.sending = sending
+        self.receiving = receiving
+        self.control = Control(sending, receiving, protection, CNAME)
+        self.is_continued = sending.packets > 0
+        """Whether packets of an earlier agreement had the same SSRC."""
+        self._protection = protection
+        self._sent_before = sending.packets
+        self._said = bytearray()
+
+    @classmethod
+    def begin(
+        cls, codec: Codec, payload_type: int, receive_type: int, keys: SrtpKeys | None, random: Random
+    ) -> "Streams":
+        """Begin streams with new SSRCs: those of `keys`, or in clear a random one of ours.
+
+        `payload_type` is the one that we send, and `receive_type` that which the peer sends.
+        """
+        protection: Protection = Clear() if keys is None else Srtp(keys)
+        ours = int.from_bytes(random.token(4), "big") if keys is None else keys.send.ssrc
+        theirs = None if keys is None else keys.receive.ssrc
+        sending = SendStream(codec, payload_type, ours, protection, random)
+        return cls(codec, keys, protection, sending, ReceiveStream(codec, receive_type, theirs, protection))
+
+    def continued(self, codec: Codec, payload_type: int, receive_type: int, random: Random) -> "Streams":
+        """Return streams of another codec with the same SSRCs and keys, whose packets are numbered on from here.
+
+        SRTP keys belong to an SSRC, and its roll-over counter goes on with the numbers (RFC 3711 §3.3.1).
+        """
+        sending = self.sending.continued(codec, payload_type, random)
+        receiving = ReceiveStream(codec, receive_type, self.receiving.ssrc, self._protection)
+        return Streams(codec, self.keys, self._protection, sending, receiving)
+
+    def retype(self, payload_type: int, receive_type: int) -> None:
+        """Take other payload types for the same codec."""
+        self.sending.payload_type, self.receiving.payload_type = payload_type, receive_type
+
+    def say(self, frame: bytes) -> tuple[bytes, bytes]:
+        """Turn one frame of speech into a packet; returns it in clear and as it goes on the wire."""
+        self._said += frame
+        return self.sending.send(frame)
+
+    def pass_over(self, frame: bytes) -> None:
+        """Let one frame of speech pass in silence."""
+        self._said += bytes(len(frame))
+        self.sending.skip()
+
+    @property
+    def sent(self) -> int:
+        """Packets sent under this agreement."""
+        return self.sending.packets - self._sent_before
+
+    @property
+    def said(self) -> Pcm:
+        """What was said, with silence where nothing was sent."""
+        return Pcm(self.codec.clock_rate, bytes(self._said))

@@ -1,0 +1,46 @@
+"""The two UDP ports of a call's media."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from voice_dpki.errors import LocalError
+
+log = logging.getLogger(__name__)
+
+MAX_PORT_TRIES = 50
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Protocol that passes one socket's datagrams on: octets, source, and whether they are of the port for RTCP."""
+
+    def __init__(self, take: Callable[[bytes, tuple[str, int], bool], None], is_control: bool) -> None:
+        self._take = take
+        self._is_control = is_control
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Take a datagram."""
+        self._take(data, addr[:2], self._is_control)  # an IPv6 address has four parts
+
+    def error_received(self, exc: Exception) -> None:
+        """Note that the peer's port is closed, as it is after a call."""
+        log.debug("media socket", extra={"fields": {"error": str(exc)}})
+
+
+def bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
+    """Bind two UDP sockets to an even port and the one above it (RFC 3550 §11)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(MAX_PORT_TRIES):
+        first, second = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+        try:
+            first.bind((host, 0))
+            port = first.getsockname()[1]
+            if port % 2 == 0:
+                second.bind((host, port + 1))
+                return first, second
+        except OSError as error:
+            log.debug("no pair of ports here", extra={"fields": {"error": str(error)}})
+        first.close()
+        second.close()
+    raise LocalError(f"no two free UDP ports at {host}")
