@@ -64,6 +64,41 @@ class Signer:
         return _issued(organization, self.key, self.certificate.subject, now_s, listed=listed, ca=ca, **changes)
 
 
+def list_at(url: str, issuer: x509.Name | None = None, **changes: Any) -> tuple[x509.ExtensionType, bool]:
+    """The extension that names the revocation list of a certificate, as SHAKEN's have it."""
+    issuers = None if issuer is None else [x509.DirectoryName(issuer)]
+    names = [x509.UniformResourceIdentifier(url)]
+    point = x509.DistributionPoint(names, None, changes.get("reasons"), issuers)
+    return x509.CRLDistributionPoints([point]), False
+
+
+def revocation_list(
+    by: Signer,
+    *revoked: tuple[Signer, Signer | None],
+    now_s: float,
+    days: tuple[float, float] = (-0.1, 1),
+    indirect: bool = True,
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+    entry_extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+) -> bytes:
+    """Make a list in PEM. Each entry is a certificate and its authority; without one, that of the entry before."""
+    start, end = (datetime.fromtimestamp(now_s + day * 86_400, UTC) for day in days)
+    builder = x509.CertificateRevocationListBuilder(by.certificate.subject, start, end)
+    if indirect:
+        place = x509.IssuingDistributionPoint(None, None, False, False, None, True, False)
+        builder = builder.add_extension(place, critical=True)
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical)
+    for signer, authority in revoked:
+        entry = x509.RevokedCertificateBuilder(signer.certificate.serial_number, start)
+        named = [] if authority is None else [x509.DirectoryName(authority.certificate.subject)]
+        of = ((x509.CertificateIssuer(named), True),) if named else ()
+        for value, critical in (*of, *entry_extensions):
+            entry = entry.add_extension(value, critical)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(by.key, SHA256()).public_bytes(Encoding.PEM)
+
+
 def root(organization: str, now_s: int, **changes: Any) -> Signer:
     """Make an authority that signs itself, on P-384 as some of SHAKEN's are; `changes` are those of `_issued`."""
     return _issued(organization, None, None, now_s, ca=True, curve=ec.SECP384R1(), **changes)
@@ -102,7 +137,8 @@ def _issued(
         builder = builder.add_extension(x509.BasicConstraints(ca, path_length), critical=True)
     if usage is not None:
         builder = builder.add_extension(
-            _usage(usage or ("key_cert_sign" if ca else "digital_signature")), critical=True
+            _usage(*((usage,) if usage else ("key_cert_sign", "crl_sign") if ca else ("digital_signature",))),
+            critical=True,
         )
     if listed is not None:
         value = x509.UnrecognizedExtension(ObjectIdentifier(tnauthlist.OID), listed.serialize())

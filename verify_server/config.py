@@ -85,6 +85,8 @@ port = 8092
 # [outside]                              # signers of whom the ledger knows nothing (docs/stir-outside.md)
 # authorities = ["sti-cas.pem"]          # PEM, or the signed list of a policy administrator; SIGHUP reads it
 # hosts = ["certs.carrier.example", "*.sti.example"]     # nothing is fetched from others
+# list_signers = ["sti-pa-crl.pem"]      # who signs revocation lists for several authorities
+# revocation_unknown = "accept"          # or "refuse": calls where no list tells whether the signer is revoked
 
 # [oob]                                  # PASSporTs of calls that have no Identity (docs/stir-oob.md)
 # url = "https://cps.b.example"          # this operator's call placement service
@@ -293,7 +295,9 @@ def _outside(path: Path, options: Options[VerifyConfig], section: OutsideConfig 
     def read(config: VerifyConfig) -> Authorities:
         return (config.outside or section).read_authorities(path)
 
-    return OutsideSetup(section, options.live(read), section.reach(path), section.tls(path))
+    return OutsideSetup(
+        section, options.live(read), section.reach(path), section.tls(path), section.read_list_signers(path)
+    )
 
 
 def _check_exports(path: Path, config: VerifyConfig) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from verify_server.revocation import RevocationLists
 from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError
 from voice_dpki.metrics import counters, gauge
@@ -91,8 +92,10 @@ class OutsideSigners:
         fetch: Fetch,
         clock: Clock,
         max_entries: int,
+        revocation: RevocationLists,
     ) -> None:
         """`federation` returns what members hold now; it raises VerificationFailed where that is not known."""
+        self._revocation = revocation
         self._authorities = authorities
         self._federation = federation
         self._reach = reach
@@ -109,6 +112,7 @@ class OutsideSigners:
     async def close(self) -> None:
         """Stop fetching."""
         await self._background.close()
+        await self._revocation.close()
 
     def policy(self, policy: Policy) -> Policy:
         """Return a policy that knows the certificates kept here by their URLs."""
@@ -147,6 +151,15 @@ class OutsideSigners:
             return failure
         if signer.digest != found[0].digest:  # it came while the ledger was asked
             return VerificationFailed(Step.FETCH, _NOT_YET)
+        return self._unless_revoked(signer)
+
+    def _unless_revoked(self, signer: OutsideSigner) -> OutsideSigner | VerificationFailed:
+        try:
+            self._revocation.check(signer.listed)
+        except ListedError as error:
+            return refused_by_list(error)
+        except VerificationFailed as failure:
+            return failure
         return signer
 
     async def settled(self, url: str) -> None:
@@ -216,6 +229,7 @@ class OutsideSigners:
             chain = read_chain(answer.body)
             authorities = self._authorities.value
             listed = authorities.judge(chain, self._clock.now_s())
+            await self._revocation.have(listed)
         except FetchError as error:
             self._note(url, "failed", VerificationFailed(Step.FETCH, f"{_NO_CERTIFICATE}: {error}"))
         except MalformedError as error:

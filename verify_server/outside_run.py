@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from verify_server.config import VerifySetup
 from verify_server.federation import Members
 from verify_server.outside import OutsideSigners
+from verify_server.revocation import RevocationLists
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError
 
@@ -33,6 +34,9 @@ async def outside_signers(setup: VerifySetup, clock: Clock, *, once: bool = Fals
             outside.fetcher().fetch,
             clock,
             outside.config.max_certificates,
+            RevocationLists(
+                outside.list_signers, outside.list_fetcher().fetch, clock, outside.config.revocation_unknown
+            ),
         )
         opened.push_async_callback(signers.close)
         yield signers

@@ -17,6 +17,7 @@ from tests.recorded import recorded
 from tests.repository import Repository, endless, reply, slow
 from verify_server import outside as module
 from verify_server.outside import OutsideSigners
+from verify_server.revocation import RevocationLists, Unknown
 from verify_server.service import VerifyService
 from voice_dpki.names import Tn
 from voice_dpki.shell.reload import Live
@@ -27,11 +28,12 @@ from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.sign import Credential, sign_call
 from voice_dpki.stir.verdict import Step, Trust, Verdict, VerificationFailed, Verstat, overall
-from voice_dpki.wire.certificate_fetch import CertificateFetcher, Reach
+from voice_dpki.wire.certificate_fetch import LIST_MEDIA_TYPES, CertificateFetcher, Reach
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.listed import Authorities, Federation
 from voice_dpki.x509.profile import digest_of, read_issued
 from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.revocation import ListSigner
 from voice_dpki.x509.tnauthlist import TnRange
 
 from .conftest import RANGE_A, Caller
@@ -40,6 +42,7 @@ from .test_service import ToldResolver
 OUTSIDE = "12155551212"
 NOW_S = int(time.time())
 ROOT, OTHER_ROOT = root("Root CA", NOW_S), root("Other Root CA", NOW_S)
+PA = root("STI-PA", NOW_S)
 MIDDLE = ROOT.issue("Issuing CA", NOW_S, ca=True)
 LEAF = MIDDLE.issue("Carrier 1", NOW_S)
 CHAIN = pem_of(LEAF.certificate, MIDDLE.certificate)
@@ -64,12 +67,22 @@ def signed(url: str, signer: Signer = LEAF, orig: str = OUTSIDE) -> Call:
 class Domain:
     """A verification service that believes a list of authorities besides the ledger."""
 
-    def __init__(self, repository: Repository, fetcher: CertificateFetcher, reach: Reach) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        fetcher: CertificateFetcher,
+        lists: CertificateFetcher,
+        reach: Reach,
+        unknown: Unknown,
+    ) -> None:
         self.repository, self.clock, self.resolver = repository, SettableClock(time.time()), ToldResolver()
         self.authorities = Live(Authorities([ROOT.certificate]))
         self.federation = Federation({"Operator A": Allotment(ranges=(RANGE_A,), spcs=("D123",))})
         self.knows_members = True
-        self.signers = OutsideSigners(self.authorities, self._members, reach, fetcher.fetch, self.clock, 3)
+        revocation = RevocationLists([ListSigner.of(PA.certificate)], lists.fetch, self.clock, unknown)
+        self.signers = OutsideSigners(
+            self.authorities, self._members, reach, fetcher.fetch, self.clock, 3, revocation
+        )
         self.service = VerifyService(
             self.resolver,
             Policy(),
@@ -101,7 +114,9 @@ class Domain:
 
 
 @asynccontextmanager
-async def running(repository: Repository, timeout_s: float = 20, **changes: Any) -> AsyncIterator[Domain]:
+async def running(
+    repository: Repository, timeout_s: float = 20, unknown: Unknown = "accept", **changes: Any
+) -> AsyncIterator[Domain]:
     given = {
         "hosts": ("localhost",),
         "networks": (ip_network("127.0.0.0/8"),),
@@ -109,8 +124,9 @@ async def running(repository: Repository, timeout_s: float = 20, **changes: Any)
     }
     reach = Reach(**{**given, **changes})
     repository.asked.clear()
-    fetcher = CertificateFetcher(reach, timeout_s=timeout_s, max_bytes=100_000, tls=repository.tls())
-    domain = Domain(repository, fetcher, reach)
+    options: dict[str, Any] = {"timeout_s": timeout_s, "max_bytes": 100_000, "tls": repository.tls()}
+    lists = CertificateFetcher(reach, **options, media_types=LIST_MEDIA_TYPES)
+    domain = Domain(repository, CertificateFetcher(reach, **options), lists, reach, unknown)
     yield domain
     await domain.signers.close()
 

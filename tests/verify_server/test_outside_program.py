@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.one_operator import OneOperator, Service, until
-from tests.pki import pem_of, root
+from tests.pki import Signer, list_at, pem_of, revocation_list, root
 from tests.repository import Repository, reply
 from verify_server import passport_command
 from verify_server.config import EXAMPLE, load_setup
@@ -18,7 +18,7 @@ from voice_dpki.errors import LocalError
 from voice_dpki.x509.keys import generate_es256
 
 from .conftest import TOKEN, Caller, Site, verification
-from .test_outside import CHAIN, NOW_S, OTHER_ROOT, OUTSIDE, ROOT, signed
+from .test_outside import CHAIN, LEAF, MIDDLE, NOW_S, OTHER_ROOT, OUTSIDE, PA, ROOT, signed
 
 PATH = "/stir/v1/verification"
 PAGE = Path(__file__).parents[2] / "docs/stir-outside.md"
@@ -35,7 +35,7 @@ def test_check_config_tells_of_it(site: Site, capsys: pytest.CaptureFixture[str]
     assert "outside      none" in capsys.readouterr().out
     with_outside(site)
     assert main(["check-config", "--config", str(site.config)]) == 0
-    assert "outside      1 authorities, certificates from localhost" in capsys.readouterr().out
+    assert "outside      1 authorities, certificates from localhost; accept where" in capsys.readouterr().out
 
 
 def test_the_example_of_the_page_can_be_used(site: Site) -> None:
@@ -59,6 +59,8 @@ def test_the_example_of_the_page_can_be_used(site: Site) -> None:
         (SECTION + 'roots = "proxy.tokens"\n', "holds no certificates"),
         (SECTION + 'list_signer = "signer.der"\n', "sti-cas.pem: the list is not signed"),
         (SECTION + "ports = [0]\n", "outside.ports"),
+        (SECTION + 'list_signers = ["proxy.tokens"]\n', "proxy.tokens: holds no certificates in PEM"),
+        (SECTION + 'revocation_unknown = "ignore"\n', "outside.revocation_unknown"),
     ],
 )
 def test_errors_say_what_to_mend(site: Site, section: str, match: str) -> None:
@@ -74,7 +76,9 @@ class Server:
         self.repository, self.folder = repository, folder
         self.ledger = OneOperator(folder)
         config = EXAMPLE.replace("http://127.0.0.1:26680", self.ledger.url).replace("port = 8092", "port = 0")
-        section = f'networks = ["127.0.0.0/8"]\nports = [{repository.port}]\nroots = "{repository.roots}"\n'
+        section = 'list_signers = ["sti-pa.pem"]\n'
+        (folder / "sti-pa.pem").write_bytes(pem_of(PA.certificate))
+        section += f'networks = ["127.0.0.0/8"]\nports = [{repository.port}]\nroots = "{repository.roots}"\n'
         config = config.replace("genesis.json", "net/genesis.json") + SECTION + section
         (folder / "verify.toml").write_text(config + '\n[trace]\nfile = "verify-b.jsonl"\n')
         (folder / "proxy.tokens").write_text(TOKEN)
@@ -108,9 +112,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
         server.stop()
 
 
-def verified(server: Server, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
+def verified(
+    server: Server, capsys: pytest.CaptureFixture[str], *more: str, signer: Signer = LEAF
+) -> tuple[int, str]:
     """Ask `voice-dpki passport verify` about a call; returns its exit status and what it says."""
-    (identity,) = signed(server.repository.url()).identities
+    (identity,) = signed(server.repository.url(), signer).identities
     (server.folder / "identity").write_text(identity)
     numbers = ["--from", OUTSIDE, "--to", "442079460001", *more]
     status = passport_command.command(
@@ -124,6 +130,14 @@ def test_the_command_knows_the_list_too(server: Server, capsys: pytest.CaptureFi
     assert (status, "trust       this operator's list" in said) == (0, True)
     (told,) = json.loads(verified(server, capsys, "--json")[1])["identities"]
     assert (told["signer"], told["trust"]) == ("Carrier 1", "list")
+    repository = server.repository
+    revoked = MIDDLE.issue(
+        "Carrier 2", NOW_S, extensions=(list_at(repository.url("/crl"), PA.certificate.subject),)
+    )
+    repository.replies["/shaken.pem"] = reply(pem_of(revoked.certificate, MIDDLE.certificate))
+    repository.replies["/crl"] = reply(revocation_list(PA, (revoked, MIDDLE), now_s=NOW_S), "application/pkix-crl")
+    status, said = verified(server, capsys, signer=revoked)
+    assert (status, "is on a revocation list" in said) == (1, True)
     server.repository.replies["/shaken.pem"] = reply(b"", status=404)
     status, said = verified(server, capsys)
     assert status == 1

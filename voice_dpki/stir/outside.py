@@ -15,7 +15,12 @@ from voice_dpki.x509.listed import Federation, ListedCertificate, ListedError, R
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import check_claims
 
-_STEPS: Final = {Refusal.CHAIN: Step.CERTIFICATE, Refusal.MEMBER: Step.CERTIFICATE, Refusal.LIST: Step.FETCH}
+_STEPS: Final = {
+    Refusal.CHAIN: Step.CERTIFICATE,
+    Refusal.MEMBER: Step.CERTIFICATE,
+    Refusal.REVOKED: Step.CERTIFICATE,
+    Refusal.LIST: Step.FETCH,
+}
 
 
 def refused_by_list(error: ListedError) -> VerificationFailed:

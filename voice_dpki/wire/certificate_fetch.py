@@ -1,4 +1,4 @@
-"""Fetching signers' certificates from the URLs in PASSporTs (x5u), which strangers choose.
+"""Fetching signers' certificates from the URLs in PASSporTs (x5u), which strangers choose, and revocation lists.
 
 Only https, on ports 443 and 8443 (ATIS-1000074 §5.3.1), from hosts on the operator's list. The address is checked
 where the socket is made, so neither a numeric host nor a name that resolves to another address later leads
@@ -39,6 +39,17 @@ MEDIA_TYPES: Final = frozenset(
     }
 )
 """What repositories call certificates; the second one is what ATIS-1000080 §6.3.5.2 and RFC 8555 name."""
+LIST_MEDIA_TYPES: Final = frozenset(
+    {
+        "application/octet-stream",
+        "application/pkix-crl",
+        "application/x-pem-file",
+        "application/x-pkcs7-crl",
+        "binary/octet-stream",
+        "text/plain",
+    }
+)
+"""What servers call revocation lists; the second one is the registered one (RFC 2585 §4.2)."""
 ANY_HOST: Final = "*"
 
 _URL = re.compile(
@@ -123,9 +134,16 @@ class CertificateFetcher:
     """
 
     def __init__(
-        self, reach: Reach, *, timeout_s: float, max_bytes: int, tls: ssl.SSLContext | None = None
+        self,
+        reach: Reach,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        tls: ssl.SSLContext | None = None,
+        media_types: frozenset[str] = MEDIA_TYPES,
     ) -> None:
         """`tls` says whose certificates the servers have; without it, they are those of public authorities."""
+        self._media_types = media_types
         self._reach = reach
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
@@ -177,8 +195,8 @@ class CertificateFetcher:
         if answer.status != 200:
             raise FetchError(f"the answer is {answer.status}")
         media_type = ascii_lower(answer.headers.get("Content-Type", "").partition(";")[0].strip())
-        if media_type and media_type not in MEDIA_TYPES:
-            raise FetchError("the answer is not of a type that certificates have")
+        if media_type and media_type not in self._media_types:
+            raise FetchError("the answer is not of a type that certificates or their lists have")
         try:
             await answer.content.readexactly(self._max_bytes + 1)
         except asyncio.IncompleteReadError as whole:

@@ -30,6 +30,7 @@ from voice_dpki.x509.profile import (
     read_issued,
 )
 from voice_dpki.x509.recorded import CertificateRefused, Distrust, Use, check_fitness
+from voice_dpki.x509.revocation import Revocable, revocable_of
 from voice_dpki.x509.tnauthlist import TnAuthList
 
 MAX_CHAIN: Final = 6
@@ -56,6 +57,8 @@ class Refusal(StrEnum):
     """Its certificate leads to no authority on the list, or may not sign calls."""
     MEMBER = "member"
     """It claims what a member of the federation holds."""
+    REVOKED = "revoked"
+    """Its certificate, or one above it, is on a revocation list."""
     LIST = "list"
     """The list of authorities itself cannot be used."""
 
@@ -97,6 +100,8 @@ class ListedCertificate:
     """From when until when every certificate of the chain is valid."""
     above: tuple[TnAuthList, ...] = ()
     """The lists of numbers and codes of the authorities in the chain that have one (RFC 8226 §5)."""
+    revocable: tuple[Revocable, ...] = ()
+    """What a revocation list may name: all certificates of the chain but that of the authority on the list."""
 
     @property
     def organization(self) -> str:
@@ -221,6 +226,7 @@ def _listed(path: Chain) -> ListedCertificate:
         not_before_s=max(int(each.not_valid_before_utc.timestamp()) for each in path),
         not_after_s=min(int(each.not_valid_after_utc.timestamp()) for each in path),
         above=tuple(above),
+        revocable=revocable_of(path),
     )
 
 

@@ -1,0 +1,231 @@
+"""Revocation lists of certificate authorities outside the federation (RFC 5280 §5 and §6.3).
+
+SHAKEN has one list for all authorities, which its policy administrator signs: each certificate names the list's URL
+and issuer, and each entry the authority whose certificate it revokes (an indirect list, ATIS-1000080 §6.4.1). An
+authority may have a list of its own as well.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from voice_dpki.errors import MalformedError
+from voice_dpki.names import ascii_lower
+from voice_dpki.x509.profile import ProfileError, library_errors
+
+MAX_LIST_BYTES: Final = 1 << 20
+"""Of one list: some 25,000 entries."""
+MAX_SIGNERS: Final = 64
+"""Keys under which one list was tried."""
+CLOCKS_APART_S: Final = 300
+"""How far the clock of a list's issuer may be ahead of ours."""
+
+_PEM_BEGIN: Final = b"-----BEGIN X509 CRL-----"
+_ENTRY_EXTENSIONS: Final = (x509.CertificateIssuer, x509.CRLReason, x509.InvalidityDate)
+_LIST_EXTENSIONS: Final = (x509.IssuingDistributionPoint, x509.AuthorityKeyIdentifier, x509.CRLNumber)
+
+FoldedName = tuple[tuple[str, str], ...]
+"""A distinguished name without the difference of case and white space (RFC 5280 §7.1), nor of order.
+
+Certificates of SHAKEN name the issuer of their list in another order than it does itself.
+"""
+
+
+class ListNotTrustedError(MalformedError):
+    """Nobody who may sign it has signed a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListSigner:
+    """Who may have signed a list: what a certificate says of that, read once."""
+
+    name: FoldedName
+    may_sign: bool
+    """Whether its key usage admits signing lists."""
+    not_before_s: float
+    not_after_s: float
+    key_der: bytes
+    certificate: x509.Certificate = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> "ListSigner":
+        """Read a certificate; raises ProfileError."""
+        with library_errors():
+            usages = [each.value for each in certificate.extensions if isinstance(each.value, x509.KeyUsage)]
+            return cls(
+                _folded(certificate.subject),
+                all(each.crl_sign for each in usages),
+                certificate.not_valid_before_utc.timestamp(),
+                certificate.not_valid_after_utc.timestamp(),
+                certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+                certificate,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Revocable:
+    """A certificate of a verified path, and which list would name it."""
+
+    serial: int
+    authority: ListSigner
+    """Whoever issued it."""
+    url: str = ""
+    """Where the list is; "" if the certificate does not say."""
+    list_issuer: FoldedName | None = None
+    """Who issues the list, if not the authority itself (cRLIssuer)."""
+
+
+def revocable_of(path: Sequence[x509.Certificate]) -> tuple[Revocable, ...]:
+    """Return what can be revoked of a verified path: all but the authority at its end. Raises ProfileError."""
+    with library_errors():
+        return tuple(_revocable(each, by) for each, by in pairwise(path))
+
+
+def _revocable(certificate: x509.Certificate, issuer: x509.Certificate) -> Revocable:
+    authority = ListSigner.of(issuer)
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.CRLDistributionPoints):
+            for point in extension.value:
+                url = next((_urls(point.full_name)), "")
+                if url and point.reasons is None:  # a list of some reasons alone says too little
+                    named = _directory(point.crl_issuer)
+                    by = None if named is None else _folded(named)
+                    return Revocable(certificate.serial_number, authority, url, by)
+    return Revocable(certificate.serial_number, authority)
+
+
+def _urls(names: Sequence[x509.GeneralName] | None) -> Iterator[str]:
+    return (each.value for each in names or () if isinstance(each, x509.UniformResourceIdentifier))
+
+
+def _directory(names: Sequence[x509.GeneralName] | None) -> x509.Name | None:
+    return next((each.value for each in names or () if isinstance(each, x509.DirectoryName)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationList:
+    """A list that was read; `check_signed` says whether it counts for a certificate."""
+
+    issuer: FoldedName
+    is_indirect: bool
+    """Whether it names certificates of several authorities."""
+    urls: frozenset[str]
+    """Where it says that it is; empty if it does not."""
+    this_update_s: float
+    next_update_s: float
+    """From then on it is outdated."""
+    _crl: x509.CertificateRevocationList
+    _revoked: frozenset[tuple[FoldedName, int]]
+    _tried: dict[bytes, bool] = field(default_factory=dict)
+    """By public key: whether it verifies the list."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> "RevocationList":
+        """Read a list in DER or PEM; raises MalformedError, also for one that tells of some certificates alone."""
+        if len(data) > MAX_LIST_BYTES:
+            raise MalformedError(f"it has more than {MAX_LIST_BYTES} bytes")
+        try:
+            with library_errors():
+                crl = x509.load_pem_x509_crl(data) if _PEM_BEGIN in data else x509.load_der_x509_crl(data)
+                return _read(crl)
+        except ProfileError:
+            raise MalformedError("it is no revocation list in PEM or DER") from None
+
+    def names(self, revocable: Revocable) -> bool:
+        """Tell whether it revokes a certificate."""
+        return (revocable.authority.name, revocable.serial) in self._revoked
+
+    def is_current(self, now_s: float) -> bool:
+        """Tell whether it is in force."""
+        return self.this_update_s - CLOCKS_APART_S <= now_s < self.next_update_s
+
+    def check_signed(self, revocable: Revocable, signers: Sequence[ListSigner], now_s: float) -> None:
+        """Check that the list counts for a certificate (RFC 5280 §6.3.3); raises ListNotTrustedError.
+
+        A list for several authorities is signed by one of the configured `signers`, any other by the authority.
+        """
+        if self.urls and revocable.url not in self.urls:
+            raise ListNotTrustedError("the revocation list is another one than the certificate names")
+        expected = revocable.list_issuer or (None if self.is_indirect else revocable.authority.name)
+        if expected is not None and expected != self.issuer:
+            raise ListNotTrustedError("another issuer has the revocation list than the certificate names")
+        candidates = signers if self.is_indirect else (revocable.authority,)
+        if not any(self._is_by(each, now_s) for each in candidates):
+            raise ListNotTrustedError("nobody who may has signed the revocation list")
+
+    def _is_by(self, signer: ListSigner, now_s: float) -> bool:
+        is_valid = signer.not_before_s <= now_s <= signer.not_after_s
+        if not (signer.name == self.issuer and signer.may_sign and is_valid):
+            return False
+        if signer.key_der not in self._tried:
+            if len(self._tried) >= MAX_SIGNERS:
+                self._tried.clear()
+            self._tried[signer.key_der] = self._verifies(signer.certificate)
+        return self._tried[signer.key_der]
+
+    def _verifies(self, signer: x509.Certificate) -> bool:
+        try:
+            return self._crl.is_signature_valid(signer.public_key())  # type: ignore[arg-type]
+        except (TypeError, UnsupportedAlgorithm):  # a key of a kind that signs no certificates
+            return False
+
+
+def _read(crl: x509.CertificateRevocationList) -> RevocationList:
+    place = _place(crl)
+    if crl.next_update_utc is None:
+        raise MalformedError("the revocation list does not say until when it counts")
+    is_indirect = place is not None and place.indirect_crl
+    return RevocationList(
+        issuer=_folded(crl.issuer),
+        is_indirect=is_indirect,
+        urls=frozenset(_urls(place.full_name) if place is not None else ()),
+        this_update_s=crl.last_update_utc.timestamp(),
+        next_update_s=crl.next_update_utc.timestamp(),
+        _crl=crl,
+        _revoked=frozenset(_entries(crl, is_indirect=is_indirect)),
+    )
+
+
+def _place(crl: x509.CertificateRevocationList) -> x509.IssuingDistributionPoint | None:
+    """Return the list's issuing distribution point (RFC 5280 §5.2.5); raises MalformedError."""
+    found = None
+    for extension in crl.extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator) or (
+            extension.critical and not isinstance(value, _LIST_EXTENSIONS)
+        ):
+            raise MalformedError("the revocation list has an extension that is not supported")
+        if isinstance(value, x509.IssuingDistributionPoint):
+            found = value
+    if found is not None and (
+        found.only_some_reasons
+        or found.only_contains_user_certs
+        or found.only_contains_ca_certs
+        or found.only_contains_attribute_certs
+    ):
+        raise MalformedError("the revocation list tells of some certificates alone")
+    return found
+
+
+def _entries(crl: x509.CertificateRevocationList, *, is_indirect: bool) -> Iterator[tuple[FoldedName, int]]:
+    """Give authority and serial number of each entry. One without an authority has that of the entry before it."""
+    authority = _folded(crl.issuer)
+    for entry in crl:
+        for extension in entry.extensions:
+            if extension.critical and not isinstance(extension.value, _ENTRY_EXTENSIONS):
+                raise MalformedError("an entry of the revocation list has an extension that is not supported")
+            if isinstance(extension.value, x509.CertificateIssuer):
+                named = _directory(list(extension.value))
+                if named is None or not is_indirect:
+                    raise MalformedError("an entry of the revocation list names no authority that it could be of")
+                authority = _folded(named)
+        yield authority, entry.serial_number
+
+
+def _folded(name: x509.Name) -> FoldedName:
+    return tuple(sorted((each.oid.dotted_string, " ".join(ascii_lower(str(each.value)).split())) for each in name))
