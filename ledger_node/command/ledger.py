@@ -14,6 +14,7 @@ from ledger_node.command.decisions import add_governance_commands
 from ledger_node.command.rules import add_rules_command
 from ledger_node.command.sending import Sender
 from ledger_node.command.session import Session
+from ledger_node.command.watch import add_watch_command, watch
 from voice_dpki.ledger.answers import TrustExpiredError
 from voice_dpki.ledger.genesis import Genesis
 from voice_dpki.shell.ledger import read_genesis
@@ -32,6 +33,7 @@ Certificates, members and decisions on a ledger. Every answer is verified from t
   voice-dpki ledger submit --genesis genesis.json --organization "Operator A" --key endorsing-a.pem certificates/
   voice-dpki ledger status --genesis genesis.json device.pem
   voice-dpki ledger revoke --genesis genesis.json --owner-key device-key.pem --reason keyCompromise device.pem
+  voice-dpki ledger watch --genesis genesis.json sip:+442079460123@b.example --known telephone.der
   voice-dpki ledger propose --genesis genesis.json --organization "Operator A" --key endorsing-a.pem admit e.toml
   voice-dpki ledger propose --genesis genesis.json --organization "Operator A" --key a.pem rules 2 --from 1200
   voice-dpki ledger vote --genesis genesis.json --organization "Operator B" --key endorsing-b.pem 1f0c..
@@ -42,7 +44,7 @@ def command(arguments: list[str]) -> int:
     """Record, renew and revoke certificates on a ledger; propose and vote on its members."""
     options = _parser().parse_args(arguments)
     genesis = read_genesis(options.genesis)
-    if options.work is submit:  # it stops between two batches, so that no transaction's fate is left open
+    if options.work in (submit, watch):  # they end in order: between two batches, and with what was told
         return run(lambda stop: _work(options, genesis, stop), hangup_stops=True)
     return run_command(_work(options, genesis, asyncio.Event()))
 
@@ -64,6 +66,7 @@ def _parser() -> Parser:
     parser = Parser(prog="voice-dpki ledger", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_certificate_commands(commands)
+    add_watch_command(commands)
     add_governance_commands(commands)
     add_rules_command(commands)
     add_general_commands(commands)

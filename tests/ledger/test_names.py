@@ -112,3 +112,27 @@ def test_a_range_is_read_no_further_than_its_bound(monkeypatch: pytest.MonkeyPat
 def test_refuses_what_is_no_list(value: Any) -> None:
     with pytest.raises(MalformedError):
         names.parse_listed(cbor.encode(value))
+
+
+@pytest.mark.parametrize(
+    ("uri", "number", "by_name"),
+    [
+        ("sip:+493023125001@a.example", "493023125001", False),
+        ("SIPS:+493023125001@A.example", "493023125001", False),
+        ("tel:+493023125001", "493023125001", False),
+        ("sip:493023125001@a.example", "493023125001", True),
+        ("sip:+49-3023125001@a.example", "493023125001", True),
+        ("sip:alice@a.example", None, True),
+        ("urn:uuid:00000000-0000-1000-8000-000a95a0e128", None, True),
+    ],
+)
+def test_all_certificates_for_a_uri_are_in_these_lists(uri: str, number: str | None, by_name: bool) -> None:
+    assert names.number_of_uri(uri) == number
+    of_number = [] if number is None else names.number_keys(Tn(number))
+    assert names.keys_of_uri(uri) == of_number + ([names.uri_key(uri)] if by_name else [])
+
+
+@pytest.mark.parametrize("text", ["", "sip:", "alice", "http://a.example", "sip:a b@c", "sip:" + "a" * 251])
+def test_what_no_certificate_names_has_no_lists(text: str) -> None:
+    with pytest.raises(MalformedError):
+        names.keys_of_uri(text)

@@ -25,6 +25,7 @@ from typing import TypeAlias
 
 from voice_dpki.codec import cbor
 from voice_dpki.codec.cbor import Cbor
+from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.leaf import Leaf
@@ -41,6 +42,7 @@ MAX_LISTED = 256
 
 _DOMAIN = b"voice-dpki/name/v1\0"
 _HOST_SCHEMES = frozenset({"sip", "sips"})
+_LISTED_URI = re.compile(r"(?:sips?|tel|urn):[!-~]{1,250}\Z", re.IGNORECASE | re.ASCII)
 _NUMBER_URI = re.compile(r"(?:tel:|sips?:)\+([0-9]{1,15})(?:@.*)?\Z", re.IGNORECASE)
 
 
@@ -59,6 +61,25 @@ def uri_key(uri: str) -> bytes:
     user, at, host = rest.rpartition("@")
     scheme = scheme.lower()
     return _key("uri", f"{scheme}:{user}{at}{host.lower() if scheme in _HOST_SCHEMES else host}")
+
+
+def number_of_uri(uri: str) -> Tn | None:
+    """Return the E.164 number that a SIP, SIPS or tel URI names, None if it names none."""
+    found = _NUMBER_URI.match(uri)
+    return Tn(found[1]) if found else number_in_uri(uri)
+
+
+def keys_of_uri(uri: str) -> list[bytes]:
+    """Return the keys of the leaves that together list all certificates for a SIP, SIPS or tel URI, or a URN.
+
+    Those for its number are among them. A number without `+` is listed as a name of its own before version 4 of the
+    rules, which refuses it. Raises MalformedError for other text.
+    """
+    if not _LISTED_URI.match(uri):
+        raise MalformedError("not a sip, sips or tel URI, or a URN")
+    number = number_of_uri(uri)
+    keys = [] if number is None else number_keys(number)
+    return keys if _NUMBER_URI.match(uri) else [*keys, uri_key(uri)]
 
 
 def dns_key(name: str) -> bytes:
