@@ -8,12 +8,14 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.present import present
 from voice_dpki.ledger import tree
-from voice_dpki.ledger.answer_forms import MAX_ANSWER_BYTES
+from voice_dpki.ledger.answer_forms import EvidenceForm, MemberForm, answer_bytes, tail_bytes
 from voice_dpki.ledger.answers import AnswerVerifier, InquiryCode, InquiryError
 from voice_dpki.ledger.light import LightClient, TrustPoint
 from voice_dpki.ledger.members import member_key
@@ -153,7 +155,7 @@ def batch(world: World, *digests: CertDigest) -> dict[str, Any]:
 
 
 def ask_batch(world: World, answer: Any, *digests: CertDigest) -> Any:
-    data = json.dumps(answer).encode()
+    data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     return world.verifier.verify_batch(data, digests, world.now_s, min_height=world.verifier.latest_height)
 
 
@@ -224,7 +226,7 @@ def below(world: World, prefix: str) -> dict[str, Any]:
 
 
 def ask_prefix(world: World, answer: Any, prefix: str) -> Any:
-    data = json.dumps(answer).encode()
+    data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     return world.verifier.verify_prefix(data, prefix, world.now_s, min_height=world.verifier.latest_height)
 
 
@@ -240,6 +242,32 @@ def test_a_prefix_tells_of_all_and_not_which_is_meant(world: World, digits: int)
     if digits:
         with pytest.raises(ValueError, match="prefix"):
             found.about(CertDigest(bytes([digest[0] ^ 0xFF]) + digest[1:]))
+
+
+def test_the_size_of_an_answer_about_several(world: World) -> None:
+    """16 MiB, one byte more of which is refused before it is read."""
+    digest, light = digest_of(world.valid), world.verifier
+    leaves = {
+        "leaves": [
+            {
+                "key": digest.hex(),
+                "value": b64(present(world.state.leaf(digest))),
+                "proof": proof(world.state, digest),
+            }
+        ],
+        "signed_header": world.chain.replica.last.to_json(),
+    }
+    asked: tuple[tuple[Any, Callable[[bytes], Any]], ...] = (
+        (batch(world, digest), lambda data: ask_batch(world, data, digest)),
+        (below(world, ""), lambda data: ask_prefix(world, data, "")),
+        (leaves, lambda data: light.verify_leaves(data, [digest], world.now_s, min_height=light.latest_height)),
+    )
+    for answer, ask in asked:
+        widest = json.dumps(answer).encode().ljust(16_777_216)
+        assert ask(widest)
+        with pytest.raises(InquiryError, match="more than 16777216 bytes") as caught:
+            ask(widest + b" ")
+        assert caught.value.code is InquiryCode.MALFORMED
 
 
 def test_a_record_that_a_prefix_keeps_back_is_not_taken_for_absent(world: World) -> None:
@@ -382,7 +410,28 @@ def test_any_bytes_are_malformed(world: World) -> None:
         assert world.refused(data, ABSENT) is InquiryCode.MALFORMED
 
     fuzz()
-    assert world.refused(b" " * (MAX_ANSWER_BYTES + 1), ABSENT) is InquiryCode.MALFORMED
+
+
+def test_an_answer_as_nodes_write_it(world: World) -> None:
+    digest = digest_of(world.valid)
+    told = world.answer(digest)
+    member = MemberForm(told["member"]["record"], told["member"]["proof"])
+    evidence = EvidenceForm(
+        record=told["record"], proof=told["proof"], member=member, certificate=told["certificate"]
+    )
+    tail = tail_bytes(4, json.dumps(told["signed_header"]).encode())
+    data = answer_bytes(digest, CertStatus.VALID, msgspec.json.encode(evidence), tail)
+    assert json.loads(data) == {**told, "status": "valid", "height": 4}
+    assert world.verify(data, digest).certificate == world.valid
+
+
+def test_the_size_of_an_answer(world: World) -> None:
+    digest = digest_of(world.valid)
+    widest = json.dumps(world.answer(digest)).encode().ljust(262_144)
+    assert world.verify(widest, digest).status is CertStatus.VALID
+    with pytest.raises(InquiryError, match="more than 262144 bytes") as caught:
+        world.verify(widest + b" ", digest)
+    assert caught.value.code is InquiryCode.MALFORMED
 
 
 def test_a_changed_byte_changes_nothing_or_is_refused(world: World) -> None:

@@ -101,6 +101,7 @@ def test_a_subject_may_tell_where_it_is_in_printable_text() -> None:
         ("xn--.a.example", "host-name-form"),
         ("xn--abc-.a.example", "host-name-form"),
         ("xn--99999999.a.example", "host-name-label"),
+        ("xn--ib9b.a.example", "host-name-label"),  # U+D800, half of a character
         ("xn--a-ecp.a.example", "ok"),
     ],
 )

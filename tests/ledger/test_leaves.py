@@ -8,12 +8,13 @@ import pytest
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger import directory, expiry
-from voice_dpki.ledger.draft import Draft
+from voice_dpki.ledger.draft import Block, Draft
+from voice_dpki.ledger.governance import take_effect
 from voice_dpki.ledger.leaf import Leaf, hashed, named
 from voice_dpki.ledger.members import member_key
 from voice_dpki.ledger.names import KINDS_OF_NAMES, number_keys
 from voice_dpki.ledger.parameters import parameters_of
-from voice_dpki.ledger.proposals import Proposal, ProposalState
+from voice_dpki.ledger.proposals import LIST_KEY, Proposal, ProposalState
 from voice_dpki.ledger.records import CertRecord, CertStatus
 from voice_dpki.ledger.rules import V1
 from voice_dpki.ledger.state import LEAVES, MemoryState
@@ -89,6 +90,13 @@ def test_a_queued_certificate_must_be_there(federation: Any) -> None:
     draft = Draft(federation.state(), V1)
     with pytest.raises(LocalError, match="queued certificate is missing"):
         expiry._remove(draft, bytes(32))  # type: ignore[arg-type]
+
+
+def test_a_proposal_that_is_listed_must_be_there(federation: Any) -> None:
+    draft = Draft(federation.state(), V1)
+    draft.put(LIST_KEY, ["proposals", [[bytes(32), "Operator A", 0, 0]]])
+    with pytest.raises(LocalError, match="a proposal is missing"):
+        take_effect(draft, Block(Height(9), 9, ()))
 
 
 # --- what a value may hold ----------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "x509": ("voice_dpki/x509/*.py", ("tests/x509",)),
     "ledger": ("voice_dpki/ledger/*.py", ("tests/ledger",)),
     "ikev2": ("voice_dpki/ikev2/*.py", ("tests/ikev2",)),
-    "sip": ("voice_dpki/sip/*.py", ("tests/sip", "tests/wire/sip")),
+    "sip": ("voice_dpki/sip/*.py", ("tests/sip",)),
     "abci": ("ledger_node/abci/application.py", ("tests/ledger_node/abci",)),
     "policy": ("segw_agent/policy.py", ("tests/segw_agent/test_policy.py", "tests/segw_agent/test_rules.py")),
     "rules": ("segw_agent/rules.py", ("tests/segw_agent/test_rules.py",)),

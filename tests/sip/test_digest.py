@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voice_dpki.codec import base64url
 from voice_dpki.effects import Random
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.digest import (
@@ -140,6 +141,13 @@ def test_a_nonce_lives_300_s_from_the_first_millisecond_of_the_clock(server: Aut
         for at_s in (issued_s + 300.001, issued_s - 0.001):
             with pytest.raises(DigestRefusedError, match="too old"):
                 server.authenticate([answer(challenge, count=2)], "INVITE", at_s)
+
+
+def test_a_nonce_has_32_octets_and_none_is_issued_twice(server: Authenticator) -> None:
+    """Time, 8 random octets and a code over both, so that two of one millisecond differ."""
+    nonces = {Challenge.parse(server.challenge(USER, NOW_S)).nonce for _ in range(20)}
+    assert len(nonces) == 20
+    assert {len(base64url.decode(nonce)) for nonce in nonces} == {32}
 
 
 def test_a_nonce_is_good_once_for_each_count_and_for_a_time(server: Authenticator) -> None:

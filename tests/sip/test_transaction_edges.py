@@ -20,10 +20,18 @@ from voice_dpki.sip.events import (
     TransportBroken,
 )
 from voice_dpki.sip.machines import CLIENT, INVITE_CLIENT, INVITE_SERVER, SERVER, Input, Machine, State, Timers
-from voice_dpki.sip.message import Hop, encode, header_values, make_response, parse_message, read_envelope
+from voice_dpki.sip.message import (
+    Hop,
+    encode,
+    header_values,
+    make_response,
+    parse_message,
+    read_envelope,
+    set_header_values,
+)
 from voice_dpki.sip.shares import PLACE_BYTES
 from voice_dpki.sip.transaction import TransactionLayer
-from voice_dpki.sip.transaction_state import Transaction, input_of
+from voice_dpki.sip.transaction_state import Transaction, input_of, sibling
 
 RequestText = Callable[..., bytes]
 
@@ -382,3 +390,25 @@ def test_what_is_forgotten_gives_its_room_back_once(bench: Bench, request_text: 
     bench.collect()
     assert bench.layer._shares.in_use == 1
     assert bench.told(Terminated) == 1
+
+
+@pytest.mark.parametrize("method", ["CANCEL", "ACK"])
+def test_what_belongs_to_an_invite_has_its_first_via_alone(request_text: RequestText, method: str) -> None:
+    """RFC 3261 §9.1, §17.1.1.3; the answer comes back to the hop that has sent it, and no further."""
+    invite = parse_message(
+        request_text("INVITE", headers="Route: <sip:a;lr>\r\nRoute: <sip:b;lr>\r\nSubject: x\r\n")
+    )
+    assert isinstance(invite, Request)
+    first = "SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKfirst"
+    set_header_values(
+        invite, "Via", [first, *header_values(invite, "Via"), "SIP/2.0/UDP 127.0.0.3;branch=z9hG4bKx"]
+    )
+    made = sibling(invite, method, 7, "<sip:b>;tag=b")
+    assert header_values(made, "Via") == [first]
+    assert (made.method, str(made.uri)) == (method, str(invite.uri))
+    assert (made.headers.get("CSeq"), made.headers.get("To"), made.headers.get("Max-Forwards")) == (
+        f"7 {method}", "<sip:b>;tag=b", "70",
+    )  # fmt: skip
+    for name in ("From", "Call-ID", "Route"):
+        assert made.headers.getlist(name) == invite.headers.getlist(name)
+    assert made.headers.get("Subject") is None

@@ -142,6 +142,8 @@ def test_names_of_tokens_are_random_uuids(operator: Operator, octets: bytes, tex
         ({"exp": None}, "token"),
         ({"iat": NOW_S - 20, "exp": NOW_S - 5}, "fresh"),
         ({"iat": NOW_S + 20, "exp": NOW_S + 20}, "fresh"),
+        ({"iat": NOW_S + 20, "exp": NOW_S + 10}, "fresh"),
+        ({"iat": NOW_S - 20, "exp": NOW_S}, "fresh"),
         ({"action": "retrieve"}, "bound"),
         ({"action": None}, "token"),
         ({"dest": {"tn": ["442079460002"]}}, "bound"),

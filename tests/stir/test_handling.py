@@ -1,6 +1,7 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
@@ -159,6 +160,7 @@ def test_what_an_answer_says_of_a_treatment() -> None:
     assert (action.act, action.rule, action.status, action.text) == (Act.TAG, "r", 403, "Stale Date")
     assert (action.reasons, action.verstat, action.instead_of) == (("STIR",), "x", Act.REJECT)
     assert action.emergency
+    assert msgspec.json.encode(action_of(Treatment(Act.PASS))) == b'{"act":"pass"}'
     plain: Any = action_of(replace(watched, instead_of=None, is_emergency=False))
     assert (plain.instead_of, plain.emergency) == (UNSET, False)
 
@@ -173,3 +175,23 @@ def test_no_number_is_one_however_it_was_made() -> None:
 def test_a_verdict_on_one_of_several_identities_has_one_reason() -> None:
     call = replace(CALL, identities=CALL.identities * 2)
     assert len(treatment_of(Handling([REJECT]), [FORGED], call).reasons) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (403, "Stale Date"),
+        (428, "Use Identity Header"),
+        (436, "Bad Identity Info"),
+        (437, "Unsupported Credential"),
+        (438, "Invalid Identity Header"),
+        (603, "Decline"),
+        (607, "Unwanted"),
+        (608, "Rejected"),
+        (604, ""),
+    ],
+)
+def test_a_rejection_has_the_registered_phrase(status: int, text: str) -> None:
+    """RFC 8224 §6.2.2, RFC 3261 §21.6.2, RFC 8197, RFC 8688."""
+    found = treatment_of(Handling([replace(REJECT, status=status)]), [FORGED], CALL)
+    assert (found.status, found.text) == (status, text)

@@ -137,3 +137,4 @@ def test_the_bounds_of_a_header_field() -> None:
     for parameters in (f"{most};x16", "a.b.c;ppt=x;PPT=x"):
         with pytest.raises(MalformedError, match="twice, or too many"):
             IdentityHeader.parse(parameters)
+    assert not IdentityHeader("a.b.c", None, None, None).has_others

@@ -3,7 +3,7 @@
 import pytest
 
 from voice_dpki.names import Tn
-from voice_dpki.stir.placement import MAX_PER_CALL, OVERHEAD_BYTES, NoRoomError, Placement, Placements
+from voice_dpki.stir.placement import NoRoomError, Placement, Placements
 
 DEST = Tn("442079460001")
 
@@ -32,14 +32,14 @@ def test_all_room_comes_back() -> None:
     placements = Placements(1 << 20)
     for number in range(50):
         placements.put(placement(number), 0)
-    assert placements.free_bytes == (1 << 20) - 50 * OVERHEAD_BYTES - sum(len(f"t{n}") for n in range(50))
+    assert placements.free_bytes == (1 << 20) - 50 * 1024 - sum(len(f"t{n}") for n in range(50))
     placements.put(placement(99, until_s=200), 100)
-    assert placements.free_bytes == (1 << 20) - OVERHEAD_BYTES - 3
+    assert placements.free_bytes == (1 << 20) - 1024 - 3
     assert len(placements) == 1
 
 
 def test_who_floods_gets_half_and_the_others_have_the_rest() -> None:
-    placements = Placements(100 * (OVERHEAD_BYTES + 10))
+    placements = Placements(100 * (1024 + 10))
     for number in range(51):
         placements.put(placement(number), 0)
     with pytest.raises(NoRoomError, match="share"):
@@ -51,7 +51,7 @@ def test_who_floods_gets_half_and_the_others_have_the_rest() -> None:
 
 
 def test_nothing_larger_than_the_room_is_kept() -> None:
-    placements = Placements(OVERHEAD_BYTES + 10)
+    placements = Placements(1024 + 10)
     with pytest.raises(NoRoomError):
         placements.put(placement(token="x" * 11), 0)
     placements.put(placement(token="x" * 10), 0)
@@ -60,19 +60,27 @@ def test_nothing_larger_than_the_room_is_kept() -> None:
 
 def test_one_call_has_so_many_and_the_same_tokens_once() -> None:
     placements = Placements(1 << 20)
-    for number in range(MAX_PER_CALL):
+    for number in range(8):
         for _ in range(2):
             placements.put(placement(token=f"t{number}"), 0)
-    assert len(kept(placements)) == MAX_PER_CALL
+    assert len(kept(placements)) == 8
     with pytest.raises(NoRoomError, match="calls between these two numbers"):
         placements.put(placement(token="one more"), 0)
     placements.put(placement(publisher="B", token="another's"), 0)
     assert kept(placements)[0] == "another's"
 
 
+def test_a_publisher_is_the_same_by_its_name() -> None:
+    placements = Placements(1 << 20)
+    for name in ("Operator A", "Operator B"):
+        for _ in range(2):
+            placements.put(placement(publisher="".join(list(name))), 0)
+    assert len(kept(placements)) == 2
+
+
 def test_what_has_ended_does_not_count_among_the_calls_of_one_pair() -> None:
     placements = Placements(1 << 20)
-    for number in range(MAX_PER_CALL):
+    for number in range(8):
         placements.put(placement(token=f"t{number}"), 0)
     placements.put(placement(token="next", until_s=90), 60)
     assert kept(placements, now_s=60) == ["next"]
@@ -80,7 +88,7 @@ def test_what_has_ended_does_not_count_among_the_calls_of_one_pair() -> None:
 
 def test_a_share_is_what_is_kept_now() -> None:
     """Half of it ends, and the publisher gets that half again, not more."""
-    placements = Placements(100 * (OVERHEAD_BYTES + 10))
+    placements = Placements(100 * (1024 + 10))
     for number in range(50):
         placements.put(placement(number, token="x" * 10, until_s=60 if number % 2 else 120), 0)
     placements.put(placement(50, token="x" * 10, until_s=120), 0)
@@ -99,3 +107,7 @@ def test_nothing_is_left_of_calls_and_publishers_that_are_gone() -> None:
         placements.put(placement(number, publisher=f"P{number}"), 0)
     placements.put(placement(99, until_s=200), 100)
     assert (list(placements._held), len(placements._by_call)) == (["A"], 1)
+
+
+def test_what_a_publication_counts_for() -> None:
+    assert placement(token="x" * 2000).cost == 3024

@@ -85,5 +85,5 @@ def _target(request: Request) -> str:
     if request.uri.scheme != "tel":
         return str(request.uri)
     host = parse_via(header_values(request, "Via")[0]).sent_by
-    number = quote((request.uri.user or "").split(";")[0], safe="+-.()*")
+    number = quote(request.uri.user or "", safe="+-.()*")
     return f"sip:{number}@{host};user=phone"
