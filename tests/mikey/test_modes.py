@@ -125,6 +125,10 @@ class TestExchange:
         for now_s, sent_s in ((era_s - 5, era_s + 5), (era_s + 5, era_s - 5)):
             assert unix_time_s(timestamp_at(ntp_time(sent_s)), now_s) == pytest.approx(sent_s)
 
+    @pytest.mark.parametrize("ahead_s", [-3600.25, -60.5, -0.25, 0.75, 61.5, 3600.25])
+    def test_a_time_is_read_to_the_fraction_of_a_second(self, ahead_s: float) -> None:
+        assert unix_time_s(timestamp_at(ntp_time(NOW_S + ahead_s)), NOW_S) == NOW_S + ahead_s
+
     def test_the_other_mandatory_timestamp_type_is_understood(self) -> None:
         assert unix_time_s(Timestamp(1, ntp_time(NOW_S).to_bytes(8, "big")), NOW_S) == NOW_S
 
@@ -214,6 +218,7 @@ ANSWERS: list[tuple[str, Callable[..., Any], Failure]] = [
     ("no crypto session", head(sessions=()), Failure.CRYPTO_SESSIONS),
     ("another timestamp", put(Timestamp, timestamp_at(ntp_time(NOW_S + 1))), Failure.TIMESTAMP_ECHO),
     ("one DH value", put(DhValue, DhValue(0, bytes(192))), Failure.PAYLOAD),
+    ("DHr of another group", put(DhValue, DhValue(2, bytes(128)), DhValue(0, bytes(192))), Failure.DH_GROUP),
     ("DHi changed", put(DhValue, DhValue(0, b"\1" * 192), DhValue(0, b"\2" * 192)), Failure.DH_ECHO),
     ("a RAND of the Responder", lambda h, p: p.append(Rand(bytes(16))), Failure.PAYLOAD),
     ("a policy of the Responder", lambda h, p: p.append(policy_for(SrtpProfile.AEAD_AES_128_GCM)), Failure.PAYLOAD),
@@ -412,6 +417,13 @@ class TestReplays:
         with pytest.raises(MikeyError, match="accepted before"):
             cache.check(b"first", stamp, now_s=NOW_S, steady_s=kept_s)
         cache.remember(b"second", stamp, now_s=NOW_S, steady_s=kept_s + 1)
+
+    def test_the_last_place_is_taken_and_not_one_more(self) -> None:
+        cache, stamp = ReplayCache(0, max_entries=2), timestamp_at(ntp_time(NOW_S))
+        for number in range(2):
+            cache.remember(b"%d" % number, stamp, now_s=NOW_S, steady_s=10, organization=f"{number}")
+        with pytest.raises(MikeyError, match="full"):
+            cache.remember(b"2", stamp, now_s=NOW_S, steady_s=10, organization="2")
 
     def test_an_organisation_that_floods_leaves_room_for_others(self, call: Any) -> None:
         cache, stamp = ReplayCache(0, max_entries=100), timestamp_at(ntp_time(NOW_S))

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_dpki.mikey.failures import Failure, MikeyError
-from voice_dpki.mikey.sdp import MAX_VALUES, key_mgmt_value, mikey_message, protocol_ids
+from voice_dpki.mikey.message import MAX_MESSAGE_BYTES
+from voice_dpki.mikey.sdp import key_mgmt_value, mikey_message, protocol_ids
 
 
 @given(st.binary(min_size=1, max_size=200))
@@ -19,6 +20,21 @@ def test_what_is_written_is_read_again(message: bytes) -> None:
 
 def test_protocols_keep_their_order() -> None:
     assert protocol_ids(["keyp1 QUJD", "mikey QUJD"]) == ("keyp1", "mikey")
+
+
+def test_the_bounds_of_the_attributes() -> None:
+    most = ["keyp1 QUJD"] * 7 + ["mikey QUJD"]
+    assert (len(protocol_ids(most)), mikey_message(most)) == (8, b"ABC")
+    with pytest.raises(MikeyError, match="more than 8 key-mgmt attributes"):
+        protocol_ids(["keyp1 QUJD"] * 9)
+    longest = bytes(MAX_MESSAGE_BYTES)
+    assert mikey_message([key_mgmt_value(longest)]) == longest
+    with pytest.raises(MikeyError, match="longer than"):
+        mikey_message([key_mgmt_value(longest + bytes(3))])
+    name = "x" * 32
+    assert protocol_ids([f"{name} QUJD"]) == (name,)
+    with pytest.raises(MikeyError, match="not 'protocol base64'"):
+        protocol_ids([f"{name}x QUJD"])
 
 
 @pytest.mark.parametrize(
@@ -36,7 +52,7 @@ def test_protocols_keep_their_order() -> None:
         ["mikey QR=="],
         ["mikey QUJD\n"],
         ["mikey " + "A" * 40_000],
-        ["mikey QUJD"] * (MAX_VALUES + 1),
+        ["mikey QUJD"] * 9,
     ],
 )
 def test_refusals(values: list[str]) -> None:

@@ -159,6 +159,29 @@ def test_other_parties_are_refused(mode: str) -> None:
         assert refused(lambda: line.accept(octets)) is Failure.IDENTITY
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_who_shares_a_key_too_is_not_the_party_of_this_call(mode: str) -> None:
+    """The MAC is right, for one key serves several parties here; the names in the offer tell them apart."""
+    line = Line()
+    octets = line.offer(mode).message
+    for uri, caller, why in (
+        (CALLEE, "sip:+493099@a.example", "the Initiator's ID"),
+        ("sip:+493098@b.example", CALLER, "for another Responder"),
+    ):
+        line.responder = SharedResponder(uri, lambda _: SECRET, ReplayCache(started_s=0))
+        with pytest.raises(MikeyError, match=why) as caught:
+            line.accept(octets, initiator_uri=caller)
+        assert caught.value.failure is Failure.IDENTITY
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_replay_is_refused_before_anything_is_computed_for_it(mode: str) -> None:
+    line = Line()
+    octets = line.offer(mode).message
+    line.accept(octets)
+    assert refused(lambda: line.accept(octets, key_mgmt_ids=("other",))) is Failure.REPLAY
+
+
 @pytest.mark.parametrize("secret", [None, b"", SECRET[:15]])
 @pytest.mark.parametrize("mode", MODES)
 def test_no_offer_without_a_key(mode: str, secret: bytes | None) -> None:
@@ -334,6 +357,10 @@ def test_dhhmac_exchanges_with_mykey(vector: dict[str, Any]) -> None:
     tgk = dh.shared_value(pair.secret, theirs.one(DhValue).value)
     key = StreamKey.from_tgk(tgk, Label(Prf.MIKEY_1, 0, csb_id, rand), PROFILE, 0)
     assert (key.tek + key.salt).hex() == vector["keys"]
+
+
+def test_a_header_asks_for_no_answer_unless_it_says_so() -> None:
+    assert not Header(DataType.PSK_INIT, 1, 0).respond
 
 
 def test_the_header_of_the_vectors_is_as_described() -> None:

@@ -12,13 +12,16 @@ from voice_dpki.mikey.payloads import (
     Error,
     GeneralExtension,
     Identity,
+    Kemac,
     Payload,
     Rand,
     SecurityPolicy,
     Signature,
     Timestamp,
+    Verification,
 )
 from voice_dpki.mikey.registry import DataType
+from voice_dpki.mikey.shared import _DHHMAC_INIT, _DHHMAC_RESP, _PSK_INIT, _PSK_RESP
 from voice_dpki.mikey.steps import I_MESSAGE, R_MESSAGE, Counts, check_payloads
 
 ONE: dict[type[Payload], Payload] = {
@@ -31,6 +34,8 @@ ONE: dict[type[Payload], Payload] = {
     GeneralExtension: GeneralExtension(1, b"mikey"),
     Signature: Signature(1, bytes(256)),
     Error: Error(0),
+    Kemac: Kemac(0, b"", 1, bytes(20)),
+    Verification: Verification(1, bytes(20)),
 }
 
 # RFC 3830 §3.3: HDR, T, RAND, [IDi|CERTi], [IDr], {SP}, DHi, SIGNi and HDR, T, [IDr|CERTr], IDi, DHr, DHi, SIGNr;
@@ -39,6 +44,28 @@ OFFER: Counts = {Timestamp: (1, 1), Rand: (1, 1), Identity: (2, 2), Certificate:
 OFFER |= {DhValue: (1, 1), GeneralExtension: (1, 8), Signature: (1, 1), Error: (0, 0)}
 ANSWER: Counts = {Timestamp: (1, 1), Rand: (0, 0), Identity: (2, 2), Certificate: (1, 1), SecurityPolicy: (0, 0)}
 ANSWER |= {DhValue: (2, 2), GeneralExtension: (0, 8), Signature: (1, 1), Error: (0, 0)}
+
+# RFC 3830 §3.1: HDR, T, RAND, [IDi], [IDr], {SP}, KEMAC and HDR, T, [IDr], V; here with IDr, as above.
+PSK: Counts = {Timestamp: (1, 1), Rand: (1, 1), Identity: (2, 2), SecurityPolicy: (1, 1), GeneralExtension: (1, 8)}
+PSK |= {Kemac: (1, 1)}
+PSK_ANSWER: Counts = {Timestamp: (1, 1), Identity: (1, 1), GeneralExtension: (0, 8), Verification: (1, 1)}
+# RFC 4650 §3.1: HDR, T, RAND, [IDi], IDr, {SP}, DHi, KEMAC and HDR, T, [IDr], IDi, DHr, DHi, KEMAC.
+DHHMAC: Counts = {**PSK, DhValue: (1, 1)}
+DHHMAC_ANSWER: Counts = {
+    Timestamp: (1, 1),
+    Identity: (2, 2),
+    DhValue: (2, 2),
+    GeneralExtension: (0, 8),
+    Kemac: (1, 1),
+}
+MESSAGES: dict[str, tuple[Counts, Counts]] = {
+    "offer": (I_MESSAGE, OFFER),
+    "answer": (R_MESSAGE, ANSWER),
+    "psk": (_PSK_INIT, PSK),
+    "psk answer": (_PSK_RESP, PSK_ANSWER),
+    "dhhmac": (_DHHMAC_INIT, DHHMAC),
+    "dhhmac answer": (_DHHMAC_RESP, DHHMAC_ANSWER),
+}
 
 
 def check(counts: Counts, allowed: Counts, kind: type[Payload], number: int) -> None:
@@ -49,10 +76,10 @@ def check(counts: Counts, allowed: Counts, kind: type[Payload], number: int) -> 
     check_payloads(Message(header, payloads, b""), counts)
 
 
-@pytest.mark.parametrize(("mode", "kind"), [*product(("offer", "answer"), ONE)])
+@pytest.mark.parametrize(("mode", "kind"), [*product(MESSAGES, ONE)])
 def test_each_payload_stands_as_often_as_its_mode_allows(mode: str, kind: type[Payload]) -> None:
-    counts, allowed = {"offer": (I_MESSAGE, OFFER), "answer": (R_MESSAGE, ANSWER)}[mode]
-    least, most = allowed[kind]
+    counts, allowed = MESSAGES[mode]
+    least, most = allowed.get(kind, (0, 0))
     check(counts, allowed, kind, least)
     check(counts, allowed, kind, most)
     for number in {least - 1, most + 1} - {-1}:
