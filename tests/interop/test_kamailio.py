@@ -227,6 +227,19 @@ def test_what_the_rules_reject(tmp_path: Path, asks: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("asks", ASKS)
+def test_a_call_without_an_identity_is_judged_by_the_rules(tmp_path: Path, asks: str) -> None:
+    operators = Operators(tmp_path, asks=asks, rules=RULES.replace("436", "428"))
+    try:
+        refused = operators.call(source="foreign", status=428)
+        assert refused.invite is None
+        assert operators.b.statistics()["stir_rejected"] == 1
+        assert operators.call().headers("P-Asserted-Identity") == [PASSED]
+    finally:
+        operators.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("asks", ASKS)
 @pytest.mark.parametrize("act", ["withhold", "pass"])
 def test_what_the_rules_let_through(tmp_path: Path, act: str, asks: str) -> None:
     operators = Operators(tmp_path, asks=asks, rules=RULES.replace("reject", act))
@@ -277,20 +290,22 @@ def test_a_server_that_stood_still_is_asked_again(tmp_path: Path, asks: str) -> 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("asks", [each for each in ASKS if each != "SIP"])
-def test_https_with_certificates_of_both_ends(tmp_path: Path, asks: str) -> None:
+@pytest.mark.parametrize("asks", ASKS)
+def test_tls_with_certificates_of_both_ends(tmp_path: Path, asks: str) -> None:
     operators = Operators(tmp_path, asks=asks, tls=True)
     try:
         assert operators.call().headers("P-Asserted-Identity") == [PASSED]
-        assert (operators.a.folder / "local.cfg").read_text().count('"https://') == 4
+        text = (operators.a.folder / "local.cfg").read_text()
+        assert (text.count('"https://'), text.count("transport=tls")) == (4, 3)
     finally:
         operators.stop()
 
 
 @pytest.mark.long
-def test_https_with_another_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("asks", ["SIP", "HTTP"])
+def test_tls_with_another_server(tmp_path: Path, asks: str) -> None:
     other = {"/etc/kamailio/servers.pem": str(tmp_path / "proxy.pem")}
-    operators = Operators(tmp_path, asks="HTTP", tls=True, local_a=other)
+    operators = Operators(tmp_path, asks=asks, tls=True, local_a=other)
     try:
         assert operators.call().headers("P-Asserted-Identity") == [NOT_VALIDATED]
         assert operators.a.statistics()["stir_unsigned"] == 1

@@ -42,11 +42,14 @@ ASKS = ("SIP", "HTTP", *(("HTTP_ASYNC",) if "KAMAILIO" in os.environ else ()))
 """The ways to ask the servers; Debian 12 has no module for the last one."""
 MODULES = ("http_client", "jansson", "uuid")
 """What asking over HTTP needs besides the package kamailio."""
+TLS_MODULES = ("tls",)
+"""What asking over SIP with TLS needs besides the package kamailio."""
 TOKEN = "t0ken-of-the-proxy"
 SIPP_S = 60
 CALLER, CALLEE = "+493023125001", "+442079460123"
 FROM = f"From: <sip:{CALLER}@a.example;user=phone>;tag=[call_number]"
 
+LINE = "\n"
 _BLOCKS = itertools.count(os.getpid() % 200 * 16)
 
 
@@ -68,9 +71,9 @@ def fields(message: str, name: str) -> list[str]:
     return re.findall(rf"(?im)^{re.escape(name)}[ \t]*:[ \t]*(.*?)\r?$", message)
 
 
-def demand_modules() -> None:
-    """Skip the test where Kamailio's modules for HTTP are missing; in CI fail instead."""
-    missing = [name for name in MODULES if not any(Path("/usr/lib").glob(f"*/kamailio/modules/{name}.so"))]
+def demand_modules(names: Sequence[str]) -> None:
+    """Skip the test where modules of Kamailio are missing; in CI fail instead."""
+    missing = [name for name in names if not any(Path("/usr/lib").glob(f"*/kamailio/modules/{name}.so"))]
     if missing and "KAMAILIO" not in os.environ:
         leave = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         leave(f"Kamailio lacks {', '.join(missing)}; as root on Debian: tests/install-peers")
@@ -197,7 +200,9 @@ class Servers:
     def _start(self, name: str, module: str, text: str, peer: str, port: int) -> Service:
         path = self.folder / f"{name}.toml"
         if self._tls:
-            text += '\n[tls]\ncertificate = "servers.pem"\nkey = "servers-key.pem"\nclients = ["proxy.pem"]\n'
+            own = 'certificate = "servers.pem", key = "servers-key.pem"'
+            text += f'\n[tls]\n{own.replace(", ", LINE)}\nclients = ["proxy.pem"]\n'
+            peer = f'tls = {{ port = 0, {own}, peers = ["proxy.pem"] }}\n{peer}transport = "tls"\n'
         path.write_text(f'{text}\n[trace]\nfile = "{name}.jsonl"\n[sip]\nlisten = {{ port = {port} }}\n{peer}')
         self.running[name] = Service(module, path, self.folder / f"{name}.jsonl")
         return self.running[name]
@@ -221,9 +226,9 @@ class Servers:
         return str(answer.raise_for_status().json()["signingResponse"]["identity"])
 
     def sip(self, name: str) -> str:
-        """The address where a server takes INVITEs."""
+        """The address where a server takes INVITEs, with the transport where it is not UDP."""
         (ready,) = [event for event in self.running[name].events() if isinstance(event, ReadyEvent)]
-        return ready.addresses["sip"]
+        return f"{ready.addresses['sips']};transport=tls" if self._tls else ready.addresses["sip"]
 
     def stop(self, name: str) -> None:
         assert self.running.pop(name).stop() == 0
@@ -253,8 +258,7 @@ class Operators:
         callee: str = "",
     ) -> None:
         """`callee` is the text of the callee's scenario, if it is another than kamailio_callee.xml."""
-        if asks != "SIP":
-            demand_modules()
+        demand_modules(MODULES if asks != "SIP" else TLS_MODULES if tls else ())
         self.folder, self.hosts, self._files = folder, Hosts(), files or {}
         with ExitStack() as stack:
             self.servers = Servers(folder, self.hosts, tls=tls)
@@ -263,7 +267,7 @@ class Operators:
                 self.servers.start_authn(name, rules=attestation)
             for name in verify:
                 self.servers.start_verify(name, rules=rules)
-            ways = self._ways(asks, authn, verify) | (self._https(asks) if tls else {})
+            ways = self._ways(asks, authn, verify) | (self._over_tls(asks) if tls else {})
             self.a = self._kamailio("a", "proxy-b", "caller", 1, authn, ways | dict(local_a or {}))
             stack.callback(self.a.stop)
             self.b = self._kamailio("b", "foreign", "callee", 2, verify, ways | dict(local_b or {}))
@@ -285,7 +289,7 @@ class Operators:
             "replace-me": TOKEN,
         }
 
-    def _https(self, asks: str) -> dict[str, str]:
+    def _over_tls(self, asks: str) -> dict[str, str]:
         servers = self.folder / "servers.pem"
         if asks == "HTTP_ASYNC":
             servers = self.folder / "listed"
@@ -293,7 +297,8 @@ class Operators:
             shutil.copy(self.folder / "servers.pem", servers)
             subprocess.run(["openssl", "rehash", str(servers)], check=True, capture_output=True)
         own = {f"/etc/kamailio/{name}": str(self.folder / name) for name in ("proxy.pem", "proxy-key.pem")}
-        return {"##!define HTTP_TLS": "#!define HTTP_TLS", "/etc/kamailio/servers.pem": str(servers), **own}
+        chosen = "SIP_TLS" if asks == "SIP" else "HTTP_TLS"
+        return {f"##!define {chosen}": f"#!define {chosen}", "/etc/kamailio/servers.pem": str(servers), **own}
 
     def _kamailio(
         self, letter: str, other: str, own: str, number: int, servers: Sequence[str], local: Mapping[str, str]
