@@ -1,30 +1,56 @@
 """Two verification servers of one domain with one memory of used signatures, of which one dies."""
 
+import shlex
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from tests.debians import bare_machine
 from tests.e2e.delegation import CALLED, CALLER, TOKEN, Delegation, Proxy
 from tests.one_operator import Service
-from tests.verify_server.redis_server import redis_server
+from tests.verify_server.redis_server import Program, redis, redis_server
 from voice_dpki.stir.forms import VERIFICATION_PATH
 
 PASSED, REPLAY = "TN-Validation-Passed", "TN-Validation-Failed E21 replay"
 
 
-@pytest_asyncio.fixture(params=["file", pytest.param("redis", marks=pytest.mark.peer("redis-server"))])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+STORES = (
+    "file",
+    pytest.param("redis", marks=pytest.mark.peer("redis-server")),
+    pytest.param("valkey", marks=[pytest.mark.peer("debootstrap"), pytest.mark.netns, pytest.mark.long]),
+)
+
+
+@contextmanager
+def valkey(scratch: Path, shared: Path) -> Iterator[Program]:
+    """The valkey-server of Debian 13, on a machine of its own that has the folder `shared`."""
+    with bare_machine("trixie", scratch, shared) as made:
+        installed = made.run("apt-get update -qq && apt-get install --yes --no-install-recommends valkey-server")
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        yield lambda arguments: made.command(shlex.join(["exec", "valkey-server", *arguments]))
+
+
+@pytest_asyncio.fixture(params=STORES)
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
     """The URL of a store."""
     async with AsyncExitStack() as opened:
         if request.param == "file":
             yield f"file://{tmp_path}/replay"
-        else:
-            yield (await opened.enter_async_context(redis_server(tmp_path))).url
+            return
+        program = redis
+        if request.param == "valkey":
+            program = opened.enter_context(valkey(tmp_path_factory.mktemp("trixie"), tmp_path))
+        server = await opened.enter_async_context(redis_server(tmp_path, program=program))
+        told = server.told("INFO", "server")
+        assert (b"server_name:valkey" in told) == (request.param == "valkey")
+        yield server.url
 
 
 @pytest.fixture

@@ -1,31 +1,41 @@
-"""A real redis-server for tests."""
+"""A real redis-server for tests, or a server that speaks as it does."""
 
 import asyncio
 import contextlib
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 PATIENCE_S = 60.0
 
 
+Program = Callable[[Sequence[str]], Sequence[str]]
+"""Returns the command that starts a server with some arguments."""
+
+
+def redis(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the command that starts this machine's redis-server."""
+    return ["redis-server", *arguments]
+
+
 class RedisServer:
     """A redis-server of its own, at a Unix socket in a folder."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder, self.options = folder, options
+    def __init__(self, folder: Path, *options: str, program: Program = redis) -> None:
+        self.folder, self.options, self._program = folder, options, program
         self.socket = folder / "redis.sock"
         self.url = f"unix://{self.socket}?db=0"
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir"]
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder)]
         log = (self.folder / "redis.log").open("ab")
         with log:
-            self._process = subprocess.Popen([*command, str(self.folder), *self.options], stdout=log, stderr=log)
+            command = self._program([*arguments, *self.options])
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         async with asyncio.timeout(PATIENCE_S):
             while not self._answers():
                 assert self._process.poll() is None, (self.folder / "redis.log").read_text()
@@ -59,9 +69,9 @@ class RedisServer:
 
 
 @asynccontextmanager
-async def redis_server(folder: Path, *options: str) -> AsyncIterator[RedisServer]:
-    """Run a redis-server while the context lasts."""
-    server = RedisServer(folder, *options)
+async def redis_server(folder: Path, *options: str, program: Program = redis) -> AsyncIterator[RedisServer]:
+    """Run a redis-server, or another `program`, while the context lasts."""
+    server = RedisServer(folder, *options, program=program)
     await server.start()
     try:
         yield server
