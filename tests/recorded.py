@@ -1,11 +1,22 @@
 """What a ledger would say of a certificate, for tests without a ledger."""
 
+from collections.abc import Collection
 from typing import Any
 
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.profile import read_profile
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
+
+
+class RangesAlone:
+    """A resolver's word on numbers, on a ledger where no member holds any one by one."""
+
+    def with_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate | None:
+        return recorded
+
+    async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
+        return recorded
 
 
 def recorded(

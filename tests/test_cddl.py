@@ -34,7 +34,7 @@ NOT_OF_THE_FORM = {
 """Questions of the vectors whose answers are refused for their form, as CDDL tells it."""
 
 TOP = {"transaction", "change", "leaf", "listed-name", "trust-file", "block"}
-TOP |= {"answer", "member-answer", "changes-answer", *ANSWERS.values()}
+TOP |= {"answer", "member-answer", "number-answer", "changes-answer", *ANSWERS.values()}
 """Rules that no other refers to, beside those that one does."""
 
 

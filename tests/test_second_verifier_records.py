@@ -108,6 +108,11 @@ MAPS: tuple[Any, ...] = (
     *({"!numbers-2": ["1"]}, {"!numbers-5": ["1"]}, {"!numbers-01": ["1"]}, {"!numbers-": ["1"]}),
     {"!numbers-1": [f"{number:04}" for number in range(60)], "!numbers-2": ["1"]},
     {"!numbers-1": ["1"], "!numbers-2": ["2"]},
+    *({"!by-number": value} for value in (True, False, 1, None)),
+    *({"!numbers": value} for value in (["1"], ["1", "2"], ["2", "1"], ["1", "1"], [], "1", [1], ["1" * 16])),
+    *({"!numbers": [f"{number:03}" for number in range(count)]} for count in (60, 61)),
+    {"!by-number": True, "!numbers-1": ["1"], "cps": "https://a"},
+    {"!numbers": ["1"], "!else": 1},
 )
 
 

@@ -89,6 +89,7 @@ def test_rules_of_trust_are_those_that_judge() -> None:
     assert {code for row in rows for code in _codes(row[3])} == set(Distrust) - {
         Distrust.AUTHORITY,
         Distrust.CLAIMS,
+        Distrust.NOT_ASKED,
     }
 
 

@@ -8,7 +8,7 @@ is on the ledger with authority over the caller's number. So nobody can place wh
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ from voice_dpki.effects import Clock
 from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.ledger.answers import InquiryError
 from voice_dpki.ledger.members import Member
+from voice_dpki.ledger.standing import holding_of
 from voice_dpki.metrics import counters, follow, gauge
 from voice_dpki.names import CertDigest, Tn, ascii_lower
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, problem
@@ -54,7 +55,7 @@ from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.placement import NoRoomError, Placement, Placements
 from voice_dpki.stir.replay import ReplayCache, Sighting, TokenUse, settle
-from voice_dpki.stir.several import Records, examine_all, judging
+from voice_dpki.stir.several import Records, examine_all, judging, numbers_of
 from voice_dpki.stir.verdict import VerificationFailed, overall
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.recorded import RecordedCertificate, TrustedCertificate
@@ -161,15 +162,16 @@ class CallPlacementService:
         access = Access.parse(_token_in(request))
         now_s = self._clock.now_s()
         check_form(access, self._terms, action, place, now_s)
-        issuer = check_issuer(access, await self._recorded(access.digest), now_s)
+        issuer = check_issuer(access, await self._recorded(access.digest, {place.dest}), now_s)
         self._check_unused(access, issuer.organization)
         return _Asked(access, issuer)
 
-    async def _recorded(self, digest: CertDigest) -> RecordedCertificate:
+    async def _recorded(self, digest: CertDigest, numbers: Collection[Tn]) -> RecordedCertificate:
         if problem := HEALTH.problem():
             raise _Refused("ledger", problem)
         try:
-            return self._resolver.held(digest) or await self._resolver.look_up(digest)
+            found = self._resolver.held(digest) or await self._resolver.look_up(digest)
+            return await self._resolver.ask_numbers(found, numbers)
         except VerificationFailed as failure:
             raise _Refused("ledger", str(failure)) from None
 
@@ -185,7 +187,7 @@ class CallPlacementService:
             raise AccessRefused("replay", "the access token was used before")
 
     async def _publish(self, asked: _Asked, place: Place, body: bytes) -> tuple[str, Response]:
-        self._check_served(place.dest)
+        await self._check_served(place.dest)
         try:
             tokens = read_passports(body)
         except MalformedError as error:
@@ -202,14 +204,22 @@ class CallPlacementService:
             raise _Refused("full", str(error)) from None
         return "placed", Response(201, msgspec.json.encode(PlacedForm(int(lifetime_s))))
 
-    def _check_served(self, dest: Tn) -> None:
+    async def _check_served(self, dest: Tn) -> None:
         try:
             members = self._members.members()
         except InquiryError as error:
             raise _Refused("ledger", str(error)) from None
-        served = (members.get(name) for name in self._config.organizations)
-        if not any(member is not None and member.allotment.holds_number(dest) for member in served):
-            raise _Refused("foreign", "the called number is none of those that this service is for")
+        for member in (members.get(name) for name in self._config.organizations):
+            if member is not None and await self._holds(member, dest):
+                return
+        raise _Refused("foreign", "the called number is none of those that this service is for")
+
+    async def _holds(self, member: Member, number: Tn) -> bool:
+        try:
+            found = await self._resolver.ask_numbers(holding_of(member), {number})
+        except VerificationFailed as failure:
+            raise _Refused("ledger", str(failure)) from None
+        return found.allotment is not None and found.allotment.holds_number(number)
 
     def _lifetime_s(self, access: Access) -> float:
         """Return how long a publication is kept: until `exp`, within what is allowed."""
@@ -226,8 +236,9 @@ class CallPlacementService:
         now_s = self._clock.now_s()
         call = Call(place.orig, Destinations((place.dest,)), int(now_s), identities)
         found = examine_all(call, self._policy, now_s)
+        numbers = numbers_of(found)
         records: Records = {
-            digest: await self._recorded(digest)
+            digest: await self._recorded(digest, numbers.get(digest, frozenset()))
             for digest in dict.fromkeys(each.digest for each in found if isinstance(each, Examined))
         }
         verdicts = settle(judging(call, found, records, self._policy, now_s), ReplayCache(0, 0), 0)

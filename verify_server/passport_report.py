@@ -22,8 +22,10 @@ from voice_dpki.stir.explain import Explained, Finding, StepResult, explain_iden
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Passport
 from voice_dpki.stir.replay import ReplayCache
+from voice_dpki.stir.several import numbers_of
 from voice_dpki.stir.verdict import Step, VerificationFailed, told_trust
 from voice_dpki.stir.verify import judge
+from voice_dpki.wire.ledger.numbers import with_holder
 
 LEDGER_STEPS: Final = (
     Step.LEDGER, Step.CERTIFICATE, Step.AUTHORITY, Step.CONSTRAINTS, Step.SIGNATURE, Step.KEY_MGMT, Step.SDP,
@@ -142,10 +144,11 @@ async def _judged(
     """Return the organisation of the signer, and what the trust stands on; raises VerificationFailed."""
     async with access.client(SystemClock(), keeps_trust=False) as client:
         try:
-            resolution = await client.resolve(examined.digest)
+            recorded = (await client.resolve(examined.digest)).recorded
+            for number in sorted(numbers_of([examined]).get(examined.digest, frozenset())):
+                recorded = await with_holder(client, recorded, number)
         except InquiryError as error:
             raise VerificationFailed(Step.LEDGER, str(error)) from None
-    recorded = resolution.recorded
     vouched = recorded if outside is None else outside.vouch([examined], recorded)
     if isinstance(vouched, VerificationFailed):
         raise vouched

@@ -3,11 +3,12 @@
 The subscription keeps the proved records of signers that were looked up before, and updates them with the ledger.
 """
 
+from collections.abc import Collection
 from time import perf_counter
 
 from voice_dpki.ledger.answers import InquiryCode, InquiryError
 from voice_dpki.metrics import counter, counters, histogram
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.wire.ledger.subscription import Subscription
@@ -19,6 +20,11 @@ LOOKUPS = counters(
     outcome=(*CertStatus, *InquiryCode),
 )
 HELD = counter("signers_held", "Lookups that needed no question to the ledger, for the signer is known.")
+NUMBERS = counters(
+    "number_lookups",
+    "Questions to the ledger who holds a number that members hold one by one, by outcome.",
+    outcome=("told", *InquiryCode),
+)
 SECONDS = histogram(
     "signer_lookup_seconds",
     "Time until the ledger's answer was there and proved.",
@@ -63,6 +69,20 @@ class LedgerResolver:
             self._note(error.code, began_s, ok=False)
             raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
         self._note_found(found, began_s, held=False)
+        return found
+
+    def with_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate | None:
+        """Return a signer with what the ledger says of who holds these numbers, None if it must be asked."""
+        return self._subscription.told(recorded, numbers)
+
+    async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
+        """Return the same, having asked the ledger; raises VerificationFailed where it proves nothing."""
+        try:
+            found = await self._subscription.tell(recorded, numbers)
+        except InquiryError as error:
+            NUMBERS.labels(error.code).inc()
+            raise VerificationFailed(Step.LEDGER, _SENTENCES[error.code]) from None
+        NUMBERS.labels("told").inc()
         return found
 
     def _note_found(self, found: RecordedCertificate, began_s: float, *, held: bool) -> None:

@@ -1,7 +1,7 @@
 """The verification service: a verification request in, a verdict out (RFC 8224 §6.2)."""
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Protocol
@@ -14,7 +14,7 @@ from verify_server.rules import TREATED
 from voice_dpki.clock_health import HEALTH
 from voice_dpki.effects import Clock
 from voice_dpki.metrics import counters
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.shell.current import work_on
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer, ms_since
@@ -25,7 +25,7 @@ from voice_dpki.stir.forms import Asked, read_verification
 from voice_dpki.stir.handling import Handling, treatment_of
 from voice_dpki.stir.national import Country
 from voice_dpki.stir.replay import ReplayCache, Uses, settle
-from voice_dpki.stir.several import Found, Records, examine_all, judging
+from voice_dpki.stir.several import Found, Records, examine_all, judging, numbers_of
 from voice_dpki.stir.treatment import Act
 from voice_dpki.stir.unverified import NO_CALLER, NO_IDENTITY
 from voice_dpki.stir.verdict import SdpBinding, Step, Trust, Verdict, VerificationFailed, Verstat, overall
@@ -64,6 +64,14 @@ class Resolver(Protocol):
 
     async def look_up(self, digest: CertDigest) -> RecordedCertificate:
         """Return what the ledger proves about H(CERT); raises VerificationFailed where it proves nothing."""
+        ...
+
+    def with_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate | None:
+        """Return a signer with what the ledger says of who holds these numbers, None if it must be asked."""
+        ...
+
+    async def ask_numbers(self, recorded: RecordedCertificate, numbers: Collection[Tn]) -> RecordedCertificate:
+        """Return the same, having asked the ledger; raises VerificationFailed where it proves nothing."""
         ...
 
 
@@ -155,7 +163,7 @@ class VerifyService:
     async def _found(self, case: "_Case") -> Sequence[Verdict]:
         """Return the verdicts on a call, whose signers the ledger may have to be asked about."""
         for digest in case.unknown:
-            case.records[digest] = await self._looked_up(digest)
+            case.records[digest] = await self._looked_up(digest, case.numbers.get(digest, frozenset()))
         if self._shared is None:
             return self._folded(case, settle(self._judging(case), self._replays, self._clock.steady_s()))
         return self._folded(case, await self._shared.settle(self._judging(case)))
@@ -165,14 +173,19 @@ class VerifyService:
         began_s = perf_counter()
         unfolded = unfold(call)
         found = [_blamed(each) for each in examine_all(unfolded.call, self._policy, self._clock.now_s())]
-        case = _Case(call, unfolded, began_s, found)
+        case = _Case(call, unfolded, began_s, found, numbers_of(found))
         for digest in dict.fromkeys(each.digest for each in found if isinstance(each, Examined)):
-            held = self._resolver.held(digest)
+            held = self._held(digest, case.numbers.get(digest, frozenset()))
             if held is None:
                 case.unknown.append(digest)
             else:
                 case.records[digest] = held
         return case
+
+    def _held(self, digest: CertDigest, numbers: Collection[Tn]) -> RecordedCertificate | None:
+        """Return what the ledger says of a signer and these numbers, None if it must be asked for any of that."""
+        held = self._resolver.held(digest)
+        return None if held is None else self._resolver.with_numbers(held, numbers)
 
     def _judging(self, case: "_Case") -> Uses[list[Verdict]]:
         """Run the other steps on a call whose signers are known."""
@@ -221,9 +234,11 @@ class VerifyService:
         self._tell(verdict, ms)
         return verdicts
 
-    async def _looked_up(self, digest: CertDigest) -> RecordedCertificate | VerificationFailed:
+    async def _looked_up(
+        self, digest: CertDigest, numbers: Collection[Tn]
+    ) -> RecordedCertificate | VerificationFailed:
         try:
-            return await self._resolver.look_up(digest)
+            return await self._resolver.ask_numbers(await self._resolver.look_up(digest), numbers)
         except VerificationFailed as failure:
             return failure
 
@@ -265,6 +280,8 @@ class _Case:
     """The call with the tokens that are inside others beside them."""
     began_s: float
     found: Sequence[Found]
+    numbers: Mapping[CertDigest, frozenset[Tn]]
+    """The numbers over which each signer needs authority."""
     records: dict[CertDigest, RecordedCertificate | VerificationFailed] = field(default_factory=dict)
     """What the ledger says of the signers."""
     unknown: list[CertDigest] = field(default_factory=list)

@@ -202,6 +202,7 @@ _ARGUMENTS: Final = {
     "height": _NUMBER,
     "prefix": {"type": "string", "pattern": "^[0-9a-f]{1,64}$"},
     "organization": _NAME,
+    "tn": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
 }
 _CERTIFICATE: Final = {"type": "string", "pattern": r"^[0-9a-fA-F]{64}(\.der)?$"}
 

@@ -23,7 +23,7 @@ def add_general_commands(commands: Commands) -> None:
     show = commands.add_parser("show", help="show what the ledger holds under a name, proved")
     show.set_defaults(work=_show)
     show.add_argument("what", choices=sorted(_LOOKUPS), help="what to show")
-    show.add_argument("name", help="its name: an organisation, or H(CERT) in hexadecimal")
+    show.add_argument("name", help="its name: an organisation, H(CERT) in hexadecimal, or a number")
     send = commands.add_parser("send", help="send a transaction that has no command of its own")
     send.set_defaults(work=_send)
     send.add_argument("kind", choices=sorted(_KINDS), help="its kind")
@@ -31,7 +31,7 @@ def add_general_commands(commands: Commands) -> None:
         "members",
         nargs="*",
         metavar="MEMBER=VALUE",
-        help="what it says; bytes are in hexadecimal",
+        help="what it says; bytes are in hexadecimal, and commas between the texts of a list",
     )
     add_endorser(send)
 
@@ -85,7 +85,17 @@ def _split(member: str) -> tuple[str, str]:
     return name, value
 
 
-_READERS: tuple[Callable[[str], Any], ...] = (str, int, bytes.fromhex, {"true": True, "false": False}.__getitem__)
+def _listed(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+_READERS: tuple[Callable[[str], Any], ...] = (
+    str,
+    int,
+    bytes.fromhex,
+    {"true": True, "false": False}.__getitem__,
+    _listed,
+)
 """How a value can be meant. A member's parser takes only one type, so at most one of them fits."""
 
 

@@ -32,8 +32,8 @@ AFTER = 5
 """Blocks of the new version that are looked at."""
 
 WITHOUT_2 = (
-    (RULES_FILE, "for rules in (V1, V2, V3, V4)", "for rules in (V1,)"),
-    (RULES_FILE, "NEWEST = V4", "NEWEST = V1"),
+    (RULES_FILE, "for rules in (V1, V2, V3, V4, V5)", "for rules in (V1,)"),
+    (RULES_FILE, "NEWEST = V5", "NEWEST = V1"),
 )
 """Changes that make of this release one that knows version 1 alone, and knows that there are versions."""
 

@@ -1,4 +1,4 @@
-"""The history of `history.py`, and after it blocks of version 4 of the rules, with what that refuses."""
+"""The history of `history.py`, and after it blocks of versions 4 and 5 of the rules, with what those refuse."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.ledger.proposals import BeginRules, SetMember, SetStatus
 from voice_dpki.ledger.records import CertStatus
-from voice_dpki.ledger.transactions import Renew, endorse, renewal_bytes
+from voice_dpki.ledger.transactions import Numbers, Renew, endorse, renewal_bytes
 from voice_dpki.names import Tn
 from voice_dpki.x509.claimconstraints import ClaimConstraints
 from voice_dpki.x509.keys import generate_es256
@@ -35,10 +35,10 @@ def make(federation: Any) -> Given:
 
 
 def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
-    """Version 4 of the rules: what it refuses, and a version after it."""
+    """Versions 4 and 5 of the rules: what they refuse, and a version after them."""
     until_s = begin_s + 4 * WEEK_S
-    versions = [propose(federation, BeginRules(version, 1), until_s) for version in (4, FURTHER)]
-    begun, further = ([[raw], [vote(federation, raw, True)], []] for raw in versions)
+    versions = [propose(federation, BeginRules(version, 1), until_s) for version in (4, 5, FURTHER)]
+    begun, fifth, further = ([[raw], [vote(federation, raw, True)], []] for raw in versions)
     der = federation.certificate(not_after_s=until_s)
     last = [federation.submission(der), *changed(federation, der)]
     strange = [_strange_names(federation, until_s), _strange_organizations(federation, until_s)]
@@ -46,7 +46,37 @@ def _version_4(federation: Any, begin_s: int) -> list[list[bytes]]:
     ported = propose(federation, _ported(federation), until_s)
     strange += [[ported], [vote(federation, ported, True)]]
     placed = _call_placement(federation, until_s)
-    return [*begun, *_compromised_keys(federation, until_s), *strange, *placed, *further, last]
+    given = [*fifth, *_given_numbers(federation, until_s)]
+    return [*begun, *_compromised_keys(federation, until_s), *strange, *placed, *given, *further, last]
+
+
+def _given_numbers(federation: Any, end_s: int) -> list[list[bytes]]:
+    """Operator A gives numbers to Operator B, which gives one back; certificates name them."""
+    numbers = tuple(Tn(f"49302312570{number}") for number in range(5))
+    ders = [federation.certificate(tn_auth_list=TnAuthList(tns=numbers[:2]), not_after_s=end_s)]
+    ders += [federation.certificate(uris=(f"sip:+{numbers[2]}@a.example",), not_after_s=end_s)]
+    ported = TnAuthList(tns=numbers[:1])
+    theirs = federation.certificate("Operator B", tn_auth_list=ported, not_after_s=end_s)
+    again = federation.certificate("Operator B", tn_auth_list=ported, not_after_s=end_s)
+    steps: list[tuple[str, str, int, tuple[Tn, ...]]] = [
+        ("Operator A", "Operator B", 0, numbers),
+        ("Operator B", "Operator B", 0, ()),
+        ("Operator A", "Operator B", 0, numbers),
+        ("Operator A", "Operator A", 1, numbers[:1]),
+        ("Operator B", "Operator A", 1, numbers[:2]),
+    ]
+    refused, takes, gives, lacks, back = (_numbers(federation, *step) for step in steps)
+    submitted = [federation.submission(der) for der in ders]
+    return [
+        [*submitted, refused, takes],
+        [gives, lacks, federation.submission(theirs, "Operator B")],
+        [back, gives, federation.submission(again, "Operator B")],
+    ]
+
+
+def _numbers(federation: Any, by: str, to: str, sequence: int, numbers: tuple[Tn, ...]) -> bytes:
+    body = Numbers(federation.genesis.chain_id, by, to, sequence, numbers)
+    return endorse(body, [federation.keys[by]])
 
 
 def _call_placement(federation: Any, end_s: int) -> list[list[bytes]]:

@@ -10,7 +10,7 @@ from voice_dpki.ledger import compromise, owners, quotas
 from voice_dpki.ledger.activation import rules_at
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.owners import KEY_LEAF
-from voice_dpki.ledger.proposals import BeginRules, ProposalState, SetMember, SetStatus
+from voice_dpki.ledger.proposals import BeginRules, Change, ProposalState, SetMember, SetStatus
 from voice_dpki.ledger.records import Authority, CertRecord, CertStatus
 from voice_dpki.ledger.rules import V3, V4
 from voice_dpki.ledger.signatures import key_id_of
@@ -149,7 +149,7 @@ def test_the_owner_bars_its_own_key() -> None:
     assert refusal(ledger, submission(certificate(key))) == "compromised-key"
 
 
-def decide(ledger: Ledger, new: SetStatus | SetMember) -> tuple[ProposalState, str | None]:
+def decide(ledger: Ledger, new: Change) -> tuple[ProposalState, str | None]:
     raw = ledger.propose(new, until_s=ledger.time_s + 10_000)
     assert ledger.block(raw, vote(raw, B), vote(raw, C)) == ["ok"] * 3
     ledger.pass_delay()

@@ -40,7 +40,7 @@ from voice_dpki.ledger.view import MemoryState, value_hashes
 from voice_dpki.names import CertDigest
 from voice_dpki.wire.ledger.client import NodeInfo, light_client
 
-from .history import make
+from .history_4 import make
 from .test_members import member
 from .test_records import RECORD
 

@@ -189,7 +189,7 @@ def test_porting_moves_authority_over_numbers(federation: Any) -> None:
     named = read_admitted(certificate(federation, uris=("tel:+49301099",)))
     listed = read_admitted(certificate(federation, tn_auth_list=numbers))
     for profile in (named, listed):
-        check_authority(profile, a)
+        check_authority(profile, a.allotment)
     smaller = replace(a, ranges=(TnRange(Tn("49301100"), 900),))
     larger = replace(b, ranges=(*b.ranges, TnRange(Tn("49301000"), 100)))
     assert ledger.block(ledger.propose(SetMember(larger, 0))) == ["range-taken"]
@@ -200,8 +200,8 @@ def test_porting_moves_authority_over_numbers(federation: Any) -> None:
     now = {name: ledger.state.member(name) for name in OPERATORS[:2]}
     for profile in (named, listed):
         with pytest.raises(Refused):
-            check_authority(profile, present(now["Operator A"]))
-        check_authority(profile, present(now["Operator B"]))
+            check_authority(profile, present(now["Operator A"]).allotment)
+        check_authority(profile, present(now["Operator B"]).allotment)
     assert [present(now[name]).revision for name in OPERATORS[:2]] == [1, 1]
 
 

@@ -100,3 +100,5 @@ def test_every_kind_that_a_module_holds_is_listed() -> None:
 def test_leaves_are_looked_up_at_paths_of_their_own() -> None:
     paths = [leaf.lookup.path for leaf in LEAVES if leaf.lookup]
     assert len(set(paths)) == len(paths)
+    for leaf in LEAVES:
+        assert leaf.lookup is None or leaf.lookup.argument.name != leaf.kind, "an answer has both as members"

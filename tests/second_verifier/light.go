@@ -15,7 +15,7 @@ const (
 	maxAhead       = 10 * time.Second
 	maxPoints      = 64
 	newerRules     = 16 // bits of version.app below those that must be 0
-	newestRules    = 4  // the newest version whose records are known
+	newestRules    = 5  // the newest version whose records are known
 )
 
 // A point is what is trusted at one height. That of the genesis has height 0 and no header.

@@ -115,8 +115,50 @@ func readItems(raw []byte, form []rule) ([]value, bool, error) {
 	if err != nil {
 		return found.items, must, err
 	}
-	unknown, err := readNumbers(further, string(found.items[0].data) == "member")
+	isMember := string(found.items[0].data) == "member"
+	unknown, err := readNumbers(further, isMember)
+	if err == nil {
+		var other bool
+		other, err = readHeld(further, isMember)
+		unknown = unknown || other
+	}
 	return found.items, must || unknown, err
+}
+
+// The mark of a member whose numbers may have leaves of their own, and the numbers that a certificate names by such leaves.
+const byNumberItem, heldItem, maxHeld = "!by-number", "!numbers", 60
+
+// readHeld reads these two items. It tells whether one of them is in a record of the other kind, where it is not known.
+func readHeld(further value, isMember bool) (bool, error) {
+	for place, name := range further.names {
+		item := further.items[place]
+		switch {
+		case name == byNumberItem && !isMember, name == heldItem && isMember:
+			return true, nil
+		case name == byNumberItem && (item.kind != kindBool || !item.truth):
+			return false, malformed("the mark of a member is not true")
+		case name == heldItem:
+			if err := checkHeld(item); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+func checkHeld(listed value) error {
+	if listed.kind != kindArray || len(listed.items) < 1 || len(listed.items) > maxHeld {
+		return malformed("a certificate's numbers are not a list of 1 to 60")
+	}
+	for place, number := range listed.items {
+		if !isText(number) || !isNumber(number.data) {
+			return malformed("a certificate's number has not 1 to 15 digits")
+		}
+		if place > 0 && bytes.Compare(listed.items[place-1].data, number.data) >= 0 {
+			return malformed("a certificate's numbers do not ascend")
+		}
+	}
+	return nil
 }
 
 func readFurther(further value) (bool, error) {
@@ -134,7 +176,8 @@ func readFurther(further value) (bool, error) {
 				return false, malformed("a further item's name is not visible ASCII")
 			}
 		}
-		must = must || name[0] == '!' && !strings.HasPrefix(name, numbersItem)
+		known := strings.HasPrefix(name, numbersItem) || name == byNumberItem || name == heldItem
+		must = must || name[0] == '!' && !known
 	}
 	return must, nil
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.recorded import absent, recorded
+from tests.recorded import RangesAlone, absent, recorded
 from verify_server.cps import CallPlacementService
 from verify_server.cps_config import CpsConfig
 from voice_dpki.effects import SystemRandom
@@ -127,7 +127,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
 
-class Site:
+class Site(RangesAlone):
     """The service of Operator B, with what a ledger would say of Operators A, B and C."""
 
     def __init__(self, **changes: Any) -> None:

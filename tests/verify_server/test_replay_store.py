@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.clocks import SettableClock, free_port
 from tests.present import present
-from tests.recorded import recorded
+from tests.recorded import RangesAlone, recorded
 from verify_server import replay_store
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.replay_store import Link, SharedReplays, shared
@@ -93,7 +93,7 @@ async def test_a_second_server_tells_a_replay_from_a_fork(servers: Servers, stor
     assert await one.claim(use(b"k2")) is Sighting.REPEATED
 
 
-class Told:
+class Told(RangesAlone):
     """A ledger that has one certificate."""
 
     def __init__(self, der: bytes) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from tests.clocks import SettableClock
 from tests.openapi import FOLDER as DOCUMENTS
 from tests.present import made
-from tests.recorded import absent, recorded
+from tests.recorded import RangesAlone, absent, recorded
 from verify_server.config import EXAMPLE, load_setup
 from verify_server.invites import InviteVerifier
 from verify_server.service import VerifyService
@@ -54,7 +54,7 @@ PATH = "/stir/v1/verification"
 OFFER = "mikey AQAFgM3YFvMAAAAA"
 
 
-class ToldResolver:
+class ToldResolver(RangesAlone):
     """Says of each certificate what the test told it; of any other, that it is not recorded."""
 
     def __init__(self) -> None:

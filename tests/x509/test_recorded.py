@@ -125,7 +125,7 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
 ]
 """Why, for which uses, and what makes it so. For its other uses the certificate is trusted."""
 
-OF_THE_TRUSTED = {Distrust.AUTHORITY, Distrust.CLAIMS}
+OF_THE_TRUSTED = {Distrust.AUTHORITY, Distrust.CLAIMS, Distrust.NOT_ASKED}
 """What only a question to a trusted certificate can be answered with."""
 
 

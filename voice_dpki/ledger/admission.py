@@ -5,12 +5,16 @@ docs/spec/state.md#a-block specifies it.
 
 from contextlib import suppress
 from functools import lru_cache
+from typing import NamedTuple
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.certificate_names import check_names
+from voice_dpki.ledger.held_numbers import allotment_for
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.refusals import PROFILE_REFUSALS, Refusal, Refused
 from voice_dpki.ledger.rules import Rules
+from voice_dpki.ledger.view import StateView
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.claimconstraints import constraints_in
 from voice_dpki.x509.possession import possession_of
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
@@ -22,28 +26,35 @@ _CACHED_PROFILES = 8192
 """As many as the verdicts that `signatures` caches; about 3 kB each."""
 
 
-def check_certificate(der: bytes, member: Member, time_s: int, rules: Rules, chain: str) -> CertificateProfile:
+class Admitted(NamedTuple):
+    """A certificate that may be recorded, and what its member holds, with what the ledger says of its numbers."""
+
+    profile: CertificateProfile
+    allotment: Allotment
+
+
+def check_certificate(view: StateView, der: bytes, member: Member, time_s: int, rules: Rules) -> Admitted:
     """Check a certificate against the profile and against what `member` may endorse at `time_s`; raises Refused."""
     profile = read_admitted(der)
     _check_organization(profile, member)
     if rules.binds_anonymous:
-        _check_possession(profile, chain, member)
+        _check_possession(profile, view.chain_id, member)
     _check_validity(profile, time_s)
+    allotment = allotment_for(view, member, profile)
     if rules.reads_all_names:
-        check_names(profile, member.allotment)
+        check_names(profile, allotment)
     if rules.reads_constraints:
         _check_constraints(profile)
-    check_authority(profile, member)
-    return profile
+    check_authority(profile, allotment)
+    return Admitted(profile, allotment)
 
 
-def check_authority(profile: CertificateProfile, member: Member) -> None:
-    """Check that a certificate's numbers, codes and names are all the member's; raises Refused.
+def check_authority(profile: CertificateProfile, allotment: Allotment) -> None:
+    """Check that a certificate's numbers, codes and names are all its member's; raises Refused.
 
     Relying parties repeat this check (`x509.recorded`), because numbers and domains may have moved to another
     member since the certificate was recorded.
     """
-    allotment = member.allotment
     if not allotment.holds_list_of(profile):
         raise Refused(Refusal.NUMBERS)
     if not allotment.holds_hosts_of(profile) or not allotment.holds_uri_numbers_of(profile):

@@ -182,15 +182,21 @@ class AnswerVerifier:
 
         Raises InquiryError.
         """
+        return self.prove_leaves(data, keys, now_s, min_height=min_height)[0]
 
-        def judge() -> tuple[bytes | None, ...]:
+    def prove_leaves(
+        self, data: bytes, keys: Sequence[bytes], now_s: float, *, min_height: int
+    ) -> tuple[tuple[bytes | None, ...], Height]:
+        """Do what `verify_leaves` does; also return the height of the header that proves the leaves."""
+
+        def judge() -> tuple[tuple[bytes | None, ...], Height]:
             form = _read(_LEAVES, data, MAX_BATCH_BYTES)
             header = self._header(bytes(form.signed_header), now_s, min_height)
             if [leaf.key for leaf in form.leaves] != [key.hex() for key in keys]:
                 raise MalformedError("the answer is about other leaves")
-            return tuple(
-                _value(leaf.value, leaf.proof, key, header) for key, leaf in zip(keys, form.leaves, strict=True)
-            )
+            proved = zip(keys, form.leaves, strict=True)
+            values = tuple(_value(leaf.value, leaf.proof, key, header) for key, leaf in proved)
+            return values, Height(header.height)
 
         return _judged(judge)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from voice_dpki.codec import cbor
 from voice_dpki.errors import LocalError
-from voice_dpki.ledger import owners, validators
+from voice_dpki.ledger import held_numbers, owners, validators
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.leaf import Leaf
@@ -71,6 +71,9 @@ def install(draft: Draft, member: Member) -> None:
     """Admit a member, or replace its record; raises Refused if the invariants would not hold."""
     old = draft.member(member.organization)
     others = [other for other in members_of(draft) if other.organization != member.organization]
+    was_marked = old is not None and old.by_number
+    if was_marked or (member.ranges and any(other.by_number for other in others)):
+        member = held_numbers.marked(member)
     _check_together([*others, member])
     for key_id in sorted(old.key_ids - member.key_ids if old else ()):
         owners.release(draft, key_id)

@@ -6,14 +6,18 @@ asks for leaves goes through that list: the HTTP interface, the edge, ABCI's que
 docs/spec/encodings.md#leaves specifies it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from voice_dpki.errors import MalformedError
+from voice_dpki.names import Tn
 from voice_dpki.x509.other_names import MAX_NAME_LENGTH
 
 _V = TypeVar("_V", covariant=True)
+
+_NUMBER = re.compile("[0-9]{1,15}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,18 @@ def hashed(name: str, what: str) -> Argument:
         return data
 
     return Argument(name, of_text, of_bytes)
+
+
+def number_of(value: object) -> Tn:
+    """Read a telephone number of 1 to 15 digits; raises MalformedError."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Tn(value)
+    raise MalformedError("a telephone number has 1 to 15 digits")
+
+
+def numbered(name: str) -> Argument:
+    """Return an argument that is a telephone number, in a URL perhaps with + before it."""
+    return Argument(name, lambda text: number_of(text.removeprefix("+")), lambda data: number_of(_utf8(data)))
 
 
 def _utf8(data: bytes) -> str:

@@ -60,7 +60,7 @@ def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> Ce
     """Check a certificate against all rules, enter its key and names, and return its record."""
     if draft.leaf(digest_of(certificate)) is not None:
         raise Refused(Refusal.RECORDED)
-    profile = check_certificate(certificate, member, block.time_s, draft.rules, draft.chain_id)
+    profile, allotment = check_certificate(draft, certificate, member, block.time_s, draft.rules)
     key_id = key_id_of(profile.public_key_der)
     owners.claim(draft, key_id, member.organization, profile.digest)
     names.enlist(draft, profile, member.organization)
@@ -74,6 +74,7 @@ def _admit(draft: Draft, block: Block, member: Member, certificate: bytes) -> Ce
         revision=0,
         reason=None,
         key_id=key_id,
+        numbers=tuple(sorted(allotment.singles)),
     )
 
 

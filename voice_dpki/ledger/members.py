@@ -5,7 +5,8 @@ A member is a leaf of the tree, under SHA-256("voice-dpki/member/v1" ‖ 00 ‖ 
     member = ["member", organization, kind, [domains], [[start, count], ...], [spcs],
               [validator keys], [endorsing keys], revision, admitted height, suspended, ? further]
 
-`voice_dpki.ledger.further` tells what further items are. One is known: "cps", from version 4 of the rules on.
+`voice_dpki.ledger.further` tells what further items are. Known are "cps", from version 4 of the rules on, and
+"!by-number", from version 5 on, besides those of `voice_dpki.ledger.single_numbers`.
 
 docs/spec/encodings.md#members specifies it.
 """
@@ -44,6 +45,9 @@ MEMBER_DOMAIN = b"voice-dpki/member/v1\0"
 
 MAX_ENTRIES = 256
 """Entries in each of a member's lists; every answer about a member's certificate carries its record."""
+
+BY_NUMBER = "!by-number"
+"""Name of the further item that says that numbers' own leaves count; whoever does not know them must not judge."""
 
 CPS = "cps"
 """Name of the further item with the URL of a member's call placement service."""
@@ -87,6 +91,8 @@ class Member:
     """Block that admitted the member, 0 at genesis. Earlier certificates under its name are not its own."""
     suspended: bool = False
     """Whether a quorum suspended the member. Its transactions are then refused and its certificates suspended."""
+    by_number: bool = False
+    """Whether numbers' own leaves may say who holds them, so that ranges alone do not tell (from version 5 on)."""
     cps: str = ""
     """URL of the call placement service for calls to the member's numbers; "" if it has none."""
     further: Further = ()
@@ -117,6 +123,8 @@ class Member:
             raise MalformedError(f"member: the URL of a call placement service is {CPS_FORM}")
         if self.cps and len(cbor.encode(further_items(self._items())[0])) > MAX_FURTHER_BYTES:
             raise MalformedError("member: its single numbers leave no room for the URL of a call placement service")
+        if type(self.by_number) is not bool:
+            raise MalformedError("member: numbers' own leaves count or do not")
 
     def check_validators(self) -> None:
         """Raise MalformedError if a validator's key is not one that only its holder can sign under.
@@ -136,12 +144,13 @@ class Member:
             case ["member", *items] if len(items) >= _PARTS + 3:
                 revision, admitted_height, suspended, *more = items[_PARTS:]
                 kept: Any = {"revision": revision, "admitted_height": admitted_height, "suspended": suspended}
-                further = parse_further(more, "member", single_numbers.NAMES)
+                further = parse_further(more, "member", (*single_numbers.NAMES, BY_NUMBER))
                 member = cls.of_parts(items[:_PARTS])
                 if singles_of(member.ranges):
                     raise MalformedError("member: a range of its record has one number")
                 kept["ranges"] = (*member.ranges, *single_numbers.read_items(further))
-                rest = tuple(item for item in further if item[0] not in single_numbers.NAMES)
+                kept["by_number"] = _is_by_number(further)
+                rest = tuple(item for item in further if item[0] not in (*single_numbers.NAMES, BY_NUMBER))
                 kept["cps"], kept["further"] = _cps_in(rest)
                 return replace(member, **kept)  # checked by the class
         raise MalformedError("member: not a list of a member's parts")
@@ -181,7 +190,9 @@ class Member:
         return cbor.encode([KIND, *parts, *kept, *further_items(self._items())])
 
     def _items(self) -> Further:
-        return (*self.own_items(), *self.further, *single_numbers.items_of(singles_of(self.ranges)))
+        by_number = ((BY_NUMBER, cbor.encode(True)),) if self.by_number else ()
+        singles = single_numbers.items_of(singles_of(self.ranges))
+        return (*self.own_items(), *self.further, *by_number, *singles)
 
     def own_items(self) -> Further:
         """Return what proposals decide beyond the parts, as further items."""
@@ -204,7 +215,7 @@ class Member:
     @cached_property
     def allotment(self) -> Allotment:
         """What the member's certificates may claim."""
-        return Allotment(self.domains, self.ranges, self.spcs)
+        return Allotment(self.domains, self.ranges, self.spcs, self.by_number)
 
 
 class WrittenRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -239,6 +250,13 @@ class WrittenMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def is_cps(url: str) -> bool:
     """Tell whether a text has the form of a call placement service's URL, CPS_FORM."""
     return len(url) <= MAX_URL_LENGTH and _CPS.match(url) is not None
+
+
+def _is_by_number(further: Further) -> bool:
+    found = dict(further).get(BY_NUMBER)
+    if found not in (None, cbor.encode(True)):
+        raise MalformedError("member: whether numbers' own leaves count is true or left out")
+    return found is not None
 
 
 def _cps_in(further: Further) -> tuple[str, Further]:

@@ -30,6 +30,7 @@ from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.ledger.draft import Draft
 from voice_dpki.ledger.leaf import Leaf
 from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.ledger.view import StateView
 from voice_dpki.names import CertDigest, Tn
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.tnauthlist import TnRange
@@ -154,6 +155,12 @@ def strike(draft: Draft, profile: CertificateProfile, organization: str) -> None
         _write(draft, key, entries)
 
 
+def listed_for_number(view: StateView, tn: Tn, *, but: str) -> list[CertDigest]:
+    """Return the certificates that are listed under a whole number, except those of the organisation `but`."""
+    entries = _read(view, _number_key(len(tn), tn))
+    return sorted(digest for name, digests in entries.items() if name != but for digest in digests)
+
+
 def decimal_blocks(entry: TnRange) -> Iterator[str]:
     """Cut a range into blocks whose sizes are powers of ten; yield each block's prefix."""
     digits, at, end = len(entry.start), int(entry.start), int(entry.start) + entry.count
@@ -168,8 +175,8 @@ def decimal_blocks(entry: TnRange) -> Iterator[str]:
 _Entries: TypeAlias = dict[str, list[CertDigest]]
 
 
-def _read(draft: Draft, key: bytes) -> _Entries:
-    data = draft.leaf(key)
+def _read(view: StateView, key: bytes) -> _Entries:
+    data = view.leaf(key)
     if data is None:
         return {}
     match cbor.decode(data, "name leaf"):

@@ -39,9 +39,9 @@ def enter(draft: Draft, organization: str, count: int, time_s: int) -> None:
     draft.recorded += count
 
 
-def enter_other(draft: Draft, organization: str, time_s: int) -> None:
-    """Count a transaction without certificates as one certificate in the hour; raises Refused over the quota."""
-    _count(draft, organization, 0, 1, time_s)
+def enter_other(draft: Draft, organization: str, time_s: int, count: int = 1) -> None:
+    """Count a transaction without certificates as `count` certificates in the hour; raises Refused if too many."""
+    _count(draft, organization, 0, count, time_s)
 
 
 def _count(draft: Draft, organization: str, recorded: int, counted: int, time_s: int) -> None:

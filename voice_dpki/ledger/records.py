@@ -6,6 +6,8 @@ record = ["certificate", status, organization, not_before_s, not_after_s, record
 A renewed certificate and the one that replaces it name each other. `voice_dpki.ledger.further` tells what further
 items are.
 
+"!numbers" is the one that is known here, from version 5 of the rules on.
+
 docs/spec/encodings.md#certificates specifies it.
 """
 
@@ -16,11 +18,16 @@ from enum import IntEnum
 from voice_dpki.codec import cbor
 from voice_dpki.errors import MalformedError
 from voice_dpki.ledger.further import Further, further_items, parse_further
-from voice_dpki.ledger.leaf import Leaf, Lookup, hashed
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.ledger.leaf import Leaf, Lookup, hashed, number_of
+from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.x509.recorded import CertStatus as CertStatus
 
 KIND = "certificate"
+
+NUMBERS = "!numbers"
+"""Name of the further item with the numbers that were held by their own leaves."""
+MAX_NUMBERS = 60
+"""With 15 digits each they have 962 of the 1024 bytes that a further item may have."""
 
 
 RECORDED = frozenset({CertStatus.VALID, CertStatus.SUSPENDED, CertStatus.REVOKED})
@@ -68,6 +75,8 @@ class CertRecord:
     changed_by: Authority = Authority.ENDORSER
     replaces: CertDigest | None = None
     replaced_by: CertDigest | None = None
+    numbers: tuple[Tn, ...] = ()
+    """Numbers that the certificate names and that its organisation held by their own leaves (from version 5 on)."""
     further: Further = ()
     """What later versions of the rules say. It counts for nothing here."""
 
@@ -92,13 +101,13 @@ class CertRecord:
         """Parse a record; raises MalformedError on anything but the canonical encoding."""
         match cbor.decode(data, "record"):
             case ["certificate", str(status), str(organization), *rest] if len(rest) >= _KNOWN:
-                further = parse_further(rest[_KNOWN:], "certificate's record")
+                further = parse_further(rest[_KNOWN:], "certificate's record", (NUMBERS,))
                 rest = rest[:_KNOWN]
                 if status not in RECORDED or type(rest[7]) is not int or rest[7] not in set(Authority):
                     raise MalformedError("record: its status, or who gave it, is not known")
                 rest[7] = Authority(rest[7])
                 found = cls(CertStatus(status), organization, *rest)  # type: ignore[arg-type]  # checked by the class
-                return replace(found, further=further) if further else found
+                return _with_further(found, further) if further else found
         raise MalformedError("record: not a list of the record's members")
 
     def serialize(self) -> bytes:
@@ -118,9 +127,12 @@ class CertRecord:
                 int(self.changed_by),
                 self.replaces,
                 self.replaced_by,
-                *further_items(self.further),
+                *further_items((*self.further, *self._items())),
             ]
         )
+
+    def _items(self) -> Further:
+        return ((NUMBERS, cbor.encode(self.numbers)),) if self.numbers else ()
 
     @staticmethod
     def is_one(data: bytes) -> bool:
@@ -140,6 +152,20 @@ class CertRecord:
         if self.status is CertStatus.VALID and now_s < self.not_before_s:
             return CertStatus.NOT_YET_VALID
         return self.status
+
+
+def _with_further(record: CertRecord, further: Further) -> CertRecord:
+    """Return a record with its further items; raises MalformedError for numbers that are not such."""
+    listed = dict(further).get(NUMBERS)
+    if listed is None:
+        return replace(record, further=further)
+    numbers = cbor.decode(listed, "numbers")
+    if not isinstance(numbers, list) or not 1 <= len(numbers) <= MAX_NUMBERS:
+        raise MalformedError(f"record: its numbers are not a list of 1 to {MAX_NUMBERS}")
+    found = tuple(number_of(number) for number in numbers)
+    if list(found) != sorted(set(found)):
+        raise MalformedError("record: its numbers do not ascend")
+    return replace(record, numbers=found, further=tuple(item for item in further if item[0] != NUMBERS))
 
 
 CERTIFICATE_LEAF = Leaf(

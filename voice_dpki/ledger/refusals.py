@@ -137,6 +137,11 @@ class Refusal(Enum):
         "compromised-key",
         "The key was revoked as compromised: no certificate with it is recorded or valid again.",
     )
+    MANY_NUMBERS = (
+        133,
+        "too-many-single-numbers",
+        "The certificate names more than 60 numbers that its organisation holds one by one.",
+    )
     KEY_FULL = (132, "key-full", "256 certificates with this key are on the ledger already.")
 
     NAME_IP_ADDRESS = (
@@ -277,6 +282,19 @@ class Refusal(Enum):
         343,
         "too-much-power",
         "The change would give one operator too large a share of the validators.",
+    )
+    SEQUENCE = (350, "wrong-sequence", "The member has made another count of transactions about numbers before.")
+    RECIPIENT = (
+        351,
+        "no-recipient",
+        "The member that is to have the numbers is none, is suspended, has not said that it takes any, or says it "
+        "again.",
+    )
+    NOT_HELD = (352, "number-not-held", "The member does not hold one of the numbers.")
+    NUMBERS_ROOM = (
+        353,
+        "no-room-for-numbers",
+        "The member's record has no room to say that it holds numbers one by one.",
     )
     QUORUM = (318, "no-quorum", "When it was due, the change had no quorum of operators any more.")
 

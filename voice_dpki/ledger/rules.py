@@ -65,10 +65,12 @@ V4 = replace(
     binds_anonymous=True,
     reads_constraints=True,
 )
+V5 = replace(V4, version=5)
+"""Members give numbers to one another (`voice_dpki.ledger.numbers`)."""
 
-NEWEST = V4
+NEWEST = V5
 
-BY_VERSION = {rules.version: rules for rules in (V1, V2, V3, V4)}
+BY_VERSION = {rules.version: rules for rules in (V1, V2, V3, V4, V5)}
 
 VERSIONS = tuple(sorted(BY_VERSION))
 """All versions that this release can execute."""

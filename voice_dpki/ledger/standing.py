@@ -3,9 +3,13 @@
 docs/spec/answers.md, "The status of a certificate", has the rules in a table.
 """
 
+from dataclasses import replace
+
+from voice_dpki.ledger.held_numbers import NumberHolder
 from voice_dpki.ledger.members import Member
 from voice_dpki.ledger.records import CertRecord, CertStatus
-from voice_dpki.names import CertDigest, Height
+from voice_dpki.names import CertDigest, Height, Tn
+from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import RecordedCertificate
 
 _LASTING = frozenset({CertStatus.REVOKED, CertStatus.EXPIRED})
@@ -43,6 +47,37 @@ def recorded_as(
         organization=record.organization if record else "",
         not_before_s=record.not_before_s if record else 0,
         not_after_s=record.not_after_s if record else 0,
-        allotment=member.allotment if member else None,
+        allotment=_allotment_of(record, member),
         der=certificate,
+        admitted_height=member.admitted_height if member else 0,
     )
+
+
+def holding_of(member: Member) -> RecordedCertificate:
+    """Return what the ledger says of a member's holdings, without a certificate, for `told_of`."""
+    return RecordedCertificate(
+        digest=CertDigest(b""),
+        status=CertStatus.UNKNOWN,
+        organization=member.organization,
+        allotment=member.allotment,
+        admitted_height=member.admitted_height,
+    )
+
+
+def told_of(recorded: RecordedCertificate, tn: Tn, holder: NumberHolder | None) -> RecordedCertificate:
+    """Return what the ledger says of a certificate with what it says of a number: whom the number's leaf names.
+
+    None stands for a number without a leaf. Relying parties take no authority from a leaf that names a member of
+    an earlier time, and do not give it back to the range either.
+    """
+    if recorded.allotment is None:
+        return recorded
+    own = NumberHolder(recorded.organization, recorded.admitted_height)
+    return replace(recorded, allotment=recorded.allotment.told(tn, holds=None if holder is None else holder == own))
+
+
+def _allotment_of(record: CertRecord | None, member: Member | None) -> Allotment | None:
+    """Return what the member holds, with the numbers that the record says it held singly: else it were revoked."""
+    if member is None or record is None or not record.numbers:
+        return member.allotment if member else None
+    return replace(member.allotment, singles=frozenset(record.numbers))

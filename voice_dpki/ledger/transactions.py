@@ -37,6 +37,7 @@ from voice_dpki.ledger.kind import (
     text,
     typed,
 )
+from voice_dpki.ledger.numbers import NUMBERS, Numbers
 from voice_dpki.ledger.owner_status import OWNER_STATUS, OwnerStatus
 from voice_dpki.ledger.propose import PROPOSE, Propose
 from voice_dpki.ledger.refusals import Refusal, Refused
@@ -57,6 +58,7 @@ __all__ = [
     "Batch",
     "Body",
     "ChangeStatus",
+    "Numbers",
     "OwnerStatus",
     "Propose",
     "Renew",
@@ -73,7 +75,7 @@ __all__ = [
     "signed_bytes",
 ]
 
-KINDS: tuple[Kind[Any, Any], ...] = (SUBMIT, BATCH, RENEW, STATUS, OWNER_STATUS, PROPOSE, VOTE)
+KINDS: tuple[Kind[Any, Any], ...] = (SUBMIT, BATCH, RENEW, STATUS, OWNER_STATUS, PROPOSE, VOTE, NUMBERS)
 """All kinds of transactions."""
 
 _BY_NAME = {kind.name: kind for kind in KINDS}

@@ -5,9 +5,9 @@ others. Each Identity gets a verdict of its own. One that proves the caller's nu
 between it and the target has passed (RFC 8946 §4.2).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from voice_dpki.names import CertDigest
+from voice_dpki.names import CertDigest, Tn
 from voice_dpki.stir.call import Call
 from voice_dpki.stir.diversion import Way, find_ways
 from voice_dpki.stir.examine import Examined, Policy, examine, examine_token
@@ -42,6 +42,15 @@ def _tried(examine: Examine, call: Call, identity: str, policy: Policy, now_s: f
         return examine(call, identity, policy, now_s)
     except VerificationFailed as failure:
         return failure
+
+
+def numbers_of(found: Iterable[Found]) -> dict[CertDigest, frozenset[Tn]]:
+    """Return for each signer the numbers over which it needs authority, which the ledger may have to tell."""
+    needed: dict[CertDigest, frozenset[Tn]] = {}
+    for each in found:
+        if isinstance(each, Examined) and (number := each.kind.authority.number) is not None:
+            needed[each.digest] = needed.get(each.digest, frozenset()) | {number(each.claims)}
+    return needed
 
 
 def judge_all(

@@ -160,6 +160,7 @@ _SIGNERS = "the signer's certificate"
 
 _STEPS = {
     Distrust.NOT_GIVEN: Step.LEDGER,
+    Distrust.NOT_ASKED: Step.LEDGER,
     Distrust.NO_NUMBERS: Step.AUTHORITY,
     Distrust.NUMBERS: Step.AUTHORITY,
     Distrust.AUTHORITY: Step.AUTHORITY,

@@ -5,7 +5,7 @@ record it. Relying parties compare again, because an allotment may have moved to
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from voice_dpki.errors import MalformedError
@@ -66,10 +66,30 @@ class Allotment:
     """Lower-case host names; names below them are the member's too."""
     ranges: tuple[TnRange, ...] = ()
     spcs: tuple[str, ...] = ()
+    by_number: bool = False
+    """Whether the ledger may say of a single number something else than the ranges do, so that it must be asked."""
+    singles: frozenset[Tn] = frozenset()
+    """Numbers that it is known to hold, whatever the ranges say."""
+    gone: frozenset[Tn] = frozenset()
+    """Numbers in its ranges that are known to be another member's."""
+    asked: frozenset[Tn] = frozenset()
+    """Numbers of which the ledger was asked; `told` makes the three agree."""
+
+    def told(self, tn: Tn, *, holds: bool | None) -> "Allotment":
+        """Return the same with what the ledger says of one number; None if it says nothing, and ranges count."""
+        singles = self.singles | {tn} if holds else self.singles - {tn}
+        gone = self.gone | {tn} if holds is False else self.gone - {tn}
+        return replace(self, singles=singles, gone=gone, asked=self.asked | {tn})
+
+    def is_settled(self, tn: Tn) -> bool:
+        """Tell whether nothing else can be known of a number: the ranges count alone, or the ledger was asked."""
+        return not self.by_number or tn in self.asked
 
     def holds_number(self, tn: Tn) -> bool:
-        """Tell whether one of the ranges covers `tn`."""
-        return any(entry.covers(tn) for entry in self.ranges)
+        """Tell whether it holds `tn`, by a range or singly, as far as is known."""
+        if tn in self.singles:
+            return True
+        return tn not in self.gone and any(entry.covers(tn) for entry in self.ranges)
 
     def holds_host(self, host: str) -> bool:
         """Tell whether `host`, in lower case, is one of the domains or a name below one."""
@@ -93,5 +113,11 @@ class Allotment:
         return all(number is None or self.holds_number(number) for number in numbers)
 
     def holds_list_of(self, claims: Claims) -> bool:
-        """Tell whether every number and code in a certificate's TNAuthList is the member's, if it has a list."""
-        return claims.tn_auth_list is None or claims.tn_auth_list.inside(self.ranges, self.spcs)
+        """Tell whether every number and code in a certificate's TNAuthList is the member's, if it has a list.
+
+        A range in the list may hold numbers that have gone to others.
+        """
+        listed = claims.tn_auth_list
+        if listed is None:
+            return True
+        return listed.is_within(self.ranges, self.spcs) and all(map(self.holds_number, listed.tns))

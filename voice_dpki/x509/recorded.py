@@ -18,7 +18,7 @@ from voice_dpki.codec.canonical_json import Json
 from voice_dpki.codec.telephone import host_in_uri, number_in_uri
 from voice_dpki.errors import LocalError, MalformedError, PeerError
 from voice_dpki.names import CertDigest, Tn
-from voice_dpki.x509.allotment import Allotment, Claims
+from voice_dpki.x509.allotment import Allotment, Claims, UriClaim
 from voice_dpki.x509.claimconstraints import UNCONSTRAINED, ConstraintError, constraints_in
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
 
@@ -72,6 +72,7 @@ class Distrust(StrEnum):
     DOMAIN = "domain"
     URI_NUMBER = "uri-number"
     AUTHORITY = "authority"
+    NOT_ASKED = "not-asked"
     CLAIMS = "claims"
 
 
@@ -93,6 +94,7 @@ _SENTENCES = {
     Distrust.DOMAIN: "the organisation that recorded {it} does not hold the domain of each of its names",
     Distrust.URI_NUMBER: "the organisation that recorded {it} is not allotted the number of each of its URIs",
     Distrust.AUTHORITY: "{it} has no authority over {detail}",
+    Distrust.NOT_ASKED: "the ledger was not asked who holds {detail}, which it allots one by one",
     Distrust.CLAIMS: "{it} does not permit this: {detail} (RFC 8226 §8)",
 }
 
@@ -127,6 +129,8 @@ class RecordedCertificate:
     """What the organisation holds now; None if it is no member of the ledger any more."""
     der: bytes | None = None
     """The certificate itself, if it was asked for."""
+    admitted_height: int = 0
+    """The block that admitted the organisation; 0 for one of the genesis."""
     _trusted: "dict[Use, TrustedCertificate]" = field(init=False, compare=False, repr=False, default_factory=dict)
     """What `judge` has found by the rules on which time has no influence, so that a signer's calls need it once."""
 
@@ -161,7 +165,24 @@ class TrustedCertificate:
         listed = self.profile.tn_auth_list
         if listed is None:
             raise CertificateRefused(Distrust.NO_NUMBERS)
-        if not listed.authorises(number, self.allotment.ranges):
+        if self.allotment.by_number:
+            self._check_holds(number, whose, named=number in listed.tns)
+        if not listed.authorises(number, self.allotment.ranges) and not self._has_single(number):
+            raise CertificateRefused(Distrust.AUTHORITY, whose)
+
+    def _has_single(self, number: Tn) -> bool:
+        """Tell whether the codes in the certificate cover a number that its organisation holds singly."""
+        listed = self.profile.tn_auth_list
+        return listed is not None and bool(listed.spcs) and number in self.allotment.singles
+
+    def _check_holds(self, number: Tn, whose: str, *, named: bool) -> None:
+        """Check that the organisation still holds a number, for a range in the certificate does not tell.
+
+        A certificate that names the number itself is revoked when the number goes to another.
+        """
+        if not named and not self.allotment.is_settled(number):
+            raise CertificateRefused(Distrust.NOT_ASKED, whose)
+        if not self.allotment.holds_number(number):
             raise CertificateRefused(Distrust.AUTHORITY, whose)
 
     def check_claims(self, read_claims: Callable[[], Mapping[str, Json]]) -> None:
@@ -185,6 +206,8 @@ class TrustedCertificate:
             raise CertificateRefused(Distrust.DOMAIN)
         if number is not None and not self.allotment.holds_number(number):
             raise CertificateRefused(Distrust.URI_NUMBER)
+        if self.allotment.by_number and number != UriClaim.of(uri).number:
+            raise CertificateRefused(Distrust.URI_NUMBER)  # not revoked when the number goes: nodes did not see it
 
 
 def check_claims(profile: CertificateProfile, read_claims: Callable[[], Mapping[str, Json]]) -> None:

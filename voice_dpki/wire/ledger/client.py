@@ -271,11 +271,15 @@ class LedgerClient:
 
     async def leaves(self, keys: Sequence[bytes]) -> tuple[bytes | None, ...]:
         """Ask for the values of at most MAX_LEAVES leaves, None for each absent one; raises InquiryError."""
+        return (await self.proved_leaves(keys))[0]
+
+    async def proved_leaves(self, keys: Sequence[bytes]) -> tuple[tuple[bytes | None, ...], Height]:
+        """Do what `leaves` does; also return the height of the header that proves them."""
         min_height = self._verifier.latest_height
         body = msgspec.json.encode({"keys": [key.hex() for key in keys]})
         data = await self._fetch("POST", "/ledger/v1/leaves", body)
         return await self._verified(
-            lambda: self._verifier.verify_leaves(data, keys, self._now_s(), min_height=min_height)
+            lambda: self._verifier.prove_leaves(data, keys, self._now_s(), min_height=min_height)
         )
 
     async def read(self, leaf: Leaf[_V], keys: Sequence[bytes]) -> list[_V | None]:
@@ -283,8 +287,12 @@ class LedgerClient:
         values: list[bytes | None] = []
         for start in range(0, len(keys), MAX_LEAVES):
             values += await self.leaves(keys[start : start + MAX_LEAVES])
+        return [None if value is None else self.parsed(leaf, value) for value in values]
+
+    def parsed(self, leaf: Leaf[_V], value: bytes) -> _V:
+        """Read the value of a leaf that was proved; raises InquiryError."""
         try:
-            return [None if value is None else leaf.parse(value) for value in values]
+            return leaf.parse(value)
         except MalformedError as error:
             newest = self._light.latest.signed_header
             raise unreadable(error, newest.header.version_app if newest else VERSIONS[-1]) from None

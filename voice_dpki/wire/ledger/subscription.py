@@ -8,21 +8,27 @@ the last answer, or starts anew if the node does not know the changes since then
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from voice_dpki.ledger.answer_forms import MAX_BATCH
+from voice_dpki.ledger.answer_forms import MAX_BATCH, MAX_LEAVES
 from voice_dpki.ledger.answers import InquiryError, Resolution
 from voice_dpki.ledger.changes import Holdings
 from voice_dpki.ledger.clock import ClockError
-from voice_dpki.names import CertDigest
+from voice_dpki.ledger.held_leaves import HeldLeaves
+from voice_dpki.ledger.held_numbers import NUMBER_LEAF, number_key
+from voice_dpki.ledger.standing import told_of
+from voice_dpki.names import CertDigest, Height, Tn
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
 from voice_dpki.x509.recorded import RecordedCertificate
 
 log = logging.getLogger(__name__)
+
+MAX_NUMBERS = 100_000
+"""Held leaves of numbers: about 30 MB."""
 
 MAX_ENTRIES = 10_000
 """Held certificates: about 30 MB."""
@@ -56,6 +62,7 @@ class Subscription:
         self._witnesses = witnesses
         self._compare_s = compare_s
         self._holdings = Holdings(max_entries)
+        self._leaves = HeldLeaves(MAX_NUMBERS)
         self._faults = Seldom(log)
 
     async def look_up(self, digest: CertDigest) -> Resolution:
@@ -94,6 +101,47 @@ class Subscription:
             return None
         return self._holdings.recorded(digest, now_s, self._client.max_age_s)
 
+    def told(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate | None:
+        """Return a certificate with what the ledger says of numbers that its member may hold one by one.
+
+        Returns None where the node must be asked for that.
+        """
+        if (waiting := _unsettled(recorded, numbers)) and not self._is_fresh():
+            return None
+        for tn in waiting:
+            held = self._leaves.get(number_key(tn))
+            if held is None:
+                return None
+            recorded = self._told_of(recorded, tn, held.value)
+        return recorded
+
+    async def tell(self, recorded: RecordedCertificate, numbers: Iterable[Tn]) -> RecordedCertificate:
+        """Return the same, and ask the node where that is needed; raises InquiryError."""
+        waiting = _unsettled(recorded, numbers)
+        known = self.told(recorded, waiting)
+        if known is not None:
+            return known
+        keys = [number_key(tn) for tn in waiting]
+        values, height = await self._client.proved_leaves(keys)
+        for tn, key, value in zip(waiting, keys, values, strict=True):
+            recorded = self._told_of(recorded, tn, value)
+            self._leaves.put(key, value, height)
+        return recorded
+
+    def _told_of(self, recorded: RecordedCertificate, tn: Tn, value: bytes | None) -> RecordedCertificate:
+        holder = None if value is None else self._client.parsed(NUMBER_LEAF, value)
+        return told_of(recorded, tn, holder)
+
+    def _is_fresh(self) -> bool:
+        """Tell whether what is held may be believed: the newest header is not too old, and nothing contradicts."""
+        header = self._holdings.header
+        if self._client.fork is not None or header is None:
+            return False
+        try:
+            return header.age_s(self._client.clock.checked_s()) <= self._client.max_age_s
+        except ClockError:
+            return False
+
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the changes while the context lasts; at its end, raise the error that stopped this, if any."""
@@ -111,6 +159,7 @@ class Subscription:
                     log.warning("changes are not heard of", extra={"fields": {"reason": str(error)}})
             except Exception as error:  # the task must go on, or the cache would stay out of use
                 self._holdings.clear()  # a change may have been taken in half
+                self._leaves.clear()
                 self._faults.error("changes could not be taken in", error)
             else:
                 failures = 0
@@ -124,6 +173,7 @@ class Subscription:
     async def _advance(self) -> None:
         """Wait for the next header, and look up again the certificates that it affects."""
         header, changed = await self._client.changes(self._holdings.header, wait_s=WAIT_S)
+        self._leaves.advance(Height(header.height), changed)
         dropped = self._holdings.advance(header, changed)
         for start in range(0, len(dropped), MAX_BATCH):
             await self._renew(dropped[start : start + MAX_BATCH])
@@ -132,6 +182,14 @@ class Subscription:
         found = await self._client.resolve_all([resolution.digest for resolution in old])
         for before, now in zip(old, found, strict=True):
             self._holdings.put(replace(now, certificate=before.certificate))
+
+
+def _unsettled(recorded: RecordedCertificate, numbers: Iterable[Tn]) -> list[Tn]:
+    """Return the numbers of which the ledger must be asked before the certificate can be used for them."""
+    allotment = recorded.allotment
+    if allotment is None:
+        return []
+    return sorted({tn for tn in numbers if not allotment.is_settled(tn)})[:MAX_LEAVES]
 
 
 async def compare(client: LedgerClient, witnesses: Sequence[LedgerClient], every_s: float = COMPARE_S) -> None:

@@ -1,0 +1,111 @@
+"""Numbers that their holder gives to another member, such as ported ones (from version 5 of the rules on).
+
+"numbers"       "to": text, "sequence": uint, "numbers": [* number]         -- ascending
+
+Who holds a number gives it away; it is never nobody's. A member takes numbers only after it has said that it does,
+by such a transaction to itself without numbers. A number that comes back to the member in whose range it lies loses
+its leaf. Certificates of others that name a number itself are revoked when it goes, so relying parties need to ask
+of the caller's number only where a certificate covers it by a range or by a code.
+
+`sequence` is how many such transactions the member has made before. It keeps an old one from being repeated after
+the numbers have come back.
+
+docs/spec/encodings.md#transactions specifies it.
+"""
+
+from dataclasses import dataclass, replace
+
+from voice_dpki.codec.cbor import Cbor
+from voice_dpki.errors import MalformedError
+from voice_dpki.ledger import held_numbers, names, quotas
+from voice_dpki.ledger.admission import read_admitted
+from voice_dpki.ledger.draft import Block, Draft
+from voice_dpki.ledger.kind import BY_MEMBER, Body, Kind, SignedBody, list_of, number, text
+from voice_dpki.ledger.leaf import number_of
+from voice_dpki.ledger.members import MEMBER_LEAF, Member
+from voice_dpki.ledger.records import CERTIFICATE_LEAF, Authority, CertStatus
+from voice_dpki.ledger.refusals import Refusal, Refused
+from voice_dpki.names import CertDigest, Tn
+
+MAX_GIVEN = 1000
+"""Numbers in one transaction. Each counts as a certificate in the member's hour, and in the block."""
+
+_REASON = "affiliationChanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers(Body):
+    """Give `numbers` of the member `by` to the member `to`; without numbers: say that `by` itself takes numbers."""
+
+    to: str
+    sequence: int
+    numbers: tuple[Tn, ...]
+
+
+def _numbers(value: Cbor) -> tuple[Tn, ...]:
+    found = tuple(number_of(item) for item in list_of(value, 0, MAX_GIVEN))
+    if list(found) != sorted(set(found)):
+        raise MalformedError("a transaction's numbers do not ascend")
+    return found
+
+
+def _execute(draft: Draft, block: Block, member: Member, signed: SignedBody[Numbers]) -> None:
+    body = signed.body
+    if body.sequence != held_numbers.count_of(draft, member.organization):
+        raise Refused(Refusal.SEQUENCE)
+    held_numbers.put_count(draft, member.organization, body.sequence + 1)
+    if not body.numbers:
+        _take_part(draft, member, body.to)
+        return
+    to = draft.member(body.to)
+    if to is None or to.suspended or not to.by_number:
+        raise Refused(Refusal.RECIPIENT)
+    quotas.take_room(draft, len(body.numbers))
+    quotas.enter_other(draft, member.organization, block.time_s, len(body.numbers) - 1)  # one counts already
+    held_numbers.mark(draft, member)
+    for tn in body.numbers:
+        if not held_numbers.is_held(draft, member, tn):
+            raise Refused(Refusal.NOT_HELD)
+        _revoke_others(draft, block, tn, to.organization)
+        held_numbers.put_holder(draft, tn, to)
+
+
+def _take_part(draft: Draft, member: Member, to: str) -> None:
+    """Mark a member that says it takes numbers; raises Refused if it speaks for another one, or has said so."""
+    if to != member.organization or member.by_number:
+        raise Refused(Refusal.RECIPIENT)
+    held_numbers.mark(draft, member)
+
+
+def _revoke_others(draft: Draft, block: Block, tn: Tn, organization: str) -> None:
+    """Revoke all certificates that name a number itself and are not those of its new holder; raises Refused."""
+    for digest in names.listed_for_number(draft, tn, but=organization):
+        record = draft.record(digest)
+        if record is None or record.status is CertStatus.REVOKED or not _names(draft, digest, tn):
+            continue
+        quotas.take_room(draft, 1)
+        changed = replace(
+            record,
+            status=CertStatus.REVOKED,
+            changed_height=block.height,
+            revision=record.revision + 1,
+            reason=_REASON,
+            changed_by=Authority.ENDORSER,
+        )
+        draft.put_record(digest, changed)
+
+
+def _names(draft: Draft, digest: CertDigest, tn: Tn) -> bool:
+    """Tell whether a listed certificate names the number; a range may have a block of this number alone."""
+    return held_numbers.names_number(read_admitted(draft.certificate(digest) or b""), tn)
+
+
+NUMBERS = Kind(
+    name="numbers",
+    since=5,
+    body=Numbers,
+    members={"to": text, "sequence": number, "numbers": _numbers},
+    sender=BY_MEMBER,
+    execute=_execute,
+    leaves=(held_numbers.NUMBER_LEAF, held_numbers.COUNT_LEAF, MEMBER_LEAF, CERTIFICATE_LEAF),
+)
