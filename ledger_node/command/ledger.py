@@ -11,6 +11,7 @@ from pathlib import Path
 from ledger_node.command.any_kind import add_general_commands
 from ledger_node.command.certificates import add_certificate_commands, submit
 from ledger_node.command.decisions import add_governance_commands
+from ledger_node.command.numbers import add_numbers_command
 from ledger_node.command.rules import add_rules_command
 from ledger_node.command.sending import Sender
 from ledger_node.command.session import Session
@@ -69,6 +70,7 @@ def _parser() -> Parser:
     add_watch_command(commands)
     add_governance_commands(commands)
     add_rules_command(commands)
+    add_numbers_command(commands)
     add_general_commands(commands)
     for name, each in commands.choices.items():
         each.set_defaults(command=name)
