@@ -26,7 +26,7 @@ ANSWERS = (FOLDER / "answers.md").read_text()
 ENCODINGS = (FOLDER / "encodings.md").read_text()
 STATE = (FOLDER / "state.md").read_text()
 DOMAIN = re.compile(rb"voice-dpki/([a-z-]+)/v1\0")
-RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.AUTHENTICATE})
+RELYING = frozenset(Use) - {Use.ENDORSE}
 
 
 def _rows(text: str, heading: str) -> list[list[str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sip_testbed import conversation, proxy_calls
 from sip_testbed.pinning import PeerKey, Pinning, Standing
-from voice_dpki.mikey import steps
+from voice_dpki.mikey import modern, steps
 from voice_dpki.stir import examine, verify
 from voice_dpki.stir.replay import ReplayCache, Sighting
 from voice_dpki.stir.verdict import KeyMgmt, SdpBinding, Verstat
@@ -77,6 +77,8 @@ def removals(check: str, offered: Path | None = None) -> tuple[Removal, ...]:
     """Return what takes a check away; `offered` is a certificate that the ledger does not have."""
     if check == "E17 certificate":
         return _believed(offered)
+    if check == "MIKEY SIGN":  # DH-SIGN's, and the modern mode's
+        return (steps, "check_signature", _nothing), (modern, "_check_signature", _nothing)
     return (_SINGLE[check](),)
 
 
@@ -88,7 +90,6 @@ _SINGLE: Mapping[str, Callable[[], Removal]] = {
     "E21 replay": lambda: (ReplayCache, "claim", lambda *given: Sighting.NEW),
     "E22 SDP": lambda: (verify, "_sdp", lambda *given: SdpBinding.NOT_CHECKED),
     "MIKEY pin": lambda: (Pinning, "check", _first),
-    "MIKEY SIGN": lambda: (steps, "check_signature", _nothing),
     conversation.SILENCE: lambda: (conversation, "_silence", _forever),
 }
 

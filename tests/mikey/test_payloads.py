@@ -151,7 +151,7 @@ class TestRefusals:
         assert self.refuse(serialize(Header(4, 1, 0, map_type=2), ())).failure is Failure.CRYPTO_SESSIONS
 
     def test_an_unknown_group_is_named(self) -> None:
-        error = self.refuse(serialize(Header(4, 1, 0), (DhValue(241, bytes(32)),)))
+        error = self.refuse(serialize(Header(4, 1, 0), (DhValue(255, bytes(32)),)))
         assert (error.failure, error.step) == (Failure.DH_GROUP, "DH")
 
     def test_an_unknown_payload(self) -> None:

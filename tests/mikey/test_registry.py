@@ -18,8 +18,6 @@ NUMBERS = {
     "TimestampType": "NTP_UTC NTP COUNTER",  # RFC 3830 §6.6
     "IdType": "NAI URI",  # RFC 3830 §6.7
     "CertType": "X509V3 X509V3_URL X509V3_SIGN X509V3_ENCR",  # RFC 3830 §6.7
-    "DhGroup": "OAKLEY_5 OAKLEY_1 OAKLEY_2",  # RFC 3830 §6.4
-    "SignatureType": "RSA_PKCS1 RSA_PSS",  # RFC 3830 §6.5
     "EncrAlg": "NULL AES_CM_128 AES_KW_128 AES_CM_256",  # RFC 3830 §6.2, RFC 6043 §6.2
     "MacAlg": "NULL HMAC_SHA_1_160 HMAC_SHA_256_256",  # RFC 3830 §6.2, RFC 6043 §6.2
     "HashFunc": "SHA_1 MD5 SHA_256",  # RFC 3830 §6.8, RFC 6043 §6.6
@@ -37,6 +35,14 @@ WITH_GAPS = {
     "PayloadType": (  # RFC 3830 §6.1
         "LAST KEMAC PKE DH SIGN T ID CERT CHASH V SP RAND ERR",
         {"KEY_DATA": 20, "GENERAL_EXTENSION": 21},
+    ),
+    "DhGroup": (  # RFC 3830 §6.4; from 241 on for private use (§10): docs/mikey-modern.md
+        "OAKLEY_5 OAKLEY_1 OAKLEY_2",
+        {"X25519": 241, "X25519MLKEM768_OFFER": 242, "X25519MLKEM768_ANSWER": 243},
+    ),
+    "SignatureType": (  # RFC 3830 §6.5; docs/mikey-modern.md
+        "RSA_PKCS1 RSA_PSS",
+        {"ECDSA_P256_SHA256": 15},
     ),
     "SrtpParameter": (  # RFC 3830 §6.10.1
         "ENCRYPTION_ALGORITHM ENCRYPTION_KEY_LENGTH AUTHENTICATION_ALGORITHM AUTHENTICATION_KEY_LENGTH SALT_LENGTH "

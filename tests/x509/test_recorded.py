@@ -41,7 +41,7 @@ def signer(algorithm: str) -> LocalSigner:
     return generate_rsa() if algorithm == "PS256" else generate_es256()
 
 
-ALGORITHMS = {Use.SIGN_CALLS: "ES256", Use.KEY_MEDIA: "PS256", Use.AUTHENTICATE: "ES256", Use.ENDORSE: "ES256"}
+ALGORITHMS = dict.fromkeys(Use, "ES256") | {Use.KEY_MEDIA: "PS256"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
     (Distrust.SUBJECT, RELYING, {"organization": "Operator B"}),
     (Distrust.SUBJECT, RELYING, {"organization": None}),
     (Distrust.SUBJECT, RELYING, {"organization": None, "common_name": None}),
-    (Distrust.KEY, frozenset({Use.SIGN_CALLS}), {"algorithm": "PS256"}),
+    (Distrust.KEY, frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA_MODERN}), {"algorithm": "PS256"}),
     (Distrust.KEY, frozenset({Use.KEY_MEDIA}), {"algorithm": "ES256"}),
     (Distrust.KEY_USAGE, RELYING, {"profile": {"key_usage": frozenset({"keyAgreement"})}}),
     (Distrust.CONSTRAINTS, frozenset({Use.SIGN_CALLS}), {"profile": {"claim_constraints": ((OID, b"0\0"),)}}),

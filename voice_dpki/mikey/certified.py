@@ -20,8 +20,9 @@ from voice_dpki.mikey import steps
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, serialize
-from voice_dpki.mikey.payloads import Certificate, Error, Identity, Payload, Rand, Signature, Timestamp
+from voice_dpki.mikey.payloads import Certificate, Identity, Payload, Rand, Signature, Timestamp
 from voice_dpki.mikey.policy import SrtpProfile, policy_for
+from voice_dpki.mikey.refusal import error_message
 from voice_dpki.mikey.registry import CertType, DataType, Prf, SignatureType
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sessions import Bundles, offered_sessions
@@ -38,9 +39,12 @@ class Party:
     certificate: bytes
     signer: Signer
 
+    algorithm: ClassVar[str] = steps.SIGNATURE_ALGORITHM
+    key_kind: ClassVar[str] = "MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)"
+
     def __post_init__(self) -> None:
-        if self.signer.algorithm != steps.SIGNATURE_ALGORITHM:
-            raise LocalError("MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)")
+        if self.signer.algorithm != self.algorithm:
+            raise LocalError(self.key_kind)
         try:
             profile = read_profile(self.certificate)
         except ProfileError as error:
@@ -128,6 +132,7 @@ class CertifiedResponder(ABC):
         """
         message = Message.parse(octets)
         steps.check_offer_header(message.header, self.kind)
+        steps.check_group(message)
         steps.check_payloads(message, self.counts)
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
@@ -159,19 +164,8 @@ class CertifiedResponder(ABC):
         return answer
 
     def error_message(self, octets: bytes, error: MikeyError) -> bytes | None:
-        """Write the error message that tells the Initiator the reason, and the policies that we support (§5.1.2).
-
-        It is not signed, since most errors occur before authentication; its receiver takes it as a hint only.
-        Returns None if the Initiator's message is too broken to answer.
-        """
-        try:
-            message = Message.parse(octets)
-            timestamp = message.one(Timestamp)
-        except MikeyError:
-            return None
-        header = Header(DataType.ERROR, message.header.csb_id, message.header.prf)
-        policies = tuple(policy_for(profile, number) for number, profile in enumerate(self._profiles))
-        return serialize(header, (timestamp, Error(error.number), *policies))
+        """Write the error message that tells the Initiator the reason; see `voice_dpki.mikey.refusal`."""
+        return error_message(octets, error, self._profiles)
 
 
 def signed(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> bytes:

@@ -29,6 +29,7 @@ class Failure(StrEnum):
     SIGNATURE_TYPE = "signature-type"
     SIGNATURE = "signature"
     DH_GROUP = "dh-group"
+    STRENGTH = "strength"
     DH_VALUE = "dh-value"
     DH_ECHO = "dh-echo"
     POLICY = "policy"
@@ -60,6 +61,7 @@ _STEP_AND_NUMBER: dict[Failure, tuple[str, ErrorNumber]] = {
     Failure.SIGNATURE_TYPE: ("SIGN", ErrorNumber.AUTH_FAILURE),
     Failure.SIGNATURE: ("SIGN", ErrorNumber.AUTH_FAILURE),
     Failure.DH_GROUP: ("DH", ErrorNumber.INVALID_DH),
+    Failure.STRENGTH: ("DH", ErrorNumber.INVALID_DH),
     Failure.DH_VALUE: ("DH", ErrorNumber.UNSPECIFIED),
     Failure.DH_ECHO: ("DH", ErrorNumber.UNSPECIFIED),
     Failure.POLICY: ("SP", ErrorNumber.INVALID_SPPAR),

@@ -23,8 +23,15 @@ from voice_dpki.mikey.registry import (
     ValidityType,
 )
 
-DH_BYTES: dict[int, int] = {DhGroup.OAKLEY_5: 192, DhGroup.OAKLEY_1: 96, DhGroup.OAKLEY_2: 128}
-"""Length of a public value by group (RFC 3830 §6.4)."""
+DH_BYTES: dict[int, int] = {
+    DhGroup.OAKLEY_5: 192,
+    DhGroup.OAKLEY_1: 96,
+    DhGroup.OAKLEY_2: 128,
+    DhGroup.X25519: 32,
+    DhGroup.X25519MLKEM768_OFFER: 1184 + 32,
+    DhGroup.X25519MLKEM768_ANSWER: 1088 + 32,
+}
+"""Length of a public value by group (RFC 3830 §6.4; docs/mikey-modern.md)."""
 
 TIMESTAMP_BYTES: dict[int, int] = {TimestampType.NTP_UTC: 8, TimestampType.NTP: 8, TimestampType.COUNTER: 4}
 """Length of a timestamp by type (RFC 3830 §6.6)."""

@@ -24,6 +24,10 @@ _DEFAULTS: dict[int, int] = {
 """SRTP's defaults for parameters that a policy leaves out (RFC 3711 §8.2); that of the salt is the transform's."""
 
 
+_OWN = frozenset({SrtpParameter.SALT_LENGTH})
+"""Parameters whose default is the transform's own."""
+
+
 class SrtpProfile(StrEnum):
     """SRTP protection profiles that this project offers and accepts."""
 
@@ -108,6 +112,13 @@ def policy_for(profile: SrtpProfile, policy_no: int = 0) -> SecurityPolicy:
     """Write the policy of `profile`; every value fits one byte."""
     parameters = _TRANSFORMS[profile].parameters.items()
     return SecurityPolicy(policy_no, SRTP, tuple((int(number), bytes([value])) for number, value in parameters))
+
+
+def short_policy_for(profile: SrtpProfile) -> SecurityPolicy:
+    """Write the policy of `profile` without the parameters that have SRTP's defaults, for small offers."""
+    parameters = _TRANSFORMS[profile].parameters.items()
+    told = [(int(n), bytes([value])) for n, value in parameters if value != _DEFAULTS.get(n) and n not in _OWN]
+    return SecurityPolicy(0, SRTP, tuple(told))
 
 
 def profile_of(policy: SecurityPolicy) -> SrtpProfile:

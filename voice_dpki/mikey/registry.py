@@ -100,18 +100,22 @@ class CertType(IntEnum):
 
 
 class DhGroup(IntEnum):
-    """Diffie-Hellman groups (RFC 3830 §6.4)."""
+    """Diffie-Hellman groups (RFC 3830 §6.4), and those of the modern mode in the range for private use (§10)."""
 
     OAKLEY_5 = 0
     OAKLEY_1 = 1
     OAKLEY_2 = 2
+    X25519 = 241
+    X25519MLKEM768_OFFER = 242
+    X25519MLKEM768_ANSWER = 243
 
 
 class SignatureType(IntEnum):
-    """Signature algorithms (RFC 3830 §6.5)."""
+    """Signature algorithms (RFC 3830 §6.5), and that of the modern mode: 4 bits leave no range for private use."""
 
     RSA_PKCS1 = 0
     RSA_PSS = 1
+    ECDSA_P256_SHA256 = 15
 
 
 class EncrAlg(IntEnum):

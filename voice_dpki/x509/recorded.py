@@ -42,6 +42,8 @@ class Use(StrEnum):
     """Its key signs PASSporTs (RFC 8226)."""
     KEY_MEDIA = "key media"
     """Its key signs MIKEY messages of DH-SIGN (RFC 3830 §3.3)."""
+    KEY_MEDIA_MODERN = "key media by ECDSA"
+    """Its key signs MIKEY messages of the modern mode (docs/mikey-modern.md)."""
     AUTHENTICATE = "authenticate"
     """Its key authenticates a device or a gateway (RFC 7296 §2.15)."""
     ENDORSE = "endorse"
@@ -366,6 +368,7 @@ def _check_subject(case: _Case) -> None:
 _KEYS = {
     Use.SIGN_CALLS: ("ES256", "ECDSA on P-256 (RFC 8225 §4.2)"),
     Use.KEY_MEDIA: ("PS256", "RSA, and MIKEY has no other signature (RFC 3830 §6.5)"),
+    Use.KEY_MEDIA_MODERN: ("ES256", "ECDSA on P-256, with which the modern mode of MIKEY signs"),
 }
 
 
@@ -414,7 +417,7 @@ def _check_uri_numbers(case: _Claiming) -> None:
         raise CertificateRefused(Distrust.URI_NUMBER)
 
 
-_RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.AUTHENTICATE})
+_RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.KEY_MEDIA_MODERN, Use.AUTHENTICATE})
 _CALLS = frozenset({Use.SIGN_CALLS})
 
 FITNESS = (
