@@ -1,6 +1,6 @@
 """Call set-up (INVITE to 200) and memory with all protection, against plain calls, side by side in one run.
 
-    python bench/call_setup.py [--rounds 10] [--calls 4] [--warm-up 1] [--codec pcmu]
+    python bench/call_setup.py [--rounds 10] [--calls 4] [--warm-up 1] [--codec pcmu] [--mikey modern]
 
 Two testbeds run at once: one signs, verifies, asks the ledger and keys with MIKEY, the other is what
 `voice-dpki call --plain` starts. They take turns, so that whatever else the machine does meets both alike. In its
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sip_testbed.events import RtpEvent
-from sip_testbed.network import Testbed, user_agent_config
-from sip_testbed.placing import CODECS, SRTP_PROFILES
+from sip_testbed.network import MODERN, Testbed, user_agent_config
+from sip_testbed.placing import CODECS, SIGNED_MODES, SRTP_PROFILES
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from voice_dpki.errors import LocalError
 from voice_dpki.media.pcm import SAMPLE_BYTES, Pcm
@@ -37,24 +37,27 @@ from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 SAY_S = 0.2
 PAUSE_S = 0.5
 CALL_TIMEOUT_S = 30.0
-AIM_RATIO = 2.0
+AIM_RATIO, AIM_FIRST_RATIO = 1.6, 2.0
 AIM_MEMORY_MB = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the set-up that an actor timed itself in a note: one with this step, or a text that begins so."""
+    """A part of the set-up that an actor timed itself in a note: one with this step and these words."""
 
     name: str
     actor: str
     step: str = ""
     text: str = ""
+    """How the note's text begins."""
+    has: str = ""
     depth: int = 0
     """0 for parts that add up to the whole; others are within the part above."""
 
     def of(self, note: NoteEvent) -> bool:
         """Whether a note is about this part."""
-        return note.actor == self.actor and note.text.startswith(self.text) and self.step in ("", note.step)
+        worded = note.text.startswith(self.text) and self.has in note.text
+        return note.actor == self.actor and worded and self.step in ("", note.step)
 
 
 PARTS = (
@@ -64,14 +67,14 @@ PARTS = (
     Part("in the server", "verify-b", text="Identity ", depth=1),
     Part("its question to the ledger", "verify-b", text="signer on the ledger", depth=2),
     Part("in the ledger node", "ledger-b", text="inquiry", depth=3),
-    Part("MIKEY: the callee asks the ledger, verifies and answers", "callee", text="MIKEY DH-SIGN, TEK agreed"),
+    Part("MIKEY: the callee asks the ledger, verifies and answers", "callee", step="MIKEY", has="TEK agreed"),
     Part("its question to the ledger", "callee", text="certificate of", depth=1),
 )
 """In the order of a call."""
 
 OUTSIDE = (
-    Part("MIKEY: the caller makes its offer, before", "caller", text="MIKEY DH-SIGN offered"),
-    Part("MIKEY: the caller's whole part, before and after", "caller", text="MIKEY DH-SIGN, TEK agreed"),
+    Part("MIKEY: the caller makes its offer, before", "caller", step="MIKEY", has="offered"),
+    Part("MIKEY: the caller's whole part, before and after", "caller", step="MIKEY", has="TEK agreed"),
 )
 """Not between INVITE and 200."""
 
@@ -125,11 +128,12 @@ class Measured:
 class Side:
     """One testbed with its callee, and what its calls gave."""
 
-    def __init__(self, folder: Path, codec: str, *, protected: bool) -> None:
+    def __init__(self, folder: Path, codec: str, mikey: str, *, protected: bool) -> None:
         self.measured = Measured()
         self._testbed = Testbed(folder / "logs", protected=protected)
         self._folder = folder
         self._codec = CODECS[codec]
+        self._mikey = mikey
         self._srtp = SRTP_PROFILES[0] if protected else None
 
     def __enter__(self) -> "Side":
@@ -165,7 +169,14 @@ class Side:
         out, say = self._folder / "out", self._folder / f"{role}.wav"
         say.write_bytes(_beginning_of(role))
         config = user_agent_config(
-            self._testbed.site, role, number=number, codec=self._codec, srtp=self._srtp, say=say, out=out
+            self._testbed.site,
+            role,
+            number=number,
+            codec=self._codec,
+            srtp=self._srtp,
+            mikey=self._mikey,
+            say=say,
+            out=out,
         )
         self._testbed.launch(role, {**config, **({"call": call} if call else {})})
 
@@ -182,12 +193,12 @@ def _nth_result(number: int, began_s: float) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, ResultEvent) and event.time_s >= began_s and next(seen) >= number
 
 
-def measure(rounds: int, calls: int, warm_up: int, codec: str) -> tuple[Measured, Measured]:
+def measure(rounds: int, calls: int, warm_up: int, codec: str, mikey: str) -> tuple[Measured, Measured]:
     """Place the calls, protected and plain in turn; returns what each side gave."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voice-dpki-bench-")))
-        protected = stack.enter_context(Side(folder / "protected", codec, protected=True))
-        plain = stack.enter_context(Side(folder / "plain", codec, protected=False))
+        protected = stack.enter_context(Side(folder / "protected", codec, mikey, protected=True))
+        plain = stack.enter_context(Side(folder / "plain", codec, mikey, protected=False))
         for side in (protected, plain):
             side.start()
         for number in range(-warm_up, rounds):
@@ -201,13 +212,13 @@ def setup_table(protected: Measured, plain: Measured) -> Table:
     table = Table("", "protected", "plain", "ratio", "aim", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, ours, theirs in (
-        ("a telephone that is up", protected.later, plain.later),
-        ("first call of one just started", protected.first, plain.first),
+    for name, ours, theirs, most in (
+        ("a telephone that is up", protected.later, plain.later, AIM_RATIO),
+        ("first call of one just started", protected.first, plain.first, AIM_FIRST_RATIO),
     ):
         table.add_row(f"INVITE to 200, {name}")
         for figure, one, other, aim in (
-            ("median ms", ours.median_ms, theirs.median_ms, f"<= {AIM_RATIO:g}"),
+            ("median ms", ours.median_ms, theirs.median_ms, f"<= {most:g}"),
             ("p90 ms", ours.p90_ms, theirs.p90_ms, ""),
             ("least ms", min(ours.setup_ms), min(theirs.setup_ms), ""),
         ):
@@ -247,9 +258,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=4, help="calls in a turn, 2 or more (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=1, help="turns before those (default: %(default)s)")
     parser.add_argument("--codec", choices=CODECS, default="pcmu", help="speech codec (default: %(default)s)")
+    parser.add_argument(
+        "--mikey", choices=SIGNED_MODES, default=MODERN, help="key agreement (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     began_s = time.monotonic()
-    protected, plain = measure(arguments.rounds, arguments.calls, arguments.warm_up, arguments.codec)
+    protected, plain = measure(
+        arguments.rounds, arguments.calls, arguments.warm_up, arguments.codec, arguments.mikey
+    )
     console = Console()
     console.print(setup_table(protected, plain))
     console.print()

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from sip_testbed import report
-from sip_testbed.network import DH_SIGN, Testbed, require_engine
+from sip_testbed.network import MODERN, Testbed, require_engine
 from sip_testbed.placing import (
     CODECS,
     FILES,
     MIKEY_MODES,
+    SIGNED_MODES,
     SRTP_PROFILES,
     CallOptions,
     PlacedCall,
@@ -84,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--mikey",
         choices=MIKEY_MODES,
-        default=DH_SIGN,
-        help=f"how keys are agreed (default: {DH_SIGN}); the other modes use a key that both telephones share",
+        default=MODERN,
+        help=f"how keys are agreed (default: {MODERN}); hybrid keeps recorded calls from quantum computers, "
+        "dh-sign is for peers that speak the standard alone, dhhmac and psk use a key that both telephones share",
     )
     how.add_argument(
         "--say-seconds",
@@ -134,8 +136,8 @@ def run(arguments: argparse.Namespace) -> int:
         list_scenarios(SCENARIOS.values())
         return 0
     scenario = scenario_named(SCENARIOS, PLAIN if arguments.plain else arguments.scenario)
-    if arguments.mikey != DH_SIGN and scenario.expected.refused_by in (SIGNED, PINNED):
-        raise LocalError(f"the scenario {scenario.name} is about the certificates that only --mikey {DH_SIGN} has")
+    if arguments.mikey not in SIGNED_MODES and scenario.expected.refused_by in (SIGNED, PINNED):
+        raise LocalError(f"the scenario {scenario.name} is about certificates; --mikey {arguments.mikey} has none")
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)

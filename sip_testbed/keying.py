@@ -1,21 +1,20 @@
 """Keying of a user agent's calls by MIKEY, with the other side's certificate resolved at its own ledger node."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeAlias, TypeVar
 
-from sip_testbed.pinning import PeerKey, Pinning, Standing
-from sip_testbed.user_agent_config import Credentials
-from voice_dpki.codec.telephone import number_in_uri
+from sip_testbed.credentials import Credentials
+from sip_testbed.inquiry import Inquiry
+from sip_testbed.pinning import PeerKey
 from voice_dpki.effects import Clock, Random
-from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.ledger.answers import Resolution
 from voice_dpki.mikey import dh
 from voice_dpki.mikey.certified import KeyingAnswer
-from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.modern import ModernOffer
 from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
@@ -23,10 +22,6 @@ from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedOffer
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.shell.trace import Tracer, ms_since
-from voice_dpki.x509.profile import digest_of
-from voice_dpki.x509.recorded import CertStatus
-
-log = logging.getLogger(__name__)
 
 PAIR_AFTER_S: Final = 1.0
 """Delay before the next key pair is made after one was used, by which time the call should be set up."""
@@ -35,16 +30,19 @@ _T = TypeVar("_T")
 _O = TypeVar("_O")
 
 
-AnyOffer: TypeAlias = Offer | SharedOffer
+AnyOffer: TypeAlias = Offer | ModernOffer | SharedOffer
 
 
 class KeyAgreement(Protocol[_O]):
-    """What a telephone needs of either way of keying, `Keying` or `SharedKeying`."""
+    """What a telephone needs of each way of keying: `Keying`, `ModernKeying` or `SharedKeying`."""
 
     profile: SrtpProfile
     ms: float
-    peer_key: PeerKey | None
-    """How the other side's key of the last agreement is known; None where keys are shared."""
+
+    @property
+    def peer_key(self) -> PeerKey | None:
+        """How the other side's key of the last agreement is known; None where keys are shared."""
+        ...
 
     def offer(self, responder_uri: str) -> _O:
         """Return the offer of a call, with its I_MESSAGE."""
@@ -68,19 +66,15 @@ class Keying:
 
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
         self.profile = credentials.profile
-        self._party = credentials.party
         self.ms = 0.0
         """Time that the last agreement took on this side in milliseconds, including the ledger's answer."""
-        self.peer_key: PeerKey | None = None
         self._tracer = tracer
         self._clock = clock
         self._random = random
         self._initiator = Initiator(credentials.party)
         replays = ReplayCache(started_s=clock.steady_s())
         self._responder = Responder(credentials.party, replays, [credentials.profile])
-        self._ledger = credentials.ledger.client(clock)
-        pins = credentials.pins
-        self._pinning = None if pins is None else Pinning(pins, self._ledger, tells=credentials.tells_changed_keys)
+        self._inquiry = Inquiry(credentials, tracer, clock)
         self._pair: dh.KeyPair | None = None
         self._making: asyncio.TimerHandle | None = None
 
@@ -90,19 +84,18 @@ class Keying:
         The inquiry is about our own certificate, which reveals early what would make calls fail.
         """
         self._make_pair()
-        try:
-            own = await self._ledger.resolve(digest_of(self._party.certificate), with_certificate=False)
-        except InquiryError as error:
-            log.warning("our ledger node cannot be relied on", extra={"fields": {"reason": str(error)}})
-        else:
-            fields = {"status": str(own.status), "height": own.height}
-            log.info("our own certificate", extra={"fields": fields})
+        await self._inquiry.prepare()
+
+    @property
+    def peer_key(self) -> PeerKey | None:
+        """How we know the other side's key, see `Inquiry`."""
+        return self._inquiry.peer_key
 
     async def close(self) -> None:
         """Close the connection to the ledger node."""
         if self._making is not None:
             self._making.cancel()
-        await self._ledger.aclose()
+        await self._inquiry.aclose()
 
     def offer(self, responder_uri: str) -> Offer:
         """Return the offer of a call, with its I_MESSAGE."""
@@ -133,7 +126,7 @@ class Keying:
         prepared, found = await self._resolve_during(prepare, claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
         answer = self._responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
-        await self._compare(claim, found, called=False)
+        await self._inquiry.compare(claim, found, called=False)
         self._agreed(began_s)
         return answer
 
@@ -143,27 +136,13 @@ class Keying:
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
         prepared, found = await self._resolve_during(partial(offer.prepare, claim), claim)
         keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
-        await self._compare(claim, found, called=True)
+        await self._inquiry.compare(claim, found, called=True)
         self._agreed(began_s)
         return keys
 
     def end(self, offer: Offer) -> None:
         """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
-
-    async def _compare(self, claim: PeerClaim, found: Resolution, *, called: bool) -> None:
-        """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
-
-        Raises MikeyError for another key (`Pinning.check`); the agreement then is to be forgotten.
-        """
-        if self._pinning is None:
-            return
-        key = await self._pinning.check(claim, found)
-        told = await self._pinning.keep(claim, key, self._clock.now_s(), called=called)
-        self.peer_key = PeerKey(key.standing, (*key.remarks, *told))
-        if called or key.standing is not Standing.FIRST:
-            fits = key.standing is not Standing.CHANGED
-            self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
 
     def _agreed(self, began_s: float) -> None:
         self.ms = ms_since(began_s)
@@ -192,19 +171,4 @@ class Keying:
         return done, await asking
 
     async def _resolve(self, claim: PeerClaim) -> Resolution:
-        """Return what our own ledger node proves of a certificate; raises MikeyError, also without an answer.
-
-        An identity without a number is refused, too: telephones here are identified by numbers alone.
-        `Prepared.release` checks that the number is allotted to the operator that recorded the certificate.
-        """
-        began_s = time.perf_counter()
-        if number_in_uri(claim.uri) is None:
-            raise MikeyError(Failure.IDENTITY, f"the {claim.role}'s URI has no telephone number")
-        try:
-            resolution = await self._ledger.resolve(claim.digest, with_certificate=False)
-        except InquiryError as error:
-            raise MikeyError(Failure.LEDGER, f"the {claim.role}'s certificate is not resolved: {error}") from None
-        status, height = resolution.status, resolution.height
-        text = f"certificate of {claim.uri} {status} on the ledger at height {height}"
-        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=ms_since(began_s))
-        return resolution
+        return await self._inquiry.resolve(claim.role, claim.uri, claim.digest, with_certificate=False)

@@ -36,8 +36,8 @@ from voice_dpki.stage.network import Network
 from voice_dpki.stage.processes import Running, require
 from voice_dpki.stage.site import Credential
 
-DH_SIGN = "dh-sign"
-"""The mode of MIKEY with certificates, in configurations and on the command line."""
+MODERN, HYBRID, DH_SIGN = "modern", "hybrid", "dh-sign"
+"""The modes of MIKEY with certificates, in configurations and on the command line."""
 
 MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node", "start"),
@@ -112,7 +112,13 @@ class Testbed(Network):
 
     def record_all(self) -> None:
         """Record the certificates that the calls need, each through its own operator."""
-        self.record({"a": (self.site.signer, self.site.caller), "b": (self.site.answer_signer, self.site.callee)})
+        site = self.site
+        self.record(
+            {
+                "a": (site.signer, site.caller, site.standard_caller),
+                "b": (site.answer_signer, site.callee, site.standard_callee),
+            }
+        )
 
     def launch(self, actor: str, sections: Mapping[str, object]) -> Running:
         """Start a program with its configuration, without waiting for it; the actor's last one must have ended."""
@@ -141,9 +147,9 @@ class Testbed(Network):
             self.revoke(thief)
         return thief
 
-    def second_telephone(self) -> Credential:
+    def second_telephone(self, mikey: str) -> Credential:
         """Have Operator B record another certificate for a number of the callee's; return it with its key."""
-        second = self.site.second_telephone()
+        second = self.site.second_telephone(standard=mikey == DH_SIGN)
         self.record({"b": (second,)})
         return second
 
@@ -275,7 +281,7 @@ def user_agent_config(
     number: Tn,
     codec: str,
     srtp: str | None,
-    mikey: str = DH_SIGN,
+    mikey: str = MODERN,
     say: Path,
     out: Path,
     target: str | None = None,
@@ -283,18 +289,19 @@ def user_agent_config(
 ) -> Sections:
     """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
 
-    `mikey` is a mode of MIKEY: that with certificates, or one under a key that both telephones share. `telephone`
+    `mikey` is a mode of MIKEY: one with certificates, or one under a key that both telephones share. `telephone`
     replaces the certificate that the user has.
     """
     operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
-    telephone = telephone or (site.caller if role == "caller" else site.callee)
-    if mikey == DH_SIGN:
+    if mikey in (MODERN, HYBRID, DH_SIGN):
+        telephone = telephone or _telephone(site, role, mikey)
         keyed = {
             "keys": {
                 "certificate": telephone.certificate,
                 "key": telephone.key,
+                "mikey": mikey,
                 **_asks(site, operator, role),
-                "pins": f"pins-{role}.sqlite",
+                "pins": f"pins-{role}{'-standard' if mikey == DH_SIGN else ''}.sqlite",
             }
         }
     else:
@@ -313,6 +320,12 @@ def user_agent_config(
         **(keyed if srtp else {}),
         **({"call": {"target": target}} if target else {}),
     }
+
+
+def _telephone(site: Site, role: str, mikey: str) -> Credential:
+    if mikey == DH_SIGN:
+        return site.standard_caller if role == "caller" else site.standard_callee
+    return site.caller if role == "caller" else site.callee
 
 
 def path_config(site: Site, attack: Attack, stolen: Credential) -> Sections:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
-from sip_testbed.network import DH_SIGN, Sections, Testbed, user_agent_config
+from sip_testbed.network import DH_SIGN, HYBRID, MODERN, Sections, Testbed, user_agent_config
 from sip_testbed.provision import (
     CALLEE,
     CALLEE_IMPERSONATED,
@@ -35,11 +35,16 @@ CODECS: Mapping[str, str] = {"pcmu": "PCMU", "pcma": "PCMA", "opus": "opus"}
 SRTP_PROFILES = ("AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM")
 
 MIKEY_MODES: Mapping[str, str] = {
+    MODERN: "MIKEY's modern mode (X25519), certificates on the ledger",
+    HYBRID: "MIKEY's modern mode (X25519MLKEM768), certificates on the ledger",
     DH_SIGN: "MIKEY DH-SIGN, certificates on the ledger",
     "dhhmac": "MIKEY DHHMAC, a key that both telephones share",
     "psk": "MIKEY PSK, a key that both telephones share",
 }
 """How media keys are agreed, by the mode's name on the command line."""
+
+SIGNED_MODES = (MODERN, HYBRID, DH_SIGN)
+"""The modes whose messages are signed by keys with certificates."""
 
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
@@ -73,7 +78,7 @@ class CallOptions:
     codec: str = "pcmu"
     srtp: str = SRTP_PROFILES[0]
     say_s: float | None = None
-    mikey: str = DH_SIGN
+    mikey: str = MODERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class _Placement:
 
     def _impostor(self) -> Running:
         """Start the telephone with which the callee's operator answers in the callee's place."""
-        second = self._testbed.second_telephone()
+        second = self._testbed.second_telephone(self._options.mikey)
         sections = self._telephone("callee", number=_called(self._scenario), telephone=second)
         callee = self._testbed.launch("callee", sections)
         callee.wait_ready()

@@ -22,7 +22,7 @@ from voice_dpki.names import Tn
 from voice_dpki.sip.hop import SIP_PORT
 from voice_dpki.stage.addresses import Addresses, AddressPlan
 from voice_dpki.stage.site import Credential, Founder, SiteFolder
-from voice_dpki.x509.keys import generate_es256, generate_rsa
+from voice_dpki.x509.keys import LocalSigner, generate_es256, generate_rsa
 from voice_dpki.x509.tnauthlist import TnAuthList, TnRange
 
 CHAIN_ID = "voice-dpki-testbed"
@@ -138,7 +138,8 @@ class Site(SiteFolder):
         for operator in ledger.operators:
             (folder / operator.letter).mkdir(exist_ok=True)
         with ThreadPoolExecutor() as pool:  # RSA keys take longest to generate, so do that in parallel
-            telephones = pool.map(self._telephone, OPERATORS, ((CALLER,), CALLEES))
+            standard = pool.map(self.standard_telephone, OPERATORS, ((CALLER,), CALLEES))
+            telephones = map(self.telephone, OPERATORS, ((CALLER,), CALLEES))
             self.found(CHAIN_ID, map(_founder, ledger.operators))
             comets = ledger.operators if ledger is LedgerKind.FEDERATION else ()
             self.node_ids = {operator.letter: self._node_id(operator.letter) for operator in comets}
@@ -147,6 +148,7 @@ class Site(SiteFolder):
                 for operator in OPERATORS
             )
             self.caller, self.callee = telephones
+            self.standard_caller, self.standard_callee = standard
         roles = (f"{role}-{operator.letter}" for role in ("verify", "submit") for operator in ledger.operators)
         self.tokens = {name: self.token(name) for name in ("sign-a", "sign-b", *roles)}
         self.passwords = {operator.letter: base64url.encode(random.token(12)) for operator in OPERATORS}
@@ -160,9 +162,10 @@ class Site(SiteFolder):
         listed = TnAuthList(ranges=(numbers,))
         return self.certify(name, generate_es256(), operator.organization, f"sti.{operator.domain}", numbers=listed)
 
-    def second_telephone(self) -> Credential:
+    def second_telephone(self, *, standard: bool = False) -> Credential:
         """Make a certificate for a number of the callee's and a key that Operator B has, without recording it."""
-        return self._telephone(OPERATORS[1], (CALLEE_IMPERSONATED,), "second-telephone")
+        make = self.standard_telephone if standard else self.telephone
+        return make(OPERATORS[1], (CALLEE_IMPERSONATED,), "second-telephone")
 
     def listen(self, actor: str) -> dict[str, object]:
         """Return the [listen] section of an actor's configuration."""
@@ -175,13 +178,20 @@ class Site(SiteFolder):
         users = [{"number": f"+{number}", "password": password} for number in numbers]
         return self.config(f"users-{letter}", {"users": users}).name
 
-    def _telephone(self, operator: Operator, numbers: Iterable[Tn], file: str = "telephone") -> Credential:
-        """Make a user agent's certificate: RSA, because MIKEY has no other signature (RFC 3830 §6.5)."""
+    def telephone(self, operator: Operator, numbers: Iterable[Tn], file: str = "telephone") -> Credential:
+        """Make a user agent's certificate: on P-256, with which MIKEY's modern mode signs."""
+        return self._certified(operator, numbers, file, generate_es256())
+
+    def standard_telephone(
+        self, operator: Operator, numbers: Iterable[Tn], file: str = "standard-telephone"
+    ) -> Credential:
+        """Make one for DH-SIGN: RSA, because the standard has no other signature (RFC 3830 §6.5)."""
+        return self._certified(operator, numbers, file, generate_rsa())
+
+    def _certified(self, operator: Operator, numbers: Iterable[Tn], file: str, signer: LocalSigner) -> Credential:
         letter = operator.letter
         uris = [aor(number, operator) for number in numbers]
-        return self.certify(
-            f"{letter}/{file}", generate_rsa(), operator.organization, f"telephone {letter}", uris=uris
-        )
+        return self.certify(f"{letter}/{file}", signer, operator.organization, f"telephone {letter}", uris=uris)
 
     def _node_id(self, letter: str) -> str:
         """Write the node key of an operator's CometBFT in CometBFT's format; return the node's id for peers."""

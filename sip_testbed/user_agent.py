@@ -5,13 +5,14 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack, suppress
 
+from sip_testbed.credentials import Credentials, ModernCredentials
 from sip_testbed.keying import Keying
+from sip_testbed.modern_keying import ModernKeying
 from sip_testbed.shared_keying import SharedKeying
 from sip_testbed.telephone import Telephone
 from sip_testbed.user_agent_config import (
     EXAMPLE,
     CallConfig,
-    Credentials,
     SharedCredentials,
     TelephoneSetup,
     load_setup,
@@ -90,10 +91,14 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
         return await _call(telephone, setup.call, stop)
 
 
-def _keying(setup: TelephoneSetup, tracer: Tracer, clock: Clock, random: Random) -> Keying | SharedKeying | None:
+def _keying(
+    setup: TelephoneSetup, tracer: Tracer, clock: Clock, random: Random
+) -> Keying | ModernKeying | SharedKeying | None:
     match setup.credentials:
         case Credentials() as credentials:
             return Keying(credentials, tracer, clock, random)
+        case ModernCredentials() as modern:
+            return ModernKeying(modern, tracer, clock, random)
         case SharedCredentials() as shared:
             return SharedKeying(shared, tracer, clock, random)
     return None

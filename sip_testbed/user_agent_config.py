@@ -9,12 +9,11 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from sip_testbed.conversation import DEFAULT_SILENCE_S
-from sip_testbed.pin_store import PinStore
+from sip_testbed.credentials import KeysConfig, KeysCredentials, load_keys
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.media.codecs import Codec, codec_named
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import MAX_WAV_BYTES, read_wav
-from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.shared import MIN_KEY_BYTES
 from voice_dpki.shell.config import (
@@ -26,13 +25,10 @@ from voice_dpki.shell.config import (
     read_secret,
     resolve,
 )
-from voice_dpki.shell.credentials import read_certificate, read_signer
-from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.shell.trace import CallTraceConfig, TraceTo
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
-from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -63,14 +59,21 @@ port = 5060
 # servers = ["proxy.pem"]
 
 [keys]                                      # needed unless srtp = "none"
-certificate = "telephone.der"               # RSA: MIKEY has no ECDSA
+certificate = "telephone.der"               # on P-256: the modern mode of MIKEY; RSA: DH-SIGN
 key = "telephone.pem"
+mikey = "modern"                            # or "hybrid", which quantum computers do not break
+least = "modern"                            # weaker offers are refused
 ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
 genesis = "genesis.json"
 trust_file = "ledger-trust.json"            # the newest header believed, kept for the next start
 max_age_s = 30                              # older answers of the ledger are not relied on
 pins = "pins.sqlite"                        # remembers the keys of those who were called; made if it is missing
 changed_key = "refuse"                      # a call with another key; "tell" goes on, and says so in the report
+
+# [keys.standard]                           # for peers that know no modern mode: calls from and to their domains
+# certificate = "telephone-rsa.der"         # RSA
+# key = "telephone-rsa.pem"
+# domains = ["c.example"]
 
 # [shared_keys]                             # in place of [keys]: MIKEY under keys shared with other telephones
 # mode = "dhhmac"                           # or psk, where whoever has the key later decrypts recorded calls
@@ -88,22 +91,6 @@ file = "caller.jsonl"
 
 
 Instance = Annotated[str, msgspec.Meta(pattern=r"^urn:uuid:[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
-
-
-class KeysConfig(Config, frozen=True, kw_only=True):
-    """Our certificate and its key, and the ledger node that resolves other certificates."""
-
-    certificate: str
-    key: str
-    ledger_url: str
-    genesis: str
-    trust_file: str | None = None
-    ledger_tls: ClientTls | None = None
-    max_age_s: PositiveSeconds = DEFAULT_MAX_AGE_S
-    pins: str | None = None
-    """The file with the keys of those who were called; without it, the ledger's word for a key is enough."""
-    changed_key: Literal["refuse", "tell"] = "refuse"
-    """What happens to a call with another key than the pinned one, which has not signed for it."""
 
 
 class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with"}):
@@ -150,17 +137,6 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     trace: CallTraceConfig = CallTraceConfig()
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """The credentials and settings for keying calls."""
-
-    party: Party
-    profile: SrtpProfile
-    ledger: LedgerAccess
-    pins: PinStore | None = None
-    tells_changed_keys: bool = False
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class SharedCredentials:
     """Our URI, and the keys that we share with other telephones by theirs. Not shown by repr."""
@@ -184,7 +160,7 @@ class TelephoneSetup:
     tls: ssl.SSLContext | None
     codec: Codec
     speech: Pcm
-    credentials: Credentials | SharedCredentials | None
+    credentials: KeysCredentials | SharedCredentials | None
     """None: media are sent in clear."""
     call: CallConfig | None
     """None: the user agent waits for calls."""
@@ -235,7 +211,7 @@ def _understood(where: str, parse: Callable[[S], T], given: S) -> T:
         raise LocalError(f"{where}: {error}") from None
 
 
-def _credentials(path: Path, config: UserAgentConfig) -> Credentials | SharedCredentials | None:
+def _credentials(path: Path, config: UserAgentConfig) -> KeysCredentials | SharedCredentials | None:
     if config.srtp == "none":
         return None
     if config.shared_keys is not None:
@@ -245,22 +221,7 @@ def _credentials(path: Path, config: UserAgentConfig) -> Credentials | SharedCre
     keys = config.keys
     if keys is None:
         raise LocalError(f'{path}: [keys] or [shared_keys] is missing; one is needed unless srtp = "none"')
-    certificate = resolve(path, keys.certificate)
-    own, signer = read_certificate(certificate), read_signer(resolve(path, keys.key))
-    try:
-        party = Party(config.aor, own.der, signer)
-    except LocalError as error:
-        raise LocalError(f"{certificate}: {error}") from None
-    ledger = LedgerAccess.configured(
-        path,
-        url=keys.ledger_url,
-        genesis=keys.genesis,
-        trust_file=keys.trust_file,
-        max_age_s=keys.max_age_s,
-        tls=keys.ledger_tls,
-    )
-    pins = PinStore(resolve(path, keys.pins)) if keys.pins else None
-    return Credentials(party, SrtpProfile(config.srtp), ledger, pins, keys.changed_key == "tell")
+    return load_keys(path, config.aor, SrtpProfile(config.srtp), keys)
 
 
 def _shared(path: Path, config: UserAgentConfig, given: SharedKeysConfig) -> SharedCredentials:

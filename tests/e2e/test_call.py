@@ -15,7 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sip_testbed import call as command
 from sip_testbed.conversation import SILENCE
 from sip_testbed.network import Testbed
-from sip_testbed.placing import FILES, MIKEY_MODES, SRTP_PROFILES, CallOptions, PlacedCall, place_call
+from sip_testbed.placing import (
+    FILES,
+    MIKEY_MODES,
+    SIGNED_MODES,
+    SRTP_PROFILES,
+    CallOptions,
+    PlacedCall,
+    place_call,
+)
 from sip_testbed.report import schema
 from sip_testbed.scenarios import DEFAULT, PLAIN, SCENARIOS
 from voice_dpki.media.correlate import correlate
@@ -122,7 +130,16 @@ class TestGoodCall:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MIKEY_MODES if mode != "dh-sign"])
+@pytest.mark.parametrize("mode", ["hybrid", "dh-sign"])
+def test_calls_by_other_modes_with_certificates(place: Place, mode: str) -> None:
+    call = place(DEFAULT, mikey=mode, say_s=1.0)
+    assert_held(call)
+    assert call.report.keying == MIKEY_MODES[mode]
+    name = {"hybrid": "hybrid", "dh-sign": "DH-SIGN"}[mode]
+    assert len([row for row in call.ladder.rows if f"MIKEY {name}, TEK agreed" in row.label]) == 2
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MIKEY_MODES if mode not in SIGNED_MODES])
 def test_calls_under_a_shared_key(place: Place, mode: str) -> None:
     call = place(DEFAULT, mikey=mode, say_s=1.0)
     assert_held(call)

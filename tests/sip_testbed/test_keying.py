@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
+from sip_testbed.credentials import Credentials
 from sip_testbed.keying import Keying
-from sip_testbed.user_agent_config import Credentials
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError

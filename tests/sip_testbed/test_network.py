@@ -51,7 +51,10 @@ class TestSite:
         assert caller.uris == (f"sip:+{CALLER}@a.example",)
         numbers = (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC)
         assert callee.uris == tuple(f"sip:+{number}@b.example" for number in numbers)
-        assert caller.key_algorithm == "PS256"
+        assert {caller.key_algorithm, callee.key_algorithm} == {"ES256"}
+        standard = [read_profile(held.der) for held in (site.standard_caller, site.standard_callee)]
+        assert [held.key_algorithm for held in standard] == ["PS256"] * 2
+        assert [held.uris for held in standard] == [caller.uris, callee.uris]
 
     def test_nobody_else_can_read_what_is_written(self, site: Site) -> None:
         service_configs(site)
@@ -131,7 +134,8 @@ class TestNetwork:
 
     def test_certificates_are_recorded_where_the_other_operator_asks(self, testbed: Testbed) -> None:
         site = testbed.site
-        assert [status(testbed, held) for held in (site.signer, site.caller, site.callee)] == ["valid"] * 3
+        telephones = site.caller, site.callee, site.standard_caller, site.standard_callee
+        assert [status(testbed, held) for held in (site.signer, *telephones)] == ["valid"] * 5
         assert status(testbed, site.callee, "a") == "valid"
 
     def test_a_revocation_is_known_to_both_once_it_returns(self, testbed: Testbed) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sip_testbed.events import SipEvent
-from sip_testbed.network import Testbed, user_agent_config
+from sip_testbed.network import DH_SIGN, HYBRID, MODERN, Testbed, user_agent_config
 from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
 from voice_dpki.effects import SystemRandom
@@ -27,7 +27,7 @@ from voice_dpki.mikey.payloads import DhValue
 from voice_dpki.shell.config import load_config, to_toml
 from voice_dpki.stage.events import NoteEvent, ResultEvent
 from voice_dpki.stage.processes import Running
-from voice_dpki.x509.keys import generate_es256, generate_rsa, to_pem
+from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import build_certificate
 
 CALL_TIMEOUT_S = 30.0
@@ -36,12 +36,13 @@ TARGET = aor(CALLEE, OPERATORS[1])
 
 @dataclass
 class Ended:
-    """How a call went: the caller's exit status, both results, and what both noted."""
+    """How a call went: the caller's exit status, both results, what both noted, and the INVITEs of the caller."""
 
     status: int
     caller: dict[str, Any]
     callee: dict[str, Any]
     notes: list[str]
+    invites: list[SipEvent]
 
 
 def results(running: Running) -> list[ResultEvent]:
@@ -57,7 +58,7 @@ class Telephones:
         self.testbed = testbed
         self.out = out
 
-    def config(self, role: str, **changes: Any) -> dict[str, Any]:
+    def config(self, role: str, mikey: str = MODERN, **changes: Any) -> dict[str, Any]:
         speech = self.out / f"{role}.wav"
         pcm = read_wav(files("sip_testbed").joinpath("speech", f"{role}.wav").read_bytes())
         speech.write_bytes(write_wav(Pcm(pcm.rate, pcm.data[:32_000] + bytes(3200))))
@@ -70,6 +71,7 @@ class Telephones:
             say=speech,
             out=self.out,
             target=TARGET if role == "caller" else None,
+            mikey=mikey,
         )
         return {**config, "result": str(self.out / f"{role}.json"), **changes}
 
@@ -96,7 +98,9 @@ class Telephones:
         finally:
             events = [*self.testbed.end(("caller",)), *answering.trace.events]
         notes = [event.text for event in events if isinstance(event, NoteEvent)]
-        return Ended(status, self.result("caller"), self.result("callee"), notes)
+        sent = [event for event in events if isinstance(event, SipEvent) and event.actor == "caller"]
+        invites = [event for event in sent if event.data.startswith(b"INVITE ")]
+        return Ended(status, self.result("caller"), self.result("callee"), notes, invites)
 
     def result(self, role: str) -> dict[str, Any]:
         return json.loads((self.out / f"{role}.json").read_text())
@@ -130,7 +134,7 @@ def test_a_call(telephones: Telephones) -> None:
     assert telephones.likeness("caller", "callee") >= 0.99
     assert telephones.likeness("callee", "caller") >= 0.99
     for note in (
-        "MIKEY DH-SIGN, TEK agreed (AES_CM_128_HMAC_SHA1_80)",
+        "MIKEY modern, TEK agreed (AES_CM_128_HMAC_SHA1_80)",
         f"certificate of {TARGET} valid on the ledger",
     ):
         assert any(note in text for text in ended.notes)
@@ -159,6 +163,92 @@ def test_a_caller_that_calls_again(telephones: Telephones) -> None:
     assert len({Message.parse(base64.b64decode(offer)).one(DhValue).value for offer in offers}) == 3
 
 
+@pytest.mark.parametrize("srtp", ["AES_CM_128_HMAC_SHA1_80", "AEAD_AES_128_GCM"])
+def test_an_invite_with_a_modern_offer_fits_a_datagram(telephones: Telephones, srtp: str) -> None:
+    """RFC 3261 §18.1.1: 1300 bytes and more go over TCP; also with the digest that answers the challenge."""
+    ended = telephones.call(caller={"srtp": srtp}, callee={"srtp": srtp})
+    assert ended.status == 0
+    assert any(b"Proxy-Authorization: " in event.data for event in ended.invites)
+    assert {event.transport for event in ended.invites} == {"udp"}
+    assert max(len(event.data) for event in ended.invites) < 1300
+
+
+def test_a_hybrid_call_goes_over_tcp(telephones: Telephones) -> None:
+    ended = telephones.call(caller={"mikey": HYBRID}, callee={"mikey": HYBRID})
+    assert (ended.status, ended.caller["established"], ended.callee["established"]) == (0, True, True)
+    assert telephones.likeness("caller", "callee") >= 0.99
+    assert telephones.likeness("callee", "caller") >= 0.99
+    assert {event.transport for event in ended.invites} == {"tcp"}
+
+
+def test_dh_sign_between_telephones_of_the_standard(telephones: Telephones) -> None:
+    ended = telephones.call(caller={"mikey": DH_SIGN}, callee={"mikey": DH_SIGN})
+    assert (ended.status, ended.caller["established"]) == (0, True)
+    assert telephones.likeness("caller", "callee") >= 0.99
+    assert sum("MIKEY DH-SIGN, TEK agreed" in note for note in ended.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee", "reason"),
+    [
+        (MODERN, DH_SIGN, "group 241 is not accepted, only OAKLEY 5"),
+        (DH_SIGN, MODERN, "OAKLEY_5 is weaker than X25519"),
+    ],
+)
+def test_no_mode_is_tried_after_another(telephones: Telephones, caller: str, callee: str, reason: str) -> None:
+    """A caller that is refused does not fall back: whoever stands on the way could make it."""
+    ended = telephones.call(caller={"mikey": caller}, callee={"mikey": callee})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY DH")
+    assert reason in ended.callee["reason"]
+    assert reason in ended.caller["reason"]
+    offers = {offer for event in ended.invites for offer in re.findall(rb"a=key-mgmt:mikey (\S+)", event.data)}
+    assert len(offers) == 1
+
+
+def test_a_callee_that_asks_for_more_refuses_less(telephones: Telephones) -> None:
+    keys = {**telephones.config("callee")["keys"], "least": "hybrid"}
+    ended = telephones.call(callee={"keys": keys})
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY DH")
+    assert "at least X25519MLKEM768 is accepted" in ended.caller["reason"]
+
+
+class TestStandardPeers:
+    """A telephone of the modern mode, configured to know the domains that have another."""
+
+    def keys(self, telephones: Telephones, role: str, *domains: str) -> dict[str, Any]:
+        """With pins of their own, for the testbed's telephones have a key for each mode."""
+        site = telephones.testbed.site
+        standard = site.standard_caller if role == "caller" else site.standard_callee
+        listed = {"certificate": standard.certificate, "key": standard.key, "domains": domains}
+        pins = str(telephones.out / f"{role}-{'-'.join(domains)}.sqlite")
+        return {**telephones.config(role)["keys"], "standard": listed, "pins": pins}
+
+    def test_a_call_to_one_is_offered_dh_sign(self, telephones: Telephones) -> None:
+        ended = telephones.call(
+            caller={"keys": self.keys(telephones, "caller", "B.example")}, callee={"mikey": DH_SIGN}
+        )
+        assert (ended.status, ended.caller["established"]) == (0, True)
+        assert telephones.likeness("callee", "caller") >= 0.99
+        assert ended.caller["mikey_ms"] > 0
+
+    def test_a_call_from_one_may_offer_it(self, telephones: Telephones) -> None:
+        ended = telephones.call(
+            caller={"mikey": DH_SIGN}, callee={"keys": self.keys(telephones, "callee", "a.example")}
+        )
+        assert (ended.status, ended.callee["established"]) == (0, True)
+
+    def test_a_call_from_one_may_offer_more(self, telephones: Telephones) -> None:
+        ended = telephones.call(callee={"keys": self.keys(telephones, "callee", "a.example")})
+        assert (ended.status, ended.callee["established"]) == (0, True)
+        assert any("MIKEY modern, TEK agreed" in note for note in ended.notes)
+
+    def test_a_call_from_elsewhere_may_not(self, telephones: Telephones) -> None:
+        ended = telephones.call(
+            caller={"mikey": DH_SIGN}, callee={"keys": self.keys(telephones, "callee", "c.example")}
+        )
+        assert (ended.caller["status"], ended.callee["refused_by"]) == (488, "MIKEY DH")
+
+
 def test_a_caller_without_keys(telephones: Telephones) -> None:
     ended = telephones.call(caller={"srtp": "none"})
     assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "SDP key-mgmt")
@@ -180,7 +270,7 @@ def test_no_srtp_profile_in_common(telephones: Telephones) -> None:
 def telephone_keys(telephones: Telephones, role: str, uri: str) -> dict[str, Any]:
     """A new key and certificate for `uri`, which nobody has recorded."""
     site, operator = telephones.testbed.site, OPERATORS[0] if role == "caller" else OPERATORS[1]
-    signer = generate_rsa()
+    signer = generate_es256()
     year_s = 31_536_000
     now_s = int(telephones.testbed.site.genesis.stat().st_mtime)
     der = build_certificate(
@@ -273,7 +363,18 @@ class TestConfiguration:
             (lambda config, out: config.update(aor="nobody"), "broken.toml: aor: not a SIP or TEL URI"),
             (lambda config, out: config.update(say="nothing.wav"), "nothing.wav"),
             (lambda config, out: config.update(say=str(stereo(out))), "stereo.wav: .*mono"),
-            (lambda config, out: config["keys"].update(key=str(ecdsa(out))), r"telephone\.der: .*RSA"),
+            (
+                lambda config, out: config["keys"].update(key=str(ecdsa(out))),
+                r"telephone\.der: .*not for the signing key",
+            ),
+            (
+                lambda config, out: config["keys"].update(mikey="dh-sign"),
+                "keys.mikey = .* needs another kind of key",
+            ),
+            (lambda config, out: config["keys"].update(mikey="dtls"), "keys.mikey"),
+            (lambda config, out: config["keys"].update(standard=config["keys"] | {"domains": []}), "keys.standard"),
+            (lambda config, out: standard(config, config["keys"]), r"telephone\.der: MIKEY signs with RSA"),
+            (lambda config, out: config["keys"].update(rsa(config), least="hybrid"), "keys.least and .*P-256"),
         ],
         ids=[
             "no keys",
@@ -292,7 +393,12 @@ class TestConfiguration:
             "aor",
             "no speech",
             "stereo",
-            "ecdsa",
+            "another key",
+            "a mode of other keys",
+            "no mode",
+            "no domains",
+            "standard with ecdsa",
+            "least with rsa",
         ],
     )
     def test_what_is_wrong_is_named(self, telephones: Telephones, change: Callable[..., Any], message: str) -> None:
@@ -318,6 +424,21 @@ def share(config: dict[str, Any], section: dict[str, Any]) -> None:
     """Key the calls with shared keys in place of certificates."""
     del config["keys"]
     config["shared_keys"] = section
+
+
+def standard(config: dict[str, Any], given: dict[str, Any]) -> None:
+    """Add a certificate for standard peers."""
+    pair = {name: given[name] for name in ("certificate", "key")}
+    config["keys"] = config["keys"] | {"standard": {**pair, "domains": ["c.example"]}}
+
+
+def rsa(config: dict[str, Any]) -> dict[str, Any]:
+    """The testbed's other certificate, for the mode of the standard."""
+    pair = {
+        name: str(config["keys"][name]).replace("telephone", "standard-telephone")
+        for name in ("certificate", "key")
+    }
+    return {**pair, "mikey": "dh-sign"}
 
 
 def stereo(out: Path) -> Path:

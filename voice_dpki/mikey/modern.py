@@ -44,7 +44,7 @@ from voice_dpki.mikey.refusal import error_message
 from voice_dpki.mikey.registry import DataType, DhGroup, ExtensionType, HashFunc, Prf, SignatureType
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sessions import Bundles, accept_policy, answer_header, offered_sessions, stream_keys
-from voice_dpki.mikey.steps import Counts
+from voice_dpki.mikey.steps import Counts, PeerClaim
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, TrustedCertificate, Use, judge
@@ -112,6 +112,10 @@ class ModernClaim:
         """The group of the message."""
         group = self.message.one(DhValue).group
         return next(strength for strength in Strength if group in (strength.offered, strength.answered))
+
+    def proven(self, recorded: RecordedCertificate, now_s: float) -> PeerClaim:
+        """Return the claim with its certificate, after `complete`; raises MikeyError if that is not vouched for."""
+        return PeerClaim(self.role, self.uri, self.message, _trusted(self, recorded, now_s).profile)
 
 
 def is_modern(octets: bytes) -> bool:

@@ -1,0 +1,82 @@
+"""What a telephone finds out of the other side's certificate: the ledger's word, and the key of earlier calls."""
+
+import logging
+import time
+
+from sip_testbed.credentials import Credentials
+from sip_testbed.pinning import PeerKey, Pinning, Standing
+from voice_dpki.codec.telephone import number_in_uri
+from voice_dpki.effects import Clock
+from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.steps import PeerClaim
+from voice_dpki.names import CertDigest
+from voice_dpki.shell.trace import Tracer, ms_since
+from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.recorded import CertStatus
+
+log = logging.getLogger(__name__)
+
+
+class Inquiry:
+    """A telephone's own ledger node, and its pins. Call `aclose` at the end."""
+
+    def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock) -> None:
+        self.peer_key: PeerKey | None = None
+        """How we know the key of the last agreement's other side; None where keys are not pinned."""
+        self._certificate = credentials.party.certificate
+        self._tracer = tracer
+        self._clock = clock
+        self._ledger = credentials.ledger.client(clock)
+        pins = credentials.pins
+        self._pinning = None if pins is None else Pinning(pins, self._ledger, tells=credentials.tells_changed_keys)
+
+    async def aclose(self) -> None:
+        """Close the connection to the ledger node."""
+        await self._ledger.aclose()
+
+    async def prepare(self) -> None:
+        """Make a first inquiry, to spare the first call the wait.
+
+        It is about our own certificate, which reveals early what would make calls fail.
+        """
+        try:
+            own = await self._ledger.resolve(digest_of(self._certificate), with_certificate=False)
+        except InquiryError as error:
+            log.warning("our ledger node cannot be relied on", extra={"fields": {"reason": str(error)}})
+        else:
+            fields = {"status": str(own.status), "height": own.height}
+            log.info("our own certificate", extra={"fields": fields})
+
+    async def resolve(self, role: str, uri: str, digest: CertDigest, *, with_certificate: bool) -> Resolution:
+        """Return what our own ledger node proves of a certificate that the `role` in MIKEY has.
+
+        Raises MikeyError, also without an answer. An identity without a number is refused, too: telephones here are
+        identified by numbers alone. Whether the number is allotted to the operator that recorded the certificate is
+        checked by whoever judges it.
+        """
+        began_s = time.perf_counter()
+        if number_in_uri(uri) is None:
+            raise MikeyError(Failure.IDENTITY, f"the {role}'s URI has no telephone number")
+        try:
+            resolution = await self._ledger.resolve(digest, with_certificate=with_certificate)
+        except InquiryError as error:
+            raise MikeyError(Failure.LEDGER, f"the {role}'s certificate is not resolved: {error}") from None
+        status, height = resolution.status, resolution.height
+        text = f"certificate of {uri} {status} on the ledger at height {height}"
+        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=ms_since(began_s))
+        return resolution
+
+    async def compare(self, claim: PeerClaim, found: Resolution, *, called: bool) -> None:
+        """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
+
+        Raises MikeyError for another key (`Pinning.check`); the agreement then is to be forgotten.
+        """
+        if self._pinning is None:
+            return
+        key = await self._pinning.check(claim, found)
+        told = await self._pinning.keep(claim, key, self._clock.now_s(), called=called)
+        self.peer_key = PeerKey(key.standing, (*key.remarks, *told))
+        if called or key.standing is not Standing.FIRST:
+            fits = key.standing is not Standing.CHANGED
+            self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
