@@ -12,7 +12,7 @@ from sip_testbed.pinning import PeerKey
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.mikey import dh
-from voice_dpki.mikey.certified import KeyingAnswer
+from voice_dpki.mikey.certified import KeyingAnswer, Prepared
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modern import ModernOffer
 from voice_dpki.mikey.modes import Initiator, Offer, Responder
@@ -20,7 +20,7 @@ from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedOffer
-from voice_dpki.mikey.steps import PeerClaim
+from voice_dpki.mikey.steps import AnyClaim, PeerClaim
 from voice_dpki.shell.trace import Tracer, ms_since
 
 PAIR_AFTER_S: Final = 1.0
@@ -122,11 +122,11 @@ class Keying:
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
         )
-        prepare = partial(self._responder.prepare, claim, random=self._random, pair=self._take_pair())
-        prepared, found = await self._resolve_during(prepare, claim)
+        prepare = partial(self._responder.prepare, random=self._random, pair=self._take_pair())
+        prepared, found = await self._vouched(prepare, claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
         answer = self._responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
-        await self._inquiry.compare(claim, found, called=False)
+        await self._inquiry.compare(prepared.claim, found, called=False)
         self._agreed(began_s)
         return answer
 
@@ -134,9 +134,9 @@ class Keying:
         """Verify the answer to an offer; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
-        prepared, found = await self._resolve_during(partial(offer.prepare, claim), claim)
+        prepared, found = await self._vouched(offer.prepare, claim)
         keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
-        await self._inquiry.compare(claim, found, called=True)
+        await self._inquiry.compare(prepared.claim, found, called=True)
         self._agreed(began_s)
         return keys
 
@@ -158,6 +158,15 @@ class Keying:
     def _make_pair(self) -> None:
         self._making, self._pair = None, dh.new_pair(self._random)
 
+    async def _vouched(
+        self, prepare: Callable[[PeerClaim], Prepared[_T]], claim: AnyClaim
+    ) -> tuple[Prepared[_T], Resolution]:
+        """Do what the certificate is needed for, and return that and what the ledger says; raises MikeyError."""
+        if isinstance(claim, PeerClaim):
+            return await self._resolve_during(partial(prepare, claim), claim)
+        found = await self._resolve(claim, with_certificate=True)
+        return prepare(claim.present(found.recorded, self._clock.now_s())), found
+
     async def _resolve_during(self, work: Callable[[], _T], claim: PeerClaim) -> tuple[_T, Resolution]:
         """Do `work` during the inquiry about a certificate; raises MikeyError, that of `work` first."""
         asking = asyncio.ensure_future(self._resolve(claim))
@@ -170,5 +179,5 @@ class Keying:
             raise
         return done, await asking
 
-    async def _resolve(self, claim: PeerClaim) -> Resolution:
-        return await self._inquiry.resolve(claim.role, claim.uri, claim.digest, with_certificate=False)
+    async def _resolve(self, claim: AnyClaim, *, with_certificate: bool = False) -> Resolution:
+        return await self._inquiry.resolve(claim.role, claim.uri, claim.digest, with_certificate=with_certificate)

@@ -24,8 +24,8 @@ from voice_dpki.sip.message import Hop, copy_request
 from voice_dpki.sip.proxy import Arrival
 from voice_dpki.sip.transaction import UDP_MAX_BYTES
 from voice_dpki.stir.tn import canonical_tn
-from voice_dpki.stir.x5u import url_for
 from voice_dpki.wire.sip.invite import number_of
+from voice_dpki.x509.reference import url_for
 
 log = logging.getLogger(__name__)
 

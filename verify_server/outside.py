@@ -23,12 +23,12 @@ from voice_dpki.stir.examine import Examined, Policy
 from voice_dpki.stir.outside import OutsideSigner, refused_by_list
 from voice_dpki.stir.verdict import Step, VerificationFailed
 from voice_dpki.stir.verify import Vouched
-from voice_dpki.stir.x5u import digest_in
 from voice_dpki.wire.certificate_fetch import Fetched, FetchError, Reach
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import Background
 from voice_dpki.x509.listed import Authorities, Chain, Federation, ListedCertificate, ListedError, read_chain
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
+from voice_dpki.x509.reference import digest_in
 
 log = logging.getLogger(__name__)
 

@@ -56,6 +56,22 @@ class Signer(Protocol):
         ...
 
 
+class Decrypter(Protocol):
+    """A private RSA key that opens what others encrypted to it, and may live elsewhere (file, PKCS#11)."""
+
+    @property
+    def public_key_der(self) -> bytes:
+        """DER SubjectPublicKeyInfo of the key."""
+        ...
+
+    def decrypt(self, algorithm: str, data: bytes) -> bytes:
+        """Decrypt `data`, by "RSA1_5" or "RSA-OAEP-256" (RFC 7518 §4.2, §4.3); raises PeerError if it cannot.
+
+        For RSA1_5 it may return random bytes instead.
+        """
+        ...
+
+
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """CLOCK_MONOTONIC stops on Linux while the machine sleeps, so data that was fresh before would look fresh after."""
 

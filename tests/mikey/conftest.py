@@ -9,6 +9,7 @@ import pytest
 
 from tests.recorded import recorded as say_recorded
 from voice_dpki.mikey.certified import KeyingAnswer, Party
+from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.registry import Prf
@@ -71,7 +72,11 @@ class Call:
         )
 
     def receive(self, octets: bytes, *, ids: tuple[str, ...] = ("mikey",), now_s: float = NOW_S) -> PeerClaim:
-        return self.responder.receive(octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, **self.clocks(now_s))
+        claim = self.responder.receive(
+            octets, initiator_uri=self.caller.uri, key_mgmt_ids=ids, **self.clocks(now_s)
+        )
+        assert isinstance(claim, PeerClaim)
+        return claim
 
     def clocks(self, now_s: float) -> dict[str, float]:
         """The wall clock shows `now_s`; the monotonic one is level with it unless `steady_s` says otherwise."""
@@ -89,6 +94,7 @@ class Call:
 
     def read_answer(self, offer: Offer, octets: bytes) -> object:
         claim = offer.receive(octets, now_s=NOW_S)
+        assert isinstance(claim, PeerClaim)
         return offer.complete(offer.prepare(claim), recorded(claim), now_s=NOW_S)
 
 
@@ -101,6 +107,11 @@ def recorded(
 ) -> RecordedCertificate:
     held = Allotment(domains, ranges)
     return say_recorded(claim.certificate.der, held, "Operator", status=status, height=9, **said)
+
+
+def secrets_of(keys: SrtpKeys) -> tuple[object, ...]:
+    """What an agreement gave one side, to compare with the other's."""
+    return keys.profile, *((stream.ssrc, stream.tek, stream.salt) for stream in (keys.send, keys.receive))
 
 
 @pytest.fixture(scope="session")

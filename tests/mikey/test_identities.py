@@ -14,7 +14,7 @@ from voice_dpki.mikey.modes import Initiator, Offer, Responder
 from voice_dpki.mikey.payloads import Identity
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.replay import ReplayCache
-from voice_dpki.mikey.steps import read_party
+from voice_dpki.mikey.steps import PeerClaim, read_party
 from voice_dpki.names import Tn
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.keys import generate_rsa
@@ -57,6 +57,7 @@ class Dialled:
 
     def confirm(self, offer: Offer, answer: bytes, recorded_by: str = "b.example") -> SrtpKeys:
         claim = offer.receive(answer, now_s=NOW_S)
+        assert isinstance(claim, PeerClaim)
         return offer.complete(offer.prepare(claim), vouch(claim, recorded_by), now_s=NOW_S)
 
 
@@ -184,6 +185,7 @@ class TestWhoHoldsTheNumber:
     ) -> None:
         offer = dialled.offer(DIALLED)
         claim = offer.receive(dialled.accept(offer), now_s=NOW_S)
+        assert isinstance(claim, PeerClaim)
         said = recorded(claim.certificate.der, Allotment(domains), "Operator")
         with pytest.raises(MikeyError) as caught:
             offer.complete(offer.prepare(claim), said, now_s=NOW_S)

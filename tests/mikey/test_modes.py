@@ -8,6 +8,7 @@ import pytest
 
 from tests.certificates import with_usage
 from tests.clocks import STEPS_S
+from tests.mikey.conftest import secrets_of
 from tests.without import removals
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import LocalError
@@ -40,10 +41,6 @@ from voice_dpki.x509.recorded import CertStatus
 from voice_dpki.x509.tnauthlist import TnRange
 
 NOW_S = 1_790_000_000.0
-
-
-def secrets_of(keys: SrtpKeys) -> tuple[object, ...]:
-    return keys.profile, *((stream.ssrc, stream.tek, stream.salt) for stream in (keys.send, keys.receive))
 
 
 def resign(octets: bytes, signer: LocalSigner, change: Callable[[Header, list[Payload]], Any]) -> bytes:

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.mikey.test_pke import Line as EncryptedTo
+from tests.mikey.test_rsa_r import Line as Reverse
+from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.registry import Prf
 from voice_dpki.mikey.sdp import key_mgmt_value
 
 pytestmark = pytest.mark.peer("tshark")
@@ -78,3 +82,23 @@ def test_messages_in_sip(call: Any, tmp_path: Path) -> None:
     assert "alformed" not in text
     assert "Data Type: D-H init (4)" in text
     assert "Data Type: D-H resp (5)" in text
+
+
+def test_messages_that_encrypt_to_a_certificate(parties: tuple[Party, Party], tmp_path: Path) -> None:
+    """tshark stops in silence at CHASH, which comes before PKE; so PKE's last payloads are seen in RSA-R."""
+    pke, reverse = EncryptedTo(*parties), Reverse(*parties)
+    offers = pke.offer(prf=Prf.MIKEY_1), reverse.offer(prf=Prf.MIKEY_1)
+    messages = [offers[0].message, pke.accept(offers[0].message).message]
+    messages += [offers[1].message, reverse.accept(offers[1].message).message]
+    text = decode(tmp_path, *((MIKEY_PORT, message) for message in messages))
+    assert "alformed" not in text
+    for line in (
+        "Data Type: Public key (2)",
+        "Next Payload: Envelope Data (PKE) (2)",
+        "Data Type: PK ver msg (3)",
+        "Data Type: RSA-R I_MSG (9)",
+        "Data Type: RSA-R R_MSG (10)",
+        "Encr alg: AES-CM-128 (1)",
+        "C: Cache for CSB (2)",
+    ):
+        assert line in text, line

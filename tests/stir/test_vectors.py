@@ -13,9 +13,9 @@ from voice_dpki.stir.call import Call
 from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.passport import Destinations
 from voice_dpki.stir.verdict import VerificationFailed, Verstat
-from voice_dpki.stir.x5u import digest_in
 from voice_dpki.x509.allotment import Allotment
 from voice_dpki.x509.recorded import CertStatus, RecordedCertificate
+from voice_dpki.x509.reference import digest_in
 from voice_dpki.x509.tnauthlist import TnRange
 
 from .conftest import Verifier

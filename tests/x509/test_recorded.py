@@ -41,7 +41,7 @@ def signer(algorithm: str) -> LocalSigner:
     return generate_rsa() if algorithm == "PS256" else generate_es256()
 
 
-ALGORITHMS = dict.fromkeys(Use, "ES256") | {Use.KEY_MEDIA: "PS256"}
+ALGORITHMS = dict.fromkeys(Use, "ES256") | dict.fromkeys((Use.KEY_MEDIA, Use.ENCIPHER_KEYS), "PS256")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def judged(case: Given, use: Use, now_s: float = NOW_S) -> TrustedCertificate:
 
 EVERY = frozenset(Use)
 RELYING = EVERY - {Use.ENDORSE}
+ENCIPHER = Use.ENCIPHER_KEYS
 
 WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
     (Distrust.NOT_RECORDED, EVERY, {"said": {"status": CertStatus.UNKNOWN, "allotment": None, "der": None}}),
@@ -109,8 +110,10 @@ WAYS: list[tuple[Distrust, frozenset[Use], dict[str, Any]]] = [
     (Distrust.SUBJECT, RELYING, {"organization": None}),
     (Distrust.SUBJECT, RELYING, {"organization": None, "common_name": None}),
     (Distrust.KEY, frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA_MODERN}), {"algorithm": "PS256"}),
-    (Distrust.KEY, frozenset({Use.KEY_MEDIA}), {"algorithm": "ES256"}),
+    (Distrust.KEY, frozenset({Use.KEY_MEDIA, Use.ENCIPHER_KEYS}), {"algorithm": "ES256"}),
     (Distrust.KEY_USAGE, RELYING, {"profile": {"key_usage": frozenset({"keyAgreement"})}}),
+    (Distrust.KEY_USAGE, RELYING - {ENCIPHER}, {"profile": {"key_usage": frozenset({"keyEncipherment"})}}),
+    (Distrust.KEY_USAGE, frozenset({ENCIPHER}), {"profile": {"key_usage": frozenset({"digitalSignature"})}}),
     (Distrust.CONSTRAINTS, frozenset({Use.SIGN_CALLS}), {"profile": {"claim_constraints": ((OID, b"0\0"),)}}),
     (Distrust.NO_NUMBERS, frozenset({Use.SIGN_CALLS}), {"tn_auth_list": None}),
     (Distrust.NUMBERS, RELYING, {"tn_auth_list": TnAuthList(ranges=(TnRange(Tn("493023125000"), 1001),))}),

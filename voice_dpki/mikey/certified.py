@@ -9,26 +9,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from voice_dpki.effects import Random, Signer
-from voice_dpki.errors import LocalError
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey import steps
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message, serialize
-from voice_dpki.mikey.payloads import Certificate, Identity, Payload, Rand, Signature, Timestamp
+from voice_dpki.mikey.payloads import (
+    Certificate,
+    Identity,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+)
 from voice_dpki.mikey.policy import SrtpProfile, policy_for
 from voice_dpki.mikey.refusal import error_message
 from voice_dpki.mikey.registry import CertType, DataType, Prf, SignatureType
 from voice_dpki.mikey.replay import ReplayCache
 from voice_dpki.mikey.sessions import Bundles, offered_sessions
-from voice_dpki.mikey.steps import Counts, PeerClaim
+from voice_dpki.mikey.steps import AnyClaim, Counts, PeerClaim
+from voice_dpki.names import CertDigest
 from voice_dpki.x509.profile import ProfileError, read_profile
-from voice_dpki.x509.recorded import RecordedCertificate
+from voice_dpki.x509.recorded import RecordedCertificate, Use
+from voice_dpki.x509.reference import digest_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,8 @@ class Party:
     uri: str
     certificate: bytes
     signer: Signer
+    certificate_url: str | None = None
+    """If given, messages name the certificate by this URL; it ends in H(CERT), by which others ask the ledger."""
 
     algorithm: ClassVar[str] = steps.SIGNATURE_ALGORITHM
     key_kind: ClassVar[str] = "MIKEY signs with RSA: it has no ECDSA signature (RFC 3830 §6.5)"
@@ -53,6 +65,23 @@ class Party:
             raise LocalError("our own certificate is not for the signing key")
         if self.uri not in profile.uris:
             raise LocalError("our own certificate does not name our identity as a URI")
+        if self.certificate_url is not None:
+            self._check_url(self.certificate_url, profile.digest)
+
+    def _check_url(self, url: str, digest: CertDigest) -> None:
+        try:
+            named = digest_in(url)
+        except MalformedError as error:
+            raise LocalError(f"the URL of our own certificate: {error}") from None
+        if named != digest:
+            raise LocalError("the URL of our own certificate names another certificate")
+
+    @property
+    def presented(self) -> Certificate:
+        """The certificate as our messages present it: itself, or a URL that names it."""
+        if self.certificate_url is not None:
+            return Certificate(CertType.X509V3_URL, self.certificate_url.encode("ascii"))
+        return Certificate(CertType.X509V3_SIGN, self.certificate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +101,17 @@ class Prepared(Generic[_T]):
 
     claim: PeerClaim
     _result: _T
+    _uses: tuple[Use, ...] = (Use.KEY_MEDIA,)
+    """What the certificate must be good for."""
 
     def release(self, recorded: RecordedCertificate, now_s: float) -> _T:
         """Return the result; raises MikeyError if the ledger does not vouch for the certificate at `now_s`."""
-        steps.check_recorded(self.claim, recorded, now_s)
+        steps.check_recorded(self.claim, recorded, now_s, self._uses)
         return self._result
+
+
+Beginning: TypeAlias = tuple[Timestamp, Rand, Identity, Certificate, Identity, SecurityPolicy]
+"""The first payloads of an offer: T, RAND, IDi, CERTi, IDr, SP."""
 
 
 class CertifiedInitiator:
@@ -92,15 +127,15 @@ class CertifiedInitiator:
 
     def _begin(
         self, kind: DataType, responder_uri: str, profile: SrtpProfile, prf: Prf, random: Random, now_s: float
-    ) -> tuple[Header, tuple[Payload, ...]]:
-        """Return header and first payloads of an offer: T, RAND, IDi, CERTi, IDr, SP."""
+    ) -> tuple[Header, Beginning]:
+        """Return header and first payloads of an offer."""
         sessions = offered_sessions(random)
         header = Header(kind, self._bundles.open(random), prf, sessions, respond=True)
         payloads = (
             self._bundles.timestamp(now_s),
             Rand(random.token(steps.RAND_BYTES)),
             steps.identity_of(self._party.uri),
-            Certificate(CertType.X509V3_SIGN, self._party.certificate),
+            self._party.presented,
             steps.identity_of(responder_uri),
             policy_for(profile),
         )
@@ -124,7 +159,7 @@ class CertifiedResponder(ABC):
 
     def receive(
         self, octets: bytes, *, initiator_uri: str, key_mgmt_ids: Sequence[str], now_s: float, steady_s: float
-    ) -> PeerClaim:
+    ) -> AnyClaim:
         """Make the checks on an I_MESSAGE that need no ledger; raises MikeyError.
 
         `initiator_uri` is the caller's URI according to SIP; `key_mgmt_ids` are the protocol identifiers of the SDP
@@ -137,8 +172,8 @@ class CertifiedResponder(ABC):
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
         steps.check_values(message)
-        idi, idr = message.all(Identity)
-        if steps.read_party(idr, self._party.uri) is None:
+        idi, *idr = message.all(Identity)
+        if any(steps.read_party(each, self._party.uri) is None for each in idr):
             raise MikeyError(Failure.IDENTITY, "the message is for another Responder than this one")
         return steps.read_claim(message, "Initiator", idi, initiator_uri, now_s)
 
@@ -173,6 +208,14 @@ def signed(header: Header, payloads: tuple[Payload, ...], signer: Signer) -> byt
     size = _signature_bytes(signer.public_key_der)
     unsigned = serialize(header, (*payloads, Signature(SignatureType.RSA_PSS, bytes(size))))[:-size]
     return unsigned + signer.sign(unsigned)
+
+
+def signed_with(header: Header, payloads: tuple[Payload, ...], signer: Signer, more: bytes) -> bytes:
+    """Write a message whose signature covers everything before SIGN, and `more` (RFC 4738 §3.6)."""
+    size = _signature_bytes(signer.public_key_der)
+    sign = Signature(SignatureType.RSA_PSS, bytes(size))
+    unsigned = serialize(header, (*payloads, sign))[:-size]
+    return unsigned + signer.sign(unsigned[: size - len(sign.serialize())] + more)
 
 
 @lru_cache(maxsize=16)

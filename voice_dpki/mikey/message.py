@@ -18,6 +18,9 @@ MAX_MESSAGE_BYTES = 16 * 1024
 MAX_PAYLOADS = 32
 """Most payloads that are read from one message; DH-SIGN needs nine."""
 
+_SIGN_HEADER_BYTES = 2
+"""Type and length of a signature (§6.5)."""
+
 P = TypeVar("P", bound=Payload)
 
 
@@ -105,6 +108,10 @@ class Message:
     def signed_octets(self) -> bytes:
         """Return what SIGN covers: the message without the signature field at its end (§5.2)."""
         return self.octets[: len(self.octets) - len(self.one(Signature).signature)]
+
+    def before_signature(self) -> bytes:
+        """Return the message without its last payload, SIGN, which is what SIGNr of RSA-R covers of it."""
+        return self.signed_octets()[:-_SIGN_HEADER_BYTES]
 
 
 def parse_payloads(kind: int, cursor: Cursor) -> tuple[Payload, ...]:

@@ -31,16 +31,15 @@ from voice_dpki.mikey.failures import Failure
 from voice_dpki.mikey.keys import SrtpKeys
 from voice_dpki.mikey.message import Header, Message
 from voice_dpki.mikey.payloads import (
-    Certificate,
     DhValue,
     Identity,
     Rand,
     Timestamp,
 )
 from voice_dpki.mikey.policy import SrtpProfile
-from voice_dpki.mikey.registry import CertType, DataType, DhGroup, Prf
+from voice_dpki.mikey.registry import DataType, DhGroup, Prf
 from voice_dpki.mikey.sessions import accept_policy, answer_header, stream_keys
-from voice_dpki.mikey.steps import PeerClaim
+from voice_dpki.mikey.steps import AnyClaim, PeerClaim
 from voice_dpki.x509.recorded import RecordedCertificate
 
 
@@ -59,7 +58,7 @@ class Offer:
         """The bundle's ID."""
         return self.sent.header.csb_id
 
-    def receive(self, octets: bytes, *, now_s: float) -> PeerClaim:
+    def receive(self, octets: bytes, *, now_s: float) -> AnyClaim:
         """Make the checks on an R_MESSAGE that need no ledger.
 
         Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
@@ -137,7 +136,7 @@ class Responder(CertifiedResponder):
         payloads = (
             message.one(Timestamp),
             steps.identity_of(self._party.uri),
-            Certificate(CertType.X509V3_SIGN, self._party.certificate),
+            self._party.presented,
             idi,
             DhValue(DhGroup.OAKLEY_5, pair.public_value),
             message.one(DhValue),

@@ -10,7 +10,7 @@ SRTP = 0
 
 
 class DataType(IntEnum):
-    """Message types (RFC 3830 §6.1, Table 6.1.a; RFC 4650 §4.1)."""
+    """Message types (RFC 3830 §6.1, Table 6.1.a; RFC 4650 §4.1; RFC 4738 §3.9.1)."""
 
     PSK_INIT = 0
     PSK_RESP = 1
@@ -21,6 +21,8 @@ class DataType(IntEnum):
     ERROR = 6
     DHHMAC_INIT = 7
     DHHMAC_RESP = 8
+    RSA_R_INIT = 9
+    RSA_R_RESP = 10
 
     @property
     def about(self) -> str:
@@ -38,6 +40,8 @@ _ABOUT = {
     DataType.ERROR: "an error message",
     DataType.DHHMAC_INIT: "a DHHMAC offer",
     DataType.DHHMAC_RESP: "a DHHMAC answer",
+    DataType.RSA_R_INIT: "an RSA-R offer",
+    DataType.RSA_R_RESP: "an RSA-R answer",
 }
 
 
@@ -143,6 +147,14 @@ class HashFunc(IntEnum):
     SHA_256 = 2
 
 
+class Cache(IntEnum):
+    """What becomes of an envelope key after the exchange (RFC 3830 §6.3)."""
+
+    NO_CACHE = 0
+    CACHE = 1
+    CACHE_FOR_CSB = 2
+
+
 class KeyType(IntEnum):
     """Key types in a Key data sub-payload (RFC 3830 §6.13, Table 6.13.a)."""
 
@@ -161,10 +173,13 @@ class ValidityType(IntEnum):
 
 
 class ExtensionType(IntEnum):
-    """General extensions (RFC 3830 §6.15)."""
+    """General extensions (RFC 3830 §6.15; RFC 4442, 4563; RFC 4738 §3.9.3)."""
 
     VENDOR_ID = 0
     SDP_IDS = 1
+    TESLA_I_KEY = 2
+    KEY_ID = 3
+    CSB_ID = 4
 
 
 class SrtpParameter(IntEnum):

@@ -16,6 +16,7 @@ NULL and HMAC-SHA-1 than the registry of RFC 3830 §6.2, whose numbers are used.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from voice_dpki.codec.cursor import Cursor
 from voice_dpki.effects import Random
@@ -100,10 +101,12 @@ class PskOffer(SharedOffer):
     """An offer that holds the TGK."""
 
     _tgk: bytes
+    answer: ClassVar[DataType] = DataType.PSK_RESP
+    """The kind of the verification message."""
 
     def confirm(self, octets: bytes) -> SrtpKeys:
         """Verify the verification message and return the Initiator's keys; raises MikeyError."""
-        message = steps.read_answer(self.sent, octets, DataType.PSK_RESP, _PSK_RESP)
+        message = steps.read_answer(self.sent, octets, self.answer, _PSK_RESP)
         idi, idr = self.sent.all(Identity)
         steps.check_echo(message.one(Identity) == idr, Failure.IDENTITY, "IDr")
         self._keys.check_verification(message, parties_of(idi.data, idr.data, self.sent.one(Timestamp)))
@@ -230,10 +233,7 @@ class SharedResponder:
         is_psk = message.header.data_type == DataType.PSK_INIT
         steps.check_offer_header(message.header, DataType.PSK_INIT if is_psk else DataType.DHHMAC_INIT)
         steps.check_payloads(message, _PSK_INIT if is_psk else _DHHMAC_INIT)
-        if not message.header.respond:
-            raise MikeyError(
-                Failure.PAYLOAD, "the offer asks for no answer, and would leave the Responder unproven"
-            )
+        steps.check_respond(message.header)
         self._replays.check(octets, message.one(Timestamp), now_s=now_s, steady_s=steady_s)
         steps.check_sdp_ids(message, key_mgmt_ids)
         steps.check_values(message)

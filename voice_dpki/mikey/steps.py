@@ -1,14 +1,15 @@
-"""The checks on DH-SIGN messages, one function a step; modes.py calls them in order.
+"""The checks on messages, one function a step; modes.py calls them in order.
 
 Each returns what it read, or nothing, and raises MikeyError with the step's failure.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from voice_dpki.codec.telephone import is_same_party
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.message import Header, Message, SrtpId
 from voice_dpki.mikey.payloads import (
@@ -33,10 +34,19 @@ from voice_dpki.mikey.registry import (
     Prf,
     SignatureType,
 )
+from voice_dpki.mikey.strength import check_rsa_key
 from voice_dpki.names import CertDigest
 from voice_dpki.x509.keys import KeyKindError, SignatureError, verify_signature
-from voice_dpki.x509.profile import CertificateProfile, ProfileError, read_profile
-from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, Use, check_fitness, judge
+from voice_dpki.x509.profile import CertificateProfile, ProfileError, digest_of, read_profile
+from voice_dpki.x509.recorded import (
+    CertificateRefused,
+    RecordedCertificate,
+    Use,
+    check_fitness,
+    check_standing,
+    judge,
+)
+from voice_dpki.x509.reference import digest_in
 
 RAND_BYTES = 16
 """Length of the RAND that we send, and the least that we accept (RFC 3830 §4.1.1)."""
@@ -49,16 +59,18 @@ _SIGNING_CERTIFICATES = (CertType.X509V3, CertType.X509V3_SIGN)
 Counts: TypeAlias = dict[type[Payload], tuple[int, int]]
 """The least and the most payloads of each class that a message may have; other classes are not allowed."""
 
-I_MESSAGE: Counts = {
+SIGNED_OFFER: Counts = {
     Timestamp: (1, 1),
     Rand: (1, 1),
     Identity: (2, 2),
     Certificate: (1, 1),
     SecurityPolicy: (1, 1),
-    DhValue: (1, 1),
     GeneralExtension: (1, 8),
     Signature: (1, 1),
 }
+"""What an Initiator with a certificate sends in every mode."""
+
+I_MESSAGE: Counts = {**SIGNED_OFFER, DhValue: (1, 1)}
 """The Initiator's message (RFC 3830 §3.3)."""
 
 R_MESSAGE: Counts = {
@@ -87,6 +99,38 @@ class PeerClaim:
     def digest(self) -> CertDigest:
         """H(CERT), by which the ledger knows the certificate."""
         return self.certificate.digest
+
+
+@dataclass(frozen=True, slots=True)
+class NamedClaim:
+    """The claim of a sender that only names its certificate, by a URL that ends in `digest`; also unverified.
+
+    The URL is not fetched. Look `digest` up on the ledger, with the certificate, and go on with `present`.
+    """
+
+    role: str
+    uri: str
+    message: Message
+    digest: CertDigest
+    """H(CERT), by which the ledger knows the certificate."""
+
+    def present(self, recorded: RecordedCertificate, now_s: float) -> PeerClaim:
+        """Return the claim with the certificate that the ledger gave; raises MikeyError.
+
+        Raises LocalError if the ledger was asked about another certificate.
+        """
+        if recorded.digest != self.digest:
+            raise LocalError("the ledger was asked about another certificate than the one that was named")
+        try:
+            check_standing(recorded, now_s)
+        except CertificateRefused as refused:
+            raise _not_vouched_for(refused, self.role, recorded) from None
+        if recorded.der is None or digest_of(recorded.der) != self.digest:
+            raise MikeyError(Failure.LEDGER, f"the ledger does not give {_certificate_of(self.role)}")
+        return _claim_of(self.role, self.uri, self.message, recorded.der, now_s)
+
+
+AnyClaim: TypeAlias = PeerClaim | NamedClaim
 
 
 def identity_of(uri: str) -> Identity:
@@ -128,6 +172,12 @@ def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT) -> Non
     initiator, responder = header.sessions
     if not initiator.ssrc or responder.ssrc or initiator.roc or responder.roc:
         raise MikeyError(Failure.CRYPTO_SESSIONS, "the offer must hold the Initiator's SSRC alone, and no ROC")
+
+
+def check_respond(header: Header) -> None:
+    """Check that an offer asks for an answer, by V; without one the Responder would be unproven."""
+    if not header.respond:
+        raise MikeyError(Failure.PAYLOAD, "the offer asks for no answer, and would leave the Responder unproven")
 
 
 def check_answer_header(sent: Header, header: Header, kind: DataType) -> None:
@@ -190,37 +240,54 @@ def check_group(message: Message) -> None:
             raise MikeyError(Failure.DH_GROUP, f"Diffie-Hellman group {value.group} is not accepted, only OAKLEY 5")
 
 
-def read_claim(message: Message, role: str, identity: Identity, uri: str, now_s: float) -> PeerClaim:
-    """Read the sender's certificate and identity: the identity must be the party `uri`, named in the certificate.
+def read_claim(message: Message, role: str, identity: Identity, uri: str | None, now_s: float) -> AnyClaim:
+    """Read the sender's identity and certificate: the identity must be the party `uri`, named in the certificate.
 
-    The identity may have another domain than `uri`: `check_recorded` later checks who holds domain and number.
+    The identity may have another domain than `uri`: `check_recorded` later checks who holds domain and number. With
+    None the sender may be anybody. A certificate that a URL names comes from the ledger: see NamedClaim.
     """
-    certificate = _read_certificate(message, role, now_s)
     named = read_party(identity, uri)
     if named is None:
         raise MikeyError(Failure.IDENTITY, f"the {role}'s ID is not the party of this call")
+    certificate = message.one(Certificate)
+    if certificate.cert_type == CertType.X509V3_URL:
+        return NamedClaim(role, named, message, _digest_in(certificate.data, role))
+    if certificate.cert_type not in _SIGNING_CERTIFICATES:
+        raise MikeyError(
+            Failure.CERTIFICATE, f"certificate type {certificate.cert_type} is not an X.509 certificate"
+        )
+    return _claim_of(role, named, message, certificate.data, now_s)
+
+
+def read_party(identity: Identity, uri: str | None) -> str | None:
+    """Return the URI in an ID payload if it names the party `uri`, or anybody if that is None; otherwise None."""
+    try:
+        named = identity.data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    is_party = uri is None or is_same_party(named, uri)
+    return named if identity == identity_of(named) and is_party else None
+
+
+def _digest_in(url: bytes, role: str) -> CertDigest:
+    try:
+        return digest_in(url.decode("ascii"))
+    except (UnicodeDecodeError, MalformedError):
+        sentence = f"the URL of {_certificate_of(role)} does not end in its SHA-256, by which to ask the ledger"
+        raise MikeyError(Failure.CERTIFICATE, sentence) from None
+
+
+def _claim_of(role: str, named: str, message: Message, der: bytes, now_s: float) -> PeerClaim:
+    certificate = _read_certificate(der, role, now_s)
     if named not in certificate.uris:
         raise MikeyError(Failure.IDENTITY, f"the {role}'s certificate does not name its ID")
     return PeerClaim(role, named, message, certificate)
 
 
-def read_party(identity: Identity, uri: str) -> str | None:
-    """Return the URI in an ID payload if it names the party `uri`, otherwise None."""
+def _read_certificate(der: bytes, role: str, now_s: float) -> CertificateProfile:
+    check_rsa_key(der, _certificate_of(role))
     try:
-        named = identity.data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return named if identity == identity_of(named) and is_same_party(named, uri) else None
-
-
-def _read_certificate(message: Message, role: str, now_s: float) -> CertificateProfile:
-    certificate = message.one(Certificate)
-    if certificate.cert_type not in _SIGNING_CERTIFICATES:
-        raise MikeyError(
-            Failure.CERTIFICATE, f"certificate type {certificate.cert_type} is not an X.509 certificate"
-        )
-    try:
-        profile = read_profile(certificate.data)
+        profile = read_profile(der)
     except ProfileError as error:
         raise MikeyError(Failure.CERTIFICATE, f"{_certificate_of(role)} is refused: {error}") from None
     if not profile.valid_at(now_s):
@@ -232,7 +299,9 @@ def _read_certificate(message: Message, role: str, now_s: float) -> CertificateP
     return profile
 
 
-def check_recorded(claim: PeerClaim, recorded: RecordedCertificate, now_s: float) -> None:
+def check_recorded(
+    claim: PeerClaim, recorded: RecordedCertificate, now_s: float, uses: Iterable[Use] = (Use.KEY_MEDIA,)
+) -> None:
     """Check that the ledger vouches for the certificate, recorded by the operator that holds the identity.
 
     The identity's host must be the operator's, and its number, if it has one, must be allotted to the operator. A
@@ -240,24 +309,30 @@ def check_recorded(claim: PeerClaim, recorded: RecordedCertificate, now_s: float
     the ledger was asked about another certificate.
     """
     try:
-        judge(recorded, Use.KEY_MEDIA, now_s, presented=claim.certificate).check_uri(claim.uri)
+        for use in uses:
+            judge(recorded, use, now_s, presented=claim.certificate).check_uri(claim.uri)
     except CertificateRefused as refused:
-        sentence = f"{refused.about(_certificate_of(claim.role))} (ledger at height {recorded.height})"
-        raise MikeyError(Failure.LEDGER, sentence) from None
+        raise _not_vouched_for(refused, claim.role, recorded) from None
+
+
+def _not_vouched_for(refused: CertificateRefused, role: str, recorded: RecordedCertificate) -> MikeyError:
+    return MikeyError(
+        Failure.LEDGER, f"{refused.about(_certificate_of(role))} (ledger at height {recorded.height})"
+    )
 
 
 def _certificate_of(role: str) -> str:
     return f"the {role}'s certificate"
 
 
-def check_signature(claim: PeerClaim) -> None:
-    """Verify SIGN over the message as it was received (RFC 3830 §5.2)."""
+def check_signature(claim: PeerClaim, signed: bytes | None = None) -> None:
+    """Verify SIGN over the message as it was received (RFC 3830 §5.2), or over `signed` if given."""
     signature = claim.message.one(Signature)
     if signature.s_type != SignatureType.RSA_PSS:
         raise MikeyError(Failure.SIGNATURE_TYPE, f"signature type {signature.s_type} is not RSA-PSS")
-    key, signed = claim.certificate.public_key_der, claim.message.signed_octets()
+    key, covered = claim.certificate.public_key_der, claim.message.signed_octets() if signed is None else signed
     try:
-        verify_signature(key, SIGNATURE_ALGORITHM, signed, signature.signature)
+        verify_signature(key, SIGNATURE_ALGORITHM, covered, signature.signature)
     except (SignatureError, KeyKindError):
         raise MikeyError(
             Failure.SIGNATURE, f"the signature of the {claim.role}'s message does not verify"

@@ -1,11 +1,12 @@
-"""MACs and encryption of MIKEY's own messages, under keys from a pre-shared key (RFC 3830 §4.1.4, §4.2.3, §5.2).
+"""MACs and encryption of MIKEY's own messages, under a pre-shared or an envelope key.
 
 The PRF of a message decides on its algorithms: MIKEY-1 goes with AES-CM-128 and HMAC-SHA-1-160, and
 PRF-HMAC-SHA-256 with the 256-bit algorithms of RFC 6043 §6.2, which do not mix with others.
+Source: RFC 3830 §4.1.4, §4.2.3, §5.2.
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -15,7 +16,7 @@ from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import PRE_SHARED, EnvelopeConstant, Label
 from voice_dpki.mikey.message import Header, Message, serialize
 from voice_dpki.mikey.payloads import Kemac, Payload, Timestamp, Verification
-from voice_dpki.mikey.registry import EncrAlg, MacAlg, Prf
+from voice_dpki.mikey.registry import EncrAlg, MacAlg, PayloadType, Prf
 
 _SALT_BYTES: Final = 14
 """Length of the salting key (RFC 3830 §4.1.4)."""
@@ -39,7 +40,7 @@ _SUITES = {
 
 @dataclass(frozen=True, repr=False)
 class MessageKeys:
-    """The keys of one bundle's messages, from a pre-shared key and the Initiator's RAND."""
+    """The keys of one bundle's messages, from a pre-shared or envelope key and the RAND of the exchange."""
 
     secret: bytes
     prf: Prf
@@ -63,6 +64,16 @@ class MessageKeys:
         size = self._suite.mac_bytes
         unsealed = serialize(header, (*payloads, Verification(self._suite.mac_alg, bytes(size))))[:-size]
         return unsealed + self._mac(unsealed + parties)
+
+    def sealed_alone(self, encr_data: bytes) -> Kemac:
+        """Make the KEMAC of a mode with an envelope key, whose MAC covers nothing but this payload (§6.2)."""
+        kemac = Kemac(self.encr_alg, encr_data, self._suite.mac_alg, b"")
+        return replace(kemac, mac=self._mac(_alone(kemac)))
+
+    def check_alone(self, kemac: Kemac) -> None:
+        """Check the MAC of such a KEMAC; raises MikeyError."""
+        self._check_algorithm(kemac.mac_alg)
+        self._check_mac(_alone(kemac), kemac.mac)
 
     def check_kemac(self, message: Message) -> Kemac:
         """Check the MAC of a message that ends with KEMAC; returns the payload. Raises MikeyError."""
@@ -99,13 +110,23 @@ class MessageKeys:
 
     def _check(self, message: Message, mac_alg: int, mac: bytes, more: bytes) -> None:
         """Check a MAC at the end of a message; the null MAC is refused like all others."""
-        if mac_alg != self._suite.mac_alg:
-            raise MikeyError(Failure.MAC, f"MAC algorithm {mac_alg} is not that of the PRF, {self._suite.mac_alg}")
+        self._check_algorithm(mac_alg)
         if not message.octets.endswith(mac) or message.payloads[-1].kind not in (Kemac.kind, Verification.kind):
             raise MikeyError(Failure.PAYLOAD, "the MAC is not at the end of the message")
-        covered = message.octets[: -len(mac)] + more
+        self._check_mac(message.octets[: -len(mac)] + more, mac)
+
+    def _check_algorithm(self, mac_alg: int) -> None:
+        if mac_alg != self._suite.mac_alg:
+            raise MikeyError(Failure.MAC, f"MAC algorithm {mac_alg} is not that of the PRF, {self._suite.mac_alg}")
+
+    def _check_mac(self, covered: bytes, mac: bytes) -> None:
         if not hmac.compare_digest(self._mac(covered), mac):
             raise MikeyError(Failure.MAC, "the MAC does not verify under the shared key")
+
+
+def _alone(kemac: Kemac) -> bytes:
+    """Return what the MAC of KEMAC covers alone: the payload up to the MAC, with a next payload of zero."""
+    return bytes([PayloadType.LAST]) + replace(kemac, mac=b"").serialize()
 
 
 def parties_of(initiator: bytes, responder: bytes, timestamp: Timestamp) -> bytes:

@@ -26,11 +26,12 @@ from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.names import CertDigest, Tn, ascii_lower
 from voice_dpki.stir.sign import Credential
 from voice_dpki.stir.tn import is_canonical_tn
-from voice_dpki.stir.x5u import digest_in, digest_in_chain
+from voice_dpki.stir.x5u import digest_in_chain
 from voice_dpki.x509.keys import SignatureError
 from voice_dpki.x509.p256 import verify_es256
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, RecordedCertificate, TrustedCertificate, Use, judge
+from voice_dpki.x509.reference import digest_in
 
 MAX_ACCESS_LENGTH: Final = 4096
 """Characters of an access token; one with `x5u` has about 700. A certificate in `x5c` makes it longer."""

@@ -19,7 +19,8 @@ from voice_dpki.stir.passport import ClaimError, Claims, Passport, is_compact
 from voice_dpki.stir.profile import Profile
 from voice_dpki.stir.replay import RepeatedToken
 from voice_dpki.stir.verdict import Step, VerificationFailed
-from voice_dpki.stir.x5u import digest_in, digest_in_chain
+from voice_dpki.stir.x5u import digest_in_chain
+from voice_dpki.x509.reference import digest_in
 
 _C = TypeVar("_C", bound=Claims)
 

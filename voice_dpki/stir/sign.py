@@ -15,11 +15,11 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Authority
 from voice_dpki.stir.kinds import KINDS, Kinds
 from voice_dpki.stir.passport import Claims, encoded_header
-from voice_dpki.stir.x5u import url_for
 from voice_dpki.x509.claimconstraints import UNCONSTRAINED, ClaimConstraints, ConstraintError, constraints_in
 from voice_dpki.x509.p256 import fastest
 from voice_dpki.x509.profile import CertificateProfile
 from voice_dpki.x509.recorded import CertificateRefused, Use, check_fitness
+from voice_dpki.x509.reference import url_for
 from voice_dpki.x509.tnauthlist import TnRange
 
 DEFAULT_MAX_SKEW_S = 60.0

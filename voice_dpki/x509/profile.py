@@ -117,6 +117,10 @@ class CertificateProfile:
         """Tell whether key usage admits digital signatures (RFC 5280 §4.2.1.3)."""
         return not self.key_usage or "digitalSignature" in self.key_usage
 
+    def may_encipher_keys(self) -> bool:
+        """Tell whether key usage admits the encryption of keys (RFC 5280 §4.2.1.3)."""
+        return not self.key_usage or "keyEncipherment" in self.key_usage
+
 
 def digest_of(data: bytes) -> CertDigest:
     """Compute H(CERT), the name of a certificate everywhere on the ledger, from its DER."""

@@ -44,6 +44,8 @@ class Use(StrEnum):
     """Its key signs MIKEY messages of DH-SIGN (RFC 3830 §3.3)."""
     KEY_MEDIA_MODERN = "key media by ECDSA"
     """Its key signs MIKEY messages of the modern mode (docs/mikey-modern.md)."""
+    ENCIPHER_KEYS = "encipher keys"
+    """Keys of media are encrypted to its key (RFC 3830 §3.2, RFC 4738 §3.6)."""
     AUTHENTICATE = "authenticate"
     """Its key authenticates a device or a gateway (RFC 7296 §2.15)."""
     ENDORSE = "endorse"
@@ -89,7 +91,7 @@ _SENTENCES = {
     Distrust.PROFILE: "{it} cannot be used: {detail}",
     Distrust.SUBJECT: "{it} cannot be used: its organisation is not the one that recorded it",
     Distrust.KEY: "{it} cannot be used: its key is not {detail}",
-    Distrust.KEY_USAGE: "{it} cannot be used: its key usage does not admit digital signatures (RFC 5280 §4.2.1.3)",
+    Distrust.KEY_USAGE: "{it} cannot be used: its key usage does not admit {detail} (RFC 5280 §4.2.1.3)",
     Distrust.CONSTRAINTS: "{it} cannot be used: {detail}",
     Distrust.NO_NUMBERS: "{it} has no TNAuthList, so it has authority over no number",
     Distrust.NUMBERS: "{it} claims numbers that the ledger does not allot to its organisation",
@@ -369,20 +371,24 @@ _KEYS = {
     Use.SIGN_CALLS: ("ES256", "ECDSA on P-256 (RFC 8225 §4.2)"),
     Use.KEY_MEDIA: ("PS256", "RSA, and MIKEY has no other signature (RFC 3830 §6.5)"),
     Use.KEY_MEDIA_MODERN: ("ES256", "ECDSA on P-256, with which the modern mode of MIKEY signs"),
+    Use.ENCIPHER_KEYS: ("PS256", "RSA, and MIKEY has no other encryption (RFC 3830 §4.2.5)"),
 }
 
 
 def _check_key(case: _Case) -> None:
-    """Rule 6: the key is of the kind that the use signs with."""
+    """Rule 6: the key is of the kind that the use needs."""
     algorithm, name = _KEYS[case.use]
     if case.profile.key_algorithm != algorithm:
         raise CertificateRefused(Distrust.KEY, name)
 
 
 def _check_key_usage(case: _Case) -> None:
-    """Rule 7: the key may sign (RFC 5280 §4.2.1.3)."""
-    if not case.profile.may_sign():
-        raise CertificateRefused(Distrust.KEY_USAGE)
+    """Rule 7: the key may sign, or encrypt keys where the use asks for that (RFC 5280 §4.2.1.3)."""
+    if case.use is Use.ENCIPHER_KEYS:
+        if not case.profile.may_encipher_keys():
+            raise CertificateRefused(Distrust.KEY_USAGE, "encryption of keys")
+    elif not case.profile.may_sign():
+        raise CertificateRefused(Distrust.KEY_USAGE, "digital signatures")
 
 
 def _check_constraints(case: _Case) -> None:
@@ -417,7 +423,7 @@ def _check_uri_numbers(case: _Claiming) -> None:
         raise CertificateRefused(Distrust.URI_NUMBER)
 
 
-_RELYING = frozenset({Use.SIGN_CALLS, Use.KEY_MEDIA, Use.KEY_MEDIA_MODERN, Use.AUTHENTICATE})
+_RELYING = frozenset(Use) - {Use.ENDORSE}
 _CALLS = frozenset({Use.SIGN_CALLS})
 
 FITNESS = (

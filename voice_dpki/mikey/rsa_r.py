@@ -1,0 +1,205 @@
+"""The reverse public-key mode, RSA-R (RFC 4738), between two parties, in the profile of this project.
+
+    I_MESSAGE = HDR, T, RAND, IDi, CERTi, [IDr], SP, SDP IDs, SIGNi
+    R_MESSAGE = HDR, T, [RAND], IDr, CERTr, SP, KEMAC, PKE, SIGNr
+
+The Initiator asks, and whoever answers chooses the TGK and encrypts it to the Initiator's certificate. So nothing
+about the Responder need be known before it answers: an offer without IDr may be answered by whomever the call was
+forwarded to, and the claim then says who that is. Who has the Initiator's key later can decrypt every call that was
+recorded.
+
+RAND is the Initiator's if it sent one, as ours do, and otherwise the Responder's; never both (§3.6, §3.7). SIGNr
+covers more than its message: both identities and the time (§3.6).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voice_dpki.effects import Decrypter, Random
+from voice_dpki.mikey import steps
+from voice_dpki.mikey.certified import (
+    CertifiedInitiator,
+    CertifiedResponder,
+    KeyingAnswer,
+    Party,
+    Prepared,
+    signed,
+    signed_with,
+)
+from voice_dpki.mikey.envelope import ENVELOPE_KEY_BYTES, check_decrypter, seal, unseal, unwrap, wrap
+from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.message import Header, Message
+from voice_dpki.mikey.payloads import (
+    Certificate,
+    EnvelopeKey,
+    GeneralExtension,
+    Identity,
+    Kemac,
+    Payload,
+    Rand,
+    SecurityPolicy,
+    Signature,
+    Timestamp,
+)
+from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.registry import DataType, ExtensionType, Prf
+from voice_dpki.mikey.sessions import accept_policy, answer_header, stream_keys
+from voice_dpki.mikey.shared import TGK_BYTES
+from voice_dpki.mikey.steps import AnyClaim, Counts, PeerClaim
+from voice_dpki.mikey.transport import MessageKeys, parties_of
+from voice_dpki.x509.recorded import RecordedCertificate, Use
+
+I_MESSAGE: Counts = {**steps.SIGNED_OFFER, Rand: (0, 1), Identity: (1, 2)}
+"""The Initiator's message (RFC 4738 §3.4)."""
+
+R_MESSAGE: Counts = {
+    Timestamp: (1, 1),
+    Rand: (0, 1),
+    Identity: (1, 1),
+    Certificate: (1, 1),
+    SecurityPolicy: (1, 1),
+    Kemac: (1, 1),
+    EnvelopeKey: (1, 1),
+    GeneralExtension: (0, 8),
+    Signature: (1, 1),
+}
+"""The Responder's message (RFC 4738 §3.6). A CSB ID in a general extension is for groups: see `_check_unicast`."""
+
+_USES = (Use.KEY_MEDIA, Use.ENCIPHER_KEYS)
+"""What the Initiator's certificate must be good for: it signs the offer, and keys are encrypted to it."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ReverseOffer:
+    """A sent I_MESSAGE, and the state that its Initiator needs to read the answer."""
+
+    message: bytes
+    responder_uri: str | None
+    """Who must answer; None if it may be anybody for whom the ledger vouches."""
+    profile: SrtpProfile
+    sent: Message
+    _decrypter: Decrypter
+    _decoy: bytes
+
+    @property
+    def csb_id(self) -> int:
+        """The bundle's ID."""
+        return self.sent.header.csb_id
+
+    def receive(self, octets: bytes, *, now_s: float) -> AnyClaim:
+        """Make the checks on an R_MESSAGE that need no ledger; the claim tells who answered.
+
+        Raises MikeyError, for an error message of the Responder with the failure PEER_ERROR.
+        """
+        message = steps.read_answer(self.sent, octets, DataType.RSA_R_RESP, R_MESSAGE)
+        steps.check_rand(message)
+        _check_one_rand(self.sent, message)
+        _check_unicast(message)
+        same_policy = message.one(SecurityPolicy) == self.sent.one(SecurityPolicy)
+        steps.check_echo(same_policy, Failure.POLICY, "the one SRTP policy")
+        return steps.read_claim(message, "Responder", message.one(Identity), self.responder_uri, now_s)
+
+    def prepare(self, claim: PeerClaim) -> Prepared[SrtpKeys]:
+        """Verify the Responder's signature and compute the Initiator's keys; raises MikeyError."""
+        message, idi = claim.message, self.sent.all(Identity)[0]
+        idr, timestamp = message.one(Identity), message.one(Timestamp)
+        steps.check_signature(claim, message.before_signature() + parties_of(idi.data, idr.data, timestamp))
+        prf, rand = Prf(message.header.prf), _rand_of(self.sent, message)
+        secret = unwrap(message.one(EnvelopeKey), prf, self._decrypter, self._decoy)
+        tgk = unseal(message.one(Kemac), MessageKeys(secret, prf, self.csb_id, rand), idr, timestamp)
+        ours, theirs = stream_keys(tgk, message.header, rand, self.profile)
+        return Prepared(claim, SrtpKeys(self.profile, send=ours, receive=theirs))
+
+    def complete(self, prepared: Prepared[SrtpKeys], recorded: RecordedCertificate, *, now_s: float) -> SrtpKeys:
+        """Return the keys if the ledger vouches for the Responder's certificate; raises MikeyError."""
+        return prepared.release(recorded, now_s)
+
+
+class ReverseInitiator(CertifiedInitiator):
+    """Maker of one party's offers, to which the Responder adds the keys."""
+
+    def __init__(self, party: Party, decrypter: Decrypter) -> None:
+        check_decrypter(party, decrypter)
+        super().__init__(party)
+        self._decrypter = decrypter
+
+    def offer(
+        self,
+        *,
+        responder_uri: str,
+        profile: SrtpProfile,
+        random: Random,
+        now_s: float,
+        key_mgmt_ids: Sequence[str] = ("mikey",),
+        prf: Prf = Prf.HMAC_SHA_256,
+        retargetable: bool = False,
+    ) -> ReverseOffer:
+        """Make an I_MESSAGE for a call to `responder_uri`, or to whomever the call is `retargetable` to.
+
+        `key_mgmt_ids` are all protocol identifiers that the SDP will offer, in its order (RFC 4567 §4.1.4).
+        """
+        header, payloads = self._begin(DataType.RSA_R_INIT, responder_uri, profile, prf, random, now_s)
+        timestamp, rand, idi, certificate, idr, policy = payloads
+        named = () if retargetable else (idr,)
+        ids = steps.sdp_ids_of(key_mgmt_ids)
+        octets = signed(header, (timestamp, rand, idi, certificate, *named, policy, ids), self._party.signer)
+        expected = None if retargetable else responder_uri
+        decoy = random.token(ENVELOPE_KEY_BYTES)
+        return ReverseOffer(octets, expected, profile, Message.parse(octets), self._decrypter, decoy)
+
+
+class ReverseResponder(CertifiedResponder):
+    """Reader of the offers to one party, which answers each with keys of its own."""
+
+    kind = DataType.RSA_R_INIT
+    counts = I_MESSAGE
+
+    def prepare(self, claim: PeerClaim, *, random: Random) -> Prepared[KeyingAnswer]:
+        """Verify the Initiator's signature and make the R_MESSAGE with a TGK of ours; raises MikeyError."""
+        message = claim.message
+        steps.check_signature(claim)
+        steps.check_respond(message.header)
+        profile = accept_policy(message, self._profiles)
+        header = answer_header(DataType.RSA_R_RESP, message.header, random)
+        ours_rand = () if message.all(Rand) else (Rand(random.token(steps.RAND_BYTES)),)
+        (rand,) = message.all(Rand) or ours_rand
+        secret, tgk = random.token(ENVELOPE_KEY_BYTES), random.token(TGK_BYTES)
+        keys = MessageKeys(secret, Prf(header.prf), header.csb_id, rand.rand)
+        octets = self._answer(claim, header, ours_rand, keys, tgk)
+        theirs, ours = stream_keys(tgk, header, rand.rand, profile)
+        return Prepared(claim, KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs)), _USES)
+
+    def _answer(
+        self, claim: PeerClaim, header: Header, rand: Sequence[Payload], keys: MessageKeys, tgk: bytes
+    ) -> bytes:
+        message, timestamp = claim.message, claim.message.one(Timestamp)
+        idi, idr = message.all(Identity)[0], steps.identity_of(self._party.uri)
+        payloads = (
+            timestamp,
+            *rand,
+            idr,
+            self._party.presented,
+            message.one(SecurityPolicy),
+            seal(keys, idr, tgk, timestamp),
+            wrap(keys.secret, keys.prf, claim.certificate),
+        )
+        more = parties_of(idi.data, idr.data, timestamp)
+        return signed_with(header, payloads, self._party.signer, more)
+
+
+def _check_one_rand(sent: Message, message: Message) -> None:
+    """Check that exactly one side sent a RAND; the Initiator discards any other answer (RFC 4738 §3.7)."""
+    if len(sent.all(Rand)) + len(message.all(Rand)) != 1:
+        raise MikeyError(Failure.RAND, "exactly one side must send RAND (RFC 4738 §3.7)")
+
+
+def _check_unicast(message: Message) -> None:
+    """Check that the answer is not one for a group, which would change the CSB ID (RFC 4738 §3.6)."""
+    if any(each.ext_type == ExtensionType.CSB_ID for each in message.all(GeneralExtension)):
+        raise MikeyError(Failure.CSB_ID, "the answer has another CSB ID, which only groups have (RFC 4738 §3.6)")
+
+
+def _rand_of(sent: Message, message: Message) -> bytes:
+    (rand,) = sent.all(Rand) or message.all(Rand)
+    return rand.rand
