@@ -1,7 +1,6 @@
 """Configuration of the authentication server, and the credential and tokens that it names."""
 
 import re
-import ssl
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
-from voice_dpki.shell.tls import ClientTls
+from voice_dpki.shell.tls import ClientTls, ServerSide, live_server_side
 from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.attestation import AttestationRule
 from voice_dpki.stir.national import Country
@@ -181,7 +180,7 @@ class AuthnSetup:
     credential: Live[Credential]
     ledger: LedgerAccess | None
     tokens: Live[tuple[str, ...]]
-    tls: ssl.SSLContext | None
+    tls: Live[ServerSide] | None
     trace: TraceTo
     rules: Live[tuple[AttestationRule, ...] | None]
     sip: SipSetup[SigningPeer] | None = None
@@ -206,9 +205,9 @@ def load_setup(path: Path, clock: Clock) -> AuthnSetup:
     bypass = options.live(lambda config: config.read_bypass(path))
     oob = _oob(path, config)
     country = config.read_country()
-    return AuthnSetup(
-        config, credential, ledger, tokens, config.server_tls(path), trace, rules, sip, bypass, oob, country
-    )
+    config.check_secrecy(path)
+    tls = live_server_side(path, options, lambda config: config.tls)
+    return AuthnSetup(config, credential, ledger, tokens, tls, trace, rules, sip, bypass, oob, country)
 
 
 def _oob(path: Path, config: AuthnConfig) -> OobSetup | None:

@@ -1,7 +1,6 @@
 """Configuration of the verification server, and the ledger's genesis and tokens that it names."""
 
 import math
-import ssl
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from voice_dpki.shell.reload import RELOADABLE, Live, Options
 from voice_dpki.shell.rule_file import MAX_LISTED, check_clients
 from voice_dpki.shell.stir_service import Namespace, StirConfig
 from voice_dpki.shell.stir_sip import Peers, SipPeer, SipSection, SipSetup, peer_names, sip_setup
-from voice_dpki.shell.tls import ClientTls
+from voice_dpki.shell.tls import ClientTls, ServerSide, live_server_side
 from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.examine import Policy
 from voice_dpki.stir.handling import Handling
@@ -235,7 +234,7 @@ class VerifySetup:
     config: VerifyConfig
     ledger: LedgerAccess
     tokens: Live[tuple[str, ...]]
-    tls: ssl.SSLContext | None
+    tls: Live[ServerSide] | None
     trace: TraceTo
     handling: Live[Handling | None]
     path: Path
@@ -273,7 +272,8 @@ def load_setup(path: Path) -> VerifySetup:
     link = store.link(path, config.domain, SystemClock()) if store else None
     outside = _outside(path, options, config.outside)
     bypasses = options.live(lambda config: config.read_bypasses(path))
-    tls = config.server_tls(path)
+    config.check_secrecy(path)
+    tls = live_server_side(path, options, lambda config: config.tls)
     oob = _oob(path, config)
     country = config.read_country()
     return VerifySetup(

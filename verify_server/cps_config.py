@@ -1,7 +1,7 @@
 """Configuration of the call placement service."""
 
-import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,8 @@ from verify_server.config import SET_S
 from voice_dpki.shell.config import Config, Listen, PositiveSeconds, TraceConfig, load_config, resolve
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.limits import Limits
-from voice_dpki.shell.tls import ClientTls, ServerTls, server_context
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
+from voice_dpki.shell.tls import ClientTls, ServerSide, ServerTls, live_server_side
 from voice_dpki.shell.trace import TraceTo
 from voice_dpki.stir.access import MAX_NAME, Terms
 from voice_dpki.stir.placement import MAX_LIFETIME_S
@@ -71,7 +72,7 @@ class CpsConfig(Config, frozen=True, kw_only=True):
     """For publications whose token has no exp, as in ATIS-1000096's form."""
     max_bytes: Annotated[int, msgspec.Meta(ge=65_536, le=1 << 34)] = 64 * 1024 * 1024
     tokens_max_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
-    tls: ServerTls | None = None
+    tls: Annotated[ServerTls | None, RELOADABLE] = None
     trace: TraceConfig | None = None
     limits: Limits = Limits()
 
@@ -92,13 +93,14 @@ class CpsSetup:
 
     config: CpsConfig
     ledger: LedgerAccess
-    tls: ssl.SSLContext | None
+    tls: Live[ServerSide] | None
     trace: TraceTo
 
 
 def load_setup(path: Path) -> CpsSetup:
     """Read the configuration at `path` and the files that it names; raises LocalError that says what to mend."""
-    config = load_config(path, CpsConfig)
+    options = Options(partial(load_config, path, CpsConfig))
+    config = options.config
     ledger = LedgerAccess.configured(
         path,
         url=config.ledger_url,
@@ -109,5 +111,5 @@ def load_setup(path: Path) -> CpsSetup:
         tls=config.ledger_tls,
     )
     config.listen.check_secrecy(path, "who calls whom", has_tls=config.tls is not None)
-    tls = None if config.tls is None else server_context(path, config.tls)
+    tls = live_server_side(path, options, lambda config: config.tls)
     return CpsSetup(config, ledger, tls, TraceTo(resolve(path, config.trace.file) if config.trace else None))

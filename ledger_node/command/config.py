@@ -159,7 +159,7 @@ class NodeConfig(Config, frozen=True, kw_only=True):
     cometbft: CometbftSection | None = None
     edge: EdgeSection | None = None
     submission: SubmissionSection | None = None
-    tls: ServerTls | None = None
+    tls: Annotated[ServerTls | None, RELOADABLE] = None
     keep: KeepSection | None = None
     limits: Limits = Limits()
     trace: TraceConfig | None = None

@@ -48,9 +48,9 @@ from voice_dpki.shell.reload import Options
 from voice_dpki.shell.tls import (
     COMMAND_HELP,
     command_context,
+    live_server_side,
     make_certificate,
     optional_client_context,
-    server_context,
 )
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.wire.http_client import HttpClient, tls_failure
@@ -134,6 +134,13 @@ def _parser() -> Parser:
     certify.add_argument(
         "--days", type=whole_number(1, MAX_DAYS), default=365, help="how long it is valid (default: %(default)s)"
     )
+    certify.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name or numeric address of the server, for clients that verify it (curl, Prometheus); repeatable",
+    )
     certify.add_argument("--out", type=Path, default=Path("tls"), help="folder (default: %(default)s)")
     certify.set_defaults(run=_certificate)
     status = commands.add_parser("status", help="print what a running node says of itself")
@@ -163,7 +170,7 @@ def _firewall(options: Namespace) -> int:
 
 
 def _certificate(options: Namespace) -> int:
-    certificate, key = make_certificate(options.out, options.name, options.organization, options.days)
+    certificate, key = make_certificate(options.out, options.name, options.organization, options.days, options.host)
     print(f"Made {certificate}, for the other side to list, and {key}, which stays here.")
     return 0
 
@@ -190,7 +197,7 @@ def _start(arguments: Namespace) -> int:
     ignore_hangup()
     if config.edge is not None:
         edge = config.edge
-        return run(lambda stop: _serve_edge(path, config, edge, genesis, stop))
+        return run(lambda stop: _serve_edge(path, options, edge, genesis, stop))
     looked_at = check_store(resolve(path, config.node.data_dir), genesis, whole=False)
     log.info("store is sound", extra={"fields": {"checked": looked_at}})
     return run(lambda stop: _serve(path, options, genesis, stop))
@@ -204,7 +211,7 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
     with contextlib.closing(Tracer(trace, config.node.name)) as tracer:
         async with _chain(folder, genesis, configuration.retention(config)) as chain:
             orderer, feed = UntilOutdated(_orderer(path, config, chain), chain), Feed(chain)
-            served = _served(path, config, _api(path, options, chain, orderer, feed, tracer).app())
+            served = _served(path, options, _api(path, options, chain, orderer, feed, tracer).app())
             space = Space(configuration.folders(path, config))
             async with running(orderer.run(), feed.run(), space.run()) as work, served as port:
                 await chain.wait_for(1, FIRST_BLOCK_WAIT_S)
@@ -218,12 +225,13 @@ async def _serve(path: Path, options: _Options, genesis: Genesis, stop: asyncio.
 
 async def _serve_edge(
     path: Path,
-    config: configuration.NodeConfig,
+    options: _Options,
     section: configuration.EdgeSection,
     genesis: Genesis,
     stop: asyncio.Event,
 ) -> None:
     """Run an edge node until `stop` is set, or until its edge ends."""
+    config = options.config
     folder = resolve(path, config.node.data_dir)
     make_folder(folder, 0o700)
     trace = resolve(path, config.trace.file) if config.trace else None
@@ -254,7 +262,7 @@ async def _serve_edge(
                 clock=CLOCK,
                 tracer=tracer,
             )
-            served = _served(path, config, edge.app())
+            served = _served(path, options, edge.app())
             async with running(edge.run()) as work, served as port:
                 address = f"{config.listen.host}:{port}"
                 tracer.ready(http=address)
@@ -263,9 +271,10 @@ async def _serve_edge(
                 edge.stop_waiting()
 
 
-def _served(path: Path, config: configuration.NodeConfig, app: HttpApp) -> AbstractAsyncContextManager[int]:
+def _served(path: Path, options: _Options, app: HttpApp) -> AbstractAsyncContextManager[int]:
     """Prepare to serve `app`; raises LocalError for unusable TLS files before anything is started."""
-    tls = None if config.tls is None else server_context(path, config.tls)
+    config = options.config
+    tls = live_server_side(path, options, lambda config: config.tls)
     return serve(app, config.listen, tls=tls, limits=config.limits)
 
 

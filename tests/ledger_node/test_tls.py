@@ -159,4 +159,4 @@ def test_what_one_address_may_ask_is_configured(network: Any) -> None:
     assert {answer.status_code for answer in answers} == {200, 429}
     assert (answers[-1].headers["retry-after"], answers[-1].json()["status"]) == ("1", 429)
     assert engine.http.get("/ledger/v1/search").headers["retry-after"] > "1"
-    engine.says("too many requests a second from this address")
+    engine.says("too many requests a second from this client")

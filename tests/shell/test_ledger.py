@@ -11,7 +11,8 @@ from voice_dpki.ledger.members import Member, MemberKind
 from voice_dpki.shell.config import Listen
 from voice_dpki.shell.http import HttpApp, Request, Response, Route, json_response, serve
 from voice_dpki.shell.ledger import LedgerAccess, read_genesis
-from voice_dpki.shell.tls import ClientTls, ServerTls, make_certificate, server_context
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.tls import ClientTls, ServerTls, make_certificate, server_side
 from voice_dpki.x509.keys import generate_es256
 
 pytestmark = pytest.mark.undescribed
@@ -44,7 +45,7 @@ async def node(_request: Request) -> Response:
 async def test_node_and_witness_are_asked_over_tls_where_that_is_configured(config: Path) -> None:
     for name in ("node", "us"):
         make_certificate(config.parent, name, "Operator A", 30)
-    server = server_context(config, ServerTls(certificate="node.pem", key="node-key.pem", clients=("us.pem",)))
+    server = Live(server_side(config, ServerTls(certificate="node.pem", key="node-key.pem", clients=("us.pem",))))
     tls = ClientTls(certificate="us.pem", key="us-key.pem", servers=("node.pem",))
     app = HttpApp([Route("GET", "/ledger/v1/node", node)])
     async with serve(app, Listen(port=0), tls=server) as port:

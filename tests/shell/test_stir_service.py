@@ -10,7 +10,7 @@ from voice_dpki.shell.current import current_call, work_on
 from voice_dpki.shell.http import serve
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.stir_service import StirConfig, StirRoute, serve_stir
-from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate
+from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_side
 from voice_dpki.shell.trace import Tracer, TraceTo
 from voice_dpki.stage.events import ReadyEvent
 from voice_dpki.stage.processes import TraceReader
@@ -31,12 +31,10 @@ async def perform(body: bytes, _client: str) -> bytes:
 def test_tokens_do_not_go_over_a_network_in_the_clear_unless_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "authn.toml"
     with pytest.raises(LocalError, match=r"authn\.toml: at 192\.0\.2\.1 others could read the proxies' tokens"):
-        config(OPEN).server_tls(path)
-    assert config(Listen(host="192.0.2.1", port=8091, insecure=True)).server_tls(path) is None
-    assert config(Listen(port=8091)).server_tls(path) is None
-    (tmp_path / "a.pem").write_text("junk")
-    with pytest.raises(LocalError, match=r"a\.pem"):
-        config(OPEN, ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))).server_tls(path)
+        config(OPEN).check_secrecy(path)
+    config(Listen(host="192.0.2.1", port=8091, insecure=True)).check_secrecy(path)
+    config(Listen(port=8091)).check_secrecy(path)
+    config(OPEN, ServerTls(certificate="a.pem", key="a-key.pem", clients=("proxy.pem",))).check_secrecy(path)
 
 
 async def test_a_token_that_was_taken_back_does_not_count_on_a_connection_where_it_did() -> None:
@@ -98,8 +96,8 @@ async def test_only_listed_proxies_are_served_over_tls(tmp_path: Path) -> None:
     stop, reader = asyncio.Event(), TraceReader(tmp_path / "authn-a.jsonl")
     tracer = Tracer.named_by(TraceTo(tmp_path / "authn-a.jsonl"), "unnamed")
     route = StirRoute("signing", "/stir/v1/signing", Live(("t0ken",)), perform)
-    listen = Listen(port=0)
-    serving = asyncio.create_task(serve_stir(route, listen, config(listen, tls).server_tls(path), tracer, stop))
+    side = Live(server_side(path, tls))
+    serving = asyncio.create_task(serve_stir(route, Listen(port=0), side, tracer, stop))
     async with asyncio.timeout(60):
         while not reader.poll() and not serving.done():
             await asyncio.sleep(0.01)

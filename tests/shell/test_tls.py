@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import aiohttp
 import httpx
@@ -24,11 +25,20 @@ from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.shell import http_handshake
 from voice_dpki.shell import tls as shell_tls
-from voice_dpki.shell.config import Listen
+from voice_dpki.shell.config import Config, Listen, load_config
 from voice_dpki.shell.http import HttpApp, serve
 from voice_dpki.shell.limits import Account, Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE
-from voice_dpki.shell.tls import ClientTls, ServerTls, client_context, make_certificate, server_context
+from voice_dpki.shell.reload import RELOADABLE, Live, Options
+from voice_dpki.shell.tls import (
+    ClientTls,
+    ServerSide,
+    ServerTls,
+    client_context,
+    live_server_side,
+    make_certificate,
+    server_side,
+)
 from voice_dpki.wire import seldom
 from voice_dpki.wire.http_client import HttpClient, HttpError, HttpTlsError, tls_failure
 from voice_dpki.x509.keys import from_pem, generate_es256, to_pem
@@ -59,9 +69,9 @@ class Party:
         (self.folder / f"{name}.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
         (self.folder / f"{name}-key.pem").write_bytes(to_pem(key))
 
-    def server(self, *clients: str, own: str = "server") -> ssl.SSLContext:
+    def server(self, *clients: str, own: str = "server") -> Live[ServerSide]:
         section = ServerTls(certificate=f"{own}.pem", key=f"{own}-key.pem", clients=clients or ("client.pem",))
-        return server_context(self.config, section)
+        return Live(server_side(self.config, section))
 
     def client(self, own: str = "client", *servers: str) -> ssl.SSLContext:
         section = ClientTls(certificate=f"{own}.pem", key=f"{own}-key.pem", servers=servers or ("server.pem",))
@@ -93,7 +103,7 @@ def loop(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def served(tls: ssl.SSLContext) -> AsyncIterator[str]:
+async def served(tls: Live[ServerSide]) -> AsyncIterator[str]:
     async with serve(HttpApp([HEALTH_ROUTE]), Listen(port=0), tls=tls) as port:
         yield f"https://127.0.0.1:{port}"
 
@@ -249,7 +259,7 @@ def test_files_that_cannot_be_used_are_named(party: Party, tmp_path: Path) -> No
     ):
         options: Any = {"certificate": "server.pem", "key": "server-key.pem", "clients": ("client.pem",), **section}
         with pytest.raises(LocalError, match=why):
-            server_context(party.config, ServerTls(**options))
+            server_side(party.config, ServerTls(**options))
 
 
 def _authority() -> bytes:
@@ -367,3 +377,104 @@ async def test_a_reset_connection_hints_at_the_list_of_certificates(
         monkeypatch.setattr(client, "_exchange", exchange)
         with pytest.raises(HttpError, match="does not list this program's TLS certificate"):
             await client.request("GET", "/healthz")
+
+
+class Reloaded:
+    """A configuration with [tls] in a file, as a service reads it at its start and at each reload."""
+
+    def __init__(self, party: Party, folder: Path) -> None:
+        self.folder = folder
+        for file in party.folder.iterdir():
+            shutil.copy(file, folder / file.name)
+        self.write("server", "client")
+        self.options = Options(partial(load_config, folder / "c.toml", Reloadable))
+
+    def write(self, own: str, *clients: str) -> None:
+        listed = ", ".join(f'"{each}.pem"' for each in clients)
+        text = f'[tls]\ncertificate = "{own}.pem"\nkey = "{own}-key.pem"\nclients = [{listed}]\n'
+        (self.folder / "c.toml").write_text(text)
+
+    def side(self) -> Live[ServerSide]:
+        side = live_server_side(self.folder / "c.toml", self.options, lambda config: config.tls)
+        assert side is not None
+        return side
+
+
+class Reloadable(Config, frozen=True, kw_only=True):
+    tls: Annotated[ServerTls | None, RELOADABLE] = None
+
+
+async def test_certificate_and_list_change_without_a_restart_and_without_a_lost_request(
+    party: Party, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = Reloaded(party, tmp_path)
+    make_certificate(tmp_path, "next", "Operator A", 30)
+    shutil.copy(party.config.parent / "server.pem", tmp_path / "server.pem")
+    async with served(config.side()) as url:
+        old, other = party.client("client", "server.pem"), party.client("stranger", "server.pem")
+        async with HttpClient(url, timeout_s=30, max_answer_bytes=1000, tls=old) as client:
+            assert (await client.request("GET", "/healthz")).status == 200
+            with pytest.raises(HttpError):
+                await ask(url, other)
+            config.write("next", "client", "stranger")
+            config.options.reload()
+            assert (await client.request("GET", "/healthz")).status == 200  # over the connection that stands
+            with pytest.raises(HttpTlsError):
+                await ask(url, other)  # which knows the old certificate alone
+            knows = Party.client(_at(party, tmp_path), "stranger", "next.pem")
+            assert await ask(url, knows) == 200
+            config.write("next", "stranger")
+            config.options.reload()
+            refused = await client.request("GET", "/healthz")
+            assert (refused.status, b"no longer listed" in refused.body) == (403, True)
+            with pytest.raises(HttpError):
+                await client.request("GET", "/healthz")
+            assert await ask(url, knows) == 200
+            for broken in ("", "[tls]\n", '[tls]\ncertificate = "no"\nkey = "no"\nclients = ["no"]\n'):
+                (tmp_path / "c.toml").write_text(broken)
+                config.options.reload()
+                assert await ask(url, knows) == 200
+    assert caplog.text.count("configuration refused, the one before stays") == 3
+
+
+def _at(party: Party, folder: Path) -> Party:
+    moved = object.__new__(Party)
+    moved.folder, moved.config = folder, folder / "config.toml"
+    return moved
+
+
+async def test_clients_count_by_their_certificates_where_they_have_one(party: Party) -> None:
+    """Two clients behind one address do not take each other's places, and one at two addresses has one share."""
+    bounds = Limits(connections=1)
+    tls = party.server("client.pem", "stranger.pem")
+    async with serve(HttpApp([HEALTH_ROUTE]), Listen(host="0.0.0.0", port=0), tls=tls, limits=bounds) as port:
+        url = f"https://127.0.0.1:{port}"
+        async with HttpClient(url, timeout_s=30, max_answer_bytes=1000, tls=party.client()) as client:
+            assert (await client.request("GET", "/healthz")).status == 200
+            assert await ask(url, party.client("stranger")) == 200
+            assert await ask(f"https://127.0.0.2:{port}", party.client()) == 429
+
+
+@pytest.mark.peer("curl")
+async def test_clients_that_verify_hosts_verify_the_certificate(party: Party, tmp_path: Path) -> None:
+    hosts = ("localhost", "a.example", "127.0.0.1", "::1")
+    make_certificate(tmp_path, "server", "Operator A", 30, hosts)
+    names = x509.load_pem_x509_certificate((tmp_path / "server.pem").read_bytes())
+    held = names.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(each.value) for each in held] == [*hosts]
+    shutil.copy(party.folder / "client.pem", tmp_path)
+    side = _at(party, tmp_path).server()
+    show = ("--cert", party.folder / "client.pem", "--key", party.folder / "client-key.pem")
+    async with serve(HttpApp([HEALTH_ROUTE]), Listen(port=0), tls=side) as port:
+        for host, code in (("127.0.0.1", 0), ("localhost", 0), ("a.example", 0), ("b.example", 60)):
+            at = ("--resolve", f"{host}:{port}:127.0.0.1", f"https://{host}:{port}/healthz")
+            command = ("curl", "-sf", "--cacert", tmp_path / "server.pem", *show, *at)
+            curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            assert await curl.wait() == code, host
+
+
+@pytest.mark.parametrize("host", ["*.example", "a b", "", "a_b.example", "1.2.3", "-a.example", "\xfc.example"])
+def test_what_is_no_host_gets_no_certificate(tmp_path: Path, host: str) -> None:
+    with pytest.raises(LocalError, match="is neither a host's name nor a numeric address"):
+        make_certificate(tmp_path, "server", "Operator A", 30, [host])
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import resource
 import socket
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,6 +33,8 @@ from voice_dpki.shell.http_app import (
 from voice_dpki.shell.http_connection import Connection
 from voice_dpki.shell.http_handshake import Handshakes
 from voice_dpki.shell.limits import DISPLACED, FULL, SAID, UNREAD, Account, Door, Limits, TooManyError
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.tls import ServerSide
 from voice_dpki.shell.worker import is_worker
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import running
@@ -73,10 +74,10 @@ GRACE_S = 3.0
 class _Server:
     """The connections of one listener; it decides which one is closed when there are too many."""
 
-    def __init__(self, app: HttpApp, door: Door, *, has_tls: bool = False) -> None:
+    def __init__(self, app: HttpApp, door: Door, tls: Live[ServerSide] | None = None) -> None:
         """With TLS, `Handshakes` charges the addresses for their connections."""
         self.app = app
-        self._has_tls = has_tls
+        self._tls = tls
         self.stopping = False
         self.said_malformed = Seldom(log)
         self._door = door
@@ -86,20 +87,22 @@ class _Server:
         self._refused: set[Connection] = set()
         self._gone = asyncio.Event()
 
+    def serves(self, certificate: bytes) -> bool:
+        """Whether clients with the certificate of that SHA-256 are still listed."""
+        return self._tls is not None and certificate in self._tls.value.listed
+
     def enter(self, connection: Connection, host: str) -> Account | Response | None:
         """Give a connection a place, and close another one for it if necessary.
 
-        Returns the account of the client's address, or the response that refuses the connection, or None to close
-        it without a response because the client connects too often.
+        Returns the account of the client, that is of its listed certificate or its address; or the response that
+        refuses the connection; or None to close it without a response because the client connects too often.
         """
-        account = self._door.enter(host)
+        account = self._door.enter(host, connection.certificate)
         if account is None:
             return self._refuse(
-                connection, self.app.too_many(TooManyError("too many connections from this address", 1))
+                connection, self.app.too_many(TooManyError("too many connections from this client", 1))
             )
-        if connection.is_known:
-            account.vouch()
-        if not (self._has_tls or self._door.knock(host)):
+        if not (self._tls or self._door.knock(host)):
             account.connections -= 1
             return None
         known = connection.is_known or account.is_known
@@ -220,7 +223,7 @@ def _allow_sockets() -> None:
 
 @asynccontextmanager
 async def serve(
-    app: HttpApp, listen: Listen, *, tls: ssl.SSLContext | None = None, limits: Limits | None = None
+    app: HttpApp, listen: Listen, *, tls: Live[ServerSide] | None = None, limits: Limits | None = None
 ) -> AsyncIterator[int]:
     """Serve `app` while the context lasts, and yield the port; at its end, requests under way are finished.
 
@@ -235,7 +238,7 @@ async def serve(
     _allow_sockets()
     loop = asyncio.get_running_loop()
     door = Door(limits)
-    server = _Server(app, door, has_tls=tls is not None)
+    server = _Server(app, door, tls)
     try:
         async with _listening(sock, partial(Connection, server, loop), tls, door.knock):
             yield int(sock.getsockname()[1])
@@ -248,7 +251,7 @@ async def serve(
 async def _listening(
     sock: socket.socket,
     factory: Callable[[], Connection],
-    tls: ssl.SSLContext | None,
+    tls: Live[ServerSide] | None,
     knock: Callable[[str], bool],
 ) -> AsyncIterator[None]:
     """Accept connections while the context lasts."""

@@ -216,6 +216,10 @@ class HttpApp:
         """Return the response for a client whose connection gets no place now (RFC 9110 §15.6.4)."""
         return self.error(503, "this server has no room for this connection now", headers=(("Retry-After", "1"),))
 
+    def not_listed(self) -> Response:
+        """Return the response for a client whose certificate was taken off the list."""
+        return self.error(403, "the certificate of this connection is no longer listed here")
+
     def _find(self, method: str, path: str) -> tuple[Route, str, dict[str, str]]:
         route = self._fixed.get((method, path))
         if route is not None:

@@ -6,8 +6,10 @@ read than a few requests sent ahead. Every phase ends: at a deadline, or with th
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Coroutine
 from enum import Enum, auto
+from hashlib import sha256
 from typing import Final, Protocol, cast
 
 import msgspec
@@ -56,6 +58,10 @@ class Owner(Protocol):
     said_malformed: Seldom
     """Log of clients that do not send HTTP."""
 
+    def serves(self, certificate: bytes) -> bool:
+        """Whether clients with the certificate of that SHA-256 are still listed."""
+        ...
+
     def enter(self, connection: "Connection", host: str) -> Account | Response | None:
         """Count a connection in; a response refuses it, and None closes it without one."""
         ...
@@ -96,6 +102,8 @@ class Connection(Channel):
         self._counted_bytes = 0
         self._charge: Charge
         self.account: Account | None = None
+        self.certificate = b""
+        """SHA-256 of the listed TLS certificate that the client showed; empty without TLS."""
         self.is_known = False
         """Whether the client showed a listed TLS certificate, or a token."""
 
@@ -107,7 +115,8 @@ class Connection(Channel):
         peer = transport.get_extra_info("peername")
         host = peer[0] if peer else ""
         self._client = f"{host}:{peer[1]}" if peer else ""
-        self.is_known = bool(transport.get_extra_info("peercert"))
+        self.certificate = _certificate_of(transport)
+        self.is_known = bool(self.certificate)
         self._expect(HEAD_TIMEOUT_S)
         self._arm(_tick_s())
         answer = self._owner.enter(self, host)
@@ -215,6 +224,9 @@ class Connection(Channel):
         self._started = False
         self._head_only = head.method == "HEAD"
         self._close = self._close or not head.keep_alive
+        if self.certificate and not self._owner.serves(self.certificate):
+            self._finish(self._app.not_listed(), is_read=False)
+            return False
         try:
             admitted = self._app.admit(head, self._client, self._charge, self._before)
             self._admitted = self._before = admitted
@@ -458,3 +470,10 @@ class Connection(Channel):
 
 def _tick_s() -> float:
     return min(HEAD_TIMEOUT_S, BODY_TIMEOUT_S, TICK_S)
+
+
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes:
+    """Return the SHA-256 of the certificate that the client showed, empty without one."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    shown = tls.getpeercert(binary_form=True) if tls is not None else None
+    return sha256(shown).digest() if shown else b""

@@ -7,12 +7,13 @@ time are bounded.
 import asyncio
 import logging
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from voice_dpki.shell.limits import DISPLACED, network_of
+from voice_dpki.shell.reload import Live
+from voice_dpki.shell.tls import ServerSide
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import Background
 
@@ -34,7 +35,7 @@ class Handshakes:
         self,
         factory: Callable[[], asyncio.Protocol],
         loop: asyncio.AbstractEventLoop,
-        tls: ssl.SSLContext,
+        tls: Live[ServerSide],
         knock: Callable[[str], bool],
     ) -> None:
         """Take the `factory` of protocols, which is called when a handshake is done.
@@ -87,7 +88,7 @@ class Handshakes:
         """Do a handshake. If TLS refuses the client, the socket is closed, and `tls` logs the reason."""
         try:
             await self._loop.connect_accepted_socket(
-                self._factory, accepted, ssl=self._tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+                self._factory, accepted, ssl=self._tls.value.context, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except OSError:  # includes ssl.SSLError, timeouts and closed connections
             accepted.close()

@@ -1,4 +1,6 @@
-"""Limits on each client address of a server: request rate, concurrent requests, connections and their rate.
+"""Limits on each client of a server: request rate, concurrent requests, connections and their rate.
+
+A client is who shows a certificate that is listed; everybody else counts by address.
 
 A client above a limit is told when to retry (429 with Retry-After, RFC 6585 §4). Each route sets the cost of its
 requests, so that one limit fits cheap and expensive requests. An IPv6 address counts by its /64 (RFC 4291 §2.5.1),
@@ -67,7 +69,7 @@ FULL, DISPLACED, UNREAD = (REFUSED.labels(name) for name in ("full", "displaced"
 
 
 class Limits(Config, frozen=True, kw_only=True):
-    """`[limits]` of a server: the limits on one client address."""
+    """`[limits]` of a server: the limits on one client, by its certificate where it shows one, or by address."""
 
     cost_s: Annotated[float, msgspec.Meta(gt=0)] = 10_000.0
     """Cost of its requests per second; 1 is a status inquiry, which takes at most 0.1 ms of processor time."""
@@ -133,7 +135,7 @@ class Account:
         if tokens < min(cost, self._most / 2):
             _RATE.inc()
             wait_s = max(1, math.ceil((cost - tokens) / limits.cost_s))
-            raise TooManyError("too many requests a second from this address", wait_s)
+            raise TooManyError("too many requests a second from this client", wait_s)
         self._tokens = tokens - cost
 
     @staticmethod
@@ -158,7 +160,7 @@ class Account:
         """Pay for a request and count it among those under way, until `end`; raises TooManyError."""
         if self._limits is not None and self._running >= self._limits.concurrent:
             _CONCURRENT.inc()
-            raise TooManyError("too many requests at a time from this address", 1)
+            raise TooManyError("too many requests at a time from this client", 1)
         self.take(cost)
         self._running += 1
 
@@ -182,32 +184,37 @@ class Account:
 
 
 class Door:
-    """The accounts of one server's client addresses."""
+    """The accounts of one server's clients, by the name of each: its certificate's hash, or its network."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits
         self._accounts: OrderedDict[str, Account] = OrderedDict()
 
-    def enter(self, host: str) -> Account | None:
-        """Count a connection; return the account of its address, or None if that has too many connections."""
-        account = self._account(host)
+    def enter(self, host: str, certificate: bytes = b"") -> Account | None:
+        """Count a connection; return the client's account, or None if it has too many connections.
+
+        `certificate` is the SHA-256 of the one that the client showed, empty without one.
+        """
+        account = self._account(certificate.hex() or network_of(host))
+        if certificate:
+            account.vouch()
+            self._account(network_of(host)).vouch()  # its next handshakes are begun
         if self._limits is not None and account.connections >= self._limits.connections:
             _CONNECTIONS.inc()
-            SAID.warning("too many connections from one address", client=host)
+            SAID.warning("too many connections from one client", client=host)
             return None
         account.connections += 1
         return account
 
     def knock(self, host: str) -> bool:
         """Pay for a connection of this address; return whether it may have one now."""
-        if self._account(host).knock():
+        if self._account(network_of(host)).knock():
             return True
         SAID.warning("too many connections a second from one address", client=host)
         return False
 
-    def _account(self, host: str) -> Account:
-        """Return the account of an address, the one that was used last."""
-        name = network_of(host)
+    def _account(self, name: str) -> Account:
+        """Return the account of a client, the one that was used last."""
         account = self._accounts.get(name)
         if account is None:
             self._forget()

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from voice_dpki.shell.http_app import AnyHandler
 from voice_dpki.shell.limits import Limits
 from voice_dpki.shell.metrics import HEALTH_ROUTE, METRICS_ROUTE
 from voice_dpki.shell.reload import RELOADABLE, Live
-from voice_dpki.shell.tls import ServerTls, server_context
+from voice_dpki.shell.tls import ServerSide, ServerTls
 from voice_dpki.shell.trace import CallTraceConfig, Tracer
 from voice_dpki.shell.worker import MAX_WORKERS
 from voice_dpki.stir import openapi
@@ -90,7 +89,7 @@ class StirConfig(Config, frozen=True, kw_only=True):
     domain: str
     tokens: Annotated[str, RELOADABLE]
     """File with the bearer tokens of the proxies, one per line, perhaps with a name before it: `NAME TOKEN`."""
-    tls: ServerTls | None = None
+    tls: Annotated[ServerTls | None, RELOADABLE] = None
     trace: CallTraceConfig = CallTraceConfig()
     limits: Limits = Limits()
     """Limits on each client address; requests with one of the tokens do not count."""
@@ -104,14 +103,9 @@ class StirConfig(Config, frozen=True, kw_only=True):
         """Return the dialling plan, None without one; raises LocalError."""
         return None if self.country is None else Country(self.country)
 
-    def server_tls(self, path: Path) -> ssl.SSLContext | None:
-        """Return the server's TLS context, if the configuration at `path` has one.
-
-        Raises LocalError for a file that cannot be used, and if the proxies' tokens would cross a network in the
-        clear.
-        """
+    def check_secrecy(self, path: Path) -> None:
+        """Check that the proxies' tokens do not cross a network in the clear; raises LocalError."""
         self.listen.check_secrecy(path, "the proxies' tokens", has_tls=self.tls is not None)
-        return None if self.tls is None else server_context(path, self.tls)
 
     def check_workers(self, path: Path) -> None:
         """Check that several workers can share the address; raises LocalError."""
@@ -274,7 +268,7 @@ class StirRoute:
 async def serve_stir(
     route: StirRoute,
     listen: Listen,
-    tls: ssl.SSLContext | None,
+    tls: Live[ServerSide] | None,
     tracer: Tracer,
     stop: asyncio.Event,
     *,

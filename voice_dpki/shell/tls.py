@@ -8,19 +8,25 @@ A CA certificate is refused, for OpenSSL would then also accept every certificat
 import logging
 import ssl
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from cryptography.x509 import BasicConstraints, ExtensionNotFound, load_der_x509_certificate
 
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.certificate_names import check_host
+from voice_dpki.ledger.refusals import Refused
 from voice_dpki.metrics import counters
 from voice_dpki.shell.config import Config, Port, load_config, resolve
 from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.files import FOR_ALL, OWNER_ONLY, make_folder, write_all_new
+from voice_dpki.shell.reload import Live, Options
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.x509.keys import generate_es256, to_pem
 from voice_dpki.x509.profile import CertificateProfile, ProfileError, build_certificate
@@ -54,6 +60,8 @@ REFUSED = counters(
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_CERT_NOT_YET_VALID."""
 
+C = TypeVar("C", bound=Config)
+
 _Listed = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_LISTED)]
 
 
@@ -63,7 +71,7 @@ class ServerTls(Config, frozen=True, kw_only=True):
     certificate: str
     key: str
     clients: _Listed
-    """Files with one certificate each; a folder means all certificates in it. They are read at the start."""
+    """Files with one certificate each; a folder means all certificates in it."""
 
 
 class ClientTls(Config, frozen=True, kw_only=True):
@@ -95,13 +103,47 @@ class PeerTls(Config, frozen=True, kw_only=True):
         return ClientTls(certificate=self.certificate, key=self.key, servers=self.peers)
 
 
-def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
-    """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
+@dataclass(frozen=True, slots=True)
+class ServerSide:
+    """A server's side of TLS: how it does handshakes, and whom it serves."""
+
+    context: ssl.SSLContext
+    listed: frozenset[bytes]
+    """SHA-256 of the certificates of clients that may connect."""
+
+
+def server_side(config_path: Path, section: ServerTls) -> ServerSide:
+    """Read a server's section; raises LocalError that names the file that cannot be used."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, config_path, section.certificate, section.key)
-    _trust(context, config_path, section.clients)
+    listed = _trust(context, config_path, section.clients)
     context.num_tickets = 0  # a resumed session does not show the certificate again, which may have expired
     context.sslobject_class = _Watched
-    return context
+    return ServerSide(context, frozenset(sha256(each.der).digest() for each in listed))
+
+
+def live_server_side(
+    config_path: Path, options: Options[C], section_of: Callable[[C], ServerTls | None]
+) -> Live[ServerSide] | None:
+    """Read a server's section now and at each reload, None without one; raises LocalError.
+
+    A new certificate, key and list hold from the next handshake on. Whoever is no longer listed is served no more,
+    over open connections either.
+    """
+    if section_of(options.config) is None:
+        return None
+
+    def read(config: C) -> ServerSide:
+        section = section_of(config)
+        if section is None:
+            raise LocalError(f"{config_path}: [tls] is gone, and what was encrypted is not served in clear")
+        return server_side(config_path, section)
+
+    return options.live(read)
+
+
+def server_context(config_path: Path, section: ServerTls) -> ssl.SSLContext:
+    """Make a server's TLS context; raises LocalError that names the file that cannot be used."""
+    return server_side(config_path, section).context
 
 
 def client_context(config_path: Path, section: ClientTls) -> ssl.SSLContext:
@@ -178,20 +220,25 @@ def _context(protocol: int, config_path: Path, certificate: str, key: str) -> ss
     return context
 
 
-def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> None:
-    """Make the context accept the listed certificates and no others; raises LocalError if none is usable."""
+def _trust(context: ssl.SSLContext, config_path: Path, names: Sequence[str]) -> list[CertificateProfile]:
+    """Make the context accept the listed certificates and no others, and return them.
+
+    Raises LocalError if none is usable.
+    """
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    now_s, usable = SystemClock().now_s(), 0
+    now_s, usable, all_listed = SystemClock().now_s(), 0, []
     for path in _files(resolve(config_path, name) for name in names):
         listed = _read(path)
         context.load_verify_locations(cadata=listed.der)
+        all_listed.append(listed)
         if listed.not_after_s < now_s:  # still loaded, so that a handshake with it fails as expired, not as unknown
             log.warning("listed certificate is expired", extra={"fields": {"file": str(path)}})
         else:
             usable += 1
     if not usable:
         raise LocalError(f"{', '.join(names)}: none of the TLS certificates listed there can be used any more")
+    return all_listed
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -225,17 +272,24 @@ def _ends_here(der: bytes) -> bool:
         return False
 
 
-def make_certificate(folder: Path, name: str, organization: str, days: int) -> tuple[Path, Path]:
+def make_certificate(
+    folder: Path, name: str, organization: str, days: int, hosts: Sequence[str] = ()
+) -> tuple[Path, Path]:
     """Make a TLS certificate and its key in `folder`, as `name`.pem and `name`-key.pem; return both paths.
 
-    Raises LocalError if the folder cannot be written, or if one of the files exists already.
+    `hosts` are the names and numeric addresses by which clients that verify those reach the server. Raises
+    LocalError if the folder cannot be written, or if one of the files exists already.
     """
+    numeric = [address for address in map(_numeric, hosts) if address is not None]
+    names = [_checked(host) for host in hosts if _numeric(host) is None]
     signer, now_s = generate_es256(), int(SystemClock().now_s())
     try:
         der = build_certificate(
             signer,
             organization=organization,
             common_name=name,
+            dns_names=names,
+            ip_addresses=numeric,
             not_before_s=now_s - CLOCKS_APART_S,
             not_after_s=now_s + days * 86_400,
             random=SystemRandom(),
@@ -248,3 +302,19 @@ def make_certificate(folder: Path, name: str, organization: str, days: int) -> t
         [(key, to_pem(signer), OWNER_ONLY), (certificate, ssl.DER_cert_to_PEM_cert(der).encode("ascii"), FOR_ALL)]
     )
     return certificate, key
+
+
+def _checked(host: str) -> str:
+    try:
+        check_host(host)
+    except Refused:
+        raise LocalError(f"{host!r} is neither a host's name nor a numeric address") from None
+    return host
+
+
+def _numeric(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the numeric address that a host is, None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -184,6 +185,7 @@ def build_certificate(
     common_name: str | None,
     uris: Sequence[str] = (),
     dns_names: Sequence[str] = (),
+    ip_addresses: Sequence[IPv4Address | IPv6Address] = (),
     tn_auth_list: TnAuthList | None = None,
     claim_constraints: ClaimConstraints | None = None,
     possession: bytes | None = None,
@@ -209,7 +211,11 @@ def build_certificate(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage_for(signer, named=bool(subject.rdns)), critical=True)
     )
-    names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns_names)]
+    names = [
+        *map(x509.UniformResourceIdentifier, uris),
+        *map(x509.DNSName, dns_names),
+        *map(x509.IPAddress, ip_addresses),
+    ]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject.rdns)
     if tn_auth_list is not None:
