@@ -44,7 +44,7 @@ async def store(
         if request.param == "file":
             yield f"file://{tmp_path}/replay"
             return
-        program = redis
+        program: Program = redis
         if request.param == "valkey":
             program = opened.enter_context(valkey(tmp_path_factory.mktemp("trixie"), tmp_path))
         server = await opened.enter_async_context(redis_server(tmp_path, program=program))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.mikey.conftest import CALLEE, CALLER, NOW_S, Call, certificate_for
+from tests.mikey.conftest import CALLEE, CALLER, NOW_S, Call, certificate_for, secrets_of
 from tests.mikey.modern_calls import HELD, ModernCall, party, resign, vouched
-from tests.mikey.test_modes import head, put, secrets_of, sessions
+from tests.mikey.test_modes import head, put, sessions
 from tests.mikey.test_mutation import flips, refused_by
 from voice_dpki.codec.ntp import ntp_time
 from voice_dpki.errors import LocalError
