@@ -251,7 +251,8 @@ def test_an_interrupt_in_a_finalizer_is_not_lost() -> None:
     assert (process.returncode, err) == (130, "-c: interrupted; what it started is stopped\n")
 
 
-def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\nprint('loading', flush=True)\nfor _ in range(6000):\n    time.sleep(0.01)\n"
     )
@@ -259,7 +260,7 @@ def test_an_interrupt_while_a_program_is_loaded_is_a_line(tmp_path: Path) -> Non
     with started("-c", line, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "-c: interrupted before anything was started\n")
 

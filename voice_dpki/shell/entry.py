@@ -1,4 +1,4 @@
-"""Where every program begins: it loads its modules, and Ctrl-C during that ends it with one line.
+"""Where every program begins: it loads its modules, and a signal to end during that ends it with one line.
 
 Loading takes up to a second, and a KeyboardInterrupt raised in it may be lost or printed as a traceback. As nothing
 has been started yet, the process can exit at once instead. This module is loaded first, and therefore imports
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C, SIGTERM or a closed terminal, as in shells: 128 + SIGINT."""
@@ -25,16 +27,16 @@ def enter(module: str) -> int:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """End the process at once if Ctrl-C is pressed inside, unless SIGINT is ignored or has a handler already."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _end)
+    """End the process at once if it is told to end inside; signals that are ignored or handled stay so."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    taken = [number for number in _ENDING if before[number] in (signal.default_int_handler, signal.SIG_DFL)]
+    for number in taken:
+        signal.signal(number, _end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 def program_name() -> str:
