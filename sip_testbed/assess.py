@@ -10,13 +10,12 @@ from typing import Any
 
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
+from sip_testbed.likeness import likeness_of
 from sip_testbed.pinning import Standing
 from sip_testbed.provision import OPERATORS
 from sip_testbed.remarks import who_refused
 from sip_testbed.report import Connected, Direction, Outcome, TrustLink
 from sip_testbed.scenarios import PASSED, Scenario
-from voice_dpki.media.correlate import correlate
-from voice_dpki.media.recording import read_wav
 from voice_dpki.stage.events import Event, NoteEvent, ResultEvent
 from voice_dpki.stage.report import Check
 
@@ -47,6 +46,8 @@ class Evidence:
     srtp: str | None
     events: Sequence[Event]
     recordings: Mapping[str, bytes] = field(default_factory=dict)
+    changes: Sequence[str] = ()
+    """The changes by re-INVITE that the caller was to make."""
 
     def result(self, role: str) -> Mapping[str, Any]:
         """Return the last result of the user agent of that role; empty if it took no part."""
@@ -170,7 +171,7 @@ def directions(evidence: Evidence) -> dict[str, Direction]:
 def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
     media = evidence.result(listener).get("media") or {}
     said, heard = evidence.recordings.get(f"{speaker}.said"), evidence.recordings.get(f"{listener}.heard")
-    likeness = _likeness(said, heard) if said and heard else None
+    likeness = likeness_of(said, heard, len(evidence.changes) + 1) if said and heard else None
     return Direction(
         packets=media.get("received", 0),
         lost=media.get("lost", 0) + media.get("late", 0),
@@ -178,12 +179,6 @@ def _direction(evidence: Evidence, speaker: str, listener: str) -> Direction:
         mos=_rounded(media.get("mos"), 2),
         jitter_ms=_rounded(media.get("jitter_ms"), 2),
     )
-
-
-def _likeness(said: bytes, heard: bytes) -> float | None:
-    """Return the correlation of heard with said speech; None if only silence was said."""
-    spoken = read_wav(said)
-    return correlate(spoken, read_wav(heard)).coefficient if any(spoken.data) else None
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -220,6 +215,8 @@ def _good_call(evidence: Evidence, media: Mapping[str, Direction]) -> Iterable[C
         yield Check(f"The {role} spoke to the end", established, detail)
     for name, direction in media.items():
         yield _heard(name.replace("_", " "), direction)
+    if evidence.changes:
+        yield _changed(evidence)
     if evidence.scenario.protected:
         yield _bound(evidence)
         answered = connected(evidence)
@@ -236,6 +233,13 @@ def _heard(name: str, direction: Direction) -> Check:
     held = likeness >= MIN_CORRELATION and direction.packets > 0 and direction.lost <= MAX_LOSS * total
     detail = f"correlation {likeness:.4f} (at least {MIN_CORRELATION}), {direction.lost} of {total} packets lost"
     return Check(f"Speech was heard, {name}", held, detail)
+
+
+def _changed(evidence: Evidence) -> Check:
+    made = {role: ", ".join(evidence.result(role).get("changes") or ()) or "none" for role in ("caller", "callee")}
+    held = set(made.values()) == {", ".join(evidence.changes)}
+    detail = made["caller"] if held else ", ".join(f"{role}: {names}" for role, names in made.items())
+    return Check("Both telephones made the changes of the call", held, detail)
 
 
 def _bound(evidence: Evidence) -> Check:

@@ -16,6 +16,7 @@ from rich.text import Text
 from sip_testbed import report
 from sip_testbed.network import MODERN, Testbed, require_engine
 from sip_testbed.placing import (
+    CHANGES,
     CODECS,
     FILES,
     MIKEY_MODES,
@@ -55,6 +56,7 @@ call.
 
   voice-dpki call                                         the good call: signed, verified, encrypted, heard
   voice-dpki call --codec opus --srtp AEAD_AES_128_GCM    with another codec and cipher
+  voice-dpki call --change hold --change rekey            a hold and new keys while the call is up
   voice-dpki call --list-scenarios                        the attacks that can be tried on it
   voice-dpki call --scenario mikey-changed                one of them
   voice-dpki call --ledger federation                     on a ledger of four operators' validators; needs CometBFT
@@ -88,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=MODERN,
         help=f"how keys are agreed (default: {MODERN}); hybrid keeps recorded calls from quantum computers, "
         "dh-sign is for peers that speak the standard alone, dhhmac and psk use a key that both telephones share",
+    )
+    how.add_argument(
+        "--change",
+        choices=CHANGES,
+        action="append",
+        default=[],
+        help="what the caller changes by re-INVITE in the middle of its speech: a hold, new keys, another codec; "
+        "again for more than one, evenly spread",
     )
     how.add_argument(
         "--say-seconds",
@@ -151,7 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _place_calls(scenario: Scenario, arguments: argparse.Namespace, progress: "_Progress") -> list[PlacedCall]:
-    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds, arguments.mikey)
+    changes = tuple(arguments.change)
+    options = CallOptions(arguments.codec, arguments.srtp, arguments.say_seconds, arguments.mikey, changes)
     out, ledger = arguments.out, LedgerKind(arguments.ledger)
     stages = Stages(progress.begin)
     if scenario.protected:

@@ -1,6 +1,7 @@
 """The conversation of an answered and keyed call: both sides speak, and unexpected silence ends it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,14 +63,20 @@ class Ending:
 
 
 async def converse(
-    call: Call | IncomingCall, media: MediaSession, speech: Pcm, flow: Flow, silence_s: float
+    call: Call | IncomingCall,
+    media: MediaSession,
+    speech: Pcm,
+    flow: Flow,
+    silence_s: float,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
 ) -> Ending:
     """Speak and listen until both have spoken, the other side hangs up, or no media arrives within `silence_s`.
 
-    Call it once the ACK has been sent or received. It ends neither the call nor the media.
+    The speech is over only once `meanwhile` is, too. Call it once the ACK has been sent or received. It ends
+    neither the call nor the media.
     """
     ended = asyncio.ensure_future(call.ended.wait())
-    speaking = asyncio.ensure_future(_speak(media, speech, flow))
+    speaking = asyncio.ensure_future(_speak(media, speech, flow, meanwhile))
     silent = asyncio.ensure_future(_silence(media, flow, silence_s))
     try:
         await asyncio.wait((speaking, ended, silent), return_when=asyncio.FIRST_COMPLETED)
@@ -85,9 +92,11 @@ async def converse(
             task.cancel()
 
 
-async def _speak(media: MediaSession, speech: Pcm, flow: Flow) -> None:
-    if flow.sends:
-        await media.say(speech)
+async def _speak(
+    media: MediaSession, speech: Pcm, flow: Flow, meanwhile: Callable[[], Awaitable[None]] | None
+) -> None:
+    said = [media.say(speech)] if flow.sends else []
+    await asyncio.gather(*said, *([meanwhile()] if meanwhile else []))
 
 
 async def _silence(media: MediaSession, flow: Flow, silence_s: float) -> None:

@@ -80,7 +80,12 @@ def _message(event: SipEvent, since_ms: float, owners: Mapping[str, str]) -> Row
 
 
 def _extras(message: bytes) -> tuple[str, ...]:
-    found = ((b"\r\nIdentity:", "Identity"), (b"\r\na=key-mgmt:mikey", "MIKEY"), (b"\r\nm=", "SDP"))
+    found = (
+        (b"\r\nIdentity:", "Identity"),
+        (b"\r\na=key-mgmt:mikey", "MIKEY"),
+        (b"\r\nm=", "SDP"),
+        (b"\r\na=sendonly", "hold"),
+    )
     names = [name for mark, name in found if mark in message]
     return tuple(f"+{name}" for name in names if not (name == "SDP" and "MIKEY" in names))
 

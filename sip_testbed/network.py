@@ -6,7 +6,7 @@ operators. `Testbed` starts everything, changes the ledger as an operator does, 
 `sip_testbed.placing` places calls in it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sip_testbed.events import KINDS
@@ -286,6 +286,7 @@ def user_agent_config(
     out: Path,
     target: str | None = None,
     telephone: Credential | None = None,
+    changes: Sequence[str] = (),
 ) -> Sections:
     """Return the configuration of the caller (with a `target`) or the callee; without `srtp` media are in clear.
 
@@ -318,7 +319,7 @@ def user_agent_config(
         "heard": out / f"{role}.heard.wav",
         "listen": site.listen(role),
         **(keyed if srtp else {}),
-        **({"call": {"target": target}} if target else {}),
+        **({"call": {"target": target, "changes": list(changes)}} if target else {}),
     }
 
 

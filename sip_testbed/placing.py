@@ -46,6 +46,13 @@ MIKEY_MODES: Mapping[str, str] = {
 SIGNED_MODES = (MODERN, HYBRID, DH_SIGN)
 """The modes whose messages are signed by keys with certificates."""
 
+CHANGES: Mapping[str, tuple[str, ...]] = {
+    "hold": ("hold", "resume"),
+    "rekey": ("rekey",),
+    **{codec: (codec,) for codec in CODECS},
+}
+"""Command-line name of each change by re-INVITE, and what the telephone then does."""
+
 CALL_TIMEOUT_S = 60.0
 AFTERWARDS_TIMEOUT_S = 15.0
 """How long the callee may take after the caller has ended to write its recording and result."""
@@ -79,6 +86,8 @@ class CallOptions:
     srtp: str = SRTP_PROFILES[0]
     say_s: float | None = None
     mikey: str = MODERN
+    changes: tuple[str, ...] = ()
+    """What the caller changes in the middle of its speech, of CHANGES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,10 @@ class _Placement:
             events = sorted([*earlier, *ended, *self._testbed.new_events()], key=lambda event: event.time_s)
             return self._report(started_at, events, began_s)
 
+    @property
+    def _changes(self) -> tuple[str, ...]:
+        return tuple(act for change in self._options.changes for act in CHANGES[change])
+
     def _listened(self) -> bool:
         return self._scenario.attack is not None and self._scenario.attack.listens_first
 
@@ -190,7 +203,9 @@ class _Placement:
     def _call(self, callee: Running) -> None:
         began_s = time.time()
         target = aor(_called(self._scenario), OPERATORS[1])
-        caller = self._testbed.launch("caller", self._telephone("caller", number=CALLER, target=target))
+        caller = self._testbed.launch(
+            "caller", self._telephone("caller", number=CALLER, target=target, changes=self._changes)
+        )
         caller.wait_for(_talks_or_ends, "place the call", CALL_TIMEOUT_S)
         self._memory_mb = self._testbed.memory_mb()
         caller.wait_end(CALL_TIMEOUT_S)
@@ -226,7 +241,8 @@ class _Placement:
         """Write the report of the call that began at `began_s`; an earlier call is in the captures only."""
         recordings = self._recordings()
         shown = [event for event in events if event.time_s >= began_s] if self._listened() else events
-        evidence = assess.Evidence(self._scenario, self._options.codec, self._srtp, shown, recordings)
+        codec = self._options.codec
+        evidence = assess.Evidence(self._scenario, codec, self._srtp, shown, recordings, self._changes)
         outcome, media = assess.seen(evidence), assess.directions(evidence)
         checks = assess.checks(evidence, outcome, media)
         drawn = ladder.build(shown, _figures(media))

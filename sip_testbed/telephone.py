@@ -3,16 +3,27 @@
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sip_testbed import remarks
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
 from sip_testbed.keying import AnyOffer, KeyAgreement
+from sip_testbed.media_policy import (
+    NOT_ACCEPTABLE,
+    Refusal,
+    check_protected,
+    payload_type_of,
+    protocols,
+    reasons,
+)
+from sip_testbed.session import REFUSED, Agreed, Session, make_changes
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.errors import PeerError
 from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
@@ -23,16 +34,7 @@ from voice_dpki.shell.current import work_on
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.message import parse_address
 from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
-from voice_dpki.sip.sdp import (
-    PLAIN_PROTOCOLS,
-    SECURE,
-    SECURE_PROTOCOLS,
-    Direction,
-    RtpMap,
-    SessionDescription,
-    audio_description,
-    same_encoding,
-)
+from voice_dpki.sip.sdp import SessionDescription
 from voice_dpki.wire.media import MediaSession
 from voice_dpki.wire.sip.user_agent import Call, FinalAnswer, IncomingCall, Leg, UserAgent
 from voice_dpki.wire.tasks import first_of
@@ -45,18 +47,7 @@ HELD = "the answer puts the call on hold at once: no media either way"
 ANSWER_TIMEOUT_S = 60.0
 """A call that is not answered within this time is cancelled."""
 
-NOT_ACCEPTABLE = 488
-"""Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
-
 BUSY = 486
-
-
-class Refusal(PeerError):
-    """Our refusal of a call: `step` is the check that failed, the message says why."""
-
-    def __init__(self, step: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.step = step
 
 
 @dataclass(slots=True)
@@ -80,6 +71,8 @@ class Result:
     """Time of our part of the key agreement, including the ledger's answer."""
     peer_key: str | None = None
     """How the other side's key is known (`pinning.Standing`): first, known, renewed, changed; None without pins."""
+    changes: list[str] = field(default_factory=list)
+    """What either side changed while the call was up: hold, resume, rekey, or the name of a codec."""
     codec: str | None = None
     srtp: str | None = None
     media: MediaStatistics | None = None
@@ -140,9 +133,12 @@ class Telephone:
                 self._keying.end(offer)
 
     async def _dial(self, target: str, offer: AnyOffer | None, media: MediaSession, result: Result) -> None:
-        sdp = self._describe(media, self._setup.codec.payload_type, offer.message if offer else None)
+        codec, session = self._setup.codec, self._session(media, target)
+        own_keys = (key_mgmt_value(offer.message),) if offer else ()
+        sdp = session.describe(codec, codec.payload_type, own_keys)
         call = await self._agent.invite(target, sdp.serialize())
         work_on(call.call_id)
+        session.await_changes(call)
         answer = await _final_answer(call)
         result.status, result.setup_ms, result.verstat = answer.status, answer.setup_ms, answer.verstat
         if not 200 <= answer.status < 300:
@@ -152,17 +148,20 @@ class Telephone:
             answered = SessionDescription.parse(answer.sdp)
             check_answer(sdp, answered)
             described = answered.narrowed(0)
-            self._check_media(described)
+            check_protected(described, keyed=self._keying is not None)
+            payload_type_of(described, codec)  # refuses before keys are agreed
             result.remarks += _media_elsewhere("callee", described, call)
             values = described.audio_key_mgmt
             keys = await self._keying.confirm(offer, values) if self._keying and offer else None
-            self._start(media, described, keys, result, receives=self._setup.codec.payload_type)
-        except (Refusal, MikeyError, MalformedError) as error:
+            self._start(media, described, keys, result, receives=codec.payload_type)
+        except REFUSED as error:
             self._refused(result, error)
-            await call.bye(_reasons(str(error)))
+            await call.bye(reasons(str(error)))
         else:
             flow = Flow.agreed(described)
-            await self._converse(call, media, flow, result)
+            session.begin(Agreed(sdp, 0, codec, own_keys, values))
+            changes = self._setup.call.changes if self._setup.call else ()
+            await self._converse(call, media, flow, result, session, changes)
             if flow.is_held:  # the offer asked for both ways, and anybody on the path can change the answer
                 result.established, result.reason = False, HELD
 
@@ -179,36 +178,49 @@ class Telephone:
             self._report(result)
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
+        codec = self._setup.codec
         try:
+            session = self._session(media, _caller_uri(call))
+            session.await_changes(call)
             offer = SessionDescription.parse(call.sdp)
-            taken = audio_to_take(offer, self._protocols, self._setup.codec.rtpmap)
+            taken = audio_to_take(offer, protocols(keyed=self._keying is not None), codec.rtpmap)
             described = offer.narrowed(taken)
-            self._check_media(described)
+            check_protected(described, keyed=self._keying is not None)
+            payload_type = payload_type_of(described, codec)
             result.remarks += _media_elsewhere("caller", described, call)
             values = described.audio_key_mgmt
-            answer = await self._keying.accept(values, _caller_uri(call)) if self._keying else None
-            payload_type = _payload_type(described, self._setup)
+            answer = await self._keying.accept(values, session.peer_uri) if self._keying else None
             self._start(media, described, answer.keys if answer else None, result, receives=payload_type)
-        except (Refusal, MikeyError, MalformedError) as error:
+        except REFUSED as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
-            await call.reject(NOT_ACCEPTABLE, None, _reasons(str(error)))
+            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
             return
         await call.ring()
-        own = self._describe(
-            media, payload_type, answer.message if answer else None, described.audio_direction.answered
-        )
+        own_keys = (key_mgmt_value(answer.message),) if answer else ()
+        own = session.describe(codec, payload_type, own_keys, described.audio_direction.answered)
         await call.answer(answer_to(offer, taken, own).serialize())
+        session.begin(Agreed(offer, taken, codec, own_keys, values))
         result.status = 200
         await first_of(call.established.wait(), call.ended.wait())
-        await self._converse(call, media, Flow.agreed(described), result)
+        await self._converse(call, media, Flow.agreed(described), result, session)
 
     # Both sides.
 
-    async def _converse(self, call: Call | IncomingCall, media: MediaSession, flow: Flow, result: Result) -> None:
-        """Converse (see `converse`), end the call, and record how it went."""
-        ending = await converse(call, media, self._setup.speech, flow, self._setup.silence_s)
-        result.established = ending.good
+    async def _converse(
+        self,
+        call: Call | IncomingCall,
+        media: MediaSession,
+        flow: Flow,
+        result: Result,
+        session: Session,
+        changes: Sequence[str] = (),
+    ) -> None:
+        """Converse (see `converse`) and make `changes` meanwhile, end the call, and record how it went."""
+        speech = self._setup.speech
+        making = partial(make_changes, session, changes, speech.duration_s)
+        ending = await converse(call, media, speech, flow, self._setup.silence_s, making)
+        result.established, result.changes = ending.good, session.done
         await media.finish()
         if ending.silence is not None:
             self._silent(result, ending.silence)
@@ -224,36 +236,8 @@ class Telephone:
             self._setup.listen.host, tracer=self._tracer, clock=self._clock, random=self._random
         )
 
-    def _describe(
-        self,
-        media: MediaSession,
-        payload_type: int,
-        mikey: bytes | None,
-        direction: Direction = Direction.SENDRECV,
-    ) -> SessionDescription:
-        return audio_description(
-            self._setup.listen.advertised,
-            media.port,
-            [RtpMap(payload_type, self._setup.codec.rtpmap)],
-            session_id=int.from_bytes(self._random.token(4), "big"),
-            key_mgmt=[key_mgmt_value(mikey)] if mikey else [],
-            direction=direction,
-        )
-
-    @property
-    def _protocols(self) -> tuple[str, ...]:
-        return SECURE_PROTOCOLS if self._keying else PLAIN_PROTOCOLS
-
-    def _check_media(self, described: SessionDescription) -> None:
-        """Check the other side's audio against our policy; raises Refusal or MalformedError."""
-        protocol = described.audio.protocol
-        fits = protocol in self._protocols
-        if self._keying and not (fits and described.audio_key_mgmt):
-            missing = "no key management" if fits else f"{protocol[:16]} in place of {SECURE}"
-            raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
-        if not self._keying and (not fits or described.key_mgmt):
-            raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
-        _payload_type(described, self._setup)
+    def _session(self, media: MediaSession, peer_uri: str) -> Session:
+        return Session(self._setup, media, self._keying, self._tracer, self._random, peer_uri)
 
     def _start(
         self,
@@ -267,7 +251,7 @@ class Telephone:
         """Start the media; `receives` is the payload type that our own description asks for."""
         media.start(
             self._setup.codec,
-            payload_type=_payload_type(described, self._setup),
+            payload_type=payload_type_of(described, self._setup.codec),
             receive_type=receives,
             remote=described.audio_address,
             remote_control=described.audio_control_address,
@@ -296,7 +280,7 @@ class Telephone:
         self._tracer.note(f"ended: {sentence}", step=SILENCE, ok=False)
         log.warning("call ended", extra={"fields": {"step": SILENCE, "reason": sentence}})
 
-    def _refused(self, result: Result, error: Refusal | MikeyError | MalformedError) -> None:
+    def _refused(self, result: Result, error: PeerError) -> None:
         step = _step(error)
         result.refused_by, result.reason = step, str(error)
         self._tracer.note(f"refused: {error}", step=step, ok=False)
@@ -321,7 +305,7 @@ async def _final_answer(call: Call) -> FinalAnswer:
         raise
 
 
-def _step(error: Refusal | MikeyError | MalformedError) -> str:
+def _step(error: PeerError) -> str:
     """Return the name of the step that refused, for results and reports."""
     if isinstance(error, MikeyError):
         return f"MIKEY {error.step}"
@@ -344,14 +328,6 @@ def _early_end(ending: Ending) -> str:
     return f"the other side hung up {' and '.join(early)}"
 
 
-def _payload_type(described: SessionDescription, setup: TelephoneSetup) -> int:
-    """Return our codec's payload type in the other side's audio; raises Refusal if it is missing."""
-    for rtpmap in described.audio.rtpmaps:
-        if same_encoding(rtpmap.encoding, setup.codec.rtpmap):
-            return rtpmap.payload_type
-    raise Refusal("SDP codec", f"the SDP does not have {setup.codec.rtpmap}")
-
-
 def _caller_uri(call: IncomingCall) -> str:
     """Return the caller's URI: the number that our domain asserts, at the domain in From.
 
@@ -370,15 +346,6 @@ def _why(answer: FinalAnswer) -> str:
 def _media_elsewhere(party: str, described: SessionDescription, call: Leg) -> list[str]:
     assert call.dialog is not None
     return remarks.media_elsewhere(party, described.audio_address, call.dialog.target.host)
-
-
-def _reasons(sentence: str) -> list[tuple[str, str]]:
-    """Return the Reason (RFC 3326) and Warning (RFC 3261 §20.43) header fields of our refusal."""
-    text = sentence.replace("\\", "").replace('"', "'")
-    return [
-        ("Reason", f'SIP;cause={NOT_ACCEPTABLE};text="{text}"'),
-        ("Warning", f'399 user-agent "{text}"'),
-    ]
 
 
 def _write_wav(path: Path, pcm: Pcm) -> None:

@@ -18,7 +18,8 @@ from sip_testbed.user_agent_config import (
     load_setup,
 )
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
-from voice_dpki.media.codecs import Codec, SpeechDecoder, SpeechEncoder
+from voice_dpki.media.codecs import CODECS, SpeechDecoder, SpeechEncoder
+from voice_dpki.names import ascii_lower
 from voice_dpki.shell.program import StoppedError, describe_configured, indented, start, unless_stopped
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.keepalive import KeepAliveTimes
@@ -59,7 +60,7 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
     tracer = Tracer.named_by(setup.trace, "user-agent", clock)
     async with AsyncExitStack() as stack:
         stack.callback(tracer.close)
-        _load_coders(setup.codec)
+        _load_coders(setup)
         keying = _keying(setup, tracer, clock, random)
         if keying is not None:
             stack.push_async_callback(keying.close)
@@ -110,10 +111,12 @@ async def _register(agent: UserAgent, setup: TelephoneSetup, stop: asyncio.Event
         await unless_stopped(agent.register(until_done=setup.call is None), stop)
 
 
-def _load_coders(codec: Codec) -> None:
-    """Import and start the codec now, because that takes longer than setting up a call."""
-    SpeechEncoder(codec)
-    SpeechDecoder(codec)
+def _load_coders(setup: TelephoneSetup) -> None:
+    """Import and start the codecs now, because that takes longer than setting up a call."""
+    changes = setup.call.changes if setup.call else ()
+    for codec in (setup.codec, *(codec for codec in CODECS.values() if ascii_lower(codec.name) in changes)):
+        SpeechEncoder(codec)
+        SpeechDecoder(codec)
 
 
 async def _call(telephone: Telephone, wanted: CallConfig, stop: asyncio.Event) -> int:

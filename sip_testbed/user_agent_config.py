@@ -84,6 +84,7 @@ changed_key = "refuse"                      # a call with another key; "tell" go
 target = "sip:+442079460123@b.example"
 times = 1                                   # one call after the other, with a pause between them
 pause_s = 0.5
+# changes = ["hold", "resume", "rekey"]     # in the middle of the speech, evenly spread; also pcmu, pcma, opus
 
 [trace]
 file = "caller.jsonl"
@@ -101,12 +102,16 @@ class SharedKeysConfig(Config, frozen=True, kw_only=True, rename={"peers": "with
     """The files of the keys, in hexadecimal."""
 
 
+ChangeName = Literal["hold", "resume", "rekey", "pcmu", "pcma", "opus"]
+
+
 class CallConfig(Config, frozen=True, kw_only=True):
-    """The target of the calls, and their number."""
+    """The target of the calls, their number, and the changes by re-INVITE that each goes through."""
 
     target: str
     times: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     pause_s: PositiveSeconds = 0.5
+    changes: Annotated[tuple[ChangeName, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class UserAgentConfig(Config, frozen=True, kw_only=True):

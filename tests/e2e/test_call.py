@@ -156,6 +156,15 @@ def test_other_codecs_and_ciphers_are_heard_too(codec: str, srtp: int, place: Pl
     assert (call.report.codec, call.report.srtp) == (codec, SRTP_PROFILES[srtp])
 
 
+def test_both_are_heard_after_each_change_of_the_call(place: Place) -> None:
+    call = place(DEFAULT, changes=("hold", "rekey", "pcma"))
+    assert_held(call)
+    labels = [" ".join((row.label, *row.extras)) for row in call.ladder.rows]
+    hops = 3
+    assert sum(label.startswith("INVITE") for label in labels) >= 5 * hops  # the call and four changes
+    assert sum("+hold" in label for label in labels) == hops
+
+
 def test_a_caller_who_refuses_the_keys_says_why_in_its_bye(place: Place) -> None:
     call = place("mikey-answer-changed")
     capture = (call.folder / "call.pcap").read_bytes()

@@ -3,7 +3,7 @@
 import pytest
 
 from voice_dpki.errors import MalformedError
-from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer
+from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer, check_next_offer
 from voice_dpki.sip.sdp import (
     PLAIN_PROTOCOLS,
     SECURE_PROTOCOLS,
@@ -120,3 +120,29 @@ def test_where_rtcp_goes(lines: str, address: tuple[str, int]) -> None:
 def test_a_malformed_rtcp_attribute(value: str) -> None:
     with pytest.raises(MalformedError):
         _ = parse(HEAD + AUDIO + f"a=rtcp:{value}\n").audio_control_address
+
+
+@pytest.mark.parametrize(
+    ("offer", "reason"),
+    [
+        (AUDIO + VIDEO, None),
+        (AUDIO + VIDEO + AUDIO, None),
+        (AUDIO, "fewer media sections"),
+        (VIDEO + AUDIO, "other media"),
+        (AUDIO + VIDEO.replace("m=video 5002", "m=video 0"), None),
+        (AUDIO.replace("m=audio", "m=message") + VIDEO, "other media"),
+    ],
+)
+def test_sections_of_the_next_offer(offer: str, reason: str | None) -> None:
+    """RFC 3264 §8: sections keep their places, and may be refused or added."""
+    before = parse(HEAD + AUDIO + VIDEO)
+    if reason is None:
+        check_next_offer(before, parse(HEAD + offer))
+        return
+    with pytest.raises(MalformedError, match=reason):
+        check_next_offer(before, parse(HEAD + offer))
+
+
+def test_the_place_of_a_refused_section_may_be_taken() -> None:
+    refused = parse(HEAD + AUDIO + VIDEO.replace("m=video 5002", "m=video 0"))
+    check_next_offer(refused, parse(HEAD + AUDIO + AUDIO))

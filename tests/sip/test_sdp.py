@@ -69,6 +69,21 @@ def test_a_direction_of_the_session_holds_where_the_section_has_none() -> None:
     assert SessionDescription.parse(both).audio_direction is Direction.INACTIVE
 
 
+@pytest.mark.parametrize(
+    ("offered", "wanted", "answered"),
+    [
+        ("sendrecv", "sendonly", "sendonly"),
+        ("sendonly", "sendonly", "inactive"),
+        ("recvonly", "sendonly", "sendonly"),
+        ("inactive", "sendrecv", "inactive"),
+        ("sendrecv", "inactive", "inactive"),
+        ("sendonly", "recvonly", "recvonly"),
+    ],
+)
+def test_answers_of_a_side_that_wants_less(offered: str, wanted: str, answered: str) -> None:
+    assert Direction(offered).answered_by(Direction(wanted)) == answered
+
+
 def test_directions_that_answer() -> None:
     """RFC 3264 §6.1."""
     answers = {direction.value: direction.answered.value for direction in Direction}

@@ -231,3 +231,19 @@ class TestTrust:
 
     def test_there_is_none_without_protection(self) -> None:
         assert assess.trust(evidence("plain"), assess.seen(evidence("plain"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee", "held"),
+    [
+        (["hold", "resume"], ["hold", "resume"], True),
+        (["hold"], ["hold"], False),
+        (["hold", "resume"], ["hold"], False),
+        ([], [], False),
+    ],
+)
+def test_the_changes_of_a_call_are_those_that_were_wanted(caller: list[str], callee: list[str], held: bool) -> None:
+    events = [result("caller", changes=caller), result("callee", changes=callee)]
+    given = replace(evidence("authenticated", *events), changes=("hold", "resume"))
+    checks = {check.name: check.held for check in assess.checks(given, assess.seen(given), {})}
+    assert checks["Both telephones made the changes of the call"] is held

@@ -1,6 +1,7 @@
 """Speech as samples: one channel, signed 16 bits, little-endian. FFmpeg is imported when it is first needed."""
 
 import fractions
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,17 @@ class Pcm:
     def duration_s(self) -> float:
         """Length in seconds."""
         return len(self) / self.rate
+
+    @property
+    def level(self) -> float:
+        """Root mean square of the samples; 0 without any."""
+        samples = memoryview(self.data).cast("h")
+        return math.sqrt(sum(sample * sample for sample in samples) / len(samples)) if samples else 0.0
+
+    def part(self, start_s: float, end_s: float) -> "Pcm":
+        """Return the sound between two times from its beginning, which are not negative."""
+        start, end = int(start_s * self.rate), int(end_s * self.rate)
+        return Pcm(self.rate, self.data[start * SAMPLE_BYTES : end * SAMPLE_BYTES])
 
     def frames(self, samples: int) -> Iterator[bytes]:
         """Cut into frames of `samples` each; the last is filled up with silence."""

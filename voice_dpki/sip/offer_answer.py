@@ -49,6 +49,18 @@ def check_answer(offer: SessionDescription, answer: SessionDescription) -> None:
         )
 
 
+def check_next_offer(before: SessionDescription, offer: SessionDescription) -> None:
+    """Raise MalformedError for an offer in mid-call that drops or moves sections of the one `before` (RFC 3264 §8).
+
+    A section may change its kind only where it was refused or removed, by port 0.
+    """
+    if len(offer.media) < len(before.media):
+        raise MalformedError("the offer has fewer media sections than the one before it (RFC 3264 §8)")
+    for old, new in zip(before.media, offer.media, strict=False):
+        if old.port and old.kind != new.kind:
+            raise MalformedError("the offer has other media in the place of a section in use (RFC 3264 §8)")
+
+
 def _fits(section: Media, protocols: Collection[str], encoding: str) -> bool:
     return section.protocol in protocols and any(same_encoding(m.encoding, encoding) for m in section.rtpmaps)
 

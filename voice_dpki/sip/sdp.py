@@ -50,11 +50,21 @@ class Direction(StrEnum):
         """Whether the describing side receives."""
         return self in (Direction.SENDRECV, Direction.RECVONLY)
 
+    @classmethod
+    def of(cls, *, sends: bool, receives: bool) -> "Direction":
+        """Return the direction of a side that sends, receives, does both or neither."""
+        if sends:
+            return cls.SENDRECV if receives else cls.SENDONLY
+        return cls.RECVONLY if receives else cls.INACTIVE
+
+    def answered_by(self, wanted: "Direction") -> "Direction":
+        """Return how a side that has `wanted` that direction answers this one (RFC 3264 §6.1)."""
+        return Direction.of(sends=wanted.sends and self.receives, receives=wanted.receives and self.sends)
+
     @property
     def answered(self) -> "Direction":
-        """The widest direction that may answer this one (RFC 3264 §6.1)."""
-        mirrored = {Direction.SENDONLY: Direction.RECVONLY, Direction.RECVONLY: Direction.SENDONLY}
-        return mirrored.get(self, self)
+        """The widest direction that may answer this one."""
+        return self.answered_by(Direction.SENDRECV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,18 +249,20 @@ def audio_description(
     payloads: Sequence[RtpMap],
     *,
     session_id: int,
+    version: int = 1,
     ptime_ms: int = 20,
     key_mgmt: Sequence[str] = (),
     direction: Direction = Direction.SENDRECV,
 ) -> SessionDescription:
     """Describe one audio stream at `address`:`port`; `key_mgmt` are its key management values ("mikey AQ...").
 
-    With key management, the profile is RTP/SAVP, and the values are at the session level (RFC 4567 §3.1).
+    With key management, the profile is RTP/SAVP, and the values are at the session level (RFC 4567 §3.1). `version`
+    counts the descriptions of one session (RFC 3264 §8).
     """
     kind = "IP6" if ":" in address else "IP4"
     lines = (
         "v=0",
-        f"o=- {session_id} 1 IN {kind} {address}",
+        f"o=- {session_id} {version} IN {kind} {address}",
         "s=-",
         f"c=IN {kind} {address}",
         "t=0 0",

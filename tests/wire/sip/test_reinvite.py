@@ -262,10 +262,13 @@ async def test_a_change_that_nobody_acknowledges_ends_the_call(make: Make, peer:
     call, invite, tag, address = await called(make, peer)
     call.on_reinvite(accepts([]))
     peer.send(in_dialog(invite, "INVITE", tag, "two", 2), address)
-    for _ in range(3):
-        await peer.response(200)
-    peer.send(
-        in_dialog(invite, "ACK", tag, "old", 1), address
-    )  # that of the call's own INVITE acknowledges nothing
+    await peer.response(200)
+    peer.send(in_dialog(invite, "ACK", tag, "ack2", 2), address)
+    await until(lambda: call._changes.progress.may_send)
+    peer.send(in_dialog(invite, "INVITE", tag, "three", 3), address)
+    await peer.response(200)
+    for number in (1, 2):  # the ACKs of other INVITEs acknowledge nothing
+        peer.send(in_dialog(invite, "ACK", tag, f"ack{number}", number), address)
+    await peer.response(200)
     peer.answer(await peer.request("BYE"), 200)
     await asyncio.wait_for(call.ended.wait(), TIMEOUT_S)

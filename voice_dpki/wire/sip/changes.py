@@ -134,6 +134,7 @@ class Reinvite:
 
     def __init__(self, changes: Changes, line: Line, dialog: Dialog, invitation: Invitation) -> None:
         self.key = invitation.key
+        self.call_id = dialog.call_id
         self._changes = changes
         self._line = line
         self._dialog = dialog
@@ -144,8 +145,10 @@ class Reinvite:
         """The offer; empty if our answer must hold the offer, and the ACK the answer (RFC 3261 §14.2)."""
         return self._invitation.request.body
 
-    async def accept(self, sdp: bytes) -> bytes:
+    async def accept(self, sdp: bytes, apply: Callable[[], None] | None = None) -> bytes:
         """Accept the change with `sdp`, our answer or offer; returns what the ACK holds, once that has come.
+
+        `apply` makes the change just before the 200 is sent; what it raises leaves the re-INVITE unanswered.
 
         Raises UnchangedError if the change was cancelled, if the other side's new Contact cannot be used, which
         refuses the change, and if the ACK does not come, which ends the call.
@@ -160,6 +163,8 @@ class Reinvite:
         headers = [("Contact", self._line.contact), ("Allow", ALLOW)]
         response = make_response(self._invitation.request, 200, headers=headers)
         set_body(response, sdp, CONTENT_TYPE)
+        if apply is not None:
+            apply()
         self._invitation.respond(response)
         await self._changes.acknowledged(self._invitation, response)
         return self._invitation.ack_body

@@ -1,0 +1,70 @@
+"""What a telephone takes of the other side's media: protocol, key management and codec."""
+
+from collections.abc import Iterable, Sequence
+
+from voice_dpki.errors import PeerError
+from voice_dpki.media.codecs import CODECS, Codec
+from voice_dpki.sip.sdp import (
+    PLAIN_PROTOCOLS,
+    SECURE,
+    SECURE_PROTOCOLS,
+    SessionDescription,
+    same_encoding,
+)
+
+NOT_ACCEPTABLE = 488
+"""Status for an offer whose media or keys are refused (RFC 3261 §21.4.26, RFC 4567 §4.1.2)."""
+
+
+class Refusal(PeerError):
+    """Our refusal of a call or of its change: `step` is the check that failed, the message says why."""
+
+    def __init__(self, step: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.step = step
+
+
+def protocols(*, keyed: bool) -> tuple[str, ...]:
+    """Return the protocols that an m= line may have in a call that is to be keyed, or in one in clear."""
+    return SECURE_PROTOCOLS if keyed else PLAIN_PROTOCOLS
+
+
+def check_protected(described: SessionDescription, *, keyed: bool) -> None:
+    """Check that the other side's audio is protected as ours; raises Refusal, or MalformedError without audio."""
+    protocol = described.audio.protocol
+    fits = protocol in protocols(keyed=keyed)
+    if keyed and not (fits and described.audio_key_mgmt):
+        missing = "no key management" if fits else f"{protocol[:16]} in place of {SECURE}"
+        raise Refusal("SDP key-mgmt", f"the SDP has {missing}: media in clear are refused")
+    if not keyed and (not fits or described.key_mgmt):
+        raise Refusal("SDP key-mgmt", "the SDP wants SRTP, and this user agent is set to media in clear")
+
+
+def payload_type_of(described: SessionDescription, codec: Codec) -> int:
+    """Return the payload type that the other side's audio gives to `codec`; raises Refusal if it is missing."""
+    for rtpmap in described.audio.rtpmaps:
+        if same_encoding(rtpmap.encoding, codec.rtpmap):
+            return rtpmap.payload_type
+    raise Refusal("SDP codec", f"the SDP does not have {codec.rtpmap}")
+
+
+def codec_of(described: SessionDescription, preferred: Codec) -> Codec:
+    """Return `preferred` if the other side's audio has it, else the first that it has; raises Refusal."""
+    offered = [rtpmap.encoding for rtpmap in described.audio.rtpmaps]
+    for codec in (preferred, *_in_order(offered)):
+        if any(same_encoding(encoding, codec.rtpmap) for encoding in offered):
+            return codec
+    raise Refusal("SDP codec", f"the SDP has none of {', '.join(codec.rtpmap for codec in CODECS.values())}")
+
+
+def reasons(sentence: str) -> list[tuple[str, str]]:
+    """Return the Reason (RFC 3326) and Warning (RFC 3261 §20.43) header fields of our refusal."""
+    text = sentence.replace("\\", "").replace('"', "'")
+    return [
+        ("Reason", f'SIP;cause={NOT_ACCEPTABLE};text="{text}"'),
+        ("Warning", f'399 user-agent "{text}"'),
+    ]
+
+
+def _in_order(encodings: Sequence[str]) -> Iterable[Codec]:
+    return (codec for name in encodings for codec in CODECS.values() if same_encoding(name, codec.rtpmap))

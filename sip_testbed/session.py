@@ -1,0 +1,289 @@
+"""The session of one call: its descriptions, its keys, and the changes that either side makes to it by re-INVITE.
+
+Each description names the key management that is in force. Where it repeats the values that its side sent last,
+keys and streams stay; other values are a new agreement, whose keys replace the old ones (RFC 4567 §4.1.2).
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sip_testbed.conversation import Flow
+from sip_testbed.keying import KeyAgreement
+from sip_testbed.media_policy import (
+    NOT_ACCEPTABLE,
+    Refusal,
+    check_protected,
+    codec_of,
+    payload_type_of,
+    protocols,
+    reasons,
+)
+from sip_testbed.user_agent_config import TelephoneSetup
+from voice_dpki.effects import Random
+from voice_dpki.errors import LocalError, MalformedError, PeerError
+from voice_dpki.media.codecs import Codec, codec_named
+from voice_dpki.mikey.failures import MikeyError
+from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.names import ascii_lower
+from voice_dpki.shell.current import work_on
+from voice_dpki.shell.trace import Tracer
+from voice_dpki.sip.offer_answer import answer_to, audio_to_take, check_answer, check_next_offer
+from voice_dpki.sip.sdp import Direction, RtpMap, SessionDescription, audio_description
+from voice_dpki.wire.media import MediaSession
+from voice_dpki.wire.sip.changes import Reinvite, UnchangedError
+from voice_dpki.wire.sip.user_agent import Leg
+
+log = logging.getLogger(__name__)
+
+REFUSED = (Refusal, MikeyError, MalformedError)
+
+
+class ChangeRefusedError(PeerError):
+    """The other side refused a change of the call, which goes on as before, or is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What both sides have agreed on: the newest offer, the section of it that is the audio, codec and keys."""
+
+    offer: SessionDescription
+    taken: int
+    codec: Codec
+    own_keys: tuple[str, ...] = ()
+    """The values of key management that we sent last; empty in a call in clear."""
+    their_keys: tuple[str, ...] = ()
+    """Those that the other side sent last."""
+
+
+class Session:
+    """One call's session, seen from one end; `peer_uri` is the other side's, for which keys must be."""
+
+    def __init__(
+        self,
+        setup: TelephoneSetup,
+        media: MediaSession,
+        keying: KeyAgreement[Any] | None,
+        tracer: Tracer,
+        random: Random,
+        peer_uri: str,
+    ) -> None:
+        self.done: list[str] = []
+        """The changes that were made, by either side, in their order."""
+        self._setup = setup
+        self._media = media
+        self._keying = keying
+        self._tracer = tracer
+        self.peer_uri = peer_uri
+        self._id = int.from_bytes(random.token(4), "big")
+        self._version = 0
+        self._holding = False
+        """Whether we have put the other side on hold."""
+        self._is_held = False
+        """Whether the other side has put us on hold."""
+        self._agreed: Agreed | None = None
+        self._leg: Leg | None = None
+        self._begun = asyncio.Event()
+
+    def describe(
+        self,
+        codec: Codec,
+        payload_type: int,
+        key_mgmt: Sequence[str] = (),
+        direction: Direction = Direction.SENDRECV,
+    ) -> SessionDescription:
+        """Return the next description of our media, with the next version number (RFC 3264 §8)."""
+        self._version += 1
+        return audio_description(
+            self._setup.listen.advertised,
+            self._media.port,
+            [RtpMap(payload_type, codec.rtpmap)],
+            session_id=self._id,
+            version=self._version,
+            key_mgmt=key_mgmt,
+            direction=direction,
+        )
+
+    def await_changes(self, leg: Leg) -> None:
+        """Have the other side's re-INVITEs processed, which wait until `begin`."""
+        self._leg = leg
+        leg.on_reinvite(self._reinvited)
+
+    def begin(self, agreed: Agreed) -> None:
+        """Take what offer and answer of the call have agreed; the media have started."""
+        self._agreed = agreed
+        self._begun.set()
+
+    # Changes of ours.
+
+    async def hold(self) -> None:
+        """Put the other side on hold (RFC 3264 §8.4); raises ChangeRefusedError, as the other changes do."""
+        await self._offer("hold", self._now.codec, holding=True)
+
+    async def resume(self) -> None:
+        """Go on after a hold of ours."""
+        await self._offer("resume", self._now.codec, holding=False)
+
+    async def rekey(self) -> None:
+        """Agree on new keys, for streams with new SSRCs; if that fails, the call ends (RFC 4567 §4.1.2)."""
+        await self._offer("rekey", self._now.codec, holding=self._holding, new_keys=True)
+
+    async def recode(self, codec: Codec) -> None:
+        """Go over to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
+        await self._offer(ascii_lower(codec.name), codec, holding=self._holding, new_keys=True)
+
+    async def _offer(self, name: str, codec: Codec, *, holding: bool, new_keys: bool = False) -> None:
+        now, leg = self._now, self._leg
+        assert leg is not None
+        offer = self._keying.offer(self.peer_uri) if self._keying and new_keys else None
+        try:
+            own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
+            direction = Direction.SENDONLY if holding else Direction.SENDRECV
+            own = self.describe(codec, codec.payload_type, own_keys, direction)
+            sdp = answer_to(now.offer, now.taken, own)
+            answer = await leg.reinvite(sdp.serialize())
+            if not 200 <= answer.status < 300:
+                ends = offer is not None and answer.status == NOT_ACCEPTABLE
+                await self._not_changed(name, f"{answer.status} {answer.reason}", ends=ends)
+            try:
+                await self._take_answer(replace(now, offer=sdp, codec=codec, own_keys=own_keys), answer.sdp, offer)
+            except REFUSED as error:
+                await self._not_changed(name, str(error), ends=True)
+        finally:
+            if self._keying and offer:
+                self._keying.end(offer)
+        self._holding = holding
+        self._allow()
+        self._tell(name)
+
+    async def _not_changed(self, name: str, why: str, *, ends: bool) -> None:
+        """Record that a change of ours did not come about, and end the call if it cannot go on without."""
+        self._tracer.note(f"not changed ({name}): {why}", step="change", ok=False)
+        if ends:
+            assert self._leg is not None
+            await self._leg.bye(reasons(why))
+        raise ChangeRefusedError(f"the change of the call ({name}) was refused: {why}")
+
+    async def _take_answer(self, offered: Agreed, body: bytes, offer: Any | None) -> None:
+        """Take the answer to what we `offered`, with new keys if `offer` asked for them; raises one of REFUSED."""
+        answered = SessionDescription.parse(body)
+        check_answer(offered.offer, answered)
+        described = answered.narrowed(offered.taken)
+        check_protected(described, keyed=self._keying is not None)
+        values = described.audio_key_mgmt
+        keys = await self._keying.confirm(offer, values) if self._keying and offer else None
+        if keys is None and values != offered.their_keys:
+            raise Refusal("SDP key-mgmt", "the answer has other key management, and no new keys were offered")
+        payload_type = payload_type_of(described, offered.codec)
+        self._apply(described, offered.codec, payload_type, offered.codec.payload_type, keys)
+        self._media.switch()
+        self._agreed = replace(offered, their_keys=values)
+        self._is_held = Flow.agreed(described).sends is False
+
+    # Changes of the other side.
+
+    async def _reinvited(self, change: Reinvite) -> None:
+        work_on(change.call_id)
+        await self._begun.wait()
+        try:
+            await (self._answer(change) if change.sdp else self._offer_late(change))
+        except REFUSED as error:
+            self._tracer.note(f"change refused: {error}", step="change", ok=False)
+            log.info("change refused", extra={"fields": {"reason": str(error)}})
+            change.refuse(NOT_ACCEPTABLE, None, reasons(str(error)))
+
+    async def _answer(self, change: Reinvite) -> None:
+        """Answer an offer; raises one of REFUSED, and then leaves the session as it is."""
+        now, offer = self._now, SessionDescription.parse(change.sdp)
+        check_next_offer(now.offer, offer)
+        taken = audio_to_take(offer, protocols(keyed=self._keying is not None), now.codec.rtpmap)
+        described = offer.narrowed(taken)
+        check_protected(described, keyed=self._keying is not None)
+        codec = codec_of(described, now.codec)
+        payload_type = payload_type_of(described, codec)
+        agreed = Agreed(offer, taken, codec, now.own_keys, described.audio_key_mgmt)
+        keys = None
+        if self._keying and agreed.their_keys != now.their_keys:
+            accepted = await self._keying.accept(agreed.their_keys, self.peer_uri)
+            keys, agreed = accepted.keys, replace(agreed, own_keys=(key_mgmt_value(accepted.message),))
+        direction = described.audio_direction.answered_by(self._wanted)
+        own = self.describe(codec, payload_type, agreed.own_keys, direction)
+
+        def apply() -> None:
+            self._apply(described, codec, payload_type, payload_type, keys)
+            self._agreed = agreed
+            was_held, self._is_held = self._is_held, not Flow.agreed(described).sends
+            self._allow()
+            self._tell(_name(now, agreed, keys is not None, was_held, self._is_held))
+
+        await change.accept(answer_to(offer, taken, own).serialize(), apply)
+        self._media.switch()
+
+    async def _offer_late(self, change: Reinvite) -> None:
+        """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""
+        now = self._now
+        own = self.describe(now.codec, now.codec.payload_type, now.own_keys, self._wanted)
+        sdp = answer_to(now.offer, now.taken, own)
+        body = await change.accept(sdp.serialize())
+        try:
+            await self._take_answer(replace(now, offer=sdp), body, None)
+        except REFUSED as error:
+            assert self._leg is not None
+            await self._leg.bye(reasons(str(error)))
+            raise UnchangedError(f"the answer in the ACK is refused: {error}") from None
+        self._allow()
+
+    # Both.
+
+    @property
+    def _now(self) -> Agreed:
+        assert self._agreed is not None
+        return self._agreed
+
+    @property
+    def _wanted(self) -> Direction:
+        """The direction that we want ourselves."""
+        return Direction.SENDONLY if self._holding else Direction.SENDRECV
+
+    def _apply(
+        self, described: SessionDescription, codec: Codec, sends: int, receives: int, keys: SrtpKeys | None
+    ) -> None:
+        self._media.change(
+            codec,
+            payload_type=sends,
+            receive_type=receives,
+            remote=described.audio_address,
+            remote_control=described.audio_control_address,
+            keys=keys,
+        )
+
+    def _allow(self) -> None:
+        """Speak unless one side has the other on hold; there is no music to play."""
+        self._media.allow_sending(not (self._holding or self._is_held))
+
+    def _tell(self, name: str) -> None:
+        self.done.append(name)
+        self._tracer.note(f"changed: {name}", step="change", ok=True)
+
+
+async def make_changes(session: Session, names: Sequence[str], within_s: float) -> None:
+    """Make the changes of these names, evenly spread over `within_s` seconds; leave out what is refused."""
+    acts = {"hold": session.hold, "resume": session.resume, "rekey": session.rekey}
+    for name in names:
+        await asyncio.sleep(within_s / (len(names) + 1))
+        try:
+            await (acts[name]() if name in acts else session.recode(codec_named(name)))
+        except (ChangeRefusedError, LocalError) as error:
+            log.info("change not made", extra={"fields": {"change": name, "reason": str(error)}})
+
+
+def _name(before: Agreed, after: Agreed, rekeyed: bool, was_held: bool, is_held: bool) -> str:
+    """Return what a change of the other side was, by the names of ours."""
+    if before.codec != after.codec:
+        return ascii_lower(after.codec.name)
+    if was_held != is_held:
+        return "hold" if is_held else "resume"
+    return "rekey" if rekeyed else "other media"

@@ -1,0 +1,46 @@
+"""Comparing what was said with what was heard, over the changes of a call."""
+
+import random
+import struct
+
+import pytest
+
+from sip_testbed.likeness import likeness_of
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import write_wav
+
+RATE = 8000
+
+
+def noise(seconds: float, seed: int = 1) -> bytes:
+    source = random.Random(seed)
+    return b"".join(struct.pack("<h", source.randint(-9000, 9000)) for _ in range(int(seconds * RATE)))
+
+
+def silence(seconds: float) -> bytes:
+    return bytes(2 * int(seconds * RATE))
+
+
+def wav(data: bytes) -> bytes:
+    return write_wav(Pcm(RATE, data))
+
+
+def test_each_part_is_aligned_by_itself() -> None:
+    first, second = noise(1.0), noise(1.0, 2)
+    later = silence(0.01) + first + silence(0.05) + second
+    assert likeness_of(wav(first + second), wav(later), 2) == pytest.approx(1.0, abs=1e-3)
+    assert (likeness_of(wav(first + second), wav(later)) or 0) < 0.9
+
+
+def test_the_worst_part_counts() -> None:
+    """As with one-way audio after a hold: the beginning was heard."""
+    said = noise(1.0) + noise(1.0, 2)
+    assert (likeness_of(wav(said), wav(noise(1.0) + silence(1.0)), 2) or 0) < 0.2
+    assert (likeness_of(wav(said), wav(noise(1.0) + noise(1.0, 3)), 2) or 0) < 0.2
+
+
+def test_a_hold_is_a_pause_in_which_nothing_is_compared() -> None:
+    said = noise(1.0) + silence(1.0) + noise(1.0, 2)
+    assert likeness_of(wav(said), wav(said), 3) == pytest.approx(1.0, abs=1e-3)
+    assert likeness_of(wav(silence(2.0)), wav(silence(2.0)), 2) is None
+    assert likeness_of(wav(silence(2.0)), wav(silence(2.0))) is None
