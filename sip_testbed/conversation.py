@@ -61,6 +61,13 @@ class Ending:
         """Whether our speech was finished and the other side was heard, if it was to send."""
         return self.spoken and self.silence is None and not self.unheard
 
+    @property
+    def early(self) -> str:
+        """A clause about a call that the other side ended too early."""
+        early = [] if self.spoken else ["before the speech was over"]
+        early += ["before any media had come"] if self.unheard else []
+        return f"the other side hung up {' and '.join(early)}"
+
 
 async def converse(
     call: Call | IncomingCall,

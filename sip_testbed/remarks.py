@@ -104,3 +104,12 @@ def _read(data: bytes) -> Request | Response | None:
 
 def _unescaped(text: str) -> str:
     return _ESCAPED.sub(r"\1", text)
+
+
+def media_note(counted: MediaStatistics) -> str:
+    """Return a line about the received media, without figures that could not be measured."""
+    figures = [f"{'SRTP' if counted.srtp else 'RTP'} {counted.received} packets"]
+    figures += [f"loss {counted.loss:.1%}"] if counted.loss is not None else []
+    figures += [f"jitter {counted.jitter_ms:.1f} ms"] if counted.jitter_ms is not None else []
+    figures += [f"MOS {counted.mos:.1f}"] if counted.mos is not None else []
+    return ", ".join(figures)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sip_testbed import remarks
-from sip_testbed.conversation import SILENCE, SILENCE_REASON, Ending, Flow, converse
+from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
 from sip_testbed.keying import AnyOffer, KeyAgreement
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
@@ -23,7 +23,7 @@ from sip_testbed.media_policy import (
 from sip_testbed.session import REFUSED, Agreed, Session, make_changes
 from sip_testbed.user_agent_config import TelephoneSetup
 from voice_dpki.effects import Clock, Random
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import MalformedError, PeerError
 from voice_dpki.media.figures import MediaStatistics
 from voice_dpki.media.pcm import Pcm
 from voice_dpki.media.recording import write_wav
@@ -145,21 +145,13 @@ class Telephone:
             result.reason = _why(answer)
             return
         try:
-            answered = SessionDescription.parse(answer.sdp)
-            check_answer(sdp, answered)
-            described = answered.narrowed(0)
-            check_protected(described, keyed=self._keying is not None)
-            payload_type_of(described, codec)  # refuses before keys are agreed
-            result.remarks += _media_elsewhere("callee", described, call)
-            values = described.audio_key_mgmt
-            keys = await self._keying.confirm(offer, values) if self._keying and offer else None
-            self._start(media, described, keys, result, receives=codec.payload_type)
+            described, agreed = await self._agree(call, answer.sdp, sdp, offer, media, result)
         except REFUSED as error:
             self._refused(result, error)
             await call.bye(reasons(str(error)))
         else:
             flow = Flow.agreed(described)
-            session.begin(Agreed(sdp, 0, codec, own_keys, values))
+            session.begin(agreed)
             changes = self._setup.call.changes if self._setup.call else ()
             await self._converse(call, media, flow, result, session, changes)
             if flow.is_held:  # the offer asked for both ways, and anybody on the path can change the answer
@@ -172,10 +164,79 @@ class Telephone:
         result = Result("callee", verstat=call.verstat)
         media = await self._open_media()
         try:
-            await self._take(call, media, result)
+            await (self._take if call.sdp else self._take_late)(call, media, result)
         finally:
             await media.close()
             self._report(result)
+
+    async def _take_late(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
+        """Take a call whose INVITE has no offer: the 200 has ours, and the ACK its answer (RFC 3261 §13.3.1.4).
+
+        The keys are offered to the caller whose number was verified; who answers must hold that number.
+        """
+        try:
+            session = self._session(media, _caller_uri(call))
+        except MalformedError as error:
+            self._refused(result, error)
+            result.status = NOT_ACCEPTABLE
+            await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
+            return
+        session.await_changes(call)
+        offer = self._keying.offer(session.peer_uri) if self._keying else None
+        try:
+            await call.ring()
+            own_keys = (key_mgmt_value(offer.message),) if offer else ()
+            sdp = session.describe(self._setup.codec, self._setup.codec.payload_type, own_keys)
+            await call.answer(sdp.serialize())
+            result.status = 200
+            await first_of(call.established.wait(), call.ended.wait())
+            if call.established.is_set():
+                await self._answered_late(call, session, sdp, offer, media, result)
+            else:
+                result.reason = "the caller did not acknowledge our answer"
+        finally:
+            if self._keying and offer:
+                self._keying.end(offer)
+
+    async def _answered_late(
+        self,
+        call: IncomingCall,
+        session: Session,
+        sdp: SessionDescription,
+        offer: AnyOffer | None,
+        media: MediaSession,
+        result: Result,
+    ) -> None:
+        """Start the media by the answer in the ACK, or refuse it, which ends the call."""
+        try:
+            described, agreed = await self._agree(call, call.ack_sdp, sdp, offer, media, result)
+        except REFUSED as error:
+            self._refused(result, error)
+            await call.bye(reasons(str(error)))
+            return
+        session.begin(agreed)
+        await self._converse(call, media, Flow.agreed(described), result, session)
+
+    async def _agree(
+        self,
+        call: Leg,
+        body: bytes,
+        sdp: SessionDescription,
+        offer: AnyOffer | None,
+        media: MediaSession,
+        result: Result,
+    ) -> tuple[SessionDescription, Agreed]:
+        """Start the media by the answer `body` to our offer `sdp`; raises one of REFUSED."""
+        codec, answered = self._setup.codec, SessionDescription.parse(body)
+        check_answer(sdp, answered)
+        described = answered.narrowed(0)
+        check_protected(described, keyed=self._keying is not None)
+        payload_type_of(described, codec)  # refuses before keys are agreed
+        result.remarks += _media_elsewhere("callee" if result.role == "caller" else "caller", described, call)
+        values = described.audio_key_mgmt
+        keys = await self._keying.confirm(offer, values) if self._keying and offer else None
+        self._start(media, described, keys, result, receives=codec.payload_type)
+        return described, Agreed(sdp, 0, codec, sdp.key_mgmt, values)
 
     async def _take(self, call: IncomingCall, media: MediaSession, result: Result) -> None:
         codec = self._setup.codec
@@ -229,7 +290,7 @@ class Telephone:
             await call.bye()
         self._keep(media, result)
         if not ending.good and ending.silence is None:
-            result.reason = f"{_early_end(ending)}{remarks.reasons_of(call.end_headers)}"
+            result.reason = f"{ending.early}{remarks.reasons_of(call.end_headers)}"
 
     async def _open_media(self) -> MediaSession:
         return await MediaSession.open(
@@ -268,7 +329,7 @@ class Telephone:
         """Write the recordings, and put the media statistics into the result and the trace."""
         result.media = counted = media.statistics()
         result.remarks += remarks.foreign_media("callee" if result.role == "caller" else "caller", counted)
-        note = _media_note(counted)
+        note = remarks.media_note(counted)
         self._tracer.note(note, step="media", ok=counted.received > 0 and not counted.unauthentic)
         for path, pcm in ((self._setup.said, media.said), (self._setup.heard, media.heard)):
             if path is not None:
@@ -310,22 +371,6 @@ def _step(error: PeerError) -> str:
     if isinstance(error, MikeyError):
         return f"MIKEY {error.step}"
     return error.step if isinstance(error, Refusal) else "SDP"
-
-
-def _media_note(counted: MediaStatistics) -> str:
-    """Return a line about the received media, without figures that could not be measured."""
-    figures = [f"{'SRTP' if counted.srtp else 'RTP'} {counted.received} packets"]
-    figures += [f"loss {counted.loss:.1%}"] if counted.loss is not None else []
-    figures += [f"jitter {counted.jitter_ms:.1f} ms"] if counted.jitter_ms is not None else []
-    figures += [f"MOS {counted.mos:.1f}"] if counted.mos is not None else []
-    return ", ".join(figures)
-
-
-def _early_end(ending: Ending) -> str:
-    """Return a clause about a call that the other side ended too early."""
-    early = [] if ending.spoken else ["before the speech was over"]
-    early += ["before any media had come"] if ending.unheard else []
-    return f"the other side hung up {' and '.join(early)}"
 
 
 def _caller_uri(call: IncomingCall) -> str:
