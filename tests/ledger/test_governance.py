@@ -14,7 +14,7 @@ from voice_dpki.errors import MalformedError
 from voice_dpki.ledger import directory, names, tree
 from voice_dpki.ledger.admission import check_authority, read_admitted
 from voice_dpki.ledger.genesis import Genesis, dump_genesis, load_genesis
-from voice_dpki.ledger.governance import is_quorum
+from voice_dpki.ledger.governance import is_quorum, least_quorum
 from voice_dpki.ledger.header import Validator
 from voice_dpki.ledger.members import Member, MemberKind, check_apart
 from voice_dpki.ledger.owners import owner_of
@@ -130,6 +130,7 @@ def keys_of(view: MemoryState, at: int = 1) -> set[int]:
 def test_more_than_two_thirds() -> None:
     needed = [next(votes for votes in range(11) if is_quorum(votes, operators)) for operators in range(1, 11)]
     assert needed == [1, 2, 3, 3, 4, 5, 5, 6, 7, 7]
+    assert [least_quorum(operators) for operators in range(1, 11)] == needed
 
 
 NEW = member("Operator E", 5)

@@ -104,6 +104,8 @@ def test_encodings_with_and_without_their_one_channel() -> None:
     [
         ("", ("127.0.0.2", 5001)),
         ("a=rtcp:53020\n", ("127.0.0.2", 53020)),
+        ("a=rtcp:65535\n", ("127.0.0.2", 65_535)),
+        ("a=rtcp:65535 IN IP4 192.0.2.7\n", ("192.0.2.7", 65_535)),
         ("a=rtcp:53020 IN IP4 192.0.2.7\n", ("192.0.2.7", 53020)),
         ("a=rtcp:53020 IN IP6 2001:db8::7\n", ("2001:db8::7", 53020)),
         ("a=rtcp-mux\na=rtcp:5000\n", ("127.0.0.2", 5000)),
@@ -115,7 +117,8 @@ def test_where_rtcp_goes(lines: str, address: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x", "70000", "5 IN IP4", "5 IN IP4 192.0.2.7 6", "5 IN IP5 192.0.2.7", "5 x"]
+    "value",
+    ["", "x", "65536", "65536 IN IP4 192.0.2.7", "5 IN IP4", "5 IN IP4 192.0.2.7 6", "5 IN IP5 192.0.2.7", "5 x"],
 )
 def test_a_malformed_rtcp_attribute(value: str) -> None:
     with pytest.raises(MalformedError):

@@ -1,0 +1,119 @@
+"""Numbers on which all nodes of a ledger agree, written down once more.
+
+The other tests take them from the code, so a changed number changes these tests with it. A node with another number
+makes another state of the same block, or refuses what others send: who changes one needs a version of the rules.
+"""
+
+from dataclasses import asdict
+from types import ModuleType
+
+import pytest
+
+from voice_dpki.ledger import (
+    admission,
+    answer_forms,
+    batch,
+    block,
+    changes,
+    clock,
+    compromise,
+    directory,
+    evidence,
+    expiry,
+    further,
+    genesis,
+    header,
+    kind,
+    light,
+    members,
+    names,
+    owners,
+    probation,
+    proof,
+    proposals,
+    quotas,
+    refusals,
+    replica,
+    single_numbers,
+    transactions,
+    tree,
+    validators,
+)
+from voice_dpki.ledger.parameters import Parameters
+from voice_dpki.ledger.rules import BY_VERSION
+
+OF_THE_STATE: list[tuple[ModuleType, dict[str, float]]] = [
+    (admission, {"MAX_NOT_YET_VALID_S": 2_592_000}),
+    (batch, {"MAX_BATCH": 256}),
+    (block, {"PART_BYTES": 65_536}),
+    (compromise, {"MAX_FALLEN": 1000}),
+    (directory, {"MAX_MEMBERS": 1000, "MAX_VALIDATORS": 200}),
+    (evidence, {"MAX_EVIDENCE_BYTES": 1_048_576}),
+    (expiry, {"MAX_PRUNED": 200, "MAX_DAYS": 64, "CHUNK": 64}),
+    (further, {"MAX_ITEMS": 16, "MAX_VALUE_BYTES": 1024, "MAX_FURTHER_BYTES": 4096}),
+    (genesis, {"MAX_GENESIS_BYTES": 4_194_304, "MAX_BLOCK_BYTES": 1_048_576}),
+    (kind, {"MAX_SIGNATURE_BYTES": 1024, "MAX_KEY_BYTES": 2048, "MAX_TEXT_LENGTH": 64}),
+    (members, {"MAX_ENTRIES": 256, "MAX_URL_LENGTH": 255}),
+    (names, {"MAX_NAMES": 128, "MAX_LISTED": 256}),
+    (owners, {"MAX_CERTIFICATES": 256}),
+    (probation, {"FULL_POWER": 100, "WINDOW": 25, "NEEDED": 20}),
+    (proof, {"HASH_BYTES": 32, "KEY_BITS": 256, "MAX_PROOF_BYTES": 8291}),
+    (proposals, {"MAX_PROPOSALS": 256, "MAX_CERTIFICATES": 256, "MAX_VERSION": 4_294_967_296}),
+    (proposals, {"MAX_HEIGHT": 1_000_000_000_000}),
+    (quotas, {"MAX_BLOCK_CERTIFICATES": 4000}),
+    (refusals, {"FIRST_CONTENT_CODE": 100}),
+    (replica, {"MAX_TRANSACTIONS": 1000, "MAX_EVIDENCE": 8192}),
+    (single_numbers, {"MAX_SINGLES": 240}),
+    (transactions, {"VERSION": 1, "MAX_TRANSACTION_BYTES": 65_536, "MAX_SIGNATURES": 32}),
+    (tree, {"RADIX": 16}),
+    (validators, {"POWER": 1}),
+]
+OF_HEADERS: list[tuple[ModuleType, dict[str, float]]] = [
+    (header, {"BLOCK_PROTOCOL": 11, "MAX_CHAIN_ID_BYTES": 50, "MAX_VALIDATORS": 1000, "MAX_APP_HASH_BYTES": 64}),
+    (header, {"MAX_TOTAL_POWER": 1_152_921_504_606_846_975, "ADDRESS_BYTES": 20, "SIGNATURE_BYTES": 64}),
+    (header, {"PUBLIC_KEY_BYTES": 32, "NO_TIME_NS": -62_135_596_800_000_000_000}),
+    (
+        light,
+        {"TRUSTING_PERIOD_S": 1_209_600, "MAX_CLOCK_DRIFT_S": 10, "MAX_TRUSTED": 64, "MAX_APPROACH_STEPS": 256},
+    ),
+    (clock, {"FRESH_S": 60, "STEADY_RATE": 0.999, "REMEMBERED_S": 60}),
+]
+OF_ANSWERS: list[tuple[ModuleType, dict[str, float]]] = [
+    (answer_forms, {"MAX_ANSWER_BYTES": 262_144, "MAX_BATCH": 1000, "MAX_LEAVES": 64, "MAX_PREFIX_LEAVES": 1000}),
+    (answer_forms, {"MAX_BATCH_BYTES": 16_777_216, "MAX_RECORD_TEXT": 12_288, "MAX_PROOF_TEXT": 16_582}),
+    (changes, {"MAX_CHANGES_BYTES": 16_777_216, "MAX_STEPS": 1024}),
+]
+
+
+@pytest.mark.parametrize(("module", "numbers"), [*OF_THE_STATE, *OF_HEADERS, *OF_ANSWERS])
+def test_numbers_are_those_that_all_nodes_have(module: ModuleType, numbers: dict[str, float]) -> None:
+    assert {name: getattr(module, name) for name in numbers} == numbers
+
+
+def test_a_ledger_whose_genesis_says_nothing_else_has_these_parameters() -> None:
+    assert asdict(Parameters()) == {
+        "delay_s": 86_400,
+        "delay_blocks": 1,
+        "voting_s": 2_592_000,
+        "proposals_per_operator": 8,
+        "retention_s": 2_592_000,
+        "certificates_per_hour": 1_000_000,
+        "certificates_per_member": 50_000_000,
+    }
+
+
+OF_VERSION_2 = {"one_signature", "counts_all"}
+OF_VERSION_3 = OF_VERSION_2 | {"sound_keys", "recounts", "withdraws"}
+OF_VERSION_4 = OF_VERSION_3 | {
+    "bars_keys", "probation", "reads_all_names", "prepares_names", "binds_anonymous", "reads_constraints",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("version", "demands"), [(1, {"admits_refused"}), (2, OF_VERSION_2), (3, OF_VERSION_3), (4, OF_VERSION_4)]
+)
+def test_what_each_version_of_the_rules_demands(version: int, demands: set[str]) -> None:
+    """A ledger that has followed a version must go on to make the same of its blocks."""
+    said = asdict(BY_VERSION[version])
+    assert said.pop("version") == version
+    assert {name for name, holds in said.items() if holds} == demands
