@@ -6,7 +6,7 @@ The real service judges, in this process; what the ledger says is told by the te
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -188,6 +188,16 @@ INTERFACES: dict[str, Ask] = {"atis": by_atis, "3gpp": by_3gpp, "text": by_text,
 
 def test_a_request_of_atis_holds_one_identity(cases: dict[str, Case]) -> None:
     assert {what for what, case in cases.items() if len(case.call.identities) > 1} == SEVERAL
+
+
+@pytest.mark.parametrize("interface", [by_text, by_redirect])
+@pytest.mark.parametrize(("others", "code"), [(9, "-"), (10, "400")])
+async def test_an_invite_has_ten_identities_at_most(
+    cases: dict[str, Case], interface: Ask, others: int, code: str
+) -> None:
+    case = cases["white space between the claims"]
+    call = replace(case.call, identities=(*["a.b.c"] * others, *case.call.identities))
+    assert (await interface(replace(case, call=call), Profile.ATIS)).code == code
 
 
 def test_the_page_has_every_case() -> None:
