@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.spec_headers import headers, proofs
 from tests.spec_messages import messages
+from tests.spec_numbers import numbers_one_by_one
 from tests.spec_several import several
 from tests.spec_vectors import answers, make_ledger
 from voice_dpki.codec import cbor
@@ -152,7 +153,7 @@ def documents() -> dict[str, bytes]:
     """Return the content of each file of vectors."""
     ledger = make_ledger()
     about_one = answers(ledger)
-    about_several = {**about_one, "questions": list(several(ledger))}
+    about_several = {**about_one, "questions": [*several(ledger), *numbers_one_by_one(ledger)]}
     made = {
         "answers.json": about_one,
         "several.json": about_several,

@@ -337,11 +337,18 @@ def _bad_headers(ledger: Ledger, bad: Callable[..., Form], given: Form) -> Itera
 
 
 def _further(ledger: Ledger) -> Iterator[Form]:
-    """Ask for records that end in further items, which no version so far writes."""
+    """Ask for records that end in further items, of which version 5 writes the numbers."""
     digest = digest_of(ledger.ders["valid"])
     for name, items, result in (
         ("a further item that is not known", [{"later": 1}], {"status": CertStatus.VALID}),
         ("a further item that must be understood", [{"!later": 1}], {"error": "newer-rules"}),
+        (
+            "numbers that are held by leaves of their own",
+            [{"!numbers": ["4930", "4931"]}],
+            {"status": CertStatus.VALID},
+        ),
+        ("numbers that do not ascend", [{"!numbers": ["4931", "4930"]}], {"error": "malformed"}),
+        ("the mark of a member in another record", [{"!by-number": True}], {"error": "newer-rules"}),
         ("no further item where there must be one", [{}], {"error": "malformed"}),
         ("more than a record has", [{"later": 1}, 1], {"error": "malformed"}),
     ):
