@@ -10,9 +10,7 @@ import pytest
 from sip_testbed.network import Testbed, service_configs
 from sip_testbed.provision import (
     ADDRESSES,
-    CALLEE,
-    CALLEE_OVER_SBC,
-    CALLEE_OVER_TRANSIT,
+    CALLEES,
     CALLER,
     FEDERATION,
     OPERATORS,
@@ -49,8 +47,7 @@ class TestSite:
         assert signer.tn_auth_list.covers(CALLER)
         assert signer.key_algorithm == "ES256"
         assert caller.uris == (f"sip:+{CALLER}@a.example",)
-        numbers = (CALLEE, CALLEE_OVER_TRANSIT, CALLEE_OVER_SBC)
-        assert callee.uris == tuple(f"sip:+{number}@b.example" for number in numbers)
+        assert callee.uris == tuple(f"sip:+{number}@b.example" for number in CALLEES)
         assert {caller.key_algorithm, callee.key_algorithm} == {"ES256"}
         standard = [read_profile(held.der) for held in (site.standard_caller, site.standard_callee)]
         assert [held.key_algorithm for held in standard] == ["PS256"] * 2

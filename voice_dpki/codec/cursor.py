@@ -25,12 +25,14 @@ class Cursor:
 
     def take(self, size: int) -> bytes:
         """Read exactly `size` bytes."""
-        if size < 0 or size > self.remaining:
+        start = self._at
+        end = start + size
+        if size < 0 or end > len(self._data):
             raise MalformedError(
-                f"{self._what}: {size} bytes expected at offset {self._at}, {self.remaining} are left"
+                f"{self._what}: {size} bytes expected at offset {start}, {self.remaining} are left"
             )
-        start, self._at = self._at, self._at + size
-        return self._data[start : self._at]
+        self._at = end
+        return self._data[start:end]
 
     def uint(self, size: int) -> int:
         """Read an unsigned big-endian integer of `size` bytes."""

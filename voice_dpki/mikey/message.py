@@ -3,6 +3,7 @@
 A message keeps the bytes that it was read from: signatures and MACs are checked over those.
 """
 
+import struct
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -21,6 +22,12 @@ MAX_PAYLOADS = 32
 _SIGN_HEADER_BYTES = 2
 """Type and length of a signature (§6.5)."""
 
+_SESSION = struct.Struct("!BII")
+"""An entry of the SRTP-ID map: policy, SSRC, ROC (RFC 3830 §6.1.1)."""
+
+_FIXED = struct.Struct("!BBBBIBB")
+"""The header before its map: version, data type, next payload, V and PRF, CSB ID, #CS, map type (§6.1)."""
+
 P = TypeVar("P", bound=Payload)
 
 
@@ -35,11 +42,11 @@ class SrtpId:
     @classmethod
     def parse(cls, cursor: Cursor) -> Self:
         """Read one entry of the map."""
-        return cls(cursor.uint(1), cursor.uint(4), cursor.uint(4))
+        return cls(*_SESSION.unpack(cursor.take(_SESSION.size)))
 
     def serialize(self) -> bytes:
         """Write the entry."""
-        return self.policy_no.to_bytes(1, "big") + self.ssrc.to_bytes(4, "big") + self.roc.to_bytes(4, "big")
+        return _SESSION.pack(self.policy_no, self.ssrc, self.roc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +63,10 @@ class Header:
     @classmethod
     def parse(cls, cursor: Cursor) -> tuple[Self, int]:
         """Read the header; returns it and the type of the first payload."""
-        version, data_type, first, flags = (cursor.uint(1) for _ in range(4))
+        fixed = _FIXED.unpack(cursor.take(_FIXED.size))
+        version, data_type, first, flags, csb_id, count, map_type = fixed
         if version != VERSION:
             raise MikeyError(Failure.VERSION, f"version {version} is not supported, only version {VERSION}")
-        csb_id, count, map_type = cursor.uint(4), cursor.uint(1), cursor.uint(1)
         if map_type not in set(MapType) or (map_type == MapType.EMPTY and count):
             raise MikeyError(Failure.CRYPTO_SESSIONS, f"crypto session map type {map_type} is not supported")
         sessions = tuple(SrtpId.parse(cursor) for _ in range(count))
@@ -67,9 +74,9 @@ class Header:
 
     def serialize(self, first: int) -> bytes:
         """Write the header before a payload of type `first`."""
-        fixed = bytes([VERSION, self.data_type, first, self.respond << 7 | self.prf])
-        sessions = b"".join(session.serialize() for session in self.sessions)
-        return fixed + self.csb_id.to_bytes(4, "big") + bytes([len(self.sessions), self.map_type]) + sessions
+        flags, count = self.respond << 7 | self.prf, len(self.sessions)
+        fixed = _FIXED.pack(VERSION, self.data_type, first, flags, self.csb_id, count, self.map_type)
+        return fixed + b"".join([session.serialize() for session in self.sessions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,7 @@ class Message:
 
     def all(self, kind: type[P]) -> tuple[P, ...]:
         """Return the payloads of one class, in order."""
-        return tuple(payload for payload in self.payloads if isinstance(payload, kind))
+        return tuple([payload for payload in self.payloads if type(payload) is kind])
 
     def one(self, kind: type[P]) -> P:
         """Return the only payload of a class; raises MikeyError unless there is exactly one."""
@@ -134,8 +141,8 @@ def parse_payloads(kind: int, cursor: Cursor) -> tuple[Payload, ...]:
 def serialize(header: Header, payloads: tuple[Payload, ...]) -> bytes:
     """Write a message; SIGN, if it is there, must be the last payload."""
     kinds = [payload.kind for payload in payloads] + [PayloadType.LAST]
-    chain = (
-        payload.serialize() if isinstance(payload, Signature) else bytes([following]) + payload.serialize()
+    chain = [
+        payload.serialize() if type(payload) is Signature else bytes((following,)) + payload.serialize()
         for payload, following in zip(payloads, kinds[1:], strict=True)
-    )
+    ]
     return header.serialize(kinds[0]) + b"".join(chain)

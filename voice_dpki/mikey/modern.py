@@ -64,6 +64,8 @@ _OFFER_DOMAIN: Final = b"voice-dpki/mikey-offer/v1\0"
 _ANSWER_DOMAIN: Final = b"voice-dpki/mikey-answer/v1\0"
 _TGK_DOMAIN: Final = b"voice-dpki/mikey-tgk/v1\0"
 
+_OFFERED: Final = {int(strength.offered): strength for strength in Strength}
+
 I_MESSAGE: Final[Counts] = {
     Timestamp: (1, 1),
     Rand: (1, 1),
@@ -121,10 +123,8 @@ class ModernClaim:
 def is_modern(octets: bytes) -> bool:
     """Tell whether a message is an offer of this mode, in any version; raises MikeyError if it is no message."""
     message = Message.parse(octets)
-    groups = {int(strength.offered) for strength in Strength}
-    return message.header.data_type == DataType.DH_INIT and any(
-        value.group in groups for value in message.all(DhValue)
-    )
+    is_offer = message.header.data_type == DataType.DH_INIT
+    return is_offer and any(value.group in _OFFERED for value in message.all(DhValue))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -205,8 +205,8 @@ class ModernInitiator:
             MARK,
             steps.sdp_ids_of(key_mgmt_ids),
         )
-        octets = _sign(header, payloads, self._party.signer, _OFFER_DOMAIN)
-        return ModernOffer(octets, responder_uri, profile, Message.parse(octets), exchange)
+        sent = _sign(header, payloads, self._party.signer, _OFFER_DOMAIN)
+        return ModernOffer(sent.octets, responder_uri, profile, sent, exchange)
 
     def close(self, csb_id: int) -> None:
         """Forget a bundle whose call has ended, so that its ID may be drawn again."""
@@ -299,7 +299,7 @@ class ModernResponder:
             MARK,
         )
         offered = _hash(message)
-        octets = _sign(header, payloads, self._party.signer, _ANSWER_DOMAIN + offered)
+        octets = _sign(header, payloads, self._party.signer, _ANSWER_DOMAIN + offered).octets
         theirs, ours = stream_keys(_tgk(secret, offered, value), header, message.one(Rand).rand, profile)
         return KeyingAnswer(octets, SrtpKeys(profile, send=ours, receive=theirs))
 
@@ -320,11 +320,13 @@ def _named(party: Party) -> CertificateHash:
 
 def _offered_strength(message: Message) -> Strength:
     group = message.one(DhValue).group
-    for strength in Strength:
-        if group == strength.offered:
-            return strength
-    known = {number.value: number.name for number in DhGroup}
-    raise MikeyError(Failure.STRENGTH, f"group {known.get(group, group)} is weaker than {Strength.MODERN.group}")
+    strength = _OFFERED.get(group)
+    if strength is None:
+        known = {number.value: number.name for number in DhGroup}
+        raise MikeyError(
+            Failure.STRENGTH, f"group {known.get(group, group)} is weaker than {Strength.MODERN.group}"
+        )
+    return strength
 
 
 def _value(message: Message) -> DhValue:
@@ -390,8 +392,9 @@ def _check_signature(claim: ModernClaim, trusted: TrustedCertificate, context: b
         ) from None
 
 
-def _sign(header: Header, payloads: tuple[Payload, ...], signer: Signer, context: bytes) -> bytes:
+def _sign(header: Header, payloads: tuple[Payload, ...], signer: Signer, context: bytes) -> Message:
     """Write a message that ends with the signature over `context` and everything before it."""
-    signature = Signature(SignatureType.ECDSA_P256_SHA256, bytes(_SIGNATURE_BYTES))
-    unsigned = serialize(header, (*payloads, signature))[:-_SIGNATURE_BYTES]
-    return unsigned + signer.sign(context + unsigned)
+    empty = Signature(SignatureType.ECDSA_P256_SHA256, bytes(_SIGNATURE_BYTES))
+    unsigned = serialize(header, (*payloads, empty))[:-_SIGNATURE_BYTES]
+    signature = Signature(empty.s_type, signer.sign(context + unsigned))
+    return Message(header, (*payloads, signature), unsigned + signature.signature)

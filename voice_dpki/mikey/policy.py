@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.payloads import SecurityPolicy
@@ -121,10 +122,12 @@ def short_policy_for(profile: SrtpProfile) -> SecurityPolicy:
     return SecurityPolicy(0, SRTP, tuple(told))
 
 
+@lru_cache(maxsize=64)
 def profile_of(policy: SecurityPolicy) -> SrtpProfile:
     """Return the profile that a received policy stands for, with SRTP's defaults for what it leaves out.
 
-    Raises MikeyError if that is none that we support, or if a parameter is given twice.
+    Raises MikeyError if that is none that we support, or if a parameter is given twice. The same few policies occur
+    in call after call, so their meaning is cached.
     """
     if policy.prot_type != SRTP:
         raise MikeyError(Failure.POLICY, f"security protocol {policy.prot_type} is not SRTP")
