@@ -6,7 +6,7 @@ These are pure functions of `Evidence`, independent of how it was collected.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from sip_testbed.conversation import SILENCE
 from sip_testbed.events import RtpEvent, SipEvent
@@ -84,7 +84,8 @@ def seen(evidence: Evidence) -> Outcome:
     """Return how the call ended, for comparison with the expected outcome, including the telephones' remarks."""
     outcome = _seen(evidence)
     remarked = [r for role in ("caller", "callee") for r in evidence.result(role).get("remarks") or ()]
-    return replace(outcome, sentence=" ".join([outcome.sentence, *(_sentence(remark) for remark in remarked)]))
+    sentences = dict.fromkeys(_sentence(remark) for remark in remarked)  # both ends may tell the same
+    return replace(outcome, sentence=" ".join([outcome.sentence, *sentences]))
 
 
 def _seen(evidence: Evidence) -> Outcome:
@@ -100,6 +101,15 @@ def _seen(evidence: Evidence) -> Outcome:
             code = status if status and status >= 300 else None
             return Outcome(verstat, code, result["refused_by"], status, _sentence(result["reason"]))
     return Outcome(verstat, None, None, status, _ending(evidence, status, caller))
+
+
+_WHOSE_KEY: Final = {
+    Standing.FIRST: "Whose key the callee's is, Operator B says: there was no earlier call to compare it with.",
+    Standing.KNOWN: "The callee's key is the one of earlier calls.",
+    Standing.RENEWED: "The callee's key follows the one of earlier calls, which has signed for it.",
+    Standing.CHANGED: "The callee's key is not the one of earlier calls.",
+}
+"""What the key of the other side is worth, which docs/trust.md explains."""
 
 
 def connected(evidence: Evidence) -> Connected | None:
@@ -148,10 +158,11 @@ def _ending(evidence: Evidence, status: int | None, caller: Mapping[str, Any]) -
         return _sentence(str(caller.get("reason") or f"The call ended with status {status}"))
     if not evidence.scenario.protected:
         return "The call was answered, and nobody knows who called or who listened."
-    return (
-        "Operator A signed for its caller, Operator B had the proof from the ledger, and both telephones agreed on "
-        "keys that nobody between them holds."
+    key = _text(caller.get("peer_key"))
+    agreed = (
+        "Operator A signed for its caller, Operator B had the proof from the ledger, and both telephones agreed "
     )
+    return f"{agreed}on keys." if key is None else f"{agreed}on keys. {_WHOSE_KEY[Standing(key)]}"
 
 
 def _text(value: object) -> str | None:

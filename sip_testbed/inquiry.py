@@ -2,9 +2,11 @@
 
 import logging
 import time
+from collections.abc import Sequence
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.pinning import PeerKey, Pinning, Standing
+from sip_testbed.rivals import rivals_of
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
@@ -12,7 +14,7 @@ from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
-from voice_dpki.x509.profile import digest_of
+from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ class Inquiry:
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock) -> None:
         self.peer_key: PeerKey | None = None
         """How we know the key of the last agreement's other side; None where keys are not pinned."""
-        self._certificate = credentials.party.certificate
+        self._own = credentials.party
+        self._peer: PeerClaim | None = None
         self._tracer = tracer
         self._clock = clock
         self._ledger = credentials.ledger.client(clock)
@@ -41,7 +44,7 @@ class Inquiry:
         It is about our own certificate, which reveals early what would make calls fail.
         """
         try:
-            own = await self._ledger.resolve(digest_of(self._certificate), with_certificate=False)
+            own = await self._ledger.resolve(digest_of(self._own.certificate), with_certificate=False)
         except InquiryError as error:
             log.warning("our ledger node cannot be relied on", extra={"fields": {"reason": str(error)}})
         else:
@@ -72,6 +75,7 @@ class Inquiry:
 
         Raises MikeyError for another key (`Pinning.check`); the agreement then is to be forgotten.
         """
+        self._peer = claim
         if self._pinning is None:
             return
         key = await self._pinning.check(claim, found)
@@ -80,3 +84,13 @@ class Inquiry:
         if called or key.standing is not Standing.FIRST:
             fits = key.standing is not Standing.CHANGED
             self._tracer.note(f"key of {claim.uri}: {key.standing.about}", step="MIKEY pin", ok=fits)
+
+    async def rivals(self) -> Sequence[str]:
+        """Return clauses about other certificates for the parties of the last agreement, and trace each."""
+        if self._peer is None:
+            return ()
+        own = read_profile(self._own.certificate)
+        told = await rivals_of(self._ledger, self._peer, self._own.uri, own)
+        for clause in told:
+            self._tracer.note(clause, step="MIKEY ledger", ok=False)
+        return told

@@ -60,6 +60,10 @@ class KeyAgreement(Protocol[_O]):
         """Forget a crypto session bundle once its call is over."""
         ...
 
+    async def rivals(self) -> Sequence[str]:
+        """Return clauses about other certificates for the parties of the last agreement (`rivals_of`)."""
+        ...
+
 
 class Keying:
     """One user agent's side of all its key agreements. Call `close` at the end."""
@@ -143,6 +147,10 @@ class Keying:
     def end(self, offer: Offer) -> None:
         """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
+
+    async def rivals(self) -> Sequence[str]:
+        """Return clauses about other certificates for the parties of the last agreement, and trace each."""
+        return await self._inquiry.rivals()
 
     def _agreed(self, began_s: float) -> None:
         self.ms = ms_since(began_s)

@@ -57,6 +57,8 @@ class ModernKeying:
         self._responder = ModernResponder(party, replays, [own.profile], least=credentials.least)
         self._inquiry = Inquiry(own, tracer, clock)
         self._standard = None if standard is None else Keying(standard, tracer, clock, random)
+        self._latest: Inquiry | Keying = self._inquiry
+        """What the last agreement went by."""
 
     async def prepare(self) -> None:
         """Make a first inquiry at the ledger, to spare the first call the wait."""
@@ -97,6 +99,7 @@ class ModernKeying:
         standard = self._standard_for(initiator_uri)
         if standard is not None and not is_modern(octets):
             answer = await standard.accept(key_mgmt, initiator_uri)
+            self._latest = standard
             self.ms, self.peer_key = standard.ms, standard.peer_key
             return answer
         claim = self._responder.receive(
@@ -134,10 +137,15 @@ class ModernKeying:
         elif self._standard is not None:
             self._standard.end(offer)
 
+    async def rivals(self) -> Sequence[str]:
+        """Return clauses about other certificates for the parties of the last agreement, and trace each."""
+        return await self._latest.rivals()
+
     async def _confirm_standard(self, offer: Offer, key_mgmt: Sequence[str]) -> SrtpKeys:
         if self._standard is None:
             raise MikeyError(Failure.KEY_MGMT, "the offer was made with keys that this telephone does not have")
         keys = await self._standard.confirm(offer, key_mgmt)
+        self._latest = self._standard
         self.ms, self.peer_key = self._standard.ms, self._standard.peer_key
         return keys
 
@@ -157,4 +165,4 @@ class ModernKeying:
         """Compare the other side's key with that of earlier calls; raises MikeyError (see `Inquiry.compare`)."""
         proven = claim.proven(found.recorded, self._clock.now_s())
         await self._inquiry.compare(proven, found, called=called)
-        self.peer_key = self._inquiry.peer_key
+        self.peer_key, self._latest = self._inquiry.peer_key, self._inquiry

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from sip_testbed.pin_store import Pin, PinStore
+from sip_testbed.rivals import PARTIES
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError, Resolution
@@ -30,9 +31,6 @@ log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 16
 """Renewals in a row between two calls to the same party; each costs an inquiry."""
-
-PARTIES: Final = {"Initiator": "caller", "Responder": "callee"}
-"""The role in MIKEY to the role in the call."""
 
 _OLD: Final = {
     CertStatus.VALID: "its certificate is valid on the ledger, too",

@@ -78,6 +78,10 @@ class SharedKeying:
         """Forget a crypto session bundle once its call is over."""
         self._initiator.close(offer.csb_id)
 
+    async def rivals(self) -> Sequence[str]:
+        """Return nothing: there are no certificates."""
+        return ()
+
     @property
     def _name(self) -> str:
         return _NAMES[self._credentials.mode]

@@ -291,6 +291,7 @@ class Telephone:
         self._keep(media, result)
         if not ending.good and ending.silence is None:
             result.reason = f"{ending.early}{remarks.reasons_of(call.end_headers)}"
+        result.remarks += await self._keying.rivals() if self._keying else ()
 
     async def _open_media(self) -> MediaSession:
         return await MediaSession.open(

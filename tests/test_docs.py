@@ -85,6 +85,18 @@ def test_the_goals_of_all_attacks_are_told() -> None:
     ]
 
 
+def test_what_shows_the_claims_about_trust_exists() -> None:
+    page = (ROOT / "docs/trust.md").read_text()
+    tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", page)
+    assert len(tests) > 15
+    for path, name in tests:
+        assert f"def {name}" in (ROOT / path).read_text(), f"{path} has no {name}"
+    tables = page.partition("## What can be withheld")[0]
+    named = {name for name in re.findall(r"`([a-z]+(?:-[a-z]+)+)`", tables) if name != "max_age_s"}
+    attacks = {name for name, scenario in SCENARIOS.items() if scenario.attack}
+    assert named == attacks, "each scenario shows a claim"
+
+
 def _decided(page: Path) -> tuple[str, str, str]:
     """Return a decision's number, title and date, as the page itself gives them."""
     text = page.read_text()

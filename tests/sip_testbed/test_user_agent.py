@@ -15,7 +15,7 @@ import pytest
 
 from sip_testbed.events import SipEvent
 from sip_testbed.network import DH_SIGN, HYBRID, MODERN, Testbed, user_agent_config
-from sip_testbed.provision import CALLEE, CALLER, OPERATORS, aor
+from sip_testbed.provision import CALLEE, CALLEE_IMPERSONATED, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
 from voice_dpki.effects import SystemRandom
 from voice_dpki.errors import LocalError
@@ -321,6 +321,18 @@ def test_a_callee_whose_certificate_nobody_recorded(telephones: Telephones) -> N
     assert not ended.caller["established"]
     assert not ended.callee["established"]
     assert ended.caller["media"] is None
+
+
+def test_both_ends_are_told_of_a_second_certificate_at_the_first_call(telephones: Telephones) -> None:
+    second, target = telephones.testbed.second_telephone(MODERN), aor(CALLEE_IMPERSONATED, OPERATORS[1])
+    ended = telephones.call(caller={"call": {"target": target}}, callee={"aor": target})
+    assert (ended.status, ended.caller["peer_key"]) == (0, "first")
+    for result in (ended.caller, ended.callee):
+        (told,) = (remark for remark in result["remarks"] if "another valid certificate" in remark)
+        assert f"for the callee, with another key, which {second.organization} recorded in block " in told
+    assert (
+        telephones.call(caller={"call": {"target": target}}, callee={"aor": target}).caller["peer_key"] == "known"
+    )
 
 
 @pytest.mark.parametrize("mode", ["psk", "dhhmac"])
