@@ -7,9 +7,10 @@ without a PASSporT, as it would have without this.
 import logging
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Protocol
 
@@ -18,6 +19,7 @@ import msgspec
 from voice_dpki.effects import Clock, Random, SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
 from voice_dpki.ledger.answers import InquiryError
+from voice_dpki.ledger.held_numbers import NumberHolder
 from voice_dpki.ledger.members import Member
 from voice_dpki.metrics import counters
 from voice_dpki.names import Tn
@@ -34,6 +36,7 @@ from voice_dpki.stir.sign import Credential
 from voice_dpki.wire.cps_client import OUTCOMES, CpsClient, CpsError, Kept
 from voice_dpki.wire.ledger.client import LedgerClient
 from voice_dpki.wire.ledger.members import KeptMembers
+from voice_dpki.wire.ledger.numbers import holder_of
 from voice_dpki.wire.seldom import Seldom
 from voice_dpki.wire.tasks import Background
 from voice_dpki.x509.holders import NumberHolders
@@ -141,26 +144,59 @@ class Members(Protocol):
         ...
 
 
+AskHolder = Callable[[Tn], Awaitable[NumberHolder | None]]
+"""Asks the ledger whom a number's own leaf names, None for a number without one; raises InquiryError."""
+
+
+async def no_leaf_of_its_own(_: Tn) -> NumberHolder | None:
+    """Say of every number that it is its range's, for want of a ledger to be asked."""
+    return None
+
+
 class Services:
     """Which call placement service is responsible for a called number."""
 
-    def __init__(self, members: Members, configured: Mapping[str, str]) -> None:
-        self._members, self._configured = members, configured
+    def __init__(
+        self, members: Members, configured: Mapping[str, str], holder_of: AskHolder = no_leaf_of_its_own
+    ) -> None:
+        """`holder_of` asks the ledger whom a number's own leaf names."""
+        self._members, self._configured, self._ask = members, configured, holder_of
         self._made_of: Mapping[str, Member] | None = None
         self._holders = NumberHolders({})
+        self._by_number = False
 
     def service_for(self, number: Tn) -> tuple[str, str]:
-        """Return the organisation that holds a number and the URL of its service, "" where there is none.
+        """Return the organisation in whose ranges a number is, and the URL of its service, "" where there is none.
 
         Raises InquiryError where that is not known.
         """
+        return self._service_of(self._read().get(self._holders.holder_of(number)))
+
+    def must_ask(self, number: Tn) -> bool:
+        """Tell whether the number's own leaf may say something else than the ranges; raises InquiryError."""
+        member = self._read().get(self._holders.holder_of(number))
+        return self._by_number if member is None else member.by_number
+
+    async def asked_for(self, number: Tn) -> tuple[str, str]:
+        """Return what `service_for` does, having asked for the number's own leaf; raises InquiryError."""
+        named = await self._ask(number)
+        member = self._read().get(named.organization) if named is not None else None
+        if named is not None and member is not None and named.is_of(member):
+            return self._service_of(member)
+        return self.service_for(number)
+
+    def _read(self) -> Mapping[str, Member]:
         members = self._members.members()
         if members is not self._made_of:
             self._holders = NumberHolders({name: member.allotment for name, member in members.items()})
+            self._by_number = any(member.by_number for member in members.values())
             self._made_of = members
-        organization = self._holders.holder_of(number)
-        member = members.get(organization)
-        return organization, self._configured.get(organization) or (member.cps if member else "")
+        return members
+
+    def _service_of(self, member: Member | None) -> tuple[str, str]:
+        if member is None:
+            return "", ""
+        return member.organization, self._configured.get(member.organization) or member.cps
 
 
 class Publisher:
@@ -182,19 +218,43 @@ class Publisher:
 
     def _offer(self, place: Place, token: str, credential: Credential) -> None:
         try:
-            organization, url = self._services.service_for(place.dest)
+            if not self._services.must_ask(place.dest):
+                self._send(*self._services.service_for(place.dest), place, token, credential)
+            elif self._takes_place(""):
+                self._background.run(self._asked(place, token, credential))
+        except InquiryError as error:
+            self._count("ledger", "", str(error))
+
+    async def _asked(self, place: Place, token: str, credential: Credential) -> None:
+        """Ask the ledger who holds the called number, and publish there."""
+        try:
+            found = await self._services.asked_for(place.dest)
         except InquiryError as error:
             self._count("ledger", "", str(error))
             return
+        finally:
+            self._leave("")
+        self._send(*found, place, token, credential)
+
+    def _send(self, organization: str, url: str, place: Place, token: str, credential: Credential) -> None:
         if not url:
             self._count("no-service", organization, "the called number's operator has no call placement service")
-            return
+        elif self._takes_place(organization):
+            self._background.run(self._published(organization, url, place, token, credential))
+
+    def _takes_place(self, organization: str) -> bool:
+        """Take a place among those that wait for a service, or, with "", for the ledger; False if there is none."""
         free = self._config.max_waiting - self._waiting.total()
         if free <= 0 or self._waiting[organization] > free:
             self._count("full", organization, "too many publications wait for this service")
-            return
+            return False
         self._waiting[organization] += 1
-        self._background.run(self._published(organization, url, place, token, credential))
+        return True
+
+    def _leave(self, organization: str) -> None:
+        self._waiting[organization] -= 1
+        if not self._waiting[organization]:
+            del self._waiting[organization]
 
     async def _published(
         self, organization: str, url: str, place: Place, token: str, credential: Credential
@@ -206,9 +266,7 @@ class Publisher:
         else:
             PUBLICATIONS.labels("placed").inc()
         finally:
-            self._waiting[organization] -= 1
-            if not self._waiting[organization]:
-                del self._waiting[organization]
+            self._leave(organization)
 
     def _count(self, outcome: str, organization: str, why: str) -> None:
         PUBLICATIONS.labels(outcome).inc()
@@ -238,6 +296,7 @@ async def publishing(setup: OobSetup, client: LedgerClient, clock: Clock) -> Asy
         members = KeptMembers(clock)
         await opened.enter_async_context(client)
         await opened.enter_async_context(members.kept(client))
-        publisher = Publisher(setup, Services(members, setup.config.services), clock, SystemRandom())
+        services = Services(members, setup.config.services, partial(holder_of, client))
+        publisher = Publisher(setup, services, clock, SystemRandom())
         opened.push_async_callback(publisher.aclose)
         yield publisher

@@ -1,7 +1,7 @@
 """Publishing out of band: which calls, and that no service can hold a call or another service up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from tests.verify_server.cps_site import CALLED, CALLER, ORIGID, Client, Hung
 from tests.verify_server.cps_site import Site as CpsSite
 from voice_dpki.effects import SystemClock, SystemRandom
 from voice_dpki.errors import LocalError
+from voice_dpki.ledger.answers import InquiryCode, InquiryError
+from voice_dpki.ledger.held_numbers import NumberHolder
+from voice_dpki.ledger.members import Member
 from voice_dpki.names import Tn
 from voice_dpki.shell.reload import Live
 from voice_dpki.shell.trace import Tracer
@@ -148,6 +151,70 @@ async def test_the_ledger_says_where_the_service_is(cps: CpsSite) -> None:
     configured = {"Operator B": "https://cps.elsewhere.example"}
     assert Services(cps, configured).service_for(number) == ("Operator B", "https://cps.elsewhere.example")
     assert Services(cps, {}).service_for(Tn("493023125001")) == ("Operator A", "")
+
+
+PORTED, OTHERS = Tn(CALLED), Tn("331234567001")
+
+
+class Leaves:
+    """What the ledger says of numbers' own leaves."""
+
+    def __init__(self, holder: NumberHolder | None) -> None:
+        self.holder, self.asked, self.is_silent = holder, list[Tn](), False
+
+    async def __call__(self, number: Tn) -> NumberHolder | None:
+        self.asked.append(number)
+        if self.is_silent:
+            raise InquiryError(InquiryCode.UNREACHABLE, "the ledger node does not answer")
+        return self.holder
+
+
+class MarkedSite(CpsSite):
+    """Operator B takes part in giving numbers."""
+
+    def members(self) -> Mapping[str, Member]:
+        members = super().members()
+        return {**members, "Operator B": replace(members["Operator B"], by_number=True)}
+
+
+@pytest.mark.parametrize(
+    ("holder", "wanted"),
+    [
+        (None, "Operator B"),
+        (NumberHolder("Operator A", 0), "Operator A"),
+        (NumberHolder("Operator A", 7), "Operator B"),
+        (NumberHolder("Nobody", 0), "Operator B"),
+    ],
+)
+async def test_a_ported_numbers_service_is_its_holders(holder: NumberHolder | None, wanted: str) -> None:
+    site = MarkedSite()
+    site.services |= {name: f"https://cps.{name[-1].lower()}.example" for name in ("Operator A", "Operator B")}
+    leaves = Leaves(holder)
+    services = Services(site, {}, leaves)
+    assert services.must_ask(PORTED)
+    assert services.must_ask(Tn("99")), "a number in no range may have a leaf"
+    assert not services.must_ask(OTHERS), "its operator takes no part"
+    assert await services.asked_for(PORTED) == (wanted, site.services[wanted])
+    assert leaves.asked == [PORTED]
+
+
+async def test_calls_to_marked_members_are_published_after_the_ledger_was_asked() -> None:
+    async with MarkedSite(audiences=("localhost",)).serving() as cps:
+        config = OobConfig(routes=(RouteConfig(),), services={"Operator B": url_of(cps)}, max_waiting=1)
+        leaves = Leaves(None)
+        setup = OobSetup.configured(Path("authn.toml"), config)
+        services = Services(cps, config.services, leaves)
+        publishing = Publisher(setup, services, SystemClock(), SystemRandom())
+        before, full = count("placed"), count("full")
+        offer(publishing, cps.a)
+        offer(publishing, cps.a)
+        assert count("full") == full + 1, "while the ledger is asked the place is taken"
+        await until("placed", before + 1)
+        leaves.is_silent, silent = True, count("ledger")
+        offer(publishing, cps.a)
+        await until("ledger", silent + 1)
+        await publishing.aclose()
+    assert (leaves.asked, count("placed")) == ([PORTED] * 2, before + 1)
 
 
 async def test_a_refusal_is_counted(cps: CpsSite) -> None:
