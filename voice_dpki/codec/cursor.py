@@ -6,12 +6,13 @@ from voice_dpki.errors import MalformedError
 class Cursor:
     """A position in `data`; each read moves it on, and reading past the end raises MalformedError."""
 
-    __slots__ = ("_at", "_data", "_what")
+    __slots__ = ("_at", "_data", "_end", "_what")
 
     def __init__(self, data: bytes, what: str) -> None:
         self._data = data
         self._what = what
         self._at = 0
+        self._end = len(data)
 
     @property
     def position(self) -> int:
@@ -21,13 +22,13 @@ class Cursor:
     @property
     def remaining(self) -> int:
         """Bytes not yet read."""
-        return len(self._data) - self._at
+        return self._end - self._at
 
     def take(self, size: int) -> bytes:
         """Read exactly `size` bytes."""
         start = self._at
         end = start + size
-        if size < 0 or end > len(self._data):
+        if size < 0 or end > self._end:
             raise MalformedError(
                 f"{self._what}: {size} bytes expected at offset {start}, {self.remaining} are left"
             )

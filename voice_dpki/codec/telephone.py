@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.names import Tn, ascii_lower
@@ -17,6 +18,9 @@ MAX_URI_LENGTH = 256
 _WRITTEN = re.compile(r"\+?[0-9*#.()-]{1,80}\Z")
 _SEPARATORS = str.maketrans("", "", "+.-()")
 _CANONICAL = re.compile(rf"[0-9#*]{{1,{MAX_TN_LENGTH}}}\Z")
+_URIS_KEPT = 1024
+"""URIs whose parts are cached: those of a call are asked for again and again."""
+
 _E164 = re.compile(r"[0-9]{1,15}\Z")
 _SIP_URI = re.compile(
     r"(?P<scheme>sips?):(?P<user>[^@:?\s<>\"]+)(?P<password>:[^@\s]*)?@(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)"
@@ -58,7 +62,12 @@ def split_sip_uri(text: str) -> SipUri | None:
 
     A URI is ASCII, and escapes other characters (RFC 3261 §25.1).
     """
-    found = _SIP_URI.match(text) if len(text) <= MAX_URI_LENGTH and text.isascii() else None
+    return _split(text) if len(text) <= MAX_URI_LENGTH and text.isascii() else None
+
+
+@lru_cache(maxsize=_URIS_KEPT)
+def _split(text: str) -> SipUri | None:
+    found = _SIP_URI.match(text)
     if found is None:
         return None
     scheme, user, host, parameters = found.group("scheme", "user", "host", "parameters")
@@ -104,5 +113,7 @@ def is_same_party(one: str, other: str) -> bool:
     A call keeps its number while proxies forward it from one domain to the next. The number proves nothing by
     itself: code that relies on it must check who holds the number.
     """
+    if one == other:
+        return True
     number = number_in_uri(one)
-    return one == other or (number is not None and number == number_in_uri(other))
+    return number is not None and number == number_in_uri(other)

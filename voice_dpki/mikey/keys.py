@@ -1,6 +1,7 @@
 """Key derivation (RFC 3830 §4.1, RFC 6043 §6.1): from a TGK or a pre-shared key to the keys in use."""
 
 import hmac
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import reduce
@@ -11,6 +12,9 @@ from voice_dpki.mikey.registry import Prf
 
 _BLOCK_BYTES = 32
 """The input key is split into blocks of 256 bits, whatever the hash (RFC 3830 §4.1.2, RFC 6043 §6.1)."""
+
+_LABEL = struct.Struct("!IBI")
+"""The beginning of a label: constant, crypto session, bundle (RFC 3830 §4.1.3)."""
 
 _HASHES = {Prf.MIKEY_1: sha1, Prf.HMAC_SHA_256: sha256}
 
@@ -46,8 +50,8 @@ class Label:
 
     def derive(self, key: bytes, constant: TgkConstant | EnvelopeConstant, size: int) -> bytes:
         """Derive `size` bytes from `key`: label = constant ‖ cs_id ‖ csb_id ‖ RAND."""
-        label = constant.to_bytes(4, "big") + self.cs_id.to_bytes(1, "big") + self.csb_id.to_bytes(4, "big")
-        return prf(self.prf, key, label + self.rand, size)
+        label = _LABEL.pack(constant, self.cs_id, self.csb_id) + self.rand
+        return prf(self.prf, key, label, size)
 
 
 def prf(function: Prf, key: bytes, label: bytes, size: int) -> bytes:
@@ -55,6 +59,8 @@ def prf(function: Prf, key: bytes, label: bytes, size: int) -> bytes:
 
     A key whose length is a multiple of 32 bytes has no empty last block.
     """
+    if len(key) <= _BLOCK_BYTES:
+        return _p(function, key, label, size)
     blocks = [key[start : start + _BLOCK_BYTES] for start in range(0, len(key), _BLOCK_BYTES)]
     return reduce(_xor, (_p(function, block, label, size) for block in blocks))
 

@@ -22,6 +22,9 @@ MAX_PAYLOADS = 32
 _SIGN_HEADER_BYTES = 2
 """Type and length of a signature (§6.5)."""
 
+_LAST = int(PayloadType.LAST)
+_MAP_TYPES = frozenset(MapType)
+
 _SESSION = struct.Struct("!BII")
 """An entry of the SRTP-ID map: policy, SSRC, ROC (RFC 3830 §6.1.1)."""
 
@@ -67,7 +70,7 @@ class Header:
         version, data_type, first, flags, csb_id, count, map_type = fixed
         if version != VERSION:
             raise MikeyError(Failure.VERSION, f"version {version} is not supported, only version {VERSION}")
-        if map_type not in set(MapType) or (map_type == MapType.EMPTY and count):
+        if map_type not in _MAP_TYPES or (map_type == MapType.EMPTY and count):
             raise MikeyError(Failure.CRYPTO_SESSIONS, f"crypto session map type {map_type} is not supported")
         sessions = tuple(SrtpId.parse(cursor) for _ in range(count))
         return cls(data_type, csb_id, flags & 0x7F, sessions, bool(flags & 0x80), map_type), first
@@ -127,13 +130,14 @@ def parse_payloads(kind: int, cursor: Cursor) -> tuple[Payload, ...]:
     Raises MalformedError or MikeyError.
     """
     payloads: list[Payload] = []
-    while kind != PayloadType.LAST:
-        if kind not in PAYLOADS:
+    while kind != _LAST:
+        known = PAYLOADS.get(kind)
+        if known is None:
             raise MikeyError(Failure.PAYLOAD, f"payload type {kind} is not supported")
         if len(payloads) == MAX_PAYLOADS:
             raise MikeyError(Failure.MALFORMED, f"more than {MAX_PAYLOADS} payloads")
-        following = PayloadType.LAST if kind == PayloadType.SIGN else cursor.uint(1)
-        payloads.append(PAYLOADS[kind].parse(cursor))
+        following = _LAST if known is Signature else cursor.uint(1)
+        payloads.append(known.parse(cursor))
         kind = following
     return tuple(payloads)
 

@@ -54,6 +54,8 @@ RAND_BYTES = 16
 SIGNATURE_ALGORITHM = "PS256"
 """RSASSA-PSS with SHA-256 and a salt of 32 bytes, for S type 1."""
 
+_PRFS = frozenset(Prf)
+
 _SIGNING_CERTIFICATES = (CertType.X509V3, CertType.X509V3_SIGN)
 
 Counts: TypeAlias = dict[type[Payload], tuple[int, int]]
@@ -165,7 +167,7 @@ def check_offer_header(header: Header, kind: DataType = DataType.DH_INIT) -> Non
     """Check that an offer's header fits its mode and one m-line: two crypto sessions, the second SSRC open."""
     if header.data_type != kind:
         raise MikeyError(Failure.DATA_TYPE, f"data type {header.data_type} is not {kind.about}")
-    if header.prf not in set(Prf):
+    if header.prf not in _PRFS:
         raise MikeyError(Failure.PRF, f"PRF {header.prf} is not supported")
     if header.map_type != MapType.SRTP_ID or len(header.sessions) != 2:
         raise MikeyError(Failure.CRYPTO_SESSIONS, "one m-line has two crypto sessions (RFC 4567 §7.1)")

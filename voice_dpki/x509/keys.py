@@ -149,8 +149,8 @@ def verify_signature(public_key_der: bytes, algorithm: str, data: bytes, signatu
 
 def check_key_is_for(public_key_der: bytes, algorithm: str) -> PublicKey:
     """Check that a public key is one for `algorithm`, and return it; raises KeyKindError."""
-    key = _load(public_key_der)
-    if algorithm_of(key) != algorithm:
+    key, kind = _load(public_key_der)
+    if kind != algorithm:
         raise KeyKindError(f"the key is not one for {algorithm[:16]}")
     return key
 
@@ -163,11 +163,12 @@ def _dss(signature: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _load(public_key_der: bytes) -> PublicKey:
+def _load(public_key_der: bytes) -> tuple[PublicKey, str]:
+    """Return a public key and its algorithm; both are asked for with each signature."""
     try:
         key = load_der_public_key(public_key_der)
     except (ValueError, UnsupportedAlgorithm):
         raise KeyKindError("not a public key in DER form") from None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise KeyKindError("the key is neither ECDSA on P-256 nor RSA")
-    return key
+    return key, algorithm_of(key)
