@@ -89,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=MIKEY_MODES,
         default=MODERN,
         help=f"how keys are agreed (default: {MODERN}); hybrid keeps recorded calls from quantum computers, "
-        "dh-sign is for peers that speak the standard alone, dhhmac and psk use a key that both telephones share",
+        "dh-sign, pke and rsa-r are for peers that speak the standards alone, "
+        "dhhmac and psk use a key that both telephones share",
     )
     how.add_argument(
         "--change",
@@ -147,7 +148,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     scenario = scenario_named(SCENARIOS, PLAIN if arguments.plain else arguments.scenario)
     if arguments.mikey not in SIGNED_MODES and scenario.expected.refused_by in (SIGNED, PINNED):
-        raise LocalError(f"the scenario {scenario.name} is about certificates; --mikey {arguments.mikey} has none")
+        raise LocalError(
+            f"the scenario {scenario.name} is about signatures; the answers of --mikey {arguments.mikey} have none"
+        )
     progress = _Progress(Console(stderr=arguments.json))
     with interruptible():
         calls = _place_calls(scenario, arguments, progress)

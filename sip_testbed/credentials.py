@@ -1,14 +1,15 @@
 """What a telephone keys its calls with: the sections [keys] and [keys.standard] of its configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from sip_testbed.pin_store import PinStore
-from voice_dpki.errors import LocalError
+from voice_dpki.effects import Decrypter
+from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.mikey.agreement import Strength
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.modern import ModernParty
@@ -19,6 +20,8 @@ from voice_dpki.shell.credentials import read_certificate, read_signer
 from voice_dpki.shell.ledger import LedgerAccess
 from voice_dpki.shell.tls import ClientTls
 from voice_dpki.wire.ledger.client import DEFAULT_MAX_AGE_S
+from voice_dpki.x509.encipherment import LocalDecrypter
+from voice_dpki.x509.reference import url_for
 
 P = TypeVar("P", bound=Party)
 
@@ -36,11 +39,14 @@ class KeysConfig(Config, frozen=True, kw_only=True):
 
     certificate: str
     key: str
-    mikey: Literal["modern", "hybrid", "dh-sign"] | None = None
+    mikey: Literal["modern", "hybrid", "dh-sign", "pke", "rsa-r"] | None = None
     """The mode of our offers; by default the one that goes with the certificate's key: "modern" or "dh-sign"."""
     least: Literal["modern", "hybrid"] | None = None
     """The least strength of offers to us, "modern" by default; those from the domains in `standard` are DH-SIGN."""
     standard: StandardKeysConfig | None = None
+    certificate_url: str | None = None
+    """Where our certificate is, with "{digest}" for H(CERT): messages of the standard's modes then name it by this
+    URL, and other telephones ask their ledger node for it."""
     ledger_url: str
     genesis: str
     trust_file: str | None = None
@@ -61,6 +67,10 @@ class Credentials:
     ledger: LedgerAccess
     pins: PinStore | None = None
     tells_changed_keys: bool = False
+    mode: str = "dh-sign"
+    """That of our offers: "dh-sign", "pke" or "rsa-r"."""
+    decrypter: Decrypter | None = None
+    """Our key as it opens what others encrypted to it; the modes "pke" and "rsa-r" need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class ModernCredentials:
 
 KeysCredentials: TypeAlias = Credentials | ModernCredentials
 
-_MODES: Mapping[str, tuple[str, ...]] = {"ES256": ("modern", "hybrid"), "PS256": ("dh-sign",)}
+_MODES: Mapping[str, tuple[str, ...]] = {"ES256": ("modern", "hybrid"), "PS256": ("dh-sign", "pke", "rsa-r")}
 """The modes in which a key of each algorithm signs, the default first."""
 
 _STRENGTHS = {"modern": Strength.MODERN, "hybrid": Strength.HYBRID}
@@ -89,8 +99,8 @@ _STRENGTHS = {"modern": Strength.MODERN, "hybrid": Strength.HYBRID}
 
 def load_keys(path: Path, aor: str, profile: SrtpProfile, keys: KeysConfig) -> KeysCredentials:
     """Read what the section [keys] of the file at `path` names; raises LocalError that says what to correct."""
-    algorithm = read_signer(resolve(path, keys.key)).algorithm
-    modes = _MODES[algorithm]
+    signer = read_signer(resolve(path, keys.key))
+    algorithm, modes = signer.algorithm, _MODES[signer.algorithm]
     mode = keys.mikey or modes[0]
     if mode not in modes:
         raise LocalError(f'{path}: keys.mikey = "{mode}" needs another kind of key than this one for {modes[0]}')
@@ -99,7 +109,8 @@ def load_keys(path: Path, aor: str, profile: SrtpProfile, keys: KeysConfig) -> K
         return _modern(path, aor, keys, own, _STRENGTHS[mode])
     if keys.standard is not None or keys.least is not None:
         raise LocalError(f"{path}: keys.least and [keys.standard] go with a certificate on P-256 in [keys]")
-    return _credentials(path, keys, _party(path, aor, keys, Party), profile)
+    own = _credentials(path, keys, _party(path, aor, keys, Party), profile)
+    return replace(own, mode=mode, decrypter=LocalDecrypter.of(signer))
 
 
 def _modern(path: Path, aor: str, keys: KeysConfig, own: Credentials, strength: Strength) -> ModernCredentials:
@@ -114,8 +125,12 @@ def _modern(path: Path, aor: str, keys: KeysConfig, own: Credentials, strength: 
 def _party(path: Path, aor: str, given: KeysConfig | StandardKeysConfig, kind: type[P]) -> P:
     certificate = resolve(path, given.certificate)
     own, signer = read_certificate(certificate), read_signer(resolve(path, given.key))
+    template = given.certificate_url if isinstance(given, KeysConfig) else None
     try:
-        return kind(aor, own.der, signer)
+        url = None if template is None else url_for(template, own.digest)
+        return kind(aor, own.der, signer, url)
+    except MalformedError as error:
+        raise LocalError(f"{path}: keys.certificate_url: {error}") from None
     except LocalError as error:
         raise LocalError(f"{certificate}: {error}") from None
 

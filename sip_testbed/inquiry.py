@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.pinning import PeerKey, Pinning, Standing
@@ -10,7 +12,9 @@ from sip_testbed.rivals import rivals_of
 from voice_dpki.codec.telephone import number_in_uri
 from voice_dpki.effects import Clock
 from voice_dpki.ledger.answers import InquiryError, Resolution
+from voice_dpki.ledger.names import number_keys
 from voice_dpki.mikey.failures import Failure, MikeyError
+from voice_dpki.mikey.pke import Recipient, recipient_of
 from voice_dpki.mikey.steps import PeerClaim
 from voice_dpki.names import CertDigest
 from voice_dpki.shell.trace import Tracer, ms_since
@@ -18,6 +22,9 @@ from voice_dpki.x509.profile import digest_of, read_profile
 from voice_dpki.x509.recorded import CertStatus
 
 log = logging.getLogger(__name__)
+
+MAX_CERTIFICATES: Final = 16
+"""Most certificates of a number that are looked at for one to encrypt to."""
 
 
 class Inquiry:
@@ -65,10 +72,34 @@ class Inquiry:
             resolution = await self._ledger.resolve(digest, with_certificate=with_certificate)
         except InquiryError as error:
             raise MikeyError(Failure.LEDGER, f"the {role}'s certificate is not resolved: {error}") from None
-        status, height = resolution.status, resolution.height
-        text = f"certificate of {uri} {status} on the ledger at height {height}"
-        self._tracer.note(text, step="MIKEY ledger", ok=status is CertStatus.VALID, ms=ms_since(began_s))
+        self._note(uri, resolution, began_s)
         return resolution
+
+    async def recipient(self, uri: str) -> tuple[Recipient, Resolution]:
+        """Return the party `uri` with its newest certificate that keys can be encrypted to, and the ledger's word.
+
+        Raises MikeyError, also without an answer. A number has other certificates, too, which sign calls or key
+        media otherwise.
+        """
+        began_s, number = time.perf_counter(), number_in_uri(uri)
+        if number is None:
+            raise MikeyError(Failure.IDENTITY, "the Responder's URI has no telephone number")
+        try:
+            listed = await self._ledger.listed(number_keys(number))
+            for each in sorted(filter(_is_valid, listed), key=_recorded_at, reverse=True)[:MAX_CERTIFICATES]:
+                found = await self._ledger.resolve(each.digest)
+                with suppress(MikeyError):
+                    recipient = recipient_of(found.recorded, uri, self._clock.now_s())
+                    self._note(recipient.uri, found, began_s)
+                    return recipient, found
+        except InquiryError as error:
+            sentence = f"the Responder's certificate is not resolved: {error}"
+            raise MikeyError(Failure.LEDGER, sentence) from None
+        raise MikeyError(Failure.LEDGER, "the ledger has no certificate of the Responder to encrypt keys to")
+
+    def _note(self, uri: str, found: Resolution, began_s: float) -> None:
+        text = f"certificate of {uri} {found.status} on the ledger at height {found.height}"
+        self._tracer.note(text, step="MIKEY ledger", ok=found.status is CertStatus.VALID, ms=ms_since(began_s))
 
     async def compare(self, claim: PeerClaim, found: Resolution, *, called: bool) -> None:
         """Compare the other side's key with that of earlier calls, pin it if that is due, and tell `peer_key`.
@@ -94,3 +125,11 @@ class Inquiry:
         for clause in told:
             self._tracer.note(clause, step="MIKEY ledger", ok=False)
         return told
+
+
+def _is_valid(found: Resolution) -> bool:
+    return found.status is CertStatus.VALID
+
+
+def _recorded_at(found: Resolution) -> int:
+    return found.record.recorded_height if found.record else 0

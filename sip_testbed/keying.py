@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Final, Protocol, TypeAlias, TypeVar
 
 from sip_testbed.credentials import Credentials
 from sip_testbed.inquiry import Inquiry
@@ -12,12 +12,17 @@ from sip_testbed.pinning import PeerKey
 from voice_dpki.effects import Clock, Random
 from voice_dpki.ledger.answers import Resolution
 from voice_dpki.mikey import dh
-from voice_dpki.mikey.certified import KeyingAnswer, Prepared
+from voice_dpki.mikey.certified import CertifiedResponder, KeyingAnswer, Prepared
+from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.keys import SrtpKeys
+from voice_dpki.mikey.message import Message
 from voice_dpki.mikey.modern import ModernOffer
 from voice_dpki.mikey.modes import Initiator, Offer, Responder
+from voice_dpki.mikey.pke import PkeOffer
 from voice_dpki.mikey.policy import SrtpProfile
+from voice_dpki.mikey.registry import DataType
 from voice_dpki.mikey.replay import ReplayCache
+from voice_dpki.mikey.rsa_r import ReverseOffer
 from voice_dpki.mikey.sdp import mikey_message, protocol_ids
 from voice_dpki.mikey.shared import SharedOffer
 from voice_dpki.mikey.steps import AnyClaim, PeerClaim
@@ -30,11 +35,17 @@ _T = TypeVar("_T")
 _O = TypeVar("_O")
 
 
-AnyOffer: TypeAlias = Offer | ModernOffer | SharedOffer
+AnyOffer: TypeAlias = Offer | PkeOffer | ReverseOffer | ModernOffer | SharedOffer
+
+_NAMES: Final[dict[int, str]] = {
+    DataType.DH_INIT: "DH-SIGN",
+    DataType.PKE_INIT: "PKE",
+    DataType.RSA_R_INIT: "RSA-R",
+}
 
 
 class KeyAgreement(Protocol[_O]):
-    """What a telephone needs of each way of keying: `Keying`, `ModernKeying` or `SharedKeying`."""
+    """What a telephone needs of each way of keying: `CertifiedKeying`, `ModernKeying` or `SharedKeying`."""
 
     profile: SrtpProfile
     ms: float
@@ -44,8 +55,12 @@ class KeyAgreement(Protocol[_O]):
         """How the other side's key of the last agreement is known; None where keys are shared."""
         ...
 
+    async def meet(self, responder_uri: str) -> None:
+        """Find out what an offer to the Responder needs; raises MikeyError if it cannot be found out."""
+        ...
+
     def offer(self, responder_uri: str) -> _O:
-        """Return the offer of a call, with its I_MESSAGE."""
+        """Return the offer of a call, with its I_MESSAGE; raises MikeyError without what `meet` finds out."""
         ...
 
     async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
@@ -65,8 +80,25 @@ class KeyAgreement(Protocol[_O]):
         ...
 
 
-class Keying:
-    """One user agent's side of all its key agreements. Call `close` at the end."""
+async def offer_to(keying: KeyAgreement[_O] | None, responder_uri: str) -> _O | None:
+    """Return the offer of a call, and before it find out what it needs; None for media in clear.
+
+    Raises MikeyError.
+    """
+    if keying is None:
+        return None
+    await keying.meet(responder_uri)
+    return keying.offer(responder_uri)
+
+
+class CertifiedKeying:
+    """One user agent's side of all its key agreements by the modes that a standard has. Call `close` at the end.
+
+    Offers by DH-SIGN are answered whatever our own offers are: nobody can read such calls later.
+    """
+
+    name: ClassVar[str]
+    """The name of the mode of our offers."""
 
     def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
         self.profile = credentials.profile
@@ -75,9 +107,9 @@ class Keying:
         self._tracer = tracer
         self._clock = clock
         self._random = random
-        self._initiator = Initiator(credentials.party)
-        replays = ReplayCache(started_s=clock.steady_s())
-        self._responder = Responder(credentials.party, replays, [credentials.profile])
+        self._replays = ReplayCache(started_s=clock.steady_s())
+        signing = Responder(credentials.party, self._replays, [credentials.profile])
+        self._responders: dict[int, CertifiedResponder] = {signing.kind: signing}
         self._inquiry = Inquiry(credentials, tracer, clock)
         self._pair: dh.KeyPair | None = None
         self._making: asyncio.TimerHandle | None = None
@@ -101,60 +133,64 @@ class Keying:
             self._making.cancel()
         await self._inquiry.aclose()
 
-    def offer(self, responder_uri: str) -> Offer:
-        """Return the offer of a call, with its I_MESSAGE."""
-        began_s = time.perf_counter()
-        offer = self._initiator.offer(
-            responder_uri=responder_uri,
-            profile=self.profile,
-            random=self._random,
-            now_s=self._clock.now_s(),
-            pair=self._take_pair(),
-        )
-        self.ms = ms_since(began_s)
-        self._tracer.note(f"MIKEY DH-SIGN offered ({self.profile})", step="MIKEY", ms=self.ms)
-        return offer
+    async def meet(self, responder_uri: str) -> None:
+        """Find nothing out: an offer needs no more than the Responder's URI."""
 
     async def accept(self, key_mgmt: Sequence[str], initiator_uri: str) -> KeyingAnswer:
         """Verify an offer and answer it; raises MikeyError."""
         began_s = time.perf_counter()
         octets, ids = mikey_message(key_mgmt), protocol_ids(key_mgmt)
-        claim = self._responder.receive(
+        responder = self._responder_of(octets)
+        claim = responder.receive(
             octets,
             initiator_uri=initiator_uri,
             key_mgmt_ids=ids,
             now_s=self._clock.now_s(),
             steady_s=self._clock.steady_s(),
         )
-        prepare = partial(self._responder.prepare, random=self._random, pair=self._take_pair())
-        prepared, found = await self._vouched(prepare, claim)
+        prepared, found = await self._vouched(partial(self._prepared_by, responder), claim)
         now_s, steady_s = self._clock.now_s(), self._clock.steady_s()
-        answer = self._responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
+        answer = responder.complete(prepared, found.recorded, now_s=now_s, steady_s=steady_s)
         await self._inquiry.compare(prepared.claim, found, called=False)
-        self._agreed(began_s)
+        self._agreed(began_s, _NAMES[responder.kind])
         return answer
 
-    async def confirm(self, offer: Offer, key_mgmt: Sequence[str]) -> SrtpKeys:
-        """Verify the answer to an offer; raises MikeyError."""
+    async def _confirm(self, offer: Offer | ReverseOffer, key_mgmt: Sequence[str]) -> SrtpKeys:
+        """Verify an answer that is signed, and ask the ledger about its sender; raises MikeyError."""
         began_s = time.perf_counter() - self.ms / 1000
         claim = offer.receive(mikey_message(key_mgmt), now_s=self._clock.now_s())
         prepared, found = await self._vouched(offer.prepare, claim)
         keys = offer.complete(prepared, found.recorded, now_s=self._clock.now_s())
         await self._inquiry.compare(prepared.claim, found, called=True)
-        self._agreed(began_s)
+        self._agreed(began_s, self.name)
         return keys
 
-    def end(self, offer: Offer) -> None:
-        """Forget a crypto session bundle once its call is over."""
-        self._initiator.close(offer.csb_id)
+    def _answer_too(self, responder: CertifiedResponder) -> None:
+        self._responders[responder.kind] = responder
 
     async def rivals(self) -> Sequence[str]:
         """Return clauses about other certificates for the parties of the last agreement, and trace each."""
         return await self._inquiry.rivals()
 
-    def _agreed(self, began_s: float) -> None:
+    def _responder_of(self, octets: bytes) -> CertifiedResponder:
+        kind = Message.parse(octets).header.data_type
+        if kind not in self._responders:
+            modes = " and ".join(_NAMES[each] for each in self._responders)
+            raise MikeyError(Failure.DATA_TYPE, f"data type {kind} is no offer by {modes}, which are accepted here")
+        return self._responders[kind]
+
+    def _prepared_by(self, responder: CertifiedResponder, claim: PeerClaim) -> Prepared[KeyingAnswer]:
+        if isinstance(responder, Responder):
+            return responder.prepare(claim, random=self._random, pair=self._take_pair())
+        return responder.prepare(claim, random=self._random)
+
+    def _offered(self, began_s: float) -> None:
         self.ms = ms_since(began_s)
-        self._tracer.note(f"MIKEY DH-SIGN, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
+        self._tracer.note(f"MIKEY {self.name} offered ({self.profile})", step="MIKEY", ms=self.ms)
+
+    def _agreed(self, began_s: float, name: str) -> None:
+        self.ms = ms_since(began_s)
+        self._tracer.note(f"MIKEY {name}, TEK agreed ({self.profile})", step="MIKEY", ok=True, ms=self.ms)
 
     def _take_pair(self) -> dh.KeyPair | None:
         """Return the pair that was made in advance, if any, and schedule the next one after the call's set-up."""
@@ -189,3 +225,34 @@ class Keying:
 
     async def _resolve(self, claim: AnyClaim, *, with_certificate: bool = False) -> Resolution:
         return await self._inquiry.resolve(claim.role, claim.uri, claim.digest, with_certificate=with_certificate)
+
+
+class Keying(CertifiedKeying):
+    """Keying by DH-SIGN."""
+
+    name = "DH-SIGN"
+
+    def __init__(self, credentials: Credentials, tracer: Tracer, clock: Clock, random: Random) -> None:
+        super().__init__(credentials, tracer, clock, random)
+        self._initiator = Initiator(credentials.party)
+
+    def offer(self, responder_uri: str) -> Offer:
+        """Return the offer of a call, with its I_MESSAGE."""
+        began_s = time.perf_counter()
+        offer = self._initiator.offer(
+            responder_uri=responder_uri,
+            profile=self.profile,
+            random=self._random,
+            now_s=self._clock.now_s(),
+            pair=self._take_pair(),
+        )
+        self._offered(began_s)
+        return offer
+
+    async def confirm(self, offer: Offer, key_mgmt: Sequence[str]) -> SrtpKeys:
+        """Verify the answer to an offer; raises MikeyError."""
+        return await self._confirm(offer, key_mgmt)
+
+    def end(self, offer: Offer) -> None:
+        """Forget a crypto session bundle once its call is over."""
+        self._initiator.close(offer.csb_id)

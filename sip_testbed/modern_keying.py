@@ -72,6 +72,9 @@ class ModernKeying:
         if self._standard is not None:
             await self._standard.close()
 
+    async def meet(self, responder_uri: str) -> None:
+        """Find nothing out."""
+
     def offer(self, responder_uri: str) -> AnyModernOffer:
         """Return the offer of a call, with its I_MESSAGE."""
         standard = self._standard_for(responder_uri)

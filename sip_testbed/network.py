@@ -36,8 +36,11 @@ from voice_dpki.stage.network import Network
 from voice_dpki.stage.processes import Running, require
 from voice_dpki.stage.site import Credential
 
-MODERN, HYBRID, DH_SIGN = "modern", "hybrid", "dh-sign"
+MODERN, HYBRID, DH_SIGN, PKE, RSA_R = "modern", "hybrid", "dh-sign", "pke", "rsa-r"
 """The modes of MIKEY with certificates, in configurations and on the command line."""
+
+STANDARD = (DH_SIGN, PKE, RSA_R)
+"""Those that a standard has, with RSA."""
 
 MODULES: Mapping[str, tuple[str, str]] = {
     "engine": ("ledger_node", "start"),
@@ -56,6 +59,9 @@ X5U = "https://certificates.a.example/{digest}.der"
 """Operator A's URL of its certificates; verifiers take the digest from it and ask the ledger."""
 X5U_OF_ANSWERS = "https://certificates.b.example/{digest}.der"
 """Operator B's."""
+
+URL_OF_TELEPHONES = "https://certificates.example/{digest}.der"
+"""Where telephones say that their certificates are; nobody fetches them there."""
 
 TELLING = frozenset({"authn", "verify", "proxy", "caller", "callee"})
 """Whose messages and decisions a HEP collector is told of."""
@@ -149,7 +155,7 @@ class Testbed(Network):
 
     def second_telephone(self, mikey: str) -> Credential:
         """Have Operator B record another certificate for a number of the callee's; return it with its key."""
-        second = self.site.second_telephone(standard=mikey == DH_SIGN)
+        second = self.site.second_telephone(standard=mikey in STANDARD)
         self.record({"b": (second,)})
         return second
 
@@ -294,7 +300,7 @@ def user_agent_config(
     replaces the certificate that the user has.
     """
     operator = OPERATORS[0] if role == "caller" else OPERATORS[1]
-    if mikey in (MODERN, HYBRID, DH_SIGN):
+    if mikey in (MODERN, HYBRID, *STANDARD):
         telephone = telephone or _telephone(site, role, mikey)
         keyed = {
             "keys": {
@@ -302,7 +308,8 @@ def user_agent_config(
                 "key": telephone.key,
                 "mikey": mikey,
                 **_asks(site, operator, role),
-                "pins": f"pins-{role}{'-standard' if mikey == DH_SIGN else ''}.sqlite",
+                **({"certificate_url": URL_OF_TELEPHONES} if mikey == RSA_R else {}),
+                "pins": f"pins-{role}{'-standard' if mikey in STANDARD else ''}.sqlite",
             }
         }
     else:
@@ -324,7 +331,7 @@ def user_agent_config(
 
 
 def _telephone(site: Site, role: str, mikey: str) -> Credential:
-    if mikey == DH_SIGN:
+    if mikey in STANDARD:
         return site.standard_caller if role == "caller" else site.standard_callee
     return site.caller if role == "caller" else site.callee
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sip_testbed import assess, capture, ladder, report
 from sip_testbed.events import RtpEvent, SipEvent
-from sip_testbed.network import DH_SIGN, HYBRID, MODERN, Sections, Testbed, user_agent_config
+from sip_testbed.network import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Sections, Testbed, user_agent_config
 from sip_testbed.provision import (
     CALLEE,
     CALLEE_IMPERSONATED,
@@ -38,13 +38,15 @@ MIKEY_MODES: Mapping[str, str] = {
     MODERN: "MIKEY's modern mode (X25519), certificates on the ledger",
     HYBRID: "MIKEY's modern mode (X25519MLKEM768), certificates on the ledger",
     DH_SIGN: "MIKEY DH-SIGN, certificates on the ledger",
+    PKE: "MIKEY PKE, encrypted to the callee's certificate on the ledger",
+    RSA_R: "MIKEY RSA-R, encrypted to the caller's certificate on the ledger",
     "dhhmac": "MIKEY DHHMAC, a key that both telephones share",
     "psk": "MIKEY PSK, a key that both telephones share",
 }
 """How media keys are agreed, by the mode's name on the command line."""
 
-SIGNED_MODES = (MODERN, HYBRID, DH_SIGN)
-"""The modes whose messages are signed by keys with certificates."""
+SIGNED_MODES = (MODERN, HYBRID, DH_SIGN, RSA_R)
+"""The modes whose answers are signed by keys with certificates."""
 
 CHANGES: Mapping[str, tuple[str, ...]] = {
     "hold": ("hold", "resume"),

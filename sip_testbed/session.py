@@ -8,10 +8,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from sip_testbed.conversation import Flow
-from sip_testbed.keying import KeyAgreement
+from sip_testbed.keying import KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
     Refusal,
@@ -138,7 +138,7 @@ class Session:
     async def _offer(self, name: str, codec: Codec, *, holding: bool, new_keys: bool = False) -> None:
         now, leg = self._now, self._leg
         assert leg is not None
-        offer = self._keying.offer(self.peer_uri) if self._keying and new_keys else None
+        offer = await self._new_keys(name) if new_keys else None
         try:
             own_keys = (key_mgmt_value(offer.message),) if offer else now.own_keys
             direction = Direction.SENDONLY if holding else Direction.SENDRECV
@@ -159,7 +159,14 @@ class Session:
         self._allow()
         self._tell(name)
 
-    async def _not_changed(self, name: str, why: str, *, ends: bool) -> None:
+    async def _new_keys(self, name: str) -> Any | None:
+        """Return an offer of new keys, unless media are in clear; raises ChangeRefusedError."""
+        try:
+            return await offer_to(self._keying, self.peer_uri)
+        except MikeyError as error:
+            await self._not_changed(name, str(error), ends=False)
+
+    async def _not_changed(self, name: str, why: str, *, ends: bool) -> NoReturn:
         """Record that a change of ours did not come about, and end the call if it cannot go on without."""
         self._tracer.note(f"not changed ({name}): {why}", step="change", ok=False)
         if ends:

@@ -38,6 +38,9 @@ class SharedKeying:
     async def close(self) -> None:
         """Do nothing."""
 
+    async def meet(self, responder_uri: str) -> None:
+        """Find nothing out."""
+
     def offer(self, responder_uri: str) -> SharedOffer:
         """Return the offer of a call; raises LocalError if no key is shared with the Responder."""
         began_s = time.perf_counter()

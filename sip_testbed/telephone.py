@@ -11,7 +11,7 @@ from typing import Any
 
 from sip_testbed import remarks
 from sip_testbed.conversation import SILENCE, SILENCE_REASON, Flow, converse
-from sip_testbed.keying import AnyOffer, KeyAgreement
+from sip_testbed.keying import AnyOffer, KeyAgreement, offer_to
 from sip_testbed.media_policy import (
     NOT_ACCEPTABLE,
     Refusal,
@@ -125,7 +125,11 @@ class Telephone:
     # The caller.
 
     async def _place(self, target: str, media: MediaSession, result: Result) -> None:
-        offer = self._keying.offer(target) if self._keying else None
+        try:
+            offer = await offer_to(self._keying, target)
+        except MikeyError as error:
+            self._refused(result, error)
+            return
         try:
             await self._dial(target, offer, media, result)
         finally:
@@ -176,13 +180,13 @@ class Telephone:
         """
         try:
             session = self._session(media, _caller_uri(call))
-        except MalformedError as error:
+            offer = await offer_to(self._keying, session.peer_uri)
+        except (MalformedError, MikeyError) as error:
             self._refused(result, error)
             result.status = NOT_ACCEPTABLE
             await call.reject(NOT_ACCEPTABLE, None, reasons(str(error)))
             return
         session.await_changes(call)
-        offer = self._keying.offer(session.peer_uri) if self._keying else None
         try:
             await call.ring()
             own_keys = (key_mgmt_value(offer.message),) if offer else ()

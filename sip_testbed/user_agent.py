@@ -6,6 +6,7 @@ import logging
 from contextlib import AsyncExitStack, suppress
 
 from sip_testbed.credentials import Credentials, ModernCredentials
+from sip_testbed.enciphered_keying import PkeKeying, ReverseKeying
 from sip_testbed.keying import Keying
 from sip_testbed.modern_keying import ModernKeying
 from sip_testbed.shared_keying import SharedKeying
@@ -94,8 +95,12 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
 
 def _keying(
     setup: TelephoneSetup, tracer: Tracer, clock: Clock, random: Random
-) -> Keying | ModernKeying | SharedKeying | None:
+) -> Keying | PkeKeying | ReverseKeying | ModernKeying | SharedKeying | None:
     match setup.credentials:
+        case Credentials(mode="pke") as pke:
+            return PkeKeying(pke, tracer, clock, random)
+        case Credentials(mode="rsa-r") as reverse:
+            return ReverseKeying(reverse, tracer, clock, random)
         case Credentials() as credentials:
             return Keying(credentials, tracer, clock, random)
         case ModernCredentials() as modern:

@@ -59,9 +59,10 @@ port = 5060
 # servers = ["proxy.pem"]
 
 [keys]                                      # needed unless srtp = "none"
-certificate = "telephone.der"               # on P-256: the modern mode of MIKEY; RSA: DH-SIGN
+certificate = "telephone.der"               # on P-256: the modern mode of MIKEY; RSA: the others
 key = "telephone.pem"
-mikey = "modern"                            # or "hybrid", which quantum computers do not break
+mikey = "modern"                            # or "hybrid", which quantum computers do not break; "dh-sign"; "pke" or
+                                            # "rsa-r", where whoever has the key later decrypts recorded calls
 least = "modern"                            # weaker offers are refused
 ledger_url = "http://127.0.0.2:8083"        # this operator's own ledger node
 genesis = "genesis.json"

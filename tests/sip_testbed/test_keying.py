@@ -1,22 +1,32 @@
 """What a telephone demands of the other side's identity before it asks its ledger node."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from sip_testbed.credentials import Credentials
+from sip_testbed.enciphered_keying import PkeKeying
 from sip_testbed.keying import Keying
+from tests.recorded import recorded
 from voice_dpki.effects import SystemClock, SystemRandom
+from voice_dpki.ledger.names import number_keys
 from voice_dpki.mikey.certified import Party
 from voice_dpki.mikey.failures import Failure, MikeyError
 from voice_dpki.mikey.modes import Initiator
+from voice_dpki.mikey.payloads import CertificateHash
 from voice_dpki.mikey.policy import SrtpProfile
 from voice_dpki.mikey.sdp import key_mgmt_value
+from voice_dpki.names import Tn
+from voice_dpki.x509.allotment import Allotment
+from voice_dpki.x509.encipherment import LocalDecrypter
 from voice_dpki.x509.keys import generate_rsa
-from voice_dpki.x509.profile import build_certificate
+from voice_dpki.x509.profile import build_certificate, digest_of
+from voice_dpki.x509.recorded import CertStatus
+from voice_dpki.x509.tnauthlist import TnRange
 
-CALLEE = "sip:+442079460123@b.example"
+CALLER, CALLEE = "sip:+493023125001@a.example", "sip:+442079460123@b.example"
 CLOCK, RANDOM = SystemClock(), SystemRandom()
 
 
@@ -56,3 +66,54 @@ async def test_a_caller_without_a_number_is_refused(uri: str) -> None:
         await keying.accept([key_mgmt_value(offer.message)], uri)
     await keying.close()
     assert caught.value.failure is Failure.IDENTITY
+
+
+class Listing(Unasked):
+    """A ledger node with certificates of the callee's number."""
+
+    def __init__(self, *found: tuple[int, CertStatus, bytes]) -> None:
+        self.found = {digest_of(der): (height, status, der) for height, status, der in found}
+
+    async def listed(self, keys: Any) -> list[Any]:
+        assert list(keys) == number_keys(Tn("442079460123"))
+        return [await self.resolve(digest) for digest in self.found]
+
+    async def resolve(self, digest: Any, **options: object) -> Any:
+        height, status, der = self.found[digest]
+        held = Allotment(("b.example",), (TnRange(Tn("442079460000"), 1000),))
+        said = recorded(der, held, "Operator", status=status)
+        return SimpleNamespace(
+            digest=digest, status=status, height=9, recorded=replace(said, der=der),
+            record=SimpleNamespace(recorded_height=height),
+        )  # fmt: skip
+
+
+def pke_with(ledger: Any) -> PkeKeying:
+    own = party(CALLER)
+    decrypter = LocalDecrypter.of(cast(Any, own.signer))
+    profile = SrtpProfile.AES_CM_128_HMAC_SHA1_80
+    credentials = Credentials(own, profile, ledger, mode="pke", decrypter=decrypter)
+    return PkeKeying(credentials, cast(Any, SimpleNamespace(note=lambda *told, **how: None)), CLOCK, RANDOM)
+
+
+async def test_the_newest_valid_certificate_of_the_callee_is_encrypted_to() -> None:
+    old, new, revoked, other = (
+        party(uri).certificate for uri in (CALLEE, CALLEE, CALLEE, "sip:+442079460124@b.example")
+    )
+    valid = CertStatus.VALID
+    keying = pke_with(
+        Listing((5, valid, old), (7, valid, new), (9, CertStatus.REVOKED, revoked), (8, valid, other))
+    )
+    await keying.meet(CALLEE)
+    assert keying.offer(CALLEE).sent.one(CertificateHash).digest == digest_of(new)
+
+
+async def test_without_a_certificate_of_the_callee_there_is_no_offer() -> None:
+    keying = pke_with(Listing((9, CertStatus.REVOKED, party(CALLEE).certificate)))
+    with pytest.raises(MikeyError, match="no certificate of the Responder") as caught:
+        await keying.meet(CALLEE)
+    assert caught.value.failure is Failure.LEDGER
+    with pytest.raises(MikeyError, match="was not looked up"):
+        keying.offer(CALLEE)
+    with pytest.raises(MikeyError, match="no telephone number"):
+        await keying.meet("sip:alice@b.example")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sip_testbed.events import SipEvent
-from sip_testbed.network import DH_SIGN, HYBRID, MODERN, Testbed, user_agent_config
+from sip_testbed.network import DH_SIGN, HYBRID, MODERN, PKE, RSA_R, Testbed, user_agent_config
 from sip_testbed.provision import CALLEE, CALLEE_IMPERSONATED, CALLER, OPERATORS, aor
 from sip_testbed.user_agent_config import EXAMPLE, UserAgentConfig, load_setup
 from voice_dpki.effects import SystemRandom
@@ -188,17 +188,27 @@ def test_dh_sign_between_telephones_of_the_standard(telephones: Telephones) -> N
     assert sum("MIKEY DH-SIGN, TEK agreed" in note for note in ended.notes) == 2
 
 
+@pytest.mark.parametrize("mode", [PKE, RSA_R])
+def test_whoever_encrypts_to_certificates_answers_dh_sign_too(telephones: Telephones, mode: str) -> None:
+    ended = telephones.call(caller={"mikey": DH_SIGN}, callee={"mikey": mode})
+    assert (ended.status, ended.caller["established"]) == (0, True)
+    assert sum("MIKEY DH-SIGN, TEK agreed" in note for note in ended.notes) == 2
+
+
 @pytest.mark.parametrize(
     ("caller", "callee", "reason"),
     [
         (MODERN, DH_SIGN, "group 241 is not accepted, only OAKLEY 5"),
         (DH_SIGN, MODERN, "OAKLEY_5 is weaker than X25519"),
+        (PKE, DH_SIGN, "data type 2 is no offer by DH-SIGN"),
+        (RSA_R, PKE, "data type 9 is no offer by DH-SIGN and PKE"),
     ],
 )
 def test_no_mode_is_tried_after_another(telephones: Telephones, caller: str, callee: str, reason: str) -> None:
     """A caller that is refused does not fall back: whoever stands on the way could make it."""
     ended = telephones.call(caller={"mikey": caller}, callee={"mikey": callee})
-    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, "MIKEY DH")
+    step = "MIKEY HDR" if "data type" in reason else "MIKEY DH"
+    assert (ended.status, ended.caller["status"], ended.callee["refused_by"]) == (1, 488, step)
     assert reason in ended.callee["reason"]
     assert reason in ended.caller["reason"]
     offers = {offer for event in ended.invites for offer in re.findall(rb"a=key-mgmt:mikey (\S+)", event.data)}
