@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 REFUSED = (Refusal, MikeyError, MalformedError)
 
 
+REFRESH = "refresh"
+"""A change that is none: it shows that the other side is still there."""
+
+
 class ChangeRefusedError(PeerError):
     """The other side refused a change of the call, which goes on as before, or is over."""
 
@@ -80,6 +84,8 @@ class Session:
         self.peer_uri = peer_uri
         self._id = int.from_bytes(random.token(4), "big")
         self._version = 0
+        self._last: SessionDescription | None = None
+        """What we described last."""
         self._holding = False
         """Whether we have put the other side on hold."""
         self._is_held = False
@@ -95,8 +101,16 @@ class Session:
         key_mgmt: Sequence[str] = (),
         direction: Direction = Direction.SENDRECV,
     ) -> SessionDescription:
-        """Return the next description of our media, with the next version number (RFC 3264 §8)."""
-        self._version += 1
+        """Return the next description of our media, with the next version number if it is new (RFC 3264 §8)."""
+        described = self._described(codec, payload_type, key_mgmt, direction)
+        if described != self._last:
+            self._version += 1
+            self._last = self._described(codec, payload_type, key_mgmt, direction)
+        return self._last
+
+    def _described(
+        self, codec: Codec, payload_type: int, key_mgmt: Sequence[str], direction: Direction
+    ) -> SessionDescription:
         return audio_description(
             self._setup.listen.advertised,
             self._media.port,
@@ -111,6 +125,7 @@ class Session:
         """Have the other side's re-INVITEs processed, which wait until `begin`."""
         self._leg = leg
         leg.on_reinvite(self._reinvited)
+        leg.on_refresh(self._refresh)
 
     def begin(self, agreed: Agreed) -> None:
         """Take what offer and answer of the call have agreed; the media have started."""
@@ -130,6 +145,17 @@ class Session:
     async def rekey(self) -> None:
         """Agree on new keys, for streams with new SSRCs; if that fails, the call ends (RFC 4567 §4.1.2)."""
         await self._offer("rekey", self._now.codec, holding=self._holding, new_keys=True)
+
+    async def _refresh(self) -> None:
+        """Refresh the session by an offer that changes nothing (RFC 4028 §7.4)."""
+        assert self._leg is not None
+        assert self._leg.dialog is not None
+        work_on(self._leg.dialog.call_id)
+        await self._begun.wait()
+        try:
+            await self._offer(REFRESH, self._now.codec, holding=self._holding)
+        except (ChangeRefusedError, LocalError) as error:
+            log.warning("session not refreshed", extra={"fields": {"reason": str(error)}})
 
     async def recode(self, codec: Codec) -> None:
         """Go over to another codec, under new keys: another clock belongs to another SSRC (RFC 7160 §4.1)."""
@@ -224,7 +250,9 @@ class Session:
             self._agreed = agreed
             was_held, self._is_held = self._is_held, not Flow.agreed(described).sends
             self._allow()
-            self._tell(_name(now, agreed, keys is not None, was_held, self._is_held))
+            self._tell(
+                REFRESH if offer == now.offer else _name(now, agreed, keys is not None, was_held, self._is_held)
+            )
 
         await change.accept(answer_to(offer, taken, own).serialize(), apply)
         self._media.switch()
@@ -272,7 +300,8 @@ class Session:
         self._media.allow_sending(not (self._holding or self._is_held))
 
     def _tell(self, name: str) -> None:
-        self.done.append(name)
+        if name != REFRESH:
+            self.done.append(name)
         self._tracer.note(f"changed: {name}", step="change", ok=True)
 
 

@@ -78,6 +78,7 @@ async def _serve(setup: TelephoneSetup, stop: asyncio.Event) -> int:
             advertise=setup.listen.advertise,
             tls=Tls(setup.tls) if setup.tls else None,
             keep_alive=KeepAliveTimes() if setup.keep_alive else None,
+            session_s=setup.session_expires_s,
         )
         stack.push_async_callback(agent.close)
         await agent.start()

@@ -29,6 +29,7 @@ from voice_dpki.shell.tls import ClientTls, optional_client_context
 from voice_dpki.shell.trace import CallTraceConfig, TraceTo
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.message import Hop, parse_uri
+from voice_dpki.sip.session_timer import MIN_INTERVAL_S
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -46,6 +47,7 @@ say = "caller.wav"                          # mono, 16 bits
 said = "caller.said.wav"                    # what was said and heard, at the codec's rate
 heard = "caller.heard.wav"
 result = "caller.json"                      # how the call went
+# session_expires_s = 1800                  # have calls refreshed within this time, or end them (RFC 4028)
 silence_s = 2                               # a call on which nothing authentic comes for so long is ended
 
 [listen]                                    # SIP, UDP and TCP alike; media have free ports of the same address
@@ -135,6 +137,8 @@ class UserAgentConfig(Config, frozen=True, kw_only=True):
     result: str | None = None
     silence_s: PositiveSeconds = DEFAULT_SILENCE_S
     """How long after the ACK authentic media must arrive, if the other side is to send."""
+    session_expires_s: Annotated[int, msgspec.Meta(ge=MIN_INTERVAL_S, le=86_400)] | None = None
+    """The session interval that our calls ask for (RFC 4028)."""
     keys: KeysConfig | None = None
     shared_keys: SharedKeysConfig | None = None
     tls: ClientTls | None = None
@@ -175,6 +179,7 @@ class TelephoneSetup:
     result: Path | None
     trace: TraceTo
     silence_s: float = DEFAULT_SILENCE_S
+    session_expires_s: int | None = None
 
 
 def load_setup(path: Path) -> TelephoneSetup:
@@ -206,6 +211,7 @@ def load_setup(path: Path) -> TelephoneSetup:
         result=_optional(path, config.result),
         trace=config.trace.read(path),
         silence_s=config.silence_s,
+        session_expires_s=config.session_expires_s,
     )
 
 

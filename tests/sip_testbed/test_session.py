@@ -26,6 +26,7 @@ from voice_dpki.media.recording import read_wav, write_wav
 from voice_dpki.media.rtp import RtpPacket
 from voice_dpki.shell.trace import Tracer
 from voice_dpki.sip.sdp import SessionDescription
+from voice_dpki.sip.session_timer import Interval
 from voice_dpki.wire.sip.changes import Reinvite
 from voice_dpki.wire.sip.user_agent import Account, Leg, UserAgent
 
@@ -177,7 +178,8 @@ async def begin(domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(telephone_module, "Session", Kept)
 
-    async def begin_one(srtp: str = "AES_CM_128_HMAC_SHA1_80") -> Talk:
+    async def begin_one(srtp: str = "AES_CM_128_HMAC_SHA1_80", session_expires_s: int | None = None) -> Talk:
+        domain.caller._session_s = session_expires_s
         ends = [await end_of(domain, tmp_path, name, srtp=srtp, spoken_s=60) for name in ("caller", "callee")]
         call = asyncio.create_task(ends[0].telephone.call(f"sip:+{CALLEE}@a.example"))
         domain.stack.callback(call.cancel)
@@ -328,5 +330,21 @@ async def test_an_offer_that_was_asked_for_and_has_no_answer_ends_the_call(begin
     answer = await leg_of(talk.caller).reinvite(b"")
     described = SessionDescription.parse(answer.sdp)
     assert described.audio_key_mgmt == talk.callee._now.own_keys
-    assert b" 2 IN IP4 " in answer.sdp  # the second version of the callee's description
+    assert b" 1 IN IP4 " in answer.sdp  # nothing has changed since the callee's first description
     assert (await asyncio.wait_for(talk.call, TIMEOUT_S)).established is False
+
+
+async def test_a_refresh_changes_nothing(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interval, "refresh_after_s", 0.2)
+    talk = await begin(session_expires_s=90)
+    callee = [event for event in talk.ends[1].events if event["kind"] == "note"]
+    async with asyncio.timeout(TIMEOUT_S):
+        while sum(event["text"] == "changed: refresh" for event in callee) < 3:
+            await asyncio.sleep(0.05)
+            callee = [event for event in talk.ends[1].events if event["kind"] == "note"]
+    await talk.flows("caller", "callee")
+    for session in (talk.caller, talk.callee):
+        assert (session.done, session._version) == ([], 1)
+        counted = session._media.statistics()
+        assert (counted.lost, counted.unauthentic) == (0, 0)
+    assert len({packet.ssrc for packet in talk.sent("caller")}) == 1

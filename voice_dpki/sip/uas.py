@@ -5,7 +5,8 @@ from typing import Final
 
 from sipmessage import Request
 
-from voice_dpki.errors import PeerError
+from voice_dpki.errors import MalformedError, PeerError
+from voice_dpki.sip import session_timer
 from voice_dpki.sip.message import METHODS, header_values
 from voice_dpki.sip.sdp import CONTENT_TYPE
 
@@ -31,9 +32,9 @@ def check_method(request: Request, methods: Collection[str]) -> None:
         raise RequestRefusedError(405 if request.method in METHODS else 501, (("Allow", ", ".join(methods)),))
 
 
-def check_require(request: Request) -> None:
-    """Refuse every required extension: none is supported (§8.2.2.3)."""
-    if unsupported := header_values(request, "Require"):
+def check_require(request: Request, supported: Collection[str] = ()) -> None:
+    """Refuse a required extension that is not `supported` (§8.2.2.3)."""
+    if unsupported := [name for name in header_values(request, "Require") if name not in supported]:
         raise RequestRefusedError(420, (("Unsupported", ", ".join(unsupported[:MAX_NAMED])),))
 
 
@@ -57,13 +58,24 @@ def check_accept(request: Request) -> None:
         raise RequestRefusedError(406, (("Warning", '399 user-agent "an answer is application/sdp"'),))
 
 
+def check_session_interval(request: Request) -> None:
+    """Refuse an INVITE whose session interval is too short (RFC 4028 §9), or malformed."""
+    try:
+        is_long_enough = session_timer.check_interval(request)
+    except MalformedError:
+        raise RequestRefusedError(400) from None
+    if not is_long_enough:
+        raise RequestRefusedError(422, (("Min-SE", str(session_timer.MIN_INTERVAL_S)),))
+
+
 def check_request(request: Request, methods: Collection[str]) -> None:
     """Check that a telephone can serve a request, of a URI that `parse_message` knows (§8.2.2.1)."""
     check_method(request, methods)
-    check_require(request)
+    check_require(request, (session_timer.OPTION,))
     if request.method == "INVITE":
         check_body(request)
         check_accept(request)
+        check_session_interval(request)
 
 
 def _media_type(value: str) -> str:

@@ -206,7 +206,7 @@ async def test_a_call_that_ends_refuses_the_change_under_way(make: Make, peer: P
 
 
 def moved(message: bytes, contact: str) -> bytes:
-    return message.replace(b"Contact: <sip:peer@", f"Contact: <{contact}>\r\nX: <".encode())
+    return message.replace(b"Contact: <sip:peer@", f"Contact: <{contact}>\r\nOther: <".encode())
 
 
 async def test_a_change_moves_the_target_only_if_it_is_accepted(make: Make, peer: Peer) -> None:

@@ -10,13 +10,14 @@ from typing import Final
 from sipmessage import Headers, Request, Response
 
 from voice_dpki.errors import LocalError, MalformedError
+from voice_dpki.sip import session_timer
 from voice_dpki.sip.dialog import Dialog
 from voice_dpki.sip.message import Envelope, header_values, make_response, parse_address, set_body
 from voice_dpki.sip.sdp import CONTENT_TYPE
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.wire.sip.changes import Changes, Reinvite, UnchangedError
 from voice_dpki.wire.sip.invitation import Invitation
-from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, verstat_in
+from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, set_headers, verstat_in
 
 MAX_RING_S: Final = 180.0
 """An incoming call that is not answered within this time is refused with 480."""
@@ -54,6 +55,13 @@ class Leg:
         """Have `callback` run as a task for each re-INVITE of the other side. Without it they get 488."""
         self._changes.on_reinvite = callback
 
+    def on_refresh(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Have `callback` send a re-INVITE when a refresh is due and it is ours (RFC 4028 §10).
+
+        Without it such a refresh is not sent, and the other side ends the call.
+        """
+        self._changes.refreshing.refresh = callback
+
     def reinvite_received(self, event: RequestReceived) -> None:
         """Process a re-INVITE whose CSeq is in order; raises RequestRefusedError if it cannot be taken now."""
         assert self.dialog is not None
@@ -72,6 +80,7 @@ class Leg:
             return
         self._end()
         request = self.dialog.request("BYE")
+        request.headers.set("Supported", session_timer.OPTION)
         for name, value in headers:
             request.headers.add(name, value)
         await self._line.exchange.ask(request, self.dialog.next_hop())
@@ -91,6 +100,7 @@ class Leg:
         self._changes.ack_received(sequence, body)
 
     def _end(self) -> None:
+        self._changes.refreshing.stop()
         self.ended.set()
         self._line.closed(self)
 
@@ -134,6 +144,7 @@ class Call(Leg):
 
     def _send(self) -> None:
         self._tries += 1
+        set_headers(self._invite, self._changes.timer.request_headers())
         self._key = self._line.exchange.send(self._invite, self._line.proxy, self._response)
 
     def _response(self, response: Response, envelope: Envelope | None) -> None:
@@ -142,10 +153,18 @@ class Call(Leg):
                 self.ringing.set()
         elif response.code < 300 and envelope is not None:
             self._accepted(response, envelope)
-        elif self._authorize(response):
+        elif self._authorize(response) or self._lengthen(response):
             self._send()
         else:
             self._finish(answer_of(response))
+
+    def _lengthen(self, response: Response) -> bool:
+        """Return whether to call again with a longer session interval, after a 422 (RFC 4028 §7.3)."""
+        if self._cancelled or self._tries >= MAX_TRIES or not self._changes.timer.take_refusal(response):
+            return False
+        sequence = int(self._invite.headers["CSeq"].split()[0]) + 1
+        self._invite.headers.set("CSeq", f"{sequence} INVITE")
+        return True
 
     def _authorize(self, response: Response) -> bool:
         if self._cancelled or self._tries >= MAX_TRIES:
@@ -169,6 +188,8 @@ class Call(Leg):
             return
         self.dialog, self._ack = dialog, ack
         self._line.opened(self)
+        self._changes.timer.take_answer(response)
+        self._changes.refreshing.restart()
         self._finish(answer_of(response))
         if self._cancelled:
             self.hang_up()
@@ -238,8 +259,10 @@ class IncomingCall(Leg):
         """Accept the call: send 200 with `sdp`, again until the caller's ACK arrives (RFC 3261 §13.3.1.4)."""
         response = self._in_dialog(200)
         response.headers.set("Allow", ALLOW)
+        set_headers(response, self._changes.timer.answer_headers(self.request))
         set_body(response, sdp, CONTENT_TYPE)
         if self._respond(response):
+            self._changes.refreshing.restart()
             self._line.exchange.run(self._repeat(response))
 
     async def _repeat(self, response: Response) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 from sipmessage import Request, Response
@@ -12,10 +12,12 @@ from voice_dpki.sip.dialog import Dialog
 from voice_dpki.sip.message import Envelope, make_response, set_body
 from voice_dpki.sip.reinvite import InviteProgress, glare_wait_s
 from voice_dpki.sip.sdp import CONTENT_TYPE
+from voice_dpki.sip.session_timer import SessionTimer
 from voice_dpki.sip.transaction import RequestReceived, TransactionKey
 from voice_dpki.sip.uas import RequestRefusedError
 from voice_dpki.wire.sip.invitation import Invitation
-from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of
+from voice_dpki.wire.sip.line import ALLOW, MAX_TRIES, FinalAnswer, Line, answer_of, set_headers
+from voice_dpki.wire.sip.refreshing import Refreshing
 from voice_dpki.wire.tasks import first_of
 
 log = logging.getLogger(__name__)
@@ -38,9 +40,16 @@ class Changes:
     leaves the session as it is. `end` ends the call.
     """
 
-    def __init__(self, line: Line, ended: asyncio.Event, end: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        line: Line,
+        ended: asyncio.Event,
+        end: Callable[[Sequence[tuple[str, str]]], Coroutine[object, object, None]],
+    ) -> None:
         self.on_reinvite: Callable[[Reinvite], Awaitable[None]] | None = None
         self.progress = InviteProgress()
+        self.timer = SessionTimer(line.session_s)
+        self.refreshing = Refreshing(self.timer, ended, line.exchange.run, end)
         self._line = line
         self._ended = ended
         self._end = end
@@ -67,7 +76,7 @@ class Changes:
                 wait_s = glare_wait_s(self._line.exchange.random, owns_call_id=owns_call_id)
                 await first_of(asyncio.sleep(wait_s), self._ended.wait())
         if answer.status in _DIALOG_ENDS:
-            await self._end()
+            await self._end(())
         return answer
 
     async def _try(self, dialog: Dialog, sdp: bytes) -> FinalAnswer:
@@ -79,7 +88,7 @@ class Changes:
         set_body(request, sdp, CONTENT_TYPE)
         self.note(sent=True)
         try:
-            return await _SentReinvite(self._line, dialog, request).answer
+            return await _SentReinvite(self, self._line, dialog, request).answer
         finally:
             self.note(sent=False)
 
@@ -110,7 +119,7 @@ class Changes:
         came = await invitation.repeat(response, self._ended)
         self.note(unacknowledged=False, offered=False)
         if not came:
-            await self._end()
+            await self._end(())
             raise UnchangedError("our answer was not acknowledged, so the call is over")
 
     def ack_received(self, sequence: int, body: bytes) -> None:
@@ -124,7 +133,8 @@ class Changes:
             self._received.refuse(487)
 
     def call_ended(self) -> None:
-        """Refuse a re-INVITE that is not answered yet (RFC 3261 §15.1.2)."""
+        """Refuse a re-INVITE that is not answered yet (RFC 3261 §15.1.2), and stop the session timer."""
+        self.refreshing.stop()
         if self._received is not None:
             self._received.refuse(487)
 
@@ -160,12 +170,14 @@ class Reinvite:
         except MalformedError as error:
             self.refuse(400, f"Bad Request: {error}")
             raise UnchangedError(f"its Contact cannot be used: {error}") from None
-        headers = [("Contact", self._line.contact), ("Allow", ALLOW)]
+        timed = self._changes.timer.answer_headers(self._invitation.request)
+        headers = [("Contact", self._line.contact), ("Allow", ALLOW), *timed]
         response = make_response(self._invitation.request, 200, headers=headers)
         set_body(response, sdp, CONTENT_TYPE)
         if apply is not None:
             apply()
         self._invitation.respond(response)
+        self._changes.refreshing.restart()
         await self._changes.acknowledged(self._invitation, response)
         return self._invitation.ack_body
 
@@ -183,10 +195,11 @@ class Reinvite:
 class _SentReinvite:
     """A re-INVITE of ours: it takes the responses, and acknowledges each 2xx (RFC 3261 §13.2.2.4)."""
 
-    def __init__(self, line: Line, dialog: Dialog, request: Request) -> None:
+    def __init__(self, changes: Changes, line: Line, dialog: Dialog, request: Request) -> None:
         self.answer: asyncio.Future[FinalAnswer] = asyncio.get_running_loop().create_future()
         self._line = line
         self._dialog = dialog
+        self._changes = changes
         self._request = request
         self._ack: Request | None = None
         self._tries = 0
@@ -194,6 +207,7 @@ class _SentReinvite:
 
     def _send(self) -> None:
         self._tries += 1
+        set_headers(self._request, self._changes.timer.request_headers())
         self._line.exchange.send(self._request, self._dialog.next_hop(), self._response)
 
     def _response(self, response: Response, envelope: Envelope | None) -> None:
@@ -201,18 +215,29 @@ class _SentReinvite:
             return
         if response.code < 300 and envelope is not None:
             self._accepted(response, envelope)
-        elif self._authorize(response):
+        elif self._authorize(response) or self._lengthen(response):
             self._send()
         else:
             self._finish(answer_of(response))
+
+    def _lengthen(self, response: Response) -> bool:
+        """Return whether to send the request again with a longer session interval, after a 422."""
+        if self._tries >= MAX_TRIES or not self._changes.timer.take_refusal(response):
+            return False
+        self._number()
+        return True
 
     def _authorize(self, response: Response) -> bool:
         account, random = self._line.account, self._line.exchange.random
         if self._tries >= MAX_TRIES or not account.authorize(self._request, response, random):
             return False
-        self._dialog.local_sequence += 1  # another request may have taken the number after that of the first try
-        self._request.headers.set("CSeq", f"{self._dialog.local_sequence} INVITE")
+        self._number()
         return True
+
+    def _number(self) -> None:
+        """Take the next number: another request may have taken the one after that of the first try."""
+        self._dialog.local_sequence += 1
+        self._request.headers.set("CSeq", f"{self._dialog.local_sequence} INVITE")
 
     def _accepted(self, response: Response, envelope: Envelope) -> None:
         answer = answer_of(response)
@@ -221,6 +246,8 @@ class _SentReinvite:
                 self._dialog.refresh(response)
             except MalformedError as error:
                 answer = FinalAnswer(481, f"the Contact of the answer cannot be used: {error}")
+            self._changes.timer.take_answer(response)
+            self._changes.refreshing.restart()
             self._ack = self._dialog.request("ACK", envelope.sequence)
         self._line.exchange.send_ack(self._ack, self._dialog.next_hop())
         self._finish(answer)

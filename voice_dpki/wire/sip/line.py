@@ -1,10 +1,10 @@
 """What a call needs from its user agent, and what it gives to it: the answer to an INVITE."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sipmessage import Headers, Response
+from sipmessage import Headers, Request, Response
 
 from voice_dpki.errors import MalformedError
 from voice_dpki.sip.account import Account
@@ -61,6 +61,8 @@ class Line:
     contact: str
     opened: Callable[["Leg"], None]
     closed: Callable[["Leg"], None]
+    session_s: int | None = None
+    """The session interval that our calls ask for (RFC 4028); without it none is asked for."""
 
 
 def verstat_in(uri: str) -> str | None:
@@ -72,3 +74,9 @@ def verstat_in(uri: str) -> str | None:
 def answer_of(response: Response) -> FinalAnswer:
     """Return a response as the final answer to an INVITE."""
     return FinalAnswer(response.code, response.phrase, response.body, response.headers)
+
+
+def set_headers(message: Request | Response, headers: Iterable[tuple[str, str]]) -> None:
+    """Set header fields of a message, each in the place of those of its name."""
+    for name, value in headers:
+        message.headers.set(name, value)

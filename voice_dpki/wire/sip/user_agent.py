@@ -13,6 +13,7 @@ from sipmessage import URI, Request
 from voice_dpki.effects import Random, SystemRandom
 from voice_dpki.errors import LocalError, MalformedError
 from voice_dpki.names import ascii_lower
+from voice_dpki.sip import session_timer
 from voice_dpki.sip.account import Account
 from voice_dpki.sip.hosts import bare_host
 from voice_dpki.sip.keepalive import KeepAliveTimes
@@ -42,6 +43,7 @@ class UserAgent:
     URN that distinguishes this telephone from the user's others and stays the same after a restart (RFC 5626 §4.1).
     `advertise` is the host to announce to others if `host` means all addresses. With `keep_alive`, the flow to the
     proxy is kept open while the telephone is registered (RFC 5626 §4.4); its UDP port must support STUN.
+    `session_s` is the interval within which calls are to be refreshed (RFC 4028); that of others is taken anyway.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class UserAgent:
         advertise: str | None = None,
         tls: Tls | None = None,
         keep_alive: KeepAliveTimes | None = None,
+        session_s: int | None = None,
     ) -> None:
         self.on_invite: Callable[[IncomingCall], Awaitable[None]] | None = None
         self._account = account
         self._proxy = proxy
         self._proxy_only = proxy_only
+        self._session_s = session_s
         self._exchange = Exchange(
             host,
             port,
@@ -144,7 +148,9 @@ class UserAgent:
 
     def _line(self, request: Request) -> Line:
         contact = self._contact if request.uri.scheme == "sips" else self._contact.replace("<sips:", "<sip:")
-        return Line(self._account, self._exchange, self._proxy, contact, self._opened, self._closed)
+        return Line(
+            self._account, self._exchange, self._proxy, contact, self._opened, self._closed, self._session_s
+        )
 
     def _opened(self, leg: Leg) -> None:
         if leg.dialog is not None:
@@ -276,7 +282,7 @@ class UserAgent:
         headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         if status == 200:
-            headers = (*headers, ("Allow", ALLOW))
+            headers = (*headers, ("Allow", ALLOW), ("Supported", session_timer.OPTION))
         tag = self._exchange.token()
         self._exchange.respond(event.key, make_response(event.request, status, phrase, to_tag=tag, headers=headers))
 
