@@ -32,6 +32,7 @@ from voice_dpki.ledger import (
     proof,
     proposals,
     quotas,
+    records,
     refusals,
     replica,
     single_numbers,
@@ -39,6 +40,7 @@ from voice_dpki.ledger import (
     tree,
     validators,
 )
+from voice_dpki.ledger import numbers as given_numbers
 from voice_dpki.ledger.parameters import Parameters
 from voice_dpki.ledger.rules import BY_VERSION
 
@@ -55,6 +57,8 @@ OF_THE_STATE: list[tuple[ModuleType, dict[str, float]]] = [
     (kind, {"MAX_SIGNATURE_BYTES": 1024, "MAX_KEY_BYTES": 2048, "MAX_TEXT_LENGTH": 64}),
     (members, {"MAX_ENTRIES": 256, "MAX_URL_LENGTH": 255}),
     (names, {"MAX_NAMES": 128, "MAX_LISTED": 256}),
+    (given_numbers, {"MAX_GIVEN": 1000}),
+    (records, {"MAX_NUMBERS": 60}),
     (owners, {"MAX_CERTIFICATES": 256}),
     (probation, {"FULL_POWER": 100, "WINDOW": 25, "NEEDED": 20}),
     (proof, {"HASH_BYTES": 32, "KEY_BITS": 256, "MAX_PROOF_BYTES": 8291}),
@@ -110,7 +114,8 @@ OF_VERSION_4 = OF_VERSION_3 | {
 
 
 @pytest.mark.parametrize(
-    ("version", "demands"), [(1, {"admits_refused"}), (2, OF_VERSION_2), (3, OF_VERSION_3), (4, OF_VERSION_4)]
+    ("version", "demands"),
+    [(1, {"admits_refused"}), (2, OF_VERSION_2), (3, OF_VERSION_3), (4, OF_VERSION_4), (5, OF_VERSION_4)],
 )
 def test_what_each_version_of_the_rules_demands(version: int, demands: set[str]) -> None:
     """A ledger that has followed a version must go on to make the same of its blocks."""
