@@ -78,7 +78,8 @@ class Listing(Unasked):
         assert list(keys) == number_keys(Tn("442079460123"))
         return [await self.resolve(digest) for digest in self.found]
 
-    async def resolve(self, digest: Any, **options: object) -> Any:
+    async def resolve(self, *args: Any, **_: object) -> Any:
+        (digest,) = args
         height, status, der = self.found[digest]
         held = Allotment(("b.example",), (TnRange(Tn("442079460000"), 1000),))
         said = recorded(der, held, "Operator", status=status)
