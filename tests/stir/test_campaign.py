@@ -26,11 +26,14 @@ from voice_dpki.stir.identity import IdentityHeader
 from voice_dpki.stir.kind import Kind
 from voice_dpki.stir.members import decode
 from voice_dpki.stir.passport import ClaimError, Destinations, Passport
+from voice_dpki.stir.rcd import RCD
 from voice_dpki.stir.replay import ReplayCache
 from voice_dpki.stir.rph import RPH
+from voice_dpki.stir.rsp import RSP
 from voice_dpki.stir.several import examine_all, judge_all
 from voice_dpki.stir.shaken import ShakenClaims
 from voice_dpki.stir.sign import SigningRefused, sign_call
+from voice_dpki.stir.unverified import NO_IDENTITY
 from voice_dpki.stir.verdict import Verdict, VerificationFailed, Verstat, verdict_of
 from voice_dpki.stir.verify import judge
 from voice_dpki.x509.recorded import RecordedCertificate
@@ -156,11 +159,22 @@ TYPES: dict[str, dict[str, object]] = {
     "shaken": {"attest": "A", "origid": UUID},
     "div": {"div": {"tn": "493023125009", "hi": "1.2.1"}},
     "rph": {"rph": {"auth": ["esnet.1", "esnet.0"]}, "sph": "psap-callback"},
+    "rcd": {
+        "rcd": {"nam": "A \u00e9", "icn": "https://a.example/i.png", "jcd": ["vcard", [["fn", {}, "text", "A"]]]},
+        "rcdi": {"/icn": f"sha256-{'A' * 43}="},
+        "crn": "parcel",
+    },
+    "rsp": {},
 }
+"""By type: the members and claims that it has of its own. The first one is that of no other type."""
+DEST = {"rsp": "493023125002"}
+"""Who is called, where it must be a number of the signer."""
 PIECES_MS = [
     *PIECES, b'"ppt":"div"', b'"ppt":"rph"', b'"ppt":"shaken"', b'"div":{"tn":"1"}', b'"hi":"1.1"', b'"opt":"e30"',
     b'"uri":"sip:1@b;user=phone"', b'"rph":{"auth":[]}', b'"sph":"psap-callback"', b'"requestId":""', b"esnet.",
-    b'"identityHeaders":[]', b'"protectedHeaders":"Resource-Priority: ets.0"', b'"dest":{"tn":"1"}', b'"identity":',
+    b'"ppt":"rcd"', b'"ppt":"rsp"', b'"nam":""', b'"crn":""', b'"rcdi":{"/nam":"sha256-"}', b'"answer":true',
+    b'"jcl":"https://a.example"', b'"outOfBand":true', b'"identityHeaders":[]', b'"dest":{"tn":"1"}',
+    b'"protectedHeaders":"Resource-Priority: ets.0"', b'"identity":',
 ]  # fmt: skip
 NAMESPACES = frozenset(("esnet", "ets"))
 GRANTING = Policy(priority={"Operator A": NAMESPACES})
@@ -172,7 +186,8 @@ def granting(operator: Operator) -> Operator:
 
 
 def ms_body(ppt: str) -> bytes:
-    common = {"orig": {"tn": "493023125001"}, "dest": {"tn": ["442079460001"]}, "iat": NOW_S, "requestId": "12378"}
+    dest = {"tn": [DEST.get(ppt, "442079460001")]}
+    common = {"orig": {"tn": "493023125001"}, "dest": dest, "iat": NOW_S, "requestId": "12378"}
     return json.dumps({"signingRequest": {**common, "ppt": ppt, **TYPES[ppt]}}).encode()
 
 
@@ -204,7 +219,7 @@ def test_signing_requests_of_each_type_in_3gpps_form(request: pytest.FixtureRequ
         payload = json.loads(base64url.decode(identity.token.split(".")[1]))
         wanted = json.loads(body)["signingRequest"].get("ppt") or "shaken"
         assert answer["identityHeader"].endswith(f";ppt={wanted}")
-        assert {name for name in ("attest", "div", "rph") if name in payload} == {next(iter(TYPES[wanted]))}
+        assert {name for name in ("attest", "div", "rph", "rcd") if name in payload} == set([*TYPES[wanted]][:1])
         assert payload["orig"] == {"tn": asked.what.orig}
         signed[wanted] += 1
     assert all(signed.values()) or sum(signed.values()) < 20
@@ -221,6 +236,7 @@ def verified_together(body: bytes, operator: Operator) -> dict[str, Any] | None:
     records = {each.digest: _record(each, operator) for each in found if isinstance(each, Examined)}
     verdicts = judge_all(asked.what, found, records, GRANTING, ReplayCache(99, 120), NOW_S, NOW_S)
     assert len(verdicts) == len(asked.what.identities)
+    verdicts = verdicts or [NO_IDENTITY]
     for verdict in verdicts:
         if verdict.about_caller:
             told(verdict)
@@ -276,11 +292,32 @@ def _bent_text(chance: random.Random, text: str) -> str:
     return bent(chance, text.encode(), PIECES).decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("kind", [DIV, RPH], ids=["div", "rph"])
+def test_answers_in_both_forms(request: pytest.FixtureRequest, operator: Operator) -> None:
+    """A token of type rsp, bent or not; whoever is proven to have answered holds the number."""
+    passed = 0
+    orig, called = Tn("493023125001"), Tn("493023125002")
+    identity = _signed(operator, called, ppt="rsp")
+    for chance in rounds(request):
+        shown = _bent_text(chance, identity) if chance.random() < 0.5 else identity
+        to, name = ([called], "identity") if chance.random() < 0.5 else (called, "identityHeader")
+        members = {"answer": True, "from": {"tn": orig}, "to": {"tn": to}, "time": NOW_S, name: shown}
+        body = json.dumps({"verificationRequest": members}).encode()
+        body = body if chance.random() < 0.5 else bent(chance, body, PIECES_MS)
+        answer = verified_together(body, operator)
+        verstat = None if answer is None else answer.get("verstat") or answer.get("verstatValue")
+        if verstat == "TN-Validation-Passed":
+            passed += 1
+            what = read_verification(body).what
+            assert (what.is_answer, what.orig, what.dest.tns) == (True, orig, (called,))
+    assert passed
+
+
+@pytest.mark.parametrize("kind", [DIV, RPH, RCD, RSP], ids=["div", "rph", "rcd", "rsp"])
 def test_payloads_of_other_types(request: pytest.FixtureRequest, kind: Kind[Any]) -> None:
     """What is read is written again as it was read."""
+    dest = {"tn": ["442079460001"], "uri": ["urn:service:sos"]} if kind is not RSP else {"tn": ["442079460001"]}
     payload = {
-        "dest": {"tn": ["442079460001"], "uri": ["urn:service:sos"]},
+        "dest": dest,
         "iat": NOW_S,
         "orig": {"tn": "493023125001"},
         **TYPES[kind.ppt],
