@@ -190,7 +190,7 @@ def row(table: str, *cells: object) -> bool:
 def test_operators_begin_a_version_and_see_what_begins(terminal: Terminal) -> None:
     status, said = terminal("rules")
     assert (status, row(said, 1, 1, "in force")) == (0, True), said
-    assert "has versions 1, 2, 3 and 4 of the rules.\n" in said
+    assert "has versions 1, 2, 3, 4 and 5 of the rules.\n" in said
     assert "--from is the first block" in refused(terminal, "propose", "remove", "Operator B", "--from", 9)
     assert LATER in refused(terminal, "propose", "rules", FURTHER, "--from", FAR)
     assert "this needs version 2" in sent(terminal, BeginRules(2, FAR))[1]
