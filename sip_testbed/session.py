@@ -259,7 +259,7 @@ class Session:
 
     async def _offer_late(self, change: Reinvite) -> None:
         """Offer the session as it is where a re-INVITE has no offer, and take the answer in the ACK."""
-        now = self._now
+        now, was_held = self._now, self._is_held
         own = self.describe(now.codec, now.codec.payload_type, now.own_keys, self._wanted)
         sdp = answer_to(now.offer, now.taken, own)
         body = await change.accept(sdp.serialize())
@@ -270,6 +270,7 @@ class Session:
             await self._leg.bye(reasons(str(error)))
             raise UnchangedError(f"the answer in the ACK is refused: {error}") from None
         self._allow()
+        self._tell(REFRESH if was_held == self._is_held else "hold" if self._is_held else "resume")
 
     # Both.
 

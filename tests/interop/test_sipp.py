@@ -1,22 +1,28 @@
 """SIPp (Debian's sip-tester) as caller and as callee, through two real proxy processes."""
 
 import itertools
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sip_testbed.events import KINDS, SipEvent
+from voice_dpki.media.pcm import Pcm
+from voice_dpki.media.recording import write_wav
+from voice_dpki.stage.events import ResultEvent
 from voice_dpki.stage.processes import Program, Running, stop_all
 
 pytestmark = pytest.mark.peer("sipp")
 
 SCENARIOS = Path(__file__).parent / "sipp"
 TIMEOUT_S = 60
-CALLER, CALLEE = "+493023125001", "+442079460123"
+CALLER, CALLEE, OURS = "+493023125001", "+442079460123", "+442079460124"
+"""Two users with SIPp, and one with the project's telephone, which takes no MD5."""
 
 _BLOCKS = itertools.count(os.getpid() % 200 * 16)
 
@@ -36,7 +42,9 @@ class World:
         for role, number, letter in (("caller", CALLER, "a"), ("callee", CALLEE, "b")):
             assert self.sipp("register", role, number, letter).wait(TIMEOUT_S) == 0, self.errors("register", role)
 
-    def sipp(self, scenario: str, role: str, number: str, letter: str) -> "subprocess.Popen[bytes]":
+    def sipp(
+        self, scenario: str, role: str, number: str, letter: str, called: str = CALLEE
+    ) -> "subprocess.Popen[bytes]":
         """Start SIPp as `number` of domain `letter`."""
         keys = {"number": number, "domain": f"{letter}.example", "callee_domain": "b.example"}
         command = [
@@ -44,7 +52,7 @@ class World:
             f"{self.hosts[f'proxy-{letter}']}:5060",
             *("-sf", str(SCENARIOS / f"{scenario}.xml"), "-i", self.hosts[role], "-p", "5060"),
             *("-t", {"udp": "u1", "tcp": "t1"}[self.transport], "-m", "1", "-nostdin", "-nr"),
-            *("-s", CALLEE, "-au", number, "-ap", f"password of {letter}"),
+            *("-s", called, "-au", number, "-ap", f"password of {letter}"),
             *("-timeout", str(TIMEOUT_S - 3), "-timeout_error"),
             *("-trace_err", "-error_file", str(self.folder / f"{scenario}-{role}.err")),
             *itertools.chain(*(("-key", name, value) for name, value in keys.items())),
@@ -102,6 +110,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         next_hop = f"{request.param}:{hosts[f'proxy-{other}']}:5060"
         (tmp_path / f"{letter}.users.toml").write_text(
             f'[[users]]\nnumber = "{number}"\npassword = "password of {letter}"\nmd5 = true\n'
+            f'[[users]]\nnumber = "{OURS}"\npassword = "password of ours"\n'
         )
         (tmp_path / f"{letter}.toml").write_text(
             f'domain = "{letter}.example"\nusers = "{letter}.users.toml"\nallow_md5 = true\n'
@@ -147,3 +156,43 @@ def test_a_callee_that_is_busy(world: World) -> None:
 def test_a_retransmitted_invite_is_one_call(world: World) -> None:
     world.call("caller_repeats", "callee_slow")
     assert world.sent("a", "INVITE") == world.sent("b", "INVITE") == 1
+
+
+def test_a_telephone_of_ours_takes_the_changes_of_a_caller(world: World) -> None:
+    """Hold, another port, the old hold by 0.0.0.0, a change without an offer, and one that is refused."""
+    with telephone(world) as (running, result):
+        for letter, proxy in world.proxies.items():
+            proxy.trace.poll()
+            world.before[letter] = len(proxy.trace.events)
+        caller = world.sipp("caller_changes", "caller", CALLER, "a", OURS)
+        assert caller.wait(TIMEOUT_S) == 0, world.errors("caller_changes", "caller")
+        running.wait_for(lambda event: isinstance(event, ResultEvent), "end", TIMEOUT_S)
+    assert json.loads(result.read_text())["changes"] == [
+        "hold",
+        "other media",
+        "resume",
+        "hold",
+        "resume",
+    ]
+    assert world.sent("a", "INVITE sip:") == 7
+
+
+@contextmanager
+def telephone(world: World) -> Iterator[tuple[Running, Path]]:
+    """The project's telephone in the callee's place, media in clear, and the file with how its call went."""
+    folder, result = world.folder, world.folder / "callee.json"
+    (folder / "say.wav").write_bytes(write_wav(Pcm(8000, b"\1\0" * 80_000)))
+    (folder / "callee.password").write_text("password of ours")
+    (folder / "callee.toml").write_text(
+        f'aor = "sip:{OURS}@b.example"\npassword_file = "callee.password"\nsrtp = "none"\nsilence_s = 60\n'
+        f'proxy = "{world.transport}:{world.hosts["proxy-b"]}:5060"\nsay = "say.wav"\nresult = "callee.json"\n'
+        f'[listen]\nhost = "{world.hosts["callee"]}"\nport = 5060\n[trace]\nfile = "callee.jsonl"\n'
+    )
+    arguments = ("user-agent", "--config", str(folder / "callee.toml"))
+    program = Program("callee", "sip_testbed.main", arguments, folder / "callee.jsonl", folder / "callee.log")
+    running = Running(program, KINDS)
+    try:
+        running.wait_ready()
+        yield running, result
+    finally:
+        stop_all([running])
